@@ -1,0 +1,1 @@
+"""Hooktide's contract: the gRPC stubs and the emitter client."""

@@ -1,0 +1,1 @@
+"""Hooktide's services: subscription, ingest and delivery, and what they share."""

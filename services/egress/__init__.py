@@ -1,0 +1,1 @@
+"""Egress: which addresses may be dialled. Pure: it decides, it never connects."""

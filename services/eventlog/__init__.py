@@ -1,0 +1,1 @@
+"""Event log: the durable, partitioned record of accepted events, behind two Protocols."""

@@ -1,0 +1,1 @@
+"""Ingest: accepts events, makes them durable, and only then acknowledges."""

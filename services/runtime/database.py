@@ -1,0 +1,128 @@
+"""Database: opening a service's SQLite file so that a commit is a promise, and bringing its schema up to date.
+
+Law: WAL with synchronous=FULL, asserted on every connection; a database that cannot give that is refused.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from services.runtime.lifecycle import StartError
+
+SQLITE_VERSION_MIN = (3, 35, 0)
+BUSY_TIMEOUT_MS = 5_000
+
+
+def database_path(url: str, data_dir: Path, service: str) -> Path:
+    """Return the SQLite file of a service: the one in `url` (``sqlite:///path``) or the default in the data directory.
+
+    Creates the directory. Raises `StartError` for another engine or a directory that cannot be written.
+    """
+    if url and not url.startswith("sqlite:///"):
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: only sqlite:///path is supported"
+        raise StartError(message)
+    path = Path(url.removeprefix("sqlite:///")) if url else data_dir / f"{service}.db"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot create {path.parent}: {error.strerror}; choose a directory that can be written with HOOKTIDE_DATA_DIR"
+        raise StartError(message) from error
+    return path
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a connection in autocommit mode, usable from any one thread at a time; transactions are written out.
+
+    Raises `StartError` where the file is no usable database.
+    """
+    with explained(path):
+        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+        configure(connection, read_only=read_only)
+        return connection
+
+
+def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> None:
+    """Set a connection's pragmas and assert that durability is what we promise."""
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        message = f"SQLite {sqlite3.sqlite_version} is too old; a Python with SQLite 3.35 or newer is needed"
+        raise StartError(message)
+    if not read_only:
+        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
+    if mode != "wal" or synchronous < 2:  # noqa: PLR2004 - 2 is FULL
+        found = f"journal_mode={mode}, synchronous={synchronous}"
+        message = f"the database cannot give durable commits here ({found}): is it on a network file system?"
+        raise StartError(message)
+
+
+def open_engine(path: Path) -> sa.Engine:
+    """Return a SQLAlchemy engine over a file, whose transactions begin with BEGIN IMMEDIATE."""
+    engine = sa.create_engine("sqlite://", creator=lambda: connect(path), poolclass=sa.pool.QueuePool, pool_size=2)
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def migrate(path: Path, migrations: Path) -> None:
+    """Bring a database's schema to the newest revision in `migrations`, one transaction a step.
+
+    Raises `StartError` where the file is foreign, damaged, or was written by a newer version.
+    """
+    with explained(path):
+        connect(path).close()
+        engine = open_engine(path)
+        try:
+            config = Config()
+            config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+            script = ScriptDirectory.from_config(config)
+            with engine.connect() as connection:
+                _refuse_foreign(path, connection, {revision.revision for revision in script.walk_revisions()})
+                connection.rollback()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        finally:
+            engine.dispose()
+
+
+def _refuse_foreign(path: Path, connection: sa.Connection, known: set[str]) -> None:
+    heads = set(MigrationContext.configure(connection).get_current_heads())
+    if not heads and sa.inspect(connection).get_table_names():
+        message = f"{path} is a database, but not one of this service; choose another file or move it away"
+        raise StartError(message)
+    if heads - known:
+        message = f"{path} was written by a newer version of Hooktide; install that version, or restore a backup made before the upgrade"
+        raise StartError(message)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors on opening into a `StartError` that says what to do."""
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.DatabaseError, sa.exc.DBAPIError) as error:
+        cause = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
+        advice = (
+            "restore it from a backup, or move it away to begin anew"
+            if "malformed" in cause or "not a database" in cause
+            else "check that file and directory exist and can be written"
+        )
+        message = f"cannot open {path}: {cause}; {advice}"
+        raise StartError(message) from error

@@ -1,0 +1,97 @@
+"""Lifecycle: from start to stop of one process.
+
+Law 1: a signal, or the supervisor's end, asks for a stop once; a second signal ends the process at once.
+Law 2: a service that cannot go on fails the whole process; it never limps.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from services.runtime.logs import logger
+
+
+class StartError(Exception):
+    """The process cannot start; the message is one line that says what to change."""
+
+
+class Lifecycle:
+    """What a service is told about its process, and what it tells in turn."""
+
+    def __init__(self, service: str, *, ready_file: Path | None = None) -> None:
+        self.service = service
+        self.stopping = asyncio.Event()
+        self._ready_file = ready_file
+        self._failure: BaseException | None = None
+
+    def ready(self, **addresses: str) -> None:
+        """Say that the service takes work, and at which addresses."""
+        logger().info("service.ready", **addresses)
+        if self._ready_file is not None:
+            part = self._ready_file.with_suffix(".part")
+            part.write_text(json.dumps(addresses))
+            part.replace(self._ready_file)
+
+    def stop(self) -> None:
+        """Ask for a stop."""
+        self.stopping.set()
+
+    def fail(self, failure: BaseException) -> None:
+        """Stop, because the service can no longer keep its promises; the process exits with code 1."""
+        if self._failure is None:
+            self._failure = failure
+        self.stopping.set()
+
+    def raise_failure(self) -> None:
+        """Raise what `fail` was called with, if it was."""
+        if self._failure is not None:
+            raise self._failure
+
+
+Serve = Callable[[Lifecycle], Awaitable[None]]
+
+
+def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False) -> int:
+    """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start."""
+    try:
+        uvloop.run(_main(Lifecycle(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes))
+    except StartError as error:
+        sys.stderr.write(f"hooktide {service}: {error}\n")
+        return 2
+    except Exception:  # noqa: BLE001 - the outermost frame: logged with its traceback, then the exit code
+        logger().exception("service.failed")
+        return 1
+    return 0
+
+
+async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool) -> None:
+    structlog.contextvars.bind_contextvars(service=lifecycle.service)
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if lifecycle.stopping.is_set():
+            os._exit(130)
+        logger().info("service.stopping")
+        lifecycle.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    if until_stdin_closes:
+        loop.add_reader(sys.stdin.fileno(), lambda: _on_stdin(loop, lifecycle))
+    await serve(lifecycle)
+    lifecycle.raise_failure()
+    logger().info("service.stopped")
+
+
+def _on_stdin(loop: asyncio.AbstractEventLoop, lifecycle: Lifecycle) -> None:
+    """Stop once the supervisor's end of the pipe is gone; what it writes is ignored."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        lifecycle.stop()

@@ -1,0 +1,57 @@
+"""Paging: page sizes coerced into their limits, page tokens that only the list that made them accepts.
+
+A token is base64url over a JSON array of the list's kind and the place to go on from, with a CRC
+against truncation and typing errors. It is opaque, not secret: every list checks access on each page.
+"""
+
+import base64
+import binascii
+import json
+import zlib
+
+from services.runtime.errors import Failure, Reason
+
+PAGE_SIZE_DEFAULT = 50
+PAGE_SIZE_MAX = 200
+_CRC_BYTES = 4
+
+Place = tuple[str | int, ...]
+
+
+def page_size(asked: int) -> int:
+    """Coerce a page size: 0 or less to the default, above the maximum to the maximum."""
+    return PAGE_SIZE_DEFAULT if asked <= 0 else min(asked, PAGE_SIZE_MAX)
+
+
+def page_token(kind: str, place: Place) -> str:
+    """Return the token that continues the list `kind` after `place`."""
+    raw = json.dumps([kind, *place], separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(zlib.crc32(raw).to_bytes(_CRC_BYTES, "big") + raw).decode().rstrip("=")
+
+
+def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> Place | None:
+    """Return the place in a token, None for the empty token.
+
+    Raises `Failure` PAGE_TOKEN_INVALID for anything that `page_token(kind, …)` with values
+    of the types in `shape` did not make.
+    """
+    if not token:
+        return None
+    try:
+        data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        crc, raw = data[:_CRC_BYTES], data[_CRC_BYTES:]
+        value = json.loads(raw)
+    except (binascii.Error, ValueError, RecursionError):
+        raise _invalid() from None
+    if zlib.crc32(raw).to_bytes(_CRC_BYTES, "big") != crc or not isinstance(value, list):
+        raise _invalid()
+    if value[:1] != [kind] or tuple(type(part) for part in value[1:]) != shape:
+        raise _invalid()
+    return tuple(value[1:])
+
+
+def _invalid() -> Failure:
+    return Failure(
+        Reason.PAGE_TOKEN_INVALID,
+        "The page token is not one that this list gave out; leave it out to begin at the first page.",
+    )

@@ -1,0 +1,237 @@
+"""Settings: what an operator may set, read once from `HOOKTIDE_*`, validated and frozen.
+
+Every variable of every service is declared here, so that a misspelt one is reported instead of
+ignored, whichever service reads it. Each mistake is one line that says what to change.
+"""
+
+import base64
+import binascii
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.runtime.lifecycle import StartError
+from services.runtime.logs import LogLevel
+
+PREFIX = "HOOKTIDE_"
+SECRET_KEY_BYTES = 32
+DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
+_DELAY_MAX_S = 7 * 86400
+_TOKEN_CHARS_MIN = 24
+_PORT_MAX = 65535
+
+
+def _address(text: str) -> str:
+    if text.startswith("unix:"):
+        return text
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > _PORT_MAX:
+        message = f"{text!r} is no address; write host:port, for example 127.0.0.1:50051"
+        raise ValueError(message)
+    return text
+
+
+def _target(text: str) -> str:
+    return text if text.startswith(("dns:", "unix:", "ipv4:", "ipv6:")) else _address(text)
+
+
+def _delays(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        message = f"{value!r} is no list of seconds; write for example 5,30,120"
+        raise ValueError(message) from None
+
+
+def _checked_delays(delays: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 < delay <= _DELAY_MAX_S for delay in delays):
+        message = f"every delay must be above 0 and at most {_DELAY_MAX_S} seconds"
+        raise ValueError(message)
+    return delays
+
+
+def _words(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Target = Annotated[str, AfterValidator(_target)]
+Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterValidator(_checked_delays)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+class Settings(BaseSettings):
+    """What every service reads."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    data_dir: Path = Field(Path("hooktide-data"), description="Where SQLite files are kept.")
+    log_level: LogLevel = Field("info", description="debug, info, warning or error.")
+    service_token: str = Field("", description="The token by which the services know each other, at least 24 characters.")
+    service_token_file: Path | None = Field(None, description="A file that holds the service token.")
+
+    def token(self) -> str:
+        """Return the service token, from the variable or its file."""
+        token = _value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
+        if len(token) < _TOKEN_CHARS_MIN:
+            message = f"{PREFIX}SERVICE_TOKEN is too short: at least {_TOKEN_CHARS_MIN} characters, the same for all services"
+            raise StartError(message)
+        return token
+
+
+class SinkSettings(Settings):
+    """What the services read that judge or call sinks."""
+
+    sink_allow: Words = Field(
+        (), description="What sinks may use beyond https to public addresses, by commas: `http`, or address ranges such as 127.0.0.0/8."
+    )
+
+
+class SubscriptionSettings(SinkSettings):
+    """What the subscription service reads."""
+
+    subscription_listen: Address = Field("127.0.0.1:50051", description="The subscription service's gRPC address.")
+    subscription_admin_listen: Address = Field("127.0.0.1:9051", description="Its /healthz, /readyz and /metrics.")
+    subscription_database_url: str = Field("", description="Its database; default: subscription.db in the data directory.")
+    subscription_changes_kept: int = Field(
+        100_000, ge=10, description="How many changes a watcher may be behind before it needs a snapshot."
+    )
+    secret_key: str = Field("", description="`<key id>:<base64 of 32 bytes>`, the newest first, by commas: encrypts secrets at rest.")
+    secret_key_file: Path | None = Field(None, description="A file that holds the secret keys, one a line.")
+
+    def secret_keys(self) -> dict[str, bytes]:
+        """Return the keys by their ids; the first one encrypts, all decrypt."""
+        text = _value_or_file("SECRET_KEY", self.secret_key, self.secret_key_file)
+        keys: dict[str, bytes] = {}
+        for part in text.replace("\n", ",").split(","):
+            if part.strip():
+                key_id, _, encoded = part.strip().partition(":")
+                keys[key_id] = _secret_key(key_id, encoded)
+        if not keys:
+            message = f"{PREFIX}SECRET_KEY is empty; write <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
+            raise StartError(message)
+        return keys
+
+
+class IngestSettings(Settings):
+    """What the ingest service reads."""
+
+    ingest_listen: Address = Field("127.0.0.1:50052", description="The ingest service's gRPC address.")
+    ingest_admin_listen: Address = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
+    ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.")
+    ingest_event_bytes_max: int = Field(
+        256 * 1024, ge=1024, le=1024 * 1024, description="The largest event, in bytes of its protobuf form."
+    )
+    ingest_log_bytes_max: int = Field(50 * 1024**3, ge=1024 * 1024, description="The log's size at which new events are refused, in bytes.")
+    ingest_retention_hours: float = Field(168.0, gt=0, description="How long events stay readable in the log.")
+    subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
+
+
+class DeliverySettings(SinkSettings):
+    """What the delivery service reads."""
+
+    delivery_listen: Address = Field("127.0.0.1:50053", description="The delivery service's gRPC address.")
+    delivery_admin_listen: Address = Field("127.0.0.1:9053", description="Its /healthz, /readyz and /metrics.")
+    delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.")
+    delivery_retry_delays_seconds: Delays = Field(
+        tuple(float(delay) for delay in DELAYS_DEFAULT_S),
+        description="The waits before each further attempt, by commas, before jitter of ±50 %.",
+    )
+    delivery_attempt_timeout_seconds: float = Field(15.0, gt=0, le=60, description="How long one attempt may take in all.")
+    delivery_connect_timeout_seconds: float = Field(5.0, gt=0, le=30, description="How long connecting may take.")
+    delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.")
+    delivery_lane_in_flight_max: int = Field(64, ge=1, le=1000, description="How many attempts run at once for one subscription.")
+    delivery_lane_pending_max: int = Field(
+        1000, ge=1, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
+    )
+    delivery_retention_hours: float = Field(168.0, gt=0, description="How long finished deliveries stay readable.")
+    delivery_expiry_hours: float = Field(336.0, gt=0, description="How long a delivery may stay unfinished before it is exhausted.")
+    subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
+    ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")
+
+
+class GatewaySettings(Settings):
+    """What the gateway reads."""
+
+    gateway_listen: Address = Field("127.0.0.1:8080", description="The REST API's address.")
+    gateway_admin_listen: Address = Field("127.0.0.1:8081", description="Its /healthz, /readyz and /metrics.")
+    gateway_body_bytes_max: int = Field(1024 * 1024, ge=1024, description="The largest request body, in bytes.")
+    subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
+    ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")
+    delivery_target: Target = Field("127.0.0.1:50053", description="Where the delivery service is reached.")
+
+
+ALL: tuple[type[Settings], ...] = (SubscriptionSettings, IngestSettings, DeliverySettings, GatewaySettings)
+_Read = TypeVar("_Read", bound=Settings)
+
+
+def read_settings(kind: type[_Read], environ: Mapping[str, str] | None = None) -> _Read:
+    """Read the settings of one service from the environment.
+
+    Raises `StartError` with one line per mistake: values out of their limits, and names beginning
+    with HOOKTIDE_ that no service knows.
+    """
+    environ = os.environ if environ is None else environ
+    mistakes = misspelt(environ)
+    values = {name: environ[variable(name)] for name in kind.model_fields if environ.get(variable(name), "") != ""}
+    try:
+        settings = kind.model_validate(values)
+    except ValidationError as error:
+        mistakes += [_mistake(detail) for detail in error.errors(include_url=False)]
+    if mistakes:
+        raise StartError("\n  ".join(mistakes))
+    return settings
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """Return a line for each HOOKTIDE_ variable that no service knows, with the name it is nearest to."""
+    known = {variable(name) for kind in ALL for name in kind.model_fields}
+    lines = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            lines.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "; see the table in README.md"))
+    return lines
+
+
+def _mistake(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
+    field = str(detail["loc"][0]) if detail["loc"] else ""
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{variable(field)}={detail['input']!s}: {text}"
+
+
+def _value_or_file(name: str, value: str, file: Path | None) -> str:
+    if value:
+        return value
+    if file is None:
+        message = f"set {PREFIX}{name}, or {PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
+        raise StartError(message)
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{PREFIX}{name}_FILE: cannot read {file}: {error}"
+        raise StartError(message) from error
+
+
+def _secret_key(key_id: str, encoded: str) -> bytes:
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not key_id or len(raw) != SECRET_KEY_BYTES:
+        # The key itself is never shown.
+        message = f"{PREFIX}SECRET_KEY: the key {key_id[:16]!r} must be <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
+        raise StartError(message)
+    return raw

@@ -1,0 +1,1 @@
+"""Subscription: the registry. It owns who wants what: subscriptions, catalogue, consumers, keys."""
