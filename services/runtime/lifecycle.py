@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -20,6 +21,14 @@ from services.runtime.logs import logger
 
 class StartError(Exception):
     """The process cannot start; the message is one line that says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running service is reached, as ``host:port`` or ``unix:path``."""
+
+    listen: str
+    admin: str
 
 
 class Lifecycle:

@@ -47,7 +47,7 @@ Handler = grpc.RpcMethodHandler[Any, Any]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
-class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] - the stubs say generic, the class is not
+class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # the stubs say generic, the class is not
     """The outermost interceptor: access, deadlines, errors."""
 
     def __init__(self, rules: AccessRules) -> None:
@@ -167,7 +167,7 @@ class Server:
                 await self.grpc.stop(grace_s)
 
 
-class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] - the stubs say generic, the class is not
+class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # the stubs say generic, the class is not
     """Gives every unary call a deadline: what is left of the caller's own, at most the default."""
 
     async def intercept_unary_unary(
