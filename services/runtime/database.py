@@ -5,11 +5,12 @@ Law: WAL with synchronous=FULL, asserted on every connection; a database that ca
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
+from alembic import command, context
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -126,3 +127,84 @@ def explained(path: Path) -> Iterator[None]:
         )
         message = f"cannot open {path}: {cause}; {advice}"
         raise StartError(message) from error
+
+
+def is_disk_full(error: sqlite3.Error) -> bool:
+    """Say whether an error means that there is no room, which heals, and not that the disk fails, which does not."""
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return how many bytes of a database's pages are in use."""
+    (pages,), (free,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size"))
+    return int((pages - free) * size)
+
+
+def vacuum_some(connection: sqlite3.Connection, pages_max: int = 2_000) -> int:
+    """Give free pages back to the file system, at most `pages_max`; return how many went."""
+    (before,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA incremental_vacuum({pages_max})").fetchall()
+    (after,) = connection.execute("PRAGMA page_count").fetchone()
+    return int(before - after)
+
+
+class WalCheckpoints:
+    """Keeps the write-ahead log short without making commits wait: a thread of its own moves pages over.
+
+    Under steady writing such a passive checkpoint never reaches the end, so that the file would only
+    grow; beyond a bound the writer itself finishes the little that is left and begins the file anew.
+    """
+
+    _PASSIVE_BYTES = 8 * 1024 * 1024
+    _RESET_BYTES = 128 * 1024 * 1024
+    _COMMITS_BETWEEN_LOOKS = 32
+
+    def __init__(self, path: Path, writing: sqlite3.Connection) -> None:
+        self._wal = path.with_name(path.name + "-wal")
+        self._writing = writing
+        writing.execute("PRAGMA wal_autocheckpoint = 0")
+        self._connection = connect(path)
+        self._commits = 0
+        self._wanted = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="wal-checkpoints", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def after_commit(self) -> None:
+        """Note a commit; called by the writer, outside of transactions."""
+        self._commits += 1
+        if self._commits % self._COMMITS_BETWEEN_LOOKS:
+            return
+        size = self._wal.stat().st_size
+        if size > self._RESET_BYTES:
+            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        elif size > self._PASSIVE_BYTES:
+            self._wanted.set()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing = True
+        self._wanted.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._closing:
+                return
+            # A failure here loses nothing: the pages stay in the write-ahead log, and the writer meets the same disk.
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def run_migrations() -> None:
+    """Run alembic's migrations on the connection that `migrate` opened: the body of every env.py."""
+    context.configure(connection=context.config.attributes["connection"], transactional_ddl=True, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()

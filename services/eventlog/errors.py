@@ -1,0 +1,29 @@
+"""Errors of the event log. Each says whether asking again can help."""
+
+
+class EventLogError(Exception):
+    """The log could not do what it was asked to."""
+
+
+class LogFullError(EventLogError):
+    """The log has reached its size limit; it takes events again once older ones are past their retention."""
+
+
+class StorageFullError(EventLogError):
+    """The disk is full; nothing was appended, and appending works again once there is room."""
+
+
+class LogClosedError(EventLogError):
+    """The log is closed or has failed; whether what was under way was appended is unknown."""
+
+
+class LogUnavailableError(EventLogError):
+    """The log cannot be reached for now; asking again helps."""
+
+
+class PositionMismatchError(EventLogError):
+    """The log does not hold, at a reader's position, the record that the reader knows: one of the two was restored from an older copy."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(f"partition {partition}: the log does not hold the record that the reader resumes from")
+        self.partition = partition

@@ -1,0 +1,35 @@
+"""The log: records, what readers have released, and the log's own state.
+
+`position` is one counter over all partitions: strictly growing within each, and readable for all of
+them in one pass. The rows are written in that order, so the table grows at its end.
+"""
+
+from alembic import op
+
+revision = "log0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.execute(
+        """
+        CREATE TABLE events (
+            position INTEGER PRIMARY KEY,
+            partition INTEGER NOT NULL,
+            event_id BLOB NOT NULL,
+            accepted_ms INTEGER NOT NULL,
+            source TEXT NOT NULL,
+            id TEXT NOT NULL,
+            type TEXT NOT NULL,
+            audience TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            event BLOB NOT NULL
+        ) STRICT
+        """
+    )
+    op.execute("CREATE UNIQUE INDEX events_by_source_and_id ON events (source, id)")
+    op.execute("CREATE INDEX events_by_partition ON events (partition, position)")
+    op.execute("CREATE TABLE released (partition INTEGER PRIMARY KEY, position INTEGER NOT NULL) STRICT")
+    op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
+    op.execute("INSERT INTO meta VALUES ('log_id', lower(hex(randomblob(16)))), ('trimmed_to', '0')")

@@ -1,0 +1,69 @@
+"""The two Protocols of the event log. One conformance suite runs over every engine.
+
+Law 1: `append` returns only what is durable.
+Law 2: positions of a partition grow strictly and become visible in order; a reader that has seen a
+position never sees a lower one appear later.
+Law 3: what a reader has not released is never trimmed.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from services.eventlog.record import Appended, Conflict, NewEvent, Place, Record
+
+
+class Following(Protocol):
+    """A log being followed."""
+
+    @property
+    def log_id(self) -> str:
+        """The identity of the log, made when it was created."""
+        ...
+
+    @property
+    def heads(self) -> dict[int, int]:
+        """For each followed partition the position at which it ended when the following began."""
+        ...
+
+    def batches(self) -> AsyncIterator[Sequence[Record]]:
+        """Yield records after the given places, then those that come, in order within each partition; never ends by itself.
+
+        Raises `LogUnavailableError` when the log is lost.
+        """
+        ...
+
+
+class EventLogReader(Protocol):
+    """Reads events."""
+
+    def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AbstractAsyncContextManager[Following]:
+        """Follow the partitions of `after`, each from its place (exclusive).
+
+        Raises `PositionMismatchError` where a place carries an event id that the log has not there,
+        or lies beyond the partition's head.
+        """
+        ...
+
+    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+        """Return the records at `places` that are still there, in the order asked."""
+        ...
+
+    async def release(self, released: Sequence[Place]) -> list[Place]:
+        """Say up to where this reader needs nothing more (inclusive); return up to where the log wants to trim."""
+        ...
+
+
+class EventLog(EventLogReader, Protocol):
+    """Reads and appends events."""
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Appended | Conflict]:
+        """Append events in one transaction; return once they are durable, one result each, in order.
+
+        Raises `LogFullError`, `StorageFullError` (nothing was appended) or `LogClosedError` (outcome unknown).
+        """
+        ...
+
+    async def trim(self, *, before_ms: int) -> int:
+        """Drop records accepted before a time (ms since 1970) that every reader has released; return how many went."""
+        ...

@@ -1,0 +1,110 @@
+"""Remote engine: the event log read through ingest's gRPC. Delivery's way to it.
+
+Only transport errors become `LogUnavailableError`, on which the reader follows again from where it was.
+"""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import grpc
+from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
+
+from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.record import Place, Record
+from services.eventlog.wire import place_from, place_message, record_from
+from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.rpc import service_metadata
+
+_FETCH_MAX = 1000
+_PARTITION_FIELD = re.compile(r"after\[(\d+)\]")
+_PASSING = {Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED}
+
+RETRIED = ("hooktide.ingest.v1.EventLogService/FetchEvents", "hooktide.ingest.v1.EventLogService/ReportProgress")
+
+
+class RemoteEventLog:
+    """Reads the log of an ingest service."""
+
+    def __init__(self, channel: grpc.aio.Channel, service_token: str) -> None:
+        self._stub = event_log_pb2_grpc.EventLogServiceStub(channel)
+        self._metadata = service_metadata(service_token)
+
+    @contextlib.asynccontextmanager
+    async def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AsyncIterator["RemoteFollowing"]:
+        """Follow partitions; see `EventLogReader.follow`."""
+        request = event_log_pb2.FollowLogRequest(after=[place_message(place) for place in after], batch_records_max=batch_records_max)
+        call = self._stub.FollowLog(request, metadata=self._metadata)
+        try:
+            with _mapped(after):
+                first = await call.read()
+            if not isinstance(first, event_log_pb2.FollowLogResponse):
+                raise LogUnavailableError("ingest ended the stream")
+            yield RemoteFollowing(call, first, after)
+        finally:
+            # An abandoned call is never collected by grpc itself.
+            call.cancel()
+
+    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+        """Read records at given places; see `EventLogReader.fetch`."""
+        records: list[Record] = []
+        rest = list(places)
+        while rest:
+            asked, rest = rest[:_FETCH_MAX], rest[_FETCH_MAX:]
+            with _mapped(()):
+                request = event_log_pb2.FetchEventsRequest(positions=[place_message(place) for place in asked])
+                answer = await self._stub.FetchEvents(request, metadata=self._metadata)
+            found = [record_from(message) for message in answer.records]
+            records += found
+            if answer.truncated:
+                last = (found[-1].partition, found[-1].position)
+                index = next(index for index, place in enumerate(asked) if (place.partition, place.position) == last)
+                rest = asked[index + 1 :] + rest
+        return records
+
+    async def release(self, released: Sequence[Place]) -> list[Place]:
+        """Report progress; see `EventLogReader.release`."""
+        with _mapped(()):
+            request = event_log_pb2.ReportProgressRequest(released=[place_message(place) for place in released])
+            answer = await self._stub.ReportProgress(request, metadata=self._metadata)
+        return [place_from(message) for message in answer.expiring]
+
+
+class RemoteFollowing:
+    """One stream of records."""
+
+    def __init__(
+        self,
+        call: grpc.aio.UnaryStreamCall[event_log_pb2.FollowLogRequest, event_log_pb2.FollowLogResponse],
+        first: event_log_pb2.FollowLogResponse,
+        after: Sequence[Place],
+    ) -> None:
+        self._call = call
+        self._after = after
+        self.log_id = first.log_id
+        self.heads = {head.partition: head.position for head in first.heads}
+
+    async def batches(self) -> AsyncIterator[Sequence[Record]]:
+        """Yield records as they come; see `Following.batches`."""
+        with _mapped(self._after):
+            async for response in self._call:
+                yield [record_from(message) for message in response.records]
+        raise LogUnavailableError("ingest ended the stream")
+
+
+@contextlib.contextmanager
+def _mapped(after: Sequence[Place]) -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _log_error(failure_from_rpc(error), after) from error
+
+
+def _log_error(failure: Failure, after: Sequence[Place]) -> EventLogError:
+    if failure.reason is Reason.POSITION_MISMATCH:
+        for field in failure.fields:
+            if match := _PARTITION_FIELD.fullmatch(field.field):
+                return PositionMismatchError(after[int(match[1])].partition)
+    if failure.reason in _PASSING:
+        return LogUnavailableError(failure.message)
+    return EventLogError(f"{failure.reason.name}: {failure.message}")

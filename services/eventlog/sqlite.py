@@ -1,0 +1,238 @@
+"""SQLite engine: the embedded event log, one file.
+
+Writing is `sqlite_writer.py`'s, queries are `sqlite_reads.py`'s; this file bounds what waits for the
+writer, wakes followers, and keeps blocking calls off the event loop.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from services.eventlog import sqlite_reads
+from services.eventlog.errors import LogClosedError, LogUnavailableError
+from services.eventlog.record import Appended, Conflict, NewEvent, Place, Record
+from services.eventlog.sqlite_writer import Append, Settled, SqliteWriter, Step
+from services.eventlog.tail import Tail
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.database import connect, migrate, used_bytes, vacuum_some
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_PENDING_EVENTS_MAX = 20_000
+_PENDING_BYTES_MAX = 64 * 1024 * 1024
+
+_Result = TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
+
+
+class SqliteEventLog:
+    """An event log in one SQLite file; made by `open_sqlite_log`."""
+
+    def __init__(self, path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._retention_ms = int(retention_s * 1000)
+        self._writer = SqliteWriter(
+            path,
+            clock,
+            bytes_max=bytes_max,
+            settled=lambda settled: self._from_writer(self._settle, settled),
+            failed=lambda error: self._from_writer(failed, error),
+        )
+        self._reading = connect(path, read_only=True)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
+        self._waiting: dict[Append, asyncio.Future[list[Appended | Conflict]]] = {}
+        self._pending_events = 0
+        self._pending_bytes = 0
+        self._room = asyncio.Event()
+        self._tail = Tail(self._writer.head)
+        self._closed = False
+        (self.log_id,) = self._reading.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone()
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Commit what is under way and close."""
+        self._closed = True
+        await asyncio.to_thread(self._writer.close)
+        self._reader.shutdown()
+        self._reading.close()
+        self._tail.wake()
+
+    @property
+    def pending_events(self) -> int:
+        """How many events await their commit."""
+        return self._pending_events
+
+    # Appending
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Appended | Conflict]:
+        """Append events in one transaction; see `EventLog.append`."""
+        if not events:
+            return []
+        while self._pending_events >= _PENDING_EVENTS_MAX or self._pending_bytes >= _PENDING_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        append = Append(events)
+        self._pending_events += len(events)
+        self._pending_bytes += append.size_bytes
+        future: asyncio.Future[list[Appended | Conflict]] = self._loop.create_future()
+        self._waiting[append] = future
+        self._writer.put(append)
+        return await future
+
+    def _settle(self, settled: Settled) -> None:
+        for append in settled.appends:
+            self._pending_events -= len(append.events)
+            self._pending_bytes -= append.size_bytes
+            future = self._waiting.pop(append)
+            if future.done():  # its caller has gone
+                continue
+            if settled.error is not None:
+                future.set_exception(settled.error)
+            else:
+                future.set_result(append.results or [])
+        self._room.set()
+        if settled.records:
+            self._tail.extend(settled.records)
+
+    def _from_writer(self, function: Callable[[_Result], None], argument: _Result) -> None:
+        # The loop may have ended before the writer has: nobody is left to be told.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, argument)
+
+    async def _step(self, run: Callable[[sqlite3.Connection], int]) -> int:
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        future: asyncio.Future[int] = self._loop.create_future()
+
+        def done(result: int | None) -> None:
+            if future.done():
+                return
+            if result is None:
+                future.set_exception(LogClosedError("the log has failed"))
+            else:
+                future.set_result(result)
+
+        self._writer.put(Step(run, lambda result: self._from_writer(done, result)))
+        return await future
+
+    # Reading
+
+    @contextlib.asynccontextmanager
+    async def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AsyncIterator["SqliteFollowing"]:
+        """Follow partitions; see `EventLogReader.follow`."""
+        heads, start = await self.read(sqlite_reads.check_places, after)
+        yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
+
+    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+        """Read records at given places; see `EventLogReader.fetch`."""
+        return await self.read(sqlite_reads.records_at, places)
+
+    async def release(self, released: Sequence[Place]) -> list[Place]:
+        """Keep what a reader has released; see `EventLogReader.release`."""
+        pairs = [(place.partition, place.position) for place in released]
+
+        def keep(connection: sqlite3.Connection) -> int:
+            connection.executemany(
+                "INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)", pairs
+            )
+            return len(pairs)
+
+        await self._step(keep)
+        expired = await self.read(sqlite_reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
+        return [Place(place.partition, expired - 1) for place in released]
+
+    async def trim(self, *, before_ms: int) -> int:
+        """Drop what is older and released, a bounded number of records a transaction; see `EventLog.trim`."""
+        dropped = 0
+        while step := await self._step(lambda connection: sqlite_reads.trim_some(connection, before_ms)):
+            dropped += step
+        while dropped and await self._step(vacuum_some):
+            pass
+        return dropped
+
+    async def locate(self, event_id: bytes) -> Record | None:
+        """Return the event of an id (16 bytes), None where there is none (any more)."""
+        return await self.read(sqlite_reads.record_by_id, event_id)
+
+    async def newest(self, wanted: sqlite_reads.Wanted) -> tuple[list[Record], int | None]:
+        """Return records that `wanted` describes, the newest first, and the position to go on below."""
+        return await self.read(sqlite_reads.newest_records, wanted)
+
+    async def used_bytes(self) -> int:
+        """Return how many bytes the log takes."""
+        return await self.read(used_bytes)
+
+    async def read(
+        self,
+        query: Callable[Concatenate[sqlite3.Connection, _Arguments], _Result],
+        *arguments: _Arguments.args,
+        **options: _Arguments.kwargs,
+    ) -> _Result:
+        """Run a query in the reader's thread."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return await self._loop.run_in_executor(self._reader, lambda: query(self._reading, *arguments, **options))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the log is closed."""
+        return self._closed
+
+
+class SqliteFollowing:
+    """One follower of the embedded log."""
+
+    def __init__(
+        self, log: SqliteEventLog, tail: Tail, heads: dict[int, int], cursors: dict[int, int], start: int, batch_records_max: int
+    ) -> None:
+        self._log = log
+        self._tail = tail
+        self._cursors = cursors
+        self._scanned = start
+        self._batch_records_max = batch_records_max
+        self.heads = heads
+        self.log_id = log.log_id
+
+    async def batches(self) -> AsyncIterator[Sequence[Record]]:
+        """Yield records as they come; see `Following.batches`."""
+        while True:
+            if self._log.closed:
+                raise LogUnavailableError("the log was closed")
+            if self._scanned >= self._tail.end:
+                await self._tail.grown()
+                continue
+            if self._scanned >= self._tail.start:
+                records = self._tail.after(self._scanned, self._batch_records_max, sqlite_reads.BATCH_BYTES_MAX)
+            else:
+                records = await self._log.read(sqlite_reads.records_after, self._scanned, self._batch_records_max)
+            if not records:  # the rest up to the tail has been trimmed
+                self._scanned = self._tail.start
+                continue
+            self._scanned = records[-1].position
+            cursors = self._cursors
+            wanted = [record for record in records if record.position > cursors.get(record.partition, record.position)]
+            if wanted:
+                yield wanted
+
+
+@contextlib.asynccontextmanager
+async def open_sqlite_log(
+    path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]
+) -> AsyncIterator[SqliteEventLog]:
+    """Open the log in a file, creating it or bringing it up to date.
+
+    `bytes_max` is the size at which appends are refused; `failed` is called once with the error after
+    which the log can promise nothing any more. Raises `StartError` where the file cannot serve.
+    """
+    await asyncio.to_thread(migrate, path, MIGRATIONS)
+    log = SqliteEventLog(path, clock, bytes_max=bytes_max, retention_s=retention_s, failed=failed)
+    try:
+        yield log
+    finally:
+        await log.close()

@@ -1,0 +1,170 @@
+"""SQLite reads: the queries of the embedded engine, as plain functions over a connection.
+
+Positions and times of acceptance both grow with the rows, so a time or an event id is found by
+halving, without an index that every append would have to pay for.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from services.eventlog.errors import PositionMismatchError
+from services.eventlog.record import PARTITIONS, Place, Record
+
+BATCH_BYTES_MAX = 3 * 1024 * 1024
+_TRIM_ROWS = 2_000
+_RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
+# How many records a filtered listing looks at for one page before it answers with what it has.
+_SCAN_MAX = 50_000
+
+
+class Wanted(NamedTuple):
+    """Which records a listing is about; empty texts and None stand for any."""
+
+    before_position: int | None
+    limit: int
+    audiences: tuple[str, ...] | None
+    type: str
+    source: str
+    start_ms: int | None
+    end_ms: int | None
+
+
+def record_of(row: Sequence[object]) -> Record:
+    """Return the record of a row in the order of `_RECORD`."""
+    partition, position, event_id, *rest = row
+    return Record(partition, position, "evt_" + event_id.hex(), *rest)  # type: ignore[arg-type, attr-defined]  # the columns' types
+
+
+def records_after(connection: sqlite3.Connection, position: int, records_max: int) -> list[Record]:
+    """Return the records after a position, of all partitions, bounded in count and bytes (at least one)."""
+    rows = connection.execute(f"SELECT {_RECORD} FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, records_max))  # noqa: S608 - a constant
+    records, size = list[Record](), 0
+    for row in rows:
+        records.append(record_of(row))
+        size += len(row[-1])
+        if size >= BATCH_BYTES_MAX:
+            break
+    return records
+
+
+def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tuple[dict[int, int], int]:
+    """Compare resume points with the log; return each partition's head and the position to read on from.
+
+    Raises `PositionMismatchError` for a point beyond its partition's head or with another event's id.
+    """
+    heads: dict[int, int] = {}
+    starts: list[int] = []
+    head_of_all = _head(connection)
+    trimmed_to = _trimmed_to(connection)
+    for partition, position, event_id in after:
+        (newest,) = connection.execute("SELECT max(position) FROM events WHERE partition = ?", (partition,)).fetchone()
+        heads[partition] = newest or 0
+        if position > head_of_all:
+            raise PositionMismatchError(partition)
+        if event_id and position > trimmed_to:
+            found = connection.execute("SELECT event_id FROM events WHERE position = ? AND partition = ?", (position, partition)).fetchone()
+            if found is None or "evt_" + found[0].hex() != event_id:
+                raise PositionMismatchError(partition)
+        (following,) = connection.execute(
+            "SELECT min(position) FROM events WHERE partition = ? AND position > ?", (partition, position)
+        ).fetchone()
+        starts.append(head_of_all if following is None else following - 1)
+    return heads, min(starts, default=head_of_all)
+
+
+def records_at(connection: sqlite3.Connection, places: Sequence[Place]) -> list[Record]:
+    """Return the records at given places that are still there."""
+    records = []
+    for partition, position, *_ in places:
+        row = connection.execute(f"SELECT {_RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
+        if row is not None and row[0] == partition:
+            records.append(record_of(row))
+    return records
+
+
+def record_by_id(connection: sqlite3.Connection, event_id: bytes) -> Record | None:
+    """Return the record of an event id, found by halving, since ids grow as positions do."""
+    position = _first_position(connection, "event_id", lambda value: value >= event_id)  # type: ignore[operator]  # both are bytes
+    row = connection.execute(f"SELECT {_RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
+    return record_of(row) if row is not None and row[2] == event_id else None
+
+
+def newest_records(connection: sqlite3.Connection, wanted: Wanted) -> tuple[list[Record], int | None]:
+    """Return the records wanted, the newest first, and the position to go on below (None at the end)."""
+    top = wanted.before_position if wanted.before_position is not None else _head(connection) + 1
+    if wanted.end_ms is not None:
+        top = min(top, first_position_at(connection, wanted.end_ms))
+    bottom = first_position_at(connection, wanted.start_ms) if wanted.start_ms is not None else 0
+    floor = max(bottom, top - _SCAN_MAX)
+    conditions, values = ["position < ?", "position >= ?"], list[object]([top, floor])
+    for column in ("type", "source"):
+        if value := getattr(wanted, column):
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if wanted.audiences is not None:
+        conditions.append(f"audience IN ({','.join('?' * len(wanted.audiences))})")
+        values += wanted.audiences
+    rows = connection.execute(
+        f"SELECT {_RECORD} FROM events WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ?",  # noqa: S608 - constants
+        (*values, wanted.limit),
+    ).fetchall()
+    records = [record_of(row) for row in rows]
+    if len(records) == wanted.limit:
+        return records, records[-1].position
+    return records, (floor if floor > bottom and floor > _trimmed_to(connection) + 1 else None)
+
+
+def first_position_at(connection: sqlite3.Connection, time_ms: int) -> int:
+    """Return the position of the first record accepted at or after a time; one beyond the head where there is none."""
+    return _first_position(connection, "accepted_ms", lambda value: value >= time_ms)  # type: ignore[operator]  # both are numbers
+
+
+def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
+    """Delete released records accepted before a time, a bounded number; return how many went."""
+    last = min(first_position_at(connection, before_ms) - 1, _released_through(connection))
+    first = connection.execute("SELECT min(position) FROM events").fetchone()[0]
+    if first is None or first > last:
+        return 0
+    last = min(last, first + _TRIM_ROWS - 1)
+    dropped = connection.execute("DELETE FROM events WHERE position <= ?", (last,)).rowcount
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'trimmed_to'", (str(last),))
+    return dropped
+
+
+def _released_through(connection: sqlite3.Connection) -> int:
+    """Return the position up to which no partition holds a record that its reader may still need."""
+    released = dict(connection.execute("SELECT partition, position FROM released").fetchall())
+    bounds = []
+    for partition in range(PARTITIONS):
+        (needed,) = connection.execute(
+            "SELECT min(position) FROM events WHERE partition = ? AND position > ?", (partition, released.get(partition, 0))
+        ).fetchone()
+        if needed is not None:
+            bounds.append(needed - 1)
+    return min(bounds, default=_head(connection))
+
+
+def _first_position(connection: sqlite3.Connection, column: str, reached: Callable[[object], bool]) -> int:
+    low = connection.execute("SELECT min(position) FROM events").fetchone()[0] or 1
+    high = _head(connection) + 1
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(
+            f"SELECT position, {column} FROM events WHERE position >= ? AND position < ? ORDER BY position LIMIT 1",  # noqa: S608 - two constants
+            (middle, high),
+        ).fetchone()
+        if row is None or reached(row[1]):
+            high = middle
+        else:
+            low = row[0] + 1
+    row = connection.execute("SELECT position FROM events WHERE position >= ? ORDER BY position LIMIT 1", (low,)).fetchone()
+    return row[0] if row is not None else _head(connection) + 1
+
+
+def _head(connection: sqlite3.Connection) -> int:
+    return connection.execute("SELECT max(position) FROM events").fetchone()[0] or _trimmed_to(connection)
+
+
+def _trimmed_to(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT value FROM meta WHERE name = 'trimmed_to'").fetchone()[0])

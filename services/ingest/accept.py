@@ -1,0 +1,187 @@
+"""Accept: decide whether one CloudEvent may enter the log, and in which form.
+
+emitter → [accept] → event log → route → …
+
+Law 1: pure; whoever calls brings the limits.
+Law 2: what is accepted can be delivered: its attributes fit into HTTP headers and JSON, its JSON is JSON.
+Rules: CloudEvents 1.0.2, and RFC 8259 for JSON data, whose duplicate names, NaN and lone surrogates
+are refused because receivers disagree on them.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+import orjson
+from hooktide.event.v1 import event_pb2
+
+from services.eventlog.record import NewEvent, partition_of
+from services.runtime.errors import Reason
+from services.runtime.ids import is_id
+
+ID_BYTES_MAX = 256
+TYPE_BYTES_MAX = 256
+SOURCE_BYTES_MAX = 1024
+ATTRIBUTE_BYTES_MAX = 4096
+ATTRIBUTES_MAX = 64
+_PARTITION_KEY_BYTES_MAX = 1024
+_NAME = re.compile(r"[a-z0-9]{1,64}")
+# CloudEvents 1.0.2, type String: no control characters, no noncharacters, no lone surrogates.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
+_NAME_END = re.compile(rb'"\s*:')
+_RESERVED = frozenset({"id", "source", "type", "specversion", "data", "database64"})
+# Of the context that tracing adds anew on each try; two tries are still the same event.
+_TRACE = frozenset({"traceparent", "tracestate"})
+_STRINGS_ONLY = frozenset({"audience", "partitionkey", "subject", "datacontenttype"})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):  # noqa: N818 - a noun of the domain: it is what the emitter is told
+    """Why an event is refused: what to change, and in which field."""
+
+    reason: Reason
+    message: str
+    field: str = ""
+    retry_after_s: float | None = None
+
+
+def accept(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
+    """Return the event in the form in which it is appended; raise `Refusal` where it may not be."""
+    payload = event.SerializeToString()
+    if len(payload) > bytes_max:
+        raise Refusal(Reason.EVENT_TOO_LARGE, f"the event has {len(payload)} bytes, the limit is {bytes_max}; send a `dataref` instead")
+    if event.spec_version != "1.0":
+        _refuse("spec_version", 'must be "1.0"')
+    own_id, source, type_ = event.id, event.source, event.type
+    _check_text("id", own_id, ID_BYTES_MAX)
+    _check_text("source", source, SOURCE_BYTES_MAX)
+    _check_text("type", type_, TYPE_BYTES_MAX)
+    attributes = _attributes(event)
+    data_kind = event.WhichOneof("data")
+    data = _data(event, data_kind, attributes.get("datacontenttype", ""))
+    audience = attributes.get("audience", "")
+    if audience and not is_id(audience, "con"):
+        _refuse("attributes.audience", "must be the id of a consumer, con_ and 32 hexadecimal digits")
+    canonical = "\x00".join(
+        (own_id, source, type_, data_kind or "", *(f"{name}={attributes[name]}" for name in sorted(attributes) if name not in _TRACE), "")
+    )
+    digest = hashlib.sha256(canonical.encode() + data).digest()
+    return NewEvent(partition_of(_placement(own_id, source, attributes)), source, own_id, type_, audience, digest, payload)
+
+
+def _placement(own_id: str, source: str, attributes: dict[str, str]) -> str:
+    """Return what decides on the partition: the partition key, else source and subject, else the id."""
+    if key := attributes.get("partitionkey"):
+        return key
+    subject = attributes.get("subject")
+    return f"{source}\x00{subject}" if subject else own_id
+
+
+def _check_text(field: str, text: str, bytes_max: int) -> None:
+    if not text:
+        _refuse(field, "is required")
+    # isprintable is a quick yes for nearly all; what it refuses is looked at closely.
+    if (
+        (not text.isprintable() and _FORBIDDEN.search(text))
+        or len(text) > bytes_max
+        or (not text.isascii() and len(text.encode()) > bytes_max)
+    ):
+        if _FORBIDDEN.search(text):
+            _refuse(field, "has control characters or noncharacters; take them out")
+        _refuse(field, f"is longer than {bytes_max} bytes")
+
+
+def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
+    """Return the attributes as text, as they go into the digest; refuse what CloudEvents does not permit."""
+    if len(event.attributes) > ATTRIBUTES_MAX:
+        _refuse("attributes", f"there are {len(event.attributes)}; at most {ATTRIBUTES_MAX} are permitted")
+    texts = {}
+    for name, value in event.attributes.items():
+        kind = value.WhichOneof("attr")
+        if not _NAME.fullmatch(name) or name in _RESERVED:
+            _refuse(f"attributes.{name[:64]!a}", "is no attribute's name: 1 to 64 of a to z and 0 to 9, none of the fields' own")
+        if kind is None:
+            _refuse(f"attributes.{name}", "has no value; leave the attribute out instead")
+        if kind == "ce_string":
+            text = value.ce_string
+            _check_text(f"attributes.{name}", text, ATTRIBUTE_BYTES_MAX)
+            if name == "time" and not _TIME.fullmatch(text):
+                _refuse("attributes.time", "must be a time as in RFC 3339, for example 2030-01-31T12:00:00Z")
+            texts[name] = text
+        else:
+            texts[name] = _other_attribute(name, kind, value)
+    return texts
+
+
+def _other_attribute(name: str, kind: str, value: event_pb2.CloudEvent.CloudEventAttributeValue) -> str:
+    if name in _STRINGS_ONLY:
+        _refuse(f"attributes.{name}", "must be a string")
+    if name == "time" and kind != "ce_timestamp":
+        _refuse("attributes.time", "must be a timestamp")
+    if kind == "ce_timestamp":
+        try:
+            return f"{kind}:{value.ce_timestamp.ToJsonString()}"
+        except ValueError:
+            _refuse(f"attributes.{name}", "is no time between the years 1 and 9999")
+    content = getattr(value, kind)
+    if isinstance(content, bytes):
+        if len(content) > ATTRIBUTE_BYTES_MAX:
+            _refuse(f"attributes.{name}", f"is longer than {ATTRIBUTE_BYTES_MAX} bytes")
+        return f"{kind}:{content.hex()}"
+    if isinstance(content, str):
+        _check_text(f"attributes.{name}", content, ATTRIBUTE_BYTES_MAX)
+    return f"{kind}:{content}"
+
+
+def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> bytes:
+    """Return the payload's bytes; refuse JSON that is none."""
+    if kind is None:
+        return b""
+    if kind == "proto_data":
+        return event.proto_data.SerializeToString(deterministic=True)
+    data = event.text_data.encode() if kind == "text_data" else event.binary_data
+    if is_json(content_type) and (kind == "text_data" or content_type):
+        check_json(data)
+    return data
+
+
+def is_json(content_type: str) -> bool:
+    """Say whether data of this content type is JSON; without one it is, as in CloudEvents' JSON format."""
+    return content_type in {"", "application/json"} or _JSON_TYPE.fullmatch(content_type) is not None
+
+
+def check_json(data: bytes) -> None:
+    """Raise `Refusal` unless `data` is JSON that every receiver reads alike."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        _refuse("data", f"is not the JSON that datacontenttype says: {error}")
+    # Every name of an object ends in `":`. Writing the value again leaves a name given twice out once, and
+    # nothing else of that look, but where an escape hides a quote; equal counts prove that none was twice.
+    if b"\\u" in data or len(_NAME_END.findall(data)) != orjson.dumps(value).count(b'":'):
+        _refuse_duplicate_names(data)
+
+
+def _refuse_duplicate_names(data: bytes) -> None:
+    """Look closely, since a string may hold `":` as well."""
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(items)
+        if len(found) != len(items):
+            names = [name for name, _ in items]
+            twice = next(name for name in names if names.count(name) > 1)
+            _refuse("data", f"has the name {twice[:64]!a} twice in one object; keep one")
+        return found
+
+    try:
+        json.loads(data, object_pairs_hook=pairs)
+    except RecursionError:
+        _refuse("data", "is nested too deeply")
+
+
+def _refuse(field: str, description: str) -> NoReturn:
+    raise Refusal(Reason.INVALID_ARGUMENT, f"{field}: {description}", field)

@@ -1,0 +1,77 @@
+"""App: the ingest service put together."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from hooktide.ingest.v1 import event_log_pb2_grpc, ingest_pb2_grpc
+from prometheus_client import Gauge
+
+from services.eventlog.errors import EventLogError
+from services.eventlog.sqlite import SqliteEventLog, open_sqlite_log
+from services.ingest import log_server, server
+from services.ingest.log_server import EventLogServer
+from services.ingest.publish import Publisher
+from services.ingest.registry import RETRIED, Registry
+from services.ingest.server import IngestServer
+from services.runtime.admin import admin_app, http_server
+from services.runtime.clock import SystemClock, unix_ms
+from services.runtime.database import database_path
+from services.runtime.lifecycle import Addresses, Lifecycle
+from services.runtime.logs import logger
+from services.runtime.rpc import Server, open_channel
+from services.runtime.settings import IngestSettings
+
+_TRIM_EVERY_S = 30.0
+
+_log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk.")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterator[Addresses]:
+    """Run the service; yields where it is reached. On exit it drains, then closes the log."""
+    clock, token = SystemClock(), settings.token()
+    path = database_path(settings.ingest_database_url, settings.data_dir, "ingest")
+    retention_s = settings.ingest_retention_hours * 3600
+    async with contextlib.AsyncExitStack() as stack:
+        log = await stack.enter_async_context(
+            open_sqlite_log(path, clock, bytes_max=settings.ingest_log_bytes_max, retention_s=retention_s, failed=lifecycle.fail)
+        )
+        channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED))
+        registry = Registry(channel, token, clock)
+        draining = asyncio.Event()
+        grpc_server = Server({**server.RULES, **log_server.RULES}, token)
+        publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(IngestServer(publisher, registry, draining), grpc_server.grpc)
+        event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
+        admin = await stack.enter_async_context(
+            http_server(admin_app(lambda: "stopping" if draining.is_set() else None), settings.ingest_admin_listen)
+        )
+        listen = await grpc_server.start(settings.ingest_listen)
+        await grpc_server.set_serving(serving=True)
+        async with asyncio.TaskGroup() as group:
+            trimming = group.create_task(_trim(log, clock, retention_s))
+            try:
+                yield Addresses(listen=listen, admin=admin)
+            finally:
+                draining.set()
+                trimming.cancel()
+                await grpc_server.stop()
+
+
+async def serve(settings: IngestSettings, lifecycle: Lifecycle) -> None:
+    """Run the service until its process is asked to stop."""
+    async with running(settings, lifecycle) as addresses:
+        lifecycle.ready(listen=addresses.listen, admin=addresses.admin)
+        await lifecycle.stopping.wait()
+
+
+async def _trim(log: SqliteEventLog, clock: SystemClock, retention_s: float) -> None:
+    """Drop what is past its retention and released, every half minute."""
+    while True:
+        with contextlib.suppress(EventLogError):  # the log is closing or has failed, which its owner hears of
+            dropped = await log.trim(before_ms=int(unix_ms(clock) - retention_s * 1000))
+            if dropped:
+                logger().info("log.trimmed", events=dropped)
+            _log_bytes.set(await log.used_bytes())
+        await asyncio.sleep(_TRIM_EVERY_S)

@@ -1,0 +1,132 @@
+"""Log server: EventLogService over gRPC, the log's reading side for the other services."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
+
+from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.sqlite import SqliteEventLog
+from services.eventlog.sqlite_reads import Wanted
+from services.eventlog.wire import place_from, place_message, record_message
+from services.runtime.access import Access
+from services.runtime.errors import Failure, FieldError, Reason, invalid_field
+from services.runtime.ids import id_bytes, is_id
+from services.runtime.paging import page_size, page_token, parse_page_token
+
+RULES = {
+    f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE
+    for name in ("FollowLog", "FetchEvents", "ReportProgress", "GetEvent", "ListEvents")
+}
+_BATCH_RECORDS_DEFAULT = 500
+_BATCH_RECORDS_MAX = 2000
+_FETCH_MAX = 1000
+_FETCH_BYTES_MAX = 3 * 1024 * 1024
+_EVERYONE = "*"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
+    """Answers the services that read events."""
+
+    def __init__(self, log: SqliteEventLog) -> None:
+        self._log = log
+
+    async def FollowLog(self, request: event_log_pb2.FollowLogRequest, context: Context) -> AsyncIterator[event_log_pb2.FollowLogResponse]:
+        """Stream records after given places."""
+        del context
+        after = _places(request.after, "after")
+        batch_max = min(request.batch_records_max, _BATCH_RECORDS_MAX) if request.batch_records_max > 0 else _BATCH_RECORDS_DEFAULT
+        try:
+            async with self._log.follow(after, batch_records_max=batch_max) as following:
+                heads = [place_message(Place(partition, position)) for partition, position in following.heads.items()]
+                yield event_log_pb2.FollowLogResponse(heads=heads, log_id=following.log_id)
+                async for records in following.batches():
+                    yield event_log_pb2.FollowLogResponse(records=[record_message(record) for record in records])
+        except PositionMismatchError as error:
+            index = next(index for index, place in enumerate(after) if place.partition == error.partition)
+            fields = [FieldError(f"after[{index}]", "is not what the log holds there")]
+            raise Failure(Reason.POSITION_MISMATCH, str(error), fields=fields) from error
+        except (LogUnavailableError, EventLogError) as error:
+            raise Failure(Reason.UNAVAILABLE, "The event log is closing.", retry_after_s=1.0) from error
+
+    async def FetchEvents(self, request: event_log_pb2.FetchEventsRequest, context: Context) -> event_log_pb2.FetchEventsResponse:
+        """Return the records at given places."""
+        del context
+        if not 1 <= len(request.positions) <= _FETCH_MAX:
+            raise invalid_field("positions", f"give 1 to {_FETCH_MAX}")
+        found = await self._log.fetch([place_from(message) for message in request.positions])
+        response, size = event_log_pb2.FetchEventsResponse(), 0
+        for record in found:
+            size += len(record.event)
+            if size > _FETCH_BYTES_MAX and response.records:
+                response.truncated = True
+                break
+            response.records.append(record_message(record))
+        return response
+
+    async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
+        """Keep what a worker has released; return what the log would like to drop."""
+        del context
+        expiring = await self._log.release(_places(request.released, "released"))
+        return event_log_pb2.ReportProgressResponse(expiring=[place_message(place) for place in expiring])
+
+    async def GetEvent(self, request: event_log_pb2.GetEventRequest, context: Context) -> event_log_pb2.GetEventResponse:
+        """Return one event, where the caller may see it."""
+        del context
+        audiences = _audiences(request.consumer_id)
+        record = await self._log.locate(id_bytes(request.event_id)) if is_id(request.event_id, "evt") else None
+        if record is None or (audiences is not None and record.audience not in audiences):
+            raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event, or it is past its retention.")
+        return event_log_pb2.GetEventResponse(record=record_message(record))
+
+    async def ListEvents(self, request: event_log_pb2.ListEventsRequest, context: Context) -> event_log_pb2.ListEventsResponse:
+        """Return a page of events, the newest first."""
+        del context
+        place = parse_page_token("events", request.page_token, (int,))
+        wanted = Wanted(
+            before_position=None if place is None else int(place[0]),
+            limit=page_size(request.page_size),
+            audiences=_audiences(request.consumer_id),
+            type=request.type,
+            source=request.source,
+            start_ms=request.start_time.ToMilliseconds() if request.HasField("start_time") else None,
+            end_ms=request.end_time.ToMilliseconds() if request.HasField("end_time") else None,
+        )
+        records, before = await self._log.newest(wanted)
+        return _page(records, before)
+
+
+def _page(records: Sequence[Record], before: int | None) -> event_log_pb2.ListEventsResponse:
+    """Return as many records as fit into one message; the token goes on after the last of them."""
+    response, size = event_log_pb2.ListEventsResponse(), 0
+    for record in records:
+        size += len(record.event)
+        if size > _FETCH_BYTES_MAX and response.records:
+            before = response.records[-1].position
+            break
+        response.records.append(record_message(record))
+    response.next_page_token = "" if before is None else page_token("events", (before,))
+    return response
+
+
+def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> list[Place]:
+    places = [place_from(message) for message in messages]
+    if not places or len({place.partition for place in places}) < len(places):
+        raise invalid_field(field, "name at least one partition, and none twice")
+    for index, place in enumerate(places):
+        if not 0 <= place.partition < PARTITIONS or place.position < 0:
+            raise invalid_field(f"{field}[{index}]", f"partitions are 0 to {PARTITIONS - 1}, positions 0 and above")
+    return places
+
+
+def _audiences(consumer_id: str) -> tuple[str, ...] | None:
+    """Return which audiences a caller sees: for all and for itself; None for an administrator, who sees every one."""
+    if consumer_id == _EVERYONE:
+        return None
+    if not is_id(consumer_id, "con"):
+        raise invalid_field("consumer_id", 'is required: "con_…" or "*"')
+    return ("", consumer_id)

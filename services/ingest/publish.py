@@ -1,0 +1,85 @@
+"""Publish: take events through acceptance and the log's append, each with its own result.
+
+emitter → accept → [publish] → event log → …
+"""
+
+from collections.abc import Sequence
+
+from hooktide.event.v1 import event_pb2
+
+from services.eventlog.errors import LogClosedError, LogFullError, StorageFullError
+from services.eventlog.protocols import EventLog
+from services.eventlog.record import Appended, Conflict, NewEvent
+from services.ingest.accept import Refusal, accept
+from services.ingest.registry import Registry
+from services.runtime.errors import Failure, Reason
+
+EVENTS_MAX = 1000
+BYTES_MAX = 4 * 1024 * 1024
+_LOG_FULL_RETRY_S = 30.0
+_DISK_FULL_RETRY_S = 5.0
+
+Result = Appended | Refusal
+
+
+class Publisher:
+    """Publishes for callers that are already authorised."""
+
+    def __init__(self, log: EventLog, registry: Registry, *, event_bytes_max: int) -> None:
+        self._log = log
+        self._registry = registry
+        self._event_bytes_max = event_bytes_max
+
+    async def publish(self, events: Sequence[event_pb2.CloudEvent]) -> list[Result]:
+        """Append the events that may enter; return one result each, in order, once those are durable.
+
+        Raises `Failure` where the message as a whole is wrong or the registry is away.
+        """
+        if not 1 <= len(events) <= EVENTS_MAX:
+            raise Failure(Reason.BATCH_TOO_LARGE, f"send 1 to {EVENTS_MAX} events in one message, not {len(events)}")
+        results, accepted = await self._accepted(events)
+        if not accepted:
+            return [result for result in results if result is not None]
+        if sum(len(event.event) for event in accepted) > BYTES_MAX:
+            raise Failure(Reason.BATCH_TOO_LARGE, f"the events have more than {BYTES_MAX} bytes together; send fewer in one message")
+        appended = iter(await self._append(accepted))
+        return [result if result is not None else next(appended) for result in results]
+
+    async def _accepted(self, events: Sequence[event_pb2.CloudEvent]) -> tuple[list[Refusal | None], list[NewEvent]]:
+        """Return a refusal for each event that may not enter, None for the others, and those others."""
+        results: list[Refusal | None] = []
+        accepted: list[NewEvent] = []
+        audience_required = self._registry.known_types()
+        for event in events:
+            try:
+                new = accept(event, bytes_max=self._event_bytes_max)
+                required = audience_required.get(new.type)
+                if required is None:
+                    required = audience_required[new.type] = await self._registry.audience_required(new.type)
+                if required and not new.audience:
+                    message = f"events of the type {new.type} must name their consumer in the attribute `audience`"
+                    raise Refusal(Reason.AUDIENCE_REQUIRED, message, "attributes.audience")
+            except Refusal as refusal:
+                results.append(refusal)
+            else:
+                results.append(None)
+                accepted.append(new)
+        return results, accepted
+
+    async def _append(self, accepted: list[NewEvent]) -> list[Result]:
+        try:
+            appended = await self._log.append(accepted)
+        except LogFullError:
+            refusal = Refusal(Reason.LOG_FULL, "the event log is full; send the event again later", "", _LOG_FULL_RETRY_S)
+            return [refusal] * len(accepted)
+        except StorageFullError:
+            refusal = Refusal(Reason.STORAGE_FULL, "the disk is full; send the event again later", "", _DISK_FULL_RETRY_S)
+            return [refusal] * len(accepted)
+        except LogClosedError as error:
+            raise Failure(Reason.UNAVAILABLE, "The event log is closing; send the events again.", retry_after_s=1.0) from error
+        return [result if isinstance(result, Appended) else _conflict(result) for result in appended]
+
+
+def _conflict(conflict: Conflict) -> Refusal:
+    message = f"another event of this source and id was accepted before, as {conflict.event_id}; give each event an id of its own"
+    return Refusal(Reason.EVENT_ID_CONFLICT, message, "id")
