@@ -55,9 +55,10 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> AsyncIterator[ingest_pb2.PublishStreamResponse]:
         """Append the events of a stream, message by message, answering in order."""
         await self._authorize(context)
-        under_way: _UnderWay = asyncio.Queue(MESSAGES_UNDER_WAY_MAX)
+        under_way: _UnderWay = asyncio.Queue()
+        places = asyncio.Semaphore(MESSAGES_UNDER_WAY_MAX)
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(self._read(request_iterator, context, under_way, group))
+            reading = group.create_task(self._read(request_iterator, context, under_way, places, group))
             stop = group.create_task(self._end_reading(reading))
             failure: Failure | None = None
             try:
@@ -66,6 +67,7 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
                     if isinstance(results, Failure):
                         failure = results
                         break
+                    places.release()
                     yield ingest_pb2.PublishStreamResponse(results=_results(results))
             finally:
                 reading.cancel()
@@ -78,14 +80,16 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         requests: AsyncIterator[ingest_pb2.PublishStreamRequest],
         context: Context,
         under_way: "_UnderWay",
+        places: asyncio.Semaphore,
         group: asyncio.TaskGroup,
     ) -> None:
         try:
             async for request in requests:
-                await under_way.put(group.create_task(self._publish(request, context)))
+                under_way.put_nowait(group.create_task(self._publish(request, context)))
+                await places.acquire()
         finally:
             # Also after a stop: what was read is still answered.
-            await under_way.put(None)
+            under_way.put_nowait(None)
 
     async def _publish(self, request: ingest_pb2.PublishStreamRequest, context: Context) -> list[Result] | Failure:
         """Return the results, or the failure that ends the stream."""

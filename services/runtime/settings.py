@@ -151,6 +151,9 @@ class DeliverySettings(SinkSettings):
     delivery_lane_pending_max: int = Field(
         1000, ge=1, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
     )
+    delivery_breaker_seconds: float = Field(
+        30.0, gt=0, le=600, description="How long an endpoint that keeps failing is spared at first; then twice as long each time."
+    )
     delivery_retention_hours: float = Field(168.0, gt=0, description="How long finished deliveries stay readable.")
     delivery_expiry_hours: float = Field(336.0, gt=0, description="How long a delivery may stay unfinished before it is exhausted.")
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")

@@ -1,0 +1,13 @@
+"""Errors of delivery. Each says whether trying again can help."""
+
+
+class DeliveryError(Exception):
+    """Delivery could not do what it was asked to."""
+
+
+class LedgerFullError(DeliveryError):
+    """The disk is full; nothing was written, and the same flush is to be tried again."""
+
+
+class LeaseLostError(DeliveryError):
+    """Another worker has taken over; this one must stop and can write nothing more."""

@@ -1,0 +1,178 @@
+"""Follow: read the log from the ledger's cursors and route every event.
+
+event log → barrier → [follow: route] → lane → attempt → …
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Gauge
+
+from services.delivery.barrier import Barrier
+from services.delivery.dispatch import Dispatcher
+from services.delivery.ledger import Cursor, Ledger
+from services.delivery.ledger_reads import meta
+from services.delivery.model import Chunk, Delivery, Event, Subscription, delivery_id
+from services.delivery.recorder import Recorder
+from services.delivery.replica import Replica
+from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.protocols import EventLogReader, Following
+from services.eventlog.record import Place, Record
+from services.runtime.clock import Clock
+from services.runtime.logs import logger
+
+_CHUNK_DELIVERIES = 200
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 2.0
+
+_unrouted_age = Gauge("hooktide_unrouted_age_seconds", "Age of the oldest event that was read but is not routed yet.")
+_routed_events = Counter("hooktide_routed_events_total", "Events routed.")
+_stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are not followed, since log and ledger do not fit together.")
+
+
+@dataclass(slots=True)
+class _Standing:
+    """How far one partition is routed."""
+
+    place: Place
+    through: str
+    """The last subscription routed of the event at the place; empty: all of them."""
+
+
+class Follower:
+    """Routes all partitions of one worker."""
+
+    def __init__(
+        self,
+        log: EventLogReader,
+        ledger: Ledger,
+        replica: Replica,
+        barrier: Barrier,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        clock: Clock,
+        cursors: Sequence[Cursor],
+    ) -> None:
+        self._log = log
+        self._ledger = ledger
+        self._replica = replica
+        self._barrier = barrier
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._clock = clock
+        self._standing = {each.partition: _Standing(Place(each.partition, each.position, each.event_id), each.through) for each in cursors}
+        # Where each partition ended when this worker took it over: up to there events may have been sent
+        # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
+        self._record_first_through: dict[int, int] | None = None
+
+    async def run(self) -> None:
+        """Follow for ever; after a loss go on from where routing stands."""
+        backoff_s = _BACKOFF_FIRST_S
+        while True:
+            try:
+                async with self._log.follow(self._resume()) as following:
+                    await self._check_identity(following)
+                    if self._record_first_through is None:
+                        self._record_first_through = dict(following.heads)
+                    async for records in following.batches():
+                        backoff_s = _BACKOFF_FIRST_S
+                        await self._route_batch(records)
+            except PositionMismatchError as error:
+                self._stop_partition(error.partition)
+                continue
+            except LogUnavailableError:
+                backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+            except EventLogError as error:
+                logger().error("follow.failed", reason=str(error))
+                backoff_s = _BACKOFF_MAX_S
+            logger().warning("follow.lost", retry_s=backoff_s)
+            await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+
+    def _resume(self) -> list[Place]:
+        """Return where to read on: after the last event that is wholly routed."""
+        return [
+            standing.place if not standing.through else Place(standing.place.partition, standing.place.position - 1)
+            for standing in self._standing.values()
+        ]
+
+    def _stop_partition(self, partition: int) -> None:
+        """Stop a partition whose cursor does not fit the log: going on would skip or repeat without end."""
+        del self._standing[partition]
+        _stopped_partitions.inc()
+        logger().error(
+            "partition.stopped",
+            partition=partition,
+            why="the log does not hold the event at the ledger's cursor: one of the two was restored from an older copy",
+            advice="restore both from the same time, or move the ledger away to route the whole log anew",
+        )
+
+    async def _check_identity(self, following: Following) -> None:
+        known = await self._ledger.read(meta, "log_id")
+        if known is None:
+            await self._ledger.write(
+                lambda connection: connection.execute("INSERT INTO meta VALUES ('log_id', ?)", (following.log_id,)).rowcount
+            )
+        elif known != following.log_id:
+            for partition in list(self._standing):
+                self._stop_partition(partition)
+        if not self._standing:
+            await asyncio.Event().wait()  # nothing is left to follow; the alarm is out
+
+    async def _route_batch(self, records: Sequence[Record]) -> None:
+        _unrouted_age.set(max(0.0, self._clock.now() - records[0].accepted_ms / 1000))
+        await self._barrier.passed()
+        for record in records:
+            await self._route(record)
+        _routed_events.inc(len(records))
+        _unrouted_age.set(0.0)
+        self._dispatcher.pump()
+
+    async def _route(self, record: Record) -> None:
+        """Route one event to all its subscriptions, in chunks, so that a large fan-out stays within bounds."""
+        standing = self._standing.get(record.partition)
+        if standing is None or record.position < standing.place.position:
+            return
+        done_through = standing.through if record.position == standing.place.position else ""
+        matches = self._replica.router.match(record.type, record.source, record.audience)
+        if done_through:
+            matches = [subscription for subscription in matches if subscription.id > done_through]
+        event = Event(record)
+        for start in range(0, max(1, len(matches)), _CHUNK_DELIVERIES):
+            part = matches[start : start + _CHUNK_DELIVERIES]
+            through = part[-1].id if start + _CHUNK_DELIVERIES < len(matches) else ""
+            await self._recorder.room()
+            self._take(record, event, part, through)
+            standing.place = Place(record.partition, record.position, record.event_id)
+            standing.through = through
+            if through:
+                self._dispatcher.pump()
+
+    def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
+        record_first = record.position <= (self._record_first_through or {}).get(record.partition, 0)
+        chunk = Chunk(record.partition, record.position, record.event_id, through, [], self._clock.monotonic(), record_first)
+        for subscription in part:
+            delivery = Delivery(
+                id=delivery_id(record.event_id, subscription.id),
+                event_id=record.event_id,
+                partition=record.partition,
+                position=record.position,
+                event_type=record.type,
+                accepted_ms=record.accepted_ms,
+                subscription_id=subscription.id,
+                consumer_id=subscription.consumer_id,
+                revision=subscription.revision,
+                event=event,
+                chunk=chunk,
+            )
+            chunk.deliveries.append(delivery)
+            if not self._dispatcher.has_room(self._dispatcher.lane(subscription.id)):
+                delivery.event = None
+                self._dispatcher.spill(delivery)
+                continue
+            chunk.unsettled += 1
+            self._dispatcher.hold(delivery)
+            if not record_first:
+                self._dispatcher.queue(delivery)
+        self._recorder.routed(chunk)

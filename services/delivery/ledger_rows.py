@@ -1,0 +1,123 @@
+"""Ledger rows: deliveries as they are stored, and back."""
+
+from typing import NamedTuple
+
+import orjson
+
+from services.delivery.model import ENCODER_VERSION, Attempt, Delivery, Event, Outcome, State
+
+BODY_MODE = "structured"
+
+
+class OpenRow(NamedTuple):
+    """An unfinished delivery."""
+
+    id: bytes
+    event_id: str
+    partition: int
+    position: int
+    subscription_id: str
+    consumer_id: str
+    event_type: str
+    accepted_ms: int
+    revision: int
+    body_mode: str
+    encoder: int
+    attempt_count: int
+    attempts: bytes
+    last_status: int
+    due_ms: int
+
+
+class DoneRow(NamedTuple):
+    """A finished delivery."""
+
+    id: bytes
+    event_id: str
+    partition: int
+    position: int
+    subscription_id: str
+    consumer_id: str
+    event_type: str
+    accepted_ms: int
+    revision: int
+    state: int
+    attempt_count: int
+    attempts: bytes
+    last_status: int
+    finished_ms: int
+
+
+OPEN_COLUMNS = OpenRow._fields
+DONE_COLUMNS = DoneRow._fields
+
+
+def open_row(delivery: Delivery) -> OpenRow:
+    """Return the row of an unfinished delivery."""
+    attempts = delivery.attempts
+    return OpenRow(
+        delivery.id,
+        delivery.event_id,
+        delivery.partition,
+        delivery.position,
+        delivery.subscription_id,
+        delivery.consumer_id,
+        delivery.event_type,
+        delivery.accepted_ms,
+        delivery.revision,
+        BODY_MODE,
+        ENCODER_VERSION,
+        len(attempts),
+        orjson.dumps(attempts) if attempts else b"[]",
+        attempts[-1].status if attempts else 0,
+        delivery.due_ms,
+    )
+
+
+def done_row(delivery: Delivery) -> DoneRow:
+    """Return the row of a finished delivery."""
+    attempts = delivery.attempts
+    return DoneRow(
+        delivery.id,
+        delivery.event_id,
+        delivery.partition,
+        delivery.position,
+        delivery.subscription_id,
+        delivery.consumer_id,
+        delivery.event_type,
+        delivery.accepted_ms,
+        delivery.revision,
+        delivery.state,
+        len(attempts),
+        orjson.dumps(attempts),
+        attempts[-1].status if attempts else 0,
+        delivery.finished_ms,
+    )
+
+
+def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
+    """Return the delivery of a row, to be tried again."""
+    return Delivery(
+        id=row.id,
+        event_id=row.event_id,
+        partition=row.partition,
+        position=row.position,
+        event_type=row.event_type,
+        accepted_ms=row.accepted_ms,
+        subscription_id=row.subscription_id,
+        consumer_id=row.consumer_id,
+        revision=row.revision,
+        event=event,
+        state=State.PENDING,
+        attempts=attempts_of(row.attempts),
+        due_ms=row.due_ms,
+        recorded=True,
+    )
+
+
+def attempts_of(raw: bytes) -> list[Attempt]:
+    """Return the attempts in their stored form."""
+    return [
+        Attempt(started_ms, duration_ms, Outcome(outcome), status, error, body)
+        for started_ms, duration_ms, outcome, status, error, body in orjson.loads(raw)
+    ]

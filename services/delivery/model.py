@@ -1,0 +1,145 @@
+"""Model: the words of delivery."""
+
+import enum
+import hashlib
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from services.eventlog.record import Record
+from services.runtime.ids import id_bytes
+
+ENCODER_VERSION = 1
+
+
+class State(enum.IntEnum):
+    """What has become of a delivery; the numbers are stored."""
+
+    PENDING = 1
+    DELIVERED = 2
+    EXHAUSTED = 3
+    CANCELLED = 4
+
+
+class Outcome(enum.IntEnum):
+    """How one attempt ended; the numbers are stored and are those of the contract's `AttemptOutcome`."""
+
+    DELIVERED = 1
+    STATUS = 2
+    DNS = 3
+    CONNECT = 4
+    TLS = 5
+    TIMEOUT = 6
+    RESET = 7
+    BLOCKED = 8
+    PROTOCOL = 9
+
+
+class Secret(NamedTuple):
+    """A signing secret as raw bytes, and until when it signs (ms since 1970; None: open)."""
+
+    key: bytes
+    expires_ms: int | None
+
+
+class Health(enum.Enum):
+    """Whether a subscription's lane may send."""
+
+    ACTIVE = "send"
+    PAUSED = "keep, do not send"
+    OFF = "neither keep nor send"
+
+
+class Subscription(NamedTuple):
+    """A subscription as delivery knows it."""
+
+    id: str
+    consumer_id: str
+    sink: str
+    types: tuple[str, ...]
+    source: str
+    health: Health
+    revision: int
+    secrets: tuple[Secret, ...]
+
+
+class Attempt(NamedTuple):
+    """One HTTP request and its end."""
+
+    started_ms: int
+    duration_ms: int
+    outcome: Outcome
+    status: int
+    error: str
+    body: str
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """An event in memory, with its body once that is encoded; shared by its deliveries."""
+
+    record: Record
+    body: bytes | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One event for one subscription, while it is in memory."""
+
+    id: bytes
+    """16 bytes; `delivery_id` derives them."""
+    event_id: str
+    partition: int
+    position: int
+    event_type: str
+    accepted_ms: int
+    subscription_id: str
+    consumer_id: str
+    revision: int
+    event: Event | None
+    """None while only its row is wanted."""
+    state: State = State.PENDING
+    attempts: list[Attempt] = field(default_factory=list)
+    due_ms: int = 0
+    """When the next attempt is due; 0 before the first."""
+    finished_ms: int = 0
+    recorded: bool = False
+    """Whether the ledger has a row of it, or is about to."""
+    settled: bool = False
+    """Whether it waits for its flush: finished, due later, or spilled; else it is queued or under way."""
+    spilled: bool = False
+    """Whether it is settled because its lane had no room for it."""
+    chunk: "Chunk | None" = None
+    """What it was routed in, until that is flushed."""
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Some or all of one event's deliveries: the unit by which the cursor moves."""
+
+    partition: int
+    position: int
+    event_id: str
+    through: str
+    """The id of the last subscription in it; empty where the event ends with it."""
+    deliveries: list[Delivery]
+    routed_at: float
+    """By the monotonic clock, in seconds."""
+    record_first: bool
+    """Whether its deliveries may be sent only once they are recorded."""
+    sent: int = 0
+    """How many attempts were started before it is recorded."""
+    unsettled: int = 0
+    """How many of its deliveries are queued or under way."""
+
+
+def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> bytes:
+    """Return a delivery's id: a UUID of version 8 (RFC 9562) from the event's own time and a hash of the key.
+
+    The same key gives the same id, so routing again after a crash finds the same delivery; and ids sort by
+    the events' time, so that indexes grow at their end.
+    """
+    digest = hashlib.blake2b(f"{event_id} {subscription_id} {replay_id}".encode(), digest_size=10).digest()
+    raw = bytearray(id_bytes(event_id)[:6] + digest)
+    raw[6] = 0x80 | raw[6] & 0x0F
+    raw[8] = 0x80 | raw[8] & 0x3F
+    return bytes(raw)

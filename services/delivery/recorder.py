@@ -1,0 +1,175 @@
+"""Recorder: gathers what was routed and what became of it, and flushes it into the ledger.
+
+route → lane → attempt → schedule → [recorder] → ledger
+
+Law 1: an event's deliveries and the cursor that passes it are in one flush, in whatever state they are by then.
+Law 2: one flush at a time; until one that failed has succeeded, nothing is sent.
+Law 3: what is routed but not recorded is bounded, and so is what was sent but not recorded.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from services.delivery.dispatch import UNRECORDED_SENT_MAX, Dispatcher
+from services.delivery.errors import LedgerFullError
+from services.delivery.ledger import Cursor, Flush, Ledger
+from services.delivery.ledger_rows import done_row, open_row
+from services.delivery.model import Chunk, Delivery, State
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.logs import logger
+
+_LINGER_S = 0.004
+# Deliveries that end within this time are written once, in their final state.
+_WAIT_FOR_END_S = 0.05
+_ROWS_MAX = 1000
+_ROUTED_MAX = 2000
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What one flush carries, as it was when it was taken: what happens meanwhile is for the next."""
+
+    flush: Flush = field(default_factory=Flush)
+    chunks: list[Chunk] = field(default_factory=list)
+    settled: list[Delivery] = field(default_factory=list)
+    to_queue: list[Delivery] = field(default_factory=list)
+
+
+class Recorder:
+    """Flushes for one worker."""
+
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, *, gone: Callable[[str], bool]) -> None:
+        """`gone` says whether a subscription is no more."""
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._gone = gone
+        self._chunks: deque[Chunk] = deque()
+        self._routed = 0
+        self._changed: dict[Delivery, None] = {}
+        self._wanted = asyncio.Event()
+        self._room = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._closing = False
+
+    def routed(self, chunk: Chunk) -> None:
+        """Take a chunk whose deliveries are held by the dispatcher or spilled."""
+        self._chunks.append(chunk)
+        self._routed += len(chunk.deliveries) + 1
+        self._wanted.set()
+
+    async def room(self) -> None:
+        """Wait until more may be routed."""
+        while self._routed >= _ROUTED_MAX:
+            self._room.clear()
+            self._wanted.set()
+            await self._room.wait()
+
+    def changed(self, delivery: Delivery) -> None:
+        """Note that a delivery is settled: finished, due later, or spilled."""
+        if delivery.chunk is not None:
+            delivery.chunk.unsettled -= 1
+        else:
+            self._changed[delivery] = None
+        self._wanted.set()
+
+    async def settle(self) -> None:
+        """Wait until everything known by now is flushed."""
+        while self._chunks or self._changed:
+            self._flushed.clear()
+            self._wanted.set()
+            await self._flushed.wait()
+
+    def close(self) -> None:
+        """Flush without waiting for ends from now on, and end `run` once nothing is left."""
+        self._closing = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Flush until closed. Raises what makes further work impossible (`LeaseLostError`, `sqlite3.Error`)."""
+        while not (self._closing and not self._chunks and not self._changed):
+            await self._wanted.wait()
+            if not self._closing:
+                await asyncio.sleep(_LINGER_S)
+            self._wanted.clear()
+            taken = self._collect()
+            if taken.flush:
+                await self._commit(taken.flush)
+                self._written(taken)
+            self._flushed.set()
+            if self._changed:
+                self._wanted.set()
+            elif self._chunks:
+                asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._wanted.set)
+
+    def _collect(self) -> _Taken:
+        """Take what the next transaction writes."""
+        taken, rows = _Taken(), 0
+        old = self._clock.monotonic() - _WAIT_FOR_END_S
+        pressed = self._closing or self._routed >= _ROUTED_MAX // 2 or self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2
+        while self._chunks and rows < _ROWS_MAX:
+            chunk = self._chunks[0]
+            if not (chunk.unsettled == 0 or chunk.record_first or pressed or chunk.routed_at <= old):
+                break
+            self._chunks.popleft()
+            taken.chunks.append(chunk)
+            rows += len(chunk.deliveries)
+            for delivery in chunk.deliveries:
+                self._write(taken, delivery)
+                delivery.chunk = None
+                if chunk.record_first and not delivery.settled:
+                    taken.to_queue.append(delivery)
+            taken.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
+        while self._changed and rows < _ROWS_MAX:
+            delivery = next(iter(self._changed))
+            del self._changed[delivery]
+            rows += 1
+            self._write(taken, delivery)
+        return taken
+
+    def _write(self, taken: _Taken, delivery: Delivery) -> None:
+        flush = taken.flush
+        if delivery.state is State.PENDING and delivery.settled and self._gone(delivery.subscription_id):
+            delivery.state = State.CANCELLED
+            delivery.finished_ms = unix_ms(self._clock)
+        if delivery.state is not State.PENDING:
+            flush.finished.append(done_row(delivery))
+            if delivery.recorded:
+                flush.closed.append(delivery.id)
+        elif delivery.recorded:
+            flush.updated.append(open_row(delivery))
+        else:
+            flush.opened.append(open_row(delivery))
+        delivery.recorded = True
+        if delivery.settled:
+            taken.settled.append(delivery)
+
+    async def _commit(self, flush: Flush) -> None:
+        while True:
+            try:
+                await self._ledger.commit(flush)
+            except LedgerFullError:
+                if self._dispatcher.sending:
+                    logger().error("ledger.full", advice="nothing is sent until there is room on the disk again")
+                self._dispatcher.sending = False
+                await asyncio.sleep(_RETRY_S)
+            else:
+                break
+        if not self._dispatcher.sending and not self._closing:
+            logger().info("ledger.resumed")
+            self._dispatcher.sending = True
+
+    def _written(self, taken: _Taken) -> None:
+        dispatcher = self._dispatcher
+        for chunk in taken.chunks:
+            self._routed -= len(chunk.deliveries) + 1
+            dispatcher.unrecorded_sent -= chunk.sent
+        for delivery in taken.settled:
+            dispatcher.release(delivery)
+        for delivery in taken.to_queue:
+            dispatcher.queue(delivery)
+        self._room.set()
+        dispatcher.pump()

@@ -1,0 +1,153 @@
+"""Refill: read waiting rows back into their lanes.
+
+ledger → [refill] → lane → attempt
+"""
+
+import asyncio
+
+import orjson
+
+from services.delivery import ledger_reads
+from services.delivery.dispatch import Dispatcher
+from services.delivery.lane import Lane
+from services.delivery.ledger import Ledger
+from services.delivery.ledger_rows import OpenRow, delivery_of
+from services.delivery.model import Event, State
+from services.delivery.recorder import Recorder
+from services.delivery.replica import Replica
+from services.eventlog.errors import EventLogError
+from services.eventlog.protocols import EventLogReader
+from services.eventlog.record import Place, Record
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.logs import logger
+
+_WORKERS = 4
+_AGAIN_S = 1.0
+_CANCEL_ROWS = 500
+_FAR_MS = 1 << 53
+
+
+class Refiller:
+    """Reads rows back, a few lanes at a time."""
+
+    def __init__(self, ledger: Ledger, log: EventLogReader, replica: Replica, clock: Clock) -> None:
+        self._ledger = ledger
+        self._log = log
+        self._replica = replica
+        self._clock = clock
+        self._hungry: asyncio.Queue[Lane] = asyncio.Queue()
+        self._gone: asyncio.Queue[str] = asyncio.Queue()
+        self._dispatcher: Dispatcher
+        self._recorder: Recorder
+
+    def serve(self, dispatcher: Dispatcher, recorder: Recorder) -> None:
+        """Say whose lanes are refilled, and who records cancellations; before anything is asked."""
+        self._dispatcher, self._recorder = dispatcher, recorder
+
+    def hungry(self, lane: Lane) -> None:
+        """Ask for a lane's rows, once."""
+        if not lane.refilling:
+            lane.refilling = True
+            self._hungry.put_nowait(lane)
+
+    def gone(self, subscription_id: str) -> None:
+        """Ask for the cancellation of all that waits for a subscription."""
+        self._dispatcher.cancel(subscription_id)
+        self._gone.put_nowait(subscription_id)
+
+    async def start(self) -> None:
+        """Take up every lane that has unfinished rows, or cancel those of subscriptions that are no more."""
+        for subscription_id in await self._ledger.read(ledger_reads.lanes_with_unfinished):
+            if self._replica.wanted(subscription_id):
+                lane = self._dispatcher.lane(subscription_id)
+                lane.spilled = True
+                self._dispatcher.revive(subscription_id)
+            else:
+                self._gone.put_nowait(subscription_id)
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_WORKERS):
+                group.create_task(self._refill_lanes())
+            group.create_task(self._cancel_lanes())
+
+    async def _refill_lanes(self) -> None:
+        while True:
+            lane = await self._hungry.get()
+            try:
+                await self._refill(lane)
+            except EventLogError as error:
+                logger().warning("refill.waits", subscription=lane.subscription_id, reason=str(error))
+                lane.refilling = False
+                self._dispatcher.look_again_in(lane, _AGAIN_S)
+
+    async def _refill(self, lane: Lane) -> None:
+        """Read back what is due, as much as the lane has room for, leaving out what is in memory already."""
+        now_ms = unix_ms(self._clock)
+        room = self._dispatcher.room_to_refill(lane)
+        # Taken before the read: what is in memory now may be finished by the time the rows are here.
+        skipped = set(lane.live)
+        limit = room + len(skipped)
+        rows = await self._ledger.read(ledger_reads.unfinished, lane.subscription_id, now_ms, limit) if room else []
+        waiting = [row for row in rows if row.id not in skipped][:room]
+        records = await self._records(waiting) if waiting else {}
+        next_due_ms = await self._ledger.read(ledger_reads.next_due_ms, lane.subscription_id, now_ms)
+        for row in waiting:
+            if row.id not in lane.live and self._replica.wanted(lane.subscription_id):
+                self._take(row, records.get(row.event_id))
+        caught_up = bool(room) and len(rows) < limit
+        if not caught_up:
+            next_due_ms = now_ms
+        lane.refilling = False
+        self._dispatcher.refilled(lane, next_due_ms, caught_up=caught_up)
+
+    def _take(self, row: OpenRow, record: Record | None) -> None:
+        delivery = delivery_of(row, None if record is None else Event(record))
+        self._dispatcher.hold(delivery)
+        if record is None:
+            logger().error("delivery.without_event", event_id=row.event_id, subscription=row.subscription_id)
+            self._dispatcher.give_up(delivery, "the event is in neither log nor ledger any more")
+        else:
+            self._dispatcher.queue(delivery)
+
+    async def _records(self, rows: list[OpenRow]) -> dict[str, Record]:
+        """Return the events of rows by their ids: from the log, or from the ledger's copies of what the log has dropped."""
+        places = {row.event_id: Place(row.partition, row.position) for row in rows}
+        found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}
+        missing = [event_id for event_id in places if event_id not in found]
+        if missing:
+            kept = await self._ledger.read(ledger_reads.payloads, missing)
+            found |= {event_id: kept_record(raw) for event_id, raw in kept.items()}
+        return found
+
+    async def _cancel_lanes(self) -> None:
+        while True:
+            subscription_id = await self._gone.get()
+            while not self._replica.wanted(subscription_id) and await self._cancel_some(subscription_id):
+                pass
+
+    async def _cancel_some(self, subscription_id: str) -> bool:
+        lane = self._dispatcher.lane(subscription_id)
+        skipped = set(lane.live)
+        rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, _FAR_MS, _CANCEL_ROWS + len(skipped))
+        waiting = [row for row in rows if row.id not in skipped and row.id not in lane.live]
+        for row in waiting:
+            delivery = delivery_of(row, None)
+            self._dispatcher.hold(delivery)
+            self._dispatcher.finish(delivery, State.CANCELLED)
+        await self._recorder.settle()
+        return bool(waiting)
+
+
+def kept_record(raw: bytes) -> Record:
+    """Return a record from the form in which the ledger keeps it."""
+    head_size = int.from_bytes(raw[:4], "big")
+    partition, position, event_id, type_, source, audience, accepted_ms = orjson.loads(raw[4 : 4 + head_size])
+    return Record(partition, position, event_id, type_, source, audience, accepted_ms, raw[4 + head_size :])
+
+
+def keep_record(record: Record) -> bytes:
+    """Return the form in which the ledger keeps a record: a JSON head, and the event's bytes as they are."""
+    head = orjson.dumps(record[:-1])
+    return len(head).to_bytes(4, "big") + head + record.event

@@ -1,0 +1,159 @@
+"""Replica: delivery's own copy of all subscriptions, kept up to date by watching the registry.
+
+subscription ─Watch─▶ [replica] → route
+
+Law 1: a snapshot is built aside and takes the old one's place only when it is complete.
+Law 2: it knows which revision it has reached, so that routing can wait for one.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+
+import grpc
+from hooktide.subscription.v1 import subscription_pb2, subscription_pb2_grpc
+
+from services.delivery.model import Health, Secret, Subscription
+from services.delivery.route import Router
+from services.delivery.signing import secret_key
+from services.runtime.errors import Reason, failure_from_rpc
+from services.runtime.logs import logger
+from services.runtime.rpc import service_metadata
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 2.0
+_HEALTH = {
+    subscription_pb2.SUBSCRIPTION_STATE_ACTIVE: Health.ACTIVE,
+    subscription_pb2.SUBSCRIPTION_STATE_PAUSED: Health.PAUSED,
+    subscription_pb2.SUBSCRIPTION_STATE_DISABLED: Health.OFF,
+    subscription_pb2.SUBSCRIPTION_STATE_UNVERIFIED: Health.OFF,
+}
+
+
+class Replica:
+    """All subscriptions, as of a revision."""
+
+    def __init__(self, channel: grpc.aio.Channel, service_token: str) -> None:
+        self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
+        self._metadata = service_metadata(service_token)
+        self._changed: Callable[[str], None] = _nobody
+        self._gone: Callable[[str], None] = _nobody
+        self.router = Router()
+        self.revision = 0
+        self._registry_id = ""
+        self._resume = 0
+        self._advanced = asyncio.Event()
+
+    def listen(self, *, changed: Callable[[str], None], gone: Callable[[str], None]) -> None:
+        """Say who is told the ids of subscriptions that are new or other, and of those that are no more or off."""
+        self._changed, self._gone = changed, gone
+
+    @property
+    def complete(self) -> bool:
+        """Whether a whole snapshot has been taken."""
+        return self.revision > 0
+
+    def get(self, subscription_id: str) -> Subscription | None:
+        """Return a subscription, None where there is none."""
+        return self.router.get(subscription_id)
+
+    def wanted(self, subscription_id: str) -> bool:
+        """Say whether anything may still be delivered to a subscription; before the first snapshot, yes."""
+        subscription = self.router.get(subscription_id)
+        return not self.complete or (subscription is not None and subscription.health is not Health.OFF)
+
+    async def current_revision(self) -> int:
+        """Ask the registry for its revision; raises `grpc.aio.AioRpcError` where it is away."""
+        answer = await self._stub.GetRevision(subscription_pb2.GetRevisionRequest(), metadata=self._metadata, timeout=2.0)
+        return answer.revision
+
+    async def reached(self, revision: int) -> None:
+        """Wait until the replica is complete and has reached a revision."""
+        while self.revision < revision:
+            self._advanced.clear()
+            await self._advanced.wait()
+
+    async def run(self) -> None:
+        """Watch for ever; after a loss resume from the last checkpoint."""
+        backoff_s = _BACKOFF_FIRST_S
+        while True:
+            revision = self.revision
+            try:
+                await self._watch()
+            except grpc.aio.AioRpcError as error:
+                failure = failure_from_rpc(error)
+                if failure.reason is Reason.REVISION_COMPACTED:
+                    logger().warning("replica.resnapshot", revision=self.revision)
+                    self._registry_id, self._resume = "", 0
+                    continue
+                backoff_s = _BACKOFF_FIRST_S if self.revision > revision else min(backoff_s * 2, _BACKOFF_MAX_S)
+                logger().warning("replica.watch_lost", reason=failure.reason.name, retry_s=backoff_s)
+            await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+
+    async def _watch(self) -> None:
+        request = subscription_pb2.WatchSubscriptionsRequest(after_revision=self._resume, registry_id=self._registry_id)
+        call = self._stub.WatchSubscriptions(request, metadata=self._metadata)
+        aside = Router() if self._resume == 0 else None
+        try:
+            async for message in call:
+                match message.WhichOneof("item"):
+                    case "put":
+                        self._put(subscription_of(message.put), aside)
+                    case "deleted":
+                        self._delete(message.deleted.id, aside)
+                    case "checkpoint":
+                        if aside is not None:
+                            self._swap(aside)
+                            aside = None
+                        self._registry_id = message.checkpoint.registry_id
+                        self._resume = self.revision = message.checkpoint.revision
+                        self._advanced.set()
+        finally:
+            call.cancel()
+
+    def _put(self, subscription: Subscription, aside: Router | None) -> None:
+        if aside is not None:
+            aside.put(subscription)
+            return
+        self.router.put(subscription)
+        (self._gone if subscription.health is Health.OFF else self._changed)(subscription.id)
+
+    def _delete(self, subscription_id: str, aside: Router | None) -> None:
+        if aside is not None:
+            aside.remove(subscription_id)
+        elif self.router.remove(subscription_id) is not None:
+            self._gone(subscription_id)
+
+    def _swap(self, fresh: Router) -> None:
+        before, self.router = self.router, fresh
+        for subscription_id in _ids(before) - _ids(fresh):
+            self._gone(subscription_id)
+        for subscription in fresh:
+            if before.get(subscription.id) != subscription:
+                (self._gone if subscription.health is Health.OFF else self._changed)(subscription.id)
+
+
+def _nobody(subscription_id: str) -> None:
+    """Hear of a subscription before anyone listens."""
+
+
+def _ids(subscriptions: Iterable[Subscription]) -> set[str]:
+    return {subscription.id for subscription in subscriptions}
+
+
+def subscription_of(watched: subscription_pb2.WatchedSubscription) -> Subscription:
+    """Return the subscription in a watch's message."""
+    message = watched.subscription
+    return Subscription(
+        id=message.id,
+        consumer_id=message.consumer_id,
+        sink=message.sink,
+        types=tuple(message.types),
+        source=message.source,
+        health=_HEALTH.get(message.state, Health.OFF),
+        revision=message.revision,
+        secrets=tuple(
+            Secret(secret_key(secret.secret), secret.expire_time.ToMilliseconds() if secret.HasField("expire_time") else None)
+            for secret in watched.secrets
+        ),
+    )

@@ -1,0 +1,87 @@
+"""Route: which subscriptions an event is for.
+
+event log → [route] → lane → attempt → ledger
+
+Law 1: pure.
+Law 2: an event with an audience reaches that consumer's subscriptions and no other's.
+Law 3: the cost grows with the matches and the depth of the type's name, not with the subscriptions.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from services.delivery.model import Health, Subscription
+
+_ALL = "*"
+_BELOW = ".*"
+_Key = tuple[str, str, str]
+"""Consumer (empty: any), type pattern, source (empty: any)."""
+
+
+class Router:
+    """An index of subscriptions by what they ask for."""
+
+    def __init__(self, subscriptions: Iterable[Subscription] = ()) -> None:
+        self._subscriptions: dict[str, Subscription] = {}
+        self._index: dict[_Key, dict[str, None]] = {}
+        for subscription in subscriptions:
+            self.put(subscription)
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(self._subscriptions.values())
+
+    def get(self, subscription_id: str) -> Subscription | None:
+        """Return a subscription by its id."""
+        return self._subscriptions.get(subscription_id)
+
+    def put(self, subscription: Subscription) -> None:
+        """Take a subscription in, in place of its older self."""
+        self.remove(subscription.id)
+        self._subscriptions[subscription.id] = subscription
+        if subscription.health is not Health.OFF:
+            for key in _keys(subscription):
+                self._index.setdefault(key, {})[subscription.id] = None
+
+    def remove(self, subscription_id: str) -> Subscription | None:
+        """Take a subscription out; returns it, None where there was none."""
+        subscription = self._subscriptions.pop(subscription_id, None)
+        if subscription is not None:
+            for key in _keys(subscription):
+                entry = self._index.get(key)
+                if entry is not None:
+                    entry.pop(subscription_id, None)
+                    if not entry:
+                        del self._index[key]
+        return subscription
+
+    def match(self, event_type: str, source: str, audience: str) -> list[Subscription]:
+        """Return the subscriptions that an event is for, by their ids, each once."""
+        entries = []
+        for pattern in patterns_of(event_type):
+            for wanted_source in (source, ""):
+                entry = self._index.get((audience, pattern, wanted_source))
+                if entry:
+                    entries.append(entry)
+        if not entries:
+            return []
+        ids = sorted(entries[0]) if len(entries) == 1 else sorted({each for entry in entries for each in entry})
+        return [self._subscriptions[each] for each in ids]
+
+
+def patterns_of(event_type: str) -> Iterator[str]:
+    """Yield every pattern that a type meets: its name, ``a.*`` for each segment above it, and ``*``."""
+    yield event_type
+    end = event_type.rfind(".")
+    while end > 0:
+        yield event_type[:end] + _BELOW
+        end = event_type.rfind(".", 0, end)
+    yield _ALL
+
+
+def _keys(subscription: Subscription) -> Iterator[_Key]:
+    # Each stands in the index twice: for events to all, and for those to its own consumer.
+    for pattern in subscription.types or (_ALL,):
+        for consumer_id in ("", subscription.consumer_id):
+            yield (consumer_id, pattern, subscription.source)

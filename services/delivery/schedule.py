@@ -1,0 +1,87 @@
+"""Schedule: after an attempt, decide whether a delivery is done, tried again, or given up.
+
+route → lane → attempt → [schedule] → ledger
+
+Law 1: pure. Time and chance arrive as arguments.
+Law 2: every transition of a delivery after an attempt is decided in this file.
+"""
+
+import datetime as dt
+import email.utils
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.delivery.model import Outcome
+
+JITTER = 0.5
+RETRY_AFTER_MAX_S = 6 * 3600
+_THROTTLING = frozenset({429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The endpoint took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Try again at a time, in ms since 1970."""
+
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """No further attempt; why."""
+
+    reason: str
+
+
+Decision = Delivered | RetryAt | Exhausted
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How often and how long a delivery is tried."""
+
+    delays_s: Sequence[float]
+    """The wait before each attempt after the first, before jitter."""
+    expiry_s: float
+    """From the event's acceptance; no attempt begins later."""
+
+    def after(
+        self, outcome: Outcome, *, attempts: int, accepted_ms: int, now_ms: int, chance: float, retry_after_s: float | None = None
+    ) -> Decision:
+        """Decide after the attempt number `attempts`; `chance` is uniform in [0, 1)."""
+        if outcome is Outcome.DELIVERED:
+            return Delivered()
+        if attempts > len(self.delays_s):
+            return Exhausted(f"all {attempts} attempts have failed")
+        delay_s = self.delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
+        due_ms = now_ms + int(max(delay_s, retry_after_s or 0.0) * 1000)
+        if due_ms > accepted_ms + self.expiry_s * 1000:
+            return Exhausted("the time in which it may be delivered is over")
+        return RetryAt(due_ms)
+
+
+def retry_after_s(value: str, now_ms: int) -> float | None:
+    """Return the seconds in a `Retry-After` header (RFC 9110, section 10.2.3: seconds or a date), at most six hours.
+
+    None for what is neither, and for a time gone by.
+    """
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(min(int(text[:12]), RETRY_AFTER_MAX_S)) or None
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=dt.UTC)
+    seconds = when.timestamp() - now_ms / 1000
+    return min(seconds, RETRY_AFTER_MAX_S) if seconds > 0 else None
+
+
+def throttles(status: int) -> bool:
+    """Say whether a status asks to send less for a while."""
+    return status in _THROTTLING

@@ -1,0 +1,101 @@
+"""Server: DeliveryService over gRPC, the ledger's reading side."""
+
+from typing import Any
+
+import grpc
+from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
+
+from services.delivery import ledger_reads
+from services.delivery.ledger import Ledger
+from services.delivery.ledger_rows import DoneRow, OpenRow, attempts_of
+from services.delivery.model import State
+from services.runtime.access import Access
+from services.runtime.errors import Failure, Reason, invalid_field
+from services.runtime.ids import id_bytes, id_text, is_id
+from services.runtime.paging import page_size, page_token, parse_page_token
+
+RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries")}
+_EVERYONE = "*"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
+    """Answers the services that read deliveries."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
+        """Return one delivery with its attempts."""
+        del context
+        consumer_id = _consumer(request.consumer_id)
+        row = await self._ledger.read(ledger_reads.find, id_bytes(request.id)) if is_id(request.id, "dlv") else None
+        if row is None or (consumer_id and row.consumer_id != consumer_id):
+            raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
+        message = _message(row)
+        for number, attempt in enumerate(attempts_of(row.attempts), 1):
+            added = message.attempts.add(
+                number=number,
+                outcome=attempt.outcome.value,
+                status=attempt.status,
+                error=attempt.error,
+                response_body=attempt.body,
+            )
+            added.start_time.FromMilliseconds(attempt.started_ms)
+            added.duration.FromMilliseconds(attempt.duration_ms)
+        return delivery_pb2.GetDeliveryResponse(delivery=message)
+
+    async def ListDeliveries(self, request: delivery_pb2.ListDeliveriesRequest, context: Context) -> delivery_pb2.ListDeliveriesResponse:
+        """Return a page of deliveries, the newest event first."""
+        del context
+        place = parse_page_token("deliveries", request.page_token, (str,))
+        if request.state not in delivery_pb2.DeliveryState.values():
+            raise invalid_field("state", "is no state of a delivery")
+        size = page_size(request.page_size)
+        wanted = ledger_reads.Wanted(
+            before_id=None if place is None else bytes.fromhex(str(place[0])),
+            limit=size + 1,
+            consumer_id=_consumer(request.consumer_id),
+            state=State(request.state) if request.state else None,
+            subscription_id=request.subscription_id,
+            event_id=request.event_id,
+            event_type=request.event_type,
+            start_ms=request.start_time.ToMilliseconds() if request.HasField("start_time") else None,
+            end_ms=request.end_time.ToMilliseconds() if request.HasField("end_time") else None,
+        )
+        rows = await self._ledger.read(ledger_reads.newest, wanted)
+        token = page_token("deliveries", (rows[size - 1].id.hex(),)) if len(rows) > size else ""
+        return delivery_pb2.ListDeliveriesResponse(deliveries=[_message(row) for row in rows[:size]], next_page_token=token)
+
+
+def _message(row: OpenRow | DoneRow) -> delivery_pb2.Delivery:
+    state = State.PENDING if isinstance(row, OpenRow) else State(row.state)
+    message = delivery_pb2.Delivery(
+        id=id_text("dlv", row.id),
+        event_id=row.event_id,
+        subscription_id=row.subscription_id,
+        consumer_id=row.consumer_id,
+        event_type=row.event_type,
+        state=delivery_pb2.DeliveryState.ValueType(state),
+        attempt_count=row.attempt_count,
+        last_status=row.last_status,
+        partition=row.partition,
+        position=row.position,
+    )
+    message.event_time.FromMilliseconds(row.accepted_ms)
+    if isinstance(row, OpenRow):
+        if row.due_ms:
+            message.next_attempt_time.FromMilliseconds(row.due_ms)
+    else:
+        message.finish_time.FromMilliseconds(row.finished_ms)
+    return message
+
+
+def _consumer(consumer_id: str) -> str:
+    """Return whose deliveries a caller sees; empty for an administrator, who sees every one."""
+    if consumer_id == _EVERYONE:
+        return ""
+    if not is_id(consumer_id, "con"):
+        raise invalid_field("consumer_id", 'is required: "con_…" or "*"')
+    return consumer_id
