@@ -68,7 +68,7 @@ def open_row(delivery: Delivery) -> OpenRow:
         BODY_MODE,
         ENCODER_VERSION,
         len(attempts),
-        orjson.dumps(attempts) if attempts else b"[]",
+        _stored(attempts),
         attempts[-1].status if attempts else 0,
         delivery.due_ms,
     )
@@ -89,7 +89,7 @@ def done_row(delivery: Delivery) -> DoneRow:
         delivery.revision,
         delivery.state,
         len(attempts),
-        orjson.dumps(attempts),
+        _stored(attempts),
         attempts[-1].status if attempts else 0,
         delivery.finished_ms,
     )
@@ -113,6 +113,10 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
         due_ms=row.due_ms,
         recorded=True,
     )
+
+
+def _stored(attempts: list[Attempt]) -> bytes:
+    return orjson.dumps([tuple(attempt) for attempt in attempts])
 
 
 def attempts_of(raw: bytes) -> list[Attempt]:

@@ -37,10 +37,11 @@ class RemoteEventLog:
         call = self._stub.FollowLog(request, metadata=self._metadata)
         try:
             with _mapped(after):
-                first = await call.read()
-            if not isinstance(first, event_log_pb2.FollowLogResponse):
+                responses = aiter(call)
+                first = await anext(responses, None)
+            if first is None:
                 raise LogUnavailableError("ingest ended the stream")
-            yield RemoteFollowing(call, first, after)
+            yield RemoteFollowing(responses, first, after)
         finally:
             # An abandoned call is never collected by grpc itself.
             call.cancel()
@@ -75,11 +76,11 @@ class RemoteFollowing:
 
     def __init__(
         self,
-        call: grpc.aio.UnaryStreamCall[event_log_pb2.FollowLogRequest, event_log_pb2.FollowLogResponse],
+        responses: AsyncIterator[event_log_pb2.FollowLogResponse],
         first: event_log_pb2.FollowLogResponse,
         after: Sequence[Place],
     ) -> None:
-        self._call = call
+        self._responses = responses
         self._after = after
         self.log_id = first.log_id
         self.heads = {head.partition: head.position for head in first.heads}
@@ -87,7 +88,7 @@ class RemoteFollowing:
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
         """Yield records as they come; see `Following.batches`."""
         with _mapped(self._after):
-            async for response in self._call:
+            async for response in self._responses:
                 yield [record_from(message) for message in response.records]
         raise LogUnavailableError("ingest ended the stream")
 

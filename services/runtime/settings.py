@@ -19,6 +19,8 @@ from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
 
 PREFIX = "HOOKTIDE_"
+# What the client commands read in place of --api and --key; no service does.
+CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY"})
 SECRET_KEY_BYTES = 32
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
 _DELAY_MAX_S = 7 * 86400
@@ -200,7 +202,7 @@ def variable(field: str) -> str:
 
 def misspelt(environ: Mapping[str, str]) -> list[str]:
     """Return a line for each HOOKTIDE_ variable that no service knows, with the name it is nearest to."""
-    known = {variable(name) for kind in ALL for name in kind.model_fields}
+    known = {variable(name) for kind in ALL for name in kind.model_fields} | CLIENT_VARIABLES
     lines = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known:

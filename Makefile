@@ -1,0 +1,50 @@
+# Every target sets up what it needs by itself; what that is, and from what, stands in .ci/setup.
+#
+#   make demo    four services, a receiver, a stream of events, on this machine
+#   make test    all tests                       make test ARGS="tests/egress -q"
+#   make lint    all checks that run nothing
+#   make bench   measure throughput and latency
+#   make torture kill services at random, KILLS times, and count what was lost
+#   make protos  write the stubs from the .proto files
+
+ARGS ?=
+KILLS ?= 1000
+
+BIN := .venv/bin
+GENERATE := .bootstrap/generator/bin/python protos/generate.py
+
+# A virtual environment that happens to be active is none of ours.
+unexport VIRTUAL_ENV
+unexport PYTHONHOME
+
+.NOTPARALLEL:
+.PHONY: demo test lint bench torture protos project generator
+
+demo: project
+	$(BIN)/hooktide demo $(ARGS)
+
+test: project
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: project
+	$(BIN)/python -m tests.bench $(ARGS)
+
+torture: project
+	$(BIN)/python -m tests.faults.torture --kills $(KILLS) $(ARGS)
+
+protos: generator
+	$(GENERATE)
+
+lint: project generator
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(BIN)/buf breaking protos --against protos/baseline.binpb
+	$(GENERATE) --check
+	$(BIN)/docker-compose --file docker-compose.yml config --quiet
+	$(BIN)/hadolint Dockerfile
+
+project generator:
+	@./.ci/setup $@

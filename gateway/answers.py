@@ -1,0 +1,49 @@
+"""Answers: what every response has in common."""
+
+from collections.abc import Mapping
+
+import orjson
+from aiohttp import web
+
+REQUEST_ID_HEADER = "x-request-id"
+_ALWAYS = {
+    "server": "hooktide",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+NO_STORE = {"cache-control": "no-store"}
+# May be kept by the client itself, and is asked for again each time by its ETag.
+_REVALIDATED = {"cache-control": "private, no-cache"}
+
+
+def json_answer(body: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a JSON object; nobody stores it on its way unless `headers` permit that."""
+    merged = {"content-type": "application/json", **NO_STORE, **(headers or {})}
+    return web.Response(body=orjson.dumps(body), status=status, headers=merged)
+
+
+def tagged_answer(body: Mapping[str, object], etag: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a resource with its ETag."""
+    return json_answer(body, status=status, headers={"etag": f'"{etag}"', **_REVALIDATED, **(headers or {})})
+
+
+def not_modified(etag: str) -> web.Response:
+    """Return that the client's copy is the current one."""
+    return web.Response(status=304, headers={"etag": f'"{etag}"', **_REVALIDATED})
+
+
+def no_content() -> web.Response:
+    """Return that it is done and there is nothing to say."""
+    return web.Response(status=204, headers=NO_STORE)
+
+
+def page_answer(items: list[dict[str, object]], next_page_token: str) -> web.Response:
+    """Return one page of a list."""
+    return json_answer({"items": items, "next_cursor": next_page_token or None})
+
+
+def dress(response: web.StreamResponse, request_id: str) -> None:
+    """Put on a response what all of them carry."""
+    response.headers.update(_ALWAYS)
+    response.headers[REQUEST_ID_HEADER] = request_id

@@ -1,0 +1,128 @@
+"""Authenticate: whose an API key is, asked of the registry and remembered for a moment.
+
+client → pipeline → [authenticate] → registry
+
+Law 1: an answer is used for at most 2 s from when it was asked for, so a revoked key stops working within 2 s.
+Law 2: calls with one key at one time share one question, and refusals are remembered as well.
+Law 3: no key is kept in clear, and what is remembered is bounded.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.runtime.access import bearer
+from services.runtime.clock import Clock
+from services.runtime.errors import Failure, Reason
+
+REMEMBERED_S = 2.0
+REMEMBERED_MAX = 10_000
+_FORM = re.compile(r"hkt_[0-9A-Za-z]{1,124}")
+
+
+class Role(Enum):
+    """What an API key may do."""
+
+    ADMIN = "admin"
+    EMITTER = "emitter"
+    CONSUMER = "consumer"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose an API key is. `shown` is the key as its owner may read it, without its clear text."""
+
+    key_id: str
+    role: Role
+    consumer_id: str
+    expires_unix_s: float | None
+    shown: Mapping[str, object] = field(repr=False)
+
+    @property
+    def acts_for(self) -> str:
+        """The consumer that calls are made for; "*" stands for all."""
+        return "*" if self.role is Role.ADMIN else self.consumer_id
+
+
+@dataclass(slots=True)
+class _Question:
+    """A question under way; `outcome` stays None where whoever asked was cancelled."""
+
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Caller | Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    outcome: Caller | Failure
+    until_s: float
+
+
+class Authenticator:
+    """Turns an `authorization` header into a caller."""
+
+    def __init__(self, ask: Callable[[str], Awaitable[Caller]], clock: Clock, *, remembered_max: int = REMEMBERED_MAX) -> None:
+        """Take `ask`, which returns the caller of a key in clear or raises `Failure`."""
+        self._ask = ask
+        self._clock = clock
+        self._remembered_max = remembered_max
+        self._memories: OrderedDict[bytes, _Memory] = OrderedDict()
+        self._questions: dict[bytes, _Question] = {}
+
+    async def caller(self, authorization: str) -> Caller:
+        """Return who calls; raise `Failure` KEY_REQUIRED, KEY_INVALID or what the registry's absence is."""
+        key = bearer(authorization)
+        if key is None:
+            raise Failure(Reason.KEY_REQUIRED, "Send an API key as `Authorization: Bearer hkt_…`.")
+        if _FORM.fullmatch(key) is None:
+            raise Failure(Reason.KEY_INVALID, "This is no API key: they begin with hkt_ and go on with letters and digits.")
+        digest = hashlib.sha256(key.encode()).digest()
+        outcome = self._remembered(digest)
+        while outcome is None:
+            outcome = await self._asked(digest, key)
+        if isinstance(outcome, Failure):
+            # A fresh one for each call: an exception gathers its tracebacks.
+            raise Failure(outcome.reason, outcome.message, retry_after_s=outcome.retry_after_s)
+        return outcome
+
+    def _remembered(self, digest: bytes) -> Caller | Failure | None:
+        memory = self._memories.get(digest)
+        if memory is None:
+            return None
+        if self._clock.monotonic() >= memory.until_s or self._has_expired(memory.outcome):
+            del self._memories[digest]
+            return None
+        self._memories.move_to_end(digest)
+        return memory.outcome
+
+    def _has_expired(self, outcome: Caller | Failure) -> bool:
+        return isinstance(outcome, Caller) and outcome.expires_unix_s is not None and self._clock.now() >= outcome.expires_unix_s
+
+    async def _asked(self, digest: bytes, key: str) -> Caller | Failure | None:
+        question = self._questions.get(digest)
+        if question is not None:
+            await question.done.wait()
+            return question.outcome
+        question = self._questions[digest] = _Question()
+        asked_s = self._clock.monotonic()
+        try:
+            question.outcome = await self._ask(key)
+        except Failure as failure:
+            question.outcome = failure
+        finally:
+            del self._questions[digest]
+            question.done.set()
+        self._remember(digest, question.outcome, asked_s + REMEMBERED_S)
+        return question.outcome
+
+    def _remember(self, digest: bytes, outcome: Caller | Failure, until_s: float) -> None:
+        if isinstance(outcome, Failure) and outcome.reason is not Reason.KEY_INVALID:
+            return
+        self._memories[digest] = _Memory(outcome, until_s)
+        self._memories.move_to_end(digest)
+        if len(self._memories) > self._remembered_max:
+            self._memories.popitem(last=False)

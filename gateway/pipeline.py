@@ -1,0 +1,125 @@
+"""Pipeline: from a request to its answer, the same for every route.
+
+client → listener → [pipeline] → route → peers
+
+In this order: request id, route, key, role, query, handler. Each step may refuse; whatever happens, the client
+gets a JSON answer with its request id, and the log gets one line.
+"""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+import structlog
+from aiohttp import web
+
+from gateway.answers import REQUEST_ID_HEADER, dress
+from gateway.authenticate import Authenticator, Caller
+from gateway.listener import HttpLimits
+from gateway.problems import internal, invalid, problem_response
+from gateway.router import Call, Route, Router
+from services.runtime.errors import Failure, FieldError, Reason
+from services.runtime.ids import new_id
+from services.runtime.logs import logger
+
+PARAMETERS_MAX = 32
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What becomes known of a request on its way, for the log."""
+
+    route: str = "-"
+    caller: Caller | None = None
+
+
+class Pipeline:
+    """Answers requests."""
+
+    def __init__(self, router: Router, authenticator: Authenticator, limits: HttpLimits) -> None:
+        self._router = router
+        self._authenticator = authenticator
+        self._limits = limits
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Return the answer, already sent."""
+        started = time.monotonic()
+        sent_id = request.headers.get(REQUEST_ID_HEADER, "")
+        request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else new_id("req")
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            trail = _Trail()
+            response = await self._answer(request, request_id, trail)
+            dress(response, request_id)
+            await self._send(request, response)
+            self._log(request, response, trail, started)
+        return response
+
+    async def _answer(self, request: web.BaseRequest, request_id: str, trail: _Trail) -> web.Response:
+        try:
+            return await self._handled(request, trail)
+        except Failure as failure:
+            return problem_response(failure, request_id)
+        except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
+            logger().exception("request.failed", route=trail.route)
+            return problem_response(internal(), request_id)
+
+    async def _handled(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
+        route, path = self._router.find(request.method, request.rel_url.raw_path)
+        trail.route = route.template
+        if route.roles is None:
+            return await route.handler(Call(request, path, {}, None))
+        trail.caller = caller = await self._authenticator.caller(request.headers.get("authorization", ""))
+        if caller.role not in route.roles:
+            permitted = " or ".join(sorted(role.value for role in route.roles))
+            raise Failure(Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use one of the role {permitted}.")
+        query = _query(request.rel_url.raw_query_string, route)
+        return await route.handler(Call(request, path, query, caller))
+
+    async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
+        """Send the answer; a client that does not take it in time loses its connection."""
+        if not request.content.is_eof():
+            # The rest of the body is of no use, and the next request begins behind it.
+            response.force_close()
+        try:
+            async with asyncio.timeout(self._limits.answer_s):
+                await response.prepare(request)
+                await response.write_eof()
+        except ConnectionError:
+            # Whoever asked has gone; the server notices by itself.
+            return
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+
+    def _log(self, request: web.BaseRequest, response: web.Response, trail: _Trail, started: float) -> None:
+        # Never the path or the query: whoever mistakes the place of a key puts it there.
+        fields: dict[str, object] = {
+            "method": request.method,
+            "route": trail.route,
+            "status": response.status,
+            "duration_ms": round((time.monotonic() - started) * 1000, 1),
+        }
+        if trail.caller is not None:
+            fields |= {"key": trail.caller.key_id, "consumer": trail.caller.consumer_id or None}
+        log = logger().debug if trail.route in {"/healthz", "/readyz"} else logger().info
+        log("request.done", **fields)
+
+
+def _query(raw: str, route: Route) -> dict[str, str]:
+    """Return the query's parameters; refuse those that the route does not have, and any that comes twice."""
+    try:
+        pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
+    except UnicodeDecodeError:
+        raise Failure(Reason.INVALID_ARGUMENT, "The query is not UTF-8.") from None
+    except ValueError:
+        raise Failure(Reason.INVALID_ARGUMENT, f"The query has more than {PARAMETERS_MAX} parameters.") from None
+    known = ", ".join(sorted(route.parameters)) or "none"
+    problems = [FieldError(f"?{name}", f"is unknown here; known: {known}") for name, _ in pairs if name not in route.parameters]
+    names = [name for name, _ in pairs]
+    problems += [FieldError(f"?{name}", "comes more than once") for name in sorted(set(names) & route.parameters) if names.count(name) > 1]
+    if problems:
+        raise invalid(problems)
+    return dict(pairs)

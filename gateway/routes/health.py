@@ -1,0 +1,30 @@
+"""Routes of health: whether the gateway lives, and whether it can serve. Anyone may ask."""
+
+from aiohttp import web
+
+from gateway.answers import json_answer
+from gateway.readiness import Readiness
+from gateway.router import Call, Route
+from services.runtime.errors import Failure, Reason
+
+
+class Health:
+    """The handlers."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+
+    def routes(self) -> list[Route]:
+        """Return the table of these routes."""
+        return [Route("GET", "/healthz", self.healthz, None), Route("GET", "/readyz", self.readyz, None)]
+
+    async def healthz(self, _call: Call) -> web.Response:
+        """200 as long as the process answers at all."""
+        return json_answer({"status": "ok"})
+
+    async def readyz(self, _call: Call) -> web.Response:
+        """200 where the registry answers, with what is known of the other services; else a problem that names who is away."""
+        why = self._readiness.why_not()
+        if why is not None:
+            raise Failure(Reason.UNAVAILABLE, why)
+        return json_answer({"status": "ok", "services": self._readiness.services()})

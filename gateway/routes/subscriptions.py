@@ -1,0 +1,106 @@
+"""Routes of subscriptions: create, read, change, delete, and their signing secrets."""
+
+from aiohttp import web
+from hooktide.subscription.v1 import subscription_pb2 as pb
+
+from gateway.answers import json_answer, no_content, not_modified, page_answer, tagged_answer
+from gateway.bodies import MERGE_PATCH, Bodies
+from gateway.conditions import etag_to_match, is_current, request_id_of
+from gateway.peers import Peers
+from gateway.router import OWNERS, Call, Route
+from gateway.translate import subscriptions as translate
+from gateway.translate.values import PAGE_PARAMETERS, Query
+from services.runtime.errors import Failure, Reason
+
+_ALL = "/v1/subscriptions"
+_ONE = "/v1/subscriptions/{id}"
+
+
+class Subscriptions:
+    """The handlers; a consumer's key acts for its consumer, an administrator's for all."""
+
+    def __init__(self, peers: Peers, bodies: Bodies) -> None:
+        self._peers = peers
+        self._bodies = bodies
+
+    def routes(self) -> list[Route]:
+        """Return the table of these routes."""
+        return [
+            Route("POST", _ALL, self.create, OWNERS),
+            Route("GET", _ALL, self.list, OWNERS, PAGE_PARAMETERS),
+            Route("GET", _ONE, self.get, OWNERS),
+            Route("PUT", _ONE, self.replace, OWNERS),
+            Route("PATCH", _ONE, self.patch, OWNERS),
+            Route("DELETE", _ONE, self.delete, OWNERS),
+            Route("GET", f"{_ONE}/secret", self.secrets, OWNERS),
+            Route("POST", f"{_ONE}/secret/rotate", self.rotate, OWNERS),
+        ]
+
+    async def create(self, call: Call) -> web.Response:
+        """201 with `Location`, and the signing secret besides the subscription."""
+        request_id = request_id_of(call)
+        request = translate.create_request(call.caller, await self._bodies.read(call.request), request_id)
+        answer = await self._peers.call(self._peers.subscriptions.CreateSubscription, request)
+        body = {**translate.subscription_json(answer.subscription), "secret": answer.secret.secret}
+        headers = {"location": f"{_ALL}/{answer.subscription.id}", "etag": f'"{answer.subscription.etag}"'}
+        return json_answer(body, status=201, headers=headers)
+
+    async def list(self, call: Call) -> web.Response:
+        """Return a page, oldest first."""
+        query = Query(call.query)
+        request = pb.ListSubscriptionsRequest(consumer_id=call.caller.acts_for, page_size=query.limit(), page_token=query.text("cursor"))
+        query.done()
+        answer = await self._peers.call(self._peers.subscriptions.ListSubscriptions, request)
+        return page_answer([translate.subscription_json(item) for item in answer.subscriptions], answer.next_page_token)
+
+    async def get(self, call: Call) -> web.Response:
+        """200 with an ETag, or 304."""
+        current = await self._current(call)
+        if is_current(call, current.etag):
+            return not_modified(current.etag)
+        return tagged_answer(translate.subscription_json(current), current.etag)
+
+    async def replace(self, call: Call) -> web.Response:
+        """Put a whole subscription in the place of the one that stands there."""
+        etag = etag_to_match(call)
+        body = await self._bodies.read(call.request)
+        return await self._updated(translate.replace_request(call.caller.acts_for, call.path["id"], body, etag))
+
+    async def patch(self, call: Call) -> web.Response:
+        """Merge a patch; one that changes nothing answers with what stands there."""
+        etag = etag_to_match(call)
+        patch = translate.parse_patch(await self._bodies.read(call.request, MERGE_PATCH))
+        if patch.paths:
+            return await self._updated(translate.update_request(call.caller.acts_for, call.path["id"], patch, etag))
+        current = await self._current(call)
+        if etag not in {"", current.etag}:
+            raise Failure(Reason.ETAG_MISMATCH, "It has changed since that ETag was read; read it again and decide anew.")
+        return tagged_answer(translate.subscription_json(current), current.etag)
+
+    async def delete(self, call: Call) -> web.Response:
+        """204; a second one is 404."""
+        request = pb.DeleteSubscriptionRequest(consumer_id=call.caller.acts_for, id=call.path["id"], etag=etag_to_match(call))
+        await self._peers.call(self._peers.subscriptions.DeleteSubscription, request)
+        return no_content()
+
+    async def secrets(self, call: Call) -> web.Response:
+        """Return the secrets that signatures are made with now, the newest first."""
+        request = pb.GetSecretsRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
+        answer = await self._peers.call(self._peers.subscriptions.GetSecrets, request)
+        return json_answer({"secrets": [translate.secret_json(secret) for secret in answer.secrets]})
+
+    async def rotate(self, call: Call) -> web.Response:
+        """Return the new secret, which is made unless the body brings one."""
+        request_id = request_id_of(call)
+        body = await self._bodies.read(call.request, optional=True)
+        request = translate.rotate_request(call.caller.acts_for, call.path["id"], body, request_id)
+        answer = await self._peers.call(self._peers.subscriptions.RotateSecret, request)
+        return json_answer({"secret": answer.secret.secret})
+
+    async def _current(self, call: Call) -> pb.Subscription:
+        request = pb.GetSubscriptionRequest(consumer_id=call.caller.acts_for, id=call.path["id"])
+        return (await self._peers.call(self._peers.subscriptions.GetSubscription, request)).subscription
+
+    async def _updated(self, request: pb.UpdateSubscriptionRequest) -> web.Response:
+        answer = await self._peers.call(self._peers.subscriptions.UpdateSubscription, request)
+        return tagged_answer(translate.subscription_json(answer.subscription), answer.subscription.etag)

@@ -1,0 +1,66 @@
+"""Consumers and API keys in JSON and in the contract."""
+
+from hooktide.subscription.v1 import access_pb2 as pb
+
+from gateway.authenticate import Caller, Role
+from gateway.translate.fields import Fields
+from gateway.translate.values import one_of, time_json, word_of
+
+_ROLES = {"admin": pb.ROLE_ADMIN, "emitter": pb.ROLE_EMITTER, "consumer": pb.ROLE_CONSUMER}
+
+
+def create_consumer_request(body: dict[str, object], request_id: str) -> pb.CreateConsumerRequest:
+    """Return the call that a body asks for."""
+    fields = Fields(body)
+    request = pb.CreateConsumerRequest(consumer=pb.Consumer(name=fields.text("name")), request_id=request_id)
+    fields.ignore("id", "created_at")
+    fields.done()
+    return request
+
+
+def create_key_request(body: dict[str, object], request_id: str) -> pb.CreateKeyRequest:
+    """Return the call that a body asks for."""
+    fields = Fields(body)
+    if not fields.has_value("role"):
+        fields.problem("role", f"is required; it {one_of(_ROLES)}")
+    request = pb.CreateKeyRequest(
+        key=pb.Key(
+            role=fields.word("role", _ROLES, pb.ROLE_UNSPECIFIED),
+            consumer_id=fields.text("consumer_id"),
+            name=fields.text("name"),
+            expire_time=fields.time("expires_at"),
+        ),
+        request_id=request_id,
+    )
+    fields.ignore("id", "hint", "created_at")
+    fields.done()
+    return request
+
+
+def consumer_json(consumer: pb.Consumer) -> dict[str, object]:
+    """Return a consumer."""
+    return {"id": consumer.id, "name": consumer.name, "created_at": time_json(consumer.create_time)}
+
+
+def key_json(key: pb.Key) -> dict[str, object]:
+    """Return an API key without its clear text; `consumer_id` is null except for the role consumer."""
+    return {
+        "id": key.id,
+        "role": word_of(pb.Role.Name(key.role), "ROLE_"),
+        "consumer_id": key.consumer_id or None,
+        "name": key.name or None,
+        "hint": key.hint,
+        "expires_at": time_json(key.expire_time) if key.HasField("expire_time") else None,
+        "created_at": time_json(key.create_time),
+    }
+
+
+def caller_of(key: pb.Key) -> Caller:
+    """Return the caller that an API key stands for."""
+    return Caller(
+        key_id=key.id,
+        role=Role(word_of(pb.Role.Name(key.role), "ROLE_")),
+        consumer_id=key.consumer_id,
+        expires_unix_s=key.expire_time.ToNanoseconds() / 1e9 if key.HasField("expire_time") else None,
+        shown=key_json(key),
+    )

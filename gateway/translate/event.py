@@ -1,0 +1,61 @@
+"""Event: a CloudEvent of the contract in the JSON format of CloudEvents 1.0.
+
+Law: JSON data is passed on byte for byte, so that no number loses a digit.
+"""
+
+import base64
+import re
+
+import orjson
+from hooktide.event.v1 import event_pb2
+
+_JSON_TYPE = re.compile(r"[^/;]+/(?:[^;]*\+)?json\s*(?:;.*)?", re.IGNORECASE)
+
+
+def event_json(event: event_pb2.CloudEvent) -> dict[str, object]:
+    """Return the event: `data` for JSON and text, `data_base64` for other bytes, neither where there is no data.
+
+    It is what webhooks carry, so that both show the same.
+    """
+    attributes = {name: _attribute(value) for name, value in sorted(event.attributes.items())}
+    own = {"specversion": event.spec_version, "id": event.id, "source": event.source, "type": event.type}
+    return {**attributes, **own, **_data(event)}
+
+
+def _attribute(value: event_pb2.CloudEvent.CloudEventAttributeValue) -> object:
+    kind = value.WhichOneof("attr")
+    if kind is None:
+        return None
+    if kind == "ce_timestamp":
+        return value.ce_timestamp.ToJsonString()
+    content: bool | int | str | bytes = getattr(value, kind)
+    return base64.b64encode(content).decode() if isinstance(content, bytes) else content
+
+
+def _data(event: event_pb2.CloudEvent) -> dict[str, object]:
+    content_type = event.attributes["datacontenttype"].ce_string if "datacontenttype" in event.attributes else ""
+    match event.WhichOneof("data"):
+        case "text_data":
+            is_json = not content_type or _is_json(content_type)
+            return {"data": _inline(event.text_data.encode()) if is_json else event.text_data}
+        case "binary_data" if _is_json(content_type):
+            return {"data": _inline(event.binary_data)}
+        case "binary_data":
+            return {"data_base64": base64.b64encode(event.binary_data).decode()}
+        case "proto_data":
+            return {"data_base64": base64.b64encode(event.proto_data.SerializeToString(deterministic=True)).decode()}
+        case _:
+            return {}
+
+
+def _is_json(content_type: str) -> bool:
+    return _JSON_TYPE.fullmatch(content_type) is not None
+
+
+def _inline(raw: bytes) -> object:
+    """Return JSON as it is; what is none is shown as the text it is."""
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return raw.decode(errors="replace")
+    return orjson.Fragment(raw)

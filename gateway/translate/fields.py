@@ -1,0 +1,133 @@
+"""Fields: reads the members of a JSON object one by one, and finds every one that is wrong.
+
+Law: a member that nobody asks for is unknown and refused; null is the same as not there.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.bodies import pointer_token
+from gateway.problems import invalid
+from gateway.translate.values import one_of, parse_time
+from services.runtime.errors import FieldError
+
+# Part of the public API's shape, yet not of what this version does.
+_NOT_YET = frozenset(
+    {
+        *("/filters", "/sinkcredential", "/protocolsettings"),
+        *("/config/ordering", "/config/rate_per_second", "/config/in_flight_max", "/config/retry"),
+    }
+)
+_NAME_SHOWN_MAX = 100
+_Value = TypeVar("_Value")
+
+
+class Fields:
+    """The members of one object; `done` must be called once all known ones were read."""
+
+    def __init__(self, members: Mapping[str, object], *, pointer: str = "", problems: list[FieldError] | None = None) -> None:
+        """Take the object, and where it stands in the body."""
+        self._members = members
+        self._pointer = pointer
+        self._problems = [] if problems is None else problems
+        self._known: dict[str, None] = {}
+        self._inner: list[Fields] = []
+
+    def has(self, name: str) -> bool:
+        """Say whether the member is there, be it null."""
+        return name in self._members
+
+    def has_value(self, name: str) -> bool:
+        """Say whether the member is there and not null."""
+        return self._members.get(name) is not None
+
+    def ignore(self, *names: str) -> None:
+        """Let read-only members be there."""
+        self._known |= dict.fromkeys(names)
+
+    def problem(self, name: str, description: str, *, index: int | None = None) -> None:
+        """Note that a member, or one item of it, is wrong."""
+        shown = pointer_token(name if len(name) <= _NAME_SHOWN_MAX else f"{name[:_NAME_SHOWN_MAX]}…")
+        self._problems.append(FieldError(f"{self._pointer}/{shown}" + ("" if index is None else f"/{index}"), description))
+
+    def text(self, name: str) -> str:
+        """Return a text; "" where there is none."""
+        return self._read(name, str, "must be a text") or ""
+
+    def truth(self, name: str) -> bool:
+        """Return true or false; false where there is none."""
+        return self._read(name, bool, "must be true or false") or False
+
+    def whole(self, name: str, largest: int) -> int | None:
+        """Return a whole number of at most ± `largest`; None where there is none."""
+        value = self._read(name, int, "must be a whole number")
+        if isinstance(value, bool):
+            self.problem(name, "must be a whole number")
+            return None
+        if value is not None and abs(value) > largest:
+            self.problem(name, "is out of range")
+            return None
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts; an empty one where there is none."""
+        values: list[object] = self._read(name, list, "must be a list of texts") or []
+        for index, value in enumerate(values):
+            if not isinstance(value, str):
+                self.problem(name, "must be a text", index=index)
+        return [value for value in values if isinstance(value, str)]
+
+    def word(self, name: str, words: Mapping[str, _Value], default: _Value) -> _Value:
+        """Return what a word stands for; `default` where there is none."""
+        word = self._read(name, str, "must be a text")
+        if word is None:
+            return default
+        if word not in words:
+            self.problem(name, one_of(words))
+            return default
+        return words[word]
+
+    def time(self, name: str) -> Timestamp | None:
+        """Return a time; None where there is none."""
+        text = self._read(name, str, "must be a text")
+        if text is None:
+            return None
+        try:
+            return parse_time(text)
+        except ValueError as error:
+            self.problem(name, str(error))
+            return None
+
+    def object(self, name: str) -> "Fields":
+        """Return the members of an object, none where there is none; they are done with this object."""
+        members: dict[str, object] = self._read(name, dict, "must be an object") or {}
+        inner = Fields(members, pointer=f"{self._pointer}/{name}", problems=self._problems)
+        self._inner.append(inner)
+        return inner
+
+    def done(self) -> None:
+        """Refuse the body where anything is wrong with it."""
+        self._note_unknown()
+        if self._problems:
+            raise invalid(self._problems)
+
+    def _note_unknown(self) -> None:
+        for name in self._members:
+            if name in self._known:
+                continue
+            if f"{self._pointer}/{name}" in _NOT_YET:
+                self.problem(name, "is not supported by this version; leave it out")
+            else:
+                self.problem(name, f"is unknown here; known: {', '.join(self._known) or 'none'}")
+        for inner in self._inner:
+            inner._note_unknown()  # noqa: SLF001 - of the same class
+
+    def _read(self, name: str, kind: type[_Value], description: str) -> _Value | None:
+        self._known[name] = None
+        value = self._members.get(name)
+        if value is None or isinstance(value, kind):
+            return value
+        self.problem(name, description)
+        return None

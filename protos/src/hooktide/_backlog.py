@@ -1,0 +1,174 @@
+"""Backlog: everything that was emitted and not yet answered, bounded in count and bytes.
+
+emit → [backlog] → stream → service
+
+Law 1: whoever emits holds a place from admission until its own return, however it returns; the bound
+is therefore one on callers, and nobody's cancellation leaves anything behind.
+Law 2: events leave in the order in which they came, and what is put back goes to the front.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+
+from hooktide._errors import EmitError, Refusal, Unavailable
+from hooktide._receipt import Receipt
+
+MESSAGE_EVENTS_MAX = 500
+MESSAGE_BYTES_MAX = 1024 * 1024
+
+
+class Pending:
+    """One event that awaits its answer."""
+
+    __slots__ = ("answer", "deadline", "frame", "refusal", "sent")
+
+    def __init__(self, frame: bytes, answer: asyncio.Future[Receipt], deadline: float) -> None:
+        self.frame = frame
+        self.answer = answer
+        self.deadline = deadline
+        # Whether it was sent since the service last refused it: its outcome is unknown until the answer.
+        self.sent = False
+        self.refusal: Refusal | None = None
+
+    def expire(self, timeout_s: float, problem: str) -> None:
+        """Fail it for want of an answer in time; `problem` is why the service was last out of reach, or empty."""
+        if self.answer.done():
+            return
+        if self.refusal is not None and not self.sent:
+            self.answer.set_exception(self.refusal.error())
+            return
+        waited = f"no answer from the service within {timeout_s:g} s{f' ({problem})' if problem else ''}"
+        message = (
+            f"{waited}: the event was sent and may or may not be stored; emit the same event again, and it is stored once"
+            if self.sent
+            else f"{waited}: the event was not sent; check that the target is right and the service runs"
+        )
+        self.answer.set_exception(Unavailable(message, reason="DEADLINE_EXCEEDED", retryable=True, outcome_unknown=self.sent))
+
+
+class Backlog:
+    """The emitter's memory. For use within one event loop.
+
+    `changed` is set whenever there may be something new to send.
+    """
+
+    def __init__(self, *, events_max: int, bytes_max: int) -> None:
+        self.changed = asyncio.Event()
+        self.pending: dict[Pending, None] = {}
+        # Why the service was last out of reach; empty while it answers.
+        self.problem = ""
+        self._queue: OrderedDict[Pending, None] = OrderedDict()
+        self._events_max = events_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._waiting: deque[tuple[Pending, asyncio.Future[None]]] = deque()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def admit(self, frame: bytes, deadline: float, timeout_s: float) -> Pending:
+        """Queue an event, as soon as there is room and whoever waited longer was served.
+
+        Raises `Unavailable` at the deadline, a time of the event loop's clock.
+        """
+        pending = Pending(frame, asyncio.get_running_loop().create_future(), deadline)
+        if self._waiting or not self._fits(pending):
+            await self._room(pending, timeout_s)
+        else:
+            self._enter(pending)
+        return pending
+
+    def release(self, pending: Pending) -> None:
+        """Give an event's place back."""
+        del self.pending[pending]
+        self._queue.pop(pending, None)
+        self._bytes -= len(pending.frame)
+        self._admit_waiting()
+
+    def take(self) -> list[Pending]:
+        """Remove and return the events of the next message, none where the queue is empty."""
+        message: list[Pending] = []
+        size = 0
+        while self._queue and len(message) < MESSAGE_EVENTS_MAX:
+            pending, _ = self._queue.popitem(last=False)
+            if pending.answer.done():
+                continue
+            size += len(pending.frame)
+            if message and size > MESSAGE_BYTES_MAX:
+                self._queue[pending] = None
+                self._queue.move_to_end(pending, last=False)
+                break
+            pending.sent = True
+            message.append(pending)
+        return message
+
+    def put_back(self, events: Iterable[Pending]) -> None:
+        """Put events, in their order, in front of all that wait to be sent; those answered meanwhile are left out."""
+        for pending in reversed(list(events)):
+            if pending in self.pending and not pending.answer.done():
+                self._queue[pending] = None
+                self._queue.move_to_end(pending, last=False)
+        self.changed.set()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether anything waits to be sent."""
+        return bool(self._queue)
+
+    def fail_all(self, error: Callable[[bool], EmitError]) -> None:
+        """Fail whoever holds or wants a place with `error`, which is told whether the event was sent."""
+        for pending in self.pending:
+            if not pending.answer.done():
+                pending.answer.set_exception(error(pending.sent))
+        for _, admitted in self._waiting:
+            if not admitted.done():
+                admitted.set_exception(error(False))  # noqa: FBT003 - what is still waiting was not sent
+
+    async def emptied(self) -> None:
+        """Wait until nobody holds or wants a place."""
+        await self._empty.wait()
+
+    def _fits(self, pending: Pending) -> bool:
+        # An event above the limit of bytes passes alone, or it would wait for ever.
+        size = len(pending.frame)
+        return not self.pending or (len(self.pending) < self._events_max and self._bytes + size <= self._bytes_max)
+
+    def _enter(self, pending: Pending) -> None:
+        self.pending[pending] = None
+        self._queue[pending] = None
+        self._bytes += len(pending.frame)
+        self._empty.clear()
+        self.changed.set()
+
+    def _admit_waiting(self) -> None:
+        while self._waiting:
+            pending, admitted = self._waiting[0]
+            if not admitted.done():
+                if not self._fits(pending):
+                    return
+                self._enter(pending)
+                admitted.set_result(None)
+            self._waiting.popleft()
+        if not self.pending:
+            self._empty.set()
+
+    async def _room(self, pending: Pending, timeout_s: float) -> None:
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((pending, admitted))
+        self._empty.clear()
+        try:
+            async with asyncio.timeout_at(pending.deadline):
+                await admitted
+        except BaseException as error:
+            if pending in self.pending:
+                self.release(pending)
+            else:
+                admitted.cancel()
+                self._admit_waiting()
+            if isinstance(error, TimeoutError):
+                message = (
+                    f"no room in the emitter's backlog within {timeout_s:g} s: the event was not sent; "
+                    "events are emitted faster than the service answers, or it is away"
+                )
+                raise Unavailable(message, reason="DEADLINE_EXCEEDED", retryable=True) from None
+            raise

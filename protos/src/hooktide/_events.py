@@ -1,0 +1,155 @@
+"""Events: from the arguments of `emit` to the bytes of one CloudEvent within a message of the stream.
+
+An event is serialised once, when it is emitted. A message is the plain concatenation of its events'
+frames, so its size is known exactly, and sending it again costs nothing.
+"""
+
+import json
+import time as clock
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from google.protobuf.message import EncodeError
+
+from hooktide._errors import InvalidEvent
+from hooktide._ids import new_event_id
+from hooktide.event.v1.event_pb2 import CloudEvent
+
+Data = Mapping[str, object] | Sequence[object] | str | int | float | bool | bytes | bytearray | memoryview | None
+Extension = str | bool | int | bytes | datetime
+
+# A larger event fits into no message of the contract; the service's own limit is lower still.
+FRAME_BYTES_MAX = 4 * 1024 * 1024 - 16
+
+_JSON = "application/json"
+_BINARY = "application/octet-stream"
+_NS_PER_S = 1_000_000_000
+_INT32_MAX = 2**31 - 1
+_INT32_MIN = -(2**31)
+_NAMED = frozenset({"id", "source", "type", "specversion", "subject", "time", "datacontenttype", "partitionkey", "audience"})
+_EVENTS_TAG = b"\x0a"  # field 1 of PublishStreamRequest, of the wire type LEN
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def build_event(  # noqa: PLR0913 - the attributes of a CloudEvent
+    *,
+    type: str,  # noqa: A002 - CloudEvents' name
+    source: str,
+    subject: str | None,
+    data: Data,
+    id: str | None,  # noqa: A002 - CloudEvents' name
+    time: datetime | None,
+    datacontenttype: str | None,
+    partitionkey: str | None,
+    audience: str | None,
+    extensions: Mapping[str, Extension] | None,
+) -> CloudEvent:
+    """Return the event; raises `InvalidEvent` for what cannot be expressed as one. The service checks the rest."""
+    try:
+        event = CloudEvent(id=id or new_event_id(), source=source, spec_version="1.0", type=type)
+        attributes = event.attributes
+        stamp = attributes["time"].ce_timestamp
+        if time is None:
+            stamp.seconds, stamp.nanos = divmod(clock.time_ns(), _NS_PER_S)
+        elif time.tzinfo is None:
+            raise _invalid("time: has no time zone; write for example datetime.now(UTC)", field="attributes.time")
+        else:
+            stamp.FromDatetime(time)
+        if subject is not None:
+            attributes["subject"].ce_string = subject
+        if partitionkey is not None:
+            attributes["partitionkey"].ce_string = partitionkey
+        if audience is not None:
+            attributes["audience"].ce_string = audience
+        if extensions:
+            _set_extensions(event, extensions)
+        if data is not None:
+            datacontenttype = _set_data(event, data, datacontenttype)
+        if datacontenttype is not None:
+            attributes["datacontenttype"].ce_string = datacontenttype
+    except (TypeError, ValueError, AttributeError) as error:
+        # Of a wrong Python type, or text that has no UTF-8.
+        message = f"the event cannot be built: {error}"
+        raise _invalid(message) from error
+    return event
+
+
+def _invalid(message: str, field: str | None = None) -> InvalidEvent:
+    return InvalidEvent(message, reason="INVALID_ARGUMENT", field=field)
+
+
+def _set_data(event: CloudEvent, data: Data, datacontenttype: str | None) -> str:
+    """Put the payload in its place and return its content type."""
+    if isinstance(data, bytes | bytearray | memoryview):
+        event.binary_data = bytes(data)
+        return datacontenttype or _BINARY
+    if datacontenttype is None or _is_json(datacontenttype):
+        try:
+            event.text_data = _encode_json(data)
+        except (TypeError, ValueError, RecursionError) as error:
+            message = f"data: no JSON can be made of it ({error}); give plain dicts, lists, texts and numbers, or bytes"
+            raise _invalid(message, field="data") from error
+        return datacontenttype or _JSON
+    if isinstance(data, str):
+        event.text_data = data
+        return datacontenttype
+    message = f"data: {data.__class__.__name__} cannot be sent as {datacontenttype}; give text or bytes"
+    raise _invalid(message, field="data")
+
+
+def _is_json(datacontenttype: str) -> bool:
+    media_type = datacontenttype.partition(";")[0].strip().lower()
+    return media_type in {_JSON, "text/json"} or media_type.endswith("+json")
+
+
+def _set_extensions(event: CloudEvent, extensions: Mapping[str, Extension]) -> None:
+    for name, value in extensions.items():
+        if name in _NAMED:
+            message = f"extensions: {name} has a parameter of its own"
+            raise _invalid(message, field=f"attributes.{name}")
+        attribute = event.attributes[name]
+        match value:
+            case bool():
+                attribute.ce_boolean = value
+            case int() if _INT32_MIN <= value <= _INT32_MAX:
+                attribute.ce_integer = value
+            case str() if name == "dataschema":
+                attribute.ce_uri = value
+            case str():
+                attribute.ce_string = value
+            case bytes():
+                attribute.ce_bytes = value
+            case datetime() if value.tzinfo is not None:
+                attribute.ce_timestamp.FromDatetime(value)
+            case _:
+                message = (
+                    f"extensions: {name}={value!r} is no attribute value; give text, a truth value, a whole number of 32 bits, "
+                    "bytes, or a time with its zone"
+                )
+                raise _invalid(message, field=f"attributes.{name}")
+
+
+def frame_of(event: CloudEvent) -> bytes:
+    """Return the event as it stands within a PublishStreamRequest: tag, length, bytes.
+
+    Raises `InvalidEvent` where it is too large for any message.
+    """
+    try:
+        body = event.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        message = f"the event cannot be serialised: {error}"
+        raise _invalid(message) from error
+    if len(body) > FRAME_BYTES_MAX:
+        message = f"the event has {len(body)} bytes, more than any message may have; send a reference to the data instead"
+        raise InvalidEvent(message, reason="EVENT_TOO_LARGE")
+    return _EVENTS_TAG + _varint(len(body)) + body
+
+
+def _varint(value: int) -> bytes:
+    """Return a whole number as protobuf writes lengths: seven bits a byte, the lowest first."""
+    if value < 1 << 7:
+        return bytes((value,))
+    if value < 1 << 14:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    return bytes((value & 0x7F | 0x80,)) + _varint(value >> 7)

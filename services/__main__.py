@@ -1,0 +1,76 @@
+"""The composition root: the one place that knows every service.
+
+Each is imported only where it is run, so a process holds no more than its own service.
+"""
+
+from typing import TypeVar
+
+from services.cli.app import run_app
+from services.cli.composition import Composition, FirstKeys
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.logs import configure_logs
+from services.runtime.settings import (
+    DeliverySettings,
+    GatewaySettings,
+    IngestSettings,
+    Settings,
+    SubscriptionSettings,
+    read_settings,
+)
+
+_Kind = TypeVar("_Kind", bound=Settings)
+
+
+def _set_up(service: str, kind: type[_Kind]) -> _Kind:
+    settings = read_settings(kind)
+    configure_logs(service, settings.log_level)
+    return settings
+
+
+async def _subscription(lifecycle: Lifecycle) -> None:
+    settings = _set_up("subscription", SubscriptionSettings)
+    from services.subscription.app import serve  # noqa: PLC0415 - only where it is run
+
+    await serve(settings, lifecycle)
+
+
+async def _ingest(lifecycle: Lifecycle) -> None:
+    settings = _set_up("ingest", IngestSettings)
+    from services.ingest.app import serve  # noqa: PLC0415 - only where it is run
+
+    await serve(settings, lifecycle)
+
+
+async def _delivery(lifecycle: Lifecycle) -> None:
+    settings = _set_up("delivery", DeliverySettings)
+    from services.delivery.app import serve  # noqa: PLC0415 - only where it is run
+
+    await serve(settings, lifecycle)
+
+
+async def _gateway(lifecycle: Lifecycle) -> None:
+    settings = _set_up("gateway", GatewaySettings)
+    from gateway.app import serve  # noqa: PLC0415 - only where it is run
+
+    await serve(settings, lifecycle)
+
+
+def _bootstrap(settings: SubscriptionSettings) -> FirstKeys | None:
+    from services.subscription.bootstrap import bootstrap  # noqa: PLC0415 - only where it is run
+
+    return bootstrap(settings)
+
+
+COMPOSITION = Composition(
+    services={"subscription": _subscription, "ingest": _ingest, "delivery": _delivery, "gateway": _gateway},
+    bootstrap=_bootstrap,
+)
+
+
+def main() -> None:
+    """Run the `hooktide` command."""
+    run_app(COMPOSITION)
+
+
+if __name__ == "__main__":
+    main()

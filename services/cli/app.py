@@ -1,0 +1,52 @@
+"""App: the `hooktide` command with its subcommands."""
+
+import sys
+
+import typer
+
+from services.cli.composition import Composition
+from services.cli.demo import demo_command
+from services.cli.errors import CommandError
+from services.cli.health import health
+from services.cli.publish import emit
+from services.cli.receive import receive
+from services.cli.serve import serve_command
+from services.cli.subscriptions import subscribe, unsubscribe
+from services.cli.up import up_command
+from services.runtime.lifecycle import StartError
+
+
+def make_app(composition: Composition) -> typer.Typer:
+    """Return the command line over a composition of services."""
+    app = typer.Typer(
+        name="hooktide",
+        help="Event delivery for existing APIs: events in over gRPC, signed webhooks out.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for command in (
+        up_command(composition),
+        demo_command(composition),
+        serve_command(composition),
+        emit,
+        subscribe,
+        unsubscribe,
+        receive,
+        health,
+    ):
+        app.command()(command)
+    return app
+
+
+def run_app(composition: Composition) -> None:
+    """Run the command line and exit: 0 done, 1 could not, 2 was not asked rightly."""
+    try:
+        make_app(composition)()
+    except CommandError as error:
+        sys.stderr.write(f"hooktide: {error}\n")
+        sys.exit(error.code)
+    except StartError as error:
+        sys.stderr.write(f"hooktide: {error}\n")
+        sys.exit(2)

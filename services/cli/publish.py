@@ -1,0 +1,73 @@
+"""`hooktide emit`: publish one event."""
+
+import asyncio
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import hooktide
+import typer
+
+from services.cli.defaults import DATA_DIR, AsJson, DataDir, api_key, ingest_target
+from services.cli.errors import CommandError
+from services.cli.output import say, say_json
+
+
+def emit(  # noqa: PLR0913 - one parameter for each option
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="What happened, for example order.created.")],
+    source: Annotated[str, typer.Option(help="The context in which it happened, for example /shop.")],
+    subject: Annotated[str | None, typer.Option(help="What it happened to.")] = None,
+    data: Annotated[str | None, typer.Option(help="The payload: JSON, @FILE, or - for standard input.")] = None,
+    audience: Annotated[str | None, typer.Option(help="The one consumer (con_…) that may receive it.")] = None,
+    event_id: Annotated[str | None, typer.Option("--id", help="Identifies it within its source; a new one by default.")] = None,
+    partitionkey: Annotated[str | None, typer.Option(help="Events of one key stay in order.")] = None,
+    target: Annotated[str, typer.Option(help="The ingest service, host:port.", show_default=False)] = "",
+    key: Annotated[str, typer.Option(envvar="HOOKTIDE_KEY", help="A key of the role emitter.", show_default=False)] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="How long to try, in seconds.")] = 10.0,
+    data_dir: DataDir = DATA_DIR,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Publish one event and print its receipt once it is durable."""
+    attributes: dict[str, Any] = {
+        "type": event_type,
+        "source": source,
+        "subject": subject,
+        "data": None if data is None else _json(data),
+        "id": event_id,
+        "partitionkey": partitionkey,
+        "audience": audience,
+    }
+    receipt = asyncio.run(_emit(ingest_target(target, data_dir), api_key(key, "emitter", data_dir), timeout, attributes))
+    if as_json:
+        say_json(dataclasses.asdict(receipt))
+    else:
+        again = "; it had been accepted before" if receipt.duplicate else ""
+        say(f"{receipt.event_id} is durable in partition {receipt.partition} at position {receipt.position}{again}")
+
+
+async def _emit(target: str, key: str, timeout_s: float, attributes: dict[str, Any]) -> hooktide.Receipt:
+    try:
+        async with hooktide.Emitter(target, key=key, timeout=timeout_s, close_timeout=1) as emitter:
+            return await emitter.emit(**attributes)
+    except hooktide.EmitError as error:
+        message = f"{target}: {error} ({error.reason})"
+        raise CommandError(message) from error
+
+
+def _json(data: str) -> object:
+    """Return the payload that `--data` stands for."""
+    try:
+        if data == "-":
+            data = sys.stdin.read()
+        elif data.startswith("@"):
+            data = Path(data[1:]).read_text(encoding="utf-8")
+        return json.loads(data)
+    except OSError as error:
+        message = f"--data: cannot read {data[1:]}: {error.strerror}"
+        raise CommandError(message, code=2) from error
+    except (ValueError, RecursionError) as error:
+        message = f"--data is no JSON ({error}); text needs its double quotes, for example --data '\"hello\"'"
+        raise CommandError(message, code=2) from error

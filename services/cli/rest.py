@@ -1,0 +1,50 @@
+"""REST: the few calls to the gateway that the command line makes."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+
+from services.cli.errors import CommandError
+
+TIMEOUT_S = 15.0
+
+
+class RestClient:
+    """Calls to one REST API with one key. Every error is a `CommandError` of one line."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request and return the answer's JSON object, empty where it has none."""
+        try:
+            async with self._session.request(method, f"{self._url}{path}", json=body, allow_redirects=False) as response:
+                answer = await response.json(content_type=None) if await response.read() else {}
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            message = f"no answer from {self._url} ({error or type(error).__name__}); is `hooktide up` running? Name another API with --api"
+            raise CommandError(message) from error
+        if not isinstance(answer, dict):
+            answer = {}
+        if status >= 300:  # noqa: PLR2004 - whatever is no success
+            raise CommandError(_problem(status, answer))
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def rest_client(url: str, key: str) -> AsyncIterator[RestClient]:
+    """Open a client for the API at `url`."""
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}, timeout=timeout) as session:
+        yield RestClient(session, url)
+
+
+def _problem(status: int, answer: Mapping[str, Any]) -> str:
+    """Return a problem+json answer as one line."""
+    errors = answer.get("errors") or ()
+    fields = "; ".join(f"{error.get('pointer')}: {error.get('detail')}" for error in errors if isinstance(error, dict))
+    text = fields or answer.get("detail") or answer.get("title") or "no reason given"
+    return f"{text} ({answer.get('reason') or 'HTTP'} {status})"

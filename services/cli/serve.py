@@ -1,0 +1,30 @@
+"""`hooktide serve`: one service in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from services.cli.composition import Composition
+from services.runtime.lifecycle import run
+
+ServiceName = Literal["subscription", "ingest", "delivery", "gateway"]
+
+
+def serve_command(composition: Composition) -> Callable[..., None]:
+    """Return the command that runs one of the composition's services."""
+
+    def serve(
+        service: Annotated[ServiceName, typer.Argument(help="Which one.")],
+        ready_file: Annotated[
+            Path | None, typer.Option(help="Written once the service takes work: JSON with the addresses it is bound to.")
+        ] = None,
+        *,
+        until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
+    ) -> None:
+        """Run one service; its settings are the HOOKTIDE_* variables."""
+        code = run(service, composition.services[service], ready_file=ready_file, until_stdin_closes=until_stdin_closes)
+        raise typer.Exit(code)
+
+    return serve

@@ -1,0 +1,62 @@
+"""`hooktide subscribe` and `unsubscribe`: a consumer's wish to be told, through the REST API."""
+
+import asyncio
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from services.cli.defaults import DATA_DIR, ApiKey, ApiUrl, AsJson, DataDir, api_key, api_url
+from services.cli.output import say, say_json
+from services.cli.rest import rest_client
+
+
+def subscribe(  # noqa: PLR0913 - one parameter for each option
+    sink: Annotated[str, typer.Argument(help="The URL that is to receive the webhooks.")],
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="An event type, or order.* for all below order.; may be repeated. All by default.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="Only events of this source.", show_default=False)] = "",
+    description: Annotated[str, typer.Option(help="For people.", show_default=False)] = "",
+    api: ApiUrl = "",
+    key: ApiKey = "",
+    data_dir: DataDir = DATA_DIR,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Subscribe a URL to events; prints the subscription's id and its signing secret."""
+    body: dict[str, Any] = {"sink": sink, "protocol": "HTTP"}
+    if types:
+        body["types"] = types
+    if source:
+        body["source"] = source
+    if description:
+        body["config"] = {"description": description}
+    answer = asyncio.run(_call(api_url(api, data_dir), api_key(key, "consumer", data_dir), "POST", "/v1/subscriptions", body))
+    if as_json:
+        say_json(answer)
+        return
+    say(f"subscription  {answer['id']}")
+    say(f"secret        {answer['secret']}")
+
+
+def unsubscribe(
+    subscription_id: Annotated[str, typer.Argument(metavar="ID", help="The subscription, sub_….")],
+    api: ApiUrl = "",
+    key: ApiKey = "",
+    data_dir: DataDir = DATA_DIR,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """End a subscription; what is still to be delivered for it is cancelled."""
+    path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
+    asyncio.run(_call(api_url(api, data_dir), api_key(key, "consumer", data_dir), "DELETE", path, None))
+    if as_json:
+        say_json({"id": subscription_id, "deleted": True})
+    else:
+        say(f"{subscription_id} is unsubscribed")
+
+
+async def _call(url: str, key: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    async with rest_client(url, key) as client:
+        return await client.call(method, path, body)

@@ -1,0 +1,250 @@
+"""Supervisor: runs the four services as processes of their own, and runs again whichever ends.
+
+[supervisor] → subscription → ingest, delivery, gateway
+
+Law 1: no service outlives the supervisor, not even one that is killed: each has a pipe whose end it notices.
+Law 2: a service that cannot start the first time ends everything with its own message; later it is started again.
+Law 3: where any free port was wanted, the port found first is kept.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from services.cli import plan
+from services.cli.child import Child
+from services.cli.composition import Bootstrap
+from services.cli.data_directory import DataDirectory, Keys, write_private
+from services.cli.log_file import LogFile
+from services.cli.plan import SERVICES, STOP_ORDER
+from services.runtime.lifecycle import Addresses, StartError
+from services.runtime.settings import SubscriptionSettings, read_settings
+
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 25.0
+RESTART_FIRST_S = 0.2
+RESTART_MAX_S = 10.0
+STEADY_S = 30.0
+_CANNOT_START = 2
+_LOGS_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should know: about a service (or the supervisor, then empty), and what."""
+
+    service: str
+    kind: Literal["waiting", "ended", "ready again", "log"]
+    text: str
+
+
+Notify = Callable[[Notice], None]
+
+
+class Supervisor:
+    """The four services over one data directory."""
+
+    def __init__(  # noqa: PLR0913 - all but two have defaults
+        self,
+        data_dir: Path,
+        bootstrap: Bootstrap,
+        *,
+        host: str = plan.LOOPBACK,
+        ports: plan.Ports | None = None,
+        environ: Mapping[str, str] | None = None,
+        notify: Notify = lambda _notice: None,
+    ) -> None:
+        """Take where data is kept, how a fresh registry gets its keys, and where to listen.
+
+        `environ` (default: this process's) is what the services get, completed by what they need; sinks on this
+        machine are allowed unless HOOKTIDE_SINK_ALLOW is there. `notify` hears of restarts and alarming log lines.
+        """
+        self.directory = DataDirectory(data_dir)
+        self.keys: Keys | None = None
+        self._bootstrap = bootstrap
+        self._notify = notify
+        self._environ = dict(os.environ if environ is None else environ)
+        self._environ.setdefault("HOOKTIDE_SINK_ALLOW", plan.SINK_ALLOW_LOCAL)
+        ports = ports or plan.Ports({})
+        self._planned = {name: plan.planned(name, host=host, ports=ports, environ=self._environ) for name in SERVICES}
+        self._bound: dict[str, Addresses] = {}
+        self._children: dict[str, Child] = {}
+        self._is_ready = {name: asyncio.Event() for name in SERVICES}
+        self._has_address = {name: asyncio.Event() for name in SERVICES}
+        self._logs: dict[str, LogFile] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lock: int | None = None
+
+    async def start(self) -> Keys | None:
+        """Start all services and return once they take work; returns the first keys where they were made just now.
+
+        Raises `StartError` where a service cannot start, or another supervisor holds the data directory.
+        """
+        self.directory.create()
+        self._lock = await self.directory.lock(lambda text: self._notify(Notice("", "waiting", text)))
+        try:
+            made = await self._prepare()
+            for name in SERVICES:
+                self._tasks[name] = asyncio.create_task(self._keep(name), name=f"keep {name}")
+            self._tasks["logs"] = asyncio.create_task(self._follow_logs(), name="follow logs")
+            await self._all_ready()
+            write_private(self.directory.addresses_file, json.dumps({n: {"listen": a.listen, "admin": a.admin} for n, a in self._reached()}))
+        except BaseException:
+            await self.stop()
+            raise
+        return made
+
+    async def stop(self) -> None:
+        """Stop all services in order, each within 25 s, and let go of the data directory. May be called again."""
+        for name in (*STOP_ORDER, "logs"):
+            task = self._tasks.pop(name, None)
+            if task is not None:
+                task.cancel()
+                # What it may have failed of was raised by `start` or `run`.
+                await asyncio.gather(task, return_exceptions=True)
+        if self._lock is not None:
+            self.directory.addresses_file.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Return only by raising what has broken the supervisor itself."""
+        done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def addresses(self, service: str) -> Addresses:
+        """Return where a service is reached from this machine."""
+        bound = self._bound[service]
+        return Addresses(listen=plan.reachable(bound.listen), admin=plan.reachable(bound.admin))
+
+    def pid(self, service: str) -> int:
+        """Return a service's process id."""
+        return self._children[service].pid
+
+    def kill(self, service: str) -> None:
+        """Kill a service with SIGKILL; it is started again. `wait_ready` then waits for the new one."""
+        self._is_ready[service].clear()
+        self._children[service].kill()
+
+    async def wait_ready(self, service: str, timeout_s: float = READY_WITHIN_S) -> None:
+        """Wait until a service takes work; raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await self._is_ready[service].wait()
+
+    @property
+    def allows_local_sinks(self) -> bool:
+        """Whether webhooks may go to http and to this machine, which `up` permits and a single service does not."""
+        return self._environ["HOOKTIDE_SINK_ALLOW"] == plan.SINK_ALLOW_LOCAL
+
+    def _reached(self) -> list[tuple[str, Addresses]]:
+        return [(name, self.addresses(name)) for name in SERVICES]
+
+    async def _prepare(self) -> Keys | None:
+        """Make what the services share, unless the user brought it, and the first keys."""
+        environ = self._environ
+        environ["HOOKTIDE_DATA_DIR"] = str(self.directory.path)
+        if not {"HOOKTIDE_SERVICE_TOKEN", "HOOKTIDE_SERVICE_TOKEN_FILE"} & environ.keys():
+            self.directory.create_token()
+            environ["HOOKTIDE_SERVICE_TOKEN_FILE"] = str(self.directory.token_file)
+        if not {"HOOKTIDE_SECRET_KEY", "HOOKTIDE_SECRET_KEY_FILE"} & environ.keys():
+            self.directory.create_secret_key()
+            environ["HOOKTIDE_SECRET_KEY_FILE"] = str(self.directory.secret_key_file)
+        for name in SERVICES:
+            self._logs[name] = LogFile(self.directory.log_file(name))
+        settings = read_settings(SubscriptionSettings, environ)
+        first = await asyncio.to_thread(self._bootstrap, settings)
+        made = None if first is None else self.directory.write_keys(first)
+        self.keys = made or self.directory.read_keys()
+        return made
+
+    async def _all_ready(self) -> None:
+        ready = asyncio.gather(*(event.wait() for event in self._is_ready.values()))
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                await asyncio.wait([ready, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            late = ", ".join(name for name, event in self._is_ready.items() if not event.is_set())
+            message = f"not ready after {READY_WITHIN_S:g} s: {late}; see {self.directory.path / 'logs'}"
+            raise StartError(message) from None
+        finally:
+            ready.cancel()
+        for task in self._tasks.values():
+            if task.done():
+                task.result()
+
+    async def _keep(self, service: str) -> None:
+        """Run a service for as long as the supervisor runs."""
+        if service != "subscription":
+            await self._is_ready["subscription"].wait()
+        for other in plan.CALLS[service]:
+            if not plan.is_fixed(self._planned[other].listen):
+                await self._has_address[other].wait()
+        restart_s = RESTART_FIRST_S
+        while True:
+            began = time.monotonic()
+            code = await self._run_once(service)
+            if time.monotonic() - began > STEADY_S:
+                restart_s = RESTART_FIRST_S
+            self._notify(Notice(service, "ended", f"{_how(code)}; starting it again in {restart_s:g} s"))
+            await asyncio.sleep(restart_s)
+            restart_s = min(RESTART_MAX_S, restart_s * 2)
+
+    async def _run_once(self, service: str) -> int:
+        """Run a service to its end and return its exit code; cancelled, stop it."""
+        log, again = self._logs[service], service in self._bound
+        said_to = log.size()
+        child = await self._start_child(service)
+        try:
+            addresses = await child.ready()
+            if addresses is not None:
+                self._bound.setdefault(service, addresses)
+                self._has_address[service].set()
+                self._is_ready[service].set()
+                if again:
+                    self._notify(Notice(service, "ready again", f"running again as process {child.pid}"))
+            code = await child.ended()
+        finally:
+            self._is_ready[service].clear()
+            await child.stop(STOP_WITHIN_S)
+        if addresses is None and not again:
+            raise StartError(f"{service}: {log.last_words(service, said_to) or _how(code)}")
+        return code
+
+    async def _start_child(self, service: str) -> Child:
+        listen = {name: self._bound.get(name, planned) for name, planned in self._planned.items()}
+        environ = plan.environment(
+            service, own=listen[service], others={name: at.listen for name, at in listen.items()}, base=self._environ
+        )
+        assert self._lock is not None, "the data directory is held for as long as services run"
+        child = await Child.start(
+            service, environ=environ, ready_file=self.directory.ready_file(service), log=self._logs[service], lock=self._lock
+        )
+        self._children[service] = child
+        return child
+
+    async def _follow_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_LOGS_EVERY_S)
+            for name, log in self._logs.items():
+                with contextlib.suppress(OSError):  # a full disk must not end the services
+                    for line in log.alarming_lines():
+                        self._notify(Notice(name, "log", line))
+
+
+def _how(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

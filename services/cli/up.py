@@ -1,0 +1,95 @@
+"""`hooktide up`: everything on this machine, under one supervisor."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.composition import Composition
+from services.cli.data_directory import Keys
+from services.cli.defaults import DATA_DIR, AsJson, DataDir
+from services.cli.output import say, say_json, warn
+from services.cli.plan import LOOPBACK, SERVICES, Ports
+from services.cli.supervisor import Notice, Supervisor
+from services.runtime.lifecycle import Lifecycle, run
+from services.runtime.logs import configure_logs
+
+
+def up_command(composition: Composition) -> Callable[..., None]:
+    """Return the command that supervises the composition's services."""
+
+    def up(  # noqa: PLR0913 - one parameter for each option
+        data_dir: DataDir = DATA_DIR,
+        host: Annotated[str, typer.Option(help="Where the REST API and the ingest service listen.")] = LOOPBACK,
+        port: Annotated[int | None, typer.Option(min=0, max=65535, help="The REST API's port (8080).", show_default=False)] = None,
+        subscription_port: Annotated[int | None, typer.Option(min=0, max=65535, help="50051 by default.", show_default=False)] = None,
+        ingest_port: Annotated[int | None, typer.Option(min=0, max=65535, help="50052 by default.", show_default=False)] = None,
+        delivery_port: Annotated[int | None, typer.Option(min=0, max=65535, help="50053 by default.", show_default=False)] = None,
+        ready_file: Annotated[Path | None, typer.Option(help="Written once everything takes work: JSON with the addresses.")] = None,
+        *,
+        free_ports: Annotated[bool, typer.Option("--free-ports", help="Use any free port wherever none is given.")] = False,
+        until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Run all four services on this machine until Ctrl-C; makes keys and secrets on the first start."""
+        given = {"gateway": port, "subscription": subscription_port, "ingest": ingest_port, "delivery": delivery_port}
+        ports = Ports({name: number for name, number in given.items() if number is not None}, any_free=free_ports)
+
+        async def serve(lifecycle: Lifecycle) -> None:
+            configure_logs("up", "warning")
+            supervisor = Supervisor(data_dir, composition.bootstrap, host=host, ports=ports, notify=_notify)
+            made = await supervisor.start()
+            try:
+                (_say_json if as_json else _say)(supervisor, made)
+                lifecycle.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
+                await _until_stopped(lifecycle, supervisor)
+                warn("hooktide up: stopping; Ctrl-C again ends everything at once")
+            finally:
+                await supervisor.stop()
+
+        raise typer.Exit(run("up", serve, ready_file=ready_file, until_stdin_closes=until_stdin_closes))
+
+    return up
+
+
+async def _until_stopped(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
+    stopped, broken = asyncio.ensure_future(lifecycle.stopping.wait()), asyncio.ensure_future(supervisor.run())
+    try:
+        await asyncio.wait([stopped, broken], return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            broken.result()
+    finally:
+        stopped.cancel()
+        broken.cancel()
+
+
+def _notify(notice: Notice) -> None:
+    warn(f"{notice.service or 'hooktide up'}: {notice.text}")
+
+
+def _say(supervisor: Supervisor, made: Keys | None) -> None:
+    directory = supervisor.directory
+    say("Hooktide is running. Ctrl-C stops it.")
+    say("")
+    say(f"  REST API      http://{supervisor.addresses('gateway').listen}")
+    say(f"  gRPC, ingest  {supervisor.addresses('ingest').listen}")
+    say(f"  data          {directory.path}")
+    say(f"  logs          {directory.log_file('<service>')}")
+    if supervisor.allows_local_sinks:
+        say("  webhooks      may go to http and to this machine, for trying out; HOOKTIDE_SINK_ALLOW= (empty) permits public https only")
+    say("")
+    if made is not None:
+        say("First start. The keys, which cannot be read from Hooktide again, are also kept in keys.json there:")
+        say(f"  admin         {made.admin}")
+        say(f"  emitter       {made.emitter}")
+        say(f"  consumer      {made.consumer}  ({made.consumer_id})")
+    elif supervisor.keys is not None:
+        say(f"The keys are in {directory.keys_file}.")
+
+
+def _say_json(supervisor: Supervisor, made: Keys | None) -> None:
+    addresses = {name: dataclasses.asdict(supervisor.addresses(name)) for name in SERVICES}
+    say_json({"addresses": addresses, "data_dir": str(supervisor.directory.path), "first_keys": None if made is None else dataclasses.asdict(made)})

@@ -1,0 +1,132 @@
+"""Policy: whether a URL may be a sink, and whether an address may be dialled.
+
+create, update, [URL check] … attempt, lookup, [address check], dial
+
+Law 1: an address is judged each time it is dialled; what was judged before, or by name, counts for nothing.
+Law 2: the operator's denials come first, then the exceptions, then the table of special ranges.
+Law 3: an IPv6 address that carries an IPv4 address is judged by both.
+"""
+
+import functools
+from collections.abc import Collection, Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from services.egress.ranges import embedded, special_range
+from services.egress.urls import PORTS, UrlError, parse_url
+
+# Ports of protocols that may take the lines of an HTTP request for commands: those that browsers refuse too (the Fetch standard's
+# "bad ports"), with Redis and memcached. Fixed, so that a sink cannot make Hooktide speak to a mail server or a cache.
+PORTS_DENIED = frozenset(
+    {
+        *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111),
+        *(113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548),
+        *(554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6379),
+        *(6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080, 11211),
+    }
+)
+
+_HTTP = "http"
+_LOOPBACKS = ("127.0.0.1", "::1")
+_JUDGED_MAX = 4096
+
+_Network = IPv4Network | IPv6Network
+
+
+class EgressPolicy:
+    """What webhooks, and the calls made for them, may reach. Immutable; safe to share.
+
+    `allow` and `deny` are address ranges (``10.0.0.0/8``, ``::1``); `allow` also takes the word
+    ``http``, without which only https is. `ports`, where given, are the only ones permitted; else all
+    from 1 to 65535 are, less `PORTS_DENIED`. A value that is none of these raises ValueError.
+    """
+
+    def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = (), ports: Collection[int] = ()) -> None:
+        self._http_allowed = any(word.lower() == _HTTP for word in allow)
+        self._allowed = tuple(_range(word, word_too=True) for word in allow if word.lower() != _HTTP)
+        self._denied = tuple(_range(word, word_too=False) for word in deny)
+        self._ports = frozenset(ports)
+        wrong = sorted(port for port in self._ports if port not in PORTS)
+        if wrong:
+            message = f"{wrong[0]} is no port; write a number from {PORTS[0]} to {PORTS[-1]}"
+            raise ValueError(message)
+        self._why_not = functools.lru_cache(_JUDGED_MAX)(self._judge)
+
+    def check_url(self, url: str) -> str | None:
+        """Return None where `url` may be a sink, as far as its text tells; else a sentence that says what to change.
+
+        A name is not looked up: each of its addresses is to be judged by `check_address` when it is dialled.
+        """
+        try:
+            parsed = parse_url(url)
+        except UrlError as error:
+            return str(error)
+        if parsed.scheme == _HTTP and not self._http_allowed:
+            return "the URL must begin with https://; http is not allowed here"
+        if parsed.port not in (self._ports or PORTS) or (not self._ports and parsed.port in PORTS_DENIED):
+            return f"the URL's port {parsed.port} is not allowed; use another one, for example 443"
+        return self._check_host(parsed.host)
+
+    def check_address(self, address: str) -> str | None:
+        """Return None where an address (as dialled: no brackets, a zone allowed) may be dialled; else why not, in a sentence."""
+        why = self._why_not(address)
+        return None if why is None else f"the address {address} is {why}; use a public address"
+
+    def check_addresses(self, addresses: Iterable[str]) -> str | None:
+        """Return None where every address that a name resolves to may be dialled; else why not, in a sentence.
+
+        The sentence leaves the addresses out: consumers read it, and are not to read our resolver's answers.
+        """
+        found = False
+        for address in addresses:
+            found = True
+            why = self._why_not(address)
+            if why is not None:
+                return f"the host's name resolves to an address that is {why}; let it resolve to public addresses only"
+        return None if found else "the host's name resolves to no address"
+
+    def _check_host(self, host: str | IPv4Address | IPv6Address) -> str | None:
+        if not isinstance(host, str):
+            return self.check_address(str(host))
+        if host == "localhost" or host.endswith(".localhost"):
+            refusals = [self.check_address(loopback) for loopback in _LOOPBACKS]
+            return None if None in refusals else refusals[0]
+        return None
+
+    def _judge(self, text: str) -> str | None:
+        """Return what makes an address forbidden, as the predicate of a sentence."""
+        try:
+            address = ip_address(text)
+        except ValueError:
+            return "not an IP address"
+        if isinstance(address, IPv6Address) and address.scope_id is not None:
+            if not address.is_link_local:
+                return "an address with a zone, though not link-local"
+            address = IPv6Address(int(address))
+        for judged in (address, *embedded(address)):
+            why = self._judge_one(judged)
+            if why is not None:
+                return why
+        return None
+
+    def _judge_one(self, address: IPv4Address | IPv6Address) -> str | None:
+        denied = next((network for network in self._denied if address in network), None)
+        if denied is not None:
+            return f"in {denied}, which the operator has forbidden"
+        if any(address in network for network in self._allowed):
+            return None
+        special = special_range(address)
+        return None if special is None else f"in {special.network} ({special.purpose}, {special.source}), where nothing may be sent"
+
+
+def _range(text: str, *, word_too: bool) -> _Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        message = f"{text!r} is no address range{' and not the word http' if word_too else ''}; write for example 127.0.0.0/8"
+        raise ValueError(message) from None
+    message = f"{text!r} names an address within a range; write {network} for the range, or the address alone"
+    raise ValueError(message)

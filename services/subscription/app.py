@@ -1,0 +1,73 @@
+"""App: the subscription service from its settings to a serving process, and back.
+
+settings → opening → store → [app] → server
+
+Shutdown: health NOT_SERVING, watches end, calls under way are answered, then the database closes.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
+
+from services.egress.policy import EgressPolicy
+from services.runtime.access import Access
+from services.runtime.admin import admin_app, http_server
+from services.runtime.clock import Clock
+from services.runtime.lifecycle import Addresses, Lifecycle, StartError
+from services.runtime.rpc import Server
+from services.runtime.settings import PREFIX, SubscriptionSettings
+from services.subscription.access_server import AccessServer
+from services.subscription.catalogue_server import CatalogueServer
+from services.subscription.opening import opened
+from services.subscription.server import SubscriptionServer
+from services.subscription.store import running_store
+
+_SERVICES = (
+    subscription_pb2.DESCRIPTOR.services_by_name["SubscriptionService"],
+    catalogue_pb2.DESCRIPTOR.services_by_name["CatalogueService"],
+    access_pb2.DESCRIPTOR.services_by_name["AccessService"],
+)
+RULES = {f"/{service.full_name}/{method.name}": Access.SERVICE for service in _SERVICES for method in service.methods}
+
+
+@contextlib.asynccontextmanager
+async def running(settings: SubscriptionSettings, lifecycle: Lifecycle, clock: Clock | None = None) -> AsyncIterator[Addresses]:
+    """Run the service; yields the addresses bound. Raises `StartError` where it cannot start."""
+    server = Server(RULES, settings.token())
+    policy = _policy(settings)
+    with opened(settings, clock) as registry:
+        async with running_store(registry, lifecycle, clock) as store:
+
+            def ready() -> str | None:
+                if store.broken:
+                    return "the database failed"
+                return "the service is stopping" if lifecycle.stopping.is_set() else None
+
+            subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(SubscriptionServer(store, policy), server.grpc)
+            catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
+            access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
+            async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin:
+                try:
+                    listen = await server.start(settings.subscription_listen)
+                    await server.set_serving(serving=True)
+                    yield Addresses(listen=listen, admin=admin)
+                finally:
+                    await server.set_serving(serving=False)
+                    store.stop_watching()
+                    await server.stop()
+
+
+async def serve(settings: SubscriptionSettings, lifecycle: Lifecycle) -> None:
+    """Run the service until it is asked to stop."""
+    async with running(settings, lifecycle) as addresses:
+        lifecycle.ready(listen=addresses.listen, admin=addresses.admin)
+        await lifecycle.stopping.wait()
+
+
+def _policy(settings: SubscriptionSettings) -> EgressPolicy:
+    try:
+        return EgressPolicy(settings.sink_allow)
+    except ValueError as error:
+        message = f"{PREFIX}SINK_ALLOW: {error}"
+        raise StartError(message) from error

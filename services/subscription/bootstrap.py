@@ -1,0 +1,46 @@
+"""Bootstrap: the first keys, since without an admin's key nobody could make one.
+
+supervisor → [bootstrap] → opening → access
+"""
+
+from dataclasses import dataclass, field
+
+from services.runtime.clock import Clock, SystemClock, unix_ms
+from services.runtime.settings import SubscriptionSettings
+from services.subscription import store_access as access
+from services.subscription.model import Role
+from services.subscription.opening import opened
+from services.subscription.transaction import Writing
+from services.subscription.validation import KeyDraft
+
+FIRST_CONSUMER = "first consumer"
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapKeys:
+    """The first keys in clear, one a role, and the consumer ("con_…") that the consumer's key belongs to."""
+
+    consumer_id: str
+    admin: str = field(repr=False)
+    emitter: str = field(repr=False)
+    consumer: str = field(repr=False)
+
+
+def bootstrap(settings: SubscriptionSettings, clock: Clock | None = None) -> BootstrapKeys | None:
+    """Make the first consumer and the first keys, in one transaction; None where a key was ever made.
+
+    For the time before the service runs: it opens the registry for itself and closes it again. Raises `StartError`
+    as the service's own start does, also where the service is running.
+    """
+    with opened(settings, clock) as registry, registry.engine.begin() as connection:
+        writing = Writing(connection, registry.vault, unix_ms(clock or SystemClock()), registry.changes_kept)
+        if access.any_key(writing):
+            return None
+        owner = access.create_consumer(writing, FIRST_CONSUMER).id
+        clear = {role: _key(writing, role, owner if role is Role.CONSUMER else "") for role in Role}
+        return BootstrapKeys(owner, clear[Role.ADMIN], clear[Role.EMITTER], clear[Role.CONSUMER])
+
+
+def _key(writing: Writing, role: Role, owner: str) -> str:
+    _, clear = access.create_key(writing, KeyDraft(role=role, consumer_id=owner, name=f"first {role.value} key", expire_ms=None))
+    return clear

@@ -1,0 +1,119 @@
+"""Schema: the registry's tables as the newest migration leaves them.
+
+store → [schema] → SQLite
+
+Ids sort by time of creation, so a list by id is a list by age. Every sealed value stands beside the id of its secret key.
+"""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+# One row. `revision` is that of the latest change of a subscription; changes up to `compacted_revision` are no longer kept.
+registry = sa.Table(
+    "registry",
+    metadata,
+    sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    sa.Column("registry_id", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("compacted_revision", sa.Integer, nullable=False),
+    sa.Column("catalogue_version", sa.Integer, nullable=False),
+)
+
+# A known text sealed with each secret key, by which a wrong secret key is found at the start.
+secret_key_checks = sa.Table(
+    "secret_key_checks",
+    metadata,
+    sa.Column("secret_key_id", sa.Text, primary_key=True),
+    sa.Column("box", sa.LargeBinary, nullable=False),
+)
+
+consumers = sa.Table(
+    "consumers",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("create_ms", sa.Integer, nullable=False),
+)
+
+# `lookup` is the beginning of `digest`: the search compares no more than that, the rest is compared in constant time.
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("consumer_id", sa.Text, sa.ForeignKey("consumers.id"), nullable=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("hint", sa.Text, nullable=False),
+    sa.Column("secret_key_id", sa.Text, nullable=False),
+    sa.Column("lookup", sa.LargeBinary, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("expire_ms", sa.Integer, nullable=True),
+    sa.Column("revoke_ms", sa.Integer, nullable=True),
+    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Index("keys_by_lookup", "lookup"),
+)
+
+subscriptions = sa.Table(
+    "subscriptions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("consumer_id", sa.Text, sa.ForeignKey("consumers.id"), nullable=False),
+    sa.Column("sink", sa.Text, nullable=False),
+    sa.Column("protocol", sa.Text, nullable=False),
+    sa.Column("types", sa.JSON, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_reason", sa.Text, nullable=False),
+    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Column("update_ms", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Index("subscriptions_by_consumer", "consumer_id", "id"),
+)
+
+# The higher the number, the newer the secret.
+signing_secrets = sa.Table(
+    "signing_secrets",
+    metadata,
+    sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("secret_key_id", sa.Text, nullable=False),
+    sa.Column("box", sa.LargeBinary, nullable=False),
+    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Column("expire_ms", sa.Integer, nullable=True),
+    sqlite_with_rowid=False,
+)
+
+# The history that watches resume from; the revisions in it have no gaps.
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subscription_id", sa.Text, nullable=False),
+)
+
+event_types = sa.Table(
+    "event_types",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("audience_required", sa.Boolean, nullable=False),
+    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Column("update_ms", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+
+# What a call with a request id was answered, for the next such call; `box` holds the request's digest and the answer.
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("method", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("secret_key_id", sa.Text, nullable=False),
+    sa.Column("box", sa.LargeBinary, nullable=False),
+    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Index("answers_by_age", "create_ms"),
+)

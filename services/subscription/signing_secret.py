@@ -1,0 +1,36 @@
+"""Signing secret: its form in Standard Webhooks 1.0.0, ``whsec_`` and the padded standard base64 of 24 to 64 bytes.
+
+server → [signing_secret] → store
+
+Law: pure, apart from the chance that a new secret is made of. No message ever repeats a secret.
+"""
+
+import base64
+import binascii
+import secrets
+
+PREFIX = "whsec_"
+BYTES_MIN = 24
+BYTES_MAX = 64
+BYTES_NEW = 32
+
+
+def new_secret() -> str:
+    """Return a new signing secret of 32 random bytes."""
+    return PREFIX + base64.b64encode(secrets.token_bytes(BYTES_NEW)).decode()
+
+
+def secret_problem(text: str) -> str | None:
+    """Return what is wrong with a signing secret, in words that go on from its name; None where it is one."""
+    if not text.startswith(PREFIX):
+        return f"must begin with {PREFIX}"
+    encoded = text.removeprefix(PREFIX)
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return f"must be {PREFIX} followed by padded standard base64"
+    if base64.b64encode(raw).decode() != encoded:
+        return f"must be {PREFIX} followed by padded standard base64"
+    if not BYTES_MIN <= len(raw) <= BYTES_MAX:
+        return f"must hold {BYTES_MIN} to {BYTES_MAX} bytes, this one holds {len(raw)}"
+    return None

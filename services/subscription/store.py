@@ -1,0 +1,220 @@
+"""Store: the way to the registry's database: one thread writes, one reads, the event loop waits for neither.
+
+server, watch → [store] → transaction → SQLite
+
+Law 1: what a write did is told to the watches after its commit, and before its caller hears of it.
+Law 2: after a failed sync, an I/O error or damage nothing more is written and the process ends; a full disk only refuses.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from services.runtime.clock import Clock, SystemClock, unix_ms
+from services.runtime.database import connect
+from services.runtime.lifecycle import Lifecycle
+from services.subscription.errors import overloaded, storage_full, unavailable
+from services.subscription.opening import Registry
+from services.subscription.transaction import Reading, Writing
+
+WAITING_MAX = 1000
+SNAPSHOTS_MAX = 4
+# A snapshot's transaction keeps the write-ahead log from being folded into the file.
+SNAPSHOT_S = 120.0
+
+_PRIMARY_CODE = 0xFF
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+
+Result = TypeVar("Result")
+
+
+@contextlib.asynccontextmanager
+async def running_store(registry: Registry, lifecycle: Lifecycle, clock: Clock | None = None) -> AsyncIterator["Store"]:
+    """Run the threads of an open registry."""
+    store = Store(registry, lifecycle, clock or SystemClock())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class Store:
+    """Reads and writes a registry, and tells when its revision has grown."""
+
+    def __init__(self, registry: Registry, lifecycle: Lifecycle, clock: Clock) -> None:
+        self.registry_id = registry.registry_id
+        self._registry = registry
+        self._revision = registry.revision
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._read_engine = _open_reader(registry.path)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_MAX)
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._watching_over = False
+        self._broken = False
+
+    @property
+    def revision(self) -> int:
+        """That of the latest committed change."""
+        return self._revision
+
+    @property
+    def broken(self) -> bool:
+        """Whether the database failed, so that nothing more can be written."""
+        return self._broken
+
+    async def write(self, work: Callable[[Writing], Result]) -> Result:
+        """Run `work` in a transaction of its own, committed and synced when this returns.
+
+        Whatever `work` raises undoes the transaction and is raised here. Raises STORAGE_FULL, UNAVAILABLE and OVERLOADED.
+        """
+        return await self._run(self._writer, lambda: self._write(work))
+
+    async def read(self, work: Callable[[Reading], Result]) -> Result:
+        """Run `work` over one consistent state; raises as `write` does."""
+        return await self._run(self._reader, lambda: self._read(work))
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Snapshot"]:
+        """Hold one consistent state for up to `SNAPSHOT_S`; at most `SNAPSHOTS_MAX` are held at once, more wait."""
+        async with self._snapshots:
+            held = Snapshot(self)
+            expiry = self._loop.call_later(SNAPSHOT_S, self._reader.submit, held.end)
+            try:
+                yield held
+            finally:
+                expiry.cancel()
+                # After the threads have ended, the connection goes with the process.
+                with contextlib.suppress(RuntimeError):
+                    self._reader.submit(held.end)
+
+    async def wait_beyond(self, revision: int) -> None:
+        """Return once the registry has gone beyond a revision; raises UNAVAILABLE once watching is over."""
+        while True:
+            self.check_watching()
+            if self._revision > revision:
+                return
+            await self._changed.wait()
+
+    def check_watching(self) -> None:
+        """Raise UNAVAILABLE once watching is over."""
+        if self._watching_over:
+            raise unavailable("it is stopping")
+
+    def stop_watching(self) -> None:
+        """End every watch, now and to come."""
+        self._watching_over = True
+        self._wake()
+
+    async def close(self) -> None:
+        """End the watches and, once their work is done, the threads."""
+        self.stop_watching()
+        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._reader.shutdown)
+        self._read_engine.dispose()
+
+    async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        if self._waiting >= WAITING_MAX:
+            raise overloaded()
+        self._waiting += 1
+        try:
+            return await self._loop.run_in_executor(executor, work)
+        finally:
+            self._waiting -= 1
+
+    def _write(self, work: Callable[[Writing], Result]) -> Result:
+        if self._broken:
+            raise unavailable("its database failed")
+        try:
+            with self._registry.engine.begin() as connection:
+                writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
+                result = work(writing)
+        except sa.exc.DBAPIError as error:
+            raise self._explained(error) from error
+        if writing.revision is not None:
+            self._revision = writing.revision
+            self._loop.call_soon_threadsafe(self._wake)
+        return result
+
+    def _read(self, work: Callable[[Reading], Result]) -> Result:
+        try:
+            with self._read_engine.begin() as connection:
+                return work(self._reading(connection))
+        except sa.exc.DBAPIError as error:
+            raise self._explained(error) from error
+
+    def _reading(self, connection: sa.Connection) -> Reading:
+        return Reading(connection, self._registry.vault, unix_ms(self._clock))
+
+    def _explained(self, error: sa.exc.DBAPIError) -> Exception:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE
+        if code == sqlite3.SQLITE_FULL:
+            return storage_full()
+        if code in _BUSY:
+            return unavailable("its database is locked by another program")
+        if code in _BROKEN:
+            self._broken = True
+            self._loop.call_soon_threadsafe(self._lifecycle.fail, error)
+            return unavailable("its database failed")
+        return error
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Snapshot:
+    """One consistent state, held over several reads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._connection: sa.Connection | None = None
+        self._ended = False
+
+    async def read(self, work: Callable[[Reading], Result]) -> Result:
+        """Run `work` over the state of the first read; raises UNAVAILABLE once it has been held too long."""
+        return await self._store._run(self._store._reader, lambda: self._read(work))  # noqa: SLF001 - two halves of one thing
+
+    def end(self) -> None:
+        """Let go of the state; on the reader's thread."""
+        self._ended = True
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _read(self, work: Callable[[Reading], Result]) -> Result:
+        if self._ended:
+            raise unavailable("the snapshot was taken too slowly")
+        try:
+            if self._connection is None:
+                self._connection = self._store._read_engine.connect()  # noqa: SLF001 - two halves of one thing
+            return work(self._store._reading(self._connection))  # noqa: SLF001 - two halves of one thing
+        except sa.exc.DBAPIError as error:
+            raise self._store._explained(error) from error  # noqa: SLF001 - two halves of one thing
+
+
+def _open_reader(path: Path) -> sa.Engine:
+    engine = sa.create_engine(
+        "sqlite://",
+        creator=lambda: connect(path, read_only=True),
+        poolclass=sa.pool.QueuePool,
+        pool_size=SNAPSHOTS_MAX + 1,
+        max_overflow=0,
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

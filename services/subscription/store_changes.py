@@ -1,0 +1,103 @@
+"""Changes: the history of the subscriptions, from which watches resume.
+
+subscriptions → [changes] → watch
+
+Law 1: a change takes the next revision in its own transaction; with one writer, revisions become visible in order, without gaps.
+Law 2: at a checkpoint the watcher knows every subscription as it stood then or later, never earlier.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import sqlalchemy as sa
+
+from services.subscription import store_secrets
+from services.subscription.errors import revision_compacted
+from services.subscription.model import Deleted, Protocol, Put, State, Subscription, SubscriptionId
+from services.subscription.schema import changes, registry, subscriptions
+from services.subscription.transaction import Reading, Row, Writing
+
+BATCH_MAX = 500
+_COMPACTED_MAX = 100
+
+
+class Kind(Enum):
+    """What a change did."""
+
+    PUT = "put"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some changes, folded into the latest state of each subscription; with them, all up to `revision` are told."""
+
+    items: tuple[Put | Deleted, ...]
+    revision: int
+
+
+def record(writing: Writing, kind: Kind, subscription_id: SubscriptionId) -> int:
+    """Take the next revision for a change of a subscription; forget some changes beyond those to be kept."""
+    assert writing.revision is None  # noqa: S101 - one change a transaction
+    row = writing.connection.execute(sa.select(registry.c.revision, registry.c.compacted_revision)).one()
+    revision: int = row.revision + 1
+    compacted = max(row.compacted_revision, min(revision - writing.changes_kept, row.compacted_revision + _COMPACTED_MAX))
+    writing.connection.execute(registry.update().values(revision=revision, compacted_revision=compacted))
+    writing.connection.execute(changes.insert().values(revision=revision, kind=kind.value, subscription_id=subscription_id))
+    if compacted > row.compacted_revision:
+        writing.connection.execute(changes.delete().where(changes.c.revision <= compacted))
+    writing.revision = revision
+    return revision
+
+
+def current_revision(reading: Reading) -> int:
+    """Return the revision of the latest change."""
+    revision: int = reading.connection.execute(sa.select(registry.c.revision)).scalar_one()
+    return revision
+
+
+def changes_after(reading: Reading, revision: int) -> Batch:
+    """Return up to `BATCH_MAX` changes after a revision, folded.
+
+    A subscription that a later change has taken away is left out. Raises REVISION_COMPACTED for a revision that is ahead
+    of the registry or whose following changes are no longer kept.
+    """
+    row = reading.connection.execute(sa.select(registry.c.revision, registry.c.compacted_revision)).one()
+    if not row.compacted_revision <= revision <= row.revision:
+        raise revision_compacted()
+    query = sa.select(changes).where(changes.c.revision > revision).order_by(changes.c.revision).limit(BATCH_MAX)
+    latest: dict[SubscriptionId, tuple[Kind, int]] = {}
+    last = revision
+    for last, kind, subscription_id in reading.connection.execute(query):
+        latest.pop(subscription_id, None)
+        latest[subscription_id] = (Kind(kind), last)
+    found = sa.select(subscriptions).where(subscriptions.c.id.in_([name for name, (kind, _) in latest.items() if kind is Kind.PUT]))
+    puts = {put.subscription.id: put for put in _puts(reading, reading.connection.execute(found))}
+    items: list[Put | Deleted] = []
+    for subscription_id, (kind, at) in latest.items():
+        if kind is Kind.DELETED:
+            items.append(Deleted(subscription_id, at))
+        elif subscription_id in puts:
+            items.append(puts[subscription_id])
+    return Batch(tuple(items), last)
+
+
+def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[Put]:
+    """Return up to `BATCH_MAX` subscriptions whose ids follow `after_id` ("" for the first)."""
+    query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(BATCH_MAX)
+    return _puts(reading, reading.connection.execute(query))
+
+
+def subscription_from(row: Row) -> Subscription:
+    """Return the subscription in a row of all columns."""
+    name, consumer_id, sink, protocol, types, source, description, state, reason, create_ms, update_ms, revision = row
+    return Subscription(
+        name, consumer_id, sink, Protocol(protocol), tuple(types), source, description, State(state), reason, create_ms, update_ms, revision
+    )
+
+
+def _puts(reading: Reading, rows: Iterable[Row]) -> list[Put]:
+    found = [subscription_from(row) for row in rows]
+    secrets = store_secrets.live(reading, [subscription.id for subscription in found])
+    return [Put(subscription, secrets.get(subscription.id, ())) for subscription in found]

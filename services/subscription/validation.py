@@ -1,0 +1,200 @@
+"""Validation: what a caller may ask the registry to keep. Every wrong field is found, not only the first.
+
+server → [validation] → store
+
+Law: pure. Each check returns the problems it finds; `refuse` turns all of a call's problems into one failure.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.egress.policy import EgressPolicy
+from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
+from services.subscription.model import EVERY_CONSUMER, Protocol, Role
+from services.subscription.signing_secret import secret_problem
+
+TYPES_MAX = 100
+TYPE_BYTES_MAX = 256
+SINK_CHARS_MAX = 2048
+SOURCE_CHARS_MAX = 1024
+DESCRIPTION_CHARS_MAX = 1000
+EVENT_TYPE_DESCRIPTION_CHARS_MAX = 4000
+NAME_CHARS_MAX = 200
+REQUEST_ID_BYTES_MAX = 300
+OVERLAP_DEFAULT_MS = 24 * 3600 * 1000
+OVERLAP_MAX_MS = 7 * 24 * 3600 * 1000
+# The last millisecond of the year 9999, as far as a protobuf Timestamp reaches.
+TIME_MS_MAX = 253_402_300_799_999
+
+SUBSCRIPTION_PATHS: Final = frozenset({"sink", "types", "source", "config", "config.description"})
+
+_SEGMENTS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+_EVENT_TYPE = re.compile(_SEGMENTS)
+_PATTERN = re.compile(rf"\*|{_SEGMENTS}(?:\.\*)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class ForbiddenSink(FieldError):  # noqa: N818 - no exception
+    """A well-formed call whose sink may not be called; alone, it has a reason of its own."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionDraft:
+    """What a caller wants of a subscription, not yet judged; `protocol` is None where there is none of that number."""
+
+    sink: str
+    protocol: Protocol | None
+    types: tuple[str, ...]
+    source: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDraft:
+    """What a caller wants of an API key, not yet judged; `role` is None where it is unset or unknown."""
+
+    role: Role | None
+    consumer_id: str
+    name: str
+    expire_ms: int | None
+
+
+def refuse(problems: Sequence[FieldError]) -> None:
+    """Raise the failure that names all problems; return where there are none."""
+    match problems:
+        case []:
+            return
+        case [ForbiddenSink() as only]:
+            raise Failure(Reason.SINK_FORBIDDEN, f"{only.field}: {only.description}", fields=problems)
+        case _:
+            raise invalid_fields(problems)
+
+
+def consumer_problems(consumer_id: str) -> list[FieldError]:
+    """Judge for whom a call acts."""
+    if consumer_id:
+        return []
+    return [FieldError("consumer_id", f'is required: the consumer to act for, or "{EVERY_CONSUMER}" for an administrator')]
+
+
+def owner_problems(consumer_id: str) -> list[FieldError]:
+    """Judge who shall own a new subscription."""
+    if consumer_id and consumer_id != EVERY_CONSUMER:
+        return []
+    return [FieldError("consumer_id", "is required: the consumer that shall own the subscription, con_…")]
+
+
+def required_problems(field: str, value: str) -> list[FieldError]:
+    """Judge a field that names something."""
+    return [] if value else [FieldError(field, "is required")]
+
+
+def request_id_problems(request_id: str) -> list[FieldError]:
+    """Judge the id that makes a call idempotent."""
+    if len(request_id.encode()) <= REQUEST_ID_BYTES_MAX:
+        return []
+    return [FieldError("request_id", f"must be at most {REQUEST_ID_BYTES_MAX} bytes")]
+
+
+def secret_problems(secret: str) -> list[FieldError]:
+    """Judge a signing secret that the caller brings; none is fine, since one is made then."""
+    problem = secret_problem(secret) if secret else None
+    return [] if problem is None else [FieldError("secret", problem)]
+
+
+def overlap_problems(overlap_ms: int) -> list[FieldError]:
+    """Judge how long the secrets in use stay valid beside a new one."""
+    if 0 <= overlap_ms <= OVERLAP_MAX_MS:
+        return []
+    return [FieldError("overlap", f"must be between 0 and {OVERLAP_MAX_MS // 1000} seconds (7 days)")]
+
+
+def mask_problems(paths: Sequence[str]) -> list[FieldError]:
+    """Judge which fields an update names."""
+    known = ", ".join(sorted(SUBSCRIPTION_PATHS))
+    if not paths:
+        return [FieldError("update_mask", f"must name at least one field: {known}")]
+    return [
+        FieldError(f"update_mask.paths[{index}]", f"cannot be changed; choose from: {known}")
+        for index, path in enumerate(paths)
+        if path not in SUBSCRIPTION_PATHS
+    ]
+
+
+def subscription_problems(draft: SubscriptionDraft, policy: EgressPolicy, paths: Iterable[str] | None = None) -> list[FieldError]:
+    """Judge a subscription: all of it, or what an update's `paths` take from it."""
+    checks: dict[str, Callable[[], list[FieldError]]] = {
+        "sink": lambda: _sink_problems(draft.sink, policy),
+        "protocol": lambda: [] if draft.protocol else [FieldError("subscription.protocol", "must be PROTOCOL_HTTP")],
+        "types": lambda: _types_problems(draft.types),
+        "source": lambda: _source_problems(draft.source),
+        "config": lambda: _text_problems("subscription.config.description", draft.description, DESCRIPTION_CHARS_MAX),
+    }
+    chosen = checks.keys() if paths is None else {path.partition(".")[0] for path in paths}
+    return [problem for name, check in checks.items() if name in chosen for problem in check()]
+
+
+def consumer_name_problems(name: str) -> list[FieldError]:
+    """Judge a consumer's name."""
+    if name.strip():
+        return _text_problems("consumer.name", name, NAME_CHARS_MAX)
+    return [FieldError("consumer.name", f"is required, 1 to {NAME_CHARS_MAX} characters")]
+
+
+def key_problems(draft: KeyDraft, now_ms: int) -> list[FieldError]:
+    """Judge an API key."""
+    problems = _text_problems("key.name", draft.name, NAME_CHARS_MAX)
+    if draft.role is None:
+        problems.append(FieldError("key.role", "must be ROLE_ADMIN, ROLE_EMITTER or ROLE_CONSUMER"))
+    if draft.role is Role.CONSUMER and not draft.consumer_id:
+        problems.append(FieldError("key.consumer_id", "is required for the role consumer: whose key it is, con_…"))
+    if draft.role in {Role.ADMIN, Role.EMITTER} and draft.consumer_id:
+        problems.append(FieldError("key.consumer_id", "must be left out: only a key of the role consumer belongs to one"))
+    if draft.expire_ms is not None and not now_ms < draft.expire_ms <= TIME_MS_MAX:
+        problems.append(FieldError("key.expire_time", "must be in the future, and before the year 10000; leave it out for never"))
+    return problems
+
+
+def event_type_problems(name: str, description: str) -> list[FieldError]:
+    """Judge an entry of the catalogue."""
+    problems = _text_problems("event_type.description", description, EVENT_TYPE_DESCRIPTION_CHARS_MAX)
+    if _EVENT_TYPE.fullmatch(name) is None or len(name) > TYPE_BYTES_MAX:
+        advice = f"must be segments of letters, digits, _ and - joined by dots, 1 to {TYPE_BYTES_MAX} bytes, such as order.created"
+        problems.append(FieldError("event_type.name", advice))
+    return problems
+
+
+def _sink_problems(sink: str, policy: EgressPolicy) -> list[FieldError]:
+    if not sink:
+        return [FieldError("subscription.sink", "is required: the URL that receives the webhooks")]
+    if len(sink) > SINK_CHARS_MAX:
+        return [FieldError("subscription.sink", f"must be at most {SINK_CHARS_MAX} characters")]
+    why = policy.check_url(sink)
+    return [] if why is None else [ForbiddenSink("subscription.sink", why)]
+
+
+def _types_problems(types: Sequence[str]) -> list[FieldError]:
+    if len(types) > TYPES_MAX:
+        return [FieldError("subscription.types", f"must be at most {TYPES_MAX}, these are {len(types)}")]
+    return [
+        FieldError(
+            f"subscription.types[{index}]",
+            f"must be a name such as order.created, a family such as order.*, or *, at most {TYPE_BYTES_MAX} bytes",
+        )
+        for index, pattern in enumerate(types)
+        if _PATTERN.fullmatch(pattern) is None or len(pattern) > TYPE_BYTES_MAX
+    ]
+
+
+def _source_problems(source: str) -> list[FieldError]:
+    if _CONTROL.search(source):
+        return [FieldError("subscription.source", "must not hold control characters")]
+    return _text_problems("subscription.source", source, SOURCE_CHARS_MAX)
+
+
+def _text_problems(field: str, text: str, chars_max: int) -> list[FieldError]:
+    return [] if len(text) <= chars_max else [FieldError(field, f"must be at most {chars_max} characters, this has {len(text)}")]

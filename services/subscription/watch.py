@@ -1,0 +1,58 @@
+"""Watch: every change of a subscription, in order, to whoever keeps a replica.
+
+subscriptions → changes → [watch] ─gRPC─▶ route
+
+Law 1: a checkpoint is sent only when everything up to its revision has been.
+Law 2: a watcher that cannot be told all that it missed is told so, and begins anew.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from functools import partial
+
+from services.subscription.errors import revision_compacted
+from services.subscription.model import Checkpoint, SubscriptionId, WatchItem
+from services.subscription.store import Store
+from services.subscription.store_changes import changes_after, current_revision, snapshot_part
+
+
+async def watch(store: Store, after_revision: int, registry_id: str) -> AsyncGenerator[WatchItem]:
+    """Yield what changed after a revision, and from then on what changes; with revision 0 the whole state comes first.
+
+    A watcher that resumes is given a checkpoint at once, even where nothing has changed. Raises REVISION_COMPACTED where
+    the changes after that revision are not kept, and UNAVAILABLE once the registry stops.
+    """
+    revision = after_revision
+    if revision == 0:
+        async with contextlib.aclosing(_snapshot(store)) as items:
+            async for item in items:
+                if isinstance(item, Checkpoint):
+                    revision = item.revision
+                yield item
+    elif registry_id != store.registry_id:
+        raise revision_compacted()
+    told = after_revision == 0
+    while True:
+        batch = await store.read(partial(changes_after, revision=revision))
+        for item in batch.items:
+            yield item
+        if batch.revision > revision or not told:
+            yield Checkpoint(batch.revision, store.registry_id)
+        revision, told = batch.revision, True
+        await store.wait_beyond(revision)
+
+
+async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:
+    """Yield all subscriptions as they stood at one moment, and the checkpoint of that moment."""
+    async with store.snapshot() as snapshot:
+        revision = await snapshot.read(current_revision)
+        last = SubscriptionId("")
+        while True:
+            store.check_watching()
+            part = await snapshot.read(partial(snapshot_part, after_id=last))
+            if not part:
+                break
+            for item in part:
+                yield item
+            last = part[-1].subscription.id
+    yield Checkpoint(revision, store.registry_id)

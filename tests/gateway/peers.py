@@ -1,0 +1,137 @@
+"""Peers: an event log and a ledger of the tests' own, real gRPC servers over records that the tests write."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
+from hooktide.event.v1 import event_pb2
+from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
+from services.runtime.access import Access
+from services.runtime.errors import Failure, Reason
+from services.runtime.ids import new_id
+from services.runtime.paging import page_size, page_token, parse_page_token
+from services.runtime.rpc import Server
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_Item = TypeVar("_Item", bound=Message)
+
+LOG_RULES = {f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE for name in ("GetEvent", "ListEvents")}
+LEDGER_RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries")}
+
+
+class Log(event_log_pb2_grpc.EventLogServiceServicer):
+    """An event log, the newest record last."""
+
+    def __init__(self) -> None:
+        self.records: list[event_log_pb2.LogRecord] = []
+        # What every call is refused with, and what it waits for before it answers.
+        self.failure: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = asyncio.Event()
+
+    def append(self, event: event_pb2.CloudEvent, *, audience: str = "", accepted_unix_ms: int = 1_900_000_000_000) -> str:
+        """Append an event and return its id."""
+        record = event_log_pb2.LogRecord(
+            partition=len(self.records) % 64,
+            position=len(self.records) + 1,
+            event_id=new_id("evt"),
+            type=event.type,
+            source=event.source,
+            audience=audience,
+            accepted_unix_ms=accepted_unix_ms,
+            event=event.SerializeToString(),
+        )
+        self.records.append(record)
+        return record.event_id
+
+    async def GetEvent(self, request: event_log_pb2.GetEventRequest, _context: Context) -> event_log_pb2.GetEventResponse:
+        await self._before()
+        for record in self.records:
+            if record.event_id == request.event_id and _sees(request.consumer_id, record.audience):
+                return event_log_pb2.GetEventResponse(record=record)
+        raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event.")
+
+    async def ListEvents(self, request: event_log_pb2.ListEventsRequest, _context: Context) -> event_log_pb2.ListEventsResponse:
+        await self._before()
+        start_ms = request.start_time.ToMilliseconds() if request.HasField("start_time") else 0
+        end_ms = request.end_time.ToMilliseconds() if request.HasField("end_time") else 1 << 62
+        found = [
+            record
+            for record in reversed(self.records)
+            if _sees(request.consumer_id, record.audience)
+            and request.type in {"", record.type}
+            and request.source in {"", record.source}
+            and start_ms <= record.accepted_unix_ms < end_ms
+        ]
+        page, token = _page("events", found, request.page_size, request.page_token)
+        return event_log_pb2.ListEventsResponse(records=page, next_page_token=token)
+
+    async def _before(self) -> None:
+        self.waiting.set()
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+
+
+class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
+    """A ledger, the newest delivery last."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[delivery_pb2.Delivery] = []
+
+    async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, _context: Context) -> delivery_pb2.GetDeliveryResponse:
+        for delivery in self.deliveries:
+            if delivery.id == request.id and request.consumer_id in {"*", delivery.consumer_id}:
+                return delivery_pb2.GetDeliveryResponse(delivery=delivery)
+        raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery.")
+
+    async def ListDeliveries(self, request: delivery_pb2.ListDeliveriesRequest, _context: Context) -> delivery_pb2.ListDeliveriesResponse:
+        start_ms = request.start_time.ToMilliseconds() if request.HasField("start_time") else 0
+        end_ms = request.end_time.ToMilliseconds() if request.HasField("end_time") else 1 << 62
+        found = [
+            delivery
+            for delivery in reversed(self.deliveries)
+            if request.consumer_id in {"*", delivery.consumer_id}
+            and request.state in {delivery_pb2.DELIVERY_STATE_UNSPECIFIED, delivery.state}
+            and request.subscription_id in {"", delivery.subscription_id}
+            and request.event_id in {"", delivery.event_id}
+            and request.event_type in {"", delivery.event_type}
+            and start_ms <= delivery.event_time.ToMilliseconds() < end_ms
+        ]
+        page, token = _page("deliveries", found, request.page_size, request.page_token)
+        return delivery_pb2.ListDeliveriesResponse(deliveries=page, next_page_token=token)
+
+
+@contextlib.asynccontextmanager
+async def serving_log(log: Log, token: str) -> AsyncIterator[str]:
+    """Serve a log; yields its address."""
+    server = Server(LOG_RULES, token)
+    event_log_pb2_grpc.add_EventLogServiceServicer_to_server(log, server.grpc)
+    yield await server.start("127.0.0.1:0")
+    await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def serving_ledger(ledger: Ledger, token: str) -> AsyncIterator[str]:
+    """Serve a ledger; yields its address."""
+    server = Server(LEDGER_RULES, token)
+    delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(ledger, server.grpc)
+    yield await server.start("127.0.0.1:0")
+    await server.stop()
+
+
+def _sees(consumer_id: str, audience: str) -> bool:
+    return consumer_id == "*" or audience in {"", consumer_id}
+
+
+def _page(kind: str, found: list[_Item], asked: int, token: str) -> tuple[list[_Item], str]:
+    place = parse_page_token(kind, token, (int,))
+    begin = int(place[0]) if place else 0
+    end = begin + page_size(asked)
+    return found[begin:end], page_token(kind, (end,)) if end < len(found) else ""

@@ -1,0 +1,156 @@
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from gateway.authenticate import REMEMBERED_S, Authenticator, Caller, Role
+from services.runtime.errors import Failure, Reason
+
+
+@dataclass
+class Time:
+    """A clock that the tests move."""
+
+    at_s: float = 1000.0
+
+    def now(self) -> float:
+        return self.at_s
+
+    def monotonic(self) -> float:
+        return self.at_s
+
+
+@dataclass
+class Registry:
+    """Knows the keys in `callers`; counts the questions, and answers once `open` is set."""
+
+    callers: dict[str, Caller | Failure] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ask(self, key: str) -> Caller:
+        self.asked.append(key)
+        await self.open.wait()
+        outcome = self.callers.get(key, Failure(Reason.KEY_INVALID, "Unknown."))
+        if isinstance(outcome, Failure):
+            raise outcome
+        return outcome
+
+
+def caller(number: int, *, expires_unix_s: float | None = None) -> Caller:
+    return Caller(f"key_{number}", Role.CONSUMER, f"con_{number}", expires_unix_s, {})
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def registry() -> Registry:
+    registry = Registry()
+    registry.open.set()
+    return registry
+
+
+@pytest.fixture
+def authenticator(registry: Registry, time: Time) -> Authenticator:
+    return Authenticator(registry.ask, time, remembered_max=3)
+
+
+async def refusal(authenticator: Authenticator, authorization: str) -> Reason:
+    with pytest.raises(Failure) as caught:
+        await authenticator.caller(authorization)
+    return caught.value.reason
+
+
+async def test_a_caller_is_remembered_for_two_seconds_from_the_question(registry: Registry, time: Time, authenticator: Authenticator) -> None:
+    registry.callers["hkt_a"] = caller(1)
+    assert (await authenticator.caller("Bearer hkt_a")).key_id == "key_1"
+    time.at_s += REMEMBERED_S - 0.01
+    await authenticator.caller("bearer hkt_a")
+    assert registry.asked == ["hkt_a"]
+    del registry.callers["hkt_a"]
+    time.at_s += 0.01
+    assert await refusal(authenticator, "Bearer hkt_a") is Reason.KEY_INVALID
+
+
+async def test_the_time_that_the_registry_takes_counts(registry: Registry, time: Time, authenticator: Authenticator) -> None:
+    """A key revoked right after a slow question was answered still stops within two seconds of that question."""
+    registry.callers["hkt_a"] = caller(1)
+    registry.open.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(authenticator.caller("Bearer hkt_a"))
+        while not registry.asked:
+            await asyncio.sleep(0)
+        time.at_s += REMEMBERED_S
+        registry.open.set()
+    await authenticator.caller("Bearer hkt_a")
+    assert len(registry.asked) == 2
+
+
+async def test_a_key_s_own_end_is_respected_at_once(registry: Registry, time: Time, authenticator: Authenticator) -> None:
+    registry.callers["hkt_a"] = caller(1, expires_unix_s=time.at_s + 1)
+    await authenticator.caller("Bearer hkt_a")
+    time.at_s += 1
+    await authenticator.caller("Bearer hkt_a")
+    assert len(registry.asked) == 2
+
+
+async def test_calls_with_one_key_at_one_time_share_one_question(registry: Registry, authenticator: Authenticator) -> None:
+    registry.callers["hkt_a"] = caller(1)
+    registry.open.clear()
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(authenticator.caller("Bearer hkt_a")) for _ in range(50)]
+        while not registry.asked:
+            await asyncio.sleep(0)
+        registry.open.set()
+    assert {call.result().key_id for call in calls} == {"key_1"}
+    assert registry.asked == ["hkt_a"]
+
+
+async def test_a_cancelled_question_is_asked_again_by_those_who_waited(registry: Registry, authenticator: Authenticator) -> None:
+    registry.callers["hkt_a"] = caller(1)
+    registry.open.clear()
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(authenticator.caller("Bearer hkt_a"))
+        while not registry.asked:
+            await asyncio.sleep(0)
+        second = group.create_task(authenticator.caller("Bearer hkt_a"))
+        await asyncio.sleep(0)
+        first.cancel()
+        while len(registry.asked) < 2:
+            await asyncio.sleep(0)
+        registry.open.set()
+    assert second.result().key_id == "key_1"
+
+
+async def test_a_refusal_is_remembered_and_the_registry_s_absence_is_not(registry: Registry, authenticator: Authenticator) -> None:
+    for _ in range(3):
+        assert await refusal(authenticator, "Bearer hkt_unknown") is Reason.KEY_INVALID
+    assert registry.asked == ["hkt_unknown"]
+    registry.callers["hkt_a"] = Failure(Reason.UNAVAILABLE, "Away.", retry_after_s=3.0)
+    assert await refusal(authenticator, "Bearer hkt_a") is Reason.UNAVAILABLE
+    registry.callers["hkt_a"] = caller(1)
+    assert (await authenticator.caller("Bearer hkt_a")).key_id == "key_1"
+
+
+async def test_the_key_unused_for_longest_is_forgotten_first(registry: Registry, authenticator: Authenticator) -> None:
+    registry.callers |= {f"hkt_{number}": caller(number) for number in range(4)}
+    for number in (0, 1, 2, 0, 3, 0):
+        await authenticator.caller(f"Bearer hkt_{number}")
+    assert registry.asked == ["hkt_0", "hkt_1", "hkt_2", "hkt_3"]
+    await authenticator.caller("Bearer hkt_1")
+    assert registry.asked[-1] == "hkt_1"
+
+
+@pytest.mark.parametrize("authorization", ["", "Basic aGt0X2E6", "hkt_a", "Bearer", "Bearer  "])
+async def test_without_a_bearer_a_key_is_required(registry: Registry, authenticator: Authenticator, authorization: str) -> None:
+    assert await refusal(authenticator, authorization) is Reason.KEY_REQUIRED
+    assert registry.asked == []
+
+
+@pytest.mark.parametrize("key", ["a", "hkt_", "hkt_ä", "hkt_" + "a" * 125, "hkt_a b", "hts_aaaa", "hkt_\udcff"])
+async def test_what_cannot_be_a_key_is_refused_without_a_question(registry: Registry, authenticator: Authenticator, key: str) -> None:
+    assert await refusal(authenticator, f"Bearer {key}") is Reason.KEY_INVALID
+    assert registry.asked == []

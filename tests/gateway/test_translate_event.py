@@ -1,0 +1,89 @@
+import base64
+import json
+from typing import Any
+
+import orjson
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.translate.event import event_json
+from hooktide.event.v1.event_pb2 import CloudEvent
+from services.delivery.envelope import structured
+
+Value = CloudEvent.CloudEventAttributeValue
+JSON_TEXT = '{"price": 1.10, "n": 12345678901234567890123, "f": 1e-400}'
+
+
+def event(**members: Any) -> CloudEvent:
+    return CloudEvent(id="7", source="/shop", spec_version="1.0", type="order.created", **members)
+
+
+def typed(content_type: str) -> dict[str, Value]:
+    return {"datacontenttype": Value(ce_string=content_type)}
+
+
+def text_of(cloud_event: CloudEvent) -> str:
+    return orjson.dumps(event_json(cloud_event)).decode()
+
+
+EVENTS = {
+    "nothing": event(),
+    "json by default": event(text_data=JSON_TEXT),
+    "json": event(text_data=JSON_TEXT, attributes=typed("application/json; charset=utf-8")),
+    "json of a format": event(text_data="[1]", attributes=typed("application/vnd.shop+json")),
+    "json as bytes": event(binary_data=b'{"a": 1.0}', attributes=typed("application/json")),
+    "text": event(text_data='say "hi"', attributes=typed("text/plain")),
+    "bytes": event(binary_data=b"\x00\xff"),
+    "typed bytes": event(binary_data=b"\x89PNG", attributes=typed("image/png")),
+    "a message": event(proto_data=AnyMessage(type_url="type.example/x", value=b"\x08\x01")),
+    "attributes": event(
+        attributes={
+            "flag": Value(ce_boolean=True),
+            "number": Value(ce_integer=-7),
+            "subject": Value(ce_string="eu-7"),
+            "raw": Value(ce_bytes=b"\x01\x02"),
+            "dataschema": Value(ce_uri="https://a.example/s"),
+            "next": Value(ce_uri_ref="/n"),
+            "time": Value(ce_timestamp=Timestamp(seconds=1_900_000_000, nanos=5_000_000)),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_the_api_shows_what_webhooks_carry(name: str) -> None:
+    assert orjson.loads(text_of(EVENTS[name])) == orjson.loads(structured(EVENTS[name].SerializeToString()))
+
+
+def test_json_is_passed_on_digit_by_digit() -> None:
+    assert f'"data":{JSON_TEXT}' in text_of(EVENTS["json by default"])
+    assert f'"data":{JSON_TEXT}' in text_of(EVENTS["json"])
+
+
+def test_text_is_a_text_and_bytes_are_base64() -> None:
+    assert json.loads(text_of(EVENTS["text"]))["data"] == 'say "hi"'
+    assert base64.b64decode(json.loads(text_of(EVENTS["bytes"]))["data_base64"]) == b"\x00\xff"
+    assert {"data", "data_base64"}.isdisjoint(json.loads(text_of(EVENTS["nothing"])))
+
+
+def test_attributes_have_the_types_of_the_json_format() -> None:
+    shown = json.loads(text_of(EVENTS["attributes"]))
+    assert shown == {
+        "specversion": "1.0",
+        "id": "7",
+        "source": "/shop",
+        "type": "order.created",
+        "flag": True,
+        "number": -7,
+        "subject": "eu-7",
+        "raw": "AQI=",
+        "dataschema": "https://a.example/s",
+        "next": "/n",
+        "time": "2030-03-17T17:46:40.005Z",
+    }
+
+
+@pytest.mark.parametrize("text", ["{", '"\\ud800"', "NaN", "", "[" * 5000])
+def test_what_only_says_that_it_is_json_is_shown_as_text(text: str) -> None:
+    assert json.loads(text_of(event(text_data=text)))["data"] == text

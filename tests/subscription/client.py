@@ -1,0 +1,142 @@
+"""A client of a running registry, as the other services are one."""
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
+
+from services.runtime.clock import Clock
+from services.runtime.errors import Failure, failure_from_rpc
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.rpc import open_channel, service_metadata
+from services.runtime.settings import SubscriptionSettings
+from services.subscription.app import running
+
+REGISTRY_FILES = ("subscription.db", "subscription.db-wal")
+SINK = "https://consumer.example/hooks"
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Seen = subscription_pb2.WatchSubscriptionsResponse
+Watching = grpc.aio.UnaryStreamCall[subscription_pb2.WatchSubscriptionsRequest, Seen]
+
+
+@dataclasses.dataclass
+class MovedClock:
+    """A clock that a test moves; it stands still otherwise."""
+
+    time_s: float = 1_800_000_000.0
+
+    def now(self) -> float:
+        """Return the time it was moved to."""
+        return self.time_s
+
+    def monotonic(self) -> float:
+        """Return the time it was moved to."""
+        return self.time_s
+
+
+@dataclasses.dataclass
+class Client:
+    """Stubs of the three services, and calls that a test makes often."""
+
+    channel: grpc.aio.Channel
+    token: str
+    lifecycle: Lifecycle
+    admin: str
+
+    def __post_init__(self) -> None:
+        self.subscriptions = subscription_pb2_grpc.SubscriptionServiceStub(self.channel)
+        self.catalogue = catalogue_pb2_grpc.CatalogueServiceStub(self.channel)
+        self.access = access_pb2_grpc.AccessServiceStub(self.channel)
+
+    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """Call as a service does."""
+        return await method(request, metadata=service_metadata(self.token), timeout=20)
+
+    async def consumer(self, name: str = "Shop") -> str:
+        """Create a consumer and return its id."""
+        request = access_pb2.CreateConsumerRequest(consumer=access_pb2.Consumer(name=name))
+        return (await self.call(self.access.CreateConsumer, request)).consumer.id
+
+    async def key(self, role: access_pb2.Role.ValueType, consumer_id: str = "") -> access_pb2.CreateKeyResponse:
+        """Create a key."""
+        return await self.call(self.access.CreateKey, access_pb2.CreateKeyRequest(key=access_pb2.Key(role=role, consumer_id=consumer_id)))
+
+    async def authenticate(self, clear: str) -> access_pb2.Key:
+        """Return whose a key is."""
+        return (await self.call(self.access.Authenticate, access_pb2.AuthenticateRequest(key=clear))).key
+
+    async def subscribe(self, consumer_id: str, sink: str = SINK, types: Sequence[str] = ()) -> subscription_pb2.CreateSubscriptionResponse:
+        """Create a subscription."""
+        wanted = subscription_pb2.Subscription(sink=sink, types=types)
+        request = subscription_pb2.CreateSubscriptionRequest(consumer_id=consumer_id, subscription=wanted)
+        return await self.call(self.subscriptions.CreateSubscription, request)
+
+    async def update(
+        self, consumer_id: str, changed: subscription_pb2.Subscription, *paths: str, etag: str = ""
+    ) -> subscription_pb2.Subscription:
+        """Change the fields named by the paths."""
+        request = subscription_pb2.UpdateSubscriptionRequest(
+            consumer_id=consumer_id, subscription=changed, update_mask=FieldMask(paths=paths), etag=etag
+        )
+        return (await self.call(self.subscriptions.UpdateSubscription, request)).subscription
+
+    async def delete(self, consumer_id: str, subscription_id: str) -> int:
+        """Delete a subscription; returns the revision."""
+        request = subscription_pb2.DeleteSubscriptionRequest(consumer_id=consumer_id, id=subscription_id)
+        return (await self.call(self.subscriptions.DeleteSubscription, request)).revision
+
+    async def rotate(self, request: subscription_pb2.RotateSecretRequest) -> subscription_pb2.SigningSecret:
+        """Rotate a secret."""
+        return (await self.call(self.subscriptions.RotateSecret, request)).secret
+
+    async def secrets(self, consumer_id: str, subscription_id: str) -> list[str]:
+        """Return the live secrets."""
+        request = subscription_pb2.GetSecretsRequest(consumer_id=consumer_id, subscription_id=subscription_id)
+        return [secret.secret for secret in (await self.call(self.subscriptions.GetSecrets, request)).secrets]
+
+    async def revision(self) -> int:
+        """Return the current revision."""
+        return (await self.call(self.subscriptions.GetRevision, subscription_pb2.GetRevisionRequest())).revision
+
+    @contextlib.asynccontextmanager
+    async def watch(self, after_revision: int = 0, registry_id: str = "") -> AsyncIterator[Watching]:
+        """Watch; the stream is cancelled in the end."""
+        request = subscription_pb2.WatchSubscriptionsRequest(after_revision=after_revision, registry_id=registry_id)
+        call: Watching = self.subscriptions.WatchSubscriptions(request, metadata=service_metadata(self.token), timeout=60)
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+
+@contextlib.asynccontextmanager
+async def served(settings: SubscriptionSettings, clock: Clock | None = None) -> AsyncIterator[Client]:
+    """Run a registry and connect to it."""
+    lifecycle = Lifecycle("subscription")
+    async with running(settings, lifecycle, clock) as addresses, open_channel(addresses.listen) as channel:
+        yield Client(channel, settings.token(), lifecycle, addresses.admin)
+
+
+async def refused(call: Awaitable[Any]) -> Failure:
+    """Return the failure that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return failure_from_rpc(caught.value)
+
+
+async def until_checkpoint(call: Watching) -> tuple[list[Seen], subscription_pb2.Checkpoint]:
+    """Return what a watch sends up to its next checkpoint, and that checkpoint."""
+    items: list[Seen] = []
+    while True:
+        item = await call.read()
+        assert isinstance(item, Seen), "the stream ended before a checkpoint"
+        if item.WhichOneof("item") == "checkpoint":
+            return items, item.checkpoint
+        items.append(item)

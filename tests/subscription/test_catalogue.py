@@ -1,0 +1,94 @@
+import pytest
+from hooktide.subscription.v1 import catalogue_pb2 as pb
+
+from services.runtime.errors import Reason
+from services.runtime.settings import SubscriptionSettings
+from tests.subscription.client import Client, MovedClock, refused, served
+
+
+async def put(
+    client: Client, name: str, description: str = "", *, audience_required: bool = False, etag: str = ""
+) -> pb.PutEventTypeResponse:
+    event_type = pb.EventType(name=name, description=description, audience_required=audience_required, etag="ignored")
+    return await client.call(client.catalogue.PutEventType, pb.PutEventTypeRequest(event_type=event_type, etag=etag))
+
+
+async def get(client: Client, name: str) -> pb.EventType:
+    return (await client.call(client.catalogue.GetEventType, pb.GetEventTypeRequest(name=name))).event_type
+
+
+async def delete(client: Client, name: str, etag: str = "") -> None:
+    await client.call(client.catalogue.DeleteEventType, pb.DeleteEventTypeRequest(name=name, etag=etag))
+
+
+async def test_an_event_type_is_written_read_changed_and_deleted(settings: SubscriptionSettings) -> None:
+    clock = MovedClock()
+    async with served(settings, clock) as client:
+        first = await put(client, "order.created", "An order was placed.", audience_required=True)
+        assert first.created
+        assert (first.event_type.description, first.event_type.audience_required) == ("An order was placed.", True)
+        assert await get(client, "order.created") == first.event_type
+
+        clock.time_s += 5
+        second = await put(client, "order.created", "Changed.")
+        assert not second.created
+        assert (second.event_type.description, second.event_type.audience_required) == ("Changed.", False)
+        assert second.event_type.create_time == first.event_type.create_time
+        assert second.event_type.update_time.seconds == first.event_type.update_time.seconds + 5
+        assert second.event_type.etag != first.event_type.etag
+
+        await delete(client, "order.created")
+        assert (await refused(get(client, "order.created"))).reason is Reason.EVENT_TYPE_NOT_FOUND
+        assert (await refused(delete(client, "order.created"))).reason is Reason.EVENT_TYPE_NOT_FOUND
+
+
+async def test_an_etag_guards_against_a_change_in_between(client: Client) -> None:
+    """An etag also says that the event type exists, and the one before a deletion never fits again."""
+    assert (await refused(put(client, "a", etag="e"))).reason is Reason.ETAG_MISMATCH
+    first = (await put(client, "a")).event_type
+    second = (await put(client, "a", "changed", etag=first.etag)).event_type
+    assert (await refused(put(client, "a", etag=first.etag))).reason is Reason.ETAG_MISMATCH
+    assert (await refused(delete(client, "a", first.etag))).reason is Reason.ETAG_MISMATCH
+    assert await get(client, "a") == second
+    await delete(client, "a", second.etag)
+    again = (await put(client, "a")).event_type
+    assert again.etag not in {first.etag, second.etag}
+
+
+async def test_event_types_are_listed_by_name(client: Client) -> None:
+    names = ["b", "a.b", "a", "a-b", "Z"]
+    for name in names:
+        await put(client, name)
+    found: list[str] = []
+    token = ""
+    while True:
+        answer = await client.call(client.catalogue.ListEventTypes, pb.ListEventTypesRequest(page_size=2, page_token=token))
+        found += [event_type.name for event_type in answer.event_types]
+        token = answer.next_page_token
+        if not token:
+            break
+    assert found == sorted(names)
+    wrong = client.call(client.catalogue.ListEventTypes, pb.ListEventTypesRequest(page_token="x"))
+    assert (await refused(wrong)).reason is Reason.PAGE_TOKEN_INVALID
+
+
+@pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "ä", "a\n", "a" * 257])
+async def test_a_name_is_segments_joined_by_dots(client: Client, name: str) -> None:
+    failure = await refused(put(client, name, "d" * 4001))
+    assert failure.reason is Reason.INVALID_ARGUMENT
+    assert {error.field for error in failure.fields} == {"event_type.name", "event_type.description"}
+
+
+async def test_a_name_of_256_bytes_and_a_description_of_4000_characters_are_taken(client: Client) -> None:
+    assert (await put(client, "a" * 256, "ü" * 4000)).created
+
+
+async def test_a_call_that_names_nothing_is_told_so(client: Client) -> None:
+    assert (await refused(get(client, ""))).reason is Reason.INVALID_ARGUMENT
+    assert (await refused(delete(client, ""))).reason is Reason.INVALID_ARGUMENT
+
+
+async def test_the_catalogue_is_no_matter_of_the_revision(client: Client) -> None:
+    await put(client, "a")
+    await delete(client, "a")
+    assert await client.revision() == 1
