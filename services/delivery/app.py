@@ -15,6 +15,7 @@ from services.delivery.ledger import Ledger, open_ledger
 from services.delivery.recorder import Recorder
 from services.delivery.refill import Refiller
 from services.delivery.replica import Replica
+from services.delivery.retention import Limits, Retention
 from services.delivery.schedule import Schedule
 from services.delivery.server import DeliveryServer
 from services.delivery.transport import Transport
@@ -115,6 +116,20 @@ class _Worker:
         """Take the lease, then work until cancelled."""
         cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
         follower = Follower(self._log, self._ledger, self._replica, self._barrier, self._dispatcher, self._recorder, self._clock, cursors)
+        settings = self._settings
+        retention = Retention(
+            self._ledger,
+            self._log,
+            self._dispatcher,
+            self._recorder,
+            self._clock,
+            Limits(
+                retention_s=settings.delivery_retention_hours * 3600,
+                expiry_s=settings.delivery_expiry_hours * 3600,
+                bytes_max=settings.delivery_ledger_bytes_max,
+                every_s=settings.housekeeping_seconds,
+            ),
+        )
         async with self._registry, self._ingest, asyncio.TaskGroup() as group:
             group.create_task(self._replica.run())
             group.create_task(self._barrier.run())
@@ -123,6 +138,7 @@ class _Worker:
             group.create_task(self._refiller.run())
             await self._refiller.start()
             group.create_task(follower.run())
+            group.create_task(retention.run())
 
     async def drain(self) -> None:
         """Start no more attempts, let those under way end, and record all that is known."""

@@ -2,10 +2,12 @@
 
 import heapq
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from services.delivery.ledger_rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow
 from services.delivery.model import State
+from services.eventlog.record import Place
 
 _OPEN = ", ".join(OPEN_COLUMNS)
 _DONE = ", ".join(DONE_COLUMNS)
@@ -52,10 +54,11 @@ def lanes_with_unfinished(connection: sqlite3.Connection) -> list[str]:
     return lanes
 
 
-def payloads(connection: sqlite3.Connection, event_ids: list[str]) -> dict[str, bytes]:
-    """Return the records kept in the ledger for events that the log has dropped, by event id."""
-    marks = ",".join("?" * len(event_ids))
-    return dict(connection.execute(f"SELECT event_id, record FROM payloads WHERE event_id IN ({marks})", event_ids).fetchall())  # noqa: S608 - question marks
+def payloads(connection: sqlite3.Connection, places: Sequence[Place]) -> list[bytes]:
+    """Return the records that the ledger keeps of events at `places`."""
+    query = "SELECT record FROM payloads WHERE partition = ? AND position = ?"
+    rows = [connection.execute(query, (place.partition, place.position)).fetchone() for place in places]
+    return [row[0] for row in rows if row is not None]
 
 
 def meta(connection: sqlite3.Connection, name: str) -> str | None:

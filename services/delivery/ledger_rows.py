@@ -5,6 +5,7 @@ from typing import NamedTuple
 import orjson
 
 from services.delivery.model import ENCODER_VERSION, Attempt, Delivery, Event, Outcome, State
+from services.eventlog.record import Record
 
 BODY_MODE = "structured"
 
@@ -125,3 +126,16 @@ def attempts_of(raw: bytes) -> list[Attempt]:
         Attempt(started_ms, duration_ms, Outcome(outcome), status, error, body)
         for started_ms, duration_ms, outcome, status, error, body in orjson.loads(raw)
     ]
+
+
+def kept_record(raw: bytes) -> Record:
+    """Return a record from the form in which the ledger keeps it."""
+    head_size = int.from_bytes(raw[:4], "big")
+    partition, position, event_id, type_, source, audience, accepted_ms = orjson.loads(raw[4 : 4 + head_size])
+    return Record(partition, position, event_id, type_, source, audience, accepted_ms, raw[4 + head_size :])
+
+
+def keep_record(record: Record) -> bytes:
+    """Return the form in which the ledger keeps a record: a JSON head, and the event's bytes as they are."""
+    head = orjson.dumps(record[:-1])
+    return len(head).to_bytes(4, "big") + head + record.event

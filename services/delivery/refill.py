@@ -5,13 +5,11 @@ ledger → [refill] → lane → attempt
 
 import asyncio
 
-import orjson
-
 from services.delivery import ledger_reads
 from services.delivery.dispatch import Dispatcher
 from services.delivery.lane import Lane
 from services.delivery.ledger import Ledger
-from services.delivery.ledger_rows import OpenRow, delivery_of
+from services.delivery.ledger_rows import OpenRow, delivery_of, kept_record
 from services.delivery.model import Event, State
 from services.delivery.recorder import Recorder
 from services.delivery.replica import Replica
@@ -115,10 +113,10 @@ class Refiller:
         """Return the events of rows by their ids: from the log, or from the ledger's copies of what the log has dropped."""
         places = {row.event_id: Place(row.partition, row.position) for row in rows}
         found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}
-        missing = [event_id for event_id in places if event_id not in found]
+        missing = [place for event_id, place in places.items() if event_id not in found]
         if missing:
-            kept = await self._ledger.read(ledger_reads.payloads, missing)
-            found |= {event_id: kept_record(raw) for event_id, raw in kept.items()}
+            kept = [kept_record(raw) for raw in await self._ledger.read(ledger_reads.payloads, missing)]
+            found |= {record.event_id: record for record in kept if record.event_id in places}
         return found
 
     async def _cancel_lanes(self) -> None:
@@ -138,16 +136,3 @@ class Refiller:
             self._dispatcher.finish(delivery, State.CANCELLED)
         await self._recorder.settle()
         return bool(waiting)
-
-
-def kept_record(raw: bytes) -> Record:
-    """Return a record from the form in which the ledger keeps it."""
-    head_size = int.from_bytes(raw[:4], "big")
-    partition, position, event_id, type_, source, audience, accepted_ms = orjson.loads(raw[4 : 4 + head_size])
-    return Record(partition, position, event_id, type_, source, audience, accepted_ms, raw[4 + head_size :])
-
-
-def keep_record(record: Record) -> bytes:
-    """Return the form in which the ledger keeps a record: a JSON head, and the event's bytes as they are."""
-    head = orjson.dumps(record[:-1])
-    return len(head).to_bytes(4, "big") + head + record.event

@@ -22,8 +22,6 @@ from services.runtime.logs import logger
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import IngestSettings
 
-_TRIM_EVERY_S = 30.0
-
 _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk.")
 
 
@@ -50,7 +48,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         listen = await grpc_server.start(settings.ingest_listen)
         await grpc_server.set_serving(serving=True)
         async with asyncio.TaskGroup() as group:
-            trimming = group.create_task(_trim(log, clock, retention_s))
+            trimming = group.create_task(_trim(log, clock, retention_s, settings.housekeeping_seconds))
             try:
                 yield Addresses(listen=listen, admin=admin)
             finally:
@@ -66,12 +64,12 @@ async def serve(settings: IngestSettings, lifecycle: Lifecycle) -> None:
         await lifecycle.stopping.wait()
 
 
-async def _trim(log: SqliteEventLog, clock: SystemClock, retention_s: float) -> None:
-    """Drop what is past its retention and released, every half minute."""
+async def _trim(log: SqliteEventLog, clock: SystemClock, retention_s: float, every_s: float) -> None:
+    """Drop what is past its retention and released, at intervals."""
     while True:
         with contextlib.suppress(EventLogError):  # the log is closing or has failed, which its owner hears of
             dropped = await log.trim(before_ms=int(unix_ms(clock) - retention_s * 1000))
             if dropped:
                 logger().info("log.trimmed", events=dropped)
             _log_bytes.set(await log.used_bytes())
-        await asyncio.sleep(_TRIM_EVERY_S)
+        await asyncio.sleep(every_s)

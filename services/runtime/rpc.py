@@ -9,6 +9,7 @@ idempotent reads, and a deadline on every unary call.
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -101,13 +102,18 @@ def _bounded_unary(
 
 def _bounded_stream(
     method: str, behaviour: Callable[[Any, Any], AsyncIterator[Message]]
-) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Message]]:
+) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Message] | Awaitable[None]]:
+    async def write(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async with _mapped_errors(method, context):
+            await cast("Any", behaviour(request, context))
+
     async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
         async with _mapped_errors(method, context), contextlib.aclosing(cast("Any", behaviour(request, context))) as answers:
             async for answer in answers:
                 yield answer
 
-    return call
+    # Some handlers (health's Watch) write to the context instead of yielding.
+    return call if inspect.isasyncgenfunction(behaviour) else write
 
 
 def _keep_deadline(context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("hooktide-data"), description="Where SQLite files are kept.")
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
+    housekeeping_seconds: float = Field(30.0, gt=0, le=3600, description="How often what is past its retention is looked for.")
     service_token: str = Field("", description="The token by which the services know each other, at least 24 characters.")
     service_token_file: Path | None = Field(None, description="A file that holds the service token.")
 
@@ -157,6 +158,9 @@ class DeliverySettings(SinkSettings):
         30.0, gt=0, le=600, description="How long an endpoint that keeps failing is spared at first; then twice as long each time."
     )
     delivery_retention_hours: float = Field(168.0, gt=0, description="How long finished deliveries stay readable.")
+    delivery_ledger_bytes_max: int = Field(
+        20 * 1024**3, ge=1024 * 1024, description="The ledger's size beyond which the oldest finished deliveries go, in bytes."
+    )
     delivery_expiry_hours: float = Field(336.0, gt=0, description="How long a delivery may stay unfinished before it is exhausted.")
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
     ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")

@@ -49,5 +49,14 @@ def upgrade() -> None:
     op.execute("CREATE INDEX open_by_lane ON open (subscription_id, due_ms, position)")
     op.execute("CREATE INDEX open_by_consumer ON open (consumer_id, id)")
     op.execute("CREATE INDEX open_by_place ON open (partition, position)")
-    op.execute("CREATE TABLE payloads (event_id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID")
+    op.execute(
+        """
+        CREATE TABLE payloads (
+            partition INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            record BLOB NOT NULL,
+            PRIMARY KEY (partition, position)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
     op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")

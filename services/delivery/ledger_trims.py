@@ -1,0 +1,94 @@
+"""Ledger trims: what keeps the ledger from growing for ever, as plain functions over a connection, each a short step."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from services.delivery.ledger_reads import day_tables
+from services.delivery.ledger_rows import OPEN_COLUMNS, OpenRow, keep_record
+from services.eventlog.record import Place, Record
+from services.runtime.database import used_bytes
+
+_OPEN = ", ".join(OPEN_COLUMNS)
+_ROWS = 2_000
+
+
+def recorded_through(connection: sqlite3.Connection) -> list[Place]:
+    """Return for each partition the last position whose event is wholly in the ledger."""
+    rows = connection.execute("SELECT partition, position, subscription_id FROM cursors ORDER BY partition")
+    return [Place(partition, position - 1 if through else position) for partition, position, through in rows]
+
+
+def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[Place]) -> list[Place]:
+    """Return for each partition the lowest position that an unfinished delivery needs and of which no copy is kept.
+
+    Only positions above those given are looked at; a partition without any is left out.
+    """
+    query = (
+        "SELECT position FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
+        " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
+        " ORDER BY position LIMIT 1"
+    )
+    found = []
+    for place in copied_through:
+        row = connection.execute(query, (place.partition, place.position)).fetchone()
+        if row is not None:
+            found.append(Place(place.partition, row[0]))
+    return found
+
+
+def needed_copies(connection: sqlite3.Connection, partition: int, through: int, limit: int) -> list[Place]:
+    """Return positions of a partition, up to `through`, that unfinished deliveries need and of which no copy is kept."""
+    rows = connection.execute(
+        "SELECT DISTINCT position FROM open WHERE partition = ? AND position <= ? AND NOT EXISTS"
+        " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
+        " ORDER BY position LIMIT ?",
+        (partition, through, limit),
+    )
+    return [Place(partition, row[0]) for row in rows]
+
+
+def keep_payloads(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+    """Keep copies of events that the log is about to drop."""
+    rows = [(record.partition, record.position, keep_record(record)) for record in records]
+    connection.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?)", rows)
+
+
+def drop_payloads(connection: sqlite3.Connection) -> int:
+    """Drop copies that no unfinished delivery needs any more, a bounded number; return how many went."""
+    return connection.execute(
+        "DELETE FROM payloads WHERE (partition, position) IN (SELECT partition, position FROM payloads WHERE NOT EXISTS"
+        " (SELECT 1 FROM open WHERE open.partition = payloads.partition AND open.position = payloads.position) LIMIT ?)",
+        (_ROWS,),
+    ).rowcount
+
+
+def drop_days(connection: sqlite3.Connection, before_day: str) -> list[str]:
+    """Drop the tables of finished deliveries of days (YYYYMMDD) before one; return the days."""
+    days = [table.removeprefix("done_") for table in day_tables(connection)]
+    dropped = [day for day in days if day < before_day]
+    for day in dropped:
+        connection.execute(f"DROP TABLE done_{day}")
+    return dropped
+
+
+def shrink(connection: sqlite3.Connection, bytes_max: int) -> int:
+    """Where the ledger takes more than `bytes_max`, drop some of the oldest finished deliveries; return how many."""
+    tables = day_tables(connection)
+    if not tables or used_bytes(connection) <= bytes_max:
+        return 0
+    oldest = tables[-1]
+    dropped = connection.execute(
+        f"DELETE FROM {oldest} WHERE id IN (SELECT id FROM {oldest} ORDER BY id LIMIT ?)",  # noqa: S608 - a table of ours
+        (_ROWS,),
+    ).rowcount
+    if not dropped and len(tables) > 1:
+        connection.execute(f"DROP TABLE {oldest}")
+        return 1
+    return dropped
+
+
+def expired(connection: sqlite3.Connection, before_ms: int, limit: int) -> list[OpenRow]:
+    """Return unfinished deliveries of events accepted before a time; their ids begin with that time."""
+    bound = max(0, before_ms).to_bytes(6, "big")
+    rows = connection.execute(f"SELECT {_OPEN} FROM open WHERE id < ? ORDER BY id LIMIT ?", (bound, limit))  # noqa: S608 - constants
+    return [OpenRow(*row) for row in rows]

@@ -1,0 +1,140 @@
+"""Retention: what is old goes, in log and ledger, and nothing that is still needed goes with it.
+
+Deliveries do not pin the log: before the log drops an event that an unfinished delivery needs, it is
+copied once into the ledger.
+
+Law: a position is reported as released only once its event is recorded, and copied where it is still needed.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from prometheus_client import Gauge
+
+from services.delivery import ledger_trims
+from services.delivery.dispatch import Dispatcher
+from services.delivery.ledger import Ledger, day_of
+from services.delivery.ledger_rows import delivery_of
+from services.delivery.recorder import Recorder
+from services.eventlog.errors import EventLogError
+from services.eventlog.protocols import EventLogReader
+from services.eventlog.record import PARTITIONS, Place
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.database import used_bytes, vacuum_some
+from services.runtime.logs import logger
+
+_COPIES = 200
+_EXPIRED = 500
+
+_ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much is kept."""
+
+    retention_s: float
+    """Of finished deliveries."""
+    expiry_s: float
+    """Of unfinished deliveries, from their event's acceptance."""
+    bytes_max: int
+    """Of the ledger."""
+    every_s: float
+    """Between two looks."""
+
+
+class Retention:
+    """Keeps log and ledger within their bounds, for one worker."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        log: EventLogReader,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._ledger = ledger
+        self._log = log
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._clock = clock
+        self._limits = limits
+        self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
+
+    async def run(self) -> None:
+        """Look after it for ever, at intervals."""
+        while True:
+            try:
+                await self.release_log()
+            except EventLogError as error:
+                logger().warning("retention.log_away", reason=str(error))
+            await self.expire()
+            await self.trim_ledger()
+            await asyncio.sleep(self._limits.every_s)
+
+    async def release_log(self) -> None:
+        """Report progress, copy what the log wants to drop and is still needed, and report again."""
+        expiring = await self._log.release(await self._released())
+        copied = 0
+        for place in expiring:
+            if place.position > self._copied_through[place.partition]:
+                copied += await self._copy(place)
+        if copied:
+            logger().info("retention.copied", events=copied)
+        if any(place.position for place in expiring):
+            await self._log.release(await self._released())
+
+    async def _released(self) -> list[Place]:
+        recorded = await self._ledger.read(ledger_trims.recorded_through)
+        looked_at = [Place(place.partition, min(self._copied_through[place.partition], place.position)) for place in recorded]
+        needed = {place.partition: place.position for place in await self._ledger.read(ledger_trims.first_uncopied, looked_at)}
+        return [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
+
+    async def _copy(self, through: Place) -> int:
+        """Copy the events of a partition that unfinished deliveries need, up to a position that is wholly recorded."""
+        recorded = {place.partition: place.position for place in await self._ledger.read(ledger_trims.recorded_through)}
+        bound = min(through.position, recorded[through.partition])
+        copied = 0
+        while places := await self._ledger.read(ledger_trims.needed_copies, through.partition, bound, _COPIES):
+            records = await self._log.fetch(places)
+            await self._ledger.write(ledger_trims.keep_payloads, records)
+            copied += len(records)
+            if len(records) < len(places):
+                lost = len(places) - len(records)
+                logger().error("retention.events_missing", partition=through.partition, events=lost)
+                break
+        self._copied_through[through.partition] = max(self._copied_through[through.partition], bound)
+        return copied
+
+    async def expire(self) -> None:
+        """Give up deliveries that are unfinished past their time, whatever held them back."""
+        before_ms = unix_ms(self._clock) - int(self._limits.expiry_s * 1000)
+        while True:
+            rows = await self._ledger.read(ledger_trims.expired, before_ms, _EXPIRED)
+            waiting = [row for row in rows if row.id not in self._dispatcher.lane(row.subscription_id).live]
+            for row in waiting:
+                delivery = delivery_of(row, None)
+                self._dispatcher.hold(delivery)
+                self._dispatcher.give_up(delivery, "the time in which it may be delivered is over")
+            await self._recorder.settle()
+            if waiting:
+                logger().warning("deliveries.expired", count=len(waiting))
+            if len(waiting) < _EXPIRED:
+                return
+
+    async def trim_ledger(self) -> None:
+        """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""
+        ledger = self._ledger
+        days = await ledger.write(ledger_trims.drop_days, day_of(unix_ms(self._clock) - int(self._limits.retention_s * 1000)))
+        dropped = 0
+        while some := await ledger.write(ledger_trims.shrink, self._limits.bytes_max):
+            dropped += some
+        while await ledger.write(ledger_trims.drop_payloads):
+            pass
+        while await ledger.write(vacuum_some):
+            pass
+        if days or dropped:
+            logger().info("ledger.trimmed", days=",".join(days), deliveries=dropped)
+        _ledger_bytes.set(await ledger.read(used_bytes))
