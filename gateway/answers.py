@@ -5,6 +5,10 @@ from collections.abc import Mapping
 import orjson
 from aiohttp import web
 
+from gateway.problems import problem_of
+from services.runtime.errors import Failure
+
+PROBLEM_CONTENT_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "x-request-id"
 _ALWAYS = {
     "server": "hooktide",
@@ -41,6 +45,12 @@ def no_content() -> web.Response:
 def page_answer(items: list[dict[str, object]], next_page_token: str) -> web.Response:
     """Return one page of a list."""
     return json_answer({"items": items, "next_cursor": next_page_token or None})
+
+
+def problem_answer(failure: Failure, request_id: str) -> web.Response:
+    """Return what a client is told of a failure, as `application/problem+json`."""
+    problem = problem_of(failure, request_id)
+    return json_answer(problem.members, status=problem.status, headers={"content-type": PROBLEM_CONTENT_TYPE, **problem.headers})
 
 
 def dress(response: web.StreamResponse, request_id: str) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from gateway.answers import dress
-from gateway.problems import internal, problem_response
+from gateway.answers import dress, problem_answer
+from gateway.problems import internal
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
 from services.runtime.lifecycle import StartError
@@ -53,7 +53,7 @@ class _Connection(web.RequestHandler):
         else:
             logger().error("request.failed", request_id=request_id, exc_info=exc)
             failure = internal()
-        response = problem_response(failure, request_id)
+        response = problem_answer(failure, request_id)
         dress(response, request_id)
         response.force_close()
         logger().info("request.malformed", request_id=request_id, status=response.status, detail=(message or "").partition("\n")[0])

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl
 import structlog
 from aiohttp import web
 
-from gateway.answers import REQUEST_ID_HEADER, dress
+from gateway.answers import REQUEST_ID_HEADER, dress, problem_answer
 from gateway.authenticate import Authenticator, Caller
 from gateway.listener import HttpLimits
-from gateway.problems import internal, invalid, problem_response
+from gateway.problems import internal, invalid
 from gateway.router import Call, Route, Router
 from services.runtime.errors import Failure, FieldError, Reason
 from services.runtime.ids import new_id
@@ -61,10 +61,10 @@ class Pipeline:
         try:
             return await self._handled(request, trail)
         except Failure as failure:
-            return problem_response(failure, request_id)
+            return problem_answer(failure, request_id)
         except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
             logger().exception("request.failed", route=trail.route)
-            return problem_response(internal(), request_id)
+            return problem_answer(internal(), request_id)
 
     async def _handled(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
         route, path = self._router.find(request.method, request.rel_url.raw_path)

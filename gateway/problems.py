@@ -1,9 +1,10 @@
-"""Problems: a failure as `application/problem+json` (RFC 9457), with the status that the contract documents.
+"""Problems: a failure as a problem (RFC 9457), with the status that the contract documents.
 
-service → peers → [problems] → client
+service → peers → [problems] → answers → client
 
-Law 1: whatever goes wrong, the client reads this one shape.
-Law 2: a `FieldError` here names a *place* of the request: a JSON pointer (``/sink``; empty: the whole body),
+Law 1: pure.
+Law 2: whatever goes wrong, the client reads this one shape.
+Law 3: a `FieldError` here names a *place* of the request: a JSON pointer (``/sink``; empty: the whole body),
 a query or path parameter (``?limit``) or a header (``If-Match:``). Services name fields of the contract; `in_places`
 turns those into places.
 """
@@ -13,12 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import orjson
-from aiohttp import web
-
 from services.runtime.errors import Failure, FieldError, Reason
 
-CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_DEFAULT_S = 1.0
 PROBLEMS_MAX = 20
 
@@ -87,6 +84,15 @@ _PLACES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem's status, the headers that belong to it, and the members of its JSON object."""
+
+    status: int
+    headers: Mapping[str, str]
+    members: Mapping[str, object]
+
+
 class Refusal(Failure):
     """A failure of the gateway's own that adds headers to its answer."""
 
@@ -126,15 +132,15 @@ def place_of(path: str) -> str:
     return "/" + _INDEX.sub(r"/\1", inner).replace(".", "/")
 
 
-def problem_response(failure: Failure, request_id: str) -> web.Response:
-    """Return the answer for a failure.
+def problem_of(failure: Failure, request_id: str) -> Problem:
+    """Return what a client is told of a failure.
 
     Reasons that only services may tell each other are a fault of the system to a client.
     """
     kind = _KINDS.get(failure.reason)
     if kind is None:
-        return problem_response(internal(), request_id)
-    problem = {
+        return problem_of(internal(), request_id)
+    members = {
         "type": "/docs/errors/" + failure.reason.name.lower().replace("_", "-"),
         "title": kind.title,
         "status": kind.status,
@@ -143,8 +149,7 @@ def problem_response(failure: Failure, request_id: str) -> web.Response:
         "errors": [_error_json(error) for error in failure.fields],
         "request_id": request_id,
     }
-    headers = {"content-type": CONTENT_TYPE, "cache-control": "no-store", **_headers(failure, kind.status)}
-    return web.Response(body=orjson.dumps(problem), status=kind.status, headers=headers)
+    return Problem(kind.status, _headers(failure, kind.status), members)
 
 
 def internal() -> Failure:

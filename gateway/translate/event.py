@@ -25,7 +25,7 @@ def event_json(event: event_pb2.CloudEvent) -> dict[str, object]:
 def _attribute(value: event_pb2.CloudEvent.CloudEventAttributeValue) -> object:
     kind = value.WhichOneof("attr")
     if kind is None:
-        return None
+        return ""
     if kind == "ce_timestamp":
         return value.ce_timestamp.ToJsonString()
     content: bool | int | str | bytes = getattr(value, kind)

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.bodies import pointer_token
-from gateway.problems import invalid
+from gateway.problems import PROBLEMS_MAX, invalid
+from gateway.strict_json import pointer_token
 from gateway.translate.values import one_of, parse_time
 from services.runtime.errors import FieldError
 
@@ -49,16 +49,14 @@ class Fields:
 
     def problem(self, name: str, description: str, *, index: int | None = None) -> None:
         """Note that a member, or one item of it, is wrong."""
+        if len(self._problems) >= PROBLEMS_MAX:
+            return
         shown = pointer_token(name if len(name) <= _NAME_SHOWN_MAX else f"{name[:_NAME_SHOWN_MAX]}…")
         self._problems.append(FieldError(f"{self._pointer}/{shown}" + ("" if index is None else f"/{index}"), description))
 
     def text(self, name: str) -> str:
         """Return a text; "" where there is none."""
         return self._read(name, str, "must be a text") or ""
-
-    def truth(self, name: str) -> bool:
-        """Return true or false; false where there is none."""
-        return self._read(name, bool, "must be true or false") or False
 
     def whole(self, name: str, largest: int) -> int | None:
         """Return a whole number of at most ± `largest`; None where there is none."""

@@ -4,6 +4,8 @@ Law: WAL with synchronous=FULL, asserted on every connection; a database that ca
 """
 
 import contextlib
+import fcntl
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -73,7 +75,8 @@ def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> Non
 
 def open_engine(path: Path) -> sa.Engine:
     """Return a SQLAlchemy engine over a file, whose transactions begin with BEGIN IMMEDIATE."""
-    engine = sa.create_engine("sqlite://", creator=lambda: connect(path), poolclass=sa.pool.QueuePool, pool_size=2)
+    # Errors are logged, and what was written may be nobody's to read.
+    engine = sa.create_engine("sqlite://", creator=lambda: connect(path), poolclass=sa.pool.QueuePool, pool_size=2, hide_parameters=True)
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -140,11 +143,38 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def vacuum_some(connection: sqlite3.Connection, pages_max: int = 2_000) -> int:
-    """Give free pages back to the file system, at most `pages_max`; return how many went."""
-    (before,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA incremental_vacuum({pages_max})").fetchall()
-    (after,) = connection.execute("PRAGMA page_count").fetchone()
+@contextlib.contextmanager
+def sole_owner(path: Path) -> Iterator[None]:
+    """Hold the lock beside a database, for services that keep in memory what stands in the file.
+
+    The system frees it however the process ends. Raises `StartError` where another process holds it.
+    """
+    beside = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        message = f"cannot write {beside}: {error.strerror}; choose a directory that can be written with HOOKTIDE_DATA_DIR"
+        raise StartError(message) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{path} is in use by another process; stop that one first"
+            raise StartError(message) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def vacuum_some(connection: sqlite3.Connection, pages_max: int = 1_000) -> int:
+    """Give free pages back to the file system, at most `pages_max`; return how many went.
+
+    Call it within a transaction: each page is a statement of its own, since Python's driver ends the pragma after its first page.
+    """
+    (before,) = connection.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(min(before, pages_max)):
+        connection.execute("PRAGMA incremental_vacuum(1)")
+    (after,) = connection.execute("PRAGMA freelist_count").fetchone()
     return int(before - after)
 
 
@@ -165,6 +195,7 @@ class WalCheckpoints:
         writing.execute("PRAGMA wal_autocheckpoint = 0")
         self._connection = connect(path)
         self._commits = 0
+        self._looked_at = 0
         self._wanted = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="wal-checkpoints", daemon=True)
@@ -174,15 +205,26 @@ class WalCheckpoints:
         self._thread.start()
 
     def after_commit(self) -> None:
-        """Note a commit; called by the writer, outside of transactions."""
+        """Note a commit; called by the writer, outside of transactions. Raises `OSError` where the file is gone."""
         self._commits += 1
-        if self._commits % self._COMMITS_BETWEEN_LOOKS:
-            return
         size = self._wal.stat().st_size
+        if self._commits % self._COMMITS_BETWEEN_LOOKS and size < self._looked_at + self._PASSIVE_BYTES:
+            return
+        self._looked_at = size
         if size > self._RESET_BYTES:
-            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._reset()
         elif size > self._PASSIVE_BYTES:
             self._wanted.set()
+
+    def _reset(self) -> None:
+        try:
+            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.OperationalError as error:
+            # Without room, the pages stay in the write-ahead log, where they are as safe.
+            if not is_disk_full(error):
+                raise
+        else:
+            self._looked_at = 0
 
     def close(self) -> None:
         """End the thread."""

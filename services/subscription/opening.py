@@ -7,8 +7,6 @@ Law 2: a secret key that is missing or wrong is found here, never later by a val
 """
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from services.runtime.clock import Clock, SystemClock, unix_ms
-from services.runtime.database import database_path, explained, migrate, open_engine
+from services.runtime.database import database_path, explained, migrate, open_engine, sole_owner
 from services.runtime.lifecycle import StartError
 from services.runtime.settings import PREFIX, SubscriptionSettings
 from services.subscription.schema import answers, keys, registry, secret_key_checks, signing_secrets
@@ -47,7 +45,7 @@ def opened(settings: SubscriptionSettings, clock: Clock | None = None) -> Iterat
     """
     vault = Vault(settings.secret_keys())
     path = database_path(settings.subscription_database_url, settings.data_dir, "subscription")
-    with _sole_owner(path):
+    with sole_owner(path):
         migrate(path, MIGRATIONS)
         engine = open_engine(path)
         try:
@@ -57,26 +55,6 @@ def opened(settings: SubscriptionSettings, clock: Clock | None = None) -> Iterat
             yield Registry(path, engine, vault, row.registry_id, row.revision, settings.subscription_changes_kept)
         finally:
             engine.dispose()
-
-
-@contextlib.contextmanager
-def _sole_owner(path: Path) -> Iterator[None]:
-    """Hold the lock beside the database; the system frees it however the process ends."""
-    beside = path.with_name(path.name + ".lock")
-    try:
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        message = f"cannot write {beside}: {error.strerror}; choose a directory that can be written with {PREFIX}DATA_DIR"
-        raise StartError(message) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"{path} is in use by another process; stop that one first"
-            raise StartError(message) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_secret_keys(connection: sa.Connection, vault: Vault, path: Path, now_ms: int) -> None:

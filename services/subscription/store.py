@@ -211,6 +211,7 @@ def _open_reader(path: Path) -> sa.Engine:
         poolclass=sa.pool.QueuePool,
         pool_size=SNAPSHOTS_MAX + 1,
         max_overflow=0,
+        hide_parameters=True,
     )
 
     @sa.event.listens_for(engine, "begin")

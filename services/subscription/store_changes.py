@@ -18,7 +18,8 @@ from services.subscription.model import Deleted, Protocol, Put, State, Subscript
 from services.subscription.schema import changes, registry, subscriptions
 from services.subscription.transaction import Reading, Row, Writing
 
-BATCH_MAX = 500
+# Reading a batch takes about 10 ms, which is how long other reads may have to wait.
+BATCH_MAX = 200
 _COMPACTED_MAX = 100
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.authenticate import REMEMBERED_S, Authenticator, Caller, Role
 from services.runtime.errors import Failure, Reason
+from tests.gateway.waiting import until
 
 
 @dataclass
@@ -14,9 +15,11 @@ class Time:
     at_s: float = 1000.0
 
     def now(self) -> float:
+        """Return wall time."""
         return self.at_s
 
     def monotonic(self) -> float:
+        """Return monotonic time; here they are one."""
         return self.at_s
 
 
@@ -29,6 +32,7 @@ class Registry:
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ask(self, key: str) -> Caller:
+        """Answer one question."""
         self.asked.append(key)
         await self.open.wait()
         outcome = self.callers.get(key, Failure(Reason.KEY_INVALID, "Unknown."))
@@ -64,7 +68,9 @@ async def refusal(authenticator: Authenticator, authorization: str) -> Reason:
     return caught.value.reason
 
 
-async def test_a_caller_is_remembered_for_two_seconds_from_the_question(registry: Registry, time: Time, authenticator: Authenticator) -> None:
+async def test_a_caller_is_remembered_for_two_seconds_from_the_question(
+    registry: Registry, time: Time, authenticator: Authenticator
+) -> None:
     registry.callers["hkt_a"] = caller(1)
     assert (await authenticator.caller("Bearer hkt_a")).key_id == "key_1"
     time.at_s += REMEMBERED_S - 0.01
@@ -81,8 +87,7 @@ async def test_the_time_that_the_registry_takes_counts(registry: Registry, time:
     registry.open.clear()
     async with asyncio.TaskGroup() as group:
         group.create_task(authenticator.caller("Bearer hkt_a"))
-        while not registry.asked:
-            await asyncio.sleep(0)
+        await until(lambda: bool(registry.asked))
         time.at_s += REMEMBERED_S
         registry.open.set()
     await authenticator.caller("Bearer hkt_a")
@@ -102,8 +107,7 @@ async def test_calls_with_one_key_at_one_time_share_one_question(registry: Regis
     registry.open.clear()
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(authenticator.caller("Bearer hkt_a")) for _ in range(50)]
-        while not registry.asked:
-            await asyncio.sleep(0)
+        await until(lambda: bool(registry.asked))
         registry.open.set()
     assert {call.result().key_id for call in calls} == {"key_1"}
     assert registry.asked == ["hkt_a"]
@@ -114,13 +118,11 @@ async def test_a_cancelled_question_is_asked_again_by_those_who_waited(registry:
     registry.open.clear()
     async with asyncio.TaskGroup() as group:
         first = group.create_task(authenticator.caller("Bearer hkt_a"))
-        while not registry.asked:
-            await asyncio.sleep(0)
+        await until(lambda: bool(registry.asked))
         second = group.create_task(authenticator.caller("Bearer hkt_a"))
         await asyncio.sleep(0)
         first.cancel()
-        while len(registry.asked) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(registry.asked) == 2)
         registry.open.set()
     assert second.result().key_id == "key_1"
 

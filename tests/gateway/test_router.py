@@ -38,7 +38,19 @@ def test_a_route_is_found_with_the_values_of_its_names(method: str, path: str, t
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "", "/v1", "/v1/things/", "/v1/things//parts/b", "/v1/thingsx", "/v1/things/a/parts", "/v1/things/%FF", "//v1/things", "/V1/things"]
+    "path",
+    [
+        "/",
+        "",
+        "/v1",
+        "/v1/things/",
+        "/v1/things//parts/b",
+        "/v1/thingsx",
+        "/v1/things/a/parts",
+        "/v1/things/%FF",
+        "//v1/things",
+        "/V1/things",
+    ],
 )
 def test_another_path_is_no_route(path: str) -> None:
     with pytest.raises(Failure) as caught:

@@ -1,34 +1,280 @@
+import base64
+
 import pytest
+from standardwebhooks import Webhook
 
 from tests.gateway.world import SINK, World
+
+MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 
 
 async def test_a_created_subscription_is_shown_with_its_secret_and_location(world: World) -> None:
     """201 with Location, ETag, the read-only members and the secret, which nobody may store."""
-    answer = await world.call(
-        "POST", "/v1/subscriptions", {"sink": SINK, "types": ["order.created", "invoice.*"], "source": "/shop", "config": {"description": "d"}}
-    )
+    wanted = {"sink": SINK, "types": ["order.created", "invoice.*"], "source": "/shop", "config": {"description": "d"}}
+    answer = await world.call("POST", "/v1/subscriptions", wanted)
     assert answer.status == 201
     made = answer.json
     assert answer.headers["location"] == f"/v1/subscriptions/{made['id']}"
     assert answer.headers["cache-control"] == "no-store"
-    assert made["secret"].startswith("whsec_")
+    assert answer.headers["content-type"] == "application/json"
+    assert Webhook(made["secret"])
     assert made.pop("created_at").endswith("Z")
     assert made.pop("updated_at").endswith("Z")
     del made["id"], made["secret"]
     assert made == {
         "consumer_id": world.keys.consumer_id,
-        "sink": SINK,
         "protocol": "HTTP",
-        "types": ["order.created", "invoice.*"],
-        "source": "/shop",
-        "config": {"description": "d"},
+        **wanted,
         "state": "active",
         "state_reason": None,
     }
 
 
-async def test_it_all(world: World) -> None:
-    for path in ("/v1/whoami","/v1/subscriptions","/v1/events","/v1/deliveries","/v1/event-types","/v1/keys","/v1/consumers","/nope","/readyz","/healthz"):
-        a = await world.call("GET", path, key=world.keys.admin)
-        print(path, a.status, a.raw[:300], dict(a.headers))
+async def test_what_was_created_is_read_by_its_location_without_the_secret(world: World) -> None:
+    created = await world.call("POST", "/v1/subscriptions", {"sink": SINK})
+    read = await world.call("GET", created.headers["location"])
+    assert read.status == 200
+    assert read.headers["etag"] == created.headers["etag"]
+    assert {**read.json, "secret": created.json["secret"]} == created.json
+
+
+async def test_a_brought_secret_is_kept(world: World) -> None:
+    secret = "whsec_" + base64.b64encode(b"s" * 32).decode()
+    made = await world.subscription(secret=secret)
+    assert made["secret"] == secret
+
+
+async def test_an_administrator_creates_for_a_consumer(world: World) -> None:
+    made = await world.subscription(key=world.keys.admin, consumer_id=world.keys.other_id)
+    assert made["consumer_id"] == world.keys.other_id
+    assert (await world.call("GET", f"/v1/subscriptions/{made['id']}", key=world.keys.other)).status == 200
+    refused = await world.call("POST", "/v1/subscriptions", {"sink": SINK}, key=world.keys.admin)
+    assert refused.status == 400
+    assert refused.json["errors"][0]["pointer"] == "/consumer_id"
+
+
+@pytest.mark.parametrize(
+    ("members", "pointer", "reason"),
+    [
+        ({}, "/sink", "INVALID_ARGUMENT"),
+        ({"sink": None}, "/sink", "INVALID_ARGUMENT"),
+        ({"sink": "http://10.0.0.1/"}, "/sink", "SINK_FORBIDDEN"),
+        ({"sink": SINK, "types": ["a", "not a type"]}, "/types/1", "INVALID_ARGUMENT"),
+        ({"sink": SINK, "config": {"description": "x" * 1001}}, "/config/description", "INVALID_ARGUMENT"),
+        ({"sink": SINK, "secret": "hush"}, "/secret", "INVALID_ARGUMENT"),
+        ({"sink": SINK, "filters": []}, "/filters", "INVALID_ARGUMENT"),
+    ],
+)
+async def test_a_wrong_member_is_a_problem_at_its_pointer(world: World, members: dict[str, object], pointer: str, reason: str) -> None:
+    answer = await world.call("POST", "/v1/subscriptions", members)
+    assert answer.status == 400
+    problem = answer.json
+    assert problem["reason"] == reason
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
+    assert pointer in problem["detail"]
+    assert "subscription." not in problem["detail"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_the_same_idempotency_key_and_body_give_the_first_answer(world: World) -> None:
+    once = {"idempotency-key": "order-7/é".encode().hex()}
+    first = await world.call("POST", "/v1/subscriptions", {"sink": SINK, "types": ["a"]}, headers=once)
+    again = await world.call("POST", "/v1/subscriptions", {"types": ["a"], "sink": SINK}, headers=once)
+    assert (again.status, again.json) == (201, first.json)
+    other = await world.call("POST", "/v1/subscriptions", {"sink": SINK, "types": ["b"]}, headers=once)
+    assert (other.status, other.json["reason"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert other.json["errors"][0]["header"] == "Idempotency-Key"
+
+
+async def test_an_idempotency_key_belongs_to_an_api_key_and_a_route(world: World) -> None:
+    once = {"idempotency-key": "shared"}
+    mine = await world.call("POST", "/v1/subscriptions", {"sink": SINK}, headers=once)
+    theirs = await world.call("POST", "/v1/subscriptions", {"sink": SINK}, headers=once, key=world.keys.other)
+    assert mine.json["id"] != theirs.json["id"]
+    rotated = [
+        (await world.call("POST", f"/v1/subscriptions/{made['id']}/secret/rotate", {}, headers=once)).json["secret"]
+        for made in (mine.json, mine.json, await world.subscription())
+    ]
+    assert rotated[0] == rotated[1] != rotated[2]
+
+
+async def test_two_keys_of_one_consumer_do_not_share_idempotency_keys(world: World) -> None:
+    wanted = {"role": "consumer", "consumer_id": world.keys.consumer_id}
+    second = (await world.call("POST", "/v1/keys", wanted, key=world.keys.admin)).json["key"]
+    for key, types in ((world.keys.consumer, ["a"]), (second, ["b"])):
+        answer = await world.call("POST", "/v1/subscriptions", {"sink": SINK, "types": types}, key=key, headers={"idempotency-key": "two"})
+        assert (answer.status, answer.json["types"]) == (201, types)
+
+
+@pytest.mark.parametrize("value", ["", "a b", "ä", "x" * 201])
+async def test_an_idempotency_key_is_visible_ascii(world: World, value: str) -> None:
+    answer = await world.call("POST", "/v1/subscriptions", {"sink": SINK}, headers={"idempotency-key": value})
+    assert answer.status == 400
+    assert answer.json["errors"][0]["header"] == "Idempotency-Key"
+
+
+async def test_lists_go_on_by_cursor_until_it_is_null(world: World) -> None:
+    made = [(await world.subscription(key=world.keys.other))["id"] for _ in range(5)]
+    seen, cursor = list[str](), ""
+    while True:
+        page = (await world.call("GET", f"/v1/subscriptions?limit=2{cursor}", key=world.keys.other)).json
+        assert len(page["items"]) <= 2
+        assert all("secret" not in item for item in page["items"])
+        seen += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert [one for one in seen if one in made] == made
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "reason"),
+    [
+        ("limit=ten", "limit", "INVALID_ARGUMENT"),
+        ("limit=0", "limit", "INVALID_ARGUMENT"),
+        ("cursor=made-up", "cursor", "PAGE_TOKEN_INVALID"),
+        ("page=2", "page", "INVALID_ARGUMENT"),
+        ("limit=1&limit=2", "limit", "INVALID_ARGUMENT"),
+    ],
+)
+async def test_a_wrong_parameter_is_named(world: World, query: str, parameter: str, reason: str) -> None:
+    answer = await world.call("GET", f"/v1/subscriptions?{query}")
+    assert (answer.status, answer.json["reason"]) == (400, reason)
+    assert [error["parameter"] for error in answer.json["errors"]] == [parameter]
+
+
+@pytest.mark.parametrize("query", ["limit=%FF", "&".join(f"p{number}=1" for number in range(40))])
+async def test_a_query_beyond_all_use_is_refused(world: World, query: str) -> None:
+    answer = await world.call("GET", f"/v1/subscriptions?{query}")
+    assert answer.status == 400
+
+
+async def test_a_cursor_of_another_consumer_is_no_cursor(world: World) -> None:
+    for _ in range(2):
+        await world.subscription(key=world.keys.other)
+    page = (await world.call("GET", "/v1/subscriptions?limit=1", key=world.keys.other)).json
+    answer = await world.call("GET", f"/v1/subscriptions?limit=1&cursor={page['next_cursor']}")
+    assert answer.json["reason"] == "PAGE_TOKEN_INVALID"
+
+
+async def test_a_patch_changes_only_the_members_it_has(world: World) -> None:
+    made = await world.subscription(types=["a", "b"], source="/shop", config={"description": "before"})
+    path = f"/v1/subscriptions/{made['id']}"
+    answer = await world.call("PATCH", path, {"types": ["c"], "config": {"description": "after"}}, headers=MERGE_PATCH)
+    assert answer.status == 200
+    assert (answer.json["types"], answer.json["source"], answer.json["config"]) == (["c"], "/shop", {"description": "after"})
+    reset = await world.call("PATCH", path, {"types": None, "source": None, "config": None}, headers=MERGE_PATCH)
+    assert (reset.json["types"], reset.json["source"], reset.json["config"]) == ([], None, {"description": None})
+    assert reset.json["sink"] == SINK
+    assert reset.headers["etag"] != answer.headers["etag"]
+    refused = await world.call("PATCH", path, {"sink": None})
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (400, "/sink")
+
+
+@pytest.mark.parametrize("patch", [{}, {"state": "paused", "id": "sub_x"}, {"config": {}}, {"protocol": "HTTP"}])
+async def test_a_patch_that_changes_nothing_answers_with_what_stands_there(world: World, patch: dict[str, object]) -> None:
+    created = await world.call("POST", "/v1/subscriptions", {"sink": SINK})
+    path = created.headers["location"]
+    answer = await world.call("PATCH", path, patch)
+    assert (answer.status, answer.headers["etag"]) == (200, created.headers["etag"])
+    assert (await world.call("PATCH", path, patch, headers={"if-match": created.headers["etag"]})).status == 200
+    assert (await world.call("PATCH", path, patch, headers={"if-match": '"old"'})).json["reason"] == "ETAG_MISMATCH"
+
+
+async def test_a_put_replaces_all_that_can_be_written(world: World) -> None:
+    made = await world.subscription(types=["a"], source="/shop", config={"description": "d"})
+    path = f"/v1/subscriptions/{made['id']}"
+    shown = (await world.call("GET", path)).json
+    same = await world.call("PUT", path, shown)
+    assert same.status == 200
+    bare = await world.call("PUT", path, {"sink": f"{SINK}/2"})
+    assert (bare.json["sink"], bare.json["types"], bare.json["source"], bare.json["config"]) == (
+        f"{SINK}/2",
+        [],
+        None,
+        {"description": None},
+    )
+    assert (await world.call("PUT", path, {"types": []})).json["errors"][0]["pointer"] == "/sink"
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
+async def test_a_change_may_depend_on_the_etag_that_was_read(world: World, method: str) -> None:
+    created = await world.call("POST", "/v1/subscriptions", {"sink": SINK})
+    path, first = created.headers["location"], created.headers["etag"]
+    changed = await world.call("PATCH", path, {"types": ["a"]}, headers={"if-match": first})
+    assert changed.status == 200
+    body = None if method == "DELETE" else {"sink": SINK}
+    for tag in (first, f"W/{changed.headers['etag']}"):
+        late = await world.call(method, path, body, headers={"if-match": tag})
+        assert (late.status, late.json["reason"]) == (412, "ETAG_MISMATCH")
+    for header in ("unquoted", '"a", "b"', '"a"x'):
+        refused = await world.call(method, path, body, headers={"if-match": header})
+        assert (refused.status, refused.json["errors"][0]["header"]) == (400, "If-Match")
+    assert (await world.call(method, path, body, headers={"if-match": changed.headers["etag"]})).status in {200, 204}
+
+
+async def test_any_etag_will_do_for_an_asterisk(world: World) -> None:
+    made = await world.subscription()
+    assert (await world.call("DELETE", f"/v1/subscriptions/{made['id']}", headers={"if-match": "*"})).status == 204
+
+
+async def test_a_copy_that_is_current_is_not_sent_again(world: World) -> None:
+    created = await world.call("POST", "/v1/subscriptions", {"sink": SINK})
+    path, etag = created.headers["location"], created.headers["etag"]
+    for sent in (etag, f'"other", W/{etag}', "*"):
+        answer = await world.call("GET", path, headers={"if-none-match": sent})
+        assert (answer.status, answer.raw, answer.headers["etag"]) == (304, b"", etag)
+    for sent in ('"other"', "nonsense"):
+        assert (await world.call("GET", path, headers={"if-none-match": sent})).status == 200
+
+
+async def test_a_deleted_subscription_is_gone(world: World) -> None:
+    made = await world.subscription()
+    path = f"/v1/subscriptions/{made['id']}"
+    gone = await world.call("DELETE", path)
+    assert (gone.status, gone.raw) == (204, b"")
+    assert "content-type" not in gone.headers
+    for method in ("DELETE", "GET"):
+        answer = await world.call(method, path)
+        assert (answer.status, answer.json["reason"]) == (404, "SUBSCRIPTION_NOT_FOUND")
+
+
+async def test_secrets_are_shown_newest_first_and_rotate_with_an_overlap(world: World) -> None:
+    made = await world.subscription()
+    path = f"/v1/subscriptions/{made['id']}/secret"
+    one = await world.call("GET", path)
+    assert one.headers["cache-control"] == "no-store"
+    assert [(secret["secret"], secret["expires_at"]) for secret in one.json["secrets"]] == [(made["secret"], None)]
+    rotated = await world.call("POST", f"{path}/rotate", {"overlap_seconds": 60})
+    assert (rotated.status, list(rotated.json)) == (200, ["secret"])
+    assert rotated.headers["cache-control"] == "no-store"
+    two = (await world.call("GET", path)).json["secrets"]
+    assert [secret["secret"] for secret in two] == [rotated.json["secret"], made["secret"]]
+    assert two[0]["expires_at"] is None
+    assert two[1]["expires_at"].endswith("Z")
+    assert list(two[1]) == ["secret", "created_at", "expires_at"]
+    given = "whsec_" + base64.b64encode(b"g" * 24).decode()
+    assert (await world.call("POST", f"{path}/rotate", {"secret": given, "overlap_seconds": 0})).json == {"secret": given}
+    assert [secret["secret"] for secret in (await world.call("GET", path)).json["secrets"]] == [given]
+
+
+async def test_a_rotation_needs_no_body(world: World) -> None:
+    made = await world.subscription()
+    answer = await world.call("POST", f"/v1/subscriptions/{made['id']}/secret/rotate")
+    assert answer.json["secret"].startswith("whsec_")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"overlap_seconds": 8 * 86400}, "/overlap_seconds"),
+        ({"overlap_seconds": "1"}, "/overlap_seconds"),
+        ({"secret": "x"}, "/secret"),
+        ({"overlap": 1}, "/overlap"),
+    ],
+)
+async def test_a_wrong_rotation_is_refused(world: World, body: dict[str, object], pointer: str) -> None:
+    made = await world.subscription()
+    answer = await world.call("POST", f"/v1/subscriptions/{made['id']}/secret/rotate", body)
+    assert (answer.status, [error["pointer"] for error in answer.json["errors"]]) == (400, [pointer])

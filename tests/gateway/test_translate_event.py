@@ -6,9 +6,9 @@ import orjson
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
+from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.translate.event import event_json
-from hooktide.event.v1.event_pb2 import CloudEvent
 from services.delivery.envelope import structured
 
 Value = CloudEvent.CloudEventAttributeValue
@@ -42,6 +42,7 @@ EVENTS = {
             "flag": Value(ce_boolean=True),
             "number": Value(ce_integer=-7),
             "subject": Value(ce_string="eu-7"),
+            "empty": Value(),
             "raw": Value(ce_bytes=b"\x01\x02"),
             "dataschema": Value(ce_uri="https://a.example/s"),
             "next": Value(ce_uri_ref="/n"),
@@ -77,6 +78,7 @@ def test_attributes_have_the_types_of_the_json_format() -> None:
         "flag": True,
         "number": -7,
         "subject": "eu-7",
+        "empty": "",
         "raw": "AQI=",
         "dataschema": "https://a.example/s",
         "next": "/n",

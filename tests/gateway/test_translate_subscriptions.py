@@ -1,12 +1,12 @@
 from typing import Any
 
 import pytest
+from hooktide.subscription.v1 import subscription_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.authenticate import Caller, Role
 from gateway.translate.subscriptions import create_request, parse_patch, replace_request, rotate_request, subscription_json
-from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.runtime.errors import Failure, Reason
 
 CONSUMER = Caller("key_1", Role.CONSUMER, "con_1", None, {})
@@ -151,7 +151,7 @@ def test_a_secret_cannot_be_changed_by_the_way() -> None:
 
 
 def test_a_consumer_owns_what_it_creates_and_an_administrator_says_who_does() -> None:
-    body = {"sink": "https://a.example", "consumer_id": "con_2"}
+    body: dict[str, object] = {"sink": "https://a.example", "consumer_id": "con_2"}
     assert create_request(CONSUMER, body, "").consumer_id == "con_1"
     assert create_request(CONSUMER, {**body, "consumer_id": 7}, "").consumer_id == "con_1"
     assert create_request(ADMIN, body, "").consumer_id == "con_2"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import GatewaySettings, SubscriptionSettings, read_settings
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
-from tests.gateway.peers import Ledger, Log, serving_ledger, serving_log
+from tests.gateway.peers import Ledger, Log, new_log, serving_ledger, serving_log
 
 TOKEN = "hts_a-token-for-these-tests-only"
 SINK = "https://consumer.example/hooks"
@@ -35,6 +35,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
+        """The body, read as JSON."""
         return json.loads(self.raw)
 
 
@@ -58,8 +59,8 @@ class World:
     http: aiohttp.ClientSession
     registry: grpc.aio.Channel
     keys: Keys
-    log: Log = field(default_factory=Log)
-    ledger: Ledger = field(default_factory=Ledger)
+    log: Log
+    ledger: Ledger
 
     async def call(
         self,
@@ -78,7 +79,9 @@ class World:
         if data is not None:
             sent["content-type"] = "application/json"
         sent |= headers or {}
-        async with self.http.request(method, f"http://{self.gateway.listen}{path}", data=data, headers=sent, allow_redirects=False) as answer:
+        async with self.http.request(
+            method, f"http://{self.gateway.listen}{path}", data=data, headers=sent, allow_redirects=False
+        ) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
     async def subscription(self, *, key: str | None = None, **members: object) -> dict[str, Any]:
@@ -124,7 +127,7 @@ async def running_world(folder: Path, limits: HttpLimits | None = None) -> Async
     settings = registry_settings(folder)
     first = await asyncio.to_thread(bootstrap, settings)
     assert first is not None
-    log, ledger = Log(), Ledger()
+    log, ledger = new_log(), Ledger()
     async with (
         running_registry(settings, Lifecycle("subscription")) as registry,
         serving_log(log, TOKEN) as log_address,

@@ -51,7 +51,17 @@ async def test_a_secret_may_be_brought_from_elsewhere(client: Client, size_bytes
 
 @pytest.mark.parametrize(
     "secret",
-    [given(23), given(65), given(32).removeprefix("whsec_"), given(32) + "=", given(25).rstrip("="), given(32) + "\n", "whsec_", "whsec_ä"],
+    [
+        given(23),
+        given(65),
+        given(32).removeprefix("whsec_"),
+        given(32) + "=",
+        given(32).rstrip("="),
+        given(32)[:-2] + "9=",
+        given(32) + "\n",
+        "whsec_",
+        "whsec_ä",
+    ],
 )
 async def test_a_secret_that_is_none_is_refused_without_being_repeated(client: Client, secret: str) -> None:
     owner = await client.consumer()

@@ -1,11 +1,5 @@
 """Where alembic meets the connection that `services.runtime.database.migrate` opened."""
 
-from alembic import context
+from services.runtime.database import run_migrations
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    transactional_ddl=True,
-    transaction_per_migration=True,
-)
-with context.begin_transaction():
-    context.run_migrations()
+run_migrations()

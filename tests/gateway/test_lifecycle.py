@@ -1,0 +1,139 @@
+"""Start, stop, and the absence of the services behind the gateway."""
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+from hooktide.event.v1.event_pb2 import CloudEvent
+
+from gateway.app import running, serve
+from services.runtime.lifecycle import Lifecycle, StartError
+from services.subscription.app import running as running_registry
+from services.subscription.bootstrap import bootstrap
+from tests.gateway.peers import new_log, serving_log
+from tests.gateway.waiting import until
+from tests.gateway.world import TOKEN, gateway_settings, ready, registry_settings
+
+
+async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_it_is_away(tmp_path: Path) -> None:
+    """503 with Retry-After while it is away, readyz names it, and all is well once it is back."""
+    settings = registry_settings(tmp_path)
+    keys = await asyncio.to_thread(bootstrap, settings)
+    assert keys is not None
+    async with running_registry(settings, Lifecycle("subscription")) as first:
+        address = first.listen
+    async with running(gateway_settings(registry=address), Lifecycle("gateway")) as gateway, aiohttp.ClientSession() as http:
+        whose = {"authorization": f"Bearer {keys.consumer}"}
+        answer = await ready(http, gateway.listen, status=503)
+        assert answer.json["reason"] == "UNAVAILABLE"
+        assert answer.json["detail"] == "Away: subscription, ingest, delivery."
+        assert answer.headers["retry-after"] == "1"
+        assert (await ready(http, gateway.admin, status=503)).json["detail"] == answer.json["detail"]
+        async with http.get(f"http://{gateway.listen}/healthz") as healthy:
+            assert healthy.status == 200
+        async with http.get(f"http://{gateway.listen}/v1/subscriptions", headers=whose) as refused:
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+            assert (await refused.json(content_type=None))["reason"] == "UNAVAILABLE"
+        async with running_registry(registry_settings(tmp_path, listen=address), Lifecycle("subscription")):
+            back = await ready(http, gateway.listen)
+            assert back.json == {"status": "ok", "services": {"subscription": "ok", "ingest": "away", "delivery": "away"}}
+            await ready(http, gateway.admin)
+            async with http.get(f"http://{gateway.listen}/v1/subscriptions", headers=whose) as answered:
+                assert answered.status == 200
+            async with http.get(f"http://{gateway.listen}/v1/events", headers=whose) as refused:
+                assert refused.status == 503
+        assert (await ready(http, gateway.listen, status=503)).json["detail"].startswith("Away: subscription")
+
+
+async def test_a_registry_that_refuses_our_token_does_not_count_as_there(tmp_path: Path) -> None:
+    async with running_registry(registry_settings(tmp_path), Lifecycle("subscription")) as registry:
+        settings = gateway_settings(registry=registry.listen, token="hts_another-token-than-the-registry-s")
+        async with running(settings, Lifecycle("gateway")) as gateway, aiohttp.ClientSession() as http:
+            await ready(http, gateway.listen, status=503)
+            async with http.get(f"http://{gateway.listen}/v1/whoami", headers={"authorization": "Bearer hkt_a"}) as answer:
+                assert (answer.status, (await answer.json(content_type=None))["reason"]) == (500, "INTERNAL")
+
+
+async def test_a_request_under_way_is_answered_while_the_gateway_stops(tmp_path: Path) -> None:
+    settings = registry_settings(tmp_path)
+    keys = await asyncio.to_thread(bootstrap, settings)
+    assert keys is not None
+    log = new_log()
+    log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="a.b"))
+    async with (
+        running_registry(settings, Lifecycle("subscription")) as registry,
+        serving_log(log, TOKEN) as log_address,
+        aiohttp.ClientSession() as http,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        gateway = await stack.enter_async_context(
+            running(gateway_settings(registry=registry.listen, log=log_address), Lifecycle("gateway"))
+        )
+        await ready(http, gateway.listen)
+        log.gate.clear()
+
+        async def listed() -> int:
+            async with http.get(f"http://{gateway.listen}/v1/events", headers={"authorization": f"Bearer {keys.consumer}"}) as answer:
+                return len((await answer.json())["items"])
+
+        async with asyncio.TaskGroup() as group:
+            under_way = group.create_task(listed())
+            await log.waiting.wait()
+            stopping = group.create_task(stack.aclose())
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        _, writer = await asyncio.open_connection(*gateway.listen.split(":"))
+                    except ConnectionRefusedError:
+                        break
+                    writer.close()
+            assert not stopping.done()
+            log.gate.set()
+        assert under_way.result() == 1
+
+
+async def test_serve_says_where_it_is_reached_and_ends_when_asked(tmp_path: Path) -> None:
+    lifecycle = Lifecycle("gateway", ready_file=tmp_path / "ready.json")
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(serve(gateway_settings(registry="127.0.0.1:1"), lifecycle))
+        await until((tmp_path / "ready.json").exists)
+        assert not serving.done()
+        lifecycle.stop()
+    assert set(json.loads((tmp_path / "ready.json").read_text())) == {"listen", "admin"}
+
+
+async def test_a_gateway_that_was_asked_to_stop_is_not_ready() -> None:
+    lifecycle = Lifecycle("gateway")
+    async with running(gateway_settings(registry="127.0.0.1:1"), lifecycle) as gateway, aiohttp.ClientSession() as http:
+        lifecycle.stop()
+        assert (await ready(http, gateway.listen, status=503)).json["detail"] == "The gateway is stopping."
+
+
+async def test_a_gateway_can_listen_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    settings = gateway_settings(registry="127.0.0.1:1").model_copy(update={"gateway_listen": f"unix:{path}"})
+    async with (
+        running(settings, Lifecycle("gateway")) as gateway,
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as http,
+    ):
+        assert gateway.listen == f"unix:{path}"
+        async with http.get("http://gateway/healthz") as answer:
+            assert answer.status == 200
+
+
+async def test_an_address_in_use_is_one_clear_line() -> None:
+    async with running(gateway_settings(registry="127.0.0.1:1"), Lifecycle("gateway")) as gateway:
+        taken = gateway_settings(registry="127.0.0.1:1").model_copy(update={"gateway_listen": gateway.listen})
+        with pytest.raises(StartError, match=f"cannot listen on {gateway.listen}"):
+            async with running(taken, Lifecycle("gateway")):
+                pass
+
+
+async def test_a_missing_token_is_one_clear_line() -> None:
+    settings = gateway_settings(registry="127.0.0.1:1").model_copy(update={"service_token": ""})
+    with pytest.raises(StartError, match="HOOKTIDE_SERVICE_TOKEN"):
+        async with running(settings, Lifecycle("gateway")):
+            pass

@@ -1,0 +1,11 @@
+"""Waiting for something to become true, without guessing how long that takes."""
+
+import asyncio
+from collections.abc import Callable
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything else go on until a condition holds; fails after 20 seconds."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is waited for is not ours to signal
+            await asyncio.sleep(0)

@@ -1,0 +1,132 @@
+import asyncio
+import contextlib
+import resource
+import sqlite3
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+from hooktide.subscription.v1 import subscription_pb2 as pb
+
+from services.runtime.errors import Failure, Reason
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.settings import SubscriptionSettings
+from services.subscription import store_access as access
+from services.subscription.model import Consumer
+from services.subscription.opening import opened
+from services.subscription.store import WAITING_MAX, running_store
+from services.subscription.transaction import Writing
+from tests.subscription.client import Client, refused
+
+
+@contextlib.contextmanager
+def files_bounded(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size: writing on is an I/O error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSettings) -> None:
+    """What was refused is undone, what stood before stays readable, and the service goes on."""
+    lifecycle = Lifecycle("subscription")
+
+    def limit_pages(writing: Writing, pages: int) -> None:
+        writing.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    with opened(settings) as registry:
+        async with running_store(registry, lifecycle) as store:
+            await store.write(partial(limit_pages, pages=1))
+            made: list[Consumer] = []
+
+            async def fill() -> NoReturn:
+                while True:
+                    made.append(await store.write(partial(access.create_consumer, name="n" * 200)))
+
+            with pytest.raises(Failure) as caught:
+                await fill()
+            assert caught.value.reason is Reason.STORAGE_FULL
+            assert caught.value.retry_after_s is not None
+            found, _ = await store.read(partial(access.consumer_page, after_id="", size=20_000))
+            assert found == made
+
+            await store.write(partial(limit_pages, pages=1 << 30))
+            made.append(await store.write(partial(access.create_consumer, name="there is room")))
+            found, _ = await store.read(partial(access.consumer_page, after_id="", size=20_000))
+            assert found == made
+    assert not lifecycle.stopping.is_set()
+
+
+async def test_an_input_output_error_ends_the_process(client: Client, tmp_path: Path) -> None:
+    """Nothing is acknowledged after it, and readiness says why."""
+    await client.consumer()
+    with files_bounded((tmp_path / "subscription.db-wal").stat().st_size):
+        failure = await refused(client.consumer())
+    assert failure.reason is Reason.UNAVAILABLE
+    await client.lifecycle.stopping.wait()
+    with pytest.raises(sa.exc.OperationalError):
+        client.lifecycle.raise_failure()
+    assert (await refused(client.consumer())).reason is Reason.UNAVAILABLE
+    async with aiohttp.ClientSession() as http, http.get(f"http://{client.admin}/readyz") as answer:
+        assert (answer.status, (await answer.json())["detail"]) == (503, "the database failed")
+
+
+async def test_a_database_locked_for_too_long_is_unavailable_for_now(client: Client, tmp_path: Path) -> None:
+    owner = await client.consumer()
+    with contextlib.closing(sqlite3.connect(tmp_path / "subscription.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        failure = await refused(client.subscribe(owner))
+        assert failure.reason is Reason.UNAVAILABLE
+        assert failure.retry_after_s is not None
+        assert await client.revision() == 1
+        other.execute("ROLLBACK")
+    assert (await client.subscribe(owner)).subscription.revision == 2
+    assert not client.lifecycle.stopping.is_set()
+
+
+async def test_a_fault_of_our_own_is_undone_and_not_explained(client: Client, tmp_path: Path) -> None:
+    owner = await client.consumer()
+    with contextlib.closing(sqlite3.connect(tmp_path / "subscription.db")) as other:
+        other.execute("CREATE TRIGGER t BEFORE INSERT ON signing_secrets BEGIN SELECT RAISE(ABORT, 'a detail of ours'); END")
+        other.commit()
+        failure = await refused(client.subscribe(owner))
+        assert failure.reason is Reason.INTERNAL
+        assert "detail of ours" not in failure.message
+        assert await client.revision() == 1
+        other.execute("DROP TRIGGER t")
+        other.commit()
+    assert (await client.subscribe(owner)).subscription.revision == 2
+    request = pb.ListSubscriptionsRequest(consumer_id=owner)
+    assert len((await client.call(client.subscriptions.ListSubscriptions, request)).subscriptions) == 1
+
+
+async def test_more_work_than_is_taken_at_once_is_refused(settings: SubscriptionSettings) -> None:
+    with opened(settings) as registry:
+        async with running_store(registry, Lifecycle("subscription")) as store:
+            calls = [asyncio.ensure_future(store.read(access.any_key)) for _ in range(WAITING_MAX + 1)]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert answers[:-1] == [False] * WAITING_MAX
+    assert isinstance(answers[-1], Failure)
+    assert answers[-1].reason is Reason.OVERLOADED
+
+
+async def test_a_snapshot_shows_one_moment_however_long_it_takes(settings: SubscriptionSettings) -> None:
+    with opened(settings) as registry:
+        async with running_store(registry, Lifecycle("subscription")) as store:
+            read = partial(access.consumer_page, after_id="", size=10)
+            await store.write(partial(access.create_consumer, name="before"))
+            async with store.snapshot() as snapshot:
+                before = await snapshot.read(read)
+                await store.write(partial(access.create_consumer, name="after"))
+                assert await snapshot.read(read) == before
+                snapshot.end()
+                with pytest.raises(Failure, match="too slowly"):
+                    await snapshot.read(read)
+            assert len((await store.read(read))[0]) == 2

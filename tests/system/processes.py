@@ -1,0 +1,256 @@
+"""Processes: the four services, each an operating-system process that a test may kill and start again."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import grpc
+import hooktide
+from hooktide.delivery.v1 import delivery_pb2_grpc
+from hooktide.ingest.v1 import event_log_pb2_grpc, ingest_pb2_grpc
+from hooktide.subscription.v1 import catalogue_pb2_grpc, subscription_pb2_grpc
+
+from services.runtime.rpc import open_channel, service_metadata
+from services.runtime.settings import SubscriptionSettings, read_settings
+from services.subscription.bootstrap import BootstrapKeys, bootstrap
+
+SERVICES = ("subscription", "ingest", "delivery", "gateway")
+ROOT = Path(__file__).parents[2]
+READY_WITHIN_S = 40.0
+# Quick enough for tests: a failure is repeated within fractions of a second, an endpoint is spared as briefly.
+QUICK = {
+    "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": ",".join(["0.2"] * 5 + ["0.5"] * 200),
+    "HOOKTIDE_DELIVERY_BREAKER_SECONDS": "0.3",
+    "HOOKTIDE_DELIVERY_ATTEMPT_TIMEOUT_SECONDS": "5",
+}
+
+
+@dataclass(slots=True)
+class Service:
+    """One service's process, and where it is reached once it has been ready."""
+
+    name: str
+    process: subprocess.Popen[bytes] | None = None
+    listen: str = "127.0.0.1:0"
+    admin: str = "127.0.0.1:0"
+    starts: int = 0
+
+
+@dataclass(slots=True)
+class System:
+    """Everything that runs over one data directory."""
+
+    data_dir: Path
+    settings: dict[str, str]
+    module: str = "services"
+    """What is run: `services`, or a launcher of the tests that does the same and more."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Further environment variables, not ours."""
+    prefix: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By service, a command to run it under, such as taskset."""
+    services: dict[str, Service] = field(default_factory=lambda: {name: Service(name) for name in SERVICES})
+    token: str = field(default_factory=lambda: "hts_" + secrets.token_hex(16))
+    keys: BootstrapKeys | None = None
+    http: aiohttp.ClientSession | None = None
+    channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+
+    # Processes
+
+    async def start(self, names: Sequence[str] = SERVICES) -> None:
+        """Start services, in order, each once the one before takes work; the first time makes the keys."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        key_file = self.data_dir / "secret.key"
+        if not key_file.exists():
+            key_file.write_text("k1:" + base64.b64encode(secrets.token_bytes(32)).decode())
+        if self.keys is None and "subscription" in names:
+            self.keys = bootstrap(read_settings(SubscriptionSettings, self.environment()))
+        for name in names:
+            self.launch(name)
+            await self.ready(name)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of every service."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HOOKTIDE_", "COV"))}
+        ours = {
+            "HOOKTIDE_DATA_DIR": str(self.data_dir),
+            "HOOKTIDE_SERVICE_TOKEN": self.token,
+            "HOOKTIDE_SECRET_KEY_FILE": str(self.data_dir / "secret.key"),
+            "HOOKTIDE_SINK_ALLOW": "http,127.0.0.0/8",
+            "PYTHONPATH": str(ROOT),
+        }
+        for name, service in self.services.items():
+            ours[f"HOOKTIDE_{name.upper()}_LISTEN"] = service.listen
+            ours[f"HOOKTIDE_{name.upper()}_ADMIN_LISTEN"] = service.admin
+            if name != "gateway" and not service.listen.endswith(":0"):
+                ours[f"HOOKTIDE_{name.upper()}_TARGET"] = service.listen
+        return {**kept, **ours, **self.settings, **self.extra}
+
+    def launch(self, name: str) -> None:
+        """Start one service, without waiting."""
+        service = self.services[name]
+        ready_file = self._ready_file(name)
+        ready_file.unlink(missing_ok=True)
+        command = [*self.prefix.get(name, ()), sys.executable, "-m", self.module, "serve", name, "--ready-file", str(ready_file)]
+        with (self.data_dir / f"{name}.log").open("ab") as log:
+            service.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [*command, "--until-stdin-closes"], stdin=subprocess.PIPE, stdout=log, stderr=log, env=self.environment(), cwd=ROOT
+            )
+        service.starts += 1
+
+    async def ready(self, name: str, within_s: float = READY_WITHIN_S) -> None:
+        """Wait until a service takes work; fails with the end of its log where it does not."""
+        service, ready_file = self.services[name], self._ready_file(name)
+        end = time.monotonic() + within_s
+        while not ready_file.exists():
+            ended = service.process is None or service.process.poll() is not None
+            given_up = ended or time.monotonic() > end
+            assert not given_up, f"{name} is not ready ({ended=}):\n{self.log(name)[-3000:]}"
+            await asyncio.sleep(0.01)
+        addresses = json.loads(ready_file.read_text())
+        service.listen, service.admin = addresses["listen"], addresses["admin"]
+
+    def kill(self, name: str) -> None:
+        """End a service at once, as a crash would."""
+        process = self.services[name].process
+        if process is not None:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+            self._reap(process)
+
+    async def restart(self, name: str) -> None:
+        """Start a service again, at the addresses it had."""
+        self.launch(name)
+        await self.ready(name)
+
+    async def kill_and_restart(self, name: str) -> None:
+        """Kill a service and start it again."""
+        self.kill(name)
+        await self.restart(name)
+
+    async def terminate(self, name: str, within_s: float = 30.0) -> int:
+        """Stop a service by SIGTERM; returns its exit code."""
+        process = self.services[name].process
+        assert process is not None
+        process.terminate()
+        end = time.monotonic() + within_s
+        while process.poll() is None:
+            assert time.monotonic() < end, f"{name} did not stop in {within_s} s"
+            await asyncio.sleep(0.01)
+        self._reap(process)
+        return process.returncode
+
+    def log(self, name: str) -> str:
+        """Return what a service has logged."""
+        return (self.data_dir / f"{name}.log").read_text(errors="replace")
+
+    def running(self, name: str) -> bool:
+        """Say whether a service's process is there."""
+        process = self.services[name].process
+        return process is not None and process.poll() is None
+
+    async def close(self) -> None:
+        """Stop everything."""
+        if self.http is not None:
+            await self.http.close()
+        for channel in self.channels.values():
+            await channel.close(None)
+        for name in reversed(SERVICES):
+            self.kill(name)
+
+    def _ready_file(self, name: str) -> Path:
+        return self.data_dir / f"{name}.ready"
+
+    @staticmethod
+    def _reap(process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+    # What tests talk to
+
+    @property
+    def first(self) -> BootstrapKeys:
+        """The first keys."""
+        assert self.keys is not None
+        return self.keys
+
+    async def call(self, method: str, path: str, key: str, body: object = None, **headers: str) -> tuple[int, dict[str, object]]:
+        """Call the REST API; returns status and JSON (empty where there is none)."""
+        if self.http is None:
+            self.http = aiohttp.ClientSession()
+        url = f"http://{self.services['gateway'].listen}{path}"
+        sent = {"authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        async with self.http.request(method, url, json=body, headers=sent) as response:
+            raw = await response.read()
+            return response.status, json.loads(raw) if raw else {}
+
+    def emitter(self, **options: float) -> hooktide.Emitter:
+        """Return an emitter with the first emitter key."""
+        return hooktide.Emitter(self.services["ingest"].listen, key=self.first.emitter, **options)  # type: ignore[arg-type]  # numbers all
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What shows that a call comes from a service."""
+        return service_metadata(self.token)
+
+    def channel(self, name: str) -> grpc.aio.Channel:
+        """Return the channel to a service."""
+        if name not in self.channels:
+            self.channels[name] = open_channel(self.services[name].listen)
+        return self.channels[name]
+
+    @property
+    def deliveries(self) -> "delivery_pb2_grpc.DeliveryServiceAsyncStub":
+        """The ledger's reading side."""
+        return delivery_pb2_grpc.DeliveryServiceStub(self.channel("delivery"))
+
+    @property
+    def subscriptions(self) -> "subscription_pb2_grpc.SubscriptionServiceAsyncStub":
+        """The registry."""
+        return subscription_pb2_grpc.SubscriptionServiceStub(self.channel("subscription"))
+
+    @property
+    def catalogue(self) -> "catalogue_pb2_grpc.CatalogueServiceAsyncStub":
+        """The catalogue."""
+        return catalogue_pb2_grpc.CatalogueServiceStub(self.channel("subscription"))
+
+    @property
+    def ingest(self) -> "ingest_pb2_grpc.IngestServiceAsyncStub":
+        """Publishing."""
+        return ingest_pb2_grpc.IngestServiceStub(self.channel("ingest"))
+
+    @property
+    def event_log(self) -> "event_log_pb2_grpc.EventLogServiceAsyncStub":
+        """The log's reading side."""
+        return event_log_pb2_grpc.EventLogServiceStub(self.channel("ingest"))
+
+
+@contextlib.asynccontextmanager
+async def running_system(data_dir: Path, settings: Mapping[str, str] | None = None, **options: object) -> AsyncIterator[System]:
+    """Run all services; stops them in the end."""
+    system = System(data_dir, {**QUICK, **(settings or {})}, **options)  # type: ignore[arg-type]  # the fields' own types
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.close()
+
+
+async def until(condition: object, within_s: float, what: str) -> None:
+    """Wait until `condition()` is true; fails with `what` where it is not in time."""
+    assert callable(condition)
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {within_s} s: {what}"
+        await asyncio.sleep(0.01)

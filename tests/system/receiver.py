@@ -1,0 +1,121 @@
+"""Receiver: a real HTTP server that plays consumers' endpoints, well-behaved or not, and remembers what came."""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One request."""
+
+    endpoint: str
+    event_id: str
+    at: float
+    """By the monotonic clock, in seconds."""
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    verified: bool
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One callback URL and its behaviour."""
+
+    name: str
+    url: str
+    secrets: list[str] = field(default_factory=list)
+    """The signing secrets, one of which must verify; empty: nothing is verified."""
+    status: Callable[[], int] = lambda: 200
+    delay_s: float = 0.0
+    keep_bodies: bool = True
+    arrivals: list[Arrival] = field(default_factory=list)
+
+    def accepted(self) -> set[str]:
+        """Return the ids of the events that were answered with 2xx."""
+        return {arrival.event_id for arrival in self.arrivals if 200 <= arrival.status < 300}
+
+    def by_event(self) -> dict[str, list[Arrival]]:
+        """Return the arrivals by event id, in order."""
+        found: dict[str, list[Arrival]] = {}
+        for arrival in self.arrivals:
+            found.setdefault(arrival.event_id, []).append(arrival)
+        return found
+
+
+class Receiver:
+    """Serves endpoints on a port of its own; it may be taken down and brought back at the same port."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[str, Endpoint] = {}
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    async def __aenter__(self) -> Self:
+        await self.up()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.down()
+
+    async def up(self) -> None:
+        """Listen."""
+        app = web.Application()
+        app.router.add_route("*", "/{name}", self._take)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
+        self._port = self._runner.addresses[0][1]
+
+    async def down(self) -> None:
+        """Stop listening and cut off what is under way."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Return an endpoint, making it where there is none."""
+        if name not in self.endpoints:
+            self.endpoints[name] = Endpoint(name, f"http://127.0.0.1:{self._port}/{name}")
+        return self.endpoints[name]
+
+    async def _take(self, request: web.Request) -> web.Response:
+        endpoint = self.endpoints[request.match_info["name"]]
+        body = await request.read()
+        if endpoint.delay_s:
+            await asyncio.sleep(endpoint.delay_s)
+        status = endpoint.status()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        verified = any(_verifies(secret, body, headers) for secret in endpoint.secrets)
+        kept = body if endpoint.keep_bodies else hashlib.sha256(body).digest()
+        endpoint.arrivals.append(Arrival(endpoint.name, headers.get("webhook-id", ""), time.monotonic(), status, kept, headers, verified))
+        return web.Response(status=status)
+
+
+def _verifies(secret: str, body: bytes, headers: dict[str, str]) -> bool:
+    try:
+        Webhook(secret).verify(body, headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+def flapping(rng: random.Random, failing: float) -> Callable[[], int]:
+    """Return a behaviour that answers 500 for a share of the requests."""
+    return lambda: 500 if rng.random() < failing else 200
+
+
+def failing_first(count: int, status: int = 500) -> Callable[[], int]:
+    """Return a behaviour that fails `count` times, then succeeds."""
+    answers: Iterator[int] = iter([status] * count)
+    return lambda: next(answers, 200)
