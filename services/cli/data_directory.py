@@ -101,9 +101,7 @@ class DataDirectory:
         keys = Keys(first.consumer_id, first.admin, first.emitter, first.consumer)
         write_private(
             self.keys_file,
-            json.dumps(
-                {"consumer_id": keys.consumer_id, "admin": keys.admin, "emitter": keys.emitter, "consumer": keys.consumer}, indent=2
-            )
+            json.dumps({"consumer_id": keys.consumer_id, "admin": keys.admin, "emitter": keys.emitter, "consumer": keys.consumer}, indent=2)
             + "\n",
         )
         return keys

@@ -18,7 +18,9 @@ DATA_DIR = Path("hooktide-data")
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="HOOKTIDE_DATA_DIR", help="Where `hooktide up` keeps its data.", show_default=True)
 ]
-ApiUrl = Annotated[str, typer.Option("--api", envvar="HOOKTIDE_API", help="The REST API; by default that of `hooktide up`.", show_default=False)]
+ApiUrl = Annotated[
+    str, typer.Option("--api", envvar="HOOKTIDE_API", help="The REST API; by default that of `hooktide up`.", show_default=False)
+]
 ApiKey = Annotated[
     str, typer.Option("--key", envvar="HOOKTIDE_KEY", help="The API key; by default the one `hooktide up` made.", show_default=False)
 ]

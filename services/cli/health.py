@@ -23,7 +23,7 @@ def health(
     as_json: AsJson = False,
 ) -> None:
     """Ask the services whether they take work; exit code 0 if all do, else 1."""
-    states = asyncio.run(_states(list(services or SERVICES), data_dir))
+    states = asyncio.run(_states([str(name) for name in services or SERVICES], data_dir))
     if as_json:
         say_json({"ready": all(state == READY for state in states.values()), "services": states})
     else:

@@ -18,6 +18,8 @@ CALLS: Mapping[str, tuple[str, ...]] = {
     "delivery": ("subscription", "ingest"),
     "gateway": ("subscription", "ingest", "delivery"),
 }
+# Whom each waits for, the first time, so that nobody begins by complaining of another's absence.
+STARTS_AFTER: Mapping[str, str] = {"ingest": "subscription", "gateway": "subscription", "delivery": "ingest"}
 PORTS: Mapping[str, int] = {"gateway": 8080, "subscription": 50051, "ingest": 50052, "delivery": 50053}
 ADMIN_PORTS: Mapping[str, int] = {"gateway": 8081, "subscription": 9051, "ingest": 9052, "delivery": 9053}
 SINK_ALLOW_LOCAL = "http,127.0.0.0/8,::1/128"
@@ -45,7 +47,7 @@ class Ports:
 
 
 def planned(service: str, *, host: str, ports: Ports, environ: Mapping[str, str]) -> Addresses:
-    """Return where a service is to listen: as the command line says, else the environment, else by default."""
+    """Return where a service is to listen: as the command line says, else the environment, else by default; port 0 is any."""
     where = host if service in _PUBLIC else LOOPBACK
     return Addresses(
         listen=_address(environ.get(f"HOOKTIDE_{service.upper()}_LISTEN", ""), where, ports.listen(service), PORTS[service]),
@@ -58,11 +60,6 @@ def _address(in_environment: str, host: str, given: int | None, default: int) ->
         return in_environment
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"{bracketed}:{default if given is None else given}"
-
-
-def is_fixed(address: str) -> bool:
-    """Say whether an address is known before it is bound."""
-    return address.startswith("unix:") or not address.endswith(":0")
 
 
 def reachable(address: str) -> str:

@@ -17,6 +17,7 @@ from services.cli.output import say, say_json
 
 def emit(  # noqa: PLR0913 - one parameter for each option
     event_type: Annotated[str, typer.Argument(metavar="TYPE", help="What happened, for example order.created.")],
+    *,
     source: Annotated[str, typer.Option(help="The context in which it happened, for example /shop.")],
     subject: Annotated[str | None, typer.Option(help="What it happened to.")] = None,
     data: Annotated[str | None, typer.Option(help="The payload: JSON, @FILE, or - for standard input.")] = None,
@@ -27,7 +28,6 @@ def emit(  # noqa: PLR0913 - one parameter for each option
     key: Annotated[str, typer.Option(envvar="HOOKTIDE_KEY", help="A key of the role emitter.", show_default=False)] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="How long to try, in seconds.")] = 10.0,
     data_dir: DataDir = DATA_DIR,
-    *,
     as_json: AsJson = False,
 ) -> None:
     """Publish one event and print its receipt once it is durable."""

@@ -1,7 +1,6 @@
 """`hooktide receive`: a local receiver that verifies and shows."""
 
 import json
-
 from datetime import datetime
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from services.runtime.logs import configure_logs
 _SHOWN_CHARS_MAX = 200
 
 
-def receive(  # noqa: PLR0913 - one parameter for each option
+def receive(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 for any free port.")] = 0,
     secrets: Annotated[
         list[str] | None, typer.Option("--secret", help="The subscription's signing secret, whsec_…; may be repeated during a rotation.")
@@ -59,7 +58,6 @@ def _answer(status: int, fail_first: int, *, as_json: bool) -> Answer:
         return code
 
     return answer
-
 
 
 def _show(webhook: Webhook, code: int) -> None:

@@ -42,9 +42,14 @@ async def rest_client(url: str, key: str) -> AsyncIterator[RestClient]:
         yield RestClient(session, url)
 
 
+def _where(error: Mapping[str, Any]) -> str:
+    """Return what of the request an error is about: a place in the body, a parameter, or a header."""
+    return str(error.get("pointer") or error.get("parameter") or error.get("header") or "request")
+
+
 def _problem(status: int, answer: Mapping[str, Any]) -> str:
     """Return a problem+json answer as one line."""
     errors = answer.get("errors") or ()
-    fields = "; ".join(f"{error.get('pointer')}: {error.get('detail')}" for error in errors if isinstance(error, dict))
+    fields = "; ".join(f"{_where(error)}: {error.get('detail')}" for error in errors if isinstance(error, dict))
     text = fields or answer.get("detail") or answer.get("title") or "no reason given"
     return f"{text} ({answer.get('reason') or 'HTTP'} {status})"

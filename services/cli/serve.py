@@ -1,15 +1,23 @@
 """`hooktide serve`: one service in this process."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from services.cli.composition import Composition
 from services.runtime.lifecycle import run
 
-ServiceName = Literal["subscription", "ingest", "delivery", "gateway"]
+
+class ServiceName(StrEnum):
+    """The services by name."""
+
+    SUBSCRIPTION = "subscription"
+    INGEST = "ingest"
+    DELIVERY = "delivery"
+    GATEWAY = "gateway"
 
 
 def serve_command(composition: Composition) -> Callable[..., None]:

@@ -11,7 +11,7 @@ from services.cli.output import say, say_json
 from services.cli.rest import rest_client
 
 
-def subscribe(  # noqa: PLR0913 - one parameter for each option
+def subscribe(
     sink: Annotated[str, typer.Argument(help="The URL that is to receive the webhooks.")],
     types: Annotated[
         list[str] | None, typer.Option("--type", help="An event type, or order.* for all below order.; may be repeated. All by default.")

@@ -1,10 +1,10 @@
 """Supervisor: runs the four services as processes of their own, and runs again whichever ends.
 
-[supervisor] → subscription → ingest, delivery, gateway
+[supervisor] → subscription → gateway, ingest → delivery
 
 Law 1: no service outlives the supervisor, not even one that is killed: each has a pipe whose end it notices.
 Law 2: a service that cannot start the first time ends everything with its own message; later it is started again.
-Law 3: where any free port was wanted, the port found first is kept.
+Law 3: all addresses are known before the first service starts, and kept.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from services.cli.composition import Bootstrap
 from services.cli.data_directory import DataDirectory, Keys, write_private
 from services.cli.log_file import LogFile
 from services.cli.plan import SERVICES, STOP_ORDER
+from services.cli.reservation import Reservations
 from services.runtime.lifecycle import Addresses, StartError
 from services.runtime.settings import SubscriptionSettings, read_settings
 
@@ -51,7 +52,7 @@ Notify = Callable[[Notice], None]
 class Supervisor:
     """The four services over one data directory."""
 
-    def __init__(  # noqa: PLR0913 - all but two have defaults
+    def __init__(
         self,
         data_dir: Path,
         bootstrap: Bootstrap,
@@ -74,10 +75,11 @@ class Supervisor:
         self._environ.setdefault("HOOKTIDE_SINK_ALLOW", plan.SINK_ALLOW_LOCAL)
         ports = ports or plan.Ports({})
         self._planned = {name: plan.planned(name, host=host, ports=ports, environ=self._environ) for name in SERVICES}
-        self._bound: dict[str, Addresses] = {}
+        self._addresses: dict[str, Addresses] = {}
+        self._reservations = Reservations()
+        self._was_ready: set[str] = set()
         self._children: dict[str, Child] = {}
         self._is_ready = {name: asyncio.Event() for name in SERVICES}
-        self._has_address = {name: asyncio.Event() for name in SERVICES}
         self._logs: dict[str, LogFile] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lock: int | None = None
@@ -88,14 +90,17 @@ class Supervisor:
         Raises `StartError` where a service cannot start, or another supervisor holds the data directory.
         """
         self.directory.create()
-        self._lock = await self.directory.lock(lambda text: self._notify(Notice("", "waiting", text)))
+        self._lock = lock = await self.directory.lock(lambda text: self._notify(Notice("", "waiting", text)))
         try:
+            self._addresses = {name: self._reservations.settle(planned) for name, planned in self._planned.items()}
             made = await self._prepare()
             for name in SERVICES:
-                self._tasks[name] = asyncio.create_task(self._keep(name), name=f"keep {name}")
+                self._tasks[name] = asyncio.create_task(self._keep(name, lock), name=f"keep {name}")
             self._tasks["logs"] = asyncio.create_task(self._follow_logs(), name="follow logs")
             await self._all_ready()
-            write_private(self.directory.addresses_file, json.dumps({n: {"listen": a.listen, "admin": a.admin} for n, a in self._reached()}))
+            write_private(
+                self.directory.addresses_file, json.dumps({n: {"listen": a.listen, "admin": a.admin} for n, a in self._reached()})
+            )
         except BaseException:
             await self.stop()
             raise
@@ -111,6 +116,7 @@ class Supervisor:
                 await asyncio.gather(task, return_exceptions=True)
         if self._lock is not None:
             self.directory.addresses_file.unlink(missing_ok=True)
+            self._reservations.release()
             os.close(self._lock)
             self._lock = None
 
@@ -129,8 +135,8 @@ class Supervisor:
 
     def addresses(self, service: str) -> Addresses:
         """Return where a service is reached from this machine."""
-        bound = self._bound[service]
-        return Addresses(listen=plan.reachable(bound.listen), admin=plan.reachable(bound.admin))
+        own = self._addresses[service]
+        return Addresses(listen=plan.reachable(own.listen), admin=plan.reachable(own.admin))
 
     def pid(self, service: str) -> int:
         """Return a service's process id."""
@@ -173,7 +179,7 @@ class Supervisor:
         return made
 
     async def _all_ready(self) -> None:
-        ready = asyncio.gather(*(event.wait() for event in self._is_ready.values()))
+        ready = asyncio.ensure_future(self._until_all_ready())
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 await asyncio.wait([ready, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
@@ -187,33 +193,33 @@ class Supervisor:
             if task.done():
                 task.result()
 
-    async def _keep(self, service: str) -> None:
+    async def _until_all_ready(self) -> None:
+        for event in self._is_ready.values():
+            await event.wait()
+
+    async def _keep(self, service: str, lock: int) -> None:
         """Run a service for as long as the supervisor runs."""
-        if service != "subscription":
-            await self._is_ready["subscription"].wait()
-        for other in plan.CALLS[service]:
-            if not plan.is_fixed(self._planned[other].listen):
-                await self._has_address[other].wait()
+        if service in plan.STARTS_AFTER:
+            await self._is_ready[plan.STARTS_AFTER[service]].wait()
         restart_s = RESTART_FIRST_S
         while True:
             began = time.monotonic()
-            code = await self._run_once(service)
+            code = await self._run_once(service, lock)
             if time.monotonic() - began > STEADY_S:
                 restart_s = RESTART_FIRST_S
-            self._notify(Notice(service, "ended", f"{_how(code)}; starting it again in {restart_s:g} s"))
+            why = f"{_how(code)}, see {self.directory.log_file(service)}" if code > 0 else _how(code)
+            self._notify(Notice(service, "ended", f"{why}; starting it again in {restart_s:g} s"))
             await asyncio.sleep(restart_s)
             restart_s = min(RESTART_MAX_S, restart_s * 2)
 
-    async def _run_once(self, service: str) -> int:
+    async def _run_once(self, service: str, lock: int) -> int:
         """Run a service to its end and return its exit code; cancelled, stop it."""
-        log, again = self._logs[service], service in self._bound
+        log, again = self._logs[service], service in self._was_ready
         said_to = log.size()
-        child = await self._start_child(service)
+        child = self._start_child(service, lock)
         try:
-            addresses = await child.ready()
-            if addresses is not None:
-                self._bound.setdefault(service, addresses)
-                self._has_address[service].set()
+            if await child.ready():
+                self._was_ready.add(service)
                 self._is_ready[service].set()
                 if again:
                     self._notify(Notice(service, "ready again", f"running again as process {child.pid}"))
@@ -221,19 +227,16 @@ class Supervisor:
         finally:
             self._is_ready[service].clear()
             await child.stop(STOP_WITHIN_S)
-        if addresses is None and not again:
-            raise StartError(f"{service}: {log.last_words(service, said_to) or _how(code)}")
+        if service not in self._was_ready:
+            if code == _CANNOT_START:
+                raise StartError(f"{service}: {log.last_words(service, said_to)}")
+            raise StartError(f"{service}: {_how(code)} before it was ready; {log.path} says why")
         return code
 
-    async def _start_child(self, service: str) -> Child:
-        listen = {name: self._bound.get(name, planned) for name, planned in self._planned.items()}
-        environ = plan.environment(
-            service, own=listen[service], others={name: at.listen for name, at in listen.items()}, base=self._environ
-        )
-        assert self._lock is not None, "the data directory is held for as long as services run"
-        child = await Child.start(
-            service, environ=environ, ready_file=self.directory.ready_file(service), log=self._logs[service], lock=self._lock
-        )
+    def _start_child(self, service: str, lock: int) -> Child:
+        others = {name: at.listen for name, at in self._addresses.items()}
+        environ = plan.environment(service, own=self._addresses[service], others=others, base=self._environ)
+        child = Child(service, environ=environ, ready_file=self.directory.ready_file(service), log=self._logs[service], lock=lock)
         self._children[service] = child
         return child
 

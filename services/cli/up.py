@@ -92,4 +92,10 @@ def _say(supervisor: Supervisor, made: Keys | None) -> None:
 
 def _say_json(supervisor: Supervisor, made: Keys | None) -> None:
     addresses = {name: dataclasses.asdict(supervisor.addresses(name)) for name in SERVICES}
-    say_json({"addresses": addresses, "data_dir": str(supervisor.directory.path), "first_keys": None if made is None else dataclasses.asdict(made)})
+    say_json(
+        {
+            "addresses": addresses,
+            "data_dir": str(supervisor.directory.path),
+            "first_keys": None if made is None else dataclasses.asdict(made),
+        }
+    )

@@ -1,0 +1,44 @@
+"""Reservation: free ports that stay ours, so that all addresses are known before any service starts.
+
+A socket that is bound and never listens keeps the kernel from giving its port to anyone who asks for a free one, and
+on Linux does not hinder the service that names it. Elsewhere it would, so there the port is only chosen.
+"""
+
+import contextlib
+import dataclasses
+import socket
+import sys
+
+from services.runtime.lifecycle import Addresses, StartError
+
+
+class Reservations:
+    """The ports held by one supervisor."""
+
+    def __init__(self) -> None:
+        self._held = contextlib.ExitStack()
+
+    def settle(self, addresses: Addresses) -> Addresses:
+        """Return the addresses with a free port in place of each port 0."""
+        return dataclasses.replace(addresses, listen=self._settled(addresses.listen), admin=self._settled(addresses.admin))
+
+    def release(self) -> None:
+        """Let go of all ports."""
+        self._held.close()
+
+    def _settled(self, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if port != "0" or address.startswith("unix:"):
+            return address
+        try:
+            family, _, _, _, bare = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            holder = self._held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(bare)
+        except OSError as error:
+            message = f"cannot listen on {address}: {error.strerror}; choose an address of this machine"
+            raise StartError(message) from error
+        chosen = holder.getsockname()[1]
+        if sys.platform != "linux":
+            holder.close()
+        return f"{host}:{chosen}"

@@ -1,0 +1,130 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from services.cli.data_directory import DataDirectory
+from tests.cli.conftest import Up
+from tests.cli.processes import clean_environ, hooktide, running
+
+
+async def test_an_emitted_event_reaches_a_subscribed_receiver_verified(up: Up) -> None:
+    """The tour of the README: subscribe, receive, emit, unsubscribe, with the defaults that `up` has left."""
+    at = ("--data-dir", str(up.data_dir), "--json")
+    async with running("receive", "--json") as placeholder:
+        url = (await placeholder.json_line())["url"]
+        port = url.rpartition(":")[2]
+        subscribed = await hooktide("subscribe", f"{url}/orders", "--type", "order.*", "--source", "/shop", "--description", "mine", *at)
+        assert subscribed.code == 0, subscribed
+        assert subscribed.json["types"] == ["order.*"]
+        await placeholder.end(signal.SIGINT)
+    async with running("receive", "--json", "--port", port, "--secret", subscribed.json["secret"]) as receiver:
+        await receiver.json_line()
+        emitted = await hooktide(
+            *("emit", "order.created", "--source", "/shop", "--subject", "order-7", "--data", "-", "--id", "7"), *at, stdin='{"id": 7}'
+        )
+        assert emitted.code == 0, emitted
+        webhook = await receiver.json_line()
+        assert (webhook["verified"], webhook["id"], webhook["path"]) == (True, emitted.json["event_id"], "/orders")
+        assert (webhook["event"]["subject"], webhook["event"]["data"]) == ("order-7", {"id": 7})
+        ended = await receiver.end(signal.SIGTERM)
+        assert (ended.code, ended.err) == (0, "")
+    unsubscribed = await hooktide("unsubscribe", subscribed.json["id"], *at)
+    assert unsubscribed.json == {"id": subscribed.json["id"], "deleted": True}
+    again = await hooktide("unsubscribe", subscribed.json["id"], *at)
+    assert again.code == 1
+    assert "SUBSCRIPTION_NOT_FOUND 404" in again.err
+
+
+async def test_people_get_lines_instead_of_json(up: Up) -> None:
+    at = ("--data-dir", str(up.data_dir))
+    subscribed = await hooktide("subscribe", "http://127.0.0.1:9999/", "--type", "nothing.at.all", *at)
+    assert subscribed.out.startswith("subscription  sub_")
+    assert "secret        whsec_" in subscribed.out
+    emitted = await hooktide("emit", "tea.made", "--source", "/kitchen", "--data", '"hot"', *at)
+    assert emitted.out.startswith("evt_")
+    assert "is durable in partition" in emitted.out
+    subscription = subscribed.out.split()[1]
+    assert (await hooktide("unsubscribe", subscription, *at)).out == f"{subscription} is unsubscribed\n"
+
+
+async def test_a_receiver_shows_what_it_cannot_verify_and_fails_as_told(up: Up) -> None:
+    at = ("--data-dir", str(up.data_dir), "--json")
+    async with running("receive", "--fail-first", "1", "--status", "202") as receiver:
+        url = (await receiver.line("Receiving at")).split()[2]
+        subscribed = await hooktide("subscribe", url, "--type", "cake.baked", *at)
+        assert subscribed.code == 0, subscribed
+        await hooktide("emit", "cake.baked", "--source", "/kitchen", "--data", json.dumps({"layers": ["x" * 300]}), *at)
+        first = await receiver.line("cake.baked")
+        assert "NOT VERIFIED: no secret is known here" in first
+        assert first.endswith("answered 503")
+        assert (await receiver.line("layers")).endswith("…")
+        assert (await receiver.line("cake.baked")).endswith("answered 202")
+        await hooktide("unsubscribe", subscribed.json["id"], *at)
+
+
+async def test_flags_and_variables_come_before_what_up_has_left(up: Up, tmp_path: Path) -> None:
+    """In an empty data directory all must be said; HOOKTIDE_API and HOOKTIDE_KEY say it as well as the flags."""
+    keys = DataDirectory(up.data_dir).read_keys()
+    assert keys is not None
+    environ = clean_environ(HOOKTIDE_API=up.api, HOOKTIDE_KEY=keys.consumer, HOOKTIDE_DATA_DIR=str(tmp_path))
+    subscribed = await hooktide("subscribe", "http://127.0.0.1:9999/", "--type", "no.such", "--json", environ=environ)
+    assert subscribed.code == 0, subscribed
+    refused = await hooktide(
+        "unsubscribe", subscribed.json["id"], "--key", keys.emitter, "--api", f"{up.api}/", "--data-dir", str(tmp_path)
+    )
+    assert (refused.code, "ROLE_FORBIDDEN 403" in refused.err) == (1, True)
+    assert (await hooktide("unsubscribe", subscribed.json["id"], environ=environ)).code == 0
+
+
+async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_path: Path) -> None:
+    ended = await hooktide("health", "--data-dir", str(up.data_dir), "--json")
+    assert (ended.code, ended.json) == (
+        0,
+        {"ready": True, "services": dict.fromkeys(("subscription", "ingest", "delivery", "gateway"), "ready")},
+    )
+    environ = clean_environ(HOOKTIDE_INGEST_ADMIN_LISTEN="127.0.0.1:9", HOOKTIDE_DATA_DIR=str(tmp_path))
+    ended = await hooktide("health", "ingest", environ=environ)
+    assert ended.code == 1
+    assert ended.out.startswith("ingest        no answer at 127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("emit", "a.b", "--source", "/s"), 2, "no API key: give --key or HOOKTIDE_KEY with a key of the role emitter"),
+        (("emit", "a.b", "--source", "/s", "--data", "hello"), 2, "--data is no JSON"),
+        (("emit", "a.b", "--source", "/s", "--data", "@missing"), 2, "--data: cannot read missing"),
+        (("emit", "a.b", "--source", "/s", "--key", "k", "--target", "127.0.0.1:9", "--timeout", "0.5"), 1, "127.0.0.1:9: no answer"),
+        (("emit", "a.b"), 2, "--source"),
+        (("subscribe", "http://127.0.0.1:9/"), 2, "no API key"),
+        (("subscribe", "http://127.0.0.1:9/", "--key", "k", "--api", "http://127.0.0.1:9"), 1, "is `hooktide up` running?"),
+        (("receive", "--secret", "nonsense"), 2, "--secret: a signing secret is whsec_"),
+        (("serve", "everything"), 2, "everything"),
+        (("serve", "ingest"), 2, "set HOOKTIDE_SERVICE_TOKEN"),
+        (("up", "--data-dir", "/dev/null/x"), 2, "choose another directory with --data-dir"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+async def test_a_mistake_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    ended = await hooktide(*arguments, cwd=tmp_path)
+    assert (ended.code, ended.out) == (code, "")
+    assert says in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_a_misspelt_variable_is_reported(tmp_path: Path) -> None:
+    ended = await hooktide("serve", "ingest", environ=clean_environ(HOOKTIDE_INGEST_LISTN="x", HOOKTIDE_KEY="k"), cwd=tmp_path)
+    assert (ended.code, ended.err) == (2, "hooktide ingest: HOOKTIDE_INGEST_LISTN is not a setting; did you mean HOOKTIDE_INGEST_LISTEN?\n")
+
+
+async def test_a_service_runs_alone_and_stops_with_its_input(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    environ = clean_environ(
+        HOOKTIDE_SERVICE_TOKEN="hts_" + "x" * 40, HOOKTIDE_INGEST_LISTEN="127.0.0.1:0", HOOKTIDE_INGEST_ADMIN_LISTEN="127.0.0.1:0"
+    )
+    ended = await hooktide("serve", "ingest", "--ready-file", str(ready), "--until-stdin-closes", environ=environ, cwd=tmp_path)
+    assert ended.code == 0
+    assert set(json.loads(ready.read_text())) == {"listen", "admin"}
+    assert "event=service.stopped" in ended.err

@@ -1,0 +1,142 @@
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from services.__main__ import COMPOSITION
+from services.cli.plan import SERVICES, Ports
+from services.cli.supervisor import Notice, Supervisor
+from services.runtime.lifecycle import StartError
+from tests.cli.processes import clean_environ, hooktide, running
+
+
+@contextlib.asynccontextmanager
+async def supervising(data_dir: Path, notices: list[Notice] | None = None, **environ: str) -> AsyncIterator[Supervisor]:
+    notify = (lambda _notice: None) if notices is None else notices.append
+    supervisor = Supervisor(
+        data_dir, COMPOSITION.bootstrap, ports=Ports({}, any_free=True), environ=clean_environ(**environ), notify=notify
+    )
+    async with supervisor:
+        yield supervisor
+
+
+async def is_ready(supervisor: Supervisor, service: str) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{supervisor.addresses(service).admin}/readyz") as response:
+        return response.status == 200
+
+
+async def test_a_killed_service_is_started_again_at_the_same_address(tmp_path: Path) -> None:
+    notices: list[Notice] = []
+    async with supervising(tmp_path, notices) as supervisor:
+        before = {name: (supervisor.addresses(name), supervisor.pid(name)) for name in SERVICES}
+        assert len({pid for _, pid in before.values()}) == 4
+        supervisor.kill("ingest")
+        await supervisor.wait_ready("ingest")
+        assert supervisor.addresses("ingest") == before["ingest"][0]
+        assert supervisor.pid("ingest") != before["ingest"][1]
+        assert await is_ready(supervisor, "ingest")
+        assert all(supervisor.pid(name) == before[name][1] for name in SERVICES if name != "ingest")
+    told = [notice for notice in notices if notice.kind != "log"]
+    assert told == [
+        Notice("ingest", "ended", "killed by signal 9; starting it again in 0.2 s"),
+        Notice("ingest", "ready again", f"running again as process {supervisor.pid('ingest')}"),
+    ]
+    assert not any(psutil.pid_exists(supervisor.pid(name)) for name in SERVICES)
+    assert not supervisor.directory.addresses_file.exists()
+
+
+async def test_keys_are_made_on_the_first_start_only(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, COMPOSITION.bootstrap, ports=Ports({}, any_free=True), environ=clean_environ())
+    made = await supervisor.start()
+    assert made is not None
+    assert supervisor.keys == made
+    api = supervisor.addresses("gateway").listen
+    async with (
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {made.consumer}"}) as session,
+        session.get(f"http://{api}/v1/whoami") as response,
+    ):
+        assert response.status == 200
+        assert made.consumer_id in await response.text()
+    with pytest.raises(StartError, match=f"in use by another hooktide \\(process {os.getpid()}\\)"):
+        async with supervising(tmp_path):
+            pytest.fail("two supervisors over one data directory")
+    await supervisor.stop()
+    await supervisor.stop()
+    made_again = await supervisor.start()
+    assert made_again is None
+    assert supervisor.keys == made
+    await supervisor.stop()
+
+
+async def test_an_occupied_port_ends_everything_with_a_clear_message(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupant:
+        port = occupant.getsockname()[1]
+        ended = await hooktide("up", "--data-dir", str(tmp_path), "--free-ports", "--port", str(port))
+    assert (ended.code, ended.out) == (2, "")
+    assert f"hooktide up: gateway: cannot listen on 127.0.0.1:{port}: " in ended.err
+    assert "choose another address" in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_a_wrong_setting_ends_everything_with_a_clear_message(tmp_path: Path) -> None:
+    environ = clean_environ(HOOKTIDE_DELIVERY_IN_FLIGHT_MAX="none")
+    ended = await hooktide("up", "--data-dir", str(tmp_path), "--free-ports", environ=environ)
+    assert ended.code == 2
+    assert "hooktide up: delivery: HOOKTIDE_DELIVERY_IN_FLIGHT_MAX=none: " in ended.err
+
+
+async def test_what_the_user_has_set_is_respected(tmp_path: Path) -> None:
+    token = "hts_" + "t" * 40
+    async with supervising(tmp_path, HOOKTIDE_SERVICE_TOKEN=token, HOOKTIDE_SINK_ALLOW="", HOOKTIDE_LOG_LEVEL="debug") as supervisor:
+        assert not supervisor.directory.token_file.exists()
+        assert not supervisor.allows_local_sinks
+        environ = psutil.Process(supervisor.pid("delivery")).environ()
+    assert (environ["HOOKTIDE_SERVICE_TOKEN"], environ["HOOKTIDE_SINK_ALLOW"], environ["HOOKTIDE_LOG_LEVEL"]) == (token, "", "debug")
+    assert environ["HOOKTIDE_SECRET_KEY_FILE"] == str(tmp_path / "secret.key")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    async with running("up", "--data-dir", str(tmp_path), "--free-ports") as command:
+        await command.line("Hooktide is running")
+        await command.line("may go to http and to this machine")
+        await command.line("First start.")
+        assert [(await command.line("hkt_")).split()[0] for _ in range(3)] == ["admin", "emitter", "consumer"]
+        ended = await command.end(number)
+    assert (ended.code, ended.err) == (0, "hooktide up: stopping; Ctrl-C again ends everything at once\n")
+    stopped_at = []
+    for name in ("gateway", "delivery", "ingest", "subscription"):
+        last = (tmp_path / "logs" / f"{name}.log").read_text().splitlines()[-1]
+        assert "event=service.stopped" in last
+        stopped_at.append(last.split()[0])
+    assert stopped_at == sorted(stopped_at)
+
+
+async def test_no_service_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    """And the next one waits for their end, then starts."""
+    async with running("up", "--data-dir", str(tmp_path), "--free-ports", "--json") as command:
+        await command.json_line()
+        services = psutil.Process(command.process.pid).children()
+        assert len(services) == 4
+        await command.end(signal.SIGKILL)
+        async with running("up", "--data-dir", str(tmp_path), "--free-ports", "--json") as successor:
+            told = await successor.json_line()
+            assert told["first_keys"] is None
+            assert not any(service.is_running() and service.status() != psutil.STATUS_ZOMBIE for service in services)
+            assert (await successor.end(signal.SIGTERM)).code == 0
+
+
+async def test_addresses_are_left_for_the_client_commands(tmp_path: Path) -> None:
+    async with supervising(tmp_path) as supervisor:
+        written = json.loads(supervisor.directory.addresses_file.read_text())
+        assert {name: at["listen"] for name, at in written.items()} == {name: supervisor.addresses(name).listen for name in SERVICES}
+        async with asyncio.timeout(5):
+            await supervisor.wait_ready("gateway")
