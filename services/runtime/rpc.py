@@ -223,7 +223,7 @@ def open_channel(target: str, *, retried: Sequence[str] = ()) -> grpc.aio.Channe
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
     ]
     return grpc.aio.insecure_channel(target, options=options, interceptors=cast("Any", [Deadlines()]))
