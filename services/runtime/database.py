@@ -21,6 +21,9 @@ from services.runtime.lifecycle import StartError
 
 SQLITE_VERSION_MIN = (3, 35, 0)
 BUSY_TIMEOUT_MS = 5_000
+# Each connection fills its own in time; beyond it there is the system's page cache, which is nobody's resident memory.
+_WRITING_CACHE_KIB = 8 * 1024
+_READING_CACHE_KIB = 4 * 1024
 
 
 def database_path(url: str, data_dir: Path, service: str) -> Path:
@@ -63,7 +66,7 @@ def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> Non
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute(f"PRAGMA cache_size = -{_READING_CACHE_KIB if read_only else _WRITING_CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
