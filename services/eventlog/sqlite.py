@@ -19,7 +19,7 @@ from services.eventlog.sqlite_writer import Append, Settled, SqliteWriter, Step
 from services.eventlog.tail import Tail
 from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.database import connect, migrate, sole_owner, used_bytes
+from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PENDING_EVENTS_MAX = 20_000
@@ -162,8 +162,11 @@ class SqliteEventLog:
         dropped = 0
         while step := await self._step(lambda connection: sqlite_reads.trim_some(connection, before_ms)):
             dropped += step
-        while dropped and await self._step(sqlite_reads.give_back_some):
-            pass
+        given_back = 0
+        while dropped and (step := await self._step(give_back_some)):
+            given_back += step
+        if given_back:
+            self._writer.shorten_files()
         return dropped
 
     async def locate(self, event_id: bytes) -> Record | None:

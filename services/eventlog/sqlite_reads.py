@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from services.eventlog.errors import PositionMismatchError
 from services.eventlog.record import PARTITIONS, Place, Record
-from services.runtime.database import vacuum_some
 
 BATCH_BYTES_MAX = 3 * 1024 * 1024
 _TRIM_ROWS = 1_000
@@ -143,15 +142,6 @@ def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
     dropped = connection.execute("DELETE FROM events WHERE position <= ?", (last,)).rowcount
     connection.execute("UPDATE meta SET value = ? WHERE name = 'trimmed_to'", (str(last),))
     return dropped
-
-
-def give_back_some(connection: sqlite3.Connection) -> int:
-    """Give free pages back to the file system, a bounded number, while they are more than a quarter of the file.
-
-    What is free below that is soon used again, and giving it back would move a used page for each.
-    """
-    (pages,), (free,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count"))
-    return vacuum_some(connection) if free * 4 > pages else 0
 
 
 def keep_released(connection: sqlite3.Connection, released: Sequence[Place]) -> int:

@@ -107,6 +107,10 @@ class SqliteWriter:
         """Queue work; the caller bounds how much is queued."""
         self._queue.put(work)
 
+    def shorten_files(self) -> None:
+        """Let the files shrink to what they hold, soon."""
+        self._checkpoints.shorten()
+
     def close(self) -> None:
         """Commit what is queued, then end the thread and close the connection."""
         self._queue.put(None)
