@@ -58,6 +58,7 @@ _KINDS: dict[Reason, _Kind] = {
     Reason.OVERLOADED: _Kind(429, "Overloaded"),
     Reason.ALREADY_EXISTS: _Kind(409, "Already exists"),
     Reason.STATE_CONFLICT: _Kind(409, "Not in this state"),
+    Reason.VERIFICATION_NOT_FOUND: _Kind(404, "No such handshake"),
 }
 _WAITING_HELPS = frozenset({429, 503})
 
