@@ -70,9 +70,9 @@ async def serve(settings: DeliverySettings, lifecycle: Lifecycle) -> None:
 
 def _policy(settings: DeliverySettings) -> EgressPolicy:
     try:
-        return EgressPolicy(allow=settings.sink_allow)
+        return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:
-        raise StartError(f"HOOKTIDE_SINK_ALLOW: {error}") from error
+        raise StartError(f"HOOKTIDE_SINK_ALLOW or HOOKTIDE_SINK_DENY: {error}") from error
 
 
 class _Worker:
