@@ -16,6 +16,7 @@ from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import SubscriptionSettings
 from services.subscription.app import running
+from services.subscription.lookup import Resolve, system_addresses
 
 REGISTRY_FILES = ("subscription.db", "subscription.db-wal")
 SINK = "https://consumer.example/hooks"
@@ -117,10 +118,10 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def served(settings: SubscriptionSettings, clock: Clock | None = None) -> AsyncIterator[Client]:
+async def served(settings: SubscriptionSettings, clock: Clock | None = None, resolve: Resolve = system_addresses) -> AsyncIterator[Client]:
     """Run a registry and connect to it."""
     lifecycle = Lifecycle("subscription")
-    async with running(settings, lifecycle, clock) as addresses, open_channel(addresses.listen) as channel:
+    async with running(settings, lifecycle, clock, resolve) as addresses, open_channel(addresses.listen) as channel:
         yield Client(channel, settings.token(), lifecycle, addresses.admin)
 
 
