@@ -217,6 +217,8 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         """Take a consent given by the callback URL."""
         rate = wire_settings.rate_of(request)
         refuse([*required_problems("token", request.token), *rate_problems("rate_per_minute", rate)])
+        # Anyone may send tokens, and whoever guesses shall not keep those who write waiting.
+        await self._store.read(partial(verifications.find, token=request.token))
         await self._store.write(partial(verifications.confirm, token=request.token, rate_per_minute=rate, handshake=self._handshake))
         return pb.ConfirmVerificationResponse()
 

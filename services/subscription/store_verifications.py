@@ -55,18 +55,24 @@ def report(writing: Writing, subscription_id: str, sink_revision: int, answer: V
     return store_subscriptions.put(writing, current, verification.answered(current, answer, handshake))
 
 
-def confirm(writing: Writing, token: str, rate_per_minute: int | None, handshake: Handshake) -> None:
-    """Take the consent that a token stands for; raises VERIFICATION_NOT_FOUND."""
+def find(reading: Reading, token: str) -> Subscription:
+    """Return the subscription whose sink a token consents for; raises VERIFICATION_NOT_FOUND."""
     columns = callback_tokens.c
     query = sa.select(columns.subscription_id, columns.sink_revision).where(
-        columns.digest == _digest(token), columns.expire_ms > writing.now_ms
+        columns.digest == _digest(token), columns.expire_ms > reading.now_ms
     )
-    row = writing.connection.execute(query).one_or_none() if _FORM.fullmatch(token) else None
+    row = reading.connection.execute(query).one_or_none() if _FORM.fullmatch(token) else None
     if row is None:
         raise verification_not_found()
-    current = store_subscriptions.get(writing, EVERY_CONSUMER, row.subscription_id)
-    if current.sink_revision != row.sink_revision:
+    found = store_subscriptions.get(reading, EVERY_CONSUMER, row.subscription_id)
+    if found.sink_revision != row.sink_revision:
         raise verification_not_found()
+    return found
+
+
+def confirm(writing: Writing, token: str, rate_per_minute: int | None, handshake: Handshake) -> None:
+    """Take the consent that a token stands for; raises VERIFICATION_NOT_FOUND."""
+    current = find(writing, token)
     known = current.verification
     if known is not None and (known.consent, known.rate_per_minute) == (Consent.GRANTED, rate_per_minute):
         return

@@ -17,7 +17,6 @@ from services.egress.policy import EgressPolicy
 from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
 from services.subscription import credential
 from services.subscription.credential import SecretCredential
-from services.subscription.header_rules import name_problem
 from services.subscription.model import EVERY_CONSUMER, Config, Protocol, Role, Scheme, Subscription
 from services.subscription.signing_key import private_key_problem
 from services.subscription.signing_secret import secret_problem
@@ -151,7 +150,7 @@ def mask_problems(paths: Sequence[str]) -> list[FieldError]:
     problems = [
         FieldError(f"update_mask.paths[{index}]", f"cannot be changed; choose from: {known}, and what stands below them")
         for index, path in enumerate(paths)
-        if path not in SUBSCRIPTION_PATHS and not _is_header(path)
+        if path not in SUBSCRIPTION_PATHS and not path.startswith(HEADER_PATH)
     ]
     if len({path.split(".")[1] for path in paths if path in credential.PATHS and path != credential.SECTION}) > 1:
         problems.append(FieldError("update_mask", "must name members of one kind of credential only"))
@@ -238,10 +237,6 @@ def event_type_problems(name: str, description: str) -> list[FieldError]:
         advice = f"must be segments of letters, digits, _ and - joined by dots, 1 to {TYPE_BYTES_MAX} bytes, such as order.created"
         problems.append(FieldError("event_type.name", advice))
     return problems
-
-
-def _is_header(path: str) -> bool:
-    return path.startswith(HEADER_PATH) and name_problem(path.removeprefix(HEADER_PATH)) is None
 
 
 def _sink_problems(sink: str, policy: EgressPolicy, refusals: Mapping[str, str]) -> list[FieldError]:
