@@ -9,5 +9,6 @@ event log → route → lane → attempt → schedule → ledger
 `transport.py` the Protocol that requests leave by, `transport_aiohttp.py` its implementation
 `schedule.py` after an attempt: delivered, again, or given up (pure); `breaker.py` spares a dead endpoint (pure)
 `recorder.py` gathers what happened and flushes it; `ledger.py` and `ledger_reads.py` are the store
-`server.py`   the read API over gRPC; `app.py` puts it all together
+`retention.py` lets go of what is old
+`worker.py`   puts these together; `server.py` is the read API over gRPC; `app.py` the service
 """

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 FAILURES_MAX = 10
 _OPEN_MAX_S = 600.0
+# Beyond these the maximum is reached from any first time of a millisecond or more; 2**n would in the end outgrow a float.
+_DOUBLINGS_MAX = 20
 _JITTER = 0.2
 
 
@@ -49,7 +51,7 @@ class Breaker:
             return False
         if self.open_until is None and self.failures < FAILURES_MAX:
             return False
-        wait_s = min(self.open_first_s * 2**self.openings, _OPEN_MAX_S) * (1 - _JITTER + 2 * _JITTER * chance)
+        wait_s = min(self.open_first_s * 2 ** min(self.openings, _DOUBLINGS_MAX), _OPEN_MAX_S) * (1 - _JITTER + 2 * _JITTER * chance)
         self.openings += 1
         self.open_until, self.probing = now + wait_s, False
         return True

@@ -8,23 +8,26 @@ Law 3: a delivery in memory is in exactly one of: a lane's queue, under way, or 
 """
 
 import asyncio
+import contextlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from services.delivery.attempt import attempt_of, request_of
 from services.delivery.breaker import Breaker
-from services.delivery.lane import Lane
+from services.delivery.lane import Lane, earlier
 from services.delivery.model import Attempt, Delivery, Health, Outcome, State, Subscription
 from services.delivery.schedule import Delivered, Exhausted, RetryAt, Schedule, retry_after_s, throttles
 from services.delivery.timers import Timers
 from services.delivery.transport import Answer, Transport
+from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
 UNRECORDED_SENT_MAX = 1000
-_HELD_BYTES_MAX = 64 * 1024 * 1024
+_HELD_BYTES_MAX = 16 * 1024 * 1024
+_REFILL_ROWS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +59,34 @@ class Dispatcher:
         self._changed: Callable[[Delivery], None]
         self._hungry: Callable[[Lane], None]
         self._timers = Timers(clock, self._ring)
+        self._refill_below = max(1, bounds.lane_pending_max // 2)
         self._round: deque[Lane] = deque()
         self._lanes: dict[str, Lane] = {}
-        self._held_bytes = 0
-        self._in_flight = 0
+        self._readings: dict[int, tuple[str, set[bytes]]] = {}
+        self._readings_begun = 0
         self._ended = asyncio.Event()
+        self._closed = False
+        self.held_bytes = 0
+        """About how much the events held in memory take."""
+        self.in_flight = 0
+        """How many attempts are under way."""
         self.unrecorded_sent = 0
-        self.sending = True
-        """False while nothing may be sent: the ledger takes no flush, or the service stops."""
+        """How many attempts were started of which the ledger does not know the end."""
+        self.recordable = True
+        """False while the ledger takes no flush: nothing is sent then."""
 
     def listen(self, *, changed: Callable[[Delivery], None], hungry: Callable[[Lane], None]) -> None:
         """Say who is told of each delivery that is settled, and of lanes that want rows; before anything is held."""
         self._changed, self._hungry = changed, hungry
 
+    @property
+    def sending(self) -> bool:
+        """Whether attempts may start: not while the ledger takes no flush, and not once it is closed."""
+        return self.recordable and not self._closed
+
     async def idle(self) -> None:
         """Wait until no attempt is under way."""
-        while self._in_flight:
+        while self.in_flight:
             self._ended.clear()
             await self._ended.wait()
 
@@ -92,7 +107,7 @@ class Dispatcher:
         """Say whether a new delivery may wait in memory; where not, the lane is spilled from now on."""
         if lane.spilled:
             return False
-        if len(lane.queue) >= self._bounds.lane_pending_max or self._held_bytes >= _HELD_BYTES_MAX or not self._may_send(lane):
+        if len(lane.queue) >= self._bounds.lane_pending_max or self.held_bytes >= _HELD_BYTES_MAX or not self._may_send(lane):
             lane.spilled = True
             return False
         return True
@@ -100,25 +115,54 @@ class Dispatcher:
     def hold(self, delivery: Delivery) -> None:
         """Hold a delivery in memory; it is queued by `queue`, at once or once it is recorded."""
         self.lane(delivery.subscription_id).live[delivery.id] = delivery
-        self._held_bytes += _size(delivery)
+        self.held_bytes += _size(delivery)
+
+    def holds(self, subscription_id: str, delivery_id: bytes) -> bool:
+        """Say whether a delivery is held in memory."""
+        lane = self._lanes.get(subscription_id)
+        return lane is not None and delivery_id in lane.live
+
+    @contextlib.contextmanager
+    def reading(self, subscription_id: str = "") -> Iterator[set[bytes]]:
+        """While rows of a subscription (empty: of all) are read, gather the ids of deliveries that leave memory.
+
+        By the time the rows are here, those of such deliveries may be out of date.
+        """
+        self._readings_begun += 1
+        number, left = self._readings_begun, set[bytes]()
+        self._readings[number] = (subscription_id, left)
+        try:
+            yield left
+        finally:
+            del self._readings[number]
 
     def queue(self, delivery: Delivery) -> None:
-        """Put a held delivery into its lane's queue."""
+        """Put a held delivery into its lane's queue; where its subscription has gone meanwhile, it is cancelled."""
         lane = self.lane(delivery.subscription_id)
+        if self._is_gone(lane):
+            self.finish(delivery, State.CANCELLED)
+            return
         lane.queue.append(delivery)
         self._join_round(lane)
 
     def release(self, delivery: Delivery) -> None:
         """Let go of a settled delivery that is recorded."""
         lane = self.lane(delivery.subscription_id)
-        if lane.live.pop(delivery.id, None) is not None:
-            self._held_bytes -= _size(delivery)
+        # A spilled one is not held, but its row may be back already: it is seen a moment before its flush is heard of.
+        if lane.live.get(delivery.id) is delivery:
+            del lane.live[delivery.id]
+            self.held_bytes -= _size(delivery)
+            for subscription_id, left in self._readings.values():
+                if subscription_id in {"", lane.subscription_id} and not delivery.spilled:
+                    left.add(delivery.id)
+        if delivery.sent:
+            self.unrecorded_sent -= 1
         if delivery.spilled:
             lane.unflushed_spills -= 1
-        elif delivery.state is State.PENDING and (lane.next_due_ms is None or delivery.due_ms < lane.next_due_ms):
-            lane.next_due_ms = delivery.due_ms
+        if delivery.state is State.PENDING:
+            lane.row_waits(delivery.due_ms)
         self._wake(lane)
-        self._drop_if_idle(lane)
+        self.drop_if_idle(lane)
 
     def _spill(self, lane: Lane) -> None:
         """Let go of what waits in memory; its rows are read back once the lane may send again."""
@@ -127,7 +171,8 @@ class Dispatcher:
             delivery = lane.queue.popleft()
             if delivery.recorded:
                 del lane.live[delivery.id]
-                self._held_bytes -= _size(delivery)
+                self.held_bytes -= _size(delivery)
+                lane.row_waits(delivery.due_ms)
             else:
                 self.spill(delivery)
                 self._settle(delivery)
@@ -145,19 +190,14 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start attempts as long as there is room."""
-        while self._round and self.sending and self._in_flight < self._bounds.in_flight_max:
+        while self._round and self.sending and self.in_flight < self._bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX:
             lane = self._round.popleft()
             lane.ready = False
             if not self._may_start(lane):
                 continue
-            delivery = lane.queue[0]
-            if not delivery.recorded and self.unrecorded_sent >= UNRECORDED_SENT_MAX:
-                self._join_round(lane)
-                return
-            lane.queue.popleft()
-            self._start(lane, delivery)
+            self._start(lane, lane.queue.popleft())
             self._join_round(lane)
-            if lane.spilled and len(lane.queue) < self._bounds.lane_pending_max // 2:
+            if self._wants_rows(lane, unix_ms(self._clock)):
                 self._hungry(lane)
 
     def _join_round(self, lane: Lane) -> None:
@@ -171,6 +211,10 @@ class Dispatcher:
         return (
             subscription is not None and subscription.health is Health.ACTIVE and lane.breaker.permits(now) and now >= lane.throttled_until
         )
+
+    def _is_gone(self, lane: Lane) -> bool:
+        subscription = self._subscription(lane.subscription_id)
+        return subscription is None or subscription.health is Health.OFF
 
     def _may_start(self, lane: Lane) -> bool:
         if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
@@ -193,19 +237,20 @@ class Dispatcher:
             self.give_up(delivery, f"the event could not be encoded: {error}")
             return
         lane.in_flight += 1
-        self._in_flight += 1
+        self.in_flight += 1
         lane.breaker.started()
-        if not delivery.recorded:
-            self.unrecorded_sent += 1
-            if delivery.chunk is not None:
-                delivery.chunk.sent += 1
+        delivery.sent = True
+        self.unrecorded_sent += 1
+        crash.reached("delivery.before_send")
         self._transport.send(request, lambda answer: self._answered(lane, delivery, now_ms, began, answer))
+        crash.reached("delivery.after_send")
 
     # Taking answers
 
     def _answered(self, lane: Lane, delivery: Delivery, started_ms: int, began: float, answer: Answer) -> None:
+        crash.reached("delivery.answered")
         lane.in_flight -= 1
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._ended.set()
         now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
         delivery.attempts.append(attempt_of(answer, started_ms, int((now - began) * 1000)))
@@ -269,25 +314,40 @@ class Dispatcher:
         """Look at a lane again after its subscription has changed."""
         lane = self._lanes.get(subscription_id)
         if lane is not None:
+            subscription = self._subscription(subscription_id)
+            if subscription is not None and subscription.health is Health.PAUSED:
+                self._spill(lane)
             self._wake(lane)
             self.pump()
 
+    def take_up(self, subscription_id: str) -> None:
+        """Go on with a subscription of which unfinished rows may be waiting."""
+        lane = self.lane(subscription_id)
+        lane.spilled = True
+        lane.row_waits(0)
+        self.revive(subscription_id)
+
     def _ring(self, lane: Lane) -> None:
-        self._wake(lane)
-        self.pump()
+        if self._lanes.get(lane.subscription_id) is lane:
+            self._wake(lane)
+            self.drop_if_idle(lane)
+            self.pump()
 
     def _wake(self, lane: Lane) -> None:
         """Go on with a lane as far as it may: queue, rows that are due, or a later look."""
         self._join_round(lane)
-        if self._may_send(lane):
-            now_ms = unix_ms(self._clock)
-            due = lane.next_due_ms is not None and lane.next_due_ms <= now_ms
-            if (due or lane.spilled) and len(lane.queue) < self._bounds.lane_pending_max // 2:
-                self._hungry(lane)
-            elif lane.next_due_ms is not None:
-                self._timers.at(self._clock.monotonic() + max(0, lane.next_due_ms - now_ms) / 1000, lane)
-        else:
+        if not self._may_send(lane):
             self._look_again(lane)
+            return
+        now_ms = unix_ms(self._clock)
+        if self._wants_rows(lane, now_ms):
+            self._hungry(lane)
+        elif lane.next_due_ms is not None and lane.next_due_ms > now_ms:
+            self._timers.at(self._clock.monotonic() + (lane.next_due_ms - now_ms) / 1000, lane)
+
+    def _wants_rows(self, lane: Lane, now_ms: int) -> bool:
+        """Say whether rows that are due should be read back; where there is no room, `pump` and `release` ask again."""
+        return lane.next_due_ms is not None and lane.next_due_ms <= now_ms and self.room_to_refill(lane) > 0
 
     def _look_again(self, lane: Lane) -> None:
         now = self._clock.monotonic()
@@ -296,21 +356,24 @@ class Dispatcher:
             self._timers.at(max(waits), lane)
 
     def room_to_refill(self, lane: Lane) -> int:
-        """Return how many rows a lane should read back now: one for a probe, else up to half its bound."""
-        if lane.breaker.open_until is not None:
-            return 0 if lane.queue else 1
-        return max(0, self._bounds.lane_pending_max // 2 - len(lane.queue))
+        """Return how many rows a lane should read back now: one for a probe, else up to half its bound.
 
-    def refilled(self, lane: Lane, next_due_ms: int | None, *, caught_up: bool) -> None:
-        """Note what is known of a lane's rows after some were read back."""
-        lane.next_due_ms = next_due_ms
+        While memory is short, one by one: a lane that holds nothing always gets on.
+        """
+        if lane.breaker.open_until is not None:
+            return 0 if lane.queue or lane.breaker.probing else 1
+        if self.held_bytes >= _HELD_BYTES_MAX:
+            return 0 if lane.live else 1
+        return min(max(0, self._refill_below - len(lane.queue)), _REFILL_ROWS_MAX)
+
+    def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
+        """Note when, by the ledger, the next of a lane's rows is due, after some were read back."""
+        lane.next_due_ms = earlier(next_due_ms, lane.added_due_ms)
+        caught_up = lane.next_due_ms is None or lane.next_due_ms > unix_ms(self._clock)
         if caught_up and not lane.unflushed_spills and lane.breaker.open_until is None:
             lane.spilled = False
-        if not lane.spilled:
-            self._wake(lane)
-        else:
-            self._join_round(lane)
-        self._drop_if_idle(lane)
+        self._wake(lane)
+        self.drop_if_idle(lane)
         self.pump()
 
     def look_again_in(self, lane: Lane, delay_s: float) -> None:
@@ -319,18 +382,22 @@ class Dispatcher:
 
     def close(self) -> None:
         """Start nothing more."""
-        self.sending = False
+        self._closed = True
         self._timers.close()
 
-    def _drop_if_idle(self, lane: Lane) -> None:
-        """Forget a lane that nothing is known of, so that memory follows what is going on."""
-        idle = not (lane.live or lane.spilled or lane.refilling or lane.unflushed_spills)
-        if idle and lane.next_due_ms is None and lane.breaker.open_until is None and not lane.breaker.failures:
+    def drop_if_idle(self, lane: Lane) -> None:
+        """Forget a lane that nothing is known of, or whose subscription is deleted, so that memory follows what is going on."""
+        if lane.live or lane.refilling or lane.unflushed_spills:
+            return
+        breaker, throttled = lane.breaker, self._clock.monotonic() < lane.throttled_until
+        known = lane.spilled or lane.next_due_ms is not None or breaker.open_until is not None or breaker.failures or throttled
+        if not known or self._subscription(lane.subscription_id) is None:
             self._lanes.pop(lane.subscription_id, None)
 
 
 def _size(delivery: Delivery) -> int:
-    return len(delivery.event.record.event) + 500 if delivery.event is not None else 500
+    # The event as it stands in the log, and once more as the body that is made of it.
+    return 2 * len(delivery.event.record.event) + 500 if delivery.event is not None else 500
 
 
 def _log_failure(delivery: Delivery, answer: Answer, **fields: object) -> None:

@@ -20,6 +20,7 @@ from services.delivery.replica import Replica
 from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocols import EventLogReader, Following
 from services.eventlog.record import Place, Record
+from services.runtime import crash
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
@@ -66,16 +67,19 @@ class Follower:
         # Where each partition ended when this worker took it over: up to there events may have been sent
         # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
         self._record_first_through: dict[int, int] | None = None
+        self._unrouted_since_ms: int | None = None
 
     async def run(self) -> None:
         """Follow for ever; after a loss go on from where routing stands."""
+        _unrouted_age.set_function(self._unrouted_age_s)
         backoff_s = _BACKOFF_FIRST_S
-        while True:
+        while self._standing:
             try:
                 async with self._log.follow(self._resume()) as following:
                     await self._check_identity(following)
                     if self._record_first_through is None:
                         self._record_first_through = dict(following.heads)
+                    crash.reached("delivery.resumed")
                     async for records in following.batches():
                         backoff_s = _BACKOFF_FIRST_S
                         await self._route_batch(records)
@@ -89,6 +93,10 @@ class Follower:
                 backoff_s = _BACKOFF_MAX_S
             logger().warning("follow.lost", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+        await asyncio.Event().wait()  # nothing is left to follow; the alarm is out
+
+    def _unrouted_age_s(self) -> float:
+        return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
 
     def _resume(self) -> list[Place]:
         """Return where to read on: after the last event that is wholly routed."""
@@ -117,16 +125,15 @@ class Follower:
         elif known != following.log_id:
             for partition in list(self._standing):
                 self._stop_partition(partition)
-        if not self._standing:
-            await asyncio.Event().wait()  # nothing is left to follow; the alarm is out
+            raise EventLogError("the log is not the one that the ledger has followed")
 
     async def _route_batch(self, records: Sequence[Record]) -> None:
-        _unrouted_age.set(max(0.0, self._clock.now() - records[0].accepted_ms / 1000))
+        self._unrouted_since_ms = records[0].accepted_ms
         await self._barrier.passed()
         for record in records:
             await self._route(record)
         _routed_events.inc(len(records))
-        _unrouted_age.set(0.0)
+        self._unrouted_since_ms = None
         self._dispatcher.pump()
 
     async def _route(self, record: Record) -> None:
@@ -134,7 +141,10 @@ class Follower:
         standing = self._standing.get(record.partition)
         if standing is None or record.position < standing.place.position:
             return
-        done_through = standing.through if record.position == standing.place.position else ""
+        begun = record.position == standing.place.position
+        if begun and not standing.through:
+            return
+        done_through = standing.through if begun else ""
         matches = self._replica.router.match(record.type, record.source, record.audience)
         if done_through:
             matches = [subscription for subscription in matches if subscription.id > done_through]

@@ -27,9 +27,23 @@ class Lane:
     live: dict[bytes, Delivery] = field(default_factory=dict)
     """The deliveries held in memory by their ids: queued, under way, or waiting for their flush."""
     next_due_ms: int | None = None
-    """When the next of its waiting rows is due, as far as is known."""
+    """When the next of its waiting rows is due, as far as is known; None where none waits."""
+    added_due_ms: int | None = None
+    """The same of those rows alone that began to wait after the latest reading of its rows began."""
     throttled_until: float = 0.0
     """By the monotonic clock: the endpoint asked for a pause."""
     refilling: bool = False
     ready: bool = False
     """Whether it stands in the dispatcher's round."""
+
+    def row_waits(self, due_ms: int) -> None:
+        """Note that a row waits to be read back, from a time on."""
+        self.next_due_ms = earlier(self.next_due_ms, due_ms)
+        self.added_due_ms = earlier(self.added_due_ms, due_ms)
+
+
+def earlier(one_ms: int | None, other_ms: int | None) -> int | None:
+    """Return the earlier of two times, None standing for never."""
+    if one_ms is None or other_ms is None:
+        return other_ms if one_ms is None else one_ms
+    return min(one_ms, other_ms)

@@ -103,7 +103,9 @@ class Delivery:
     """When the next attempt is due; 0 before the first."""
     finished_ms: int = 0
     recorded: bool = False
-    """Whether the ledger has a row of it, or is about to."""
+    """Whether the ledger has a row of it."""
+    sent: bool = False
+    """Whether an attempt was started of which the ledger does not know the end."""
     settled: bool = False
     """Whether it waits for its flush: finished, due later, or spilled; else it is queued or under way."""
     spilled: bool = False
@@ -126,8 +128,6 @@ class Chunk:
     """By the monotonic clock, in seconds."""
     record_first: bool
     """Whether its deliveries may be sent only once they are recorded."""
-    sent: int = 0
-    """How many attempts were started before it is recorded."""
     unsettled: int = 0
     """How many of its deliveries are queued or under way."""
 

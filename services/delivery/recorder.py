@@ -8,6 +8,7 @@ Law 3: what is routed but not recorded is bounded, and so is what was sent but n
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from services.delivery.errors import LedgerFullError
 from services.delivery.ledger import Cursor, Flush, Ledger
 from services.delivery.ledger_rows import done_row, open_row
 from services.delivery.model import Chunk, Delivery, State
+from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
@@ -34,6 +36,7 @@ class _Taken:
 
     flush: Flush = field(default_factory=Flush)
     chunks: list[Chunk] = field(default_factory=list)
+    written: list[Delivery] = field(default_factory=list)
     settled: list[Delivery] = field(default_factory=list)
     to_queue: list[Delivery] = field(default_factory=list)
 
@@ -53,6 +56,8 @@ class Recorder:
         self._wanted = asyncio.Event()
         self._room = asyncio.Event()
         self._flushed = asyncio.Event()
+        self._flushes_begun = 0
+        self._flushes_done = 0
         self._closing = False
 
     def routed(self, chunk: Chunk) -> None:
@@ -77,11 +82,20 @@ class Recorder:
         self._wanted.set()
 
     async def settle(self) -> None:
-        """Wait until everything known by now is flushed."""
-        while self._chunks or self._changed:
-            self._flushed.clear()
-            self._wanted.set()
-            await self._flushed.wait()
+        """Wait until nothing is left to flush."""
+        while self._chunks or self._changed or self._flushes_done < self._flushes_begun:
+            await self._flush_ends()
+
+    async def flushed(self) -> None:
+        """Wait for the end of a flush that begins from now on: what was being written before is written then."""
+        number = self._flushes_begun + 1
+        while self._flushes_done < number:
+            await self._flush_ends()
+
+    async def _flush_ends(self) -> None:
+        self._flushed.clear()
+        self._wanted.set()
+        await self._flushed.wait()
 
     def close(self) -> None:
         """Flush without waiting for ends from now on, and end `run` once nothing is left."""
@@ -95,10 +109,14 @@ class Recorder:
             if not self._closing:
                 await asyncio.sleep(_LINGER_S)
             self._wanted.clear()
+            self._flushes_begun += 1
             taken = self._collect()
             if taken.flush:
+                crash.reached("delivery.before_flush")
                 await self._commit(taken.flush)
+                crash.reached("delivery.after_flush")
                 self._written(taken)
+            self._flushes_done += 1
             self._flushed.set()
             if self._changed:
                 self._wanted.set()
@@ -123,10 +141,9 @@ class Recorder:
                 if chunk.record_first and not delivery.settled:
                     taken.to_queue.append(delivery)
             taken.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
-        while self._changed and rows < _ROWS_MAX:
-            delivery = next(iter(self._changed))
+        # Of these as many again, so that routing never keeps an end from being written.
+        for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
-            rows += 1
             self._write(taken, delivery)
         return taken
 
@@ -143,7 +160,7 @@ class Recorder:
             flush.updated.append(open_row(delivery))
         else:
             flush.opened.append(open_row(delivery))
-        delivery.recorded = True
+        taken.written.append(delivery)
         if delivery.settled:
             taken.settled.append(delivery)
 
@@ -152,21 +169,22 @@ class Recorder:
             try:
                 await self._ledger.commit(flush)
             except LedgerFullError:
-                if self._dispatcher.sending:
+                if self._dispatcher.recordable:
                     logger().error("ledger.full", advice="nothing is sent until there is room on the disk again")
-                self._dispatcher.sending = False
+                self._dispatcher.recordable = False
                 await asyncio.sleep(_RETRY_S)
             else:
                 break
-        if not self._dispatcher.sending and not self._closing:
+        if not self._dispatcher.recordable:
             logger().info("ledger.resumed")
-            self._dispatcher.sending = True
+            self._dispatcher.recordable = True
 
     def _written(self, taken: _Taken) -> None:
         dispatcher = self._dispatcher
         for chunk in taken.chunks:
             self._routed -= len(chunk.deliveries) + 1
-            dispatcher.unrecorded_sent -= chunk.sent
+        for delivery in taken.written:
+            delivery.recorded = True
         for delivery in taken.settled:
             dispatcher.release(delivery)
         for delivery in taken.to_queue:

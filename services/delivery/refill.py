@@ -10,7 +10,7 @@ from services.delivery.dispatch import Dispatcher
 from services.delivery.lane import Lane
 from services.delivery.ledger import Ledger
 from services.delivery.ledger_rows import OpenRow, delivery_of, kept_record
-from services.delivery.model import Event, State
+from services.delivery.model import Event, Health, State
 from services.delivery.recorder import Recorder
 from services.delivery.replica import Replica
 from services.eventlog.errors import EventLogError
@@ -22,6 +22,8 @@ from services.runtime.logs import logger
 _WORKERS = 4
 _AGAIN_S = 1.0
 _CANCEL_ROWS = 500
+_REFILL_BYTES_MAX = 2 * 1024 * 1024
+_FETCH_FIRST = 20
 _FAR_MS = 1 << 53
 
 
@@ -57,9 +59,7 @@ class Refiller:
         """Take up every lane that has unfinished rows, or cancel those of subscriptions that are no more."""
         for subscription_id in await self._ledger.read(ledger_reads.lanes_with_unfinished):
             if self._replica.wanted(subscription_id):
-                lane = self._dispatcher.lane(subscription_id)
-                lane.spilled = True
-                self._dispatcher.revive(subscription_id)
+                self._dispatcher.take_up(subscription_id)
             else:
                 self._gone.put_nowait(subscription_id)
 
@@ -82,23 +82,24 @@ class Refiller:
 
     async def _refill(self, lane: Lane) -> None:
         """Read back what is due, as much as the lane has room for, leaving out what is in memory already."""
-        now_ms = unix_ms(self._clock)
-        room = self._dispatcher.room_to_refill(lane)
-        # Taken before the read: what is in memory now may be finished by the time the rows are here.
-        skipped = set(lane.live)
-        limit = room + len(skipped)
-        rows = await self._ledger.read(ledger_reads.unfinished, lane.subscription_id, now_ms, limit) if room else []
-        waiting = [row for row in rows if row.id not in skipped][:room]
-        records = await self._records(waiting) if waiting else {}
-        next_due_ms = await self._ledger.read(ledger_reads.next_due_ms, lane.subscription_id, now_ms)
-        for row in waiting:
-            if row.id not in lane.live and self._replica.wanted(lane.subscription_id):
-                self._take(row, records.get(row.event_id))
-        caught_up = bool(room) and len(rows) < limit
-        if not caught_up:
-            next_due_ms = now_ms
+        dispatcher, subscription_id = self._dispatcher, lane.subscription_id
+        now_ms, room = unix_ms(self._clock), dispatcher.room_to_refill(lane)
+        lane.added_due_ms = None
+        with dispatcher.reading(subscription_id) as left:
+            # Of what is in memory some may have rows, which are left out.
+            limit = room + len(lane.live)
+            rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, now_ms, limit)
+            waiting = [row for row in rows if row.id not in lane.live and row.id not in left]
+            records, taken = await self._records(waiting[:room])
+            next_due_ms = await self._ledger.read(ledger_reads.next_due_ms, subscription_id, now_ms)
+            subscription = self._replica.get(subscription_id)
+            active = subscription is not None and subscription.health is Health.ACTIVE
+            for row in waiting[:taken] if active else ():
+                if row.id not in lane.live and row.id not in left:
+                    self._take(row, records.get(row.event_id))
         lane.refilling = False
-        self._dispatcher.refilled(lane, next_due_ms, caught_up=caught_up)
+        caught_up = active and len(rows) < limit and len(waiting) <= taken
+        dispatcher.refilled(lane, next_due_ms if caught_up else now_ms)
 
     def _take(self, row: OpenRow, record: Record | None) -> None:
         delivery = delivery_of(row, None if record is None else Event(record))
@@ -109,7 +110,22 @@ class Refiller:
         else:
             self._dispatcher.queue(delivery)
 
-    async def _records(self, rows: list[OpenRow]) -> dict[str, Record]:
+    async def _records(self, rows: list[OpenRow]) -> tuple[dict[str, Record], int]:
+        """Return the events of the first rows by their ids, and how many rows those are: all, or as many as fit into a refill."""
+        found: dict[str, Record] = {}
+        taken = size_bytes = 0
+        part = _FETCH_FIRST
+        while taken < len(rows) and size_bytes < _REFILL_BYTES_MAX:
+            some = rows[taken : taken + part]
+            records = await self._fetch(some)
+            found |= records
+            taken += len(some)
+            size_bytes += sum(len(record.event) for record in records.values())
+            # How large they are is known only of those that were fetched.
+            part = max(1, (_REFILL_BYTES_MAX - size_bytes) * taken // max(1, size_bytes))
+        return found, taken
+
+    async def _fetch(self, rows: list[OpenRow]) -> dict[str, Record]:
         """Return the events of rows by their ids: from the log, or from the ledger's copies of what the log has dropped."""
         places = {row.event_id: Place(row.partition, row.position) for row in rows}
         found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}
@@ -122,17 +138,26 @@ class Refiller:
     async def _cancel_lanes(self) -> None:
         while True:
             subscription_id = await self._gone.get()
+            # What was being written as unfinished when the subscription went is among the rows after this.
+            await self._recorder.flushed()
             while not self._replica.wanted(subscription_id) and await self._cancel_some(subscription_id):
                 pass
+            if self._replica.wanted(subscription_id):
+                self._dispatcher.take_up(subscription_id)
 
     async def _cancel_some(self, subscription_id: str) -> bool:
-        lane = self._dispatcher.lane(subscription_id)
-        skipped = set(lane.live)
-        rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, _FAR_MS, _CANCEL_ROWS + len(skipped))
-        waiting = [row for row in rows if row.id not in skipped and row.id not in lane.live]
+        dispatcher = self._dispatcher
+        with dispatcher.reading(subscription_id) as left:
+            limit = _CANCEL_ROWS + len(dispatcher.lane(subscription_id).live)
+            rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, _FAR_MS, limit)
+            waiting = [row for row in rows if row.id not in left and not dispatcher.holds(subscription_id, row.id)]
+        if self._replica.wanted(subscription_id):
+            return False
         for row in waiting:
             delivery = delivery_of(row, None)
-            self._dispatcher.hold(delivery)
-            self._dispatcher.finish(delivery, State.CANCELLED)
-        await self._recorder.settle()
+            dispatcher.hold(delivery)
+            dispatcher.finish(delivery, State.CANCELLED)
+        while any(dispatcher.holds(subscription_id, row.id) for row in waiting):
+            await self._recorder.flushed()
+        dispatcher.drop_if_idle(dispatcher.lane(subscription_id))
         return bool(waiting)

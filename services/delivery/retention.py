@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 
 from services.delivery import ledger_trims
 from services.delivery.dispatch import Dispatcher
+from services.delivery.errors import LedgerFullError
 from services.delivery.ledger import Ledger, day_of
 from services.delivery.ledger_rows import delivery_of
 from services.delivery.recorder import Recorder
@@ -20,10 +21,12 @@ from services.eventlog.errors import EventLogError
 from services.eventlog.protocols import EventLogReader
 from services.eventlog.record import PARTITIONS, Place
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.database import used_bytes, vacuum_some
+from services.runtime.database import give_back_some, used_bytes
 from services.runtime.logs import logger
 
-_COPIES = 200
+_COPIES_FIRST = 20
+_COPIES_MAX = 500
+_COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
 
 _ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
@@ -66,21 +69,24 @@ class Retention:
     async def run(self) -> None:
         """Look after it for ever, at intervals."""
         while True:
-            try:
-                await self.release_log()
-            except EventLogError as error:
-                logger().warning("retention.log_away", reason=str(error))
-            await self.expire()
-            await self.trim_ledger()
+            for step in (self.release_log, self.expire, self.trim_ledger):
+                try:
+                    await step()
+                except EventLogError as error:
+                    logger().warning("retention.log_away", reason=str(error))
+                except LedgerFullError:
+                    logger().warning("retention.waits", reason="there is no room on the disk")
             await asyncio.sleep(self._limits.every_s)
 
     async def release_log(self) -> None:
         """Report progress, copy what the log wants to drop and is still needed, and report again."""
         expiring = await self._log.release(await self._released())
+        recorded = {place.partition: place.position for place in await self._ledger.read(ledger_trims.recorded_through)}
         copied = 0
         for place in expiring:
-            if place.position > self._copied_through[place.partition]:
-                copied += await self._copy(place)
+            through = min(place.position, recorded[place.partition])
+            if through > self._copied_through[place.partition]:
+                copied += await self._copy(place.partition, through)
         if copied:
             logger().info("retention.copied", events=copied)
         if any(place.position for place in expiring):
@@ -92,33 +98,38 @@ class Retention:
         needed = {place.partition: place.position for place in await self._ledger.read(ledger_trims.first_uncopied, looked_at)}
         return [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
 
-    async def _copy(self, through: Place) -> int:
+    async def _copy(self, partition: int, through: int) -> int:
         """Copy the events of a partition that unfinished deliveries need, up to a position that is wholly recorded."""
-        recorded = {place.partition: place.position for place in await self._ledger.read(ledger_trims.recorded_through)}
-        bound = min(through.position, recorded[through.partition])
-        copied = 0
-        while places := await self._ledger.read(ledger_trims.needed_copies, through.partition, bound, _COPIES):
+        copied = lost = size_bytes = 0
+        after, limit = self._copied_through[partition], _COPIES_FIRST
+        while places := await self._ledger.read(ledger_trims.needed_copies, partition, after, through, limit):
             records = await self._log.fetch(places)
             await self._ledger.write(ledger_trims.keep_payloads, records)
             copied += len(records)
-            if len(records) < len(places):
-                lost = len(places) - len(records)
-                logger().error("retention.events_missing", partition=through.partition, events=lost)
-                break
-        self._copied_through[through.partition] = max(self._copied_through[through.partition], bound)
+            lost += len(places) - len(records)
+            size_bytes += sum(len(record.event) for record in records)
+            # How large the next are is known only by those before.
+            limit = min(_COPIES_MAX, 1 + _COPY_BYTES * copied // max(1, size_bytes))
+            after = places[-1].position
+        if lost:
+            logger().error("retention.events_missing", partition=partition, events=lost)
+        self._copied_through[partition] = through
         return copied
 
     async def expire(self) -> None:
         """Give up deliveries that are unfinished past their time, whatever held them back."""
+        dispatcher = self._dispatcher
         before_ms = unix_ms(self._clock) - int(self._limits.expiry_s * 1000)
         while True:
-            rows = await self._ledger.read(ledger_trims.expired, before_ms, _EXPIRED)
-            waiting = [row for row in rows if row.id not in self._dispatcher.lane(row.subscription_id).live]
+            with dispatcher.reading() as left:
+                rows = await self._ledger.read(ledger_trims.expired, before_ms, _EXPIRED)
+                waiting = [row for row in rows if row.id not in left and not dispatcher.holds(row.subscription_id, row.id)]
             for row in waiting:
                 delivery = delivery_of(row, None)
-                self._dispatcher.hold(delivery)
-                self._dispatcher.give_up(delivery, "the time in which it may be delivered is over")
-            await self._recorder.settle()
+                dispatcher.hold(delivery)
+                dispatcher.give_up(delivery, "the time in which it may be delivered is over")
+            while any(dispatcher.holds(row.subscription_id, row.id) for row in waiting):
+                await self._recorder.flushed()
             if waiting:
                 logger().warning("deliveries.expired", count=len(waiting))
             if len(waiting) < _EXPIRED:
@@ -127,14 +138,18 @@ class Retention:
     async def trim_ledger(self) -> None:
         """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""
         ledger = self._ledger
-        days = await ledger.write(ledger_trims.drop_days, day_of(unix_ms(self._clock) - int(self._limits.retention_s * 1000)))
-        dropped = 0
+        before_day = day_of(unix_ms(self._clock) - int(self._limits.retention_s * 1000))
+        dropped = given_back = 0
+        while some := await ledger.write(ledger_trims.drop_days, before_day):
+            dropped += some
         while some := await ledger.write(ledger_trims.shrink, self._limits.bytes_max):
             dropped += some
         while await ledger.write(ledger_trims.drop_payloads):
             pass
-        while await ledger.write(vacuum_some):
-            pass
-        if days or dropped:
-            logger().info("ledger.trimmed", days=",".join(days), deliveries=dropped)
+        while some := await ledger.write(give_back_some):
+            given_back += some
+        if given_back:
+            ledger.shorten_files()
+        if dropped:
+            logger().info("ledger.trimmed", deliveries=dropped)
         _ledger_bytes.set(await ledger.read(used_bytes))

@@ -22,7 +22,7 @@ class Router:
 
     def __init__(self, subscriptions: Iterable[Subscription] = ()) -> None:
         self._subscriptions: dict[str, Subscription] = {}
-        self._index: dict[_Key, dict[str, None]] = {}
+        self._index: dict[_Key, dict[str, Subscription]] = {}
         for subscription in subscriptions:
             self.put(subscription)
 
@@ -42,7 +42,7 @@ class Router:
         self._subscriptions[subscription.id] = subscription
         if subscription.health is not Health.OFF:
             for key in _keys(subscription):
-                self._index.setdefault(key, {})[subscription.id] = None
+                self._index.setdefault(key, {})[subscription.id] = subscription
 
     def remove(self, subscription_id: str) -> Subscription | None:
         """Take a subscription out; returns it, None where there was none."""
@@ -66,8 +66,9 @@ class Router:
                     entries.append(entry)
         if not entries:
             return []
-        ids = sorted(entries[0]) if len(entries) == 1 else sorted({each for entry in entries for each in entry})
-        return [self._subscriptions[each] for each in ids]
+        # The entries hold the subscriptions themselves: looking each up among all would cost the more, the more there are.
+        found = entries[0] if len(entries) == 1 else {each: entry[each] for entry in entries for each in entry}
+        return [found[each] for each in sorted(found)]
 
 
 def patterns_of(event_type: str) -> Iterator[str]:

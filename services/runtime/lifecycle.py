@@ -69,6 +69,7 @@ Serve = Callable[[Lifecycle], Awaitable[None]]
 
 def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False) -> int:
     """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start."""
+    structlog.contextvars.bind_contextvars(service=service)
     try:
         uvloop.run(_main(Lifecycle(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes))
     except StartError as error:
@@ -81,7 +82,6 @@ def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_std
 
 
 async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool) -> None:
-    structlog.contextvars.bind_contextvars(service=lifecycle.service)
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:

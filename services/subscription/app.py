@@ -12,6 +12,7 @@ from functools import partial
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
 
 from services.egress.policy import EgressPolicy
+from services.runtime import crash
 from services.runtime.access import Access
 from services.runtime.admin import admin_app, http_server
 from services.runtime.clock import Clock
@@ -46,6 +47,7 @@ async def running(
     server = Server(RULES, settings.token())
     policy, handshake = _policy(settings), _handshake(settings)
     with opened(settings, clock) as registry:
+        crash.reached("registry.opened")
         async with running_store(registry, lifecycle, clock) as store:
             if handshake is not Handshake.REQUIRED:
                 await _release(store)

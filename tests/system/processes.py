@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Protocol
 
 import aiohttp
 import grpc
@@ -21,6 +22,8 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 from hooktide.ingest.v1 import event_log_pb2_grpc, ingest_pb2_grpc
 from hooktide.subscription.v1 import catalogue_pb2_grpc, subscription_pb2_grpc
 
+from services.cli.reservation import Reservations
+from services.runtime.lifecycle import Addresses
 from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import SubscriptionSettings, read_settings
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
@@ -36,12 +39,48 @@ QUICK = {
 }
 
 
+class Process(Protocol):
+    """A running process: what is used here of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        ...
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """Its standard input, whose closing asks it to stop."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative for a signal, None while it runs."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit code."""
+        ...
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        ...
+
+
+Spawn = Callable[[Sequence[str], Mapping[str, str], Path], Process]
+"""Starts a command with an environment; what it prints is added to a file."""
+
+
+def spawn(command: Sequence[str], environ: Mapping[str, str], output: Path) -> Process:
+    """Start a process as everybody does."""
+    with output.open("ab") as log:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environ, cwd=ROOT)  # noqa: S603 - our own interpreter and module
+
+
 @dataclass(slots=True)
 class Service:
     """One service's process, and where it is reached once it has been ready."""
 
     name: str
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     listen: str = "127.0.0.1:0"
     admin: str = "127.0.0.1:0"
     starts: int = 0
@@ -59,6 +98,10 @@ class System:
     """Further environment variables, not ours."""
     prefix: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By service, a command to run it under, such as taskset."""
+    spawn: Spawn = spawn
+    """How processes are started."""
+    reservations: Reservations = field(default_factory=Reservations)
+    """The ports of the services, which nobody else is given while they are down."""
     services: dict[str, Service] = field(default_factory=lambda: {name: Service(name) for name in SERVICES})
     token: str = field(default_factory=lambda: "hts_" + secrets.token_hex(16))
     keys: BootstrapKeys | None = None
@@ -75,13 +118,18 @@ class System:
             key_file.write_text("k1:" + base64.b64encode(secrets.token_bytes(32)).decode())
         if self.keys is None and "subscription" in names:
             self.keys = bootstrap(read_settings(SubscriptionSettings, self.environment()))
+        for service in self.services.values():
+            addresses = self.reservations.settle(Addresses(service.listen, service.admin))
+            service.listen, service.admin = addresses.listen, addresses.admin
         for name in names:
             self.launch(name)
             await self.ready(name)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every service."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HOOKTIDE_", "COV"))}
+        # Compiled modules are kept, since every start would else compile all of them anew.
+        left_out = ("HOOKTIDE_", "COV", "PYTHONDONTWRITEBYTECODE")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         ours = {
             "HOOKTIDE_DATA_DIR": str(self.data_dir),
             "HOOKTIDE_SERVICE_TOKEN": self.token,
@@ -102,10 +150,7 @@ class System:
         ready_file = self._ready_file(name)
         ready_file.unlink(missing_ok=True)
         command = [*self.prefix.get(name, ()), sys.executable, "-m", self.module, "serve", name, "--ready-file", str(ready_file)]
-        with (self.data_dir / f"{name}.log").open("ab") as log:
-            service.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*command, "--until-stdin-closes"], stdin=subprocess.PIPE, stdout=log, stderr=log, env=self.environment(), cwd=ROOT
-            )
+        service.process = self.spawn([*command, "--until-stdin-closes"], self.environment(), self.data_dir / f"{name}.log")
         service.starts += 1
 
     async def ready(self, name: str, within_s: float = READY_WITHIN_S) -> None:
@@ -143,12 +188,17 @@ class System:
         process = self.services[name].process
         assert process is not None
         process.terminate()
+        return await self.ended(name, within_s)
+
+    async def ended(self, name: str, within_s: float = 30.0) -> int:
+        """Wait until a service has ended by itself; returns its exit code, negative for a signal."""
+        process = self.services[name].process
+        assert process is not None
         end = time.monotonic() + within_s
         while process.poll() is None:
             assert time.monotonic() < end, f"{name} did not stop in {within_s} s"
             await asyncio.sleep(0.01)
-        self._reap(process)
-        return process.returncode
+        return self._reap(process)
 
     def log(self, name: str) -> str:
         """Return what a service has logged."""
@@ -167,15 +217,17 @@ class System:
             await channel.close(None)
         for name in reversed(SERVICES):
             self.kill(name)
+        self.reservations.release()
 
     def _ready_file(self, name: str) -> Path:
         return self.data_dir / f"{name}.ready"
 
     @staticmethod
-    def _reap(process: subprocess.Popen[bytes]) -> None:
-        process.wait()
+    def _reap(process: Process) -> int:
+        code = process.wait()
         if process.stdin is not None:
             process.stdin.close()
+        return code
 
     # What tests talk to
 

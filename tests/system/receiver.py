@@ -40,10 +40,17 @@ class Endpoint:
     delay_s: float = 0.0
     keep_bodies: bool = True
     arrivals: list[Arrival] = field(default_factory=list)
+    _accepted: set[str] = field(default_factory=set)
 
     def accepted(self) -> set[str]:
         """Return the ids of the events that were answered with 2xx."""
-        return {arrival.event_id for arrival in self.arrivals if 200 <= arrival.status < 300}
+        return self._accepted
+
+    def add(self, arrival: Arrival) -> None:
+        """Remember an arrival."""
+        self.arrivals.append(arrival)
+        if 200 <= arrival.status < 300:
+            self._accepted.add(arrival.event_id)
 
     def by_event(self) -> dict[str, list[Arrival]]:
         """Return the arrivals by event id, in order."""
@@ -98,7 +105,7 @@ class Receiver:
         headers = {name.lower(): value for name, value in request.headers.items()}
         verified = any(_verifies(secret, body, headers) for secret in endpoint.secrets)
         kept = body if endpoint.keep_bodies else hashlib.sha256(body).digest()
-        endpoint.arrivals.append(Arrival(endpoint.name, headers.get("webhook-id", ""), time.monotonic(), status, kept, headers, verified))
+        endpoint.add(Arrival(endpoint.name, headers.get("webhook-id", ""), time.monotonic(), status, kept, headers, verified))
         return web.Response(status=status)
 
 

@@ -1,0 +1,43 @@
+"""Bare database: `executemany` of an event log's rows, with nothing around it. Prints rows a second."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from services.eventlog.sqlite import MIGRATIONS
+from services.eventlog.uuid7 import GrowingUuid7
+from services.ingest.accept import accept
+from services.runtime.database import connect, migrate
+from tests.bench.world import event
+
+_COLUMNS = "position, partition, event_id, accepted_ms, source, id, type, audience, digest, event"
+_INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - a constant
+
+
+def main(core: int, count: int, per_transaction: int) -> float:
+    """Return rows a second, `per_transaction` rows to a durable commit."""
+    os.sched_setaffinity(0, {core})
+    ids = GrowingUuid7().take(int(time.time() * 1000), count)
+    rows = []
+    for number, event_id in enumerate(ids, 1):
+        new = accept(event(number), bytes_max=1 << 20)
+        rows.append((number, new.partition, event_id, 0, new.source, new.id, new.type, new.audience, new.digest, new.event))
+    with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
+        path = Path(folder) / "bare.db"
+        migrate(path, MIGRATIONS)
+        connection = connect(path)
+        began = time.perf_counter()
+        for start in range(0, count, per_transaction):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_INSERT, rows[start : start + per_transaction])
+            connection.execute("COMMIT")
+        took = time.perf_counter() - began
+        connection.close()
+    return count / took
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(*(int(argument) for argument in sys.argv[1:]))))

@@ -1,0 +1,45 @@
+"""Plot: a distribution of latencies as an SVG picture."""
+
+from collections.abc import Sequence
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 260, 52, 36
+
+
+def latency_svg(sorted_ms: Sequence[float]) -> str:
+    """Return the latencies (sorted, in ms) by percentile, the percentiles drawn so that each further nine has its own room."""
+    top = max(sorted_ms[min(len(sorted_ms) - 1, int(len(sorted_ms) * 0.999))], 0.001) * 1.1
+    points = []
+    for step in range(401):
+        nines = step / 400 * 3  # 0 → 0 %, 1 → 90 %, 2 → 99 %, 3 → 99.9 %
+        share = 1 - 10**-nines
+        value = sorted_ms[min(len(sorted_ms) - 1, int(len(sorted_ms) * share))]
+        points.append(f"{_x(nines):.1f},{_y(value, top):.1f}")
+    labels = "".join(_x_label(nines, text) for nines, text in ((0, "0 %"), (0.301, "50 %"), (1, "90 %"), (2, "99 %"), (3, "99.9 %")))
+    lines = "".join(_y_line(top * part / 4, top) for part in range(5))
+    title = f"Acknowledgement to arrival at half load, ms by percentile ({len(sorted_ms):,} events)"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="system-ui, sans-serif" font-size="11">'
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>{lines}{labels}'
+        f'<polyline fill="none" stroke="#1d4ed8" stroke-width="2" points="{" ".join(points)}"/>'
+        f'<text x="{_LEFT}" y="14" font-weight="600">{title}</text></svg>'
+    )
+
+
+def _x(nines: float) -> float:
+    return _LEFT + nines / 3 * (_WIDTH - _LEFT - 24)
+
+
+def _y(value: float, top: float) -> float:
+    return _HEIGHT - _BOTTOM - min(value / top, 1.0) * (_HEIGHT - _BOTTOM - 28)
+
+
+def _x_label(nines: float, text: str) -> str:
+    x = _x(nines)
+    line = f'<line x1="{x:.0f}" x2="{x:.0f}" y1="28" y2="{_HEIGHT - _BOTTOM}" stroke="#e2e8f0"/>'
+    return f'{line}<text x="{x:.0f}" y="{_HEIGHT - 16}" text-anchor="middle">{text}</text>'
+
+
+def _y_line(value: float, top: float) -> str:
+    y = _y(value, top)
+    line = f'<line x1="{_LEFT}" x2="{_WIDTH - 24}" y1="{y:.0f}" y2="{y:.0f}" stroke="#e2e8f0"/>'
+    return f'{line}<text x="{_LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.1f}</text>'
