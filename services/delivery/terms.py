@@ -14,6 +14,7 @@ from services.delivery.envelope import ContentMode
 from services.delivery.handshake import rate_limit
 from services.delivery.model import Secret
 from services.delivery.signing import SigningKey, private_key, secret_key
+from services.delivery.transport import Tls
 
 _MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY: ContentMode.DATA_ONLY}
 
@@ -56,6 +57,14 @@ def terms_of(watched: pb.WatchedSubscription) -> Terms:
         in_flight_max=config.in_flight_max if config.HasField("in_flight_max") else None,
         retry_delays_s=tuple(delay.ToMilliseconds() / 1000 for delay in config.retry.delays) if config.HasField("retry") else None,
     )
+
+
+def tls_of(terms: Terms) -> Tls | None:
+    """Return what the sink's TLS needs beyond the usual; None for nothing."""
+    credential = terms.credential
+    certificate, key = (credential.certificate, credential.private_key) if isinstance(credential, MutualTls) else ("", "")
+    needed = Tls(terms.ca_certificates.encode(), certificate.encode(), key.encode())
+    return needed if any(needed) else None
 
 
 def credential_of(message: pb.SinkCredential) -> Credential | None:

@@ -50,6 +50,7 @@ class Client:
     token: str
     lifecycle: Lifecycle
     admin: str
+    listen: str = ""
 
     def __post_init__(self) -> None:
         self.subscriptions = subscription_pb2_grpc.SubscriptionServiceStub(self.channel)
@@ -122,7 +123,7 @@ async def served(settings: SubscriptionSettings, clock: Clock | None = None, res
     """Run a registry and connect to it."""
     lifecycle = Lifecycle("subscription")
     async with running(settings, lifecycle, clock, resolve) as addresses, open_channel(addresses.listen) as channel:
-        yield Client(channel, settings.token(), lifecycle, addresses.admin)
+        yield Client(channel, settings.token(), lifecycle, addresses.admin, addresses.listen)
 
 
 async def refused(call: Awaitable[Any]) -> Failure:
