@@ -99,4 +99,4 @@ def _rate(said: Mapping[str, list[str]]) -> Consent:
 
 def _shown(text: str) -> str:
     """Return what a sink has said, cut, and without anything that could be taken for more than text."""
-    return ascii(text[:_SHOWN_CHARS_MAX])
+    return ascii(text[:_SHOWN_CHARS_MAX])[:_SHOWN_CHARS_MAX]

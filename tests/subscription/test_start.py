@@ -152,6 +152,9 @@ async def test_a_sink_exception_that_is_none_is_refused_by_its_variable(settings
     with pytest.raises(StartError, match="HOOKTIDE_SINK_ALLOW"):
         async with served(settings.model_copy(update={"sink_allow": ("everything",)})):
             pass
+    with pytest.raises(StartError, match="HOOKTIDE_SINK_DENY"):
+        async with served(settings.model_copy(update={"sink_deny": ("http",)})):
+            pass
 
 
 async def test_bootstrap_makes_the_first_keys_once(settings: SubscriptionSettings) -> None:
