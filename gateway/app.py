@@ -20,6 +20,7 @@ from gateway.routes.catalogue import Catalogue
 from gateway.routes.health import Health
 from gateway.routes.history import History
 from gateway.routes.subscriptions import Subscriptions
+from gateway.routes.verifications import Verifications
 from gateway.translate.access import caller_of
 from services.runtime.admin import admin_app, http_server
 from services.runtime.clock import SystemClock
@@ -33,6 +34,7 @@ def route_table(peers: Peers, bodies: Bodies, readiness: Readiness) -> list[Rout
     """Return everything that can be called."""
     return [
         *Subscriptions(peers, bodies).routes(),
+        *Verifications(peers).routes(),
         *Catalogue(peers).routes(),
         *History(peers).routes(),
         *Access(peers, bodies).routes(),

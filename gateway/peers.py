@@ -60,10 +60,12 @@ class Peers:
     health: "dict[str, health_pb2_grpc.HealthStub]"
     metadata: tuple[tuple[str, str], ...]
 
-    async def call(self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request) -> _Answer:
-        """Return a service's answer; raise `Failure` where it refuses or is away."""
+    async def call(
+        self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request, *, timeout_s: float | None = None
+    ) -> _Answer:
+        """Return a service's answer, within `timeout_s` (None: what calls have by default); raise `Failure` where it refuses or is away."""
         try:
-            return await method(request, metadata=self.metadata)
+            return await method(request, metadata=self.metadata, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             failure = failure_from_rpc(error)
         if failure.reason in _MISFITS:

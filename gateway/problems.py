@@ -14,6 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.strict_json import pointer_token
+from gateway.translate.names import HEADERS_FIELD, HEADERS_PLACE, PLACES
 from services.runtime.errors import Failure, FieldError, Reason
 
 RETRY_AFTER_DEFAULT_S = 1.0
@@ -58,11 +60,13 @@ _KINDS: dict[Reason, _Kind] = {
     Reason.OVERLOADED: _Kind(429, "Overloaded"),
     Reason.ALREADY_EXISTS: _Kind(409, "Already exists"),
     Reason.STATE_CONFLICT: _Kind(409, "Not in this state"),
+    Reason.VERIFICATION_NOT_FOUND: _Kind(404, "No such handshake"),
 }
 _WAITING_HELPS = frozenset({429, 503})
 
 _RESOURCE = re.compile(r"(?:subscription|key|consumer|event_type)\.(?=.)")
 _INDEX = re.compile(r"\[(\d+)\]")
+_LAST_INDEX = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
 # Fields of the contract's requests that stand elsewhere in REST, or under another name.
 _PLACES = {
     "page_size": "?limit",
@@ -80,7 +84,11 @@ _PLACES = {
     "request_id": "Idempotency-Key:",
     "etag": "If-Match:",
     "overlap": "/overlap_seconds",
+    "scheme": "/signature",
+    "token": "?token",
+    "rate_per_minute": "WebHook-Allowed-Rate:",
     "key.expire_time": "/expires_at",
+    **PLACES,
 }
 
 
@@ -126,6 +134,11 @@ def place_of(path: str) -> str:
     """Return the place of a field of the contract: ``subscription.types[3]`` is ``/types/3``."""
     if path in _PLACES:
         return _PLACES[path]
+    if path.startswith(HEADERS_FIELD):
+        return HEADERS_PLACE + pointer_token(path.removeprefix(HEADERS_FIELD))
+    last = _LAST_INDEX.fullmatch(path)
+    if last is not None and last[1] in _PLACES:
+        return f"{_PLACES[last[1]]}/{last[2]}"
     if path.partition(".")[0] == "update_mask":
         return ""
     inner = _RESOURCE.sub("", path, count=1)

@@ -1,6 +1,7 @@
-"""Routes of subscriptions: create, read, change, delete, and their signing secrets."""
+"""Routes of subscriptions: create, read, change, delete, verify, and their signing secrets."""
 
 from aiohttp import web
+from hooktide.delivery.v1.delivery_pb2 import VerifySinkRequest
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from gateway.answers import json_answer, no_content, not_modified, page_answer, tagged_answer
@@ -9,11 +10,14 @@ from gateway.conditions import etag_to_match, is_current, request_id_of
 from gateway.peers import Peers
 from gateway.router import OWNERS, Call, Route
 from gateway.translate import subscriptions as translate
+from gateway.translate.fields import Fields
 from gateway.translate.values import PAGE_PARAMETERS, Query
 from services.runtime.errors import Failure, Reason
 
 _ALL = "/v1/subscriptions"
 _ONE = "/v1/subscriptions/{id}"
+# A sink that is slow to answer is waited for longer than a service is.
+_VERIFY_S = 40.0
 
 
 class Subscriptions:
@@ -34,6 +38,7 @@ class Subscriptions:
             Route("DELETE", _ONE, self.delete, OWNERS),
             Route("GET", f"{_ONE}/secret", self.secrets, OWNERS),
             Route("POST", f"{_ONE}/secret/rotate", self.rotate, OWNERS),
+            Route("POST", f"{_ONE}/verify", self.verify, OWNERS),
         ]
 
     async def create(self, call: Call) -> web.Response:
@@ -84,18 +89,27 @@ class Subscriptions:
         return no_content()
 
     async def secrets(self, call: Call) -> web.Response:
-        """Return the secrets that signatures are made with now, the newest first."""
+        """Return the secrets that signatures are made with now, and the public halves of keys, the newest first."""
         request = pb.GetSecretsRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
         answer = await self._peers.call(self._peers.subscriptions.GetSecrets, request)
-        return json_answer({"secrets": [translate.secret_json(secret) for secret in answer.secrets]})
+        secrets, keys = [translate.secret_json(secret) for secret in answer.secrets], [translate.key_json(key) for key in answer.keys]
+        return json_answer({"secrets": secrets, "keys": keys})
 
     async def rotate(self, call: Call) -> web.Response:
-        """Return the new secret, which is made unless the body brings one."""
+        """Return the new secret, or the public half of the new key; it is made unless the body brings one."""
         request_id = request_id_of(call)
         body = await self._bodies.read(call.request, optional=True)
         request = translate.rotate_request(call.caller.acts_for, call.path["id"], body, request_id)
         answer = await self._peers.call(self._peers.subscriptions.RotateSecret, request)
-        return json_answer({"secret": answer.secret.secret})
+        return json_answer(translate.rotated_json(answer))
+
+    async def verify(self, call: Call) -> web.Response:
+        """Have the sink asked for its consent, and return the subscription with what it has answered."""
+        Fields(await self._bodies.read(call.request, optional=True)).done()
+        request = VerifySinkRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
+        await self._peers.call(self._peers.ledger.VerifySink, request, timeout_s=_VERIFY_S)
+        current = await self._current(call)
+        return tagged_answer(translate.subscription_json(current), current.etag)
 
     async def _current(self, call: Call) -> pb.Subscription:
         request = pb.GetSubscriptionRequest(consumer_id=call.caller.acts_for, id=call.path["id"])

@@ -4,7 +4,7 @@ Law: a member that nobody asks for is unknown and refused; null is the same as n
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -14,14 +14,11 @@ from gateway.translate.values import one_of, parse_time
 from services.runtime.errors import FieldError
 
 # Part of the public API's shape, yet not of what this version does.
-_NOT_YET = frozenset(
-    {
-        *("/filters", "/sinkcredential", "/protocolsettings"),
-        *("/config/ordering", "/config/rate_per_second", "/config/in_flight_max", "/config/retry"),
-    }
-)
+_NOT_YET = frozenset({"/filters", "/config/ordering"})
 _NAME_SHOWN_MAX = 100
 _Value = TypeVar("_Value")
+# Since `object` is a method's name here.
+_Anything: TypeAlias = object
 
 
 class Fields:
@@ -42,6 +39,10 @@ class Fields:
     def has_value(self, name: str) -> bool:
         """Say whether the member is there and not null."""
         return self._members.get(name) is not None
+
+    def is_object(self, name: str) -> bool:
+        """Say whether the member is an object."""
+        return isinstance(self._members.get(name), dict)
 
     def ignore(self, *names: str) -> None:
         """Let read-only members be there."""
@@ -69,6 +70,22 @@ class Fields:
             return None
         return value
 
+    def number(self, name: str, largest: int) -> float | None:
+        """Return a number of at most ± `largest`; None where there is none."""
+        return self._number(name, self._read(name, object, ""), largest)
+
+    def numbers(self, name: str, largest: int) -> list[float] | None:
+        """Return a list of such numbers; None where there is none."""
+        values: list[object] | None = self._read(name, list, "must be a list of numbers")
+        if values is None:
+            return None
+        found = [self._number(name, value, largest, index) for index, value in enumerate(values)]
+        return [value for value in found if value is not None]
+
+    def flag(self, name: str) -> bool:
+        """Return true or false; false where there is none."""
+        return self._read(name, bool, "must be true or false") or False
+
     def texts(self, name: str) -> list[str]:
         """Return a list of texts; an empty one where there is none."""
         values: list[object] = self._read(name, list, "must be a list of texts") or []
@@ -86,6 +103,20 @@ class Fields:
             self.problem(name, one_of(words))
             return default
         return words[word]
+
+    def words(self, name: str, words: Mapping[str, _Value]) -> list[_Value]:
+        """Return what each word of a list stands for; an empty list where there is none."""
+        values: list[object] = self._read(name, list, "must be a list of words") or []
+        for index, value in enumerate(values):
+            if not isinstance(value, str) or value not in words:
+                self.problem(name, one_of(words), index=index)
+        return [words[value] for value in values if isinstance(value, str) and value in words]
+
+    def every_text(self) -> dict[str, str]:
+        """Return all members of an object that has no names of its own, each a text; null is the same as not there."""
+        for name in self._members:
+            self._read(name, str, "must be a text")
+        return {name: value for name, value in self._members.items() if isinstance(value, str)}
 
     def time(self, name: str) -> Timestamp | None:
         """Return a time; None where there is none."""
@@ -121,6 +152,17 @@ class Fields:
                 self.problem(name, f"is unknown here; known: {', '.join(self._known) or 'none'}")
         for inner in self._inner:
             inner._note_unknown()  # noqa: SLF001 - of the same class
+
+    def _number(self, name: str, value: _Anything, largest: int, index: int | None = None) -> float | None:
+        if value is None and index is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            self.problem(name, "must be a number", index=index)
+            return None
+        if abs(value) > largest:
+            self.problem(name, "is out of range", index=index)
+            return None
+        return value
 
     def _read(self, name: str, kind: type[_Value], description: str) -> _Value | None:
         self._known[name] = None

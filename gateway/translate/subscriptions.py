@@ -1,5 +1,6 @@
 """Subscriptions in JSON (the shape of the CloudEvents Subscriptions API) and in the contract."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -8,13 +9,33 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from gateway.authenticate import Caller, Role
 from gateway.translate.fields import Fields
+from gateway.translate.settings import (
+    SCHEMES,
+    SECONDS_MAX,
+    config_json,
+    config_of,
+    config_paths,
+    credential_json,
+    credential_of,
+    credential_paths,
+    settings_json,
+    settings_of,
+    settings_paths,
+    verification_json,
+)
 from gateway.translate.values import time_json, word_of
 
-_READ_ONLY = ("id", "state", "state_reason", "created_at", "updated_at")
-_WRITABLE = ("sink", "types", "source", "config")
+_READ_ONLY = ("id", "state", "state_reason", "verification", "created_at", "updated_at")
+# The members that can be changed, with their fields in the contract; those that have members of their own, with what tells
+# which of these a merge patch changes.
+_PLAIN = {"sink": "sink", "types": "types", "source": "source"}
+_MERGED: dict[str, tuple[str, Callable[[Mapping[str, object]], list[str]]]] = {
+    "config": ("config", config_paths),
+    "protocolsettings": ("protocol_settings", settings_paths),
+    "sinkcredential": ("sink_credential", credential_paths),
+}
+_WRITABLE = (*_PLAIN.values(), *(field for field, _ in _MERGED.values()))
 _PROTOCOLS = {"HTTP": pb.PROTOCOL_HTTP}
-# As far as a protobuf Duration reaches; what is sensible is for the registry to say.
-_SECONDS_MAX = 315_576_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +72,14 @@ def parse_patch(body: dict[str, object]) -> Patch:
     fields = Fields(body)
     fields.ignore("consumer_id", *_READ_ONLY)
     subscription = _subscription(fields)
-    paths = [name for name in _WRITABLE if fields.has(name)]
-    if fields.has_value("config"):
-        # An object is merged with the one that stands there, so it names its own members.
-        config = body["config"]
-        at = paths.index("config")
-        paths[at : at + 1] = ["config.description"] if isinstance(config, dict) and "description" in config else []
+    paths = [field for name, field in _PLAIN.items() if fields.has(name)]
+    for name, (field, inner_paths) in _MERGED.items():
+        # An object is merged with the one that stands there, so it names its own members; null takes that one's place.
+        inner = body.get(name)
+        if isinstance(inner, dict):
+            paths += inner_paths(inner)
+        elif fields.has(name):
+            paths.append(field)
     fields.done()
     return Patch(subscription, tuple(paths))
 
@@ -73,13 +96,14 @@ def update_request(acts_for: str, subscription_id: str, patch: Patch, etag: str)
 def rotate_request(acts_for: str, subscription_id: str, body: dict[str, object], request_id: str) -> pb.RotateSecretRequest:
     """Return the call that rotates a secret."""
     fields = Fields(body)
-    overlap_s = fields.whole("overlap_seconds", _SECONDS_MAX)
+    overlap_s = fields.whole("overlap_seconds", SECONDS_MAX)
     request = pb.RotateSecretRequest(
         consumer_id=acts_for,
         subscription_id=subscription_id,
         secret=fields.text("secret"),
         overlap=None if overlap_s is None else Duration(seconds=overlap_s),
         request_id=request_id,
+        scheme=fields.word("signature", SCHEMES, pb.SIGNATURE_SCHEME_UNSPECIFIED),
     )
     fields.done()
     return request
@@ -94,9 +118,12 @@ def subscription_json(subscription: pb.Subscription) -> dict[str, object]:
         "protocol": word_of(pb.Protocol.Name(subscription.protocol), "PROTOCOL_").upper(),
         "types": list(subscription.types),
         "source": subscription.source or None,
-        "config": {"description": subscription.config.description or None},
+        "sinkcredential": credential_json(subscription.sink_credential),
+        "protocolsettings": settings_json(subscription.protocol_settings),
+        "config": config_json(subscription.config),
         "state": word_of(pb.SubscriptionState.Name(subscription.state), "SUBSCRIPTION_STATE_"),
         "state_reason": subscription.state_reason or None,
+        "verification": verification_json(subscription.verification) if subscription.HasField("verification") else None,
         "created_at": time_json(subscription.create_time),
         "updated_at": time_json(subscription.update_time),
     }
@@ -106,9 +133,25 @@ def secret_json(secret: pb.SigningSecret) -> dict[str, object]:
     """Return a signing secret with its times; `expires_at` is null while no end is planned."""
     return {
         "secret": secret.secret,
+        "key_id": secret.key_id,
         "created_at": time_json(secret.create_time),
         "expires_at": time_json(secret.expire_time) if secret.HasField("expire_time") else None,
     }
+
+
+def key_json(key: pb.SigningKey) -> dict[str, object]:
+    """Return the public half of a signing key with its times."""
+    return {
+        "public_key": key.public_key,
+        "key_id": key.key_id,
+        "created_at": time_json(key.create_time),
+        "expires_at": time_json(key.expire_time) if key.HasField("expire_time") else None,
+    }
+
+
+def rotated_json(answer: pb.RotateSecretResponse) -> dict[str, object]:
+    """Return the new secret, or the public half of the new key."""
+    return {"public_key": answer.key.public_key} if answer.HasField("key") else {"secret": answer.secret.secret}
 
 
 def _subscription(fields: Fields) -> pb.Subscription:
@@ -117,5 +160,12 @@ def _subscription(fields: Fields) -> pb.Subscription:
         protocol=fields.word("protocol", _PROTOCOLS, pb.PROTOCOL_HTTP),
         types=fields.texts("types"),
         source=fields.text("source"),
-        config=pb.SubscriptionConfig(description=fields.object("config").text("description")),
+        config=config_of(fields.object("config")),
+        protocol_settings=settings_of(fields.object("protocolsettings")),
+        sink_credential=_credential(fields),
     )
+
+
+def _credential(fields: Fields) -> pb.SinkCredential | None:
+    inner = fields.object("sinkcredential")
+    return credential_of(inner) if fields.is_object("sinkcredential") else None

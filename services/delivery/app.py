@@ -11,6 +11,7 @@ from services.delivery.ledger import open_ledger
 from services.delivery.replica import Replica
 from services.delivery.server import DeliveryServer
 from services.delivery.transport_aiohttp import open_aiohttp_transport
+from services.delivery.verify import Verifier
 from services.delivery.worker import Worker
 from services.egress.policy import EgressPolicy
 from services.eventlog.remote import RETRIED, RemoteEventLog
@@ -40,8 +41,9 @@ async def running(settings: DeliverySettings, lifecycle: Lifecycle) -> AsyncIter
         registry = await stack.enter_async_context(open_channel(settings.subscription_target))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED))
         worker = Worker(settings, ledger, transport, RemoteEventLog(ingest, token), Replica(registry, token), SystemClock())
+        verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url)
         grpc_server = Server(server.RULES, token)
-        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger), grpc_server.grpc)
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen)
         async with _worker_running(worker, lifecycle):
@@ -61,9 +63,9 @@ async def serve(settings: DeliverySettings, lifecycle: Lifecycle) -> None:
 
 def _policy(settings: DeliverySettings) -> EgressPolicy:
     try:
-        return EgressPolicy(allow=settings.sink_allow)
+        return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:
-        raise StartError(f"HOOKTIDE_SINK_ALLOW: {error}") from error
+        raise StartError(f"HOOKTIDE_SINK_ALLOW or HOOKTIDE_SINK_DENY: {error}") from error
 
 
 @contextlib.asynccontextmanager

@@ -1,20 +1,56 @@
-"""Envelope: an event as the body of a webhook.
+"""Envelope: an event as the body of a webhook, with the headers that belong to it.
 
 log record → [envelope] → signing → transport
 
 Law 1: pure, and the same record always gives the same bytes: a repeated attempt must not differ.
-Law 2: JSON data is passed on as the emitter wrote it, byte for byte.
-Rule: CloudEvents 1.0.2, JSON format, structured mode.
+Law 2: data is passed on as the emitter wrote it, byte for byte.
+Rule: CloudEvents 1.0.2: the JSON format in structured mode, and binary mode; or the data alone, as if there were no CloudEvents.
 """
 
 import base64
+import enum
 import re
+from typing import NamedTuple
 
 import orjson
 from hooktide.event.v1 import event_pb2
 
 CONTENT_TYPE = "application/cloudevents+json"
+_OCTETS = "application/octet-stream"
+_CONTENT_TYPE_ATTRIBUTE = "datacontenttype"
 _JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
+# What a header may hold as it is; CloudEvents has the rest of an attribute percent-encoded.
+_PLAIN = re.compile(r"[!#-$&-~]*")
+_ENCODED = re.compile(r"[^!#-$&-~]")
+_VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+
+
+class ContentMode(enum.Enum):
+    """How an event is put into a request."""
+
+    STRUCTURED = "the whole event as JSON"
+    BINARY = "the data, and the attributes as headers"
+    DATA_ONLY = "the data, and nothing of CloudEvents"
+
+
+class Content(NamedTuple):
+    """A body, and the headers that belong to it, with names in lower case. Without data there may be no content-type."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+def content(raw: bytes, mode: ContentMode) -> Content:
+    """Return a CloudEvent, given as protobuf bytes, as it is sent; raises `ValueError` as `structured` does."""
+    match mode:
+        case ContentMode.STRUCTURED:
+            return Content({"content-type": CONTENT_TYPE}, structured(raw))
+        case ContentMode.BINARY:
+            event = _parsed(raw)
+            return Content(_attribute_headers(event) | _type_header(event), _data(event))
+        case ContentMode.DATA_ONLY:
+            event = _parsed(raw)
+            return Content(_type_header(event), _data(event))
 
 
 def structured(raw: bytes) -> bytes:
@@ -22,11 +58,7 @@ def structured(raw: bytes) -> bytes:
 
     Raises `ValueError` for bytes that are no CloudEvent. That JSON data is JSON, acceptance has proven.
     """
-    try:
-        event = event_pb2.CloudEvent.FromString(raw)
-    except Exception as error:
-        message = "the record is no CloudEvent"
-        raise ValueError(message) from error
+    event = _parsed(raw)
     body: dict[str, object] = {"specversion": event.spec_version, "id": event.id, "source": event.source, "type": event.type}
     attributes = event.attributes
     for name in sorted(attributes):
@@ -42,6 +74,50 @@ def structured(raw: bytes) -> bytes:
     elif kind == "proto_data":
         body["data_base64"] = base64.b64encode(event.proto_data.SerializeToString(deterministic=True)).decode()
     return orjson.dumps(body)
+
+
+def _parsed(raw: bytes) -> event_pb2.CloudEvent:
+    try:
+        return event_pb2.CloudEvent.FromString(raw)
+    except Exception as error:
+        message = "the record is no CloudEvent"
+        raise ValueError(message) from error
+
+
+def _attribute_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
+    attributes = event.attributes
+    headers = {f"ce-{name}": _header_value(_attribute(attributes[name])) for name in sorted(attributes) if name != _CONTENT_TYPE_ATTRIBUTE}
+    own = {"ce-specversion": event.spec_version, "ce-id": event.id, "ce-source": event.source, "ce-type": event.type}
+    return headers | {name: _header_value(value) for name, value in own.items()}
+
+
+def _header_value(value: str | int | bool) -> str:  # noqa: FBT001 - an attribute's value
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    return _ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+
+
+def _type_header(event: event_pb2.CloudEvent) -> dict[str, str]:
+    """Return the content type: what the emitter said, else what its absence stands for; of bytes, that they are some."""
+    kind, said = event.WhichOneof("data"), ""
+    if _CONTENT_TYPE_ATTRIBUTE in event.attributes:
+        said = event.attributes[_CONTENT_TYPE_ATTRIBUTE].ce_string
+    if said:
+        return {"content-type": said if _VISIBLE.fullmatch(said) else _OCTETS}
+    return {} if kind is None else {"content-type": "application/json" if kind == "text_data" else _OCTETS}
+
+
+def _data(event: event_pb2.CloudEvent) -> bytes:
+    match event.WhichOneof("data"):
+        case "text_data":
+            return event.text_data.encode()
+        case "binary_data":
+            return event.binary_data
+        case "proto_data":
+            return event.proto_data.SerializeToString(deterministic=True)
+        case _:
+            return b""
 
 
 def _is_json(body: dict[str, object]) -> bool:

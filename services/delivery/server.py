@@ -1,4 +1,4 @@
-"""Server: DeliveryService over gRPC, the ledger's reading side."""
+"""Server: DeliveryService over gRPC: the ledger's reading side, and the question to a sink."""
 
 from typing import Any
 
@@ -9,22 +9,24 @@ from services.delivery import ledger_reads
 from services.delivery.ledger import Ledger
 from services.delivery.ledger_rows import DoneRow, OpenRow, attempts_of
 from services.delivery.model import State
+from services.delivery.verify import Verifier
 from services.runtime.access import Access
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 
-RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries")}
+RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries", "VerifySink")}
 _EVERYONE = "*"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
-    """Answers the services that read deliveries."""
+    """Answers the services that read deliveries, or have a sink verified."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, verifier: Verifier) -> None:
         self._ledger = ledger
+        self._verifier = verifier
 
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery with its attempts."""
@@ -67,6 +69,13 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         rows = await self._ledger.read(ledger_reads.newest, wanted)
         token = page_token("deliveries", (rows[size - 1].id.hex(),)) if len(rows) > size else ""
         return delivery_pb2.ListDeliveriesResponse(deliveries=[_message(row) for row in rows[:size]], next_page_token=token)
+
+    async def VerifySink(self, request: delivery_pb2.VerifySinkRequest, context: Context) -> delivery_pb2.VerifySinkResponse:
+        """Ask a sink for its consent and report what it says."""
+        del context
+        _consumer(request.consumer_id)
+        await self._verifier.verify(request.consumer_id, request.subscription_id)
+        return delivery_pb2.VerifySinkResponse()
 
 
 def _id_of(text: str) -> bytes:

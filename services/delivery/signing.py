@@ -4,16 +4,33 @@ attempt → [signing] → transport
 
 Law 1: pure.
 Law 2: the bytes signed are the bytes sent.
-Rule: Standard Webhooks 1.0.0: `{id}.{timestamp}.{body}`, HMAC-SHA256, all live secrets at once.
+Rule: Standard Webhooks 1.0.0: `{id}.{timestamp}.{body}`, HMAC-SHA256 and Ed25519, all live secrets and keys at once.
 """
 
 import base64
 import hmac
 from collections.abc import Iterable
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.delivery.model import Secret
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the visible beginning of every secret, not one of them
+PRIVATE_KEY_PREFIX = "whsk_"
+
+
+class SigningKey(NamedTuple):
+    """An Ed25519 key, what names it in HTTP message signatures, and until when it signs (ms since 1970; None: open)."""
+
+    key: Ed25519PrivateKey
+    key_id: str
+    expires_ms: int | None
+
+
+def private_key(text: str) -> Ed25519PrivateKey:
+    """Return the key behind a text of the form ``whsk_`` + base64 of its 32 bytes."""
+    return Ed25519PrivateKey.from_private_bytes(base64.b64decode(text.removeprefix(PRIVATE_KEY_PREFIX), validate=True))
 
 
 def secret_key(secret: str) -> bytes:
@@ -29,3 +46,21 @@ def signature(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[
         for secret in secrets
         if secret.expires_ms is None or secret.expires_ms > now_ms
     )
+
+
+def signature_v1a(message_id: str, timestamp_s: int, body: bytes, keys: Iterable[SigningKey], now_ms: int) -> str:
+    """Return one ``v1a`` entry for each key that is live, separated by spaces; "" where there is none."""
+    content = b"%b.%d.%b" % (message_id.encode(), timestamp_s, body)
+    return " ".join(
+        "v1a," + base64.b64encode(key.key.sign(content)).decode() for key in keys if key.expires_ms is None or key.expires_ms > now_ms
+    )
+
+
+def signatures(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[Secret], keys: Iterable[SigningKey], now_ms: int) -> str:
+    """Return the value of `webhook-signature` by the secrets and keys of the schemes that a subscription is signed by.
+
+    The entries that every library can verify come first.
+    """
+    symmetric = signature(message_id, timestamp_s, body, secrets, now_ms)
+    asymmetric = signature_v1a(message_id, timestamp_s, body, keys, now_ms)
+    return f"{symmetric} {asymmetric}".strip()

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import TypedDict
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -24,6 +25,12 @@ _HEADER_BYTES_MAX = 16 * 1024
 _IDLE_S = 30.0
 _OK = range(200, 300)
 _CUT_OFF = Answer(Outcome.RESET, 0, "the service stopped before the answer came", b"", "")
+
+
+class _Limits(TypedDict, total=False):
+    """The time that one request may take, where it is another than that of all."""
+
+    timeout: aiohttp.ClientTimeout
 
 
 class BlockedError(OSError):
@@ -92,15 +99,28 @@ class AiohttpTransport:
         why = self._policy.check_url(request.url)
         if why is not None:
             raise BlockedError(why)
-        async with self._session.post(
-            URL(request.url, encoded=True), data=request.body, headers=request.headers, allow_redirects=False
+        if request.tls is not None:
+            return Answer(Outcome.TLS, 0, "certificates of a subscription's own are not supported by this transport", b"", "")
+        limits: _Limits = {} if request.timeout_s is None else {"timeout": aiohttp.ClientTimeout(total=request.timeout_s)}
+        async with self._session.request(
+            request.method, URL(request.url, encoded=True), data=request.body, headers=request.headers, allow_redirects=False, **limits
         ) as response:
             body = await _bounded_body(response)
             retry_after = response.headers.get("retry-after", "")
-            if response.status in _OK:
-                return Answer(Outcome.DELIVERED, response.status, "", b"", retry_after)
-            error = f"the endpoint answered {response.status}"
-            return Answer(Outcome.STATUS, response.status, error, body[:RESPONSE_BYTES_KEPT], retry_after)
+            delivered = response.status in _OK
+            outcome = Outcome.DELIVERED if delivered else Outcome.STATUS
+            error = "" if delivered else f"the endpoint answered {response.status}"
+            if request.whole:
+                return Answer(outcome, response.status, error, body, retry_after, _headers_of(response))
+            return Answer(outcome, response.status, error, b"" if delivered else body[:RESPONSE_BYTES_KEPT], retry_after)
+
+
+def _headers_of(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """Return an answer's headers by their names in lower case; of one that came twice the first."""
+    headers: dict[str, str] = {}
+    for name, value in response.headers.items():
+        headers.setdefault(name.lower(), value)
+    return headers
 
 
 async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:

@@ -59,6 +59,7 @@ _CODES: dict[str, grpc.StatusCode] = {
     "POSITION_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
     "ALREADY_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "STATE_CONFLICT": grpc.StatusCode.FAILED_PRECONDITION,
+    "VERIFICATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
 }
 
 
@@ -99,6 +100,7 @@ class Reason(Enum):
     POSITION_MISMATCH = error_pb2.ERROR_REASON_POSITION_MISMATCH
     ALREADY_EXISTS = error_pb2.ERROR_REASON_ALREADY_EXISTS
     STATE_CONFLICT = error_pb2.ERROR_REASON_STATE_CONFLICT
+    VERIFICATION_NOT_FOUND = error_pb2.ERROR_REASON_VERIFICATION_NOT_FOUND
 
     @property
     def code(self) -> grpc.StatusCode:

@@ -8,9 +8,10 @@ import base64
 import binascii
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -26,6 +27,9 @@ DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 7200
 _DELAY_MAX_S = 7 * 86400
 _TOKEN_CHARS_MIN = 24
 _PORT_MAX = 65535
+_NAME_CHARS_MAX = 253
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*", re.ASCII)
+_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
 
 
 def _address(text: str) -> str:
@@ -63,10 +67,44 @@ def _words(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _ports(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(int(part) for part in value.split(",") if part.strip())
+    except ValueError:
+        message = f"{value!r} is no list of ports; write for example 443,8443"
+        raise ValueError(message) from None
+
+
+def _checked_ports(ports: tuple[int, ...]) -> tuple[int, ...]:
+    if not all(1 <= port <= _PORT_MAX for port in ports):
+        message = f"every port must be from 1 to {_PORT_MAX}"
+        raise ValueError(message)
+    return ports
+
+
+def _origin(text: str) -> str:
+    if text and (len(text) > _NAME_CHARS_MAX or _NAME.fullmatch(text) is None):
+        message = f"{text!r} is no name; write one as in DNS, for example hooks.example.com"
+        raise ValueError(message)
+    return text.lower()
+
+
+def _public_url(text: str) -> str:
+    if text and _PUBLIC_URL.fullmatch(text) is None:
+        message = f"{text!r} is no URL to begin others with; write for example https://events.example.com"
+        raise ValueError(message)
+    return text.rstrip("/")
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Target = Annotated[str, AfterValidator(_target)]
 Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterValidator(_checked_delays)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Ports = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_ports), AfterValidator(_checked_ports)]
+Origin = Annotated[str, AfterValidator(_origin)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
 class Settings(BaseSettings):
@@ -95,10 +133,20 @@ class SinkSettings(Settings):
     sink_allow: Words = Field(
         (), description="What sinks may use beyond https to public addresses, by commas: `http`, or address ranges such as 127.0.0.0/8."
     )
+    sink_deny: Words = Field((), description="Address ranges that no sink may have, by commas, whatever else is allowed.")
+    sink_ports: Ports = Field(
+        (), description="The only ports that sinks may have, by commas; default: all but those of other protocols, such as mail."
+    )
+    origin: Origin = Field("", description="The name, as in DNS, by which sinks know this system in ownership handshakes.")
 
 
 class SubscriptionSettings(SinkSettings):
     """What the subscription service reads."""
+
+    sink_handshake: Literal["off", "required", "best_effort"] = Field(
+        "off",
+        description="Whether sinks must consent before events are sent to them: off, required or best_effort (asked, not waited for).",
+    )
 
     subscription_listen: Address = Field("127.0.0.1:50051", description="The subscription service's gRPC address.")
     subscription_admin_listen: Address = Field("127.0.0.1:9051", description="Its /healthz, /readyz and /metrics.")
@@ -140,6 +188,9 @@ class IngestSettings(Settings):
 class DeliverySettings(SinkSettings):
     """What the delivery service reads."""
 
+    public_url: PublicUrl = Field(
+        "", description="Where the gateway is reached from outside, as https://events.example.com: by it, sinks may consent later."
+    )
     delivery_listen: Address = Field("127.0.0.1:50053", description="The delivery service's gRPC address.")
     delivery_admin_listen: Address = Field("127.0.0.1:9053", description="Its /healthz, /readyz and /metrics.")
     delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.")

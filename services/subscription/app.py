@@ -7,6 +7,7 @@ Shutdown: health NOT_SERVING, watches end, calls under way are answered, then th
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
 
@@ -20,9 +21,12 @@ from services.runtime.rpc import Server
 from services.runtime.settings import PREFIX, SubscriptionSettings
 from services.subscription.access_server import AccessServer
 from services.subscription.catalogue_server import CatalogueServer
+from services.subscription.lookup import Lookups, Resolve, system_addresses
+from services.subscription.model import Handshake
 from services.subscription.opening import opened
 from services.subscription.server import SubscriptionServer
-from services.subscription.store import running_store
+from services.subscription.store import Store, running_store
+from services.subscription.store_verifications import release, unverified
 
 _SERVICES = (
     subscription_pb2.DESCRIPTOR.services_by_name["SubscriptionService"],
@@ -33,20 +37,28 @@ RULES = {f"/{service.full_name}/{method.name}": Access.SERVICE for service in _S
 
 
 @contextlib.asynccontextmanager
-async def running(settings: SubscriptionSettings, lifecycle: Lifecycle, clock: Clock | None = None) -> AsyncIterator[Addresses]:
-    """Run the service; yields the addresses bound. Raises `StartError` where it cannot start."""
+async def running(
+    settings: SubscriptionSettings, lifecycle: Lifecycle, clock: Clock | None = None, resolve: Resolve = system_addresses
+) -> AsyncIterator[Addresses]:
+    """Run the service; yields the addresses bound. Raises `StartError` where it cannot start.
+
+    `resolve` tells the addresses of a name, waiting for them.
+    """
     server = Server(RULES, settings.token())
-    policy = _policy(settings)
+    policy, handshake = _policy(settings), _handshake(settings)
     with opened(settings, clock) as registry:
         crash.reached("registry.opened")
         async with running_store(registry, lifecycle, clock) as store:
+            if handshake is not Handshake.REQUIRED:
+                await _release(store)
+            served = SubscriptionServer(store, policy, Lookups(policy, resolve), handshake)
 
             def ready() -> str | None:
                 if store.broken:
                     return "the database failed"
                 return "the service is stopping" if lifecycle.stopping.is_set() else None
 
-            subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(SubscriptionServer(store, policy), server.grpc)
+            subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(served, server.grpc)
             catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
             access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
             async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin:
@@ -69,7 +81,23 @@ async def serve(settings: SubscriptionSettings, lifecycle: Lifecycle) -> None:
 
 def _policy(settings: SubscriptionSettings) -> EgressPolicy:
     try:
-        return EgressPolicy(settings.sink_allow)
+        return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:
-        message = f"{PREFIX}SINK_ALLOW: {error}"
+        message = f"{PREFIX}SINK_ALLOW or {PREFIX}SINK_DENY: {error}"
         raise StartError(message) from error
+
+
+def _handshake(settings: SubscriptionSettings) -> Handshake:
+    handshake = Handshake(settings.sink_handshake)
+    if handshake is not Handshake.OFF and not settings.origin:
+        message = (
+            f"{PREFIX}SINK_HANDSHAKE={handshake.value} needs {PREFIX}ORIGIN: the name by which sinks know this system, as hooks.example.com"
+        )
+        raise StartError(message)
+    return handshake
+
+
+async def _release(store: Store) -> None:
+    """Let go on what waits for a consent that the operator no longer requires."""
+    for subscription_id in await store.read(unverified):
+        await store.write(partial(release, subscription_id=subscription_id))

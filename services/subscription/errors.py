@@ -4,6 +4,7 @@ from services.runtime.errors import Failure, Reason
 
 STORAGE_RETRY_S = 5.0
 BUSY_RETRY_S = 1.0
+HANDSHAKE_RETRY_S = 600.0
 
 
 def subscription_not_found() -> Failure:
@@ -45,6 +46,28 @@ def too_many_secrets(secrets_max: int) -> Failure:
     """More live secrets than signatures can be made with."""
     message = f"{secrets_max} secrets are live already; wait until one expires, or rotate with an overlap of 0 to end them all."
     return Failure(Reason.STATE_CONFLICT, message)
+
+
+def sink_changed() -> Failure:
+    """What a caller knows of a subscription's endpoint is about a former one."""
+    return Failure(Reason.ETAG_MISMATCH, "The subscription has another sink by now; begin anew with that one.")
+
+
+def handshake_off() -> Failure:
+    """Nobody asks sinks for their consent here."""
+    return Failure(Reason.STATE_CONFLICT, "The operator has switched ownership handshakes off; a subscription needs none here.")
+
+
+def too_many_handshakes(begun_max: int) -> Failure:
+    """A sink is asked too often."""
+    message = f"The sink was asked {begun_max} times within an hour; wait before it is asked again."
+    return Failure(Reason.OVERLOADED, message, retry_after_s=HANDSHAKE_RETRY_S)
+
+
+def verification_not_found() -> Failure:
+    """A callback token that stands for no sink's consent; which of the reasons it is, is not said."""
+    message = "No handshake is under way here: the address is mistyped, older than 24 hours, or of a former sink. Ask for a new one."
+    return Failure(Reason.VERIFICATION_NOT_FOUND, message)
 
 
 def revision_compacted() -> Failure:

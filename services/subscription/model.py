@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType
 
+from services.subscription.credential import Credential
+
 SubscriptionId = NewType("SubscriptionId", str)
 ConsumerId = NewType("ConsumerId", str)
 KeyId = NewType("KeyId", str)
@@ -21,6 +23,21 @@ class Protocol(Enum):
     """How events reach the consumer."""
 
     HTTP = "HTTP"
+
+
+class ContentMode(Enum):
+    """How an event is put into an HTTP request."""
+
+    STRUCTURED = "structured"
+    BINARY = "binary"
+    DATA_ONLY = "data_only"
+
+
+class Scheme(Enum):
+    """A way to sign a webhook."""
+
+    V1 = "v1"
+    V1A = "v1a"
 
 
 class State(Enum):
@@ -40,9 +57,58 @@ class Role(Enum):
     CONSUMER = "consumer"
 
 
+class Handshake(Enum):
+    """What the operator wants of sinks: never asked for consent, sent to only with it, or sent to and asked."""
+
+    OFF = "off"
+    REQUIRED = "required"
+    BEST_EFFORT = "best_effort"
+
+
+class Consent(Enum):
+    """What is known of a sink's consent; see the contract's `VerificationState`."""
+
+    PENDING = "pending"
+    GRANTED = "granted"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Limits and notes; None: as the operator has set. No delays: a failed delivery is not tried again."""
+
+    description: str = ""
+    rate_per_second: float | None = None
+    in_flight_max: int | None = None
+    retry_delays_ms: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolSettings:
+    """How requests are made. `headers` are sorted, with names in lower case; `signatures` is never empty."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_ms: int | None = None
+    content_mode: ContentMode = ContentMode.STRUCTURED
+    signatures: tuple[Scheme, ...] = (Scheme.V1,)
+    http_message_signature: bool = False
+    ca_certificates: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What the sink of a subscription has said to the ownership handshake; no rate: without a limit."""
+
+    consent: Consent
+    rate_per_minute: int | None
+    detail: str
+    time_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A consumer's wish to be told, as it stood after the change numbered `revision`."""
+    """A consumer's wish to be told, as it stood after the change numbered `revision`. The credential is without its secret."""
 
     id: SubscriptionId
     consumer_id: ConsumerId
@@ -50,12 +116,16 @@ class Subscription:
     protocol: Protocol
     types: tuple[str, ...]
     source: str
-    description: str
+    config: Config
+    settings: ProtocolSettings
+    credential: Credential | None
     state: State
     state_reason: str
+    verification: Verification | None
     create_ms: int
     update_ms: int
     revision: int
+    sink_revision: int
 
     @property
     def etag(self) -> str:
@@ -65,8 +135,9 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class SigningSecret:
-    """A secret that webhooks are signed with; it is used until `expire_ms`."""
+    """A secret ("whsec_…") or private key ("whsk_…") that webhooks are signed with; it is used until `expire_ms`."""
 
+    scheme: Scheme
     secret: str = field(repr=False)
     create_ms: int
     expire_ms: int | None
@@ -113,10 +184,11 @@ class EventType:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A subscription as it now is, with its live secrets, the newest first."""
+    """A subscription as it now is, with its live secrets of all schemes, the newest first, and its credential's secret member."""
 
     subscription: Subscription
     secrets: tuple[SigningSecret, ...]
+    credential_secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from services.runtime.clock import Clock, SystemClock, unix_ms
 from services.runtime.database import database_path, explained, migrate, open_engine, sole_owner
 from services.runtime.lifecycle import StartError
 from services.runtime.settings import PREFIX, SubscriptionSettings
-from services.subscription.schema import answers, keys, registry, secret_key_checks, signing_secrets
+from services.subscription.schema import answers, credential_secrets, keys, registry, secret_key_checks, signing_secrets
 from services.subscription.store_answers import KEPT_MS
 from services.subscription.vault import Sealed, UnsealError, Vault
 
@@ -86,6 +86,7 @@ def _secret_keys_used(connection: sa.Connection, now_ms: int) -> set[str]:
     working = sa.and_(keys.c.revoke_ms.is_(None), sa.or_(keys.c.expire_ms.is_(None), keys.c.expire_ms > now_ms))
     used = sa.union(
         sa.select(signing_secrets.c.secret_key_id).where(live),
+        sa.select(credential_secrets.c.secret_key_id),
         sa.select(keys.c.secret_key_id).where(working),
         sa.select(answers.c.secret_key_id).where(answers.c.create_ms > now_ms - KEPT_MS),
     )

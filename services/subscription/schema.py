@@ -8,6 +8,7 @@ Ids sort by time of creation, so a list by id is a list by age. Every sealed val
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
+_JSON = sa.JSON(none_as_null=True)
 
 # One row. `revision` is that of the latest change of a subscription; changes up to `compacted_revision` are no longer kept.
 registry = sa.Table(
@@ -69,7 +70,33 @@ subscriptions = sa.Table(
     sa.Column("create_ms", sa.Integer, nullable=False),
     sa.Column("update_ms", sa.Integer, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("sink_revision", sa.Integer, nullable=False),
+    sa.Column("limits", _JSON, nullable=False),
+    sa.Column("settings", _JSON, nullable=False),
+    sa.Column("credential", _JSON, nullable=True),
+    sa.Column("verification", _JSON, nullable=True),
     sa.Index("subscriptions_by_consumer", "consumer_id", "id"),
+)
+
+# The secret member of a subscription's credential; the others stand in its row.
+credential_secrets = sa.Table(
+    "credential_secrets",
+    metadata,
+    sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), primary_key=True),
+    sa.Column("secret_key_id", sa.Text, nullable=False),
+    sa.Column("box", sa.LargeBinary, nullable=False),
+)
+
+# Whoever has the token whose digest this is consents for the sink, as it was at `sink_revision`.
+callback_tokens = sa.Table(
+    "callback_tokens",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), nullable=False),
+    sa.Column("sink_revision", sa.Integer, nullable=False),
+    sa.Column("expire_ms", sa.Integer, nullable=False),
+    sa.Index("callback_tokens_by_subscription", "subscription_id"),
+    sa.Index("callback_tokens_by_age", "expire_ms"),
 )
 
 # The higher the number, the newer the secret.
@@ -82,6 +109,7 @@ signing_secrets = sa.Table(
     sa.Column("box", sa.LargeBinary, nullable=False),
     sa.Column("create_ms", sa.Integer, nullable=False),
     sa.Column("expire_ms", sa.Integer, nullable=True),
+    sa.Column("scheme", sa.Text, nullable=False),
     sqlite_with_rowid=False,
 )
 

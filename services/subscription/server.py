@@ -17,9 +17,12 @@ from hooktide.subscription.v1 import subscription_pb2_grpc
 from services.egress.policy import EgressPolicy
 from services.runtime.errors import FieldError
 from services.runtime.paging import page_size, page_token, parse_page_token
+from services.subscription import store_changes, store_credentials, wire, wire_settings
 from services.subscription import store_subscriptions as subscriptions
-from services.subscription import wire
-from services.subscription.model import ConsumerId
+from services.subscription import store_verifications as verifications
+from services.subscription.lookup import Lookups
+from services.subscription.model import ConsumerId, Handshake, Scheme, Verification
+from services.subscription.signing_key import new_private_key, short_private_key
 from services.subscription.signing_secret import new_secret
 from services.subscription.store import Store
 from services.subscription.store_answers import answered
@@ -27,9 +30,13 @@ from services.subscription.transaction import Writing
 from services.subscription.validation import (
     OVERLAP_DEFAULT_MS,
     consumer_problems,
+    detail_problems,
     mask_problems,
+    merged_draft,
     overlap_problems,
     owner_problems,
+    rate_problems,
+    reason_problems,
     refuse,
     request_id_problems,
     required_problems,
@@ -44,26 +51,32 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     """Keeps subscriptions."""
 
-    def __init__(self, store: Store, policy: EgressPolicy) -> None:
+    def __init__(self, store: Store, policy: EgressPolicy, lookups: Lookups, handshake: Handshake) -> None:
         self._store = store
         self._policy = policy
+        self._lookups = lookups
+        self._handshake = handshake
 
     async def CreateSubscription(self, request: pb.CreateSubscriptionRequest, _context: Context) -> pb.CreateSubscriptionResponse:
         """Create a subscription."""
         draft = wire.subscription_draft(request.subscription)
+        refusals = await self._lookups.refusals(draft.urls())
         once = wire.once_from(request, request.consumer_id, "CreateSubscription")
 
         def create(writing: Writing) -> bytes:
             refuse(
                 [
                     *owner_problems(request.consumer_id),
-                    *subscription_problems(draft, self._policy),
+                    *subscription_problems(draft, self._policy, refusals),
                     *secret_problems(request.secret),
                     *request_id_problems(request.request_id),
                 ]
             )
-            created, secret = subscriptions.create(writing, ConsumerId(request.consumer_id), draft, request.secret or new_secret())
-            answer = pb.CreateSubscriptionResponse(subscription=wire.subscription_message(created), secret=wire.secret_message(secret))
+            owner, secret = ConsumerId(request.consumer_id), request.secret or new_secret()
+            created, first = subscriptions.create(writing, owner, draft, secret, self._handshake)
+            answer = pb.CreateSubscriptionResponse(
+                subscription=wire.subscription_message(created), secret=wire_settings.signing_secret_message(first)
+            )
             return answer.SerializeToString()
 
         answer = await self._store.write(lambda writing: answered(writing, once, partial(create, writing)))
@@ -93,20 +106,22 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def UpdateSubscription(self, request: pb.UpdateSubscriptionRequest, _context: Context) -> pb.UpdateSubscriptionResponse:
         """Change the masked fields."""
         paths = list(request.update_mask.paths)
-        draft = wire.subscription_draft(request.subscription)
+        wanted = wire.subscription_draft(request.subscription)
         refuse(
             [
                 *consumer_problems(request.consumer_id),
                 *required_problems("subscription.id", request.subscription.id),
                 *mask_problems(paths),
-                *subscription_problems(draft, self._policy, paths),
             ]
         )
+        refusals = await self._lookups.refusals(wanted.urls(paths))
 
         def update(writing: Writing) -> pb.UpdateSubscriptionResponse:
             current = subscriptions.get(writing, request.consumer_id, request.subscription.id)
             subscriptions.check_etag(current, request.etag)
-            changed = subscriptions.update(writing, current, draft, paths)
+            draft = merged_draft(current, store_credentials.kept(writing, current), wanted, paths)
+            refuse(subscription_problems(draft, self._policy, refusals, paths))
+            changed = subscriptions.update(writing, current, draft, paths, self._handshake)
             return pb.UpdateSubscriptionResponse(subscription=wire.subscription_message(changed))
 
         return await self._store.write(update)
@@ -128,11 +143,12 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         found = await self._store.read(
             lambda reading: subscriptions.secrets(reading, subscriptions.get(reading, request.consumer_id, request.subscription_id))
         )
-        return pb.GetSecretsResponse(secrets=[wire.secret_message(secret) for secret in found])
+        return pb.GetSecretsResponse(secrets=wire_settings.signing_secrets(found), keys=wire_settings.signing_keys(found))
 
     async def RotateSecret(self, request: pb.RotateSecretRequest, _context: Context) -> pb.RotateSecretResponse:
-        """Put a new secret in place."""
-        overlap_ms = wire.duration_ms(request.overlap) if request.HasField("overlap") else OVERLAP_DEFAULT_MS
+        """Put a new secret, or a new key, in place."""
+        overlap_ms = wire_settings.duration_ms(request.overlap) if request.HasField("overlap") else OVERLAP_DEFAULT_MS
+        scheme = wire_settings.scheme_asked(request.scheme, request.secret)
         once = wire.once_from(request, request.consumer_id, "RotateSecret")
 
         def rotate(writing: Writing) -> bytes:
@@ -140,17 +156,71 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 [
                     *consumer_problems(request.consumer_id),
                     *required_problems("subscription_id", request.subscription_id),
-                    *secret_problems(request.secret),
+                    *secret_problems(request.secret, scheme),
                     *overlap_problems(overlap_ms),
                     *request_id_problems(request.request_id),
                 ]
             )
             current = subscriptions.get(writing, request.consumer_id, request.subscription_id)
-            secret = subscriptions.rotate(writing, current, request.secret or new_secret(), overlap_ms)
-            return pb.RotateSecretResponse(secret=wire.secret_message(secret)).SerializeToString()
+            if scheme is Scheme.V1A:
+                private = short_private_key(request.secret) if request.secret else new_private_key()
+                key = subscriptions.rotate(writing, current, scheme, private, overlap_ms)
+                return pb.RotateSecretResponse(key=wire_settings.signing_key_message(key)).SerializeToString()
+            secret = subscriptions.rotate(writing, current, Scheme.V1, request.secret or new_secret(), overlap_ms)
+            return pb.RotateSecretResponse(secret=wire_settings.signing_secret_message(secret)).SerializeToString()
 
         answer = await self._store.write(lambda writing: answered(writing, once, partial(rotate, writing)))
         return pb.RotateSecretResponse.FromString(answer)
+
+    async def DisableSubscription(self, request: pb.DisableSubscriptionRequest, _context: Context) -> pb.DisableSubscriptionResponse:
+        """Disable a subscription whose endpoint is gone."""
+        refuse([*required_problems("id", request.id), *reason_problems(request.reason)])
+        changed = await self._store.write(
+            partial(subscriptions.disable, subscription_id=request.id, sink_revision=request.sink_revision, reason=request.reason)
+        )
+        return pb.DisableSubscriptionResponse(subscription=wire.subscription_message(changed))
+
+    async def BeginVerification(self, request: pb.BeginVerificationRequest, _context: Context) -> pb.BeginVerificationResponse:
+        """Begin an ownership handshake."""
+        refuse([*consumer_problems(request.consumer_id), *required_problems("subscription_id", request.subscription_id)])
+
+        def begin(writing: Writing) -> pb.BeginVerificationResponse:
+            current = subscriptions.get(writing, request.consumer_id, request.subscription_id)
+            token = verifications.begin(writing, current, self._handshake)
+            put = store_changes.put_of(writing, current)
+            return pb.BeginVerificationResponse(subscription=wire.put_message(put), callback_token=token)
+
+        return await self._store.write(begin)
+
+    async def ReportVerification(self, request: pb.ReportVerificationRequest, _context: Context) -> pb.ReportVerificationResponse:
+        """Take what a sink has answered."""
+        consent = wire_settings.consent_of(request.verification)
+        rate = wire_settings.rate_of(request.verification)
+        refuse(
+            [
+                *required_problems("subscription_id", request.subscription_id),
+                *([] if consent else [FieldError("verification.state", "must be one of the contract, and not unspecified")]),
+                *rate_problems("verification.rate_per_minute", rate),
+                *detail_problems("verification.detail", request.verification.detail),
+            ]
+        )
+        assert consent is not None  # noqa: S101 - refused before
+
+        def report(writing: Writing) -> pb.ReportVerificationResponse:
+            answer = Verification(consent, rate, request.verification.detail, writing.now_ms)
+            changed = verifications.report(writing, request.subscription_id, request.sink_revision, answer, self._handshake)
+            return pb.ReportVerificationResponse(subscription=wire.subscription_message(changed))
+
+        return await self._store.write(report)
+
+    async def ConfirmVerification(self, request: pb.ConfirmVerificationRequest, _context: Context) -> pb.ConfirmVerificationResponse:
+        """Take a consent given by the callback URL."""
+        rate = wire_settings.rate_of(request)
+        refuse([*required_problems("token", request.token), *rate_problems("rate_per_minute", rate)])
+        # Anyone may send tokens, and whoever guesses shall not keep those who write waiting.
+        await self._store.read(partial(verifications.find, token=request.token))
+        await self._store.write(partial(verifications.confirm, token=request.token, rate_per_minute=rate, handshake=self._handshake))
+        return pb.ConfirmVerificationResponse()
 
     async def GetRevision(self, _request: pb.GetRevisionRequest, _context: Context) -> pb.GetRevisionResponse:
         """Return the latest committed revision, without asking the database."""

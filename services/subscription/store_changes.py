@@ -12,10 +12,11 @@ from enum import Enum
 
 import sqlalchemy as sa
 
-from services.subscription import store_secrets
+from services.subscription import store_credentials, store_secrets
 from services.subscription.errors import revision_compacted
-from services.subscription.model import Deleted, Protocol, Put, State, Subscription, SubscriptionId
+from services.subscription.model import Deleted, Put, Subscription, SubscriptionId
 from services.subscription.schema import changes, registry, subscriptions
+from services.subscription.store_rows import subscription_from
 from services.subscription.transaction import Reading, Row, Writing
 
 # Reading a batch takes about 10 ms, which is how long other reads may have to wait.
@@ -90,15 +91,14 @@ def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[Put]:
     return _puts(reading, reading.connection.execute(query))
 
 
-def subscription_from(row: Row) -> Subscription:
-    """Return the subscription in a row of all columns."""
-    name, consumer_id, sink, protocol, types, source, description, state, reason, create_ms, update_ms, revision = row
-    return Subscription(
-        name, consumer_id, sink, Protocol(protocol), tuple(types), source, description, State(state), reason, create_ms, update_ms, revision
-    )
+def put_of(reading: Reading, subscription: Subscription) -> Put:
+    """Return a subscription as watches tell of it."""
+    secrets = store_secrets.live(reading, [subscription.id]).get(subscription.id, ())
+    return Put(subscription, secrets, store_credentials.opened(reading, [subscription]).get(subscription.id, ""))
 
 
 def _puts(reading: Reading, rows: Iterable[Row]) -> list[Put]:
     found = [subscription_from(row) for row in rows]
     secrets = store_secrets.live(reading, [subscription.id for subscription in found])
-    return [Put(subscription, secrets.get(subscription.id, ())) for subscription in found]
+    credentials = store_credentials.opened(reading, found)
+    return [Put(each, secrets.get(each.id, ()), credentials.get(each.id, "")) for each in found]

@@ -1,6 +1,6 @@
 """Subscriptions: created, read, changed and deleted, each within one transaction.
 
-server → [subscriptions] → secrets, changes
+server → [subscriptions] → secrets, credentials, changes
 
 Law: another consumer's subscription is not found, exactly as a missing one is not.
 """
@@ -12,20 +12,34 @@ import sqlalchemy as sa
 
 from services.runtime.errors import invalid_field
 from services.runtime.ids import new_id
-from services.subscription import store_changes, store_secrets
-from services.subscription.errors import consumer_not_found, etag_mismatch, subscription_not_found
-from services.subscription.model import EVERY_CONSUMER, ConsumerId, SigningSecret, State, Subscription, SubscriptionId
-from services.subscription.schema import consumers, subscriptions
+from services.subscription import store_changes, store_credentials, store_secrets, verification
+from services.subscription.errors import consumer_not_found, etag_mismatch, sink_changed, subscription_not_found
+from services.subscription.model import (
+    EVERY_CONSUMER,
+    ConsumerId,
+    Handshake,
+    Scheme,
+    SigningSecret,
+    Subscription,
+    SubscriptionId,
+)
+from services.subscription.schema import callback_tokens, consumers, subscriptions
+from services.subscription.signing_key import new_private_key
+from services.subscription.store_rows import columns_of, subscription_from
 from services.subscription.transaction import Reading, Writing
 from services.subscription.validation import SubscriptionDraft
 
 
-def create(writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret: str) -> tuple[Subscription, SigningSecret]:
+def create(
+    writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret: str, handshake: Handshake
+) -> tuple[Subscription, SigningSecret]:
     """Create a judged subscription with its first secret; raises CONSUMER_NOT_FOUND."""
     assert draft.protocol is not None  # noqa: S101 - refused before
     if writing.connection.execute(sa.select(consumers.c.id).where(consumers.c.id == owner)).one_or_none() is None:
         raise consumer_not_found()
     subscription_id = SubscriptionId(new_id("sub"))
+    revision = store_changes.record(writing, store_changes.Kind.PUT, subscription_id)
+    state, reason = verification.first_state(handshake)
     created = Subscription(
         id=subscription_id,
         consumer_id=owner,
@@ -33,15 +47,22 @@ def create(writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret
         protocol=draft.protocol,
         types=_distinct(draft.types),
         source=draft.source,
-        description=draft.description,
-        state=State.ACTIVE,
-        state_reason="",
+        config=draft.config,
+        settings=draft.settings.settled(),
+        credential=None if draft.credential is None else draft.credential.credential,
+        state=state,
+        state_reason=reason,
+        verification=None,
         create_ms=writing.now_ms,
         update_ms=writing.now_ms,
-        revision=store_changes.record(writing, store_changes.Kind.PUT, subscription_id),
+        revision=revision,
+        sink_revision=revision,
     )
-    writing.connection.execute(subscriptions.insert().values(_columns(created)))
-    return created, store_secrets.add(writing, subscription_id, secret, overlap_ms=0)
+    writing.connection.execute(subscriptions.insert().values(columns_of(created)))
+    store_credentials.keep(writing, subscription_id, owner, draft.credential)
+    first = store_secrets.add(writing, subscription_id, Scheme.V1, secret, overlap_ms=0)
+    _give_key(writing, created)
+    return created, first
 
 
 def get(reading: Reading, scope: str, subscription_id: str) -> Subscription:
@@ -49,7 +70,7 @@ def get(reading: Reading, scope: str, subscription_id: str) -> Subscription:
     row = reading.connection.execute(sa.select(subscriptions).where(subscriptions.c.id == subscription_id)).one_or_none()
     if row is None or scope not in {EVERY_CONSUMER, row.consumer_id}:
         raise subscription_not_found()
-    return store_changes.subscription_from(row)
+    return subscription_from(row)
 
 
 def page(reading: Reading, scope: str, after_id: str, size: int) -> tuple[list[Subscription], bool]:
@@ -57,41 +78,60 @@ def page(reading: Reading, scope: str, after_id: str, size: int) -> tuple[list[S
     query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(size + 1)
     if scope != EVERY_CONSUMER:
         query = query.where(subscriptions.c.consumer_id == scope)
-    found = [store_changes.subscription_from(row) for row in reading.connection.execute(query)]
+    found = [subscription_from(row) for row in reading.connection.execute(query)]
     return found[:size], len(found) > size
 
 
-def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, paths: Collection[str]) -> Subscription:
-    """Change the judged fields that `paths` name; where nothing differs, nothing changes, the etag neither."""
-    described = "config" in paths or "config.description" in paths
+def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, paths: Collection[str], handshake: Handshake) -> Subscription:
+    """Change what `paths` name to a draft that was merged and judged; where nothing differs, nothing changes, the etag neither."""
+    sections = {path.partition(".")[0] for path in paths}
     changed = dataclasses.replace(
         current,
-        sink=draft.sink if "sink" in paths else current.sink,
-        types=_distinct(draft.types) if "types" in paths else current.types,
-        source=draft.source if "source" in paths else current.source,
-        description=draft.description if described else current.description,
+        types=_distinct(draft.types) if "types" in sections else current.types,
+        source=draft.source if "source" in sections else current.source,
+        config=draft.config if "config" in sections else current.config,
+        settings=draft.settings.settled() if "protocol_settings" in sections else current.settings,
     )
-    return current if changed == current else _put(writing, changed)
+    if "sink" in sections and draft.sink != current.sink:
+        changed = verification.pointed(changed, draft.sink, handshake)
+    if "sink_credential" in sections and draft.credential != store_credentials.kept(writing, current):
+        store_credentials.keep(writing, current.id, current.consumer_id, draft.credential)
+        changed = dataclasses.replace(changed, credential=None if draft.credential is None else draft.credential.credential)
+    elif changed == current:
+        return current
+    _give_key(writing, changed)
+    return put(writing, current, changed)
+
+
+def disable(writing: Writing, subscription_id: str, sink_revision: int, reason: str) -> Subscription:
+    """Disable a subscription whose endpoint is gone; raises ETAG_MISMATCH where that was a former one."""
+    current = get(writing, EVERY_CONSUMER, subscription_id)
+    if current.sink_revision != sink_revision:
+        raise sink_changed()
+    changed = verification.disabled(current, reason)
+    return current if changed == current else put(writing, current, changed)
 
 
 def delete(writing: Writing, current: Subscription) -> int:
     """Delete a subscription with its secrets; returns the revision of the deletion."""
     store_secrets.remove_all(writing, current.id)
+    store_credentials.remove(writing, current.id)
+    writing.connection.execute(callback_tokens.delete().where(callback_tokens.c.subscription_id == current.id))
     writing.connection.execute(subscriptions.delete().where(subscriptions.c.id == current.id))
     return store_changes.record(writing, store_changes.Kind.DELETED, current.id)
 
 
 def secrets(reading: Reading, current: Subscription) -> tuple[SigningSecret, ...]:
-    """Return the secrets in use now, the newest first."""
+    """Return the secrets of all schemes in use now, the newest first."""
     return store_secrets.live(reading, [current.id]).get(current.id, ())
 
 
-def rotate(writing: Writing, current: Subscription, secret: str, overlap_ms: int) -> SigningSecret:
+def rotate(writing: Writing, current: Subscription, scheme: Scheme, secret: str, overlap_ms: int) -> SigningSecret:
     """Put a new secret in place, which is a change of the subscription. Raises INVALID_ARGUMENT for one in use already."""
     if any(live.secret == secret for live in secrets(writing, current)):
         raise invalid_field("secret", "is in use already; bring another one, or none to have one made")
-    added = store_secrets.add(writing, current.id, secret, overlap_ms=overlap_ms)
-    _put(writing, current)
+    added = store_secrets.add(writing, current.id, scheme, secret, overlap_ms=overlap_ms)
+    put(writing, current, current)
     return added
 
 
@@ -101,20 +141,21 @@ def check_etag(current: Subscription, etag: str) -> None:
         raise etag_mismatch()
 
 
-def _put(writing: Writing, changed: Subscription) -> Subscription:
+def put(writing: Writing, current: Subscription, changed: Subscription) -> Subscription:
+    """Put a subscription in the place of its older self, as the change of this transaction, and return it."""
     revision = store_changes.record(writing, store_changes.Kind.PUT, changed.id)
-    put = dataclasses.replace(changed, update_ms=writing.now_ms, revision=revision)
-    writing.connection.execute(subscriptions.update().where(subscriptions.c.id == put.id).values(_columns(put)))
-    return put
+    sink_revision = current.sink_revision if changed.sink == current.sink else revision
+    stored = dataclasses.replace(changed, update_ms=writing.now_ms, revision=revision, sink_revision=sink_revision)
+    writing.connection.execute(subscriptions.update().where(subscriptions.c.id == stored.id).values(columns_of(stored)))
+    return stored
 
 
-def _columns(subscription: Subscription) -> dict[str, object]:
-    return {
-        **{field.name: getattr(subscription, field.name) for field in dataclasses.fields(subscription)},
-        "protocol": subscription.protocol.value,
-        "types": list(subscription.types),
-        "state": subscription.state.value,
-    }
+def _give_key(writing: Writing, subscription: Subscription) -> None:
+    """Make the first key of a subscription that is to be signed by one."""
+    if Scheme.V1A not in subscription.settings.signatures:
+        return
+    if not any(live.scheme is Scheme.V1A for live in secrets(writing, subscription)):
+        store_secrets.add(writing, subscription.id, Scheme.V1A, new_private_key(), overlap_ms=0)
 
 
 def _distinct(types: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,25 +1,42 @@
 """Validation: what a caller may ask the registry to keep. Every wrong field is found, not only the first.
 
 server → [validation] → store
+                ├ validation_settings
+                └ validation_credential → certificates, header_rules
 
 Law: pure. Each check returns the problems it finds; `refuse` turns all of a call's problems into one failure.
 """
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from services.egress.policy import EgressPolicy
 from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
-from services.subscription.model import EVERY_CONSUMER, Protocol, Role
+from services.subscription import credential
+from services.subscription.credential import SecretCredential
+from services.subscription.model import EVERY_CONSUMER, Config, Protocol, Role, Scheme, Subscription
+from services.subscription.signing_key import private_key_problem
 from services.subscription.signing_secret import secret_problem
+from services.subscription.validation_credential import credential_problems, header_clash_problems
+from services.subscription.validation_settings import (
+    CONFIG_PATHS,
+    HEADER_PATH,
+    SETTINGS_PATHS,
+    SettingsDraft,
+    config_problems,
+    merged_config,
+    merged_settings,
+    settings_problems,
+)
 
 TYPES_MAX = 100
 TYPE_BYTES_MAX = 256
 SINK_CHARS_MAX = 2048
 SOURCE_CHARS_MAX = 1024
-DESCRIPTION_CHARS_MAX = 1000
+REASON_CHARS_MAX = 500
 EVENT_TYPE_DESCRIPTION_CHARS_MAX = 4000
 NAME_CHARS_MAX = 200
 REQUEST_ID_BYTES_MAX = 300
@@ -28,7 +45,8 @@ OVERLAP_MAX_MS = 7 * 24 * 3600 * 1000
 # The last millisecond of the year 9999, as far as a protobuf Timestamp reaches.
 TIME_MS_MAX = 253_402_300_799_999
 
-SUBSCRIPTION_PATHS: Final = frozenset({"sink", "types", "source", "config", "config.description"})
+SUBSCRIPTION_PATHS: Final = frozenset({"sink", "types", "source", *CONFIG_PATHS, *SETTINGS_PATHS, *credential.PATHS})
+_SECTIONS: Final = ("config", "protocol_settings", "sink", "sink_credential", "source", "types")
 
 _SEGMENTS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _EVENT_TYPE = re.compile(_SEGMENTS)
@@ -50,7 +68,15 @@ class SubscriptionDraft:
     protocol: Protocol | None
     types: tuple[str, ...]
     source: str
-    description: str
+    config: Config
+    settings: SettingsDraft
+    credential: SecretCredential | None
+
+    def urls(self, paths: Collection[str] | None = None) -> list[str]:
+        """Return the URLs that are new where all of it, or what `paths` name, is taken."""
+        sections = {"sink", credential.SECTION} if paths is None else {path.partition(".")[0] for path in paths}
+        token_url = "" if self.credential is None else self.credential.credential.shown.get("token_url", "")
+        return [url for section, url in (("sink", self.sink), (credential.SECTION, token_url)) if url and section in sections]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +126,12 @@ def request_id_problems(request_id: str) -> list[FieldError]:
     return [FieldError("request_id", f"must be at most {REQUEST_ID_BYTES_MAX} bytes")]
 
 
-def secret_problems(secret: str) -> list[FieldError]:
-    """Judge a signing secret that the caller brings; none is fine, since one is made then."""
-    problem = secret_problem(secret) if secret else None
+def secret_problems(secret: str, scheme: Scheme | None = Scheme.V1) -> list[FieldError]:
+    """Judge a signing secret, or a private key, that the caller brings; none is fine, since one is made then."""
+    if scheme is None:
+        return [FieldError("scheme", "must be SIGNATURE_SCHEME_V1 or SIGNATURE_SCHEME_V1A")]
+    judge = secret_problem if scheme is Scheme.V1 else private_key_problem
+    problem = judge(secret) if secret else None
     return [] if problem is None else [FieldError("secret", problem)]
 
 
@@ -115,27 +144,69 @@ def overlap_problems(overlap_ms: int) -> list[FieldError]:
 
 def mask_problems(paths: Sequence[str]) -> list[FieldError]:
     """Judge which fields an update names."""
-    known = ", ".join(sorted(SUBSCRIPTION_PATHS))
+    known = ", ".join(_SECTIONS)
     if not paths:
         return [FieldError("update_mask", f"must name at least one field: {known}")]
-    return [
-        FieldError(f"update_mask.paths[{index}]", f"cannot be changed; choose from: {known}")
+    problems = [
+        FieldError(f"update_mask.paths[{index}]", f"cannot be changed; choose from: {known}, and what stands below them")
         for index, path in enumerate(paths)
-        if path not in SUBSCRIPTION_PATHS
+        if path not in SUBSCRIPTION_PATHS and not path.startswith(HEADER_PATH)
     ]
+    if len({path.split(".")[1] for path in paths if path in credential.PATHS and path != credential.SECTION}) > 1:
+        problems.append(FieldError("update_mask", "must name members of one kind of credential only"))
+    return problems
 
 
-def subscription_problems(draft: SubscriptionDraft, policy: EgressPolicy, paths: Iterable[str] | None = None) -> list[FieldError]:
-    """Judge a subscription: all of it, or what an update's `paths` take from it."""
+def merged_draft(
+    current: Subscription, kept: SecretCredential | None, wanted: SubscriptionDraft, paths: Collection[str]
+) -> SubscriptionDraft:
+    """Return what an update wants, with all that it does not name as it is kept, below the sections that have members."""
+    return dataclasses.replace(
+        wanted,
+        config=merged_config(current.config, wanted.config, paths),
+        settings=merged_settings(current.settings, wanted.settings, paths),
+        credential=credential.merged(kept, wanted.credential, paths),
+    )
+
+
+def subscription_problems(
+    draft: SubscriptionDraft, policy: EgressPolicy, refusals: Mapping[str, str], paths: Collection[str] | None = None
+) -> list[FieldError]:
+    """Judge a subscription: all of it, or the sections that an update's `paths` are about.
+
+    `refusals` are the URLs whose names lead where nothing may be sent, with the reasons.
+    """
     checks: dict[str, Callable[[], list[FieldError]]] = {
-        "sink": lambda: _sink_problems(draft.sink, policy),
+        "sink": lambda: _sink_problems(draft.sink, policy, refusals),
         "protocol": lambda: [] if draft.protocol else [FieldError("subscription.protocol", "must be PROTOCOL_HTTP")],
         "types": lambda: _types_problems(draft.types),
         "source": lambda: _source_problems(draft.source),
-        "config": lambda: _text_problems("subscription.config.description", draft.description, DESCRIPTION_CHARS_MAX),
+        "config": lambda: config_problems(draft.config),
+        "protocol_settings": lambda: settings_problems(draft.settings),
+        "sink_credential": lambda: credential_problems(draft.credential, policy, refusals),
     }
     chosen = checks.keys() if paths is None else {path.partition(".")[0] for path in paths}
-    return [problem for name, check in checks.items() if name in chosen for problem in check()]
+    problems = [problem for name, check in checks.items() if name in chosen for problem in check()]
+    if chosen & {"protocol_settings", "sink_credential"}:
+        problems += header_clash_problems(draft.credential, draft.settings.headers)
+    return problems
+
+
+def reason_problems(reason: str) -> list[FieldError]:
+    """Judge why a subscription shall be disabled."""
+    return _text_problems("reason", reason, REASON_CHARS_MAX) if reason else [FieldError("reason", "is required")]
+
+
+def detail_problems(field: str, detail: str) -> list[FieldError]:
+    """Judge what is told of a sink's answer."""
+    return _text_problems(field, detail, REASON_CHARS_MAX)
+
+
+def rate_problems(field: str, rate_per_minute: int | None) -> list[FieldError]:
+    """Judge how many requests a minute a sink permits."""
+    if rate_per_minute is None or rate_per_minute > 0:
+        return []
+    return [FieldError(field, "must be above 0; leave it out for no limit")]
 
 
 def consumer_name_problems(name: str) -> list[FieldError]:
@@ -168,12 +239,12 @@ def event_type_problems(name: str, description: str) -> list[FieldError]:
     return problems
 
 
-def _sink_problems(sink: str, policy: EgressPolicy) -> list[FieldError]:
+def _sink_problems(sink: str, policy: EgressPolicy, refusals: Mapping[str, str]) -> list[FieldError]:
     if not sink:
         return [FieldError("subscription.sink", "is required: the URL that receives the webhooks")]
     if len(sink) > SINK_CHARS_MAX:
         return [FieldError("subscription.sink", f"must be at most {SINK_CHARS_MAX} characters")]
-    why = policy.check_url(sink)
+    why = policy.check_url(sink) or refusals.get(sink)
     return [] if why is None else [ForbiddenSink("subscription.sink", why)]
 
 

@@ -8,7 +8,6 @@ Law: pure; nothing is judged here. What no value can hold (an unknown role or pr
 import hashlib
 from typing import Protocol as Shape
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2
 
@@ -20,13 +19,26 @@ from services.subscription.model import (
     Protocol,
     Put,
     Role,
-    SigningSecret,
     State,
     Subscription,
     WatchItem,
 )
 from services.subscription.store_answers import Once
 from services.subscription.validation import KeyDraft, SubscriptionDraft
+from services.subscription.wire_settings import (
+    config_draft,
+    config_message,
+    credential_draft,
+    credential_message,
+    optional_timestamp,
+    secret_credential_message,
+    settings_draft,
+    settings_message,
+    signing_keys,
+    signing_secrets,
+    timestamp,
+    verification_message,
+)
 
 _PROTOCOLS = {
     subscription_pb2.PROTOCOL_UNSPECIFIED: Protocol.HTTP,
@@ -73,7 +85,9 @@ def subscription_draft(message: subscription_pb2.Subscription) -> SubscriptionDr
         protocol=_PROTOCOLS.get(message.protocol),
         types=tuple(message.types),
         source=message.source,
-        description=message.config.description,
+        config=config_draft(message.config),
+        settings=settings_draft(message.protocol_settings),
+        credential=credential_draft(message.sink_credential),
     )
 
 
@@ -92,31 +106,36 @@ def subscription_message(subscription: Subscription) -> subscription_pb2.Subscri
         protocol=_PROTOCOL_NUMBERS[subscription.protocol],
         types=subscription.types,
         source=subscription.source,
-        config=subscription_pb2.SubscriptionConfig(description=subscription.description),
+        config=config_message(subscription.config),
+        protocol_settings=settings_message(subscription.settings),
+        sink_credential=None if subscription.credential is None else credential_message(subscription.credential),
         state=_STATE_NUMBERS[subscription.state],
         state_reason=subscription.state_reason,
-        create_time=_timestamp(subscription.create_ms),
-        update_time=_timestamp(subscription.update_ms),
+        create_time=timestamp(subscription.create_ms),
+        update_time=timestamp(subscription.update_ms),
         revision=subscription.revision,
+        sink_revision=subscription.sink_revision,
+        verification=None if subscription.verification is None else verification_message(subscription.verification),
         etag=subscription.etag,
     )
 
 
-def secret_message(secret: SigningSecret) -> subscription_pb2.SigningSecret:
-    """Return a signing secret, in clear, as the contract has it."""
-    return subscription_pb2.SigningSecret(
-        secret=secret.secret, create_time=_timestamp(secret.create_ms), expire_time=_optional_timestamp(secret.expire_ms)
+def put_message(put: Put) -> subscription_pb2.WatchedSubscription:
+    """Return a subscription with all that is needed to send to its sink."""
+    kept, message = put.subscription.credential, subscription_message(put.subscription)
+    return subscription_pb2.WatchedSubscription(
+        subscription=message,
+        secrets=signing_secrets(put.secrets),
+        keys=signing_keys(put.secrets, private=True),
+        sink_credential=None if kept is None else secret_credential_message(kept, put.credential_secret),
     )
 
 
 def watch_message(item: WatchItem) -> subscription_pb2.WatchSubscriptionsResponse:
     """Return one message of a watch."""
     match item:
-        case Put(subscription, secrets):
-            watched = subscription_pb2.WatchedSubscription(
-                subscription=subscription_message(subscription), secrets=[secret_message(secret) for secret in secrets]
-            )
-            return subscription_pb2.WatchSubscriptionsResponse(put=watched)
+        case Put():
+            return subscription_pb2.WatchSubscriptionsResponse(put=put_message(item))
         case Deleted(subscription_id, revision):
             deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=revision)
             return subscription_pb2.WatchSubscriptionsResponse(deleted=deleted)
@@ -131,15 +150,15 @@ def event_type_message(event_type: EventType) -> catalogue_pb2.EventType:
         name=event_type.name,
         description=event_type.description,
         audience_required=event_type.audience_required,
-        create_time=_timestamp(event_type.create_ms),
-        update_time=_timestamp(event_type.update_ms),
+        create_time=timestamp(event_type.create_ms),
+        update_time=timestamp(event_type.update_ms),
         etag=event_type.etag,
     )
 
 
 def consumer_message(consumer: Consumer) -> access_pb2.Consumer:
     """Return a consumer as the contract has it."""
-    return access_pb2.Consumer(id=consumer.id, name=consumer.name, create_time=_timestamp(consumer.create_ms))
+    return access_pb2.Consumer(id=consumer.id, name=consumer.name, create_time=timestamp(consumer.create_ms))
 
 
 def key_message(key: Key) -> access_pb2.Key:
@@ -150,24 +169,10 @@ def key_message(key: Key) -> access_pb2.Key:
         consumer_id=key.consumer_id or "",
         name=key.name,
         hint=key.hint,
-        expire_time=_optional_timestamp(key.expire_ms),
-        create_time=_timestamp(key.create_ms),
+        expire_time=optional_timestamp(key.expire_ms),
+        create_time=timestamp(key.create_ms),
     )
 
 
-def duration_ms(duration: Duration) -> int:
-    """Return a duration in whole milliseconds, rounded down."""
-    return duration.seconds * 1000 + duration.nanos // 1_000_000
-
-
-def _timestamp_ms(timestamp: Timestamp) -> int:
-    return timestamp.seconds * 1000 + timestamp.nanos // 1_000_000
-
-
-def _timestamp(time_ms: int) -> Timestamp:
-    seconds, rest_ms = divmod(time_ms, 1000)
-    return Timestamp(seconds=seconds, nanos=rest_ms * 1_000_000)
-
-
-def _optional_timestamp(time_ms: int | None) -> Timestamp | None:
-    return None if time_ms is None else _timestamp(time_ms)
+def _timestamp_ms(time: Timestamp) -> int:
+    return time.seconds * 1000 + time.nanos // 1_000_000

@@ -10,18 +10,19 @@ from google.protobuf.message import Message
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
+from hooktide.subscription.v1 import subscription_pb2, subscription_pb2_grpc
 
 from services.runtime.access import Access
-from services.runtime.errors import Failure, Reason
+from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.ids import new_id
 from services.runtime.paging import page_size, page_token, parse_page_token
-from services.runtime.rpc import Server
+from services.runtime.rpc import Server, service_metadata
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Item = TypeVar("_Item", bound=Message)
 
 LOG_RULES = {f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE for name in ("GetEvent", "ListEvents")}
-LEDGER_RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries")}
+LEDGER_RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries", "VerifySink")}
 
 
 class Log(event_log_pb2_grpc.EventLogServiceServicer):
@@ -86,10 +87,39 @@ class Log(event_log_pb2_grpc.EventLogServiceServicer):
 
 
 class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
-    """A ledger, the newest delivery last."""
+    """A ledger, the newest delivery last, and a delivery service that asks no sink but knows what each of them answers."""
 
     def __init__(self) -> None:
         self.deliveries: list[delivery_pb2.Delivery] = []
+        # What sinks answer, and the callback token of the latest handshake.
+        self.consent = subscription_pb2.Verification(state=subscription_pb2.VERIFICATION_STATE_PENDING, detail="it may consent later")
+        self.callback_token = ""
+        self._registry: tuple[grpc.aio.Channel, str] | None = None
+
+    def report_to(self, registry: grpc.aio.Channel, token: str) -> None:
+        """Say which registry is told what sinks answer."""
+        self._registry = registry, token
+
+    async def VerifySink(  # noqa: N802 - the contract's name
+        self, request: delivery_pb2.VerifySinkRequest, _context: Context
+    ) -> delivery_pb2.VerifySinkResponse:
+        """Ask nobody, and report what is known."""
+        assert self._registry is not None
+        channel, token = self._registry
+        stub, metadata = subscription_pb2_grpc.SubscriptionServiceStub(channel), service_metadata(token)
+        begin = subscription_pb2.BeginVerificationRequest(consumer_id=request.consumer_id, subscription_id=request.subscription_id)
+        try:
+            begun = await stub.BeginVerification(begin, metadata=metadata)
+            self.callback_token = begun.callback_token
+            report = subscription_pb2.ReportVerificationRequest(
+                subscription_id=request.subscription_id,
+                sink_revision=begun.subscription.subscription.sink_revision,
+                verification=self.consent,
+            )
+            await stub.ReportVerification(report, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise failure_from_rpc(error) from None
+        return delivery_pb2.VerifySinkResponse()
 
     async def GetDelivery(  # noqa: N802 - the contract's name
         self, request: delivery_pb2.GetDeliveryRequest, _context: Context

@@ -22,6 +22,7 @@ ROLES = {
     ("DELETE", "/v1/subscriptions/{id}"): OWNERS,
     ("GET", "/v1/subscriptions/{id}/secret"): OWNERS,
     ("POST", "/v1/subscriptions/{id}/secret/rotate"): OWNERS,
+    ("POST", "/v1/subscriptions/{id}/verify"): OWNERS,
     ("GET", "/v1/event-types"): EVERYONE,
     ("GET", "/v1/event-types/{name}"): EVERYONE,
     ("GET", "/v1/events"): OWNERS,
@@ -37,7 +38,7 @@ ROLES = {
     ("GET", "/v1/keys/{id}"): ADMINS,
     ("DELETE", "/v1/keys/{id}"): ADMINS,
 }
-KEYLESS = {("GET", "/healthz"), ("GET", "/readyz")}
+KEYLESS = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/verifications/{token}"), ("POST", "/v1/verifications/{token}")}
 
 
 async def test_the_matrix_names_every_route_there_is() -> None:

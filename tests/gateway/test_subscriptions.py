@@ -6,6 +6,16 @@ from standardwebhooks import Webhook
 from tests.gateway.world import SINK, World
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
+NO_LIMITS = {"rate_per_second": None, "in_flight_max": None, "retry": None}
+NO_CONFIG = {"description": None, **NO_LIMITS}
+SETTINGS: dict[str, object] = {
+    "headers": {},
+    "timeout_seconds": None,
+    "content_mode": "structured",
+    "signatures": ["v1"],
+    "http_message_signature": False,
+    "ca_certificates": None,
+}
 
 
 async def test_a_created_subscription_is_shown_with_its_secret_and_location(world: World) -> None:
@@ -25,8 +35,12 @@ async def test_a_created_subscription_is_shown_with_its_secret_and_location(worl
         "consumer_id": world.keys.consumer_id,
         "protocol": "HTTP",
         **wanted,
+        "config": {"description": "d", **NO_LIMITS},
+        "sinkcredential": None,
+        "protocolsettings": SETTINGS,
         "state": "active",
         "state_reason": None,
+        "verification": None,
     }
 
 
@@ -163,9 +177,9 @@ async def test_a_patch_changes_only_the_members_it_has(world: World) -> None:
     path = f"/v1/subscriptions/{made['id']}"
     answer = await world.call("PATCH", path, {"types": ["c"], "config": {"description": "after"}}, headers=MERGE_PATCH)
     assert answer.status == 200
-    assert (answer.json["types"], answer.json["source"], answer.json["config"]) == (["c"], "/shop", {"description": "after"})
+    assert (answer.json["types"], answer.json["source"], answer.json["config"]) == (["c"], "/shop", {"description": "after", **NO_LIMITS})
     reset = await world.call("PATCH", path, {"types": None, "source": None, "config": None}, headers=MERGE_PATCH)
-    assert (reset.json["types"], reset.json["source"], reset.json["config"]) == ([], None, {"description": None})
+    assert (reset.json["types"], reset.json["source"], reset.json["config"]) == ([], None, NO_CONFIG)
     assert reset.json["sink"] == SINK
     assert reset.headers["etag"] != answer.headers["etag"]
     refused = await world.call("PATCH", path, {"sink": None})
@@ -193,7 +207,7 @@ async def test_a_put_replaces_all_that_can_be_written(world: World) -> None:
         f"{SINK}/2",
         [],
         None,
-        {"description": None},
+        NO_CONFIG,
     )
     assert (await world.call("PUT", path, {"types": []})).json["errors"][0]["pointer"] == "/sink"
 
@@ -253,7 +267,7 @@ async def test_secrets_are_shown_newest_first_and_rotate_with_an_overlap(world: 
     assert [secret["secret"] for secret in two] == [rotated.json["secret"], made["secret"]]
     assert two[0]["expires_at"] is None
     assert two[1]["expires_at"].endswith("Z")
-    assert list(two[1]) == ["secret", "created_at", "expires_at"]
+    assert list(two[1]) == ["secret", "key_id", "created_at", "expires_at"]
     given = "whsec_" + base64.b64encode(b"g" * 24).decode()
     assert (await world.call("POST", f"{path}/rotate", {"secret": given, "overlap_seconds": 0})).json == {"secret": given}
     assert [secret["secret"] for secret in (await world.call("GET", path)).json["secrets"]] == [given]

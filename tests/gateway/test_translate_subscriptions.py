@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import pytest
@@ -6,19 +7,61 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.authenticate import Caller, Role
+from gateway.translate.names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
 from gateway.translate.subscriptions import create_request, parse_patch, replace_request, rotate_request, subscription_json
 from services.runtime.errors import Failure, Reason
+from services.subscription import wire
+from services.subscription.model import ConsumerId, Protocol, State, Subscription, SubscriptionId
+from services.subscription.validation import SubscriptionDraft, merged_draft
 
 CONSUMER = Caller("key_1", Role.CONSUMER, "con_1", None, {})
 ADMIN = Caller("key_2", Role.ADMIN, "", None, {})
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 NULL_OR_TEXT = st.none() | TEXT
-CONFIGS = st.fixed_dictionaries({}, optional={"description": NULL_OR_TEXT})
-MEMBERS = {"sink": NULL_OR_TEXT, "types": st.none() | st.lists(TEXT, max_size=3), "source": NULL_OR_TEXT, "config": st.none() | CONFIGS}
+SECONDS = st.none() | st.integers(1, 30) | st.sampled_from([0.5, 2.25])
+RETRIES = st.none() | st.fixed_dictionaries({}, optional={"delays_seconds": st.none() | st.lists(SECONDS.filter(bool), max_size=3)})
+CONFIGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "description": NULL_OR_TEXT,
+        "rate_per_second": st.none() | st.sampled_from([1, 0.25]),
+        "in_flight_max": st.none() | st.integers(1, 9),
+        "retry": RETRIES,
+    },
+)
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "headers": st.none() | st.dictionaries(st.sampled_from(["x-a", "x-b", "x-c"]), NULL_OR_TEXT, max_size=3),
+        "timeout_seconds": SECONDS,
+        "content_mode": st.sampled_from([None, "structured", "binary", "data_only"]),
+        "signatures": st.none() | st.sampled_from([["v1"], ["v1a"], ["v1", "v1a"]]),
+        "http_message_signature": st.none() | st.booleans(),
+        "ca_certificates": NULL_OR_TEXT,
+    },
+)
+CREDENTIALS = st.sampled_from(list(CREDENTIAL_KINDS)).flatmap(
+    lambda name: st.fixed_dictionaries(
+        {"credentialtype": st.just(name)}, optional=dict.fromkeys(CREDENTIAL_MEMBERS[CREDENTIAL_KINDS[name]], NULL_OR_TEXT)
+    )
+)
+MEMBERS = {
+    "sink": NULL_OR_TEXT,
+    "types": st.none() | st.lists(TEXT, max_size=3),
+    "source": NULL_OR_TEXT,
+    "config": st.none() | CONFIGS,
+    "protocolsettings": st.none() | SETTINGS,
+    "sinkcredential": st.none() | CREDENTIALS,
+}
 PATCHES = st.fixed_dictionaries(
     {}, optional={**MEMBERS, "protocol": st.sampled_from([None, "HTTP"]), "id": TEXT, "state": TEXT, "created_at": TEXT}
 )
-WRITABLE = ("sink", "types", "source", "config")
+DOCUMENTS = st.fixed_dictionaries(
+    {name: values for name, values in MEMBERS.items() if name not in {"config", "protocolsettings"}},
+    optional={"config": CONFIGS, "protocolsettings": SETTINGS},
+)
+WRITABLE = ("sink", "types", "source", "config", "protocolsettings", "sinkcredential")
+FIELDS = ("sink", "types", "source", "config", "protocol_settings", "sink_credential")
 
 
 def errors(failure: Failure) -> dict[str, str]:
@@ -40,51 +83,102 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 def shown(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document's writable members as answers show them: defaults in place of what is missing."""
+    """Return a document's writable members as answers show them: defaults in place of what is missing, no secrets."""
+    config, settings = document.get("config", {}), document.get("protocolsettings", {})
+    delays = (config.get("retry") or {}).get("delays_seconds")
     return {
         "sink": document.get("sink") or "",
         "types": document.get("types") or [],
         "source": document.get("source") or None,
-        "config": {"description": document.get("config", {}).get("description") or None},
+        "config": {
+            "description": config.get("description") or None,
+            "rate_per_second": config.get("rate_per_second"),
+            "in_flight_max": config.get("in_flight_max"),
+            "retry": None if delays is None else {"delays_seconds": delays},
+        },
+        "protocolsettings": {
+            "headers": {name: value for name, value in (settings.get("headers") or {}).items() if value is not None},
+            "timeout_seconds": settings.get("timeout_seconds"),
+            "content_mode": settings.get("content_mode") or "structured",
+            "signatures": settings.get("signatures") or ["v1"],
+            "http_message_signature": settings.get("http_message_signature") or False,
+            "ca_certificates": settings.get("ca_certificates") or None,
+        },
+        "sinkcredential": shown_credential(document.get("sinkcredential")),
     }
 
 
-def applied(subscription: pb.Subscription, patch: pb.Subscription, paths: tuple[str, ...]) -> pb.Subscription:
+def shown_credential(credential: dict[str, Any] | None) -> dict[str, Any] | None:
+    if credential is None:
+        return None
+    *members, _secret = CREDENTIAL_MEMBERS[CREDENTIAL_KINDS[credential["credentialtype"]]]
+    plain = {member: credential.get(member) or None for member in members}
+    if "accesstokentype" in plain:
+        plain["accesstokentype"] = plain["accesstokentype"] or "Bearer"
+    name = plain.get("name")
+    if name:
+        plain["name"] = name.lower()
+    return {"credentialtype": credential["credentialtype"], **plain}
+
+
+def kept(draft: SubscriptionDraft) -> Subscription:
+    """Return a draft as the registry keeps it."""
+    return Subscription(
+        id=SubscriptionId("sub_1"),
+        consumer_id=ConsumerId("con_1"),
+        sink=draft.sink,
+        protocol=Protocol.HTTP,
+        types=draft.types,
+        source=draft.source,
+        config=draft.config,
+        settings=draft.settings.settled(),
+        credential=None if draft.credential is None else draft.credential.credential,
+        state=State.ACTIVE,
+        state_reason="",
+        verification=None,
+        create_ms=0,
+        update_ms=0,
+        revision=1,
+        sink_revision=1,
+    )
+
+
+def applied(before: pb.Subscription, patch: pb.Subscription, paths: tuple[str, ...]) -> pb.Subscription:
     """Change the masked fields, as the registry does."""
-    changed = pb.Subscription()
-    changed.CopyFrom(subscription)
-    for path in paths:
-        match path:
-            case "sink" | "source":
-                setattr(changed, path, getattr(patch, path))
-            case "types":
-                changed.types[:] = patch.types
-            case "config":
-                changed.config.CopyFrom(patch.config)
-            case "config.description":
-                changed.config.description = patch.config.description
-    return changed
+    standing, wanted = wire.subscription_draft(before), wire.subscription_draft(patch)
+    draft = merged_draft(kept(standing), standing.credential, wanted, paths)
+    plain = {name: getattr(wanted if name in paths else standing, name) for name in ("sink", "types", "source")}
+    return wire.subscription_message(kept(dataclasses.replace(draft, **plain)))
 
 
-@given(st.fixed_dictionaries({name: values for name, values in MEMBERS.items() if name != "config"} | {"config": CONFIGS}), PATCHES)
+@given(DOCUMENTS, PATCHES)
 def test_a_merge_patch_does_what_rfc_7396_says(document: dict[str, Any], patch: dict[str, Any]) -> None:
+    """As far as answers show it; the members of a credential's former type go with it."""
     before = replace_request("con_1", "sub_1", document, "").subscription
     change = parse_patch(patch)
     after = subscription_json(applied(before, change.subscription, change.paths))
-    standing = {name: value for name, value in document.items() if value is not None}
+    standing = merged({}, document)
+    alone = patch.get("sinkcredential")
+    if alone and len(alone) == 1:
+        # A type alone changes nothing, since there is nothing that it could be about.
+        patch = {name: value for name, value in patch.items() if name != "sinkcredential"}
     assert {name: after[name] for name in WRITABLE} == shown(merged(standing, {name: patch[name] for name in WRITABLE if name in patch}))
 
 
 @given(PATCHES)
 def test_a_patch_masks_only_members_that_are_there(patch: dict[str, Any]) -> None:
-    assert {path.partition(".")[0] for path in parse_patch(patch).paths} <= patch.keys() & set(WRITABLE)
+    names = dict(zip(FIELDS, WRITABLE, strict=True))
+    assert {names[path.partition(".")[0]] for path in parse_patch(patch).paths} <= patch.keys() & set(WRITABLE)
 
 
 @given(st.fixed_dictionaries(MEMBERS))
 def test_what_an_answer_shows_can_be_put_again_unchanged(document: dict[str, Any]) -> None:
+    """But for a credential's secret, which the registry has kept."""
     first = replace_request("con_1", "sub_1", document, "")
-    assert list(first.update_mask.paths) == list(WRITABLE)
-    assert replace_request("con_1", "sub_1", subscription_json(first.subscription), "") == first
+    assert list(first.update_mask.paths) == list(FIELDS)
+    stored = applied(pb.Subscription(), first.subscription, tuple(first.update_mask.paths))
+    again = replace_request("con_1", "sub_1", subscription_json(stored), "")
+    assert applied(stored, again.subscription, tuple(again.update_mask.paths)) == stored
 
 
 WRONG = [
@@ -110,9 +204,37 @@ WRONG = [
     ("sinks", "x", "/sinks"),
     ("filters", [], "/filters"),
     ("filters", None, "/filters"),
-    ("sinkcredential", {}, "/sinkcredential"),
-    ("protocolsettings", {}, "/protocolsettings"),
+    ("sinkcredential", {}, "/sinkcredential/credentialtype"),
+    ("sinkcredential", "PLAIN", "/sinkcredential"),
+    ("sinkcredential", {"credentialtype": "plain"}, "/sinkcredential/credentialtype"),
+    ("sinkcredential", {"credentialtype": 1}, "/sinkcredential/credentialtype"),
+    ("sinkcredential", {"credentialtype": "PLAIN", "secret": 1}, "/sinkcredential/secret"),
+    ("sinkcredential", {"credentialtype": "PLAIN", "accesstoken": "t"}, "/sinkcredential/accesstoken"),
+    ("sinkcredential", {"credentialtype": "HEADER", "colour": "blue"}, "/sinkcredential/colour"),
+    ("protocolsettings", [], "/protocolsettings"),
+    ("protocolsettings", {"headers": ["x-a"]}, "/protocolsettings/headers"),
+    ("protocolsettings", {"headers": {"x-a": "1", "x/b": 1}}, "/protocolsettings/headers/x~1b"),
+    ("protocolsettings", {"timeout_seconds": "15"}, "/protocolsettings/timeout_seconds"),
+    ("protocolsettings", {"timeout_seconds": 1e300}, "/protocolsettings/timeout_seconds"),
+    ("protocolsettings", {"timeout": 15}, "/protocolsettings/timeout"),
+    ("protocolsettings", {"content_mode": "batched"}, "/protocolsettings/content_mode"),
+    ("protocolsettings", {"signatures": "v1"}, "/protocolsettings/signatures"),
+    ("protocolsettings", {"signatures": ["v1", "v2"]}, "/protocolsettings/signatures/1"),
+    ("protocolsettings", {"signatures": [{}]}, "/protocolsettings/signatures/0"),
+    ("protocolsettings", {"http_message_signature": "yes"}, "/protocolsettings/http_message_signature"),
+    ("protocolsettings", {"http_message_signature": 1}, "/protocolsettings/http_message_signature"),
+    ("protocolsettings", {"ca_certificates": ["pem"]}, "/protocolsettings/ca_certificates"),
     ("config", {"ordering": "none"}, "/config/ordering"),
+    ("config", {"rate_per_second": "50"}, "/config/rate_per_second"),
+    ("config", {"rate_per_second": True}, "/config/rate_per_second"),
+    ("config", {"rate_per_second": 10**400}, "/config/rate_per_second"),
+    ("config", {"in_flight_max": 1.5}, "/config/in_flight_max"),
+    ("config", {"in_flight_max": 1 << 31}, "/config/in_flight_max"),
+    ("config", {"retry": [5, 30]}, "/config/retry"),
+    ("config", {"retry": {"delays_seconds": 5}}, "/config/retry/delays_seconds"),
+    ("config", {"retry": {"delays_seconds": [5, "30", None]}}, "/config/retry/delays_seconds/1"),
+    ("config", {"retry": {"delays_seconds": [5, "30", None]}}, "/config/retry/delays_seconds/2"),
+    ("config", {"retry": {"delays": [5]}}, "/config/retry/delays"),
 ]
 
 
@@ -131,9 +253,9 @@ def test_a_wrong_member_is_refused_at_its_pointer_on_every_way_in(name: str, val
 
 def test_what_a_later_version_will_take_is_refused_as_such() -> None:
     with pytest.raises(Failure) as caught:
-        create_request(CONSUMER, {"sink": "https://a.example", "filters": [], "config": {"retry": {}}, "colour": "blue"}, "")
+        create_request(CONSUMER, {"sink": "https://a.example", "filters": [], "config": {"ordering": "key"}, "colour": "blue"}, "")
     assert errors(caught.value)["/filters"] == "is not supported by this version; leave it out"
-    assert errors(caught.value)["/config/retry"] == "is not supported by this version; leave it out"
+    assert errors(caught.value)["/config/ordering"] == "is not supported by this version; leave it out"
     assert errors(caught.value)["/colour"].startswith("is unknown here; known: consumer_id, ")
 
 

@@ -91,7 +91,7 @@ class World:
         return dict(answer.json)
 
 
-def registry_settings(folder: Path, *, listen: str = "127.0.0.1:0") -> SubscriptionSettings:
+def registry_settings(folder: Path, *, listen: str = "127.0.0.1:0", handshake: str = "off") -> SubscriptionSettings:
     """Return the settings of a registry."""
     return read_settings(
         SubscriptionSettings,
@@ -99,6 +99,8 @@ def registry_settings(folder: Path, *, listen: str = "127.0.0.1:0") -> Subscript
             "HOOKTIDE_DATA_DIR": str(folder),
             "HOOKTIDE_SERVICE_TOKEN": TOKEN,
             "HOOKTIDE_SECRET_KEY": "k1:" + "A" * 43 + "=",
+            "HOOKTIDE_SINK_HANDSHAKE": handshake,
+            "HOOKTIDE_ORIGIN": "hooks.example.com",
             "HOOKTIDE_SUBSCRIPTION_LISTEN": listen,
             "HOOKTIDE_SUBSCRIPTION_ADMIN_LISTEN": "127.0.0.1:0",
         },
@@ -122,9 +124,9 @@ def gateway_settings(*, registry: str, log: str = "127.0.0.1:1", ledger: str = "
 
 
 @contextlib.asynccontextmanager
-async def running_world(folder: Path, limits: HttpLimits | None = None) -> AsyncIterator[World]:
+async def running_world(folder: Path, limits: HttpLimits | None = None, *, handshake: str = "off") -> AsyncIterator[World]:
     """Run everything, in this process, on free ports."""
-    settings = registry_settings(folder)
+    settings = registry_settings(folder, handshake=handshake)
     first = await asyncio.to_thread(bootstrap, settings)
     assert first is not None
     log, ledger = new_log(), Ledger()
@@ -140,6 +142,7 @@ async def running_world(folder: Path, limits: HttpLimits | None = None) -> Async
         aiohttp.ClientSession() as http,
         open_channel(registry.listen) as channel,
     ):
+        ledger.report_to(channel, TOKEN)
         keys = Keys(first.admin, first.emitter, first.consumer, first.consumer_id, "", "")
         world = World(gateway, http, channel, keys, log, ledger)
         other = await world.call("POST", "/v1/consumers", {"name": "other"}, key=first.admin)

@@ -139,3 +139,40 @@ def test_a_secret_key_that_is_none_is_refused_without_being_shown(value: str) ->
 
 def test_a_missing_secret_key_says_how_to_set_one() -> None:
     assert "HOOKTIDE_SECRET_KEY_FILE" in refusal(read_settings(SubscriptionSettings, {}))
+
+
+def test_what_sinks_may_have_is_read_in_the_forms_that_the_table_names() -> None:
+    settings = read_settings(
+        SubscriptionSettings,
+        {
+            "HOOKTIDE_SINK_DENY": "198.18.0.0/15, 2001:db8::/32",
+            "HOOKTIDE_SINK_PORTS": "443, 8443,",
+            "HOOKTIDE_SINK_HANDSHAKE": "best_effort",
+            "HOOKTIDE_ORIGIN": "Hooks.Example.com",
+        },
+    )
+    assert settings.sink_deny == ("198.18.0.0/15", "2001:db8::/32")
+    assert settings.sink_ports == (443, 8443)
+    assert (settings.sink_handshake, settings.origin) == ("best_effort", "hooks.example.com")
+    assert read_settings(DeliverySettings, {"HOOKTIDE_PUBLIC_URL": "https://e.example/base/"}).public_url == "https://e.example/base"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SINK_PORTS", "https"),
+        ("SINK_PORTS", "443,0"),
+        ("SINK_PORTS", "65536"),
+        ("SINK_HANDSHAKE", "maybe"),
+        ("ORIGIN", "https://hooks.example.com"),
+        ("ORIGIN", "hooks_example"),
+        ("ORIGIN", "a" * 64 + ".example"),
+        ("PUBLIC_URL", "events.example.com"),
+        ("PUBLIC_URL", "https://events.example.com/?x"),
+        ("PUBLIC_URL", "https://me@events.example.com"),
+    ],
+)
+def test_a_wrong_value_for_sinks_is_one_line_that_names_its_variable(name: str, value: str) -> None:
+    kind = DeliverySettings if name == "PUBLIC_URL" else SubscriptionSettings
+    (line,) = mistakes(kind, {f"HOOKTIDE_{name}": value})
+    assert line.startswith(f"HOOKTIDE_{name}={value}")

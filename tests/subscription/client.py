@@ -16,6 +16,7 @@ from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import SubscriptionSettings
 from services.subscription.app import running
+from services.subscription.lookup import Resolve, system_addresses
 
 REGISTRY_FILES = ("subscription.db", "subscription.db-wal")
 SINK = "https://consumer.example/hooks"
@@ -49,6 +50,7 @@ class Client:
     token: str
     lifecycle: Lifecycle
     admin: str
+    listen: str = ""
 
     def __post_init__(self) -> None:
         self.subscriptions = subscription_pb2_grpc.SubscriptionServiceStub(self.channel)
@@ -117,11 +119,11 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def served(settings: SubscriptionSettings, clock: Clock | None = None) -> AsyncIterator[Client]:
+async def served(settings: SubscriptionSettings, clock: Clock | None = None, resolve: Resolve = system_addresses) -> AsyncIterator[Client]:
     """Run a registry and connect to it."""
     lifecycle = Lifecycle("subscription")
-    async with running(settings, lifecycle, clock) as addresses, open_channel(addresses.listen) as channel:
-        yield Client(channel, settings.token(), lifecycle, addresses.admin)
+    async with running(settings, lifecycle, clock, resolve) as addresses, open_channel(addresses.listen) as channel:
+        yield Client(channel, settings.token(), lifecycle, addresses.admin, addresses.listen)
 
 
 async def refused(call: Awaitable[Any]) -> Failure:

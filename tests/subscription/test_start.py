@@ -152,6 +152,9 @@ async def test_a_sink_exception_that_is_none_is_refused_by_its_variable(settings
     with pytest.raises(StartError, match="HOOKTIDE_SINK_ALLOW"):
         async with served(settings.model_copy(update={"sink_allow": ("everything",)})):
             pass
+    with pytest.raises(StartError, match="HOOKTIDE_SINK_DENY"):
+        async with served(settings.model_copy(update={"sink_deny": ("http",)})):
+            pass
 
 
 async def test_bootstrap_makes_the_first_keys_once(settings: SubscriptionSettings) -> None:
@@ -179,7 +182,7 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
     async with served(settings) as client:
         stubs = (client.subscriptions, client.catalogue, client.access)
         methods = {f"{type(stub).__name__}.{name}": method for stub in stubs for name, method in vars(stub).items()}
-        assert len(methods) == 21
+        assert len(methods) == 25
         for name, method in methods.items():
             for authorization in ("", "Bearer hts_another-token-altogether", f"Basic {settings.token()}"):
                 call = method(b"", metadata=(("authorization", authorization),), timeout=10)

@@ -352,3 +352,37 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["deliveries", b"deliveries", "next_page_token", b"next_page_token"]) -> None: ...
 
 Global___ListDeliveriesResponse: typing_extensions.TypeAlias = ListDeliveriesResponse
+
+@typing.final
+class VerifySinkRequest(google.protobuf.message.Message):
+    """A call to ask a sink for its consent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_ID_FIELD_NUMBER: builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
+    consumer_id: builtins.str
+    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    subscription_id: builtins.str
+    """The subscription, "sub_…"."""
+    def __init__(
+        self,
+        *,
+        consumer_id: builtins.str = ...,
+        subscription_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "subscription_id", b"subscription_id"]) -> None: ...
+
+Global___VerifySinkRequest: typing_extensions.TypeAlias = VerifySinkRequest
+
+@typing.final
+class VerifySinkResponse(google.protobuf.message.Message):
+    """The answer to a call to ask a sink for its consent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___VerifySinkResponse: typing_extensions.TypeAlias = VerifySinkResponse

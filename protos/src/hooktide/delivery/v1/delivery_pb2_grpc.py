@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DeliveryServiceStub(object):
-    """Reads the ledger of deliveries. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,15 @@ class DeliveryServiceStub(object):
                 request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.ListDeliveriesRequest.SerializeToString,
                 response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.ListDeliveriesResponse.FromString,
                 _registered_method=True)
+        self.VerifySink = channel.unary_unary(
+                '/hooktide.delivery.v1.DeliveryService/VerifySink',
+                request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkRequest.SerializeToString,
+                response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkResponse.FromString,
+                _registered_method=True)
 
 
 class DeliveryServiceServicer(object):
-    """Reads the ledger of deliveries. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token.
     """
 
     def GetDelivery(self, request, context):
@@ -60,6 +65,16 @@ class DeliveryServiceServicer(object):
 
     def ListDeliveries(self, request, context):
         """Lists deliveries without their attempts, the newest event first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifySink(self, request, context):
+        """Asks a subscription's sink for its consent (the ownership handshake of CloudEvents HTTP 1.1 Web Hooks) and reports what
+        it answers to the registry, where it is then read: also a refusal, or no answer at all, is no failure of this call.
+        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the operator has
+        switched handshakes off; ABORTED / ETAG_MISMATCH where the sink has changed in the meantime.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +93,11 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
                     request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.ListDeliveriesRequest.FromString,
                     response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.ListDeliveriesResponse.SerializeToString,
             ),
+            'VerifySink': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifySink,
+                    request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkRequest.FromString,
+                    response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'hooktide.delivery.v1.DeliveryService', rpc_method_handlers)
@@ -87,7 +107,7 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeliveryService(object):
-    """Reads the ledger of deliveries. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token.
     """
 
     @staticmethod
@@ -134,6 +154,33 @@ class DeliveryService(object):
             '/hooktide.delivery.v1.DeliveryService/ListDeliveries',
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.ListDeliveriesRequest.SerializeToString,
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.ListDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifySink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.delivery.v1.DeliveryService/VerifySink',
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkRequest.SerializeToString,
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,8 +57,24 @@ _DeliveryServiceListDeliveriesType = typing_extensions.TypeVar(
     ],
 )
 
-class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType]):
-    """Reads the ledger of deliveries. For services only: every call needs the service token."""
+_DeliveryServiceVerifySinkType = typing_extensions.TypeVar(
+    '_DeliveryServiceVerifySinkType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
+        hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
+        hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
+        hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
+    ],
+)
+
+class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType, _DeliveryServiceVerifySinkType]):
+    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token."""
 
     @typing.overload
     def __init__(self: DeliveryServiceStub[
@@ -69,6 +85,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
         grpc.UnaryUnaryMultiCallable[
             hooktide.delivery.v1.delivery_pb2.ListDeliveriesRequest,
             hooktide.delivery.v1.delivery_pb2.ListDeliveriesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
+            hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -82,6 +102,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
             hooktide.delivery.v1.delivery_pb2.ListDeliveriesRequest,
             hooktide.delivery.v1.delivery_pb2.ListDeliveriesResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
+            hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetDelivery: _DeliveryServiceGetDeliveryType
@@ -89,6 +113,13 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
 
     ListDeliveries: _DeliveryServiceListDeliveriesType
     """Lists deliveries without their attempts, the newest event first."""
+
+    VerifySink: _DeliveryServiceVerifySinkType
+    """Asks a subscription's sink for its consent (the ownership handshake of CloudEvents HTTP 1.1 Web Hooks) and reports what
+    it answers to the registry, where it is then read: also a refusal, or no answer at all, is no failure of this call.
+    NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the operator has
+    switched handshakes off; ABORTED / ETAG_MISMATCH where the sink has changed in the meantime.
+    """
 
 DeliveryServiceAsyncStub: typing_extensions.TypeAlias = DeliveryServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -99,10 +130,14 @@ DeliveryServiceAsyncStub: typing_extensions.TypeAlias = DeliveryServiceStub[
         hooktide.delivery.v1.delivery_pb2.ListDeliveriesRequest,
         hooktide.delivery.v1.delivery_pb2.ListDeliveriesResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
+        hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
+    ],
 ]
 
 class DeliveryServiceServicer(metaclass=abc.ABCMeta):
-    """Reads the ledger of deliveries. For services only: every call needs the service token."""
+    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token."""
 
     @abc.abstractmethod
     def GetDelivery(
@@ -119,5 +154,17 @@ class DeliveryServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.ListDeliveriesResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.ListDeliveriesResponse]]:
         """Lists deliveries without their attempts, the newest event first."""
+
+    @abc.abstractmethod
+    def VerifySink(
+        self,
+        request: hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.VerifySinkResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.VerifySinkResponse]]:
+        """Asks a subscription's sink for its consent (the ownership handshake of CloudEvents HTTP 1.1 Web Hooks) and reports what
+        it answers to the registry, where it is then read: also a refusal, or no answer at all, is no failure of this call.
+        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the operator has
+        switched handshakes off; ABORTED / ETAG_MISMATCH where the sink has changed in the meantime.
+        """
 
 def add_DeliveryServiceServicer_to_server(servicer: DeliveryServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -94,6 +94,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Something of that name or content exists already. ALREADY_EXISTS, HTTP 409."""
     ERROR_REASON_STATE_CONFLICT: _ErrorReason.ValueType  # 34
     """The resource's state does not permit this. FAILED_PRECONDITION, HTTP 409."""
+    ERROR_REASON_VERIFICATION_NOT_FOUND: _ErrorReason.ValueType  # 35
+    """No handshake of that callback token is under way. NOT_FOUND, HTTP 404."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or one event of a batch was refused.
@@ -174,6 +176,8 @@ ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 33
 """Something of that name or content exists already. ALREADY_EXISTS, HTTP 409."""
 ERROR_REASON_STATE_CONFLICT: ErrorReason.ValueType  # 34
 """The resource's state does not permit this. FAILED_PRECONDITION, HTTP 409."""
+ERROR_REASON_VERIFICATION_NOT_FOUND: ErrorReason.ValueType  # 35
+"""No handshake of that callback token is under way. NOT_FOUND, HTTP 404."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 @typing.final

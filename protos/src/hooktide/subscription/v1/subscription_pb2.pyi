@@ -74,6 +74,90 @@ SUBSCRIPTION_STATE_UNVERIFIED: SubscriptionState.ValueType  # 4
 """The endpoint has not yet agreed to receive events."""
 Global___SubscriptionState: typing_extensions.TypeAlias = SubscriptionState
 
+class _ContentMode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ContentModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ContentMode.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CONTENT_MODE_UNSPECIFIED: _ContentMode.ValueType  # 0
+    """Not set; taken as structured."""
+    CONTENT_MODE_STRUCTURED: _ContentMode.ValueType  # 1
+    """The body is the whole event as CloudEvents JSON."""
+    CONTENT_MODE_BINARY: _ContentMode.ValueType  # 2
+    """The body is the event's data as it is, its attributes are `ce-*` headers."""
+    CONTENT_MODE_DATA_ONLY: _ContentMode.ValueType  # 3
+    """The body is the event's data as it is; there is nothing of CloudEvents about the request."""
+
+class ContentMode(_ContentMode, metaclass=_ContentModeEnumTypeWrapper):
+    """How an event is put into an HTTP request."""
+
+CONTENT_MODE_UNSPECIFIED: ContentMode.ValueType  # 0
+"""Not set; taken as structured."""
+CONTENT_MODE_STRUCTURED: ContentMode.ValueType  # 1
+"""The body is the whole event as CloudEvents JSON."""
+CONTENT_MODE_BINARY: ContentMode.ValueType  # 2
+"""The body is the event's data as it is, its attributes are `ce-*` headers."""
+CONTENT_MODE_DATA_ONLY: ContentMode.ValueType  # 3
+"""The body is the event's data as it is; there is nothing of CloudEvents about the request."""
+Global___ContentMode: typing_extensions.TypeAlias = ContentMode
+
+class _SignatureScheme:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SignatureSchemeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SignatureScheme.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SIGNATURE_SCHEME_UNSPECIFIED: _SignatureScheme.ValueType  # 0
+    """Not set; where one is needed, taken as V1."""
+    SIGNATURE_SCHEME_V1: _SignatureScheme.ValueType  # 1
+    """`v1`: HMAC-SHA256 with a secret that both sides know."""
+    SIGNATURE_SCHEME_V1A: _SignatureScheme.ValueType  # 2
+    """`v1a`: Ed25519 with a private key that only the sender knows."""
+
+class SignatureScheme(_SignatureScheme, metaclass=_SignatureSchemeEnumTypeWrapper):
+    """A way to sign a webhook, as in Standard Webhooks 1.0.0."""
+
+SIGNATURE_SCHEME_UNSPECIFIED: SignatureScheme.ValueType  # 0
+"""Not set; where one is needed, taken as V1."""
+SIGNATURE_SCHEME_V1: SignatureScheme.ValueType  # 1
+"""`v1`: HMAC-SHA256 with a secret that both sides know."""
+SIGNATURE_SCHEME_V1A: SignatureScheme.ValueType  # 2
+"""`v1a`: Ed25519 with a private key that only the sender knows."""
+Global___SignatureScheme: typing_extensions.TypeAlias = SignatureScheme
+
+class _VerificationState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VerificationStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VerificationState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VERIFICATION_STATE_UNSPECIFIED: _VerificationState.ValueType  # 0
+    """Not set: the sink was never asked."""
+    VERIFICATION_STATE_PENDING: _VerificationState.ValueType  # 1
+    """The sink was asked, and may still consent by the callback URL."""
+    VERIFICATION_STATE_GRANTED: _VerificationState.ValueType  # 2
+    """The sink has consented."""
+    VERIFICATION_STATE_REFUSED: _VerificationState.ValueType  # 3
+    """The sink has answered without consenting."""
+    VERIFICATION_STATE_FAILED: _VerificationState.ValueType  # 4
+    """The sink could not be asked; what it thinks is not known."""
+
+class VerificationState(_VerificationState, metaclass=_VerificationStateEnumTypeWrapper):
+    """What is known of a sink's consent."""
+
+VERIFICATION_STATE_UNSPECIFIED: VerificationState.ValueType  # 0
+"""Not set: the sink was never asked."""
+VERIFICATION_STATE_PENDING: VerificationState.ValueType  # 1
+"""The sink was asked, and may still consent by the callback URL."""
+VERIFICATION_STATE_GRANTED: VerificationState.ValueType  # 2
+"""The sink has consented."""
+VERIFICATION_STATE_REFUSED: VerificationState.ValueType  # 3
+"""The sink has answered without consenting."""
+VERIFICATION_STATE_FAILED: VerificationState.ValueType  # 4
+"""The sink could not be asked; what it thinks is not known."""
+Global___VerificationState: typing_extensions.TypeAlias = VerificationState
+
 @typing.final
 class Subscription(google.protobuf.message.Message):
     """A consumer's wish to be told."""
@@ -93,6 +177,10 @@ class Subscription(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    SINK_CREDENTIAL_FIELD_NUMBER: builtins.int
+    PROTOCOL_SETTINGS_FIELD_NUMBER: builtins.int
+    SINK_REVISION_FIELD_NUMBER: builtins.int
+    VERIFICATION_FIELD_NUMBER: builtins.int
     id: builtins.str
     """"sub_…", made by the server."""
     consumer_id: builtins.str
@@ -111,6 +199,8 @@ class Subscription(google.protobuf.message.Message):
     """Read-only: the registry's revision of its last change."""
     etag: builtins.str
     """Read-only: changes with every change; opaque."""
+    sink_revision: builtins.int
+    """Read-only: the registry's revision at which the sink last changed."""
     @property
     def types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Which event types: exact names, `invoice.*` for all below `invoice.`, `*` or none for all. At most 100."""
@@ -126,6 +216,20 @@ class Subscription(google.protobuf.message.Message):
     @property
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Read-only: when it last changed."""
+
+    @property
+    def sink_credential(self) -> Global___SinkCredential:
+        """How requests authenticate themselves to the sink, besides their signature; unset: not at all.
+        Its secret member is write-only: in answers it is empty, and written empty it stays as it was.
+        """
+
+    @property
+    def protocol_settings(self) -> Global___ProtocolSettings:
+        """How requests are made."""
+
+    @property
+    def verification(self) -> Global___Verification:
+        """Read-only: what the present sink has said to the ownership handshake; unset: it was never asked."""
 
     def __init__(
         self,
@@ -143,9 +247,13 @@ class Subscription(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         revision: builtins.int = ...,
         etag: builtins.str = ...,
+        sink_credential: Global___SinkCredential | None = ...,
+        protocol_settings: Global___ProtocolSettings | None = ...,
+        sink_revision: builtins.int = ...,
+        verification: Global___Verification | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["config", b"config", "create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["config", b"config", "consumer_id", b"consumer_id", "create_time", b"create_time", "etag", b"etag", "id", b"id", "protocol", b"protocol", "revision", b"revision", "sink", b"sink", "source", b"source", "state", b"state", "state_reason", b"state_reason", "types", b"types", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["config", b"config", "create_time", b"create_time", "protocol_settings", b"protocol_settings", "sink_credential", b"sink_credential", "update_time", b"update_time", "verification", b"verification"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["config", b"config", "consumer_id", b"consumer_id", "create_time", b"create_time", "etag", b"etag", "id", b"id", "protocol", b"protocol", "protocol_settings", b"protocol_settings", "revision", b"revision", "sink", b"sink", "sink_credential", b"sink_credential", "sink_revision", b"sink_revision", "source", b"source", "state", b"state", "state_reason", b"state_reason", "types", b"types", "update_time", b"update_time", "verification", b"verification"]) -> None: ...
 
 Global___Subscription: typing_extensions.TypeAlias = Subscription
 
@@ -156,16 +264,316 @@ class SubscriptionConfig(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DESCRIPTION_FIELD_NUMBER: builtins.int
+    RATE_PER_SECOND_FIELD_NUMBER: builtins.int
+    IN_FLIGHT_MAX_FIELD_NUMBER: builtins.int
+    RETRY_FIELD_NUMBER: builtins.int
     description: builtins.str
     """For people; at most 1000 characters."""
+    rate_per_second: builtins.float
+    """How many requests a second at most, above 0 and at most 10000; unset: as many as the endpoint takes."""
+    in_flight_max: builtins.int
+    """How many requests at once at most, 1 to 1000; unset: as the operator has set."""
+    @property
+    def retry(self) -> Global___RetryPolicy:
+        """How a failed delivery is tried again; unset: as the operator has set."""
+
     def __init__(
         self,
         *,
         description: builtins.str = ...,
+        rate_per_second: builtins.float | None = ...,
+        in_flight_max: builtins.int | None = ...,
+        retry: Global___RetryPolicy | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["description", b"description"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "in_flight_max", b"in_flight_max", "rate_per_second", b"rate_per_second", "retry", b"retry"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "description", b"description", "in_flight_max", b"in_flight_max", "rate_per_second", b"rate_per_second", "retry", b"retry"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_in_flight_max", b"_in_flight_max"]) -> typing.Literal["in_flight_max"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rate_per_second", b"_rate_per_second"]) -> typing.Literal["rate_per_second"] | None: ...
 
 Global___SubscriptionConfig: typing_extensions.TypeAlias = SubscriptionConfig
+
+@typing.final
+class RetryPolicy(google.protobuf.message.Message):
+    """How a failed delivery is tried again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELAYS_FIELD_NUMBER: builtins.int
+    @property
+    def delays(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[google.protobuf.duration_pb2.Duration]:
+        """The waits before each further attempt: at most 30 of up to 7 days each, 14 days in all. None: there is no further attempt."""
+
+    def __init__(
+        self,
+        *,
+        delays: collections.abc.Iterable[google.protobuf.duration_pb2.Duration] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delays", b"delays"]) -> None: ...
+
+Global___RetryPolicy: typing_extensions.TypeAlias = RetryPolicy
+
+@typing.final
+class ProtocolSettings(google.protobuf.message.Message):
+    """How requests are made."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class HeadersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    HEADERS_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    CONTENT_MODE_FIELD_NUMBER: builtins.int
+    SIGNATURES_FIELD_NUMBER: builtins.int
+    HTTP_MESSAGE_SIGNATURE_FIELD_NUMBER: builtins.int
+    CA_CERTIFICATES_FIELD_NUMBER: builtins.int
+    content_mode: Global___ContentMode.ValueType
+    """How events are put into requests."""
+    http_message_signature: builtins.bool
+    """Whether requests also carry an HTTP message signature (RFC 9421): by the keys of V1A where that is one of `signatures`,
+    else by the secrets of V1.
+    """
+    ca_certificates: builtins.str
+    """Certificates (PEM) that the sink's may be issued by, besides the public ones; at most 64 KiB."""
+    @property
+    def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Headers that every request carries besides ours, at most 20; names are taken without regard to case and kept in lower case."""
+
+    @property
+    def timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """How long a request may take, 1 to 30 seconds; unset: as the operator has set."""
+
+    @property
+    def signatures(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___SignatureScheme.ValueType]:
+        """How requests are signed; none: by V1."""
+
+    def __init__(
+        self,
+        *,
+        headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        content_mode: Global___ContentMode.ValueType = ...,
+        signatures: collections.abc.Iterable[Global___SignatureScheme.ValueType] | None = ...,
+        http_message_signature: builtins.bool = ...,
+        ca_certificates: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ca_certificates", b"ca_certificates", "content_mode", b"content_mode", "headers", b"headers", "http_message_signature", b"http_message_signature", "signatures", b"signatures", "timeout", b"timeout"]) -> None: ...
+
+Global___ProtocolSettings: typing_extensions.TypeAlias = ProtocolSettings
+
+@typing.final
+class SinkCredential(google.protobuf.message.Message):
+    """How requests authenticate themselves to the sink. Each kind has one secret member."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLAIN_FIELD_NUMBER: builtins.int
+    ACCESS_TOKEN_FIELD_NUMBER: builtins.int
+    HEADER_FIELD_NUMBER: builtins.int
+    OAUTH2_FIELD_NUMBER: builtins.int
+    MTLS_FIELD_NUMBER: builtins.int
+    @property
+    def plain(self) -> Global___PlainCredential:
+        """A user name and a password (RFC 7617)."""
+
+    @property
+    def access_token(self) -> Global___AccessTokenCredential:
+        """A token in `authorization` (RFC 6750)."""
+
+    @property
+    def header(self) -> Global___HeaderCredential:
+        """A header of the endpoint's choosing."""
+
+    @property
+    def oauth2(self) -> Global___OAuth2Credential:
+        """Tokens that an authorization server gives out (RFC 6749, client credentials)."""
+
+    @property
+    def mtls(self) -> Global___MutualTlsCredential:
+        """A client certificate."""
+
+    def __init__(
+        self,
+        *,
+        plain: Global___PlainCredential | None = ...,
+        access_token: Global___AccessTokenCredential | None = ...,
+        header: Global___HeaderCredential | None = ...,
+        oauth2: Global___OAuth2Credential | None = ...,
+        mtls: Global___MutualTlsCredential | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["access_token", b"access_token", "header", b"header", "kind", b"kind", "mtls", b"mtls", "oauth2", b"oauth2", "plain", b"plain"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["access_token", b"access_token", "header", b"header", "kind", b"kind", "mtls", b"mtls", "oauth2", b"oauth2", "plain", b"plain"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["plain", "access_token", "header", "oauth2", "mtls"] | None: ...
+
+Global___SinkCredential: typing_extensions.TypeAlias = SinkCredential
+
+@typing.final
+class PlainCredential(google.protobuf.message.Message):
+    """A user name and a password, sent as `authorization: Basic …`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IDENTIFIER_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    identifier: builtins.str
+    """The user name: no colon, no control characters, at most 256 characters."""
+    secret: builtins.str
+    """Secret: the password, no control characters, at most 1024 characters."""
+    def __init__(
+        self,
+        *,
+        identifier: builtins.str = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["identifier", b"identifier", "secret", b"secret"]) -> None: ...
+
+Global___PlainCredential: typing_extensions.TypeAlias = PlainCredential
+
+@typing.final
+class AccessTokenCredential(google.protobuf.message.Message):
+    """A token, sent as `authorization: <type> <token>`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    TOKEN_TYPE_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    """Secret: visible ASCII, at most 8192 characters."""
+    token_type: builtins.str
+    """The scheme; empty on the way in: "Bearer"."""
+    def __init__(
+        self,
+        *,
+        token: builtins.str = ...,
+        token_type: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["token", b"token", "token_type", b"token_type"]) -> None: ...
+
+Global___AccessTokenCredential: typing_extensions.TypeAlias = AccessTokenCredential
+
+@typing.final
+class HeaderCredential(google.protobuf.message.Message):
+    """A header with a secret value."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its name, kept in lower case."""
+    value: builtins.str
+    """Secret: its value, at most 8192 characters."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "value", b"value"]) -> None: ...
+
+Global___HeaderCredential: typing_extensions.TypeAlias = HeaderCredential
+
+@typing.final
+class OAuth2Credential(google.protobuf.message.Message):
+    """A client of an authorization server."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_URL_FIELD_NUMBER: builtins.int
+    CLIENT_ID_FIELD_NUMBER: builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
+    token_url: builtins.str
+    """Where tokens are given out; judged as a sink is."""
+    client_id: builtins.str
+    """The client's id, at most 256 characters."""
+    client_secret: builtins.str
+    """Secret: the client's secret, at most 1024 characters."""
+    scope: builtins.str
+    """What tokens are asked for, scopes separated by spaces; empty: what the server gives by default."""
+    def __init__(
+        self,
+        *,
+        token_url: builtins.str = ...,
+        client_id: builtins.str = ...,
+        client_secret: builtins.str = ...,
+        scope: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "client_secret", b"client_secret", "scope", b"scope", "token_url", b"token_url"]) -> None: ...
+
+Global___OAuth2Credential: typing_extensions.TypeAlias = OAuth2Credential
+
+@typing.final
+class MutualTlsCredential(google.protobuf.message.Message):
+    """A client certificate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    PRIVATE_KEY_FIELD_NUMBER: builtins.int
+    certificate: builtins.str
+    """PEM: the certificate, then those that lead to its root; at most 64 KiB."""
+    private_key: builtins.str
+    """Secret: PEM, the certificate's private key without a passphrase; at most 16 KiB."""
+    def __init__(
+        self,
+        *,
+        certificate: builtins.str = ...,
+        private_key: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "private_key", b"private_key"]) -> None: ...
+
+Global___MutualTlsCredential: typing_extensions.TypeAlias = MutualTlsCredential
+
+@typing.final
+class Verification(google.protobuf.message.Message):
+    """What a sink has said to the ownership handshake of CloudEvents HTTP 1.1 Web Hooks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    RATE_PER_MINUTE_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    state: Global___VerificationState.ValueType
+    """What is known."""
+    rate_per_minute: builtins.int
+    """How many requests a minute it permits; unset: it sets no limit."""
+    detail: builtins.str
+    """Why it is not granted, in a sentence; else empty."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When that became known."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___VerificationState.ValueType = ...,
+        rate_per_minute: builtins.int | None = ...,
+        detail: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_rate_per_minute", b"_rate_per_minute", "rate_per_minute", b"rate_per_minute", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_rate_per_minute", b"_rate_per_minute", "detail", b"detail", "rate_per_minute", b"rate_per_minute", "state", b"state", "time", b"time"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_rate_per_minute", b"_rate_per_minute"]) -> typing.Literal["rate_per_minute"] | None: ...
+
+Global___Verification: typing_extensions.TypeAlias = Verification
 
 @typing.final
 class SigningSecret(google.protobuf.message.Message):
@@ -176,8 +584,11 @@ class SigningSecret(google.protobuf.message.Message):
     SECRET_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
     secret: builtins.str
     """"whsec_" and the base64 of 24 to 64 bytes, as in Standard Webhooks 1.0.0."""
+    key_id: builtins.str
+    """Names it as `keyid` in HTTP message signatures: hexadecimal digits, derived from it."""
     @property
     def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it stops being used; unset: not yet planned."""
@@ -192,11 +603,51 @@ class SigningSecret(google.protobuf.message.Message):
         secret: builtins.str = ...,
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        key_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "secret", b"secret"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "key_id", b"key_id", "secret", b"secret"]) -> None: ...
 
 Global___SigningSecret: typing_extensions.TypeAlias = SigningSecret
+
+@typing.final
+class SigningKey(google.protobuf.message.Message):
+    """An Ed25519 key of a subscription."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    PRIVATE_KEY_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
+    public_key: builtins.str
+    """"whpk_" and the base64 of the 32 bytes of the public key."""
+    private_key: builtins.str
+    """Secret, for delivery only: "whsk_" and the base64 of the 32 bytes that the private key is made from (RFC 8032)."""
+    key_id: builtins.str
+    """Names it as `keyid` in HTTP message signatures: hexadecimal digits, derived from the public key."""
+    @property
+    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it stops being used; unset: not yet planned."""
+
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it came into use."""
+
+    def __init__(
+        self,
+        *,
+        public_key: builtins.str = ...,
+        private_key: builtins.str = ...,
+        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        key_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "key_id", b"key_id", "private_key", b"private_key", "public_key", b"public_key"]) -> None: ...
+
+Global___SigningKey: typing_extensions.TypeAlias = SigningKey
 
 @typing.final
 class CreateSubscriptionRequest(google.protobuf.message.Message):
@@ -373,7 +824,11 @@ class UpdateSubscriptionRequest(google.protobuf.message.Message):
 
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
-        """Which fields to change: `sink`, `types`, `source`, `config`, `config.description`. At least one."""
+        """Which fields to change, at least one: `sink`, `types`, `source`, `config`, `protocol_settings`, `sink_credential`, or below
+        them `config.description`, `config.rate_per_second`, `config.in_flight_max`, `config.retry`, `config.retry.delays`,
+        `protocol_settings.timeout` (and each other field of it), `protocol_settings.headers.<name>` (one header; removed where it is
+        not there), `sink_credential.plain.secret` (and each other member of a kind; those of other kinds go).
+        """
 
     def __init__(
         self,
@@ -482,16 +937,22 @@ class GetSecretsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SECRETS_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
     @property
     def secrets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SigningSecret]:
-        """The secrets that signatures are made with now, the newest first."""
+        """The secrets that signatures of the scheme V1 are made with now, the newest first."""
+
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
+        """The keys that signatures of the scheme V1A are made with now, the newest first, without their private halves."""
 
     def __init__(
         self,
         *,
         secrets: collections.abc.Iterable[Global___SigningSecret] | None = ...,
+        keys: collections.abc.Iterable[Global___SigningKey] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["secrets", b"secrets"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys", "secrets", b"secrets"]) -> None: ...
 
 Global___GetSecretsResponse: typing_extensions.TypeAlias = GetSecretsResponse
 
@@ -506,17 +967,20 @@ class RotateSecretRequest(google.protobuf.message.Message):
     SECRET_FIELD_NUMBER: builtins.int
     OVERLAP_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    SCHEME_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
     """Acts for this consumer ("con_…"); "*" acts for an administrator."""
     subscription_id: builtins.str
     """The subscription, "sub_…"."""
     secret: builtins.str
-    """The new secret, "whsec_…"; empty: one is made."""
+    """The new secret, "whsec_…", or the new private key, "whsk_…"; empty: one is made."""
     request_id: builtins.str
     """As in CreateSubscriptionRequest."""
+    scheme: Global___SignatureScheme.ValueType
+    """Whose secret is rotated; unset: that of `secret`, V1 where that is empty too."""
     @property
     def overlap(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the secrets in use stay valid beside the new one; unset: 24 hours, at most 7 days."""
+        """How long the secrets of the same scheme in use stay valid beside the new one; unset: 24 hours, at most 7 days."""
 
     def __init__(
         self,
@@ -526,9 +990,10 @@ class RotateSecretRequest(google.protobuf.message.Message):
         secret: builtins.str = ...,
         overlap: google.protobuf.duration_pb2.Duration | None = ...,
         request_id: builtins.str = ...,
+        scheme: Global___SignatureScheme.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["overlap", b"overlap"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "overlap", b"overlap", "request_id", b"request_id", "secret", b"secret", "subscription_id", b"subscription_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "overlap", b"overlap", "request_id", b"request_id", "scheme", b"scheme", "secret", b"secret", "subscription_id", b"subscription_id"]) -> None: ...
 
 Global___RotateSecretRequest: typing_extensions.TypeAlias = RotateSecretRequest
 
@@ -539,19 +1004,205 @@ class RotateSecretResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SECRET_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
     @property
     def secret(self) -> Global___SigningSecret:
-        """The new secret."""
+        """The new secret, of the scheme V1."""
+
+    @property
+    def key(self) -> Global___SigningKey:
+        """The new key, of the scheme V1A, without its private half."""
 
     def __init__(
         self,
         *,
         secret: Global___SigningSecret | None = ...,
+        key: Global___SigningKey | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["secret", b"secret"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["secret", b"secret"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["key", b"key", "secret", b"secret"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key", "secret", b"secret"]) -> None: ...
 
 Global___RotateSecretResponse: typing_extensions.TypeAlias = RotateSecretResponse
+
+@typing.final
+class DisableSubscriptionRequest(google.protobuf.message.Message):
+    """A call to disable a subscription."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    SINK_REVISION_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """"sub_…"."""
+    sink_revision: builtins.int
+    """`sink_revision` of the subscription as it was when its endpoint was asked."""
+    reason: builtins.str
+    """Why, in a sentence for its owner; at most 500 characters."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        sink_revision: builtins.int = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "reason", b"reason", "sink_revision", b"sink_revision"]) -> None: ...
+
+Global___DisableSubscriptionRequest: typing_extensions.TypeAlias = DisableSubscriptionRequest
+
+@typing.final
+class DisableSubscriptionResponse(google.protobuf.message.Message):
+    """The answer to a call to disable a subscription."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: builtins.int
+    @property
+    def subscription(self) -> Global___Subscription:
+        """The subscription as it is now."""
+
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["subscription", b"subscription"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["subscription", b"subscription"]) -> None: ...
+
+Global___DisableSubscriptionResponse: typing_extensions.TypeAlias = DisableSubscriptionResponse
+
+@typing.final
+class BeginVerificationRequest(google.protobuf.message.Message):
+    """A call to begin an ownership handshake."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_ID_FIELD_NUMBER: builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
+    consumer_id: builtins.str
+    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    subscription_id: builtins.str
+    """The subscription, "sub_…"."""
+    def __init__(
+        self,
+        *,
+        consumer_id: builtins.str = ...,
+        subscription_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "subscription_id", b"subscription_id"]) -> None: ...
+
+Global___BeginVerificationRequest: typing_extensions.TypeAlias = BeginVerificationRequest
+
+@typing.final
+class BeginVerificationResponse(google.protobuf.message.Message):
+    """The answer to a call to begin an ownership handshake."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: builtins.int
+    CALLBACK_TOKEN_FIELD_NUMBER: builtins.int
+    callback_token: builtins.str
+    """Whoever sends this to the callback route within 24 hours consents for the sink: 43 characters of base64url."""
+    @property
+    def subscription(self) -> Global___WatchedSubscription:
+        """The subscription as it is now, with what a request to its sink needs."""
+
+    def __init__(
+        self,
+        *,
+        subscription: Global___WatchedSubscription | None = ...,
+        callback_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["subscription", b"subscription"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["callback_token", b"callback_token", "subscription", b"subscription"]) -> None: ...
+
+Global___BeginVerificationResponse: typing_extensions.TypeAlias = BeginVerificationResponse
+
+@typing.final
+class ReportVerificationRequest(google.protobuf.message.Message):
+    """A call to report what a sink has answered."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
+    SINK_REVISION_FIELD_NUMBER: builtins.int
+    VERIFICATION_FIELD_NUMBER: builtins.int
+    subscription_id: builtins.str
+    """The subscription, "sub_…"."""
+    sink_revision: builtins.int
+    """`sink_revision` of the subscription that the handshake began with."""
+    @property
+    def verification(self) -> Global___Verification:
+        """What the sink has answered. The time of the given one is not looked at."""
+
+    def __init__(
+        self,
+        *,
+        subscription_id: builtins.str = ...,
+        sink_revision: builtins.int = ...,
+        verification: Global___Verification | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["verification", b"verification"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["sink_revision", b"sink_revision", "subscription_id", b"subscription_id", "verification", b"verification"]) -> None: ...
+
+Global___ReportVerificationRequest: typing_extensions.TypeAlias = ReportVerificationRequest
+
+@typing.final
+class ReportVerificationResponse(google.protobuf.message.Message):
+    """The answer to a call to report what a sink has answered."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: builtins.int
+    @property
+    def subscription(self) -> Global___Subscription:
+        """The subscription as it is now."""
+
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["subscription", b"subscription"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["subscription", b"subscription"]) -> None: ...
+
+Global___ReportVerificationResponse: typing_extensions.TypeAlias = ReportVerificationResponse
+
+@typing.final
+class ConfirmVerificationRequest(google.protobuf.message.Message):
+    """A call to take a consent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    RATE_PER_MINUTE_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    """The callback token."""
+    rate_per_minute: builtins.int
+    """How many requests a minute are permitted; unset: any number."""
+    def __init__(
+        self,
+        *,
+        token: builtins.str = ...,
+        rate_per_minute: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_rate_per_minute", b"_rate_per_minute", "rate_per_minute", b"rate_per_minute"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_rate_per_minute", b"_rate_per_minute", "rate_per_minute", b"rate_per_minute", "token", b"token"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_rate_per_minute", b"_rate_per_minute"]) -> typing.Literal["rate_per_minute"] | None: ...
+
+Global___ConfirmVerificationRequest: typing_extensions.TypeAlias = ConfirmVerificationRequest
+
+@typing.final
+class ConfirmVerificationResponse(google.protobuf.message.Message):
+    """The answer to a call to take a consent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ConfirmVerificationResponse: typing_extensions.TypeAlias = ConfirmVerificationResponse
 
 @typing.final
 class GetRevisionRequest(google.protobuf.message.Message):
@@ -643,28 +1294,40 @@ Global___WatchSubscriptionsResponse: typing_extensions.TypeAlias = WatchSubscrip
 
 @typing.final
 class WatchedSubscription(google.protobuf.message.Message):
-    """A subscription with what is needed to sign for it."""
+    """A subscription with what is needed to send to its sink."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SUBSCRIPTION_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
+    SINK_CREDENTIAL_FIELD_NUMBER: builtins.int
     @property
     def subscription(self) -> Global___Subscription:
         """The subscription."""
 
     @property
     def secrets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SigningSecret]:
-        """Its live secrets, the newest first."""
+        """Its live secrets of the scheme V1, the newest first; also where it is not signed by V1."""
+
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
+        """Its live keys of the scheme V1A, with their private halves, the newest first; also where it is not signed by V1A."""
+
+    @property
+    def sink_credential(self) -> Global___SinkCredential:
+        """Its credential with the secret member; unset: there is none."""
 
     def __init__(
         self,
         *,
         subscription: Global___Subscription | None = ...,
         secrets: collections.abc.Iterable[Global___SigningSecret] | None = ...,
+        keys: collections.abc.Iterable[Global___SigningKey] | None = ...,
+        sink_credential: Global___SinkCredential | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["subscription", b"subscription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["secrets", b"secrets", "subscription", b"subscription"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["sink_credential", b"sink_credential", "subscription", b"subscription"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys", "secrets", b"secrets", "sink_credential", b"sink_credential", "subscription", b"subscription"]) -> None: ...
 
 Global___WatchedSubscription: typing_extensions.TypeAlias = WatchedSubscription
 

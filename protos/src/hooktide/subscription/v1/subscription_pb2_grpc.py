@@ -73,6 +73,26 @@ class SubscriptionServiceStub(object):
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretRequest.SerializeToString,
                 response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretResponse.FromString,
                 _registered_method=True)
+        self.DisableSubscription = channel.unary_unary(
+                '/hooktide.subscription.v1.SubscriptionService/DisableSubscription',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.DisableSubscriptionRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.DisableSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.BeginVerification = channel.unary_unary(
+                '/hooktide.subscription.v1.SubscriptionService/BeginVerification',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.BeginVerificationRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.BeginVerificationResponse.FromString,
+                _registered_method=True)
+        self.ReportVerification = channel.unary_unary(
+                '/hooktide.subscription.v1.SubscriptionService/ReportVerification',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ReportVerificationRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ReportVerificationResponse.FromString,
+                _registered_method=True)
+        self.ConfirmVerification = channel.unary_unary(
+                '/hooktide.subscription.v1.SubscriptionService/ConfirmVerification',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ConfirmVerificationRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ConfirmVerificationResponse.FromString,
+                _registered_method=True)
         self.GetRevision = channel.unary_unary(
                 '/hooktide.subscription.v1.SubscriptionService/GetRevision',
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.GetRevisionRequest.SerializeToString,
@@ -142,6 +162,37 @@ class SubscriptionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DisableSubscription(self, request, context):
+        """Disables a subscription whose endpoint has said that it is gone (410), if its sink is still the one that said so
+        (else ABORTED / ETAG_MISMATCH). One that is disabled already stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginVerification(self, request, context):
+        """Begins an ownership handshake: gives out what asking the sink for its consent needs.
+        FAILED_PRECONDITION / STATE_CONFLICT where the operator has switched handshakes off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportVerification(self, request, context):
+        """Says what the sink has answered, if it is still the subscription's sink (else ABORTED / ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmVerification(self, request, context):
+        """Takes a consent given by the callback URL. A token that is unknown, expired or of a former sink is
+        NOT_FOUND / VERIFICATION_NOT_FOUND; one that was used already is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRevision(self, request, context):
         """Returns the current revision: that of the latest committed change.
         """
@@ -195,6 +246,26 @@ def add_SubscriptionServiceServicer_to_server(servicer, server):
                     servicer.RotateSecret,
                     request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretRequest.FromString,
                     response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretResponse.SerializeToString,
+            ),
+            'DisableSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableSubscription,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.DisableSubscriptionRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.DisableSubscriptionResponse.SerializeToString,
+            ),
+            'BeginVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginVerification,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.BeginVerificationRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.BeginVerificationResponse.SerializeToString,
+            ),
+            'ReportVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportVerification,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ReportVerificationRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ReportVerificationResponse.SerializeToString,
+            ),
+            'ConfirmVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmVerification,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ConfirmVerificationRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ConfirmVerificationResponse.SerializeToString,
             ),
             'GetRevision': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRevision,
@@ -400,6 +471,114 @@ class SubscriptionService(object):
             '/hooktide.subscription.v1.SubscriptionService/RotateSecret',
             hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretRequest.SerializeToString,
             hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.SubscriptionService/DisableSubscription',
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.DisableSubscriptionRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.DisableSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.SubscriptionService/BeginVerification',
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.BeginVerificationRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.BeginVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.SubscriptionService/ReportVerification',
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ReportVerificationRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ReportVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.SubscriptionService/ConfirmVerification',
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ConfirmVerificationRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ConfirmVerificationResponse.FromString,
             options,
             channel_credentials,
             insecure,

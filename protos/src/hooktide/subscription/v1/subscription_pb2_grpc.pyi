@@ -137,6 +137,70 @@ _SubscriptionServiceRotateSecretType = typing_extensions.TypeVar(
     ],
 )
 
+_SubscriptionServiceDisableSubscriptionType = typing_extensions.TypeVar(
+    '_SubscriptionServiceDisableSubscriptionType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse,
+    ],
+)
+
+_SubscriptionServiceBeginVerificationType = typing_extensions.TypeVar(
+    '_SubscriptionServiceBeginVerificationType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse,
+    ],
+)
+
+_SubscriptionServiceReportVerificationType = typing_extensions.TypeVar(
+    '_SubscriptionServiceReportVerificationType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse,
+    ],
+)
+
+_SubscriptionServiceConfirmVerificationType = typing_extensions.TypeVar(
+    '_SubscriptionServiceConfirmVerificationType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse,
+    ],
+)
+
 _SubscriptionServiceGetRevisionType = typing_extensions.TypeVar(
     '_SubscriptionServiceGetRevisionType',
     grpc.UnaryUnaryMultiCallable[
@@ -169,7 +233,7 @@ _SubscriptionServiceWatchSubscriptionsType = typing_extensions.TypeVar(
     ],
 )
 
-class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscriptionType, _SubscriptionServiceGetSubscriptionType, _SubscriptionServiceListSubscriptionsType, _SubscriptionServiceUpdateSubscriptionType, _SubscriptionServiceDeleteSubscriptionType, _SubscriptionServiceGetSecretsType, _SubscriptionServiceRotateSecretType, _SubscriptionServiceGetRevisionType, _SubscriptionServiceWatchSubscriptionsType]):
+class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscriptionType, _SubscriptionServiceGetSubscriptionType, _SubscriptionServiceListSubscriptionsType, _SubscriptionServiceUpdateSubscriptionType, _SubscriptionServiceDeleteSubscriptionType, _SubscriptionServiceGetSecretsType, _SubscriptionServiceRotateSecretType, _SubscriptionServiceDisableSubscriptionType, _SubscriptionServiceBeginVerificationType, _SubscriptionServiceReportVerificationType, _SubscriptionServiceConfirmVerificationType, _SubscriptionServiceGetRevisionType, _SubscriptionServiceWatchSubscriptionsType]):
     """Keeps subscriptions. For services only: every call needs the service token.
 
     Each call says for which consumer it acts; another consumer's id answers
@@ -205,6 +269,22 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.subscription_pb2.RotateSecretRequest,
             hooktide.subscription.v1.subscription_pb2.RotateSecretResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
+            hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.BeginVerificationRequest,
+            hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.ReportVerificationRequest,
+            hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.ConfirmVerificationRequest,
+            hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.subscription_pb2.GetRevisionRequest,
@@ -247,6 +327,22 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
             hooktide.subscription.v1.subscription_pb2.RotateSecretResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
+            hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.BeginVerificationRequest,
+            hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.ReportVerificationRequest,
+            hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.ConfirmVerificationRequest,
+            hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.subscription_pb2.GetRevisionRequest,
             hooktide.subscription.v1.subscription_pb2.GetRevisionResponse,
         ],
@@ -278,6 +374,24 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
 
     RotateSecret: _SubscriptionServiceRotateSecretType
     """Puts a new signing secret in place; the ones before stay valid for the overlap."""
+
+    DisableSubscription: _SubscriptionServiceDisableSubscriptionType
+    """Disables a subscription whose endpoint has said that it is gone (410), if its sink is still the one that said so
+    (else ABORTED / ETAG_MISMATCH). One that is disabled already stays as it is.
+    """
+
+    BeginVerification: _SubscriptionServiceBeginVerificationType
+    """Begins an ownership handshake: gives out what asking the sink for its consent needs.
+    FAILED_PRECONDITION / STATE_CONFLICT where the operator has switched handshakes off.
+    """
+
+    ReportVerification: _SubscriptionServiceReportVerificationType
+    """Says what the sink has answered, if it is still the subscription's sink (else ABORTED / ETAG_MISMATCH)."""
+
+    ConfirmVerification: _SubscriptionServiceConfirmVerificationType
+    """Takes a consent given by the callback URL. A token that is unknown, expired or of a former sink is
+    NOT_FOUND / VERIFICATION_NOT_FOUND; one that was used already is not.
+    """
 
     GetRevision: _SubscriptionServiceGetRevisionType
     """Returns the current revision: that of the latest committed change."""
@@ -316,6 +430,22 @@ SubscriptionServiceAsyncStub: typing_extensions.TypeAlias = SubscriptionServiceS
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.subscription_pb2.RotateSecretRequest,
         hooktide.subscription.v1.subscription_pb2.RotateSecretResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationRequest,
+        hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.subscription_pb2.GetRevisionRequest,
@@ -391,6 +521,44 @@ class SubscriptionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.RotateSecretResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.RotateSecretResponse]]:
         """Puts a new signing secret in place; the ones before stay valid for the overlap."""
+
+    @abc.abstractmethod
+    def DisableSubscription(
+        self,
+        request: hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse]]:
+        """Disables a subscription whose endpoint has said that it is gone (410), if its sink is still the one that said so
+        (else ABORTED / ETAG_MISMATCH). One that is disabled already stays as it is.
+        """
+
+    @abc.abstractmethod
+    def BeginVerification(
+        self,
+        request: hooktide.subscription.v1.subscription_pb2.BeginVerificationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.BeginVerificationResponse]]:
+        """Begins an ownership handshake: gives out what asking the sink for its consent needs.
+        FAILED_PRECONDITION / STATE_CONFLICT where the operator has switched handshakes off.
+        """
+
+    @abc.abstractmethod
+    def ReportVerification(
+        self,
+        request: hooktide.subscription.v1.subscription_pb2.ReportVerificationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.ReportVerificationResponse]]:
+        """Says what the sink has answered, if it is still the subscription's sink (else ABORTED / ETAG_MISMATCH)."""
+
+    @abc.abstractmethod
+    def ConfirmVerification(
+        self,
+        request: hooktide.subscription.v1.subscription_pb2.ConfirmVerificationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.ConfirmVerificationResponse]]:
+        """Takes a consent given by the callback URL. A token that is unknown, expired or of a former sink is
+        NOT_FOUND / VERIFICATION_NOT_FOUND; one that was used already is not.
+        """
 
     @abc.abstractmethod
     def GetRevision(

@@ -1,0 +1,53 @@
+"""Routes of verifications: where a sink, or whoever looks after it, consents later. The token in the path is the key.
+
+A browser's GET is enough, as CloudEvents HTTP 1.1 Web Hooks has it: an administrator may find the address in a log and open it.
+"""
+
+import re
+
+from aiohttp import web
+from hooktide.subscription.v1.subscription_pb2 import ConfirmVerificationRequest
+
+from gateway.answers import json_answer
+from gateway.peers import Peers
+from gateway.problems import Refusal, invalid
+from gateway.router import Call, Route
+from services.runtime.errors import Failure, FieldError, Reason
+
+PATH = "/v1/verifications/{token}"
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_RATE_HEADER = "webhook-allowed-rate"
+_ANY_RATE = "*"
+_RATE = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
+
+class Verifications:
+    """The handlers."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    def routes(self) -> list[Route]:
+        """Return the table of these routes."""
+        return [Route("GET", PATH, self.confirm, None), Route("POST", PATH, self.confirm, None)]
+
+    async def confirm(self, call: Call) -> web.Response:
+        """200 once the consent is taken, with what was permitted; a second time as well."""
+        if call.request.method == "HEAD":
+            raise Refusal(Reason.METHOD_NOT_ALLOWED, "Looking is no consent: send GET or POST.", headers={"allow": "GET, POST"})
+        if _TOKEN.fullmatch(call.path["token"]) is None:
+            raise Failure(Reason.VERIFICATION_NOT_FOUND, "This is no address that Hooktide has given out; look whether it is complete.")
+        rate = _rate_of(call.request)
+        request = ConfirmVerificationRequest(token=call.path["token"], rate_per_minute=rate)
+        await self._peers.call(self._peers.subscriptions.ConfirmVerification, request)
+        return json_answer({"state": "granted", "rate_per_minute": rate})
+
+
+def _rate_of(request: web.BaseRequest) -> int | None:
+    """Return how many requests a minute the sink permits; None for any number."""
+    sent = request.headers.getall(_RATE_HEADER, [])
+    if not sent or sent == [_ANY_RATE]:
+        return None
+    if len(sent) > 1 or _RATE.fullmatch(sent[0]) is None:
+        raise invalid([FieldError("WebHook-Allowed-Rate:", f'must be a whole number of requests a minute, above 0, or "{_ANY_RATE}"')])
+    return int(sent[0])

@@ -1,0 +1,95 @@
+"""Terms: how a subscription wants its requests made, read from what the registry tells of it.
+
+subscription ─Watch─▶ replica → [terms] → lane, attempt
+
+Law: pure. What the registry has left open stays None, for the operator's settings to fill.
+"""
+
+from typing import NamedTuple
+
+from hooktide.subscription.v1 import subscription_pb2 as pb
+
+from services.delivery.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
+from services.delivery.envelope import ContentMode
+from services.delivery.handshake import rate_limit
+from services.delivery.model import Secret
+from services.delivery.signing import SigningKey, private_key, secret_key
+from services.delivery.transport import Tls
+
+_MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY: ContentMode.DATA_ONLY}
+
+
+class Terms(NamedTuple):
+    """How requests are made. `secrets` and `keys` are those of the schemes that sign them."""
+
+    sink_revision: int
+    content_mode: ContentMode
+    secrets: tuple[Secret, ...]
+    keys: tuple[SigningKey, ...]
+    message_signature: bool
+    headers: dict[str, str]
+    credential: Credential | None
+    ca_certificates: str
+    timeout_s: float | None
+    rate_per_second: float | None
+    in_flight_max: int | None
+    retry_delays_s: tuple[float, ...] | None
+
+
+def terms_of(watched: pb.WatchedSubscription) -> Terms:
+    """Return the terms in a watch's message."""
+    subscription, settings, config = watched.subscription, watched.subscription.protocol_settings, watched.subscription.config
+    verification = subscription.verification
+    schemes = set(settings.signatures) or {pb.SIGNATURE_SCHEME_V1}
+    granted = verification.rate_per_minute if verification.HasField("rate_per_minute") else None
+    configured = config.rate_per_second if config.HasField("rate_per_second") else None
+    return Terms(
+        sink_revision=subscription.sink_revision,
+        content_mode=_MODES.get(settings.content_mode, ContentMode.STRUCTURED),
+        secrets=tuple(_secret(each) for each in watched.secrets) if pb.SIGNATURE_SCHEME_V1 in schemes else (),
+        keys=tuple(_key(each) for each in watched.keys) if pb.SIGNATURE_SCHEME_V1A in schemes else (),
+        message_signature=settings.http_message_signature,
+        headers=dict(settings.headers),
+        credential=credential_of(watched.sink_credential),
+        ca_certificates=settings.ca_certificates,
+        timeout_s=settings.timeout.ToMilliseconds() / 1000 if settings.HasField("timeout") else None,
+        rate_per_second=rate_limit(granted, configured),
+        in_flight_max=config.in_flight_max if config.HasField("in_flight_max") else None,
+        retry_delays_s=tuple(delay.ToMilliseconds() / 1000 for delay in config.retry.delays) if config.HasField("retry") else None,
+    )
+
+
+def tls_of(terms: Terms) -> Tls | None:
+    """Return what the sink's TLS needs beyond the usual; None for nothing."""
+    credential = terms.credential
+    certificate, key = (credential.certificate, credential.private_key) if isinstance(credential, MutualTls) else ("", "")
+    needed = Tls(terms.ca_certificates.encode(), certificate.encode(), key.encode())
+    return needed if any(needed) else None
+
+
+def credential_of(message: pb.SinkCredential) -> Credential | None:
+    """Return the credential in a message, None where there is none."""
+    match message.WhichOneof("kind"):
+        case "plain":
+            return Plain(message.plain.identifier, message.plain.secret)
+        case "access_token":
+            return AccessToken(message.access_token.token, message.access_token.token_type)
+        case "header":
+            return Header(message.header.name, message.header.value)
+        case "oauth2":
+            oauth2 = message.oauth2
+            return OAuth2(oauth2.token_url, oauth2.client_id, oauth2.client_secret, oauth2.scope)
+        case "mtls":
+            return MutualTls(message.mtls.certificate, message.mtls.private_key)
+        case None:
+            return None
+
+
+def _secret(message: pb.SigningSecret) -> Secret:
+    expires_ms = message.expire_time.ToMilliseconds() if message.HasField("expire_time") else None
+    return Secret(secret_key(message.secret), expires_ms)
+
+
+def _key(message: pb.SigningKey) -> SigningKey:
+    expires_ms = message.expire_time.ToMilliseconds() if message.HasField("expire_time") else None
+    return SigningKey(private_key(message.private_key), message.key_id, expires_ms)

@@ -1,0 +1,68 @@
+"""Certificates: the PEM texts that a consumer may give, read before they are kept.
+
+validation → [certificates]
+
+Law: pure, and no message repeats anything of a private key.
+"""
+
+import re
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+CERTIFICATES_CHARS_MAX = 64 * 1024
+CERTIFICATES_MAX = 50
+PRIVATE_KEY_CHARS_MAX = 16 * 1024
+RSA_BITS_MIN = 2048
+
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s[A-Za-z0-9+/=\s]+?-----END \1-----")
+_CERTIFICATE = "CERTIFICATE"
+
+
+def certificates_problem(pem: str) -> str | None:
+    """Return what is wrong with a list of certificates, in words that go on from its name; None where it is one."""
+    if len(pem) > CERTIFICATES_CHARS_MAX:
+        return f"must be at most {CERTIFICATES_CHARS_MAX} characters"
+    labels = _BLOCK.findall(pem)
+    if not labels or _BLOCK.sub("", pem).strip():
+        return "must be certificates in PEM and nothing else: -----BEGIN CERTIFICATE-----…"
+    # What else stands there might be a private key, which this would show to whoever reads the subscription.
+    if set(labels) != {_CERTIFICATE}:
+        return "must hold certificates only; a private key has a place of its own"
+    if len(labels) > CERTIFICATES_MAX:
+        return f"must be at most {CERTIFICATES_MAX} certificates"
+    try:
+        for certificate in x509.load_pem_x509_certificates(pem.encode()):
+            certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return "must be certificates in PEM; one of these cannot be read"
+    return None
+
+
+def private_key_problem(pem: str, certificate: str) -> str | None:
+    """Return what is wrong with a private key (PEM) for a certificate that is well-formed; None where it is the certificate's."""
+    if len(pem) > PRIVATE_KEY_CHARS_MAX:
+        return f"must be at most {PRIVATE_KEY_CHARS_MAX} characters"
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except TypeError:
+        return "must not be protected by a passphrase"
+    except (ValueError, UnsupportedAlgorithm):
+        return "must be a private key in PEM: -----BEGIN PRIVATE KEY-----…"
+    match key:
+        case RSAPrivateKey() if key.key_size < RSA_BITS_MIN:
+            return f"must have at least {RSA_BITS_MIN} bits"
+        case RSAPrivateKey() | EllipticCurvePrivateKey() | Ed25519PrivateKey():
+            leaf = x509.load_pem_x509_certificates(certificate.encode())[0]
+            return None if _form(leaf.public_key()) == _form(key.public_key()) else "must be the key of the first certificate"
+        case _:
+            return "must be an RSA, elliptic curve or Ed25519 key"
+
+
+def _form(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

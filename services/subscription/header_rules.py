@@ -1,0 +1,73 @@
+"""Header rules: which headers a consumer may have put on its webhooks.
+
+validation → [header_rules]
+
+Law 1: pure. Names are judged without regard to case, and no value can end its line.
+Law 2: what frames the message, what we say of ourselves, and what intermediaries read is ours alone.
+"""
+
+import re
+from collections.abc import Sequence
+
+from services.runtime.errors import FieldError
+
+HEADERS_MAX = 20
+NAME_CHARS_MAX = 100
+VALUE_CHARS_MAX = 1024
+HEADERS_CHARS_MAX = 8192
+
+# Narrower than a token of RFC 9110: what some intermediary drops or reads differently is of no use to anyone.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_OURS = frozenset(
+    {
+        # The message's frame, and what holds for one connection only.
+        *("host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "expect"),
+        # What we say ourselves, or let nobody say: no cookies, no compression, our own name, the event's trace.
+        *("user-agent", "date", "cookie", "accept-encoding", "signature", "signature-input", "traceparent", "tracestate"),
+    }
+)
+_OUR_PREFIXES = ("webhook-", "hooktide-", "ce-", "proxy-", "content-")
+_AUTHORIZATION = "authorization"
+
+
+def name_problem(name: str, *, secret: bool = False) -> str | None:
+    """Return what is wrong with a header's name, in words that go on from it; `secret` is one whose value is never shown."""
+    lower = name.lower()
+    if _NAME.fullmatch(name) is None or len(name) > NAME_CHARS_MAX:
+        return (
+            f"must be a name of letters, digits, - and _, at most {NAME_CHARS_MAX} characters, beginning and ending with a letter or digit"
+        )
+    if lower in _OURS or lower.startswith(_OUR_PREFIXES):
+        ours = ", ".join(_OUR_PREFIXES)
+        return f"is set by Hooktide itself or belongs to the connection, as does all that begins with {ours}; use another name"
+    if lower == _AUTHORIZATION and not secret:
+        return "would be shown to whoever reads the subscription; use a credential for it"
+    return None
+
+
+def value_problem(value: str, chars_max: int = VALUE_CHARS_MAX) -> str | None:
+    """Return what is wrong with a header's value, in words that go on from its name, without repeating it."""
+    if len(value) > chars_max:
+        return f"must be at most {chars_max} characters, this has {len(value)}"
+    if _VALUE.fullmatch(value) is None:
+        return "must be 1 or more printable ASCII characters, without spaces at its ends, line breaks or other control characters"
+    return None
+
+
+def headers_problems(field: str, headers: Sequence[tuple[str, str]]) -> list[FieldError]:
+    """Judge the headers that every webhook of a subscription shall carry, by the name of their field in the contract."""
+    if len(headers) > HEADERS_MAX:
+        return [FieldError(field, f"must be at most {HEADERS_MAX}, these are {len(headers)}")]
+    problems = []
+    seen = set[str]()
+    for name, value in headers:
+        why = name_problem(name) or value_problem(value)
+        if why is None and name.lower() in seen:
+            why = "comes more than once; names differ by more than the case of their letters"
+        if why is not None:
+            problems.append(FieldError(f"{field}.{name}", why))
+        seen.add(name.lower())
+    if not problems and sum(len(name) + len(value) for name, value in headers) > HEADERS_CHARS_MAX:
+        problems.append(FieldError(field, f"must be at most {HEADERS_CHARS_MAX} characters in all, names and values"))
+    return problems

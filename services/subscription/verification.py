@@ -1,0 +1,60 @@
+"""Verification: what becomes of a subscription when its sink is changed, consents or refuses.
+
+server → [verification] → subscriptions
+
+Law: pure; every change of a subscription's state is decided here.
+"""
+
+import dataclasses
+from typing import assert_never
+
+from services.subscription.model import Consent, Handshake, State, Subscription, Verification
+
+NOT_ASKED = "the sink has not yet consented to receive events; run its verification"
+
+
+def first_state(handshake: Handshake) -> tuple[State, str]:
+    """Return the state of a new subscription, and why."""
+    return (State.UNVERIFIED, NOT_ASKED) if handshake is Handshake.REQUIRED else (State.ACTIVE, "")
+
+
+def pointed(current: Subscription, sink: str, handshake: Handshake) -> Subscription:
+    """Return a subscription whose sink is another one now: what was known of the former sink no longer counts."""
+    state, reason = first_state(handshake)
+    if current.state is State.PAUSED and state is State.ACTIVE:
+        state, reason = current.state, current.state_reason
+    return dataclasses.replace(current, sink=sink, state=state, state_reason=reason, verification=None)
+
+
+def disabled(current: Subscription, reason: str) -> Subscription:
+    """Return a subscription whose endpoint is gone."""
+    return current if current.state is State.DISABLED else dataclasses.replace(current, state=State.DISABLED, state_reason=reason)
+
+
+def answered(current: Subscription, verification: Verification, handshake: Handshake) -> Subscription:
+    """Return a subscription whose sink has answered.
+
+    A consent holds until the sink takes it back: that it could not be asked again changes nothing but the note.
+    """
+    before = current.verification
+    match verification.consent:
+        case Consent.GRANTED:
+            active = current.state is State.UNVERIFIED
+            state, reason = (State.ACTIVE, "") if active else (current.state, current.state_reason)
+        case Consent.REFUSED:
+            withheld = handshake is Handshake.REQUIRED and current.state is not State.DISABLED
+            reason = f"the sink has not consented to receive events: {verification.detail}"
+            state, reason = (State.UNVERIFIED, reason) if withheld else (current.state, current.state_reason)
+        case Consent.PENDING | Consent.FAILED:
+            if before is not None and before.consent is Consent.GRANTED:
+                verification = dataclasses.replace(before, detail=verification.detail)
+            reason = f"the sink has not yet consented to receive events: {verification.detail}"
+            state, reason = current.state, reason if current.state is State.UNVERIFIED else current.state_reason
+        case other:
+            assert_never(other)
+    return dataclasses.replace(current, state=state, state_reason=reason, verification=verification)
+
+
+def released(current: Subscription) -> Subscription:
+    """Return a subscription that waited for a consent which is no longer required."""
+    return dataclasses.replace(current, state=State.ACTIVE, state_reason="")

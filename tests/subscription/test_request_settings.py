@@ -1,0 +1,179 @@
+"""Limits (`config`) and how requests are made (`protocol_settings`)."""
+
+import math
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from hooktide.subscription.v1 import subscription_pb2 as pb
+
+from services.runtime.settings import SubscriptionSettings
+from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
+from tests.subscription.pem import KEYS, certificate, private_key
+
+CONFIG = pb.SubscriptionConfig(
+    description="d",
+    rate_per_second=0.5,
+    in_flight_max=7,
+    retry=pb.RetryPolicy(delays=[Duration(seconds=5), Duration(nanos=500_000_000), Duration(seconds=7 * 86400)]),
+)
+SETTINGS = pb.ProtocolSettings(
+    headers={"x-team": "billing", "x-area": "eu"},
+    timeout=Duration(seconds=2, nanos=500_000_000),
+    content_mode=pb.CONTENT_MODE_BINARY,
+    signatures=[pb.SIGNATURE_SCHEME_V1, pb.SIGNATURE_SCHEME_V1A],
+    http_message_signature=True,
+    ca_certificates=certificate(KEYS["rsa"]),
+)
+DEFAULTS = pb.ProtocolSettings(content_mode=pb.CONTENT_MODE_STRUCTURED, signatures=[pb.SIGNATURE_SCHEME_V1])
+
+
+async def created(client: Client, owner: str, wanted: pb.Subscription) -> pb.Subscription:
+    request = pb.CreateSubscriptionRequest(consumer_id=owner, subscription=wanted)
+    return (await client.call(client.subscriptions.CreateSubscription, request)).subscription
+
+
+async def full(client: Client, owner: str) -> pb.Subscription:
+    return await created(client, owner, pb.Subscription(sink=SINK, config=CONFIG, protocol_settings=SETTINGS))
+
+
+async def test_what_is_wanted_is_kept_across_a_restart_and_watched(settings: SubscriptionSettings) -> None:
+    async with served(settings) as client:
+        made = await full(client, await client.consumer())
+        assert (made.config, made.protocol_settings) == (CONFIG, SETTINGS)
+    async with served(settings) as client, client.watch() as stream:
+        (item,), _ = await until_checkpoint(stream)
+        assert item.put.subscription == made
+
+
+async def test_what_is_not_wanted_has_its_default(client: Client) -> None:
+    owner = await client.consumer()
+    made = await created(client, owner, pb.Subscription(sink=SINK))
+    assert (made.config, made.protocol_settings) == (pb.SubscriptionConfig(), DEFAULTS)
+    again = await client.update(owner, made, "config", "protocol_settings")
+    assert again == made
+
+
+async def test_no_further_attempt_is_another_wish_than_the_operators_schedule(client: Client) -> None:
+    owner = await client.consumer()
+    config = pb.SubscriptionConfig(retry=pb.RetryPolicy())
+    made = await created(client, owner, pb.Subscription(sink=SINK, config=config))
+    assert made.config.HasField("retry")
+    after = await client.update(owner, pb.Subscription(id=made.id), "config.retry")
+    assert not after.config.HasField("retry")
+
+
+async def test_header_names_are_kept_in_lower_case_and_schemes_once(client: Client) -> None:
+    wanted = pb.ProtocolSettings(headers={"X-Team": "A"}, signatures=[pb.SIGNATURE_SCHEME_V1A, pb.SIGNATURE_SCHEME_V1A])
+    made = await created(client, await client.consumer(), pb.Subscription(sink=SINK, protocol_settings=wanted))
+    assert dict(made.protocol_settings.headers) == {"x-team": "A"}
+    assert list(made.protocol_settings.signatures) == [pb.SIGNATURE_SCHEME_V1A]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("config.description", "config.rate_per_second", "config.in_flight_max", "config.retry", "config.retry.delays"),
+        *("protocol_settings.timeout", "protocol_settings.content_mode", "protocol_settings.signatures"),
+        *("protocol_settings.http_message_signature", "protocol_settings.ca_certificates", "protocol_settings.headers"),
+    ],
+)
+async def test_a_mask_changes_the_member_that_it_names_and_no_other(client: Client, path: str) -> None:
+    owner = await client.consumer()
+    made = await full(client, owner)
+    after = await client.update(owner, pb.Subscription(id=made.id), path)
+    section, _, name = path.partition(".")
+    field = name.partition(".")[0]
+    before = getattr(made, section)
+    inner, default = getattr(after, section), DEFAULTS if section == "protocol_settings" else pb.SubscriptionConfig()
+    assert getattr(inner, field) == getattr(default, field)
+    for descriptor in inner.DESCRIPTOR.fields:
+        if descriptor.name != field:
+            assert getattr(inner, descriptor.name) == getattr(before, descriptor.name)
+    assert after.revision == made.revision + 1
+
+
+async def test_single_headers_are_put_and_removed_whatever_their_case(client: Client) -> None:
+    owner = await client.consumer()
+    made = await full(client, owner)
+    wanted = pb.Subscription(id=made.id, protocol_settings=pb.ProtocolSettings(headers={"X-Team": "shop", "x-new": "1", "x-ignored": "2"}))
+    paths = [f"protocol_settings.headers.{name}" for name in ("x-team", "X-New", "X-AREA", "x-never")]
+    after = await client.update(owner, wanted, *paths)
+    assert dict(after.protocol_settings.headers) == {"x-team": "shop", "x-new": "1"}
+    assert after.protocol_settings.timeout == SETTINGS.timeout
+
+
+WRONG_CONFIGS = [
+    ({"rate_per_second": 0}, "rate_per_second"),
+    ({"rate_per_second": -1}, "rate_per_second"),
+    ({"rate_per_second": math.nan}, "rate_per_second"),
+    ({"rate_per_second": math.inf}, "rate_per_second"),
+    ({"rate_per_second": 10_001}, "rate_per_second"),
+    ({"in_flight_max": 0}, "in_flight_max"),
+    ({"in_flight_max": 1001}, "in_flight_max"),
+    ({"retry": pb.RetryPolicy(delays=[Duration(seconds=1), Duration()])}, "retry.delays[1]"),
+    ({"retry": pb.RetryPolicy(delays=[Duration(seconds=-5)])}, "retry.delays[0]"),
+    ({"retry": pb.RetryPolicy(delays=[Duration(seconds=7 * 86400 + 1)])}, "retry.delays[0]"),
+    ({"retry": pb.RetryPolicy(delays=[Duration(seconds=6 * 86400)] * 3)}, "retry.delays"),
+    ({"retry": pb.RetryPolicy(delays=[Duration(seconds=1)] * 31)}, "retry.delays"),
+]
+WRONG_SETTINGS = [
+    ({"timeout": Duration()}, "timeout"),
+    ({"timeout": Duration(nanos=999_999_999)}, "timeout"),
+    ({"timeout": Duration(seconds=30, nanos=1_000_000)}, "timeout"),
+    ({"content_mode": 9}, "content_mode"),
+    ({"signatures": [1, 0]}, "signatures[1]"),
+    ({"signatures": [7]}, "signatures[0]"),
+    ({"headers": {"x-ok": "1", "Webhook-Id": "1"}}, "headers.Webhook-Id"),
+    ({"headers": {"x-cut": "a\r\nhost: b"}}, "headers.x-cut"),
+    ({"headers": {"authorization": "Bearer x"}}, "headers.authorization"),
+    ({"ca_certificates": "none"}, "ca_certificates"),
+    ({"ca_certificates": private_key(KEYS["ec"])}, "ca_certificates"),
+]
+
+
+@pytest.mark.parametrize(("members", "field"), WRONG_CONFIGS)
+async def test_a_wrong_limit_is_named(client: Client, members: dict[str, object], field: str) -> None:
+    owner = await client.consumer()
+    wanted = pb.Subscription(sink=SINK, config=pb.SubscriptionConfig(**members))  # type: ignore[arg-type]  # whatever is wrong
+    assert [error.field for error in (await refused(created(client, owner, wanted))).fields] == [f"subscription.config.{field}"]
+    made = await full(client, owner)
+    wanted.id = made.id
+    failure = await refused(client.update(owner, wanted, f"config.{field.partition('[')[0]}"))
+    assert [error.field for error in failure.fields] == [f"subscription.config.{field}"]
+
+
+@pytest.mark.parametrize(("members", "field"), WRONG_SETTINGS)
+async def test_a_wrong_setting_is_named(client: Client, members: dict[str, object], field: str) -> None:
+    owner = await client.consumer()
+    wanted = pb.Subscription(sink=SINK, protocol_settings=pb.ProtocolSettings(**members))  # type: ignore[arg-type]  # whatever is wrong
+    failure = await refused(created(client, owner, wanted))
+    assert [error.field for error in failure.fields] == [f"subscription.protocol_settings.{field}"]
+    made = await full(client, owner)
+    wanted.id = made.id
+    assert (await refused(client.update(owner, wanted, "protocol_settings"))).fields == failure.fields
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("config.ordering", "config.retry.delays.0", "protocol_settings.colour", "protocol_settings.timeout.seconds"),
+        *("verification", "state", "sink_revision", "protocol"),
+    ],
+)
+async def test_a_mask_that_names_what_cannot_be_changed_is_refused(client: Client, path: str) -> None:
+    owner = await client.consumer()
+    made = await full(client, owner)
+    failure = await refused(client.update(owner, made, path))
+    assert [error.field for error in failure.fields] == ["update_mask.paths[0]"]
+
+
+@pytest.mark.parametrize("name", ["Host", "", "x.y", "x y", "x/y~z", "webhook-id"])
+async def test_a_header_named_by_a_mask_is_judged_like_any_other(client: Client, name: str) -> None:
+    """And to remove one that cannot be there changes nothing."""
+    owner = await client.consumer()
+    made = await full(client, owner)
+    path = f"protocol_settings.headers.{name}"
+    wanted = pb.Subscription(id=made.id, protocol_settings=pb.ProtocolSettings(headers={name: "v"}))
+    failure = await refused(client.update(owner, wanted, path))
+    assert [error.field for error in failure.fields] == [f"subscription.{path}"]
+    assert await client.update(owner, pb.Subscription(id=made.id), path) == made
