@@ -1,13 +1,13 @@
-"""Transport: the Protocol that every webhook leaves by.
+"""Transport: the Protocol that every request to a sink leaves by.
 
 attempt → [transport] → callback URL
 
-Law 1: each `send` is answered exactly once, on the event loop, with what happened; it never raises.
+Law 1: each `send` is answered exactly once, on the event loop and never within `send`; it never raises.
 Law 2: no redirect is followed, no answer is decompressed or read beyond its limit, and the address
 dialled is checked, whatever name led to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from services.delivery.model import Outcome
@@ -16,12 +16,29 @@ RESPONSE_BYTES_MAX = 64 * 1024
 RESPONSE_BYTES_KEPT = 1024
 
 
+class Tls(NamedTuple):
+    """What one sink's TLS needs beyond the usual; all PEM. Connections are shared only by requests of the same."""
+
+    ca_pem: bytes = b""
+    """Certificates that the sink's may be issued by, besides the public ones."""
+    certificate_pem: bytes = b""
+    """The client certificate, then those that lead to its root."""
+    key_pem: bytes = b""
+    """Its private key, without a passphrase."""
+
+
 class Request(NamedTuple):
-    """A POST."""
+    """A POST, unless it says otherwise."""
 
     url: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
+    timeout_s: float | None = None
+    """How long it may take in all; None: as long as the transport's own limit."""
+    tls: Tls | None = None
+    whole: bool = False
+    """Whether the answer's headers and body are wanted whatever its status, up to the limits."""
 
 
 class Answer(NamedTuple):
@@ -33,9 +50,11 @@ class Answer(NamedTuple):
     error: str
     """In a sentence; empty when delivered."""
     body: bytes
-    """The beginning of the answer's body, of failures only."""
+    """The beginning of the answer's body, of failures only; of a `whole` request as much as may be read."""
     retry_after: str
-    """The header of that name; empty where there was none."""
+    """The header of that name, as it came or in seconds; empty where there was none."""
+    headers: Mapping[str, str] = {}
+    """Of a `whole` request: the answer's headers by their names in lower case; of one that came twice the first."""
 
 
 class Transport(Protocol):
