@@ -21,11 +21,12 @@ from services.delivery.model import Attempt, Delivery, Health, Outcome, State, S
 from services.delivery.schedule import Delivered, Exhausted, RetryAt, Schedule, retry_after_s, throttles
 from services.delivery.timers import Timers
 from services.delivery.transport import Answer, Transport
+from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
 UNRECORDED_SENT_MAX = 1000
-_HELD_BYTES_MAX = 64 * 1024 * 1024
+_HELD_BYTES_MAX = 16 * 1024 * 1024
 _REFILL_ROWS_MAX = 200
 
 
@@ -240,11 +241,14 @@ class Dispatcher:
         lane.breaker.started()
         delivery.sent = True
         self.unrecorded_sent += 1
+        crash.reached("delivery.before_send")
         self._transport.send(request, lambda answer: self._answered(lane, delivery, now_ms, began, answer))
+        crash.reached("delivery.after_send")
 
     # Taking answers
 
     def _answered(self, lane: Lane, delivery: Delivery, started_ms: int, began: float, answer: Answer) -> None:
+        crash.reached("delivery.answered")
         lane.in_flight -= 1
         self.in_flight -= 1
         self._ended.set()
@@ -382,17 +386,18 @@ class Dispatcher:
         self._timers.close()
 
     def drop_if_idle(self, lane: Lane) -> None:
-        """Forget a lane that nothing is known of, or whose subscription has gone, so that memory follows what is going on."""
+        """Forget a lane that nothing is known of, or whose subscription is deleted, so that memory follows what is going on."""
         if lane.live or lane.refilling or lane.unflushed_spills:
             return
         breaker, throttled = lane.breaker, self._clock.monotonic() < lane.throttled_until
         known = lane.spilled or lane.next_due_ms is not None or breaker.open_until is not None or breaker.failures or throttled
-        if not known or self._is_gone(lane):
+        if not known or self._subscription(lane.subscription_id) is None:
             self._lanes.pop(lane.subscription_id, None)
 
 
 def _size(delivery: Delivery) -> int:
-    return len(delivery.event.record.event) + 500 if delivery.event is not None else 500
+    # The event as it stands in the log, and once more as the body that is made of it.
+    return 2 * len(delivery.event.record.event) + 500 if delivery.event is not None else 500
 
 
 def _log_failure(delivery: Delivery, answer: Answer, **fields: object) -> None:

@@ -20,6 +20,7 @@ from services.delivery.replica import Replica
 from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocols import EventLogReader, Following
 from services.eventlog.record import Place, Record
+from services.runtime import crash
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
@@ -78,6 +79,7 @@ class Follower:
                     await self._check_identity(following)
                     if self._record_first_through is None:
                         self._record_first_through = dict(following.heads)
+                    crash.reached("delivery.resumed")
                     async for records in following.batches():
                         backoff_s = _BACKOFF_FIRST_S
                         await self._route_batch(records)

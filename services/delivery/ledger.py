@@ -21,6 +21,7 @@ from typing import TypeVar
 from services.delivery.errors import LeaseLostError, LedgerFullError
 from services.delivery.ledger_rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow
 from services.eventlog.record import PARTITIONS
+from services.runtime import crash
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, migrate
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -91,22 +92,36 @@ class Ledger:
         Raises `LeaseLostError` where another worker has taken over, `LedgerFullError` where the disk is
         full (nothing was written, try again), and `sqlite3.Error` where the disk fails.
         """
-        await self.write(self._commit, flush)
+        await self._in_writer(self._commit, flush)
 
     async def read(self, query: Callable[..., _Result], *arguments: object) -> _Result:
         """Run a query of `ledger_reads` in the reader's thread."""
         return await self._loop.run_in_executor(self._reader, functools.partial(query, self._reading, *arguments))
 
     async def write(self, function: Callable[..., _Result], *arguments: object) -> _Result:
-        """Run a function in the writer's thread, in one transaction."""
+        """Run a function in the writer's thread, in one transaction; it may drop tables of days."""
+        return await self._in_writer(self._other, function, *arguments)
+
+    def shorten_files(self) -> None:
+        """Let the files shrink to what they hold, soon."""
+        self._checkpoints.shorten()
+
+    async def _in_writer(self, function: Callable[..., _Result], *arguments: object) -> _Result:
         return await self._loop.run_in_executor(self._writer, functools.partial(self._transact, function, *arguments))
+
+    def _other(self, connection: sqlite3.Connection, function: Callable[..., _Result], *arguments: object) -> _Result:
+        # Deliveries may yet come that ended on a day whose table goes now: while the disk was full, or after the clock went back.
+        self._days.clear()
+        return function(connection, *arguments)
 
     def _transact(self, function: Callable[..., _Result], *arguments: object) -> _Result:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             result = function(connection, *arguments)
+            crash.reached("ledger.before_commit")
             connection.execute("COMMIT")
+            crash.reached("ledger.after_commit")
         except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -212,6 +227,7 @@ async def open_ledger(path: Path) -> AsyncIterator[Ledger]:
     Raises `StartError` where the file cannot serve.
     """
     await asyncio.to_thread(migrate, path, MIGRATIONS)
+    crash.reached("ledger.opened")
     ledger = Ledger(path)
     try:
         yield ledger

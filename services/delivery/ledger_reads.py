@@ -1,8 +1,9 @@
 """Ledger reads: the ledger's queries, as plain functions over a connection."""
 
+import contextlib
 import heapq
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from services.delivery.ledger_rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow
@@ -69,14 +70,15 @@ def meta(connection: sqlite3.Connection, name: str) -> str | None:
 
 def find(connection: sqlite3.Connection, delivery_id: bytes) -> OpenRow | DoneRow | None:
     """Return one delivery, wherever it stands."""
-    row = connection.execute(f"SELECT {_OPEN} FROM open WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
-    if row is not None:
-        return OpenRow(*row)
-    for table in day_tables(connection):
-        row = connection.execute(f"SELECT {_DONE} FROM {table} WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - a table of ours
+    with _snapshot(connection):
+        row = connection.execute(f"SELECT {_OPEN} FROM open WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
         if row is not None:
-            return DoneRow(*row)
-    return None
+            return OpenRow(*row)
+        for table in day_tables(connection):
+            row = connection.execute(f"SELECT {_DONE} FROM {table} WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - a table of ours
+            if row is not None:
+                return DoneRow(*row)
+        return None
 
 
 def newest(connection: sqlite3.Connection, wanted: Wanted) -> list[OpenRow | DoneRow]:
@@ -84,9 +86,7 @@ def newest(connection: sqlite3.Connection, wanted: Wanted) -> list[OpenRow | Don
     found: list[OpenRow | DoneRow] = []
     conditions, values = _conditions(wanted)
     order = f"{conditions} ORDER BY id DESC LIMIT ?"
-    # A row may move from open to done between two statements; one snapshot sees it once.
-    connection.execute("BEGIN")
-    try:
+    with _snapshot(connection):
         if wanted.state in {None, State.PENDING}:
             rows = connection.execute(f"SELECT {_OPEN} FROM open {order}", (*values, wanted.limit))  # noqa: S608 - constants
             found += [OpenRow(*row) for row in rows]
@@ -99,9 +99,17 @@ def newest(connection: sqlite3.Connection, wanted: Wanted) -> list[OpenRow | Don
                     (*values, *state, wanted.limit),
                 )
                 found += [DoneRow(*row) for row in rows]
+    return heapq.nlargest(wanted.limit, found, key=lambda row: row.id)
+
+
+@contextlib.contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """See one moment: between two statements a row may move from open to done, and a day's table may go."""
+    connection.execute("BEGIN")
+    try:
+        yield
     finally:
         connection.execute("COMMIT")
-    return heapq.nlargest(wanted.limit, found, key=lambda row: row.id)
 
 
 def day_tables(connection: sqlite3.Connection) -> list[str]:

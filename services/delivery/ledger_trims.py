@@ -36,13 +36,13 @@ def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[Plac
     return found
 
 
-def needed_copies(connection: sqlite3.Connection, partition: int, through: int, limit: int) -> list[Place]:
-    """Return positions of a partition, up to `through`, that unfinished deliveries need and of which no copy is kept."""
+def needed_copies(connection: sqlite3.Connection, partition: int, after: int, through: int, limit: int) -> list[Place]:
+    """Return positions of a partition, above `after` up to `through`, that unfinished deliveries need and of which no copy is kept."""
     rows = connection.execute(
-        "SELECT DISTINCT position FROM open WHERE partition = ? AND position <= ? AND NOT EXISTS"
+        "SELECT DISTINCT position FROM open WHERE partition = ? AND position > ? AND position <= ? AND NOT EXISTS"
         " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
         " ORDER BY position LIMIT ?",
-        (partition, through, limit),
+        (partition, after, through, limit),
     )
     return [Place(partition, row[0]) for row in rows]
 
@@ -62,13 +62,13 @@ def drop_payloads(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-def drop_days(connection: sqlite3.Connection, before_day: str) -> list[str]:
-    """Drop the tables of finished deliveries of days (YYYYMMDD) before one; return the days."""
-    days = [table.removeprefix("done_") for table in day_tables(connection)]
-    dropped = [day for day in days if day < before_day]
-    for day in dropped:
-        connection.execute(f"DROP TABLE done_{day}")
-    return dropped
+def drop_days(connection: sqlite3.Connection, before_day: str) -> int:
+    """Drop finished deliveries of days (YYYYMMDD) before one, a bounded number; return how many went.
+
+    A day's table goes with its last rows: dropped whole, a large one would keep the writer for minutes.
+    """
+    old = [table for table in day_tables(connection) if table.removeprefix("done_") < before_day]
+    return _drop_some(connection, old[-1], last=False) if old else 0
 
 
 def shrink(connection: sqlite3.Connection, bytes_max: int) -> int:
@@ -76,13 +76,17 @@ def shrink(connection: sqlite3.Connection, bytes_max: int) -> int:
     tables = day_tables(connection)
     if not tables or used_bytes(connection) <= bytes_max:
         return 0
-    oldest = tables[-1]
+    return _drop_some(connection, tables[-1], last=len(tables) == 1)
+
+
+def _drop_some(connection: sqlite3.Connection, table: str, *, last: bool) -> int:
+    """Drop some of a table's rows, or the table where it has none and is not the last one; return how many rows went, 1 for a table."""
     dropped = connection.execute(
-        f"DELETE FROM {oldest} WHERE id IN (SELECT id FROM {oldest} ORDER BY id LIMIT ?)",  # noqa: S608 - a table of ours
+        f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?)",  # noqa: S608 - a table of ours
         (_ROWS,),
     ).rowcount
-    if not dropped and len(tables) > 1:
-        connection.execute(f"DROP TABLE {oldest}")
+    if not dropped and not last:
+        connection.execute(f"DROP TABLE {table}")
         return 1
     return dropped
 

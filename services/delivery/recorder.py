@@ -18,6 +18,7 @@ from services.delivery.errors import LedgerFullError
 from services.delivery.ledger import Cursor, Flush, Ledger
 from services.delivery.ledger_rows import done_row, open_row
 from services.delivery.model import Chunk, Delivery, State
+from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
@@ -111,7 +112,9 @@ class Recorder:
             self._flushes_begun += 1
             taken = self._collect()
             if taken.flush:
+                crash.reached("delivery.before_flush")
                 await self._commit(taken.flush)
+                crash.reached("delivery.after_flush")
                 self._written(taken)
             self._flushes_done += 1
             self._flushed.set()

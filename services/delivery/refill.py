@@ -22,6 +22,8 @@ from services.runtime.logs import logger
 _WORKERS = 4
 _AGAIN_S = 1.0
 _CANCEL_ROWS = 500
+_REFILL_BYTES_MAX = 2 * 1024 * 1024
+_FETCH_FIRST = 20
 _FAR_MS = 1 << 53
 
 
@@ -88,15 +90,15 @@ class Refiller:
             limit = room + len(lane.live)
             rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, now_ms, limit)
             waiting = [row for row in rows if row.id not in lane.live and row.id not in left]
-            records = await self._records(waiting[:room]) if waiting[:room] else {}
+            records, taken = await self._records(waiting[:room])
             next_due_ms = await self._ledger.read(ledger_reads.next_due_ms, subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
             active = subscription is not None and subscription.health is Health.ACTIVE
-            for row in waiting[:room] if active else ():
+            for row in waiting[:taken] if active else ():
                 if row.id not in lane.live and row.id not in left:
                     self._take(row, records.get(row.event_id))
         lane.refilling = False
-        caught_up = active and len(rows) < limit and len(waiting) <= room
+        caught_up = active and len(rows) < limit and len(waiting) <= taken
         dispatcher.refilled(lane, next_due_ms if caught_up else now_ms)
 
     def _take(self, row: OpenRow, record: Record | None) -> None:
@@ -108,7 +110,22 @@ class Refiller:
         else:
             self._dispatcher.queue(delivery)
 
-    async def _records(self, rows: list[OpenRow]) -> dict[str, Record]:
+    async def _records(self, rows: list[OpenRow]) -> tuple[dict[str, Record], int]:
+        """Return the events of the first rows by their ids, and how many rows those are: all, or as many as fit into a refill."""
+        found: dict[str, Record] = {}
+        taken = size_bytes = 0
+        part = _FETCH_FIRST
+        while taken < len(rows) and size_bytes < _REFILL_BYTES_MAX:
+            some = rows[taken : taken + part]
+            records = await self._fetch(some)
+            found |= records
+            taken += len(some)
+            size_bytes += sum(len(record.event) for record in records.values())
+            # How large they are is known only of those that were fetched.
+            part = max(1, (_REFILL_BYTES_MAX - size_bytes) * taken // max(1, size_bytes))
+        return found, taken
+
+    async def _fetch(self, rows: list[OpenRow]) -> dict[str, Record]:
         """Return the events of rows by their ids: from the log, or from the ledger's copies of what the log has dropped."""
         places = {row.event_id: Place(row.partition, row.position) for row in rows}
         found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}

@@ -21,10 +21,12 @@ from services.eventlog.errors import EventLogError
 from services.eventlog.protocols import EventLogReader
 from services.eventlog.record import PARTITIONS, Place
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.database import used_bytes, vacuum_some
+from services.runtime.database import give_back_some, used_bytes
 from services.runtime.logs import logger
 
-_COPIES = 200
+_COPIES_FIRST = 20
+_COPIES_MAX = 500
+_COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
 
 _ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
@@ -98,15 +100,19 @@ class Retention:
 
     async def _copy(self, partition: int, through: int) -> int:
         """Copy the events of a partition that unfinished deliveries need, up to a position that is wholly recorded."""
-        copied = 0
-        while places := await self._ledger.read(ledger_trims.needed_copies, partition, through, _COPIES):
+        copied = lost = size_bytes = 0
+        after, limit = self._copied_through[partition], _COPIES_FIRST
+        while places := await self._ledger.read(ledger_trims.needed_copies, partition, after, through, limit):
             records = await self._log.fetch(places)
             await self._ledger.write(ledger_trims.keep_payloads, records)
             copied += len(records)
-            if len(records) < len(places):
-                lost = len(places) - len(records)
-                logger().error("retention.events_missing", partition=partition, events=lost)
-                break
+            lost += len(places) - len(records)
+            size_bytes += sum(len(record.event) for record in records)
+            # How large the next are is known only by those before.
+            limit = min(_COPIES_MAX, 1 + _COPY_BYTES * copied // max(1, size_bytes))
+            after = places[-1].position
+        if lost:
+            logger().error("retention.events_missing", partition=partition, events=lost)
         self._copied_through[partition] = through
         return copied
 
@@ -132,14 +138,18 @@ class Retention:
     async def trim_ledger(self) -> None:
         """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""
         ledger = self._ledger
-        days = await ledger.write(ledger_trims.drop_days, day_of(unix_ms(self._clock) - int(self._limits.retention_s * 1000)))
-        dropped = 0
+        before_day = day_of(unix_ms(self._clock) - int(self._limits.retention_s * 1000))
+        dropped = given_back = 0
+        while some := await ledger.write(ledger_trims.drop_days, before_day):
+            dropped += some
         while some := await ledger.write(ledger_trims.shrink, self._limits.bytes_max):
             dropped += some
         while await ledger.write(ledger_trims.drop_payloads):
             pass
-        while await ledger.write(vacuum_some):
-            pass
-        if days or dropped:
-            logger().info("ledger.trimmed", days=",".join(days), deliveries=dropped)
+        while some := await ledger.write(give_back_some):
+            given_back += some
+        if given_back:
+            ledger.shorten_files()
+        if dropped:
+            logger().info("ledger.trimmed", deliveries=dropped)
         _ledger_bytes.set(await ledger.read(used_bytes))

@@ -15,6 +15,7 @@ from services.delivery.retention import Limits, Retention
 from services.delivery.schedule import Schedule
 from services.delivery.transport import Transport
 from services.eventlog.protocols import EventLogReader
+from services.runtime import crash
 from services.runtime.clock import Clock
 from services.runtime.ids import new_id
 from services.runtime.settings import DeliverySettings
@@ -62,6 +63,7 @@ class Worker:
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
         cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
+        crash.reached("ledger.leased")
         follower = Follower(self._log, self._ledger, self._replica, self._barrier, self.dispatcher, self._recorder, self._clock, cursors)
         settings = self._settings
         retention = Retention(
@@ -85,6 +87,7 @@ class Worker:
                 await self._replica.reached(1)
                 self._intake = [group.create_task(self._refiller.run())]
                 await self._refiller.start()
+                crash.reached("delivery.taken_up")
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
         finally:
             # Whatever ended the others: nothing more is sent whose end could not be recorded.

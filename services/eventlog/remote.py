@@ -58,9 +58,7 @@ class RemoteEventLog:
             found = [record_from(message) for message in answer.records]
             records += found
             if answer.truncated:
-                last = (found[-1].partition, found[-1].position)
-                index = next(index for index, place in enumerate(asked) if (place.partition, place.position) == last)
-                rest = asked[index + 1 :] + rest
+                rest = _after(asked, found) + rest
         return records
 
     async def release(self, released: Sequence[Place]) -> list[Place]:
@@ -91,6 +89,14 @@ class RemoteFollowing:
             async for response in self._responses:
                 yield [record_from(message) for message in response.records]
         raise LogUnavailableError("ingest ended the stream")
+
+
+def _after(asked: Sequence[Place], found: Sequence[Record]) -> list[Place]:
+    """Return the places that follow the last record found; the records stand in the order of the places, some left out."""
+    places = iter(asked)
+    for record in found:
+        next(place for place in places if (place.partition, place.position) == (record.partition, record.position))
+    return list(places)
 
 
 @contextlib.contextmanager

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from services.eventlog import sqlite_reads
-from services.eventlog.errors import LogClosedError, LogUnavailableError
+from services.eventlog.errors import EventLogError, LogClosedError, LogUnavailableError
 from services.eventlog.record import Appended, Conflict, NewEvent, Place, Record
 from services.eventlog.sqlite_writer import Append, Settled, SqliteWriter, Step
 from services.eventlog.tail import Tail
+from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.database import connect, migrate, used_bytes, vacuum_some
+from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PENDING_EVENTS_MAX = 20_000
@@ -49,16 +50,23 @@ class SqliteEventLog:
         self._pending_bytes = 0
         self._room = asyncio.Event()
         self._tail = Tail(self._writer.head)
+        self._entry = asyncio.Lock()
+        self._following = True
         self._closed = False
         (self.log_id,) = self._reading.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone()
         self._writer.start()
 
     async def close(self) -> None:
         """Commit what is under way and close."""
+        self.end_following()
         self._closed = True
         await asyncio.to_thread(self._writer.close)
         self._reader.shutdown()
         self._reading.close()
+
+    def end_following(self) -> None:
+        """End every following with `LogUnavailableError`, since this log is about to close."""
+        self._following = False
         self._tail.wake()
 
     @property
@@ -72,9 +80,14 @@ class SqliteEventLog:
         """Append events in one transaction; see `EventLog.append`."""
         if not events:
             return []
-        while self._pending_events >= _PENDING_EVENTS_MAX or self._pending_bytes >= _PENDING_BYTES_MAX:
-            self._room.clear()
-            await self._room.wait()
+        async with self._entry:  # waiting for room, appends keep the order of their calls
+            while self._pending_events >= _PENDING_EVENTS_MAX or self._pending_bytes >= _PENDING_BYTES_MAX:
+                self._room.clear()
+                await self._room.wait()
+            future = self._put(events)
+        return await future
+
+    def _put(self, events: Sequence[NewEvent]) -> asyncio.Future[list[Appended | Conflict]]:
         if self._closed:
             raise LogClosedError("the log is closed")
         append = Append(events)
@@ -83,7 +96,7 @@ class SqliteEventLog:
         future: asyncio.Future[list[Appended | Conflict]] = self._loop.create_future()
         self._waiting[append] = future
         self._writer.put(append)
-        return await future
+        return future
 
     def _settle(self, settled: Settled) -> None:
         for append in settled.appends:
@@ -110,11 +123,11 @@ class SqliteEventLog:
             raise LogClosedError("the log is closed")
         future: asyncio.Future[int] = self._loop.create_future()
 
-        def done(result: int | None) -> None:
-            if future.done():
+        def done(result: int | EventLogError) -> None:
+            if future.done():  # its caller has gone
                 return
-            if result is None:
-                future.set_exception(LogClosedError("the log has failed"))
+            if isinstance(result, EventLogError):
+                future.set_exception(result)
             else:
                 future.set_result(result)
 
@@ -131,19 +144,16 @@ class SqliteEventLog:
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
         """Read records at given places; see `EventLogReader.fetch`."""
-        return await self.read(sqlite_reads.records_at, places)
+        records, _ = await self.fetch_some(places, bytes_max=None)
+        return records
+
+    async def fetch_some(self, places: Sequence[Place], *, bytes_max: int | None) -> tuple[list[Record], bool]:
+        """Read records at given places up to a number of bytes (at least one); also say whether those were all."""
+        return await self.read(sqlite_reads.records_at, places, bytes_max=bytes_max)
 
     async def release(self, released: Sequence[Place]) -> list[Place]:
         """Keep what a reader has released; see `EventLogReader.release`."""
-        pairs = [(place.partition, place.position) for place in released]
-
-        def keep(connection: sqlite3.Connection) -> int:
-            connection.executemany(
-                "INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)", pairs
-            )
-            return len(pairs)
-
-        await self._step(keep)
+        await self._step(lambda connection: sqlite_reads.keep_released(connection, released))
         expired = await self.read(sqlite_reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
         return [Place(place.partition, expired - 1) for place in released]
 
@@ -152,8 +162,11 @@ class SqliteEventLog:
         dropped = 0
         while step := await self._step(lambda connection: sqlite_reads.trim_some(connection, before_ms)):
             dropped += step
-        while dropped and await self._step(vacuum_some):
-            pass
+        given_back = 0
+        while dropped and (step := await self._step(give_back_some)):
+            given_back += step
+        if given_back:
+            self._writer.shorten_files()
         return dropped
 
     async def locate(self, event_id: bytes) -> Record | None:
@@ -180,9 +193,9 @@ class SqliteEventLog:
         return await self._loop.run_in_executor(self._reader, lambda: query(self._reading, *arguments, **options))
 
     @property
-    def closed(self) -> bool:
-        """Whether the log is closed."""
-        return self._closed
+    def is_followed(self) -> bool:
+        """Whether followings go on."""
+        return self._following
 
 
 class SqliteFollowing:
@@ -202,17 +215,18 @@ class SqliteFollowing:
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
         """Yield records as they come; see `Following.batches`."""
         while True:
-            if self._log.closed:
-                raise LogUnavailableError("the log was closed")
+            if not self._log.is_followed:
+                raise LogUnavailableError("the log is closing")
             if self._scanned >= self._tail.end:
                 await self._tail.grown()
                 continue
-            if self._scanned >= self._tail.start:
+            tail_start = self._tail.start
+            if self._scanned >= tail_start:
                 records = self._tail.after(self._scanned, self._batch_records_max, sqlite_reads.BATCH_BYTES_MAX)
             else:
                 records = await self._log.read(sqlite_reads.records_after, self._scanned, self._batch_records_max)
-            if not records:  # the rest up to the tail has been trimmed
-                self._scanned = self._tail.start
+            if not records:  # the rest up to where the tail began has been trimmed
+                self._scanned = tail_start
                 continue
             self._scanned = records[-1].position
             cursors = self._cursors
@@ -230,9 +244,11 @@ async def open_sqlite_log(
     `bytes_max` is the size at which appends are refused; `failed` is called once with the error after
     which the log can promise nothing any more. Raises `StartError` where the file cannot serve.
     """
-    await asyncio.to_thread(migrate, path, MIGRATIONS)
-    log = SqliteEventLog(path, clock, bytes_max=bytes_max, retention_s=retention_s, failed=failed)
-    try:
-        yield log
-    finally:
-        await log.close()
+    with sole_owner(path):
+        await asyncio.to_thread(migrate, path, MIGRATIONS)
+        crash.reached("log.opened")
+        log = SqliteEventLog(path, clock, bytes_max=bytes_max, retention_s=retention_s, failed=failed)
+        try:
+            yield log
+        finally:
+            await log.close()

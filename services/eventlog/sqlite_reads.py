@@ -12,7 +12,7 @@ from services.eventlog.errors import PositionMismatchError
 from services.eventlog.record import PARTITIONS, Place, Record
 
 BATCH_BYTES_MAX = 3 * 1024 * 1024
-_TRIM_ROWS = 2_000
+_TRIM_ROWS = 1_000
 _RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
 # How many records a filtered listing looks at for one page before it answers with what it has.
 _SCAN_MAX = 50_000
@@ -73,14 +73,21 @@ def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tupl
     return heads, min(starts, default=head_of_all)
 
 
-def records_at(connection: sqlite3.Connection, places: Sequence[Place]) -> list[Record]:
-    """Return the records at given places that are still there."""
-    records = []
+def records_at(connection: sqlite3.Connection, places: Sequence[Place], *, bytes_max: int | None = None) -> tuple[list[Record], bool]:
+    """Return the records at given places that are still there, and whether all places were looked at.
+
+    With `bytes_max` it stops at the record that would exceed it, except at the first.
+    """
+    records, size = list[Record](), 0
     for partition, position, *_ in places:
         row = connection.execute(f"SELECT {_RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
-        if row is not None and row[0] == partition:
-            records.append(record_of(row))
-    return records
+        if row is None or row[0] != partition:
+            continue
+        size += len(row[-1])
+        if bytes_max is not None and size > bytes_max and records:
+            return records, False
+        records.append(record_of(row))
+    return records, True
 
 
 def record_by_id(connection: sqlite3.Connection, event_id: bytes) -> Record | None:
@@ -91,7 +98,7 @@ def record_by_id(connection: sqlite3.Connection, event_id: bytes) -> Record | No
 
 
 def newest_records(connection: sqlite3.Connection, wanted: Wanted) -> tuple[list[Record], int | None]:
-    """Return the records wanted, the newest first, and the position to go on below (None at the end)."""
+    """Return the records wanted, the newest first, bounded in bytes (at least one), and the position to go on below (None at the end)."""
     top = wanted.before_position if wanted.before_position is not None else _head(connection) + 1
     if wanted.end_ms is not None:
         top = min(top, first_position_at(connection, wanted.end_ms))
@@ -108,8 +115,13 @@ def newest_records(connection: sqlite3.Connection, wanted: Wanted) -> tuple[list
     rows = connection.execute(
         f"SELECT {_RECORD} FROM events WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ?",  # noqa: S608 - constants
         (*values, wanted.limit),
-    ).fetchall()
-    records = [record_of(row) for row in rows]
+    )
+    records, size = list[Record](), 0
+    for row in rows:
+        size += len(row[-1])
+        if size > BATCH_BYTES_MAX and records:
+            return records, records[-1].position
+        records.append(record_of(row))
     if len(records) == wanted.limit:
         return records, records[-1].position
     return records, (floor if floor > bottom and floor > _trimmed_to(connection) + 1 else None)
@@ -130,6 +142,16 @@ def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
     dropped = connection.execute("DELETE FROM events WHERE position <= ?", (last,)).rowcount
     connection.execute("UPDATE meta SET value = ? WHERE name = 'trimmed_to'", (str(last),))
     return dropped
+
+
+def keep_released(connection: sqlite3.Connection, released: Sequence[Place]) -> int:
+    """Keep up to where partitions are released, which is never taken back; what is not appended yet cannot be released."""
+    head = _head(connection)
+    connection.executemany(
+        "INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)",
+        [(place.partition, min(place.position, head)) for place in released],
+    )
+    return len(released)
 
 
 def _released_through(connection: sqlite3.Connection) -> int:

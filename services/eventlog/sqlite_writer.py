@@ -11,16 +11,20 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, StorageFullError
+from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
 from services.eventlog.record import Appended, Conflict, NewEvent, Record
 from services.eventlog.uuid7 import GrowingUuid7
+from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, used_bytes
 
 GROUP_EVENTS_MAX = 2000
+# On a slow disk, whoever comes next waits for a whole group; beyond this a larger one is no quicker for each event.
+GROUP_BYTES_MAX = 4 * 1024 * 1024
 # Rows of one INSERT statement: long statements keep the interpreter lock free for the event loop.
 _ROWS_PER_STATEMENT = 200
 _COLUMNS = 10
@@ -33,6 +37,7 @@ _FULL_BATCH = _INSERT.format(rows=",".join([_ROW] * _ROWS_PER_STATEMENT))
 _SAME_ID = "SELECT event_id, partition, position, digest FROM events WHERE source = ? AND id = ?"
 
 Results = list[Appended | Conflict]
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True, eq=False)
@@ -41,19 +46,19 @@ class Append:
 
     events: Sequence[NewEvent]
     results: Results | None = None
+    size_bytes: int = field(init=False)
+    """How large the events are together."""
 
-    @property
-    def size_bytes(self) -> int:
-        """How large the events are together."""
-        return sum(len(event.event) for event in self.events)
+    def __post_init__(self) -> None:
+        self.size_bytes = sum(len(event.event) for event in self.events)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Other work on the writing connection, in a transaction of its own; `done` is told the result, None after a failure."""
+    """Other work on the writing connection, in a transaction of its own; `done` is told the result, or why there is none."""
 
     run: Callable[[sqlite3.Connection], int]
-    done: Callable[[int | None], None]
+    done: Callable[[int | EventLogError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,10 @@ class SqliteWriter:
         """Queue work; the caller bounds how much is queued."""
         self._queue.put(work)
 
+    def shorten_files(self) -> None:
+        """Let the files shrink to what they hold, soon."""
+        self._checkpoints.shorten()
+
     def close(self) -> None:
         """Commit what is queued, then end the thread and close the connection."""
         self._queue.put(None)
@@ -110,68 +119,95 @@ class SqliteWriter:
         self._connection.close()
 
     def _run(self) -> None:
-        failure: BaseException | None = None
-        while (work := self._queue.get()) is not None:
-            if failure is not None:
-                self._refuse(work)
+        broken, more = False, True
+        while more:
+            appends, steps, more = self._next()
+            if broken:
+                self._refuse(appends, steps)
                 continue
             try:
-                if isinstance(work, Step):
-                    self._step(work)
-                elif not self._write_group(work):
-                    return
+                self._write(appends, steps)
             except Exception as error:  # noqa: BLE001 - whatever it is, the log can promise nothing from here on
-                failure = error
+                broken = True
+                self._refuse(appends, steps)
                 self._failed(error)
 
-    def _refuse(self, work: Append | Step) -> None:
-        if isinstance(work, Append):
-            self._settled(Settled([work], [], LogClosedError("the log has failed")))
-        else:
-            work.done(None)
-
-    def _write_group(self, first: Append) -> bool:
-        """Commit `first` and what else is waiting; False where the end of the queue was met."""
-        group, count, steps, more = [first], len(first.events), list[Step](), True
-        while count < GROUP_EVENTS_MAX:
+    def _next(self) -> tuple[list[Append], list[Step], bool]:
+        """Wait for work and take what else is waiting, up to a group's size; False where the end of the queue was met."""
+        appends, steps, count, size_bytes = list[Append](), list[Step](), 0, 0
+        work = self._queue.get()
+        while work is not None:
+            if isinstance(work, Step):
+                steps.append(work)
+            else:
+                appends.append(work)
+                count += len(work.events)
+                size_bytes += work.size_bytes
+            if count >= GROUP_EVENTS_MAX or size_bytes >= GROUP_BYTES_MAX:
+                return appends, steps, True
             try:
                 work = self._queue.get_nowait()
             except queue.Empty:
-                break
-            if work is None:
-                more = False
-                break
-            if isinstance(work, Step):
-                steps.append(work)
-                continue
-            group.append(work)
-            count += len(work.events)
-        try:
-            self._settled(self._commit(group))
-        except Exception:
-            self._settled(Settled(group, [], LogClosedError("the commit failed; whether the events were kept is unknown")))
-            raise
+                return appends, steps, True
+        return appends, steps, False
+
+    def _write(self, appends: list[Append], steps: list[Step]) -> None:
+        """Do the work; what is decided is taken off the lists, so that after an error they hold what is not."""
+        if appends:
+            self._settled(self._commit(appends.copy()))
+            appends.clear()
+        while steps:
+            self._step(steps[0])
+            del steps[0]
+
+    def _refuse(self, appends: list[Append], steps: list[Step]) -> None:
+        error = LogClosedError("the log has failed; whether what was under way was kept is unknown")
+        if appends:
+            self._settled(Settled(appends, [], error))
         for step in steps:
-            self._step(step)
-        return more
+            step.done(error)
 
     def _commit(self, group: list[Append]) -> Settled:
         if used_bytes(self._connection) >= self._bytes_max:
             return Settled(group, [], LogFullError("the event log has reached its size limit"))
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            records = self._insert(group)
-            self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if not is_disk_full(error):
-                raise
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            return Settled(group, [], StorageFullError("the disk is full"))
+            records = self._transaction(lambda: self._insert(group))
+        except (StorageFullError, LogUnavailableError) as error:
+            return Settled(group, [], error)
         if records:
             self.head = records[-1].position
-        self._checkpoints.after_commit()
         return Settled(group, records, None)
+
+    def _step(self, step: Step) -> None:
+        try:
+            result: int | EventLogError = self._transaction(lambda: step.run(self._connection))
+        except (StorageFullError, LogUnavailableError) as error:
+            result = error
+        step.done(result)
+
+    def _transaction(self, run: Callable[[], _Result]) -> _Result:
+        """Run within a transaction.
+
+        Raises `StorageFullError` or `LogUnavailableError` where nothing was changed and trying again helps.
+        """
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = run()
+            crash.reached("log.before_commit")
+            connection.execute("COMMIT")
+            crash.reached("log.after_commit")
+        except sqlite3.OperationalError as error:
+            if is_disk_full(error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise StorageFullError("the disk is full") from error
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY" and not connection.in_transaction:
+                raise LogUnavailableError("another process has locked the log's file; end that one") from error
+            raise
+        # Before anybody is told: it also finds out whether the file is still where it was.
+        self._checkpoints.after_commit()
+        return result
 
     def _insert(self, group: list[Append]) -> list[Record]:
         """Insert the group's events; sets each append's results and returns the new records."""
@@ -225,11 +261,3 @@ class SqliteWriter:
                 kept[position] = ours[position]
             results.append(Appended(event_id, partition, position, duplicate=not new))
         return results, [kept[position] for position in sorted(kept)]
-
-    def _step(self, step: Step) -> None:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        result = step.run(connection)
-        connection.execute("COMMIT")
-        self._checkpoints.after_commit()
-        step.done(result)

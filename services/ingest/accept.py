@@ -8,6 +8,7 @@ Rules: CloudEvents 1.0.2, and RFC 8259 for JSON data, whose duplicate names, NaN
 are refused because receivers disagree on them.
 """
 
+import calendar
 import hashlib
 import json
 import re
@@ -26,16 +27,21 @@ TYPE_BYTES_MAX = 256
 SOURCE_BYTES_MAX = 1024
 ATTRIBUTE_BYTES_MAX = 4096
 ATTRIBUTES_MAX = 64
-_PARTITION_KEY_BYTES_MAX = 1024
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 # CloudEvents 1.0.2, type String: no control characters, no noncharacters, no lone surrogates.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_NONCHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
+_FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
+_HOUR_AND_MINUTE = r"([01]\d|2[0-3]):[0-5]\d"
+_TIME = re.compile(
+    rf"(\d{{4}})-(\d\d)-(\d\d)[Tt]{_HOUR_AND_MINUTE}:([0-5]\d|60)(\.\d{{1,9}})?([Zz]|[+-]{_HOUR_AND_MINUTE})",
+    re.ASCII,
+)
 _JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
 _NAME_END = re.compile(rb'"\s*:')
 _RESERVED = frozenset({"id", "source", "type", "specversion", "data", "database64"})
 # Of the context that tracing adds anew on each try; two tries are still the same event.
 _TRACE = frozenset({"traceparent", "tracestate"})
+_MONTHS = 12
 _STRINGS_ONLY = frozenset({"audience", "partitionkey", "subject", "datacontenttype"})
 
 
@@ -109,7 +115,7 @@ def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
         if kind == "ce_string":
             text = value.ce_string
             _check_text(f"attributes.{name}", text, ATTRIBUTE_BYTES_MAX)
-            if name == "time" and not _TIME.fullmatch(text):
+            if name == "time" and not _is_time(text):
                 _refuse("attributes.time", "must be a time as in RFC 3339, for example 2030-01-31T12:00:00Z")
             texts[name] = text
         else:
@@ -117,24 +123,33 @@ def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
     return texts
 
 
+def _is_time(text: str) -> bool:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return False
+    year, month, day = (int(part) for part in match.groups()[:3])
+    return 1 <= month <= _MONTHS and 1 <= day <= calendar.monthrange(year, month)[1]
+
+
 def _other_attribute(name: str, kind: str, value: event_pb2.CloudEvent.CloudEventAttributeValue) -> str:
+    """Return an attribute that is no string, in a form that no string has, since those have no control characters."""
     if name in _STRINGS_ONLY:
         _refuse(f"attributes.{name}", "must be a string")
     if name == "time" and kind != "ce_timestamp":
         _refuse("attributes.time", "must be a timestamp")
     if kind == "ce_timestamp":
         try:
-            return f"{kind}:{value.ce_timestamp.ToJsonString()}"
+            return f"\t{kind}:{value.ce_timestamp.ToJsonString()}"
         except ValueError:
             _refuse(f"attributes.{name}", "is no time between the years 1 and 9999")
     content = getattr(value, kind)
     if isinstance(content, bytes):
         if len(content) > ATTRIBUTE_BYTES_MAX:
             _refuse(f"attributes.{name}", f"is longer than {ATTRIBUTE_BYTES_MAX} bytes")
-        return f"{kind}:{content.hex()}"
+        return f"\t{kind}:{content.hex()}"
     if isinstance(content, str):
         _check_text(f"attributes.{name}", content, ATTRIBUTE_BYTES_MAX)
-    return f"{kind}:{content}"
+    return f"\t{kind}:{content}"
 
 
 def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> bytes:
@@ -157,12 +172,14 @@ def is_json(content_type: str) -> bool:
 def check_json(data: bytes) -> None:
     """Raise `Refusal` unless `data` is JSON that every receiver reads alike."""
     try:
-        value = orjson.loads(data)
+        written = orjson.dumps(orjson.loads(data))
     except orjson.JSONDecodeError as error:
         _refuse("data", f"is not the JSON that datacontenttype says: {error}")
+    except orjson.JSONEncodeError:  # it writes fewer levels than it reads, and nothing else that it read can fail
+        _refuse("data", "is nested too deeply")
     # Every name of an object ends in `":`. Writing the value again leaves a name given twice out once, and
     # nothing else of that look, but where an escape hides a quote; equal counts prove that none was twice.
-    if b"\\u" in data or len(_NAME_END.findall(data)) != orjson.dumps(value).count(b'":'):
+    if b"\\u" in data or len(_NAME_END.findall(data)) != written.count(b'":'):
         _refuse_duplicate_names(data)
 
 
@@ -170,17 +187,14 @@ def _refuse_duplicate_names(data: bytes) -> None:
     """Look closely, since a string may hold `":` as well."""
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(items)
-        if len(found) != len(items):
-            names = [name for name, _ in items]
-            twice = next(name for name in names if names.count(name) > 1)
-            _refuse("data", f"has the name {twice[:64]!a} twice in one object; keep one")
+        found: dict[str, object] = {}
+        for name, value in items:
+            if name in found:
+                _refuse("data", f"has the name {name[:64]!a} twice in one object; keep one")
+            found[name] = value
         return found
 
-    try:
-        json.loads(data, object_pairs_hook=pairs)
-    except RecursionError:
-        _refuse("data", "is nested too deeply")
+    json.loads(data, object_pairs_hook=pairs)
 
 
 def _refuse(field: str, description: str) -> NoReturn:

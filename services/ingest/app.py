@@ -38,13 +38,15 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED))
         registry = Registry(channel, token, clock)
         draining = asyncio.Event()
+
+        def ready() -> str | None:
+            return "the service is stopping" if draining.is_set() or lifecycle.stopping.is_set() else None
+
         grpc_server = Server({**server.RULES, **log_server.RULES}, token)
         publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
         ingest_pb2_grpc.add_IngestServiceServicer_to_server(IngestServer(publisher, registry, draining), grpc_server.grpc)
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
-        admin = await stack.enter_async_context(
-            http_server(admin_app(lambda: "stopping" if draining.is_set() else None), settings.ingest_admin_listen)
-        )
+        admin = await stack.enter_async_context(http_server(admin_app(ready), settings.ingest_admin_listen))
         listen = await grpc_server.start(settings.ingest_listen)
         await grpc_server.set_serving(serving=True)
         async with asyncio.TaskGroup() as group:
@@ -53,6 +55,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
                 yield Addresses(listen=listen, admin=admin)
             finally:
                 draining.set()
+                log.end_following()
                 trimming.cancel()
                 await grpc_server.stop()
 

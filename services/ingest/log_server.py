@@ -1,15 +1,17 @@
 """Log server: EventLogService over gRPC, the log's reading side for the other services."""
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
-from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.errors import EventLogError, PositionMismatchError, StorageFullError
+from services.eventlog.record import PARTITIONS, Place
 from services.eventlog.sqlite import SqliteEventLog
-from services.eventlog.sqlite_reads import Wanted
+from services.eventlog.sqlite_reads import BATCH_BYTES_MAX, Wanted
 from services.eventlog.wire import place_from, place_message, record_message
 from services.runtime.access import Access
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
@@ -23,7 +25,6 @@ RULES = {
 _BATCH_RECORDS_DEFAULT = 500
 _BATCH_RECORDS_MAX = 2000
 _FETCH_MAX = 1000
-_FETCH_BYTES_MAX = 3 * 1024 * 1024
 _EVERYONE = "*"
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -50,35 +51,33 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             index = next(index for index, place in enumerate(after) if place.partition == error.partition)
             fields = [FieldError(f"after[{index}]", "is not what the log holds there")]
             raise Failure(Reason.POSITION_MISMATCH, str(error), fields=fields) from error
-        except (LogUnavailableError, EventLogError) as error:
-            raise Failure(Reason.UNAVAILABLE, "The event log is closing.", retry_after_s=1.0) from error
+        except EventLogError as error:
+            raise _unavailable() from error
 
     async def FetchEvents(self, request: event_log_pb2.FetchEventsRequest, context: Context) -> event_log_pb2.FetchEventsResponse:
         """Return the records at given places."""
         del context
         if not 1 <= len(request.positions) <= _FETCH_MAX:
             raise invalid_field("positions", f"give 1 to {_FETCH_MAX}")
-        found = await self._log.fetch([place_from(message) for message in request.positions])
-        response, size = event_log_pb2.FetchEventsResponse(), 0
-        for record in found:
-            size += len(record.event)
-            if size > _FETCH_BYTES_MAX and response.records:
-                response.truncated = True
-                break
-            response.records.append(record_message(record))
-        return response
+        places = [place_from(message) for message in request.positions]
+        with _refusing():
+            found, complete = await self._log.fetch_some(places, bytes_max=BATCH_BYTES_MAX)
+        return event_log_pb2.FetchEventsResponse(records=[record_message(record) for record in found], truncated=not complete)
 
     async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
         """Keep what a worker has released; return what the log would like to drop."""
         del context
-        expiring = await self._log.release(_places(request.released, "released"))
+        released = _places(request.released, "released")
+        with _refusing():
+            expiring = await self._log.release(released)
         return event_log_pb2.ReportProgressResponse(expiring=[place_message(place) for place in expiring])
 
     async def GetEvent(self, request: event_log_pb2.GetEventRequest, context: Context) -> event_log_pb2.GetEventResponse:
         """Return one event, where the caller may see it."""
         del context
         audiences = _audiences(request.consumer_id)
-        record = await self._log.locate(id_bytes(request.event_id)) if is_id(request.event_id, "evt") else None
+        with _refusing():
+            record = await self._log.locate(id_bytes(request.event_id)) if is_id(request.event_id, "evt") else None
         if record is None or (audiences is not None and record.audience not in audiences):
             raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event, or it is past its retention.")
         return event_log_pb2.GetEventResponse(record=record_message(record))
@@ -93,24 +92,35 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             audiences=_audiences(request.consumer_id),
             type=request.type,
             source=request.source,
-            start_ms=request.start_time.ToMilliseconds() if request.HasField("start_time") else None,
-            end_ms=request.end_time.ToMilliseconds() if request.HasField("end_time") else None,
+            start_ms=_unix_ms("start_time", request.start_time) if request.HasField("start_time") else None,
+            end_ms=_unix_ms("end_time", request.end_time) if request.HasField("end_time") else None,
         )
-        records, before = await self._log.newest(wanted)
-        return _page(records, before)
+        with _refusing():
+            records, before = await self._log.newest(wanted)
+        token = "" if before is None else page_token("events", (before,))
+        return event_log_pb2.ListEventsResponse(records=[record_message(record) for record in records], next_page_token=token)
 
 
-def _page(records: Sequence[Record], before: int | None) -> event_log_pb2.ListEventsResponse:
-    """Return as many records as fit into one message; the token goes on after the last of them."""
-    response, size = event_log_pb2.ListEventsResponse(), 0
-    for record in records:
-        size += len(record.event)
-        if size > _FETCH_BYTES_MAX and response.records:
-            before = response.records[-1].position
-            break
-        response.records.append(record_message(record))
-    response.next_page_token = "" if before is None else page_token("events", (before,))
-    return response
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn the log's errors into what the caller is told."""
+    try:
+        yield
+    except StorageFullError as error:
+        raise Failure(Reason.STORAGE_FULL, "The disk is full.", retry_after_s=5.0) from error
+    except EventLogError as error:
+        raise _unavailable() from error
+
+
+def _unavailable() -> Failure:
+    return Failure(Reason.UNAVAILABLE, "The event log is closing.", retry_after_s=1.0)
+
+
+def _unix_ms(field: str, time: Timestamp) -> int:
+    try:
+        return time.ToMilliseconds()
+    except ValueError:
+        raise invalid_field(field, "is no time between the years 1 and 9999") from None
 
 
 def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> list[Place]:

@@ -4,10 +4,11 @@ emitter → accept → [publish] → event log → …
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hooktide.event.v1 import event_pb2
 
-from services.eventlog.errors import LogClosedError, LogFullError, StorageFullError
+from services.eventlog.errors import EventLogError, LogFullError, StorageFullError
 from services.eventlog.protocols import EventLog
 from services.eventlog.record import Appended, Conflict, NewEvent
 from services.ingest.accept import Refusal, accept
@@ -20,6 +21,16 @@ _LOG_FULL_RETRY_S = 30.0
 _DISK_FULL_RETRY_S = 5.0
 
 Result = Appended | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A message's events after acceptance."""
+
+    refusals: list[Refusal | None]
+    """For each event why it may not enter, None where it may."""
+    events: list[NewEvent]
+    """Those that may, in order."""
 
 
 class Publisher:
@@ -35,19 +46,13 @@ class Publisher:
 
         Raises `Failure` where the message as a whole is wrong or the registry is away.
         """
+        return await self.append(await self.accepted(events))
+
+    async def accepted(self, events: Sequence[event_pb2.CloudEvent]) -> Accepted:
+        """Decide which events of a message may enter; see `publish`."""
         if not 1 <= len(events) <= EVENTS_MAX:
             raise Failure(Reason.BATCH_TOO_LARGE, f"send 1 to {EVENTS_MAX} events in one message, not {len(events)}")
-        results, accepted = await self._accepted(events)
-        if not accepted:
-            return [result for result in results if result is not None]
-        if sum(len(event.event) for event in accepted) > BYTES_MAX:
-            raise Failure(Reason.BATCH_TOO_LARGE, f"the events have more than {BYTES_MAX} bytes together; send fewer in one message")
-        appended = iter(await self._append(accepted))
-        return [result if result is not None else next(appended) for result in results]
-
-    async def _accepted(self, events: Sequence[event_pb2.CloudEvent]) -> tuple[list[Refusal | None], list[NewEvent]]:
-        """Return a refusal for each event that may not enter, None for the others, and those others."""
-        results: list[Refusal | None] = []
+        refusals: list[Refusal | None] = []
         accepted: list[NewEvent] = []
         audience_required = self._registry.known_types()
         for event in events:
@@ -60,11 +65,18 @@ class Publisher:
                     message = f"events of the type {new.type} must name their consumer in the attribute `audience`"
                     raise Refusal(Reason.AUDIENCE_REQUIRED, message, "attributes.audience")
             except Refusal as refusal:
-                results.append(refusal)
+                refusals.append(refusal)
             else:
-                results.append(None)
+                refusals.append(None)
                 accepted.append(new)
-        return results, accepted
+        if sum(len(event.event) for event in accepted) > BYTES_MAX:
+            raise Failure(Reason.BATCH_TOO_LARGE, f"the events have more than {BYTES_MAX} bytes together; send fewer in one message")
+        return Accepted(refusals, accepted)
+
+    async def append(self, accepted: Accepted) -> list[Result]:
+        """Append what was accepted, in the order of the calls; return the results of the whole message once it is durable."""
+        appended = iter(await self._append(accepted.events))
+        return [refusal if refusal is not None else next(appended) for refusal in accepted.refusals]
 
     async def _append(self, accepted: list[NewEvent]) -> list[Result]:
         try:
@@ -75,8 +87,8 @@ class Publisher:
         except StorageFullError:
             refusal = Refusal(Reason.STORAGE_FULL, "the disk is full; send the event again later", "", _DISK_FULL_RETRY_S)
             return [refusal] * len(accepted)
-        except LogClosedError as error:
-            raise Failure(Reason.UNAVAILABLE, "The event log is closing; send the events again.", retry_after_s=1.0) from error
+        except EventLogError as error:
+            raise Failure(Reason.UNAVAILABLE, "The event log is away; send the events again.", retry_after_s=1.0) from error
         return [result if isinstance(result, Appended) else _conflict(result) for result in appended]
 
 

@@ -6,6 +6,7 @@ than taken on a key that may have been revoked.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -58,7 +59,7 @@ class Registry:
             failure = failure_from_rpc(error)
             if failure.reason is Reason.KEY_INVALID:
                 return failure
-            raise failure from error
+            raise _away() from error
         if answer.key.role != access_pb2.ROLE_EMITTER:
             return Failure(Reason.ROLE_FORBIDDEN, "Publishing needs a key of the role emitter; this key has another role.")
         return None
@@ -70,8 +71,13 @@ class Registry:
             failure = failure_from_rpc(error)
             if failure.reason in {Reason.EVENT_TYPE_NOT_FOUND, Reason.INVALID_ARGUMENT}:
                 return False
-            raise failure from error
+            raise _away() from error
         return answer.event_type.audience_required
+
+
+def _away() -> Failure:
+    """Return what an emitter is told where the registry gives no answer, whatever the cause: it is none of the emitter's."""
+    return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
 
 
 class _Fresh(Generic[_Answer]):
@@ -93,7 +99,9 @@ class _Fresh(Generic[_Answer]):
             return kept[1]
         asking = self._asking.get(question)
         if asking is None:
-            asking = self._asking[question] = asyncio.ensure_future(self._ask_and_keep(question))
+            # In a context of its own: the deadline of whoever asks first is not that of the others who wait for the answer.
+            loop = asyncio.get_running_loop()
+            asking = self._asking[question] = loop.create_task(self._ask_and_keep(question), context=contextvars.Context())
             asking.add_done_callback(lambda done: self._forget(question, done))
         return await asyncio.shield(asking)
 

@@ -1,11 +1,13 @@
 """Server: IngestService over gRPC. Protobuf stops here.
 
-A stream's messages are taken through publishing side by side and answered in order; how many may be
-under way is bounded, beyond which the stream is read no further and HTTP/2 holds the emitter back.
+A stream's messages enter the log in their order, await their commits side by side and are answered in order;
+how many may be under way is bounded, for each stream and for all (`intake.py`), beyond which the stream is read no
+further and HTTP/2 holds the emitter back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -16,17 +18,30 @@ from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from services.eventlog.record import Appended
 from services.ingest.accept import Refusal
+from services.ingest.intake import Intake
 from services.ingest.publish import Publisher, Result
 from services.ingest.registry import Registry
+from services.runtime import crash
 from services.runtime.access import Access, bearer
 from services.runtime.errors import Failure, FieldError, Reason
 
 MESSAGES_UNDER_WAY_MAX = 16
+# Of all unary calls together: nothing but their number would hold those back, as flow control does a stream.
+UNARY_BYTES_MAX = 64 * 1024 * 1024
+_OVERLOADED_RETRY_S = 0.5
 
 RULES = {f"/hooktide.ingest.v1.IngestService/{name}": Access.KEY for name in ("Publish", "PublishBatch", "PublishStream")}
 
 _UnderWay = asyncio.Queue[asyncio.Task["list[Result] | Failure"] | None]
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Order:
+    """What keeps a stream's messages in order: each takes its turn, and after a failure none enters the log any more."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.failure: Failure | None = None
 
 
 class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
@@ -36,19 +51,24 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         self._publisher = publisher
         self._registry = registry
         self._stopping = stopping
+        self._intake = Intake()
+        self._unary_bytes = 0
 
     async def Publish(self, request: ingest_pb2.PublishRequest, context: Context) -> ingest_pb2.PublishResponse:
         """Append one event."""
         await self._authorize(context)
-        (result,) = await self._publisher.publish([request.event])
+        with self._counted(request):
+            (result,) = await self._publisher.publish([request.event])
         if isinstance(result, Refusal):
             raise _failure(result)
+        crash.reached("ingest.before_ack")
         return ingest_pb2.PublishResponse(receipt=_receipt(result))
 
     async def PublishBatch(self, request: ingest_pb2.PublishBatchRequest, context: Context) -> ingest_pb2.PublishBatchResponse:
         """Append several events."""
         await self._authorize(context)
-        return ingest_pb2.PublishBatchResponse(results=_results(await self._publisher.publish(request.events)))
+        with self._counted(request):
+            return ingest_pb2.PublishBatchResponse(results=_results(await self._publisher.publish(request.events)))
 
     async def PublishStream(
         self, request_iterator: AsyncIterator[ingest_pb2.PublishStreamRequest], context: Context
@@ -68,7 +88,12 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
                         failure = results
                         break
                     places.release()
-                    yield ingest_pb2.PublishStreamResponse(results=_results(results))
+                    crash.reached("ingest.before_ack")
+                    try:
+                        yield ingest_pb2.PublishStreamResponse(results=_results(results))
+                    except GeneratorExit:  # the emitter has gone; a task group would make an error of it
+                        break
+                    crash.reached("ingest.after_ack")
             finally:
                 reading.cancel()
                 stop.cancel()
@@ -83,25 +108,56 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         places: asyncio.Semaphore,
         group: asyncio.TaskGroup,
     ) -> None:
+        order = _Order()
         try:
+            await self._intake.room()
             async for request in requests:
-                under_way.put_nowait(group.create_task(self._publish(request, context)))
+                publishing = group.create_task(self._publish(request, context, order))
+                self._count(request, publishing)
+                under_way.put_nowait(publishing)
                 await places.acquire()
+                await self._intake.room()
         finally:
             # Also after a stop: what was read is still answered.
             under_way.put_nowait(None)
 
-    async def _publish(self, request: ingest_pb2.PublishStreamRequest, context: Context) -> list[Result] | Failure:
+    def _count(self, request: ingest_pb2.PublishStreamRequest, publishing: asyncio.Task["list[Result] | Failure"]) -> None:
+        """Count a message as under way until it is in the log or refused; that its answer is read is not waited for."""
+        events, size_bytes = len(request.events), request.ByteSize()
+        self._intake.take(events, size_bytes)
+        publishing.add_done_callback(lambda _done: self._intake.give_back(events, size_bytes))
+
+    async def _publish(self, request: ingest_pb2.PublishStreamRequest, context: Context, order: "_Order") -> list[Result] | Failure:
         """Return the results, or the failure that ends the stream."""
         try:
-            await self._authorize(context)
-            return await self._publisher.publish(request.events)
+            async with order.turn:
+                if order.failure is not None:
+                    return order.failure
+                await self._authorize(context)
+                accepted = await self._publisher.accepted(request.events)
+            # Nothing is awaited between the turn's end and the log's queue, so messages enter it in their order.
+            return await self._publisher.append(accepted)
         except Failure as failure:
+            order.failure = failure
             return failure
 
     async def _end_reading(self, reading: asyncio.Task[None]) -> None:
         await self._stopping.wait()
         reading.cancel()
+
+    @contextlib.contextmanager
+    def _counted(self, request: ingest_pb2.PublishRequest | ingest_pb2.PublishBatchRequest) -> Iterator[None]:
+        """Count a unary call's bytes while it is under way; refuse it where they are too many."""
+        size = request.ByteSize()
+        if self._unary_bytes and self._unary_bytes + size > UNARY_BYTES_MAX:
+            raise Failure(
+                Reason.OVERLOADED, "More is being published than is taken at once; send it again.", retry_after_s=_OVERLOADED_RETRY_S
+            )
+        self._unary_bytes += size
+        try:
+            yield
+        finally:
+            self._unary_bytes -= size
 
     async def _authorize(self, context: Context) -> None:
         authorization = next((str(value) for name, value in context.invocation_metadata() or () if name == "authorization"), "")

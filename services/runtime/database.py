@@ -21,6 +21,9 @@ from services.runtime.lifecycle import StartError
 
 SQLITE_VERSION_MIN = (3, 35, 0)
 BUSY_TIMEOUT_MS = 5_000
+# Each connection fills its own in time; beyond it there is the system's page cache, which is nobody's resident memory.
+_WRITING_CACHE_KIB = 8 * 1024
+_READING_CACHE_KIB = 4 * 1024
 
 
 def database_path(url: str, data_dir: Path, service: str) -> Path:
@@ -63,7 +66,7 @@ def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> Non
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute(f"PRAGMA cache_size = -{_READING_CACHE_KIB if read_only else _WRITING_CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
@@ -178,25 +181,40 @@ def vacuum_some(connection: sqlite3.Connection, pages_max: int = 1_000) -> int:
     return int(before - after)
 
 
+def give_back_some(connection: sqlite3.Connection) -> int:
+    """Give free pages back to the file system, a bounded number, while they are more than a quarter of the file.
+
+    What is free below that is soon used again, and giving it back would move a used page for each. Returns how many went.
+    """
+    (pages,), (free,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count"))
+    return vacuum_some(connection) if free * 4 > pages else 0
+
+
 class WalCheckpoints:
     """Keeps the write-ahead log short without making commits wait: a thread of its own moves pages over.
 
     Under steady writing such a passive checkpoint never reaches the end, so that the file would only
     grow; beyond a bound the writer itself finishes the little that is left and begins the file anew.
+    A file that was vacuumed becomes shorter on the disk only once its write-ahead log is moved over whole: `shorten`.
     """
 
     _PASSIVE_BYTES = 8 * 1024 * 1024
     _RESET_BYTES = 128 * 1024 * 1024
     _COMMITS_BETWEEN_LOOKS = 32
+    # So little may the writer have to wait for a reader that is in the way of shortening, which is then tried again.
+    _SHORTEN_WITHIN_MS = 200
+    _SHORTEN_AGAIN_S = 1.0
 
     def __init__(self, path: Path, writing: sqlite3.Connection) -> None:
         self._wal = path.with_name(path.name + "-wal")
         self._writing = writing
         writing.execute("PRAGMA wal_autocheckpoint = 0")
         self._connection = connect(path)
+        self._connection.execute(f"PRAGMA busy_timeout = {self._SHORTEN_WITHIN_MS}")
         self._commits = 0
         self._looked_at = 0
         self._wanted = threading.Event()
+        self._shorten = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="wal-checkpoints", daemon=True)
 
@@ -226,6 +244,11 @@ class WalCheckpoints:
         else:
             self._looked_at = 0
 
+    def shorten(self) -> None:
+        """Let the files shrink to what they hold, soon, after pages were given back."""
+        self._shorten = True
+        self._wanted.set()
+
     def close(self) -> None:
         """End the thread."""
         self._closing = True
@@ -236,13 +259,16 @@ class WalCheckpoints:
 
     def _run(self) -> None:
         while True:
-            self._wanted.wait()
+            self._wanted.wait(self._SHORTEN_AGAIN_S if self._shorten else None)
             self._wanted.clear()
             if self._closing:
                 return
             # A failure here loses nothing: the pages stay in the write-ahead log, and the writer meets the same disk.
             with contextlib.suppress(sqlite3.OperationalError):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                if self._shorten:
+                    ((busy, _, _),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    self._shorten = bool(busy)
 
 
 def run_migrations() -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
 
 from services.egress.policy import EgressPolicy
+from services.runtime import crash
 from services.runtime.access import Access
 from services.runtime.admin import admin_app, http_server
 from services.runtime.clock import Clock
@@ -37,6 +38,7 @@ async def running(settings: SubscriptionSettings, lifecycle: Lifecycle, clock: C
     server = Server(RULES, settings.token())
     policy = _policy(settings)
     with opened(settings, clock) as registry:
+        crash.reached("registry.opened")
         async with running_store(registry, lifecycle, clock) as store:
 
             def ready() -> str | None:

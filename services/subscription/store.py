@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from services.runtime import crash
 from services.runtime.clock import Clock, SystemClock, unix_ms
 from services.runtime.database import connect
 from services.runtime.lifecycle import Lifecycle
@@ -140,6 +141,8 @@ class Store:
             with self._registry.engine.begin() as connection:
                 writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
                 result = work(writing)
+                crash.reached("registry.before_commit")
+            crash.reached("registry.after_commit")
         except sa.exc.DBAPIError as error:
             raise self._explained(error) from error
         if writing.revision is not None:

@@ -1,56 +1,97 @@
-"""Transport over aiohttp: pooled keep-alive connections, one task per request."""
+"""Transport over aiohttp: pooled keep-alive connections, one task per request.
+
+The URL is judged before each request, each address that its name leads to when it is looked up, and
+the address dialled once more when its socket is made.
+"""
 
 import asyncio
 import contextlib
+import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from services.delivery.model import Outcome
 from services.delivery.transport import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer, Request
 from services.egress.policy import EgressPolicy
+from services.runtime.logs import logger
 
 _HEADER_BYTES_MAX = 16 * 1024
 _IDLE_S = 30.0
 _OK = range(200, 300)
+_CUT_OFF = Answer(Outcome.RESET, 0, "the service stopped before the answer came", b"", "")
 
 
 class BlockedError(OSError):
-    """The address that a name led to may not be dialled."""
+    """The URL, or an address that its name leads to, may not be called; the message names no address but the URL's own."""
+
+
+class JudgingResolver(AbstractResolver):
+    """Looks names up, and refuses those that lead to any address which may not be dialled."""
+
+    def __init__(self, policy: EgressPolicy, names: AbstractResolver) -> None:
+        self._policy = policy
+        self._names = names
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        """Return the addresses of a name; raise `BlockedError` where one of them is forbidden."""
+        found = await self._names.resolve(host, port, family)
+        why = self._policy.check_addresses(each["host"] for each in found)
+        if why is not None:
+            raise BlockedError(why)
+        return found
+
+    async def close(self) -> None:
+        """Close what looks the names up."""
+        await self._names.close()
 
 
 class AiohttpTransport:
     """Sends by aiohttp; made by `open_aiohttp_transport`."""
 
-    def __init__(self, session: aiohttp.ClientSession, group: asyncio.TaskGroup) -> None:
+    def __init__(self, session: aiohttp.ClientSession, group: asyncio.TaskGroup, policy: EgressPolicy) -> None:
         self._session = session
         self._group = group
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._policy = policy
+        self._waiting: dict[asyncio.Task[None], Callable[[Answer], None]] = {}
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
         """Begin to send; see `Transport.send`."""
-        task = self._group.create_task(self._send(request, done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._group.create_task(self._send(request))
+        self._waiting[task] = done
+        task.add_done_callback(self._cut_off)
 
     def cut_off(self) -> None:
         """End what is under way."""
-        for task in self._tasks:
+        for task in list(self._waiting):
             task.cancel()
 
-    async def _send(self, request: Request, done: Callable[[Answer], None]) -> None:
+    def _cut_off(self, task: asyncio.Task[None]) -> None:
+        """Answer for a task that was cancelled, be it before it began."""
+        done = self._waiting.pop(task, None)
+        if done is not None:
+            done(_CUT_OFF)
+
+    async def _send(self, request: Request) -> None:
         try:
             answer = await self._exchange(request)
-        except asyncio.CancelledError:
-            done(Answer(Outcome.RESET, 0, "the service stopped before the answer came", b"", ""))
-            raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             answer = _failed(error)
-        done(answer)
+        except Exception as error:  # noqa: BLE001 - whatever an endpoint has answered must not end the service
+            logger().exception("attempt.fault", subscription=request.headers.get("hooktide-subscription-id"))
+            answer = _failed(error)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this runs in one
+        self._waiting.pop(task)(answer)
 
     async def _exchange(self, request: Request) -> Answer:
+        why = self._policy.check_url(request.url)
+        if why is not None:
+            raise BlockedError(why)
         async with self._session.post(
             URL(request.url, encoded=True), data=request.body, headers=request.headers, allow_redirects=False
         ) as response:
@@ -75,12 +116,12 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:
 
 def _failed(error: BaseException) -> Answer:
     match error:
+        case BlockedError() | aiohttp.ClientConnectorError(os_error=BlockedError()):
+            outcome, text = Outcome.BLOCKED, str(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)
         case aiohttp.ClientConnectorDNSError():
             outcome, text = Outcome.DNS, "the endpoint's name could not be resolved"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | aiohttp.ClientSSLError():
             outcome, text = Outcome.TLS, f"TLS failed: {_reason(error)}"
-        case BlockedError() | aiohttp.ClientConnectorError(os_error=BlockedError()):
-            outcome, text = Outcome.BLOCKED, str(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
             outcome, text = Outcome.CONNECT, f"no connection to the endpoint: {_reason(error)}"
         case TimeoutError():
@@ -99,26 +140,37 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return getattr(error.certificate_error, "verify_message", "") or "the certificate was not accepted"
     cause = getattr(error, "os_error", None)
+    if isinstance(cause, ssl.SSLError):
+        return cause.reason or type(cause).__name__
     if isinstance(cause, OSError):
-        return getattr(cause, "reason", None) or cause.strerror or type(cause).__name__
+        # Its own text names the address; without a number it sums up what several addresses said.
+        return os.strerror(cause.errno) if cause.errno else "none of its addresses took it"
     return "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 @contextlib.asynccontextmanager
 async def open_aiohttp_transport(
-    policy: EgressPolicy, *, timeout_s: float, connect_timeout_s: float, connections_max: int
+    policy: EgressPolicy, *, timeout_s: float, connect_timeout_s: float, connections_max: int, names: AbstractResolver | None = None
 ) -> AsyncIterator[AiohttpTransport]:
-    """Open the connection pool; on exit requests under way are cut off and answered as reset."""
+    """Open the connection pool; on exit requests under way are cut off and answered as reset.
+
+    `names` looks names up; left out, the system does.
+    """
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        why = policy.check_address(str(address[0]))
+        why = policy.check_addresses([str(address[0])])
         if why is not None:
             raise BlockedError(why)
         return socket.socket(family, kind, protocol)
 
     connector = aiohttp.TCPConnector(
-        limit=connections_max, limit_per_host=0, keepalive_timeout=_IDLE_S, socket_factory=guarded_socket, ttl_dns_cache=10
+        limit=connections_max,
+        limit_per_host=0,
+        keepalive_timeout=_IDLE_S,
+        socket_factory=guarded_socket,
+        resolver=JudgingResolver(policy, names or aiohttp.ThreadedResolver()),
+        ttl_dns_cache=10,
     )
     timeout = aiohttp.ClientTimeout(total=timeout_s, connect=None, sock_connect=connect_timeout_s)
     async with (
@@ -134,7 +186,7 @@ async def open_aiohttp_transport(
         ) as session,
         asyncio.TaskGroup() as group,
     ):
-        transport = AiohttpTransport(session, group)
+        transport = AiohttpTransport(session, group, policy)
         try:
             yield transport
         finally:

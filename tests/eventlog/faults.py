@@ -1,0 +1,35 @@
+"""Faults of disks, as the system gives them."""
+
+import contextlib
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@contextlib.contextmanager
+def files_bounded(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size: writing on is an input/output error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def small_disk(at: Path, size_bytes: int) -> Iterator[Path]:
+    """Mount a file system of a size in memory; skips the test where that is not permitted."""
+    at.mkdir()
+    mounted = subprocess.run(  # noqa: S603 - a fixed command
+        ["/bin/mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", str(at)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    try:
+        yield at
+    finally:
+        subprocess.run(["/bin/umount", str(at)], check=True)  # noqa: S603 - a fixed command

@@ -1,0 +1,236 @@
+"""A running ingest service with a running registry, as emitters and the other services meet them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import grpc
+from hooktide.event.v1 import event_pb2
+from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc, ingest_pb2, ingest_pb2_grpc
+from hooktide.subscription.v1 import access_pb2, catalogue_pb2
+
+from services.ingest.app import running
+from services.runtime.lifecycle import Addresses, Lifecycle
+from services.runtime.rpc import open_channel, service_metadata
+from services.runtime.settings import IngestSettings, SubscriptionSettings, read_settings
+from services.subscription.app import running as registry_running
+from tests.subscription.client import Client
+from tests.subscription.conftest import SECRET_KEY
+
+TIMEOUT_S = 20
+TOKEN = "hts_a-token-for-these-tests-only"
+Stream = grpc.aio.StreamStreamCall[ingest_pb2.PublishStreamRequest, ingest_pb2.PublishStreamResponse]
+_numbers = count(1)
+
+
+def cloud_event(own_id: str = "", *, type_: str = "order.created", text: str = '{"id":1}', **attributes: str) -> event_pb2.CloudEvent:
+    """Return an event, by default with an id of its own."""
+    event = event_pb2.CloudEvent(id=own_id or f"event-{next(_numbers)}", source="/shop", spec_version="1.0", type=type_, text_data=text)
+    for name, value in attributes.items():
+        event.attributes[name].ce_string = value
+    return event
+
+
+def event_of_size(size_bytes: int) -> event_pb2.CloudEvent:
+    """Return an event that has exactly so many bytes."""
+    event = cloud_event(text="", datacontenttype="text/plain")
+    # The length of the text takes bytes as well; how many depends on it.
+    while (missing := size_bytes - event.ByteSize()) > 0:
+        event.text_data += "x" * max(1, missing - 3)
+    assert event.ByteSize() == size_bytes
+    return event
+
+
+@dataclass
+class World:
+    """Both services and calls to them."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    lifecycle: Lifecycle = field(default_factory=lambda: Lifecycle("ingest"))
+
+    registry: Client = field(init=False)
+    addresses: Addresses = field(init=False)
+    channel: grpc.aio.Channel = field(init=False)
+    emitter: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._registry_stack = contextlib.AsyncExitStack()
+        self._ingest_stack = contextlib.AsyncExitStack()
+        self._registry_listen = "127.0.0.1:0"
+
+    async def start_registry(self) -> None:
+        """Start the registry, the second time at the same address."""
+        environ = {
+            "HOOKTIDE_DATA_DIR": str(self.folder),
+            "HOOKTIDE_SERVICE_TOKEN": TOKEN,
+            "HOOKTIDE_SECRET_KEY": SECRET_KEY,
+            "HOOKTIDE_SUBSCRIPTION_LISTEN": self._registry_listen,
+            "HOOKTIDE_SUBSCRIPTION_ADMIN_LISTEN": "127.0.0.1:0",
+        }
+        lifecycle = Lifecycle("subscription")
+        entering = self._registry_stack.enter_async_context
+        addresses = await entering(registry_running(read_settings(SubscriptionSettings, environ), lifecycle))
+        channel = await entering(open_channel(addresses.listen))
+        self.registry = Client(channel, TOKEN, lifecycle, addresses.admin)
+        self._registry_listen = addresses.listen
+
+    async def stop_registry(self) -> None:
+        """Stop the registry."""
+        await self._registry_stack.aclose()
+
+    @property
+    def settings(self) -> IngestSettings:
+        """What ingest is started with."""
+        environ = {
+            "HOOKTIDE_DATA_DIR": str(self.folder),
+            "HOOKTIDE_SERVICE_TOKEN": TOKEN,
+            "HOOKTIDE_INGEST_LISTEN": "127.0.0.1:0",
+            "HOOKTIDE_INGEST_ADMIN_LISTEN": "127.0.0.1:0",
+            "HOOKTIDE_SUBSCRIPTION_TARGET": self._registry_listen,
+        }
+        return read_settings(IngestSettings, environ | self.variables)
+
+    async def start_ingest(self) -> None:
+        """Start ingest and connect to it."""
+        self.lifecycle = Lifecycle("ingest")
+        self.addresses = await self._ingest_stack.enter_async_context(running(self.settings, self.lifecycle))
+        self.channel = open_channel(self.addresses.listen)
+        self.ingest = ingest_pb2_grpc.IngestServiceStub(self.channel)
+        self.log = event_log_pb2_grpc.EventLogServiceStub(self.channel)
+
+    async def stop_ingest_service(self) -> None:
+        """Stop ingest; the connection is kept, as an emitter's would be."""
+        await self._ingest_stack.aclose()
+
+    async def stop_ingest(self) -> None:
+        """Stop ingest and let go of the connection."""
+        await self.stop_ingest_service()
+        await self.channel.close(None)
+
+    async def key(self, role: access_pb2.Role.ValueType = access_pb2.ROLE_EMITTER) -> access_pb2.CreateKeyResponse:
+        """Create a key."""
+        owner = await self.registry.consumer() if role == access_pb2.ROLE_CONSUMER else ""
+        return await self.registry.key(role, owner)
+
+    async def put_type(self, name: str, *, audience_required: bool) -> None:
+        """Write a type into the catalogue."""
+        event_type = catalogue_pb2.EventType(name=name, audience_required=audience_required)
+        await self.registry.call(self.registry.catalogue.PutEventType, catalogue_pb2.PutEventTypeRequest(event_type=event_type))
+
+    # Emitters
+
+    def metadata(self, key: str | None = None) -> tuple[tuple[str, str], ...]:
+        """Return what an emitter sends along."""
+        return service_metadata(self.emitter if key is None else key)
+
+    async def publish(self, event: event_pb2.CloudEvent, *, key: str | None = None) -> ingest_pb2.PublishReceipt:
+        """Publish one event."""
+        request = ingest_pb2.PublishRequest(event=event)
+        return (await self.ingest.Publish(request, metadata=self.metadata(key), timeout=TIMEOUT_S)).receipt
+
+    async def publish_batch(self, events: Iterable[event_pb2.CloudEvent], *, key: str | None = None) -> list[ingest_pb2.PublishResult]:
+        """Publish several events."""
+        request = ingest_pb2.PublishBatchRequest(events=events)
+        answer: ingest_pb2.PublishBatchResponse = await self.ingest.PublishBatch(request, metadata=self.metadata(key), timeout=TIMEOUT_S)
+        return list(answer.results)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, *, key: str | None = None) -> AsyncIterator[Stream]:
+        """Open a publishing stream; it is cancelled in the end."""
+        call: Stream = self.ingest.PublishStream(None, metadata=self.metadata(key), timeout=3 * TIMEOUT_S)
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+    # Services
+
+    async def call(self, method: Any, request: Any) -> Any:
+        """Call as a service does."""
+        return await method(request, metadata=service_metadata(TOKEN), timeout=TIMEOUT_S)
+
+    @contextlib.asynccontextmanager
+    async def follow(self, request: event_log_pb2.FollowLogRequest) -> AsyncIterator["Following"]:
+        """Follow the log; the stream is cancelled in the end."""
+        call: Following = self.log.FollowLog(request, metadata=service_metadata(TOKEN), timeout=3 * TIMEOUT_S)
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+    async def records(self) -> list[event_log_pb2.LogRecord]:
+        """Return all records, the oldest first."""
+        found: list[event_log_pb2.LogRecord] = []
+        token = ""
+        while True:
+            request = event_log_pb2.ListEventsRequest(consumer_id="*", page_size=200, page_token=token)
+            answer = await self.call(self.log.ListEvents, request)
+            found += answer.records
+            token = answer.next_page_token
+            if not token:
+                return found[::-1]
+
+
+Following = grpc.aio.UnaryStreamCall[event_log_pb2.FollowLogRequest, event_log_pb2.FollowLogResponse]
+
+
+@contextlib.asynccontextmanager
+async def running_world(folder: Path, **variables: str) -> AsyncIterator[World]:
+    """Run both services; `variables` are ingest's own."""
+    world = World(folder, variables)
+    await world.start_registry()
+    try:
+        world.emitter = (await world.key()).clear_text
+        await world.start_ingest()
+        try:
+            yield world
+        finally:
+            await world.stop_ingest()
+    finally:
+        await world.stop_registry()
+
+
+def message(*events: event_pb2.CloudEvent) -> ingest_pb2.PublishStreamRequest:
+    """Return a stream's message."""
+    return ingest_pb2.PublishStreamRequest(events=events)
+
+
+async def answer(call: Stream) -> ingest_pb2.PublishStreamResponse:
+    """Return the next answer of a stream."""
+    async with asyncio.timeout(TIMEOUT_S):
+        response = await call.read()
+    assert isinstance(response, ingest_pb2.PublishStreamResponse), "the stream ended before the answer"
+    return response
+
+
+async def rest(call: Stream) -> list[ingest_pb2.PublishStreamResponse]:
+    """Return what a stream still answers before it ends well."""
+    responses: list[ingest_pb2.PublishStreamResponse] = []
+    async with asyncio.timeout(TIMEOUT_S):
+        while isinstance(response := await call.read(), ingest_pb2.PublishStreamResponse):
+            responses.append(response)
+    return responses
+
+
+async def ended(call: grpc.aio.Call) -> grpc.StatusCode:
+    """Return the code that a call ends with."""
+    async with asyncio.timeout(TIMEOUT_S):
+        return await call.code()
+
+
+def positions(results: Sequence[ingest_pb2.PublishResult]) -> list[int]:
+    """Return the positions of results of which none is a refusal."""
+    assert all(result.WhichOneof("result") == "receipt" for result in results)
+    return [result.receipt.position for result in results]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until a condition holds."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 - what it is about tells nobody
+            await asyncio.sleep(0)
