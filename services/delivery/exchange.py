@@ -21,7 +21,7 @@ _OK = range(200, 300)
 _IDLE_S = 30
 # A name that moves on is followed at the latest then, even where its connections never rest.
 _LIFETIME_S = 600
-_HTTPS = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
+_PROTOCOLS = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
 # libcurl would add these by itself: it asks before it sends a large body, and says that it takes any answer.
 _NOT_SENT = ("Expect:", "Accept:")
 _REASON_CHARS_MAX = 200
@@ -81,7 +81,7 @@ class Exchange:
     """One handle with its callbacks. Belongs to the sender's thread."""
 
     __slots__ = (
-        *("_answer_begun", "_body", "_headers", "_kept_max", "_opened", "_pin", "_refused", "_size", "_timeout_ms", "_url", "_way"),
+        *("_answer_begun", "_body", "_dialled", "_headers", "_kept_max", "_opened", "_pin", "_refused", "_size", "_timeout_ms", "_url", "_way"),
         *("began", "easy", "flight", "is_plain"),
     )
 
@@ -99,12 +99,13 @@ class Exchange:
         self._size = 0
         self._kept_max = RESPONSE_BYTES_KEPT
         self._refused = ""
+        self._dialled = False
         self._url = self._pin = ""
         self._timeout_ms = 0
         self.easy = easy = pycurl.Curl()
         for option, value in (
             (pycurl.NOSIGNAL, 1),
-            (pycurl.PROTOCOLS, _HTTPS),
+            (pycurl.PROTOCOLS, _PROTOCOLS),
             (pycurl.FOLLOWLOCATION, 0),
             (pycurl.PROXY, way.proxy),
             (pycurl.NOPROXY, ""),
@@ -152,7 +153,7 @@ class Exchange:
         easy.setopt(pycurl.HTTPHEADER, lines)
         easy.setopt(pycurl.POSTFIELDS, request.body)
         self.flight, self.began, self._answer_begun = flight, now, False
-        self._size, self._refused = 0, ""
+        self._size, self._refused, self._dialled = 0, "", False
         if self._body:
             self._body = bytearray()
 
@@ -192,6 +193,7 @@ class Exchange:
             self._refused = why
             bad: int = pycurl.SOCKET_BAD
             return bad
+        self._dialled = True
         made = socket.socket(address.family, address.socktype, address.protocol)
         made.setblocking(False)
         number = made.detach()
@@ -247,21 +249,21 @@ class Exchange:
             return Outcome.CONNECT, "the operator's proxy refused to connect to the endpoint"
         if error in _CONNECT:
             return Outcome.CONNECT, "no connection to the endpoint could be made"
-        if error in _DNS:
-            return Outcome.DNS, "a name could not be resolved"
-        if error in _TLS:
+        # An alert may come after the handshake, as a refusal of the client's certificate does.
+        if error in _TLS or (error == pycurl.E_RECV_ERROR and "alert" in text):
             return Outcome.TLS, f"TLS failed: {text[:_REASON_CHARS_MAX]}"
-        if error in _RESET and not text.startswith(_NOT_RESET):
-            return Outcome.RESET, "the connection broke before the answer was complete"
+        if error in _BROKEN or (error == pycurl.E_RECV_ERROR and text.startswith(_RECEIVING)):
+            if self.easy.getinfo(pycurl.RESPONSE_CODE) != _SWITCHING:
+                return Outcome.RESET, "the connection broke before the answer was complete"
         return Outcome.PROTOCOL, f"the answer was not valid HTTP, or beyond its limits (libcurl error {error})"
 
     def _timeout(self) -> tuple[Outcome, str]:
         easy = self.easy
-        if easy.getinfo(pycurl.PRETRANSFER_TIME) > 0:
-            return Outcome.TIMEOUT, "no answer within the time limit"
-        if easy.getinfo(pycurl.CONNECT_TIME) > 0:
+        if self._dialled and easy.getinfo(pycurl.CONNECT_TIME) == 0:
+            return Outcome.CONNECT, "no connection to the endpoint within the time limit"
+        if self._dialled and easy.getinfo(pycurl.APPCONNECT_TIME) == 0 and self._url.startswith("https"):
             return Outcome.TLS, "TLS failed: the handshake took too long"
-        return Outcome.CONNECT, "no connection to the endpoint within the time limit"
+        return Outcome.TIMEOUT, "no answer within the time limit"
 
 
 def failed(outcome: Outcome, error: str) -> Answer:
@@ -269,13 +271,11 @@ def failed(outcome: Outcome, error: str) -> Answer:
     return Answer(outcome, 0, error, b"", "")
 
 
-_CONNECT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY, pycurl.E_INTERFACE_FAILED})
-_DNS = frozenset({pycurl.E_COULDNT_RESOLVE_HOST})
+_CONNECT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY})
 _TLS = frozenset(
     {
         pycurl.E_SSL_CONNECT_ERROR,
         pycurl.E_PEER_FAILED_VERIFICATION,
-        pycurl.E_SSL_CACERT,
         pycurl.E_SSL_CERTPROBLEM,
         pycurl.E_SSL_CIPHER,
         pycurl.E_SSL_CACERT_BADFILE,
@@ -283,6 +283,7 @@ _TLS = frozenset(
         pycurl.E_SSL_INVALIDCERTSTATUS,
     }
 )
-_RESET = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_PARTIAL_FILE, pycurl.E_SEND_FAIL_REWIND})
-# What libcurl reports as an error of receiving, though the connection is well.
-_NOT_RESET = ("Too large response headers", "Too many response headers")
+_BROKEN = frozenset({pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_PARTIAL_FILE, pycurl.E_SEND_FAIL_REWIND})
+# libcurl's error of receiving is also what it makes of an answer that it cannot read: only these words mean the connection.
+_RECEIVING = ("Recv failure", "OpenSSL SSL_read", "SSL_")
+_SWITCHING = 101

@@ -69,6 +69,7 @@ class Sender:
     def join(self) -> None:
         """Wait for the thread, which has said that it has ended."""
         self._thread.join()
+        self._sockets.close()
 
     def _run(self) -> None:
         try:
@@ -209,7 +210,6 @@ class Sender:
         for exchange in self._free:
             exchange.easy.close()
         self._multi.close()
-        self._sockets.close()
 
 
 class _Host:
