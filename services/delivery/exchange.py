@@ -41,6 +41,8 @@ class Limits:
     """Open at once, idle ones included."""
     host_connections_max: int
     """Under way at once to one host and port."""
+    names_kept_s: float = 15.0
+    """How long a name's addresses are used before it is looked up again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Exchange:
         request, easy = flight.request, self.easy
         lines = [f"{name}: {value}" if value else f"{name};" for name, value in request.headers.items()]
         text = "\n".join(lines)
-        if text.count("\n") >= len(lines) or "\r" in text or "\x00" in text:
+        if text.count("\n") >= max(1, len(lines)) or "\r" in text or "\x00" in text:
             message = "a header of the request has a line break"
             raise ValueError(message)
         if request.url != self._url:

@@ -23,7 +23,6 @@ from services.egress.policy import EgressPolicy
 Lookup = Callable[[str], Sequence[str]]
 """Returns the addresses of a name, at least one; raises `OSError` where there is none. It may block."""
 
-KEPT_S = 15.0
 FAILURE_KEPT_S = 5.0
 _NAMES_MAX = 4096
 _THREADS = 8
@@ -50,7 +49,9 @@ class _Asking:
 class Names:
     """A cache of names. Belongs to one event loop; `lookup` alone is called elsewhere."""
 
-    def __init__(self, lookup: Lookup, policy: EgressPolicy, timeout_s: float) -> None:
+    def __init__(self, lookup: Lookup, policy: EgressPolicy, *, timeout_s: float, kept_s: float) -> None:
+        """`timeout_s` is how long anybody waits for a lookup, `kept_s` how long what it found is used."""
+        self._kept_s = kept_s
         self._lookup = lookup
         self._policy = policy
         self._timeout_s = timeout_s
@@ -116,7 +117,7 @@ class Names:
         # The order of answers changes from one lookup to the next; connections to the address used so far are kept.
         if before is not None and before[0].addresses and before[0].addresses[0] in found.addresses:
             found = _with_first(found, before[0].addresses[0])
-        kept_s = KEPT_S if found.failure is None else FAILURE_KEPT_S
+        kept_s = self._kept_s if found.failure is None else min(self._kept_s, FAILURE_KEPT_S)
         self._found[name] = (found, self._loop.time() + kept_s)
         if len(self._found) > _NAMES_MAX:
             self._found.popitem(last=False)

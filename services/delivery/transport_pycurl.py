@@ -29,7 +29,7 @@ class PycurlTransport:
     def __init__(self, policy: EgressPolicy, limits: Limits, way: Way, lookup: Lookup) -> None:
         self._loop = asyncio.get_running_loop()
         self._policy = policy
-        self._names = Names(lookup, policy, limits.connect_timeout_s)
+        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s)
         self._target = functools.lru_cache(_URLS_MAX)(self._judged)
         self._outbox: list[Flight] = []
         self._early: Landed = []
