@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
@@ -10,7 +11,8 @@ from services.delivery import server
 from services.delivery.ledger import open_ledger
 from services.delivery.replica import Replica
 from services.delivery.server import DeliveryServer
-from services.delivery.transport_aiohttp import open_aiohttp_transport
+from services.delivery.transport import Transport
+from services.delivery.transport_pycurl import Limits, open_pycurl_transport
 from services.delivery.verify import Verifier
 from services.delivery.worker import Worker
 from services.egress.policy import EgressPolicy
@@ -22,22 +24,31 @@ from services.runtime.lifecycle import Addresses, Lifecycle, StartError
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import DeliverySettings
 
+OpenTransport = Callable[[EgressPolicy, DeliverySettings], AbstractAsyncContextManager[Transport]]
+
+
+def open_transport(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncContextManager[Transport]:
+    """Open what webhooks leave by."""
+    limits = Limits(
+        timeout_s=settings.delivery_attempt_timeout_seconds,
+        connect_timeout_s=settings.delivery_connect_timeout_seconds,
+        first_byte_timeout_s=settings.delivery_first_byte_timeout_seconds,
+        connections_max=settings.delivery_connections_max,
+        host_connections_max=settings.delivery_host_connections_max,
+    )
+    return open_pycurl_transport(policy, limits, proxy=settings.delivery_proxy)
+
 
 @contextlib.asynccontextmanager
-async def running(settings: DeliverySettings, lifecycle: Lifecycle) -> AsyncIterator[Addresses]:
+async def running(
+    settings: DeliverySettings, lifecycle: Lifecycle, open_transport: OpenTransport = open_transport
+) -> AsyncIterator[Addresses]:
     """Run the service; yields where it is reached. On exit attempts under way may end, and what is known is recorded."""
     token = settings.token()
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(path))
-        transport = await stack.enter_async_context(
-            open_aiohttp_transport(
-                _policy(settings),
-                timeout_s=settings.delivery_attempt_timeout_seconds,
-                connect_timeout_s=settings.delivery_connect_timeout_seconds,
-                connections_max=settings.delivery_in_flight_max,
-            )
-        )
+        transport = await stack.enter_async_context(open_transport(_policy(settings), settings))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED))
         worker = Worker(settings, ledger, transport, RemoteEventLog(ingest, token), Replica(registry, token), SystemClock())
@@ -54,9 +65,9 @@ async def running(settings: DeliverySettings, lifecycle: Lifecycle) -> AsyncIter
                 await grpc_server.stop()
 
 
-async def serve(settings: DeliverySettings, lifecycle: Lifecycle) -> None:
+async def serve(settings: DeliverySettings, lifecycle: Lifecycle, open_transport: OpenTransport = open_transport) -> None:
     """Run the service until its process is asked to stop."""
-    async with running(settings, lifecycle) as addresses:
+    async with running(settings, lifecycle, open_transport) as addresses:
         lifecycle.ready(listen=addresses.listen, admin=addresses.admin)
         await lifecycle.stopping.wait()
 

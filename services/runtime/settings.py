@@ -98,9 +98,17 @@ def _public_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _proxy(text: str) -> str:
+    if text and re.fullmatch(r"https?://(?:[^\s/@]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?", text) is None:
+        message = "is no proxy; write http://host:port"
+        raise ValueError(message)
+    return text
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Target = Annotated[str, AfterValidator(_target)]
 Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterValidator(_checked_delays)]
+Proxy = Annotated[str, AfterValidator(_proxy)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Ports = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_ports), AfterValidator(_checked_ports)]
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -200,6 +208,14 @@ class DeliverySettings(SinkSettings):
     )
     delivery_attempt_timeout_seconds: float = Field(15.0, gt=0, le=60, description="How long one attempt may take in all.")
     delivery_connect_timeout_seconds: float = Field(5.0, gt=0, le=30, description="How long connecting may take.")
+    delivery_first_byte_timeout_seconds: float = Field(15.0, gt=0, le=60, description="How long an answer may take to begin.")
+    delivery_connections_max: int = Field(1500, ge=1, le=20000, description="How many connections are open at once, idle ones included.")
+    delivery_host_connections_max: int = Field(
+        128, ge=1, le=1000, description="How many attempts run at once to one host and port, whatever their subscriptions."
+    )
+    delivery_proxy: Proxy = Field(
+        "", description="The HTTP proxy that all webhooks go through, `http://host:port`; it is told the address, already judged."
+    )
     delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.")
     delivery_lane_in_flight_max: int = Field(64, ge=1, le=1000, description="How many attempts run at once for one subscription.")
     delivery_lane_pending_max: int = Field(

@@ -1,23 +1,34 @@
-"""Bare client: the delivery service's transport with nothing around it. Prints requests a second."""
+"""Bare client: a transport with nothing around it. Prints requests a second."""
 
 import asyncio
 import json
 import os
 import sys
 import time
+from contextlib import AbstractAsyncContextManager
 
 import uvloop
 
 from services.delivery.envelope import structured
-from services.delivery.transport import Answer, Request
-from services.delivery.transport_aiohttp import open_aiohttp_transport
+from services.delivery.transport import Answer, Request, Transport
+from services.delivery.transport_pycurl import Limits, open_pycurl_transport
 from services.egress.policy import EgressPolicy
+from tests.bench.transport_aiohttp import open_aiohttp_transport
 from tests.bench.world import event
 
 _UNDER_WAY = 256
 
 
-async def main(url: str, count: int) -> float:
+def opened(name: str) -> AbstractAsyncContextManager[Transport]:
+    """Return a transport, to be entered."""
+    policy = EgressPolicy(allow=["http", "127.0.0.0/8"])
+    if name == "aiohttp":
+        return open_aiohttp_transport(policy, timeout_s=15, connect_timeout_s=5, connections_max=_UNDER_WAY)
+    limits = Limits(timeout_s=15, connect_timeout_s=5, first_byte_timeout_s=15, connections_max=_UNDER_WAY, host_connections_max=128)
+    return open_pycurl_transport(policy, limits)
+
+
+async def main(name: str, url: str, count: int) -> float:
     """Return requests a second, as many under way as the delivery service has."""
     body = structured(event(0).SerializeToString())
     headers = {
@@ -28,8 +39,7 @@ async def main(url: str, count: int) -> float:
     }
     request = Request(f"{url}/bare", headers, body)
     ended, left, sent = asyncio.Event(), count, 0
-    policy = EgressPolicy(allow=["http", "127.0.0.0/8"])
-    async with open_aiohttp_transport(policy, timeout_s=15, connect_timeout_s=5, connections_max=_UNDER_WAY) as transport:
+    async with opened(name) as transport:
 
         def done(answer: Answer) -> None:
             nonlocal left, sent
@@ -50,5 +60,5 @@ async def main(url: str, count: int) -> float:
 
 
 if __name__ == "__main__":
-    os.sched_setaffinity(0, {int(sys.argv[1])})
-    sys.stdout.write(json.dumps(uvloop.run(main(sys.argv[2], int(sys.argv[3])))))
+    os.sched_setaffinity(0, {int(sys.argv[2])})
+    sys.stdout.write(json.dumps(uvloop.run(main(sys.argv[1], sys.argv[3], int(sys.argv[4])))))

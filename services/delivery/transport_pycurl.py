@@ -1,0 +1,160 @@
+"""Transport over libcurl: keep-alive pools on a thread of their own, handed requests and handing back answers in batches.
+
+attempt → [transport] → names → sender → callback URL
+"""
+
+import asyncio
+import contextlib
+import functools
+import ssl
+from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address, IPv6Address
+
+from services.delivery.exchange import Flight, Limits, Way, failed
+from services.delivery.model import Outcome
+from services.delivery.names import Found, Lookup, Names, system_lookup
+from services.delivery.sender import Landed, Sender
+from services.delivery.transport import Answer, Request
+from services.egress.policy import EgressPolicy
+from services.egress.urls import Url, parse_url
+from services.runtime.lifecycle import StartError
+
+_URLS_MAX = 4096
+_STOPPED = failed(Outcome.RESET, "the service stopped before the request was sent")
+
+
+class PycurlTransport:
+    """Sends by libcurl; made by `open_pycurl_transport`."""
+
+    def __init__(self, policy: EgressPolicy, limits: Limits, way: Way, lookup: Lookup) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._policy = policy
+        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s)
+        self._target = functools.lru_cache(_URLS_MAX)(self._judged)
+        self._outbox: list[Flight] = []
+        self._early: Landed = []
+        self._flush_asked = False
+        self._closed = False
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        """Done once the sender's thread has ended; carries its fault, if it had one."""
+        self._sender = Sender(way, limits, self._land_soon, self._ended_soon)
+        self._sender.start()
+
+    def send(self, request: Request, done: Callable[[Answer], None]) -> None:
+        """Begin to send; see `Transport.send`."""
+        flight, target = Flight(request, done), self._target(request.url)
+        if isinstance(target, str):
+            self._come_out(flight, failed(Outcome.BLOCKED, target))
+        elif isinstance(target.host, str):
+            flight.name, flight.port = target.host, target.port
+            found = self._names.known(target.host)
+            if found is None:
+                self._names.ask(target.host, functools.partial(self._go, flight))
+            else:
+                self._go(flight, found)
+        else:
+            flight.port, flight.addresses = target.port, (str(target.host),)
+            self._put(flight)
+
+    async def close(self) -> None:
+        """Cut off what is under way: it is answered as reset before this returns."""
+        self._closed = True
+        self._names.close()
+        self._flush()
+        self._sender.stop()
+        await asyncio.wait([self.ended])
+        self._sender.join()
+
+    def _judged(self, url: str) -> Url | str:
+        """Return a URL's parts, or why it may not be called."""
+        why = self._policy.check_url(url)
+        return parse_url(url) if why is None else why
+
+    def _go(self, flight: Flight, found: Found) -> None:
+        if found.failure is not None:
+            self._come_out(flight, failed(found.failure, found.error))
+        else:
+            flight.addresses = found.addresses
+            self._put(flight)
+
+    # To the thread, once for all that an iteration of the event loop brings
+
+    def _put(self, flight: Flight) -> None:
+        if self._closed:
+            self._come_out(flight, _STOPPED)
+            return
+        self._outbox.append(flight)
+        self._ask_flush()
+
+    def _come_out(self, flight: Flight, answer: Answer) -> None:
+        self._early.append((flight, answer))
+        self._ask_flush()
+
+    def _ask_flush(self) -> None:
+        if not self._flush_asked:
+            self._flush_asked = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_asked = False
+        if self._outbox:
+            self._sender.put(self._outbox)
+            self._outbox = []
+        if self._early:
+            early, self._early = self._early, []
+            self._land(early)
+
+    # Back from the thread
+
+    def _land_soon(self, landed: Landed) -> None:
+        self._loop.call_soon_threadsafe(self._land, landed)
+
+    def _land(self, landed: Landed) -> None:
+        for flight, answer in landed:
+            if flight.tried and answer.outcome is not Outcome.CONNECT:
+                self._names.prefer(flight.name, flight.addresses[flight.tried])
+            flight.done(answer)
+
+    def _ended_soon(self, error: BaseException | None) -> None:
+        self._loop.call_soon_threadsafe(self._has_ended, error)
+
+    def _has_ended(self, error: BaseException | None) -> None:
+        if error is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(error)
+
+
+def roots_file() -> str:
+    """Return the file of the certificates that this machine trusts; `SSL_CERT_FILE` names another one.
+
+    Raises `StartError` where there is none.
+    """
+    path = ssl.get_default_verify_paths().cafile
+    if path is None:
+        raise StartError("this machine has no file of trusted certificates; install ca-certificates, or name one in SSL_CERT_FILE")
+    return path
+
+
+@contextlib.asynccontextmanager
+async def open_pycurl_transport(
+    policy: EgressPolicy, limits: Limits, *, proxy: str = "", lookup: Lookup = system_lookup, roots: str = ""
+) -> AsyncIterator[PycurlTransport]:
+    """Start the sender; on exit requests under way are cut off and answered as reset.
+
+    `proxy` is the operator's (``http://host:port``), by which everything then goes, `lookup` resolves names,
+    and `roots` is a file of certificates to trust in place of this machine's. A fault of the sender ends the body.
+    """
+    transport = PycurlTransport(policy, limits, Way(policy.check_address, roots or roots_file(), proxy), lookup)
+
+    async def watch() -> None:
+        await asyncio.shield(transport.ended)
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        try:
+            yield transport
+        finally:
+            await transport.close()
+            if transport.ended.exception() is None:
+                watching.cancel()

@@ -1,0 +1,51 @@
+"""Sending: the product's transport as tests open it, and one request at a time through it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from services.delivery.exchange import Limits
+from services.delivery.names import Lookup
+from services.delivery.transport import Answer, Request, Transport
+from services.delivery.transport_pycurl import PycurlTransport, open_pycurl_transport
+from services.egress.policy import EgressPolicy
+
+LIMITS = Limits(timeout_s=5.0, connect_timeout_s=2.0, first_byte_timeout_s=5.0, connections_max=64, host_connections_max=32)
+LOOPBACK = ("http", "127.0.0.0/8", "::1")
+_ANSWERED_WITHIN_S = 20.0
+
+
+def no_names(name: str) -> Sequence[str]:
+    """Find no name."""
+    raise OSError(name)
+
+
+@contextlib.asynccontextmanager
+async def sending(
+    *, allow: Sequence[str] = LOOPBACK, lookup: Lookup = no_names, proxy: str = "", roots: Path | None = None, **limits: float
+) -> AsyncIterator[PycurlTransport]:
+    """Open a transport that may call this machine; `limits` are those of `Limits`."""
+    policy = EgressPolicy(allow=allow)
+    made = replace(LIMITS, **limits)  # type: ignore[arg-type]  # the fields' own types
+    async with open_pycurl_transport(policy, made, proxy=proxy, lookup=lookup, roots=str(roots or "")) as transport:
+        yield transport
+
+
+def sent(transport: Transport, request: Request) -> asyncio.Future[Answer]:
+    """Begin to send; returns what the answer comes in."""
+    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    transport.send(request, future.set_result)
+    assert not future.done(), "answered within send"
+    return future
+
+
+async def answer_to(transport: Transport, request: Request) -> Answer:
+    """Send one request and wait for its answer."""
+    return await asyncio.wait_for(sent(transport, request), _ANSWERED_WITHIN_S)
+
+
+def post(url: str, body: bytes = b"{}", **headers: str) -> Request:
+    """Return a webhook."""
+    return Request(url, {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}, body)
