@@ -1,37 +1,56 @@
 """Attempt: make the one HTTP request of a delivery.
 
-lane → [attempt] → transport → schedule
+lane → push → [attempt] → transport → schedule
 """
 
-from services.delivery import envelope, signing
+from services.delivery import envelope, handshake, signing, signing_rfc9421
+from services.delivery.credentials import headers_of
+from services.delivery.envelope import Content
 from services.delivery.model import Attempt, Delivery, Subscription
+from services.delivery.oauth2 import Token
+from services.delivery.terms import tls_of
 from services.delivery.transport import Answer, Request
 
 USER_AGENT = "Hooktide/0.1"
 
 
-def request_of(delivery: Delivery, subscription: Subscription, now_ms: int) -> Request:
-    """Return the request of the next attempt: the same body as always, signed anew for now.
+def request_of(delivery: Delivery, subscription: Subscription, now_ms: int, *, origin: str = "", token: Token | None = None) -> Request:
+    """Return the request of the next attempt: the same body as always, signed anew for now, made as the subscription wants it.
 
+    `origin` is the name by which sinks know this system, "" for none; OAuth2 needs a `token`.
     Raises `ValueError` where the event cannot be encoded.
     """
+    terms, timestamp_s = subscription.terms, now_ms // 1000
+    content = _content(delivery)
+    headers = {
+        # Ours come last: whatever a subscription asks for, they stand.
+        **terms.headers,
+        **headers_of(terms.credential, token),
+        **content.headers,
+        "user-agent": USER_AGENT,
+        "webhook-id": delivery.event_id,
+        "webhook-timestamp": str(timestamp_s),
+        "webhook-signature": signing.signatures(delivery.event_id, timestamp_s, content.body, terms.secrets, terms.keys, now_ms),
+        "hooktide-subscription-id": subscription.id,
+        "hooktide-attempt": str(len(delivery.attempts) + 1),
+        **handshake.delivery_headers(origin),
+    }
+    if terms.message_signature:
+        by = signing_rfc9421.signers(terms.secrets, terms.keys, now_ms)
+        headers |= signing_rfc9421.message_signature(subscription.sink, headers, content.body, by, timestamp_s)
+    return Request(subscription.sink, headers, content.body, timeout_s=terms.timeout_s, tls=tls_of(terms))
+
+
+def _content(delivery: Delivery) -> Content:
+    """Return what a delivery sends; an event is encoded once for all of its deliveries of one mode."""
     event = delivery.event
     if event is None:
         message = "the event is not in memory"
         raise ValueError(message)
-    if event.body is None:
-        event.body = envelope.structured(event.record.event)
-    timestamp_s = now_ms // 1000
-    headers = {
-        "content-type": envelope.CONTENT_TYPE,
-        "user-agent": USER_AGENT,
-        "webhook-id": delivery.event_id,
-        "webhook-timestamp": str(timestamp_s),
-        "webhook-signature": signing.signature(delivery.event_id, timestamp_s, event.body, subscription.secrets, now_ms),
-        "hooktide-subscription-id": subscription.id,
-        "hooktide-attempt": str(len(delivery.attempts) + 1),
-    }
-    return Request(subscription.sink, headers, event.body)
+    content = event.contents.get(delivery.body_mode)
+    if content is None:
+        content = event.contents[delivery.body_mode] = envelope.content(event.record.event, delivery.body_mode)
+    return content
 
 
 def attempt_of(answer: Answer, started_ms: int, duration_ms: int) -> Attempt:

@@ -22,6 +22,10 @@ _JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORE
 # What a header may hold as it is; CloudEvents has the rest of an attribute percent-encoded.
 _PLAIN = re.compile(r"[!#-$&-~]*")
 _ENCODED = re.compile(r"[^!#-$&-~]")
+_TRACE = {
+    "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
+    "tracestate": re.compile(r"[!-~](?:[ -~]{0,510}[!-~])?"),
+}
 _VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
@@ -42,15 +46,15 @@ class Content(NamedTuple):
 
 def content(raw: bytes, mode: ContentMode) -> Content:
     """Return a CloudEvent, given as protobuf bytes, as it is sent; raises `ValueError` as `structured` does."""
+    event = _parsed(raw)
+    trace = _trace_headers(event)
     match mode:
         case ContentMode.STRUCTURED:
-            return Content({"content-type": CONTENT_TYPE}, structured(raw))
+            return Content(trace | {"content-type": CONTENT_TYPE}, _structured(event))
         case ContentMode.BINARY:
-            event = _parsed(raw)
-            return Content(_attribute_headers(event) | _type_header(event), _data(event))
+            return Content(trace | _attribute_headers(event) | _type_header(event), _data(event))
         case ContentMode.DATA_ONLY:
-            event = _parsed(raw)
-            return Content(_type_header(event), _data(event))
+            return Content(trace | _type_header(event), _data(event))
 
 
 def structured(raw: bytes) -> bytes:
@@ -58,7 +62,10 @@ def structured(raw: bytes) -> bytes:
 
     Raises `ValueError` for bytes that are no CloudEvent. That JSON data is JSON, acceptance has proven.
     """
-    event = _parsed(raw)
+    return _structured(_parsed(raw))
+
+
+def _structured(event: event_pb2.CloudEvent) -> bytes:
     body: dict[str, object] = {"specversion": event.spec_version, "id": event.id, "source": event.source, "type": event.type}
     attributes = event.attributes
     for name in sorted(attributes):
@@ -89,6 +96,17 @@ def _attribute_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
     headers = {f"ce-{name}": _header_value(_attribute(attributes[name])) for name in sorted(attributes) if name != _CONTENT_TYPE_ATTRIBUTE}
     own = {"ce-specversion": event.spec_version, "ce-id": event.id, "ce-source": event.source, "ce-type": event.type}
     return headers | {name: _header_value(value) for name, value in own.items()}
+
+
+def _trace_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
+    """Return the trace that an event belongs to (W3C Trace Context) as HTTP headers; what is no such thing is left out."""
+    headers = {}
+    for name, form in _TRACE.items():
+        value = event.attributes[name].ce_string if name in event.attributes else ""
+        if form.fullmatch(value):
+            headers[name] = value
+    # The second says nothing without the first.
+    return headers if "traceparent" in headers else {}
 
 
 def _header_value(value: str | int | bool) -> str:  # noqa: FBT001 - an attribute's value

@@ -165,6 +165,9 @@ class Exchange:
             easy.setopt(pycurl.TIMEOUT_MS, timeout_ms)
             self._timeout_ms = timeout_ms
         lines += _NOT_SENT
+        if "content-type" not in request.headers:
+            # libcurl would call the body a form.
+            lines.append("Content-Type:")
         easy.setopt(pycurl.HTTPHEADER, lines)
         easy.setopt(pycurl.POSTFIELDS, request.body)
         self.flight, self.began, self._answer_begun = flight, now, False

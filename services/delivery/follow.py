@@ -174,6 +174,7 @@ class Follower:
                 consumer_id=subscription.consumer_id,
                 revision=subscription.revision,
                 event=event,
+                body_mode=subscription.terms.content_mode,
                 chunk=chunk,
             )
             chunk.deliveries.append(delivery)

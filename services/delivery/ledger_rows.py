@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import orjson
 
+from services.delivery.envelope import ContentMode
 from services.delivery.model import ENCODER_VERSION, Attempt, Delivery, Event, Outcome, State
 from services.eventlog.record import Record
-
-BODY_MODE = "structured"
 
 
 class OpenRow(NamedTuple):
@@ -66,7 +65,7 @@ def open_row(delivery: Delivery) -> OpenRow:
         delivery.event_type,
         delivery.accepted_ms,
         delivery.revision,
-        BODY_MODE,
+        delivery.body_mode.name.lower(),
         ENCODER_VERSION,
         len(attempts),
         _stored(attempts),
@@ -109,6 +108,7 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
         consumer_id=row.consumer_id,
         revision=row.revision,
         event=event,
+        body_mode=ContentMode[row.body_mode.upper()],
         state=State.PENDING,
         attempts=attempts_of(row.attempts),
         due_ms=row.due_ms,

@@ -3,10 +3,14 @@
 import enum
 import hashlib
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from services.delivery.envelope import Content, ContentMode
 from services.eventlog.record import Record
 from services.runtime.ids import id_bytes
+
+if TYPE_CHECKING:
+    from services.delivery.terms import Terms
 
 ENCODER_VERSION = 1
 
@@ -32,6 +36,7 @@ class Outcome(enum.IntEnum):
     RESET = 7
     BLOCKED = 8
     PROTOCOL = 9
+    CREDENTIAL = 10
 
 
 class Secret(NamedTuple):
@@ -59,7 +64,7 @@ class Subscription(NamedTuple):
     source: str
     health: Health
     revision: int
-    secrets: tuple[Secret, ...]
+    terms: "Terms"
 
 
 class Attempt(NamedTuple):
@@ -75,10 +80,10 @@ class Attempt(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Event:
-    """An event in memory, with its body once that is encoded; shared by its deliveries."""
+    """An event in memory, with what it is sent as once that is encoded; shared by its deliveries."""
 
     record: Record
-    body: bytes | None = None
+    contents: dict[ContentMode, Content] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +102,8 @@ class Delivery:
     revision: int
     event: Event | None
     """None while only its row is wanted."""
+    body_mode: ContentMode = ContentMode.STRUCTURED
+    """That of its subscription when it was routed: all its attempts send the same bytes."""
     state: State = State.PENDING
     attempts: list[Attempt] = field(default_factory=list)
     due_ms: int = 0

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 import grpc
 from hooktide.subscription.v1 import subscription_pb2, subscription_pb2_grpc
 
-from services.delivery.model import Health, Secret, Subscription
+from services.delivery.model import Health, Subscription
 from services.delivery.route import Router
-from services.delivery.signing import secret_key
+from services.delivery.terms import terms_of
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.logs import logger
 from services.runtime.rpc import service_metadata
@@ -152,8 +152,5 @@ def subscription_of(watched: subscription_pb2.WatchedSubscription) -> Subscripti
         source=message.source,
         health=_HEALTH.get(message.state, Health.OFF),
         revision=message.revision,
-        secrets=tuple(
-            Secret(secret_key(secret.secret), secret.expire_time.ToMilliseconds() if secret.HasField("expire_time") else None)
-            for secret in watched.secrets
-        ),
+        terms=terms_of(watched),
     )

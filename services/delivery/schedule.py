@@ -50,14 +50,23 @@ class Schedule:
     """From the event's acceptance; no attempt begins later."""
 
     def after(
-        self, outcome: Outcome, *, attempts: int, accepted_ms: int, now_ms: int, chance: float, retry_after_s: float | None = None
+        self,
+        outcome: Outcome,
+        *,
+        attempts: int,
+        accepted_ms: int,
+        now_ms: int,
+        chance: float,
+        retry_after_s: float | None = None,
+        delays_s: Sequence[float] | None = None,
     ) -> Decision:
-        """Decide after the attempt number `attempts`; `chance` is uniform in [0, 1)."""
+        """Decide after the attempt number `attempts`; `chance` is uniform in [0, 1), `delays_s` are a subscription's own."""
+        delays_s = self.delays_s if delays_s is None else delays_s
         if outcome is Outcome.DELIVERED:
             return Delivered()
-        if attempts > len(self.delays_s):
+        if attempts > len(delays_s):
             return Exhausted(f"all {attempts} attempts have failed")
-        delay_s = self.delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
+        delay_s = delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
         due_ms = now_ms + int(max(delay_s, retry_after_s or 0.0) * 1000)
         if due_ms > accepted_ms + self.expiry_s * 1000:
             return Exhausted("the time in which it may be delivered is over")

@@ -181,7 +181,9 @@ class Sender:
         """End what has had no first byte in time, and let go of connections after a long rest."""
         self._next_sweep = now + _SWEEP_S
         late = now - self._limits.first_byte_timeout_s
-        for exchange in [each for each in self._under_way.values() if each.began <= late and not each.has_answer_begun()]:
+        # A request with a time limit of its own may use all of it.
+        usual = [each for each in self._under_way.values() if each.began <= late and each.flight.request.timeout_s is None]
+        for exchange in [each for each in usual if not each.has_answer_begun()]:
             self._let_go(exchange)
             self._come_out(exchange.flight, failed(Outcome.TIMEOUT, "no answer began within the time limit"))
         if self._under_way:

@@ -5,6 +5,7 @@ subscription ─Watch─▶ replica → [terms] → lane, attempt
 Law: pure. What the registry has left open stays None, for the operator's settings to fill.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from hooktide.subscription.v1 import subscription_pb2 as pb
@@ -22,18 +23,18 @@ _MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY:
 class Terms(NamedTuple):
     """How requests are made. `secrets` and `keys` are those of the schemes that sign them."""
 
-    sink_revision: int
-    content_mode: ContentMode
-    secrets: tuple[Secret, ...]
-    keys: tuple[SigningKey, ...]
-    message_signature: bool
-    headers: dict[str, str]
-    credential: Credential | None
-    ca_certificates: str
-    timeout_s: float | None
-    rate_per_second: float | None
-    in_flight_max: int | None
-    retry_delays_s: tuple[float, ...] | None
+    sink_revision: int = 0
+    content_mode: ContentMode = ContentMode.STRUCTURED
+    secrets: tuple[Secret, ...] = ()
+    keys: tuple[SigningKey, ...] = ()
+    message_signature: bool = False
+    headers: Mapping[str, str] = {}
+    credential: Credential | None = None
+    ca_certificates: str = ""
+    timeout_s: float | None = None
+    rate_per_second: float | None = None
+    in_flight_max: int | None = None
+    retry_delays_s: tuple[float, ...] | None = None
 
 
 def terms_of(watched: pb.WatchedSubscription) -> Terms:

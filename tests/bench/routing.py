@@ -4,6 +4,7 @@ import time
 
 from services.delivery.model import Health, Subscription
 from services.delivery.route import Router
+from services.delivery.terms import Terms
 
 FEW, MANY, MATCHES = 100, 100_000, 10
 _EVENTS = 20_000
@@ -32,5 +33,5 @@ def _router(count: int) -> Router:
             types = ("shop.order.created",) if number % 2 else ("shop.*",)
         source = "/shop" if number % 3 else ""
         consumer = f"con_{number % 50:032x}"
-        router.put(Subscription(f"sub_{number:032x}", consumer, "https://example.com/", types, source, Health.ACTIVE, 1, ()))
+        router.put(Subscription(f"sub_{number:032x}", consumer, "https://example.com/", types, source, Health.ACTIVE, 1, Terms()))
     return router

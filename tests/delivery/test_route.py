@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 
 from services.delivery.model import Health, Subscription
 from services.delivery.route import Router, patterns_of
+from services.delivery.terms import Terms
 
 segments = st.sampled_from(["order", "created", "eu", "a", "b-c", "_"])
 names = st.lists(segments, min_size=1, max_size=4).map(".".join)
@@ -21,7 +22,7 @@ subscriptions = st.builds(
     source=sources,
     health=st.sampled_from(Health),
     revision=st.just(1),
-    secrets=st.just(()),
+    terms=st.just(Terms()),
 )
 changes = st.lists(st.one_of(subscriptions, st.integers(0, 9).map(lambda number: f"sub_{number}")), max_size=25)
 
@@ -67,7 +68,7 @@ def test_a_type_meets_its_name_and_the_families_above_it() -> None:
 def test_what_is_removed_leaves_nothing_behind() -> None:
     """An index that kept empty entries would grow with every subscription there ever was."""
     router = Router()
-    subscription = Subscription("sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", Health.ACTIVE, 1, ())
+    subscription = Subscription("sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", Health.ACTIVE, 1, Terms())
     router.put(subscription)
     router.remove("sub_1")
     assert router.get("sub_1") is None

@@ -135,7 +135,7 @@ class System:
             "HOOKTIDE_SERVICE_TOKEN": self.token,
             "HOOKTIDE_SECRET_KEY_FILE": str(self.data_dir / "secret.key"),
             "HOOKTIDE_SINK_ALLOW": "http,127.0.0.0/8",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "protos" / "src"))),
         }
         for name, service in self.services.items():
             ours[f"HOOKTIDE_{name.upper()}_LISTEN"] = service.listen

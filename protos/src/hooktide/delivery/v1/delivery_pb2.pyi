@@ -79,6 +79,8 @@ class _AttemptOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """The address may not be called, by the operator's rules."""
     ATTEMPT_OUTCOME_PROTOCOL: _AttemptOutcome.ValueType  # 9
     """The answer was not valid HTTP, or beyond its limits."""
+    ATTEMPT_OUTCOME_CREDENTIAL: _AttemptOutcome.ValueType  # 10
+    """No access token could be had for it: the authorization server gave none. Nothing was sent to the endpoint."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
     """How one attempt ended."""
@@ -103,6 +105,8 @@ ATTEMPT_OUTCOME_BLOCKED: AttemptOutcome.ValueType  # 8
 """The address may not be called, by the operator's rules."""
 ATTEMPT_OUTCOME_PROTOCOL: AttemptOutcome.ValueType  # 9
 """The answer was not valid HTTP, or beyond its limits."""
+ATTEMPT_OUTCOME_CREDENTIAL: AttemptOutcome.ValueType  # 10
+"""No access token could be had for it: the authorization server gave none. Nothing was sent to the endpoint."""
 Global___AttemptOutcome: typing_extensions.TypeAlias = AttemptOutcome
 
 @typing.final
