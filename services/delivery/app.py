@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
+from services.delivery.disable import Disabler
 from services.delivery.ledger import open_ledger
 from services.delivery.replica import Replica
 from services.delivery.server import DeliveryServer
@@ -51,7 +52,8 @@ async def running(
         transport = await stack.enter_async_context(open_transport(_policy(settings), settings))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED))
-        worker = Worker(settings, ledger, transport, RemoteEventLog(ingest, token), Replica(registry, token), SystemClock())
+        log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token), Disabler(registry, token)
+        worker = Worker(settings, ledger, transport, log, replica, disabler, SystemClock())
         verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url)
         grpc_server = Server(server.RULES, token)
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier), grpc_server.grpc)

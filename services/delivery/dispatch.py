@@ -14,11 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from services.delivery.attempt import attempt_of, request_of
+from services.delivery.attempt import attempt_of
 from services.delivery.breaker import Breaker
+from services.delivery.disable import GONE
 from services.delivery.lane import Lane, earlier
 from services.delivery.model import Attempt, Delivery, Health, Outcome, State, Subscription
+from services.delivery.push import Pusher
 from services.delivery.schedule import Delivered, Exhausted, RetryAt, Schedule, retry_after_s, throttles
+from services.delivery.terms import Terms
 from services.delivery.timers import Timers
 from services.delivery.transport import Answer, Transport
 from services.runtime import crash
@@ -50,14 +53,17 @@ class Dispatcher:
         schedule: Schedule,
         clock: Clock,
         bounds: Bounds,
+        origin: str,
     ) -> None:
-        self._transport = transport
+        """`origin` is the name by which sinks know this system, "" for none."""
+        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came)
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock
         self._bounds = bounds
         self._changed: Callable[[Delivery], None]
         self._hungry: Callable[[Lane], None]
+        self._gone: Callable[[str, int], None]
         self._timers = Timers(clock, self._ring)
         self._refill_below = max(1, bounds.lane_pending_max // 2)
         self._round: deque[Lane] = deque()
@@ -75,9 +81,9 @@ class Dispatcher:
         self.recordable = True
         """False while the ledger takes no flush: nothing is sent then."""
 
-    def listen(self, *, changed: Callable[[Delivery], None], hungry: Callable[[Lane], None]) -> None:
-        """Say who is told of each delivery that is settled, and of lanes that want rows; before anything is held."""
-        self._changed, self._hungry = changed, hungry
+    def listen(self, *, changed: Callable[[Delivery], None], hungry: Callable[[Lane], None], gone: Callable[[str, int], None]) -> None:
+        """Say who is told of deliveries that are settled, of lanes that want rows, and of sinks that are gone; before anything is held."""
+        self._changed, self._hungry, self._gone = changed, hungry, gone
 
     @property
     def sending(self) -> bool:
@@ -201,9 +207,19 @@ class Dispatcher:
                 self._hungry(lane)
 
     def _join_round(self, lane: Lane) -> None:
-        if not lane.ready and lane.queue and lane.in_flight < self._bounds.lane_in_flight_max:
+        if not lane.ready and lane.queue and lane.in_flight < self._in_flight_max(lane):
             lane.ready = True
             self._round.append(lane)
+
+    def _in_flight_max(self, lane: Lane) -> int:
+        """Return how many attempts may run at once for a lane: what its owner wants, within what the operator permits."""
+        subscription, most = self._subscription(lane.subscription_id), self._bounds.lane_in_flight_max
+        own = None if subscription is None else subscription.terms.in_flight_max
+        return most if own is None else min(own, most)
+
+    def _rate(self, lane: Lane) -> float | None:
+        subscription = self._subscription(lane.subscription_id)
+        return None if subscription is None else subscription.terms.rate_per_second
 
     def _may_send(self, lane: Lane) -> bool:
         subscription = self._subscription(lane.subscription_id)
@@ -217,37 +233,43 @@ class Dispatcher:
         return subscription is None or subscription.health is Health.OFF
 
     def _may_start(self, lane: Lane) -> bool:
-        if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
+        if not lane.queue or lane.in_flight >= self._in_flight_max(lane):
             return False
-        if self._may_send(lane):
-            return True
-        self._look_again(lane)
-        return False
+        if not self._may_send(lane):
+            self._look_again(lane)
+            return False
+        now, rate = self._clock.monotonic(), self._rate(lane)
+        if rate is not None and (wait_s := lane.bucket.wait_s(rate, now)) > 0:
+            self._timers.at(now + wait_s, lane)
+            return False
+        subscription = self._subscription(lane.subscription_id)
+        return subscription is None or self._pusher.may_push(subscription)
 
     def _start(self, lane: Lane, delivery: Delivery) -> None:
         subscription = self._subscription(lane.subscription_id)
         if subscription is None:
             self.finish(delivery, State.CANCELLED)
             return
-        now_ms, began = unix_ms(self._clock), self._clock.monotonic()
+        now_ms, began, terms = unix_ms(self._clock), self._clock.monotonic(), subscription.terms
+        crash.reached("delivery.before_send")
         try:
-            request = request_of(delivery, subscription, now_ms)
+            self._pusher.push(delivery, subscription, lambda answer: self._answered(lane, delivery, terms, now_ms, began, answer))
         except ValueError as error:
             logger().error("delivery.unencodable", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
             self.give_up(delivery, f"the event could not be encoded: {error}")
             return
+        crash.reached("delivery.after_send")
         lane.in_flight += 1
         self.in_flight += 1
         lane.breaker.started()
+        if terms.rate_per_second is not None:
+            lane.bucket.take(terms.rate_per_second, began)
         delivery.sent = True
         self.unrecorded_sent += 1
-        crash.reached("delivery.before_send")
-        self._transport.send(request, lambda answer: self._answered(lane, delivery, now_ms, began, answer))
-        crash.reached("delivery.after_send")
 
     # Taking answers
 
-    def _answered(self, lane: Lane, delivery: Delivery, started_ms: int, began: float, answer: Answer) -> None:
+    def _answered(self, lane: Lane, delivery: Delivery, terms: Terms, started_ms: int, began: float, answer: Answer) -> None:
         crash.reached("delivery.answered")
         lane.in_flight -= 1
         self.in_flight -= 1
@@ -263,7 +285,10 @@ class Dispatcher:
             now_ms=now_ms,
             chance=random.random(),  # noqa: S311 - jitter
             retry_after_s=wait_s,
+            delays_s=terms.retry_delays_s,
         )
+        if answer.status == GONE:
+            self._gone(delivery.subscription_id, terms.sink_revision)
         match decision:
             case Delivered():
                 self.finish(delivery, State.DELIVERED)
@@ -305,6 +330,7 @@ class Dispatcher:
 
     def cancel(self, subscription_id: str) -> None:
         """End all that waits in memory for a subscription; what is under way ends by itself."""
+        self._pusher.forget(subscription_id)
         lane = self._lanes.get(subscription_id)
         if lane is not None:
             while lane.queue:
@@ -317,6 +343,12 @@ class Dispatcher:
             subscription = self._subscription(subscription_id)
             if subscription is not None and subscription.health is Health.PAUSED:
                 self._spill(lane)
+            self._wake(lane)
+            self.pump()
+
+    def _token_came(self, subscription_id: str) -> None:
+        lane = self._lanes.get(subscription_id)
+        if lane is not None:
             self._wake(lane)
             self.pump()
 
@@ -383,13 +415,19 @@ class Dispatcher:
     def close(self) -> None:
         """Start nothing more."""
         self._closed = True
+        self._pusher.close()
         self._timers.close()
 
     def drop_if_idle(self, lane: Lane) -> None:
         """Forget a lane that nothing is known of, or whose subscription is deleted, so that memory follows what is going on."""
         if lane.live or lane.refilling or lane.unflushed_spills:
             return
-        breaker, throttled = lane.breaker, self._clock.monotonic() < lane.throttled_until
+        now, rate = self._clock.monotonic(), self._rate(lane)
+        breaker, throttled = lane.breaker, now < lane.throttled_until
+        # A new lane's bucket would be full.
+        if rate is not None and (full_in_s := lane.bucket.full_in_s(rate, now)) > 0:
+            self._timers.at(now + full_in_s, lane)
+            return
         known = lane.spilled or lane.next_due_ms is not None or breaker.open_until is not None or breaker.failures or throttled
         if not known or self._subscription(lane.subscription_id) is None:
             self._lanes.pop(lane.subscription_id, None)

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from services.delivery.breaker import Breaker
+from services.delivery.bucket import Bucket
 from services.delivery.model import Delivery
 
 
@@ -19,6 +20,7 @@ class Lane:
 
     subscription_id: str
     breaker: Breaker
+    bucket: Bucket = field(default_factory=Bucket)
     queue: deque[Delivery] = field(default_factory=deque)
     in_flight: int = 0
     spilled: bool = False

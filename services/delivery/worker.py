@@ -5,6 +5,7 @@ import contextlib
 import socket
 
 from services.delivery.barrier import Barrier
+from services.delivery.disable import Disabler
 from services.delivery.dispatch import Bounds, Dispatcher
 from services.delivery.follow import Follower
 from services.delivery.ledger import Ledger
@@ -27,8 +28,16 @@ class Worker:
     """All that follows, routes, pushes and records."""
 
     def __init__(
-        self, settings: DeliverySettings, ledger: Ledger, transport: Transport, log: EventLogReader, replica: Replica, clock: Clock
+        self,
+        settings: DeliverySettings,
+        ledger: Ledger,
+        transport: Transport,
+        log: EventLogReader,
+        replica: Replica,
+        disabler: Disabler,
+        clock: Clock,
     ) -> None:
+        self._disabler = disabler
         self._settings = settings
         self._ledger = ledger
         self._log = log
@@ -46,10 +55,11 @@ class Worker:
                 settings.delivery_lane_pending_max,
                 settings.delivery_breaker_seconds,
             ),
+            settings.origin,
         )
         self._recorder = Recorder(ledger, self.dispatcher, self._clock, gone=lambda each: not self._replica.wanted(each))
         self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
-        self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry)
+        self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
         self._refiller.serve(self.dispatcher, self._recorder)
         self._barrier = Barrier(self._replica)
         self._intake: list[asyncio.Task[None]] = []
@@ -83,6 +93,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._replica.run())
                 group.create_task(self._barrier.run())
+                group.create_task(self._disabler.run())
                 group.create_task(self._recorder.run())
                 await self._replica.reached(1)
                 self._intake = [group.create_task(self._refiller.run())]

@@ -28,6 +28,7 @@ class Wish:
     state: subscription_pb2.SubscriptionState.ValueType = ACTIVE
     sink: str = "https://consumer.example/hooks"
     revision: int = 0
+    rate_per_second: float | None = None
 
     def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
         """Return it as the watch sends it."""
@@ -39,6 +40,7 @@ class Wish:
             source=self.source,
             state=self.state,
             revision=self.revision,
+            config=subscription_pb2.SubscriptionConfig(rate_per_second=self.rate_per_second),
         )
         secrets = [subscription_pb2.SigningSecret(secret=SECRET)]
         return subscription_pb2.WatchSubscriptionsResponse(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from services.delivery.disable import Disabler
 from services.delivery.ledger import Ledger, open_ledger
 from services.delivery.ledger_reads import day_tables
 from services.delivery.model import State, delivery_id
@@ -116,8 +117,8 @@ class World:
         stack = contextlib.AsyncExitStack()
         ledger = await stack.enter_async_context(open_ledger(self.path))
         transport = TransportOfTests(self.endpoints)
-        replica = Replica(RegistryChannel(self.registry), "t" * 32)
-        worker = Worker(self.settings, ledger, transport, self.log, replica, self.clock)
+        channel, token = RegistryChannel(self.registry), "t" * 32
+        worker = Worker(self.settings, ledger, transport, self.log, Replica(channel, token), Disabler(channel, token), self.clock)
         self.head_at_start = self.log.head
         task = self.loop.create_task(worker.run())
         self.running = Running(worker, transport, ledger, task, stack)
