@@ -54,7 +54,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             raise invalid_field("state", "is no state of a delivery")
         size = page_size(request.page_size)
         wanted = ledger_reads.Wanted(
-            before_id=None if place is None else bytes.fromhex(str(place[0])),
+            before_id=None if place is None else _id_of(str(place[0])),
             limit=size + 1,
             consumer_id=_consumer(request.consumer_id),
             state=State(request.state) if request.state else None,
@@ -67,6 +67,14 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         rows = await self._ledger.read(ledger_reads.newest, wanted)
         token = page_token("deliveries", (rows[size - 1].id.hex(),)) if len(rows) > size else ""
         return delivery_pb2.ListDeliveriesResponse(deliveries=[_message(row) for row in rows[:size]], next_page_token=token)
+
+
+def _id_of(text: str) -> bytes:
+    """Return the id in a page token."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise Failure(Reason.PAGE_TOKEN_INVALID, "The page token is not one that this list gave out.") from None
 
 
 def _message(row: OpenRow | DoneRow) -> delivery_pb2.Delivery:

@@ -14,7 +14,7 @@ from services.eventlog import sqlite_reads as reads
 from services.eventlog.errors import PositionMismatchError
 from services.eventlog.record import PARTITIONS, Place, Record
 from services.eventlog.sqlite import MIGRATIONS
-from services.runtime.database import connect, migrate, vacuum_some
+from services.runtime.database import connect, give_back_some, migrate, vacuum_some
 
 ROW = (
     "INSERT INTO events (position, partition, event_id, accepted_ms, source, id, type, audience, digest, event) "
@@ -269,7 +269,7 @@ def test_free_pages_go_back_many_at_once_but_not_the_last_quarter(tmp_path: Path
     migrate(path, MIGRATIONS)
     with closing(connect(path)) as connection:
         connection.executemany(ROW, [row_of(record(number, number, 1000, size_bytes=3000)) for number in range(1, 1001)])
-        assert reads.give_back_some(connection) == 0
+        assert give_back_some(connection) == 0
 
         def pages() -> int:
             return int(connection.execute("PRAGMA page_count").fetchone()[0])
@@ -277,12 +277,12 @@ def test_free_pages_go_back_many_at_once_but_not_the_last_quarter(tmp_path: Path
         full = pages()
         connection.execute("DELETE FROM events WHERE position <= 100")
         assert connection.execute("PRAGMA freelist_count").fetchone()[0] > 50
-        assert reads.give_back_some(connection) == 0
+        assert give_back_some(connection) == 0
         connection.execute("DELETE FROM events WHERE position <= 900")
-        given_back = reads.give_back_some(connection)
+        given_back = give_back_some(connection)
         assert given_back > 800
         assert pages() <= full - given_back
-        assert reads.give_back_some(connection) == 0
+        assert give_back_some(connection) == 0
         connection.execute("DELETE FROM events WHERE position <= 950")
         assert vacuum_some(connection, pages_max=7) == 7
         assert [each.position for each in reads.records_after(connection, 0, 1000)] == list(range(951, 1001))

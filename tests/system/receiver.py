@@ -26,6 +26,8 @@ class Arrival:
     body: bytes
     headers: dict[str, str]
     verified: bool
+    began_at: float = 0.0
+    """When the request's head had come, by the same clock."""
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class Receiver:
         return self.endpoints[name]
 
     async def _take(self, request: web.Request) -> web.Response:
-        endpoint = self.endpoints[request.match_info["name"]]
+        endpoint, began_at = self.endpoints[request.match_info["name"]], time.monotonic()
         body = await request.read()
         if endpoint.delay_s:
             await asyncio.sleep(endpoint.delay_s)
@@ -105,7 +107,7 @@ class Receiver:
         headers = {name.lower(): value for name, value in request.headers.items()}
         verified = any(_verifies(secret, body, headers) for secret in endpoint.secrets)
         kept = body if endpoint.keep_bodies else hashlib.sha256(body).digest()
-        endpoint.add(Arrival(endpoint.name, headers.get("webhook-id", ""), time.monotonic(), status, kept, headers, verified))
+        endpoint.add(Arrival(endpoint.name, headers.get("webhook-id", ""), time.monotonic(), status, kept, headers, verified, began_at))
         return web.Response(status=status)
 
 

@@ -1,0 +1,83 @@
+import asyncio
+import logging
+import os
+import random
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import structlog
+
+from tests.delivery.receivers import Receiver, receiver
+from tests.delivery.simulation import World, settings_of_tests
+from tests.delivery.system import System, running_system
+from tests.delivery.virtual import VirtualLoop
+
+Scenario = Callable[[World], Awaitable[None]]
+
+
+class Play(Protocol):
+    """Plays a scenario in a world of its own, in virtual time."""
+
+    def __call__(self, scenario: Scenario, seed: int = 0, /, **settings: str) -> None:
+        """Play it to its end; `settings` are those of the delivery service, beyond the tiny ones."""
+        ...
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Thousands of failed attempts are no news here."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def quick_directory(tmp_path: Path) -> Iterator[Path]:
+    """A place for the ledger, in memory where the machine has one: thousands of commits need not reach a disk here."""
+    memory = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made in it
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def play(quick_directory: Path, quiet: None) -> Play:
+    """Return what plays scenarios."""
+    del quiet
+
+    def run(scenario: Scenario, seed: int = 0, /, **settings: str) -> None:
+        random.seed(seed)
+        with asyncio.Runner(loop_factory=lambda: VirtualLoop(seed)) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, VirtualLoop)
+
+            async def simulate() -> None:
+                own_settings = settings_of_tests(quick_directory, **settings)
+                world = World(loop, random.Random(seed), own_settings, quick_directory / "delivery.db")
+                await scenario(world)
+                if world.running is not None:
+                    await world.stop(crash=False)
+
+            runner.run(simulate())
+
+    return run
+
+
+@pytest.fixture
+async def system(tmp_path: Path) -> AsyncIterator[System]:
+    """The services around delivery, for one test."""
+    async with running_system(tmp_path) as system:
+        yield system
+
+
+@pytest.fixture
+async def hooks() -> AsyncIterator[Receiver]:
+    """A receiver of webhooks."""
+    async with receiver() as hooks:
+        yield hooks

@@ -1,0 +1,180 @@
+"""Endpoints in memory and the transport that leads to them: they behave as a test says, and watch what they are sent."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.delivery.model import Outcome
+from services.delivery.transport import Answer, Request
+
+TIMEOUT_S = 15.0
+
+
+class Mode(Enum):
+    """How an endpoint behaves."""
+
+    OK = "answers 200 at once"
+    SLOW = "answers 200 after a while"
+    FAILING = "answers 500"
+    THROTTLING = "answers 429 and names a time"
+    SILENT = "never answers"
+    FLAKY = "does one or the other"
+
+
+Key = tuple[str, str]
+"""A delivery: event and subscription."""
+
+
+@dataclass
+class Sent:
+    """What is known of one delivery's requests."""
+
+    attempts: int = 0
+    """The number that the latest request carried."""
+    answered_at: float = 0.0
+    wait_s: float = 0.0
+    """How long after the latest answer no further attempt may begin."""
+    successes: int = 0
+    heard: bool = False
+    """Whether a worker that is still at work has had a success."""
+    under_way: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One request: for which delivery, when, which attempt it said it was, and where it went."""
+
+    key: Key
+    at: float
+    number: int
+    url: str
+
+
+@dataclass
+class Endpoints:
+    """All endpoints, by subscription."""
+
+    chance: random.Random
+    delays_s: tuple[float, ...]
+    modes: dict[str, Mode] = field(default_factory=dict)
+    slow_s: float | None = None
+    """How long a slow one takes; None: now so, now so."""
+    sent: dict[Key, Sent] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    throttled_until: dict[str, float] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    recorded: Callable[[Key], bool] = lambda _key: False
+    """Whether the ledger knows a delivery as finished."""
+    silenced: Callable[[str], bool] = lambda _subscription_id: False
+    """Whether a subscription has been paused or gone for longer than a worker may need to hear of it."""
+    unrecorded: Callable[[Key], bool] = lambda _key: False
+    """Whether a delivery should have been recorded before it is sent, and is not."""
+    log: list[Taken] = field(default_factory=list)
+
+    def take(self, key: Key, request: Request, now: float) -> None:
+        """Take a request in and hold it against the laws."""
+        sent = self.sent.setdefault(key, Sent())
+        number = int(request.headers["hooktide-attempt"])
+        self.log.append(Taken(key, now, number, request.url))
+        if self.bodies.setdefault(key[0], request.body) != request.body:
+            self._violated("I2: another body", key)
+        if sent.heard:
+            self._violated("I3: sent again after a success was heard of", key)
+        if self.recorded(key):
+            self._violated("I3: sent again after its end was recorded", key)
+        if self.unrecorded(key):
+            self._violated("sent before it was recorded, although a worker before may have sent it", key)
+        if sent.under_way:
+            self._violated("sent while it is under way", key)
+        if number == sent.attempts + 1 and now < sent.answered_at + sent.wait_s:
+            self._violated(f"I5: attempt {number} began {sent.answered_at + sent.wait_s - now:.3f} s early", key)
+        if now < self.throttled_until.get(key[1], 0.0):
+            self._violated("sent while the endpoint had asked for a pause", key)
+        if self.silenced(key[1]):
+            self._violated("sent although the subscription does not want it", key)
+        sent.attempts, sent.under_way = number, True
+
+    def answer(self, key: Key) -> tuple[float, Answer]:
+        """Return what the endpoint answers, and after how many seconds."""
+        mode = self.modes.get(key[1], Mode.OK)
+        if mode is Mode.FLAKY:
+            mode = self.chance.choice((Mode.OK, Mode.SLOW, Mode.FAILING, Mode.FAILING, Mode.THROTTLING))
+        quick = self.chance.expovariate(200)
+        match mode:
+            case Mode.OK:
+                return quick, Answer(Outcome.DELIVERED, 200, "", b"", "")
+            case Mode.SLOW:
+                return self.slow_s or self.chance.uniform(0.03, 2.0), Answer(Outcome.DELIVERED, 204, "", b"", "")
+            case Mode.FAILING:
+                return quick, Answer(Outcome.STATUS, 500, "the endpoint answered 500", b"oh", "")
+            case Mode.THROTTLING:
+                wait_s = self.chance.randint(1, 8)
+                return quick, Answer(Outcome.STATUS, self.chance.choice((429, 503)), "busy", b"", str(wait_s))
+            case _:
+                return TIMEOUT_S, Answer(Outcome.TIMEOUT, 0, "no answer within the time limit", b"", "")
+
+    def heard(self, key: Key, answer: Answer, now: float) -> None:
+        """Note that a worker has had an answer."""
+        sent = self.sent[key]
+        sent.under_way = False
+        sent.answered_at = now
+        retry_after_s = float(answer.retry_after or 0)
+        delay_s = self.delays_s[min(sent.attempts, len(self.delays_s)) - 1]
+        # A retry is due in whole milliseconds.
+        sent.wait_s = max(0.5 * delay_s, retry_after_s) - 0.001
+        if answer.outcome is Outcome.DELIVERED:
+            sent.heard = True
+            sent.successes += 1
+        elif retry_after_s:
+            self.throttled_until[key[1]] = max(self.throttled_until.get(key[1], 0.0), now + retry_after_s)
+
+    def worker_ended(self) -> None:
+        """Note that a worker is no more: what it had heard and not recorded is forgotten."""
+        self.throttled_until.clear()
+        for sent in self.sent.values():
+            sent.heard = sent.under_way = False
+
+    @property
+    def requests(self) -> int:
+        """How many requests there were."""
+        return len(self.log)
+
+    def _violated(self, law: str, key: Key) -> None:
+        self.violations.append(f"{law}: event {key[0]}, subscription {key[1]}")
+
+
+class TransportOfTests:
+    """A `Transport` to the endpoints, for one worker."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._loop = asyncio.get_running_loop()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self.under_way = 0
+        self.under_way_of: dict[str, int] = {}
+
+    def send(self, request: Request, done: Callable[[Answer], None]) -> None:
+        """See `Transport.send`."""
+        key = (request.headers["webhook-id"], request.headers["hooktide-subscription-id"])
+        self._endpoints.take(key, request, self._loop.time())
+        delay_s, answer = self._endpoints.answer(key)
+        self.under_way += 1
+        self.under_way_of[key[1]] = self.under_way_of.get(key[1], 0) + 1
+
+        def hear() -> None:
+            self._timers.discard(timer)
+            self.under_way -= 1
+            self.under_way_of[key[1]] -= 1
+            self._endpoints.heard(key, answer, self._loop.time())
+            done(answer)
+
+        timer = self._loop.call_later(delay_s, hear)
+        self._timers.add(timer)
+
+    def abandon(self) -> None:
+        """End, with all that is under way unanswered."""
+        for timer in self._timers:
+            timer.cancel()
+        self._endpoints.worker_ended()

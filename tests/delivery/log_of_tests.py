@@ -1,0 +1,125 @@
+"""An event log in memory, and events for it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from hooktide.event.v1 import event_pb2
+
+from services.eventlog.errors import LogUnavailableError, PositionMismatchError
+from services.eventlog.record import PARTITIONS, Place, Record, partition_of
+
+
+def cloud_event(own_id: str, event_type: str, source: str = "/shop") -> event_pb2.CloudEvent:
+    """Return a small event."""
+    return event_pb2.CloudEvent(id=own_id, source=source, spec_version="1.0", type=event_type, text_data=f'{{"id": "{own_id}"}}')
+
+
+class LogOfTests:
+    """An `EventLogReader` to which a test appends."""
+
+    def __init__(self, pause: Callable[[], Awaitable[None]]) -> None:
+        """`pause` is awaited wherever a network would take its time."""
+        self._pause = pause
+        self.records: dict[int, Record] = {}
+        self.head = 0
+        self.trimmed_to = 0
+        self.released: dict[int, int] = dict.fromkeys(range(PARTITIONS), 0)
+        self.reachable = True
+        self.log_id = "log"
+        self._grown = asyncio.Event()
+
+    def append(self, event: event_pb2.CloudEvent, *, accepted_ms: int, audience: str = "") -> Record:
+        """Append an event."""
+        self.head += 1
+        event_id = f"evt_{accepted_ms:012x}70008{self.head:015x}"
+        # Neighbours often share a partition.
+        partition = partition_of(event.id[:-1])
+        record = Record(partition, self.head, event_id, event.type, event.source, audience, accepted_ms, event.SerializeToString())
+        self.records[self.head] = record
+        self._wake()
+        return record
+
+    def trim(self) -> None:
+        """Drop everything that is released."""
+        for position, record in list(self.records.items()):
+            if position <= self.released[record.partition]:
+                del self.records[position]
+        self.trimmed_to = min(self.records, default=self.head + 1) - 1
+
+    def set_reachable(self, *, reachable: bool) -> None:
+        """Go away, or come back."""
+        self.reachable = reachable
+        self._wake()
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AsyncIterator["FollowingOfTests"]:
+        """See `EventLogReader.follow`."""
+        await self._pause()
+        self.refuse_if_away()
+        for place in after:
+            known = self.records.get(place.position)
+            if place.position > self.head or (place.event_id and known is not None and known.event_id != place.event_id):
+                raise PositionMismatchError(place.partition)
+        yield FollowingOfTests(self, {place.partition: place.position for place in after}, batch_records_max)
+
+    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+        """See `EventLogReader.fetch`."""
+        await self._pause()
+        self.refuse_if_away()
+        found = [self.records[place.position] for place in places if place.position in self.records]
+        await self._pause()
+        return found
+
+    async def release(self, released: Sequence[Place]) -> list[Place]:
+        """See `EventLogReader.release`; all that there is may go."""
+        await self._pause()
+        self.refuse_if_away()
+        for place in released:
+            self.released[place.partition] = max(self.released[place.partition], place.position)
+        return [Place(place.partition, self.head) for place in released]
+
+    async def next_batch(self, cursors: dict[int, int], scanned: int, records_max: int) -> Sequence[Record]:
+        """Wait for records beyond `scanned` and the cursors."""
+        while True:
+            self.refuse_if_away()
+            grown = self._grown
+            found = [
+                record for position, record in self.records.items() if position > max(scanned, cursors.get(record.partition, self.head))
+            ]
+            if found:
+                await self._pause()
+                self.refuse_if_away()
+                return found[:records_max]
+            await grown.wait()
+
+    def refuse_if_away(self) -> None:
+        """Raise where the log is away."""
+        if not self.reachable:
+            raise LogUnavailableError("the log is away")
+
+
+class FollowingOfTests:
+    """See `Following`."""
+
+    def __init__(self, log: LogOfTests, cursors: dict[int, int], batch_records_max: int) -> None:
+        self._log = log
+        self._cursors = cursors
+        self._batch_records_max = batch_records_max
+        self.log_id = log.log_id
+        self.heads = {
+            partition: max((record.position for record in log.records.values() if record.partition == partition), default=0)
+            for partition in cursors
+        }
+
+    async def batches(self) -> AsyncIterator[Sequence[Record]]:
+        """See `Following.batches`."""
+        scanned = 0
+        while True:
+            records = await self._log.next_batch(self._cursors, scanned, self._batch_records_max)
+            scanned = records[-1].position
+            yield records

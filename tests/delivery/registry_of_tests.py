@@ -1,0 +1,214 @@
+"""A registry in memory, reached by a channel of its own: what the replica watches, under a test's control."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Self
+
+import grpc
+from hooktide.subscription.v1 import subscription_pb2
+
+from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
+
+ACTIVE = subscription_pb2.SUBSCRIPTION_STATE_ACTIVE
+PAUSED = subscription_pb2.SUBSCRIPTION_STATE_PAUSED
+DISABLED = subscription_pb2.SUBSCRIPTION_STATE_DISABLED
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A subscription as it stands in the registry."""
+
+    id: str
+    consumer_id: str
+    types: tuple[str, ...] = ()
+    source: str = ""
+    state: subscription_pb2.SubscriptionState.ValueType = ACTIVE
+    sink: str = "https://consumer.example/hooks"
+    revision: int = 0
+
+    def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
+        """Return it as the watch sends it."""
+        subscription = subscription_pb2.Subscription(
+            id=self.id,
+            consumer_id=self.consumer_id,
+            sink=self.sink,
+            types=self.types,
+            source=self.source,
+            state=self.state,
+            revision=self.revision,
+        )
+        secrets = [subscription_pb2.SigningSecret(secret=SECRET)]
+        return subscription_pb2.WatchSubscriptionsResponse(
+            put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets)
+        )
+
+
+class RegistryOfTests:
+    """Subscriptions, their changes, and a watch of them."""
+
+    def __init__(self, pause: Callable[[], Awaitable[None]]) -> None:
+        """`pause` is awaited wherever a network would take its time."""
+        self._pause = pause
+        self.wishes: dict[str, Wish] = {}
+        self.revision = 1
+        self.compacted = 1
+        self.reachable = True
+        self._changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]] = []
+        self._changed = asyncio.Event()
+
+    def put(self, wish: Wish) -> Wish:
+        """Create or change a subscription."""
+        self.revision += 1
+        wish = self.wishes[wish.id] = replace(wish, revision=self.revision)
+        self._note(wish.message())
+        return wish
+
+    def delete(self, subscription_id: str) -> None:
+        """Delete a subscription."""
+        del self.wishes[subscription_id]
+        self.revision += 1
+        deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=self.revision)
+        self._note(subscription_pb2.WatchSubscriptionsResponse(deleted=deleted))
+
+    def compact(self) -> None:
+        """Forget all changes: whoever is behind needs a snapshot."""
+        self.compacted = self.revision
+        self._changes.clear()
+
+    def set_reachable(self, *, reachable: bool) -> None:
+        """Go away, or come back."""
+        self.reachable = reachable
+        self._wake()
+
+    def _note(self, message: subscription_pb2.WatchSubscriptionsResponse) -> None:
+        self._changes.append((self.revision, message))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def get_revision(self, _request: object) -> subscription_pb2.GetRevisionResponse:
+        """Answer GetRevision."""
+        await self._pause()
+        self._refuse_if_away()
+        answer = subscription_pb2.GetRevisionResponse(revision=self.revision)
+        await self._pause()
+        return answer
+
+    async def watch(
+        self, request: subscription_pb2.WatchSubscriptionsRequest
+    ) -> AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]:
+        """Answer WatchSubscriptions."""
+        await self._pause()
+        revision = request.after_revision
+        if revision == 0:
+            wishes, revision = list(self.wishes.values()), self.revision
+            for wish in wishes:
+                await self._pause()
+                self._refuse_if_away()
+                yield wish.message()
+            yield self._checkpoint(revision)
+        while True:
+            self._refuse_if_away()
+            if revision < self.compacted:
+                raise _rpc_error(Failure(Reason.REVISION_COMPACTED, "Begin anew."))
+            changes, changed = [change for change in self._changes if change[0] > revision], self._changed
+            for revision, message in changes:  # noqa: B007 - the last one counts
+                await self._pause()
+                self._refuse_if_away()
+                yield message
+            yield self._checkpoint(revision)
+            if not changes:
+                await changed.wait()
+
+    def _checkpoint(self, revision: int) -> subscription_pb2.WatchSubscriptionsResponse:
+        checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id="registry")
+        return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
+
+    def _refuse_if_away(self) -> None:
+        if not self.reachable:
+            raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
+
+
+def _rpc_error(failure: Failure) -> grpc.aio.AioRpcError:
+    status = failure_status(failure)
+    trailing = grpc.aio.Metadata((STATUS_DETAILS_KEY, status.SerializeToString()))
+    return grpc.aio.AioRpcError(failure.reason.code, grpc.aio.Metadata(), trailing, failure.message, None)
+
+
+class _Watching:
+    """A call of the watch."""
+
+    def __init__(self, messages: AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]) -> None:
+        self._messages = messages
+
+    def __aiter__(self) -> AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]:
+        return self._messages
+
+    def cancel(self) -> bool:
+        """End the call."""
+        return True
+
+
+class RegistryChannel(grpc.aio.Channel):
+    """The way to a registry of tests, with the two calls that delivery makes."""
+
+    def __init__(self, registry: RegistryOfTests) -> None:
+        self._registry = registry
+
+    def unary_unary(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Return what a stub calls."""
+
+        async def call(request: object, **_options: object) -> object:
+            if not method.endswith("/GetRevision"):
+                _unknown(method)
+            return await self._registry.get_revision(request)
+
+        return call
+
+    def unary_stream(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Return what a stub calls."""
+        if not method.endswith("/WatchSubscriptions"):
+            _unknown(method)
+
+        def call(request: subscription_pb2.WatchSubscriptionsRequest, **_options: object) -> _Watching:
+            return _Watching(self._registry.watch(request))
+
+        return call
+
+    def stream_unary(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Refuse."""
+        _unknown(method)
+
+    def stream_stream(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Refuse."""
+        _unknown(method)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Nothing is open."""
+
+    async def close(self, grace: float | None = None) -> None:
+        """Nothing is open."""
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - grpc's own signature
+        """Return that it is ready."""
+        del try_to_connect
+        return grpc.ChannelConnectivity.READY
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Return at once."""
+
+    async def channel_ready(self) -> None:
+        """Return at once."""
+
+
+def _unknown(method: str) -> NoReturn:
+    message = f"{method} is not served here"
+    raise AssertionError(message)

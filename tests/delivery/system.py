@@ -1,0 +1,141 @@
+"""Registry, ingest and delivery as real services on loopback, in this process."""
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
+from hooktide.event.v1 import event_pb2
+from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from hooktide.subscription.v1 import access_pb2, subscription_pb2
+
+from services.delivery import app as delivery_app
+from services.ingest import app as ingest_app
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.rpc import open_channel, service_metadata
+from services.runtime.settings import DeliverySettings, IngestSettings, SubscriptionSettings, read_settings
+from services.subscription import app as subscription_app
+from tests.subscription.client import Client
+
+TOKEN = "hts_a-token-for-this-test-only"
+ENVIRON = {
+    "HOOKTIDE_SERVICE_TOKEN": TOKEN,
+    "HOOKTIDE_SECRET_KEY": "k1:" + base64.b64encode(bytes(range(32))).decode(),
+    "HOOKTIDE_SINK_ALLOW": "http,127.0.0.0/8",
+    "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": "0.1,0.1,0.2,0.2,0.5,0.5,1,1,1",
+    "HOOKTIDE_DELIVERY_BREAKER_SECONDS": "0.2",
+    "HOOKTIDE_DELIVERY_CONNECT_TIMEOUT_SECONDS": "1",
+    **{
+        f"HOOKTIDE_{service}_{name}": "127.0.0.1:0"
+        for service in ("SUBSCRIPTION", "INGEST", "DELIVERY")
+        for name in ("LISTEN", "ADMIN_LISTEN")
+    },
+}
+State = delivery_pb2.DeliveryState
+
+
+def event(own_id: str, event_type: str = "order.created", **attributes: str) -> event_pb2.CloudEvent:
+    """Return a small event."""
+    made = event_pb2.CloudEvent(id=own_id, source="/shop", spec_version="1.0", type=event_type, text_data=f'{{"id":  "{own_id}"}}')
+    for name, value in attributes.items():
+        made.attributes[name].ce_string = value
+    return made
+
+
+@dataclass
+class Delivering:
+    """A delivery service that runs, and a caller of it."""
+
+    stub: delivery_pb2_grpc.DeliveryServiceStub
+    lifecycle: Lifecycle
+    listen: str
+    admin: str
+
+    async def deliveries(self, **filters: object) -> list[delivery_pb2.Delivery]:
+        """Return the newest deliveries that an administrator sees."""
+        request = delivery_pb2.ListDeliveriesRequest(**({"consumer_id": "*", "page_size": 200} | filters))  # type: ignore[arg-type]  # fields by name
+        return list((await self.stub.ListDeliveries(request, metadata=service_metadata(TOKEN))).deliveries)
+
+    async def until(self, count: int, **filters: object) -> list[delivery_pb2.Delivery]:
+        """Wait until there are so many deliveries of a kind."""
+        found: list[delivery_pb2.Delivery] = []
+
+        async def enough() -> bool:
+            found[:] = await self.deliveries(**filters)
+            return len(found) == count
+
+        await eventually(enough)
+        return found
+
+    async def delivery(self, delivery_id: str) -> delivery_pb2.Delivery:
+        """Return one delivery with its attempts."""
+        request = delivery_pb2.GetDeliveryRequest(consumer_id="*", id=delivery_id)
+        return (await self.stub.GetDelivery(request, metadata=service_metadata(TOKEN))).delivery
+
+
+@dataclass
+class System:
+    """The services around delivery, and whom they know."""
+
+    environ: dict[str, str]
+    registry: Client
+    consumer_id: str
+    emitter_key: str
+    ingest: ingest_pb2_grpc.IngestServiceStub
+
+    @contextlib.asynccontextmanager
+    async def delivering(self, **values: str) -> AsyncIterator[Delivering]:
+        """Run a delivery service."""
+        settings = read_settings(DeliverySettings, self.environ | values)
+        lifecycle = Lifecycle("delivery")
+        async with delivery_app.running(settings, lifecycle) as addresses, open_channel(addresses.listen) as channel:
+            yield Delivering(delivery_pb2_grpc.DeliveryServiceStub(channel), lifecycle, addresses.listen, addresses.admin)
+
+    async def subscribe(
+        self, sink: str, *types: str, consumer_id: str = "", secret: str = ""
+    ) -> subscription_pb2.CreateSubscriptionResponse:
+        """Create a subscription."""
+        request = subscription_pb2.CreateSubscriptionRequest(
+            consumer_id=consumer_id or self.consumer_id,
+            subscription=subscription_pb2.Subscription(sink=sink, types=types),
+            secret=secret,
+        )
+        return await self.registry.call(self.registry.subscriptions.CreateSubscription, request)
+
+    async def publish(self, *events: event_pb2.CloudEvent) -> list[str]:
+        """Publish events; return the ids that they were given."""
+        return [receipt.event_id for receipt in await self.receipts(*events)]
+
+    async def receipts(self, *events: event_pb2.CloudEvent) -> Sequence[ingest_pb2.PublishReceipt]:
+        """Publish events; return their receipts."""
+        metadata = (("authorization", f"Bearer {self.emitter_key}"),)
+        answer = await self.ingest.PublishBatch(ingest_pb2.PublishBatchRequest(events=events), metadata=metadata)
+        return [result.receipt for result in answer.results]
+
+
+@contextlib.asynccontextmanager
+async def running_system(directory: Path) -> AsyncIterator[System]:
+    """Run registry and ingest."""
+    environ = {**ENVIRON, "HOOKTIDE_DATA_DIR": str(directory)}
+    async with contextlib.AsyncExitStack() as stack:
+        lifecycle = Lifecycle("subscription")
+        addresses = await stack.enter_async_context(subscription_app.running(read_settings(SubscriptionSettings, environ), lifecycle))
+        channel = await stack.enter_async_context(open_channel(addresses.listen))
+        registry = Client(channel, TOKEN, lifecycle, addresses.admin)
+        environ["HOOKTIDE_SUBSCRIPTION_TARGET"] = addresses.listen
+        addresses = await stack.enter_async_context(ingest_app.running(read_settings(IngestSettings, environ), Lifecycle("ingest")))
+        channel = await stack.enter_async_context(open_channel(addresses.listen))
+        environ["HOOKTIDE_INGEST_TARGET"] = addresses.listen
+        consumer_id = await registry.consumer()
+        key = await registry.key(access_pb2.ROLE_EMITTER)
+        yield System(environ, registry, consumer_id, key.clear_text, ingest_pb2_grpc.IngestServiceStub(channel))
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+    """Wait until something holds that only asking can tell."""
+    async with asyncio.timeout(within_s):
+        while not await holds():
+            await asyncio.sleep(0.02)

@@ -1,0 +1,275 @@
+"""Subscriptions that change while deliveries are under way, in every phase of them."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from services.delivery.model import State
+from tests.delivery.conftest import Play
+from tests.delivery.endpoints_of_tests import Mode
+from tests.delivery.registry_of_tests import DISABLED, PAUSED, Wish
+from tests.delivery.scenes import ALPHA, BETA, deliveries, finished, started
+from tests.delivery.simulation import CONSUMERS, World
+
+
+def end(world: World, *, by_deletion: bool) -> None:
+    """Delete the subscription, or switch it off."""
+    if by_deletion:
+        world.delete(ALPHA.id)
+    else:
+        world.change(replace(ALPHA, state=DISABLED))
+
+
+by_deletion = pytest.mark.parametrize("by_deletion", [True, False], ids=["deleted", "disabled"])
+
+
+@by_deletion
+@pytest.mark.parametrize("bound", ["5", "100"])
+def test_what_waits_is_cancelled(play: Play, bound: str, by_deletion: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """In memory, in the ledger, under way, and due later."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        retried = world.publish(5, "alpha")
+        await asyncio.sleep(0.2)
+        world.endpoints.modes[ALPHA.id] = Mode.SILENT
+        waiting = world.publish(60, "alpha")
+        await asyncio.sleep(0.2)
+        end(world, by_deletion=by_deletion)
+        others = world.publish(10, "beta")
+        await asyncio.sleep(2.0)
+        requests = world.endpoints.requests
+        await finished(world, within_s=60.0)
+        assert world.endpoints.requests == requests
+        assert deliveries(world, others, BETA) == [State.DELIVERED] * 10
+        assert deliveries(world, retried + waiting) == [State.CANCELLED] * 65
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX=bound, HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")
+
+
+@by_deletion
+@pytest.mark.parametrize("mode", [Mode.SLOW, Mode.SILENT])
+def test_what_is_under_way_ends_by_its_own_answer(play: Play, mode: Mode, by_deletion: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A success counts, a failure is not tried again."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = mode, 10.0
+        records = world.publish(2, "alpha")
+        await asyncio.sleep(0.5)
+        end(world, by_deletion=by_deletion)
+        await finished(world, within_s=60.0)
+        assert deliveries(world, records) == [State.DELIVERED if mode is Mode.SLOW else State.CANCELLED] * 2
+
+    play(scenario)
+
+
+@by_deletion
+def test_what_is_being_recorded_before_it_is_sent_is_cancelled(play: Play, by_deletion: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """After a restart events of before wait for their flush; the subscription goes meanwhile."""
+
+    async def scenario(world: World) -> None:
+        world.change(ALPHA)
+        records = world.publish(20, "alpha")
+        world.loop.slow_jobs["_commit"] = (1.0, 1.0)
+        await world.start()
+        await asyncio.sleep(1.0)
+        end(world, by_deletion=by_deletion)
+        await asyncio.sleep(5.0)
+        world.loop.slow_jobs.clear()
+        await finished(world, within_s=60.0)
+        assert deliveries(world, records) == [State.CANCELLED] * 20
+        assert world.endpoints.requests == 0
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+@by_deletion
+@pytest.mark.parametrize("after_s", [0.5, 1.5], ids=["not committed", "not heard of"])
+def test_what_is_being_written_as_unfinished_is_cancelled(
+    play: Play,
+    after_s: float,
+    by_deletion: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """The subscription goes in the middle of the commit that writes its deliveries."""
+
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED))
+        world.loop.slow_jobs["_commit"] = (1.0, 1.0)
+        records = world.publish(20, "alpha")
+        await asyncio.sleep(after_s)
+        end(world, by_deletion=by_deletion)
+        await asyncio.sleep(5.0)
+        world.loop.slow_jobs.clear()
+        await finished(world, within_s=60.0)
+        assert deliveries(world, records) == [State.CANCELLED] * 20
+
+    play(scenario)
+
+
+@by_deletion
+def test_what_has_gone_while_no_worker_ran_is_cancelled_at_the_next_start(play: Play, by_deletion: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED))
+        records = world.publish(30, "alpha")
+        await asyncio.sleep(1.0)
+        await world.stop(crash=True)
+        end(world, by_deletion=by_deletion)
+        await world.start()
+        await finished(world, within_s=60.0)
+        assert deliveries(world, records) == [State.CANCELLED] * 30
+
+    play(scenario)
+
+
+def test_thousands_are_cancelled_while_others_keep_the_recorder_busy(play: Play) -> None:
+    """Cancelling waits for its own rows, not for a moment without any."""
+
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED), BETA)
+        records = world.publish(2500, "alpha")
+        await asyncio.sleep(5.0)
+        # Each flush takes longer than it takes the next event to come.
+        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        world.delete(ALPHA.id)
+        for _ in range(400):
+            world.publish(1, "beta")
+            await asyncio.sleep(0.02)
+        assert len(deliveries(world, records)) == 2500
+        await finished(world, within_s=60.0)
+
+    play(scenario)
+
+
+def test_what_is_enabled_again_while_it_is_being_cancelled_is_not_left_behind(play: Play) -> None:
+    """Cancelled as far as it had come, delivered from there on."""
+
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED))
+        records = world.publish(1500, "alpha")
+        await asyncio.sleep(10.0)
+        await world.stop(crash=True)
+        world.change(replace(ALPHA, state=DISABLED))
+        world.loop.slow_jobs["_commit"] = (0.5, 0.5)
+        await world.start()
+        await asyncio.sleep(1.5)
+        world.change(ALPHA)
+        await asyncio.sleep(5.0)
+        world.loop.slow_jobs.clear()
+        await finished(world, within_s=120.0)
+        states = deliveries(world, records)
+        assert {State.CANCELLED, State.DELIVERED} == set(states)
+        assert len(states) == 1500
+
+    play(scenario)
+
+
+def test_while_paused_nothing_is_sent_and_nothing_is_lost(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        records = world.publish(3, "alpha")
+        await asyncio.sleep(0.2)
+        world.change(replace(ALPHA, state=PAUSED))
+        world.endpoints.modes.clear()
+        await asyncio.sleep(1.0)
+        requests = world.endpoints.requests
+        for _ in range(5):
+            records += world.publish(10, "alpha")
+            await asyncio.sleep(3600.0)
+        assert world.endpoints.requests == requests
+        world.change(ALPHA)
+        await finished(world, within_s=60.0)
+        assert deliveries(world, records) == [State.DELIVERED] * 53
+
+    play(scenario)
+
+
+def test_a_changed_sink_is_called_from_the_next_attempt_on(play: Play) -> None:
+    """Deliveries that were routed before the change go to where the consumer wants them now."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        world.publish(2, "alpha")
+        await asyncio.sleep(0.2)
+        world.change(replace(ALPHA, sink="https://consumer.example/new"))
+        await asyncio.sleep(0.2)
+        world.endpoints.modes.clear()
+        await finished(world, within_s=60.0)
+        urls = {(sent.number, sent.url) for sent in world.endpoints.log}
+        assert urls == {(1, "https://consumer.example/hooks"), (2, "https://consumer.example/new")}
+
+    play(scenario, HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="1,1")
+
+
+def test_types_changed_between_two_events_count_for_the_second(play: Play) -> None:
+    """What is routed already stays."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        first = world.publish(1, "alpha")
+        await asyncio.sleep(0.5)
+        world.change(replace(ALPHA, types=("gamma",)))
+        second = world.publish(1, "alpha") + world.publish(1, "gamma")
+        await finished(world, within_s=60.0)
+        assert deliveries(world, first) == [State.DELIVERED]
+        assert {sent.key[0] for sent in world.endpoints.log} == {first[0].event_id, second[1].event_id}
+
+    play(scenario)
+
+
+def test_an_event_is_routed_by_the_subscriptions_as_of_its_acceptance(play: Play) -> None:
+    """However late the watch is: it reaches one made just before, and none deleted just before."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        for number in range(20):
+            made = world.change(Wish(f"sub_{number:032x}", CONSUMERS[1], ("alpha",)))
+            record = world.publish(1, "alpha")[0]
+            world.delete(made.id)
+            world.publish(1, "alpha")
+            await asyncio.sleep(0.3)
+            assert (record.event_id, ALPHA.id) in world.endpoints.sent
+        await finished(world, within_s=60.0)
+        world.check_end()
+
+    play(scenario)
+
+
+def test_an_audience_gets_what_is_its_own_and_nobody_else_does(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        own, other = replace(ALPHA, types=()), Wish(BETA.id, CONSUMERS[1])
+        await started(world, own, other)
+        for audience in ("", CONSUMERS[0], CONSUMERS[1], CONSUMERS[2]):
+            world.publish(3, "alpha", audience)
+        await finished(world, within_s=60.0)
+        by_subscription = {wish.id: [key for key in world.endpoints.sent if key[1] == wish.id] for wish in (own, other)}
+        assert [len(keys) for keys in by_subscription.values()] == [6, 6]
+        world.check_end()
+
+    play(scenario)
+
+
+def test_a_new_snapshot_takes_the_place_of_the_old_one(play: Play) -> None:
+    """Changes that the registry has forgotten are found by comparing."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA, replace(ALPHA, id="sub_" + "c" * 32, state=PAUSED))
+        world.endpoints.modes[BETA.id] = Mode.FAILING
+        gone = world.publish(3, "beta")
+        waiting = world.publish(1, "alpha")
+        await asyncio.sleep(0.5)
+        world.registry.set_reachable(reachable=False)
+        await asyncio.sleep(0.5)
+        world.delete(BETA.id)
+        resumed = world.change(replace(ALPHA, id="sub_" + "c" * 32))
+        world.registry.compact()
+        world.return_registry()
+        await finished(world, within_s=60.0)
+        assert deliveries(world, gone, BETA) == [State.CANCELLED] * 3
+        assert deliveries(world, waiting, resumed) == [State.DELIVERED]
+
+    play(scenario, HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")

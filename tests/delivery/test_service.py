@@ -1,0 +1,285 @@
+"""Delivery as a service: real gRPC, real HTTP, a real ledger."""
+
+import asyncio
+import base64
+import itertools
+import json
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
+from hooktide.subscription.v1 import subscription_pb2
+from standardwebhooks import Webhook
+
+from services.delivery.errors import LeaseLostError
+from services.runtime.errors import Reason, failure_from_rpc
+from services.runtime.ids import new_id
+from services.runtime.paging import page_token
+from services.runtime.rpc import service_metadata
+from tests.delivery.receivers import Receiver, receiver
+from tests.delivery.system import TOKEN, Delivering, State, System, event, eventually
+
+DELIVERED, PENDING, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_PENDING, State.DELIVERY_STATE_CANCELLED
+
+
+async def test_an_event_arrives_signed_as_it_was_published(system: System, hooks: Receiver) -> None:
+    """The official library verifies it, the data is the emitter's own bytes, and the ledger knows of it."""
+    async with system.delivering() as delivering:
+        created = await system.subscribe(hooks.url(), "order.*")
+        (event_id,) = await system.publish(event("7", subject="eu-7"))
+        await hooks.until(lambda: len(hooks.hooks) == 1)
+        (found,) = await delivering.until(1, state=DELIVERED)
+        detail = await delivering.delivery(found.id)
+    (hook,) = hooks.hooks
+    body = Webhook(created.secret.secret).verify(hook.body, hook.headers)
+    assert body == {"specversion": "1.0", "id": "7", "source": "/shop", "type": "order.created", "subject": "eu-7", "data": {"id": "7"}}
+    assert hook.body.endswith(b'"data":{"id":  "7"}}')
+    assert hook.headers["content-type"] == "application/cloudevents+json"
+    assert (hook.event_id, hook.headers["hooktide-subscription-id"], hook.attempt) == (event_id, created.subscription.id, 1)
+    assert (found.event_id, found.consumer_id, found.attempt_count, found.last_status) == (event_id, system.consumer_id, 1, 200)
+    assert [(attempt.number, attempt.outcome, attempt.status) for attempt in detail.attempts] == [(1, 1, 200)]
+    assert found.attempts == [] or len(found.attempts) == 0
+    assert detail.finish_time.ToMilliseconds() >= detail.event_time.ToMilliseconds() > 0
+    assert not detail.HasField("next_attempt_time")
+
+
+async def test_failures_are_tried_again_with_the_same_id_and_bytes(system: System, hooks: Receiver) -> None:
+    hooks.answer = lambda hook: 200 if hook.attempt == 3 else 500
+    async with system.delivering() as delivering:
+        created = await system.subscribe(hooks.url(), "order.*")
+        await system.publish(event("7"))
+        (found,) = await delivering.until(1, state=DELIVERED)
+        detail = await delivering.delivery(found.id)
+    assert [hook.attempt for hook in hooks.hooks] == [1, 2, 3]
+    assert len({(hook.event_id, hook.body) for hook in hooks.hooks}) == 1
+    for hook in hooks.hooks:
+        Webhook(created.secret.secret).verify(hook.body, hook.headers)
+    outcomes = [(attempt.outcome, attempt.status, attempt.error) for attempt in detail.attempts]
+    assert outcomes == [(2, 500, "the endpoint answered 500")] * 2 + [(1, 200, "")]
+
+
+async def test_an_endpoint_that_is_down_gets_all_once_it_is_back(system: System) -> None:
+    """More than the breaker takes, on one and the same port."""
+    async with receiver() as first:
+        port = first.port
+    async with system.delivering() as delivering:
+        await system.subscribe(f"http://127.0.0.1:{port}/hook", "order.*")
+        ids = await system.publish(*(event(str(number)) for number in range(30)))
+        await eventually(lambda: _tried(delivering, 5))
+        async with receiver(port) as second:
+            await delivering.until(30, state=DELIVERED)
+            assert sorted(hook.event_id for hook in second.hooks) == sorted(ids)
+
+
+async def _tried(delivering: Delivering, count: int) -> bool:
+    """Say whether so many deliveries have met an endpoint that takes no connection."""
+    return sum(delivery.attempt_count > 0 for delivery in await delivering.deliveries(state=PENDING)) >= count
+
+
+async def test_a_long_queue_of_a_small_lane_drains_in_order(system: System, hooks: Receiver) -> None:
+    """Three hundred wait while five may be in memory; those never tried arrive in the order of their positions."""
+    hooks.answer = lambda _hook: 503
+    bounds = {"HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5", "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "1"}
+    async with system.delivering(**bounds) as delivering:
+        await system.subscribe(hooks.url(), "order.*")
+        receipts = await system.receipts(*(event(str(number)) for number in range(300)))
+        await hooks.until(lambda: len(hooks.hooks) >= 12)
+        failed = {hook.event_id for hook in hooks.hooks}
+        hooks.answer = lambda _hook: 200
+        await hooks.until(lambda: len({hook.event_id for hook in hooks.hooks}) == 300)
+        await eventually(lambda: _drained(delivering))
+    positions = {receipt.event_id: receipt.position for receipt in receipts}
+    firsts = [positions[hook.event_id] for hook in hooks.hooks if hook.attempt == 1 and hook.event_id not in failed]
+    assert len(firsts) >= 280
+    assert firsts == sorted(firsts)
+
+
+async def _drained(delivering: Delivering) -> bool:
+    return not await delivering.deliveries(state=PENDING)
+
+
+async def test_a_deletion_cancels_what_waits(system: System, hooks: Receiver) -> None:
+    hooks.answer = lambda _hook: 500
+    async with system.delivering(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600") as delivering:
+        created = await system.subscribe(hooks.url(), "order.*")
+        await system.publish(*(event(str(number)) for number in range(5)))
+        await hooks.until(lambda: len(hooks.hooks) == 5)
+        await system.registry.delete(system.consumer_id, created.subscription.id)
+        cancelled = await delivering.until(5, state=CANCELLED)
+        await system.publish(event("late"))
+        marker = await system.subscribe(hooks.url("/marker"), "marker")
+        await system.publish(event("marker", "marker"))
+        await hooks.until(lambda: any(hook.path == "/marker" for hook in hooks.hooks))
+    assert {delivery.subscription_id for delivery in cancelled} == {created.subscription.id}
+    assert len([hook for hook in hooks.hooks if hook.headers["hooktide-subscription-id"] != marker.subscription.id]) == 5
+
+
+async def test_an_audience_is_respected(system: System, hooks: Receiver) -> None:
+    """An event for one consumer reaches its subscriptions and no other's."""
+    other_id = await system.registry.consumer("Bank")
+    async with system.delivering():
+        await system.subscribe(hooks.url("/own"), "order.*")
+        await system.subscribe(hooks.url("/other"), "order.*", consumer_id=other_id)
+        await system.publish(event("1", audience=other_id), event("2", audience=new_id("con")), event("3"))
+        await hooks.until(lambda: len(hooks.hooks) == 3)
+    arrived = sorted((hook.path, json.loads(hook.body)["id"]) for hook in hooks.hooks)
+    assert arrived == [("/other", "1"), ("/other", "3"), ("/own", "3")]
+
+
+async def test_during_a_rotation_both_secrets_verify(system: System, hooks: Receiver) -> None:
+    """The new one at once, the old one until its overlap ends."""
+    async with system.delivering():
+        created = await system.subscribe(hooks.url(), "order.*")
+        old, new = created.secret.secret, "whsec_" + base64.b64encode(b"n" * 32).decode()
+        request = subscription_pb2.RotateSecretRequest(
+            consumer_id=system.consumer_id, subscription_id=created.subscription.id, secret=new, overlap=Duration(seconds=600)
+        )
+        await system.registry.rotate(request)
+        await system.publish(event("7"))
+        await hooks.until(lambda: len(hooks.hooks) == 1)
+    (hook,) = hooks.hooks
+    for secret in (old, new):
+        Webhook(secret).verify(hook.body, hook.headers)
+    assert len(hook.headers["webhook-signature"].split()) == 2
+
+
+async def test_after_a_restart_unfinished_deliveries_go_on(system: System, hooks: Receiver) -> None:
+    """Nothing is forgotten, what was delivered is not sent again, and attempts are counted on."""
+    hooks.answer = lambda hook: 200 if json.loads(hook.body)["id"] == "done" else 500
+    slow = {"HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": "2,2,2"}
+    async with system.delivering(**slow) as delivering:
+        await system.subscribe(hooks.url(), "order.*")
+        await system.publish(event("done"), event("open"))
+        await delivering.until(1, state=DELIVERED)
+        await hooks.until(lambda: len(hooks.hooks) == 2)
+    await system.publish(event("while away"))
+    hooks.answer = lambda _hook: 200
+    async with system.delivering(**slow) as delivering:
+        await delivering.until(3, state=DELIVERED)
+    arrived = sorted((json.loads(hook.body)["id"], hook.attempt) for hook in hooks.hooks)
+    assert arrived == [("done", 1), ("open", 1), ("open", 2), ("while away", 1)]
+
+
+async def test_a_second_worker_takes_over_from_the_first(system: System, hooks: Receiver) -> None:
+    """One writes: the first stops with a clear failure as soon as it has something to record."""
+    async with system.delivering() as first:
+        await system.subscribe(hooks.url(), "order.*")
+        await system.publish(event("1"))
+        await first.until(1, state=DELIVERED)
+        async with system.delivering() as second:
+            await system.publish(event("2"))
+            await second.until(2, state=DELIVERED)
+            async with asyncio.timeout(20):
+                await first.lifecycle.stopping.wait()
+            with pytest.raises(ExceptionGroup) as caught:
+                first.lifecycle.raise_failure()
+            assert caught.group_contains(LeaseLostError)
+
+
+async def test_it_is_ready_once_it_knows_the_subscriptions(system: System) -> None:
+    """Without a registry it says what it waits for."""
+    away = {"HOOKTIDE_SUBSCRIPTION_TARGET": "127.0.0.1:1"}
+    async with aiohttp.ClientSession() as session:
+
+        async def readiness(delivering: Delivering) -> tuple[int, str]:
+            async with session.get(f"http://{delivering.admin}/readyz") as answer:
+                return answer.status, await answer.text()
+
+        async with system.delivering(**away) as delivering:
+            status, text = await readiness(delivering)
+            assert status == 503
+            assert "waiting for the subscription service" in text
+        async with system.delivering() as delivering:
+
+            async def ready() -> bool:
+                return (await readiness(delivering))[0] == 200
+
+            await eventually(ready)
+
+
+Call = Callable[[delivery_pb2_grpc.DeliveryServiceStub, str, str], Awaitable[object]]
+
+
+async def get(stub: delivery_pb2_grpc.DeliveryServiceStub, consumer_id: str, delivery_id: str, token: str = TOKEN) -> object:
+    request = delivery_pb2.GetDeliveryRequest(consumer_id=consumer_id, id=delivery_id)
+    return await stub.GetDelivery(request, metadata=service_metadata(token))
+
+
+async def list_(stub: delivery_pb2_grpc.DeliveryServiceStub, consumer_id: str, _delivery_id: str, token: str = TOKEN) -> object:
+    return await stub.ListDeliveries(delivery_pb2.ListDeliveriesRequest(consumer_id=consumer_id), metadata=service_metadata(token))
+
+
+async def reason_of(call: Awaitable[object]) -> Reason:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return failure_from_rpc(caught.value).reason
+
+
+async def test_a_consumer_reads_its_own_deliveries_and_no_others(system: System, hooks: Receiver) -> None:
+    """By every call there is; another's looks as if it did not exist."""
+    other_id = await system.registry.consumer("Bank")
+    async with system.delivering() as delivering:
+        await system.subscribe(hooks.url(), "order.*")
+        await system.subscribe(hooks.url(), "order.*", consumer_id=other_id)
+        (event_id,) = await system.publish(event("1"))
+        by_owner = {delivery.consumer_id: delivery for delivery in await delivering.until(2, state=DELIVERED)}
+        assert set(by_owner) == {system.consumer_id, other_id}
+        for consumer_id, delivery in by_owner.items():
+            own = await delivering.deliveries(consumer_id=consumer_id)
+            assert [each.id for each in own] == [delivery.id]
+            assert [each.id for each in await delivering.deliveries(consumer_id=consumer_id, event_id=event_id)] == [delivery.id]
+            foreign = by_owner[other_id if consumer_id == system.consumer_id else system.consumer_id]
+            assert await delivering.deliveries(consumer_id=consumer_id, subscription_id=foreign.subscription_id) == []
+            assert await reason_of(get(delivering.stub, consumer_id, foreign.id)) is Reason.DELIVERY_NOT_FOUND
+        stranger = new_id("con")
+        assert await delivering.deliveries(consumer_id=stranger) == []
+        for delivery in by_owner.values():
+            assert await reason_of(get(delivering.stub, stranger, delivery.id)) is Reason.DELIVERY_NOT_FOUND
+
+
+async def test_a_call_says_for_whom_and_shows_that_it_comes_from_a_service(system: System) -> None:
+    async with system.delivering() as delivering:
+        for call in (get, list_):
+            for consumer_id in ("", "con_", "sub_" + "a" * 32, "con_' OR 1=1 --"):
+                assert await reason_of(call(delivering.stub, consumer_id, new_id("dlv"))) is Reason.INVALID_ARGUMENT
+            for token in ("", TOKEN[:-1], TOKEN + "x", system.emitter_key):
+                refused = await reason_of(call(delivering.stub, system.consumer_id, new_id("dlv"), token))
+                assert refused in {Reason.KEY_INVALID, Reason.ROLE_FORBIDDEN, Reason.KEY_MISSING}
+        for delivery_id in ("", "dlv_", "dlv_" + "g" * 32, new_id("evt"), new_id("dlv")):
+            assert await reason_of(get(delivering.stub, "*", delivery_id)) is Reason.DELIVERY_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "!!!!", page_token("events", (5,)), page_token("deliveries", ("zz",)), page_token("deliveries", (5,))]
+)
+async def test_a_page_token_that_is_none_is_refused(system: System, token: str) -> None:
+    async with system.delivering() as delivering:
+        assert await reason_of(delivering.deliveries(page_token=token)) is Reason.PAGE_TOKEN_INVALID
+
+
+async def test_a_state_that_is_none_is_refused(system: System) -> None:
+    async with system.delivering() as delivering:
+        assert await reason_of(delivering.deliveries(state=99)) is Reason.INVALID_ARGUMENT
+
+
+async def test_pages_follow_each_other_from_the_newest_to_the_oldest(system: System, hooks: Receiver) -> None:
+    async with system.delivering() as delivering:
+        await system.subscribe(hooks.url(), "order.*")
+        ids = await system.publish(*(event(str(number)) for number in range(25)))
+        await delivering.until(25, state=DELIVERED)
+        seen: list[delivery_pb2.Delivery] = []
+        token = ""
+        for page in itertools.count(1):
+            request = delivery_pb2.ListDeliveriesRequest(consumer_id=system.consumer_id, page_size=10, page_token=token)
+            answer = await delivering.stub.ListDeliveries(request, metadata=service_metadata(TOKEN))
+            seen += answer.deliveries
+            token = answer.next_page_token
+            if not token:
+                break
+        assert page == 3
+        assert len({delivery.id for delivery in seen}) == 25
+        assert {delivery.event_id for delivery in seen} == set(ids)
+        assert [delivery.id for delivery in seen] == sorted((delivery.id for delivery in seen), reverse=True)

@@ -1,0 +1,147 @@
+"""Virtual time: an event loop that jumps over idle time, so that hours pass in moments and a seed gives the same run again.
+
+What would run in threads runs on the loop, at seeded moments: a job is done at one, and its caller hears of it at a later one.
+"""
+
+import asyncio
+import functools
+import random
+import selectors
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+_TURNS_MAX = 20_000
+START_S = 1_800_000_000.0
+
+
+class _Jumping(selectors.SelectSelector):
+    """Never waits: the time that it would have waited has passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time_s = 0.0
+        self.turns = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready now."""
+        if timeout is None:
+            message = "nothing is left that could ever happen"
+            raise AssertionError(message)
+        if timeout > 0:
+            self.time_s += timeout
+            self.turns = 0
+        else:
+            self.turns += 1
+            if self.turns > _TURNS_MAX:
+                self.turns = 0
+                message = "the loop turns and turns, and no time passes"
+                raise AssertionError(message)
+        return super().select(0)
+
+
+@dataclass(eq=False)
+class _Job:
+    """Work for an executor."""
+
+    run: Callable[[], None]
+    handle: asyncio.TimerHandle | None = None
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop in virtual time, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+        self._chance = random.Random(seed)
+        self._free_at: dict[Executor | None, float] = {}
+        self._jobs: dict[Executor | None, dict[_Job, None]] = {}
+        self.jobs_done = 0
+        self.slowness = 1.0
+        """A factor of the time that jobs take."""
+        self.slow_jobs: dict[str, tuple[float, float]] = {}
+        """By a job's name: how long it takes to be done, and after how much more its caller hears of it, in seconds."""
+
+    def time(self) -> float:
+        """Return virtual seconds since the loop was made."""
+        return self._jumping.time_s
+
+    def run_in_executor(  # type: ignore[override]  # the stubs want a coroutine's generics that this does not need
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Run a function at a seeded moment, jobs of one executor in their order, each after the one before."""
+        future: asyncio.Future[Any] = self.create_future()
+        before_s, after_s = self.slow_jobs.get(_name(func)) or (self._duration(), self._duration())
+        job = _Job(lambda: self._run_job(func, args, future, after_s))
+        at = max(self.time(), self._free_at.get(executor, 0.0)) + before_s
+        self._free_at[executor] = at
+        jobs = self._jobs.setdefault(executor, {})
+        jobs[job] = None
+
+        def run() -> None:
+            del jobs[job]
+            job.run()
+
+        job.handle = self.call_at(at, run)
+        return future
+
+    def crash_jobs(self) -> None:
+        """End what waits for executors, as a crash does: the first jobs of each may still have been done, the others never."""
+        for jobs in self._jobs.values():
+            lost = False
+            for job in list(jobs):
+                lost = lost or self._chance.random() < 0.5
+                if job.handle is not None:
+                    job.handle.cancel()
+                if not lost:
+                    job.run()
+            jobs.clear()
+
+    def _duration(self) -> float:
+        # Now and then something takes much longer, so that what usually comes first comes last.
+        rare = 30.0 if self._chance.random() < 0.1 else 1.0
+        return self.slowness * rare * (1e-5 + self._chance.expovariate(1000))
+
+    def _run_job(self, func: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any], after_s: float) -> None:
+        self.jobs_done += 1
+        try:
+            result = func(*args)
+        except Exception as error:  # noqa: BLE001 - handed to whoever awaits it
+            self.call_later(after_s, _fail, future, error)
+        else:
+            self.call_later(after_s, _settle, future, result)
+
+
+def _name(func: Callable[..., Any]) -> str:
+    """Return the name of the function that a job runs in the end, be it within a transaction."""
+    if not isinstance(func, functools.partial):
+        return getattr(func, "__name__", "")
+    first = func.args[0] if func.args else None
+    return str(first.__name__ if callable(first) and hasattr(first, "__name__") else func.func.__name__)
+
+
+def _settle(future: asyncio.Future[Any], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+class VirtualClock:
+    """The clock of a virtual loop."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def now(self) -> float:
+        """Return wall time."""
+        return START_S + self._loop.time()
+
+    def monotonic(self) -> float:
+        """Return the loop's time."""
+        return self._loop.time()
