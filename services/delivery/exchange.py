@@ -195,7 +195,7 @@ class Exchange:
                 easy.setopt(pycurl.CAINFO_BLOB, roots.read() + b"\n" + request.tls.ca_pem)
         if request.tls.certificate_pem:
             easy.setopt(pycurl.SSLCERT_BLOB, request.tls.certificate_pem)
-            easy.setopt(pycurl.SSLKEY_BLOB, request.tls.key_pem)
+            easy.setopt(pycurl.SSLKEY_BLOB, request.tls.key_pem or request.tls.certificate_pem)
 
     def has_answer_begun(self) -> bool:
         """Say whether the answer's first line has come; asked only while the exchange is under way."""
@@ -267,6 +267,8 @@ class Exchange:
             return Outcome.CONNECT, "the operator's proxy refused to connect to the endpoint"
         if error in _CONNECT:
             return Outcome.CONNECT, "no connection to the endpoint could be made"
+        if error in _CERTIFICATE and self.flight.request.tls is not None:
+            return Outcome.TLS, "TLS failed: the client certificate and its key cannot be used; give both as PEM"
         # An alert may come after the handshake, as a refusal of the client's certificate does.
         if error in _TLS or (error == pycurl.E_RECV_ERROR and "alert" in text):
             return Outcome.TLS, f"TLS failed: {text[:_REASON_CHARS_MAX]}"
@@ -294,14 +296,14 @@ _TLS = frozenset(
     {
         pycurl.E_SSL_CONNECT_ERROR,
         pycurl.E_PEER_FAILED_VERIFICATION,
-        pycurl.E_SSL_CERTPROBLEM,
         pycurl.E_SSL_CIPHER,
         pycurl.E_SSL_CACERT_BADFILE,
         pycurl.E_SSL_ISSUER_ERROR,
         pycurl.E_SSL_INVALIDCERTSTATUS,
     }
 )
+_CERTIFICATE = frozenset({pycurl.E_SSL_CERTPROBLEM, pycurl.E_BAD_FUNCTION_ARGUMENT})
 _BROKEN = frozenset({pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_PARTIAL_FILE, pycurl.E_SEND_FAIL_REWIND})
 # libcurl's error of receiving is also what it makes of an answer that it cannot read: only these words mean the connection.
-_RECEIVING = ("Recv failure", "OpenSSL SSL_read", "SSL_")
+_RECEIVING = ("Recv failure", "Send failure", "OpenSSL SSL_")
 _SWITCHING = 101

@@ -24,7 +24,7 @@ class Tls(NamedTuple):
     certificate_pem: bytes = b""
     """The client certificate, then those that lead to its root."""
     key_pem: bytes = b""
-    """Its private key, without a passphrase."""
+    """Its private key, without a passphrase; empty where it stands with the certificate."""
 
 
 class Request(NamedTuple):

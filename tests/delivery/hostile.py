@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Connection:
     """One connection, with the server's side of it."""
 

@@ -1,382 +1,334 @@
+"""The transport: what leaves, over which connections, and that each request is answered once."""
+
 import asyncio
 import contextlib
-import datetime as dt
-import gzip
-import socket
-import ssl
-import struct
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+import os
+import threading
+from collections.abc import Iterator
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from services.delivery import sender
 from services.delivery.model import Outcome
-from services.delivery.transport import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer, Request
-from services.delivery.transport_aiohttp import AiohttpTransport, open_aiohttp_transport
-from services.egress.policy import EgressPolicy
-from tests.delivery.receivers import answering, raw_server, receiver
-
-LOOPBACK = EgressPolicy(allow=("http", "127.0.0.0/8"))
-HEADERS = {"content-type": "application/cloudevents+json", "webhook-id": "evt_1", "user-agent": "Hooktide/0.1"}
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+from services.delivery.transport import RESPONSE_BYTES_MAX, Answer, Request
+from services.runtime.lifecycle import StartError
+from services.delivery.transport_pycurl import roots_file
+from tests.delivery.hostile import OK, Connection, answering, answering_once, hostile, silent, status
+from tests.delivery.sending import answer_to, post, sending, sent
 
 
-class Names(AbstractResolver):
-    """Names that lead where a test says."""
-
-    def __init__(self, addresses: dict[str, list[str]] | None = None, error: Exception | None = None) -> None:
-        self._addresses = addresses or {}
-        self._error = error
-        self.asked: list[str] = []
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        """Return the addresses of a name."""
-        del family
-        self.asked.append(host)
-        if self._error is not None:
-            raise self._error
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=socket.AI_NUMERICHOST)
-            for address in self._addresses[host]
-        ]
-
-    async def close(self) -> None:
-        """Nothing is open."""
+@pytest.fixture(params=["epoll", "select"])
+def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Both ways of waiting for sockets: the one of Linux, and the one of all other systems."""
+    if request.param == "select":
+        monkeypatch.setattr(sender.sys, "platform", "other")
+    return request.param
 
 
-@contextlib.asynccontextmanager
-async def opened(
-    policy: EgressPolicy = LOOPBACK, *, timeout_s: float = 5.0, names: AbstractResolver | None = None
-) -> AsyncIterator[AiohttpTransport]:
-    async with open_aiohttp_transport(policy, timeout_s=timeout_s, connect_timeout_s=2.0, connections_max=8, names=names) as transport:
-        yield transport
+async def test_a_webhook_arrives_as_it_was_made_and_nothing_is_added() -> None:
+    headers = {"content-type": "application/cloudevents+json", "webhook-id": "evt_1", "X-Odd": "", "user-agent": "Hooktide/0.1"}
+    async with hostile(answering(OK)) as server, sending() as transport:
+        answer = await answer_to(transport, Request(server.url + "/a/../b/./c?d=%2F&e=f//g", headers, b'{"n": 1}\x00\xff'))
 
-
-async def exchange(transport: AiohttpTransport, url: str, body: bytes = b"{}") -> Answer:
-    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    # A second answer would fail here.
-    transport.send(Request(url, HEADERS, body), future.set_result)
-    async with asyncio.timeout(20):
-        return await future
-
-
-async def test_a_webhook_leaves_as_it_was_made() -> None:
-    """The body is sent byte for byte, with our headers and no others that ask for something."""
-    async with receiver() as hooks, opened() as transport:
-        answer = await exchange(transport, hooks.url("/a%2Fb?x=%20y"), b'{"a": 1}')
     assert answer == Answer(Outcome.DELIVERED, 200, "", b"", "")
-    (hook,) = hooks.hooks
-    assert hook.body == b'{"a": 1}'
-    assert hook.headers == HEADERS | {"host": f"127.0.0.1:{hooks.port}", "content-length": "8"}
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert body == b'{"n": 1}\x00\xff'
+    assert head.split(b"\r\n") == [
+        b"POST /hook/a/../b/./c?d=%2F&e=f//g HTTP/1.1",
+        f"Host: 127.0.0.1:{server.port}".encode(),
+        b"content-type: application/cloudevents+json",
+        b"webhook-id: evt_1",
+        b"X-Odd:",
+        b"user-agent: Hooktide/0.1",
+        b"Content-Length: 10",
+    ]
 
 
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-async def test_every_2xx_is_a_success(status: int) -> None:
-    async with receiver() as hooks, opened() as transport:
-        hooks.answer = lambda _hook: status
-        assert (await exchange(transport, hooks.url())).outcome is Outcome.DELIVERED
+@pytest.mark.parametrize("size", [0, 1, 100_000, 1_100_000])
+async def test_a_body_of_any_size_is_sent_without_asking_first(size: int) -> None:
+    async with hostile(answering(OK)) as server, sending() as transport:
+        answer = await answer_to(transport, post(server.url, b"x" * size))
 
-
-@pytest.mark.parametrize("status", [300, 400, 404, 410, 418, 429, 500, 503])
-async def test_any_other_status_is_a_failure_that_is_told(status: int) -> None:
-    async with receiver() as hooks, opened() as transport:
-        hooks.answer = lambda _hook: status
-        answer = await exchange(transport, hooks.url())
-    assert answer[:3] == (Outcome.STATUS, status, f"the endpoint answered {status}")
-
-
-async def test_the_beginning_of_a_failures_body_and_its_retry_after_are_kept() -> None:
-    body = b"x" * 5000
-    head = b"HTTP/1.1 503 No\r\nRetry-After:  120 \r\ncontent-length: 5000\r\n\r\n"
-    async with raw_server(answering(head + body)) as server, opened() as transport:
-        answer = await exchange(transport, server.url)
-    assert answer == Answer(Outcome.STATUS, 503, "the endpoint answered 503", body[:RESPONSE_BYTES_KEPT], "120")
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_a_failure_and_not_followed(status: int) -> None:
-    async with receiver() as elsewhere, opened() as transport:
-        head = f"HTTP/1.1 {status} Moved\r\nlocation: {elsewhere.url()}\r\ncontent-length: 0\r\n\r\n"
-        async with raw_server(answering(head.encode())) as server:
-            answer = await exchange(transport, server.url)
-    assert answer[:2] == (Outcome.STATUS, status)
-    assert elsewhere.hooks == []
-
-
-async def test_a_connection_is_used_again() -> None:
-    async with raw_server(answering(OK)) as server, opened() as transport:
-        for _ in range(3):
-            assert (await exchange(transport, server.url)).outcome is Outcome.DELIVERED
-        assert (server.connections, len(server.requests)) == (1, 3)
-
-
-async def test_a_connection_that_the_endpoint_has_closed_meanwhile_is_not_used_again() -> None:
-    """A stale keep-alive connection costs no attempt."""
-    async with raw_server(answering(OK, close=True)) as server, opened() as transport:
-        for number in range(1, 4):
-            assert (await exchange(transport, server.url)).outcome is Outcome.DELIVERED
-            assert server.connections == number
-
-
-async def test_nobody_listens() -> None:
-    """A refused connection says so, without the address."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    async with opened() as transport:
-        answer = await exchange(transport, f"http://127.0.0.1:{port}/")
-    assert answer == Answer(Outcome.CONNECT, 0, "no connection to the endpoint: Connection refused", b"", "")
-
-
-async def test_none_of_a_names_addresses_takes_the_connection() -> None:
-    """Several addresses fail like one, and are not told."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    names = Names({"consumer.example": ["127.0.0.1", "127.0.0.2"]})
-    async with opened(names=names) as transport:
-        answer = await exchange(transport, f"http://consumer.example:{port}/")
-    assert answer.outcome is Outcome.CONNECT
-    assert "127.0.0" not in answer.error
-
-
-async def test_a_black_hole_ends_at_the_time_limit() -> None:
-    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    async with raw_server(silent) as server, opened(timeout_s=0.2) as transport:
-        answer = await exchange(transport, server.url)
-    assert answer == Answer(Outcome.TIMEOUT, 0, "no answer within the time limit", b"", "")
-
-
-async def test_a_dripping_answer_ends_at_the_time_limit() -> None:
-    """The limit is for all of it: one byte now and then does not prolong it."""
-
-    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
-        while not reader.at_eof():
-            writer.write(b"x")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.02):
-                    await reader.read()
-
-    async with raw_server(drip) as server, opened(timeout_s=0.3) as transport:
-        answer = await exchange(transport, server.url)
-    assert answer.outcome is Outcome.TIMEOUT
-
-
-async def test_a_reset_after_the_request_leaves_the_outcome_unknown() -> None:
-    async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection: socket.socket = writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-        raise ConnectionResetError
-
-    async with raw_server(reset) as server, opened() as transport:
-        answer = await exchange(transport, server.url)
-    assert answer == Answer(Outcome.RESET, 0, "the connection broke before the answer was complete", b"", "")
-
-
-@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"])
-async def test_an_answer_that_breaks_off_leaves_the_outcome_unknown(begun: bytes) -> None:
-    async with raw_server(answering(begun, close=True)) as server, opened() as transport:
-        assert (await exchange(transport, server.url)).outcome is Outcome.RESET
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
-        b"HTTP/1.1 abc\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
-        b"\x00\x01\x02\x03\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000_000 + b"\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200_000 + b"content-length: 0\r\n\r\n",
-        b"HTTP/1.1 200 " + b"O" * 1_000_000 + b"\r\ncontent-length: 0\r\n\r\n",
-    ],
-    ids=["another protocol", "no status", "negative length", "no chunk", "binary", "huge header", "many headers", "huge reason"],
-)
-async def test_an_answer_that_is_no_valid_http_is_a_failure(answer: bytes) -> None:
-    async with raw_server(answering(answer, close=True)) as server, opened() as transport:
-        got = await exchange(transport, server.url)
-    assert got.outcome in {Outcome.PROTOCOL, Outcome.RESET}
-    assert len(got.error) < 100
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3],
-    ids=["101", "1xx only"],
-)
-async def test_an_interim_answer_is_no_success(answer: bytes) -> None:
-    async with raw_server(answering(answer)) as server, opened(timeout_s=0.3) as transport:
-        assert (await exchange(transport, server.url)).outcome is not Outcome.DELIVERED
-
-
-async def test_an_interim_answer_before_the_real_one_is_passed_over() -> None:
-    async with raw_server(answering(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK)) as server, opened() as transport:
-        assert (await exchange(transport, server.url)).outcome is Outcome.DELIVERED
-
-
-@pytest.mark.parametrize(("status", "outcome"), [(200, Outcome.DELIVERED), (500, Outcome.STATUS)])
-async def test_of_an_endless_body_the_status_counts(status: int, outcome: Outcome) -> None:
-    """Reading stops at the limit, and the connection is closed."""
-    written = 0
-    broken = asyncio.Event()
-
-    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal written
-        writer.write(f"HTTP/1.1 {status} So\r\n\r\n".encode())
-        try:
-            while True:
-                writer.write(b"x" * 4096)
-                written += 4096
-                await writer.drain()
-        finally:
-            broken.set()
-
-    async with raw_server(endless) as server, opened() as transport:
-        answer = await exchange(transport, server.url)
-        async with asyncio.timeout(10):
-            await broken.wait()
-    assert (answer.outcome, answer.status) == (outcome, status)
-    assert len(answer.body) <= RESPONSE_BYTES_KEPT
-    # What the sockets of both sides hold comes on top.
-    assert written < RESPONSE_BYTES_MAX + 16 * 1024 * 1024
-
-
-async def test_a_compressed_answer_is_not_decompressed() -> None:
-    """A bomb stays as small as it came."""
-    bomb = gzip.compress(b"\x00" * 50_000_000)
-    head = f"HTTP/1.1 500 No\r\ncontent-encoding: gzip\r\ncontent-length: {len(bomb)}\r\n\r\n".encode()
-    async with raw_server(answering(head + bomb)) as server, opened() as transport:
-        answer = await exchange(transport, server.url)
-    assert answer == Answer(Outcome.STATUS, 500, "the endpoint answered 500", bomb[:RESPONSE_BYTES_KEPT], "")
-
-
-@pytest.mark.parametrize(
-    ("allow", "url", "told"),
-    [
-        ((), "http://127.0.0.1:{port}/", "must begin with https://"),
-        (("http",), "http://127.0.0.1:{port}/", "loopback"),
-        (("http",), "http://localhost:{port}/", "loopback"),
-        (("http",), "http://[::1]:{port}/", "loopback"),
-        (("http", "127.0.0.0/8"), "http://127.0.0.1:25/", "port 25"),
-        (("http", "127.0.0.0/8"), "http://user@127.0.0.1:{port}/", "user name"),
-        (("http", "127.0.0.0/8"), "http://0x7f000001:{port}/", "unusual notation"),
-    ],
-)
-async def test_a_url_is_judged_at_each_attempt(allow: tuple[str, ...], url: str, told: str) -> None:
-    """What the operator has forbidden since a subscription was made is not called any more."""
-    async with receiver() as hooks, opened(EgressPolicy(allow=allow)) as transport:
-        answer = await exchange(transport, url.format(port=hooks.port))
-    assert answer.outcome is Outcome.BLOCKED
-    assert told in answer.error
-    assert hooks.hooks == []
-
-
-@pytest.mark.parametrize("addresses", [["10.0.0.7"], ["127.0.0.1", "10.0.0.7"], ["169.254.169.254", "127.0.0.1"]])
-async def test_a_name_that_leads_to_a_forbidden_address_is_blocked(addresses: list[str]) -> None:
-    """One forbidden address among several is enough, and the answer names none of them."""
-    names = Names({"consumer.example": addresses})
-    async with receiver() as hooks, opened(names=names) as transport:
-        answer = await exchange(transport, f"http://consumer.example:{hooks.port}/")
-    assert answer.outcome is Outcome.BLOCKED
-    assert not any(address in answer.error for address in addresses)
-    assert (hooks.hooks, names.asked) == ([], ["consumer.example"])
-
-
-async def test_a_name_that_leads_to_permitted_addresses_is_called() -> None:
-    names = Names({"consumer.example": ["127.0.0.1"]})
-    async with receiver() as hooks, opened(names=names) as transport:
-        answer = await exchange(transport, f"http://consumer.example:{hooks.port}/")
     assert answer.outcome is Outcome.DELIVERED
-    assert hooks.hooks[0].headers["host"] == f"consumer.example:{hooks.port}"
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert len(body) == size
+    assert b"expect" not in head.lower()
 
 
-async def test_a_name_that_leads_nowhere_is_tried_again_later() -> None:
-    names = Names(error=socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
-    async with opened(names=names) as transport:
-        answer = await exchange(transport, "http://consumer.example/")
-    assert answer == Answer(Outcome.DNS, 0, "the endpoint's name could not be resolved", b"", "")
+@pytest.mark.parametrize("number", [200, 201, 202, 204, 299])
+async def test_every_2xx_is_a_success(number: int) -> None:
+    async with hostile(answering(status(number) if number != 204 else b"HTTP/1.1 204 None\r\n\r\n")) as server, sending() as transport:
+        assert await answer_to(transport, post(server.url)) == Answer(Outcome.DELIVERED, number, "", b"", "")
 
 
-async def test_a_fault_of_our_own_ends_one_attempt_and_not_the_service() -> None:
-    """Whatever goes wrong in the middle of one request, the others go on."""
-    names = Names(error=RuntimeError("a fault"))
-    async with receiver() as hooks, opened(names=names) as transport:
-        answer = await exchange(transport, "http://consumer.example/")
-        assert (answer.outcome, answer.error) == (Outcome.PROTOCOL, "the request could not be made (RuntimeError)")
-        assert (await exchange(transport, hooks.url())).outcome is Outcome.DELIVERED
+@pytest.mark.parametrize("number", [400, 401, 404, 410, 413, 415, 429, 500, 503, 508, 599])
+async def test_every_other_status_is_a_failure_with_the_beginning_of_its_body(number: int) -> None:
+    async with hostile(answering(status(number, body="why"))) as server, sending() as transport:
+        answer = await answer_to(transport, post(server.url))
+
+    assert answer == Answer(Outcome.STATUS, number, f"the endpoint answered {number}", b"why", "")
 
 
-def certificate(directory: Path) -> ssl.SSLContext:
-    """Return what a server needs to show a certificate that nobody has signed but itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(tz=dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = directory / "endpoint.pem"
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    pem.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context
+@pytest.mark.parametrize("value", ["a\r\nx: y", "a\ny", "a\ry", "a\x00"])
+async def test_a_header_that_would_become_two_is_not_sent(value: str) -> None:
+    async with hostile(answering(OK)) as server, sending() as transport:
+        answers = [await answer_to(transport, Request(server.url, headers, b"")) for headers in ({"x": value}, {f"x{value}": "y"})]
+
+    assert {answer.outcome for answer in answers} == {Outcome.PROTOCOL}
+    assert server.connections == 0
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
-    async with raw_server(answering(OK), tls=certificate(tmp_path)) as server, opened() as transport:
-        answer = await exchange(transport, f"https://127.0.0.1:{server.port}/")
-    assert answer == Answer(Outcome.TLS, 0, "TLS failed: self-signed certificate", b"", "")
-    assert server.requests == []
+async def test_a_header_beyond_ascii_is_a_failure_of_its_request_alone() -> None:
+    async with hostile(answering(OK)) as server, sending() as transport:
+        odd, good = sent(transport, post(server.url, x="\u20ac")), sent(transport, post(server.url))
+
+        assert (await odd).outcome is Outcome.PROTOCOL
+        assert (await good).outcome is Outcome.DELIVERED
 
 
-async def test_an_endpoint_that_does_not_speak_tls_is_told_so() -> None:
-    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
+async def test_the_environment_and_the_home_directory_count_for_nothing(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hostile(answering(OK)) as proxy, hostile(answering(OK)) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with open(os.path.join(tmp_path, ".netrc"), "w", encoding="ascii") as netrc:  # noqa: ASYNC230, PTH118, PTH123 - a line for a test
+            netrc.write("machine 127.0.0.1 login me password secret\n")
+        async with sending() as transport:
+            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
 
-    server = await asyncio.start_server(plain, "127.0.0.1", 0)
-    async with server, opened() as transport:
-        answer = await exchange(transport, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-    assert answer.outcome is Outcome.TLS
-
-
-async def test_send_returns_before_the_answer_is_handed_over() -> None:
-    """Whoever sends is never called back while sending, even where the answer is known at once."""
-    answers: list[Answer] = []
-    async with opened(EgressPolicy()) as transport:
-        transport.send(Request("http://127.0.0.1/", HEADERS, b""), answers.append)
-        assert answers == []
-    assert len(answers) == 1
+    assert proxy.connections == 0
+    assert b"authorization" not in server.requests[0].lower()
 
 
-async def test_at_the_end_what_is_under_way_is_cut_off_and_answered_once() -> None:
-    """So is what had not even begun."""
+async def test_cookies_are_forgotten_at_once() -> None:
+    async with hostile(answering(status(200, "set-cookie: a=b; path=/"))) as server, sending() as transport:
+        for _ in range(2):
+            await answer_to(transport, post(server.url))
 
-    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+    assert len(server.requests) == 2
+    assert all(b"cookie" not in request.lower() for request in server.requests)
 
-    answers: list[Answer] = []
-    note: Callable[[Answer], None] = answers.append
-    async with raw_server(silent) as server:
-        async with opened() as transport:
-            for _ in range(3):
-                transport.send(Request(server.url, HEADERS, b""), note)
-            await server.until(lambda: len(server.requests) == 3)
-            transport.send(Request(server.url, HEADERS, b""), note)
-        assert [answer.outcome for answer in answers] == [Outcome.RESET] * 4
+
+# Other requests than webhooks
+
+
+async def test_a_handshake_is_answered_with_its_headers() -> None:
+    raw = status(200, "WebHook-Allowed-Origin: *", "webhook-allowed-rate: 120", "webhook-allowed-rate: 7", body="ok")
+    async with hostile(answering(raw)) as server, sending() as transport:
+        answer = await answer_to(transport, Request(server.url, {"webhook-request-origin": "hooktide"}, b"", method="OPTIONS", whole=True))
+
+    assert server.requests[0].startswith(b"OPTIONS /hook HTTP/1.1\r\n")
+    assert b"content-length" not in server.requests[0].lower()
+    assert (answer.outcome, answer.status, answer.body) == (Outcome.DELIVERED, 200, b"ok")
+    assert dict(answer.headers) == {"webhook-allowed-origin": "*", "webhook-allowed-rate": "120", "content-length": "2"}
+
+
+@pytest.mark.parametrize("number", [200, 400])
+async def test_a_whole_answer_is_read_up_to_its_limit(number: int) -> None:
+    async with hostile(answering(status(number, body="x" * 100_000))) as server, sending() as transport:
+        answer = await answer_to(transport, post(server.url)._replace(whole=True))
+
+    assert (answer.status, len(answer.body)) == (number, RESPONSE_BYTES_MAX)
+
+
+async def test_special_requests_leave_nothing_behind_for_the_next() -> None:
+    async with hostile(answering(status(200, "x: y", body="ok"))) as server, sending() as transport:
+        for method in ("OPTIONS", "GET", "DELETE", "PUT"):
+            await answer_to(transport, Request(server.url, {"a": "b"}, b"" if method != "PUT" else b"{}", method=method, whole=True))
+            assert await answer_to(transport, post(server.url)) == Answer(Outcome.DELIVERED, 200, "", b"", "")
+
+    assert [request.split(b" ")[0] for request in server.requests] == [b"OPTIONS", b"POST", b"GET", b"POST", b"DELETE", b"POST", b"PUT", b"POST"]
+    assert server.connections == 1
+
+
+# Connections
+
+
+async def test_many_requests_are_each_answered_once_with_what_is_theirs(platform: str) -> None:
+    async def behave(connection: Connection) -> None:
+        while (request := await connection.request()) is not None:
+            await asyncio.sleep(0)
+            await connection.send(status(int(request.rpartition(b"\r\n\r\n")[2])))
+
+    async with hostile(behave) as server, sending(host_connections_max=20) as transport:
+        answered: list[tuple[int, int]] = []
+        ended = asyncio.Event()
+
+        def note(wanted: int, answer: Answer) -> None:
+            answered.append((wanted, answer.status))
+            if len(answered) == 2000:
+                ended.set()
+
+        for number in range(2000):
+            wanted = 200 + number % 300
+            transport.send(post(server.url, str(wanted).encode()), lambda answer, wanted=wanted: note(wanted, answer))  # type: ignore[misc]  # a default
+        await asyncio.wait_for(ended.wait(), 30)
+
+    assert all(wanted == got for wanted, got in answered)
+    assert 1 < server.connections <= 20
+
+
+async def test_connections_are_kept(platform: str) -> None:
+    async with hostile(answering(OK)) as server, sending() as transport:
+        for _ in range(20):
+            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+
+    assert server.connections == 1
+
+
+async def test_a_host_has_its_own_limit_and_its_waiters_lose_no_time() -> None:
+    """What waits for its turn has not begun: its time limit runs from then."""
+    release = asyncio.Event()
+    under_way, most = 0, 0
+
+    async def behave(connection: Connection) -> None:
+        nonlocal under_way, most
+        while await connection.request() is not None:
+            under_way += 1
+            most = max(most, under_way)
+            await release.wait()
+            under_way -= 1
+            await connection.send(OK)
+
+    async with hostile(behave) as slow, hostile(answering(OK)) as quick, sending(host_connections_max=3, timeout_s=1.0) as transport:
+        waiting = [sent(transport, post(slow.url)) for _ in range(9)]
+        assert (await answer_to(transport, post(quick.url))).outcome is Outcome.DELIVERED, "another host does not wait"
+        first = await asyncio.gather(*waiting[:3])
+        release.set()
+        rest = await asyncio.gather(*waiting[3:])
+
+    assert {answer.outcome for answer in first} == {Outcome.TIMEOUT}
+    assert {answer.outcome for answer in rest} == {Outcome.DELIVERED}
+    assert most == 3
+
+
+async def test_all_connections_together_have_a_limit() -> None:
+    """An idle one goes for a new one."""
+    open_now: set[Connection] = set()
+
+    async def behave(connection: Connection) -> None:
+        open_now.add(connection)
+        while await connection.request() is not None:
+            await connection.send(OK)
+        open_now.discard(connection)
+
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(hostile(behave, host=f"127.0.0.{number}")) for number in range(2, 12)]
+        transport = await stack.enter_async_context(sending(connections_max=4))
+        for server in servers:
+            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+        async with asyncio.timeout(5):
+            while len(open_now) > 4:
+                await asyncio.sleep(0)
+
+
+# A kept connection that has gone stale
+
+
+async def test_a_connection_that_was_closed_while_idle_costs_nothing() -> None:
+    async with hostile(answering_once(OK)) as server, sending() as transport:
+        outcomes = [(await answer_to(transport, post(server.url))).outcome for _ in range(10)]
+
+    assert outcomes == [Outcome.DELIVERED] * 10
+    assert len(server.requests) == 10
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+@pytest.mark.parametrize("read", [True, False], ids=["after the request was read", "before it was read"])
+async def test_a_kept_connection_that_breaks_under_a_request_costs_no_attempt(*, read: bool, reset: bool) -> None:
+    """The worst moment: the endpoint gives a kept connection up just when a request is on its way."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(OK)
+        if read:
+            await connection.request()
+        else:
+            await connection.reader.read(1)
+        if reset:
+            connection.reset()
+
+    async with hostile(behave) as server, sending() as transport:
+        outcomes = [(await answer_to(transport, post(server.url))).outcome for _ in range(6)]
+
+    assert outcomes == [Outcome.DELIVERED] * 6
+
+
+async def test_kept_connections_that_all_break_at_once_cost_no_attempt() -> None:
+    broken = False
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            if broken and connection in before:
+                connection.reset()
+                return
+            kept.append(connection)
+            await connection.send(OK)
+
+    kept: list[Connection] = []
+    before: list[Connection] = []
+    async with hostile(behave) as server, sending() as transport:
+        await asyncio.gather(*(sent(transport, post(server.url)) for _ in range(20)))
+        before, broken = kept[:], True
+        answers = await asyncio.gather(*(sent(transport, post(server.url)) for _ in range(20)))
+
+    assert {answer.outcome for answer in answers} == {Outcome.DELIVERED}
+
+
+async def test_an_endpoint_that_always_breaks_is_not_asked_for_ever() -> None:
+    async def behave(connection: Connection) -> None:
+        if len(server.requests) == 0:
+            await connection.request()
+            await connection.send(OK)
+        await connection.request()
+        connection.reset()
+
+    async with hostile(behave) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.RESET
+    assert len(server.requests) <= 7
+
+
+# The end
+
+
+async def test_what_is_under_way_at_the_end_is_answered_as_reset(platform: str) -> None:
+    async with hostile(silent) as server:
+        async with sending(host_connections_max=4, lookup=_slow_lookup) as transport:
+            waiting = [sent(transport, post(server.url)) for _ in range(10)]
+            named = sent(transport, post("http://slow.example/"))
+            async with asyncio.timeout(5):
+                while server.connections < 4:
+                    await asyncio.sleep(0)
+            waiting.append(sent(transport, post(server.url)))
+        assert all(future.done() for future in (*waiting, named))
+        assert {future.result().outcome for future in (*waiting, named)} == {Outcome.RESET}
+
+        late = sent(transport, post(server.url))
+        assert (await late).outcome is Outcome.RESET
+    assert not [thread for thread in threading.enumerate() if thread.name == "sender"]
+
+
+def _slow_lookup(_name: str) -> list[str]:
+    _RELEASED.wait(0.5)
+    return ["127.0.0.1"]
+
+
+_RELEASED = threading.Event()
+
+
+async def test_a_fault_of_the_sender_ends_what_runs_on_it() -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with sending() as transport:
+            transport._sender._hosts = None  # type: ignore[assignment]  # noqa: SLF001 - broken on purpose
+            transport.send(post("http://127.0.0.1:9000/"), lambda _answer: None)
+            await asyncio.Event().wait()
+
+    assert caught.group_contains(AttributeError)
+
+
+def test_a_machine_without_trusted_certificates_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
+
+    with pytest.raises(StartError, match="SSL_CERT_FILE"):
+        roots_file()

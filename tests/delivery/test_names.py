@@ -1,0 +1,181 @@
+"""Names: looked up beside the event loop, judged as a whole, kept for a little while."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from services.delivery.model import Outcome
+from services.delivery.names import Found, Lookup, Names, system_lookup
+from services.egress.policy import EgressPolicy
+from tests.delivery.hostile import OK, answering, hostile
+from tests.delivery.sending import answer_to, post, sending
+
+
+class Book:
+    """A lookup whose answers tests turn as they need; it counts, and may be made to hang."""
+
+    def __init__(self, **addresses: Sequence[str]) -> None:
+        self.addresses = {name: list(found) for name, found in addresses.items()}
+        self.asked: Counter[str] = Counter()
+        self.hanging: dict[str, threading.Event] = {}
+
+    def __call__(self, name: str) -> Sequence[str]:
+        self.asked[name] += 1
+        if name in self.hanging:
+            self.hanging[name].wait(10)
+        if name not in self.addresses:
+            raise OSError(name)
+        return self.addresses[name]
+
+    def hang(self, name: str) -> threading.Event:
+        """Let a name hang; returns what lets it go on."""
+        self.hanging[name] = threading.Event()
+        return self.hanging[name]
+
+
+def names_by(lookup: Lookup, *, timeout_s: float = 5.0, kept_s: float = 60.0) -> Names:
+    return Names(lookup, EgressPolicy(allow=("127.0.0.0/8",)), timeout_s=timeout_s, kept_s=kept_s)
+
+
+def asking(names: Names, name: str) -> asyncio.Future[Found]:
+    future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+    names.ask(name, future.set_result)
+    return future
+
+
+async def found_by(names: Names, name: str) -> Found:
+    return await asyncio.wait_for(asking(names, name), 10)
+
+
+async def test_a_name_is_looked_up_once_for_all_who_ask() -> None:
+    book = Book(a=["127.0.0.1"])
+    go_on = book.hang("a")
+    names = names_by(book)
+    waiting = [asking(names, "a") for _ in range(50)]
+    go_on.set()
+
+    assert set(await asyncio.gather(*waiting)) == {Found(("127.0.0.1",))}
+    assert names.known("a") == Found(("127.0.0.1",))
+    assert book.asked["a"] == 1
+    names.close()
+
+
+async def test_what_was_found_is_used_for_a_while_only() -> None:
+    names = names_by(Book(a=["127.0.0.1"]), kept_s=0.0)
+
+    assert (await found_by(names, "a")).failure is None
+    assert names.known("a") is None
+    names.close()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "outcome"), [([], Outcome.BLOCKED), (["10.0.0.1"], Outcome.BLOCKED), (["127.0.0.1", "10.0.0.1"], Outcome.BLOCKED)]
+)
+async def test_a_name_is_judged_by_all_its_addresses(addresses: list[str], outcome: Outcome) -> None:
+    names = names_by(Book(a=addresses))
+    found = await found_by(names, "a")
+
+    assert (found.addresses, found.failure) == ((), outcome)
+    assert names.known("a") == found, "a refusal is kept too"
+    names.close()
+
+
+async def test_a_name_that_does_not_exist_is_a_failure_of_dns() -> None:
+    names = names_by(Book())
+
+    assert (await found_by(names, "nobody")).failure is Outcome.DNS
+    names.close()
+
+
+async def test_a_lookup_that_hangs_keeps_nobody_waiting_and_is_not_begun_again() -> None:
+    book = Book(a=["127.0.0.1"])
+    go_on = book.hang("a")
+    names = names_by(book, timeout_s=0.1)
+
+    first, second = await found_by(names, "a"), await found_by(names, "a")
+    assert first.failure is second.failure is Outcome.DNS
+    assert "in time" in first.error
+    assert book.asked["a"] == 1
+
+    go_on.set()
+    async with asyncio.timeout(5):
+        while names.known("a") is None:
+            await asyncio.sleep(0)
+    assert names.known("a") == Found(("127.0.0.1",))
+    names.close()
+
+
+async def test_names_that_hang_do_not_hold_up_those_that_were_found_before() -> None:
+    book = Book(good=["127.0.0.1"], **{f"bad{number}": ["127.0.0.1"] for number in range(40)})
+    names = names_by(book, kept_s=0.0)
+    await found_by(names, "good")
+    events = [book.hang(f"bad{number}") for number in range(40)]
+    waiting = [asking(names, f"bad{number}") for number in range(40)]
+
+    assert (await found_by(names, "good")).failure is None
+    assert not any(future.done() for future in waiting)
+    for event in events:
+        event.set()
+    await asyncio.gather(*waiting)
+    names.close()
+
+
+async def test_the_address_in_use_stays_first_while_the_name_has_it() -> None:
+    book = Book(a=["127.0.0.1", "127.0.0.2", "127.0.0.3"])
+    names = names_by(book, kept_s=0.0)
+
+    assert (await found_by(names, "a")).addresses == ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    book.addresses["a"] = ["127.0.0.3", "127.0.0.1", "127.0.0.2"]
+    assert (await found_by(names, "a")).addresses[0] == "127.0.0.1"
+    names.prefer("a", "127.0.0.2")
+    assert (await found_by(names, "a")).addresses[0] == "127.0.0.2"
+    book.addresses["a"] = ["127.0.0.3", "127.0.0.1"]
+    assert (await found_by(names, "a")).addresses == ("127.0.0.3", "127.0.0.1")
+    names.close()
+
+
+async def test_what_is_remembered_is_bounded() -> None:
+    names = names_by(lambda _name: ["127.0.0.1"])
+    await asyncio.gather(*(asking(names, f"n{number}") for number in range(5000)))
+
+    kept = [number for number in range(5000) if names.known(f"n{number}") is not None]
+    assert len(kept) == 4096
+    names.close()
+
+
+async def test_the_end_is_told_to_those_who_wait() -> None:
+    book = Book(a=["127.0.0.1"])
+    go_on = book.hang("a")
+    names = names_by(book)
+    waiting = asking(names, "a")
+    names.close()
+
+    assert (await waiting).failure is Outcome.RESET
+    go_on.set()
+
+
+async def test_this_machines_resolver_finds_this_machine() -> None:
+    assert set(system_lookup("localhost")) <= {"127.0.0.1", "::1"}
+
+
+# With the transport
+
+
+async def test_the_next_address_is_tried_where_one_cannot_be_reached() -> None:
+    async with hostile(answering(OK), host="127.0.0.9") as server:
+        book = Book(**{"two.example": ["127.0.0.8", "127.0.0.9"]})
+        async with sending(lookup=book) as transport:
+            answers = [await answer_to(transport, post(f"http://two.example:{server.port}/")) for _ in range(3)]
+
+    assert {answer.outcome for answer in answers} == {Outcome.DELIVERED}
+    assert server.connections == 1
+
+
+async def test_a_name_whose_addresses_are_all_away_is_a_failure_to_connect() -> None:
+    async with hostile(answering(OK), host="127.0.0.9") as server:
+        gone = server.port
+    async with sending(lookup=Book(**{"two.example": ["127.0.0.8", "127.0.0.9"]})) as transport:
+        assert (await answer_to(transport, post(f"http://two.example:{gone}/"))).outcome is Outcome.CONNECT
