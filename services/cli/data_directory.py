@@ -91,8 +91,12 @@ class DataDirectory:
             write_private(self.token_file, new_service_token() + "\n")
 
     def create_secret_key(self) -> None:
-        """Make the first secret key, unless there is one."""
+        """Make the first secret key, unless there is one; raises `StartError` where there must have been one."""
         if not self.secret_key_file.exists():
+            registry = self.path / "subscription.db"
+            if registry.exists():
+                message = f"{self.secret_key_file} is missing, and {registry} cannot be read without it; put it back"
+                raise StartError(message)
             key = base64.b64encode(secrets.token_bytes(_SECRET_KEY_BYTES)).decode()
             write_private(self.secret_key_file, f"k1:{key}\n")
 
@@ -126,7 +130,12 @@ class DataDirectory:
         The services inherit it, so that those of a supervisor that was killed are waited for, and told of by
         `waiting`, before their databases are opened anew. Raises `StartError` while another supervisor runs.
         """
-        descriptor = os.open(self.path / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = self.path / "supervisor.lock"
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            message = f"cannot write {file}: {error.strerror}; choose another directory with --data-dir"
+            raise StartError(message) from error
         try:
             await self._locked(descriptor, waiting)
         except BaseException:

@@ -4,16 +4,21 @@ A flag comes first, then its variable, then what `hooktide up` keeps in the data
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import typer
 
 from services.cli.data_directory import DataDirectory
 from services.cli.errors import CommandError
 from services.cli.plan import ADMIN_PORTS, LOOPBACK, PORTS, reachable
+from services.runtime.settings import checked_target
 
 DATA_DIR = Path("hooktide-data")
+# Whatever a header can carry; whether it is a key is for the services to say.
+_KEY = re.compile(r"[\x21-\x7e]+")
 
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="HOOKTIDE_DATA_DIR", help="Where `hooktide up` keeps its data.", show_default=True)
@@ -29,12 +34,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 def api_url(given: str, data_dir: Path) -> str:
     """Return the URL of the REST API, without a slash at its end."""
-    return (given or f"http://{address('gateway', 'listen', data_dir)}").rstrip("/")
+    url = given or f"http://{address('gateway', 'listen', data_dir)}"
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        message = f"--api: {url!r} is no URL of an API; write for example http://127.0.0.1:8080"
+        raise CommandError(message, code=2)
+    return url.rstrip("/")
 
 
 def ingest_target(given: str, data_dir: Path) -> str:
     """Return where events are published."""
-    return given or os.environ.get("HOOKTIDE_INGEST_TARGET", "") or address("ingest", "listen", data_dir)
+    try:
+        return checked_target(given or os.environ.get("HOOKTIDE_INGEST_TARGET", "") or address("ingest", "listen", data_dir))
+    except ValueError as error:
+        message = f"--target: {error}"
+        raise CommandError(message, code=2) from error
 
 
 def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> str:
@@ -50,6 +68,9 @@ def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> 
 def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir: Path) -> str:
     """Return an API key; raises `CommandError` where there is none."""
     if given:
+        if _KEY.fullmatch(given) is None:
+            message = "--key: this is no API key: they begin with hkt_ and go on with letters and digits"
+            raise CommandError(message, code=2)
         return given
     keys = DataDirectory(data_dir).read_keys()
     if keys is None:

@@ -10,6 +10,7 @@ import typer
 from services.cli.defaults import DATA_DIR, AsJson, DataDir, address
 from services.cli.output import say, say_json
 from services.cli.plan import SERVICES
+from services.cli.rest import reason_of
 from services.cli.serve import ServiceName
 
 _TIMEOUT_S = 3.0
@@ -46,4 +47,4 @@ async def _state(session: aiohttp.ClientSession, admin: str) -> str:
                 return READY
             return f"not ready: {(await response.json()).get('detail', response.status)}"
     except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
-        return f"no answer at {admin}: {error or type(error).__name__}"
+        return f"no answer at {admin}: {reason_of(error)}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from services.cli.defaults import DATA_DIR, AsJson, DataDir, api_key, ingest_target
 from services.cli.errors import CommandError
+from services.cli.json_text import checked_json, checked_text
 from services.cli.output import say, say_json
 
 
@@ -32,14 +32,16 @@ def emit(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Publish one event and print its receipt once it is durable."""
     attributes: dict[str, Any] = {
-        "type": event_type,
-        "source": source,
-        "subject": subject,
-        "data": None if data is None else _json(data),
-        "id": event_id,
-        "partitionkey": partitionkey,
-        "audience": audience,
+        "type": checked_text("TYPE", event_type),
+        "source": checked_text("--source", source),
+        "subject": None if subject is None else checked_text("--subject", subject),
+        "id": None if event_id is None else checked_text("--id", event_id),
+        "partitionkey": None if partitionkey is None else checked_text("--partitionkey", partitionkey),
+        "audience": None if audience is None else checked_text("--audience", audience),
     }
+    if data is not None:
+        # Sent as it was written: whoever reads it is to see the same digits.
+        attributes |= {"data": checked_json("--data", _payload(data)), "datacontenttype": "application/json"}
     receipt = asyncio.run(_emit(ingest_target(target, data_dir), api_key(key, "emitter", data_dir), timeout, attributes))
     if as_json:
         say_json(dataclasses.asdict(receipt))
@@ -52,22 +54,22 @@ async def _emit(target: str, key: str, timeout_s: float, attributes: dict[str, A
     try:
         async with hooktide.Emitter(target, key=key, timeout=timeout_s, close_timeout=1) as emitter:
             return await emitter.emit(**attributes)
+    except hooktide.InvalidEvent as error:
+        message = f"{error} ({error.reason})"
+        raise CommandError(message) from error
     except hooktide.EmitError as error:
         message = f"{target}: {error} ({error.reason})"
         raise CommandError(message) from error
 
 
-def _json(data: str) -> object:
-    """Return the payload that `--data` stands for."""
+def _payload(data: str) -> bytes:
+    """Return what `--data` stands for."""
     try:
         if data == "-":
-            data = sys.stdin.read()
-        elif data.startswith("@"):
-            data = Path(data[1:]).read_text(encoding="utf-8")
-        return json.loads(data)
+            return sys.stdin.buffer.read()
+        if data.startswith("@"):
+            return Path(data[1:]).read_bytes()
     except OSError as error:
-        message = f"--data: cannot read {data[1:]}: {error.strerror}"
+        message = f"--data: cannot read {data[1:] or 'standard input'}: {error.strerror}"
         raise CommandError(message, code=2) from error
-    except (ValueError, RecursionError) as error:
-        message = f"--data is no JSON ({error}); text needs its double quotes, for example --data '\"hello\"'"
-        raise CommandError(message, code=2) from error
+    return data.encode("utf-8", "surrogateescape")

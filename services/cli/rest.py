@@ -1,6 +1,7 @@
 """REST: the few calls to the gateway that the command line makes."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ class RestClient:
                 answer = await response.json(content_type=None) if await response.read() else {}
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            message = f"no answer from {self._url} ({error or type(error).__name__}); is `hooktide up` running? Name another API with --api"
+            message = f"no answer from {self._url} ({reason_of(error)}); is `hooktide up` running? Name another API with --api"
             raise CommandError(message) from error
         if not isinstance(answer, dict):
             answer = {}
@@ -40,6 +41,18 @@ async def rest_client(url: str, key: str) -> AsyncIterator[RestClient]:
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}, timeout=timeout) as session:
         yield RestClient(session, url)
+
+
+def reason_of(error: Exception) -> str:
+    """Return in a few words why there was no answer."""
+    match error:
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
+            return os.strerror(number)
+        case TimeoutError():
+            return "it took too long"
+        case ValueError():
+            return "what came back is none of ours"
+    return str(error) or type(error).__name__
 
 
 def _where(error: Mapping[str, Any]) -> str:

@@ -7,6 +7,8 @@ from urllib.parse import quote
 import typer
 
 from services.cli.defaults import DATA_DIR, ApiKey, ApiUrl, AsJson, DataDir, api_key, api_url
+from services.cli.errors import CommandError
+from services.cli.json_text import checked_text
 from services.cli.output import say, say_json
 from services.cli.rest import rest_client
 
@@ -25,13 +27,13 @@ def subscribe(
     as_json: AsJson = False,
 ) -> None:
     """Subscribe a URL to events; prints the subscription's id and its signing secret."""
-    body: dict[str, Any] = {"sink": sink, "protocol": "HTTP"}
+    body: dict[str, Any] = {"sink": checked_text("SINK", sink), "protocol": "HTTP"}
     if types:
-        body["types"] = types
+        body["types"] = [checked_text("--type", event_type) for event_type in types]
     if source:
-        body["source"] = source
+        body["source"] = checked_text("--source", source)
     if description:
-        body["config"] = {"description": description}
+        body["config"] = {"description": checked_text("--description", description)}
     answer = asyncio.run(_call(api_url(api, data_dir), api_key(key, "consumer", data_dir), "POST", "/v1/subscriptions", body))
     if as_json:
         say_json(answer)
@@ -49,7 +51,10 @@ def unsubscribe(
     as_json: AsJson = False,
 ) -> None:
     """End a subscription; what is still to be delivered for it is cancelled."""
-    path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
+    if not subscription_id:
+        message = "ID is empty; give the subscription's id, sub_…, as `hooktide subscribe` printed it"
+        raise CommandError(message, code=2)
+    path = f"/v1/subscriptions/{quote(checked_text('ID', subscription_id), safe='')}"
     asyncio.run(_call(api_url(api, data_dir), api_key(key, "consumer", data_dir), "DELETE", path, None))
     if as_json:
         say_json({"id": subscription_id, "deleted": True})

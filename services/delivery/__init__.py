@@ -10,6 +10,7 @@ event log → route → lane → attempt → schedule → ledger
 `verify.py`   asks a sink for its consent, by the rules of `handshake.py` (pure)
 `transport.py` the Protocol that requests leave by, `transport_aiohttp.py` its implementation
 `schedule.py` after an attempt: delivered, again, or given up (pure); `breaker.py` spares a dead endpoint (pure)
+`due.py`      is the time line by which retries wait, whatever the wall clock does
 `recorder.py` gathers what happened and flushes it; `ledger.py` and `ledger_reads.py` are the store
 `retention.py` lets go of what is old
 `worker.py`   puts these together; `server.py` is the read API over gRPC; `app.py` the service

@@ -8,16 +8,16 @@ Law 3: a delivery in memory is in exactly one of: a lane's queue, under way, or 
 """
 
 import asyncio
-import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.delivery.attempt import attempt_of
+from services.delivery.attempt import attempt_of, log_failure
 from services.delivery.breaker import Breaker
 from services.delivery.disable import GONE
-from services.delivery.lane import Lane, earlier
+from services.delivery.due import DueClock
+from services.delivery.lane import Lane, Readings, earlier
 from services.delivery.model import Attempt, Delivery, Health, Outcome, State, Subscription
 from services.delivery.push import Pusher
 from services.delivery.schedule import Delivered, Exhausted, RetryAt, Schedule, retry_after_s, throttles
@@ -60,6 +60,8 @@ class Dispatcher:
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock
+        self.due = DueClock(clock)
+        """The time line of all that waits."""
         self._bounds = bounds
         self._changed: Callable[[Delivery], None]
         self._hungry: Callable[[Lane], None]
@@ -68,10 +70,10 @@ class Dispatcher:
         self._refill_below = max(1, bounds.lane_pending_max // 2)
         self._round: deque[Lane] = deque()
         self._lanes: dict[str, Lane] = {}
-        self._readings: dict[int, tuple[str, set[bytes]]] = {}
-        self._readings_begun = 0
         self._ended = asyncio.Event()
         self._closed = False
+        self.readings = Readings()
+        """The readings of rows that are under way."""
         self.held_bytes = 0
         """About how much the events held in memory take."""
         self.in_flight = 0
@@ -128,20 +130,6 @@ class Dispatcher:
         lane = self._lanes.get(subscription_id)
         return lane is not None and delivery_id in lane.live
 
-    @contextlib.contextmanager
-    def reading(self, subscription_id: str = "") -> Iterator[set[bytes]]:
-        """While rows of a subscription (empty: of all) are read, gather the ids of deliveries that leave memory.
-
-        By the time the rows are here, those of such deliveries may be out of date.
-        """
-        self._readings_begun += 1
-        number, left = self._readings_begun, set[bytes]()
-        self._readings[number] = (subscription_id, left)
-        try:
-            yield left
-        finally:
-            del self._readings[number]
-
     def queue(self, delivery: Delivery) -> None:
         """Put a held delivery into its lane's queue; where its subscription has gone meanwhile, it is cancelled."""
         lane = self.lane(delivery.subscription_id)
@@ -158,9 +146,8 @@ class Dispatcher:
         if lane.live.get(delivery.id) is delivery:
             del lane.live[delivery.id]
             self.held_bytes -= _size(delivery)
-            for subscription_id, left in self._readings.values():
-                if subscription_id in {"", lane.subscription_id} and not delivery.spilled:
-                    left.add(delivery.id)
+            if not delivery.spilled:
+                self.readings.note(delivery)
         if delivery.sent:
             self.unrecorded_sent -= 1
         if delivery.spilled:
@@ -173,6 +160,7 @@ class Dispatcher:
     def _spill(self, lane: Lane) -> None:
         """Let go of what waits in memory; its rows are read back once the lane may send again."""
         lane.spilled = True
+        lane.put_back += 1
         while lane.queue:
             delivery = lane.queue.popleft()
             if delivery.recorded:
@@ -203,7 +191,7 @@ class Dispatcher:
                 continue
             self._start(lane, lane.queue.popleft())
             self._join_round(lane)
-            if self._wants_rows(lane, unix_ms(self._clock)):
+            if self._wants_rows(lane, self.due.now_ms()):
                 self._hungry(lane)
 
     def _join_round(self, lane: Lane) -> None:
@@ -274,10 +262,10 @@ class Dispatcher:
         lane.in_flight -= 1
         self.in_flight -= 1
         self._ended.set()
-        now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
+        now, now_ms = self._clock.monotonic(), self.due.now_ms()
         delivery.attempts.append(attempt_of(answer, started_ms, int((now - began) * 1000)))
-        self._judge_endpoint(lane, answer, now, now_ms)
-        wait_s = retry_after_s(answer.retry_after, now_ms) if answer.retry_after else None
+        wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
+        self._judge_endpoint(lane, answer, now, wait_s)
         decision = self._schedule.after(
             answer.outcome,
             attempts=len(delivery.attempts),
@@ -293,22 +281,22 @@ class Dispatcher:
             case Delivered():
                 self.finish(delivery, State.DELIVERED)
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
-                _log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
+                log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
                 delivery.due_ms = due_ms
                 self._settle(delivery)
             case RetryAt():
                 self.finish(delivery, State.CANCELLED)
             case Exhausted(reason):
-                _log_failure(delivery, answer, exhausted=reason)
+                log_failure(delivery, answer, exhausted=reason)
                 self.finish(delivery, State.EXHAUSTED)
         self._join_round(lane)
         self.pump()
 
-    def _judge_endpoint(self, lane: Lane, answer: Answer, now: float, now_ms: int) -> None:
+    def _judge_endpoint(self, lane: Lane, answer: Answer, now: float, wait_s: float | None) -> None:
         if answer.outcome is Outcome.DELIVERED:
             lane.breaker.succeeded()
             return
-        if throttles(answer.status) and (wait_s := retry_after_s(answer.retry_after, now_ms)):
+        if throttles(answer.status) and wait_s:
             lane.throttled_until = max(lane.throttled_until, now + wait_s)
         if lane.breaker.failed(now, random.random()) and lane.breaker.open_until is not None:  # noqa: S311 - jitter
             logger().warning("lane.opened", subscription=lane.subscription_id, for_s=round(lane.breaker.open_until - now, 1))
@@ -371,7 +359,7 @@ class Dispatcher:
         if not self._may_send(lane):
             self._look_again(lane)
             return
-        now_ms = unix_ms(self._clock)
+        now_ms = self.due.now_ms()
         if self._wants_rows(lane, now_ms):
             self._hungry(lane)
         elif lane.next_due_ms is not None and lane.next_due_ms > now_ms:
@@ -401,7 +389,7 @@ class Dispatcher:
     def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
         """Note when, by the ledger, the next of a lane's rows is due, after some were read back."""
         lane.next_due_ms = earlier(next_due_ms, lane.added_due_ms)
-        caught_up = lane.next_due_ms is None or lane.next_due_ms > unix_ms(self._clock)
+        caught_up = lane.next_due_ms is None or lane.next_due_ms > self.due.now_ms()
         if caught_up and not lane.unflushed_spills and lane.breaker.open_until is None:
             lane.spilled = False
         self._wake(lane)
@@ -436,15 +424,3 @@ class Dispatcher:
 def _size(delivery: Delivery) -> int:
     # The event as it stands in the log, and once more as the body that is made of it.
     return 2 * len(delivery.event.record.event) + 500 if delivery.event is not None else 500
-
-
-def _log_failure(delivery: Delivery, answer: Answer, **fields: object) -> None:
-    logger().info(
-        "attempt.failed",
-        subscription=delivery.subscription_id,
-        event_id=delivery.event_id,
-        attempt=len(delivery.attempts),
-        outcome=answer.outcome.name.lower(),
-        status=answer.status,
-        **fields,
-    )

@@ -6,7 +6,9 @@ A lane is *direct* while all that waits fits into memory. Otherwise it is *spill
 writes rows, and the lane reads them back in the order of their positions until it has caught up.
 """
 
+import contextlib
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from services.delivery.breaker import Breaker
@@ -24,6 +26,8 @@ class Lane:
     queue: deque[Delivery] = field(default_factory=deque)
     in_flight: int = 0
     spilled: bool = False
+    put_back: int = 0
+    """How often what was in its queue was put back among the rows."""
     unflushed_spills: int = 0
     """Deliveries routed while spilled whose rows are not written yet."""
     live: dict[bytes, Delivery] = field(default_factory=dict)
@@ -42,6 +46,31 @@ class Lane:
         """Note that a row waits to be read back, from a time on."""
         self.next_due_ms = earlier(self.next_due_ms, due_ms)
         self.added_due_ms = earlier(self.added_due_ms, due_ms)
+
+
+class Readings:
+    """Which deliveries leave memory while rows are read: by the time the rows are here, theirs may be out of date."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[int, tuple[str, set[bytes]]] = {}
+        self._begun = 0
+
+    @contextlib.contextmanager
+    def begun(self, subscription_id: str = "") -> Iterator[set[bytes]]:
+        """While rows of a subscription (empty: of all) are read, gather the ids of the deliveries noted."""
+        self._begun += 1
+        number, left = self._begun, set[bytes]()
+        self._under_way[number] = (subscription_id, left)
+        try:
+            yield left
+        finally:
+            del self._under_way[number]
+
+    def note(self, delivery: Delivery) -> None:
+        """Note that a delivery leaves memory, and that its row has changed since it came."""
+        for subscription_id, left in self._under_way.values():
+            if subscription_id in {"", delivery.subscription_id}:
+                left.add(delivery.id)
 
 
 def earlier(one_ms: int | None, other_ms: int | None) -> int | None:

@@ -70,6 +70,8 @@ class Ledger:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
         self._reading = connect(path, read_only=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+        self.clock_jumped_ms = 0
+        """By how much the wall clock has jumped since the ledger was made, as far as is known; times at which rows are due leave it out."""
         self._owner = ""
         self._epoch = 0
         self._days: set[str] = set()
@@ -78,9 +80,10 @@ class Ledger:
         """Close; what is under way is finished first."""
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._reader.shutdown)
+        # First: the last connection to close moves the write-ahead log into the file, which one that only reads cannot.
+        self._reading.close()
         self._checkpoints.close()
         self._connection.close()
-        self._reading.close()
 
     async def lease(self, owner: str) -> list[Cursor]:
         """Take over all partitions under a new epoch; returns where each of them stands."""

@@ -16,7 +16,6 @@ from services.delivery.replica import Replica
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocols import EventLogReader
 from services.eventlog.record import Place, Record
-from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
 _WORKERS = 4
@@ -30,11 +29,10 @@ _FAR_MS = 1 << 53
 class Refiller:
     """Reads rows back, a few lanes at a time."""
 
-    def __init__(self, ledger: Ledger, log: EventLogReader, replica: Replica, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, log: EventLogReader, replica: Replica) -> None:
         self._ledger = ledger
         self._log = log
         self._replica = replica
-        self._clock = clock
         self._hungry: asyncio.Queue[Lane] = asyncio.Queue()
         self._gone: asyncio.Queue[str] = asyncio.Queue()
         self._dispatcher: Dispatcher
@@ -83,9 +81,10 @@ class Refiller:
     async def _refill(self, lane: Lane) -> None:
         """Read back what is due, as much as the lane has room for, leaving out what is in memory already."""
         dispatcher, subscription_id = self._dispatcher, lane.subscription_id
-        now_ms, room = unix_ms(self._clock), dispatcher.room_to_refill(lane)
+        now_ms, room = dispatcher.due.now_ms(), dispatcher.room_to_refill(lane)
         lane.added_due_ms = None
-        with dispatcher.reading(subscription_id) as left:
+        put_back = lane.put_back
+        with dispatcher.readings.begun(subscription_id) as left:
             # Of what is in memory some may have rows, which are left out.
             limit = room + len(lane.live)
             rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, now_ms, limit)
@@ -93,7 +92,8 @@ class Refiller:
             records, taken = await self._records(waiting[:room])
             next_due_ms = await self._ledger.read(ledger_reads.next_due_ms, subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
-            active = subscription is not None and subscription.health is Health.ACTIVE
+            # Rows that were put back meanwhile stand before those that were read.
+            active = subscription is not None and subscription.health is Health.ACTIVE and lane.put_back == put_back
             for row in waiting[:taken] if active else ():
                 if row.id not in lane.live and row.id not in left:
                     self._take(row, records.get(row.event_id))
@@ -147,7 +147,7 @@ class Refiller:
 
     async def _cancel_some(self, subscription_id: str) -> bool:
         dispatcher = self._dispatcher
-        with dispatcher.reading(subscription_id) as left:
+        with dispatcher.readings.begun(subscription_id) as left:
             limit = _CANCEL_ROWS + len(dispatcher.lane(subscription_id).live)
             rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, _FAR_MS, limit)
             waiting = [row for row in rows if row.id not in left and not dispatcher.holds(subscription_id, row.id)]

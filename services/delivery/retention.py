@@ -121,7 +121,7 @@ class Retention:
         dispatcher = self._dispatcher
         before_ms = unix_ms(self._clock) - int(self._limits.expiry_s * 1000)
         while True:
-            with dispatcher.reading() as left:
+            with dispatcher.readings.begun() as left:
                 rows = await self._ledger.read(ledger_trims.expired, before_ms, _EXPIRED)
                 waiting = [row for row in rows if row.id not in left and not dispatcher.holds(row.subscription_id, row.id)]
             for row in waiting:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.delivery import ledger_reads
@@ -35,7 +36,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         row = await self._ledger.read(ledger_reads.find, id_bytes(request.id)) if is_id(request.id, "dlv") else None
         if row is None or (consumer_id and row.consumer_id != consumer_id):
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
-        message = _message(row)
+        message = _message(row, self._ledger.clock_jumped_ms)
         for number, attempt in enumerate(attempts_of(row.attempts), 1):
             added = message.attempts.add(
                 number=number,
@@ -63,12 +64,14 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             subscription_id=request.subscription_id,
             event_id=request.event_id,
             event_type=request.event_type,
-            start_ms=request.start_time.ToMilliseconds() if request.HasField("start_time") else None,
-            end_ms=request.end_time.ToMilliseconds() if request.HasField("end_time") else None,
+            start_ms=_unix_ms("start_time", request.start_time) if request.HasField("start_time") else None,
+            end_ms=_unix_ms("end_time", request.end_time) if request.HasField("end_time") else None,
         )
         rows = await self._ledger.read(ledger_reads.newest, wanted)
         token = page_token("deliveries", (rows[size - 1].id.hex(),)) if len(rows) > size else ""
-        return delivery_pb2.ListDeliveriesResponse(deliveries=[_message(row) for row in rows[:size]], next_page_token=token)
+        return delivery_pb2.ListDeliveriesResponse(
+            deliveries=[_message(row, self._ledger.clock_jumped_ms) for row in rows[:size]], next_page_token=token
+        )
 
     async def VerifySink(self, request: delivery_pb2.VerifySinkRequest, context: Context) -> delivery_pb2.VerifySinkResponse:
         """Ask a sink for its consent and report what it says."""
@@ -86,7 +89,7 @@ def _id_of(text: str) -> bytes:
         raise Failure(Reason.PAGE_TOKEN_INVALID, "The page token is not one that this list gave out.") from None
 
 
-def _message(row: OpenRow | DoneRow) -> delivery_pb2.Delivery:
+def _message(row: OpenRow | DoneRow, clock_jumped_ms: int) -> delivery_pb2.Delivery:
     state = State.PENDING if isinstance(row, OpenRow) else State(row.state)
     message = delivery_pb2.Delivery(
         id=id_text("dlv", row.id),
@@ -103,10 +106,17 @@ def _message(row: OpenRow | DoneRow) -> delivery_pb2.Delivery:
     message.event_time.FromMilliseconds(row.accepted_ms)
     if isinstance(row, OpenRow):
         if row.due_ms:
-            message.next_attempt_time.FromMilliseconds(row.due_ms)
+            message.next_attempt_time.FromMilliseconds(row.due_ms + clock_jumped_ms)
     else:
         message.finish_time.FromMilliseconds(row.finished_ms)
     return message
+
+
+def _unix_ms(field: str, time: Timestamp) -> int:
+    try:
+        return time.ToMilliseconds()
+    except ValueError:
+        raise invalid_field(field, "is no time between the years 1 and 9999") from None
 
 
 def _consumer(consumer_id: str) -> str:

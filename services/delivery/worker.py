@@ -7,8 +7,10 @@ import socket
 from services.delivery.barrier import Barrier
 from services.delivery.disable import Disabler
 from services.delivery.dispatch import Bounds, Dispatcher
+from services.delivery.errors import LedgerFullError
 from services.delivery.follow import Follower
-from services.delivery.ledger import Ledger
+from services.delivery.ledger import Ledger, set_meta
+from services.delivery.ledger_reads import meta
 from services.delivery.recorder import Recorder
 from services.delivery.refill import Refiller
 from services.delivery.replica import Replica
@@ -19,9 +21,13 @@ from services.eventlog.protocols import EventLogReader
 from services.runtime import crash
 from services.runtime.clock import Clock
 from services.runtime.ids import new_id
+from services.runtime.logs import logger
 from services.runtime.settings import DeliverySettings
 
 _DRAIN_S = 15.0
+_CLOCK_LOOK_S = 1.0
+_JUMP_MS = 1000
+_JUMPED = "clock_jumped_ms"
 
 
 class Worker:
@@ -43,7 +49,7 @@ class Worker:
         self._log = log
         self._replica = replica
         self._clock = clock
-        self._refiller = Refiller(ledger, self._log, self._replica, self._clock)
+        self._refiller = Refiller(ledger, self._log, self._replica)
         self.dispatcher = Dispatcher(
             transport,
             self._replica.get,
@@ -74,6 +80,7 @@ class Worker:
         """Take the lease, then work until cancelled."""
         cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
         crash.reached("ledger.leased")
+        await self._take_up_time()
         follower = Follower(self._log, self._ledger, self._replica, self._barrier, self.dispatcher, self._recorder, self._clock, cursors)
         settings = self._settings
         retention = Retention(
@@ -95,6 +102,7 @@ class Worker:
                 group.create_task(self._barrier.run())
                 group.create_task(self._disabler.run())
                 group.create_task(self._recorder.run())
+                group.create_task(self._watch_time())
                 await self._replica.reached(1)
                 self._intake = [group.create_task(self._refiller.run())]
                 await self._refiller.start()
@@ -103,6 +111,25 @@ class Worker:
         finally:
             # Whatever ended the others: nothing more is sent whose end could not be recorded.
             self.dispatcher.close()
+
+    async def _take_up_time(self) -> None:
+        jumped_ms = await self._ledger.read(meta, _JUMPED)
+        self._ledger.clock_jumped_ms = int(jumped_ms or 0)
+        self.dispatcher.due.go_on(self._ledger.clock_jumped_ms)
+
+    async def _watch_time(self) -> None:
+        """Keep in the ledger by how much the wall clock jumps, so that what waits does so for its time also after the next start."""
+        ledger = self._ledger
+        while True:
+            await asyncio.sleep(_CLOCK_LOOK_S)
+            jumped_ms = self.dispatcher.due.jumped_ms()
+            if abs(jumped_ms - ledger.clock_jumped_ms) < _JUMP_MS:
+                continue
+            with contextlib.suppress(LedgerFullError):  # then it is tried again
+                await ledger.write(set_meta, _JUMPED, str(jumped_ms))
+                by_s = round((jumped_ms - ledger.clock_jumped_ms) / 1000, 1)
+                logger().warning("clock.jumped", by_s=by_s, effect="retries keep their times; signatures carry the new one")
+                ledger.clock_jumped_ms = jumped_ms
 
     async def drain(self) -> None:
         """Take in nothing more, start no more attempts, let those under way end, and record all that is known."""

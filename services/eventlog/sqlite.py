@@ -60,9 +60,10 @@ class SqliteEventLog:
         """Commit what is under way and close."""
         self.end_following()
         self._closed = True
-        await asyncio.to_thread(self._writer.close)
-        self._reader.shutdown()
+        await asyncio.to_thread(self._reader.shutdown)
+        # First: the last connection to close moves the write-ahead log into the file, which one that only reads cannot.
         self._reading.close()
+        await asyncio.to_thread(self._writer.close)
 
     def end_following(self) -> None:
         """End every following with `LogUnavailableError`, since this log is about to close."""

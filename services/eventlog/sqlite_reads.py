@@ -51,16 +51,18 @@ def records_after(connection: sqlite3.Connection, position: int, records_max: in
 def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tuple[dict[int, int], int]:
     """Compare resume points with the log; return each partition's head and the position to read on from.
 
-    Raises `PositionMismatchError` for a point beyond its partition's head or with another event's id.
+    Raises `PositionMismatchError` for a point beyond its partition's head, with another event's id, or before what its reader has
+    released: that reader was further once, so its own store is from an older copy. A reader that begins anew names no event.
     """
     heads: dict[int, int] = {}
     starts: list[int] = []
     head_of_all = _head(connection)
     trimmed_to = _trimmed_to(connection)
+    released = _released(connection)
     for partition, position, event_id in after:
         (newest,) = connection.execute("SELECT max(position) FROM events WHERE partition = ?", (partition,)).fetchone()
         heads[partition] = newest or 0
-        if position > head_of_all:
+        if position > head_of_all or (event_id and position < released.get(partition, 0)):
             raise PositionMismatchError(partition)
         if event_id and position > trimmed_to:
             found = connection.execute("SELECT event_id FROM events WHERE position = ? AND partition = ?", (position, partition)).fetchone()
@@ -156,7 +158,7 @@ def keep_released(connection: sqlite3.Connection, released: Sequence[Place]) -> 
 
 def _released_through(connection: sqlite3.Connection) -> int:
     """Return the position up to which no partition holds a record that its reader may still need."""
-    released = dict(connection.execute("SELECT partition, position FROM released").fetchall())
+    released = _released(connection)
     bounds = []
     for partition in range(PARTITIONS):
         (needed,) = connection.execute(
@@ -165,6 +167,11 @@ def _released_through(connection: sqlite3.Connection) -> int:
         if needed is not None:
             bounds.append(needed - 1)
     return min(bounds, default=_head(connection))
+
+
+def _released(connection: sqlite3.Connection) -> dict[int, int]:
+    """Return for each partition the position up to which its reader has released it."""
+    return dict(connection.execute("SELECT partition, position FROM released").fetchall())
 
 
 def _first_position(connection: sqlite3.Connection, column: str, reached: Callable[[object], bool]) -> int:

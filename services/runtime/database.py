@@ -14,13 +14,14 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command, context
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from services.runtime.lifecycle import StartError
 
 SQLITE_VERSION_MIN = (3, 35, 0)
 BUSY_TIMEOUT_MS = 5_000
+# Looking through a database takes about 3 ms a MiB.
+_LOOKED_THROUGH_BYTES_MAX = 64 * 1024 * 1024
 # Each connection fills its own in time; beyond it there is the system's page cache, which is nobody's resident memory.
 _WRITING_CACHE_KIB = 8 * 1024
 _READING_CACHE_KIB = 4 * 1024
@@ -34,7 +35,11 @@ def database_path(url: str, data_dir: Path, service: str) -> Path:
     if url and not url.startswith("sqlite:///"):
         message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: only sqlite:///path is supported"
         raise StartError(message)
-    path = Path(url.removeprefix("sqlite:///")) if url else data_dir / f"{service}.db"
+    named = url.removeprefix("sqlite:///")
+    if url and not named:
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:/// lacks the file's path; write for example sqlite:////var/lib/x.db"
+        raise StartError(message)
+    path = Path(named) if url else data_dir / f"{service}.db"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,29 +99,63 @@ def migrate(path: Path, migrations: Path) -> None:
     Raises `StartError` where the file is foreign, damaged, or was written by a newer version.
     """
     with explained(path):
+        _refuse_damaged(path)
+        config = Config()
+        config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+        # Before a connection is configured, which would change a file that is none of ours.
+        _refuse_foreign(path, {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()})
+        # Closing the only connection moves what an earlier process has left in the write-ahead log into the file and syncs that:
+        # where a failed sync has ended that process, what is read back from its log may not be on disk.
         connect(path).close()
         engine = open_engine(path)
         try:
-            config = Config()
-            config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-            script = ScriptDirectory.from_config(config)
-            with engine.connect() as connection:
-                _refuse_foreign(path, connection, {revision.revision for revision in script.walk_revisions()})
-                connection.rollback()
-                config.attributes["connection"] = connection
+            with engine.connect() as migrating:
+                config.attributes["connection"] = migrating
                 command.upgrade(config, "head")
         finally:
             engine.dispose()
 
 
-def _refuse_foreign(path: Path, connection: sa.Connection, known: set[str]) -> None:
-    heads = set(MigrationContext.configure(connection).get_current_heads())
-    if not heads and sa.inspect(connection).get_table_names():
+def _refuse_damaged(path: Path) -> None:
+    """Look through the structure of a database that is not too large; in a larger one damage is found as it is met.
+
+    What is damaged is left as it is, for whoever is to mend it: a connection that only reads moves nothing out of the write-ahead log.
+    """
+    if not path.exists() or not 0 < path.stat().st_size <= _LOOKED_THROUGH_BYTES_MAX:
+        return
+    with _merely_reading(path) as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        message = f"database disk image is malformed: {' '.join(found.split())}"
+        raise sqlite3.DatabaseError(message)
+
+
+def _merely_reading(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    """Return a connection that changes nothing about a file, not even its journal mode."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000))
+
+
+def _refuse_foreign(path: Path, known: set[str]) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with _merely_reading(path) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        heads = {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")} if "alembic_version" in tables else set()
+    if tables - {"alembic_version"} and not heads:
         message = f"{path} is a database, but not one of this service; choose another file or move it away"
+        raise StartError(message)
+    if {_family(head) for head in heads} - {_family(revision) for revision in known}:
+        message = f"{path} is the database of another service of Hooktide; check HOOKTIDE_*_DATABASE_URL, each service has its own"
         raise StartError(message)
     if heads - known:
         message = f"{path} was written by a newer version of Hooktide; install that version, or restore a backup made before the upgrade"
         raise StartError(message)
+
+
+def _family(revision: str) -> str:
+    """Return what the revisions of one service's schema begin with."""
+    return revision.rstrip("0123456789")
 
 
 @contextlib.contextmanager

@@ -93,7 +93,11 @@ async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     if until_stdin_closes:
-        loop.add_reader(sys.stdin.fileno(), lambda: _on_stdin(loop, lifecycle))
+        try:
+            loop.add_reader(sys.stdin.fileno(), lambda: _on_stdin(loop, lifecycle))
+        except (OSError, ValueError) as error:
+            message = "--until-stdin-closes needs a pipe as standard input, whose other end closes some time; leave the option out"
+            raise StartError(message) from error
     await serve(lifecycle)
     lifecycle.raise_failure()
     logger().info("service.stopped")

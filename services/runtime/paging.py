@@ -33,7 +33,8 @@ def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> Place | 
     """Return the place in a token, None for the empty token.
 
     Raises `Failure` PAGE_TOKEN_INVALID for anything that `page_token(kind, …)` with values
-    of the types in `shape` did not make.
+    of the types in `shape` did not make. As anybody can compute a CRC, a place is still to be taken for
+    a caller's own: any number of 64 bits, any text of Unicode.
     """
     if not token:
         return None
@@ -45,9 +46,16 @@ def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> Place | 
         raise _invalid() from None
     if zlib.crc32(raw).to_bytes(_CRC_BYTES, "big") != crc or not isinstance(value, list):
         raise _invalid()
-    if value[:1] != [kind] or tuple(type(part) for part in value[1:]) != shape:
+    if value[:1] != [kind] or tuple(type(part) for part in value[1:]) != shape or not all(_storable(part) for part in value[1:]):
         raise _invalid()
     return tuple(value[1:])
+
+
+def _storable(part: str | int) -> bool:
+    """Say whether a database takes a value at all."""
+    if isinstance(part, int):
+        return -(1 << 63) <= part < 1 << 63
+    return not any("\ud800" <= char <= "\udfff" for char in part)
 
 
 def _invalid() -> Failure:

@@ -13,6 +13,7 @@ import inspect
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -161,9 +162,11 @@ class Server:
         try:
             port = self.grpc.add_insecure_port(listen)
         except RuntimeError as error:
-            message = f"cannot listen on {listen}: is another process using it? Stop that one, or choose another address."
-            raise StartError(message) from error
+            raise _cannot_listen(listen) from error
         await self.grpc.start()
+        # A Unix socket that cannot be made is no error to grpc.
+        if listen.startswith("unix:") and not _is_socket(listen.removeprefix("unix:").removeprefix("//")):
+            raise _cannot_listen(listen)
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
     async def set_serving(self, *, serving: bool) -> None:
@@ -177,6 +180,17 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s + 2):
                 await self.grpc.stop(grace_s)
+
+
+def _is_socket(path: str) -> bool:
+    return Path(path).is_socket()
+
+
+def _cannot_listen(listen: str) -> StartError:
+    if listen.startswith("unix:"):
+        return StartError(f"cannot listen on {listen}: choose a path in a directory that exists and can be written")
+    where = "another process uses it, or it is no address of this machine"
+    return StartError(f"cannot listen on {listen}: {where}; stop that process, or choose another address")
 
 
 class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # the stubs say generic, the class is not

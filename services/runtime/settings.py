@@ -30,6 +30,8 @@ _PORT_MAX = 65535
 _NAME_CHARS_MAX = 253
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*", re.ASCII)
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
+_HOURS_MAX = 87_600  # ten years
+_SHOWN_CHARS_MAX = 80
 
 
 def _address(text: str) -> str:
@@ -42,7 +44,15 @@ def _address(text: str) -> str:
     return text
 
 
-def _target(text: str) -> str:
+def _tcp_address(text: str) -> str:
+    if text.startswith("unix:"):
+        message = f"{text!r} is no address of this kind; write host:port, for example 127.0.0.1:9051"
+        raise ValueError(message)
+    return _address(text)
+
+
+def checked_target(text: str) -> str:
+    """Return where a service is to be reached; raise ValueError, saying what to write, for a text that is no target."""
     return text if text.startswith(("dns:", "unix:", "ipv4:", "ipv6:")) else _address(text)
 
 
@@ -106,7 +116,9 @@ def _proxy(text: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-Target = Annotated[str, AfterValidator(_target)]
+TcpAddress = Annotated[str, AfterValidator(_tcp_address)]
+Target = Annotated[str, AfterValidator(checked_target)]
+Hours = Annotated[float, Field(gt=0, le=_HOURS_MAX)]
 Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterValidator(_checked_delays)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
@@ -128,9 +140,9 @@ class Settings(BaseSettings):
 
     def token(self) -> str:
         """Return the service token, from the variable or its file."""
-        token = _value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
+        token, where = _value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
         if len(token) < _TOKEN_CHARS_MIN:
-            message = f"{PREFIX}SERVICE_TOKEN is too short: at least {_TOKEN_CHARS_MIN} characters, the same for all services"
+            message = f"{where} is too short: at least {_TOKEN_CHARS_MIN} characters, the same for all services"
             raise StartError(message)
         return token
 
@@ -157,7 +169,7 @@ class SubscriptionSettings(SinkSettings):
     )
 
     subscription_listen: Address = Field("127.0.0.1:50051", description="The subscription service's gRPC address.")
-    subscription_admin_listen: Address = Field("127.0.0.1:9051", description="Its /healthz, /readyz and /metrics.")
+    subscription_admin_listen: TcpAddress = Field("127.0.0.1:9051", description="Its /healthz, /readyz and /metrics.")
     subscription_database_url: str = Field("", description="Its database; default: subscription.db in the data directory.")
     subscription_changes_kept: int = Field(
         100_000, ge=10, description="How many changes a watcher may be behind before it needs a snapshot."
@@ -167,14 +179,14 @@ class SubscriptionSettings(SinkSettings):
 
     def secret_keys(self) -> dict[str, bytes]:
         """Return the keys by their ids; the first one encrypts, all decrypt."""
-        text = _value_or_file("SECRET_KEY", self.secret_key, self.secret_key_file)
+        text, where = _value_or_file("SECRET_KEY", self.secret_key, self.secret_key_file)
         keys: dict[str, bytes] = {}
         for part in text.replace("\n", ",").split(","):
             if part.strip():
                 key_id, _, encoded = part.strip().partition(":")
-                keys[key_id] = _secret_key(key_id, encoded)
+                keys[key_id] = _secret_key(where, key_id, encoded)
         if not keys:
-            message = f"{PREFIX}SECRET_KEY is empty; write <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
+            message = f"{where} is empty; write <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
             raise StartError(message)
         return keys
 
@@ -183,13 +195,13 @@ class IngestSettings(Settings):
     """What the ingest service reads."""
 
     ingest_listen: Address = Field("127.0.0.1:50052", description="The ingest service's gRPC address.")
-    ingest_admin_listen: Address = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
+    ingest_admin_listen: TcpAddress = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
     ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.")
     ingest_event_bytes_max: int = Field(
         256 * 1024, ge=1024, le=1024 * 1024, description="The largest event, in bytes of its protobuf form."
     )
     ingest_log_bytes_max: int = Field(50 * 1024**3, ge=1024 * 1024, description="The log's size at which new events are refused, in bytes.")
-    ingest_retention_hours: float = Field(168.0, gt=0, description="How long events stay readable in the log.")
+    ingest_retention_hours: Hours = Field(168.0, description="How long events stay readable in the log.")
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
 
 
@@ -200,7 +212,7 @@ class DeliverySettings(SinkSettings):
         "", description="Where the gateway is reached from outside, as https://events.example.com: by it, sinks may consent later."
     )
     delivery_listen: Address = Field("127.0.0.1:50053", description="The delivery service's gRPC address.")
-    delivery_admin_listen: Address = Field("127.0.0.1:9053", description="Its /healthz, /readyz and /metrics.")
+    delivery_admin_listen: TcpAddress = Field("127.0.0.1:9053", description="Its /healthz, /readyz and /metrics.")
     delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.")
     delivery_retry_delays_seconds: Delays = Field(
         tuple(float(delay) for delay in DELAYS_DEFAULT_S),
@@ -219,16 +231,16 @@ class DeliverySettings(SinkSettings):
     delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.")
     delivery_lane_in_flight_max: int = Field(64, ge=1, le=1000, description="How many attempts run at once for one subscription.")
     delivery_lane_pending_max: int = Field(
-        1000, ge=1, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
+        1000, ge=1, le=100_000, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
     )
     delivery_breaker_seconds: float = Field(
         30.0, gt=0, le=600, description="How long an endpoint that keeps failing is spared at first; then twice as long each time."
     )
-    delivery_retention_hours: float = Field(168.0, gt=0, description="How long finished deliveries stay readable.")
+    delivery_retention_hours: Hours = Field(168.0, description="How long finished deliveries stay readable.")
     delivery_ledger_bytes_max: int = Field(
         20 * 1024**3, ge=1024 * 1024, description="The ledger's size beyond which the oldest finished deliveries go, in bytes."
     )
-    delivery_expiry_hours: float = Field(336.0, gt=0, description="How long a delivery may stay unfinished before it is exhausted.")
+    delivery_expiry_hours: Hours = Field(336.0, description="How long a delivery may stay unfinished before it is exhausted.")
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
     ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")
 
@@ -237,7 +249,7 @@ class GatewaySettings(Settings):
     """What the gateway reads."""
 
     gateway_listen: Address = Field("127.0.0.1:8080", description="The REST API's address.")
-    gateway_admin_listen: Address = Field("127.0.0.1:8081", description="Its /healthz, /readyz and /metrics.")
+    gateway_admin_listen: TcpAddress = Field("127.0.0.1:8081", description="Its /healthz, /readyz and /metrics.")
     gateway_body_bytes_max: int = Field(1024 * 1024, ge=1024, description="The largest request body, in bytes.")
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
     ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")
@@ -285,29 +297,34 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
 def _mistake(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
     field = str(detail["loc"][0]) if detail["loc"] else ""
     text = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{variable(field)}={detail['input']!s}: {text}"
+    given = str(detail["input"])
+    shown = given if given.isprintable() and len(given) <= _SHOWN_CHARS_MAX else ascii(given[:_SHOWN_CHARS_MAX]) + "…"
+    return f"{variable(field)}={shown}: {text}"
 
 
-def _value_or_file(name: str, value: str, file: Path | None) -> str:
+def _value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
+    """Return the value, and where it stands, for what may be said of it."""
     if value:
-        return value
+        return value, f"{PREFIX}{name}"
     if file is None:
         message = f"set {PREFIX}{name}, or {PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
         raise StartError(message)
     try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{PREFIX}{name}_FILE: cannot read {file}: {error}"
+        return file.read_text().strip(), f"{PREFIX}{name}_FILE: what stands in {file}"
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        message = f"{PREFIX}{name}_FILE: cannot read {file}: {why}; name a file that holds it"
         raise StartError(message) from error
 
 
-def _secret_key(key_id: str, encoded: str) -> bytes:
+def _secret_key(where: str, key_id: str, encoded: str) -> bytes:
     try:
         raw = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raw = b""
     if not key_id or len(raw) != SECRET_KEY_BYTES:
-        # The key itself is never shown.
-        message = f"{PREFIX}SECRET_KEY: the key {key_id[:16]!r} must be <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
+        # The key itself is never shown, and without a colon the whole of it stands where the id should.
+        which = f"the key {key_id[:16]!a}" if encoded else "each key"
+        message = f"{where}: {which} must be <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
         raise StartError(message)
     return raw

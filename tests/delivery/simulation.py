@@ -124,6 +124,11 @@ class World:
         self.running = Running(worker, transport, ledger, task, stack)
         self._reading = connect(self.path, read_only=True)
 
+    async def ready(self) -> None:
+        """Wait until the worker knows the subscriptions."""
+        while self.at_work().worker.why_not_ready() is not None:  # noqa: ASYNC110 - time is virtual, looking costs nothing
+            await asyncio.sleep(1.0)
+
     async def stop(self, *, crash: bool) -> None:
         """End the worker: at once, with all that it has in memory, or as a service stops."""
         running = self.at_work()

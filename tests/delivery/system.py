@@ -49,7 +49,7 @@ def event(own_id: str, event_type: str = "order.created", **attributes: str) -> 
 class Delivering:
     """A delivery service that runs, and a caller of it."""
 
-    stub: delivery_pb2_grpc.DeliveryServiceStub
+    stub: "delivery_pb2_grpc.DeliveryServiceAsyncStub"
     lifecycle: Lifecycle
     listen: str
     admin: str
@@ -84,7 +84,7 @@ class System:
     registry: Client
     consumer_id: str
     emitter_key: str
-    ingest: ingest_pb2_grpc.IngestServiceStub
+    ingest: "ingest_pb2_grpc.IngestServiceAsyncStub"
 
     @contextlib.asynccontextmanager
     async def delivering(self, **values: str) -> AsyncIterator[Delivering]:
@@ -137,5 +137,5 @@ async def running_system(directory: Path) -> AsyncIterator[System]:
 async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
     """Wait until something holds that only asking can tell."""
     async with asyncio.timeout(within_s):
-        while not await holds():
+        while not await holds():  # noqa: ASYNC110 - nothing tells of it by itself
             await asyncio.sleep(0.02)

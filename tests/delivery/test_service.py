@@ -2,9 +2,8 @@
 
 import asyncio
 import base64
-import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import aiohttp
 import grpc
@@ -41,7 +40,7 @@ async def test_an_event_arrives_signed_as_it_was_published(system: System, hooks
     assert (hook.event_id, hook.headers["hooktide-subscription-id"], hook.attempt) == (event_id, created.subscription.id, 1)
     assert (found.event_id, found.consumer_id, found.attempt_count, found.last_status) == (event_id, system.consumer_id, 1, 200)
     assert [(attempt.number, attempt.outcome, attempt.status) for attempt in detail.attempts] == [(1, 1, 200)]
-    assert found.attempts == [] or len(found.attempts) == 0
+    assert len(found.attempts) == 0
     assert detail.finish_time.ToMilliseconds() >= detail.event_time.ToMilliseconds() > 0
     assert not detail.HasField("next_attempt_time")
 
@@ -200,15 +199,12 @@ async def test_it_is_ready_once_it_knows_the_subscriptions(system: System) -> No
             await eventually(ready)
 
 
-Call = Callable[[delivery_pb2_grpc.DeliveryServiceStub, str, str], Awaitable[object]]
-
-
-async def get(stub: delivery_pb2_grpc.DeliveryServiceStub, consumer_id: str, delivery_id: str, token: str = TOKEN) -> object:
+async def get(stub: "delivery_pb2_grpc.DeliveryServiceAsyncStub", consumer_id: str, delivery_id: str, token: str = TOKEN) -> object:
     request = delivery_pb2.GetDeliveryRequest(consumer_id=consumer_id, id=delivery_id)
     return await stub.GetDelivery(request, metadata=service_metadata(token))
 
 
-async def list_(stub: delivery_pb2_grpc.DeliveryServiceStub, consumer_id: str, _delivery_id: str, token: str = TOKEN) -> object:
+async def list_(stub: "delivery_pb2_grpc.DeliveryServiceAsyncStub", consumer_id: str, _delivery_id: str, token: str = TOKEN) -> object:
     return await stub.ListDeliveries(delivery_pb2.ListDeliveriesRequest(consumer_id=consumer_id), metadata=service_metadata(token))
 
 
@@ -247,17 +243,16 @@ async def test_a_call_says_for_whom_and_shows_that_it_comes_from_a_service(syste
                 assert await reason_of(call(delivering.stub, consumer_id, new_id("dlv"))) is Reason.INVALID_ARGUMENT
             for token in ("", TOKEN[:-1], TOKEN + "x", system.emitter_key):
                 refused = await reason_of(call(delivering.stub, system.consumer_id, new_id("dlv"), token))
-                assert refused in {Reason.KEY_INVALID, Reason.ROLE_FORBIDDEN, Reason.KEY_MISSING}
+                assert refused is Reason.SERVICE_TOKEN_REQUIRED
         for delivery_id in ("", "dlv_", "dlv_" + "g" * 32, new_id("evt"), new_id("dlv")):
             assert await reason_of(get(delivering.stub, "*", delivery_id)) is Reason.DELIVERY_NOT_FOUND
 
 
-@pytest.mark.parametrize(
-    "token", ["x", "!!!!", page_token("events", (5,)), page_token("deliveries", ("zz",)), page_token("deliveries", (5,))]
-)
-async def test_a_page_token_that_is_none_is_refused(system: System, token: str) -> None:
+async def test_a_page_token_that_is_none_is_refused(system: System) -> None:
+    tokens = ["x", "!!!!", page_token("events", (5,)), page_token("deliveries", ("zz",)), page_token("deliveries", (5,))]
     async with system.delivering() as delivering:
-        assert await reason_of(delivering.deliveries(page_token=token)) is Reason.PAGE_TOKEN_INVALID
+        for token in tokens:
+            assert await reason_of(delivering.deliveries(page_token=token)) is Reason.PAGE_TOKEN_INVALID
 
 
 async def test_a_state_that_is_none_is_refused(system: System) -> None:
@@ -272,14 +267,14 @@ async def test_pages_follow_each_other_from_the_newest_to_the_oldest(system: Sys
         await delivering.until(25, state=DELIVERED)
         seen: list[delivery_pb2.Delivery] = []
         token = ""
-        for page in itertools.count(1):
+        pages = 0
+        while token or not pages:
+            pages += 1
             request = delivery_pb2.ListDeliveriesRequest(consumer_id=system.consumer_id, page_size=10, page_token=token)
             answer = await delivering.stub.ListDeliveries(request, metadata=service_metadata(TOKEN))
             seen += answer.deliveries
             token = answer.next_page_token
-            if not token:
-                break
-        assert page == 3
+        assert pages == 3
         assert len({delivery.id for delivery in seen}) == 25
         assert {delivery.event_id for delivery in seen} == set(ids)
         assert [delivery.id for delivery in seen] == sorted((delivery.id for delivery in seen), reverse=True)
