@@ -10,6 +10,7 @@ from services.delivery.model import Attempt, Delivery, Subscription
 from services.delivery.oauth2 import Token
 from services.delivery.terms import tls_of
 from services.delivery.transport import Answer, Request
+from services.runtime.logs import logger
 
 USER_AGENT = "Hooktide/0.1"
 
@@ -57,3 +58,16 @@ def attempt_of(answer: Answer, started_ms: int, duration_ms: int) -> Attempt:
     """Return the record of an attempt from its answer."""
     body = answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
     return Attempt(started_ms, duration_ms, answer.outcome, answer.status, answer.error, body)
+
+
+def log_failure(delivery: Delivery, answer: Answer, **fields: object) -> None:
+    """Write the line of an attempt that has failed."""
+    logger().info(
+        "attempt.failed",
+        subscription=delivery.subscription_id,
+        event_id=delivery.event_id,
+        attempt=len(delivery.attempts),
+        outcome=answer.outcome.name.lower(),
+        status=answer.status,
+        **fields,
+    )
