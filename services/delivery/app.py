@@ -9,11 +9,12 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
 from services.delivery.disable import Disabler
+from services.delivery.exchange import Limits
 from services.delivery.ledger import open_ledger
 from services.delivery.replica import Replica
 from services.delivery.server import DeliveryServer
 from services.delivery.transport import Transport
-from services.delivery.transport_pycurl import Limits, open_pycurl_transport
+from services.delivery.transport_pycurl import open_pycurl_transport
 from services.delivery.verify import Verifier
 from services.delivery.worker import Worker
 from services.egress.policy import EgressPolicy

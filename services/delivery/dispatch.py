@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from services.delivery import pace
 from services.delivery.attempt import attempt_of, log_failure
 from services.delivery.breaker import Breaker
 from services.delivery.disable import GONE
@@ -123,7 +124,7 @@ class Dispatcher:
     def hold(self, delivery: Delivery) -> None:
         """Hold a delivery in memory; it is queued by `queue`, at once or once it is recorded."""
         self.lane(delivery.subscription_id).live[delivery.id] = delivery
-        self.held_bytes += _size(delivery)
+        self.held_bytes += delivery.size_bytes
 
     def holds(self, subscription_id: str, delivery_id: bytes) -> bool:
         """Say whether a delivery is held in memory."""
@@ -145,7 +146,7 @@ class Dispatcher:
         # A spilled one is not held, but its row may be back already: it is seen a moment before its flush is heard of.
         if lane.live.get(delivery.id) is delivery:
             del lane.live[delivery.id]
-            self.held_bytes -= _size(delivery)
+            self.held_bytes -= delivery.size_bytes
             if not delivery.spilled:
                 self.readings.note(delivery)
         if delivery.sent:
@@ -165,7 +166,7 @@ class Dispatcher:
             delivery = lane.queue.popleft()
             if delivery.recorded:
                 del lane.live[delivery.id]
-                self.held_bytes -= _size(delivery)
+                self.held_bytes -= delivery.size_bytes
                 lane.row_waits(delivery.due_ms)
             else:
                 self.spill(delivery)
@@ -195,19 +196,11 @@ class Dispatcher:
                 self._hungry(lane)
 
     def _join_round(self, lane: Lane) -> None:
-        if not lane.ready and lane.queue and lane.in_flight < self._in_flight_max(lane):
+        if lane.ready or not lane.queue:
+            return
+        if lane.in_flight < pace.in_flight_max(self._subscription(lane.subscription_id), self._bounds.lane_in_flight_max):
             lane.ready = True
             self._round.append(lane)
-
-    def _in_flight_max(self, lane: Lane) -> int:
-        """Return how many attempts may run at once for a lane: what its owner wants, within what the operator permits."""
-        subscription, most = self._subscription(lane.subscription_id), self._bounds.lane_in_flight_max
-        own = None if subscription is None else subscription.terms.in_flight_max
-        return most if own is None else min(own, most)
-
-    def _rate(self, lane: Lane) -> float | None:
-        subscription = self._subscription(lane.subscription_id)
-        return None if subscription is None else subscription.terms.rate_per_second
 
     def _may_send(self, lane: Lane) -> bool:
         subscription = self._subscription(lane.subscription_id)
@@ -221,16 +214,16 @@ class Dispatcher:
         return subscription is None or subscription.health is Health.OFF
 
     def _may_start(self, lane: Lane) -> bool:
-        if not lane.queue or lane.in_flight >= self._in_flight_max(lane):
+        subscription = self._subscription(lane.subscription_id)
+        if not lane.queue or lane.in_flight >= pace.in_flight_max(subscription, self._bounds.lane_in_flight_max):
             return False
         if not self._may_send(lane):
             self._look_again(lane)
             return False
-        now, rate = self._clock.monotonic(), self._rate(lane)
-        if rate is not None and (wait_s := lane.bucket.wait_s(rate, now)) > 0:
+        now = self._clock.monotonic()
+        if (wait_s := pace.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
-        subscription = self._subscription(lane.subscription_id)
         return subscription is None or self._pusher.may_push(subscription)
 
     def _start(self, lane: Lane, delivery: Delivery) -> None:
@@ -250,8 +243,7 @@ class Dispatcher:
         lane.in_flight += 1
         self.in_flight += 1
         lane.breaker.started()
-        if terms.rate_per_second is not None:
-            lane.bucket.take(terms.rate_per_second, began)
+        pace.started(lane, subscription, began)
         delivery.sent = True
         self.unrecorded_sent += 1
 
@@ -410,17 +402,11 @@ class Dispatcher:
         """Forget a lane that nothing is known of, or whose subscription is deleted, so that memory follows what is going on."""
         if lane.live or lane.refilling or lane.unflushed_spills:
             return
-        now, rate = self._clock.monotonic(), self._rate(lane)
+        now, subscription = self._clock.monotonic(), self._subscription(lane.subscription_id)
         breaker, throttled = lane.breaker, now < lane.throttled_until
-        # A new lane's bucket would be full.
-        if rate is not None and (full_in_s := lane.bucket.full_in_s(rate, now)) > 0:
-            self._timers.at(now + full_in_s, lane)
+        if (rested_in_s := pace.rested_in_s(lane, subscription, now)) > 0:
+            self._timers.at(now + rested_in_s, lane)
             return
         known = lane.spilled or lane.next_due_ms is not None or breaker.open_until is not None or breaker.failures or throttled
-        if not known or self._subscription(lane.subscription_id) is None:
+        if not known or subscription is None:
             self._lanes.pop(lane.subscription_id, None)
-
-
-def _size(delivery: Delivery) -> int:
-    # The event as it stands in the log, and once more as the body that is made of it.
-    return 2 * len(delivery.event.record.event) + 500 if delivery.event is not None else 500

@@ -120,6 +120,11 @@ class Delivery:
     chunk: "Chunk | None" = None
     """What it was routed in, until that is flushed."""
 
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes: the event as it stands in the log, and once more as the body that is made of it."""
+        return 2 * len(self.event.record.event) + 500 if self.event is not None else 500
+
 
 @dataclass(slots=True, eq=False)
 class Chunk:

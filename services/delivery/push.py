@@ -58,7 +58,9 @@ class Pusher:
             case NoToken(why, _):
                 _soon(done, _without_token(why))
             case None:
-                _soon(done, _without_token("it has not arrived yet"))
+                # It has ended since `may_push`.
+                without = _without_token("it has not arrived yet")
+                self._tokens.after(subscription.id, credential, functools.partial(self._again, delivery, credential, done, without))
 
     def forget(self, subscription_id: str) -> None:
         """Let go of what is known for a subscription that is no more."""
@@ -82,7 +84,7 @@ class Pusher:
             again()
 
     def _again(self, delivery: Delivery, credential: OAuth2, done: Done, answer: Answer) -> None:
-        """Send once more what was answered 401; where that is no longer wanted, that answer stands."""
+        """Send what a token was fetched for; where that is no longer wanted, the answer that there is stands."""
         subscription = self._subscription(delivery.subscription_id)
         if self._closed or subscription is None or subscription.terms.credential != credential:
             done(answer)

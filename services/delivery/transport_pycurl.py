@@ -8,7 +8,6 @@ import contextlib
 import functools
 import ssl
 from collections.abc import AsyncIterator, Callable
-from ipaddress import IPv4Address, IPv6Address
 
 from services.delivery.exchange import Flight, Limits, Way, failed
 from services.delivery.model import Outcome

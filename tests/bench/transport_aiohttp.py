@@ -92,7 +92,7 @@ class AiohttpTransport:
             logger().exception("attempt.fault", subscription=request.headers.get("hooktide-subscription-id"))
             answer = _failed(error)
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this runs in one
+        assert task is not None
         self._waiting.pop(task)(answer)
 
     async def _exchange(self, request: Request) -> Answer:

@@ -191,6 +191,7 @@ class World:
             self.chance.choice(CONSUMERS),
             self.chance.choice(PATTERNS),
             self.chance.choice(("", "", "/shop")),
+            rate_per_second=self.chance.choice((None, None, 20.0)),
         )
         return self.change(wish)
 

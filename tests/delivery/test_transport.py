@@ -11,8 +11,8 @@ import pytest
 from services.delivery import sender
 from services.delivery.model import Outcome
 from services.delivery.transport import RESPONSE_BYTES_MAX, Answer, Request
-from services.runtime.lifecycle import StartError
 from services.delivery.transport_pycurl import roots_file
+from services.runtime.lifecycle import StartError
 from tests.delivery.hostile import OK, Connection, answering, answering_once, hostile, silent, status
 from tests.delivery.sending import answer_to, post, sending, sent
 

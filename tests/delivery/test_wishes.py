@@ -232,6 +232,28 @@ async def test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on(sy
     assert hooks.hooks[-1].path == "/new"
 
 
+async def test_what_a_former_sink_says_of_itself_does_not_count(system: System, hooks: Receiver) -> None:
+    """It answers 410 to a request from before the change; the subscription goes on at its new sink."""
+    asked, changed = asyncio.Event(), asyncio.Event()
+
+    async def late(_request: web.Request) -> web.Response:
+        asked.set()
+        await changed.wait()
+        return web.Response(status=410)
+
+    async with serving(late) as url, system.delivering() as delivering:
+        made = (await subscribed(system, url)).subscription
+        await system.publish(event("7"))
+        await asked.wait()
+        after = await system.registry.update(system.consumer_id, pb.Subscription(id=made.id, sink=hooks.url()), "sink")
+        changed.set()
+        (found,) = await delivering.until(1, state=DELIVERED)
+        get = pb.GetSubscriptionRequest(consumer_id="*", id=made.id)
+        now = (await system.registry.call(system.registry.subscriptions.GetSubscription, get)).subscription
+    assert found.attempt_count == 2
+    assert now == after
+
+
 async def test_a_client_certificate_and_a_private_authority_work_together(system: System) -> None:
     """The server verifies for real: without either there is no delivery."""
     authority, clients = trustme.CA(), trustme.CA()
