@@ -6,7 +6,7 @@ event log → route → lane → attempt → schedule → ledger
 `route.py`    which subscriptions an event is for (pure); `replica.py` keeps them up to date by watching
 `lane.py`     what waits for one subscription, in memory or spilled; `dispatch.py` starts attempts
 `attempt.py`  makes the request: `envelope.py` the body, `signing.py` the signature (both pure)
-`transport.py` the Protocol that requests leave by, `transport_aiohttp.py` its implementation
+`transport.py` the Protocol that requests leave by, `transport_pycurl.py` its implementation: `names.py` resolves, `sender.py` is the thread, `exchange.py` one request
 `schedule.py` after an attempt: delivered, again, or given up (pure); `breaker.py` spares a dead endpoint (pure)
 `recorder.py` gathers what happened and flushes it; `ledger.py` and `ledger_reads.py` are the store
 `retention.py` lets go of what is old

@@ -15,7 +15,12 @@ from services.delivery.model import Outcome
 
 JITTER = 0.5
 RETRY_AFTER_MAX_S = 6 * 3600
+GONE = 410
+# What our own gateway answers to a webhook of ours: trying again would only go round once more.
+LOOP_DETECTED = 508
 _THROTTLING = frozenset({429, 502, 503, 504})
+_PAUSE_FIRST_S = 1.0
+_PAUSE_MAX_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,21 @@ class Schedule:
     """From the event's acceptance; no attempt begins later."""
 
     def after(
-        self, outcome: Outcome, *, attempts: int, accepted_ms: int, now_ms: int, chance: float, retry_after_s: float | None = None
+        self,
+        outcome: Outcome,
+        *,
+        attempts: int,
+        accepted_ms: int,
+        now_ms: int,
+        chance: float,
+        status: int = 0,
+        retry_after_s: float | None = None,
     ) -> Decision:
         """Decide after the attempt number `attempts`; `chance` is uniform in [0, 1)."""
         if outcome is Outcome.DELIVERED:
             return Delivered()
+        if status == LOOP_DETECTED:
+            return Exhausted("the sink leads back to where webhooks come from")
         if attempts > len(self.delays_s):
             return Exhausted(f"all {attempts} attempts have failed")
         delay_s = self.delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
@@ -85,3 +100,8 @@ def retry_after_s(value: str, now_ms: int) -> float | None:
 def throttles(status: int) -> bool:
     """Say whether a status asks to send less for a while."""
     return status in _THROTTLING
+
+
+def pause_s(times: int) -> float:
+    """Return how long to send nothing to an endpoint that has asked for a pause, so often in a row, and not said how long."""
+    return min(_PAUSE_FIRST_S * 2 ** min(times - 1, 10), _PAUSE_MAX_S)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 
 from services.delivery.barrier import Barrier
 from services.delivery.dispatch import Bounds, Dispatcher
@@ -23,12 +24,24 @@ from services.runtime.settings import DeliverySettings
 _DRAIN_S = 15.0
 
 
+def _only_pause(subscription_id: str, revision: int) -> None:
+    """Leave a sink that is gone to the pause that the dispatcher makes."""
+
+
 class Worker:
     """All that follows, routes, pushes and records."""
 
     def __init__(
-        self, settings: DeliverySettings, ledger: Ledger, transport: Transport, log: EventLogReader, replica: Replica, clock: Clock
+        self,
+        settings: DeliverySettings,
+        ledger: Ledger,
+        transport: Transport,
+        log: EventLogReader,
+        replica: Replica,
+        clock: Clock,
+        gone: Callable[[str, int], None] = _only_pause,
     ) -> None:
+        """`gone` is told the subscription, and its revision, of a sink that has answered 410."""
         self._settings = settings
         self._ledger = ledger
         self._log = log
@@ -49,7 +62,7 @@ class Worker:
         )
         self._recorder = Recorder(ledger, self.dispatcher, self._clock, gone=lambda each: not self._replica.wanted(each))
         self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
-        self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry)
+        self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=gone)
         self._refiller.serve(self.dispatcher, self._recorder)
         self._barrier = Barrier(self._replica)
         self._intake: list[asyncio.Task[None]] = []
