@@ -56,7 +56,7 @@ def _content(delivery: Delivery) -> Content:
 
 def attempt_of(answer: Answer, started_ms: int, duration_ms: int) -> Attempt:
     """Return the record of an attempt from its answer."""
-    body = answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+    body = answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd") if answer.body else ""
     return Attempt(started_ms, duration_ms, answer.outcome, answer.status, answer.error, body)
 
 

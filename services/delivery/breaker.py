@@ -4,6 +4,8 @@ lane → [breaker] → attempt
 
 Law 1: pure; time and chance arrive as arguments.
 Law 2: while it is open one probe at a time is let through; deliveries held back by it use up no attempts.
+Law 3: it changes no more than once in its first time, however the endpoint comes and goes: what would open it
+sooner lets the endpoint rest until then.
 """
 
 from dataclasses import dataclass
@@ -28,20 +30,34 @@ class Breaker:
     open_until: float | None = None
     """By the monotonic clock; None while closed."""
     probing: bool = False
+    closed_at: float | None = None
+    """When it closed last, by the monotonic clock."""
+    rest_until: float = 0.0
+    """Closed, yet nothing is to be sent until then."""
+
+    @property
+    def is_untroubled(self) -> bool:
+        """Whether it is closed and need not be asked again for as long as nothing fails."""
+        return self.open_until is None and not self.rest_until
 
     def permits(self, now: float) -> bool:
         """Say whether an attempt may start now."""
-        return self.open_until is None or (now >= self.open_until and not self.probing)
+        if self.open_until is None:
+            return now >= self.rest_until
+        return now >= self.open_until and not self.probing
 
     def started(self) -> None:
         """Note that an attempt starts."""
         if self.open_until is not None:
             self.probing = True
 
-    def succeeded(self) -> None:
-        """Note a success: it closes."""
-        self.failures = self.openings = 0
-        self.open_until, self.probing = None, False
+    def succeeded(self, now: float) -> None:
+        """Note a success: a probe's closes it; of what was under way when it opened, none does."""
+        self.failures = 0
+        if self.open_until is None or now >= self.open_until:
+            self.closed_at = self.closed_at if self.open_until is None else now
+            self.openings = 0
+            self.open_until, self.probing = None, False
 
     def failed(self, now: float, chance: float) -> bool:
         """Note a failure; returns True where it opens now. `chance` is uniform in [0, 1)."""
@@ -49,9 +65,13 @@ class Breaker:
         # What was under way when it opened does not open it again.
         if self.open_until is not None and not self.probing:
             return False
-        if self.open_until is None and self.failures < FAILURES_MAX:
-            return False
-        wait_s = min(self.open_first_s * 2 ** min(self.openings, _DOUBLINGS_MAX), _OPEN_MAX_S) * (1 - _JITTER + 2 * _JITTER * chance)
+        if self.open_until is None:
+            if self.failures < FAILURES_MAX:
+                return False
+            if self.closed_at is not None and now < self.closed_at + self.open_first_s:
+                self.rest_until = self.closed_at + self.open_first_s
+                return False
+        wait_s = min(self.open_first_s * 2 ** min(self.openings, _DOUBLINGS_MAX), _OPEN_MAX_S) * (1 + _JITTER * chance)
         self.openings += 1
         self.open_until, self.probing = now + wait_s, False
         return True

@@ -8,6 +8,7 @@ Law 3: a delivery in memory is in exactly one of: a lane's queue, under way, or 
 """
 
 import asyncio
+import functools
 import random
 from collections import deque
 from collections.abc import Callable
@@ -16,12 +17,11 @@ from dataclasses import dataclass
 from services.delivery import pace
 from services.delivery.attempt import attempt_of, log_failure
 from services.delivery.breaker import Breaker
-from services.delivery.disable import GONE
 from services.delivery.due import DueClock
 from services.delivery.lane import Lane, Readings, earlier
 from services.delivery.model import Attempt, Delivery, Health, Outcome, State, Subscription
 from services.delivery.push import Pusher
-from services.delivery.schedule import Delivered, Exhausted, RetryAt, Schedule, retry_after_s, throttles
+from services.delivery.schedule import GONE, Delivered, Exhausted, RetryAt, Schedule, pause_s, retry_after_s, throttles
 from services.delivery.terms import Terms
 from services.delivery.timers import Timers
 from services.delivery.transport import Answer, Transport
@@ -32,6 +32,8 @@ from services.runtime.logs import logger
 UNRECORDED_SENT_MAX = 1000
 _HELD_BYTES_MAX = 16 * 1024 * 1024
 _REFILL_ROWS_MAX = 200
+# A sink that is gone is left alone for so long, unless its subscription changes; the registry may disable it meanwhile.
+_GONE_PAUSE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,10 @@ class Dispatcher:
         """False while the ledger takes no flush: nothing is sent then."""
 
     def listen(self, *, changed: Callable[[Delivery], None], hungry: Callable[[Lane], None], gone: Callable[[str, int], None]) -> None:
-        """Say who is told of deliveries that are settled, of lanes that want rows, and of sinks that are gone; before anything is held."""
+        """Say who is told of each delivery that is settled, of lanes that want rows, and of sinks that are gone; before anything is held.
+
+        Of a sink that has answered 410, its subscription and the revision that it was called by are told.
+        """
         self._changed, self._hungry, self._gone = changed, hungry, gone
 
     @property
@@ -116,7 +121,7 @@ class Dispatcher:
         """Say whether a new delivery may wait in memory; where not, the lane is spilled from now on."""
         if lane.spilled:
             return False
-        if len(lane.queue) >= self._bounds.lane_pending_max or self.held_bytes >= _HELD_BYTES_MAX or not self._may_send(lane):
+        if len(lane.queue) >= self._bounds.lane_pending_max or self.held_bytes >= _HELD_BYTES_MAX or self._sendable(lane) is None:
             lane.spilled = True
             return False
         return True
@@ -125,6 +130,13 @@ class Dispatcher:
         """Hold a delivery in memory; it is queued by `queue`, at once or once it is recorded."""
         self.lane(delivery.subscription_id).live[delivery.id] = delivery
         self.held_bytes += delivery.size_bytes
+
+    def take(self, delivery: Delivery, lane: Lane) -> None:
+        """Hold a delivery for which its lane has room, and queue it."""
+        lane.live[delivery.id] = delivery
+        self.held_bytes += delivery.size_bytes
+        lane.queue.append(delivery)
+        self._join_round(lane)
 
     def holds(self, subscription_id: str, delivery_id: bytes) -> bool:
         """Say whether a delivery is held in memory."""
@@ -155,7 +167,8 @@ class Dispatcher:
             lane.unflushed_spills -= 1
         if delivery.state is State.PENDING:
             lane.row_waits(delivery.due_ms)
-        self._wake(lane)
+        if lane.next_due_ms is not None:
+            self._wake(lane)
         self.drop_if_idle(lane)
 
     def _spill(self, lane: Lane) -> None:
@@ -185,14 +198,21 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start attempts as long as there is room."""
-        while self._round and self.sending and self.in_flight < self._bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX:
+        bounds = self._bounds
+        while self._round and self.sending and self.in_flight < bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX:
             lane = self._round.popleft()
             lane.ready = False
-            if not self._may_start(lane):
+            if not lane.queue or lane.in_flight >= bounds.lane_in_flight_max:
                 continue
-            self._start(lane, lane.queue.popleft())
+            subscription = self._sendable(lane)
+            if subscription is None:
+                self._look_again(lane)
+                continue
+            if not self._in_pace(lane, subscription):
+                continue
+            self._start(lane, lane.queue.popleft(), subscription)
             self._join_round(lane)
-            if self._wants_rows(lane, self.due.now_ms()):
+            if lane.next_due_ms is not None and self._wants_rows(lane, self.due.now_ms()):
                 self._hungry(lane)
 
     def _join_round(self, lane: Lane) -> None:
@@ -202,39 +222,36 @@ class Dispatcher:
             lane.ready = True
             self._round.append(lane)
 
-    def _may_send(self, lane: Lane) -> bool:
+    def _sendable(self, lane: Lane) -> Subscription | None:
+        """Return a lane's subscription where an attempt may start now, else None."""
         subscription = self._subscription(lane.subscription_id)
+        if subscription is None or subscription.health is not Health.ACTIVE:
+            return None
+        # Most lanes have had no trouble: time need not be asked for.
+        if lane.breaker.is_untroubled and not lane.throttled_until:
+            return subscription
         now = self._clock.monotonic()
-        return (
-            subscription is not None and subscription.health is Health.ACTIVE and lane.breaker.permits(now) and now >= lane.throttled_until
-        )
+        return subscription if lane.breaker.permits(now) and now >= lane.throttled_until else None
 
-    def _is_gone(self, lane: Lane) -> bool:
-        subscription = self._subscription(lane.subscription_id)
-        return subscription is None or subscription.health is Health.OFF
-
-    def _may_start(self, lane: Lane) -> bool:
-        subscription = self._subscription(lane.subscription_id)
-        if not lane.queue or lane.in_flight >= pace.in_flight_max(subscription, self._bounds.lane_in_flight_max):
-            return False
-        if not self._may_send(lane):
-            self._look_again(lane)
+    def _in_pace(self, lane: Lane, subscription: Subscription) -> bool:
+        """Say whether the subscription's own limits permit an attempt now; where only time is missing, look again then."""
+        if lane.in_flight >= pace.in_flight_max(subscription, self._bounds.lane_in_flight_max):
             return False
         now = self._clock.monotonic()
         if (wait_s := pace.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
-        return subscription is None or self._pusher.may_push(subscription)
+        return self._pusher.may_push(subscription)
 
-    def _start(self, lane: Lane, delivery: Delivery) -> None:
+    def _is_gone(self, lane: Lane) -> bool:
         subscription = self._subscription(lane.subscription_id)
-        if subscription is None:
-            self.finish(delivery, State.CANCELLED)
-            return
+        return subscription is None or subscription.health is Health.OFF
+
+    def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription) -> None:
         now_ms, began, terms = unix_ms(self._clock), self._clock.monotonic(), subscription.terms
         crash.reached("delivery.before_send")
         try:
-            self._pusher.push(delivery, subscription, lambda answer: self._answered(lane, delivery, terms, now_ms, began, answer))
+            self._pusher.push(delivery, subscription, functools.partial(self._answered, lane, delivery, terms, now_ms, began))
         except ValueError as error:
             logger().error("delivery.unencodable", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
             self.give_up(delivery, f"the event could not be encoded: {error}")
@@ -244,6 +261,7 @@ class Dispatcher:
         self.in_flight += 1
         lane.breaker.started()
         pace.started(lane, subscription, began)
+        delivery.sent_at = began
         delivery.sent = True
         self.unrecorded_sent += 1
 
@@ -256,19 +274,21 @@ class Dispatcher:
         self._ended.set()
         now, now_ms = self._clock.monotonic(), self.due.now_ms()
         delivery.attempts.append(attempt_of(answer, started_ms, int((now - began) * 1000)))
-        wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
-        self._judge_endpoint(lane, answer, now, wait_s)
+        if answer.outcome is Outcome.DELIVERED:
+            lane.breaker.succeeded(now)
+            lane.throttles = 0
+        else:
+            self._judge_endpoint(lane, terms, answer, now)
         decision = self._schedule.after(
             answer.outcome,
             attempts=len(delivery.attempts),
             accepted_ms=delivery.accepted_ms,
             now_ms=now_ms,
             chance=random.random(),  # noqa: S311 - jitter
-            retry_after_s=wait_s,
+            status=answer.status,
+            retry_after_s=retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None,
             delays_s=terms.retry_delays_s,
         )
-        if answer.status == GONE:
-            self._gone(delivery.subscription_id, terms.sink_revision)
         match decision:
             case Delivered():
                 self.finish(delivery, State.DELIVERED)
@@ -284,16 +304,37 @@ class Dispatcher:
         self._join_round(lane)
         self.pump()
 
-    def _judge_endpoint(self, lane: Lane, answer: Answer, now: float, wait_s: float | None) -> None:
-        if answer.outcome is Outcome.DELIVERED:
-            lane.breaker.succeeded()
-            return
-        if throttles(answer.status) and wait_s:
-            lane.throttled_until = max(lane.throttled_until, now + wait_s)
+    def _judge_endpoint(self, lane: Lane, terms: Terms, answer: Answer, now: float) -> None:
+        if answer.status == GONE:
+            self._leave_alone(lane, terms.sink_revision, now)
+        elif throttles(answer.status):
+            self._throttle(lane, answer, now, unix_ms(self._clock))
         if lane.breaker.failed(now, random.random()) and lane.breaker.open_until is not None:  # noqa: S311 - jitter
             logger().warning("lane.opened", subscription=lane.subscription_id, for_s=round(lane.breaker.open_until - now, 1))
             self._spill(lane)
             self._timers.at(lane.breaker.open_until, lane)
+
+    def _throttle(self, lane: Lane, answer: Answer, now: float, now_ms: int) -> None:
+        """Give an endpoint the pause that it asks for, or one of ours that doubles from time to time."""
+        wait_s = retry_after_s(answer.retry_after, now_ms)
+        if wait_s is None:
+            # Those that were under way together count once.
+            if now < lane.throttled_until:
+                return
+            lane.throttles += 1
+            wait_s = pause_s(lane.throttles)
+        lane.throttled_until = max(lane.throttled_until, now + wait_s)
+
+    def _leave_alone(self, lane: Lane, revision: int, now: float) -> None:
+        """Send nothing more to a sink that says it is gone, and tell; the answer may be of a sink of the past."""
+        subscription = self._subscription(lane.subscription_id)
+        if subscription is None or subscription.terms.sink_revision != revision or lane.gone_revision == revision:
+            return
+        logger().warning("sink.gone", subscription=lane.subscription_id, revision=revision)
+        lane.gone_revision = revision
+        lane.throttled_until = max(lane.throttled_until, now + _GONE_PAUSE_S)
+        self._spill(lane)
+        self._gone(lane.subscription_id, revision)
 
     def finish(self, delivery: Delivery, state: State) -> None:
         """Bring a held delivery to its end."""
@@ -323,6 +364,8 @@ class Dispatcher:
             subscription = self._subscription(subscription_id)
             if subscription is not None and subscription.health is Health.PAUSED:
                 self._spill(lane)
+            if subscription is not None and lane.gone_revision not in {0, subscription.revision}:
+                lane.gone_revision, lane.throttled_until = 0, 0.0
             self._wake(lane)
             self.pump()
 
@@ -348,7 +391,7 @@ class Dispatcher:
     def _wake(self, lane: Lane) -> None:
         """Go on with a lane as far as it may: queue, rows that are due, or a later look."""
         self._join_round(lane)
-        if not self._may_send(lane):
+        if self._sendable(lane) is None:
             self._look_again(lane)
             return
         now_ms = self.due.now_ms()
@@ -363,7 +406,8 @@ class Dispatcher:
 
     def _look_again(self, lane: Lane) -> None:
         now = self._clock.monotonic()
-        waits = [when for when in (lane.breaker.open_until, lane.throttled_until) if when is not None and when > now]
+        breaker = lane.breaker
+        waits = [when for when in (breaker.open_until, breaker.rest_until, lane.throttled_until) if when is not None and when > now]
         if waits:
             self._timers.at(max(waits), lane)
 
@@ -407,6 +451,6 @@ class Dispatcher:
         if (rested_in_s := pace.rested_in_s(lane, subscription, now)) > 0:
             self._timers.at(now + rested_in_s, lane)
             return
-        known = lane.spilled or lane.next_due_ms is not None or breaker.open_until is not None or breaker.failures or throttled
+        known = lane.spilled or lane.next_due_ms is not None or breaker.failures or not breaker.is_untroubled or throttled
         if not known or subscription is None:
             self._lanes.pop(lane.subscription_id, None)

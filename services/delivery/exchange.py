@@ -10,6 +10,7 @@ Law 3: whatever libcurl reports becomes one `Outcome`, in a sentence that names 
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pycurl
@@ -191,8 +192,8 @@ class Exchange:
         if request.tls is None:
             return
         if request.tls.ca_pem:
-            with open(self._way.roots_file, "rb") as roots:
-                easy.setopt(pycurl.CAINFO_BLOB, roots.read() + b"\n" + request.tls.ca_pem)
+            roots = Path(self._way.roots_file).read_bytes()
+            easy.setopt(pycurl.CAINFO_BLOB, roots + b"\n" + request.tls.ca_pem)
         if request.tls.certificate_pem:
             easy.setopt(pycurl.SSLCERT_BLOB, request.tls.certificate_pem)
             easy.setopt(pycurl.SSLKEY_BLOB, request.tls.key_pem or request.tls.certificate_pem)
@@ -213,7 +214,7 @@ class Exchange:
             return bad
         self._dialled = True
         made = socket.socket(address.family, address.socktype, address.protocol)
-        made.setblocking(False)
+        made.setblocking(False)  # noqa: FBT003 - the standard library's signature
         number = made.detach()
         self._opened(number)
         return number
@@ -258,7 +259,7 @@ class Exchange:
         outcome, sentence = self._failure(error, text)
         return Answer(outcome, 0, sentence, b"", "")
 
-    def _failure(self, error: int, text: str) -> tuple[Outcome, str]:
+    def _failure(self, error: int, text: str) -> tuple[Outcome, str]:  # noqa: PLR0911 - one line for each class of failure
         if self._refused:
             return Outcome.BLOCKED, self._refused
         if error == pycurl.E_OPERATION_TIMEDOUT:
@@ -272,9 +273,9 @@ class Exchange:
         # An alert may come after the handshake, as a refusal of the client's certificate does.
         if error in _TLS or (error == pycurl.E_RECV_ERROR and "alert" in text):
             return Outcome.TLS, f"TLS failed: {text[:_REASON_CHARS_MAX]}"
-        if error in _BROKEN or (error == pycurl.E_RECV_ERROR and text.startswith(_RECEIVING)):
-            if self.easy.getinfo(pycurl.RESPONSE_CODE) != _SWITCHING:
-                return Outcome.RESET, "the connection broke before the answer was complete"
+        broken = error in _BROKEN or (error == pycurl.E_RECV_ERROR and text.startswith(_RECEIVING))
+        if broken and self.easy.getinfo(pycurl.RESPONSE_CODE) != _SWITCHING:
+            return Outcome.RESET, "the connection broke before the answer was complete"
         return Outcome.PROTOCOL, f"the answer was not valid HTTP, or beyond its limits (libcurl error {error})"
 
     def _timeout(self) -> tuple[Outcome, str]:

@@ -147,12 +147,14 @@ class Follower:
         done_through = standing.through if begun else ""
         matches = self._replica.router.match(record.type, record.source, record.audience)
         if done_through:
-            matches = [subscription for subscription in matches if subscription.id > done_through]
+            matches = tuple(subscription for subscription in matches if subscription.id > done_through)
         event = Event(record)
         for start in range(0, max(1, len(matches)), _CHUNK_DELIVERIES):
             part = matches[start : start + _CHUNK_DELIVERIES]
             through = part[-1].id if start + _CHUNK_DELIVERIES < len(matches) else ""
-            await self._recorder.room()
+            if self._recorder.is_full:
+                self._dispatcher.pump()
+                await self._recorder.room()
             self._take(record, event, part, through)
             standing.place = Place(record.partition, record.position, record.event_id)
             standing.through = through
@@ -160,6 +162,7 @@ class Follower:
                 self._dispatcher.pump()
 
     def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
+        dispatcher = self._dispatcher
         record_first = record.position <= (self._record_first_through or {}).get(record.partition, 0)
         chunk = Chunk(record.partition, record.position, record.event_id, through, [], self._clock.monotonic(), record_first)
         for subscription in part:
@@ -178,12 +181,14 @@ class Follower:
                 chunk=chunk,
             )
             chunk.deliveries.append(delivery)
-            if not self._dispatcher.has_room(self._dispatcher.lane(subscription.id)):
+            lane = dispatcher.lane(subscription.id)
+            if not dispatcher.has_room(lane):
                 delivery.event = None
-                self._dispatcher.spill(delivery)
+                dispatcher.spill(delivery)
                 continue
             chunk.unsettled += 1
-            self._dispatcher.hold(delivery)
-            if not record_first:
-                self._dispatcher.queue(delivery)
+            if record_first:
+                dispatcher.hold(delivery)
+            else:
+                dispatcher.take(delivery, lane)
         self._recorder.routed(chunk)

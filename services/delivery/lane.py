@@ -38,6 +38,10 @@ class Lane:
     """The same of those rows alone that began to wait after the latest reading of its rows began."""
     throttled_until: float = 0.0
     """By the monotonic clock: the endpoint asked for a pause."""
+    throttles: int = 0
+    """How often in a row it asked so without saying for how long."""
+    gone_revision: int = 0
+    """The subscription's revision by which its sink has said that it is gone; 0: it has not."""
     refilling: bool = False
     ready: bool = False
     """Whether it stands in the dispatcher's round."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from services.delivery.envelope import Content, ContentMode
 from services.eventlog.record import Record
-from services.runtime.ids import id_bytes
 
 if TYPE_CHECKING:
     from services.delivery.terms import Terms
@@ -113,6 +112,8 @@ class Delivery:
     """Whether the ledger has a row of it."""
     sent: bool = False
     """Whether an attempt was started of which the ledger does not know the end."""
+    sent_at: float = 0.0
+    """When the latest attempt began, by the monotonic clock, in seconds."""
     settled: bool = False
     """Whether it waits for its flush: finished, due later, or spilled; else it is queued or under way."""
     spilled: bool = False
@@ -144,6 +145,11 @@ class Chunk:
     """How many of its deliveries are queued or under way."""
 
 
+# Version 8 and the variant of RFC 9562, and the places where they stand.
+_ID_MARKS = 0x8 << 76 | 0x2 << 62
+_ID_MASK = (1 << 128) - 1 ^ (0xF << 76 | 0x3 << 62)
+
+
 def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> bytes:
     """Return a delivery's id: a UUID of version 8 (RFC 9562) from the event's own time and a hash of the key.
 
@@ -151,7 +157,5 @@ def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> byt
     the events' time, so that indexes grow at their end.
     """
     digest = hashlib.blake2b(f"{event_id} {subscription_id} {replay_id}".encode(), digest_size=10).digest()
-    raw = bytearray(id_bytes(event_id)[:6] + digest)
-    raw[6] = 0x80 | raw[6] & 0x0F
-    raw[8] = 0x80 | raw[8] & 0x3F
-    return bytes(raw)
+    number = (int(event_id[4:16], 16) << 80 | int.from_bytes(digest, "big")) & _ID_MASK | _ID_MARKS
+    return number.to_bytes(16, "big")

@@ -103,6 +103,8 @@ class Names:
             addresses = tuple(dict.fromkeys(self._lookup(name)))
         except (OSError, ValueError):
             found = Found((), Outcome.DNS, "the endpoint's name could not be resolved")
+        except Exception as error:  # noqa: BLE001 - a fault of the lookup's own ends this one; those who ask must hear of it
+            found = Found((), Outcome.DNS, f"the endpoint's name could not be resolved ({type(error).__name__})")
         else:
             why = self._policy.check_addresses(addresses)
             found = Found(addresses) if why is None else Found((), Outcome.BLOCKED, why)

@@ -23,10 +23,12 @@ from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
 _LINGER_S = 0.004
-# Deliveries that end within this time are written once, in their final state.
+# An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
+# other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
+_WAIT_FOR_TURN_S = 0.25
 _ROWS_MAX = 1000
-_ROUTED_MAX = 2000
+_ROUTED_MAX = 6000
 _RETRY_S = 1.0
 
 
@@ -65,6 +67,11 @@ class Recorder:
         self._chunks.append(chunk)
         self._routed += len(chunk.deliveries) + 1
         self._wanted.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `room` has to be waited for."""
+        return self._routed >= _ROUTED_MAX
 
     async def room(self) -> None:
         """Wait until more may be routed."""
@@ -123,15 +130,19 @@ class Recorder:
             elif self._chunks:
                 asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._wanted.set)
 
+    def _is_due(self, chunk: Chunk, now: float) -> bool:
+        """Say whether a chunk is to be written as it stands, or something may still end soon."""
+        if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
+            return True
+        pressed = self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2
+        sent_by = now if pressed else now - _WAIT_FOR_END_S
+        return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
+
     def _collect(self) -> _Taken:
         """Take what the next transaction writes."""
-        taken, rows = _Taken(), 0
-        old = self._clock.monotonic() - _WAIT_FOR_END_S
-        pressed = self._closing or self._routed >= _ROUTED_MAX // 2 or self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2
-        while self._chunks and rows < _ROWS_MAX:
+        taken, rows, now = _Taken(), 0, self._clock.monotonic()
+        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now):
             chunk = self._chunks[0]
-            if not (chunk.unsettled == 0 or chunk.record_first or pressed or chunk.routed_at <= old):
-                break
             self._chunks.popleft()
             taken.chunks.append(chunk)
             rows += len(chunk.deliveries)

@@ -13,6 +13,7 @@ from services.delivery.model import Health, Subscription
 
 _ALL = "*"
 _BELOW = ".*"
+_MATCHES_MAX = 1024
 _Key = tuple[str, str, str]
 """Consumer (empty: any), type pattern, source (empty: any)."""
 
@@ -23,6 +24,8 @@ class Router:
     def __init__(self, subscriptions: Iterable[Subscription] = ()) -> None:
         self._subscriptions: dict[str, Subscription] = {}
         self._index: dict[_Key, dict[str, Subscription]] = {}
+        # What was asked for lately; few types and sources make up most of a stream.
+        self._matches: dict[_Key, tuple[Subscription, ...]] = {}
         for subscription in subscriptions:
             self.put(subscription)
 
@@ -39,6 +42,7 @@ class Router:
     def put(self, subscription: Subscription) -> None:
         """Take a subscription in, in place of its older self."""
         self.remove(subscription.id)
+        self._matches.clear()
         self._subscriptions[subscription.id] = subscription
         if subscription.health is not Health.OFF:
             for key in _keys(subscription):
@@ -48,6 +52,7 @@ class Router:
         """Take a subscription out; returns it, None where there was none."""
         subscription = self._subscriptions.pop(subscription_id, None)
         if subscription is not None:
+            self._matches.clear()
             for key in _keys(subscription):
                 entry = self._index.get(key)
                 if entry is not None:
@@ -56,8 +61,19 @@ class Router:
                         del self._index[key]
         return subscription
 
-    def match(self, event_type: str, source: str, audience: str) -> list[Subscription]:
+    def match(self, event_type: str, source: str, audience: str) -> tuple[Subscription, ...]:
         """Return the subscriptions that an event is for, by their ids, each once."""
+        key = (audience, event_type, source)
+        matches = self._matches.get(key)
+        if matches is None:
+            matches = tuple(self.search(event_type, source, audience))
+            if len(self._matches) >= _MATCHES_MAX:
+                self._matches.clear()
+            self._matches[key] = matches
+        return matches
+
+    def search(self, event_type: str, source: str, audience: str) -> list[Subscription]:
+        """Return what `match` does, found anew."""
         entries = []
         for pattern in patterns_of(event_type):
             for wanted_source in (source, ""):

@@ -15,7 +15,12 @@ from services.delivery.model import Outcome
 
 JITTER = 0.5
 RETRY_AFTER_MAX_S = 6 * 3600
+GONE = 410
+# What our own gateway answers to a webhook of ours: trying again would only go round once more.
+LOOP_DETECTED = 508
 _THROTTLING = frozenset({429, 502, 503, 504})
+_PAUSE_FIRST_S = 1.0
+_PAUSE_MAX_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Schedule:
         accepted_ms: int,
         now_ms: int,
         chance: float,
+        status: int = 0,
         retry_after_s: float | None = None,
         delays_s: Sequence[float] | None = None,
     ) -> Decision:
@@ -64,6 +70,8 @@ class Schedule:
         delays_s = self.delays_s if delays_s is None else delays_s
         if outcome is Outcome.DELIVERED:
             return Delivered()
+        if status == LOOP_DETECTED:
+            return Exhausted("the sink leads back to where webhooks come from")
         if attempts > len(delays_s):
             return Exhausted(f"all {attempts} attempts have failed")
         delay_s = delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
@@ -94,3 +102,8 @@ def retry_after_s(value: str, now_ms: int) -> float | None:
 def throttles(status: int) -> bool:
     """Say whether a status asks to send less for a while."""
     return status in _THROTTLING
+
+
+def pause_s(times: int) -> float:
+    """Return how long to send nothing to an endpoint that has asked for a pause, so often in a row, and not said how long."""
+    return float(min(_PAUSE_FIRST_S * 2 ** min(times - 1, 10), _PAUSE_MAX_S))

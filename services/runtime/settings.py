@@ -231,7 +231,7 @@ class DeliverySettings(SinkSettings):
     delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.")
     delivery_lane_in_flight_max: int = Field(64, ge=1, le=1000, description="How many attempts run at once for one subscription.")
     delivery_lane_pending_max: int = Field(
-        1000, ge=1, le=100_000, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
+        4000, ge=1, le=100_000, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
     )
     delivery_breaker_seconds: float = Field(
         30.0, gt=0, le=600, description="How long an endpoint that keeps failing is spared at first; then twice as long each time."

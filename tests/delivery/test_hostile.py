@@ -188,6 +188,7 @@ async def test_a_switch_of_protocols_is_a_failure() -> None:
         pytest.param(closing, id="closed"),
         pytest.param(answering_once(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"), id="half a body"),
         pytest.param(answering_once(_CHUNKED + b"10\r\nhalf"), id="half a chunk"),
+        pytest.param(answering_once(b"HTTP/1.1 200"), id="half a line"),
     ],
 )
 async def test_a_connection_that_breaks_after_the_request_leaves_the_outcome_unknown(behaviour: Behaviour) -> None:

@@ -90,6 +90,18 @@ async def test_a_name_that_does_not_exist_is_a_failure_of_dns() -> None:
     names.close()
 
 
+async def test_a_fault_of_the_lookup_ends_this_one_alone() -> None:
+    def faulty(name: str) -> Sequence[str]:
+        if name == "a":
+            raise RuntimeError
+        return ["127.0.0.1"]
+
+    names = names_by(faulty)
+    assert "RuntimeError" in (await found_by(names, "a")).error
+    assert (await found_by(names, "b")).failure is None
+    names.close()
+
+
 async def test_a_lookup_that_hangs_keeps_nobody_waiting_and_is_not_begun_again() -> None:
     book = Book(a=["127.0.0.1"])
     go_on = book.hang("a")

@@ -55,7 +55,8 @@ def test_an_event_is_routed_to_exactly_the_subscriptions_that_want_it(
             router.put(change)
             known[change.id] = change
     expected = [known[each] for each in sorted(known) if wants(known[each], event_type, source, audience)]
-    assert router.match(event_type, source, audience) == expected
+    for _ in range(2):
+        assert router.match(event_type, source, audience) == tuple(expected)
     assert len(router) == len(known)
     assert {subscription.id: subscription for subscription in router} == known
 
@@ -72,5 +73,17 @@ def test_what_is_removed_leaves_nothing_behind() -> None:
     router.put(subscription)
     router.remove("sub_1")
     assert router.get("sub_1") is None
-    assert router.match("b", "/shop", "") == []
+    assert router.match("b", "/shop", "") == ()
     assert not router._index  # noqa: SLF001 - what is asked for here shows nowhere else
+
+
+def test_what_was_asked_for_lately_is_known_again_and_bounded() -> None:
+    router = Router()
+    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", Health.ACTIVE, 1, ())
+    assert router.match("a", "/shop", "") == ()
+    router.put(subscription)
+    assert router.match("a", "/shop", "") == (subscription,)
+    assert router.match("a", "/shop", "") is router.match("a", "/shop", "")
+    for number in range(5000):
+        assert router.match(f"t{number}", "/shop", "") == (subscription,)
+    assert len(router._matches) <= 1024  # noqa: SLF001 - what is asked for here shows nowhere else

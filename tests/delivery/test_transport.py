@@ -109,6 +109,24 @@ async def test_cookies_are_forgotten_at_once() -> None:
     assert all(b"cookie" not in request.lower() for request in server.requests)
 
 
+@pytest.mark.parametrize(
+    ("allow", "url", "told"),
+    [
+        ((), "http://127.0.0.1:9000/", "must begin with https://"),
+        (("http",), "http://127.0.0.1:9000/", "loopback"),
+        (("http", "127.0.0.0/8"), "http://127.0.0.1:25/", "port 25"),
+        (("http", "127.0.0.0/8"), "http://user@127.0.0.1:9000/", "user name"),
+    ],
+)
+async def test_a_url_is_judged_at_each_attempt(allow: tuple[str, ...], url: str, told: str) -> None:
+    """What the operator has forbidden since a subscription was made is not called any more."""
+    async with sending(allow=allow) as transport:
+        answer = await answer_to(transport, post(url))
+
+    assert answer.outcome is Outcome.BLOCKED
+    assert told in answer.error
+
+
 # Other requests than webhooks
 
 
