@@ -27,7 +27,7 @@ async def test_the_registry_is_told_again_until_it_hears() -> None:
             return pb.DisableSubscriptionResponse()
 
     server = grpc.aio.server()
-    subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(Registry(), server)
+    subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(Registry(), server)  # type: ignore[abstract]  # one call is enough
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with open_channel(f"127.0.0.1:{port}") as channel, asyncio.TaskGroup() as group:
