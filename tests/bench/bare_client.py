@@ -10,8 +10,9 @@ from contextlib import AbstractAsyncContextManager
 import uvloop
 
 from services.delivery.envelope import structured
+from services.delivery.exchange import Limits
 from services.delivery.transport import Answer, Request, Transport
-from services.delivery.transport_pycurl import Limits, open_pycurl_transport
+from services.delivery.transport_pycurl import open_pycurl_transport
 from services.egress.policy import EgressPolicy
 from tests.bench.transport_aiohttp import open_aiohttp_transport
 from tests.bench.world import event

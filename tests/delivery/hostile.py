@@ -104,7 +104,7 @@ async def black_hole() -> AsyncIterator[str]:
         listening.listen(0)
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
+            waiting.setblocking(False)  # noqa: FBT003 - the standard library's signature
             waiting.connect_ex(listening.getsockname())
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/hook"
 

@@ -31,7 +31,7 @@ _CHUNK = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
 
 
 async def answer_of(behaviour: Behaviour, **limits: float) -> Answer:
-    async with hostile(behaviour) as server, sending(**limits) as transport:
+    async with hostile(behaviour) as server, sending(**limits) as transport:  # type: ignore[arg-type]  # limits alone
         return await answer_to(transport, post(server.url))
 
 

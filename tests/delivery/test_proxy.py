@@ -82,7 +82,9 @@ async def test_tls_through_the_proxy_is_verified_for_the_name(tmp_path: Path) ->
     assert bad.outcome is Outcome.TLS
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:P/", "http://[::1]:P/", "http://bad.example:P/", "http://mixed.example:P/", "http://localhost:P/"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:P/", "http://[::1]:P/", "http://bad.example:P/", "http://mixed.example:P/", "http://localhost:P/"]
+)
 async def test_what_may_not_be_called_is_never_asked_of_the_proxy(url: str) -> None:
     async with name_server() as zone, running_proxy() as proxy:
         zone.put("bad.example", "127.0.0.1")
@@ -112,7 +114,9 @@ async def test_a_proxy_that_is_away_is_a_failure_to_connect() -> None:
         assert (await answer_to(transport, post("http://127.0.0.1:8080/"))).outcome is Outcome.CONNECT
 
 
-@pytest.mark.parametrize("value", ["proxy:3128", "socks5://proxy:1080", "http://proxy", "http://pro xy:1", "http://proxy:port", "http://a:1/path"])
+@pytest.mark.parametrize(
+    "value", ["proxy:3128", "socks5://proxy:1080", "http://proxy", "http://pro xy:1", "http://proxy:port", "http://a:1/path"]
+)
 def test_a_setting_that_is_no_proxy_is_said_so(value: str) -> None:
     with pytest.raises(StartError, match="http://host:port"):
         read_settings(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY": value})

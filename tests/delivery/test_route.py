@@ -79,7 +79,7 @@ def test_what_is_removed_leaves_nothing_behind() -> None:
 
 def test_what_was_asked_for_lately_is_known_again_and_bounded() -> None:
     router = Router()
-    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", Health.ACTIVE, 1, ())
+    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", Health.ACTIVE, 1, Terms())
     assert router.match("a", "/shop", "") == ()
     router.put(subscription)
     assert router.match("a", "/shop", "") == (subscription,)

@@ -112,8 +112,6 @@ URLS = [
 ]
 
 
-
-
 class Canary:
     """Listens on all addresses of this machine, of IPv4 and of IPv6."""
 
@@ -135,7 +133,7 @@ def canary() -> Iterator[Canary]:
         listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind(("::", 0))
         listening.listen(128)
-        listening.setblocking(False)
+        listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
         found = Canary(listening)
         yield found
         found.assert_unseen()
@@ -158,7 +156,7 @@ async def test_the_canary_sees_who_comes(canary: Canary) -> None:
     """Without which all that follows would prove nothing."""
     async with sending(allow=("http", "127.0.0.0/8")) as transport:
         sending_it = asyncio.ensure_future(answer_to(transport, post(f"http://127.0.0.1:{canary.port}/")))
-        with pytest.raises(pytest.fail.Exception):
+        with pytest.raises(pytest.fail.Exception):  # noqa: PT012 - the canary is looked at until the request has ended
             while not sending_it.done():
                 await asyncio.sleep(0)
                 canary.assert_unseen()
@@ -175,7 +173,8 @@ async def test_a_url_that_leads_to_this_machine_is_blocked(url: str, canary: Can
 
 
 @pytest.mark.parametrize("url", [url for url, _ in REFUSED])
-async def test_a_url_of_an_odd_form_is_blocked(url: str, canary: Canary, transport: PycurlTransport) -> None:
+@pytest.mark.usefixtures("canary")
+async def test_a_url_of_an_odd_form_is_blocked(url: str, transport: PycurlTransport) -> None:
     assert (await answer_to(transport, post(url))).outcome is Outcome.BLOCKED
 
 
@@ -233,7 +232,7 @@ async def test_a_name_that_flips_between_check_and_dial_is_dialled_as_it_was_che
     """It is looked up once, and the address that was judged is the one dialled; the next lookup is judged anew."""
     name = zone.flip("flip.example", [PERMITTED], ["127.0.0.1"])
     with socket.create_server(("127.0.0.1", endpoint.port)) as other:
-        other.setblocking(False)
+        other.setblocking(False)  # noqa: FBT003 - the standard library's signature
         url = f"http://{name}:{endpoint.port}/"
         answers = [await answer_to(transport, post(url)) for _ in range(3)]
 
@@ -260,10 +259,14 @@ async def test_a_name_that_moves_is_called_where_it_is(zone: Zone) -> None:
     ):
         moved = asyncio.Event()
 
-        async def behave(connection: object) -> None:
+        async def behave(_connection: object) -> None:
             moved.set()
 
-        new = await asyncio.start_server(lambda _, writer: (moved.set(), writer.close()), "127.0.0.4", old.port)
+        def arrived(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            moved.set()
+            writer.close()
+
+        new = await asyncio.start_server(arrived, "127.0.0.4", old.port)
         async with new:
             name = zone.flip("moving.example", ["127.0.0.3"], ["127.0.0.4"])
             url = f"http://{name}:{old.port}/"
@@ -289,7 +292,9 @@ async def test_the_lifetime_that_a_record_claims_is_not_believed(endpoint: Hosti
     assert first.outcome is again.outcome is Outcome.DELIVERED
 
 
-async def test_an_alias_is_judged_by_where_it_leads(canary: Canary, endpoint: HostileServer, zone: Zone, transport: PycurlTransport) -> None:
+async def test_an_alias_is_judged_by_where_it_leads(
+    canary: Canary, endpoint: HostileServer, zone: Zone, transport: PycurlTransport
+) -> None:
     zone.put("here.example", "127.0.0.1")
     zone.put("there.example", PERMITTED)
     zone.aliases |= {"a.example": "b.example", "b.example": "here.example", "c.example": "d.example", "d.example": "there.example"}
@@ -331,11 +336,19 @@ async def test_the_socket_itself_is_refused_whatever_was_judged_before(address: 
     landed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()
+
+    def land(answered: list[tuple[Flight, Answer]]) -> None:
+        for _, answer in answered:
+            loop.call_soon_threadsafe(landed.set_result, answer)
+
+    def end(error: BaseException | None) -> None:
+        loop.call_soon_threadsafe(ended.set_result, error)
+
     sender = Sender(
         Way(EgressPolicy(allow=("http", PERMITTED)).check_address, roots_file(), ""),
         LIMITS,
-        lambda all_of_them: [loop.call_soon_threadsafe(landed.set_result, answer) for _, answer in all_of_them] and None,
-        lambda error: loop.call_soon_threadsafe(ended.set_result, error) and None,
+        land,
+        end,
     )
     sender.start()
     request = Request(f"http://waved.example:{canary.port}/", {}, b"")

@@ -51,7 +51,8 @@ async def test_a_certificate_for_the_name_or_address_is_accepted(authority: Auth
     ],
 )
 async def test_a_certificate_that_does_not_fit_is_refused_with_its_reason(case: str, words: str, authority: Authority) -> None:
-    host, roots = "hook.example", authority.file
+    host = "hook.example"
+    roots: Path | None = authority.file
     match case:
         case "unknown authority":
             context, roots = authority.server("hook.example"), None
@@ -91,7 +92,7 @@ async def test_an_endpoint_that_speaks_no_tls_is_a_failure_of_tls() -> None:
 
 
 async def test_a_handshake_that_stands_still_ends_at_the_connect_timeout() -> None:
-    async def stand_still(connection: Connection) -> None:
+    async def stand_still(_connection: Connection) -> None:
         await asyncio.Event().wait()
 
     async with hostile(stand_still) as server, sending(connect_timeout_s=0.3) as transport:

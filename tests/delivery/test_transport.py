@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import os
+import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
-from services.delivery import sender
 from services.delivery.model import Outcome
 from services.delivery.transport import RESPONSE_BYTES_MAX, Answer, Request
 from services.delivery.transport_pycurl import roots_file
@@ -17,12 +16,11 @@ from tests.delivery.hostile import OK, Connection, answering, answering_once, ho
 from tests.delivery.sending import answer_to, post, sending, sent
 
 
-@pytest.fixture(params=["epoll", "select"])
-def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(name="platform", params=["epoll", "select"])
+def _platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways of waiting for sockets: the one of Linux, and the one of all other systems."""
     if request.param == "select":
-        monkeypatch.setattr(sender.sys, "platform", "other")
-    return request.param
+        monkeypatch.setattr(sys, "platform", "other")
 
 
 async def test_a_webhook_arrives_as_it_was_made_and_nothing_is_added() -> None:
@@ -86,7 +84,9 @@ async def test_a_header_beyond_ascii_is_a_failure_of_its_request_alone() -> None
         assert (await good).outcome is Outcome.DELIVERED
 
 
-async def test_the_environment_and_the_home_directory_count_for_nothing(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_and_the_home_directory_count_for_nothing(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with hostile(answering(OK)) as proxy, hostile(answering(OK)) as server:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
@@ -155,14 +155,16 @@ async def test_special_requests_leave_nothing_behind_for_the_next() -> None:
             await answer_to(transport, Request(server.url, {"a": "b"}, b"" if method != "PUT" else b"{}", method=method, whole=True))
             assert await answer_to(transport, post(server.url)) == Answer(Outcome.DELIVERED, 200, "", b"", "")
 
-    assert [request.split(b" ")[0] for request in server.requests] == [b"OPTIONS", b"POST", b"GET", b"POST", b"DELETE", b"POST", b"PUT", b"POST"]
+    methods = [b"OPTIONS", b"POST", b"GET", b"POST", b"DELETE", b"POST", b"PUT", b"POST"]
+    assert [request.split(b" ")[0] for request in server.requests] == methods
     assert server.connections == 1
 
 
 # Connections
 
 
-async def test_many_requests_are_each_answered_once_with_what_is_theirs(platform: str) -> None:
+@pytest.mark.usefixtures("platform")
+async def test_many_requests_are_each_answered_once_with_what_is_theirs() -> None:
     async def behave(connection: Connection) -> None:
         while (request := await connection.request()) is not None:
             await asyncio.sleep(0)
@@ -186,7 +188,8 @@ async def test_many_requests_are_each_answered_once_with_what_is_theirs(platform
     assert 1 < server.connections <= 20
 
 
-async def test_connections_are_kept(platform: str) -> None:
+@pytest.mark.usefixtures("platform")
+async def test_connections_are_kept() -> None:
     async with hostile(answering(OK)) as server, sending() as transport:
         for _ in range(20):
             assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
@@ -236,7 +239,7 @@ async def test_all_connections_together_have_a_limit() -> None:
         for server in servers:
             assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
         async with asyncio.timeout(5):
-            while len(open_now) > 4:
+            while len(open_now) > 4:  # noqa: ASYNC110 - the server's side of the connections
                 await asyncio.sleep(0)
 
 
@@ -310,13 +313,14 @@ async def test_an_endpoint_that_always_breaks_is_not_asked_for_ever() -> None:
 # The end
 
 
-async def test_what_is_under_way_at_the_end_is_answered_as_reset(platform: str) -> None:
+@pytest.mark.usefixtures("platform")
+async def test_what_is_under_way_at_the_end_is_answered_as_reset() -> None:
     async with hostile(silent) as server:
         async with sending(host_connections_max=4, lookup=_slow_lookup) as transport:
             waiting = [sent(transport, post(server.url)) for _ in range(10)]
             named = sent(transport, post("http://slow.example/"))
             async with asyncio.timeout(5):
-                while server.connections < 4:
+                while server.connections < 4:  # noqa: ASYNC110 - the server's side of the connections
                     await asyncio.sleep(0)
             waiting.append(sent(transport, post(server.url)))
         assert all(future.done() for future in (*waiting, named))
@@ -336,7 +340,7 @@ _RELEASED = threading.Event()
 
 
 async def test_a_fault_of_the_sender_ends_what_runs_on_it() -> None:
-    with pytest.raises(BaseExceptionGroup) as caught:
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - the fault comes while it runs
         async with sending() as transport:
             transport._sender._hosts = None  # type: ignore[assignment]  # noqa: SLF001 - broken on purpose
             transport.send(post("http://127.0.0.1:9000/"), lambda _answer: None)
