@@ -34,19 +34,25 @@ _HOURS_MAX = 87_600  # ten years
 _SHOWN_CHARS_MAX = 80
 
 
+def _shown(text: str) -> str:
+    """Return a value as a line may show it: printable, and no more of it than tells which it is."""
+    shown = ascii(text)
+    return shown if len(shown) <= _SHOWN_CHARS_MAX else f"{shown[:_SHOWN_CHARS_MAX]}…"
+
+
 def _address(text: str) -> str:
     if text.startswith("unix:"):
         return text
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > _PORT_MAX:
-        message = f"{text!r} is no address; write host:port, for example 127.0.0.1:50051"
+        message = f"{_shown(text)} is no address; write host:port, for example 127.0.0.1:50051"
         raise ValueError(message)
     return text
 
 
 def _tcp_address(text: str) -> str:
     if text.startswith("unix:"):
-        message = f"{text!r} is no address of this kind; write host:port, for example 127.0.0.1:9051"
+        message = f"{_shown(text)} is no address of this kind; write host:port, for example 127.0.0.1:9051"
         raise ValueError(message)
     return _address(text)
 
@@ -62,7 +68,7 @@ def _delays(value: object) -> object:
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
-        message = f"{value!r} is no list of seconds; write for example 5,30,120"
+        message = f"{_shown(value)} is no list of seconds; write for example 5,30,120"
         raise ValueError(message) from None
 
 
@@ -298,8 +304,7 @@ def _mistake(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
     field = str(detail["loc"][0]) if detail["loc"] else ""
     text = str(detail["msg"]).removeprefix("Value error, ")
     given = str(detail["input"])
-    shown = given if given.isprintable() and len(given) <= _SHOWN_CHARS_MAX else ascii(given[:_SHOWN_CHARS_MAX]) + "…"
-    return f"{variable(field)}={shown}: {text}"
+    return f"{variable(field)}={given if given.isprintable() and len(given) <= _SHOWN_CHARS_MAX else _shown(given)}: {text}"
 
 
 def _value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:

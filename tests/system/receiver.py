@@ -42,6 +42,8 @@ class Endpoint:
     delay_s: float = 0.0
     keep_bodies: bool = True
     arrivals: list[Arrival] = field(default_factory=list)
+    begun: int = 0
+    """How many requests have come, answered or not."""
     _accepted: set[str] = field(default_factory=set)
 
     def accepted(self) -> set[str]:
@@ -100,6 +102,7 @@ class Receiver:
 
     async def _take(self, request: web.Request) -> web.Response:
         endpoint, began_at = self.endpoints[request.match_info["name"]], time.monotonic()
+        endpoint.begun += 1
         body = await request.read()
         if endpoint.delay_s:
             await asyncio.sleep(endpoint.delay_s)

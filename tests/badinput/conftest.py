@@ -1,0 +1,17 @@
+"""One system, as users meet it, for all tests of this folder; none leaves anything behind that another would notice."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.system.processes import System, running_system
+
+
+@pytest_asyncio.fixture(scope="package")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    async with running_system(tmp_path_factory.mktemp("badinput")) as running:
+        yield running
+        # Whatever was sent, no service met a fault of its own.
+        for name in running.services:
+            assert "Traceback" not in running.log(name), name

@@ -1,0 +1,54 @@
+"""Starting: one service in this process, where it may, and the line it ends with where it may not."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.app import running as running_gateway
+from gateway.listener import HttpLimits
+from services.delivery.app import running as running_delivery
+from services.ingest.app import running as running_ingest
+from services.runtime.lifecycle import Addresses, Lifecycle, StartError
+from services.runtime.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
+from services.subscription.app import running as running_subscription
+
+TOKEN = "hts_a-token-for-these-tests-only"
+
+
+def environ_of(folder: Path, **variables: str) -> dict[str, str]:
+    """Return what every service needs, on any free port."""
+    listen = {f"HOOKTIDE_{name}_{which}": "127.0.0.1:0" for name in ("SUBSCRIPTION", "INGEST", "DELIVERY", "GATEWAY") for which in _LISTENS}
+    shared = {"HOOKTIDE_DATA_DIR": str(folder), "HOOKTIDE_SERVICE_TOKEN": TOKEN, "HOOKTIDE_SECRET_KEY": "k1:" + "A" * 43 + "="}
+    return {**shared, **listen, **variables}
+
+
+_LISTENS = ("LISTEN", "ADMIN_LISTEN")
+Start = Callable[[dict[str, str]], contextlib.AbstractAsyncContextManager[Addresses]]
+SERVICES: dict[str, Start] = {
+    "subscription": lambda environ: running_subscription(read_settings(SubscriptionSettings, environ), Lifecycle("subscription")),
+    "ingest": lambda environ: running_ingest(read_settings(IngestSettings, environ), Lifecycle("ingest")),
+    "delivery": lambda environ: running_delivery(read_settings(DeliverySettings, environ), Lifecycle("delivery")),
+    "gateway": lambda environ: running_gateway(read_settings(GatewaySettings, environ), Lifecycle("gateway"), HttpLimits()),
+}
+STORING = ("subscription", "ingest", "delivery")
+
+
+@contextlib.asynccontextmanager
+async def started(service: str, folder: Path, **variables: str) -> AsyncIterator[Addresses]:
+    """Run a service in this process; the services that it calls need not be there."""
+    async with SERVICES[service](environ_of(folder, **variables)) as addresses:
+        yield addresses
+
+
+async def refusal(service: str, folder: Path, **variables: str) -> str:
+    """Return the line that a service ends with instead of starting."""
+    with pytest.raises(StartError) as caught:
+        async with asyncio.timeout(30), started(service, folder, **variables):
+            pass
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "Error" not in text
+    return text

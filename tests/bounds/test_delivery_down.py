@@ -1,0 +1,34 @@
+from tests.bounds.catcher import Catcher
+from tests.bounds.load import publish
+from tests.bounds.memory import MB, resident_bytes, sampled
+from tests.e2e.consumers import new_consumer
+from tests.retention.files import number, size_on_disk
+from tests.system.processes import System
+
+_EVENTS = 12_000
+_WARM = 5_000
+
+
+async def test_a_delivery_service_that_is_down_costs_the_others_only_log_space(system: System, catcher: Catcher) -> None:
+    """However many events it misses, the memory of the others stays where it was; all are delivered once it is back."""
+    others = ["subscription", "ingest", "gateway"]
+    consumer = await new_consumer(system, "missed")
+    status, made = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": catcher.url("missed"), "types": ["bounds.*"]})
+    assert status == 201, made
+    log = system.data_dir / "ingest.db"
+    system.kill("delivery")
+    try:
+        await publish(system, _WARM, run="missed-warm-")
+        before = {name: resident_bytes(system, name) for name in others}
+        space, events = size_on_disk(log), number(log, "SELECT count(*) FROM events")
+        async with sampled(system, others) as samples:
+            await publish(system, _EVENTS, run="missed-")
+        for name in others:
+            assert samples.most(name) - before[name] < 15 * MB, name
+        assert number(log, "SELECT count(*) FROM events") == events + _EVENTS
+        assert size_on_disk(log) > space + _EVENTS * 1000
+    finally:
+        await system.restart("delivery")
+    await catcher.counted("missed", _WARM + _EVENTS, 60)
+    assert set(await catcher.first("missed")) == set(range(_EVENTS))
+    await consumer.unsubscribe(str(made["id"]))

@@ -1,0 +1,22 @@
+from pathlib import Path
+
+from tests.bounds.catcher import Catcher
+from tests.bounds.memory import MB
+from tests.bounds.pending import measure
+from tests.system.processes import running_system
+
+
+async def test_what_waits_for_an_endpoint_drains_in_order_and_takes_little_memory(tmp_path: Path, catcher: Catcher) -> None:
+    """One attempt at a time shows the order: that of the positions, and last those that were tried meanwhile.
+
+    The bound is one in bytes, so it holds for a few large events as for many small ones.
+    """
+    settings = {"HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "1", "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "200"}
+    async with running_system(tmp_path, settings) as system:
+        large = await measure(system, catcher, 300, size_bytes=200_000, endpoint="large", within_s=60)
+        many = await measure(system, catcher, 3000, endpoint="many", within_s=60)
+    for result in (large, many):
+        assert result.displaced_by == 0
+        assert 0 < result.tried_before < 40
+    assert large.above_idle < 60 * MB
+    assert max(many.most_while_pending, many.most_while_draining) - large.idle < 60 * MB

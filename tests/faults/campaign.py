@@ -1,0 +1,263 @@
+"""Campaign: a system under a seeded load, in which anything may be killed, and which must come out of it as the laws say."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import grpc
+from hooktide.delivery.v1 import delivery_pb2 as pb
+
+from tests.e2e.consumers import Consumer, new_consumer
+from tests.faults.emitter import EMIT_TIMEOUT_S
+from tests.faults.laws import Course, Subscribed, judge_arrivals, judge_attempts, judge_ledger, note_finished
+from tests.faults.load import Load, Rates
+from tests.faults.nursery import Nursery
+from tests.faults.plan import CONSUMERS, PATTERNS, Pattern, Plan
+from tests.faults.serve import DIRECTORY
+from tests.faults.shim import SHADOWED
+from tests.faults.witness import Evidence, Witness
+from tests.system.processes import QUICK, SERVICES, System
+from tests.system.receiver import Receiver
+
+EMITTER = "emitter"
+VICTIMS = (*SERVICES, EMITTER)
+DRAINED_WITHIN_S = 60.0
+# What was accepted a moment ago stands in the ledger a moment later.
+RECORDED_WITHIN_S = 5.0
+_ATTEMPTS_SAMPLED = 300
+_PAGE = 200
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of a campaign."""
+
+    acknowledged: int
+    due: int
+    repeated: int
+    """Events that came again after a 2xx, each with a crash or an unknown outcome to excuse it."""
+    attempts: int
+    broken: list[str]
+
+
+class Campaign:
+    """One system with its receivers, its load, and what has happened to it; made by `running_campaign`."""
+
+    def __init__(self, system: System, told: Path, receivers: tuple[Receiver, Receiver], seed: int, rates: Rates) -> None:
+        self.system = system
+        self.told = told
+        """The directory through which services are told to die, and of their disks and clocks."""
+        self.receivers = receivers
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.course = Course([float(each) for each in system.settings["HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS"].split(",")])
+        self.evidence = Evidence(Plan(seed), [])
+        self.load = Load(system, self.evidence.plan, rates, self.course, self.evidence)
+        self.kills = dict.fromkeys(VICTIMS, 0)
+        self._consumers: list[Consumer] = []
+
+    async def prepare(self) -> None:
+        """Make the consumers and their lasting subscriptions, a third of them at the receiver that may be cut off."""
+        for number in range(CONSUMERS):
+            self._consumers.append(await new_consumer(self.system, f"consumer {number}"))
+        self.evidence.consumers = [consumer.id for consumer in self._consumers]
+        for number, pattern in enumerate(PATTERNS):
+            await self.subscribe(f"lasting-{number}", pattern, self.receivers[number % 3 == 0])
+
+    # Subscriptions
+
+    async def subscribe(self, name: str, pattern: Pattern, receiver: Receiver) -> Subscribed:
+        """Subscribe a new endpoint, however often that has to be asked for."""
+        witness = Witness(name, receiver.endpoint(name).url, pattern=pattern, evidence=self.evidence)
+        receiver.endpoints[name] = witness
+        consumer = self._consumers[pattern.consumer]
+        subscribed = Subscribed(witness)
+        self.course.subscribed.append(subscribed)
+        subscribed.id = await eventually(lambda: consumer.subscribe(witness, list(pattern.types), source=pattern.source))
+        subscribed.since = time.monotonic()
+        return subscribed
+
+    async def unsubscribe(self, subscribed: Subscribed) -> None:
+        """Delete a subscription, however often that has to be asked for."""
+        key = self._consumers[subscribed.witness.pattern.consumer].key
+
+        async def delete() -> int:
+            status, answer = await self.system.call("DELETE", f"/v1/subscriptions/{subscribed.id}", key)
+            assert status in {204, 404}, answer  # 404 after an answer that was lost: it is deleted
+            return status
+
+        subscribed.closing = time.monotonic()
+        await eventually(delete)
+        subscribed.until = time.monotonic()
+
+    # Faults
+
+    def kill(self, victim: str) -> None:
+        """Kill a service or the emitter's process; it stays down until it is started again."""
+        if victim == EMITTER:
+            self.load.kill_process()
+        else:
+            self.system.kill(victim)
+        self.note_kill(victim)
+
+    def note_kill(self, victim: str) -> None:
+        """Note that something was killed."""
+        self.kills[victim] += 1
+        if victim == "delivery":
+            self.course.delivery_ends.append(time.monotonic())
+
+    def start_again(self, victim: str) -> None:
+        """Start what was killed, without waiting until it is ready."""
+        if victim == "delivery":
+            # Until now what the old process has sent may have lain unread before its endpoint.
+            self.course.delivery_ends.append(time.monotonic())
+        if victim == EMITTER:
+            self.load.start_process_again()
+        else:
+            self.system.launch(victim)
+
+    async def restart(self, service: str) -> None:
+        """Start a service that was killed, and wait until it is ready."""
+        self.start_again(service)
+        await self.system.ready(service)
+
+    def check_alive(self) -> None:
+        """Fail where something has ended that nobody has killed."""
+        for name in SERVICES:
+            assert self.system.running(name), f"{name} has ended by itself:\n{self.system.log(name)[-4000:]}"
+        assert not self.load.process_has_ended(), "the emitter has ended by itself"
+
+    # Judgement
+
+    async def heal(self) -> None:
+        """Let every endpoint answer and every service be ready."""
+        for subscribed in self.course.subscribed:
+            be_well(subscribed.witness)
+        self.check_alive()
+        for name in SERVICES:
+            await self.system.ready(name)
+
+    async def drained(self) -> None:
+        """Wait until all that is due was accepted and nothing is pending."""
+        end = time.monotonic() + DRAINED_WITHIN_S
+        while (missing := self._missing()) or await self.pending():
+            assert time.monotonic() < end, f"I8: not drained in {DRAINED_WITHIN_S} s (seed {self.seed}): {missing[:5]} …"
+            self.check_alive()
+            await asyncio.sleep(0.05)
+
+    def _missing(self) -> list[str]:
+        """Return some of what is due to lasting subscriptions and not accepted yet."""
+        for subscribed in self.course.subscribed:
+            if subscribed.closing == float("inf"):
+                accepted, wants = subscribed.witness.accepted(), subscribed.witness.pattern.wants
+                missing = [
+                    f"{each.event_id} ({each.event.id}) → {subscribed.witness.name}"
+                    for each in self.course.emitted.values()
+                    if each.event_id not in accepted and each.began_at > subscribed.since and wants(each.event)
+                ]
+                if missing:
+                    return missing
+        return []
+
+    async def pending(self) -> list[pb.Delivery]:
+        """Return some of the unfinished deliveries."""
+        request = pb.ListDeliveriesRequest(consumer_id="*", state=pb.DELIVERY_STATE_PENDING, page_size=5)
+        answer = await self.system.deliveries.ListDeliveries(request, metadata=self.system.metadata, wait_for_ready=True)
+        return list(answer.deliveries)
+
+    async def look(self, pages: int = 1) -> None:
+        """Note the states of some finished deliveries, the newest ones; nothing where the ledger is away."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            for breach in note_finished(self.course, [each async for each in self._deliveries(pages, wait_for_ready=False)]):
+                self.evidence.violated(*breach.split(": ", 1))
+
+    async def _deliveries(self, pages: int = 1 << 30, *, wait_for_ready: bool = True) -> AsyncIterator[pb.Delivery]:
+        token = ""
+        for _ in range(pages):
+            request = pb.ListDeliveriesRequest(consumer_id="*", page_size=_PAGE, page_token=token)
+            answer = await self.system.deliveries.ListDeliveries(request, metadata=self.system.metadata, wait_for_ready=wait_for_ready)
+            for delivery in answer.deliveries:
+                yield delivery
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def judge(self) -> Judgement:
+        """Hold everything that was seen, and what the ledger says, against the laws."""
+        for subscribed in self.course.subscribed:
+            subscribed.witness.judge_signatures()
+        broken: list[str] = []
+        end = time.monotonic() + RECORDED_WITHIN_S
+        while True:
+            first = [each async for each in self._deliveries()]
+            broken += note_finished(self.course, first)
+            due, of_ledger = judge_ledger(self.course, first)
+            if not of_ledger or time.monotonic() > end:
+                break
+            await asyncio.sleep(0.05)
+        repeated, of_arrivals = judge_arrivals(self.course)
+        retried = [each for each in first if each.attempt_count > 1]
+        for delivery in self.rng.sample(retried, min(len(retried), _ATTEMPTS_SAMPLED)):
+            request = pb.GetDeliveryRequest(consumer_id="*", id=delivery.id)
+            answer = await self.system.deliveries.GetDelivery(request, metadata=self.system.metadata)
+            broken += judge_attempts(self.course, answer.delivery)
+        again = [each async for each in self._deliveries()]
+        broken += note_finished(self.course, again)
+        if len(first) != len(again):
+            broken.append(f"I8: the ledger went on from {len(first)} to {len(again)} deliveries after everything was accepted")
+        return Judgement(
+            acknowledged=len(self.course.emitted),
+            due=due,
+            repeated=repeated,
+            attempts=self.evidence.arrivals,
+            broken=[*self.evidence.violations, *of_ledger, *of_arrivals, *broken],
+        )
+
+
+async def eventually(step: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Take a REST step again while services are away."""
+    end = time.monotonic() + EMIT_TIMEOUT_S
+    while True:
+        try:
+            return await step()
+        except (AssertionError, aiohttp.ClientError):
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.05)
+
+
+def be_well(witness: Witness) -> None:
+    """Let an endpoint answer at once, and well."""
+    witness.status, witness.delay_s = _fine, 0.0
+
+
+def _fine() -> int:
+    return 200
+
+
+@contextlib.asynccontextmanager
+async def running_campaign(directory: Path, nursery: Nursery, seed: int, rates: Rates, *, spoilt: bool = False) -> AsyncIterator[Campaign]:
+    """Run a system with its receivers and lasting subscriptions; `spoilt`: on a disk that may lose what is not synced."""
+    # A receiver that is taken down in the midst of answers complains of it.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    told = directory / "faults"
+    told.mkdir(parents=True)
+    extra = {DIRECTORY: str(told), **({SHADOWED: str(directory / "data")} if spoilt else {})}
+    system = System(directory / "data", dict(QUICK), module="tests.faults.serve", extra=extra, spawn=nursery.spawn)
+    async with Receiver() as steady, Receiver() as cut_off:
+        try:
+            await system.start()
+            campaign = Campaign(system, told, (steady, cut_off), seed, rates)
+            await campaign.prepare()
+            yield campaign
+        finally:
+            await system.close()

@@ -1,0 +1,169 @@
+"""Catalogue: which test shows what happens under which fault. `python -m tests.faults.catalogue` prints it."""
+
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A fault, what must happen, and the tests of that, each as `<module within tests>::<test>`."""
+
+    fault: str
+    outcome: str
+    tests: tuple[str, ...]
+
+
+_POINTS = "faults.test_crash_points::test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must"
+_TORTURE = "faults.test_torture::test_thirty_kills_at_random_under_load_lose_nothing"
+
+CATALOGUE: dict[int, Row] = {
+    1: Row(
+        "kill before the commit",
+        "the emitter sees an error, nothing is delivered",
+        ("faults.test_crashes::test_an_event_whose_commit_never_came_is_an_error_and_nothing_is_delivered", _POINTS, _TORTURE),
+    ),
+    2: Row(
+        "kill after the commit, before the acknowledgement",
+        "the emitter's retry is deduplicated",
+        ("faults.test_crashes::test_an_event_that_was_kept_and_not_acknowledged_is_kept_once_when_it_is_emitted_again", _POINTS),
+    ),
+    3: Row(
+        "kill after the acknowledgement, before routing",
+        "delivered after the next start",
+        ("faults.test_crashes::test_an_event_that_was_acknowledged_and_not_routed_is_delivered_after_the_next_start", _POINTS),
+    ),
+    4: Row(
+        "kill after a send, before the ledger's flush",
+        "delivered again with the same id",
+        (
+            "faults.test_crashes::test_a_delivery_that_was_answered_and_not_recorded_is_made_again_with_the_same_id_and_bytes",
+            "faults.test_crashes::test_a_delivery_is_not_sent_again_and_again_by_a_service_that_cannot_stay_up",
+            _POINTS,
+        ),
+    ),
+    5: Row("kill during recovery", "still converges", (_POINTS, _TORTURE)),
+    6: Row(
+        "power loss",
+        "no acknowledged event is lost",
+        (
+            "faults.test_power_loss::test_no_acknowledged_event_is_lost_with_the_power",
+            "faults.test_shim::test_what_was_not_synced_is_lost",
+        ),
+    ),
+    7: Row(
+        "torn end of a write-ahead log, damaged database",
+        "recovers the prefix; damage is named at the start",
+        (
+            "faults.test_damage::test_a_torn_end_of_the_write_ahead_log_costs_no_commit_before_it",
+            "faults.test_damage::test_a_damaged_database_is_named_at_the_start_and_left_as_it_is",
+            "faults.test_damage::test_no_damage_of_a_databases_structure_is_taken_for_sound",
+        ),
+    ),
+    8: Row(
+        "disk full",
+        "events are refused, nothing is sent that cannot be recorded, heals by itself",
+        (
+            "faults.test_disk::test_with_its_disk_full_ingest_refuses_events_and_heals",
+            "faults.test_disk::test_with_its_disk_full_delivery_sends_nothing_until_it_can_record_again",
+            "faults.test_disk::test_with_its_disk_full_the_registry_refuses_changes_and_heals",
+            "eventlog.test_sqlite::test_a_full_disk_refuses_and_heals",
+        ),
+    ),
+    9: Row(
+        "disk read-only or failing, also at a sync",
+        "the process ends, nothing is acknowledged that is not kept",
+        (
+            "faults.test_disk::test_a_disk_that_fails_ends_ingest_before_anything_is_acknowledged",
+            "faults.test_disk::test_a_disk_that_fails_ends_delivery_and_nothing_more_is_sent",
+            "faults.test_disk::test_a_disk_that_fails_ends_the_registry_and_no_subscription_is_promised",
+            "faults.test_damage::test_a_directory_that_may_not_be_written_is_named_at_the_start",
+        ),
+    ),
+    10: Row(
+        "a store put back to an older copy",
+        "an alarm; no storm, and nothing is skipped in silence",
+        (
+            "faults.test_restored::test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm",
+            "faults.test_restored::test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partition_with_an_alarm",
+            "faults.test_restored::test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm",
+            "faults.test_restored::test_a_registry_that_is_put_back_is_taken_as_it_is_now",
+        ),
+    ),
+    16: Row(
+        "registry away",
+        "what is routed goes on, new events wait in the log",
+        ("faults.test_dependencies::test_without_the_registry_what_is_routed_goes_on_and_new_events_wait_in_the_log",),
+    ),
+    17: Row(
+        "ingest away",
+        "delivery goes on from its position",
+        ("faults.test_dependencies::test_without_ingest_delivery_waits_and_goes_on_from_its_position",),
+    ),
+    20: Row(
+        "clock an hour forward or back",
+        "nothing waits for it, hurries or comes twice",
+        (
+            "faults.test_clock::test_a_clock_that_jumps_moves_no_retry",
+            "faults.test_clock::test_ids_and_positions_grow_and_nothing_is_refused_while_the_clock_goes_back_and_forth",
+            "faults.test_clock::test_after_a_start_by_another_clock_everything_that_waited_goes_on",
+        ),
+    ),
+    21: Row("same id, same body", "the first position", ("faults.test_events::test_the_same_event_again_is_the_first_one",)),
+    22: Row(
+        "same id, other body",
+        "ALREADY_EXISTS",
+        ("faults.test_events::test_another_event_of_the_same_id_is_a_conflict_and_the_first_stays",),
+    ),
+    23: Row(
+        "a payload that cannot be delivered",
+        "set aside with its reason, its neighbours flow",
+        ("faults.test_events::test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_its_neighbours_flow",),
+    ),
+    24: Row(
+        "one byte over the limit",
+        "rejected before buffering",
+        (
+            "faults.test_events::test_one_byte_over_the_limit_is_too_large_and_its_neighbours_flow",
+            "ingest.test_publish::test_a_message_beyond_what_the_transport_takes_is_too_large",
+            "gateway.test_hostile::test_a_length_over_the_limit_is_refused_before_any_of_it_is_sent",
+        ),
+    ),
+    25: Row(
+        "nesting of 10 000, duplicate keys, NaN, lone surrogates",
+        "INVALID_ARGUMENT",
+        (
+            "faults.test_events::test_what_is_no_json_is_refused_by_its_field",
+            "faults.test_events::test_events_of_one_message_have_their_own_results",
+            "ingest.test_check_json::test_any_bytes_are_judged_as_the_exact_model_does",
+        ),
+    ),
+    26: Row(
+        "a stream of events without end",
+        "flow control",
+        (
+            "faults.test_events::test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory",
+            "ingest.test_publish_stream::test_a_client_that_does_not_read_is_held_back",
+        ),
+    ),
+    51: Row(
+        "SIGTERM",
+        "drains within 25 s, exit code 0",
+        (
+            "faults.test_stop::test_delivery_ends_its_attempts_and_records_them_before_it_stops",
+            "faults.test_stop::test_delivery_does_not_wait_for_an_endpoint_that_never_answers",
+            "faults.test_stop::test_a_service_that_stops_under_load_loses_nothing",
+        ),
+    ),
+}
+
+
+def lines() -> list[str]:
+    """Return the catalogue as text."""
+    found = []
+    for number, row in CATALOGUE.items():
+        found += [f"{number:3}  {row.fault} → {row.outcome}", *(f"       {test}" for test in row.tests)]
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(lines()) + "\n")

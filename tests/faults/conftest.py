@@ -1,0 +1,46 @@
+"""One nursery for all tests of faults, preloaded with the shim."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.nursery import Nursery, running_nursery
+from tests.faults.shim import build_shim
+from tests.faults.stage import Stage, running_stage
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The shim, where it can be built."""
+    return build_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def nursery(shim: Path | None) -> Iterator[Nursery]:
+    with running_nursery({} if shim is None else {"LD_PRELOAD": str(shim)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def spoiling_nursery(shim: Path | None, nursery: Nursery) -> Nursery:
+    """Starts services whose disks and clocks can be spoilt; without a compiler the test is skipped, except where all tests must run."""
+    if shim is None:
+        assert not os.environ.get("CI"), "there is no C compiler (cc)"
+        pytest.skip("there is no C compiler (cc)")
+    return nursery
+
+
+@pytest_asyncio.fixture(scope="session")
+async def lasting_stage(spoiling_nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    async with running_stage(tmp_path_factory.mktemp("stage") / "lasting", spoiling_nursery) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def stage(lasting_stage: Stage) -> AsyncIterator[Stage]:
+    """One stage for all tests that leave its stores as they should be; whatever they broke is mended after each."""
+    yield lasting_stage
+    await lasting_stage.mend()

@@ -1,0 +1,67 @@
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from services.runtime.crash import POINTS
+from tests.faults.arming import arm, disarm, is_armed
+from tests.faults.campaign import Campaign, running_campaign
+from tests.faults.load import Rates
+from tests.faults.nursery import Nursery
+from tests.faults.plan import Pattern
+from tests.system.processes import until
+
+_SERVICES = {"registry": "subscription", "log": "ingest", "ingest": "ingest", "ledger": "delivery", "delivery": "delivery"}
+# These are met while a service starts, so that what recovers is hit by the next crash.
+_IN_RECOVERY = {"registry.opened", "log.opened", "ledger.opened", "ledger.leased", "delivery.taken_up", "delivery.resumed"}
+_DIES_WITHIN_S = 20.0
+
+
+@pytest_asyncio.fixture(scope="module")
+async def campaign(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Campaign]:
+    path: Path = tmp_path_factory.mktemp("points") / "campaign"
+    seed = random.SystemRandom().randrange(1 << 32)
+    async with running_campaign(path, nursery, seed, Rates(emitters=2, per_s=60.0, process_per_s=0.0)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must(campaign: Campaign, point: str) -> None:
+    """Before and after each commit, acknowledgement, attempt and flush, and in the midst of recovering from such a crash."""
+    service = _SERVICES[point.partition(".")[0]]
+    async with campaign.load.running():
+        before = len(campaign.course.emitted)
+        await until(lambda: len(campaign.course.emitted) > before + 25, 30, "load")
+        if point in _IN_RECOVERY:
+            campaign.kill(service)
+        arm(campaign.told, point, 1 if point in _IN_RECOVERY or service == "subscription" else campaign.rng.randint(1, 5))
+        if point in _IN_RECOVERY:
+            campaign.start_again(service)
+        try:
+            await _died(campaign, service, point)
+        finally:
+            disarm(campaign.told)
+        campaign.kill(service)
+        await campaign.restart(service)
+    await campaign.heal()
+    await campaign.drained()
+    judgement = await campaign.judge()
+    assert not judgement.broken, (point, campaign.seed, judgement.broken)
+
+
+async def _died(campaign: Campaign, service: str, point: str) -> None:
+    """Wait until the service has killed itself; the registry is given something to write meanwhile."""
+    name = f"at-{point}"
+    changing = None
+    if service == "subscription" and point not in _IN_RECOVERY:
+        changing = asyncio.ensure_future(campaign.subscribe(name, Pattern(0, ("order.paid",)), campaign.receivers[0]))
+    await until(lambda: not campaign.system.running(service), _DIES_WITHIN_S, f"{service} dies at {point}")
+    assert not is_armed(campaign.told)
+    if changing is not None:
+        campaign.kill(service)
+        await campaign.restart(service)
+        # Whether it was made before the crash or is made now, asked for again it is one subscription.
+        await campaign.unsubscribe(await changing)

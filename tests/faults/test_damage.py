@@ -1,0 +1,192 @@
+"""Row 7 and its neighbours: files that are cut off, garbled or may not be written.
+
+A write-ahead log whose end is torn is what a crash of the machine leaves in the midst of a commit that nobody was told of.
+SQLite finds it by its checksums and recovers all commits before. Torn in an acknowledged commit, as these tests do it for
+want of another, it would mean that the disk has lied about a sync: then that commit is lost, which nothing but a second copy
+could prevent; what must hold is that everything before it is there and that the log goes on.
+
+SQLite keeps no checksums of the pages of the database itself. Damage of their structure is found at the start (up to a size at
+which looking takes no time) or when it is met, and ends in an error that names the file. A flipped bit within a stored value
+is not found; that is what file systems with checksums, or a second copy, are for.
+"""
+
+import contextlib
+import random
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from services.delivery import ledger
+from services.eventlog import sqlite
+from services.runtime.database import migrate
+from services.runtime.lifecycle import StartError
+from services.subscription import opening
+from tests.eventlog.faults import small_disk
+from tests.faults.nursery import Nursery
+from tests.faults.serve import DIRECTORY
+from tests.faults.stage import Stage, running_stage
+from tests.system.processes import QUICK, System, until
+
+
+def _tail_is_torn(wal: Path, how: str) -> None:
+    """Spoil the last frame of a write-ahead log."""
+    size = wal.stat().st_size
+    assert size > 8192
+    with wal.open("r+b") as file:
+        if how == "cut off":
+            file.truncate(size - 3000)
+        else:
+            file.seek(size - 3000)
+            file.write(random.Random(size).randbytes(3000))
+
+
+@pytest.mark.parametrize("how", ["cut off", "garbled"])
+async def test_a_torn_end_of_the_write_ahead_log_costs_no_commit_before_it(spoiling_nursery: Nursery, tmp_path: Path, how: str) -> None:
+    async with running_stage(tmp_path / "stage", spoiling_nursery) as stage:
+        endpoint = await stage.subscribed("torn.made")
+        stage.system.kill("delivery")
+        receipts = [await stage.publish("torn.made", str(number)) for number in range(20)]
+        stage.system.kill("ingest")
+        _tail_is_torn(stage.system.data_dir / "ingest.db-wal", how)
+        await stage.system.restart("ingest")
+        kept = [record.event_id for record in reversed(await stage.logged("torn.made"))]
+        assert kept == [receipt.event_id for receipt in receipts[:19]]
+        again = await stage.publish("torn.made", "19")
+        assert (again.duplicate, again.position) == (False, receipts[19].position)
+        await stage.system.restart("delivery")
+        await until(lambda: endpoint.accepted() == {*kept, again.event_id}, 20, "all that is kept")
+
+
+async def _started_and_refused(system: System, service: str) -> str:
+    """Start a service that cannot start; returns what it says."""
+    (system.data_dir / f"{service}.log").write_text("")
+    system.launch(service)
+    assert await system.ended(service) == 2
+    said = system.log(service)
+    assert "Traceback" not in said
+    return said.strip()
+
+
+@pytest_asyncio.fixture
+async def stopped(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
+    """A stage whose services have stopped; each of its databases holds something."""
+    async with running_stage(tmp_path / "stage", spoiling_nursery) as stage:
+        endpoint = await stage.subscribed("damage.made")
+        for number in range(100):
+            await stage.publish("damage.made", str(number))
+        await until(lambda: len(endpoint.accepted()) == 100, 20, "the events")
+        for name in ("gateway", "delivery", "ingest", "subscription"):
+            assert await stage.system.terminate(name) == 0
+        assert not list(stage.system.data_dir.glob("*-wal")), "after a stop each database is one file"
+        yield stage
+
+
+SERVICES_WITH_STORES = ("subscription", "ingest", "delivery")
+
+
+async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stopped: Stage) -> None:
+    """In one line, that says what to do."""
+    for service in SERVICES_WITH_STORES:
+        path = stopped.system.data_dir / f"{service}.db"
+        sound = path.read_bytes()
+        damaged = sound[: len(sound) // 8192 * 4096]
+        path.write_bytes(damaged)
+        said = await _started_and_refused(stopped.system, service)
+        assert said.startswith(f"hooktide {service}: cannot open {path}: database disk image is malformed"), said
+        assert said.endswith("; restore it from a backup, or move it away to begin anew"), said
+        assert "\n" not in said
+        assert path.read_bytes() == damaged
+
+
+async def test_no_damage_of_a_databases_structure_is_taken_for_sound(stopped: Stage, tmp_path: Path) -> None:
+    """Garbled, cut off or with one bit flipped in the head of any page: it is refused, or everything is there all the same."""
+    system = stopped.system
+    migrations = {"subscription": opening.MIGRATIONS, "ingest": sqlite.MIGRATIONS, "delivery": ledger.MIGRATIONS}
+    tables = {"subscription": "subscriptions", "ingest": "events", "delivery": "open"}
+    path, refused = tmp_path / "copy.db", 0
+    for service in SERVICES_WITH_STORES:
+        sound = (system.data_dir / f"{service}.db").read_bytes()
+        path.write_bytes(sound)
+        before = _rows(path, tables[service])
+        for damaged in _damages(sound):
+            for suffix in ("-wal", "-shm"):
+                path.with_name(f"copy.db{suffix}").unlink(missing_ok=True)
+            path.write_bytes(damaged)
+            said = _refusal(path, migrations[service])
+            if said:
+                refused += 1
+                assert str(path) in said
+                assert path.read_bytes() == damaged
+            else:
+                assert _rows(path, tables[service]) == before
+    assert refused > 100
+
+
+def _refusal(path: Path, migrations: Path) -> str:
+    """Open a database as a service does; returns why it is refused, empty where it is not."""
+    try:
+        migrate(path, migrations)
+    except StartError as error:
+        return str(error)
+    return ""
+
+
+def _rows(path: Path, table: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT * FROM {table} NOT INDEXED").fetchall()  # noqa: S608 - a table of ours
+
+
+def _flipped(sound: bytes, page: int, at: int) -> bytes:
+    """Return a database with a bit flipped at a place of a page (0 for the first)."""
+    flipped = bytearray(sound)
+    flipped[page * 4096 + at] ^= 1 << (page + at) % 8
+    return bytes(flipped)
+
+
+def _damages(sound: bytes) -> Iterator[bytes]:
+    rng = random.Random(len(sound))
+    yield rng.randbytes(4096) + sound[4096:]
+    yield sound[: len(sound) // 2]
+    yield sound[:5000]
+    for page in range(len(sound) // 4096):
+        # The first page has the database's own head before its own.
+        start = 100 if page == 0 else 0
+        yield sound[: page * 4096 + start] + rng.randbytes(16) + sound[page * 4096 + start + 16 :]
+        for _ in range(4):
+            yield _flipped(sound, page, start + rng.randrange(8))
+
+
+@contextlib.contextmanager
+def read_only(at: Path) -> Iterator[None]:
+    """Let nothing in a mounted directory be written, also by an administrator."""
+    subprocess.run(["/bin/mount", "-o", "remount,ro", str(at)], check=True)  # noqa: S603 - a fixed command
+    try:
+        yield
+    finally:
+        subprocess.run(["/bin/mount", "-o", "remount,rw", str(at)], check=True)  # noqa: S603 - a fixed command
+
+
+async def test_a_directory_that_may_not_be_written_is_named_at_the_start(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "told").mkdir()
+    system = System(tmp_path / "data", dict(QUICK), module="tests.faults.serve", extra={DIRECTORY: str(tmp_path / "told")})
+    system.spawn = nursery.spawn
+    with small_disk(tmp_path / "disk", 8 << 20) as disk:
+        try:
+            system.settings = {
+                **QUICK,
+                **{f"HOOKTIDE_{name.upper()}_DATABASE_URL": f"sqlite:///{disk}/{name}.db" for name in SERVICES_WITH_STORES},
+            }
+            await system.start(("subscription",))
+            await system.terminate("subscription")
+            with read_only(disk):
+                for service in SERVICES_WITH_STORES:
+                    said = await _started_and_refused(system, service)
+                    assert str(disk) in said, said
+                    assert "can be written" in said, said
+            await system.start(SERVICES_WITH_STORES)
+        finally:
+            await system.close()

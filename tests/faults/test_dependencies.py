@@ -1,0 +1,43 @@
+"""Rows 16 and 17: a service that is away costs the others only what they cannot do without it."""
+
+from hooktide.delivery.v1 import delivery_pb2 as pb
+
+from tests.faults.stage import Stage, until_so
+from tests.system.processes import until
+
+
+async def test_without_the_registry_what_is_routed_goes_on_and_new_events_wait_in_the_log(stage: Stage) -> None:
+    """They are acknowledged as long as ingest may still trust what it was told; the age of the oldest that waits is a metric."""
+    endpoint = await stage.subscribed("away.registry")
+    endpoint.status = lambda: 503
+    routed = await stage.publish("away.registry", "routed")
+    await until(lambda: endpoint.arrivals, 10, "its first attempt")
+    stage.system.kill("subscription")
+    waiting = await stage.publish("away.registry", "waiting")
+    attempts = len(endpoint.arrivals)
+    endpoint.status = lambda: 200
+    await until(lambda: endpoint.accepted() == {routed.event_id}, 20, "the delivery that was routed before")
+    assert len(endpoint.arrivals) > attempts
+
+    async def aged() -> bool:
+        return await stage.metric("delivery", "hooktide_unrouted_age_seconds") > 0.5
+
+    await until_so(aged, 20, "the age of the oldest event that waits")
+    assert [record.event_id for record in await stage.logged("away.registry")] == [waiting.event_id, routed.event_id]
+    assert endpoint.accepted() == {routed.event_id}
+    await stage.system.restart("subscription")
+    await until(lambda: endpoint.accepted() == {routed.event_id, waiting.event_id}, 20, "the event that waited")
+    await stage.in_state("away.registry", pb.DELIVERY_STATE_DELIVERED, 2)
+    assert await stage.metric("delivery", "hooktide_unrouted_age_seconds") == 0
+
+
+async def test_without_ingest_delivery_waits_and_goes_on_from_its_position(stage: Stage) -> None:
+    """Nothing comes twice and nothing is left out, whatever was read when the log went away."""
+    endpoint = await stage.subscribed("away.ingest")
+    before = [await stage.publish("away.ingest", f"before {number}") for number in range(20)]
+    await stage.kill_and_restart("ingest")
+    after = [await stage.publish("away.ingest", f"after {number}") for number in range(20)]
+    everything = {receipt.event_id for receipt in (*before, *after)}
+    await until(lambda: endpoint.accepted() == everything, 20, "all of them")
+    await stage.in_state("away.ingest", pb.DELIVERY_STATE_DELIVERED, 40)
+    assert len(endpoint.arrivals) == 40

@@ -1,0 +1,136 @@
+"""Rows 8 and 9: a disk that is full heals, a disk that fails ends the process; neither ever acknowledges what is not kept."""
+
+import asyncio
+import errno
+import random
+
+import pytest
+from hooktide.delivery.v1 import delivery_pb2 as pb
+
+from services.runtime.errors import Reason
+from tests.faults.campaign import eventually
+from tests.faults.shim import lose_power
+from tests.faults.stage import Stage, kill_at_once, refused, until_so
+from tests.system.processes import SERVICES, until
+
+DELIVERED = pb.DELIVERY_STATE_DELIVERED
+FAILING = {
+    "sync-EIO": ("fail_syncs", errno.EIO),
+    "sync-ENOSPC": ("fail_syncs", errno.ENOSPC),
+    "write-EIO": ("fail_writes", errno.EIO),
+    "write-EROFS": ("fail_writes", errno.EROFS),
+}
+
+
+async def test_with_its_disk_full_ingest_refuses_events_and_heals(stage: Stage) -> None:
+    endpoint = await stage.subscribed("disk.full.ingest")
+    before = await stage.publish("disk.full.ingest", "before")
+    stage.control("ingest").fail_writes(errno.ENOSPC)
+    failure = await refused(stage.publish("disk.full.ingest", "refused"))
+    assert failure.reason is Reason.STORAGE_FULL
+    assert failure.retry_after_s is not None
+    refusals = stage.control("ingest").refused
+    patient = asyncio.ensure_future(_emit(stage, "disk.full.ingest"))
+    await until(lambda: stage.control("ingest").refused > refusals, 10, "the emitter has met the full disk")
+    assert not patient.done()
+    stage.control("ingest").restore()
+    after = await patient
+    await until(lambda: endpoint.accepted() == {before.event_id, after}, 20, "what was acknowledged arrives")
+    assert {record.event_id for record in await stage.logged("disk.full.ingest")} == endpoint.accepted()
+
+
+async def _emit(stage: Stage, event_type: str) -> str:
+    async with stage.system.emitter(timeout=30.0) as emitter:
+        return (await emitter.emit(type=event_type, source="/shop", data={})).event_id
+
+
+async def test_with_its_disk_full_delivery_sends_nothing_until_it_can_record_again(stage: Stage) -> None:
+    """What was under way when it was found out is sent once: it is recorded as soon as there is room."""
+    endpoint = await stage.subscribed("disk.full.delivery")
+    control = stage.control("delivery")
+    control.fail_writes(errno.ENOSPC)
+    first = await stage.publish("disk.full.delivery", "first")
+    await until(lambda: control.refused > 0, 10, "a flush has met the full disk")
+    await until_so(lambda: stage.not_ready("delivery"), 10, "delivery says that it cannot record")
+    seen = len(endpoint.arrivals)
+    assert seen <= 1
+    held = [await stage.publish("disk.full.delivery", f"held {number}") for number in range(5)]
+    refusals = control.refused
+    await until(lambda: control.refused > refusals + 1, 20, "it keeps trying")
+    assert len(endpoint.arrivals) == seen
+    control.restore()
+    everything = {receipt.event_id for receipt in (first, *held)}
+    await until(lambda: endpoint.accepted() == everything, 20, "all of them")
+    await stage.in_state("disk.full.delivery", DELIVERED, len(everything))
+    assert len(endpoint.arrivals) == len(everything)
+    assert await stage.not_ready("delivery") == ""
+
+
+async def test_with_its_disk_full_the_registry_refuses_changes_and_heals(stage: Stage) -> None:
+    endpoint = stage.receiver.endpoint("disk.full.registry")
+    body = {"sink": endpoint.url, "types": ["disk.full.registry"]}
+    stage.control("subscription").fail_writes(errno.ENOSPC)
+    status, problem = await stage.system.call("POST", "/v1/subscriptions", stage.consumer.key, body)
+    assert (status, problem["reason"]) == (507, "STORAGE_FULL") or problem["reason"] == "STORAGE_FULL", problem
+    stage.control("subscription").restore()
+    endpoint = await stage.subscribed("disk.full.registry")
+    receipt = await stage.publish("disk.full.registry", "1")
+    await until(lambda: endpoint.accepted() == {receipt.event_id}, 20, "an event for the new subscription")
+
+
+@pytest.mark.parametrize("failing", FAILING)
+async def test_a_disk_that_fails_ends_ingest_before_anything_is_acknowledged(stage: Stage, failing: str) -> None:
+    """And what it acknowledges after a new start outlives a loss of power, although a failed sync leaves behind what is not on disk."""
+    event_type = f"disk.fails.ingest.{failing}"
+    before = await stage.publish(event_type, "before")
+    how, number = FAILING[failing]
+    getattr(stage.control("ingest"), how)(number)
+    failure = await refused(stage.publish(event_type, "unknown"))
+    assert failure.reason is Reason.UNAVAILABLE
+    assert await stage.system.ended("ingest") == 1
+    stage.control("ingest").restore()
+    await stage.system.restart("ingest")
+    after = [await stage.publish(event_type, own_id) for own_id in ("unknown", "after")]
+    if how == "fail_syncs":
+        kill_at_once(stage.system)
+        lose_power(stage.told, stage.system.data_dir, kept=0.0, rng=random.Random(1))
+        for name in SERVICES:
+            await stage.system.restart(name)
+    logged = [record.event_id for record in await stage.logged(event_type)]
+    assert logged == [after[1].event_id, after[0].event_id, before.event_id]
+    assert not after[1].duplicate
+
+
+@pytest.mark.parametrize("failing", FAILING)
+async def test_a_disk_that_fails_ends_delivery_and_nothing_more_is_sent(stage: Stage, failing: str) -> None:
+    event_type = f"disk.fails.delivery.{failing}"
+    endpoint = await stage.subscribed(event_type)
+    how, number = FAILING[failing]
+    getattr(stage.control("delivery"), how)(number)
+    receipts = [await stage.publish(event_type, "first")]
+    assert await stage.system.ended("delivery") == 1
+    seen = len(endpoint.arrivals)
+    assert seen <= 1
+    receipts.append(await stage.publish(event_type, "second"))
+    stage.control("delivery").restore()
+    await stage.system.restart("delivery")
+    await until(lambda: endpoint.accepted() == {receipt.event_id for receipt in receipts}, 20, "both")
+    await stage.in_state(event_type, DELIVERED, 2)
+    assert len(endpoint.arrivals) <= 2 + seen
+
+
+@pytest.mark.parametrize("failing", FAILING)
+async def test_a_disk_that_fails_ends_the_registry_and_no_subscription_is_promised(stage: Stage, failing: str) -> None:
+    event_type = f"disk.fails.registry.{failing}"
+    endpoint = stage.receiver.endpoint(event_type)
+    body = {"sink": endpoint.url, "types": [event_type]}
+    how, number = FAILING[failing]
+    getattr(stage.control("subscription"), how)(number)
+    status, problem = await stage.system.call("POST", "/v1/subscriptions", stage.consumer.key, body)
+    assert (status, problem["reason"]) == (503, "UNAVAILABLE")
+    assert await stage.system.ended("subscription") == 1
+    stage.control("subscription").restore()
+    await stage.system.restart("subscription")
+    endpoint = await eventually(lambda: stage.subscribed(event_type))
+    receipt = await stage.publish(event_type, "1")
+    await until(lambda: receipt.event_id in endpoint.accepted(), 20, "the event")

@@ -1,0 +1,156 @@
+"""Rows 21 to 26: events that come again, contradict, break something, are too large, are no JSON, or never end."""
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+
+import psutil
+import pytest
+from hooktide.delivery.v1 import delivery_pb2 as pb
+from hooktide.event.v1 import event_pb2
+from hooktide.ingest.v1 import ingest_pb2
+
+from services.runtime.errors import Reason
+from services.runtime.rpc import service_metadata
+from tests.faults.nursery import Nursery
+from tests.faults.stage import Stage, event, refused, running_stage, said, until_so
+from tests.system.processes import until
+
+LIMIT_BYTES = 256 * 1024
+DEPTH = 10_000
+NO_JSON = {
+    "nesting": "[" * DEPTH + "]" * DEPTH,
+    "objects": '{"a":' * DEPTH + "1" + "}" * DEPTH,
+    "duplicate key": '{"a": 1, "a": 2}',
+    "duplicate key, written otherwise": '{"a": 1, "\\u0061": 2}',
+    "NaN": '{"a": NaN}',
+    "Infinity": "[-Infinity]",
+    "lone surrogate": '"\\ud800"',
+    "lone surrogates in the wrong order": '"\\udc00\\ud800"',
+    "comment": "{} // done",
+    "cut off": '{"a": [1, 2',
+    "nothing": "",
+}
+
+
+async def test_the_same_event_again_is_the_first_one(stage: Stage) -> None:
+    """However often and in whatever order its attributes come; it is delivered once."""
+    endpoint = await stage.subscribed("again.same")
+    first = await stage.publish("again.same", "1", '{"a": 1}', subject="x", partitionkey="k")
+    for _ in range(3):
+        again = await stage.publish("again.same", "1", '{"a": 1}', partitionkey="k", subject="x")
+        assert again.duplicate
+        assert (again.event_id, again.partition, again.position) == (first.event_id, first.partition, first.position)
+    last = await stage.publish("again.same", "2")
+    await until(lambda: endpoint.accepted() == {first.event_id, last.event_id}, 20, "both")
+    assert len(endpoint.arrivals) == 2
+
+
+async def test_another_event_of_the_same_id_is_a_conflict_and_the_first_stays(stage: Stage) -> None:
+    endpoint = await stage.subscribed("again.other")
+    first = await stage.publish("again.other", "1", '{"a": 1}')
+    failure = await refused(stage.publish("again.other", "1", '{"a": 2}'))
+    assert failure.reason is Reason.EVENT_ID_CONFLICT
+    assert first.event_id in failure.message
+    await until(endpoint.accepted, 20, "the first")
+    assert b'"data":{"a": 1}' in endpoint.arrivals[0].body
+    assert len(await stage.logged("again.other")) == 1
+
+
+async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_its_neighbours_flow(stage: Stage) -> None:
+    """Acceptance lets none in; so here one is spoilt within the log, as a fault of the machine would."""
+    endpoint = await stage.subscribed("broken.payload")
+    stage.system.kill("delivery")
+    receipts = [await stage.publish("broken.payload", str(number), partitionkey="one") for number in range(3)]
+    assert await stage.system.terminate("ingest") == 0
+    with contextlib.closing(sqlite3.connect(stage.system.data_dir / "ingest.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE events SET event = x'ffffff' WHERE position = ?", (receipts[1].position,))
+    await stage.system.restart("ingest")
+    await stage.system.restart("delivery")
+    await until(lambda: endpoint.accepted() == {receipts[0].event_id, receipts[2].event_id}, 20, "its neighbours")
+
+    async def ended() -> bool:
+        return pb.DELIVERY_STATE_PENDING not in [each.state for each in await stage.delivered("broken.payload")]
+
+    await until_so(ended, 20, "the end of all three")
+    (aside,) = [each for each in await stage.delivered("broken.payload") if each.event_id == receipts[1].event_id]
+    assert aside.state == pb.DELIVERY_STATE_EXHAUSTED
+    request = pb.GetDeliveryRequest(consumer_id="*", id=aside.id)
+    shown = await stage.system.deliveries.GetDelivery(request, metadata=stage.system.metadata)
+    assert "could not be encoded" in shown.delivery.attempts[0].error
+    assert "event=delivery.unencodable" in stage.system.log("delivery")
+    assert len(endpoint.arrivals) == 2
+
+
+async def test_one_byte_over_the_limit_is_too_large_and_its_neighbours_flow(stage: Stage) -> None:
+    endpoint = await stage.subscribed("size.limit")
+
+    def sized(own_id: str, size: int) -> event_pb2.CloudEvent:
+        message = event("size.limit", own_id, '"' + "x" * (size - 300) + '"')
+        message.text_data = '"' + "x" * (len(message.text_data) - 2 + size - message.ByteSize()) + '"'
+        assert message.ByteSize() == size
+        return message
+
+    fits = await stage.publish_event(sized("fits", LIMIT_BYTES))
+    failure = await refused(stage.publish_event(sized("exceeds", LIMIT_BYTES + 1)))
+    assert failure.reason is Reason.EVENT_TOO_LARGE
+    after = await stage.publish("size.limit", "after")
+    await until(lambda: endpoint.accepted() == {fits.event_id, after.event_id}, 20, "the others")
+    assert len(await stage.logged("size.limit")) == 2
+
+
+@pytest.mark.parametrize("kind", NO_JSON)
+async def test_what_is_no_json_is_refused_by_its_field(stage: Stage, kind: str) -> None:
+    failure = await refused(stage.publish("no.json", kind, NO_JSON[kind]))
+    assert failure.reason is Reason.INVALID_ARGUMENT
+    assert [field.field for field in failure.fields] == ["event.data"]
+    assert await stage.logged("no.json") == []
+
+
+async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory(nursery: Nursery, tmp_path: Path) -> None:
+    """Its client writes as fast as it is let; how fast that is, the disk decides, and nothing is gathered on the way there."""
+    async with running_stage(tmp_path / "stage", nursery, spoilt=False) as stage:
+        endpoint = await stage.subscribed("endless.other")
+        process = stage.system.services["ingest"].process
+        assert process is not None
+        ingest = psutil.Process(process.pid)
+        call = stage.system.ingest.PublishStream(None, metadata=service_metadata(stage.system.first.emitter))
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+            padding = '"' + "x" * 100_000 + '"'
+            while True:
+                events = [event("endless.stream", f"{written}-{each}", padding) for each in range(10)]
+                await call.write(ingest_pb2.PublishStreamRequest(events=events))
+                written += 1
+
+        writing = asyncio.ensure_future(write())
+        try:
+            await until(lambda: written > 50, 30, "the stream's beginning")
+            before = ingest.memory_info().rss
+            for number in range(10):
+                async with asyncio.timeout(5):
+                    await stage.publish("endless.other", str(number))
+            await until(lambda: written > 200, 60, "150 MB more")
+            assert ingest.memory_info().rss - before < 80 << 20
+            await until(lambda: len(endpoint.accepted()) == 10, 20, "the events of somebody else")
+        finally:
+            writing.cancel()
+            call.cancel()
+    shutil.rmtree(tmp_path / "stage")
+
+
+async def test_events_of_one_message_have_their_own_results(stage: Stage) -> None:
+    """What is wrong with one of them, of any kind, keeps none of the others out."""
+    endpoint = await stage.subscribed("mixed.message")
+    good = [event("mixed.message", str(number)) for number in range(3)]
+    bad = [event("mixed.message", kind, text) for kind, text in NO_JSON.items()]
+    bearer = service_metadata(stage.system.first.emitter)
+    call = stage.system.ingest.PublishBatch(ingest_pb2.PublishBatchRequest(events=[*good[:1], *bad, *good[1:]]), metadata=bearer)
+    results = (await said(call)).results
+    kept = [result.receipt.event_id for result in results if result.HasField("receipt")]
+    assert [result.HasField("receipt") for result in results] == [True, *[False] * len(bad), True, True]
+    await until(lambda: endpoint.accepted() == set(kept), 20, "the good ones")

@@ -1,0 +1,48 @@
+"""Row 6: power is lost, and with it every write that was not synced.
+
+The services run on a disk of the tests' own (`shim.c`): a write only marks pages, and a sync that succeeds copies them to where
+they outlive the loss. All services are stopped in one moment, and each database is put back to what that disk holds. So a
+commit that was acknowledged without a sync, or synced before it was written, would be gone, and with it an acknowledged event.
+Besides losing all that was not synced, the disk may have kept any part of it: a share of its sectors, by chance, is the other case.
+
+What this does not show: a disk that lies about a sync, and a sync that is itself cut off half-way (here a sync is whole,
+or has not happened). `test_shim.py` proves that the disk does lose what is not synced.
+"""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import running_campaign
+from tests.faults.load import Rates
+from tests.faults.nursery import Nursery
+from tests.faults.shim import lose_power
+from tests.faults.stage import kill_at_once
+from tests.system.processes import SERVICES, until
+
+_LOSSES = 2
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+async def test_no_acknowledged_event_is_lost_with_the_power(spoiling_nursery: Nursery, tmp_path: Path, kept: float) -> None:
+    """Several times in a row; what comes again has the same id and bytes, and comes only around a loss."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    rates = Rates(emitters=2, per_s=80.0, process_per_s=0.0)
+    lost: list[str] = []
+    async with running_campaign(tmp_path / "campaign", spoiling_nursery, seed, rates, spoilt=True) as campaign:
+        system = campaign.system
+        async with campaign.load.running():
+            for _ in range(_LOSSES):
+                before = len(campaign.course.emitted)
+                await until(lambda before=before: len(campaign.course.emitted) > before + 120, 30, "load")
+                kill_at_once(system)
+                campaign.note_kill("delivery")
+                lost += lose_power(campaign.told, system.data_dir, kept=kept, rng=campaign.rng)
+                for name in SERVICES:
+                    await campaign.restart(name)
+        await campaign.heal()
+        await campaign.drained()
+        judgement = await campaign.judge()
+    assert not judgement.broken, (seed, judgement.broken, lost)
+    assert any("ingest.db" in line for line in lost) or kept, lost

@@ -1,0 +1,141 @@
+"""Row 10: a store that was put back to an older copy. Nothing is skipped in silence, nothing comes in a storm: an alarm says it.
+
+The log tells that it is the older one when a cursor of the ledger lies beyond its end or names another event than stands there. It
+tells that the ledger is the older one when a cursor lies before what delivery has already released; that is reported at
+intervals of housekeeping, so that what was delivered since the last report would come again, with the same ids, as would
+a partition of which the older copy holds nothing at all. The registry tells by its revision: a replica that is ahead of it
+takes a new snapshot.
+"""
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+from hooktide.delivery.v1 import delivery_pb2 as pb
+from hooktide.ingest.v1 import ingest_pb2
+
+from tests.faults.campaign import eventually
+from tests.faults.nursery import Nursery
+from tests.faults.stage import Stage, running_stage, until_so
+from tests.system.processes import until
+
+STOPPED = "hooktide_stopped_partitions"
+
+
+@pytest_asyncio.fixture
+async def stage(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with running_stage(tmp_path / "stage", spoiling_nursery, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
+        yield running
+
+
+async def _publish(stage: Stage, event_type: str, numbers: range) -> list[ingest_pb2.PublishReceipt]:
+    """Publish events that all stand in one partition."""
+    return [await stage.publish(event_type, str(number), partitionkey="one") for number in numbers]
+
+
+async def _copied(stage: Stage, service: str) -> Path:
+    """Stop a service, keep a copy of its database, and start it again."""
+    database = stage.system.data_dir / f"{service}.db"
+    assert await stage.system.terminate(service) == 0
+    copy = stage.told / database.name
+    shutil.copy(database, copy)
+    await stage.system.restart(service)
+    return copy
+
+
+async def _restored(stage: Stage, service: str, copy: Path) -> None:
+    """Stop a service and start it again on an older copy of its database."""
+    assert await stage.system.terminate(service) == 0
+    shutil.copy(copy, stage.system.data_dir / copy.name)
+    await stage.system.restart(service)
+
+
+async def _alarmed(stage: Stage) -> None:
+    """Wait until a partition is stopped, and said to be."""
+
+    async def stopped() -> bool:
+        return await stage.metric("delivery", STOPPED) > 0
+
+    await until_so(stopped, 20, "a partition is stopped")
+    assert "event=partition.stopped" in stage.system.log("delivery")
+    assert "restored from an older copy" in stage.system.log("delivery")
+
+
+async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm(stage: Stage) -> None:
+    """Also when it has grown beyond the cursor again, with other events; partitions that fit go on."""
+    endpoint = await stage.subscribed("older.log")
+    await _publish(stage, "older.log", range(10))
+    await until(lambda: len(endpoint.accepted()) == 10, 20, "the first ten")
+    copy = await _copied(stage, "ingest")
+    await _publish(stage, "older.log", range(10, 20))
+    await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
+    stage.system.kill("delivery")
+    await _restored(stage, "ingest", copy)
+    await _publish(stage, "older.log", range(100, 115))
+    await stage.system.restart("delivery")
+    await _alarmed(stage)
+    fitting = await stage.publish("older.log", "fits", partitionkey="another")
+    await until(lambda: fitting.event_id in endpoint.accepted(), 20, "an event of a partition that fits")
+    assert len(endpoint.arrivals) == 21
+    await stage.kill_and_restart("delivery")
+    await _alarmed(stage)
+    assert len(endpoint.arrivals) == 21
+
+
+async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partition_with_an_alarm(stage: Stage) -> None:
+    endpoint = await stage.subscribed("older.log")
+    await _publish(stage, "older.log", range(10))
+    await until(lambda: len(endpoint.accepted()) == 10, 20, "the first ten")
+    copy = await _copied(stage, "ingest")
+    await _publish(stage, "older.log", range(10, 20))
+    await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
+    await _restored(stage, "ingest", copy)
+    await _alarmed(stage)
+    assert len(endpoint.arrivals) == 20
+
+
+async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm(stage: Stage) -> None:
+    """Going on from its cursor would send again what was delivered since, and pass over what the log has trimmed."""
+    endpoint = await stage.subscribed("older.ledger")
+    await _publish(stage, "older.ledger", range(10))
+    await stage.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 10)
+    copy = await _copied(stage, "delivery")
+    receipts = await _publish(stage, "older.ledger", range(10, 20))
+    await stage.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 20)
+    await _released(stage, receipts[-1].position)
+    await _restored(stage, "delivery", copy)
+    await _alarmed(stage)
+    assert len(endpoint.arrivals) == 20
+
+
+async def _released(stage: Stage, position: int) -> None:
+    """Wait until the log has heard that delivery needs nothing more up to a position."""
+    uri = f"{(stage.system.data_dir / 'ingest.db').as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        query = "SELECT count(*) FROM released WHERE position >= ?"
+        await until(lambda: connection.execute(query, (position,)).fetchone()[0], 20, "the report")
+
+
+async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(stage: Stage) -> None:
+    """What was subscribed since is no more and what it waits for is cancelled; what was there before goes on."""
+    before, since = await stage.subscribed("older.registry"), stage.receiver.endpoint("since")
+    copy = await _copied(stage, "subscription")
+    since.status = lambda: 503
+    subscription_id = await eventually(lambda: stage.consumer.subscribe(since, ["older.registry"]))
+    await stage.publish("older.registry", "1")
+    await until(lambda: since.arrivals and before.accepted(), 20, "an attempt at both")
+    await _restored(stage, "subscription", copy)
+
+    async def cancelled() -> bool:
+        deliveries = [each for each in await stage.delivered("older.registry") if each.subscription_id == subscription_id]
+        return [each.state for each in deliveries] == [pb.DELIVERY_STATE_CANCELLED]
+
+    await until_so(cancelled, 20, "what waits for it is cancelled")
+    assert "event=replica.resnapshot" in stage.system.log("delivery")
+    seen = len(since.arrivals)
+    receipt = await stage.publish("older.registry", "2")
+    await until(lambda: receipt.event_id in before.accepted(), 20, "an event for the subscription that is left")
+    assert len(since.arrivals) == seen

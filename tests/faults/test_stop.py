@@ -1,0 +1,73 @@
+"""Row 51: a service that is asked to stop ends what it has begun, in time, and loses and repeats nothing."""
+
+import asyncio
+import time
+
+import pytest
+from hooktide.delivery.v1 import delivery_pb2 as pb
+
+from tests.faults.stage import Stage
+from tests.system.processes import SERVICES, until
+
+DRAINED_WITHIN_S = 25.0
+
+
+async def test_delivery_ends_its_attempts_and_records_them_before_it_stops(stage: Stage) -> None:
+    """So that none of them is repeated by the next process."""
+    endpoint = await stage.subscribed("stop.delivery")
+    endpoint.delay_s = 0.5
+    receipts = [await stage.publish("stop.delivery", str(number)) for number in range(100)]
+    await until(endpoint.accepted, 20, "the first answers")
+    assert len(endpoint.accepted()) < 100
+    began = time.monotonic()
+    assert await stage.system.terminate("delivery") == 0
+    assert time.monotonic() - began < DRAINED_WITHIN_S
+    endpoint.delay_s = 0.0
+    await stage.system.restart("delivery")
+    await until(lambda: len(endpoint.accepted()) == 100, 20, "all of them")
+    await stage.in_state("stop.delivery", pb.DELIVERY_STATE_DELIVERED, 100)
+    assert sorted(arrival.event_id for arrival in endpoint.arrivals) == sorted(receipt.event_id for receipt in receipts)
+
+
+async def test_delivery_does_not_wait_for_an_endpoint_that_never_answers(stage: Stage) -> None:
+    """An attempt that is cut off has an unknown outcome, and is made again."""
+    endpoint = await stage.subscribed("stop.silent")
+    endpoint.delay_s = 60.0
+    receipt = await stage.publish("stop.silent", "1")
+    await until(lambda: endpoint.begun, 20, "the attempt")
+    began = time.monotonic()
+    assert await stage.system.terminate("delivery") == 0
+    assert time.monotonic() - began < DRAINED_WITHIN_S
+    endpoint.delay_s = 0.0
+    await stage.system.restart("delivery")
+    await until(lambda: endpoint.accepted() == {receipt.event_id}, 20, "the next attempt")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_that_stops_under_load_loses_nothing(stage: Stage, service: str) -> None:
+    """Its exit code is 0 and it takes less than the time it is given; emitters notice no more than a pause."""
+    event_type = f"stop.load.{service}"
+    endpoint = await stage.subscribed(event_type)
+    acknowledged: list[str] = []
+    stop = asyncio.Event()
+
+    async def emit() -> None:
+        async with stage.system.emitter(timeout=60.0) as emitter:
+            while not stop.is_set():
+                receipts = await asyncio.gather(*(emitter.emit(type=event_type, source="/stop", data=number) for number in range(10)))
+                acknowledged.extend(receipt.event_id for receipt in receipts)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(emit())
+        await until(lambda: len(acknowledged) > 100, 30, "load")
+        began = time.monotonic()
+        code = await stage.system.terminate(service)
+        took_s = time.monotonic() - began
+        await stage.system.restart(service)
+        before = len(acknowledged)
+        await until(lambda: len(acknowledged) > before + 100, 30, "load after the stop")
+        stop.set()
+    assert (code, took_s < DRAINED_WITHIN_S) == (0, True)
+    await until(lambda: endpoint.accepted() == set(acknowledged), 30, "all that was acknowledged")
+    assert len(endpoint.arrivals) == len(acknowledged)
+    assert "service.failed" not in stage.system.log(service)

@@ -1,0 +1,18 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.nursery import Nursery
+from tests.faults.torture import Options, torture
+
+
+@pytest.mark.timeout(240)
+async def test_thirty_kills_at_random_under_load_lose_nothing(nursery: Nursery, tmp_path: Path) -> None:
+    """Each service and an emitter, at random moments, two at once among them; the seed decides which and is shown where it fails."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    said: list[str] = []
+    judgement = await torture(Options(kills=30, seed=seed), tmp_path / "torture", nursery, said.append)
+    assert not judgement.broken, "\n".join([f"seed {seed}", *said])
+    assert judgement.acknowledged > 300, said
+    assert judgement.due > judgement.acknowledged, said

@@ -1,0 +1,242 @@
+"""Retention with real services, whose limits are seconds and megabytes."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from hooktide.ingest.v1 import ingest_pb2
+
+from services.delivery.ledger import Flush, day_of, open_ledger
+from services.delivery.ledger_rows import DoneRow
+from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.rpc import service_metadata
+from tests.bounds.catcher import Catcher, catching
+from tests.bounds.load import event, publish
+from tests.e2e.consumers import Consumer, new_consumer
+from tests.retention.files import number, pages_in_use, rows, size_on_disk, until
+from tests.system.processes import System, running_system
+from tests.system.receiver import Receiver
+
+_RETENTION_S = 1.5
+_LEDGER_BYTES_MAX = 1024 * 1024
+_MB = 1024 * 1024
+_DAY_MS = 86_400_000
+_SETTINGS = {
+    "HOOKTIDE_INGEST_RETENTION_HOURS": str(_RETENTION_S / 3600),
+    "HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2",
+}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    async with running_system(tmp_path_factory.mktemp("retention"), _SETTINGS) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def catcher() -> AsyncIterator[Catcher]:
+    async with catching() as running:
+        yield running
+
+
+def log(system: System) -> Path:
+    return system.data_dir / "ingest.db"
+
+
+def ledger(system: System) -> Path:
+    return system.data_dir / "delivery.db"
+
+
+async def delivered(consumer: Consumer, event_id: str) -> dict[str, object]:
+    """Wait until the delivery of an event is recorded as delivered, and return it."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await consumer.deliveries(event=event_id)
+            if [each["state"] for each in found] == ["delivered"]:
+                return found[0]
+            await asyncio.sleep(0.05)
+
+
+async def trimmed(system: System) -> None:
+    """Wait until the log holds nothing any more."""
+    await until(lambda: number(log(system), "SELECT count(*) FROM events") == 0, 20, "everything to be trimmed")
+
+
+@contextlib.asynccontextmanager
+async def subscribed(system: System, *urls: str) -> AsyncIterator[Consumer]:
+    """Subscribe endpoints for the length of a test; nothing is left to be delivered to them then."""
+    consumer = await new_consumer(system, "retention")
+    made = [await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": url, "types": ["bounds.*"]}) for url in urls]
+    assert {status for status, _ in made} == {201}, made
+    try:
+        yield consumer
+    finally:
+        for _, subscription in made:
+            await consumer.unsubscribe(str(subscription["id"]))
+
+
+@contextlib.asynccontextmanager
+async def restarted(system: System, service: str, **settings: str) -> AsyncIterator[None]:
+    """Run a service with other settings for a while, from a new start on."""
+    before = dict(system.settings)
+    system.settings |= settings
+    try:
+        await system.kill_and_restart(service)
+        yield
+    finally:
+        system.settings.clear()
+        system.settings |= before
+        await system.kill_and_restart(service)
+
+
+async def test_unfinished_deliveries_outlive_the_log(system: System, receiver: Receiver) -> None:
+    """Their events are copied once, before the log drops them; the copy makes the same body, and goes when it is needed no more."""
+    endpoints = [receiver.endpoint("one"), receiver.endpoint("two")]
+    for endpoint in endpoints:
+        endpoint.status = lambda: 500
+    async with subscribed(system, *(endpoint.url for endpoint in endpoints)) as consumer:
+        receipts = await publish(system, 60)
+        event_ids = {receipt.event_id for receipt in receipts}
+        await until(lambda: all(endpoint.arrivals for endpoint in endpoints), 10, "attempts that fail")
+        await trimmed(system)
+        status, _ = await system.call("GET", f"/v1/events/{receipts[0].event_id}", consumer.key)
+        assert status == 404
+        assert number(ledger(system), "SELECT count(*) FROM payloads") == 60
+
+        for endpoint in endpoints:
+            endpoint.status = lambda: 200
+        await until(lambda: all(endpoint.accepted() == event_ids for endpoint in endpoints), 30, "all that waited")
+        await until(lambda: number(ledger(system), "SELECT count(*) FROM payloads") == 0, 10, "copies that nobody needs to go")
+    bodies: dict[str, set[bytes]] = {}
+    for arrival in (each for endpoint in endpoints for each in endpoint.arrivals):
+        bodies.setdefault(arrival.event_id, set()).add(arrival.body)
+    assert all(len(found) == 1 for found in bodies.values())
+    assert {arrival.status for endpoint in endpoints for arrival in endpoint.arrivals} == {500, 200}
+
+
+async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System, catcher: Catcher) -> None:
+    """While delivery is away the log keeps all; once it is back and has delivered, events go and their space comes back."""
+    async with subscribed(system, catcher.url("late")) as consumer:
+        await trimmed(system)
+        system.kill("delivery")
+        receipts = await publish(system, 3000, size_bytes=2000, run="late-")
+        published = time.monotonic()
+        while time.monotonic() < published + 2 * _RETENTION_S:
+            assert number(log(system), "SELECT count(*) FROM events") == 3000
+            await asyncio.sleep(0.2)
+        before = size_on_disk(log(system))
+        assert before > 6 * _MB
+        await system.restart("delivery")
+        await catcher.counted("late", 3000, 30)
+        await trimmed(system)
+        await until(lambda: size_on_disk(log(system)) < before / 10, 10, f"the log's files to shrink from {before} bytes")
+        await delivered(consumer, receipts[0].event_id)
+
+
+async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_again_after_a_trim(system: System, catcher: Catcher) -> None:
+    async with subscribed(system, catcher.url("full")):
+        await trimmed(system)
+        catcher.down()
+        async with restarted(system, "ingest", HOOKTIDE_INGEST_LOG_BYTES_MAX=str(2 * _MB), HOOKTIDE_INGEST_RETENTION_HOURS="1"):
+            accepted = 0
+            while (refused := await _publish_one(system, accepted)) is None:
+                accepted += 1
+            assert accepted > 300
+            assert (refused.reason, refused.reason.code) == (Reason.LOG_FULL, grpc.StatusCode.RESOURCE_EXHAUSTED)
+            assert refused.retry_after_s == 30.0
+            # What was accepted is delivered while the log is full.
+            await catcher.up()
+            await catcher.counted("full", accepted, 30)
+            assert await _publish_one(system, accepted) is not None
+            assert number(log(system), "SELECT count(*) FROM events") == accepted
+        async with restarted(system, "ingest", HOOKTIDE_INGEST_LOG_BYTES_MAX=str(2 * _MB)):
+            await trimmed(system)
+            assert await _publish_one(system, accepted) is None
+            await catcher.counted("full", accepted + 1, 30)
+
+
+async def _publish_one(system: System, number: int) -> Failure | None:
+    """Publish an event of 2 KB; returns what it was refused with."""
+    request = ingest_pb2.PublishRequest(event=event(number, 2000, run="full-"))
+    try:
+        await system.ingest.Publish(request, metadata=service_metadata(system.first.emitter), wait_for_ready=True)
+    except grpc.aio.AioRpcError as error:
+        return failure_from_rpc(error)
+    return None
+
+
+async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back(system: System, catcher: Catcher) -> None:
+    """Rows of days past their retention, 20 000 of them, are dropped with their tables; those of yesterday and today stay."""
+    async with subscribed(system, catcher.url("aged")) as consumer:
+        (receipt,) = await publish(system, 1, run="aged-")
+        await catcher.counted("aged", 1, 20)
+        delivery = await delivered(consumer, receipt.event_id)
+        system.kill("delivery")
+        now_ms = time.time_ns() // 1_000_000
+        async with open_ledger(ledger(system)) as opened:
+            await opened.lease("a test")
+            for start in range(0, 20_000, 1000):
+                old = [_done(index, now_ms - (10 + index % 3) * _DAY_MS) for index in range(start, start + 1000)]
+                await opened.commit(Flush(finished=old))
+            await opened.commit(Flush(finished=[_done(20_000, now_ms - _DAY_MS)]))
+        before = size_on_disk(ledger(system))
+        assert before > 5 * _MB
+        await system.restart("delivery")
+        await until(lambda: not any(f"done_{day_of(now_ms - age * _DAY_MS)}" in days(system) for age in (10, 11, 12)), 20, "old days to go")
+        await until(lambda: size_on_disk(ledger(system)) < before / 4, 10, f"the ledger's files to shrink from {before} bytes")
+        assert f"done_{day_of(now_ms - _DAY_MS)}" in days(system)
+        status, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", consumer.key)
+        assert (status, shown["state"]) == (200, "delivered")
+
+
+def days(system: System) -> list[object]:
+    """Return the names of the tables of finished deliveries."""
+    return [name for (name,) in rows(ledger(system), "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'done_2*'")]
+
+
+def _done(index: int, finished_ms: int) -> DoneRow:
+    return DoneRow(
+        id=finished_ms.to_bytes(6, "big") + index.to_bytes(10, "big"),
+        event_id=f"evt_{index:032x}",
+        partition=index % 64,
+        position=1,
+        subscription_id="sub_" + "0" * 32,
+        consumer_id="con_" + "0" * 32,
+        event_type="bounds.made",
+        accepted_ms=finished_ms,
+        revision=1,
+        state=2,
+        attempt_count=1,
+        attempts=b'[[0,1,1,200,"",""]]',
+        last_status=200,
+        finished_ms=finished_ms,
+    )
+
+
+async def test_a_ledger_beyond_its_size_lets_the_oldest_finished_deliveries_go(system: System, catcher: Catcher) -> None:
+    """The newest stay readable with their attempts; the file keeps within the limit and its free quarter."""
+    async with (
+        restarted(system, "delivery", HOOKTIDE_DELIVERY_LEDGER_BYTES_MAX=str(_LEDGER_BYTES_MAX)),
+        subscribed(system, catcher.url("many")) as consumer,
+    ):
+        receipts = await publish(system, 6000, size_bytes=100, run="many-")
+        await catcher.counted("many", 6000, 60)
+        await until(lambda: pages_in_use(ledger(system)) <= _LEDGER_BYTES_MAX, 20, "the ledger to keep within its limit")
+        assert ledger(system).stat().st_size < 1.5 * _LEDGER_BYTES_MAX
+        newest = await delivered(consumer, receipts[-1].event_id)
+        assert await consumer.deliveries(event=receipts[0].event_id) == []
+        status, shown = await system.call("GET", f"/v1/deliveries/{newest['id']}", consumer.key)
+        attempts = shown["attempts"]
+        assert isinstance(attempts, list)
+        assert (status, len(attempts)) == (200, 1)
