@@ -55,7 +55,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
 
 
-class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # the stubs say generic, the class is not
+class Boundary(grpc.aio.ServerInterceptor):
     """The outermost interceptor: access, deadlines, errors."""
 
     def __init__(self, rules: AccessRules) -> None:
@@ -193,7 +193,7 @@ def _cannot_listen(listen: str) -> StartError:
     return StartError(f"cannot listen on {listen}: {where}; stop that process, or choose another address")
 
 
-class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # the stubs say generic, the class is not
+class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):
     """Gives every unary call a deadline: what is left of the caller's own, at most the default."""
 
     async def intercept_unary_unary(

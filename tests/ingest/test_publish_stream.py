@@ -23,7 +23,9 @@ def serving() -> list[str]:
 
 def raw_stream(channel: grpc.aio.Channel, world: World, *, timeout_s: float = TIMEOUT_S) -> RawStream:
     """Open a stream whose messages are bytes."""
-    method = channel.stream_stream("/hooktide.ingest.v1.IngestService/PublishStream", None, None)
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+        "/hooktide.ingest.v1.IngestService/PublishStream", None, None
+    )
     call: RawStream = method(None, metadata=world.metadata(), timeout=timeout_s)
     return call
 

@@ -65,7 +65,7 @@ class Probe:
             raise Failure(Reason.UNAVAILABLE, "Try again.")
         return request
 
-    def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
+    def handlers(self) -> grpc.GenericRpcHandler:
         """Return the methods, to be added to a server."""
         unary = (self.echo, self.fail, self.refuse, self.remaining, self.relay, self.flaky)
         known: dict[str, Any] = {

@@ -178,7 +178,9 @@ class Emitter:
             else grpc.aio.secure_channel(self._target, self._credentials, options=options)
         )
         async with channel:
-            publish = channel.stream_stream(_METHOD, None, PublishStreamResponse.FromString)
+            publish: grpc.aio.StreamStreamMultiCallable[object, PublishStreamResponse] = channel.stream_stream(
+                _METHOD, None, PublishStreamResponse.FromString
+            )
             stream = Stream(self._backlog, lambda: cast("PublishCall", publish(None, metadata=self._metadata)), timeout_s=self._timeout_s)
             async with asyncio.TaskGroup() as group:
                 group.create_task(stream.run())
