@@ -89,7 +89,7 @@ def _ports(value: object) -> object:
     try:
         return tuple(int(part) for part in value.split(",") if part.strip())
     except ValueError:
-        message = f"{value!r} is no list of ports; write for example 443,8443"
+        message = f"{_shown(value)} is no list of ports; write for example 443,8443"
         raise ValueError(message) from None
 
 
@@ -102,14 +102,14 @@ def _checked_ports(ports: tuple[int, ...]) -> tuple[int, ...]:
 
 def _origin(text: str) -> str:
     if text and (len(text) > _NAME_CHARS_MAX or _NAME.fullmatch(text) is None):
-        message = f"{text!r} is no name; write one as in DNS, for example hooks.example.com"
+        message = f"{_shown(text)} is no name; write one as in DNS, for example hooks.example.com"
         raise ValueError(message)
     return text.lower()
 
 
 def _public_url(text: str) -> str:
     if text and _PUBLIC_URL.fullmatch(text) is None:
-        message = f"{text!r} is no URL to begin others with; write for example https://events.example.com"
+        message = f"{_shown(text)} is no URL to begin others with; write for example https://events.example.com"
         raise ValueError(message)
     return text.rstrip("/")
 
