@@ -26,6 +26,9 @@ _PROTOCOLS = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
 # libcurl would add these by itself: it asks before it sends a large body, and says that it takes any answer.
 _NOT_SENT = ("Expect:", "Accept:")
 _REASON_CHARS_MAX = 200
+# libcurl's own size of a buffer for sending, and its largest.
+_UPLOAD_BYTES = 64 * 1024
+_UPLOAD_BYTES_MAX = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Exchange:
             "_refused",
             "_size",
             "_timeout_ms",
+            "_upload_bytes",
             "_url",
             "_way",
         ),
@@ -118,6 +122,7 @@ class Exchange:
         self._dialled = False
         self._url = self._pin = ""
         self._timeout_ms = 0
+        self._upload_bytes = _UPLOAD_BYTES
         self.easy = easy = pycurl.Curl()
         for option, value in (
             (pycurl.NOSIGNAL, 1),
@@ -171,6 +176,12 @@ class Exchange:
             lines.append("Content-Type:")
         easy.setopt(pycurl.HTTPHEADER, lines)
         easy.setopt(pycurl.POSTFIELDS, request.body)
+        # The whole request in one buffer: libcurl then goes on until the socket takes no more, of which the thread is told,
+        # and leaves no rest of which it is not.
+        buffer_bytes = min(_UPLOAD_BYTES_MAX, max(_UPLOAD_BYTES, 2 * len(request.body)))
+        if buffer_bytes != self._upload_bytes:
+            easy.setopt(pycurl.UPLOAD_BUFFERSIZE, buffer_bytes)
+            self._upload_bytes = buffer_bytes
         self.flight, self.began, self._answer_begun = flight, now, False
         self._size, self._refused, self._dialled = 0, "", False
         if self._body:
