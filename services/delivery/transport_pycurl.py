@@ -149,11 +149,16 @@ async def open_pycurl_transport(
     async def watch() -> None:
         await asyncio.shield(transport.ended)
 
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(watch())
         try:
             yield transport
+        except Exception as error:  # noqa: BLE001 - raised below: within the group it would become a group of one
+            failure = error
         finally:
             await transport.close()
             if transport.ended.exception() is None:
                 watching.cancel()
+    if failure is not None:
+        raise failure

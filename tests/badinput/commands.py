@@ -1,15 +1,20 @@
-"""Runs `hooktide` commands within this process: a hundred mistakes in the time of three processes."""
+"""Runs `hooktide` commands in processes that are forked ready to run: a hundred mistakes in the time of three starts."""
 
 import contextlib
 import io
+import multiprocessing
 import os
 import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 from services.__main__ import COMPOSITION
 from services.cli.app import run_app
+
+_WITHIN_S = 60
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([__name__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,35 +27,32 @@ class Told:
 
 
 def told(*arguments: str, **variables: str) -> Told:
-    """Run a command to its end, with no other HOOKTIDE_ variables than `variables`; it may start an event loop of its own."""
-    codes: list[int] = []
+    """Run a command to its end, with no other HOOKTIDE_ variables than `variables`."""
+    ours, its = _context.Pipe(duplex=False)
+    process = _context.Process(target=_run, args=(arguments, variables, its))
+    process.start()
+    its.close()
+    try:
+        assert ours.poll(_WITHIN_S), f"still running after {_WITHIN_S} s: {arguments}"
+        code, out, err = ours.recv()
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+        ours.close()
+    return Told(code, out, err)
 
-    def run() -> None:
+
+def _run(arguments: Sequence[str], variables: Mapping[str, str], answer: Connection) -> None:
+    """Be the command, and send how it ended."""
+    for name in [name for name in os.environ if name.startswith("HOOKTIDE_")]:
+        del os.environ[name]
+    os.environ.update(variables)
+    sys.argv = ["hooktide", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             run_app(COMPOSITION)
         except SystemExit as ended:
-            codes.append(ended.code if isinstance(ended.code, int) else 1)
-
-    out, err = io.StringIO(), io.StringIO()
-    with _as_called(["hooktide", *arguments], variables), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join(30)
-    (code,) = codes
-    return Told(code, out.getvalue(), err.getvalue())
-
-
-@contextlib.contextmanager
-def _as_called(arguments: list[str], variables: Mapping[str, str]) -> Iterator[None]:
-    before, environ = sys.argv, dict(os.environ)
-    sys.argv = arguments
-    for name in environ:
-        if name.startswith("HOOKTIDE_"):
-            del os.environ[name]
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        sys.argv = before
-        os.environ.clear()
-        os.environ.update(environ)
+            code = ended.code if isinstance(ended.code, int) else 1
+    answer.send((code, out.getvalue(), err.getvalue()))

@@ -308,11 +308,11 @@ async def test_positions_and_places_outlive_trimming(open_engine: OpenEngine) ->
         assert (await Reading(following).take(1))[0].event_id == new.event_id
 
 
-async def test_a_follower_behind_what_was_trimmed_gets_what_is_left(engine: Engine) -> None:
+async def test_a_follower_that_begins_anew_behind_what_was_trimmed_gets_what_is_left(engine: Engine) -> None:
     receipts = await appended(engine.log, new_events(range(10), partition=0))
     await engine.reader.release([Place(0, receipts[6].position)])
     await engine.log.trim(before_ms=int(engine.clock.time_s * 1000) + 1)
-    async with engine.reader.follow([Place(0, receipts[1].position, receipts[1].event_id)]) as following:
+    async with engine.reader.follow([Place(0, receipts[1].position)]) as following:
         assert [record.event_id for record in await Reading(following).take(3)] == [receipt.event_id for receipt in receipts[7:]]
 
 
