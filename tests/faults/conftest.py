@@ -40,6 +40,13 @@ async def lasting_stage(spoiling_nursery: Nursery, tmp_path_factory: pytest.Temp
 
 
 @pytest_asyncio.fixture
+async def own_stage(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
+    """A stage for one test alone, which may leave its stores and clocks as it likes."""
+    async with running_stage(tmp_path / "stage", spoiling_nursery, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
 async def stage(lasting_stage: Stage) -> AsyncIterator[Stage]:
     """One stage for all tests that leave its stores as they should be; whatever they broke is mended after each."""
     yield lasting_stage

@@ -17,7 +17,8 @@ from hooktide.delivery.v1 import delivery_pb2
 from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import event_log_pb2, ingest_pb2
 
-from services.runtime.errors import Failure, failure_from_rpc
+from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.ids import new_id
 from services.runtime.rpc import service_metadata
 from tests.e2e.consumers import Consumer, new_consumer
 from tests.faults.nursery import Nursery
@@ -56,6 +57,21 @@ class Stage:
     async def publish(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
         """Publish one event with one call; raises `Failure` as the service answers."""
         return await self.publish_event(event(event_type, own_id, data, **attributes))
+
+    async def published(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
+        """Publish one event, again as long as a service is away."""
+        receipt: list[ingest_pb2.PublishReceipt] = []
+
+        async def taken() -> bool:
+            try:
+                receipt.append(await self.publish(event_type, own_id, data, **attributes))
+            except Failure as failure:
+                if failure.reason is not Reason.UNAVAILABLE:
+                    raise
+            return bool(receipt)
+
+        await until_so(taken, 20, f"an event of {event_type} is taken")
+        return receipt[0]
 
     async def publish_event(self, message: event_pb2.CloudEvent) -> ingest_pb2.PublishReceipt:
         """Publish an event as it is; raises `Failure`."""
@@ -109,6 +125,7 @@ class Stage:
                 self.system.launch(service)
         for service in SERVICES:
             await self.system.ready(service)
+        await self.published("mended", new_id("req"))
 
     async def kill_and_restart(self, *services: str) -> None:
         """Kill services and start them again."""

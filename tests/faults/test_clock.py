@@ -16,8 +16,9 @@ _EARLIEST_S = 0.1
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
-async def test_a_clock_that_jumps_moves_no_retry(stage: Stage, jump_s: float) -> None:
+async def test_a_clock_that_jumps_moves_no_retry(own_stage: Stage, jump_s: float) -> None:
     """What waits for its next attempt makes it when it would have, routed before the jump or after, also in a process that starts later."""
+    stage = own_stage
     name = f"clock.jumps.{'forward' if jump_s > 0 else 'back'}"
     endpoint = await stage.subscribed(name)
     endpoint.status = lambda: 500
@@ -49,7 +50,8 @@ async def _tried_again(endpoint: Endpoint, events: list[ingest_pb2.PublishReceip
     )
 
 
-async def test_ids_and_positions_grow_and_nothing_is_refused_while_the_clock_goes_back_and_forth(stage: Stage) -> None:
+async def test_ids_and_positions_grow_and_nothing_is_refused_while_the_clock_goes_back_and_forth(own_stage: Stage) -> None:
+    stage = own_stage
     endpoint = await stage.subscribed("clock.wanders")
     receipts = []
     for number, shift_s in enumerate((0.0, -HOUR_S, HOUR_S, -HOUR_S, 0.0)):
@@ -65,7 +67,8 @@ async def test_ids_and_positions_grow_and_nothing_is_refused_while_the_clock_goe
     assert len(endpoint.arrivals) == len(receipts)
 
 
-async def test_after_a_start_by_another_clock_everything_that_waited_goes_on(stage: Stage) -> None:
+async def test_after_a_start_by_another_clock_everything_that_waited_goes_on(own_stage: Stage) -> None:
+    stage = own_stage
     endpoint = await stage.subscribed("clock.restart")
     endpoint.status = lambda: 500
     receipt = await stage.publish("clock.restart", "1")

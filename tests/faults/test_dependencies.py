@@ -36,7 +36,7 @@ async def test_without_ingest_delivery_waits_and_goes_on_from_its_position(stage
     endpoint = await stage.subscribed("away.ingest")
     before = [await stage.publish("away.ingest", f"before {number}") for number in range(20)]
     await stage.kill_and_restart("ingest")
-    after = [await stage.publish("away.ingest", f"after {number}") for number in range(20)]
+    after = [await stage.published("away.ingest", f"after {number}") for number in range(20)]
     everything = {receipt.event_id for receipt in (*before, *after)}
     await until(lambda: endpoint.accepted() == everything, 20, "all of them")
     await stage.in_state("away.ingest", pb.DELIVERY_STATE_DELIVERED, 40)

@@ -10,25 +10,16 @@ takes a new snapshot.
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest_asyncio
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
 from tests.faults.campaign import eventually
-from tests.faults.nursery import Nursery
-from tests.faults.stage import Stage, running_stage, until_so
+from tests.faults.stage import Stage, until_so
 from tests.system.processes import until
 
 STOPPED = "hooktide_stopped_partitions"
-
-
-@pytest_asyncio.fixture
-async def stage(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with running_stage(tmp_path / "stage", spoiling_nursery, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
-        yield running
 
 
 async def _publish(stage: Stage, event_type: str, numbers: range) -> list[ingest_pb2.PublishReceipt]:
@@ -64,8 +55,9 @@ async def _alarmed(stage: Stage) -> None:
     assert "restored from an older copy" in stage.system.log("delivery")
 
 
-async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm(stage: Stage) -> None:
+async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
     """Also when it has grown beyond the cursor again, with other events; partitions that fit go on."""
+    stage = own_stage
     endpoint = await stage.subscribed("older.log")
     await _publish(stage, "older.log", range(10))
     await until(lambda: len(endpoint.accepted()) == 10, 20, "the first ten")
@@ -85,7 +77,8 @@ async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_a
     assert len(endpoint.arrivals) == 21
 
 
-async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partition_with_an_alarm(stage: Stage) -> None:
+async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
+    stage = own_stage
     endpoint = await stage.subscribed("older.log")
     await _publish(stage, "older.log", range(10))
     await until(lambda: len(endpoint.accepted()) == 10, 20, "the first ten")
@@ -97,8 +90,9 @@ async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partiti
     assert len(endpoint.arrivals) == 20
 
 
-async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm(stage: Stage) -> None:
+async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
     """Going on from its cursor would send again what was delivered since, and pass over what the log has trimmed."""
+    stage = own_stage
     endpoint = await stage.subscribed("older.ledger")
     await _publish(stage, "older.ledger", range(10))
     await stage.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 10)
@@ -119,8 +113,9 @@ async def _released(stage: Stage, position: int) -> None:
         await until(lambda: connection.execute(query, (position,)).fetchone()[0], 20, "the report")
 
 
-async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(stage: Stage) -> None:
+async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stage) -> None:
     """What was subscribed since is no more and what it waits for is cancelled; what was there before goes on."""
+    stage = own_stage
     before, since = await stage.subscribed("older.registry"), stage.receiver.endpoint("since")
     copy = await _copied(stage, "subscription")
     since.status = lambda: 503
