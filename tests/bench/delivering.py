@@ -81,7 +81,7 @@ async def paced(system: System, seen: Sink, rate: float, type_: str) -> list[flo
 
 def bare_client(seen: Sink) -> float:
     """Send the same requests by the transport alone, in a process on the services' core."""
-    command = [sys.executable, "-m", "tests.bench.bare_client", str(SERVICE_CORE), seen.url, str(DELIVERIES)]
+    command = [sys.executable, "-m", "tests.bench.bare_client", "pycurl", str(SERVICE_CORE), seen.url, str(DELIVERIES)]
     answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT, timeout=120)  # noqa: S603 - ours
     rate: float = json.loads(answer.stdout)
     return rate
