@@ -145,11 +145,6 @@ class Chunk:
     """How many of its deliveries are queued or under way."""
 
 
-# Version 8 and the variant of RFC 9562, and the places where they stand.
-_ID_MARKS = 0x8 << 76 | 0x2 << 62
-_ID_MASK = (1 << 128) - 1 ^ (0xF << 76 | 0x3 << 62)
-
-
 def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> bytes:
     """Return a delivery's id: a UUID of version 8 (RFC 9562) from the event's own time and a hash of the key.
 
@@ -157,5 +152,7 @@ def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> byt
     the events' time, so that indexes grow at their end.
     """
     digest = hashlib.blake2b(f"{event_id} {subscription_id} {replay_id}".encode(), digest_size=10).digest()
-    number = (int(event_id[4:16], 16) << 80 | int.from_bytes(digest, "big")) & _ID_MASK | _ID_MARKS
-    return number.to_bytes(16, "big")
+    raw = bytearray(bytes.fromhex(event_id[4:16]) + digest)
+    raw[6] = raw[6] & 0x0F | 0x80
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)

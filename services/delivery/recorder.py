@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from services.delivery.dispatch import UNRECORDED_SENT_MAX, Dispatcher
 from services.delivery.errors import LedgerFullError
+from services.delivery.headway import Headway
 from services.delivery.ledger import Cursor, Flush, Ledger
 from services.delivery.ledger_rows import done_row, open_row
 from services.delivery.model import Chunk, Delivery, State
@@ -22,13 +23,13 @@ from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
-_LINGER_S = 0.004
+# Enough to gather what makes a transaction worth its fsync; nothing that is sent at once waits for it.
+_LINGER_S = 0.015
 # An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
 # other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
 _WAIT_FOR_TURN_S = 0.25
 _ROWS_MAX = 1000
-_ROUTED_MAX = 6000
 _RETRY_S = 1.0
 
 
@@ -54,6 +55,7 @@ class Recorder:
         self._gone = gone
         self._chunks: deque[Chunk] = deque()
         self._routed = 0
+        self._headway = Headway()
         self._changed: dict[Delivery, None] = {}
         self._wanted = asyncio.Event()
         self._room = asyncio.Event()
@@ -71,11 +73,12 @@ class Recorder:
     @property
     def is_full(self) -> bool:
         """Whether `room` has to be waited for."""
-        return self._routed >= _ROUTED_MAX
+        return self._routed >= self._headway.limit
 
     async def room(self) -> None:
         """Wait until more may be routed."""
-        while self._routed >= _ROUTED_MAX:
+        self._headway.wait_begins(self._clock.monotonic())
+        while self.is_full:
             self._room.clear()
             self._wanted.set()
             await self._room.wait()
@@ -84,6 +87,7 @@ class Recorder:
         """Note that a delivery is settled: finished, due later, or spilled."""
         if delivery.chunk is not None:
             delivery.chunk.unsettled -= 1
+            self._headway.ended()
         else:
             self._changed[delivery] = None
         self._wanted.set()
@@ -125,6 +129,8 @@ class Recorder:
                 self._written(taken)
             self._flushes_done += 1
             self._flushed.set()
+            self._headway.look(self._clock.monotonic(), self._routed)
+            self._room.set()
             if self._changed:
                 self._wanted.set()
             elif self._chunks:
@@ -200,5 +206,4 @@ class Recorder:
             dispatcher.release(delivery)
         for delivery in taken.to_queue:
             dispatcher.queue(delivery)
-        self._room.set()
         dispatcher.pump()
