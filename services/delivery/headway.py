@@ -12,7 +12,7 @@ Law: pure; time arrives as an argument.
 from dataclasses import dataclass
 
 FEW = 1000
-MOST = 6000
+MOST = 4000
 AHEAD_S = 0.2
 GOOD_PACE_PER_S = 2000.0
 _LOOK_S = 0.05

@@ -83,6 +83,11 @@ class Event:
 
     record: Record
     contents: dict[ContentMode, Content] = field(default_factory=dict)
+    size_bytes: int = field(init=False)
+    """About how much memory a delivery of it takes: the event as it stands in the log, and once more as the body that is made of it."""
+
+    def __post_init__(self) -> None:
+        self.size_bytes = 2 * len(self.record.event) + 500
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +108,8 @@ class Delivery:
     """None while only its row is wanted."""
     body_mode: ContentMode = ContentMode.STRUCTURED
     """That of its subscription when it was routed: all its attempts send the same bytes."""
+    chunk: "Chunk | None" = None
+    """What it was routed in, until that is flushed."""
     state: State = State.PENDING
     attempts: list[Attempt] = field(default_factory=list)
     due_ms: int = 0
@@ -118,13 +125,11 @@ class Delivery:
     """Whether it waits for its flush: finished, due later, or spilled; else it is queued or under way."""
     spilled: bool = False
     """Whether it is settled because its lane had no room for it."""
-    chunk: "Chunk | None" = None
-    """What it was routed in, until that is flushed."""
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory it takes: the event as it stands in the log, and once more as the body that is made of it."""
-        return 2 * len(self.event.record.event) + 500 if self.event is not None else 500
+        """About how much memory it takes."""
+        return self.event.size_bytes if self.event is not None else 500
 
 
 @dataclass(slots=True, eq=False)

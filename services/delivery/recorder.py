@@ -67,7 +67,7 @@ class Recorder:
     def routed(self, chunk: Chunk) -> None:
         """Take a chunk whose deliveries are held by the dispatcher or spilled."""
         self._chunks.append(chunk)
-        self._routed += len(chunk.deliveries) + 1
+        self._routed += max(1, len(chunk.deliveries))
         self._wanted.set()
 
     @property
@@ -199,7 +199,7 @@ class Recorder:
     def _written(self, taken: _Taken) -> None:
         dispatcher = self._dispatcher
         for chunk in taken.chunks:
-            self._routed -= len(chunk.deliveries) + 1
+            self._routed -= max(1, len(chunk.deliveries))
         for delivery in taken.written:
             delivery.recorded = True
         for delivery in taken.settled:
