@@ -8,6 +8,7 @@ Law 3: what is routed but not recorded is bounded, and so is what was sent but n
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 from services.delivery.dispatch import UNRECORDED_SENT_MAX, Dispatcher
 from services.delivery.errors import LedgerFullError
-from services.delivery.headway import Headway
+from services.delivery.headway import LOOK_S, Headway
 from services.delivery.ledger import Cursor, Flush, Ledger
 from services.delivery.ledger_rows import done_row, open_row
 from services.delivery.model import Chunk, Delivery, State
@@ -28,7 +29,7 @@ _LINGER_S = 0.015
 # An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
 # other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
-_WAIT_FOR_TURN_S = 0.25
+_WAIT_FOR_TURN_S = 0.6
 _ROWS_MAX = 1000
 _RETRY_S = 1.0
 
@@ -77,11 +78,14 @@ class Recorder:
 
     async def room(self) -> None:
         """Wait until more may be routed."""
-        self._headway.wait_begins(self._clock.monotonic())
+        self._headway.wait_begins(self._clock.monotonic(), self._clock.busy())
         while self.is_full:
             self._room.clear()
             self._wanted.set()
-            await self._room.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._room.wait()
+            self._headway.look(self._clock.monotonic(), self._clock.busy())
 
     def changed(self, delivery: Delivery) -> None:
         """Note that a delivery is settled: finished, due later, or spilled."""
@@ -129,7 +133,6 @@ class Recorder:
                 self._written(taken)
             self._flushes_done += 1
             self._flushed.set()
-            self._headway.look(self._clock.monotonic(), self._routed)
             self._room.set()
             if self._changed:
                 self._wanted.set()
@@ -140,8 +143,10 @@ class Recorder:
         """Say whether a chunk is to be written as it stands, or something may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
-        pressed = self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2
-        sent_by = now if pressed else now - _WAIT_FOR_END_S
+        # What stands behind it has to be written before more may be sent.
+        if self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2:
+            return True
+        sent_by = now - _WAIT_FOR_END_S
         return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
 
     def _collect(self) -> _Taken:
