@@ -19,7 +19,6 @@ import uvloop
 
 from services.runtime.logs import logger
 
-
 _COLLECT_AFTER_OBJECTS = 20_000
 
 
