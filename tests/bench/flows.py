@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tests.bench.bare_client import Job, Speed
 from tests.bench.load import Batch, batches, events, publish, publish_at_once
+from tests.bench.rounds import WITHIN_S
 from tests.bench.sink import Sink
 from tests.bench.world import cpu_s, on_service_core, quiet
 from tests.e2e.consumers import Consumer, new_consumer
@@ -60,7 +61,9 @@ class Flows:
             for url, type_, copy in wanted:
                 await consumer.subscribe(Endpoint(f"{type_}-{copy}", f"{url}/{type_}/{copy}"), [type_])
 
-        await asyncio.gather(*(subscribe(self._consumer) for _ in range(_AT_ONCE)))
+        async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(subscribe(self._consumer))
         return Flow(self._system, self._seen, tuple(urls), tuple(types), copies)
 
 

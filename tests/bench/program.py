@@ -67,8 +67,8 @@ def run(name: str, about: str, main: Callable[[Extent, Shown], Coroutine[Any, An
     parser.add_argument("--rounds", type=int, choices=range(1, 101), metavar="1…100", default=5, help="how often each thing is measured")
     parser.add_argument("--quick", action="store_true", help="a twentieth of everything, to see that all works; the figures mean nothing")
     arguments = parser.parse_args()
-    if (os.cpu_count() or 1) < 2:
-        sys.stderr.write("bench: two cores are needed, one for the services and one for the load\n")
+    if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
+        sys.stderr.write("bench: Linux and two cores are needed, one for the services and one for the load\n")
         return 2
     pin()
     with Shown(Console(width=None if sys.stdout.isatty() else _WIDTH)) as shown:

@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from tests.bench.rounds import WITHIN_S
 from tests.bench.sink_server import addresses
 from tests.bench.world import LOAD_CORE
 from tests.system.processes import ROOT
 
 # What each client says of its connection and of the body by itself.
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "connection", "accept", "accept-encoding"})
+_LOOK_S = 0.02
 
 
 @contextlib.contextmanager
@@ -45,8 +47,9 @@ class Sink:
 
     async def counted(self, count: int) -> int:
         """Wait until so many requests have come; returns when the last came, in ns of the monotonic clock."""
-        while (seen := await self._asked("count"))["count"] < count:  # noqa: ASYNC110 - another process's
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(WITHIN_S):
+            while (seen := await self._asked("count"))["count"] < count:  # noqa: ASYNC110 - another process's
+                await asyncio.sleep(_LOOK_S)
         last_ns: int = seen["last_ns"]
         return last_ns
 
@@ -76,4 +79,6 @@ class Sink:
 
     def _heard(self) -> Any:
         assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline() or '"the sink has ended"')
+        line = self._process.stdout.readline()
+        assert line, "the sink has ended"
+        return json.loads(line)
