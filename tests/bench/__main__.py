@@ -13,7 +13,7 @@ from tests.bench.plot import bars_svg, latency_svg
 from tests.bench.program import MEANINGLESS, Shown, run
 from tests.bench.rounds import Extent
 
-_TITLE = "Hooktide bench: services on core 0, load and receiver on core 1, 1 KB events, median (range)"
+_TITLE = "Hooktide bench: services on core 0, load and receiver on core 1, 1 KB events; median of the rounds (range)"
 
 
 async def main(extent: Extent, shown: Shown) -> int:

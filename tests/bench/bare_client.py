@@ -18,6 +18,8 @@ from services.egress.policy import EgressPolicy
 from services.runtime.settings import DeliverySettings, read_settings
 from tests.bench.openers import opener
 
+_OK = 200
+
 
 class Job(NamedTuple):
     """What is to be sent."""
@@ -61,11 +63,13 @@ async def send(transport: Transport, requests: list[Request], count: int, at_onc
     def done(answer: Answer) -> None:
         nonlocal left
         left -= 1
-        if answer.status == 200:
-            following()
-        elif not ended.done():
+        if ended.done():
+            return
+        if answer.status != _OK:
             ended.set_exception(AssertionError(f"{answer}"))
-        if not left:
+        elif left:
+            following()
+        else:
             ended.set_result(None)
 
     for _ in range(at_once):

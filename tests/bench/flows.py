@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from tests.bench.bare_client import Job, Speed
-from tests.bench.load import Batch, batches, events, publish, publish_at_once
+from tests.bench.load import Batch, batches, events, publish, publish_at_once, source
 from tests.bench.rounds import WITHIN_S
 from tests.bench.sink import Sink
 from tests.bench.world import cpu_s, on_service_core, quiet
@@ -29,10 +29,10 @@ class Flow:
 
     system: System
     seen: Sink
-    urls: tuple[str, ...]
-    """The hosts of its sinks; events go to them in turn."""
-    types: tuple[str, ...]
-    """The type of the events that go to each of them."""
+    type_: str
+    """The type of its events."""
+    urls: list[str]
+    """The beginnings of its sinks' URLs, each of another host; the events of source n go to the one at n."""
     copies: int
     """How many subscriptions each event reaches."""
 
@@ -40,6 +40,10 @@ class Flow:
     def warm(self) -> int:
         """How many deliveries bring it up to speed, its connections and all."""
         return max(_WARM, 2 * len(self.urls))
+
+    def sink(self, number: int, copy: int) -> str:
+        """Return the URL of a sink."""
+        return f"{self.urls[number]}/{self.type_}/{copy}"
 
 
 class Flows:
@@ -51,20 +55,24 @@ class Flows:
         self._consumer: Consumer | None = None
 
     async def flow(self, name: str, scheme: str = "http", *, hosts: int = 1, copies: int = 1) -> Flow:
-        """Subscribe `hosts` sinks, each `copies` times, to a type of its own."""
+        """Subscribe `hosts` sinks, each `copies` times, to a source of its own.
+
+        That many types would not do: ingest asks the catalogue about each, which would be measured too.
+        """
         if self._consumer is None:
             self._consumer = await new_consumer(self._system, "bench")
-        urls, types = self._seen.urls(scheme, hosts), [f"bench.{name}.{number}" for number in range(hosts)]
-        wanted = iter([(url, type_, copy) for url, type_ in zip(urls, types, strict=True) for copy in range(copies)])
+        made = Flow(self._system, self._seen, f"bench.{name}", self._seen.urls(scheme, hosts), copies)
+        wanted = iter([(number, copy) for number in range(hosts) for copy in range(copies)])
 
         async def subscribe(consumer: Consumer) -> None:
-            for url, type_, copy in wanted:
-                await consumer.subscribe(Endpoint(f"{type_}-{copy}", f"{url}/{type_}/{copy}"), [type_])
+            for number, copy in wanted:
+                endpoint = Endpoint(f"{name}-{number}-{copy}", made.sink(number, copy))
+                await consumer.subscribe(endpoint, [made.type_], source=source(number))
 
         async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
             for _ in range(_AT_ONCE):
                 group.create_task(subscribe(self._consumer))
-        return Flow(self._system, self._seen, tuple(urls), tuple(types), copies)
+        return made
 
 
 async def delivered(flow: Flow, deliveries: int, run: str) -> Speed:
@@ -83,7 +91,7 @@ async def delivered(flow: Flow, deliveries: int, run: str) -> Speed:
 
 async def _arrived(flow: Flow, deliveries: int, run: str) -> float:
     count = max(1, deliveries // flow.copies)
-    made = batches(events(count, run, flow.types))
+    made = batches(events(count, run, flow.type_, len(flow.urls)))
     await flow.seen.forget()
     began_ns = time.monotonic_ns()
     await publish_at_once(flow.system, made)
@@ -95,7 +103,7 @@ async def latencies(flow: Flow, per_s: float, for_s: float, run: str) -> list[fl
     """Publish at a steady rate; return for each event the seconds from its acknowledgement to its arrival, sorted."""
     await _arrived(flow, flow.warm, f"warm-{run}")
     await quiet(flow.system)
-    made = events(max(100, int(per_s * for_s)), run, flow.types)
+    made = events(max(100, int(per_s * for_s)), run, flow.type_, len(flow.urls))
 
     async def send() -> AsyncIterator[Batch]:
         began, sent = time.monotonic(), 0
@@ -128,6 +136,6 @@ async def alone(flow: Flow, like: tuple[dict[str, str], bytes], transport: str, 
     """Send requests `like` the system's to the flow's sinks by a transport alone, in a process on the services' core."""
     await quiet(flow.system)
     headers, body = like
-    urls = [f"{url}/{type_}/0" for url, type_ in zip(flow.urls, flow.types, strict=True)]
-    job = Job(transport, urls, headers, body.decode(), count, flow.warm)
+    sinks = [flow.sink(number, 0) for number in range(len(flow.urls))]
+    job = Job(transport, sinks, headers, body.decode(), count, flow.warm)
     return Speed(*await on_service_core("tests.bench.bare_client", job._asdict(), flow.system.environment()))

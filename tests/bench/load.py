@@ -15,17 +15,22 @@ _DATA = json.dumps({"order": "o" * 40, "items": [{"sku": f"sku-{n:04}", "quantit
 Batch = ingest_pb2.PublishStreamRequest
 
 
-def event(number: int, *, type_: str = "bench.made", run: str = "") -> event_pb2.CloudEvent:
-    """Return an event of about 1 KB."""
-    made = event_pb2.CloudEvent(id=f"{run}{number:012d}", source="/bench", spec_version="1.0", type=type_, text_data=_DATA)
+def source(number: int) -> str:
+    """Return the source of that number."""
+    return f"/bench/{number}"
+
+
+def event(number: int, run: str = "", type_: str = "bench.made", sources: int = 1) -> event_pb2.CloudEvent:
+    """Return an event of about 1 KB, from one of so many sources in turn."""
+    made = event_pb2.CloudEvent(id=f"{run}{number:012d}", source=source(number % sources), spec_version="1.0", type=type_, text_data=_DATA)
     made.attributes["datacontenttype"].ce_string = "application/json"
     made.attributes["subject"].ce_string = f"s-{number % 997}"
     return made
 
 
-def events(count: int, run: str, types: Sequence[str] = ("bench.made",)) -> list[event_pb2.CloudEvent]:
-    """Return events of the types in turn, made beforehand: making them is not what is measured."""
-    return [event(number, run=run, type_=types[number % len(types)]) for number in range(count)]
+def events(count: int, run: str, type_: str = "bench.made", sources: int = 1) -> list[event_pb2.CloudEvent]:
+    """Return events, made beforehand: making them is not what is measured."""
+    return [event(number, run, type_, sources) for number in range(count)]
 
 
 def batches(made: Sequence[event_pb2.CloudEvent]) -> list[Batch]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from tests.bench.figures import percentile, ranged
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 260, 52, 36
-_ROW, _NAMES = 26, 190
+_BARS_WIDTH, _ROW, _NAMES, _FIGURES = 760, 26, 270, 170
 
 
 def latency_svg(sorted_ms: Sequence[float]) -> str:
@@ -21,18 +21,18 @@ def latency_svg(sorted_ms: Sequence[float]) -> str:
     lines = "".join(_y_line(top * part / 4, top) for part in range(5))
     title = f"Acknowledgement to arrival at half load, ms by percentile ({len(sorted_ms):,} events)"
     line = f'<polyline fill="none" stroke="#1d4ed8" stroke-width="2" points="{" ".join(points)}"/>'
-    return _svg(_HEIGHT, title, f"{lines}{labels}{line}")
+    return _svg(_WIDTH, _HEIGHT, title, f"{lines}{labels}{line}")
 
 
 def bars_svg(title: str, series: Mapping[str, Sequence[float]]) -> str:
     """Return for each name its median as a bar, with the range as a line upon it and both in figures beside it."""
     top = max(max(values) for values in series.values())
     bars = "".join(_bar(row, name, values, top) for row, (name, values) in enumerate(series.items()))
-    return _svg(28 + _ROW * len(series) + 8, title, bars)
+    return _svg(_BARS_WIDTH, 28 + _ROW * len(series) + 8, title, bars)
 
 
 def _bar(row: int, name: str, values: Sequence[float], top: float) -> str:
-    y, scale = 28 + _ROW * row, (_WIDTH - _NAMES - 170) / top
+    y, scale = 28 + _ROW * row, (_BARS_WIDTH - _NAMES - _FIGURES) / top
     low, middle, high = (_NAMES + scale * value for value in (min(values), statistics.median(values), max(values)))
     return (
         f'<text x="{_NAMES - 8}" y="{y + 13}" text-anchor="end">{name}</text>'
@@ -42,10 +42,10 @@ def _bar(row: int, name: str, values: Sequence[float], top: float) -> str:
     )
 
 
-def _svg(height: int, title: str, drawn: str) -> str:
+def _svg(width: int, height: int, title: str, drawn: str) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="system-ui, sans-serif" font-size="11">'
-        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>{drawn}'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{drawn}'
         f'<text x="{_LEFT}" y="14" font-weight="600">{title}</text></svg>'
     )
 

@@ -34,7 +34,6 @@ class Shown:
         """What was begun last."""
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,6 +43,7 @@ class Shown:
         """Begin a part of so many steps."""
         self._part = part
         self._bar.reset(self._task, total=count)
+        self._bar.start()
 
     def step(self, what: str) -> None:
         """Begin the next of them."""
@@ -56,7 +56,8 @@ class Shown:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, *found: RenderableType) -> None:
-        """Show what was found."""
+        """Show what was found, or left out; the bar gives way to it."""
+        self._bar.stop()
         for each in found:
             self._console.print(each)
 

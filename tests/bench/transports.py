@@ -18,7 +18,7 @@ from tests.bench import results
 from tests.bench.bare_client import Speed
 from tests.bench.figures import ranged
 from tests.bench.flows import Flow, Flows, alone, delivered, sample
-from tests.bench.openers import PRODUCT, available
+from tests.bench.openers import PRODUCT, WREQ, available
 from tests.bench.plot import bars_svg
 from tests.bench.program import MEANINGLESS, Shown, run
 from tests.bench.rounds import Extent, Way, in_turn
@@ -43,6 +43,8 @@ class Case(NamedTuple):
 async def main(extent: Extent, shown: Shown) -> int:
     """Measure and print."""
     names, count = available(), extent.of(_DELIVERIES)
+    if WREQ not in names:
+        shown.show("wreq is left out: it is not installed")
     cases = [Case(*each) for each in itertools.product((False, True), ("http", "https"), (1, extent.of(_HOSTS)))]
     async with contextlib.AsyncExitStack() as stack:
         seen = stack.enter_context(sink(extent.of(_HOSTS)))
@@ -67,8 +69,8 @@ async def main(extent: Extent, shown: Shown) -> int:
     cpu_us = {name: [speed.cpu_us for speed in each] for name, each in speeds.items()}
     pictures = {"transports": bars_svg("Deliveries a second, median and range", per_s)}
     files = results.write("transports", extent, {"delivered_per_s": per_s, "cpu_us": cpu_us}, pictures)
-    sys.stdout.write(f"\n{_markdown(names, cases, speeds)}\n{MEANINGLESS if extent.quick else ''}\n")
     shown.show(*(f"written: {path}" for path in files))
+    sys.stdout.write(f"\n{_markdown(names, cases, speeds)}\n{MEANINGLESS if extent.quick else ''}\n")
     return 0
 
 
