@@ -23,23 +23,21 @@ def request_of(delivery: Delivery, subscription: Subscription, now_ms: int, *, o
     """
     terms, timestamp_s = subscription.terms, now_ms // 1000
     content = _content(delivery)
-    headers = {
-        # Ours come last: whatever a subscription asks for, they stand.
-        **terms.headers,
-        **headers_of(terms.credential, token),
-        **content.headers,
-        "user-agent": USER_AGENT,
-        "webhook-id": delivery.event_id,
-        "webhook-timestamp": str(timestamp_s),
-        "webhook-signature": signing.signatures(delivery.event_id, timestamp_s, content.body, terms.secrets, terms.keys, now_ms),
-        "hooktide-subscription-id": subscription.id,
-        "hooktide-attempt": str(len(delivery.attempts) + 1),
-        **handshake.delivery_headers(origin),
-    }
+    headers = {**terms.headers, **headers_of(terms.credential, token)} if terms.headers or terms.credential else {}
+    # Ours come last: whatever a subscription asks for, they stand.
+    headers |= content.headers
+    headers["user-agent"] = USER_AGENT
+    headers["webhook-id"] = delivery.event_id
+    headers["webhook-timestamp"] = str(timestamp_s)
+    headers["webhook-signature"] = signing.signatures(delivery.event_id, timestamp_s, content.body, terms.secrets, terms.keys, now_ms)
+    headers["hooktide-subscription-id"] = subscription.id
+    headers["hooktide-attempt"] = str(len(delivery.attempts) + 1)
+    if origin:
+        headers |= handshake.delivery_headers(origin)
     if terms.message_signature:
         by = signing_rfc9421.signers(terms.secrets, terms.keys, now_ms)
         headers |= signing_rfc9421.message_signature(subscription.sink, headers, content.body, by, timestamp_s)
-    return Request(subscription.sink, headers, content.body, timeout_s=terms.timeout_s, tls=tls_of(terms))
+    return Request(subscription.sink, headers, content.body, "POST", terms.timeout_s, tls_of(terms))
 
 
 def _content(delivery: Delivery) -> Content:

@@ -211,7 +211,8 @@ class Dispatcher:
             if not self._in_pace(lane, subscription):
                 continue
             self._start(lane, lane.queue.popleft(), subscription)
-            self._join_round(lane)
+            if lane.queue:
+                self._join_round(lane)
             if lane.next_due_ms is not None and self._wants_rows(lane, self.due.now_ms()):
                 self._hungry(lane)
 

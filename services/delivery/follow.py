@@ -37,7 +37,9 @@ _stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are 
 class _Standing:
     """How far one partition is routed."""
 
-    place: Place
+    partition: int
+    position: int
+    event_id: str
     through: str
     """The last subscription routed of the event at the place; empty: all of them."""
 
@@ -63,7 +65,7 @@ class Follower:
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._clock = clock
-        self._standing = {each.partition: _Standing(Place(each.partition, each.position, each.event_id), each.through) for each in cursors}
+        self._standing = {each.partition: _Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
         # Where each partition ended when this worker took it over: up to there events may have been sent
         # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
         self._record_first_through: dict[int, int] | None = None
@@ -101,8 +103,8 @@ class Follower:
     def _resume(self) -> list[Place]:
         """Return where to read on: after the last event that is wholly routed."""
         return [
-            standing.place if not standing.through else Place(standing.place.partition, standing.place.position - 1)
-            for standing in self._standing.values()
+            Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
+            for each in self._standing.values()
         ]
 
     def _stop_partition(self, partition: int) -> None:
@@ -139,9 +141,9 @@ class Follower:
     async def _route(self, record: Record) -> None:
         """Route one event to all its subscriptions, in chunks, so that a large fan-out stays within bounds."""
         standing = self._standing.get(record.partition)
-        if standing is None or record.position < standing.place.position:
+        if standing is None or record.position < standing.position:
             return
-        begun = record.position == standing.place.position
+        begun = record.position == standing.position
         if begun and not standing.through:
             return
         done_through = standing.through if begun else ""
@@ -156,8 +158,7 @@ class Follower:
                 self._dispatcher.pump()
                 await self._recorder.room()
             self._take(record, event, part, through)
-            standing.place = Place(record.partition, record.position, record.event_id)
-            standing.through = through
+            standing.position, standing.event_id, standing.through = record.position, record.event_id, through
             if through:
                 self._dispatcher.pump()
 
