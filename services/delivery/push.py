@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from services.delivery.attempt import request_of
 from services.delivery.credentials import OAuth2
-from services.delivery.model import Delivery, Outcome, Subscription
+from services.delivery.model import Delivery, Health, Outcome, Subscription
 from services.delivery.oauth2 import NoToken, Token
 from services.delivery.tokens import Tokens
 from services.delivery.transport import Answer, Transport
@@ -86,7 +86,7 @@ class Pusher:
     def _again(self, delivery: Delivery, credential: OAuth2, done: Done, answer: Answer) -> None:
         """Send what a token was fetched for; where that is no longer wanted, the answer that there is stands."""
         subscription = self._subscription(delivery.subscription_id)
-        if self._closed or subscription is None or subscription.terms.credential != credential:
+        if self._closed or subscription is None or subscription.health is not Health.ACTIVE or subscription.terms.credential != credential:
             done(answer)
             return
         match self._tokens.look(subscription.id, credential):

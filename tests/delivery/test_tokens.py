@@ -1,5 +1,6 @@
 """OAuth2 from end to end: a registry, ingest and delivery that run, a sink, and an authorization server that gives out tokens."""
 
+import asyncio
 import base64
 import contextlib
 import itertools
@@ -30,11 +31,15 @@ class Authority:
     expires_in: int = 3600
     status: int = 200
     given: list[str] = field(default_factory=list)
+    going_on: asyncio.Event | None = None
+    """What a call has to wait for; None: nothing."""
     forms: list[dict[str, str]] = field(default_factory=list)
 
     async def token(self, request: web.Request) -> web.Response:
         """Give out a token, each time another."""
         self.forms.append({name: str(value) for name, value in (await request.post()).items()})
+        if self.going_on is not None:
+            await self.going_on.wait()
         wanted = "Basic " + base64.b64encode(b"client+1:s%3Aecret").decode()
         if request.headers["authorization"] != wanted or self.status != 200:
             return web.json_response({"error": "invalid_client"}, status=401 if self.status == 200 else self.status)
@@ -209,3 +214,33 @@ async def test_certificates_that_are_given_later_are_used_at_once(system: System
         await system.publish(event("8"))
         await delivering.until(1, state=DELIVERED)
     assert tokens(hooks.hooks) == ["token-1"]
+
+
+async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is_off(system: System, hooks: Receiver) -> None:
+    """Its first answer, 401, stands; nobody is sent anything after the switch."""
+    going_on = asyncio.Event()
+    async with authority() as server, system.delivering() as delivering:
+
+        def refuse(hook: Hook) -> int:
+            server.going_on = going_on
+            return 401 if hook.path == "/hook" else 200
+
+        async def asked_again() -> bool:
+            return len(server.forms) == 2
+
+        hooks.answer = refuse
+        made = await subscribed(system, hooks.url("/hook"), server.port)
+        await system.publish(event("7"))
+        await eventually(asked_again)
+        off = pb.DisableSubscriptionRequest(id=made.id, sink_revision=made.sink_revision, reason="a test")
+        await system.registry.call(system.registry.subscriptions.DisableSubscription, off)
+        # What comes to this one shows that the worker has heard of the switch before.
+        await system.subscribe(hooks.url("/after"), "after")
+        await system.publish(event("8", "after"))
+        await hooks.until(lambda: hooks.hooks[-1].path == "/after")
+        going_on.set()
+        (found,) = await delivering.until(1, state=State.DELIVERY_STATE_CANCELLED)
+        detail = await delivering.delivery(found.id)
+    assert [attempt.status for attempt in detail.attempts] == [401]
+    assert [hook.path for hook in hooks.hooks] == ["/hook", "/after"]
+    assert len(server.forms) == 2, "a token was fetched for nothing"
