@@ -273,7 +273,7 @@ class Dispatcher:
         self.in_flight -= 1
         self._ended.set()
         now, now_ms = self._clock.monotonic(), self.due.now_ms()
-        delivery.attempts.append(attempt_of(answer, started_ms, int((now - began) * 1000)))
+        delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
         if answer.outcome is Outcome.DELIVERED:
             lane.breaker.succeeded(now)
             lane.throttles = 0

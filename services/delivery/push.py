@@ -75,9 +75,9 @@ class Pusher:
         subscription = self._subscription(subscription_id)
         same = subscription is not None and subscription.terms.credential == credential
         if answer.status != _UNAUTHORIZED or not same or self._closed or not self._tokens.is_replaced(subscription_id, credential, token):
-            done(answer)
+            done(answer._replace(sent_secrets=(token.value,)))
             return
-        again = functools.partial(self._again, delivery, credential, done, answer)
+        again = functools.partial(self._again, delivery, credential, done, answer._replace(sent_secrets=(token.value,)))
         if self._tokens.look(subscription_id, credential) is None:
             self._tokens.after(subscription_id, credential, again)
         else:
@@ -92,7 +92,7 @@ class Pusher:
         match self._tokens.look(subscription.id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token)
-                self._transport.send(request, done)
+                self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,))))
             case NoToken(why, _):
                 done(_without_token(why))
             case None:

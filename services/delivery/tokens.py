@@ -15,6 +15,7 @@ from services.delivery import oauth2
 from services.delivery.attempt import USER_AGENT
 from services.delivery.credentials import OAuth2
 from services.delivery.oauth2 import AwaitToken, FetchToken, NoToken, Token, TokenFailure, TokenState, UseToken
+from services.delivery.redaction import redacted, secrets_of
 from services.delivery.transport import Answer, Request, Tls, Transport
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
@@ -90,7 +91,8 @@ class Tokens:
         match found:
             case Token():
                 standing.state = oauth2.fetched(standing.state, found)
-            case TokenFailure(why):
+            case TokenFailure(said):
+                why = redacted(said, secrets_of(standing.credential, ()))
                 standing.state = oauth2.failed(standing.state, why, self._clock.monotonic(), random.random())  # noqa: S311 - jitter
                 logger().warning("token.failed", subscription=subscription_id, why=why)
         waiting, standing.waiting = standing.waiting, []

@@ -16,6 +16,7 @@ from hooktide.subscription.v1 import subscription_pb2_grpc
 from services.delivery import handshake
 from services.delivery.attempt import USER_AGENT
 from services.delivery.credentials import OAuth2, headers_of
+from services.delivery.redaction import redacted, secrets_of
 from services.delivery.terms import terms_of, tls_of
 from services.delivery.transport import Answer, Request, Transport
 from services.runtime.errors import Failure, Reason, failure_from_rpc
@@ -70,7 +71,10 @@ class Verifier:
         answer = await self._sent(request)
         if not answer.status:
             return pb.Verification(state=pb.VERIFICATION_STATE_FAILED, detail=answer.error[:_DETAIL_CHARS_MAX])
-        return _verification(handshake.consent(answer.headers.items(), self._origin, callback_offered=bool(callback_url)))
+        # What it says is shown; it may repeat what it was sent.
+        secrets = (callback_token, *secrets_of(terms.credential, terms.secrets))
+        said = [(name, redacted(value, secrets)) for name, value in answer.headers.items() if name.startswith(handshake.ANSWER_PREFIX)]
+        return _verification(handshake.consent(said, self._origin, callback_offered=bool(callback_url)))
 
     async def _sent(self, request: Request) -> Answer:
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

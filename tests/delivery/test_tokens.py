@@ -180,7 +180,9 @@ def private_tls() -> tuple[ssl.SSLContext, str]:
     return context, private.cert_pem.bytes().decode()
 
 
-async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptions_own_certificates(system: System, hooks: Receiver) -> None:
+async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptions_own_certificates(
+    system: System, hooks: Receiver
+) -> None:
     """As its sink is; the certificates of one subscription count for no other one, though both call the same server."""
     tls, ca = private_tls()
     async with authority(tls=tls) as server, system.delivering() as delivering:
