@@ -23,6 +23,7 @@ from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
 
 ANSWER_S = 10.0
+_CALL_S = 5.0
 _DETAIL_CHARS_MAX = 500
 
 
@@ -43,7 +44,7 @@ class Verifier:
         """
         begin = pb.BeginVerificationRequest(consumer_id=consumer_id, subscription_id=subscription_id)
         try:
-            begun = await self._registry.BeginVerification(begin, metadata=self._metadata)
+            begun = await self._registry.BeginVerification(begin, metadata=self._metadata, timeout=_CALL_S)
             if not self._origin:
                 raise Failure(Reason.STATE_CONFLICT, "The delivery service has no name to ask by; the operator has to set HOOKTIDE_ORIGIN.")
             verification = await self._asked(begun.subscription, begun.callback_token)
@@ -52,7 +53,7 @@ class Verifier:
                 sink_revision=begun.subscription.subscription.sink_revision,
                 verification=verification,
             )
-            await self._registry.ReportVerification(report, metadata=self._metadata)
+            await self._registry.ReportVerification(report, metadata=self._metadata, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
             raise failure_from_rpc(error) from None
 
