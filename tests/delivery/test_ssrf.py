@@ -220,9 +220,9 @@ async def test_no_vector_is_reached_by_a_redirect(canary: Canary, zone: Zone, tr
 
     async def redirect(connection: Connection) -> None:
         while (request := await connection.request()) is not None:
-            # A line break would end the header; what stands behind it is then one more.
             target = targets[int(request.split(b" ")[1].rpartition(b"/")[2])]
             asked.append(target)
+            # Without its line breaks, which would end the header.
             for_header = target.encode().replace(b"\r", b"").replace(b"\n", b"")
             await connection.send(
                 b"HTTP/1.1 307 Go\r\nlocation: %b\r\nrefresh: 0; url=%b\r\ncontent-length: 0\r\n\r\n" % (for_header, for_header)
