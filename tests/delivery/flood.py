@@ -6,7 +6,6 @@ any of them goes on, and ends with its standard input.
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -61,7 +60,8 @@ async def _serve(at_once: int) -> None:
         sys.stdout.write(f"{server.port}\n")
         sys.stdout.flush()
         ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), 1) or ended.set())
+        # Nothing is ever written to it: it can be read once it is closed.
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
         await ended.wait()
 
 
