@@ -163,22 +163,24 @@ class Follower:
 
     def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
         dispatcher = self._dispatcher
-        record_first = record.position <= (self._record_first_through or {}).get(record.partition, 0)
-        chunk = Chunk(record.partition, record.position, record.event_id, through, [], self._clock.monotonic(), record_first)
+        partition, position, event_id, type_, _, _, accepted_ms, _ = record
+        record_first = position <= (self._record_first_through or {}).get(partition, 0)
+        chunk = Chunk(partition, position, event_id, through, [], self._clock.monotonic(), record_first)
         for subscription in part:
+            # By place: a name for each would take as long again, and this is done for every delivery.
             delivery = Delivery(
-                id=delivery_id(record.event_id, subscription.id),
-                event_id=record.event_id,
-                partition=record.partition,
-                position=record.position,
-                event_type=record.type,
-                accepted_ms=record.accepted_ms,
-                subscription_id=subscription.id,
-                consumer_id=subscription.consumer_id,
-                revision=subscription.revision,
-                event=event,
-                body_mode=subscription.terms.content_mode,
-                chunk=chunk,
+                delivery_id(event_id, subscription.id),
+                event_id,
+                partition,
+                position,
+                type_,
+                accepted_ms,
+                subscription.id,
+                subscription.consumer_id,
+                subscription.revision,
+                event,
+                subscription.terms.content_mode,
+                chunk,
             )
             chunk.deliveries.append(delivery)
             lane = dispatcher.lane(subscription.id)

@@ -63,9 +63,10 @@ def terms_of(watched: pb.WatchedSubscription) -> Terms:
 def tls_of(terms: Terms) -> Tls | None:
     """Return what the sink's TLS needs beyond the usual; None for nothing."""
     credential = terms.credential
+    if not terms.ca_certificates and not isinstance(credential, MutualTls):
+        return None
     certificate, key = (credential.certificate, credential.private_key) if isinstance(credential, MutualTls) else ("", "")
-    needed = Tls(terms.ca_certificates.encode(), certificate.encode(), key.encode())
-    return needed if any(needed) else None
+    return Tls(terms.ca_certificates.encode(), certificate.encode(), key.encode())
 
 
 def credential_of(message: pb.SinkCredential, ca_certificates: str = "") -> Credential | None:
