@@ -32,12 +32,15 @@ class Sink:
     url: str = ""
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
+    repeated: str = ""
+    """The header of the question that it repeats as the origin that it permits."""
     asked: list[tuple[str, str, Mapping[str, str]]] = field(default_factory=list)
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer any request alike."""
         self.asked.append((request.method, str(request.rel_url), {name.lower(): value for name, value in request.headers.items()}))
-        return web.Response(status=self.status, headers=self.headers)
+        permitted = {"WebHook-Allowed-Origin": request.headers[self.repeated]} if self.repeated else {}
+        return web.Response(status=self.status, headers={**self.headers, **permitted})
 
 
 @contextlib.asynccontextmanager
@@ -177,6 +180,20 @@ async def test_without_a_name_of_ours_no_sink_is_asked(tmp_path: Path) -> None:
         failure = await refused(world.verified(await world.subscription()))
         assert (failure.reason, "HOOKTIDE_ORIGIN" in failure.message) == (Reason.STATE_CONFLICT, True)
         assert world.sink.asked == []
+
+
+@pytest.mark.parametrize("repeated", ["webhook-request-callback", "authorization"])
+async def test_a_sink_that_repeats_its_question_tells_its_asker_nothing(world: World, repeated: str) -> None:
+    """Whoever reads the subscription could else consent in the sink's name."""
+
+    world.sink.repeated = repeated
+    credential = pb.SinkCredential(access_token=pb.AccessTokenCredential(token="canary"))
+    after = await world.verified(await world.subscription(sink_credential=credential))
+    token = world.sink.asked[0][2]["webhook-request-callback"].rpartition("/")[2]
+    assert (after.state, after.verification.state) == (pb.SUBSCRIPTION_STATE_UNVERIFIED, REFUSED)
+    assert "[secret]" in after.verification.detail
+    assert token not in str(after)
+    assert "canary" not in str(after)
 
 
 # Asked without being called for
