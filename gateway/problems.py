@@ -61,6 +61,7 @@ _KINDS: dict[Reason, _Kind] = {
     Reason.ALREADY_EXISTS: _Kind(409, "Already exists"),
     Reason.STATE_CONFLICT: _Kind(409, "Not in this state"),
     Reason.VERIFICATION_NOT_FOUND: _Kind(404, "No such handshake"),
+    Reason.LOOP_DETECTED: _Kind(508, "Loop detected"),
 }
 _WAITING_HELPS = frozenset({429, 503})
 

@@ -6,10 +6,11 @@ lane → push → [attempt] → transport → schedule
 from services.delivery import envelope, handshake, signing, signing_rfc9421
 from services.delivery.credentials import headers_of
 from services.delivery.envelope import Content
-from services.delivery.model import Attempt, Delivery, Subscription
+from services.delivery.model import Attempt, Delivery, Outcome, Subscription
 from services.delivery.oauth2 import Token
-from services.delivery.terms import tls_of
-from services.delivery.transport import Answer, Request
+from services.delivery.redaction import redacted, secrets_of
+from services.delivery.terms import Terms, tls_of
+from services.delivery.transport import RESPONSE_BYTES_KEPT, Answer, Request
 from services.runtime.logs import logger
 
 USER_AGENT = "Hooktide/0.1"
@@ -52,10 +53,16 @@ def _content(delivery: Delivery) -> Content:
     return content
 
 
-def attempt_of(answer: Answer, started_ms: int, duration_ms: int) -> Attempt:
-    """Return the record of an attempt from its answer."""
-    body = answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd") if answer.body else ""
-    return Attempt(started_ms, duration_ms, answer.outcome, answer.status, answer.error, body)
+def attempt_of(answer: Answer, terms: Terms, started_ms: int, duration_ms: int) -> Attempt:
+    """Return the record of an attempt by these terms from its answer, without the secrets that the endpoint may have repeated."""
+    if answer.outcome is Outcome.DELIVERED:
+        return Attempt(started_ms, duration_ms, answer.outcome, answer.status, "", "")
+    error, body = answer.error, answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+    # Of our own sentences, that on TLS alone has words of the endpoint's.
+    if body or answer.outcome is Outcome.TLS:
+        secrets = (*answer.sent_secrets, *secrets_of(terms.credential, terms.secrets))
+        error, body = redacted(error, secrets), redacted(body, secrets, cut=len(answer.body) >= RESPONSE_BYTES_KEPT)
+    return Attempt(started_ms, duration_ms, answer.outcome, answer.status, error, body)
 
 
 def log_failure(delivery: Delivery, answer: Answer, **fields: object) -> None:

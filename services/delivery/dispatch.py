@@ -274,7 +274,7 @@ class Dispatcher:
         self.in_flight -= 1
         self._ended.set()
         now = self._clock.monotonic()
-        delivery.attempts.append(attempt_of(answer, started_ms, int((now - began) * 1000)))
+        delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
         if answer.outcome is Outcome.DELIVERED:
             lane.breaker.succeeded(now)
             lane.throttles = 0
@@ -331,7 +331,10 @@ class Dispatcher:
     def _leave_alone(self, lane: Lane, revision: int, now: float) -> None:
         """Send nothing more to a sink that says it is gone, and tell; the answer may be of a sink of the past."""
         subscription = self._subscription(lane.subscription_id)
-        if subscription is None or subscription.terms.sink_revision != revision or lane.gone_revision == revision:
+        if subscription is None or subscription.terms.sink_revision != revision:
+            return
+        # Those that were under way together count once; after the pause the registry is told again.
+        if lane.gone_revision == revision and now < lane.throttled_until:
             return
         logger().warning("sink.gone", subscription=lane.subscription_id, revision=revision)
         lane.gone_revision = revision
@@ -367,7 +370,7 @@ class Dispatcher:
             subscription = self._subscription(subscription_id)
             if subscription is not None and subscription.health is Health.PAUSED:
                 self._spill(lane)
-            if subscription is not None and lane.gone_revision not in {0, subscription.revision}:
+            if subscription is not None and lane.gone_revision not in {0, subscription.terms.sink_revision}:
                 lane.gone_revision, lane.throttled_until = 0, 0.0
             self._wake(lane)
             self.pump()
