@@ -29,6 +29,7 @@ class Wish:
     sink: str = "https://consumer.example/hooks"
     revision: int = 0
     rate_per_second: float | None = None
+    secret: str = SECRET
 
     def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
         """Return it as the watch sends it."""
@@ -42,7 +43,7 @@ class Wish:
             revision=self.revision,
             config=subscription_pb2.SubscriptionConfig(rate_per_second=self.rate_per_second),
         )
-        secrets = [subscription_pb2.SigningSecret(secret=SECRET)]
+        secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
         return subscription_pb2.WatchSubscriptionsResponse(
             put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets)
         )
