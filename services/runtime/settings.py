@@ -240,7 +240,10 @@ class DeliverySettings(SinkSettings):
         4000, ge=1, le=100_000, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
     )
     delivery_breaker_seconds: float = Field(
-        30.0, gt=0, le=600, description="How long an endpoint that keeps failing is spared at first; then twice as long each time."
+        30.0,
+        gt=0,
+        le=600,
+        description="How long an endpoint that keeps failing is spared at first; then twice as long each time, up to twenty times.",
     )
     delivery_retention_hours: Hours = Field(168.0, description="How long finished deliveries stay readable.")
     delivery_ledger_bytes_max: int = Field(

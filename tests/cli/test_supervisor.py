@@ -138,5 +138,5 @@ async def test_addresses_are_left_for_the_client_commands(tmp_path: Path) -> Non
     async with supervising(tmp_path) as supervisor:
         written = json.loads(supervisor.directory.addresses_file.read_text())
         assert {name: at["listen"] for name, at in written.items()} == {name: supervisor.addresses(name).listen for name in SERVICES}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await supervisor.wait_ready("gateway")

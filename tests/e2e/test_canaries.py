@@ -14,7 +14,7 @@ import trustme
 from aiohttp import web
 
 from tests.e2e.consumers import Consumer, new_consumer
-from tests.system.processes import System, running_system, until
+from tests.system.processes import PATIENCE_S, System, running_system, until
 
 
 class Canaries:
@@ -79,7 +79,7 @@ async def test_no_secret_shows_in_what_a_system_writes_and_answers(tmp_path: Pat
             await _seed(canaries, consumer, answers, sink, name, credential)
         async with system.emitter() as emitter:
             await emitter.emit(type="canary.sung", source="/shop", data=1)
-            await until(lambda: {"/plain", "/accesstoken", "/header", "/oauth2", "/token", "/failing"} <= seen, 20, "every sink")
+            await until(lambda: {"/plain", "/accesstoken", "/header", "/oauth2", "/token", "/failing"} <= seen, PATIENCE_S, "every sink")
             await system.kill_and_restart("delivery")
             await emitter.emit(type="canary.sung", source="/shop", data=2)
         await _provoke(canaries, answers, sink)

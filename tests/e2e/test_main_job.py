@@ -8,7 +8,7 @@ from hooktide.subscription.v1 import catalogue_pb2
 from standardwebhooks import Webhook
 
 from tests.e2e.consumers import new_consumer
-from tests.system.processes import System, until
+from tests.system.processes import PATIENCE_S, System, until
 from tests.system.receiver import Receiver, failing_first
 
 
@@ -26,7 +26,7 @@ async def test_an_event_arrives_signed_at_every_matching_callback_and_nowhere_el
             data={"id": 7},
             extensions={"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"},
         )
-    await until(lambda: exact.arrivals and wide.arrivals, 10, "both callbacks are called")
+    await until(lambda: exact.arrivals and wide.arrivals, PATIENCE_S, "both callbacks are called")
     for arrival in (exact.arrivals[0], wide.arrivals[0]):
         assert arrival.verified
         assert arrival.event_id == receipt.event_id
@@ -44,7 +44,7 @@ async def test_a_delivery_is_tried_again_with_the_same_id_and_bytes_until_it_suc
     await consumer.subscribe(endpoint, ["retry.made"])
     async with system.emitter() as emitter:
         receipt = await emitter.emit(type="retry.made", source="/shop", data=[1, 2])
-    await until(endpoint.accepted, 20, "the fourth attempt")
+    await until(endpoint.accepted, PATIENCE_S, "the fourth attempt")
     arrivals = endpoint.arrivals
     assert [arrival.status for arrival in arrivals] == [503, 503, 503, 200]
     assert {arrival.event_id for arrival in arrivals} == {receipt.event_id}
@@ -75,7 +75,7 @@ async def test_what_waits_for_a_receiver_that_is_down_arrives_when_it_is_back(sy
     async with system.emitter() as emitter:
         receipts = await asyncio.gather(*(emitter.emit(type="down.made", source="/shop", data=number) for number in range(40)))
     await receiver.up()
-    await until(lambda: len(endpoint.accepted()) == 40, 30, "all that waited")
+    await until(lambda: len(endpoint.accepted()) == 40, PATIENCE_S, "all that waited")
     assert endpoint.accepted() == {receipt.event_id for receipt in receipts}
     assert all(arrival.verified for arrival in endpoint.arrivals)
 
@@ -90,7 +90,7 @@ async def test_during_a_rotation_each_webhook_verifies_with_the_new_and_the_old_
     assert status == 200, rotated
     async with system.emitter() as emitter:
         await emitter.emit(type="rotation.made", source="/shop", data={})
-    await until(lambda: endpoint.arrivals, 10, "the webhook")
+    await until(lambda: endpoint.arrivals, PATIENCE_S, "the webhook")
     arrival = endpoint.arrivals[0]
     assert len(arrival.headers["webhook-signature"].split()) == 2
     for secret in (endpoint.secrets[0], str(rotated["secret"])):
@@ -105,7 +105,7 @@ async def test_consumers_cannot_see_each_other_and_an_audience_is_respected(syst
     async with system.emitter() as emitter:
         to_one = await emitter.emit(type="private.note", source="/shop", data=1, audience=one.id)
         to_both = await emitter.emit(type="private.note", source="/shop", data=2)
-    await until(lambda: len(first.accepted()) == 2 and second.accepted(), 10, "the webhooks")
+    await until(lambda: len(first.accepted()) == 2 and second.accepted(), PATIENCE_S, "the webhooks")
     assert first.accepted() == {to_one.event_id, to_both.event_id}
     assert second.accepted() == {to_both.event_id}
     status, answer = await system.call("GET", f"/v1/subscriptions/{mine}", two.key)
@@ -136,7 +136,7 @@ async def test_after_an_unsubscription_what_is_pending_is_cancelled(system: Syst
     subscription_id = await consumer.subscribe(endpoint, ["left.made"])
     async with system.emitter() as emitter:
         await asyncio.gather(*(emitter.emit(type="left.made", source="/shop", data=number) for number in range(30)))
-        await until(lambda: endpoint.arrivals, 10, "an attempt")
+        await until(lambda: endpoint.arrivals, PATIENCE_S, "an attempt")
         await consumer.unsubscribe(subscription_id)
         await emitter.emit(type="left.made", source="/shop", data="late")
     seen = -1

@@ -191,7 +191,7 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
 
 
 async def test_health_and_readiness_tell_of_the_stop(settings: SubscriptionSettings) -> None:
-    async with contextlib.AsyncExitStack() as service, asyncio.timeout(20):
+    async with contextlib.AsyncExitStack() as service, asyncio.timeout(60):
         lifecycle = Lifecycle("subscription")
         addresses = await service.enter_async_context(running(settings, lifecycle))
         async with open_channel(addresses.listen) as channel, aiohttp.ClientSession() as http:
@@ -213,7 +213,7 @@ async def test_serving_lasts_until_the_stop_and_says_where(settings: Subscriptio
     """Here the stop was asked for before the start, so the service is ready and stops at once."""
     lifecycle = Lifecycle("subscription", ready_file=tmp_path / "ready.json")
     lifecycle.stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await serve(settings, lifecycle)
     addresses = json.loads((tmp_path / "ready.json").read_text())
     assert addresses.keys() == {"listen", "admin"}
