@@ -103,6 +103,8 @@ def _say(supervisor: Supervisor, made: Keys | None) -> None:
         say_first_keys(made)
     elif supervisor.keys is not None:
         say(f"The keys are in {directory.keys_file}.")
+    else:
+        say(f"There are no keys to be read from {directory.keys_file}; give the client commands one with --key or HOOKTIDE_KEY.")
 
 
 def _say_json(supervisor: Supervisor, made: Keys | None) -> None:

@@ -298,8 +298,9 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
     lines = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            lines.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "; see the table in README.md"))
+            # What all names begin with would make any two of them alike.
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1)
+            lines.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "; see the table in README.md"))
     return lines
 
 
