@@ -48,7 +48,7 @@ def asking(names: Names, name: str) -> asyncio.Future[Found]:
 
 
 async def found_by(names: Names, name: str) -> Found:
-    return await asyncio.wait_for(asking(names, name), 10)
+    return await asyncio.wait_for(asking(names, name), 60)
 
 
 async def test_a_name_is_looked_up_once_for_all_who_ask() -> None:

@@ -353,7 +353,7 @@ async def test_the_socket_itself_is_refused_whatever_was_judged_before(address: 
     sender.start()
     request = Request(f"http://waved.example:{canary.port}/", {}, b"")
     sender.put([Flight(request, lambda _answer: None, "waved.example", canary.port, (address,))])
-    answer = await asyncio.wait_for(landed, 5)
+    answer = await asyncio.wait_for(landed, 60)
     sender.stop()
     assert await ended is None
     sender.join()

@@ -182,7 +182,7 @@ async def test_many_requests_are_each_answered_once_with_what_is_theirs() -> Non
         for number in range(2000):
             wanted = 200 + number % 300
             transport.send(post(server.url, str(wanted).encode()), lambda answer, wanted=wanted: note(wanted, answer))  # type: ignore[misc]  # a default
-        await asyncio.wait_for(ended.wait(), 30)
+        await asyncio.wait_for(ended.wait(), 60)
 
     assert all(wanted == got for wanted, got in answered)
     assert 1 < server.connections <= 20

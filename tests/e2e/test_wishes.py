@@ -78,7 +78,7 @@ async def test_nothing_is_sent_before_the_sink_consents(strict: System) -> None:
         assert (status, second["state"]) == (200, "active")
         receipt = await emitter.emit(type="consent.given", source="/shop", data=2)
     await until(lambda: posts, PATIENCE_S, "the webhook")
-    await asyncio.wait_for(_delivered(strict, consumer.key), 10)
+    await asyncio.wait_for(_delivered(strict, consumer.key), PATIENCE_S)
     assert [(each["webhook-id"], each["webhook-request-origin"]) for each in posts] == [(receipt.event_id, ORIGIN)]
     assert asked == [ORIGIN, ORIGIN]
     await runner.cleanup()
