@@ -228,3 +228,16 @@ def test_a_folder_that_cannot_be_made_is_named(settings: SubscriptionSettings, t
 def test_a_lock_that_cannot_be_held_is_named(settings: SubscriptionSettings, tmp_path: Path) -> None:
     (tmp_path / "subscription.db.lock").mkdir()
     assert "subscription.db.lock" in refusal(settings)
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.glob("subscription.db*")}
+
+
+async def test_what_it_keeps_is_its_owner_s_alone(settings: SubscriptionSettings, tmp_path: Path) -> None:
+    """Whoever else may look into the directory."""
+    async with served(settings) as client:
+        await client.consumer()
+        modes = modes_in(tmp_path)
+    assert modes.keys() >= {"subscription.db", "subscription.db-wal"}
+    assert set(modes.values()) == {0o600}
