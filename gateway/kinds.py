@@ -89,6 +89,7 @@ KINDS: Mapping[Reason, Kind] = {
     Reason.VERIFICATION_NOT_FOUND: Kind(
         404, "No such handshake", "No handshake is under way at this address: it is incomplete, too old, or of a former sink."
     ),
+    Reason.LOOP_DETECTED: Kind(508, "Loop detected", "The request is a webhook of Hooktide's own. Subscribe another URL than this API's."),
 }
 
 

@@ -2,7 +2,7 @@
 
 client → listener → [pipeline] → route → peers
 
-In this order: request id, route, key, role, query, handler. Each step may refuse; whatever happens, the client
+In this order: request id, loop, route, key, role, query, handler. Each step may refuse; whatever happens, the client
 gets a JSON answer with its request id, and the log gets one line.
 """
 
@@ -25,6 +25,8 @@ from services.runtime.ids import new_id
 from services.runtime.logs import logger
 
 PARAMETERS_MAX = 32
+# Every webhook carries it, and no subscription can set or leave it out.
+WEBHOOK_HEADER = "hooktide-subscription-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -67,6 +69,9 @@ class Pipeline:
             return problem_answer(internal(), request_id)
 
     async def _handled(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
+        if WEBHOOK_HEADER in request.headers:
+            # Whatever it asks for, and by whose key: what it did would be told again, and again.
+            raise Failure(Reason.LOOP_DETECTED, "This is a webhook of Hooktide's: a sink must not be an address of Hooktide's own API.")
         route, path = self._router.find(request.method, request.rel_url.raw_path)
         trail.route = route.template
         if route.roles is None:

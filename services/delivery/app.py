@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
+from services.delivery.ask import Asker
 from services.delivery.disable import Disabler
 from services.delivery.exchange import Limits
 from services.delivery.ledger import open_ledger
@@ -56,11 +57,13 @@ async def running(
         log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token), Disabler(registry, token)
         worker = Worker(settings, ledger, transport, log, replica, disabler, SystemClock())
         verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url)
+        asker = Asker(verifier)
+        replica.listen_for_unasked(asker.want)
         grpc_server = Server(server.RULES, token)
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen)
-        async with _worker_running(worker, lifecycle):
+        async with _running(asker), _worker_running(worker, lifecycle):
             await grpc_server.set_serving(serving=True)
             try:
                 yield Addresses(listen=listen, admin=admin)
@@ -80,6 +83,17 @@ def _policy(settings: DeliverySettings) -> EgressPolicy:
         return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:
         raise StartError(f"HOOKTIDE_SINK_ALLOW or HOOKTIDE_SINK_DENY: {error}") from error
+
+
+@contextlib.asynccontextmanager
+async def _running(asker: Asker) -> AsyncIterator[None]:
+    """Have sinks asked beside the body."""
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(asker.run())
+        try:
+            yield
+        finally:
+            asking.cancel()
 
 
 @contextlib.asynccontextmanager

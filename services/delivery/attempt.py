@@ -6,10 +6,11 @@ lane → push → [attempt] → transport → schedule
 from services.delivery import envelope, handshake, signing, signing_rfc9421
 from services.delivery.credentials import headers_of
 from services.delivery.envelope import Content
-from services.delivery.model import Attempt, Delivery, Subscription
+from services.delivery.model import Attempt, Delivery, Outcome, Subscription
 from services.delivery.oauth2 import Token
-from services.delivery.terms import tls_of
-from services.delivery.transport import Answer, Request
+from services.delivery.redaction import redacted, secrets_of
+from services.delivery.terms import Terms, tls_of
+from services.delivery.transport import RESPONSE_BYTES_KEPT, Answer, Request
 from services.runtime.logs import logger
 
 USER_AGENT = "Hooktide/0.1"
@@ -23,23 +24,21 @@ def request_of(delivery: Delivery, subscription: Subscription, now_ms: int, *, o
     """
     terms, timestamp_s = subscription.terms, now_ms // 1000
     content = _content(delivery)
-    headers = {
-        # Ours come last: whatever a subscription asks for, they stand.
-        **terms.headers,
-        **headers_of(terms.credential, token),
-        **content.headers,
-        "user-agent": USER_AGENT,
-        "webhook-id": delivery.event_id,
-        "webhook-timestamp": str(timestamp_s),
-        "webhook-signature": signing.signatures(delivery.event_id, timestamp_s, content.body, terms.secrets, terms.keys, now_ms),
-        "hooktide-subscription-id": subscription.id,
-        "hooktide-attempt": str(len(delivery.attempts) + 1),
-        **handshake.delivery_headers(origin),
-    }
+    headers = {**terms.headers, **headers_of(terms.credential, token)} if terms.headers or terms.credential else {}
+    # Ours come last: whatever a subscription asks for, they stand.
+    headers |= content.headers
+    headers["user-agent"] = USER_AGENT
+    headers["webhook-id"] = delivery.event_id
+    headers["webhook-timestamp"] = str(timestamp_s)
+    headers["webhook-signature"] = signing.signatures(delivery.event_id, timestamp_s, content.body, terms.secrets, terms.keys, now_ms)
+    headers["hooktide-subscription-id"] = subscription.id
+    headers["hooktide-attempt"] = str(len(delivery.attempts) + 1)
+    if origin:
+        headers |= handshake.delivery_headers(origin)
     if terms.message_signature:
         by = signing_rfc9421.signers(terms.secrets, terms.keys, now_ms)
         headers |= signing_rfc9421.message_signature(subscription.sink, headers, content.body, by, timestamp_s)
-    return Request(subscription.sink, headers, content.body, timeout_s=terms.timeout_s, tls=tls_of(terms))
+    return Request(subscription.sink, headers, content.body, "POST", terms.timeout_s, tls_of(terms))
 
 
 def _content(delivery: Delivery) -> Content:
@@ -54,10 +53,16 @@ def _content(delivery: Delivery) -> Content:
     return content
 
 
-def attempt_of(answer: Answer, started_ms: int, duration_ms: int) -> Attempt:
-    """Return the record of an attempt from its answer."""
-    body = answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd") if answer.body else ""
-    return Attempt(started_ms, duration_ms, answer.outcome, answer.status, answer.error, body)
+def attempt_of(answer: Answer, terms: Terms, started_ms: int, duration_ms: int) -> Attempt:
+    """Return the record of an attempt by these terms from its answer, without the secrets that the endpoint may have repeated."""
+    if answer.outcome is Outcome.DELIVERED:
+        return Attempt(started_ms, duration_ms, answer.outcome, answer.status, "", "")
+    error, body = answer.error, answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+    # Of our own sentences, that on TLS alone has words of the endpoint's.
+    if body or answer.outcome is Outcome.TLS:
+        secrets = (*answer.sent_secrets, *secrets_of(terms.credential, terms.secrets))
+        error, body = redacted(error, secrets), redacted(body, secrets, cut=len(answer.body) >= RESPONSE_BYTES_KEPT)
+    return Attempt(started_ms, duration_ms, answer.outcome, answer.status, error, body)
 
 
 def log_failure(delivery: Delivery, answer: Answer, **fields: object) -> None:

@@ -45,6 +45,8 @@ class OAuth2:
     client_id: str
     client_secret: str = field(repr=False)
     scope: str
+    ca_certificates: str = field(default="", repr=False)
+    """PEM: what the server's certificate may be issued by, besides the public ones; "" for nothing more."""
 
 
 @dataclass(frozen=True, slots=True)

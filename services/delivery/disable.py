@@ -39,13 +39,16 @@ class Disabler:
             self._wanted.put_nowait(sink)
 
     async def run(self) -> None:
-        """Tell the registry, for ever. Where it cannot be reached, the sink's next answer brings the same again."""
+        """Tell the registry, for ever. What it cannot be told for a while stands back behind the others."""
         while True:
             sink = await self._wanted.get()
-            await self._disable(*sink)
-            self._known.discard(sink)
+            if await self._disable(*sink):
+                self._known.discard(sink)
+            else:
+                self._wanted.put_nowait(sink)
 
-    async def _disable(self, subscription_id: str, sink_revision: int) -> None:
+    async def _disable(self, subscription_id: str, sink_revision: int) -> bool:
+        """Say whether the registry has heard."""
         request = subscription_pb2.DisableSubscriptionRequest(id=subscription_id, sink_revision=sink_revision, reason=REASON)
         for number in range(_TRIES):
             try:
@@ -53,9 +56,10 @@ class Disabler:
             except grpc.aio.AioRpcError as error:
                 reason = failure_from_rpc(error).reason
                 if reason in {Reason.ETAG_MISMATCH, Reason.SUBSCRIPTION_NOT_FOUND}:
-                    return
+                    return True
                 logger().warning("disable.failed", subscription=subscription_id, reason=reason.name, tries=number + 1)
                 await asyncio.sleep(_BACKOFF_FIRST_S * 2**number)
             else:
                 logger().info("subscription.gone", subscription=subscription_id)
-                return
+                return True
+        return False

@@ -21,7 +21,7 @@ from services.delivery.due import DueClock
 from services.delivery.lane import Lane, Readings, earlier
 from services.delivery.model import Attempt, Delivery, Health, Outcome, State, Subscription
 from services.delivery.push import Pusher
-from services.delivery.schedule import GONE, Delivered, Exhausted, RetryAt, Schedule, pause_s, retry_after_s, throttles
+from services.delivery.schedule import GONE, Exhausted, RetryAt, Schedule, pause_s, retry_after_s, throttles
 from services.delivery.terms import Terms
 from services.delivery.timers import Timers
 from services.delivery.transport import Answer, Transport
@@ -211,14 +211,14 @@ class Dispatcher:
             if not self._in_pace(lane, subscription):
                 continue
             self._start(lane, lane.queue.popleft(), subscription)
-            self._join_round(lane)
+            if lane.queue:
+                self._join_round(lane)
             if lane.next_due_ms is not None and self._wants_rows(lane, self.due.now_ms()):
                 self._hungry(lane)
 
     def _join_round(self, lane: Lane) -> None:
-        if lane.ready or not lane.queue:
-            return
-        if lane.in_flight < pace.in_flight_max(self._subscription(lane.subscription_id), self._bounds.lane_in_flight_max):
+        # Whether its subscription permits fewer, `pump` asks.
+        if lane.queue and not lane.ready and lane.in_flight < self._bounds.lane_in_flight_max:
             lane.ready = True
             self._round.append(lane)
 
@@ -235,10 +235,11 @@ class Dispatcher:
 
     def _in_pace(self, lane: Lane, subscription: Subscription) -> bool:
         """Say whether the subscription's own limits permit an attempt now; where only time is missing, look again then."""
-        if lane.in_flight >= pace.in_flight_max(subscription, self._bounds.lane_in_flight_max):
+        terms = subscription.terms
+        if terms.in_flight_max is not None and lane.in_flight >= terms.in_flight_max:
             return False
         now = self._clock.monotonic()
-        if (wait_s := pace.wait_s(lane, subscription, now)) > 0:
+        if terms.rate_per_second is not None and (wait_s := pace.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
         return self._pusher.may_push(subscription)
@@ -272,15 +273,21 @@ class Dispatcher:
         lane.in_flight -= 1
         self.in_flight -= 1
         self._ended.set()
-        now, now_ms = self._clock.monotonic(), self.due.now_ms()
-        delivery.attempts.append(attempt_of(answer, started_ms, int((now - began) * 1000)))
+        now = self._clock.monotonic()
+        delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
         if answer.outcome is Outcome.DELIVERED:
             lane.breaker.succeeded(now)
             lane.throttles = 0
+            self.finish(delivery, State.DELIVERED)
         else:
             self._judge_endpoint(lane, terms, answer, now)
-        decision = self._schedule.after(
-            answer.outcome,
+            self._after_failure(lane, delivery, terms, answer)
+        self._join_round(lane)
+        self.pump()
+
+    def _after_failure(self, lane: Lane, delivery: Delivery, terms: Terms, answer: Answer) -> None:
+        now_ms = self.due.now_ms()
+        decision = self._schedule.after_failure(
             attempts=len(delivery.attempts),
             accepted_ms=delivery.accepted_ms,
             now_ms=now_ms,
@@ -290,8 +297,6 @@ class Dispatcher:
             delays_s=terms.retry_delays_s,
         )
         match decision:
-            case Delivered():
-                self.finish(delivery, State.DELIVERED)
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
                 log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
                 delivery.due_ms = due_ms
@@ -301,8 +306,6 @@ class Dispatcher:
             case Exhausted(reason):
                 log_failure(delivery, answer, exhausted=reason)
                 self.finish(delivery, State.EXHAUSTED)
-        self._join_round(lane)
-        self.pump()
 
     def _judge_endpoint(self, lane: Lane, terms: Terms, answer: Answer, now: float) -> None:
         if answer.status == GONE:
@@ -328,7 +331,10 @@ class Dispatcher:
     def _leave_alone(self, lane: Lane, revision: int, now: float) -> None:
         """Send nothing more to a sink that says it is gone, and tell; the answer may be of a sink of the past."""
         subscription = self._subscription(lane.subscription_id)
-        if subscription is None or subscription.terms.sink_revision != revision or lane.gone_revision == revision:
+        if subscription is None or subscription.terms.sink_revision != revision:
+            return
+        # Those that were under way together count once; after the pause the registry is told again.
+        if lane.gone_revision == revision and now < lane.throttled_until:
             return
         logger().warning("sink.gone", subscription=lane.subscription_id, revision=revision)
         lane.gone_revision = revision
@@ -364,7 +370,7 @@ class Dispatcher:
             subscription = self._subscription(subscription_id)
             if subscription is not None and subscription.health is Health.PAUSED:
                 self._spill(lane)
-            if subscription is not None and lane.gone_revision not in {0, subscription.revision}:
+            if subscription is not None and lane.gone_revision not in {0, subscription.terms.sink_revision}:
                 lane.gone_revision, lane.throttled_until = 0, 0.0
             self._wake(lane)
             self.pump()

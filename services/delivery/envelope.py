@@ -50,7 +50,8 @@ def content(raw: bytes, mode: ContentMode) -> Content:
     trace = _trace_headers(event)
     match mode:
         case ContentMode.STRUCTURED:
-            return Content(trace | {"content-type": CONTENT_TYPE}, _structured(event))
+            trace["content-type"] = CONTENT_TYPE
+            return Content(trace, _structured(event))
         case ContentMode.BINARY:
             return Content(trace | _attribute_headers(event) | _type_header(event), _data(event))
         case ContentMode.DATA_ONLY:
@@ -69,7 +70,8 @@ def _structured(event: event_pb2.CloudEvent) -> bytes:
     body: dict[str, object] = {"specversion": event.spec_version, "id": event.id, "source": event.source, "type": event.type}
     attributes = event.attributes
     for name in sorted(attributes):
-        body[name] = _attribute(attributes[name])
+        value = attributes[name]
+        body[name] = value.ce_string if value.WhichOneof("attr") == "ce_string" else _attribute(value)
     kind = event.WhichOneof("data")
     if kind == "text_data":
         body["data"] = _json(event.text_data.encode()) if _is_json(body) else event.text_data
@@ -100,12 +102,14 @@ def _attribute_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
 
 def _trace_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
     """Return the trace that an event belongs to (W3C Trace Context) as HTTP headers; what is no such thing is left out."""
-    headers = {}
+    headers: dict[str, str] = {}
+    # The second says nothing without the first.
+    if "traceparent" not in event.attributes:
+        return headers
     for name, form in _TRACE.items():
         value = event.attributes[name].ce_string if name in event.attributes else ""
         if form.fullmatch(value):
             headers[name] = value
-    # The second says nothing without the first.
     return headers if "traceparent" in headers else {}
 
 

@@ -7,6 +7,7 @@ Law 2: nothing is taken from the environment: no proxy, no cookie, no netrc; not
 Law 3: whatever libcurl reports becomes one `Outcome`, in a sentence that names no address.
 """
 
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _PROTOCOLS = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
 # libcurl would add these by itself: it asks before it sends a large body, and says that it takes any answer.
 _NOT_SENT = ("Expect:", "Accept:")
 _REASON_CHARS_MAX = 200
+_BREAK = re.compile("[\r\n\x00]")
 # libcurl's own size of a buffer for sending, and its largest.
 _UPLOAD_BYTES = 64 * 1024
 _UPLOAD_BYTES_MAX = 2 * 1024 * 1024
@@ -154,8 +156,7 @@ class Exchange:
         """Set the handle up for a request; raises `ValueError` where it cannot be sent as it stands."""
         request, easy = flight.request, self.easy
         lines = [f"{name}: {value}" if value else f"{name};" for name, value in request.headers.items()]
-        text = "\n".join(lines)
-        if text.count("\n") >= max(1, len(lines)) or "\r" in text or "\x00" in text:
+        if not "".join(lines).isprintable() and _BREAK.search("".join(lines)):
             message = "a header of the request has a line break"
             raise ValueError(message)
         if request.url != self._url:

@@ -37,7 +37,9 @@ _stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are 
 class _Standing:
     """How far one partition is routed."""
 
-    place: Place
+    partition: int
+    position: int
+    event_id: str
     through: str
     """The last subscription routed of the event at the place; empty: all of them."""
 
@@ -63,7 +65,7 @@ class Follower:
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._clock = clock
-        self._standing = {each.partition: _Standing(Place(each.partition, each.position, each.event_id), each.through) for each in cursors}
+        self._standing = {each.partition: _Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
         # Where each partition ended when this worker took it over: up to there events may have been sent
         # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
         self._record_first_through: dict[int, int] | None = None
@@ -101,8 +103,8 @@ class Follower:
     def _resume(self) -> list[Place]:
         """Return where to read on: after the last event that is wholly routed."""
         return [
-            standing.place if not standing.through else Place(standing.place.partition, standing.place.position - 1)
-            for standing in self._standing.values()
+            Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
+            for each in self._standing.values()
         ]
 
     def _stop_partition(self, partition: int) -> None:
@@ -139,9 +141,9 @@ class Follower:
     async def _route(self, record: Record) -> None:
         """Route one event to all its subscriptions, in chunks, so that a large fan-out stays within bounds."""
         standing = self._standing.get(record.partition)
-        if standing is None or record.position < standing.place.position:
+        if standing is None or record.position < standing.position:
             return
-        begun = record.position == standing.place.position
+        begun = record.position == standing.position
         if begun and not standing.through:
             return
         done_through = standing.through if begun else ""
@@ -156,29 +158,30 @@ class Follower:
                 self._dispatcher.pump()
                 await self._recorder.room()
             self._take(record, event, part, through)
-            standing.place = Place(record.partition, record.position, record.event_id)
-            standing.through = through
+            standing.position, standing.event_id, standing.through = record.position, record.event_id, through
             if through:
                 self._dispatcher.pump()
 
     def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
         dispatcher = self._dispatcher
-        record_first = record.position <= (self._record_first_through or {}).get(record.partition, 0)
-        chunk = Chunk(record.partition, record.position, record.event_id, through, [], self._clock.monotonic(), record_first)
+        partition, position, event_id, type_, _, _, accepted_ms, _ = record
+        record_first = position <= (self._record_first_through or {}).get(partition, 0)
+        chunk = Chunk(partition, position, event_id, through, [], self._clock.monotonic(), record_first)
         for subscription in part:
+            # By place: a name for each would take as long again, and this is done for every delivery.
             delivery = Delivery(
-                id=delivery_id(record.event_id, subscription.id),
-                event_id=record.event_id,
-                partition=record.partition,
-                position=record.position,
-                event_type=record.type,
-                accepted_ms=record.accepted_ms,
-                subscription_id=subscription.id,
-                consumer_id=subscription.consumer_id,
-                revision=subscription.revision,
-                event=event,
-                body_mode=subscription.terms.content_mode,
-                chunk=chunk,
+                delivery_id(event_id, subscription.id),
+                event_id,
+                partition,
+                position,
+                type_,
+                accepted_ms,
+                subscription.id,
+                subscription.consumer_id,
+                subscription.revision,
+                event,
+                subscription.terms.content_mode,
+                chunk,
             )
             chunk.deliveries.append(delivery)
             lane = dispatcher.lane(subscription.id)

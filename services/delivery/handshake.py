@@ -18,6 +18,8 @@ _ANY = "*"
 _RATE = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _SHOWN_CHARS_MAX = 100
 _ORIGIN = "webhook-request-origin"
+ANSWER_PREFIX = "webhook-"
+"""What the headers that are looked at in an answer begin with, in lower case."""
 _ALLOWED_ORIGIN = "webhook-allowed-origin"
 _ALLOWED_RATE = "webhook-allowed-rate"
 

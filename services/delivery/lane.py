@@ -41,7 +41,7 @@ class Lane:
     throttles: int = 0
     """How often in a row it asked so without saying for how long."""
     gone_revision: int = 0
-    """The subscription's revision by which its sink has said that it is gone; 0: it has not."""
+    """The revision of the sink that has said that it is gone; 0: none has."""
     refilling: bool = False
     ready: bool = False
     """Whether it stands in the dispatcher's round."""

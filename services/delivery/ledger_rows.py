@@ -117,6 +117,9 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
 
 
 def _stored(attempts: list[Attempt]) -> bytes:
+    if len(attempts) == 1 and not attempts[0].error and not attempts[0].body:
+        started_ms, duration_ms, outcome, status, _, _ = attempts[0]
+        return b'[[%d,%d,%d,%d,"",""]]' % (started_ms, duration_ms, outcome, status)
     return orjson.dumps([tuple(attempt) for attempt in attempts])
 
 

@@ -83,6 +83,11 @@ class Event:
 
     record: Record
     contents: dict[ContentMode, Content] = field(default_factory=dict)
+    size_bytes: int = field(init=False)
+    """About how much memory a delivery of it takes: the event as it stands in the log, and once more as the body that is made of it."""
+
+    def __post_init__(self) -> None:
+        self.size_bytes = 2 * len(self.record.event) + 500
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +108,8 @@ class Delivery:
     """None while only its row is wanted."""
     body_mode: ContentMode = ContentMode.STRUCTURED
     """That of its subscription when it was routed: all its attempts send the same bytes."""
+    chunk: "Chunk | None" = None
+    """What it was routed in, until that is flushed."""
     state: State = State.PENDING
     attempts: list[Attempt] = field(default_factory=list)
     due_ms: int = 0
@@ -118,13 +125,11 @@ class Delivery:
     """Whether it waits for its flush: finished, due later, or spilled; else it is queued or under way."""
     spilled: bool = False
     """Whether it is settled because its lane had no room for it."""
-    chunk: "Chunk | None" = None
-    """What it was routed in, until that is flushed."""
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory it takes: the event as it stands in the log, and once more as the body that is made of it."""
-        return 2 * len(self.event.record.event) + 500 if self.event is not None else 500
+        """About how much memory it takes."""
+        return self.event.size_bytes if self.event is not None else 500
 
 
 @dataclass(slots=True, eq=False)
@@ -145,11 +150,6 @@ class Chunk:
     """How many of its deliveries are queued or under way."""
 
 
-# Version 8 and the variant of RFC 9562, and the places where they stand.
-_ID_MARKS = 0x8 << 76 | 0x2 << 62
-_ID_MASK = (1 << 128) - 1 ^ (0xF << 76 | 0x3 << 62)
-
-
 def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> bytes:
     """Return a delivery's id: a UUID of version 8 (RFC 9562) from the event's own time and a hash of the key.
 
@@ -157,5 +157,7 @@ def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> byt
     the events' time, so that indexes grow at their end.
     """
     digest = hashlib.blake2b(f"{event_id} {subscription_id} {replay_id}".encode(), digest_size=10).digest()
-    number = (int(event_id[4:16], 16) << 80 | int.from_bytes(digest, "big")) & _ID_MASK | _ID_MARKS
-    return number.to_bytes(16, "big")
+    raw = bytearray(bytes.fromhex(event_id[4:16]) + digest)
+    raw[6] = raw[6] & 0x0F | 0x80
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)

@@ -9,12 +9,6 @@ from services.delivery.lane import Lane
 from services.delivery.model import Subscription
 
 
-def in_flight_max(subscription: Subscription | None, most: int) -> int:
-    """Return how many attempts may run at once."""
-    own = None if subscription is None else subscription.terms.in_flight_max
-    return most if own is None else min(own, most)
-
-
 def wait_s(lane: Lane, subscription: Subscription | None, now: float) -> float:
     """Return how long the next attempt has to wait."""
     rate = None if subscription is None else subscription.terms.rate_per_second

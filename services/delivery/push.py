@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from services.delivery.attempt import request_of
 from services.delivery.credentials import OAuth2
-from services.delivery.model import Delivery, Outcome, Subscription
+from services.delivery.model import Delivery, Health, Outcome, Subscription
 from services.delivery.oauth2 import NoToken, Token
 from services.delivery.tokens import Tokens
 from services.delivery.transport import Answer, Transport
@@ -75,9 +75,9 @@ class Pusher:
         subscription = self._subscription(subscription_id)
         same = subscription is not None and subscription.terms.credential == credential
         if answer.status != _UNAUTHORIZED or not same or self._closed or not self._tokens.is_replaced(subscription_id, credential, token):
-            done(answer)
+            done(answer._replace(sent_secrets=(token.value,)))
             return
-        again = functools.partial(self._again, delivery, credential, done, answer)
+        again = functools.partial(self._again, delivery, credential, done, answer._replace(sent_secrets=(token.value,)))
         if self._tokens.look(subscription_id, credential) is None:
             self._tokens.after(subscription_id, credential, again)
         else:
@@ -86,13 +86,13 @@ class Pusher:
     def _again(self, delivery: Delivery, credential: OAuth2, done: Done, answer: Answer) -> None:
         """Send what a token was fetched for; where that is no longer wanted, the answer that there is stands."""
         subscription = self._subscription(delivery.subscription_id)
-        if self._closed or subscription is None or subscription.terms.credential != credential:
+        if self._closed or subscription is None or subscription.health is not Health.ACTIVE or subscription.terms.credential != credential:
             done(answer)
             return
         match self._tokens.look(subscription.id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token)
-                self._transport.send(request, done)
+                self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,))))
             case NoToken(why, _):
                 done(_without_token(why))
             case None:

@@ -8,6 +8,7 @@ Law 3: what is routed but not recorded is bounded, and so is what was sent but n
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 from services.delivery.dispatch import UNRECORDED_SENT_MAX, Dispatcher
 from services.delivery.errors import LedgerFullError
+from services.delivery.headway import LOOK_S, Headway
 from services.delivery.ledger import Cursor, Flush, Ledger
 from services.delivery.ledger_rows import done_row, open_row
 from services.delivery.model import Chunk, Delivery, State
@@ -22,13 +24,13 @@ from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
-_LINGER_S = 0.004
+# Enough to gather what makes a transaction worth its fsync; nothing that is sent at once waits for it.
+_LINGER_S = 0.015
 # An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
 # other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
-_WAIT_FOR_TURN_S = 0.25
+_WAIT_FOR_TURN_S = 0.6
 _ROWS_MAX = 1000
-_ROUTED_MAX = 6000
 _RETRY_S = 1.0
 
 
@@ -54,6 +56,7 @@ class Recorder:
         self._gone = gone
         self._chunks: deque[Chunk] = deque()
         self._routed = 0
+        self._headway = Headway()
         self._changed: dict[Delivery, None] = {}
         self._wanted = asyncio.Event()
         self._room = asyncio.Event()
@@ -65,25 +68,30 @@ class Recorder:
     def routed(self, chunk: Chunk) -> None:
         """Take a chunk whose deliveries are held by the dispatcher or spilled."""
         self._chunks.append(chunk)
-        self._routed += len(chunk.deliveries) + 1
+        self._routed += max(1, len(chunk.deliveries))
         self._wanted.set()
 
     @property
     def is_full(self) -> bool:
         """Whether `room` has to be waited for."""
-        return self._routed >= _ROUTED_MAX
+        return self._routed >= self._headway.limit
 
     async def room(self) -> None:
         """Wait until more may be routed."""
-        while self._routed >= _ROUTED_MAX:
+        self._headway.wait_begins(self._clock.monotonic(), self._clock.busy())
+        while self.is_full:
             self._room.clear()
             self._wanted.set()
-            await self._room.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._room.wait()
+            self._headway.look(self._clock.monotonic(), self._clock.busy())
 
     def changed(self, delivery: Delivery) -> None:
         """Note that a delivery is settled: finished, due later, or spilled."""
         if delivery.chunk is not None:
             delivery.chunk.unsettled -= 1
+            self._headway.ended()
         else:
             self._changed[delivery] = None
         self._wanted.set()
@@ -125,6 +133,7 @@ class Recorder:
                 self._written(taken)
             self._flushes_done += 1
             self._flushed.set()
+            self._room.set()
             if self._changed:
                 self._wanted.set()
             elif self._chunks:
@@ -134,8 +143,10 @@ class Recorder:
         """Say whether a chunk is to be written as it stands, or something may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
-        pressed = self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2
-        sent_by = now if pressed else now - _WAIT_FOR_END_S
+        # What stands behind it has to be written before more may be sent.
+        if self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2:
+            return True
+        sent_by = now - _WAIT_FOR_END_S
         return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
 
     def _collect(self) -> _Taken:
@@ -193,12 +204,11 @@ class Recorder:
     def _written(self, taken: _Taken) -> None:
         dispatcher = self._dispatcher
         for chunk in taken.chunks:
-            self._routed -= len(chunk.deliveries) + 1
+            self._routed -= max(1, len(chunk.deliveries))
         for delivery in taken.written:
             delivery.recorded = True
         for delivery in taken.settled:
             dispatcher.release(delivery)
         for delivery in taken.to_queue:
             dispatcher.queue(delivery)
-        self._room.set()
         dispatcher.pump()

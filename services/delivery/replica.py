@@ -40,6 +40,7 @@ class Replica:
         self._metadata = service_metadata(service_token)
         self._changed: Callable[[str], None] = _nobody
         self._gone: Callable[[str], None] = _nobody
+        self._unasked: Callable[[str], None] = _nobody
         self.router = Router()
         self.revision = 0
         self._registry_id = ""
@@ -49,6 +50,10 @@ class Replica:
     def listen(self, *, changed: Callable[[str], None], gone: Callable[[str], None]) -> None:
         """Say who is told the ids of subscriptions that are new or other, and of those that are no more or off."""
         self._changed, self._gone = changed, gone
+
+    def listen_for_unasked(self, unasked: Callable[[str], None]) -> None:
+        """Say who is told the ids of subscriptions whose sinks are to be asked for their consent."""
+        self._unasked = unasked
 
     @property
     def complete(self) -> bool:
@@ -101,6 +106,8 @@ class Replica:
                 match message.WhichOneof("item"):
                     case "put":
                         self._put(subscription_of(message.put), aside)
+                        if message.put.consent_wanted:
+                            self._unasked(message.put.subscription.id)
                     case "deleted":
                         self._delete(message.deleted.id, aside)
                     case "checkpoint":

@@ -1,17 +1,15 @@
-"""Schedule: after an attempt, decide whether a delivery is done, tried again, or given up.
+"""Schedule: after an attempt that failed, decide whether its delivery is tried again or given up.
 
 route → lane → attempt → [schedule] → ledger
 
 Law 1: pure. Time and chance arrive as arguments.
-Law 2: every transition of a delivery after an attempt is decided in this file.
+Law 2: what follows from a failure is decided in this file alone.
 """
 
 import datetime as dt
 import email.utils
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from services.delivery.model import Outcome
 
 JITTER = 0.5
 RETRY_AFTER_MAX_S = 6 * 3600
@@ -21,11 +19,6 @@ LOOP_DETECTED = 508
 _THROTTLING = frozenset({429, 502, 503, 504})
 _PAUSE_FIRST_S = 1.0
 _PAUSE_MAX_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The endpoint took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,7 @@ class Exhausted:
     reason: str
 
 
-Decision = Delivered | RetryAt | Exhausted
+Decision = RetryAt | Exhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +47,8 @@ class Schedule:
     expiry_s: float
     """From the event's acceptance; no attempt begins later."""
 
-    def after(
+    def after_failure(
         self,
-        outcome: Outcome,
         *,
         attempts: int,
         accepted_ms: int,
@@ -68,8 +60,6 @@ class Schedule:
     ) -> Decision:
         """Decide after the attempt number `attempts`; `chance` is uniform in [0, 1), `delays_s` are a subscription's own."""
         delays_s = self.delays_s if delays_s is None else delays_s
-        if outcome is Outcome.DELIVERED:
-            return Delivered()
         if status == LOOP_DETECTED:
             return Exhausted("the sink leads back to where webhooks come from")
         if attempts > len(delays_s):

@@ -10,8 +10,8 @@ Rule: Standard Webhooks 1.0.0: `{id}.{timestamp}.{body}`, HMAC-SHA256 and Ed2551
 import base64
 import binascii
 import functools
-import hmac
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services.delivery.model import Secret
 
 _KEYS_MAX = 4096
+_BLOCK_BYTES = 64
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the visible beginning of every secret, not one of them
 PRIVATE_KEY_PREFIX = "whsk_"
 
@@ -43,36 +46,48 @@ def secret_key(secret: str) -> bytes:
 
 def signature(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[Secret], now_ms: int) -> str:
     """Return the value of `webhook-signature`: one ``v1`` entry for each secret that is live, separated by spaces."""
-    start = f"{message_id}.{timestamp_s}.".encode()
-    return " ".join([_v1(secret.key, start, body) for secret in secrets if secret.expires_ms is None or secret.expires_ms > now_ms])
+    content = _signed(message_id, timestamp_s, body)
+    return " ".join([_v1(secret.key, content) for secret in secrets if secret.expires_ms is None or secret.expires_ms > now_ms])
 
 
 def signature_v1a(message_id: str, timestamp_s: int, body: bytes, keys: Iterable[SigningKey], now_ms: int) -> str:
     """Return one ``v1a`` entry for each key that is live, separated by spaces; "" where there is none."""
-    content = b"%b.%d.%b" % (message_id.encode(), timestamp_s, body)
+    content = _signed(message_id, timestamp_s, body)
     return " ".join(
         "v1a," + base64.b64encode(key.key.sign(content)).decode() for key in keys if key.expires_ms is None or key.expires_ms > now_ms
     )
 
 
-def signatures(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[Secret], keys: Iterable[SigningKey], now_ms: int) -> str:
+def signatures(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[Secret], keys: Sequence[SigningKey], now_ms: int) -> str:
     """Return the value of `webhook-signature` by the secrets and keys of the schemes that a subscription is signed by.
 
     The entries that every library can verify come first.
     """
     symmetric = signature(message_id, timestamp_s, body, secrets, now_ms)
+    if not keys:
+        return symmetric
     asymmetric = signature_v1a(message_id, timestamp_s, body, keys, now_ms)
     return f"{symmetric} {asymmetric}".strip()
 
 
-def _v1(key: bytes, start: bytes, body: bytes) -> str:
-    keyed = _keyed(key).copy()
-    keyed.update(start)
-    keyed.update(body)
-    return "v1," + binascii.b2a_base64(keyed.digest(), newline=False).decode()
+def _signed(message_id: str, timestamp_s: int, body: bytes) -> bytes:
+    return b"%b.%d.%b" % (message_id.encode(), timestamp_s, body)
+
+
+def _v1(key: bytes, content: bytes) -> str:
+    inner, outer = _keyed(key)
+    within = inner.copy()
+    within.update(content)
+    around = outer.copy()
+    around.update(within.digest())
+    return "v1," + binascii.b2a_base64(around.digest(), newline=False).decode()
 
 
 @functools.lru_cache(_KEYS_MAX)
-def _keyed(key: bytes) -> hmac.HMAC:
-    """Return HMAC-SHA256 that has taken its key in, to be copied: that takes longer than to sign a small body."""
-    return hmac.new(key, digestmod="sha256")
+def _keyed(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
+    """Return the two hashes of HMAC-SHA256 (RFC 2104) that have taken the key in, to be copied.
+
+    To take it in anew would take longer than to sign a small body, and so would the copy of an `hmac.HMAC`.
+    """
+    block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))

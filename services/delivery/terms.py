@@ -51,7 +51,7 @@ def terms_of(watched: pb.WatchedSubscription) -> Terms:
         keys=tuple(_key(each) for each in watched.keys) if pb.SIGNATURE_SCHEME_V1A in schemes else (),
         message_signature=settings.http_message_signature,
         headers=dict(settings.headers),
-        credential=credential_of(watched.sink_credential),
+        credential=credential_of(watched.sink_credential, settings.ca_certificates),
         ca_certificates=settings.ca_certificates,
         timeout_s=settings.timeout.ToMilliseconds() / 1000 if settings.HasField("timeout") else None,
         rate_per_second=rate_limit(granted, configured),
@@ -63,13 +63,14 @@ def terms_of(watched: pb.WatchedSubscription) -> Terms:
 def tls_of(terms: Terms) -> Tls | None:
     """Return what the sink's TLS needs beyond the usual; None for nothing."""
     credential = terms.credential
+    if not terms.ca_certificates and not isinstance(credential, MutualTls):
+        return None
     certificate, key = (credential.certificate, credential.private_key) if isinstance(credential, MutualTls) else ("", "")
-    needed = Tls(terms.ca_certificates.encode(), certificate.encode(), key.encode())
-    return needed if any(needed) else None
+    return Tls(terms.ca_certificates.encode(), certificate.encode(), key.encode())
 
 
-def credential_of(message: pb.SinkCredential) -> Credential | None:
-    """Return the credential in a message, None where there is none."""
+def credential_of(message: pb.SinkCredential, ca_certificates: str = "") -> Credential | None:
+    """Return the credential in a message, None where there is none; an authorization server's certificate is judged as the sink's is."""
     match message.WhichOneof("kind"):
         case "plain":
             return Plain(message.plain.identifier, message.plain.secret)
@@ -79,7 +80,7 @@ def credential_of(message: pb.SinkCredential) -> Credential | None:
             return Header(message.header.name, message.header.value)
         case "oauth2":
             oauth2 = message.oauth2
-            return OAuth2(oauth2.token_url, oauth2.client_id, oauth2.client_secret, oauth2.scope)
+            return OAuth2(oauth2.token_url, oauth2.client_id, oauth2.client_secret, oauth2.scope, ca_certificates)
         case "mtls":
             return MutualTls(message.mtls.certificate, message.mtls.private_key)
         case None:

@@ -15,7 +15,8 @@ from services.delivery import oauth2
 from services.delivery.attempt import USER_AGENT
 from services.delivery.credentials import OAuth2
 from services.delivery.oauth2 import AwaitToken, FetchToken, NoToken, Token, TokenFailure, TokenState, UseToken
-from services.delivery.transport import Answer, Request, Transport
+from services.delivery.redaction import redacted, secrets_of
+from services.delivery.transport import Answer, Request, Tls, Transport
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
@@ -81,7 +82,8 @@ class Tokens:
         call = oauth2.token_request(credential.token_url, credential.client_id, credential.client_secret, credential.scope)
         headers = call.headers | {"user-agent": USER_AGENT}
         standing.state = oauth2.began(standing.state)
-        request = Request(call.url, headers, call.body, oauth2.METHOD, _ANSWER_S, whole=True)
+        tls = Tls(ca_pem=credential.ca_certificates.encode()) if credential.ca_certificates else None
+        request = Request(call.url, headers, call.body, oauth2.METHOD, _ANSWER_S, tls, whole=True)
         self._transport.send(request, functools.partial(self._answered, subscription_id, standing, asked_at))
 
     def _answered(self, subscription_id: str, standing: _Standing, asked_at: float, answer: Answer) -> None:
@@ -89,7 +91,8 @@ class Tokens:
         match found:
             case Token():
                 standing.state = oauth2.fetched(standing.state, found)
-            case TokenFailure(why):
+            case TokenFailure(said):
+                why = redacted(said, secrets_of(standing.credential, ()))
                 standing.state = oauth2.failed(standing.state, why, self._clock.monotonic(), random.random())  # noqa: S311 - jitter
                 logger().warning("token.failed", subscription=subscription_id, why=why)
         waiting, standing.waiting = standing.waiting, []

@@ -55,6 +55,8 @@ class Answer(NamedTuple):
     """The header of that name, as it came or in seconds; empty where there was none."""
     headers: Mapping[str, str] = {}
     """Of a `whole` request: the answer's headers by their names in lower case; of one that came twice the first."""
+    sent_secrets: tuple[str, ...] = ()
+    """What the request carried that nobody is to read, besides what the subscription's terms hold."""
 
 
 class Transport(Protocol):

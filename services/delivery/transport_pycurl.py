@@ -8,6 +8,7 @@ import contextlib
 import functools
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 from services.delivery.exchange import Flight, Limits, Way, failed
 from services.delivery.model import Outcome
@@ -15,11 +16,19 @@ from services.delivery.names import Found, Lookup, Names, system_lookup
 from services.delivery.sender import Landed, Sender
 from services.delivery.transport import Answer, Request
 from services.egress.policy import EgressPolicy
-from services.egress.urls import Url, parse_url
+from services.egress.urls import parse_url
 from services.runtime.lifecycle import StartError
 
 _URLS_MAX = 4096
 _STOPPED = failed(Outcome.RESET, "the service stopped before the request was sent")
+
+
+class _Target(NamedTuple):
+    """Where a URL leads: to a name, or to an address."""
+
+    name: str
+    port: int
+    addresses: tuple[str, ...]
 
 
 class PycurlTransport:
@@ -44,16 +53,16 @@ class PycurlTransport:
         flight, target = Flight(request, done), self._target(request.url)
         if isinstance(target, str):
             self._come_out(flight, failed(Outcome.BLOCKED, target))
-        elif isinstance(target.host, str):
-            flight.name, flight.port = target.host, target.port
-            found = self._names.known(target.host)
-            if found is None:
-                self._names.ask(target.host, functools.partial(self._go, flight))
-            else:
-                self._go(flight, found)
-        else:
-            flight.port, flight.addresses = target.port, (str(target.host),)
+            return
+        flight.name, flight.port, flight.addresses = target
+        if flight.addresses:
             self._put(flight)
+            return
+        found = self._names.known(flight.name)
+        if found is None:
+            self._names.ask(flight.name, functools.partial(self._go, flight))
+        else:
+            self._go(flight, found)
 
     async def close(self) -> None:
         """Cut off what is under way: it is answered as reset before this returns."""
@@ -64,10 +73,15 @@ class PycurlTransport:
         await asyncio.wait([self.ended])
         self._sender.join()
 
-    def _judged(self, url: str) -> Url | str:
-        """Return a URL's parts, or why it may not be called."""
+    def _judged(self, url: str) -> "_Target | str":
+        """Return where a URL leads, or why it may not be called."""
         why = self._policy.check_url(url)
-        return parse_url(url) if why is None else why
+        if why is not None:
+            return why
+        parts = parse_url(url)
+        if isinstance(parts.host, str):
+            return _Target(parts.host, parts.port, ())
+        return _Target("", parts.port, (str(parts.host),))
 
     def _go(self, flight: Flight, found: Found) -> None:
         if found.failure is not None:

@@ -16,12 +16,14 @@ from hooktide.subscription.v1 import subscription_pb2_grpc
 from services.delivery import handshake
 from services.delivery.attempt import USER_AGENT
 from services.delivery.credentials import OAuth2, headers_of
+from services.delivery.redaction import redacted, secrets_of
 from services.delivery.terms import terms_of, tls_of
 from services.delivery.transport import Answer, Request, Transport
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
 
 ANSWER_S = 10.0
+_CALL_S = 5.0
 _DETAIL_CHARS_MAX = 500
 
 
@@ -42,7 +44,7 @@ class Verifier:
         """
         begin = pb.BeginVerificationRequest(consumer_id=consumer_id, subscription_id=subscription_id)
         try:
-            begun = await self._registry.BeginVerification(begin, metadata=self._metadata)
+            begun = await self._registry.BeginVerification(begin, metadata=self._metadata, timeout=_CALL_S)
             if not self._origin:
                 raise Failure(Reason.STATE_CONFLICT, "The delivery service has no name to ask by; the operator has to set HOOKTIDE_ORIGIN.")
             verification = await self._asked(begun.subscription, begun.callback_token)
@@ -51,7 +53,7 @@ class Verifier:
                 sink_revision=begun.subscription.subscription.sink_revision,
                 verification=verification,
             )
-            await self._registry.ReportVerification(report, metadata=self._metadata)
+            await self._registry.ReportVerification(report, metadata=self._metadata, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
             raise failure_from_rpc(error) from None
 
@@ -70,7 +72,10 @@ class Verifier:
         answer = await self._sent(request)
         if not answer.status:
             return pb.Verification(state=pb.VERIFICATION_STATE_FAILED, detail=answer.error[:_DETAIL_CHARS_MAX])
-        return _verification(handshake.consent(answer.headers.items(), self._origin, callback_offered=bool(callback_url)))
+        # What it says is shown; it may repeat what it was sent.
+        secrets = (callback_token, *secrets_of(terms.credential, terms.secrets))
+        said = [(name, redacted(value, secrets)) for name, value in answer.headers.items() if name.startswith(handshake.ANSWER_PREFIX)]
+        return _verification(handshake.consent(said, self._origin, callback_offered=bool(callback_url)))
 
     async def _sent(self, request: Request) -> Answer:
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -4,7 +4,11 @@ Wall time is for what is stored or sent; monotonic time is for waiting and measu
 """
 
 import time
+from pathlib import Path
 from typing import Protocol
+
+_SCHEDULED = Path("/proc/thread-self/schedstat")
+"""Linux: nanoseconds run and nanoseconds kept from running, and how often it ran."""
 
 
 class Clock(Protocol):
@@ -18,6 +22,10 @@ class Clock(Protocol):
         """Return seconds from an arbitrary start, never going back."""
         ...
 
+    def busy(self) -> float:
+        """Return for how many seconds the calling thread has run, or been ready to run and kept from it, since an arbitrary start."""
+        ...
+
 
 class SystemClock:
     """The machine's own clock."""
@@ -25,6 +33,14 @@ class SystemClock:
     # The functions themselves, since both are called several times for every event.
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+
+    def busy(self) -> float:
+        """Return what `Clock.busy` does; where the system does not tell how long a thread was kept waiting, for how long it has run."""
+        try:
+            run_ns, kept_ns, _ = _SCHEDULED.read_text().split()
+        except (OSError, ValueError):
+            return time.thread_time()
+        return (int(run_ns) + int(kept_ns)) / 1e9
 
 
 def unix_ms(clock: Clock) -> int:

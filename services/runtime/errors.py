@@ -60,6 +60,7 @@ _CODES: dict[str, grpc.StatusCode] = {
     "ALREADY_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "STATE_CONFLICT": grpc.StatusCode.FAILED_PRECONDITION,
     "VERIFICATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "LOOP_DETECTED": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
@@ -101,6 +102,7 @@ class Reason(Enum):
     ALREADY_EXISTS = error_pb2.ERROR_REASON_ALREADY_EXISTS
     STATE_CONFLICT = error_pb2.ERROR_REASON_STATE_CONFLICT
     VERIFICATION_NOT_FOUND = error_pb2.ERROR_REASON_VERIFICATION_NOT_FOUND
+    LOOP_DETECTED = error_pb2.ERROR_REASON_LOOP_DETECTED
 
     @property
     def code(self) -> grpc.StatusCode:

@@ -6,6 +6,7 @@ Law 2: a service that cannot go on fails the whole process; it never limps.
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ import structlog
 import uvloop
 
 from services.runtime.logs import logger
+
+_COLLECT_AFTER_OBJECTS = 20_000
 
 
 class StartError(Exception):
@@ -57,6 +60,7 @@ class Lifecycle:
 
     def ready(self, **addresses: str) -> None:
         """Say that the service takes work, and at which addresses."""
+        spare_the_collector()
         logger().info("service.ready", **addresses)
         if self._ready_file is not None:
             part = self._ready_file.with_suffix(".part")
@@ -77,6 +81,17 @@ class Lifecycle:
         """Raise what `fail` was called with, if it was."""
         if self._failure is not None:
             raise self._failure
+
+
+def spare_the_collector() -> None:
+    """Have cycles collected less often, and never among what was made to start.
+
+    Nearly all that a service makes goes by its reference count; by its defaults the collector would look through it after
+    each 700 objects that stay a while, which took a sixth of a busy service's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
 
 
 Serve = Callable[[Lifecycle], Awaitable[None]]

@@ -30,14 +30,23 @@ _PORT_MAX = 65535
 _NAME_CHARS_MAX = 253
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*", re.ASCII)
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 _HOURS_MAX = 87_600  # ten years
 _SHOWN_CHARS_MAX = 80
 
 
 def _shown(text: str) -> str:
-    """Return a value as a line may show it: printable, and no more of it than tells which it is."""
-    shown = ascii(text)
+    """Return a value as a line may show it: printable, without a password, and no more of it than tells which it is."""
+    shown = ascii(_without_password(text))
     return shown if len(shown) <= _SHOWN_CHARS_MAX else f"{shown[:_SHOWN_CHARS_MAX]}…"
+
+
+def _without_password(text: str) -> str:
+    """Return a value without the `user:password` that may stand before its last @, as in the URL of a proxy."""
+    before, at, after = text.rpartition("@")
+    scheme = _SCHEME.match(before)
+    begins = scheme[0] if scheme else ""
+    return f"{begins}...@{after}" if at and ":" in before[len(begins) :] else text
 
 
 def _address(text: str) -> str:
@@ -307,7 +316,7 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
 def _mistake(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
     field = str(detail["loc"][0]) if detail["loc"] else ""
     text = str(detail["msg"]).removeprefix("Value error, ")
-    given = str(detail["input"])
+    given = _without_password(str(detail["input"]))
     return f"{variable(field)}={given if given.isprintable() and len(given) <= _SHOWN_CHARS_MAX else _shown(given)}: {text}"
 
 

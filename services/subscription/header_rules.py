@@ -33,7 +33,8 @@ _AUTHORIZATION = "authorization"
 
 def name_problem(name: str, *, secret: bool = False) -> str | None:
     """Return what is wrong with a header's name, in words that go on from it; `secret` is one whose value is never shown."""
-    lower = name.lower()
+    # Servers that hand headers on as variables make one of `_` and `-`.
+    lower = name.lower().replace("_", "-")
     if _NAME.fullmatch(name) is None or len(name) > NAME_CHARS_MAX:
         return (
             f"must be a name of letters, digits, - and _, at most {NAME_CHARS_MAX} characters, beginning and ending with a letter or digit"

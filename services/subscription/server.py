@@ -188,7 +188,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
             current = subscriptions.get(writing, request.consumer_id, request.subscription_id)
             token = verifications.begin(writing, current, self._handshake)
             put = store_changes.put_of(writing, current)
-            return pb.BeginVerificationResponse(subscription=wire.put_message(put), callback_token=token)
+            return pb.BeginVerificationResponse(subscription=wire.put_message(put, self._handshake), callback_token=token)
 
         return await self._store.write(begin)
 
@@ -234,4 +234,4 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
             refuse([FieldError("after_revision", "must be 0 for a snapshot, or the revision of a checkpoint")])
         async with contextlib.aclosing(watch(self._store, request.after_revision, request.registry_id)) as items:
             async for item in items:
-                yield wire.watch_message(item)
+                yield wire.watch_message(item, self._handshake)

@@ -31,6 +31,11 @@ def disabled(current: Subscription, reason: str) -> Subscription:
     return current if current.state is State.DISABLED else dataclasses.replace(current, state=State.DISABLED, state_reason=reason)
 
 
+def is_wanted(current: Subscription, handshake: Handshake) -> bool:
+    """Say whether the sink is to be asked without anyone calling for it: by best effort, once, while it is sent to."""
+    return handshake is Handshake.BEST_EFFORT and current.state is State.ACTIVE and current.verification is None
+
+
 def answered(current: Subscription, verification: Verification, handshake: Handshake) -> Subscription:
     """Return a subscription whose sink has answered.
 

@@ -11,10 +11,12 @@ from typing import Protocol as Shape
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2
 
+from services.subscription import verification
 from services.subscription.model import (
     Consumer,
     Deleted,
     EventType,
+    Handshake,
     Key,
     Protocol,
     Put,
@@ -120,22 +122,23 @@ def subscription_message(subscription: Subscription) -> subscription_pb2.Subscri
     )
 
 
-def put_message(put: Put) -> subscription_pb2.WatchedSubscription:
-    """Return a subscription with all that is needed to send to its sink."""
+def put_message(put: Put, handshake: Handshake) -> subscription_pb2.WatchedSubscription:
+    """Return a subscription with all that is needed to send to its sink, where the operator wants such handshakes."""
     kept, message = put.subscription.credential, subscription_message(put.subscription)
     return subscription_pb2.WatchedSubscription(
         subscription=message,
         secrets=signing_secrets(put.secrets),
         keys=signing_keys(put.secrets, private=True),
         sink_credential=None if kept is None else secret_credential_message(kept, put.credential_secret),
+        consent_wanted=verification.is_wanted(put.subscription, handshake),
     )
 
 
-def watch_message(item: WatchItem) -> subscription_pb2.WatchSubscriptionsResponse:
-    """Return one message of a watch."""
+def watch_message(item: WatchItem, handshake: Handshake) -> subscription_pb2.WatchSubscriptionsResponse:
+    """Return one message of a watch, where the operator wants such handshakes."""
     match item:
         case Put():
-            return subscription_pb2.WatchSubscriptionsResponse(put=put_message(item))
+            return subscription_pb2.WatchSubscriptionsResponse(put=put_message(item, handshake))
         case Deleted(subscription_id, revision):
             deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=revision)
             return subscription_pb2.WatchSubscriptionsResponse(deleted=deleted)

@@ -1,65 +1,96 @@
-"""Bare client: a transport with nothing around it. Prints requests a second."""
+"""Bare client: a transport with nothing around it, which sends what the delivery service would send.
+
+Reads a `Job` as JSON from standard input; prints a `Speed` as JSON.
+"""
 
 import asyncio
 import json
 import os
 import sys
 import time
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import uvloop
 
-from services.delivery.envelope import structured
-from services.delivery.exchange import Limits
 from services.delivery.transport import Answer, Request, Transport
-from services.delivery.transport_pycurl import open_pycurl_transport
 from services.egress.policy import EgressPolicy
-from tests.bench.transport_aiohttp import open_aiohttp_transport
-from tests.bench.world import event
+from services.runtime.settings import DeliverySettings, read_settings
+from tests.bench.openers import opener
 
-_UNDER_WAY = 256
-
-
-def opened(name: str) -> AbstractAsyncContextManager[Transport]:
-    """Return a transport, to be entered."""
-    policy = EgressPolicy(allow=["http", "127.0.0.0/8"])
-    if name == "aiohttp":
-        return open_aiohttp_transport(policy, timeout_s=15, connect_timeout_s=5, connections_max=_UNDER_WAY)
-    limits = Limits(timeout_s=15, connect_timeout_s=5, first_byte_timeout_s=15, connections_max=_UNDER_WAY, host_connections_max=128)
-    return open_pycurl_transport(policy, limits)
+_OK = 200
 
 
-async def main(name: str, url: str, count: int) -> float:
-    """Return requests a second, as many under way as the delivery service has."""
-    body = structured(event(0).SerializeToString())
-    headers = {
-        "content-type": "application/cloudevents+json",
-        "webhook-id": "bare",
-        "webhook-timestamp": "1",
-        "webhook-signature": "v1," + "a" * 44,
-    }
-    request = Request(f"{url}/bare", headers, body)
-    ended, left, sent = asyncio.Event(), count, 0
-    async with opened(name) as transport:
+class Job(NamedTuple):
+    """What is to be sent."""
 
-        def done(answer: Answer) -> None:
-            nonlocal left, sent
-            assert answer.status == 200, answer
-            left -= 1
-            if sent < count:
-                sent += 1
-                transport.send(request, done)
-            if not left:
-                ended.set()
+    transport: str
+    urls: list[str]
+    """The sinks, in turn; all have the same headers and body."""
+    headers: Mapping[str, str]
+    body: str
+    measured: int
+    """How many are sent."""
+    warm: int
+    """How many are sent before them, so that the connections stand."""
 
-        began = time.perf_counter()
-        for _ in range(min(_UNDER_WAY, count)):
+
+class Speed(NamedTuple):
+    """How fast it went."""
+
+    per_s: float
+    cpu_us: float
+    """What each took of the sending process, in µs of CPU time."""
+
+
+def under_way(settings: DeliverySettings, sinks: int) -> int:
+    """Return how many attempts the delivery service has under way for so many sinks, each of one subscription and host."""
+    each = min(settings.delivery_lane_in_flight_max, settings.delivery_host_connections_max)
+    return min(settings.delivery_in_flight_max, sinks * each)
+
+
+async def send(transport: Transport, requests: list[Request], count: int, at_once: int) -> None:
+    """Send so many requests, `at_once` under way; returns once all are answered, each with 200."""
+    left, sent = count, 0
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def following() -> None:
+        nonlocal sent
+        if sent < count:
             sent += 1
-            transport.send(request, done)
-        await ended.wait()
-        return count / (time.perf_counter() - began)
+            transport.send(requests[sent % len(requests)], done)
+
+    def done(answer: Answer) -> None:
+        nonlocal left
+        left -= 1
+        if ended.done():
+            return
+        if answer.status != _OK:
+            ended.set_exception(AssertionError(f"{answer}"))
+        elif left:
+            following()
+        else:
+            ended.set_result(None)
+
+    for _ in range(at_once):
+        following()
+    await ended
+
+
+async def main(job: Job) -> Speed:
+    """Do a job."""
+    settings = read_settings(DeliverySettings)
+    requests = [Request(url, job.headers, job.body.encode()) for url in job.urls]
+    at_once = under_way(settings, len(job.urls))
+    async with opener(job.transport)(EgressPolicy(settings.sink_allow), settings) as transport:
+        await send(transport, requests, job.warm, at_once)
+        began, cpu_began = time.perf_counter(), time.process_time()
+        await send(transport, requests, job.measured, at_once)
+        took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    return Speed(job.measured / took_s, cpu_s / job.measured * 1e6)
 
 
 if __name__ == "__main__":
-    os.sched_setaffinity(0, {int(sys.argv[2])})
-    sys.stdout.write(json.dumps(uvloop.run(main(sys.argv[1], sys.argv[3], int(sys.argv[4])))))
+    given = json.load(sys.stdin)
+    os.sched_setaffinity(0, {given.pop("core")})
+    sys.stdout.write(json.dumps(uvloop.run(main(Job(**given)))))

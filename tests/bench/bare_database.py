@@ -11,7 +11,7 @@ from services.eventlog.sqlite import MIGRATIONS
 from services.eventlog.uuid7 import GrowingUuid7
 from services.ingest.accept import accept
 from services.runtime.database import connect, migrate
-from tests.bench.world import event
+from tests.bench.load import event
 
 _COLUMNS = "position, partition, event_id, accepted_ms, source, id, type, audience, digest, event"
 _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - a constant
@@ -40,4 +40,4 @@ def main(core: int, count: int, per_transaction: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(*(int(argument) for argument in sys.argv[1:]))))
+    sys.stdout.write(json.dumps(main(**json.load(sys.stdin))))

@@ -1,26 +1,51 @@
-"""Plot: a distribution of latencies as an SVG picture."""
+"""Plot: latencies by percentile, and medians with their ranges, as SVG pictures."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+
+from tests.bench.figures import percentile, ranged
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 260, 52, 36
+_BARS_WIDTH, _ROW, _NAMES, _FIGURES = 760, 26, 270, 170
 
 
 def latency_svg(sorted_ms: Sequence[float]) -> str:
     """Return the latencies (sorted, in ms) by percentile, the percentiles drawn so that each further nine has its own room."""
-    top = max(sorted_ms[min(len(sorted_ms) - 1, int(len(sorted_ms) * 0.999))], 0.001) * 1.1
+    top = max(percentile(sorted_ms, 0.999), 0.001) * 1.1
     points = []
     for step in range(401):
         nines = step / 400 * 3  # 0 → 0 %, 1 → 90 %, 2 → 99 %, 3 → 99.9 %
         share = 1 - 10**-nines
-        value = sorted_ms[min(len(sorted_ms) - 1, int(len(sorted_ms) * share))]
-        points.append(f"{_x(nines):.1f},{_y(value, top):.1f}")
+        points.append(f"{_x(nines):.1f},{_y(percentile(sorted_ms, share), top):.1f}")
     labels = "".join(_x_label(nines, text) for nines, text in ((0, "0 %"), (0.301, "50 %"), (1, "90 %"), (2, "99 %"), (3, "99.9 %")))
     lines = "".join(_y_line(top * part / 4, top) for part in range(5))
     title = f"Acknowledgement to arrival at half load, ms by percentile ({len(sorted_ms):,} events)"
+    line = f'<polyline fill="none" stroke="#1d4ed8" stroke-width="2" points="{" ".join(points)}"/>'
+    return _svg(_WIDTH, _HEIGHT, title, f"{lines}{labels}{line}")
+
+
+def bars_svg(title: str, series: Mapping[str, Sequence[float]]) -> str:
+    """Return for each name its median as a bar, with the range as a line upon it and both in figures beside it."""
+    top = max(max(values) for values in series.values())
+    bars = "".join(_bar(row, name, values, top) for row, (name, values) in enumerate(series.items()))
+    return _svg(_BARS_WIDTH, 28 + _ROW * len(series) + 8, title, bars)
+
+
+def _bar(row: int, name: str, values: Sequence[float], top: float) -> str:
+    y, scale = 28 + _ROW * row, (_BARS_WIDTH - _NAMES - _FIGURES) / top
+    low, middle, high = (_NAMES + scale * value for value in (min(values), statistics.median(values), max(values)))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="system-ui, sans-serif" font-size="11">'
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>{lines}{labels}'
-        f'<polyline fill="none" stroke="#1d4ed8" stroke-width="2" points="{" ".join(points)}"/>'
+        f'<text x="{_NAMES - 8}" y="{y + 13}" text-anchor="end">{name}</text>'
+        f'<rect x="{_NAMES}" y="{y}" width="{middle - _NAMES:.1f}" height="18" fill="#93c5fd"/>'
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y + 9}" y2="{y + 9}" stroke="#1e3a8a" stroke-width="2"/>'
+        f'<text x="{high + 8:.1f}" y="{y + 13}">{ranged(values, 0)}</text>'
+    )
+
+
+def _svg(width: int, height: int, title: str, drawn: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{drawn}'
         f'<text x="{_LEFT}" y="14" font-weight="600">{title}</text></svg>'
     )
 

@@ -1,58 +1,47 @@
 """Publishing: how fast events become durable, by the client, by a raw stream, and by the bare database."""
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator
 
 import hooktide
-from hooktide.ingest.v1 import ingest_pb2
 
-from tests.bench.world import SERVICE_CORE, bench_system, event, requests
-from tests.system.processes import ROOT, System
+from tests.bench.load import PER_MESSAGE, batches, events, publish_at_once
+from tests.bench.rounds import Extent, Steps, in_turn
+from tests.bench.world import bench_system, on_service_core, quiet
+from tests.system.processes import System
 
-EVENTS = 60_000
-PER_MESSAGE = 100
-CALLERS = 1_000
+CLIENT, RAW, BARE = "emitter client", "raw stream", "bare executemany"
+_EVENTS, _WARM = 60_000, 5_000
+_CALLERS = 1_000
 
 
-async def measure(rounds: int) -> dict[str, list[float]]:
-    """Return acknowledged events a second of each way, one figure a round, measured in turn."""
-    figures: dict[str, list[float]] = {"client": [], "raw": [], "bare": []}
+async def measure(extent: Extent, steps: Steps) -> dict[str, list[float]]:
+    """Return durable events a second of each way, one figure a round."""
+    count = extent.of(_EVENTS)
     async with bench_system("subscription", "ingest") as system:
-        await raw_stream(system, 5_000, "warm")
-        await client(system, 5_000, "warmc")
-        for number in range(rounds):
-            figures["raw"].append(await raw_stream(system, EVENTS, f"r{number}-"))
-            figures["client"].append(await client(system, EVENTS, f"c{number}-"))
-            figures["bare"].append(bare_executemany())
-    return figures
+
+        async def client(run: str) -> float:
+            await quiet(system)
+            return await _by_client(system, count, run)
+
+        async def raw(run: str) -> float:
+            made = batches(events(count, run))
+            await quiet(system)
+            return count / await publish_at_once(system, made)
+
+        async def bare(_run: str) -> float:
+            await quiet(system)
+            per_s: float = await on_service_core("tests.bench.bare_database", {"count": count, "per_transaction": PER_MESSAGE})
+            return per_s
+
+        await publish_at_once(system, batches(events(_WARM, "warm-")))
+        await _by_client(system, _WARM, "warm-client-")
+        return await in_turn("publishing", {RAW: raw, CLIENT: client, BARE: bare}, extent.rounds, steps)
 
 
-async def raw_stream(system: System, count: int, run: str, type_: str = "bench.made") -> float:
-    """Publish over one stream, many messages under way."""
-    messages = requests(count, PER_MESSAGE, run, type_)
-
-    async def send() -> AsyncIterator[ingest_pb2.PublishStreamRequest]:
-        for message in messages:
-            yield message
-
-    began = time.perf_counter()
-    acknowledged = 0
-    call = system.ingest.PublishStream(send(), metadata=(("authorization", f"Bearer {system.first.emitter}"),))
-    async for answer in call:
-        acknowledged += sum(1 for result in answer.results if result.HasField("receipt"))
-    took = time.perf_counter() - began
-    assert acknowledged == count, f"{count - acknowledged} events were refused"
-    return count / took
-
-
-async def client(system: System, count: int, run: str) -> float:
-    """Emit by the client, many callers at once, each waiting for its receipt."""
-    events = [event(number, run=run) for number in range(count)]
-    following = iter(events)
+async def _by_client(system: System, count: int, run: str) -> float:
+    """Emit by the client, many callers at once, each waiting for its receipt; returns events a second."""
+    following = iter(events(count, run))
 
     async def caller(emitter: hooktide.Emitter) -> None:
         for each in following:
@@ -60,13 +49,5 @@ async def client(system: System, count: int, run: str) -> float:
 
     async with system.emitter() as emitter:
         began = time.perf_counter()
-        await asyncio.gather(*(caller(emitter) for _ in range(CALLERS)))
+        await asyncio.gather(*(caller(emitter) for _ in range(_CALLERS)))
         return count / (time.perf_counter() - began)
-
-
-def bare_executemany() -> float:
-    """Insert the same rows by `executemany` into the same schema with the same durability, in a process on the services' core."""
-    command = [sys.executable, "-m", "tests.bench.bare_database", str(SERVICE_CORE), str(EVENTS), str(PER_MESSAGE)]
-    answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT, timeout=120)  # noqa: S603 - ours
-    rate: float = json.loads(answer.stdout)
-    return rate

@@ -1,35 +1,39 @@
 """Routing: what one event costs with few subscriptions and with many, of which as many match."""
 
 import time
+from functools import partial
 
 from services.delivery.model import Health, Subscription
 from services.delivery.route import Router
 from services.delivery.terms import Terms
+from tests.bench.rounds import Extent, Steps, in_turn
 
-FEW, MANY, MATCHES = 100, 100_000, 10
-_EVENTS = 20_000
+FEW, MANY = "100 subscriptions", "100 000 subscriptions"
+_COUNTS = {FEW: 100, MANY: 100_000}
+_MATCHES, _EVENTS = 10, 20_000
 
 
-def measure(rounds: int) -> dict[str, list[float]]:
-    """Return µs an event of each, one figure a round, measured in turn."""
-    routers = {"few": _router(FEW), "many": _router(MANY)}
-    figures: dict[str, list[float]] = {"few": [], "many": []}
-    for _ in range(rounds):
-        for name, router in routers.items():
-            began = time.perf_counter()
-            for _ in range(_EVENTS):
-                found = router.search("shop.order.created", "/shop", "")
-            figures[name].append((time.perf_counter() - began) / _EVENTS * 1e6)
-            assert len(found) == MATCHES
-    return figures
+async def measure(extent: Extent, steps: Steps) -> dict[str, list[float]]:
+    """Return µs an event of each, one figure a round."""
+    events = extent.of(_EVENTS)
+    return await in_turn("routing", {name: partial(_us, _router(count), events) for name, count in _COUNTS.items()}, extent.rounds, steps)
+
+
+async def _us(router: Router, events: int, _run: str) -> float:
+    began = time.perf_counter()
+    for _ in range(events):
+        found = router.search("shop.order.created", "/shop", "")
+    took_s = time.perf_counter() - began
+    assert len(found) == _MATCHES
+    return took_s / events * 1e6
 
 
 def _router(count: int) -> Router:
-    """Make subscriptions of which MATCHES match, by exact type, by a type above it, and by source; the others do not."""
+    """Make subscriptions of which _MATCHES match, by exact type, by a type above it, and by source; the others do not."""
     router = Router()
     for number in range(count):
         types: tuple[str, ...] = (f"shop.order.other{number}", f"other{number}.*")
-        if number < MATCHES:
+        if number < _MATCHES:
             types = ("shop.order.created",) if number % 2 else ("shop.*",)
         source = "/shop" if number % 3 else ""
         consumer = f"con_{number % 50:032x}"

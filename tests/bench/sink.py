@@ -1,89 +1,84 @@
-"""Sink: a receiver that costs next to nothing, in a process of its own.
-
-It answers 200 to every POST, counts, and notes when each `webhook-id` first came (in ns of the monotonic
-clock, which all processes of a machine share). `GET /count` and `GET /arrivals` tell what it has seen,
-`GET /forget` starts anew.
-"""
+"""Sink: the handle on a sink's process."""
 
 import asyncio
+import contextlib
 import json
-import os
+import subprocess
 import sys
-import time
-from typing import cast
+import tempfile
+from collections.abc import Iterator
+from typing import Any
 
-import uvloop
+from tests.bench.rounds import WITHIN_S
+from tests.bench.sink_server import addresses
+from tests.bench.world import LOAD_CORE
+from tests.system.processes import ROOT
 
-_OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-_END = b"\r\n\r\n"
-
-
-class Seen:
-    """What has come."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: dict[str, int] = {}
-        self.last_ns = 0
+# What each client says of its connection and of the body by itself.
+_OF_THE_CONNECTION = frozenset({"host", "content-length", "connection", "accept", "accept-encoding"})
+_LOOK_S = 0.02
 
 
-class Connection(asyncio.Protocol):
-    """One keep-alive connection of requests with a content-length."""
-
-    def __init__(self, seen: Seen) -> None:
-        self._seen = seen
-        self._buffer = b""
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Take whole requests out of what has come so far."""
-        buffer = self._buffer + data if self._buffer else data
-        while (end := buffer.find(_END)) >= 0:
-            head = buffer[:end].lower()
-            size_at = head.find(b"content-length:")
-            size = int(head[size_at + 15 : head.find(b"\r\n", size_at) if head.find(b"\r\n", size_at) > 0 else None]) if size_at >= 0 else 0
-            if len(buffer) < end + 4 + size:
-                break
-            buffer = buffer[end + 4 + size :]
-            self._transport.write(self._answer(head))
-        self._buffer = buffer
-
-    def _answer(self, head: bytes) -> bytes:
-        if head.startswith(b"post"):
-            now = time.monotonic_ns()
-            self._seen.count += 1
-            self._seen.last_ns = now
-            at = head.find(b"webhook-id: ")
-            if at >= 0:
-                self._seen.first.setdefault(head[at + 12 : head.find(b"\r\n", at)].decode(), now)
-            return _OK
-        match head.split(b" ", 2)[1]:
-            case b"/count":
-                answer: object = {"count": self._seen.count, "last_ns": self._seen.last_ns}
-            case b"/arrivals":
-                answer = self._seen.first
-            case _:
-                self._seen.__init__()  # type: ignore[misc]  # back to the beginning
-                answer = {}
-        body = json.dumps(answer).encode()
-        return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+@contextlib.contextmanager
+def sink(count: int = 1) -> Iterator["Sink"]:
+    """Run a sink of `count` addresses on the load's core."""
+    with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
+        command = [sys.executable, "-m", "tests.bench.sink_server", str(LOAD_CORE), folder, str(count)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:  # noqa: S603 - ours
+            try:
+                yield Sink(process, count)
+            finally:
+                process.kill()
 
 
-async def main(core: int) -> None:
-    """Serve until standard input closes; prints the port."""
-    os.sched_setaffinity(0, {core})
-    loop, seen = asyncio.get_running_loop(), Seen()
-    server = await loop.create_server(lambda: Connection(seen), "127.0.0.1", 0, backlog=2048)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
-    closed = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), closed.set)
-    await closed.wait()
+class Sink:
+    """A running sink; its answers are read one after the other."""
 
+    def __init__(self, process: subprocess.Popen[str], count: int) -> None:
+        self._process = process
+        self._addresses = addresses(count)
+        self._ports = self._heard()
+        self.roots = str(self._ports["roots"])
+        """The file of the certificate that its own are issued by."""
 
-if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    def urls(self, scheme: str, count: int) -> list[str]:
+        """Return the beginnings of so many URLs, each of another host."""
+        return [f"{scheme}://{address}:{self._ports[scheme]}" for address in self._addresses[:count]]
+
+    async def counted(self, count: int) -> int:
+        """Wait until so many requests have come; returns when the last came, in ns of the monotonic clock."""
+        async with asyncio.timeout(WITHIN_S):
+            while (seen := await self._asked("count"))["count"] < count:  # noqa: ASYNC110 - another process's
+                await asyncio.sleep(_LOOK_S)
+        last_ns: int = seen["last_ns"]
+        return last_ns
+
+    async def arrivals(self) -> dict[str, int]:
+        """Return when each event came first, by event id, by the same clock."""
+        found: dict[str, int] = await self._asked("arrivals")
+        return found
+
+    async def sample(self) -> tuple[dict[str, str], bytes]:
+        """Return the headers and the body of the latest request, without those headers that belong to its connection."""
+        head, body = await self._asked("sample")
+        lines = [line.partition(": ") for line in head.split("\r\n")[1:] if line]
+        return {name: value for name, _, value in lines if name not in _OF_THE_CONNECTION}, body.encode("latin-1")
+
+    async def forget(self) -> None:
+        """Start anew."""
+        await self._asked("forget")
+
+    async def _asked(self, what: str) -> Any:
+        return await asyncio.to_thread(self._ask, what)
+
+    def _ask(self, what: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        return self._heard()
+
+    def _heard(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the sink has ended"
+        return json.loads(line)

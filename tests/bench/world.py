@@ -1,47 +1,39 @@
-"""World: the system, its load and its sinks, on their cores."""
+"""World: which core is whose, and the system on its own."""
 
 import asyncio
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from hooktide.event.v1 import event_pb2
-from hooktide.ingest.v1 import ingest_pb2
+import psutil
 
-from tests.e2e.consumers import Consumer, new_consumer
 from tests.system.processes import ROOT, System
 
 SERVICE_CORE, LOAD_CORE = 0, 1
-_DATA = json.dumps({"order": "o" * 40, "items": [{"sku": f"sku-{n:04}", "quantity": n, "note": "n" * 60} for n in range(8)], "total": 1234})
+_QUIET_S, _QUIET_WITHIN_S, _QUIET_SHARE = 0.2, 20.0, 0.1
 
 
-def event(number: int, *, type_: str = "bench.made", run: str = "") -> event_pb2.CloudEvent:
-    """Return an event of about 1 KB."""
-    made = event_pb2.CloudEvent(id=f"{run}{number:012d}", source="/bench", spec_version="1.0", type=type_, text_data=_DATA)
-    made.attributes["datacontenttype"].ce_string = "application/json"
-    made.attributes["subject"].ce_string = f"s-{number % 997}"
-    return made
-
-
-def requests(count: int, per_message: int, run: str, type_: str = "bench.made") -> list[ingest_pb2.PublishStreamRequest]:
-    """Return a stream's messages, made beforehand so that making them is not measured."""
-    return [
-        ingest_pb2.PublishStreamRequest(events=[event(n, run=run, type_=type_) for n in range(start, min(count, start + per_message))])
-        for start in range(0, count, per_message)
-    ]
+def pin() -> None:
+    """Put this process on the load's core, with as many files open at once as it may have, and all that it starts likewise."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.asynccontextmanager
-async def bench_system(*names: str) -> AsyncIterator[System]:
-    """Run services on their core; without names, all four."""
+async def bench_system(*names: str, transport: str = "pycurl", roots: str = "") -> AsyncIterator[System]:
+    """Run services on their core; without names, all four. `roots` is a file of certificates to trust in place of the machine's."""
+    extra = {"BENCH_CORE": str(SERVICE_CORE), "BENCH_TRANSPORT": transport, **({"SSL_CERT_FILE": roots} if roots else {})}
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
-        system = System(Path(folder), {}, module="tests.bench.serve", extra={"BENCH_CORE": str(SERVICE_CORE)})
+        system = System(Path(folder), {}, module="tests.bench.serve", extra=extra)
         try:
             await (system.start(names) if names else system.start())
             yield system
@@ -49,50 +41,33 @@ async def bench_system(*names: str) -> AsyncIterator[System]:
             await system.close()
 
 
-@contextlib.contextmanager
-def sink() -> Iterator["Sink"]:
-    """Run a sink on the load's core."""
-    command = [sys.executable, "-m", "tests.bench.sink", str(LOAD_CORE)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:  # noqa: S603 - ours
-        assert process.stdout is not None
+def cpu_s(system: System, *names: str) -> float:
+    """Return the CPU time that services have taken so far, in seconds; without names, all of them."""
+    running = [service.process for name, service in system.services.items() if service.process and (not names or name in names)]
+    times = [psutil.Process(process.pid).cpu_times() for process in running]
+    return sum(each.user + each.system for each in times)
+
+
+async def quiet(system: System) -> None:
+    """Wait until a system has ended what it had to do, and recorded it."""
+    end = time.monotonic() + _QUIET_WITHIN_S
+    while True:
+        before = cpu_s(system)
+        await asyncio.sleep(_QUIET_S)
+        if cpu_s(system) - before < _QUIET_SHARE * _QUIET_S:
+            return
+        if time.monotonic() > end:
+            message = f"the services are still at work {_QUIET_WITHIN_S:.0f} s after what was asked of them"
+            raise TimeoutError(message)
+
+
+async def on_service_core(module: str, given: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Any:
+    """Run a program on the services' core: it is given JSON, with its `core`, and its answer is JSON too."""
+    text, pipe = json.dumps({"core": SERVICE_CORE, **given}), subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-m", module], stdin=pipe, stdout=pipe, cwd=ROOT, env=environ, text=True) as process:  # noqa: ASYNC220, S603 - ours
         try:
-            yield Sink(int(process.stdout.readline()))
+            answer, _ = await asyncio.to_thread(process.communicate, text)
         finally:
             process.kill()
-
-
-class Sink:
-    """A running sink."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-
-    def _get(self, path: str) -> dict[str, int]:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as answer:  # noqa: S310 - our own
-            found: dict[str, int] = json.loads(answer.read())
-            return found
-
-    async def counted(self, count: int, within_s: float = 120.0) -> int:
-        """Wait until so many requests have come; returns when the last came, in ns of the monotonic clock."""
-        async with asyncio.timeout(within_s):
-            while (seen := await asyncio.to_thread(self._get, "/count"))["count"] < count:  # noqa: ASYNC110 - another process's
-                await asyncio.sleep(0.05)
-        return seen["last_ns"]
-
-    async def arrivals(self) -> dict[str, int]:
-        """Return when each event came first, by event id."""
-        return await asyncio.to_thread(self._get, "/arrivals")
-
-    async def forget(self) -> None:
-        """Start anew."""
-        await asyncio.to_thread(self._get, "/forget")
-
-
-async def bench_consumer(system: System) -> Consumer:
-    """Make a consumer."""
-    return await new_consumer(system, "bench")
-
-
-def pin() -> None:
-    """Put this process on the load's core."""
-    os.sched_setaffinity(0, {LOAD_CORE})
+    assert process.returncode == 0, f"{module} has failed"
+    return json.loads(answer)

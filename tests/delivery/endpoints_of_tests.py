@@ -21,6 +21,7 @@ class Mode(Enum):
     THROTTLING = "answers 429 and names a time"
     SILENT = "never answers"
     FLAKY = "does one or the other"
+    GONE = "answers 410"
 
 
 Key = tuple[str, str]
@@ -109,6 +110,8 @@ class Endpoints:
                 return self.slow_s or self.chance.uniform(0.03, 2.0), Answer(Outcome.DELIVERED, 204, "", b"", "")
             case Mode.FAILING:
                 return quick, Answer(Outcome.STATUS, 500, "the endpoint answered 500", b"oh", "")
+            case Mode.GONE:
+                return quick, Answer(Outcome.STATUS, 410, "the endpoint answered 410", b"", "")
             case Mode.THROTTLING:
                 wait_s = self.chance.randint(1, 8)
                 return quick, Answer(Outcome.STATUS, self.chance.choice((429, 503)), "busy", b"", str(wait_s))

@@ -28,6 +28,7 @@ class Wish:
     state: subscription_pb2.SubscriptionState.ValueType = ACTIVE
     sink: str = "https://consumer.example/hooks"
     revision: int = 0
+    sink_revision: int = 0
     rate_per_second: float | None = None
     secret: str = SECRET
 
@@ -41,6 +42,7 @@ class Wish:
             source=self.source,
             state=self.state,
             revision=self.revision,
+            sink_revision=self.sink_revision,
             config=subscription_pb2.SubscriptionConfig(rate_per_second=self.rate_per_second),
         )
         secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
@@ -59,13 +61,19 @@ class RegistryOfTests:
         self.revision = 1
         self.compacted = 1
         self.reachable = True
+        self.hears_of_gone = True
+        """Whether it can be told that a sink is gone."""
+        self.told_gone: list[str] = []
+        """The subscriptions that it was told so of, each time."""
         self._changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]] = []
         self._changed = asyncio.Event()
 
     def put(self, wish: Wish) -> Wish:
         """Create or change a subscription."""
         self.revision += 1
-        wish = self.wishes[wish.id] = replace(wish, revision=self.revision)
+        before = self.wishes.get(wish.id)
+        sink_revision = self.revision if before is None or before.sink != wish.sink else before.sink_revision
+        wish = self.wishes[wish.id] = replace(wish, revision=self.revision, sink_revision=sink_revision)
         self._note(wish.message())
         return wish
 
@@ -101,6 +109,18 @@ class RegistryOfTests:
         answer = subscription_pb2.GetRevisionResponse(revision=self.revision)
         await self._pause()
         return answer
+
+    async def disable(self, request: subscription_pb2.DisableSubscriptionRequest) -> subscription_pb2.DisableSubscriptionResponse:
+        """Answer DisableSubscription."""
+        await self._pause()
+        self.told_gone.append(request.id)
+        if not self.hears_of_gone:
+            raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
+        wish = self.wishes[request.id]
+        if wish.sink_revision != request.sink_revision:
+            raise _rpc_error(Failure(Reason.ETAG_MISMATCH, "It has another sink now."))
+        self.put(replace(wish, state=DISABLED))
+        return subscription_pb2.DisableSubscriptionResponse()
 
     async def watch(
         self, request: subscription_pb2.WatchSubscriptionsRequest
@@ -158,7 +178,7 @@ class _Watching:
 
 
 class RegistryChannel(grpc.aio.Channel):
-    """The way to a registry of tests, with the two calls that delivery makes."""
+    """The way to a registry of tests, with the calls that delivery makes."""
 
     def __init__(self, registry: RegistryOfTests) -> None:
         self._registry = registry
@@ -166,7 +186,9 @@ class RegistryChannel(grpc.aio.Channel):
     def unary_unary(self, method: str, *_args: Any, **_options: Any) -> Any:
         """Return what a stub calls."""
 
-        async def call(request: object, **_options: object) -> object:
+        async def call(request: Any, **_options: object) -> object:
+            if method.endswith("/DisableSubscription"):
+                return await self._registry.disable(request)
             if not method.endswith("/GetRevision"):
                 _unknown(method)
             return await self._registry.get_revision(request)

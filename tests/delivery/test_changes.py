@@ -208,6 +208,40 @@ def test_a_changed_sink_is_called_from_the_next_attempt_on(play: Play) -> None:
     play(scenario, HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="1,1")
 
 
+@pytest.mark.parametrize("later", [50.0, None], ids=["raised", "lifted"])
+def test_a_rate_that_is_granted_later_counts_at_once(play: Play, later: float | None) -> None:
+    """What waits does not wait on for its turn by the former one."""
+
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, rate_per_second=1 / 60))
+        world.publish(20, "alpha")
+        await asyncio.sleep(150.0)
+        assert world.endpoints.requests == 3
+        world.change(replace(ALPHA, rate_per_second=later))
+        await asyncio.sleep(3.0)
+        assert world.endpoints.requests == 20
+        await finished(world)
+
+    play(scenario)
+
+
+def test_a_rate_that_is_lowered_counts_from_the_next_request_on(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, rate_per_second=10.0))
+        world.publish(40, "alpha")
+        await asyncio.sleep(1.0)
+        world.change(replace(ALPHA, rate_per_second=0.1))
+        await asyncio.sleep(1.0)
+        requests = world.endpoints.requests
+        assert 5 <= requests < 20
+        await asyncio.sleep(100.0)
+        assert requests + 9 <= world.endpoints.requests <= requests + 11
+        world.change(replace(ALPHA, rate_per_second=None))
+        await finished(world)
+
+    play(scenario)
+
+
 def test_types_changed_between_two_events_count_for_the_second(play: Play) -> None:
     """What is routed already stays."""
 

@@ -269,16 +269,16 @@ def test_an_endpoint_that_asks_for_a_pause_gets_it_and_the_others_none(play: Pla
 
 
 def test_a_lane_of_many_keeps_no_other_waiting(play: Play) -> None:
-    """Lanes take turns: ten events are not behind a thousand."""
+    """Lanes take turns: ten events are not behind three thousand, but for those that are sent until routing comes to them."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
-        world.publish(1000, "alpha")
+        world.publish(3000, "alpha")
         few = world.publish(10, "beta")
         await world.settle(600.0)
         order = [sent.key for sent in world.endpoints.log]
         last_of_few = max(order.index((record.event_id, BETA.id)) for record in few)
-        assert last_of_few < 500
+        assert last_of_few < 1500
         await finished(world)
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="5000")

@@ -1,8 +1,5 @@
 """The operator's proxy: everything goes through it, and it is told the address that was judged, never the name."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,48 +10,8 @@ from services.runtime.settings import DeliverySettings, read_settings
 from tests.delivery.certificates import Authority
 from tests.delivery.dns import name_server
 from tests.delivery.hostile import OK, answering, hostile
+from tests.delivery.proxy import running_proxy
 from tests.delivery.sending import answer_to, post, sending
-
-
-class Proxy:
-    """A proxy that opens tunnels, and notes what it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.refusing = b""
-        self.url = ""
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one tunnel."""
-        head = await reader.readuntil(b"\r\n\r\n")
-        method, target, _ = head.decode().split(" ", 2)
-        self.asked.append(f"{method} {target}")
-        if self.refusing:
-            writer.write(self.refusing)
-            writer.close()
-            return
-        host, _, port = target.rpartition(":")
-        there_reader, there_writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
-        await asyncio.gather(_copy(reader, there_writer), _copy(there_reader, writer))
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
-@contextlib.asynccontextmanager
-async def running_proxy() -> AsyncIterator[Proxy]:
-    proxy = Proxy()
-    server = await asyncio.start_server(proxy.take, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
-        yield proxy
-        server.close()
 
 
 async def test_a_webhook_goes_through_the_proxy_to_the_address_that_was_judged() -> None:
@@ -120,6 +77,23 @@ async def test_a_proxy_that_is_away_is_a_failure_to_connect() -> None:
 def test_a_setting_that_is_no_proxy_is_said_so(value: str) -> None:
     with pytest.raises(StartError, match="http://host:port"):
         read_settings(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY": value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "socks5://me:canary@proxy:1080",
+        "me:canary@proxy:3128",
+        "http://me:can@ary@proxy:1/x",
+        "http://me:ca nary@proxy:1",
+        "me:can://ary@proxy:1",
+    ],
+)
+def test_what_is_said_of_a_wrong_setting_shows_no_password(value: str) -> None:
+    with pytest.raises(StartError, match="http://host:port") as refused:
+        read_settings(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY": value})
+    assert "can" not in str(refused.value)
+    assert "@proxy" in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["", "http://proxy:3128", "https://user:word@proxy.example:443/", "http://[::1]:3128"])

@@ -4,28 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.model import Outcome
-from services.delivery.schedule import JITTER, RETRY_AFTER_MAX_S, Delivered, Exhausted, RetryAt, Schedule, retry_after_s, throttles
+from services.delivery.schedule import JITTER, RETRY_AFTER_MAX_S, Exhausted, RetryAt, Schedule, retry_after_s, throttles
 
 NOW_MS = 1_800_000_000_000
 DAYS_14_S = 14 * 86400.0
-failures = st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.DELIVERED])
 chances = st.floats(0, 1, exclude_max=True)
 
 
-@given(st.integers(1, 20), chances)
-def test_a_success_is_the_end(attempts: int, chance: float) -> None:
-    decision = Schedule((1.0,), 1.0).after(Outcome.DELIVERED, attempts=attempts, accepted_ms=0, now_ms=NOW_MS, chance=chance)
-    assert decision == Delivered()
-
-
-@given(failures, st.lists(st.floats(0.1, 86400), max_size=12), st.integers(1, 15), chances, st.none() | st.floats(0.001, RETRY_AFTER_MAX_S))
+@given(st.lists(st.floats(0.1, 86400), max_size=12), st.integers(1, 15), chances, st.none() | st.floats(0.001, RETRY_AFTER_MAX_S))
 def test_a_failure_is_tried_again_as_often_as_there_are_delays(
-    outcome: Outcome, delays_s: list[float], attempts: int, chance: float, wait_s: float | None
+    delays_s: list[float], attempts: int, chance: float, wait_s: float | None
 ) -> None:
     """Each time after its own delay, give or take the jitter, and not before the endpoint wants it."""
     schedule = Schedule(delays_s, DAYS_14_S)
-    decision = schedule.after(outcome, attempts=attempts, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=chance, retry_after_s=wait_s)
+    decision = schedule.after_failure(attempts=attempts, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=chance, retry_after_s=wait_s)
     if attempts > len(delays_s):
         assert decision == Exhausted(f"all {attempts} attempts have failed")
         return
@@ -39,7 +31,7 @@ def test_what_would_be_tried_too_late_is_given_up() -> None:
     schedule = Schedule((100.0,), expiry_s=1000.0)
 
     def after(age_s: float) -> object:
-        return schedule.after(Outcome.STATUS, attempts=1, accepted_ms=NOW_MS - int(age_s * 1000), now_ms=NOW_MS, chance=0.5)
+        return schedule.after_failure(attempts=1, accepted_ms=NOW_MS - int(age_s * 1000), now_ms=NOW_MS, chance=0.5)
 
     assert after(900.0) == RetryAt(NOW_MS + 100_000)
     assert after(900.1) == Exhausted("the time in which it may be delivered is over")
@@ -47,7 +39,7 @@ def test_what_would_be_tried_too_late_is_given_up() -> None:
 
 def test_a_long_retry_after_can_outlast_the_time_there_is() -> None:
     schedule = Schedule((1.0,), expiry_s=3600.0)
-    decision = schedule.after(Outcome.STATUS, attempts=1, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.0, retry_after_s=3601.0)
+    decision = schedule.after_failure(attempts=1, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.0, retry_after_s=3601.0)
     assert isinstance(decision, Exhausted)
 
 

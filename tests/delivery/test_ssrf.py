@@ -18,7 +18,7 @@ from services.delivery.transport import Answer, Request
 from services.delivery.transport_pycurl import PycurlTransport, roots_file
 from services.egress.policy import EgressPolicy
 from tests.delivery.dns import Zone, name_server
-from tests.delivery.hostile import OK, HostileServer, answering, hostile, status
+from tests.delivery.hostile import OK, Connection, HostileServer, answering, hostile, status
 from tests.delivery.sending import LIMITS, answer_to, post, sending
 from tests.egress.test_policy import SPECIAL_ADDRESSES
 from tests.egress.test_urls import REFUSED
@@ -207,6 +207,32 @@ async def test_a_redirect_to_this_machine_is_not_followed(number: int, host: str
         answer = await answer_to(transport, post(server.url))
 
     assert (answer.outcome, answer.status) == (Outcome.STATUS, number)
+
+
+async def test_no_vector_is_reached_by_a_redirect(canary: Canary, zone: Zone, transport: PycurlTransport) -> None:
+    """Each URL and each special address of this file as the place that an endpoint sends us to; all of them by each way to say so."""
+    for name in ("localhost", "localhost.localdomain", "ip6-localhost", "a.localhost"):
+        zone.put(name, "127.0.0.1", "::1")
+    hosts = [f"[{address}]" if ":" in address else address for address, _ in SPECIAL_ADDRESSES]
+    targets = [url.replace("P", str(canary.port)) for url in URLS] + [f"http://{host}:{canary.port}/" for host in hosts]
+    assert len(targets) >= 120
+    asked: list[str] = []
+
+    async def redirect(connection: Connection) -> None:
+        while (request := await connection.request()) is not None:
+            target = targets[int(request.split(b" ")[1].rpartition(b"/")[2])]
+            asked.append(target)
+            # Without its line breaks, which would end the header.
+            for_header = target.encode().replace(b"\r", b"").replace(b"\n", b"")
+            await connection.send(
+                b"HTTP/1.1 307 Go\r\nlocation: %b\r\nrefresh: 0; url=%b\r\ncontent-length: 0\r\n\r\n" % (for_header, for_header)
+            )
+
+    async with hostile(redirect, host=PERMITTED) as server:
+        for number in range(len(targets)):
+            answer = await answer_to(transport, post(f"{server.url}/{number}"))
+            assert (answer.outcome, answer.status) == (Outcome.STATUS, 307)
+    assert asked == targets
 
 
 # Names

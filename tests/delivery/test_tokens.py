@@ -1,12 +1,15 @@
 """OAuth2 from end to end: a registry, ingest and delivery that run, a sink, and an authorization server that gives out tokens."""
 
+import asyncio
 import base64
 import contextlib
 import itertools
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
+import trustme
 from aiohttp import web
 from hooktide.delivery.v1 import delivery_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
@@ -23,15 +26,20 @@ CLIENT_ID, CLIENT_SECRET = "client 1", "s:ecret"
 class Authority:
     """An authorization server that knows one client."""
 
+    scheme: str = "http"
     port: int = 0
     expires_in: int = 3600
     status: int = 200
     given: list[str] = field(default_factory=list)
+    going_on: asyncio.Event | None = None
+    """What a call has to wait for; None: nothing."""
     forms: list[dict[str, str]] = field(default_factory=list)
 
     async def token(self, request: web.Request) -> web.Response:
         """Give out a token, each time another."""
         self.forms.append({name: str(value) for name, value in (await request.post()).items()})
+        if self.going_on is not None:
+            await self.going_on.wait()
         wanted = "Basic " + base64.b64encode(b"client+1:s%3Aecret").decode()
         if request.headers["authorization"] != wanted or self.status != 200:
             return web.json_response({"error": "invalid_client"}, status=401 if self.status == 200 else self.status)
@@ -40,14 +48,14 @@ class Authority:
 
 
 @contextlib.asynccontextmanager
-async def authority(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Authority]:
+async def authority(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Authority]:
     """Run an authorization server."""
-    state = Authority()
+    state = Authority(scheme="http" if tls is None else "https")
     application = web.Application()
     application.router.add_post("/token", state.token)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port, reuse_address=True).start()
+    await web.TCPSite(runner, host, port, reuse_address=True, ssl_context=tls).start()
     state.port = runner.addresses[0][1]
     try:
         yield state
@@ -55,12 +63,15 @@ async def authority(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Aut
         await runner.cleanup()
 
 
-async def subscribed(system: System, sink: str, port: int, host: str = "127.0.0.1", secret: str = CLIENT_SECRET) -> None:
+async def subscribed(
+    system: System, sink: str, port: int, host: str = "127.0.0.1", secret: str = CLIENT_SECRET, *, scheme: str = "http", ca: str = ""
+) -> pb.Subscription:
     """Create a subscription whose sink wants tokens."""
-    oauth2 = pb.OAuth2Credential(token_url=f"http://{host}:{port}/token", client_id=CLIENT_ID, client_secret=secret, scope="a b")
-    subscription = pb.Subscription(sink=sink, sink_credential=pb.SinkCredential(oauth2=oauth2))
+    oauth2 = pb.OAuth2Credential(token_url=f"{scheme}://{host}:{port}/token", client_id=CLIENT_ID, client_secret=secret, scope="a b")
+    settings = pb.ProtocolSettings(ca_certificates=ca)
+    subscription = pb.Subscription(sink=sink, sink_credential=pb.SinkCredential(oauth2=oauth2), protocol_settings=settings)
     request = pb.CreateSubscriptionRequest(consumer_id=system.consumer_id, subscription=subscription)
-    await system.registry.call(system.registry.subscriptions.CreateSubscription, request)
+    return (await system.registry.call(system.registry.subscriptions.CreateSubscription, request)).subscription
 
 
 def tokens(hooks: list[Hook]) -> list[str]:
@@ -159,3 +170,79 @@ async def test_a_server_at_a_forbidden_address_is_not_called(system: System, hoo
         first, *_ = await tried(delivering, CREDENTIAL)
     assert "blocked:" in first.error
     assert (server.forms, hooks.hooks) == ([], [])
+
+
+def private_tls() -> tuple[ssl.SSLContext, str]:
+    """Return a server's side for this machine, and the certificate (PEM) of the private authority that vouches for it."""
+    private = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    private.issue_cert("127.0.0.1").configure_cert(context)
+    return context, private.cert_pem.bytes().decode()
+
+
+async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptions_own_certificates(
+    system: System, hooks: Receiver
+) -> None:
+    """As its sink is; the certificates of one subscription count for no other one, though both call the same server."""
+    tls, ca = private_tls()
+    async with authority(tls=tls) as server, system.delivering() as delivering:
+        await subscribed(system, hooks.url("/with"), server.port, scheme="https", ca=ca)
+        await system.publish(event("7"))
+        await delivering.until(1, state=DELIVERED)
+        without = await subscribed(system, hooks.url("/without"), server.port, scheme="https")
+        await system.publish(event("8"))
+        await delivering.until(2, state=DELIVERED)
+
+        async def has_failed() -> bool:
+            return any(each.attempt_count for each in await delivering.deliveries(subscription_id=without.id))
+
+        await eventually(has_failed)
+        (found,) = await delivering.deliveries(subscription_id=without.id)
+        first = (await delivering.delivery(found.id)).attempts[0]
+    assert (first.outcome, first.status) == (CREDENTIAL, 0)
+    assert "authorization server gave no answer (tls: TLS failed:" in first.error
+    assert {(hook.path, *tokens([hook])) for hook in hooks.hooks} == {("/with", "token-1")}
+
+
+async def test_certificates_that_are_given_later_are_used_at_once(system: System, hooks: Receiver) -> None:
+    """However long the server would have been spared after its failures."""
+    tls, ca = private_tls()
+    async with authority(tls=tls) as server, system.delivering(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.1,0.1,0.1") as delivering:
+        made = await subscribed(system, hooks.url(), server.port, scheme="https")
+        await system.publish(event("7"))
+        await delivering.until(1, state=EXHAUSTED)
+        changed = pb.Subscription(id=made.id, protocol_settings=pb.ProtocolSettings(ca_certificates=ca))
+        await system.registry.update(system.consumer_id, changed, "protocol_settings.ca_certificates")
+        await system.publish(event("8"))
+        await delivering.until(1, state=DELIVERED)
+    assert tokens(hooks.hooks) == ["token-1"]
+
+
+async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is_off(system: System, hooks: Receiver) -> None:
+    """Its first answer, 401, stands; nobody is sent anything after the switch."""
+    going_on = asyncio.Event()
+    async with authority() as server, system.delivering() as delivering:
+
+        def refuse(hook: Hook) -> int:
+            server.going_on = going_on
+            return 401 if hook.path == "/hook" else 200
+
+        async def asked_again() -> bool:
+            return len(server.forms) == 2
+
+        hooks.answer = refuse
+        made = await subscribed(system, hooks.url("/hook"), server.port)
+        await system.publish(event("7"))
+        await eventually(asked_again)
+        off = pb.DisableSubscriptionRequest(id=made.id, sink_revision=made.sink_revision, reason="a test")
+        await system.registry.call(system.registry.subscriptions.DisableSubscription, off)
+        # What comes to this one shows that the worker has heard of the switch before.
+        await system.subscribe(hooks.url("/after"), "after")
+        await system.publish(event("8", "after"))
+        await hooks.until(lambda: hooks.hooks[-1].path == "/after")
+        going_on.set()
+        (found,) = await delivering.until(1, state=State.DELIVERY_STATE_CANCELLED)
+        detail = await delivering.delivery(found.id)
+    assert [attempt.status for attempt in detail.attempts] == [401]
+    assert [hook.path for hook in hooks.hooks] == ["/hook", "/after"]
+    assert len(server.forms) == 2, "a token was fetched for nothing"

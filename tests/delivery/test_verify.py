@@ -16,7 +16,8 @@ from services.runtime.errors import Reason
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import DeliverySettings, SubscriptionSettings, read_settings
-from tests.subscription.client import Client, refused, served
+from tests.delivery.system import eventually
+from tests.subscription.client import Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
 
 ORIGIN = "hooks.example.com"
@@ -31,12 +32,15 @@ class Sink:
     url: str = ""
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
+    repeated: str = ""
+    """The header of the question that it repeats as the origin that it permits."""
     asked: list[tuple[str, str, Mapping[str, str]]] = field(default_factory=list)
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer any request alike."""
         self.asked.append((request.method, str(request.rel_url), {name.lower(): value for name, value in request.headers.items()}))
-        return web.Response(status=self.status, headers=self.headers)
+        permitted = {"WebHook-Allowed-Origin": request.headers[self.repeated]} if self.repeated else {}
+        return web.Response(status=self.status, headers={**self.headers, **permitted})
 
 
 @contextlib.asynccontextmanager
@@ -79,14 +83,14 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def running_world(folder: Path, **more: str) -> AsyncIterator[World]:
-    """Run a registry that requires consent, a delivery service without an event log, and a sink."""
+async def running_world(folder: Path, handshake: str = "required", **more: str) -> AsyncIterator[World]:
+    """Run a registry that wants such handshakes, a delivery service without an event log, and a sink."""
     environ = {
         "HOOKTIDE_DATA_DIR": str(folder),
         "HOOKTIDE_SERVICE_TOKEN": "hts_a-token-for-this-test-only",
         "HOOKTIDE_SECRET_KEY": SECRET_KEY,
         "HOOKTIDE_SINK_ALLOW": "http,127.0.0.0/8",
-        "HOOKTIDE_SINK_HANDSHAKE": "required",
+        "HOOKTIDE_SINK_HANDSHAKE": handshake,
         "HOOKTIDE_ORIGIN": ORIGIN,
         "HOOKTIDE_PUBLIC_URL": "https://events.example.com/hooktide/",
     }
@@ -176,3 +180,88 @@ async def test_without_a_name_of_ours_no_sink_is_asked(tmp_path: Path) -> None:
         failure = await refused(world.verified(await world.subscription()))
         assert (failure.reason, "HOOKTIDE_ORIGIN" in failure.message) == (Reason.STATE_CONFLICT, True)
         assert world.sink.asked == []
+
+
+@pytest.mark.parametrize("repeated", ["webhook-request-callback", "authorization"])
+async def test_a_sink_that_repeats_its_question_tells_its_asker_nothing(world: World, repeated: str) -> None:
+    """Whoever reads the subscription could else consent in the sink's name."""
+    world.sink.repeated = repeated
+    credential = pb.SinkCredential(access_token=pb.AccessTokenCredential(token="canary"))
+    after = await world.verified(await world.subscription(sink_credential=credential))
+    token = world.sink.asked[0][2]["webhook-request-callback"].rpartition("/")[2]
+    assert (after.state, after.verification.state) == (pb.SUBSCRIPTION_STATE_UNVERIFIED, REFUSED)
+    assert "[secret]" in after.verification.detail
+    assert token not in str(after)
+    assert "canary" not in str(after)
+
+
+# Asked without being called for
+
+
+async def consented(world: World, made: pb.Subscription, state: pb.VerificationState.ValueType = GRANTED) -> pb.Subscription:
+    """Wait until it is known what a sink thinks."""
+    get = pb.GetSubscriptionRequest(consumer_id="*", id=made.id)
+    found = made
+
+    async def known() -> bool:
+        nonlocal found
+        found = (await world.registry.call(world.registry.subscriptions.GetSubscription, get)).subscription
+        return found.verification.state == state
+
+    await eventually(known)
+    return found
+
+
+async def test_by_best_effort_a_sink_is_asked_and_sent_to_meanwhile(tmp_path: Path) -> None:
+    """At its creation and whenever it is another one, once each."""
+    async with running_world(tmp_path, "best_effort") as world:
+        world.sink.headers = {"WebHook-Allowed-Origin": ORIGIN, "WebHook-Allowed-Rate": "120"}
+        made = await world.subscription()
+        assert made.state == pb.SUBSCRIPTION_STATE_ACTIVE
+        after = await consented(world, made)
+        assert (after.state, after.verification.rate_per_minute) == (pb.SUBSCRIPTION_STATE_ACTIVE, 120)
+        await world.registry.update(world.owner, pb.Subscription(id=made.id, source="/s"), "source")
+        world.sink.headers = {"WebHook-Allowed-Origin": "other.example.com"}
+        moved = await world.registry.update(world.owner, pb.Subscription(id=made.id, sink=f"{world.sink.url}&x=1"), "sink")
+        assert (moved.state, moved.HasField("verification")) == (pb.SUBSCRIPTION_STATE_ACTIVE, False)
+        refused_by = await consented(world, made, REFUSED)
+        assert refused_by.state == pb.SUBSCRIPTION_STATE_ACTIVE
+        assert [(method, path) for method, path, _ in world.sink.asked] == [
+            ("OPTIONS", "/hooks?tenant=7"),
+            ("OPTIONS", "/hooks?tenant=7&x=1"),
+        ]
+
+
+async def test_by_best_effort_a_sink_that_cannot_be_asked_is_not_asked_again_and_again(tmp_path: Path) -> None:
+    async with running_world(tmp_path, "best_effort") as world:
+        made = await world.subscription(sink="http://127.0.0.1:2/hooks")
+        after = await consented(world, made, FAILED)
+        assert after.state == pb.SUBSCRIPTION_STATE_ACTIVE
+        assert await world.registry.revision() == made.revision + 1
+
+
+async def test_by_best_effort_what_is_known_is_not_asked_again_at_the_next_start(tmp_path: Path) -> None:
+    async with running_world(tmp_path, "best_effort") as world:
+        world.sink.headers = {"WebHook-Allowed-Origin": "*"}
+        made = await consented(world, await world.subscription())
+    async with running_world(tmp_path, "best_effort") as world:
+        assert (await consented(world, made)).verification.state == GRANTED
+        assert world.sink.asked == []
+
+
+@pytest.mark.parametrize("handshake", ["off", "required"])
+async def test_otherwise_no_sink_is_asked_that_nobody_has_called_for(tmp_path: Path, handshake: str) -> None:
+    async with running_world(tmp_path, handshake) as world:
+        made = await world.subscription()
+        item = await watched(world.registry, made.id)
+        assert not item.consent_wanted
+    async with running_world(tmp_path, "best_effort") as world:
+        # Once it is no longer required, or wanted at all, it is.
+        await consented(world, made, FAILED)
+
+
+async def watched(registry: Client, name: str) -> pb.WatchedSubscription:
+    """Return a subscription as delivery is told of it."""
+    async with registry.watch() as stream:
+        items, _ = await until_checkpoint(stream)
+    return next(item.put for item in items if item.put.subscription.id == name)

@@ -137,6 +137,8 @@ class VirtualClock:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
+        self.busy_share = 0.0
+        """How busy the thread is, from 0 to 1; to be set at the beginning."""
 
     def now(self) -> float:
         """Return wall time."""
@@ -145,3 +147,7 @@ class VirtualClock:
     def monotonic(self) -> float:
         """Return the loop's time."""
         return self._loop.time()
+
+    def busy(self) -> float:
+        """Return how much of the loop's time the thread was busy."""
+        return self.busy_share * self._loop.time()

@@ -15,6 +15,8 @@ class Row:
 
 _POINTS = "faults.test_crash_points::test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must"
 _TORTURE = "faults.test_torture::test_thirty_kills_at_random_under_load_lose_nothing"
+_RECORDED = "delivery.test_hostile_recorded::test_each_fault_is_recorded_as_its_own_class"
+_UNREACHED = "delivery.test_hostile_recorded::test_what_is_never_reached_is_recorded_as_its_own_class"
 
 CATALOGUE: dict[int, Row] = {
     1: Row(
@@ -143,6 +145,124 @@ CATALOGUE: dict[int, Row] = {
         (
             "faults.test_events::test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory",
             "ingest.test_publish_stream::test_a_client_that_does_not_read_is_held_back",
+        ),
+    ),
+    30: Row(
+        "connect black hole",
+        "ends at the connect timeout",
+        ("delivery.test_hostile::test_a_connection_that_is_never_made_ends_at_the_connect_timeout", _UNREACHED),
+    ),
+    31: Row(
+        "one byte at a time",
+        "ends at the total timeout",
+        ("delivery.test_hostile::test_an_answer_of_one_byte_at_a_time_ends_at_the_total_timeout", _RECORDED),
+    ),
+    32: Row(
+        "endless body",
+        "cut at 64 KiB, the status counts, memory stays flat",
+        (
+            "delivery.test_hostile::test_an_endless_body_is_cut_and_its_status_counts",
+            "delivery.test_hostile::test_memory_stays_flat_under_a_thousand_endless_answers_at_once",
+            _RECORDED,
+        ),
+    ),
+    33: Row(
+        "compression bomb",
+        "never unpacked",
+        (
+            "delivery.test_hostile::test_a_packed_body_stays_packed",
+            "delivery.test_hostile::test_a_body_packed_for_the_transfer_is_not_unpacked_beyond_the_limit",
+            _RECORDED,
+        ),
+    ),
+    34: Row(
+        "huge header, or headers without end",
+        "an error within bounds",
+        ("delivery.test_hostile::test_a_huge_head_is_an_error_within_bounds", _RECORDED),
+    ),
+    35: Row(
+        "malformed answer, 1xx, 101",
+        "a failure",
+        (
+            "delivery.test_hostile::test_a_malformed_answer_is_no_http",
+            "delivery.test_hostile::test_an_interim_answer_alone_is_none",
+            "delivery.test_hostile::test_a_switch_of_protocols_is_a_failure",
+            _RECORDED,
+        ),
+    ),
+    36: Row(
+        "reset after the request",
+        "the outcome is unknown, tried again",
+        ("delivery.test_hostile::test_a_connection_that_breaks_after_the_request_leaves_the_outcome_unknown", _RECORDED),
+    ),
+    37: Row(
+        "redirect",
+        "a failure, not followed",
+        (
+            "delivery.test_hostile::test_a_redirect_is_a_failure_and_is_not_followed",
+            "delivery.test_ssrf::test_no_vector_is_reached_by_a_redirect",
+            _RECORDED,
+        ),
+    ),
+    38: Row(
+        "certificate expired, self-signed or of another host; TLS before 1.2",
+        "a failure with its reason",
+        (
+            "delivery.test_tls::test_a_certificate_that_does_not_fit_is_refused_with_its_reason",
+            "delivery.test_hostile_recorded::test_a_certificate_that_does_not_fit_is_recorded_with_its_reason",
+        ),
+    ),
+    39: Row(
+        "a name that is not there",
+        "tried again",
+        ("delivery.test_ssrf::test_a_name_that_is_not_found_is_a_failure_of_its_own", _UNREACHED),
+    ),
+    40: Row(
+        "a name that leads to a forbidden address, or comes to",
+        "blocked",
+        (
+            "delivery.test_ssrf::test_a_name_of_a_special_address_is_blocked",
+            "delivery.test_ssrf::test_a_name_that_flips_between_check_and_dial_is_dialled_as_it_was_checked",
+            "delivery.test_ssrf::test_the_socket_itself_is_refused_whatever_was_judged_before",
+            _UNREACHED,
+        ),
+    ),
+    41: Row(
+        "Retry-After in seconds, as a date, negative, 1e99",
+        "clamped",
+        (
+            "delivery.test_hostile::test_retry_after_is_read_and_clamped",
+            "delivery.test_hostile_recorded::test_a_pause_that_is_asked_for_is_kept_within_six_hours",
+        ),
+    ),
+    42: Row(
+        "410",
+        "disabled, what waits is cancelled, nothing more is sent",
+        (
+            "delivery.test_wishes::test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on",
+            "delivery.test_gone::test_a_change_of_anything_but_the_sink_sends_nothing_to_it",
+            "delivery.test_gone::test_the_registry_is_told_until_it_hears",
+        ),
+    ),
+    43: Row(
+        "flapping",
+        "at most one change of the breaker in 30 s",
+        ("delivery.test_breaker::test_however_an_endpoint_flaps_it_changes_at_most_once_in_thirty_seconds",),
+    ),
+    44: Row(
+        "a kept connection that has gone stale",
+        "costs no attempt",
+        (
+            "delivery.test_transport::test_a_connection_that_was_closed_while_idle_costs_nothing",
+            "delivery.test_transport::test_a_kept_connection_that_breaks_under_a_request_costs_no_attempt",
+        ),
+    ),
+    45: Row(
+        "the sink is our own gateway",
+        "the loop is stopped",
+        (
+            "e2e.test_loops::test_a_webhook_to_our_own_gateway_does_nothing_and_is_not_tried_again",
+            "gateway.test_loops::test_a_webhook_is_refused_wherever_it_arrives",
         ),
     ),
     51: Row(

@@ -96,6 +96,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The resource's state does not permit this. FAILED_PRECONDITION, HTTP 409."""
     ERROR_REASON_VERIFICATION_NOT_FOUND: _ErrorReason.ValueType  # 35
     """No handshake of that callback token is under way. NOT_FOUND, HTTP 404."""
+    ERROR_REASON_LOOP_DETECTED: _ErrorReason.ValueType  # 36
+    """The request is a webhook of Hooktide's: a sink leads back to its API. FAILED_PRECONDITION, HTTP 508."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or one event of a batch was refused.
@@ -178,6 +180,8 @@ ERROR_REASON_STATE_CONFLICT: ErrorReason.ValueType  # 34
 """The resource's state does not permit this. FAILED_PRECONDITION, HTTP 409."""
 ERROR_REASON_VERIFICATION_NOT_FOUND: ErrorReason.ValueType  # 35
 """No handshake of that callback token is under way. NOT_FOUND, HTTP 404."""
+ERROR_REASON_LOOP_DETECTED: ErrorReason.ValueType  # 36
+"""The request is a webhook of Hooktide's: a sink leads back to its API. FAILED_PRECONDITION, HTTP 508."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 @typing.final

@@ -349,7 +349,9 @@ class ProtocolSettings(google.protobuf.message.Message):
     else by the secrets of V1.
     """
     ca_certificates: builtins.str
-    """Certificates (PEM) that the sink's may be issued by, besides the public ones; at most 64 KiB."""
+    """Certificates (PEM) that those of the sink, and of the server that gives out its tokens, may be issued by, besides the
+    public ones; at most 64 KiB.
+    """
     @property
     def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Headers that every request carries besides ours, at most 20; names are taken without regard to case and kept in lower case."""
@@ -1302,6 +1304,9 @@ class WatchedSubscription(google.protobuf.message.Message):
     SECRETS_FIELD_NUMBER: builtins.int
     KEYS_FIELD_NUMBER: builtins.int
     SINK_CREDENTIAL_FIELD_NUMBER: builtins.int
+    CONSENT_WANTED_FIELD_NUMBER: builtins.int
+    consent_wanted: builtins.bool
+    """Whether its sink is to be asked for its consent without anyone calling for it: it is sent to meanwhile."""
     @property
     def subscription(self) -> Global___Subscription:
         """The subscription."""
@@ -1325,9 +1330,10 @@ class WatchedSubscription(google.protobuf.message.Message):
         secrets: collections.abc.Iterable[Global___SigningSecret] | None = ...,
         keys: collections.abc.Iterable[Global___SigningKey] | None = ...,
         sink_credential: Global___SinkCredential | None = ...,
+        consent_wanted: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sink_credential", b"sink_credential", "subscription", b"subscription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["keys", b"keys", "secrets", b"secrets", "sink_credential", b"sink_credential", "subscription", b"subscription"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consent_wanted", b"consent_wanted", "keys", b"keys", "secrets", b"secrets", "sink_credential", b"sink_credential", "subscription", b"subscription"]) -> None: ...
 
 Global___WatchedSubscription: typing_extensions.TypeAlias = WatchedSubscription
 

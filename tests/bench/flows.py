@@ -1,0 +1,141 @@
+"""Flows: events published to a system that is up, and how fast, how soon and at what cost they reach the sink.
+
+Beside it, the same requests sent by a transport alone.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from tests.bench.bare_client import Job, Speed
+from tests.bench.load import Batch, batches, events, publish, publish_at_once, source
+from tests.bench.rounds import WITHIN_S
+from tests.bench.sink import Sink
+from tests.bench.world import cpu_s, on_service_core, quiet
+from tests.e2e.consumers import Consumer, new_consumer
+from tests.system.processes import System
+from tests.system.receiver import Endpoint
+
+_AT_ONCE = 16
+# The event loop's timers count whole milliseconds. Larger ticks would come as bursts, whose own length would be measured.
+_TICK_S = 0.002
+_WARM = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What is published to a system, and where it goes."""
+
+    system: System
+    seen: Sink
+    type_: str
+    """The type of its events."""
+    urls: list[str]
+    """The beginnings of its sinks' URLs, each of another host; the events of source n go to the one at n."""
+    copies: int
+    """How many subscriptions each event reaches."""
+
+    @property
+    def warm(self) -> int:
+        """How many deliveries bring it up to speed, its connections and all."""
+        return max(_WARM, 2 * len(self.urls))
+
+    def sink(self, number: int, copy: int) -> str:
+        """Return the URL of a sink."""
+        return f"{self.urls[number]}/{self.type_}/{copy}"
+
+
+class Flows:
+    """Makes flows through a system, with a consumer of its own."""
+
+    def __init__(self, system: System, seen: Sink) -> None:
+        self._system = system
+        self._seen = seen
+        self._consumer: Consumer | None = None
+
+    async def flow(self, name: str, scheme: str = "http", *, hosts: int = 1, copies: int = 1) -> Flow:
+        """Subscribe `hosts` sinks, each `copies` times, to a source of its own.
+
+        That many types would not do: ingest asks the catalogue about each, which would be measured too.
+        """
+        if self._consumer is None:
+            self._consumer = await new_consumer(self._system, "bench")
+        made = Flow(self._system, self._seen, f"bench.{name}", self._seen.urls(scheme, hosts), copies)
+        wanted = iter([(number, copy) for number in range(hosts) for copy in range(copies)])
+
+        async def subscribe(consumer: Consumer) -> None:
+            for number, copy in wanted:
+                endpoint = Endpoint(f"{name}-{number}-{copy}", made.sink(number, copy))
+                await consumer.subscribe(endpoint, [made.type_], source=source(number))
+
+        async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(subscribe(self._consumer))
+        return made
+
+
+async def delivered(flow: Flow, deliveries: int, run: str) -> Speed:
+    """Publish as fast as it goes.
+
+    Returns deliveries a second from the first event sent to the last webhook come, and what each took of the delivery
+    service. Neither what was before nor that connections are made is measured.
+    """
+    await _arrived(flow, flow.warm, f"warm-{run}")
+    await quiet(flow.system)
+    cpu_began_s = cpu_s(flow.system, "delivery")
+    per_s = await _arrived(flow, deliveries, run)
+    await quiet(flow.system)
+    return Speed(per_s, (cpu_s(flow.system, "delivery") - cpu_began_s) / deliveries * 1e6)
+
+
+async def _arrived(flow: Flow, deliveries: int, run: str) -> float:
+    count = max(1, deliveries // flow.copies)
+    made = batches(events(count, run, flow.type_, len(flow.urls)))
+    await flow.seen.forget()
+    began_ns = time.monotonic_ns()
+    await publish_at_once(flow.system, made)
+    last_ns = await flow.seen.counted(count * flow.copies)
+    return count * flow.copies / ((last_ns - began_ns) / 1e9)
+
+
+async def latencies(flow: Flow, per_s: float, for_s: float, run: str) -> list[float]:
+    """Publish at a steady rate; return for each event the seconds from its acknowledgement to its arrival, sorted."""
+    await _arrived(flow, flow.warm, f"warm-{run}")
+    await quiet(flow.system)
+    made = events(max(100, int(per_s * for_s)), run, flow.type_, len(flow.urls))
+
+    async def send() -> AsyncIterator[Batch]:
+        began, sent = time.monotonic(), 0
+        while sent < len(made):
+            await asyncio.sleep(_TICK_S)
+            due = int((time.monotonic() - began) * per_s)
+            if due > sent:
+                yield Batch(events=made[sent:due])
+                sent = due
+
+    await flow.seen.forget()
+    acknowledged: dict[str, int] = {}
+    async for answer in publish(flow.system, send()):
+        now_ns = time.monotonic_ns()
+        acknowledged.update((result.receipt.event_id, now_ns) for result in answer.results)
+    assert len(acknowledged) == len(made)
+    await flow.seen.counted(len(made))
+    arrivals = await flow.seen.arrivals()
+    # A webhook may arrive before its emitter has read the acknowledgement: that is no time at all.
+    return sorted(max(0, arrivals[event_id] - at_ns) / 1e9 for event_id, at_ns in acknowledged.items())
+
+
+async def sample(flow: Flow) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of a request that the system makes for this flow."""
+    await _arrived(flow, flow.warm, "sample-")
+    return await flow.seen.sample()
+
+
+async def alone(flow: Flow, like: tuple[dict[str, str], bytes], transport: str, count: int, _run: str = "") -> Speed:
+    """Send requests `like` the system's to the flow's sinks by a transport alone, in a process on the services' core."""
+    await quiet(flow.system)
+    headers, body = like
+    sinks = [flow.sink(number, 0) for number in range(len(flow.urls))]
+    job = Job(transport, sinks, headers, body.decode(), count, flow.warm)
+    return Speed(*await on_service_core("tests.bench.bare_client", job._asdict(), flow.system.environment()))

@@ -1,0 +1,82 @@
+"""Program: what the programs of this folder share: their arguments, their cores, and the progress they show."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
+
+import uvloop
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from tests.bench.rounds import Extent
+from tests.bench.world import pin
+
+MEANINGLESS = "a quick run: it shows that all works, its figures mean nothing"
+
+# Where there is no terminal: as wide as the table.
+_WIDTH = 160
+
+
+class Shown:
+    """The progress on a console: a bar on a terminal, else a line for each step."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+        self._part = ""
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=None)
+        self.latest = "the beginning"
+        """What was begun last."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, part: str, count: int) -> None:
+        """Begin a part of so many steps."""
+        self._part = part
+        self._bar.reset(self._task, total=count)
+        self._bar.start()
+
+    def step(self, what: str) -> None:
+        """Begin the next of them."""
+        self.latest = f"{self._part}: {what}"
+        line = f"{time.monotonic() - self._began:5.0f} s  {self.latest}"
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=line)
+            self._bar.advance(self._task)
+        else:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def show(self, *found: RenderableType) -> None:
+        """Show what was found, or left out; the bar gives way to it."""
+        self._bar.stop()
+        for each in found:
+            self._console.print(each)
+
+
+def run(name: str, about: str, main: Callable[[Extent, Shown], Coroutine[Any, Any, int]]) -> int:
+    """Read the arguments and measure; returns the exit code: that of `main`, or 2 where nothing could be measured."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=about.splitlines()[0])
+    parser.add_argument("--rounds", type=int, choices=range(1, 101), metavar="1…100", default=5, help="how often each thing is measured")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of everything, to see that all works; the figures mean nothing")
+    arguments = parser.parse_args()
+    if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
+        sys.stderr.write("bench: Linux and two cores are needed, one for the services and one for the load\n")
+        return 2
+    pin()
+    with Shown(Console(width=None if sys.stdout.isatty() else _WIDTH)) as shown:
+        if arguments.quick:
+            sys.stderr.write(f"bench: {MEANINGLESS}\n")
+        try:
+            return uvloop.run(main(Extent(arguments.rounds, arguments.quick), shown))
+        except TimeoutError as error:
+            sys.stderr.write(f"bench: {shown.latest} did not end in time {error}\n")
+            return 2

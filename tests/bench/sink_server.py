@@ -1,0 +1,186 @@
+"""Sink: a receiver that costs next to nothing, in a process of its own, plaintext and TLS, at as many addresses as are asked for.
+
+It answers 200 to every request, counts, and notes when each `webhook-id` first came (in ns of the monotonic
+clock, which all processes of a machine share). One line to its standard input is answered by one line of JSON:
+`count`, `arrivals`, `sample` (the latest request as it came), `forget` (start anew). It ends when that input closes.
+
+Sockets are read as they are, without an event loop's machinery: what the receiver takes of its core is not there for the load.
+"""
+
+import json
+import os
+import select
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.delivery.certificates import Authority
+
+_OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+_END = b"\r\n\r\n"
+_SIZE, _ID = b"content-length: ", b"webhook-id: "
+_READ_BYTES = 256 * 1024
+_BACKLOG = 2048
+
+
+def addresses(count: int) -> list[str]:
+    """Return so many addresses of this machine, 127.0.0.1 first; `count` is at most 50 000."""
+    return [f"127.0.{number // 250}.{number % 250 + 1}" for number in range(count)]
+
+
+class Seen:
+    """What has come."""
+
+    def __init__(self) -> None:
+        self.latest = b"", b""
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew."""
+        self.count, self.last_ns = 0, 0
+        self.first: dict[bytes, int] = {}
+
+    def take(self, head: bytes, body: bytes) -> None:
+        """Note a request; of its head, the lines after the first must have their names in lower case."""
+        self.count += 1
+        self.last_ns = time.monotonic_ns()
+        at = head.find(_ID) + len(_ID)
+        self.first.setdefault(head[at : head.find(b"\r\n", at)], self.last_ns)
+        self.latest = head, body
+
+    def told(self, what: str) -> object:
+        """Return what is asked for."""
+        match what:
+            case "count":
+                return {"count": self.count, "last_ns": self.last_ns}
+            case "arrivals":
+                return {event_id.decode(): at_ns for event_id, at_ns in self.first.items()}
+            case "sample":
+                # One character for each byte.
+                return [part.decode("latin-1") for part in self.latest]
+            case _:
+                self.forget()
+                return None
+
+
+class Peer:
+    """One connection, kept alive; its requests say their size."""
+
+    __slots__ = ("_rest", "_seen", "_shaken", "_socket")
+
+    def __init__(self, connected: socket.socket, seen: Seen) -> None:
+        self._socket = connected
+        self._seen = seen
+        self._shaken = not isinstance(connected, ssl.SSLSocket)
+        self._rest = b""
+
+    def ready(self) -> bool:
+        """Read what has come and answer it; returns whether the connection still stands, else it is closed."""
+        stands = self._read()
+        if not stands:
+            self._socket.close()
+        return stands
+
+    def _read(self) -> bool:
+        try:
+            if not self._shaken:
+                self._socket.do_handshake()  # type: ignore[attr-defined]  # then it is one of TLS
+                self._shaken = True
+            while data := self._socket.recv(_READ_BYTES):
+                answers = self._requests(self._rest + data if self._rest else data)
+                if answers and self._socket.send(_OK * answers) < len(_OK) * answers:
+                    return False
+                # Of TLS, no more than one record comes at a time.
+                if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+                    return True
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _requests(self, data: bytes) -> int:
+        """Take whole requests out of what has come so far; returns how many."""
+        count = start = 0
+        while (end := data.find(_END, start)) >= 0:
+            head = data[start : end + 2].lower()
+            at = head.find(_SIZE)
+            body, size = end + 4, int(head[at + len(_SIZE) : head.find(b"\r\n", at)]) if at >= 0 else 0
+            if len(data) < body + size:
+                break
+            self._seen.take(head, data[body : body + size])
+            start = body + size
+            count += 1
+        self._rest = data[start:]
+        return count
+
+
+class Server:
+    """All listening sockets and connections, on one epoll."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+        self._epoll = select.epoll()
+        self._ready: dict[int, Callable[[], bool]] = {}
+
+    def listen(self, address: str, port: int, context: ssl.SSLContext | None) -> int:
+        """Listen at an address, at `port` or any free one, which is returned."""
+        listener = socket.create_server((address, port), backlog=_BACKLOG)
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._watch(listener, lambda: self._accept(listener, context))
+        found: int = listener.getsockname()[1]
+        return found
+
+    def run(self) -> None:
+        """Serve until standard input closes."""
+        self._epoll.register(sys.stdin.fileno(), select.EPOLLIN)
+        while True:
+            for number, _ in self._epoll.poll():
+                if number != sys.stdin.fileno():
+                    if not self._ready[number]():
+                        del self._ready[number]
+                elif line := sys.stdin.readline():
+                    say(self._seen.told(line.strip()))
+                else:
+                    return
+
+    def _watch(self, watched: socket.socket, ready: Callable[[], bool]) -> None:
+        self._ready[watched.fileno()] = ready
+        self._epoll.register(watched.fileno(), select.EPOLLIN)
+
+    def _accept(self, listener: socket.socket, context: ssl.SSLContext | None) -> bool:
+        try:
+            connected, _ = listener.accept()
+        except OSError:
+            return True
+        connected.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            connected = context.wrap_socket(connected, server_side=True, do_handshake_on_connect=False)
+        self._watch(connected, Peer(connected, self._seen).ready)
+        return True
+
+
+def say(what: object) -> None:
+    """Answer by a line."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def main(core: int, folder: Path, count: int) -> None:
+    """Serve at `count` addresses; prints the ports, and puts the root of its certificates into the folder."""
+    os.sched_setaffinity(0, {core})
+    server, authority = Server(Seen()), Authority(folder)
+    ports = {"http": 0, "https": 0}
+    for address in addresses(count):
+        ports["http"] = server.listen(address, ports["http"], None)
+        ports["https"] = server.listen(address, ports["https"], authority.server(address))
+    say({"roots": str(authority.file), **ports})
+    server.run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,43 @@
+"""The sink must count right: all figures of deliveries are its."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from services.runtime.settings import DeliverySettings
+from tests.bench.bare_client import Job, Speed, under_way
+from tests.bench.openers import PRODUCT, YARDSTICK
+from tests.bench.sink import Sink, sink
+from tests.bench.world import on_service_core
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="Linux and two cores are needed")
+
+_HEADERS = {"content-type": "application/json", "user-agent": "Hooktide/0.1", "webhook-id": "evt_1", "hooktide-attempt": "1"}
+_BODY = '{"name": "Zoë"}'
+
+
+@pytest.fixture(scope="module", name="seen")
+def _seen() -> Iterator[Sink]:
+    with sink(3) as running:
+        yield running
+
+
+@pytest.mark.parametrize("transport", [PRODUCT, YARDSTICK])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_what_a_bare_client_sends_arrives(seen: Sink, scheme: str, transport: str) -> None:
+    """Each request is counted once, at each address, over verified TLS too; the latest one is shown as it was."""
+    await seen.forget()
+    job = Job(transport, [f"{url}/hook" for url in seen.urls(scheme, 3)], _HEADERS, _BODY, measured=200, warm=50)
+    environ = {**os.environ, "SSL_CERT_FILE": seen.roots, "HOOKTIDE_SINK_ALLOW": "http,127.0.0.0/8"}
+    speed = Speed(*await on_service_core("tests.bench.bare_client", job._asdict(), environ))
+    assert speed.per_s > 0
+    assert await seen.counted(250) > 0
+    assert list(await seen.arrivals()) == ["evt_1"]
+    assert await seen.sample() == ({name: value.lower() for name, value in _HEADERS.items()}, _BODY.encode())
+
+
+def test_a_bare_client_has_as_much_under_way_as_the_service() -> None:
+    settings = DeliverySettings(delivery_in_flight_max=256, delivery_lane_in_flight_max=64, delivery_host_connections_max=128)
+    assert [under_way(settings, sinks) for sinks in (1, 3, 1000)] == [64, 192, 256]
