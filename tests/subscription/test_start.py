@@ -191,7 +191,7 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
 
 
 async def test_health_and_readiness_tell_of_the_stop(settings: SubscriptionSettings) -> None:
-    async with contextlib.AsyncExitStack() as service, asyncio.timeout(20):
+    async with contextlib.AsyncExitStack() as service, asyncio.timeout(60):
         lifecycle = Lifecycle("subscription")
         addresses = await service.enter_async_context(running(settings, lifecycle))
         async with open_channel(addresses.listen) as channel, aiohttp.ClientSession() as http:
@@ -213,7 +213,7 @@ async def test_serving_lasts_until_the_stop_and_says_where(settings: Subscriptio
     """Here the stop was asked for before the start, so the service is ready and stops at once."""
     lifecycle = Lifecycle("subscription", ready_file=tmp_path / "ready.json")
     lifecycle.stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await serve(settings, lifecycle)
     addresses = json.loads((tmp_path / "ready.json").read_text())
     assert addresses.keys() == {"listen", "admin"}
@@ -228,3 +228,16 @@ def test_a_folder_that_cannot_be_made_is_named(settings: SubscriptionSettings, t
 def test_a_lock_that_cannot_be_held_is_named(settings: SubscriptionSettings, tmp_path: Path) -> None:
     (tmp_path / "subscription.db.lock").mkdir()
     assert "subscription.db.lock" in refusal(settings)
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.glob("subscription.db*")}
+
+
+async def test_what_it_keeps_is_its_owner_s_alone(settings: SubscriptionSettings, tmp_path: Path) -> None:
+    """Whoever else may look into the directory."""
+    async with served(settings) as client:
+        await client.consumer()
+        modes = modes_in(tmp_path)
+    assert modes.keys() >= {"subscription.db", "subscription.db-wal"}
+    assert set(modes.values()) == {0o600}
