@@ -10,7 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hooktide.subscription.v1 import access_pb2
+from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.errors import Reason
@@ -182,7 +182,8 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
     async with served(settings) as client:
         stubs = (client.subscriptions, client.catalogue, client.access)
         methods = {f"{type(stub).__name__}.{name}": method for stub in stubs for name, method in vars(stub).items()}
-        assert len(methods) == 25
+        services = [each for file in (pb, catalogue_pb2, access_pb2) for each in file.DESCRIPTOR.services_by_name.values()]
+        assert len(methods) == sum(len(service.methods) for service in services) > 0
         for name, method in methods.items():
             for authorization in ("", "Bearer hts_another-token-altogether", f"Basic {settings.token()}"):
                 call = method(b"", metadata=(("authorization", authorization),), timeout=10)
