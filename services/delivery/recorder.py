@@ -139,12 +139,12 @@ class Recorder:
             elif self._chunks:
                 asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._wanted.set)
 
-    def _is_due(self, chunk: Chunk, now: float) -> bool:
+    def _is_due(self, chunk: Chunk, now: float, taken: _Taken) -> bool:
         """Say whether a chunk is to be written as it stands, or something may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
-        # What stands behind it has to be written before more may be sent.
-        if self._dispatcher.unrecorded_sent >= UNRECORDED_SENT_MAX // 2:
+        # What stands behind it has to be written before more may be sent: as much of it as this flush does not write anyway.
+        if self._dispatcher.unrecorded_sent - len(taken.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
             return True
         sent_by = now - _WAIT_FOR_END_S
         return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
@@ -152,7 +152,7 @@ class Recorder:
     def _collect(self) -> _Taken:
         """Take what the next transaction writes."""
         taken, rows, now = _Taken(), 0, self._clock.monotonic()
-        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now):
+        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, taken):
             chunk = self._chunks[0]
             self._chunks.popleft()
             taken.chunks.append(chunk)

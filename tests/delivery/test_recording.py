@@ -56,6 +56,25 @@ def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
     play(scenario, **WIDE)
 
 
+def test_at_the_bound_of_unrecorded_work_what_is_under_way_still_is_written_once(play: Play) -> None:
+    """Only so much is written before its end as it takes to come below the bound, and never what is not even sent."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 0.04
+        world.loop.slow_jobs["_commit"] = (0.03, 0.001)
+        records = world.publish(4000, "alpha")
+        unfinished: set[str] = set()
+        while len(world.states()) < len(records):
+            unfinished |= {row[0] for row in world.open_rows()}
+            await asyncio.sleep(0.01)
+        assert len(unfinished) < len(records) / 4
+        world.loop.slow_jobs.clear()
+        await finished(world)
+
+    play(scenario, **WIDE)
+
+
 def test_ends_of_recorded_deliveries_are_bounded_too(play: Play) -> None:
     """What was read back or recorded first has a row, but its end has none until it is flushed."""
 
