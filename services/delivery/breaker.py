@@ -37,9 +37,11 @@ class Breaker:
     """Closed, yet nothing is to be sent until then."""
 
     @property
-    def is_untroubled(self) -> bool:
-        """Whether it is closed and need not be asked again for as long as nothing fails."""
-        return self.open_until is None and not self.rest_until
+    def over_at(self) -> float | None:
+        """From when on a new one in its place would do the same; None where that depends on an answer."""
+        if self.open_until is not None or self.failures:
+            return None
+        return self.rest_until if self.closed_at is None else max(self.rest_until, self.closed_at + self.open_first_s)
 
     def permits(self, now: float) -> bool:
         """Say whether an attempt may start now."""

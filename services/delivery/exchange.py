@@ -11,7 +11,6 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pycurl
@@ -59,6 +58,8 @@ class Way:
     """Says why an address may not be dialled, None where it may."""
     roots_file: str
     """PEM: what certificates of sinks are issued by."""
+    roots: bytes
+    """What stands in it, for requests that trust others besides."""
     proxy: str
     """The operator's proxy, which is then all that is dialled; empty: none."""
 
@@ -143,6 +144,8 @@ class Exchange:
             (pycurl.SSL_VERIFYPEER, 1),
             (pycurl.SSL_VERIFYHOST, 2),
             (pycurl.CAINFO, way.roots_file),
+            # libcurl is given addresses alone; a cache of them it would go through after every request.
+            (pycurl.DNS_CACHE_TIMEOUT, 0),
             (pycurl.MAXAGE_CONN, _IDLE_S),
             (pycurl.MAXLIFETIME_CONN, _LIFETIME_S),
             (pycurl.CONNECTTIMEOUT_MS, int(limits.connect_timeout_s * 1000)),
@@ -204,8 +207,7 @@ class Exchange:
         if request.tls is None:
             return
         if request.tls.ca_pem:
-            roots = Path(self._way.roots_file).read_bytes()
-            easy.setopt(pycurl.CAINFO_BLOB, roots + b"\n" + request.tls.ca_pem)
+            easy.setopt(pycurl.CAINFO_BLOB, self._way.roots + b"\n" + request.tls.ca_pem)
         if request.tls.certificate_pem:
             easy.setopt(pycurl.SSLCERT_BLOB, request.tls.certificate_pem)
             easy.setopt(pycurl.SSLKEY_BLOB, request.tls.key_pem or request.tls.certificate_pem)

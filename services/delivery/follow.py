@@ -163,7 +163,7 @@ class Follower:
                 self._dispatcher.pump()
 
     def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
-        dispatcher = self._dispatcher
+        dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
         partition, position, event_id, type_, _, _, accepted_ms, _ = record
         record_first = position <= (self._record_first_through or {}).get(partition, 0)
         chunk = Chunk(partition, position, event_id, through, [], self._clock.monotonic(), record_first)
@@ -184,14 +184,14 @@ class Follower:
                 chunk,
             )
             chunk.deliveries.append(delivery)
-            lane = dispatcher.lane(subscription.id)
-            if not dispatcher.has_room(lane):
+            lane = lanes.lane(subscription.id)
+            if not lanes.has_room(lane):
                 delivery.event = None
-                dispatcher.spill(delivery)
+                lanes.spill(delivery)
                 continue
             chunk.unsettled += 1
             if record_first:
-                dispatcher.hold(delivery)
+                lanes.hold(delivery)
             else:
                 dispatcher.take(delivery, lane)
         self._recorder.routed(chunk)

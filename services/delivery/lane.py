@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from services.delivery.breaker import Breaker
 from services.delivery.bucket import Bucket
 from services.delivery.model import Delivery
+from services.delivery.trouble import Trouble
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +21,8 @@ class Lane:
     """The queue of one subscription."""
 
     subscription_id: str
-    breaker: Breaker
+    trouble: Trouble | None = None
+    """What is known of its sink; None while that has never failed."""
     bucket: Bucket = field(default_factory=Bucket)
     queue: deque[Delivery] = field(default_factory=deque)
     in_flight: int = 0
@@ -36,12 +37,6 @@ class Lane:
     """When the next of its waiting rows is due, as far as is known; None where none waits."""
     added_due_ms: int | None = None
     """The same of those rows alone that began to wait after the latest reading of its rows began."""
-    throttled_until: float = 0.0
-    """By the monotonic clock: the endpoint asked for a pause."""
-    throttles: int = 0
-    """How often in a row it asked so without saying for how long."""
-    gone_revision: int = 0
-    """The revision of the sink that has said that it is gone; 0: none has."""
     refilling: bool = False
     ready: bool = False
     """Whether it stands in the dispatcher's round."""

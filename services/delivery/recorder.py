@@ -139,23 +139,20 @@ class Recorder:
             elif self._chunks:
                 asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._wanted.set)
 
-    def _is_due(self, chunk: Chunk, now: float, sent_behind: int) -> bool:
-        """Say whether a chunk is to be written as it stands, or something may still end soon.
-
-        `sent_behind` is about how many attempts wait to be recorded behind it.
-        """
+    def _is_due(self, chunk: Chunk, now: float, taken: _Taken) -> bool:
+        """Say whether a chunk is to be written as it stands, or something may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
-        # Those have to be written before more may be sent.
-        if sent_behind >= UNRECORDED_SENT_MAX // 2:
+        # What stands behind it has to be written before more may be sent: as much of it as this flush does not write anyway.
+        if self._dispatcher.unrecorded_sent - len(taken.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
             return True
         sent_by = now - _WAIT_FOR_END_S
         return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
 
     def _collect(self) -> _Taken:
         """Take what the next transaction writes."""
-        taken, rows, now, sent = _Taken(), 0, self._clock.monotonic(), self._dispatcher.unrecorded_sent
-        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, sent):
+        taken, rows, now = _Taken(), 0, self._clock.monotonic()
+        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, taken):
             chunk = self._chunks[0]
             self._chunks.popleft()
             taken.chunks.append(chunk)
@@ -163,7 +160,6 @@ class Recorder:
             for delivery in chunk.deliveries:
                 self._write(taken, delivery)
                 delivery.chunk = None
-                sent -= delivery.sent
                 if chunk.record_first and not delivery.settled:
                     taken.to_queue.append(delivery)
             taken.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)

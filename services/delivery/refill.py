@@ -81,10 +81,10 @@ class Refiller:
     async def _refill(self, lane: Lane) -> None:
         """Read back what is due, as much as the lane has room for, leaving out what is in memory already."""
         dispatcher, subscription_id = self._dispatcher, lane.subscription_id
-        now_ms, room = dispatcher.due.now_ms(), dispatcher.room_to_refill(lane)
+        now_ms, room = dispatcher.due.now_ms(), dispatcher.lanes.room_to_refill(lane)
         lane.added_due_ms = None
         put_back = lane.put_back
-        with dispatcher.readings.begun(subscription_id) as left:
+        with dispatcher.lanes.readings.begun(subscription_id) as left:
             # Of what is in memory some may have rows, which are left out.
             limit = room + len(lane.live)
             rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, now_ms, limit)
@@ -103,7 +103,7 @@ class Refiller:
 
     def _take(self, row: OpenRow, record: Record | None) -> None:
         delivery = delivery_of(row, None if record is None else Event(record))
-        self._dispatcher.hold(delivery)
+        self._dispatcher.lanes.hold(delivery)
         if record is None:
             logger().error("delivery.without_event", event_id=row.event_id, subscription=row.subscription_id)
             self._dispatcher.give_up(delivery, "the event is in neither log nor ledger any more")
@@ -147,17 +147,17 @@ class Refiller:
 
     async def _cancel_some(self, subscription_id: str) -> bool:
         dispatcher = self._dispatcher
-        with dispatcher.readings.begun(subscription_id) as left:
-            limit = _CANCEL_ROWS + len(dispatcher.lane(subscription_id).live)
+        with dispatcher.lanes.readings.begun(subscription_id) as left:
+            limit = _CANCEL_ROWS + len(dispatcher.lanes.lane(subscription_id).live)
             rows = await self._ledger.read(ledger_reads.unfinished, subscription_id, _FAR_MS, limit)
-            waiting = [row for row in rows if row.id not in left and not dispatcher.holds(subscription_id, row.id)]
+            waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(subscription_id, row.id)]
         if self._replica.wanted(subscription_id):
             return False
         for row in waiting:
             delivery = delivery_of(row, None)
-            dispatcher.hold(delivery)
+            dispatcher.lanes.hold(delivery)
             dispatcher.finish(delivery, State.CANCELLED)
-        while any(dispatcher.holds(subscription_id, row.id) for row in waiting):
+        while any(dispatcher.lanes.holds(subscription_id, row.id) for row in waiting):
             await self._recorder.flushed()
-        dispatcher.drop_if_idle(dispatcher.lane(subscription_id))
+        dispatcher.drop_if_idle(dispatcher.lanes.lane(subscription_id))
         return bool(waiting)

@@ -121,14 +121,14 @@ class Retention:
         dispatcher = self._dispatcher
         before_ms = unix_ms(self._clock) - int(self._limits.expiry_s * 1000)
         while True:
-            with dispatcher.readings.begun() as left:
+            with dispatcher.lanes.readings.begun() as left:
                 rows = await self._ledger.read(ledger_trims.expired, before_ms, _EXPIRED)
-                waiting = [row for row in rows if row.id not in left and not dispatcher.holds(row.subscription_id, row.id)]
+                waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(row.subscription_id, row.id)]
             for row in waiting:
                 delivery = delivery_of(row, None)
-                dispatcher.hold(delivery)
+                dispatcher.lanes.hold(delivery)
                 dispatcher.give_up(delivery, "the time in which it may be delivered is over")
-            while any(dispatcher.holds(row.subscription_id, row.id) for row in waiting):
+            while any(dispatcher.lanes.holds(row.subscription_id, row.id) for row in waiting):
                 await self._recorder.flushed()
             if waiting:
                 logger().warning("deliveries.expired", count=len(waiting))

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import ssl
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from services.delivery.exchange import Flight, Limits, Way, failed
@@ -149,6 +150,13 @@ def roots_file() -> str:
     return path
 
 
+def _way(policy: EgressPolicy, file: str, proxy: str) -> Way:
+    try:
+        return Way(policy.check_address, file, Path(file).read_bytes(), proxy)
+    except OSError as error:
+        raise StartError(f"the file of trusted certificates, {file}, cannot be read: {error.strerror}") from error
+
+
 @contextlib.asynccontextmanager
 async def open_pycurl_transport(
     policy: EgressPolicy, limits: Limits, *, proxy: str = "", lookup: Lookup = system_lookup, roots: str = ""
@@ -156,9 +164,10 @@ async def open_pycurl_transport(
     """Start the sender; on exit requests under way are cut off and answered as reset.
 
     `proxy` is the operator's (``http://host:port``), by which everything then goes, `lookup` resolves names,
-    and `roots` is a file of certificates to trust in place of this machine's. A fault of the sender ends the body.
+    and `roots` is a file of certificates to trust in place of this machine's; `StartError` where it cannot be read.
+    A fault of the sender ends the body.
     """
-    transport = PycurlTransport(policy, limits, Way(policy.check_address, roots or roots_file(), proxy), lookup)
+    transport = PycurlTransport(policy, limits, _way(policy, roots or roots_file(), proxy), lookup)
 
     async def watch() -> None:
         await asyncio.shield(transport.ended)

@@ -10,6 +10,8 @@ from services.delivery.model import Outcome
 from services.delivery.transport import Answer, Request
 
 TIMEOUT_S = 15.0
+LATE_S = 5.0
+LONG_S = 3600
 
 
 class Mode(Enum):
@@ -22,6 +24,8 @@ class Mode(Enum):
     SILENT = "never answers"
     FLAKY = "does one or the other"
     GONE = "answers 410"
+    LATE_GONE = "answers 410 after a while"
+    LATE_THROTTLING = "answers 429 after a while and names a long time"
 
 
 Key = tuple[str, str]
@@ -37,10 +41,14 @@ class Sent:
     answered_at: float = 0.0
     wait_s: float = 0.0
     """How long after the latest answer no further attempt may begin."""
+    asked_s: float = 0.0
+    """How long that answer has asked to wait, which binds where it came from."""
     successes: int = 0
     heard: bool = False
     """Whether a worker that is still at work has had a success."""
     under_way: bool = False
+    url: str = ""
+    """Where the latest request went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,8 @@ class Endpoints:
     """How long a slow one takes; None: now so, now so."""
     sent: dict[Key, Sent] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
-    throttled_until: dict[str, float] = field(default_factory=dict)
+    throttled_until: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By subscription and sink."""
     violations: list[str] = field(default_factory=list)
     recorded: Callable[[Key], bool] = lambda _key: False
     """Whether the ledger knows a delivery as finished."""
@@ -89,13 +98,14 @@ class Endpoints:
             self._violated("sent before it was recorded, although a worker before may have sent it", key)
         if sent.under_way:
             self._violated("sent while it is under way", key)
-        if number == sent.attempts + 1 and now < sent.answered_at + sent.wait_s:
-            self._violated(f"I5: attempt {number} began {sent.answered_at + sent.wait_s - now:.3f} s early", key)
-        if now < self.throttled_until.get(key[1], 0.0):
+        due_at = sent.answered_at + (max(sent.wait_s, sent.asked_s) if request.url == sent.url else sent.wait_s)
+        if number == sent.attempts + 1 and now < due_at:
+            self._violated(f"I5: attempt {number} began {due_at - now:.3f} s early", key)
+        if now < self.throttled_until.get((key[1], request.url), 0.0):
             self._violated("sent while the endpoint had asked for a pause", key)
         if self.silenced(key[1]):
             self._violated("sent although the subscription does not want it", key)
-        sent.attempts, sent.under_way = number, True
+        sent.attempts, sent.under_way, sent.url = number, True, request.url
 
     def answer(self, key: Key) -> tuple[float, Answer]:
         """Return what the endpoint answers, and after how many seconds."""
@@ -108,13 +118,13 @@ class Endpoints:
                 return quick, Answer(Outcome.DELIVERED, 200, "", b"", "")
             case Mode.SLOW:
                 return self.slow_s or self.chance.uniform(0.03, 2.0), Answer(Outcome.DELIVERED, 204, "", b"", "")
-            case Mode.FAILING:
-                return quick, Answer(Outcome.STATUS, 500, "the endpoint answered 500", b"oh", "")
-            case Mode.GONE:
-                return quick, Answer(Outcome.STATUS, 410, "the endpoint answered 410", b"", "")
+            case Mode.FAILING | Mode.GONE:
+                return quick, _refusal(500 if mode is Mode.FAILING else 410)
+            case Mode.LATE_GONE | Mode.LATE_THROTTLING:
+                return LATE_S, _refusal(410) if mode is Mode.LATE_GONE else _refusal(429, LONG_S)
             case Mode.THROTTLING:
                 wait_s = self.chance.randint(1, 8)
-                return quick, Answer(Outcome.STATUS, self.chance.choice((429, 503)), "busy", b"", str(wait_s))
+                return quick, _refusal(self.chance.choice((429, 503)), wait_s)
             case _:
                 return TIMEOUT_S, Answer(Outcome.TIMEOUT, 0, "no answer within the time limit", b"", "")
 
@@ -126,12 +136,13 @@ class Endpoints:
         retry_after_s = float(answer.retry_after or 0)
         delay_s = self.delays_s[min(sent.attempts, len(self.delays_s)) - 1]
         # A retry is due in whole milliseconds.
-        sent.wait_s = max(0.5 * delay_s, retry_after_s) - 0.001
+        sent.wait_s, sent.asked_s = 0.5 * delay_s - 0.001, retry_after_s - 0.001
         if answer.outcome is Outcome.DELIVERED:
             sent.heard = True
             sent.successes += 1
         elif retry_after_s:
-            self.throttled_until[key[1]] = max(self.throttled_until.get(key[1], 0.0), now + retry_after_s)
+            sink = (key[1], sent.url)
+            self.throttled_until[sink] = max(self.throttled_until.get(sink, 0.0), now + retry_after_s)
 
     def worker_ended(self) -> None:
         """Note that a worker is no more: what it had heard and not recorded is forgotten."""
@@ -146,6 +157,10 @@ class Endpoints:
 
     def _violated(self, law: str, key: Key) -> None:
         self.violations.append(f"{law}: event {key[0]}, subscription {key[1]}")
+
+
+def _refusal(status: int, wait_s: int = 0) -> Answer:
+    return Answer(Outcome.STATUS, status, f"the endpoint answered {status}", b"oh", str(wait_s or ""))
 
 
 class TransportOfTests:

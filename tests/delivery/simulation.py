@@ -288,12 +288,12 @@ class World:
         """Hold a worker that has nothing to do against what that must look like: nothing held, nothing done."""
         await asyncio.sleep(60.0)
         dispatcher, jobs_before = self.at_work().worker.dispatcher, self.loop.jobs_done
-        assert (dispatcher.in_flight, dispatcher.held_bytes, dispatcher.unrecorded_sent) == (0, 0, 0)
-        for lane in dispatcher.lanes():
+        assert (dispatcher.in_flight, dispatcher.lanes.held_bytes, dispatcher.unrecorded_sent) == (0, 0, 0)
+        for lane in dispatcher.lanes:
             assert not lane.queue, f"{lane.subscription_id} has a queue and no delivery"
             assert (len(lane.live), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)
             assert lane.subscription_id in self.registry.wishes, f"the lane of {lane.subscription_id} outlives it"
-            if (open_until := lane.breaker.open_until) is not None and open_until > self.loop.time():
+            if lane.trouble is not None and not lane.trouble.permits(self.loop.time()):
                 continue  # whether rows wait, it looks once it may send again
             assert lane.next_due_ms is None or self.registry.wishes[lane.subscription_id].state != ACTIVE
         await asyncio.sleep(180.0)

@@ -48,7 +48,7 @@ def test_a_probe_that_succeeds_closes_it() -> None:
     breaker.started()
     breaker.succeeded(30.0)
     assert breaker == Breaker(30.0, closed_at=30.0)
-    assert breaker.is_untroubled
+    assert breaker.over_at == 60.0
 
 
 @pytest.mark.parametrize(("times", "open_s"), [(1, 30.0), (2, 60.0), (3, 120.0), (5, 480.0), (6, 600.0), (7, 600.0), (5000, 600.0)])

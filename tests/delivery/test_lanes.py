@@ -171,7 +171,7 @@ def test_a_pause_lets_go_of_what_was_read_back_and_a_resumption_takes_it_up(play
         await world.stop(crash=True)
         await world.start()
         await asyncio.sleep(5.0)
-        lane = world.at_work().worker.dispatcher.lane(ALPHA.id)
+        lane = world.at_work().worker.dispatcher.lanes.lane(ALPHA.id)
         assert any(delivery.recorded for delivery in lane.queue)
         world.change(replace(ALPHA, state=PAUSED))
         await asyncio.sleep(1.0)
@@ -200,8 +200,8 @@ def test_a_dead_endpoint_costs_neither_memory_nor_the_others_time(play: Play) ->
             healthy = world.publish(30, "beta")
             await asyncio.sleep(10.0)
             assert len(deliveries(world, healthy, BETA)) == 30
-            assert len(dispatcher.lane(ALPHA.id).live) <= 5 + 4 + 10
-            assert dispatcher.held_bytes < 100_000
+            assert len(dispatcher.lanes.lane(ALPHA.id).live) <= 5 + 4 + 10
+            assert dispatcher.lanes.held_bytes < 100_000
         assert len(world.open_rows()) == 3000
         world.endpoints.modes.clear()
         await finished(world, within_s=3600.0)
@@ -254,7 +254,7 @@ def test_an_endpoint_that_asks_for_a_pause_gets_it_and_the_others_none(play: Pla
         world.endpoints.modes[ALPHA.id] = Mode.THROTTLING
         world.publish(5, "alpha")
         await asyncio.sleep(0.5)
-        until = world.endpoints.throttled_until[ALPHA.id]
+        until = world.endpoints.throttled_until[ALPHA.id, ALPHA.sink]
         world.endpoints.modes.clear()
         late = world.publish(20, "alpha")
         other = world.publish(20, "beta")
@@ -296,9 +296,34 @@ def test_lanes_are_forgotten_once_nothing_is_known_of_them(play: Play) -> None:
         world.delete(BETA.id)
         await world.settle(60.0)
         await asyncio.sleep(1.0)
-        assert world.at_work().worker.dispatcher.lanes() == []
+        assert len(world.at_work().worker.dispatcher.lanes) == 0
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+def test_a_lane_is_remembered_for_as_long_as_its_breaker_may_not_change_again(play: Play) -> None:
+    """Then it is forgotten by itself; another that has failed a few times in a row is not."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA)
+        lanes = world.at_work().worker.dispatcher.lanes
+        world.endpoints.modes[ALPHA.id] = world.endpoints.modes[BETA.id] = Mode.FAILING
+        world.publish(12, "alpha")
+        world.publish(1, "beta")
+        await asyncio.sleep(1.0)
+        world.endpoints.modes.pop(ALPHA.id)
+        await world.settle(600.0)
+        assert {lane.subscription_id for lane in lanes} == {ALPHA.id, BETA.id}
+        await asyncio.sleep(60.0)
+        assert {lane.subscription_id for lane in lanes} == {BETA.id}
+        await finished(world)
+
+    play(
+        scenario,
+        HOOKTIDE_DELIVERY_BREAKER_SECONDS="30",
+        HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="1,1",
+        HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100",
+    )
 
 
 def test_when_all_attempts_have_failed_a_delivery_is_exhausted(play: Play) -> None:

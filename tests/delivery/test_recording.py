@@ -49,7 +49,26 @@ def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
         dispatcher = world.at_work().worker.dispatcher
         assert dispatcher.unrecorded_sent == UNRECORDED_SENT_MAX
         assert world.endpoints.requests == UNRECORDED_SENT_MAX
-        assert len(dispatcher.lane(ALPHA.id).live) <= MOST
+        assert len(dispatcher.lanes.lane(ALPHA.id).live) <= MOST
+        world.loop.slow_jobs.clear()
+        await finished(world)
+
+    play(scenario, **WIDE)
+
+
+def test_at_the_bound_of_unrecorded_work_what_is_under_way_still_is_written_once(play: Play) -> None:
+    """Only so much is written before its end as it takes to come below the bound, and never what is not even sent."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 0.04
+        world.loop.slow_jobs["_commit"] = (0.03, 0.001)
+        records = world.publish(4000, "alpha")
+        unfinished: set[str] = set()
+        while len(world.states()) < len(records):
+            unfinished |= {row[0] for row in world.open_rows()}
+            await asyncio.sleep(0.01)
+        assert len(unfinished) < len(records) / 4
         world.loop.slow_jobs.clear()
         await finished(world)
 

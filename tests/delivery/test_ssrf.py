@@ -371,7 +371,7 @@ async def test_the_socket_itself_is_refused_whatever_was_judged_before(address: 
         loop.call_soon_threadsafe(ended.set_result, error)
 
     sender = Sender(
-        Way(EgressPolicy(allow=("http", PERMITTED)).check_address, roots_file(), ""),
+        Way(EgressPolicy(allow=("http", PERMITTED)).check_address, roots_file(), b"", ""),
         LIMITS,
         land,
         end,

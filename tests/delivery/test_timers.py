@@ -6,7 +6,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.breaker import Breaker
 from services.delivery.lane import Lane, earlier
 from services.delivery.timers import Timers
 from tests.delivery.virtual import VirtualClock, VirtualLoop
@@ -34,7 +33,7 @@ def in_virtual_time(run: Callable[[Rung], Coroutine[Any, Any, None]]) -> list[tu
 
 
 def lane(name: str) -> Lane:
-    return Lane(name, Breaker(1.0))
+    return Lane(name)
 
 
 def test_each_lane_is_woken_at_its_time() -> None:

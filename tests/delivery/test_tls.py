@@ -9,6 +9,7 @@ import pytest
 from services.delivery.model import Outcome
 from services.delivery.transport import Answer, Request, Tls
 from services.delivery.transport_pycurl import PycurlTransport
+from services.runtime.lifecycle import StartError
 from tests.delivery.certificates import Authority
 from tests.delivery.hostile import OK, Connection, HostileServer, answering, hostile
 from tests.delivery.sending import answer_to, post, sending, sent
@@ -115,6 +116,26 @@ async def test_a_subscriptions_own_authority_is_trusted_besides_the_public_ones(
     assert (await answer_from(other.server("127.0.0.1"), authority.file, tls=tls)).outcome is Outcome.DELIVERED
     assert (await answer_from(authority.server("127.0.0.1"), authority.file, tls=tls)).outcome is Outcome.DELIVERED
     assert (await answer_from(other.server("127.0.0.1"), authority.file)).outcome is Outcome.TLS
+
+
+async def test_the_file_of_public_authorities_is_read_once(authority: Authority, other: Authority) -> None:
+    """However many requests have an authority of their own, and whatever becomes of the file meanwhile."""
+    tls = Tls(ca_pem=other.pem)
+    async with (
+        hostile(answering(OK), tls=other.server("127.0.0.1")) as own,
+        hostile(answering(OK), tls=authority.server("127.0.0.1")) as public,
+        sending(roots=authority.file) as transport,
+    ):
+        authority.file.unlink()
+        answers = [await answer_to(transport, post(server.url)._replace(tls=tls)) for server in (own, public, own, public)]
+
+    assert {answer.outcome for answer in answers} == {Outcome.DELIVERED}
+
+
+async def test_a_file_of_public_authorities_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="cannot be read"):
+        async with sending(roots=tmp_path / "nothing.pem"):
+            pass
 
 
 async def test_what_one_subscription_trusts_no_other_one_does(authority: Authority, other: Authority) -> None:

@@ -1,0 +1,148 @@
+"""Lanes: all lanes of a worker, what is held of their deliveries, and what each may do now.
+
+route → [lanes: lane] → dispatch
+
+Law 1: what is held in memory is counted; a lane beyond its bound, or all of them beyond theirs, take no more.
+Law 2: a lane that may not send takes none either, and one that nothing is known of is forgotten.
+"""
+
+from collections.abc import Callable, Iterator
+
+from services.delivery import pace
+from services.delivery.due import DueClock
+from services.delivery.lane import Lane, Readings
+from services.delivery.model import Delivery, Health, Subscription
+from services.runtime.clock import Clock
+
+_HELD_BYTES_MAX = 16 * 1024 * 1024
+_REFILL_ROWS_MAX = 200
+
+
+class Lanes:
+    """The lanes by their subscriptions. Decides; the dispatcher acts."""
+
+    def __init__(self, subscription: Callable[[str], Subscription | None], clock: Clock, due: DueClock, pending_max: int) -> None:
+        self._subscription = subscription
+        self._clock = clock
+        self._due = due
+        self._pending_max = pending_max
+        self._refill_below = max(1, pending_max // 2)
+        self._lanes: dict[str, Lane] = {}
+        self.readings = Readings()
+        """The readings of rows that are under way."""
+        self.held_bytes = 0
+        """About how much the events held in memory take."""
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(list(self._lanes.values()))
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def __contains__(self, lane: Lane) -> bool:
+        return self._lanes.get(lane.subscription_id) is lane
+
+    def find(self, subscription_id: str) -> Lane | None:
+        """Return a subscription's lane, None where there is none."""
+        return self._lanes.get(subscription_id)
+
+    def lane(self, subscription_id: str) -> Lane:
+        """Return a subscription's lane, making it where there is none."""
+        lane = self._lanes.get(subscription_id)
+        if lane is None:
+            lane = self._lanes[subscription_id] = Lane(subscription_id)
+        return lane
+
+    # What is held
+
+    def has_room(self, lane: Lane) -> bool:
+        """Say whether a new delivery may wait in memory; where not, the lane is spilled from now on."""
+        if lane.spilled:
+            return False
+        if len(lane.queue) >= self._pending_max or self.held_bytes >= _HELD_BYTES_MAX or self.sendable(lane) is None:
+            lane.spilled = True
+            return False
+        return True
+
+    def hold(self, delivery: Delivery) -> None:
+        """Hold a delivery in memory; it is queued later, once it is recorded, or finished."""
+        self.lane(delivery.subscription_id).live[delivery.id] = delivery
+        self.held_bytes += delivery.size_bytes
+
+    def holds(self, subscription_id: str, delivery_id: bytes) -> bool:
+        """Say whether a delivery is held in memory."""
+        lane = self._lanes.get(subscription_id)
+        return lane is not None and delivery_id in lane.live
+
+    def let_go(self, lane: Lane, delivery: Delivery) -> bool:
+        """Hold a delivery no longer; says whether it was held."""
+        # A spilled one is not held, but its row may be back already: it is seen a moment before its flush is heard of.
+        if lane.live.get(delivery.id) is not delivery:
+            return False
+        del lane.live[delivery.id]
+        self.held_bytes -= delivery.size_bytes
+        return True
+
+    def spill(self, delivery: Delivery) -> None:
+        """Note that a delivery is to be a row only, to be read back later."""
+        delivery.settled = delivery.spilled = True
+        self.lane(delivery.subscription_id).unflushed_spills += 1
+
+    # What a lane may do
+
+    def sendable(self, lane: Lane) -> Subscription | None:
+        """Return a lane's subscription where an attempt may start now, else None."""
+        subscription = self._subscription(lane.subscription_id)
+        if subscription is None or subscription.health is not Health.ACTIVE:
+            return None
+        # Most sinks have given no trouble: time need not be asked for.
+        return subscription if lane.trouble is None or lane.trouble.permits(self._clock.monotonic()) else None
+
+    def is_gone(self, lane: Lane) -> bool:
+        """Say whether nothing is delivered to a lane's subscription any more."""
+        subscription = self._subscription(lane.subscription_id)
+        return subscription is None or subscription.health is Health.OFF
+
+    def wants_rows(self, lane: Lane, now_ms: int) -> bool:
+        """Say whether rows that are due should be read back; where there is no room, it is asked again once there is."""
+        return lane.next_due_ms is not None and lane.next_due_ms <= now_ms and self.room_to_refill(lane) > 0
+
+    def room_to_refill(self, lane: Lane) -> int:
+        """Return how many rows a lane should read back now: one for a probe, else up to half its bound.
+
+        While memory is short, one by one: a lane that holds nothing always gets on.
+        """
+        trouble = lane.trouble
+        if trouble is not None and trouble.is_open:
+            return 0 if lane.queue or trouble.breaker.probing else 1
+        if self.held_bytes >= _HELD_BYTES_MAX:
+            return 0 if lane.live else 1
+        return min(max(0, self._refill_below - len(lane.queue)), _REFILL_ROWS_MAX)
+
+    def caught_up(self, lane: Lane) -> bool:
+        """Say whether no row stands before what is routed from now on."""
+        if lane.unflushed_spills or (lane.trouble is not None and lane.trouble.is_open):
+            return False
+        return lane.next_due_ms is None or lane.next_due_ms > self._due.now_ms()
+
+    def forget_if_idle(self, lane: Lane) -> float | None:
+        """Forget a lane that nothing is known of, or whose subscription is deleted, so that memory follows what is going on.
+
+        Returns when to ask again, by the monotonic clock; None where it is forgotten, or something happens to it before.
+        """
+        if lane.live or lane.refilling or lane.unflushed_spills:
+            return None
+        subscription = self._subscription(lane.subscription_id)
+        if subscription is not None:
+            if lane.spilled or lane.next_due_ms is not None:
+                return None
+            if lane.trouble is not None or subscription.terms.rate_per_second is not None:
+                now = self._clock.monotonic()
+                over_at = 0.0 if lane.trouble is None else lane.trouble.over_at
+                if over_at is None:
+                    return None
+                over_at = max(over_at, now + pace.rested_in_s(lane, subscription, now))
+                if over_at > now:
+                    return over_at
+        self._lanes.pop(lane.subscription_id, None)
+        return None
