@@ -4,12 +4,14 @@ event log → barrier → [follow: route] → lane → attempt → …
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge
 
+from services.delivery.ahead import read_ahead
 from services.delivery.barrier import Barrier
 from services.delivery.dispatch import Dispatcher
 from services.delivery.ledger import Cursor, Ledger
@@ -82,9 +84,10 @@ class Follower:
                     if self._record_first_through is None:
                         self._record_first_through = dict(following.heads)
                     crash.reached("delivery.resumed")
-                    async for records in following.batches():
-                        backoff_s = _BACKOFF_FIRST_S
-                        await self._route_batch(records)
+                    async with contextlib.aclosing(read_ahead(following.batches())) as batches:
+                        async for records in batches:
+                            backoff_s = _BACKOFF_FIRST_S
+                            await self._route_batch(records)
             except PositionMismatchError as error:
                 self._stop_partition(error.partition)
                 continue
