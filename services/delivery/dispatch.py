@@ -221,20 +221,19 @@ class Dispatcher:
         self.in_flight -= 1
         self._ended.set()
         now = self._clock.monotonic()
-        if answer.begun:
-            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
         if answer.outcome is Outcome.DELIVERED:
+            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
             if lane.trouble is not None and lane.trouble.sink_revision == terms.sink_revision:
                 lane.trouble.succeeded(now)
             self.finish(delivery, State.DELIVERED)
-        elif not answer.begun:
-            self._has_not_begun(lane, delivery, began)
-        else:
+        elif answer.begun:
+            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
-            if self._judge_sink(lane, terms, answer.status, wait_s, now):
-                self._after_failure(lane, delivery, terms, answer, wait_s)
-            else:
-                self._after_failure(lane, delivery, terms, answer, None)
+            # How long a sink of the past wants to be left alone, is nothing to its successor.
+            is_current = self._judge_sink(lane, terms, answer.status, wait_s, now)
+            self._after_failure(lane, delivery, terms, answer, wait_s if is_current else None)
+        else:
+            self._has_not_begun(lane, delivery, began)
         self._join_round(lane)
         self.pump()
 

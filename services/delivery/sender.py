@@ -130,9 +130,12 @@ class Sender:
 
     def _withdraw(self, subscription_id: str) -> None:
         for host in self._hosts.values():
-            for flight in [each for each in host.waiting if each.request.subscription_id == subscription_id]:
-                host.waiting.remove(flight)
-                self._landed.append((flight, WITHDRAWN))
+            waiting, host.waiting = host.waiting, deque()
+            for flight in waiting:
+                if flight.request.subscription_id == subscription_id:
+                    self._landed.append((flight, WITHDRAWN))
+                else:
+                    host.waiting.append(flight)
         for flight in [each for each in self._next if each.request.subscription_id == subscription_id]:
             self._next.remove(flight)
             self._come_out(flight, WITHDRAWN)
