@@ -17,6 +17,7 @@ from gateway.readiness import Readiness, watched
 from gateway.router import Route, Router
 from gateway.routes.access import Access
 from gateway.routes.catalogue import Catalogue
+from gateway.routes.documents import Documents
 from gateway.routes.health import Health
 from gateway.routes.history import History
 from gateway.routes.subscriptions import Subscriptions
@@ -38,6 +39,7 @@ def route_table(peers: Peers, bodies: Bodies, readiness: Readiness) -> list[Rout
         *Catalogue(peers).routes(),
         *History(peers).routes(),
         *Access(peers, bodies).routes(),
+        *Documents().routes(),
         *Health(readiness).routes(),
     ]
 

@@ -14,7 +14,7 @@ from gateway.answers import dress, problem_answer
 from gateway.problems import internal
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
-from services.runtime.lifecycle import StartError
+from services.runtime.lifecycle import cannot_listen
 from services.runtime.logs import logger
 
 
@@ -106,6 +106,5 @@ async def _bound(runner: web.ServerRunner, listen: str) -> str:
     try:
         await site.start()
     except OSError as error:
-        message = f"cannot listen on {listen}: {error.strerror}. Is another process using it? Stop that one, or choose another address."
-        raise StartError(message) from error
+        raise cannot_listen(listen, error) from error
     return listen if is_path else f"{host}:{runner.addresses[0][1]}"

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.kinds import KINDS, Kind, document_of
 from gateway.strict_json import pointer_token
 from gateway.translate.names import HEADERS_FIELD, HEADERS_PLACE, PLACES
 from services.runtime.errors import Failure, FieldError, Reason
@@ -21,49 +22,6 @@ from services.runtime.errors import Failure, FieldError, Reason
 RETRY_AFTER_DEFAULT_S = 1.0
 PROBLEMS_MAX = 20
 
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    status: int
-    title: str
-
-
-_KINDS: dict[Reason, _Kind] = {
-    Reason.INTERNAL: _Kind(500, "Internal fault"),
-    Reason.UNAVAILABLE: _Kind(503, "Unavailable"),
-    Reason.DEADLINE_EXCEEDED: _Kind(504, "Deadline exceeded"),
-    Reason.ROUTE_NOT_FOUND: _Kind(404, "No such route"),
-    Reason.METHOD_NOT_ALLOWED: _Kind(405, "Method not allowed"),
-    Reason.INVALID_ARGUMENT: _Kind(400, "Invalid request"),
-    Reason.MALFORMED_BODY: _Kind(400, "Malformed body"),
-    Reason.UNSUPPORTED_MEDIA_TYPE: _Kind(415, "Unsupported media type"),
-    Reason.REQUEST_TOO_LARGE: _Kind(413, "Request too large"),
-    Reason.KEY_REQUIRED: _Kind(401, "API key required"),
-    Reason.KEY_INVALID: _Kind(401, "API key invalid"),
-    Reason.ROLE_FORBIDDEN: _Kind(403, "Not permitted for this role"),
-    Reason.SUBSCRIPTION_NOT_FOUND: _Kind(404, "No such subscription"),
-    Reason.EVENT_TYPE_NOT_FOUND: _Kind(404, "No such event type"),
-    Reason.CONSUMER_NOT_FOUND: _Kind(404, "No such consumer"),
-    Reason.KEY_NOT_FOUND: _Kind(404, "No such API key"),
-    Reason.EVENT_NOT_FOUND: _Kind(404, "No such event"),
-    Reason.DELIVERY_NOT_FOUND: _Kind(404, "No such delivery"),
-    Reason.ETAG_MISMATCH: _Kind(412, "Changed in the meantime"),
-    Reason.IDEMPOTENCY_KEY_REUSED: _Kind(422, "Idempotency key reused"),
-    Reason.PAGE_TOKEN_INVALID: _Kind(400, "Invalid cursor"),
-    Reason.SINK_FORBIDDEN: _Kind(400, "Sink not permitted"),
-    Reason.EVENT_ID_CONFLICT: _Kind(409, "Event id taken"),
-    Reason.EVENT_TOO_LARGE: _Kind(413, "Event too large"),
-    Reason.BATCH_TOO_LARGE: _Kind(413, "Batch too large"),
-    Reason.AUDIENCE_REQUIRED: _Kind(400, "Audience required"),
-    Reason.LOG_FULL: _Kind(503, "Event log full"),
-    Reason.STORAGE_FULL: _Kind(503, "Storage full"),
-    Reason.OVERLOADED: _Kind(429, "Overloaded"),
-    Reason.ALREADY_EXISTS: _Kind(409, "Already exists"),
-    Reason.STATE_CONFLICT: _Kind(409, "Not in this state"),
-    Reason.VERIFICATION_NOT_FOUND: _Kind(404, "No such handshake"),
-    Reason.LOOP_DETECTED: _Kind(508, "Loop detected"),
-}
-_WAITING_HELPS = frozenset({429, 503})
 
 _RESOURCE = re.compile(r"(?:subscription|key|consumer|event_type)\.(?=.)")
 _INDEX = re.compile(r"\[(\d+)\]")
@@ -151,11 +109,11 @@ def problem_of(failure: Failure, request_id: str) -> Problem:
 
     Reasons that only services may tell each other are a fault of the system to a client.
     """
-    kind = _KINDS.get(failure.reason)
+    kind = KINDS.get(failure.reason)
     if kind is None:
         return problem_of(internal(), request_id)
     members = {
-        "type": "/docs/errors/" + failure.reason.name.lower().replace("_", "-"),
+        "type": document_of(failure.reason),
         "title": kind.title,
         "status": kind.status,
         "detail": failure.message,
@@ -163,7 +121,7 @@ def problem_of(failure: Failure, request_id: str) -> Problem:
         "errors": [_error_json(error) for error in failure.fields],
         "request_id": request_id,
     }
-    return Problem(kind.status, _headers(failure, kind.status), members)
+    return Problem(kind.status, _headers(failure, kind), members)
 
 
 def internal() -> Failure:
@@ -171,9 +129,9 @@ def internal() -> Failure:
     return Failure(Reason.INTERNAL, "The request met a fault of the system; its logs, under this request id, say which.")
 
 
-def _headers(failure: Failure, status: int) -> dict[str, str]:
+def _headers(failure: Failure, kind: Kind) -> dict[str, str]:
     headers = dict(failure.headers) if isinstance(failure, Refusal) else {}
-    if status in _WAITING_HELPS:
+    if kind.waiting_helps:
         wait_s = RETRY_AFTER_DEFAULT_S if failure.retry_after_s is None else failure.retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(wait_s)))
     if failure.reason is Reason.KEY_REQUIRED:

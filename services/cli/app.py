@@ -1,6 +1,8 @@
 """App: the `hooktide` command with its subcommands."""
 
+import importlib.metadata
 import sys
+from typing import Annotated
 
 import typer
 
@@ -8,6 +10,8 @@ from services.cli.composition import Composition
 from services.cli.demo import demo_command
 from services.cli.errors import CommandError
 from services.cli.health import health
+from services.cli.keys import keys_command
+from services.cli.output import say
 from services.cli.publish import emit
 from services.cli.receive import receive
 from services.cli.serve import serve_command
@@ -16,20 +20,27 @@ from services.cli.up import up_command
 from services.runtime.lifecycle import StartError
 
 
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        say(f"hooktide {importlib.metadata.version('hooktide-server')}")
+        raise typer.Exit
+
+
 def make_app(composition: Composition) -> typer.Typer:
     """Return the command line over a composition of services."""
     app = typer.Typer(
         name="hooktide",
-        help="Event delivery for existing APIs: events in over gRPC, signed webhooks out.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    app.callback()(_hooktide)
     for command in (
         up_command(composition),
         demo_command(composition),
         serve_command(composition),
+        keys_command(composition),
         emit,
         subscribe,
         unsubscribe,
@@ -38,6 +49,13 @@ def make_app(composition: Composition) -> typer.Typer:
     ):
         app.command()(command)
     return app
+
+
+def _hooktide(
+    *,
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Event delivery for existing APIs: events in over gRPC, signed webhooks out."""
 
 
 def run_app(composition: Composition) -> None:

@@ -21,13 +21,18 @@ DATA_DIR = Path("hooktide-data")
 _KEY = re.compile(r"[\x21-\x7e]+")
 
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", envvar="HOOKTIDE_DATA_DIR", help="Where `hooktide up` keeps its data.", show_default=True)
+    Path,
+    typer.Option("--data-dir", metavar="FOLDER", envvar="HOOKTIDE_DATA_DIR", help="Where `hooktide up` keeps its data.", show_default=True),
 ]
 ApiUrl = Annotated[
-    str, typer.Option("--api", envvar="HOOKTIDE_API", help="The REST API; by default that of `hooktide up`.", show_default=False)
+    str,
+    typer.Option("--api", metavar="URL", envvar="HOOKTIDE_API", help="The REST API; by default that of `hooktide up`.", show_default=False),
 ]
 ApiKey = Annotated[
-    str, typer.Option("--key", envvar="HOOKTIDE_KEY", help="The API key; by default the one `hooktide up` made.", show_default=False)
+    str,
+    typer.Option(
+        "--key", metavar="KEY", envvar="HOOKTIDE_KEY", help="The API key; by default the one `hooktide up` made.", show_default=False
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

@@ -61,8 +61,8 @@ class _Subscriber:
 def demo_command(composition: Composition) -> Callable[..., None]:
     """Return the command that shows the composition's services at work."""
 
-    def demo(events: Annotated[int, typer.Option(min=2, max=100_000, help="How many events to emit.")] = 200) -> None:
-        """Show everything at work, in a temporary directory; takes about 15 seconds."""
+    def demo(events: Annotated[int, typer.Option(min=2, max=100_000, metavar="N", help="How many events to emit.")] = 200) -> None:
+        """Show everything at work, in a temporary directory. It takes about 15 seconds."""
         tally = Tally()
         problems: list[str] = []
         alarms: deque[str] = deque(maxlen=_ALARMS_SHOWN)

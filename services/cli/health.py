@@ -18,12 +18,12 @@ READY = "ready"
 
 
 def health(
-    services: Annotated[list[ServiceName] | None, typer.Argument(help="Which ones; all by default.")] = None,
+    services: Annotated[list[ServiceName] | None, typer.Argument(metavar="SERVICE", help="Which ones; all by default.")] = None,
     data_dir: DataDir = DATA_DIR,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the services whether they take work; exit code 0 if all do, else 1."""
+    """Ask the services whether they take work. Exits with 0 if all do, else with 1."""
     states = asyncio.run(_states([str(name) for name in services or SERVICES], data_dir))
     if as_json:
         say_json({"ready": all(state == READY for state in states.values()), "services": states})

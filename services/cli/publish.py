@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,15 +19,27 @@ from services.cli.output import say, say_json
 def emit(  # noqa: PLR0913 - one parameter for each option
     event_type: Annotated[str, typer.Argument(metavar="TYPE", help="What happened, for example order.created.")],
     *,
-    source: Annotated[str, typer.Option(help="The context in which it happened, for example /shop.")],
-    subject: Annotated[str | None, typer.Option(help="What it happened to.")] = None,
-    data: Annotated[str | None, typer.Option(help="The payload: JSON, @FILE, or - for standard input.")] = None,
-    audience: Annotated[str | None, typer.Option(help="The one consumer (con_…) that may receive it.")] = None,
-    event_id: Annotated[str | None, typer.Option("--id", help="Identifies it within its source; a new one by default.")] = None,
-    partitionkey: Annotated[str | None, typer.Option(help="Events of one key stay in order.")] = None,
-    target: Annotated[str, typer.Option(help="The ingest service, host:port.", show_default=False)] = "",
-    key: Annotated[str, typer.Option(envvar="HOOKTIDE_KEY", help="A key of the role emitter.", show_default=False)] = "",
-    timeout: Annotated[float, typer.Option(min=0.1, help="How long to try, in seconds.")] = 10.0,
+    source: Annotated[str, typer.Option(metavar="URI", help="The context in which it happened, for example /shop.")],
+    subject: Annotated[str | None, typer.Option(metavar="TEXT", help="What it happened to.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="The payload: JSON, @FILE, or - for standard input.")] = None,
+    audience: Annotated[str | None, typer.Option(metavar="CONSUMER", help="The one consumer (con_…) that may receive it.")] = None,
+    event_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="Identifies it within its source; a new one by default. To repeat an event, give its --time too.",
+            show_default=False,
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When it happened, as 2030-01-31T12:00:00Z; now by default.", show_default=False),
+    ] = None,
+    partitionkey: Annotated[str | None, typer.Option(metavar="TEXT", help="Events of one key stay in order.")] = None,
+    target: Annotated[str, typer.Option(metavar="ADDRESS", help="The ingest service, host:port.", show_default=False)] = "",
+    key: Annotated[str, typer.Option(metavar="KEY", envvar="HOOKTIDE_KEY", help="A key of the role emitter.", show_default=False)] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long to try, in seconds.")] = 10.0,
     data_dir: DataDir = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
@@ -35,6 +48,7 @@ def emit(  # noqa: PLR0913 - one parameter for each option
         "type": checked_text("TYPE", event_type),
         "source": checked_text("--source", source),
         "subject": None if subject is None else checked_text("--subject", subject),
+        "time": None if time is None else _checked_time(time),
         "id": None if event_id is None else checked_text("--id", event_id),
         "partitionkey": None if partitionkey is None else checked_text("--partitionkey", partitionkey),
         "audience": None if audience is None else checked_text("--audience", audience),
@@ -60,6 +74,17 @@ async def _emit(target: str, key: str, timeout_s: float, attributes: dict[str, A
     except hooktide.EmitError as error:
         message = f"{target}: {error} ({error.reason})"
         raise CommandError(message) from error
+
+
+def _checked_time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        message = f"--time: {text!r} is no time with a zone; write for example 2030-01-31T12:00:00Z"
+        raise CommandError(message, code=2)
+    return time
 
 
 def _payload(data: str) -> bytes:

@@ -18,16 +18,17 @@ _SHOWN_CHARS_MAX = 200
 
 
 def receive(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 for any free port.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Where to listen; 0 for any free port.")] = 0,
     secrets: Annotated[
-        list[str] | None, typer.Option("--secret", help="The subscription's signing secret, whsec_…; may be repeated during a rotation.")
+        list[str] | None,
+        typer.Option("--secret", metavar="SECRET", help="The subscription's signing secret, whsec_…; may be repeated during a rotation."),
     ] = None,
-    status: Annotated[int, typer.Option(min=200, max=599, help="The HTTP status to answer with.")] = 200,
+    status: Annotated[int, typer.Option(min=200, max=599, metavar="STATUS", help="The HTTP status to answer with.")] = 200,
     fail_first: Annotated[int, typer.Option(min=0, metavar="N", help="Answer the first N webhooks with 503.")] = 0,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Receive webhooks on this machine, verify their signatures and show them, until Ctrl-C."""
+    """Receive webhooks on this machine, verify and show them. Ctrl-C ends it."""
     for secret in secrets or ():
         try:
             secret_bytes(secret)
@@ -64,7 +65,7 @@ def _show(webhook: Webhook, code: int) -> None:
     event = _event(webhook)
     judged = "verified" if webhook.verified else f"NOT VERIFIED: {webhook.problem}"
     about = " ".join(str(event[name]) for name in ("type", "source", "subject") if name in event)
-    say(f"{datetime.now().astimezone():%H:%M:%S}  {webhook.id or 'no webhook-id'}  {about}  {judged}  answered {code}")
+    say(f"{datetime.now().astimezone():%H:%M:%S}  {webhook.path}  {webhook.id or 'no webhook-id'}  {about}  {judged}  answered {code}")
     data = event.get("data", event.get("data_base64"))
     if data is not None:
         text = json.dumps(data, ensure_ascii=False)

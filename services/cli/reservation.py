@@ -9,7 +9,7 @@ import dataclasses
 import socket
 import sys
 
-from services.runtime.lifecycle import Addresses, StartError
+from services.runtime.lifecycle import Addresses, cannot_listen
 
 
 class Reservations:
@@ -36,8 +36,7 @@ class Reservations:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind(bare)
         except OSError as error:
-            message = f"cannot listen on {address}: {error.strerror}; choose an address of this machine"
-            raise StartError(message) from error
+            raise cannot_listen(address, error) from error
         chosen = holder.getsockname()[1]
         if sys.platform != "linux":
             holder.close()

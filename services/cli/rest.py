@@ -48,6 +48,8 @@ def reason_of(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
             return os.strerror(number)
+        case aiohttp.ClientResponseError():
+            return "what answers there speaks no HTTP"
         case TimeoutError():
             return "it took too long"
         case ValueError():

@@ -24,9 +24,9 @@ def serve_command(composition: Composition) -> Callable[..., None]:
     """Return the command that runs one of the composition's services."""
 
     def serve(
-        service: Annotated[ServiceName, typer.Argument(help="Which one.")],
+        service: Annotated[ServiceName, typer.Argument(metavar="SERVICE", help="Which one.")],
         ready_file: Annotated[
-            Path | None, typer.Option(help="Written once the service takes work: JSON with the addresses it is bound to.")
+            Path | None, typer.Option(metavar="FILE", help="Written once the service takes work: JSON with the addresses it is bound to.")
         ] = None,
         *,
         until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,

@@ -14,20 +14,21 @@ from services.cli.rest import rest_client
 
 
 def subscribe(
-    sink: Annotated[str, typer.Argument(help="The URL that is to receive the webhooks.")],
+    sink: Annotated[str, typer.Argument(metavar="URL", help="The URL that is to receive the webhooks.")],
     types: Annotated[
-        list[str] | None, typer.Option("--type", help="An event type, or order.* for all below order.; may be repeated. All by default.")
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="An event type, or order.* for all below order.; may be repeated. All by default."),
     ] = None,
-    source: Annotated[str, typer.Option(help="Only events of this source.", show_default=False)] = "",
-    description: Annotated[str, typer.Option(help="For people.", show_default=False)] = "",
+    source: Annotated[str, typer.Option(metavar="URI", help="Only events of this source.", show_default=False)] = "",
+    description: Annotated[str, typer.Option(metavar="TEXT", help="For people.", show_default=False)] = "",
     api: ApiUrl = "",
     key: ApiKey = "",
     data_dir: DataDir = DATA_DIR,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Subscribe a URL to events; prints the subscription's id and its signing secret."""
-    body: dict[str, Any] = {"sink": checked_text("SINK", sink), "protocol": "HTTP"}
+    """Subscribe a URL to events. Prints the subscription's id and its signing secret."""
+    body: dict[str, Any] = {"sink": checked_text("URL", sink), "protocol": "HTTP"}
     if types:
         body["types"] = [checked_text("--type", event_type) for event_type in types]
     if source:
@@ -50,7 +51,7 @@ def unsubscribe(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """End a subscription; what is still to be delivered for it is cancelled."""
+    """End a subscription. What is still to be delivered for it is cancelled."""
     if not subscription_id:
         message = "ID is empty; give the subscription's id, sub_…, as `hooktide subscribe` printed it"
         raise CommandError(message, code=2)

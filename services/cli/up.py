@@ -11,11 +11,16 @@ import typer
 from services.cli.composition import Composition
 from services.cli.data_directory import Keys
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
+from services.cli.keys import say_first_keys
 from services.cli.output import say, say_json, warn
 from services.cli.plan import LOOPBACK, SERVICES, Ports
 from services.cli.supervisor import Notice, Supervisor
-from services.runtime.lifecycle import Lifecycle, run
+from services.runtime.lifecycle import Lifecycle, StartError, run
 from services.runtime.logs import configure_logs
+
+
+def _port(help_text: str) -> object:
+    return typer.Option(min=0, max=65535, metavar="PORT", help=help_text, show_default=False)
 
 
 def up_command(composition: Composition) -> Callable[..., None]:
@@ -23,25 +28,27 @@ def up_command(composition: Composition) -> Callable[..., None]:
 
     def up(  # noqa: PLR0913 - one parameter for each option
         data_dir: DataDir = DATA_DIR,
-        host: Annotated[str, typer.Option(help="Where the REST API and the ingest service listen.")] = LOOPBACK,
-        port: Annotated[int | None, typer.Option(min=0, max=65535, help="The REST API's port (8080).", show_default=False)] = None,
-        subscription_port: Annotated[int | None, typer.Option(min=0, max=65535, help="50051 by default.", show_default=False)] = None,
-        ingest_port: Annotated[int | None, typer.Option(min=0, max=65535, help="50052 by default.", show_default=False)] = None,
-        delivery_port: Annotated[int | None, typer.Option(min=0, max=65535, help="50053 by default.", show_default=False)] = None,
-        ready_file: Annotated[Path | None, typer.Option(help="Written once everything takes work: JSON with the addresses.")] = None,
+        host: Annotated[str, typer.Option(metavar="HOST", help="Where the REST API and the ingest service listen.")] = LOOPBACK,
+        port: Annotated[int | None, _port("The REST API's port (8080).")] = None,
+        subscription_port: Annotated[int | None, _port("50051 by default.")] = None,
+        ingest_port: Annotated[int | None, _port("50052 by default.")] = None,
+        delivery_port: Annotated[int | None, _port("50053 by default.")] = None,
+        ready_file: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Written once everything takes work: JSON with the addresses.")
+        ] = None,
         *,
         free_ports: Annotated[bool, typer.Option("--free-ports", help="Use any free port wherever none is given.")] = False,
         until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
         as_json: AsJson = False,
     ) -> None:
-        """Run all four services on this machine until Ctrl-C; makes keys and secrets on the first start."""
+        """Run all four services on this machine until Ctrl-C. The first start makes keys and secrets."""
         given = {"gateway": port, "subscription": subscription_port, "ingest": ingest_port, "delivery": delivery_port}
         ports = Ports({name: number for name, number in given.items() if number is not None}, any_free=free_ports)
 
         async def serve(lifecycle: Lifecycle) -> None:
             configure_logs("up", "warning")
             supervisor = Supervisor(data_dir, composition.bootstrap, host=host, ports=ports, notify=_notify)
-            made = await supervisor.start()
+            made = await _started(supervisor, free_ports=free_ports)
             try:
                 (_say_json if as_json else _say)(supervisor, made)
                 lifecycle.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
@@ -53,6 +60,16 @@ def up_command(composition: Composition) -> Callable[..., None]:
         raise typer.Exit(run("up", serve, ready_file=ready_file, until_stdin_closes=until_stdin_closes))
 
     return up
+
+
+async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:
+    try:
+        return await supervisor.start()
+    except StartError as error:
+        if free_ports or "cannot listen on" not in str(error):
+            raise
+        message = f"{error} (--free-ports takes any that are free)"
+        raise StartError(message) from error
 
 
 async def _until_stopped(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
@@ -83,11 +100,11 @@ def _say(supervisor: Supervisor, made: Keys | None) -> None:
     say("")
     if made is not None:
         say("First start. The keys, which cannot be read from Hooktide again, are also kept in keys.json there:")
-        say(f"  admin         {made.admin}")
-        say(f"  emitter       {made.emitter}")
-        say(f"  consumer      {made.consumer}  ({made.consumer_id})")
+        say_first_keys(made)
     elif supervisor.keys is not None:
         say(f"The keys are in {directory.keys_file}.")
+    else:
+        say(f"There are no keys to be read from {directory.keys_file}; give the client commands one with --key or HOOKTIDE_KEY.")
 
 
 def _say_json(supervisor: Supervisor, made: Keys | None) -> None:

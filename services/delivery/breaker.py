@@ -11,9 +11,10 @@ sooner lets the endpoint rest until then.
 from dataclasses import dataclass
 
 FAILURES_MAX = 10
-_OPEN_MAX_S = 600.0
-# Beyond these the maximum is reached from any first time of a millisecond or more; 2**n would in the end outgrow a float.
-_DOUBLINGS_MAX = 20
+# Times the first time; ten minutes by default.
+_OPEN_MAX = 20
+# Beyond these the maximum is reached; 2**n would in the end outgrow a float.
+_DOUBLINGS_MAX = 5
 _JITTER = 0.2
 
 
@@ -22,7 +23,7 @@ class Breaker:
     """The state for one subscription; closed to begin with."""
 
     open_first_s: float
-    """How long it stays open the first time; each further time twice as long, up to ten minutes."""
+    """How long it stays open the first time; each further time twice as long, up to twenty times."""
     failures: int = 0
     """In a row."""
     openings: int = 0
@@ -78,7 +79,7 @@ class Breaker:
             if self.closed_at is not None and now < self.closed_at + self.open_first_s:
                 self.rest_until = self.closed_at + self.open_first_s
                 return False
-        wait_s = min(self.open_first_s * 2 ** min(self.openings, _DOUBLINGS_MAX), _OPEN_MAX_S) * (1 + _JITTER * chance)
+        wait_s = self.open_first_s * min(2 ** min(self.openings, _DOUBLINGS_MAX), _OPEN_MAX) * (1 + _JITTER * chance)
         self.openings += 1
         self.open_until, self.probing = now + wait_s, False
         return True

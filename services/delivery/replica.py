@@ -4,6 +4,7 @@ subscription ─Watch─▶ [replica] → route
 
 Law 1: a snapshot is built aside and takes the old one's place only when it is complete.
 Law 2: it knows which revision it has reached, so that routing can wait for one.
+Law 3: a subscription whose secrets cannot be read keeps what comes for it and sends nothing; the others go on.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ import random
 from collections.abc import Callable, Iterable
 
 import grpc
-from hooktide.subscription.v1 import subscription_pb2, subscription_pb2_grpc
+from hooktide.subscription.v1 import subscription_pb2 as pb
+from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.model import Health, Subscription
 from services.delivery.route import Router
@@ -23,10 +25,10 @@ from services.runtime.rpc import service_metadata
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
 _HEALTH = {
-    subscription_pb2.SUBSCRIPTION_STATE_ACTIVE: Health.ACTIVE,
-    subscription_pb2.SUBSCRIPTION_STATE_PAUSED: Health.PAUSED,
-    subscription_pb2.SUBSCRIPTION_STATE_DISABLED: Health.OFF,
-    subscription_pb2.SUBSCRIPTION_STATE_UNVERIFIED: Health.OFF,
+    pb.SUBSCRIPTION_STATE_ACTIVE: Health.ACTIVE,
+    pb.SUBSCRIPTION_STATE_PAUSED: Health.PAUSED,
+    pb.SUBSCRIPTION_STATE_DISABLED: Health.OFF,
+    pb.SUBSCRIPTION_STATE_UNVERIFIED: Health.OFF,
 }
 
 
@@ -69,7 +71,7 @@ class Replica:
 
     async def current_revision(self) -> int:
         """Ask the registry for its revision; raises `grpc.aio.AioRpcError` where it is away."""
-        answer = await self._stub.GetRevision(subscription_pb2.GetRevisionRequest(), metadata=self._metadata, timeout=2.0)
+        answer = await self._stub.GetRevision(pb.GetRevisionRequest(), metadata=self._metadata, timeout=2.0)
         return answer.revision
 
     async def reached(self, revision: int) -> None:
@@ -96,7 +98,7 @@ class Replica:
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def _watch(self) -> None:
-        request = subscription_pb2.WatchSubscriptionsRequest(after_revision=self._resume, registry_id=self._registry_id)
+        request = pb.WatchSubscriptionsRequest(after_revision=self._resume, registry_id=self._registry_id)
         call = self._stub.WatchSubscriptions(request, metadata=self._metadata)
         aside = Router() if self._resume == 0 else None
         try:
@@ -148,16 +150,32 @@ def _ids(subscriptions: Iterable[Subscription]) -> set[str]:
     return {subscription.id for subscription in subscriptions}
 
 
-def subscription_of(watched: subscription_pb2.WatchedSubscription) -> Subscription:
-    """Return the subscription in a watch's message."""
+def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
+    """Return the subscription in a watch's message; one that would be sent to and cannot be signed for is held back, with an alarm."""
     message = watched.subscription
+    health = _HEALTH.get(message.state, Health.OFF)
+    try:
+        terms = terms_of(watched)
+    except ValueError as error:
+        terms = terms_of(_without_secrets(watched))
+        if health is Health.ACTIVE:
+            health = Health.PAUSED
+            logger().error("subscription.unreadable", subscription=message.id, reason=str(error), effect="kept, not sent, until it changes")
     return Subscription(
         id=message.id,
         consumer_id=message.consumer_id,
         sink=message.sink,
         types=tuple(message.types),
         source=message.source,
-        health=_HEALTH.get(message.state, Health.OFF),
+        health=health,
         revision=message.revision,
-        terms=terms_of(watched),
+        terms=terms,
     )
+
+
+def _without_secrets(watched: pb.WatchedSubscription) -> pb.WatchedSubscription:
+    rest = pb.WatchedSubscription()
+    rest.CopyFrom(watched)
+    rest.ClearField("secrets")
+    rest.ClearField("keys")
+    return rest

@@ -38,7 +38,7 @@ class Terms(NamedTuple):
 
 
 def terms_of(watched: pb.WatchedSubscription) -> Terms:
-    """Return the terms in a watch's message."""
+    """Return the terms in a watch's message; raises `ValueError` where a secret in it is none."""
     subscription, settings, config = watched.subscription, watched.subscription.protocol_settings, watched.subscription.config
     verification = subscription.verification
     schemes = set(settings.signatures) or {pb.SIGNATURE_SCHEME_V1}
@@ -89,7 +89,10 @@ def credential_of(message: pb.SinkCredential, ca_certificates: str = "") -> Cred
 
 def _secret(message: pb.SigningSecret) -> Secret:
     expires_ms = message.expire_time.ToMilliseconds() if message.HasField("expire_time") else None
-    return Secret(secret_key(message.secret), expires_ms)
+    key = secret_key(message.secret)
+    if not key:
+        raise ValueError("a signing secret is empty")
+    return Secret(key, expires_ms)
 
 
 def _key(message: pb.SigningKey) -> SigningKey:

@@ -1,5 +1,8 @@
 """Wire: records and places to and from the contract's messages. Ingest serves them, `remote.py` reads them."""
 
+from collections.abc import Iterable
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from hooktide.ingest.v1 import event_log_pb2
 
 from services.eventlog.record import Place, Record
@@ -17,6 +20,22 @@ def record_message(record: Record) -> event_log_pb2.LogRecord:
         accepted_unix_ms=record.accepted_ms,
         event=record.event,
     )
+
+
+def add_records(messages: RepeatedCompositeFieldContainer[event_log_pb2.LogRecord], records: Iterable[Record]) -> None:
+    """Add records to an answer, in place: messages made apart and copied into it take three times as long."""
+    for record in records:
+        message = messages.add()
+        (
+            message.partition,
+            message.position,
+            message.event_id,
+            message.type,
+            message.source,
+            message.audience,
+            message.accepted_unix_ms,
+            message.event,
+        ) = record
 
 
 def record_from(message: event_log_pb2.LogRecord) -> Record:

@@ -12,7 +12,7 @@ from services.eventlog.errors import EventLogError, PositionMismatchError, Stora
 from services.eventlog.record import PARTITIONS, Place
 from services.eventlog.sqlite import SqliteEventLog
 from services.eventlog.sqlite_reads import BATCH_BYTES_MAX, Wanted
-from services.eventlog.wire import place_from, place_message, record_message
+from services.eventlog.wire import add_records, place_from, place_message, record_message
 from services.runtime.access import Access
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.ids import id_bytes, is_id
@@ -46,7 +46,9 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
                 heads = [place_message(Place(partition, position)) for partition, position in following.heads.items()]
                 yield event_log_pb2.FollowLogResponse(heads=heads, log_id=following.log_id)
                 async for records in following.batches():
-                    yield event_log_pb2.FollowLogResponse(records=[record_message(record) for record in records])
+                    response = event_log_pb2.FollowLogResponse()
+                    add_records(response.records, records)
+                    yield response
         except PositionMismatchError as error:
             index = next(index for index, place in enumerate(after) if place.partition == error.partition)
             fields = [FieldError(f"after[{index}]", "is not what the log holds there")]

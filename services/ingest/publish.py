@@ -4,6 +4,7 @@ emitter → accept → [publish] → event log → …
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from hooktide.event.v1 import event_pb2
@@ -27,8 +28,8 @@ Result = Appended | Refusal
 class Accepted:
     """A message's events after acceptance."""
 
-    refusals: list[Refusal | None]
-    """For each event why it may not enter, None where it may."""
+    judged: list[NewEvent | Refusal]
+    """Each event as it may enter, or why it may not."""
     events: list[NewEvent]
     """Those that may, in order."""
 
@@ -52,31 +53,29 @@ class Publisher:
         """Decide which events of a message may enter; see `publish`."""
         if not 1 <= len(events) <= EVENTS_MAX:
             raise Failure(Reason.BATCH_TOO_LARGE, f"send 1 to {EVENTS_MAX} events in one message, not {len(events)}")
-        refusals: list[Refusal | None] = []
-        accepted: list[NewEvent] = []
-        audience_required = self._registry.known_types()
+        judged: list[NewEvent | Refusal] = []
+        without_audience: set[str] = set()
         for event in events:
             try:
                 new = accept(event, bytes_max=self._event_bytes_max)
-                required = audience_required.get(new.type)
-                if required is None:
-                    required = audience_required[new.type] = await self._registry.audience_required(new.type)
-                if required and not new.audience:
-                    message = f"events of the type {new.type} must name their consumer in the attribute `audience`"
-                    raise Refusal(Reason.AUDIENCE_REQUIRED, message, "attributes.audience")
             except Refusal as refusal:
-                refusals.append(refusal)
+                judged.append(refusal)
             else:
-                refusals.append(None)
-                accepted.append(new)
+                judged.append(new)
+                if not new.audience:
+                    without_audience.add(new.type)
+        demanding = await self._registry.audience_required(without_audience)
+        if demanding:
+            judged = [_refused_if_in(demanding, new) for new in judged]
+        accepted = [new for new in judged if isinstance(new, NewEvent)]
         if sum(len(event.event) for event in accepted) > BYTES_MAX:
             raise Failure(Reason.BATCH_TOO_LARGE, f"the events have more than {BYTES_MAX} bytes together; send fewer in one message")
-        return Accepted(refusals, accepted)
+        return Accepted(judged, accepted)
 
     async def append(self, accepted: Accepted) -> list[Result]:
         """Append what was accepted, in the order of the calls; return the results of the whole message once it is durable."""
         appended = iter(await self._append(accepted.events))
-        return [refusal if refusal is not None else next(appended) for refusal in accepted.refusals]
+        return [next(appended) if isinstance(new, NewEvent) else new for new in accepted.judged]
 
     async def _append(self, accepted: list[NewEvent]) -> list[Result]:
         try:
@@ -90,6 +89,14 @@ class Publisher:
         except EventLogError as error:
             raise Failure(Reason.UNAVAILABLE, "The event log is away; send the events again.", retry_after_s=1.0) from error
         return [result if isinstance(result, Appended) else _conflict(result) for result in appended]
+
+
+def _refused_if_in(demanding: AbstractSet[str], new: NewEvent | Refusal) -> NewEvent | Refusal:
+    """Refuse an event that names no consumer and is of a type that must."""
+    if isinstance(new, Refusal) or new.audience or new.type not in demanding:
+        return new
+    message = f"events of the type {new.type} must name their consumer in the attribute `audience`"
+    return Refusal(Reason.AUDIENCE_REQUIRED, message, "attributes.audience")
 
 
 def _conflict(conflict: Conflict) -> Refusal:

@@ -1,14 +1,23 @@
 """Registry: what ingest needs to know of the subscription service, each answer kept for at most two seconds.
 
+emitter → [registry] → accept → event log → …
+
 Emitter keys decide who may publish, event types whether an audience is required. An answer that is
 too old is asked for again; where the registry is away, events are refused for the time being rather
 than taken on a key that may have been revoked.
+
+Law 1: an answer is kept for at most `FRESH_S` from when it was asked for.
+Law 2: a question under way serves all who need its answer, and has a deadline of its own, not that of whoever came first.
+Law 3: the types of a message that are not known are asked for in one call, and those known before are asked for anew with them,
+so that the number of calls does not grow with the number of types.
 """
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import grpc
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc
@@ -18,11 +27,16 @@ from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
 
 FRESH_S = 2.0
-_KEPT_MAX = 10_000
+# How many types one call may ask for.
+TYPES_ASKED_MAX = 1000
+# Each time that so many turns have passed, a minute, types are forgotten that nobody published in them.
+TURNS_REMEMBERED = 30
+# How many keys are kept, and from how many types on all are forgotten.
+KEPT_MAX = 10_000
 
 RETRIED = (
     "hooktide.subscription.v1.AccessService/Authenticate",
-    "hooktide.subscription.v1.CatalogueService/GetEventType",
+    "hooktide.subscription.v1.CatalogueService/FindAudienceRequired",
 )
 
 _Answer = TypeVar("_Answer")
@@ -35,8 +49,8 @@ class Registry:
         self._metadata = service_metadata(service_token)
         self._access = access_pb2_grpc.AccessServiceStub(channel)
         self._catalogue = catalogue_pb2_grpc.CatalogueServiceStub(channel)
-        self._keys = _Fresh(self._ask_key, clock)
-        self._types = _Fresh(self._ask_type, clock)
+        self._keys = _Keys(self._ask_key, clock)
+        self._types = _Types(self._ask_types, clock)
 
     async def authorize(self, key: str) -> None:
         """Return where the key may publish; raise `Failure` KEY_INVALID, ROLE_FORBIDDEN or UNAVAILABLE where not."""
@@ -44,13 +58,13 @@ class Registry:
         if failure is not None:
             raise Failure(failure.reason, failure.message)
 
-    async def audience_required(self, event_type: str) -> bool:
-        """Say whether events of this type must name an audience; a type that is not in the catalogue need not."""
-        return await self._types.get(event_type)
+    async def audience_required(self, types: AbstractSet[str]) -> AbstractSet[str]:
+        """Return those of a message's types, at most `TYPES_ASKED_MAX`, whose events must name an audience.
 
-    def known_types(self) -> dict[str, bool]:
-        """Return the types whose answer is still fresh, with whether they require an audience."""
-        return self._types.fresh()
+        Types that are not in the catalogue are none of them. Does not wait where all are known and fresh.
+        Raises `Failure` UNAVAILABLE.
+        """
+        return await self._types.demanding(types)
 
     async def _ask_key(self, key: str) -> Failure | None:
         try:
@@ -64,15 +78,13 @@ class Registry:
             return Failure(Reason.ROLE_FORBIDDEN, "Publishing needs a key of the role emitter; this key has another role.")
         return None
 
-    async def _ask_type(self, name: str) -> bool:
+    async def _ask_types(self, names: Collection[str]) -> Iterable[str]:
+        request = catalogue_pb2.FindAudienceRequiredRequest(names=names)
         try:
-            answer = await self._catalogue.GetEventType(catalogue_pb2.GetEventTypeRequest(name=name), metadata=self._metadata)
+            answer = await self._catalogue.FindAudienceRequired(request, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            failure = failure_from_rpc(error)
-            if failure.reason in {Reason.EVENT_TYPE_NOT_FOUND, Reason.INVALID_ARGUMENT}:
-                return False
             raise _away() from error
-        return answer.event_type.audience_required
+        return answer.names
 
 
 def _away() -> Failure:
@@ -80,41 +92,112 @@ def _away() -> Failure:
     return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
 
 
-class _Fresh(Generic[_Answer]):
-    """Answers by question, none older than `FRESH_S`; one question under way serves all who ask it."""
+class _Keys:
+    """What was answered about keys: None where a key may publish, else why not. None is older than `FRESH_S`."""
 
-    def __init__(self, ask: Callable[[str], Awaitable[_Answer]], clock: Clock) -> None:
+    def __init__(self, ask: Callable[[str], Awaitable[Failure | None]], clock: Clock) -> None:
         self._ask = ask
         self._clock = clock
-        self._answers: dict[str, tuple[float, _Answer]] = {}
-        self._asking: dict[str, asyncio.Future[_Answer]] = {}
+        self._answers: dict[str, tuple[float, Failure | None]] = {}
+        self._asking: dict[str, asyncio.Task[Failure | None]] = {}
 
-    def fresh(self) -> dict[str, _Answer]:
-        oldest = self._clock.monotonic() - FRESH_S
-        return {question: answer for question, (asked_at, answer) in self._answers.items() if asked_at > oldest}
-
-    async def get(self, question: str) -> _Answer:
-        kept = self._answers.get(question)
+    async def get(self, key: str) -> Failure | None:
+        kept = self._answers.get(key)
         if kept is not None and self._clock.monotonic() - kept[0] < FRESH_S:
             return kept[1]
-        asking = self._asking.get(question)
+        asking = self._asking.get(key)
         if asking is None:
-            # In a context of its own: the deadline of whoever asks first is not that of the others who wait for the answer.
-            loop = asyncio.get_running_loop()
-            asking = self._asking[question] = loop.create_task(self._ask_and_keep(question), context=contextvars.Context())
-            asking.add_done_callback(lambda done: self._forget(question, done))
+            asking = self._asking[key] = _apart(self._ask_and_keep(key))
+            asking.add_done_callback(lambda _done: self._asking.pop(key, None))
         return await asyncio.shield(asking)
 
-    async def _ask_and_keep(self, question: str) -> _Answer:
+    async def _ask_and_keep(self, key: str) -> Failure | None:
         asked_at = self._clock.monotonic()
-        answer = await self._ask(question)
-        self._answers.pop(question, None)
-        while len(self._answers) >= _KEPT_MAX:
+        answer = await self._ask(key)
+        self._answers.pop(key, None)
+        while len(self._answers) >= KEPT_MAX:
             self._answers.pop(next(iter(self._answers)))
-        self._answers[question] = (asked_at, answer)
+        self._answers[key] = (asked_at, answer)
         return answer
 
-    def _forget(self, question: str, done: asyncio.Future[_Answer]) -> None:
-        self._asking.pop(question, None)
-        if not done.cancelled():
-            done.exception()  # whoever asked has it; nobody else needs to hear of it
+
+@dataclass(slots=True)
+class _Turn:
+    """What is asked about types within `FRESH_S`, and answered; a message is judged by the turn that it came in, however long it waits."""
+
+    began_at: float
+    due: list[str]
+    """Names that were answered in the turn before and not yet asked for in this one."""
+    answered: set[str] = field(default_factory=set)
+    demanding: set[str] = field(default_factory=set)
+    """Those of the answered whose events must name an audience."""
+    asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """The questions under way, by name."""
+
+
+class _Types:
+    """What was answered about types. All answers of a turn become too old at once, and the next turn begins without any.
+
+    Were each of an age of its own, they would become too old one by one, and would be asked for one by one.
+    """
+
+    def __init__(self, ask: Callable[[Collection[str]], Awaitable[Iterable[str]]], clock: Clock) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._turn = _Turn(clock.monotonic(), [])
+        self._turns = 0
+        self._published: set[str] = set()
+        """The types of messages since types were forgotten the last time."""
+
+    async def demanding(self, names: AbstractSet[str]) -> AbstractSet[str]:
+        turn = self._turn
+        if self._clock.monotonic() - turn.began_at >= FRESH_S or len(turn.answered) + len(turn.asking) >= KEPT_MAX:
+            turn = self._turn = self._next_turn()
+        self._published |= names
+        missing = names - turn.answered
+        if missing:
+            self._ask_for({name for name in missing if name not in turn.asking}, turn)
+            for asking in {turn.asking[name] for name in missing}:
+                await asyncio.shield(asking)
+        return names & turn.demanding
+
+    def _next_turn(self) -> _Turn:
+        """Begin a turn that remembers the one before, unless there was too much of it, which would soon fill this one too."""
+        self._turns += 1
+        remembered = self._turn.answered
+        if self._turns % TURNS_REMEMBERED == 0:
+            remembered, self._published = self._published, set()
+        if max(len(remembered), len(self._published)) >= KEPT_MAX:
+            remembered, self._published = set(), set()
+        return _Turn(self._clock.monotonic(), list(remembered))
+
+    def _ask_for(self, names: set[str], turn: _Turn) -> None:
+        """Ask for names that are not being asked for, if there are any, and for others that are due, as far as one call may."""
+        if not names:
+            return
+        while turn.due and len(names) < TYPES_ASKED_MAX:
+            name = turn.due.pop()
+            if name not in turn.answered and name not in turn.asking:
+                names.add(name)
+        turn.asking.update(dict.fromkeys(names, _apart(self._ask_and_keep(names, turn))))
+
+    async def _ask_and_keep(self, names: set[str], turn: _Turn) -> None:
+        try:
+            turn.demanding.update(await self._ask(names))
+            turn.answered |= names
+        finally:
+            for name in names:
+                del turn.asking[name]
+
+
+def _apart(question: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
+    """Ask in a context of its own: the deadline of whoever asks first is not that of the others who wait for the answer."""
+    asking = asyncio.get_running_loop().create_task(question, context=contextvars.Context())
+    asking.add_done_callback(_heard)
+    return asking
+
+
+def _heard(asking: asyncio.Task[Any]) -> None:
+    """Take note of how a question ended: whoever waits for it is told, and nobody else needs to hear of it."""
+    if not asking.cancelled():
+        asking.exception()

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.rpc import code_pb2
 from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
@@ -62,13 +63,17 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         if isinstance(result, Refusal):
             raise _failure(result)
         crash.reached("ingest.before_ack")
-        return ingest_pb2.PublishResponse(receipt=_receipt(result))
+        response = ingest_pb2.PublishResponse()
+        _fill(response.receipt, result)
+        return response
 
     async def PublishBatch(self, request: ingest_pb2.PublishBatchRequest, context: Context) -> ingest_pb2.PublishBatchResponse:
         """Append several events."""
         await self._authorize(context)
         with self._counted(request):
-            return ingest_pb2.PublishBatchResponse(results=_results(await self._publisher.publish(request.events)))
+            response = ingest_pb2.PublishBatchResponse()
+            _add(response.results, await self._publisher.publish(request.events))
+            return response
 
     async def PublishStream(
         self, request_iterator: AsyncIterator[ingest_pb2.PublishStreamRequest], context: Context
@@ -89,8 +94,10 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
                         break
                     places.release()
                     crash.reached("ingest.before_ack")
+                    response = ingest_pb2.PublishStreamResponse()
+                    _add(response.results, results)
                     try:
-                        yield ingest_pb2.PublishStreamResponse(results=_results(results))
+                        yield response
                     except GeneratorExit:  # the emitter has gone; a task group would make an error of it
                         break
                     crash.reached("ingest.after_ack")
@@ -167,18 +174,17 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         await self._registry.authorize(key)
 
 
-def _results(results: Sequence[Result]) -> list[ingest_pb2.PublishResult]:
-    return [
-        ingest_pb2.PublishResult(receipt=_receipt(result))
-        if isinstance(result, Appended)
-        else ingest_pb2.PublishResult(error=_error(result))
-        for result in results
-    ]
+def _add(messages: RepeatedCompositeFieldContainer[ingest_pb2.PublishResult], results: Sequence[Result]) -> None:
+    """Add results to an answer, in place: messages made apart and copied into it take four times as long."""
+    for result in results:
+        if isinstance(result, Appended):
+            _fill(messages.add().receipt, result)
+        else:
+            messages.add().error.CopyFrom(_error(result))
 
 
-def _receipt(appended: Appended) -> ingest_pb2.PublishReceipt:
-    event_id, partition, position, duplicate = appended
-    return ingest_pb2.PublishReceipt(event_id=event_id, partition=partition, position=position, duplicate=duplicate)
+def _fill(receipt: ingest_pb2.PublishReceipt, appended: Appended) -> None:
+    receipt.event_id, receipt.partition, receipt.position, receipt.duplicate = appended
 
 
 def _error(refusal: Refusal) -> error_pb2.EventError:

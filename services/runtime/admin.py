@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.runtime.lifecycle import StartError
+from services.runtime.lifecycle import cannot_listen
 
 Ready = Callable[[], str | None]
 
@@ -42,8 +42,7 @@ async def http_server(app: web.Application, listen: str) -> AsyncIterator[str]:
         try:
             await site.start()
         except OSError as error:
-            message = f"cannot listen on {listen}: {error.strerror}. Is another process using it? Stop that one, or choose another address."
-            raise StartError(message) from error
+            raise cannot_listen(listen, error) from error
         bound = runner.addresses[0]
         yield f"{host}:{bound[1]}"
     finally:

@@ -106,6 +106,7 @@ def migrate(path: Path, migrations: Path) -> None:
         _refuse_foreign(path, {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()})
         # Closing the only connection moves what an earlier process has left in the write-ahead log into the file and syncs that:
         # where a failed sync has ended that process, what is read back from its log may not be on disk.
+        _make_private(path)
         connect(path).close()
         engine = open_engine(path)
         try:
@@ -114,6 +115,12 @@ def migrate(path: Path, migrations: Path) -> None:
                 command.upgrade(config, "head")
         finally:
             engine.dispose()
+
+
+def _make_private(path: Path) -> None:
+    """Let a new file be its owner's alone, and so the journals beside it; why it cannot be made, opening it tells."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _refuse_damaged(path: Path) -> None:

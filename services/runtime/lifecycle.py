@@ -5,6 +5,7 @@ Law 2: a service that cannot go on fails the whole process; it never limps.
 """
 
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -24,6 +25,20 @@ _COLLECT_AFTER_OBJECTS = 20_000
 
 class StartError(Exception):
     """The process cannot start; the message is one line that says what to change."""
+
+
+def cannot_listen(listen: str, error: OSError) -> StartError:
+    """Return why a service cannot listen at an address, and what to change."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            why = "another process uses it; stop that one, or choose another address"
+        case errno.EADDRNOTAVAIL:
+            why = "it is no address of this machine; choose one that is"
+        case errno.EACCES:
+            why = "this process may not; choose a port above 1023, or a folder that it may write to"
+        case _:
+            why = f"{error.strerror}; choose another address"
+    return StartError(f"cannot listen on {listen}: {why}")
 
 
 @dataclass(frozen=True, slots=True)

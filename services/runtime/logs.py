@@ -14,6 +14,7 @@ def configure_logs(service: str, level: LogLevel) -> None:
     """Set up structlog for this process: key=value lines, UTC times, the service's name on each."""
     structlog.configure(
         processors=[
+            _named(service),
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -24,9 +25,18 @@ def configure_logs(service: str, level: LogLevel) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
     # Libraries log through the standard module; only what is wrong is of interest.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="level=%(levelname)s logger=%(name)s %(message)s")
+
+
+def _named(service: str) -> structlog.typing.Processor:
+    """Return what puts the service's name on each line, also on those of callbacks that come from a thread without a context."""
+
+    def name(_logger: object, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        fields.setdefault("service", service)
+        return fields
+
+    return name
 
 
 def logger() -> Logger:

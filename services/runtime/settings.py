@@ -249,7 +249,10 @@ class DeliverySettings(SinkSettings):
         4000, ge=1, le=100_000, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
     )
     delivery_breaker_seconds: float = Field(
-        30.0, gt=0, le=600, description="How long an endpoint that keeps failing is spared at first; then twice as long each time."
+        30.0,
+        gt=0,
+        le=600,
+        description="How long an endpoint that keeps failing is spared at first; then twice as long each time, up to twenty times.",
     )
     delivery_retention_hours: Hours = Field(168.0, description="How long finished deliveries stay readable.")
     delivery_ledger_bytes_max: int = Field(
@@ -304,8 +307,9 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
     lines = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            lines.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "; see the table in README.md"))
+            # What all names begin with would make any two of them alike.
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1)
+            lines.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "; see the table in README.md"))
     return lines
 
 

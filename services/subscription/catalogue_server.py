@@ -14,7 +14,7 @@ from services.runtime.paging import page_size, page_token, parse_page_token
 from services.subscription import store_catalogue as catalogue
 from services.subscription import wire
 from services.subscription.store import Store
-from services.subscription.validation import event_type_problems, refuse, required_problems
+from services.subscription.validation import event_type_problems, event_types_asked_problems, refuse, required_problems
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,6 +43,12 @@ class CatalogueServer(catalogue_pb2_grpc.CatalogueServiceServicer):
             event_types=[wire.event_type_message(event_type) for event_type in found],
             next_page_token=page_token(_LIST, (found[-1].name,)) if more else "",
         )
+
+    async def FindAudienceRequired(self, request: pb.FindAudienceRequiredRequest, _context: Context) -> pb.FindAudienceRequiredResponse:
+        """Say which of the named event types require an audience."""
+        refuse(event_types_asked_problems(request.names))
+        found = await self._store.read(partial(catalogue.audience_required, names=set(request.names)))
+        return pb.FindAudienceRequiredResponse(names=found)
 
     async def PutEventType(self, request: pb.PutEventTypeRequest, _context: Context) -> pb.PutEventTypeResponse:
         """Write an event type."""

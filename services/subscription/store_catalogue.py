@@ -3,6 +3,8 @@
 server → [catalogue] → SQLite
 """
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from services.subscription.errors import etag_mismatch, event_type_not_found
@@ -24,6 +26,12 @@ def page(reading: Reading, after_name: str, size: int) -> tuple[list[EventType],
     query = sa.select(event_types).where(event_types.c.name > after_name).order_by(event_types.c.name).limit(size + 1)
     found = [EventType(*row) for row in reading.connection.execute(query)]
     return found[:size], len(found) > size
+
+
+def audience_required(reading: Reading, names: Collection[str]) -> list[str]:
+    """Return those of `names` whose events must name an audience, each once, in no particular order."""
+    query = sa.select(event_types.c.name).where(event_types.c.name.in_(names), event_types.c.audience_required)
+    return list(reading.connection.execute(query).scalars())
 
 
 def put(writing: Writing, name: str, description: str, *, audience_required: bool, etag: str) -> tuple[EventType, bool]:

@@ -4,20 +4,23 @@ subscriptions → [changes] → watch
 
 Law 1: a change takes the next revision in its own transaction; with one writer, revisions become visible in order, without gaps.
 Law 2: at a checkpoint the watcher knows every subscription as it stood then or later, never earlier.
+Law 3: one subscription's damaged secret is its own trouble: all others are told of.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import sqlalchemy as sa
 
+from services.runtime.logs import logger
 from services.subscription import store_credentials, store_secrets
 from services.subscription.errors import revision_compacted
-from services.subscription.model import Deleted, Put, Subscription, SubscriptionId
+from services.subscription.model import Deleted, Put, State, Subscription, SubscriptionId
 from services.subscription.schema import changes, registry, subscriptions
 from services.subscription.store_rows import subscription_from
 from services.subscription.transaction import Reading, Row, Writing
+from services.subscription.vault import UnsealError
 
 # Reading a batch takes about 10 ms, which is how long other reads may have to wait.
 BATCH_MAX = 200
@@ -92,13 +95,29 @@ def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[Put]:
 
 
 def put_of(reading: Reading, subscription: Subscription) -> Put:
-    """Return a subscription as watches tell of it."""
-    secrets = store_secrets.live(reading, [subscription.id]).get(subscription.id, ())
-    return Put(subscription, secrets, store_credentials.opened(reading, [subscription]).get(subscription.id, ""))
+    """Return a subscription as watches tell of it; raises `UnsealError` where a secret of it does not open."""
+    return _all_opened(reading, [subscription])[0]
 
 
 def _puts(reading: Reading, rows: Iterable[Row]) -> list[Put]:
     found = [subscription_from(row) for row in rows]
+    try:
+        return _all_opened(reading, found)
+    except UnsealError:
+        return [_put_or_held(reading, each) for each in found]
+
+
+def _all_opened(reading: Reading, found: list[Subscription]) -> list[Put]:
     secrets = store_secrets.live(reading, [subscription.id for subscription in found])
     credentials = store_credentials.opened(reading, found)
     return [Put(each, secrets.get(each.id, ()), credentials.get(each.id, "")) for each in found]
+
+
+def _put_or_held(reading: Reading, subscription: Subscription) -> Put:
+    """Return a subscription; one with a damaged secret as paused, so that what comes for it is kept, and the others go on."""
+    try:
+        return put_of(reading, subscription)
+    except UnsealError as error:
+        logger().error("subscription.unreadable", subscription=subscription.id, reason=error.message, effect="kept, not sent, until then")
+        state = State.PAUSED if subscription.state is State.ACTIVE else subscription.state
+        return Put(replace(subscription, state=state, credential=None), (), "")

@@ -13,7 +13,7 @@ from services.subscription.credential import CredentialKind, SecretCredential
 from services.subscription.model import ConsumerId, Subscription, SubscriptionId
 from services.subscription.schema import credential_secrets
 from services.subscription.transaction import Reading, Writing
-from services.subscription.vault import Sealed
+from services.subscription.vault import Sealed, UnsealError
 
 
 def opened(reading: Reading, subscriptions: Iterable[Subscription]) -> dict[SubscriptionId, str]:
@@ -27,10 +27,13 @@ def opened(reading: Reading, subscriptions: Iterable[Subscription]) -> dict[Subs
 
 
 def kept(reading: Reading, current: Subscription) -> SecretCredential | None:
-    """Return a subscription's credential with its secret member, None where it has none."""
+    """Return a subscription's credential with its secret member, "" for one that is damaged; None where it has none."""
     if current.credential is None:
         return None
-    return SecretCredential(current.credential, opened(reading, [current])[current.id])
+    try:
+        return SecretCredential(current.credential, opened(reading, [current])[current.id])
+    except UnsealError:
+        return SecretCredential(current.credential, "")
 
 
 def keep(writing: Writing, subscription_id: SubscriptionId, owner: ConsumerId, credential: SecretCredential | None) -> None:

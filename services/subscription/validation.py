@@ -38,6 +38,7 @@ SINK_CHARS_MAX = 2048
 SOURCE_CHARS_MAX = 1024
 REASON_CHARS_MAX = 500
 EVENT_TYPE_DESCRIPTION_CHARS_MAX = 4000
+EVENT_TYPES_ASKED_MAX = 1000
 NAME_CHARS_MAX = 200
 REQUEST_ID_BYTES_MAX = 300
 OVERLAP_DEFAULT_MS = 24 * 3600 * 1000
@@ -237,6 +238,13 @@ def event_type_problems(name: str, description: str) -> list[FieldError]:
         advice = f"must be segments of letters, digits, _ and - joined by dots, 1 to {TYPE_BYTES_MAX} bytes, such as order.created"
         problems.append(FieldError("event_type.name", advice))
     return problems
+
+
+def event_types_asked_problems(names: Sequence[str]) -> list[FieldError]:
+    """Judge how many event types a call asks about; which names it gives, is no matter."""
+    if 1 <= len(names) <= EVENT_TYPES_ASKED_MAX:
+        return []
+    return [FieldError("names", f"must be 1 to {EVENT_TYPES_ASKED_MAX}, these are {len(names)}")]
 
 
 def _sink_problems(sink: str, policy: EgressPolicy, refusals: Mapping[str, str]) -> list[FieldError]:

@@ -19,12 +19,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from services.runtime.errors import Failure, Reason
+
 _NONCE_BYTES = 12
 _DERIVED_BYTES = 32
 
 
-class UnsealError(Exception):
+class UnsealError(Failure):
     """A sealed value that does not open: another secret key, another place, or damaged."""
+
+    def __init__(self) -> None:
+        message = "A stored secret is damaged and cannot be read; replace it: rotate with an overlap of 0, or give the credential anew."
+        super().__init__(Reason.STATE_CONFLICT, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,11 @@ class Vault:
         """Decrypt a value that was sealed for `context`; raises `UnsealError`."""
         cipher = self._ciphers.get(sealed.secret_key_id)
         if cipher is None:
-            raise UnsealError(sealed.secret_key_id)
+            raise UnsealError
         try:
             return cipher.decrypt(sealed.box[:_NONCE_BYTES], sealed.box[_NONCE_BYTES:], context.encode())
-        except InvalidTag:
-            raise UnsealError(sealed.secret_key_id) from None
+        except (InvalidTag, ValueError):
+            raise UnsealError from None
 
     def hash_key(self, key: str) -> KeyHash:
         """Return the hash that a new API key is stored by."""

@@ -46,7 +46,7 @@ async def started(service: str, folder: Path, **variables: str) -> AsyncIterator
 async def refusal(service: str, folder: Path, **variables: str) -> str:
     """Return the line that a service ends with instead of starting."""
     with pytest.raises(StartError) as caught:
-        async with asyncio.timeout(30), started(service, folder, **variables):
+        async with asyncio.timeout(60), started(service, folder, **variables):
             pass
     text = str(caught.value)
     assert "\n" not in text

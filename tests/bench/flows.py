@@ -55,10 +55,7 @@ class Flows:
         self._consumer: Consumer | None = None
 
     async def flow(self, name: str, scheme: str = "http", *, hosts: int = 1, copies: int = 1) -> Flow:
-        """Subscribe `hosts` sinks, each `copies` times, to a source of its own.
-
-        That many types would not do: ingest asks the catalogue about each, which would be measured too.
-        """
+        """Subscribe `hosts` sinks, each `copies` times, to a source of its own."""
         if self._consumer is None:
             self._consumer = await new_consumer(self._system, "bench")
         made = Flow(self._system, self._seen, f"bench.{name}", self._seen.urls(scheme, hosts), copies)

@@ -29,6 +29,6 @@ async def test_a_delivery_service_that_is_down_costs_the_others_only_log_space(s
         assert size_on_disk(log) > space + _EVENTS * 1000
     finally:
         await system.restart("delivery")
-    await catcher.counted("missed", _WARM + _EVENTS, 60)
+    await catcher.counted("missed", _WARM + _EVENTS, 120)
     assert set(await catcher.first("missed")) == set(range(_EVENTS))
     await consumer.unsubscribe(str(made["id"]))

@@ -13,8 +13,8 @@ async def test_what_waits_for_an_endpoint_drains_in_order_and_takes_little_memor
     """
     settings = {"HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "1", "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "200"}
     async with running_system(tmp_path, settings) as system:
-        large = await measure(system, catcher, 300, size_bytes=200_000, endpoint="large", within_s=60)
-        many = await measure(system, catcher, 3000, endpoint="many", within_s=60)
+        large = await measure(system, catcher, 300, size_bytes=200_000, endpoint="large", within_s=120)
+        many = await measure(system, catcher, 3000, endpoint="many", within_s=120)
     for result in (large, many):
         assert result.displaced_by == 0
         assert 0 < result.tried_before < 40

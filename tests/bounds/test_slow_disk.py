@@ -15,7 +15,7 @@ from services.runtime.rpc import service_metadata
 from tests.bounds.load import event
 from tests.bounds.memory import MB, resident_bytes, sampled
 from tests.bounds.slow_disk import BYTES_PER_S
-from tests.system.processes import System, until
+from tests.system.processes import PATIENCE_S, System, until
 
 _DISK_BYTES_PER_S = 2_000_000
 _STREAMS = 24
@@ -83,7 +83,7 @@ async def test_emitters_faster_than_the_disk_are_slowed_not_buffered(slow: Slow)
             asyncio.create_task(_emit_without_end(slow.system, f"{number}-", told, *((4, 200_000) if number % 2 else (1000, 60))))
             for number in range(_STREAMS)
         ]
-        await until(lambda: told.acknowledged_bytes >= _DISK_BYTES_PER_S, 60, "acknowledgements at the pace of the disk")
+        await until(lambda: told.acknowledged_bytes >= _DISK_BYTES_PER_S, PATIENCE_S, "acknowledgements at the pace of the disk")
         for task in emitting:
             task.cancel()
         await asyncio.gather(*emitting, return_exceptions=True)

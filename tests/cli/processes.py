@@ -65,6 +65,15 @@ class Command:
                     return self.lines[-1]
         raise AssertionError(await self.end())
 
+    async def says(self, containing: str) -> None:
+        """Wait for a line of standard error that contains a text."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(WITHIN_S):
+            while raw := await self.process.stderr.readline():
+                if containing in raw.decode():
+                    return
+        raise AssertionError(await self.end())
+
     async def json_line(self) -> dict[str, Any]:
         """Return the next line of standard output as a JSON object."""
         value = json.loads(await self.line())

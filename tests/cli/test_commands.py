@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import signal
 from pathlib import Path
@@ -35,6 +36,26 @@ async def test_an_emitted_event_reaches_a_subscribed_receiver_verified(up: Up) -
     again = await hooktide("unsubscribe", subscribed.json["id"], *at)
     assert again.code == 1
     assert "SUBSCRIPTION_NOT_FOUND 404" in again.err
+
+
+async def test_an_event_of_the_same_id_and_time_is_the_same_event(up: Up) -> None:
+    at = ("--id", "7", "--time", "2030-01-31T12:00:00+01:00", "--data", "1", "--data-dir", str(up.data_dir), "--json")
+    first = await hooktide("emit", "tea.made", "--source", "/repeated", *at)
+    again = await hooktide("emit", "tea.made", "--source", "/repeated", *at)
+    assert (first.json["duplicate"], again.json) == (False, first.json | {"duplicate": True})
+
+
+async def test_the_version_is_the_distribution_s() -> None:
+    assert (await hooktide("--version")).out == f"hooktide {importlib.metadata.version('hooktide-server')}\n"
+
+
+async def test_what_answers_but_is_no_api_is_said_in_words(up: Up) -> None:
+    """Another service's port, where HTTP is not spoken."""
+    ingest = up.told["addresses"]["ingest"]["listen"]
+    ended = await hooktide("subscribe", "http://127.0.0.1:9/", "--key", "k", "--api", f"http://{ingest}")
+    assert (ended.code, ended.out) == (1, "")
+    assert f"no answer from http://{ingest} (what answers there speaks no HTTP); is `hooktide up` running?" in ended.err
+    assert ended.err.count("\n") == 1
 
 
 async def test_people_get_lines_instead_of_json(up: Up) -> None:
@@ -96,6 +117,7 @@ async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_pat
         (("emit", "a.b", "--source", "/s"), 2, "no API key: give --key or HOOKTIDE_KEY with a key of the role emitter"),
         (("emit", "a.b", "--source", "/s", "--data", "hello"), 2, "--data is no JSON"),
         (("emit", "a.b", "--source", "/s", "--data", "@missing"), 2, "--data: cannot read missing"),
+        (("emit", "a.b", "--source", "/s", "--time", "2030-01-31T12:00:00"), 2, "--time: '2030-01-31T12:00:00' is no time with a zone"),
         (("emit", "a.b", "--source", "/s", "--key", "k", "--target", "127.0.0.1:9", "--timeout", "0.5"), 1, "127.0.0.1:9: no answer"),
         (("emit", "a.b"), 2, "--source"),
         (("subscribe", "http://127.0.0.1:9/"), 2, "no API key"),
@@ -103,6 +125,7 @@ async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_pat
         (("receive", "--secret", "nonsense"), 2, "--secret: a signing secret is whsec_"),
         (("serve", "everything"), 2, "everything"),
         (("serve", "ingest"), 2, "set HOOKTIDE_SERVICE_TOKEN"),
+        (("keys",), 2, "set HOOKTIDE_S"),
         (("up", "--data-dir", "/dev/null/x"), 2, "choose another directory with --data-dir"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -76,6 +76,17 @@ async def test_keys_are_made_on_the_first_start_only(tmp_path: Path) -> None:
     await supervisor.stop()
 
 
+async def test_keys_that_cannot_be_read_any_more_are_told_of(tmp_path: Path) -> None:
+    async with supervising(tmp_path) as supervisor:
+        supervisor.directory.keys_file.write_text("{")
+    async with running("up", "--data-dir", str(tmp_path), "--free-ports") as command:
+        line = await command.line("keys.json")
+        assert (
+            line == f"There are no keys to be read from {tmp_path / 'keys.json'}; give the client commands one with --key or HOOKTIDE_KEY."
+        )
+        await command.end(signal.SIGINT)
+
+
 async def test_an_occupied_port_ends_everything_with_a_clear_message(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupant:
         port = occupant.getsockname()[1]
@@ -138,5 +149,5 @@ async def test_addresses_are_left_for_the_client_commands(tmp_path: Path) -> Non
     async with supervising(tmp_path) as supervisor:
         written = json.loads(supervisor.directory.addresses_file.read_text())
         assert {name: at["listen"] for name, at in written.items()} == {name: supervisor.addresses(name).listen for name in SERVICES}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await supervisor.wait_ready("gateway")

@@ -333,7 +333,7 @@ async def test_a_log_that_closes_ends_its_followings(engine: Engine) -> None:
         await reading.take(1)
         waiting = asyncio.ensure_future(reading.batch())
         await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await engine.lose()
             with pytest.raises(LogUnavailableError):
                 await waiting

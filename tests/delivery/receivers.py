@@ -33,7 +33,7 @@ class RawServer:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of what has arrived."""
-        async with asyncio.timeout(20), self.arrived:
+        async with asyncio.timeout(60), self.arrived:
             await self.arrived.wait_for(condition)
 
 
@@ -124,7 +124,7 @@ class Receiver:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of what has arrived."""
-        async with asyncio.timeout(20), self.arrived:
+        async with asyncio.timeout(60), self.arrived:
             await self.arrived.wait_for(condition)
 
 

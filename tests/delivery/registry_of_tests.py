@@ -30,6 +30,7 @@ class Wish:
     revision: int = 0
     sink_revision: int = 0
     rate_per_second: float | None = None
+    secret: str = SECRET
 
     def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
         """Return it as the watch sends it."""
@@ -44,7 +45,7 @@ class Wish:
             sink_revision=self.sink_revision,
             config=subscription_pb2.SubscriptionConfig(rate_per_second=self.rate_per_second),
         )
-        secrets = [subscription_pb2.SigningSecret(secret=SECRET)]
+        secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
         return subscription_pb2.WatchSubscriptionsResponse(
             put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets)
         )

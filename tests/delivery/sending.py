@@ -12,9 +12,9 @@ from services.delivery.transport import Answer, Request, Transport
 from services.delivery.transport_pycurl import PycurlTransport, open_pycurl_transport
 from services.egress.policy import EgressPolicy
 
-LIMITS = Limits(timeout_s=5.0, connect_timeout_s=2.0, first_byte_timeout_s=5.0, connections_max=64, host_connections_max=32)
+LIMITS = Limits(timeout_s=15.0, connect_timeout_s=5.0, first_byte_timeout_s=15.0, connections_max=64, host_connections_max=32)
 LOOPBACK = ("http", "127.0.0.0/8", "::1")
-_ANSWERED_WITHIN_S = 20.0
+_ANSWERED_WITHIN_S = 60.0
 
 
 def no_names(name: str) -> Sequence[str]:

@@ -134,7 +134,7 @@ async def running_system(directory: Path) -> AsyncIterator[System]:
         yield System(environ, registry, consumer_id, key.clear_text, ingest_pb2_grpc.IngestServiceStub(channel))
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
     """Wait until something holds that only asking can tell."""
     async with asyncio.timeout(within_s):
         while not await holds():  # noqa: ASYNC110 - nothing tells of it by itself

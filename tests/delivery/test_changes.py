@@ -1,9 +1,12 @@
 """Subscriptions that change while deliveries are under way, in every phase of them."""
 
 import asyncio
+import logging
 from dataclasses import replace
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from services.delivery.model import State
 from tests.delivery.conftest import Play
@@ -307,3 +310,30 @@ def test_a_new_snapshot_takes_the_place_of_the_old_one(play: Play) -> None:
         assert deliveries(world, waiting, resumed) == [State.DELIVERED]
 
     play(scenario, HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")
+
+
+@pytest.mark.parametrize("secret", ["whsec_%%%", "whsec_", "whsec_ä"], ids=["no base64", "empty", "no ascii"])
+@pytest.mark.parametrize("from_the_start", [True, False], ids=["in the snapshot", "by a change"])
+def test_what_cannot_be_signed_waits_and_the_others_go_on(play: Play, secret: str, from_the_start: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A secret that is none holds its own subscription back, with an alarm, until a readable one comes."""
+
+    async def scenario(world: World) -> None:
+        unreadable = replace(ALPHA, secret=secret)
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+        with capture_logs() as lines:
+            await started(world, unreadable if from_the_start else ALPHA, BETA)
+            world.change(unreadable)
+            await asyncio.sleep(1.0)
+        alarms = [line for line in lines if line["event"] == "subscription.unreadable"]
+        assert {(alarm["log_level"], alarm["subscription"]) for alarm in alarms} == {("error", ALPHA.id)}
+        assert secret not in str(alarms)
+        waiting, others = world.publish(20, "alpha"), world.publish(10, "beta")
+        await asyncio.sleep(60.0)
+        assert deliveries(world, waiting) == []
+        assert deliveries(world, others, BETA) == [State.DELIVERED] * 10
+        assert world.endpoints.requests == 10
+        world.change(ALPHA)
+        await finished(world)
+        assert deliveries(world, waiting) == [State.DELIVERED] * 20
+
+    play(scenario)

@@ -35,7 +35,7 @@ async def test_the_registry_is_told_again_until_it_hears() -> None:
         running = group.create_task(disabler.run())
         for _ in range(5):
             disabler.is_gone("sub_1", 7)
-        await asyncio.wait_for(heard.wait(), 20)
+        await asyncio.wait_for(heard.wait(), 60)
         running.cancel()
     await server.stop(None)
     assert [(each.id, each.sink_revision) for each in told] == [("sub_1", 7)] * 3

@@ -171,7 +171,7 @@ async def test_a_second_worker_takes_over_from_the_first(system: System, hooks: 
         async with system.delivering() as second:
             await system.publish(event("2"))
             await second.until(2, state=DELIVERED)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await first.lifecycle.stopping.wait()
             with pytest.raises(ExceptionGroup) as caught:
                 first.lifecycle.raise_failure()

@@ -86,7 +86,7 @@ async def test_tls_1_2_is_new_enough(authority: Authority) -> None:
 
 
 async def test_an_endpoint_that_speaks_no_tls_is_a_failure_of_tls() -> None:
-    async with hostile(answering(OK)) as server, sending() as transport:
+    async with hostile(answering(OK)) as server, sending(connect_timeout_s=1.0) as transport:
         answer = await answer_to(transport, post(server.url.replace("http:", "https:")))
 
     assert answer.outcome is Outcome.TLS

@@ -182,7 +182,7 @@ async def test_many_requests_are_each_answered_once_with_what_is_theirs() -> Non
         for number in range(2000):
             wanted = 200 + number % 300
             transport.send(post(server.url, str(wanted).encode()), lambda answer, wanted=wanted: note(wanted, answer))  # type: ignore[misc]  # a default
-        await asyncio.wait_for(ended.wait(), 30)
+        await asyncio.wait_for(ended.wait(), 60)
 
     assert all(wanted == got for wanted, got in answered)
     assert 1 < server.connections <= 20
@@ -238,7 +238,7 @@ async def test_all_connections_together_have_a_limit() -> None:
         transport = await stack.enter_async_context(sending(connections_max=4))
         for server in servers:
             assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(open_now) > 4:  # noqa: ASYNC110 - the server's side of the connections
                 await asyncio.sleep(0)
 
@@ -319,7 +319,7 @@ async def test_what_is_under_way_at_the_end_is_answered_as_reset() -> None:
         async with sending(host_connections_max=4, lookup=_slow_lookup) as transport:
             waiting = [sent(transport, post(server.url)) for _ in range(10)]
             named = sent(transport, post("http://slow.example/"))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while server.connections < 4:  # noqa: ASYNC110 - the server's side of the connections
                     await asyncio.sleep(0)
             waiting.append(sent(transport, post(server.url)))

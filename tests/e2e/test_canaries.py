@@ -19,7 +19,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from tests.delivery.proxy import Proxy, running_proxy
 from tests.e2e.consumers import Consumer, new_consumer
-from tests.system.processes import System, running_system, until
+from tests.system.processes import PATIENCE_S, System, running_system, until
 
 
 class Canaries:
@@ -90,7 +90,7 @@ async def test_no_secret_shows_in_what_a_system_writes_and_answers(tmp_path: Pat
             await _seed(canaries, consumer, answers, sink, name, credential)
         async with system.emitter() as emitter:
             await emitter.emit(type="canary.sung", source="/shop", data=1)
-            await until(lambda: seen >= _SINKS, 20, "every sink")
+            await until(lambda: seen >= _SINKS, PATIENCE_S, "every sink")
             proxy.refusing = b"HTTP/1.1 407 Say who you are\r\ncontent-length: 0\r\n\r\n"
             await system.kill_and_restart("delivery")
             await emitter.emit(type="canary.sung", source="/shop", data=2)

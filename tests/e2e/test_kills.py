@@ -37,10 +37,10 @@ async def test_each_service_is_killed_once_under_load_and_nothing_is_lost(tmp_pa
             group.create_task(_emit_until(system, stop, acknowledged, endpoint))
             for name in SERVICES:
                 before = len(acknowledged)
-                await until(lambda before=before: len(acknowledged) > before + 100, 30, f"load before {name} is killed")
+                await until(lambda before=before: len(acknowledged) > before + 100, 60, f"load before {name} is killed")
                 await system.kill_and_restart(name)
             stop.set()
-        await until(lambda: endpoint.accepted() >= acknowledged, 30, f"all {len(acknowledged)} that were acknowledged")
+        await until(lambda: endpoint.accepted() >= acknowledged, 60, f"all {len(acknowledged)} that were acknowledged")
         assert all(arrival.verified for arrival in endpoint.arrivals)
         for arrivals in endpoint.by_event().values():
             assert len({arrival.body for arrival in arrivals}) == 1

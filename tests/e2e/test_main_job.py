@@ -1,15 +1,18 @@
 import asyncio
 import json
 import time
+from datetime import datetime
 
 import hooktide
 import pytest
 from hooktide.subscription.v1 import catalogue_pb2
 from standardwebhooks import Webhook
 
-from tests.e2e.consumers import new_consumer
-from tests.system.processes import System, until
+from tests.e2e.consumers import Consumer, new_consumer
+from tests.system.processes import PATIENCE_S, System, until
 from tests.system.receiver import Receiver, failing_first
+
+STOPS_WITHIN_S = 2.0
 
 
 async def test_an_event_arrives_signed_at_every_matching_callback_and_nowhere_else(system: System, receiver: Receiver) -> None:
@@ -26,7 +29,7 @@ async def test_an_event_arrives_signed_at_every_matching_callback_and_nowhere_el
             data={"id": 7},
             extensions={"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"},
         )
-    await until(lambda: exact.arrivals and wide.arrivals, 10, "both callbacks are called")
+    await until(lambda: exact.arrivals and wide.arrivals, PATIENCE_S, "both callbacks are called")
     for arrival in (exact.arrivals[0], wide.arrivals[0]):
         assert arrival.verified
         assert arrival.event_id == receipt.event_id
@@ -44,7 +47,7 @@ async def test_a_delivery_is_tried_again_with_the_same_id_and_bytes_until_it_suc
     await consumer.subscribe(endpoint, ["retry.made"])
     async with system.emitter() as emitter:
         receipt = await emitter.emit(type="retry.made", source="/shop", data=[1, 2])
-    await until(endpoint.accepted, 20, "the fourth attempt")
+    await until(endpoint.accepted, PATIENCE_S, "the fourth attempt")
     arrivals = endpoint.arrivals
     assert [arrival.status for arrival in arrivals] == [503, 503, 503, 200]
     assert {arrival.event_id for arrival in arrivals} == {receipt.event_id}
@@ -59,7 +62,7 @@ async def test_a_delivery_is_tried_again_with_the_same_id_and_bytes_until_it_suc
                 return delivery
             await asyncio.sleep(0.02)
 
-    delivery = await asyncio.wait_for(finished(), 5)
+    delivery = await asyncio.wait_for(finished(), PATIENCE_S)
     _, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", consumer.key)
     attempts = shown["attempts"]
     assert isinstance(attempts, list)
@@ -75,7 +78,7 @@ async def test_what_waits_for_a_receiver_that_is_down_arrives_when_it_is_back(sy
     async with system.emitter() as emitter:
         receipts = await asyncio.gather(*(emitter.emit(type="down.made", source="/shop", data=number) for number in range(40)))
     await receiver.up()
-    await until(lambda: len(endpoint.accepted()) == 40, 30, "all that waited")
+    await until(lambda: len(endpoint.accepted()) == 40, PATIENCE_S, "all that waited")
     assert endpoint.accepted() == {receipt.event_id for receipt in receipts}
     assert all(arrival.verified for arrival in endpoint.arrivals)
 
@@ -90,7 +93,7 @@ async def test_during_a_rotation_each_webhook_verifies_with_the_new_and_the_old_
     assert status == 200, rotated
     async with system.emitter() as emitter:
         await emitter.emit(type="rotation.made", source="/shop", data={})
-    await until(lambda: endpoint.arrivals, 10, "the webhook")
+    await until(lambda: endpoint.arrivals, PATIENCE_S, "the webhook")
     arrival = endpoint.arrivals[0]
     assert len(arrival.headers["webhook-signature"].split()) == 2
     for secret in (endpoint.secrets[0], str(rotated["secret"])):
@@ -105,7 +108,7 @@ async def test_consumers_cannot_see_each_other_and_an_audience_is_respected(syst
     async with system.emitter() as emitter:
         to_one = await emitter.emit(type="private.note", source="/shop", data=1, audience=one.id)
         to_both = await emitter.emit(type="private.note", source="/shop", data=2)
-    await until(lambda: len(first.accepted()) == 2 and second.accepted(), 10, "the webhooks")
+    await until(lambda: len(first.accepted()) == 2 and second.accepted(), PATIENCE_S, "the webhooks")
     assert first.accepted() == {to_one.event_id, to_both.event_id}
     assert second.accepted() == {to_both.event_id}
     status, answer = await system.call("GET", f"/v1/subscriptions/{mine}", two.key)
@@ -130,22 +133,38 @@ async def test_a_type_that_requires_an_audience_refuses_events_without_one(syste
 
 
 async def test_after_an_unsubscription_what_is_pending_is_cancelled(system: System, receiver: Receiver) -> None:
+    """And no attempt begins more than two seconds after the answer."""
     consumer = await new_consumer(system, "leaves")
     endpoint = receiver.endpoint("left")
     endpoint.status = lambda: 500
     subscription_id = await consumer.subscribe(endpoint, ["left.made"])
     async with system.emitter() as emitter:
         await asyncio.gather(*(emitter.emit(type="left.made", source="/shop", data=number) for number in range(30)))
-        await until(lambda: endpoint.arrivals, 10, "an attempt")
+        await until(lambda: endpoint.arrivals, PATIENCE_S, "an attempt")
+        await asyncio.wait_for(_all_in(consumer, "pending", 30), PATIENCE_S)
         await consumer.unsubscribe(subscription_id)
+        answered_s = time.time()
         await emitter.emit(type="left.made", source="/shop", data="late")
-    seen = -1
-    while len(endpoint.arrivals) != seen:  # attempts end within two seconds of the 204
-        seen = len(endpoint.arrivals)
-        await asyncio.sleep(2.0)
 
-    end = time.monotonic() + 10
-    while {each["state"] for each in await consumer.deliveries()} != {"cancelled"}:
-        assert time.monotonic() < end, await consumer.deliveries()
-    assert len(await consumer.deliveries()) == 30
+    deliveries = await asyncio.wait_for(_all_in(consumer, "cancelled", 30), PATIENCE_S)
+    started = [datetime.fromisoformat(at) for each in deliveries for at in await _attempts_of(system, consumer.key, each)]
+    assert started
+    assert max(started).timestamp() < answered_s + STOPS_WITHIN_S
     assert not endpoint.accepted()
+
+
+async def _all_in(consumer: Consumer, state: str, count: int) -> list[dict[str, object]]:
+    """Wait until there are so many deliveries, all in one state; returns them."""
+    while True:
+        found = await consumer.deliveries()
+        if [each["state"] for each in found] == [state] * count:
+            return found
+        await asyncio.sleep(0.02)
+
+
+async def _attempts_of(system: System, key: str, delivery: dict[str, object]) -> list[str]:
+    """Return when the attempts of a delivery began."""
+    _, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", key)
+    attempts = shown["attempts"]
+    assert isinstance(attempts, list)
+    return [str(attempt["started_at"]) for attempt in attempts]

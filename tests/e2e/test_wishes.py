@@ -11,7 +11,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.e2e.consumers import new_consumer
-from tests.system.processes import System, running_system, until
+from tests.system.processes import PATIENCE_S, System, running_system, until
 from tests.system.receiver import Receiver
 
 ORIGIN = "hooks.example.com"
@@ -30,7 +30,7 @@ async def test_a_subscription_made_over_rest_is_delivered_as_it_asks(system: Sys
     _, shown = await system.call("GET", f"/v1/subscriptions/{subscription_id}/secret", consumer.key)
     async with system.emitter() as emitter:
         await emitter.emit(type="wish.made", source="/shop", data={"id": 7})
-    await until(lambda: endpoint.arrivals, 10, "the webhook")
+    await until(lambda: endpoint.arrivals, PATIENCE_S, "the webhook")
     (arrival,) = endpoint.arrivals
     assert (arrival.headers["x-key"], arrival.headers["x-team"], arrival.headers["ce-type"]) == ("open sesame", "billing", "wish.made")
     assert json.loads(arrival.body) == {"id": 7}
@@ -77,8 +77,8 @@ async def test_nothing_is_sent_before_the_sink_consents(strict: System) -> None:
         status, second = await strict.call("POST", f"{path}/verify", consumer.key)
         assert (status, second["state"]) == (200, "active")
         receipt = await emitter.emit(type="consent.given", source="/shop", data=2)
-    await until(lambda: posts, 10, "the webhook")
-    await asyncio.wait_for(_delivered(strict, consumer.key), 10)
+    await until(lambda: posts, PATIENCE_S, "the webhook")
+    await asyncio.wait_for(_delivered(strict, consumer.key), PATIENCE_S)
     assert [(each["webhook-id"], each["webhook-request-origin"]) for each in posts] == [(receipt.event_id, ORIGIN)]
     assert asked == [ORIGIN, ORIGIN]
     await runner.cleanup()

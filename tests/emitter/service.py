@@ -62,7 +62,7 @@ class IngestOfTests(ingest_pb2_grpc.IngestServiceServicer):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the service's state meets a condition."""
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(condition)
 
     async def notify(self) -> None:

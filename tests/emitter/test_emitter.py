@@ -197,6 +197,16 @@ async def test_a_refused_key_fails_every_emit_at_once_and_is_tried_anew_by_the_n
         await emitter.emit(type="t", source="/s")
 
 
+async def test_events_refused_for_their_key_are_known_not_to_be_stored(running: Running, service: IngestOfTests) -> None:
+    """Where no other message was under way: else it might be the later one that was refused."""
+    service.behaviour.end_before_answer = lambda _number, _event: ServiceEnd(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID")
+    async with emitter_to(running) as emitter:
+        with pytest.raises(hooktide.NotAuthorized) as raised:
+            await emitter.emit(type="t", source="/s")
+    assert not raised.value.outcome_unknown
+    assert "may or may not" not in str(raised.value)
+
+
 async def test_a_refused_message_fails_its_own_events_only(running: Running, service: IngestOfTests) -> None:
     """The service refuses a whole message for good; the messages sent behind it are sent again and stored."""
     service.behaviour.end_before_answer = lambda _number, event: (

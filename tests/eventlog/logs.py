@@ -12,7 +12,7 @@ from services.eventlog.record import PARTITIONS, Appended, Conflict, NewEvent, P
 from services.eventlog.sqlite import SqliteEventLog, open_sqlite_log
 from tests.subscription.client import MovedClock
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 RETENTION_S = 3600.0
 LARGE = 1 << 40
 

@@ -195,7 +195,7 @@ async def test_appends_go_on_while_much_is_trimmed(path: Path) -> None:
         while not trimming.done():
             new += await appended(it.log, [new_event(100_000 + len(new))])
         assert await trimming == 20_000
-        assert len(new) > 20
+        assert len(new) > 3
         assert await it.log.used_bytes() < size / 4
         async with it.log.follow(everything(old[-1].position)) as following:
             assert [record.event_id for record in await Reading(following).take(len(new))] == [receipt.event_id for receipt in new]

@@ -84,13 +84,13 @@ async def test_growing_wakes_everyone_who_waits() -> None:
     await asyncio.sleep(0)
     assert not any(waiter.done() for waiter in waiting)
     tail.extend(records([1]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*waiting)
     again = asyncio.ensure_future(tail.grown())
     await asyncio.sleep(0)
     assert not again.done()
     tail.wake()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await again
 
 
@@ -101,5 +101,5 @@ async def test_one_who_stops_waiting_does_not_disturb_the_others() -> None:
     first.cancel()
     await asyncio.wait([first])
     tail.extend(records([1]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await second

@@ -24,7 +24,7 @@ from tests.e2e.consumers import Consumer, new_consumer
 from tests.faults.nursery import Nursery
 from tests.faults.serve import DIRECTORY
 from tests.faults.shim import SHADOWED, Control
-from tests.system.processes import QUICK, SERVICES, System
+from tests.system.processes import PATIENCE_S, QUICK, SERVICES, System
 from tests.system.receiver import Endpoint, Receiver
 
 _Answer = TypeVar("_Answer")
@@ -70,7 +70,7 @@ class Stage:
                     raise
             return bool(receipt)
 
-        await until_so(taken, 20, f"an event of {event_type} is taken")
+        await until_so(taken, PATIENCE_S, f"an event of {event_type} is taken")
         return receipt[0]
 
     async def publish_event(self, message: event_pb2.CloudEvent) -> ingest_pb2.PublishReceipt:
@@ -95,7 +95,9 @@ class Stage:
         answer = await said(self.system.deliveries.ListDeliveries(request, metadata=self.system.metadata, wait_for_ready=True))
         return list(answer.deliveries)
 
-    async def in_state(self, event_type: str, state: delivery_pb2.DeliveryState.ValueType, count: int, within_s: float = 20.0) -> None:
+    async def in_state(
+        self, event_type: str, state: delivery_pb2.DeliveryState.ValueType, count: int, within_s: float = PATIENCE_S
+    ) -> None:
         """Wait until there are so many deliveries of a type, all in one state."""
 
         async def so() -> bool:

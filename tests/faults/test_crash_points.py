@@ -12,12 +12,11 @@ from tests.faults.campaign import Campaign, running_campaign
 from tests.faults.load import Rates
 from tests.faults.nursery import Nursery
 from tests.faults.plan import Pattern
-from tests.system.processes import until
+from tests.system.processes import PATIENCE_S, until
 
 _SERVICES = {"registry": "subscription", "log": "ingest", "ingest": "ingest", "ledger": "delivery", "delivery": "delivery"}
 # These are met while a service starts, so that what recovers is hit by the next crash.
 _IN_RECOVERY = {"registry.opened", "log.opened", "ledger.opened", "ledger.leased", "delivery.taken_up", "delivery.resumed"}
-_DIES_WITHIN_S = 20.0
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -34,7 +33,7 @@ async def test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must(
     service = _SERVICES[point.partition(".")[0]]
     async with campaign.load.running():
         before = len(campaign.course.emitted)
-        await until(lambda: len(campaign.course.emitted) > before + 25, 30, "load")
+        await until(lambda: len(campaign.course.emitted) > before + 25, PATIENCE_S, "load")
         if point in _IN_RECOVERY:
             campaign.kill(service)
         arm(campaign.told, point, 1 if point in _IN_RECOVERY or service == "subscription" else campaign.rng.randint(1, 5))
@@ -58,7 +57,7 @@ async def _died(campaign: Campaign, service: str, point: str) -> None:
     changing = None
     if service == "subscription" and point not in _IN_RECOVERY:
         changing = asyncio.ensure_future(campaign.subscribe(name, Pattern(0, ("order.paid",)), campaign.receivers[0]))
-    await until(lambda: not campaign.system.running(service), _DIES_WITHIN_S, f"{service} dies at {point}")
+    await until(lambda: not campaign.system.running(service), PATIENCE_S, f"{service} dies at {point}")
     assert not is_armed(campaign.told)
     if changing is not None:
         campaign.kill(service)

@@ -5,11 +5,11 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from services.runtime.errors import Reason
 from tests.faults.arming import arm
 from tests.faults.stage import Stage, refused
-from tests.system.processes import until
+from tests.system.processes import PATIENCE_S, until
 
 
 async def _dies(stage: Stage, service: str) -> None:
-    assert await stage.system.ended(service, 10.0) == -9
+    assert await stage.system.ended(service) == -9
     await stage.system.restart(service)
 
 
@@ -22,7 +22,7 @@ async def test_an_event_whose_commit_never_came_is_an_error_and_nothing_is_deliv
     assert await stage.logged("crash.before.commit") == []
     receipt = await stage.publish("crash.before.commit", "1")
     assert not receipt.duplicate
-    await until(lambda: endpoint.accepted() == {receipt.event_id}, 20, "the event that was emitted again")
+    await until(lambda: endpoint.accepted() == {receipt.event_id}, PATIENCE_S, "the event that was emitted again")
     assert len(endpoint.arrivals) == 1
 
 
@@ -36,7 +36,7 @@ async def test_an_event_that_was_kept_and_not_acknowledged_is_kept_once_when_it_
     assert receipt.duplicate
     (record,) = await stage.logged("crash.before.ack")
     assert record.event_id == receipt.event_id
-    await until(lambda: endpoint.accepted() == {receipt.event_id}, 20, "the event")
+    await until(lambda: endpoint.accepted() == {receipt.event_id}, PATIENCE_S, "the event")
     assert len(endpoint.arrivals) == 1
 
 
@@ -47,7 +47,7 @@ async def test_an_event_that_was_acknowledged_and_not_routed_is_delivered_after_
     stage.system.kill("ingest")
     for service in ("ingest", "delivery"):
         await stage.system.restart(service)
-    await until(lambda: endpoint.accepted() == {receipt.event_id}, 20, "the event")
+    await until(lambda: endpoint.accepted() == {receipt.event_id}, PATIENCE_S, "the event")
     await stage.in_state("crash.before.routing", pb.DELIVERY_STATE_DELIVERED, 1)
     assert len(endpoint.arrivals) == 1
 
@@ -57,7 +57,7 @@ async def test_a_delivery_that_was_answered_and_not_recorded_is_made_again_with_
     arm(stage.told, "delivery.answered")
     receipt = await stage.publish("crash.before.flush", "1")
     await _dies(stage, "delivery")
-    await until(lambda: len(endpoint.arrivals) == 2, 20, "the second attempt")
+    await until(lambda: len(endpoint.arrivals) == 2, PATIENCE_S, "the second attempt")
     await stage.in_state("crash.before.flush", pb.DELIVERY_STATE_DELIVERED, 1)
     first, second = endpoint.arrivals
     assert first.event_id == second.event_id == receipt.event_id
@@ -74,7 +74,7 @@ async def test_a_delivery_is_not_sent_again_and_again_by_a_service_that_cannot_s
     for _ in range(3):
         arm(stage.told, "delivery.answered")
         stage.system.launch("delivery")
-        await until(lambda: not stage.system.running("delivery"), 20, "it dies of the answer")
+        await until(lambda: not stage.system.running("delivery"), PATIENCE_S, "it dies of the answer")
         stage.system.kill("delivery")
     # An answer to another delivery may have ended a start before this one was sent.
     assert len(endpoint.arrivals) <= 3

@@ -29,7 +29,7 @@ from tests.eventlog.faults import small_disk
 from tests.faults.nursery import Nursery
 from tests.faults.serve import DIRECTORY
 from tests.faults.stage import Stage, running_stage
-from tests.system.processes import QUICK, System, until
+from tests.system.processes import PATIENCE_S, QUICK, System, until
 
 
 def _tail_is_torn(wal: Path, how: str) -> None:
@@ -58,7 +58,7 @@ async def test_a_torn_end_of_the_write_ahead_log_costs_no_commit_before_it(spoil
         again = await stage.publish("torn.made", "19")
         assert (again.duplicate, again.position) == (False, receipts[19].position)
         await stage.system.restart("delivery")
-        await until(lambda: endpoint.accepted() == {*kept, again.event_id}, 20, "all that is kept")
+        await until(lambda: endpoint.accepted() == {*kept, again.event_id}, PATIENCE_S, "all that is kept")
 
 
 async def _started_and_refused(system: System, service: str) -> str:
@@ -78,7 +78,7 @@ async def stopped(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[St
         endpoint = await stage.subscribed("damage.made")
         for number in range(100):
             await stage.publish("damage.made", str(number))
-        await until(lambda: len(endpoint.accepted()) == 100, 20, "the events")
+        await until(lambda: len(endpoint.accepted()) == 100, PATIENCE_S, "the events")
         for name in ("gateway", "delivery", "ingest", "subscription"):
             assert await stage.system.terminate(name) == 0
         assert not list(stage.system.data_dir.glob("*-wal")), "after a stop each database is one file"

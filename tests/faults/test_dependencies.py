@@ -3,7 +3,7 @@
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
 from tests.faults.stage import Stage, until_so
-from tests.system.processes import until
+from tests.system.processes import PATIENCE_S, until
 
 
 async def test_without_the_registry_what_is_routed_goes_on_and_new_events_wait_in_the_log(stage: Stage) -> None:
@@ -11,22 +11,22 @@ async def test_without_the_registry_what_is_routed_goes_on_and_new_events_wait_i
     endpoint = await stage.subscribed("away.registry")
     endpoint.status = lambda: 503
     routed = await stage.publish("away.registry", "routed")
-    await until(lambda: endpoint.arrivals, 10, "its first attempt")
+    await until(lambda: endpoint.arrivals, PATIENCE_S, "its first attempt")
     stage.system.kill("subscription")
     waiting = await stage.publish("away.registry", "waiting")
     attempts = len(endpoint.arrivals)
     endpoint.status = lambda: 200
-    await until(lambda: endpoint.accepted() == {routed.event_id}, 20, "the delivery that was routed before")
+    await until(lambda: endpoint.accepted() == {routed.event_id}, PATIENCE_S, "the delivery that was routed before")
     assert len(endpoint.arrivals) > attempts
 
     async def aged() -> bool:
         return await stage.metric("delivery", "hooktide_unrouted_age_seconds") > 0.5
 
-    await until_so(aged, 20, "the age of the oldest event that waits")
+    await until_so(aged, PATIENCE_S, "the age of the oldest event that waits")
     assert [record.event_id for record in await stage.logged("away.registry")] == [waiting.event_id, routed.event_id]
     assert endpoint.accepted() == {routed.event_id}
     await stage.system.restart("subscription")
-    await until(lambda: endpoint.accepted() == {routed.event_id, waiting.event_id}, 20, "the event that waited")
+    await until(lambda: endpoint.accepted() == {routed.event_id, waiting.event_id}, PATIENCE_S, "the event that waited")
     await stage.in_state("away.registry", pb.DELIVERY_STATE_DELIVERED, 2)
     assert await stage.metric("delivery", "hooktide_unrouted_age_seconds") == 0
 
@@ -38,6 +38,6 @@ async def test_without_ingest_delivery_waits_and_goes_on_from_its_position(stage
     await stage.kill_and_restart("ingest")
     after = [await stage.published("away.ingest", f"after {number}") for number in range(20)]
     everything = {receipt.event_id for receipt in (*before, *after)}
-    await until(lambda: endpoint.accepted() == everything, 20, "all of them")
+    await until(lambda: endpoint.accepted() == everything, PATIENCE_S, "all of them")
     await stage.in_state("away.ingest", pb.DELIVERY_STATE_DELIVERED, 40)
     assert len(endpoint.arrivals) == 40

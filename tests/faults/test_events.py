@@ -16,7 +16,7 @@ from services.runtime.errors import Reason
 from services.runtime.rpc import service_metadata
 from tests.faults.nursery import Nursery
 from tests.faults.stage import Stage, event, refused, running_stage, said, until_so
-from tests.system.processes import until
+from tests.system.processes import PATIENCE_S, until
 
 LIMIT_BYTES = 256 * 1024
 DEPTH = 10_000
@@ -44,7 +44,7 @@ async def test_the_same_event_again_is_the_first_one(stage: Stage) -> None:
         assert again.duplicate
         assert (again.event_id, again.partition, again.position) == (first.event_id, first.partition, first.position)
     last = await stage.publish("again.same", "2")
-    await until(lambda: endpoint.accepted() == {first.event_id, last.event_id}, 20, "both")
+    await until(lambda: endpoint.accepted() == {first.event_id, last.event_id}, PATIENCE_S, "both")
     assert len(endpoint.arrivals) == 2
 
 
@@ -54,7 +54,7 @@ async def test_another_event_of_the_same_id_is_a_conflict_and_the_first_stays(st
     failure = await refused(stage.publish("again.other", "1", '{"a": 2}'))
     assert failure.reason is Reason.EVENT_ID_CONFLICT
     assert first.event_id in failure.message
-    await until(endpoint.accepted, 20, "the first")
+    await until(endpoint.accepted, PATIENCE_S, "the first")
     assert b'"data":{"a": 1}' in endpoint.arrivals[0].body
     assert len(await stage.logged("again.other")) == 1
 
@@ -69,12 +69,12 @@ async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_
         connection.execute("UPDATE events SET event = x'ffffff' WHERE position = ?", (receipts[1].position,))
     await stage.system.restart("ingest")
     await stage.system.restart("delivery")
-    await until(lambda: endpoint.accepted() == {receipts[0].event_id, receipts[2].event_id}, 20, "its neighbours")
+    await until(lambda: endpoint.accepted() == {receipts[0].event_id, receipts[2].event_id}, PATIENCE_S, "its neighbours")
 
     async def ended() -> bool:
         return pb.DELIVERY_STATE_PENDING not in [each.state for each in await stage.delivered("broken.payload")]
 
-    await until_so(ended, 20, "the end of all three")
+    await until_so(ended, PATIENCE_S, "the end of all three")
     (aside,) = [each for each in await stage.delivered("broken.payload") if each.event_id == receipts[1].event_id]
     assert aside.state == pb.DELIVERY_STATE_EXHAUSTED
     request = pb.GetDeliveryRequest(consumer_id="*", id=aside.id)
@@ -97,7 +97,7 @@ async def test_one_byte_over_the_limit_is_too_large_and_its_neighbours_flow(stag
     failure = await refused(stage.publish_event(sized("exceeds", LIMIT_BYTES + 1)))
     assert failure.reason is Reason.EVENT_TOO_LARGE
     after = await stage.publish("size.limit", "after")
-    await until(lambda: endpoint.accepted() == {fits.event_id, after.event_id}, 20, "the others")
+    await until(lambda: endpoint.accepted() == {fits.event_id, after.event_id}, PATIENCE_S, "the others")
     assert len(await stage.logged("size.limit")) == 2
 
 
@@ -129,14 +129,14 @@ async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_ta
 
         writing = asyncio.ensure_future(write())
         try:
-            await until(lambda: written > 50, 30, "the stream's beginning")
+            await until(lambda: written > 50, PATIENCE_S, "the stream's beginning")
             before = ingest.memory_info().rss
             for number in range(10):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     await stage.publish("endless.other", str(number))
-            await until(lambda: written > 200, 60, "150 MB more")
+            await until(lambda: written > 200, PATIENCE_S, "150 MB more")
             assert ingest.memory_info().rss - before < 80 << 20
-            await until(lambda: len(endpoint.accepted()) == 10, 20, "the events of somebody else")
+            await until(lambda: len(endpoint.accepted()) == 10, PATIENCE_S, "the events of somebody else")
         finally:
             writing.cancel()
             call.cancel()
@@ -153,4 +153,4 @@ async def test_events_of_one_message_have_their_own_results(stage: Stage) -> Non
     results = (await said(call)).results
     kept = [result.receipt.event_id for result in results if result.HasField("receipt")]
     assert [result.HasField("receipt") for result in results] == [True, *[False] * len(bad), True, True]
-    await until(lambda: endpoint.accepted() == set(kept), 20, "the good ones")
+    await until(lambda: endpoint.accepted() == set(kept), PATIENCE_S, "the good ones")

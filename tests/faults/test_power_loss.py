@@ -19,7 +19,7 @@ from tests.faults.load import Rates
 from tests.faults.nursery import Nursery
 from tests.faults.shim import lose_power
 from tests.faults.stage import kill_at_once
-from tests.system.processes import SERVICES, until
+from tests.system.processes import PATIENCE_S, SERVICES, until
 
 _LOSSES = 2
 
@@ -35,7 +35,7 @@ async def test_no_acknowledged_event_is_lost_with_the_power(spoiling_nursery: Nu
         async with campaign.load.running():
             for _ in range(_LOSSES):
                 before = len(campaign.course.emitted)
-                await until(lambda before=before: len(campaign.course.emitted) > before + 120, 30, "load")
+                await until(lambda before=before: len(campaign.course.emitted) > before + 120, PATIENCE_S, "load")
                 kill_at_once(system)
                 campaign.note_kill("delivery")
                 lost += lose_power(campaign.told, system.data_dir, kept=kept, rng=campaign.rng)

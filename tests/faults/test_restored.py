@@ -17,7 +17,7 @@ from hooktide.ingest.v1 import ingest_pb2
 
 from tests.faults.campaign import eventually
 from tests.faults.stage import Stage, until_so
-from tests.system.processes import until
+from tests.system.processes import PATIENCE_S, until
 
 STOPPED = "hooktide_stopped_partitions"
 
@@ -50,7 +50,7 @@ async def _alarmed(stage: Stage) -> None:
     async def stopped() -> bool:
         return await stage.metric("delivery", STOPPED) > 0
 
-    await until_so(stopped, 20, "a partition is stopped")
+    await until_so(stopped, PATIENCE_S, "a partition is stopped")
     assert "event=partition.stopped" in stage.system.log("delivery")
     assert "restored from an older copy" in stage.system.log("delivery")
 
@@ -60,7 +60,7 @@ async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_a
     stage = own_stage
     endpoint = await stage.subscribed("older.log")
     await _publish(stage, "older.log", range(10))
-    await until(lambda: len(endpoint.accepted()) == 10, 20, "the first ten")
+    await until(lambda: len(endpoint.accepted()) == 10, PATIENCE_S, "the first ten")
     copy = await _copied(stage, "ingest")
     await _publish(stage, "older.log", range(10, 20))
     await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
@@ -70,7 +70,7 @@ async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_a
     await stage.system.restart("delivery")
     await _alarmed(stage)
     fitting = await stage.publish("older.log", "fits", partitionkey="another")
-    await until(lambda: fitting.event_id in endpoint.accepted(), 20, "an event of a partition that fits")
+    await until(lambda: fitting.event_id in endpoint.accepted(), PATIENCE_S, "an event of a partition that fits")
     assert len(endpoint.arrivals) == 21
     await stage.kill_and_restart("delivery")
     await _alarmed(stage)
@@ -81,7 +81,7 @@ async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partiti
     stage = own_stage
     endpoint = await stage.subscribed("older.log")
     await _publish(stage, "older.log", range(10))
-    await until(lambda: len(endpoint.accepted()) == 10, 20, "the first ten")
+    await until(lambda: len(endpoint.accepted()) == 10, PATIENCE_S, "the first ten")
     copy = await _copied(stage, "ingest")
     await _publish(stage, "older.log", range(10, 20))
     await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
@@ -110,7 +110,7 @@ async def _released(stage: Stage, position: int) -> None:
     uri = f"{(stage.system.data_dir / 'ingest.db').as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
         query = "SELECT count(*) FROM released WHERE position >= ?"
-        await until(lambda: connection.execute(query, (position,)).fetchone()[0], 20, "the report")
+        await until(lambda: connection.execute(query, (position,)).fetchone()[0], PATIENCE_S, "the report")
 
 
 async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stage) -> None:
@@ -121,16 +121,16 @@ async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stag
     since.status = lambda: 503
     subscription_id = await eventually(lambda: stage.consumer.subscribe(since, ["older.registry"]))
     await stage.publish("older.registry", "1")
-    await until(lambda: since.arrivals and before.accepted(), 20, "an attempt at both")
+    await until(lambda: since.arrivals and before.accepted(), PATIENCE_S, "an attempt at both")
     await _restored(stage, "subscription", copy)
 
     async def cancelled() -> bool:
         deliveries = [each for each in await stage.delivered("older.registry") if each.subscription_id == subscription_id]
         return [each.state for each in deliveries] == [pb.DELIVERY_STATE_CANCELLED]
 
-    await until_so(cancelled, 20, "what waits for it is cancelled")
+    await until_so(cancelled, PATIENCE_S, "what waits for it is cancelled")
     assert "event=replica.resnapshot" in stage.system.log("delivery")
     seen = len(since.arrivals)
     receipt = await stage.publish("older.registry", "2")
-    await until(lambda: receipt.event_id in before.accepted(), 20, "an event for the subscription that is left")
+    await until(lambda: receipt.event_id in before.accepted(), PATIENCE_S, "an event for the subscription that is left")
     assert len(since.arrivals) == seen

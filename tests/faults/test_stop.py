@@ -5,9 +5,11 @@ import time
 
 import pytest
 from hooktide.delivery.v1 import delivery_pb2 as pb
+from hooktide.ingest.v1 import ingest_pb2
 
-from tests.faults.stage import Stage
-from tests.system.processes import SERVICES, until
+from services.runtime.rpc import service_metadata
+from tests.faults.stage import Stage, event, said
+from tests.system.processes import PATIENCE_S, SERVICES, until
 
 DRAINED_WITHIN_S = 25.0
 
@@ -15,18 +17,24 @@ DRAINED_WITHIN_S = 25.0
 async def test_delivery_ends_its_attempts_and_records_them_before_it_stops(stage: Stage) -> None:
     """So that none of them is repeated by the next process."""
     endpoint = await stage.subscribed("stop.delivery")
-    endpoint.delay_s = 0.5
-    receipts = [await stage.publish("stop.delivery", str(number)) for number in range(100)]
-    await until(endpoint.accepted, 20, "the first answers")
-    assert len(endpoint.accepted()) < 100
+    endpoint.gate = asyncio.Event()
+    events = [event("stop.delivery", str(number)) for number in range(100)]
+    request = ingest_pb2.PublishBatchRequest(events=events)
+    answer = await said(stage.system.ingest.PublishBatch(request, metadata=service_metadata(stage.system.first.emitter)))
+    await until(lambda: endpoint.begun, PATIENCE_S, "the first attempts")
+    stops = stage.system.log("delivery").count("event=service.stopping")
     began = time.monotonic()
-    assert await stage.system.terminate("delivery") == 0
+    stopping = asyncio.ensure_future(stage.system.terminate("delivery"))
+    await until(lambda: stage.system.log("delivery").count("event=service.stopping") > stops, PATIENCE_S, "the stop begins")
+    assert not stopping.done()
+    endpoint.gate.set()
+    assert await stopping == 0
     assert time.monotonic() - began < DRAINED_WITHIN_S
-    endpoint.delay_s = 0.0
+    assert len(endpoint.arrivals) == endpoint.begun
     await stage.system.restart("delivery")
-    await until(lambda: len(endpoint.accepted()) == 100, 20, "all of them")
+    await until(lambda: len(endpoint.accepted()) == 100, PATIENCE_S, "all of them")
     await stage.in_state("stop.delivery", pb.DELIVERY_STATE_DELIVERED, 100)
-    assert sorted(arrival.event_id for arrival in endpoint.arrivals) == sorted(receipt.event_id for receipt in receipts)
+    assert sorted(arrival.event_id for arrival in endpoint.arrivals) == sorted(result.receipt.event_id for result in answer.results)
 
 
 async def test_delivery_does_not_wait_for_an_endpoint_that_never_answers(stage: Stage) -> None:
@@ -34,13 +42,13 @@ async def test_delivery_does_not_wait_for_an_endpoint_that_never_answers(stage: 
     endpoint = await stage.subscribed("stop.silent")
     endpoint.delay_s = 60.0
     receipt = await stage.publish("stop.silent", "1")
-    await until(lambda: endpoint.begun, 20, "the attempt")
+    await until(lambda: endpoint.begun, PATIENCE_S, "the attempt")
     began = time.monotonic()
     assert await stage.system.terminate("delivery") == 0
     assert time.monotonic() - began < DRAINED_WITHIN_S
     endpoint.delay_s = 0.0
     await stage.system.restart("delivery")
-    await until(lambda: endpoint.accepted() == {receipt.event_id}, 20, "the next attempt")
+    await until(lambda: endpoint.accepted() == {receipt.event_id}, PATIENCE_S, "the next attempt")
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -60,15 +68,15 @@ async def test_a_service_that_stops_under_load_loses_nothing(stage: Stage, servi
 
     async with asyncio.TaskGroup() as group:
         group.create_task(emit())
-        await until(lambda: len(acknowledged) > 100, 30, "load")
+        await until(lambda: len(acknowledged) > 100, PATIENCE_S, "load")
         began = time.monotonic()
         code = await stage.system.terminate(service)
         took_s = time.monotonic() - began
         await stage.system.restart(service)
         before = len(acknowledged)
-        await until(lambda: len(acknowledged) > before + 100, 30, "load after the stop")
+        await until(lambda: len(acknowledged) > before + 100, PATIENCE_S, "load after the stop")
         stop.set()
     assert (code, took_s < DRAINED_WITHIN_S) == (0, True)
-    await until(lambda: endpoint.accepted() == set(acknowledged), 30, "all that was acknowledged")
+    await until(lambda: endpoint.accepted() == set(acknowledged), PATIENCE_S, "all that was acknowledged")
     assert len(endpoint.arrivals) == len(acknowledged)
     assert stage.system.log(service).count("service.failed") == failures

@@ -21,12 +21,16 @@ from tests.faults.campaign import EMITTER, VICTIMS, Campaign, Judgement, running
 from tests.faults.load import Rates
 from tests.faults.nursery import Nursery, running_nursery
 from tests.faults.unrest import change_moods, come_and_go, cut_connections, pause
+from tests.system.processes import PATIENCE_S, until
 
 _PROGRESS_EVERY_S = 5.0
 # Delivery and ingest have the most to lose.
 _WEIGHTS = {"subscription": 2, "ingest": 3, "delivery": 4, "gateway": 1, EMITTER: 2}
 _KILL_AFTER_S = (0.05, 1.0)
 _DOWN_S = (0.0, 0.4)
+# From time to time the load must have come on before the next kill, however long the machine takes: after so many kills, by so many events.
+_KILLS_BETWEEN = 5
+_EVENTS_BETWEEN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,11 @@ async def _kill_some(campaign: Campaign, kills: int) -> None:
             campaign.kill(victim)
             down.add(victim)
             group.create_task(revive(victim, rng.uniform(*_DOWN_S)))
-            if number % 5 == 0:
-                await campaign.look()
             campaign.load.read_journal()
+            if number % _KILLS_BETWEEN == 0:
+                await campaign.look()
+                before = len(campaign.course.emitted)
+                await until(lambda before=before: len(campaign.course.emitted) >= before + _EVENTS_BETWEEN, PATIENCE_S, "load")
 
 
 async def _report(campaign: Campaign, began: float, say: Say) -> None:

@@ -130,7 +130,7 @@ async def test_slow_clients_are_let_go(tmp_path: Path) -> None:
             async with Dialled(world.gateway.listen, receive_bytes=4096) as deaf:
                 await deaf.send(head("GET", "/v1/events?type=big", whose))
                 await until(lambda: any(line["event"] == "request.done" for line in lines))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                         await deaf.reader.readexactly(6_000_000)
         assert lines[-1]["duration_ms"] >= HURRIED.answer_s * 1000

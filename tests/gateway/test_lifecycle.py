@@ -83,7 +83,7 @@ async def test_a_request_under_way_is_answered_while_the_gateway_stops(tmp_path:
             under_way = group.create_task(listed())
             await log.waiting.wait()
             stopping = group.create_task(stack.aclose())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         _, writer = await asyncio.open_connection(*gateway.listen.split(":"))

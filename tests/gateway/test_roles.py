@@ -38,7 +38,14 @@ ROLES = {
     ("GET", "/v1/keys/{id}"): ADMINS,
     ("DELETE", "/v1/keys/{id}"): ADMINS,
 }
-KEYLESS = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/verifications/{token}"), ("POST", "/v1/verifications/{token}")}
+KEYLESS = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/docs/errors"),
+    ("GET", "/docs/errors/{reason}"),
+    ("GET", "/v1/verifications/{token}"),
+    ("POST", "/v1/verifications/{token}"),
+}
 
 
 async def test_the_matrix_names_every_route_there_is() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let everything else go on until a condition holds; fails after 20 seconds."""
-    async with asyncio.timeout(20):
+    """Let everything else go on until a condition holds; fails after 60 seconds."""
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for is not ours to signal
             await asyncio.sleep(0)

@@ -23,7 +23,7 @@ class Wire:
 
     async def answer(self, *, has_body: bool = True) -> Answer:
         """Read one answer to its end; interim ones (1xx) are noted in `interim`."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             status, headers = await self._head()
             while status < 200:
                 self.interim.append(status)
@@ -33,7 +33,7 @@ class Wire:
 
     async def ended(self) -> bool:
         """Wait for the other side to close, and say that nothing came before."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             try:
                 return await self.reader.read() == b""
             except ConnectionResetError:

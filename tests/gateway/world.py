@@ -156,7 +156,7 @@ METADATA = service_metadata(TOKEN)
 
 async def ready(http: aiohttp.ClientSession, address: str, *, status: int = 200) -> Answer:
     """Wait until /readyz answers with a status, and return that answer."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             async with http.get(f"http://{address}/readyz") as answer:
                 if answer.status == status:

@@ -25,13 +25,13 @@ async def settled(*tasks: "asyncio.Task[None]") -> list[bool]:
 @pytest.mark.parametrize(("events", "size_bytes"), [(10, 0), (0, 1000)], ids=["events", "bytes"])
 async def test_there_is_room_up_to_a_bound_in_events_and_bytes(events: int, size_bytes: int) -> None:
     intake = Intake(events_max=10, bytes_max=1000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await intake.room()
     intake.take(events, size_bytes)
     stream = await waiting(intake)
     assert not stream.done()
     intake.give_back(events, size_bytes)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await stream
     assert (intake.events, intake.bytes) == (0, 0)
 

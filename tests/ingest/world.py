@@ -21,7 +21,7 @@ from services.subscription.app import running as registry_running
 from tests.subscription.client import Client
 from tests.subscription.conftest import SECRET_KEY
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 TOKEN = "hts_a-token-for-these-tests-only"
 Stream = grpc.aio.StreamStreamCall[ingest_pb2.PublishStreamRequest, ingest_pb2.PublishStreamResponse]
 _numbers = count(1)

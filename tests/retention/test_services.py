@@ -19,7 +19,7 @@ from tests.bounds.catcher import Catcher, catching
 from tests.bounds.load import event, publish
 from tests.e2e.consumers import Consumer, new_consumer
 from tests.retention.files import number, pages_in_use, rows, size_on_disk, until
-from tests.system.processes import System, running_system
+from tests.system.processes import PATIENCE_S, System, running_system
 from tests.system.receiver import Receiver
 
 _RETENTION_S = 1.5
@@ -60,7 +60,7 @@ def ledger(system: System) -> Path:
 
 async def delivered(consumer: Consumer, event_id: str) -> dict[str, object]:
     """Wait until the delivery of an event is recorded as delivered, and return it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = await consumer.deliveries(event=event_id)
             if [each["state"] for each in found] == ["delivered"]:
@@ -70,7 +70,7 @@ async def delivered(consumer: Consumer, event_id: str) -> dict[str, object]:
 
 async def trimmed(system: System) -> None:
     """Wait until the log holds nothing any more."""
-    await until(lambda: number(log(system), "SELECT count(*) FROM events") == 0, 20, "everything to be trimmed")
+    await until(lambda: number(log(system), "SELECT count(*) FROM events") == 0, PATIENCE_S, "everything to be trimmed")
 
 
 @contextlib.asynccontextmanager
@@ -108,7 +108,7 @@ async def test_unfinished_deliveries_outlive_the_log(system: System, receiver: R
     async with subscribed(system, *(endpoint.url for endpoint in endpoints)) as consumer:
         receipts = await publish(system, 60)
         event_ids = {receipt.event_id for receipt in receipts}
-        await until(lambda: all(endpoint.arrivals for endpoint in endpoints), 10, "attempts that fail")
+        await until(lambda: all(endpoint.arrivals for endpoint in endpoints), PATIENCE_S, "attempts that fail")
         await trimmed(system)
         status, _ = await system.call("GET", f"/v1/events/{receipts[0].event_id}", consumer.key)
         assert status == 404
@@ -116,8 +116,8 @@ async def test_unfinished_deliveries_outlive_the_log(system: System, receiver: R
 
         for endpoint in endpoints:
             endpoint.status = lambda: 200
-        await until(lambda: all(endpoint.accepted() == event_ids for endpoint in endpoints), 30, "all that waited")
-        await until(lambda: number(ledger(system), "SELECT count(*) FROM payloads") == 0, 10, "copies that nobody needs to go")
+        await until(lambda: all(endpoint.accepted() == event_ids for endpoint in endpoints), PATIENCE_S, "all that waited")
+        await until(lambda: number(ledger(system), "SELECT count(*) FROM payloads") == 0, PATIENCE_S, "copies that nobody needs to go")
     bodies: dict[str, set[bytes]] = {}
     for arrival in (each for endpoint in endpoints for each in endpoint.arrivals):
         bodies.setdefault(arrival.event_id, set()).add(arrival.body)
@@ -138,9 +138,9 @@ async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System,
         before = size_on_disk(log(system))
         assert before > 6 * _MB
         await system.restart("delivery")
-        await catcher.counted("late", 3000, 30)
+        await catcher.counted("late", 3000, PATIENCE_S)
         await trimmed(system)
-        await until(lambda: size_on_disk(log(system)) < before / 10, 10, f"the log's files to shrink from {before} bytes")
+        await until(lambda: size_on_disk(log(system)) < before / 10, PATIENCE_S, f"the log's files to shrink from {before} bytes")
         await delivered(consumer, receipts[0].event_id)
 
 
@@ -157,13 +157,13 @@ async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_a
             assert refused.retry_after_s == 30.0
             # What was accepted is delivered while the log is full.
             await catcher.up()
-            await catcher.counted("full", accepted, 30)
+            await catcher.counted("full", accepted, PATIENCE_S)
             assert await _publish_one(system, accepted) is not None
             assert number(log(system), "SELECT count(*) FROM events") == accepted
         async with restarted(system, "ingest", HOOKTIDE_INGEST_LOG_BYTES_MAX=str(2 * _MB)):
             await trimmed(system)
             assert await _publish_one(system, accepted) is None
-            await catcher.counted("full", accepted + 1, 30)
+            await catcher.counted("full", accepted + 1, PATIENCE_S)
 
 
 async def _publish_one(system: System, number: int) -> Failure | None:
@@ -180,7 +180,7 @@ async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back
     """Rows of days past their retention, 20 000 of them, are dropped with their tables; those of yesterday and today stay."""
     async with subscribed(system, catcher.url("aged")) as consumer:
         (receipt,) = await publish(system, 1, run="aged-")
-        await catcher.counted("aged", 1, 20)
+        await catcher.counted("aged", 1, PATIENCE_S)
         delivery = await delivered(consumer, receipt.event_id)
         system.kill("delivery")
         now_ms = time.time_ns() // 1_000_000
@@ -193,8 +193,9 @@ async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back
         before = size_on_disk(ledger(system))
         assert before > 5 * _MB
         await system.restart("delivery")
-        await until(lambda: not any(f"done_{day_of(now_ms - age * _DAY_MS)}" in days(system) for age in (10, 11, 12)), 20, "old days to go")
-        await until(lambda: size_on_disk(ledger(system)) < before / 4, 10, f"the ledger's files to shrink from {before} bytes")
+        old_days = {f"done_{day_of(now_ms - age * _DAY_MS)}" for age in (10, 11, 12)}
+        await until(lambda: old_days.isdisjoint(days(system)), PATIENCE_S, "old days to go")
+        await until(lambda: size_on_disk(ledger(system)) < before / 4, PATIENCE_S, f"the ledger's files to shrink from {before} bytes")
         assert f"done_{day_of(now_ms - _DAY_MS)}" in days(system)
         status, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", consumer.key)
         assert (status, shown["state"]) == (200, "delivered")
@@ -231,8 +232,8 @@ async def test_a_ledger_beyond_its_size_lets_the_oldest_finished_deliveries_go(s
         subscribed(system, catcher.url("many")) as consumer,
     ):
         receipts = await publish(system, 6000, size_bytes=100, run="many-")
-        await catcher.counted("many", 6000, 60)
-        await until(lambda: pages_in_use(ledger(system)) <= _LEDGER_BYTES_MAX, 20, "the ledger to keep within its limit")
+        await catcher.counted("many", 6000, PATIENCE_S)
+        await until(lambda: pages_in_use(ledger(system)) <= _LEDGER_BYTES_MAX, PATIENCE_S, "the ledger to keep within its limit")
         assert ledger(system).stat().st_size < 1.5 * _LEDGER_BYTES_MAX
         newest = await delivered(consumer, receipts[-1].event_id)
         assert await consumer.deliveries(event=receipts[0].event_id) == []

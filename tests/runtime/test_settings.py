@@ -87,6 +87,11 @@ def test_a_misspelt_name_is_told_what_it_is_nearest_to() -> None:
     assert "HOOKTIDE_GATEWAY_LISTEN" in line
 
 
+def test_a_name_that_is_near_to_none_is_told_where_they_all_stand() -> None:
+    (line,) = mistakes(GatewaySettings, {"HOOKTIDE_FOO": "1"})
+    assert line == "HOOKTIDE_FOO is not a setting; see the table in README.md"
+
+
 def test_another_services_settings_are_no_mistake() -> None:
     assert read_settings(GatewaySettings, {"HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": "7"})
 

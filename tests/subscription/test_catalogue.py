@@ -1,7 +1,12 @@
+from collections.abc import Iterable
+
+import grpc
 import pytest
+from hooktide.subscription.v1 import access_pb2
 from hooktide.subscription.v1 import catalogue_pb2 as pb
 
 from services.runtime.errors import Reason
+from services.runtime.rpc import service_metadata
 from services.runtime.settings import SubscriptionSettings
 from tests.subscription.client import Client, MovedClock, refused, served
 
@@ -15,6 +20,11 @@ async def put(
 
 async def get(client: Client, name: str) -> pb.EventType:
     return (await client.call(client.catalogue.GetEventType, pb.GetEventTypeRequest(name=name))).event_type
+
+
+async def audience_required(client: Client, names: Iterable[str]) -> list[str]:
+    answer = await client.call(client.catalogue.FindAudienceRequired, pb.FindAudienceRequiredRequest(names=names))
+    return sorted(answer.names)
 
 
 async def delete(client: Client, name: str, etag: str = "") -> None:
@@ -86,6 +96,38 @@ async def test_a_name_of_256_bytes_and_a_description_of_4000_characters_are_take
 async def test_a_call_that_names_nothing_is_told_so(client: Client) -> None:
     assert (await refused(get(client, ""))).reason is Reason.INVALID_ARGUMENT
     assert (await refused(delete(client, ""))).reason is Reason.INVALID_ARGUMENT
+
+
+async def test_those_types_are_found_that_require_an_audience(client: Client) -> None:
+    """Of those asked for alone, each once; what is not in the catalogue, or could never be, requires none."""
+    for name in ("a", "b", "c", "not.asked"):
+        await put(client, name, audience_required=name != "b")
+    asked = ["c", "b", "a", "a", "missing", "A", "a ", "", "a\x00", "%", "no name ü", "a" * 5000]
+    assert await audience_required(client, asked) == ["a", "c"]
+    assert await audience_required(client, ["b"]) == []
+
+    await put(client, "a")
+    await put(client, "b", audience_required=True)
+    await delete(client, "c")
+    assert await audience_required(client, asked) == ["b"]
+
+
+async def test_1_to_1000_types_are_asked_for_in_one_call(client: Client) -> None:
+    await put(client, "n.999", audience_required=True)
+    assert await audience_required(client, (f"n.{number}" for number in range(1000))) == ["n.999"]
+    for count in (0, 1001):
+        failure = await refused(audience_required(client, ["n.999"] * count))
+        assert (failure.reason, [error.field for error in failure.fields]) == (Reason.INVALID_ARGUMENT, ["names"])
+        assert str(count) in failure.message
+
+
+async def test_only_services_are_told_which_types_require_an_audience(client: Client) -> None:
+    request = pb.FindAudienceRequiredRequest(names=["a"])
+    emitter = (await client.key(access_pb2.ROLE_EMITTER)).clear_text
+    for token in ("", emitter):
+        call = client.catalogue.FindAudienceRequired(request, metadata=service_metadata(token), timeout=20)
+        assert (await refused(call)).reason is Reason.SERVICE_TOKEN_REQUIRED
+        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_the_catalogue_is_no_matter_of_the_revision(client: Client) -> None:

@@ -86,7 +86,10 @@ async def test_no_secret_stands_in_the_file_nor_opens_at_another_place(settings:
         other_hand.execute(move, (*box, made[CredentialKind.PLAIN].id))
         other_hand.commit()
     async with served(settings) as client, client.watch() as stream:
-        assert (await refused(stream.read())).reason is Reason.INTERNAL
+        items, _ = await until_checkpoint(stream)
+    moved = {item.put.subscription.id: item.put for item in items}[made[CredentialKind.PLAIN].id]
+    assert not moved.HasField("sink_credential")
+    assert moved.subscription.state == pb.SUBSCRIPTION_STATE_PAUSED
 
 
 async def test_nothing_that_is_refused_repeats_a_secret(client: Client) -> None:

@@ -56,7 +56,7 @@ async def test_a_name_that_takes_too_long_passes_and_many_of_them_do_not_pile_up
     lookups = Lookups(EgressPolicy(), slow, timeout_s=0.2)
     urls = [f"https://{number}.example/" for number in range(1000, 1000 + LOOKUPS_MAX + 5)]
     named = [url.replace("https://", "https://n") for url in urls]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await lookups.refusals(named) == {}
         assert len(asked) == LOOKUPS_MAX
         gate.set()

@@ -10,7 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hooktide.subscription.v1 import access_pb2
+from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.errors import Reason
@@ -182,7 +182,8 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
     async with served(settings) as client:
         stubs = (client.subscriptions, client.catalogue, client.access)
         methods = {f"{type(stub).__name__}.{name}": method for stub in stubs for name, method in vars(stub).items()}
-        assert len(methods) == 25
+        services = [each for file in (pb, catalogue_pb2, access_pb2) for each in file.DESCRIPTOR.services_by_name.values()]
+        assert len(methods) == sum(len(service.methods) for service in services) > 0
         for name, method in methods.items():
             for authorization in ("", "Bearer hts_another-token-altogether", f"Basic {settings.token()}"):
                 call = method(b"", metadata=(("authorization", authorization),), timeout=10)
@@ -191,7 +192,7 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
 
 
 async def test_health_and_readiness_tell_of_the_stop(settings: SubscriptionSettings) -> None:
-    async with contextlib.AsyncExitStack() as service, asyncio.timeout(20):
+    async with contextlib.AsyncExitStack() as service, asyncio.timeout(60):
         lifecycle = Lifecycle("subscription")
         addresses = await service.enter_async_context(running(settings, lifecycle))
         async with open_channel(addresses.listen) as channel, aiohttp.ClientSession() as http:
@@ -213,7 +214,7 @@ async def test_serving_lasts_until_the_stop_and_says_where(settings: Subscriptio
     """Here the stop was asked for before the start, so the service is ready and stops at once."""
     lifecycle = Lifecycle("subscription", ready_file=tmp_path / "ready.json")
     lifecycle.stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await serve(settings, lifecycle)
     addresses = json.loads((tmp_path / "ready.json").read_text())
     assert addresses.keys() == {"listen", "admin"}
@@ -228,3 +229,16 @@ def test_a_folder_that_cannot_be_made_is_named(settings: SubscriptionSettings, t
 def test_a_lock_that_cannot_be_held_is_named(settings: SubscriptionSettings, tmp_path: Path) -> None:
     (tmp_path / "subscription.db.lock").mkdir()
     assert "subscription.db.lock" in refusal(settings)
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.glob("subscription.db*")}
+
+
+async def test_what_it_keeps_is_its_owner_s_alone(settings: SubscriptionSettings, tmp_path: Path) -> None:
+    """Whoever else may look into the directory."""
+    async with served(settings) as client:
+        await client.consumer()
+        modes = modes_in(tmp_path)
+    assert modes.keys() >= {"subscription.db", "subscription.db-wal"}
+    assert set(modes.values()) == {0o600}

@@ -40,6 +40,8 @@ class Endpoint:
     """The signing secrets, one of which must verify; empty: nothing is verified."""
     status: Callable[[], int] = lambda: 200
     delay_s: float = 0.0
+    gate: asyncio.Event | None = None
+    """Where there is one, nothing is answered before it is set."""
     keep_bodies: bool = True
     arrivals: list[Arrival] = field(default_factory=list)
     begun: int = 0
@@ -104,6 +106,8 @@ class Receiver:
         endpoint, began_at = self.endpoints[request.match_info["name"]], time.monotonic()
         endpoint.begun += 1
         body = await request.read()
+        if endpoint.gate is not None:
+            await endpoint.gate.wait()
         if endpoint.delay_s:
             await asyncio.sleep(endpoint.delay_s)
         status = endpoint.status()

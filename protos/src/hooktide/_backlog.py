@@ -21,15 +21,20 @@ MESSAGE_BYTES_MAX = 1024 * 1024
 class Pending:
     """One event that awaits its answer."""
 
-    __slots__ = ("answer", "deadline", "frame", "refusal", "sent")
+    __slots__ = ("answer", "deadline", "frame", "refusal", "sendings")
 
     def __init__(self, frame: bytes, answer: asyncio.Future[Receipt], deadline: float) -> None:
         self.frame = frame
         self.answer = answer
         self.deadline = deadline
-        # Whether it was sent since the service last refused it: its outcome is unknown until the answer.
-        self.sent = False
+        # How often it was sent since the service last refused it.
+        self.sendings = 0
         self.refusal: Refusal | None = None
+
+    @property
+    def sent(self) -> bool:
+        """Whether it was sent, so that its outcome is unknown until the answer."""
+        return self.sendings > 0
 
     def expire(self, timeout_s: float, problem: str) -> None:
         """Fail it for want of an answer in time; `problem` is why the service was last out of reach, or empty."""
@@ -98,7 +103,7 @@ class Backlog:
                 self._queue[pending] = None
                 self._queue.move_to_end(pending, last=False)
                 break
-            pending.sent = True
+            pending.sendings += 1
             message.append(pending)
         return message
 

@@ -94,6 +94,10 @@ class Stream:
             unanswered = list(self._in_flight)
             self._in_flight.clear()
             if refusal.concerns_all:
+                if len(unanswered) == 1:
+                    # Answers come in order: it is this message that was refused, and not one after it.
+                    for pending in unanswered[0]:
+                        pending.sendings -= 1
                 _fail(list(self._backlog.pending), refusal)
                 unanswered = []
             elif not refusal.passes:
@@ -179,7 +183,7 @@ class Stream:
             if refusal.retry_after_s is None:
                 answer.set_exception(refusal.error())
             else:
-                pending.sent = False
+                pending.sendings = 0
                 pending.refusal = refusal
                 resting.setdefault(refusal.retry_after_s, []).append(pending)
         for delay_s, events in resting.items():

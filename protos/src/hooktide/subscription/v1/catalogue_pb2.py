@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(hooktide/subscription/v1/catalogue.proto\x12\x18hooktide.subscription.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\tEventType\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x19\n\x11\x61udience_required\x18\x03 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"#\n\x13GetEventTypeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x14GetEventTypeResponse\x12\x37\n\nevent_type\x18\x01 \x01(\x0b\x32#.hooktide.subscription.v1.EventType\">\n\x15ListEventTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x16ListEventTypesResponse\x12\x38\n\x0b\x65vent_types\x18\x01 \x03(\x0b\x32#.hooktide.subscription.v1.EventType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x13PutEventTypeRequest\x12\x37\n\nevent_type\x18\x01 \x01(\x0b\x32#.hooktide.subscription.v1.EventType\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"`\n\x14PutEventTypeResponse\x12\x37\n\nevent_type\x18\x01 \x01(\x0b\x32#.hooktide.subscription.v1.EventType\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"4\n\x16\x44\x65leteEventTypeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x19\n\x17\x44\x65leteEventTypeResponse2\xdd\x03\n\x10\x43\x61talogueService\x12m\n\x0cGetEventType\x12-.hooktide.subscription.v1.GetEventTypeRequest\x1a..hooktide.subscription.v1.GetEventTypeResponse\x12s\n\x0eListEventTypes\x12/.hooktide.subscription.v1.ListEventTypesRequest\x1a\x30.hooktide.subscription.v1.ListEventTypesResponse\x12m\n\x0cPutEventType\x12-.hooktide.subscription.v1.PutEventTypeRequest\x1a..hooktide.subscription.v1.PutEventTypeResponse\x12v\n\x0f\x44\x65leteEventType\x12\x30.hooktide.subscription.v1.DeleteEventTypeRequest\x1a\x31.hooktide.subscription.v1.DeleteEventTypeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(hooktide/subscription/v1/catalogue.proto\x12\x18hooktide.subscription.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\tEventType\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x19\n\x11\x61udience_required\x18\x03 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"#\n\x13GetEventTypeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x14GetEventTypeResponse\x12\x37\n\nevent_type\x18\x01 \x01(\x0b\x32#.hooktide.subscription.v1.EventType\">\n\x15ListEventTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x16ListEventTypesResponse\x12\x38\n\x0b\x65vent_types\x18\x01 \x03(\x0b\x32#.hooktide.subscription.v1.EventType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x1b\x46indAudienceRequiredRequest\x12\r\n\x05names\x18\x01 \x03(\t\"-\n\x1c\x46indAudienceRequiredResponse\x12\r\n\x05names\x18\x01 \x03(\t\"\\\n\x13PutEventTypeRequest\x12\x37\n\nevent_type\x18\x01 \x01(\x0b\x32#.hooktide.subscription.v1.EventType\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"`\n\x14PutEventTypeResponse\x12\x37\n\nevent_type\x18\x01 \x01(\x0b\x32#.hooktide.subscription.v1.EventType\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"4\n\x16\x44\x65leteEventTypeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x19\n\x17\x44\x65leteEventTypeResponse2\xe5\x04\n\x10\x43\x61talogueService\x12m\n\x0cGetEventType\x12-.hooktide.subscription.v1.GetEventTypeRequest\x1a..hooktide.subscription.v1.GetEventTypeResponse\x12s\n\x0eListEventTypes\x12/.hooktide.subscription.v1.ListEventTypesRequest\x1a\x30.hooktide.subscription.v1.ListEventTypesResponse\x12\x85\x01\n\x14\x46indAudienceRequired\x12\x35.hooktide.subscription.v1.FindAudienceRequiredRequest\x1a\x36.hooktide.subscription.v1.FindAudienceRequiredResponse\x12m\n\x0cPutEventType\x12-.hooktide.subscription.v1.PutEventTypeRequest\x1a..hooktide.subscription.v1.PutEventTypeResponse\x12v\n\x0f\x44\x65leteEventType\x12\x30.hooktide.subscription.v1.DeleteEventTypeRequest\x1a\x31.hooktide.subscription.v1.DeleteEventTypeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,14 +42,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVENTTYPESREQUEST']._serialized_end=471
   _globals['_LISTEVENTTYPESRESPONSE']._serialized_start=473
   _globals['_LISTEVENTTYPESRESPONSE']._serialized_end=580
-  _globals['_PUTEVENTTYPEREQUEST']._serialized_start=582
-  _globals['_PUTEVENTTYPEREQUEST']._serialized_end=674
-  _globals['_PUTEVENTTYPERESPONSE']._serialized_start=676
-  _globals['_PUTEVENTTYPERESPONSE']._serialized_end=772
-  _globals['_DELETEEVENTTYPEREQUEST']._serialized_start=774
-  _globals['_DELETEEVENTTYPEREQUEST']._serialized_end=826
-  _globals['_DELETEEVENTTYPERESPONSE']._serialized_start=828
-  _globals['_DELETEEVENTTYPERESPONSE']._serialized_end=853
-  _globals['_CATALOGUESERVICE']._serialized_start=856
-  _globals['_CATALOGUESERVICE']._serialized_end=1333
+  _globals['_FINDAUDIENCEREQUIREDREQUEST']._serialized_start=582
+  _globals['_FINDAUDIENCEREQUIREDREQUEST']._serialized_end=626
+  _globals['_FINDAUDIENCEREQUIREDRESPONSE']._serialized_start=628
+  _globals['_FINDAUDIENCEREQUIREDRESPONSE']._serialized_end=673
+  _globals['_PUTEVENTTYPEREQUEST']._serialized_start=675
+  _globals['_PUTEVENTTYPEREQUEST']._serialized_end=767
+  _globals['_PUTEVENTTYPERESPONSE']._serialized_start=769
+  _globals['_PUTEVENTTYPERESPONSE']._serialized_end=865
+  _globals['_DELETEEVENTTYPEREQUEST']._serialized_start=867
+  _globals['_DELETEEVENTTYPEREQUEST']._serialized_end=919
+  _globals['_DELETEEVENTTYPERESPONSE']._serialized_start=921
+  _globals['_DELETEEVENTTYPERESPONSE']._serialized_end=946
+  _globals['_CATALOGUESERVICE']._serialized_start=949
+  _globals['_CATALOGUESERVICE']._serialized_end=1562
 # @@protoc_insertion_point(module_scope)

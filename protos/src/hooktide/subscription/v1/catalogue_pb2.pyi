@@ -148,6 +148,48 @@ class ListEventTypesResponse(google.protobuf.message.Message):
 Global___ListEventTypesResponse: typing_extensions.TypeAlias = ListEventTypesResponse
 
 @typing.final
+class FindAudienceRequiredRequest(google.protobuf.message.Message):
+    """A call to say which event types require an audience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: builtins.int
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The names of event types, 1 to 1000. Whatever an event may have as its `type` may be asked for."""
+
+    def __init__(
+        self,
+        *,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["names", b"names"]) -> None: ...
+
+Global___FindAudienceRequiredRequest: typing_extensions.TypeAlias = FindAudienceRequiredRequest
+
+@typing.final
+class FindAudienceRequiredResponse(google.protobuf.message.Message):
+    """The answer to a call to say which event types require an audience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: builtins.int
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Those of the names whose events must name an `audience`, each once, in no particular order.
+        A name that is not in the catalogue is left out: its events need not.
+        """
+
+    def __init__(
+        self,
+        *,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["names", b"names"]) -> None: ...
+
+Global___FindAudienceRequiredResponse: typing_extensions.TypeAlias = FindAudienceRequiredResponse
+
+@typing.final
 class PutEventTypeRequest(google.protobuf.message.Message):
     """A call to write an event type."""
 

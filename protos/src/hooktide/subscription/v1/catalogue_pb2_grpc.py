@@ -45,6 +45,11 @@ class CatalogueServiceStub(object):
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.ListEventTypesRequest.SerializeToString,
                 response_deserializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.ListEventTypesResponse.FromString,
                 _registered_method=True)
+        self.FindAudienceRequired = channel.unary_unary(
+                '/hooktide.subscription.v1.CatalogueService/FindAudienceRequired',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.FindAudienceRequiredRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.FindAudienceRequiredResponse.FromString,
+                _registered_method=True)
         self.PutEventType = channel.unary_unary(
                 '/hooktide.subscription.v1.CatalogueService/PutEventType',
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.PutEventTypeRequest.SerializeToString,
@@ -70,6 +75,13 @@ class CatalogueServiceServicer(object):
 
     def ListEventTypes(self, request, context):
         """Lists event types by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindAudienceRequired(self, request, context):
+        """Says which of the named event types require an audience, all of them by one reading of the catalogue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +113,11 @@ def add_CatalogueServiceServicer_to_server(servicer, server):
                     servicer.ListEventTypes,
                     request_deserializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.ListEventTypesRequest.FromString,
                     response_serializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.ListEventTypesResponse.SerializeToString,
+            ),
+            'FindAudienceRequired': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindAudienceRequired,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.FindAudienceRequiredRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.FindAudienceRequiredResponse.SerializeToString,
             ),
             'PutEventType': grpc.unary_unary_rpc_method_handler(
                     servicer.PutEventType,
@@ -168,6 +185,33 @@ class CatalogueService(object):
             '/hooktide.subscription.v1.CatalogueService/ListEventTypes',
             hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.ListEventTypesRequest.SerializeToString,
             hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.ListEventTypesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindAudienceRequired(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.CatalogueService/FindAudienceRequired',
+            hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.FindAudienceRequiredRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_catalogue__pb2.FindAudienceRequiredResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,22 @@ _CatalogueServiceListEventTypesType = typing_extensions.TypeVar(
     ],
 )
 
+_CatalogueServiceFindAudienceRequiredType = typing_extensions.TypeVar(
+    '_CatalogueServiceFindAudienceRequiredType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredRequest,
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredRequest,
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredRequest,
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse,
+    ],
+)
+
 _CatalogueServicePutEventTypeType = typing_extensions.TypeVar(
     '_CatalogueServicePutEventTypeType',
     grpc.UnaryUnaryMultiCallable[
@@ -89,7 +105,7 @@ _CatalogueServiceDeleteEventTypeType = typing_extensions.TypeVar(
     ],
 )
 
-class CatalogueServiceStub(typing.Generic[_CatalogueServiceGetEventTypeType, _CatalogueServiceListEventTypesType, _CatalogueServicePutEventTypeType, _CatalogueServiceDeleteEventTypeType]):
+class CatalogueServiceStub(typing.Generic[_CatalogueServiceGetEventTypeType, _CatalogueServiceListEventTypesType, _CatalogueServiceFindAudienceRequiredType, _CatalogueServicePutEventTypeType, _CatalogueServiceDeleteEventTypeType]):
     """Keeps the event catalogue. For services only: every call needs the service token."""
 
     @typing.overload
@@ -101,6 +117,10 @@ class CatalogueServiceStub(typing.Generic[_CatalogueServiceGetEventTypeType, _Ca
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.catalogue_pb2.ListEventTypesRequest,
             hooktide.subscription.v1.catalogue_pb2.ListEventTypesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredRequest,
+            hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.catalogue_pb2.PutEventTypeRequest,
@@ -123,6 +143,10 @@ class CatalogueServiceStub(typing.Generic[_CatalogueServiceGetEventTypeType, _Ca
             hooktide.subscription.v1.catalogue_pb2.ListEventTypesResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredRequest,
+            hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.catalogue_pb2.PutEventTypeRequest,
             hooktide.subscription.v1.catalogue_pb2.PutEventTypeResponse,
         ],
@@ -138,6 +162,9 @@ class CatalogueServiceStub(typing.Generic[_CatalogueServiceGetEventTypeType, _Ca
     ListEventTypes: _CatalogueServiceListEventTypesType
     """Lists event types by name."""
 
+    FindAudienceRequired: _CatalogueServiceFindAudienceRequiredType
+    """Says which of the named event types require an audience, all of them by one reading of the catalogue."""
+
     PutEventType: _CatalogueServicePutEventTypeType
     """Writes an event type, whether or not it exists."""
 
@@ -152,6 +179,10 @@ CatalogueServiceAsyncStub: typing_extensions.TypeAlias = CatalogueServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.catalogue_pb2.ListEventTypesRequest,
         hooktide.subscription.v1.catalogue_pb2.ListEventTypesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredRequest,
+        hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.catalogue_pb2.PutEventTypeRequest,
@@ -181,6 +212,14 @@ class CatalogueServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.subscription.v1.catalogue_pb2.ListEventTypesResponse, collections.abc.Awaitable[hooktide.subscription.v1.catalogue_pb2.ListEventTypesResponse]]:
         """Lists event types by name."""
+
+    @abc.abstractmethod
+    def FindAudienceRequired(
+        self,
+        request: hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse, collections.abc.Awaitable[hooktide.subscription.v1.catalogue_pb2.FindAudienceRequiredResponse]]:
+        """Says which of the named event types require an audience, all of them by one reading of the catalogue."""
 
     @abc.abstractmethod
     def PutEventType(
