@@ -54,6 +54,11 @@ class Breaker:
         if self.open_until is not None:
             self.probing = True
 
+    def withdrawn(self, began: float) -> None:
+        """Note that an attempt that started then has come to nothing: if it was the probe, another one may start."""
+        if self.open_until is not None and began >= self.open_until:
+            self.probing = False
+
     def succeeded(self, now: float) -> None:
         """Note a success: a probe's closes it; of what was under way when it opened, none does."""
         self.failures = 0

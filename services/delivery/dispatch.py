@@ -5,6 +5,7 @@ route → lane → [dispatch] → attempt → schedule → recorder
 Law 1: attempts under way, and sent-but-unrecorded work, are bounded.
 Law 2: lanes take turns; a lane that may not send keeps no slot.
 Law 3: a delivery in memory is in exactly one of: a lane's queue, under way, or waiting for its flush.
+Law 4: what is under way and has not begun when its subscription changes or its sink is spared comes back, and was no attempt.
 """
 
 import asyncio
@@ -134,6 +135,7 @@ class Dispatcher:
 
     def _spill(self, lane: Lane) -> None:
         """Let go of what waits in memory; its rows are read back once the lane may send again."""
+        self._withdraw(lane)
         lane.spilled = True
         lane.put_back += 1
         while lane.queue:
@@ -144,6 +146,10 @@ class Dispatcher:
             else:
                 self.lanes.spill(delivery)
                 self._settle(delivery)
+
+    def _withdraw(self, lane: Lane) -> None:
+        if lane.in_flight:
+            self._pusher.withdraw(lane.subscription_id)
 
     def _settle(self, delivery: Delivery) -> None:
         delivery.settled = True
@@ -215,19 +221,32 @@ class Dispatcher:
         self.in_flight -= 1
         self._ended.set()
         now = self._clock.monotonic()
-        delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
         if answer.outcome is Outcome.DELIVERED:
+            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
             if lane.trouble is not None and lane.trouble.sink_revision == terms.sink_revision:
                 lane.trouble.succeeded(now)
             self.finish(delivery, State.DELIVERED)
-        else:
+        elif answer.begun:
+            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
-            if self._judge_sink(lane, terms, answer.status, wait_s, now):
-                self._after_failure(lane, delivery, terms, answer, wait_s)
-            else:
-                self._after_failure(lane, delivery, terms, answer, None)
+            # How long a sink of the past wants to be left alone, is nothing to its successor.
+            is_current = self._judge_sink(lane, terms, answer.status, wait_s, now)
+            self._after_failure(lane, delivery, terms, answer, wait_s if is_current else None)
+        else:
+            self._has_not_begun(lane, delivery, began)
         self._join_round(lane)
         self.pump()
+
+    def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:
+        """Put a delivery back whose attempt was withdrawn: it is due as it was, and becomes a row, or is cancelled."""
+        delivery.sent = False
+        self.unrecorded_sent -= 1
+        if lane.trouble is not None:
+            lane.trouble.breaker.withdrawn(began)
+        if self.lanes.is_gone(lane):
+            self.finish(delivery, State.CANCELLED)
+        else:
+            self._settle(delivery)
 
     def _after_failure(self, lane: Lane, delivery: Delivery, terms: Terms, answer: Answer, wait_s: float | None) -> None:
         now_ms = self.due.now_ms()
@@ -268,6 +287,8 @@ class Dispatcher:
             self._timers.at(trouble.breaker.open_until, lane)
         if verdict.is_gone or verdict.opens:
             self._spill(lane)
+        elif verdict.pauses:
+            self._withdraw(lane)
         return True
 
     def finish(self, delivery: Delivery, state: State) -> None:
@@ -284,10 +305,11 @@ class Dispatcher:
     # Lanes over time
 
     def cancel(self, subscription_id: str) -> None:
-        """End all that waits in memory for a subscription; what is under way ends by itself."""
+        """End all that waits in memory for a subscription; what has begun ends by itself."""
         self._pusher.forget(subscription_id)
         lane = self.lanes.find(subscription_id)
         if lane is not None:
+            self._withdraw(lane)
             while lane.queue:
                 self.finish(lane.queue.popleft(), State.CANCELLED)
 
@@ -299,6 +321,8 @@ class Dispatcher:
                 lane.trouble = None
             if subscription.health is Health.PAUSED:
                 self._spill(lane)
+            else:
+                self._withdraw(lane)
             self._wake(lane)
             self.pump()
 
@@ -351,8 +375,10 @@ class Dispatcher:
         self._timers.at(self._clock.monotonic() + delay_s, lane)
 
     def close(self) -> None:
-        """Start nothing more."""
+        """Start nothing more, and have nothing begin that has not."""
         self._closed = True
+        for lane in self.lanes:
+            self._withdraw(lane)
         self._pusher.close()
         self._timers.close()
 

@@ -212,6 +212,10 @@ class Exchange:
             easy.setopt(pycurl.SSLCERT_BLOB, request.tls.certificate_pem)
             easy.setopt(pycurl.SSLKEY_BLOB, request.tls.key_pem or request.tls.certificate_pem)
 
+    def has_begun(self) -> bool:
+        """Say whether a connection was sought, or the request sent over a kept one; not so while it waits for one of all connections."""
+        return self._dialled or self.easy.getinfo(pycurl.PRETRANSFER_TIME) > 0
+
     def has_answer_begun(self) -> bool:
         """Say whether the answer's first line has come; asked only while the exchange is under way."""
         self._answer_begun = self._answer_begun or self.easy.getinfo(pycurl.HEADER_SIZE) > 0

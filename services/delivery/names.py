@@ -24,7 +24,7 @@ Lookup = Callable[[str], Sequence[str]]
 """Returns the addresses of a name, at least one; raises `OSError` where there is none. It may block."""
 
 FAILURE_KEPT_S = 5.0
-_NAMES_MAX = 4096
+_NAMES_MAX = 16_384
 _THREADS = 8
 
 

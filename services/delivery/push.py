@@ -3,7 +3,7 @@
 lane → [push: attempt] → tokens, transport → schedule
 
 Law 1: each `push` is answered exactly once, on the event loop and never within `push`.
-Law 2: an attempt whose token the sink refuses is sent once more with another, and stays one attempt.
+Law 2: an attempt whose token the sink refuses is sent once more with another, to that same sink, and stays one attempt.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ from services.delivery.attempt import request_of
 from services.delivery.credentials import OAuth2
 from services.delivery.model import Delivery, Health, Outcome, Subscription
 from services.delivery.oauth2 import NoToken, Token
+from services.delivery.terms import Terms
 from services.delivery.tokens import Tokens
-from services.delivery.transport import Answer, Transport
+from services.delivery.transport import WITHDRAWN, Answer, Transport
 from services.runtime.clock import Clock, unix_ms
 
 _UNAUTHORIZED = 401
@@ -54,13 +55,17 @@ class Pusher:
         match self._tokens.look(subscription.id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token)
-                self._transport.send(request, functools.partial(self._answered, delivery, credential, token, done))
+                self._transport.send(request, functools.partial(self._answered, delivery, subscription.terms, credential, token, done))
             case NoToken(why, _):
                 _soon(done, _without_token(why))
             case None:
                 # It has ended since `may_push`.
-                without = _without_token("it has not arrived yet")
-                self._tokens.after(subscription.id, credential, functools.partial(self._again, delivery, credential, done, without))
+                again = functools.partial(self._again, delivery, subscription.terms, credential, done, WITHDRAWN)
+                self._tokens.after(subscription.id, credential, again)
+
+    def withdraw(self, subscription_id: str) -> None:
+        """Have nothing begin that was pushed for a subscription and has not begun; it is answered so."""
+        self._transport.withdraw(subscription_id)
 
     def forget(self, subscription_id: str) -> None:
         """Let go of what is known for a subscription that is no more."""
@@ -70,33 +75,44 @@ class Pusher:
         """Send nothing a second time any more."""
         self._closed = True
 
-    def _answered(self, delivery: Delivery, credential: OAuth2, token: Token, done: Done, answer: Answer) -> None:
+    def _answered(self, delivery: Delivery, terms: Terms, credential: OAuth2, token: Token, done: Done, answer: Answer) -> None:
         subscription_id = delivery.subscription_id
-        subscription = self._subscription(subscription_id)
-        same = subscription is not None and subscription.terms.credential == credential
-        if answer.status != _UNAUTHORIZED or not same or self._closed or not self._tokens.is_replaced(subscription_id, credential, token):
-            done(answer._replace(sent_secrets=(token.value,)))
+        answer = answer._replace(sent_secrets=(token.value,))
+        if (
+            answer.status != _UNAUTHORIZED
+            or self._wanting(subscription_id, terms) is None
+            or not self._tokens.is_replaced(subscription_id, credential, token)
+        ):
+            done(answer)
             return
-        again = functools.partial(self._again, delivery, credential, done, answer._replace(sent_secrets=(token.value,)))
+        again = functools.partial(self._again, delivery, terms, credential, done, answer)
         if self._tokens.look(subscription_id, credential) is None:
             self._tokens.after(subscription_id, credential, again)
         else:
             again()
 
-    def _again(self, delivery: Delivery, credential: OAuth2, done: Done, answer: Answer) -> None:
+    def _again(self, delivery: Delivery, terms: Terms, credential: OAuth2, done: Done, answer: Answer) -> None:
         """Send what a token was fetched for; where that is no longer wanted, the answer that there is stands."""
-        subscription = self._subscription(delivery.subscription_id)
-        if self._closed or subscription is None or subscription.health is not Health.ACTIVE or subscription.terms.credential != credential:
+        subscription = self._wanting(delivery.subscription_id, terms)
+        if subscription is None:
             done(answer)
             return
         match self._tokens.look(subscription.id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token)
-                self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,))))
+                self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,)) if last.begun else answer))
             case NoToken(why, _):
                 done(_without_token(why))
             case None:
                 done(answer)
+
+    def _wanting(self, subscription_id: str, terms: Terms) -> Subscription | None:
+        """Return a subscription, where an attempt that was begun by these terms may go on by its present ones."""
+        subscription = self._subscription(subscription_id)
+        if self._closed or subscription is None or subscription.health is not Health.ACTIVE:
+            return None
+        now = subscription.terms
+        return subscription if (now.sink_revision, now.credential) == (terms.sink_revision, terms.credential) else None
 
 
 def _without_token(why: str) -> Answer:

@@ -4,7 +4,7 @@ transport → [sender] → exchange → callback URL
 
 Law 1: every flight put in comes out exactly once, with its answer; at the end those under way come out too.
 Law 2: whatever is ready is handled in one pass and handed back in one piece: the event loop is woken once for many answers.
-Law 3: connections are bounded in all and for each host; what waits for a host's turn has not begun.
+Law 3: connections are bounded in all and for each host; what waits for a host's turn has not begun, and can be withdrawn.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import pycurl
 
 from services.delivery.exchange import Exchange, Flight, Limits, Way, failed
 from services.delivery.model import Outcome
-from services.delivery.transport import Answer
+from services.delivery.transport import WITHDRAWN, Answer
 
 Landed = list[tuple[Flight, Answer]]
 
@@ -31,7 +31,7 @@ _REST_S = 30.0
 
 
 class Sender:
-    """The thread. `put` and `stop` are for the event loop, the rest runs in the thread."""
+    """The thread. `put`, `withdraw` and `stop` are for the event loop, the rest runs in the thread."""
 
     def __init__(self, way: Way, limits: Limits, land: Callable[[Landed], None], ended: Callable[[BaseException | None], None]) -> None:
         """`land` and `ended` are called in the thread: the one with what has come out, the other once, at its end."""
@@ -39,7 +39,8 @@ class Sender:
         self._limits = limits
         self._land = land
         self._ended = ended
-        self._inbox: deque[list[Flight]] = deque()
+        # Flights, or the id of a subscription whose flights before it are withdrawn.
+        self._inbox: deque[list[Flight] | str] = deque()
         self._sockets: _Sockets = _Epoll() if sys.platform == "linux" else _Select()
         self._stopping = False
         self._multi = self._new_multi()
@@ -59,6 +60,11 @@ class Sender:
     def put(self, flights: list[Flight]) -> None:
         """Send requests."""
         self._inbox.append(flights)
+        self._sockets.wake()
+
+    def withdraw(self, subscription_id: str) -> None:
+        """Begin nothing that was put in for a subscription and has not begun."""
+        self._inbox.append(subscription_id)
         self._sockets.wake()
 
     def stop(self) -> None:
@@ -108,7 +114,11 @@ class Sender:
     def _take_in(self) -> None:
         now = time.monotonic()
         while self._inbox:
-            for flight in self._inbox.popleft():
+            taken = self._inbox.popleft()
+            if isinstance(taken, str):
+                self._withdraw(taken)
+                continue
+            for flight in taken:
                 host = self._hosts.get(flight.host)
                 if host is None:
                     host = self._hosts[flight.host] = _Host()
@@ -117,6 +127,26 @@ class Sender:
                     self._begin(flight, now)
                 else:
                     host.waiting.append(flight)
+
+    def _withdraw(self, subscription_id: str) -> None:
+        for host in self._hosts.values():
+            waiting, host.waiting = host.waiting, deque()
+            for flight in waiting:
+                if flight.request.subscription_id == subscription_id:
+                    self._landed.append((flight, WITHDRAWN))
+                else:
+                    host.waiting.append(flight)
+        for flight in [each for each in self._next if each.request.subscription_id == subscription_id]:
+            self._next.remove(flight)
+            self._come_out(flight, WITHDRAWN)
+        for exchange in [each for each in self._under_way.values() if each.flight.request.subscription_id == subscription_id]:
+            flight = exchange.flight
+            if exchange.has_begun() or flight.tried:
+                # Where it cannot be reached there, it goes nowhere else.
+                flight.addresses = flight.addresses[: flight.tried + 1]
+            else:
+                self._let_go(exchange)
+                self._come_out(flight, WITHDRAWN)
 
     def _take_turns(self) -> None:
         """Begin what a host, or another address of it, has its turn for."""
@@ -207,7 +237,7 @@ class Sender:
             exchange.easy.close()
         for host in self._hosts.values():
             self._landed += [(flight, answer) for flight in host.waiting]
-        self._landed += [(flight, answer) for flights in (self._next, *self._inbox) for flight in flights]
+        self._landed += [(flight, answer) for flights in (self._next, *self._inbox) if not isinstance(flights, str) for flight in flights]
         self._hand_over()
         for exchange in self._free:
             exchange.easy.close()

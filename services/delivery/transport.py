@@ -2,7 +2,7 @@
 
 attempt → [transport] → callback URL
 
-Law 1: each `send` is answered exactly once, on the event loop and never within `send`; it never raises.
+Law 1: each `send` is answered exactly once, on the event loop and never within `send` or `withdraw`; neither raises.
 Law 2: no redirect is followed, no answer is decompressed or read beyond its limit, and the address
 dialled is checked, whatever name led to it.
 """
@@ -37,6 +37,8 @@ class Request(NamedTuple):
     timeout_s: float | None = None
     """How long it may take in all; None: as long as the transport's own limit."""
     tls: Tls | None = None
+    subscription_id: str = ""
+    """Whose it is, by which it may be withdrawn; empty: nobody's."""
     whole: bool = False
     """Whether the answer's headers and body are wanted whatever its status, up to the limits."""
 
@@ -57,6 +59,11 @@ class Answer(NamedTuple):
     """Of a `whole` request: the answer's headers by their names in lower case; of one that came twice the first."""
     sent_secrets: tuple[str, ...] = ()
     """What the request carried that nobody is to read, besides what the subscription's terms hold."""
+    begun: bool = True
+    """False where nothing of the request has left: it may as well not have been made."""
+
+
+WITHDRAWN = Answer(Outcome.RESET, 0, "the request was withdrawn before it began", b"", "", begun=False)
 
 
 class Transport(Protocol):
@@ -64,4 +71,8 @@ class Transport(Protocol):
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
         """Begin to send; `done` is called once with the answer."""
+        ...
+
+    def withdraw(self, subscription_id: str) -> None:
+        """Begin none of a subscription's requests that have not begun, but answer them with `WITHDRAWN`; the others go on."""
         ...

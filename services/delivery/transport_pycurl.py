@@ -15,12 +15,13 @@ from services.delivery.exchange import Flight, Limits, Way, failed
 from services.delivery.model import Outcome
 from services.delivery.names import Found, Lookup, Names, system_lookup
 from services.delivery.sender import Landed, Sender
-from services.delivery.transport import Answer, Request
+from services.delivery.transport import WITHDRAWN, Answer, Request
 from services.egress.policy import EgressPolicy
 from services.egress.urls import parse_url
 from services.runtime.lifecycle import StartError
 
-_URLS_MAX = 4096
+# To judge a URL takes longer than all else that is done here; one that is known takes some two hundred bytes besides its own text.
+_URLS_MAX = 16_384
 _STOPPED = failed(Outcome.RESET, "the service stopped before the request was sent")
 
 
@@ -40,6 +41,8 @@ class PycurlTransport:
         self._policy = policy
         self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s)
         self._target = functools.lru_cache(_URLS_MAX)(self._judged)
+        self._unresolved: dict[Flight, None] = {}
+        """What waits for its name to be looked up."""
         self._outbox: list[Flight] = []
         self._early: Landed = []
         self._flush_asked = False
@@ -61,9 +64,20 @@ class PycurlTransport:
             return
         found = self._names.known(flight.name)
         if found is None:
-            self._names.ask(flight.name, functools.partial(self._go, flight))
+            self._unresolved[flight] = None
+            self._names.ask(flight.name, functools.partial(self._resolved, flight))
         else:
             self._go(flight, found)
+
+    def withdraw(self, subscription_id: str) -> None:
+        """See `Transport.withdraw`."""
+        if self._closed:
+            return
+        for flight in [each for each in self._unresolved if each.request.subscription_id == subscription_id]:
+            del self._unresolved[flight]
+            self._come_out(flight, WITHDRAWN)
+        self._hand_out()
+        self._sender.withdraw(subscription_id)
 
     async def close(self) -> None:
         """Cut off what is under way: it is answered as reset before this returns."""
@@ -83,6 +97,11 @@ class PycurlTransport:
         if isinstance(parts.host, str):
             return _Target(parts.host, parts.port, ())
         return _Target("", parts.port, (str(parts.host),))
+
+    def _resolved(self, flight: Flight, found: Found) -> None:
+        if flight in self._unresolved:
+            del self._unresolved[flight]
+            self._go(flight, found)
 
     def _go(self, flight: Flight, found: Found) -> None:
         if found.failure is not None:
@@ -111,12 +130,15 @@ class PycurlTransport:
 
     def _flush(self) -> None:
         self._flush_asked = False
-        if self._outbox:
-            self._sender.put(self._outbox)
-            self._outbox = []
+        self._hand_out()
         if self._early:
             early, self._early = self._early, []
             self._land(early)
+
+    def _hand_out(self) -> None:
+        if self._outbox:
+            self._sender.put(self._outbox)
+            self._outbox = []
 
     # Back from the thread
 

@@ -43,6 +43,9 @@ class WreqTransport:
         self._waiting[task] = done
         task.add_done_callback(self._cut_off)
 
+    def withdraw(self, subscription_id: str) -> None:
+        """See `Transport.withdraw`; what waits for a connection here has begun."""
+
     def cut_off(self) -> None:
         """End what is under way."""
         for task in list(self._waiting):

@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 from services.delivery.model import Outcome
-from services.delivery.transport import Answer, Request
+from services.delivery.transport import WITHDRAWN, Answer, Request
 
 TIMEOUT_S = 15.0
 LATE_S = 5.0
@@ -81,6 +83,10 @@ class Endpoints:
     """Whether a subscription has been paused or gone for longer than a worker may need to hear of it."""
     unrecorded: Callable[[Key], bool] = lambda _key: False
     """Whether a delivery should have been recorded before it is sent, and is not."""
+    elsewhere: Callable[[str, str], bool] = lambda _subscription_id, _url: False
+    """Whether a subscription has had another sink than this for longer than a worker may need to hear of it."""
+    at_once: int = 1 << 30
+    """How many requests are under way at once: all sinks are of one host, and further ones wait for their turn."""
     log: list[Taken] = field(default_factory=list)
 
     def take(self, key: Key, request: Request, now: float) -> None:
@@ -105,6 +111,8 @@ class Endpoints:
             self._violated("sent while the endpoint had asked for a pause", key)
         if self.silenced(key[1]):
             self._violated("sent although the subscription does not want it", key)
+        if self.elsewhere(key[1], request.url):
+            self._violated(f"sent to {request.url}, where the subscription wants nothing any more", key)
         sent.attempts, sent.under_way, sent.url = number, True, request.url
 
     def answer(self, key: Key) -> tuple[float, Answer]:
@@ -170,29 +178,66 @@ class TransportOfTests:
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
         self._timers: set[asyncio.TimerHandle] = set()
+        self._begun = 0
+        self._waiting: deque[_Flight] = deque()
         self.under_way = 0
+        """How many requests are not answered, begun or not."""
         self.under_way_of: dict[str, int] = {}
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
         """See `Transport.send`."""
         key = (request.headers["webhook-id"], request.headers["hooktide-subscription-id"])
-        self._endpoints.take(key, request, self._loop.time())
-        delay_s, answer = self._endpoints.answer(key)
+        assert request.subscription_id == key[1]
         self.under_way += 1
         self.under_way_of[key[1]] = self.under_way_of.get(key[1], 0) + 1
+        self._waiting.append(_Flight(key, request, done))
+        self._take_turns()
 
-        def hear() -> None:
-            self._timers.discard(timer)
-            self.under_way -= 1
-            self.under_way_of[key[1]] -= 1
-            self._endpoints.heard(key, answer, self._loop.time())
-            done(answer)
-
-        timer = self._loop.call_later(delay_s, hear)
-        self._timers.add(timer)
+    def withdraw(self, subscription_id: str) -> None:
+        """See `Transport.withdraw`."""
+        for flight in [each for each in self._waiting if each.key[1] == subscription_id]:
+            self._waiting.remove(flight)
+            self._call_later(0.0, partial(self._end, flight, WITHDRAWN))
 
     def abandon(self) -> None:
         """End, with all that is under way unanswered."""
         for timer in self._timers:
             timer.cancel()
+        self._waiting.clear()
         self._endpoints.worker_ended()
+
+    def _take_turns(self) -> None:
+        while self._waiting and self._begun < self._endpoints.at_once:
+            self._begun += 1
+            flight = self._waiting.popleft()
+            self._endpoints.take(flight.key, flight.request, self._loop.time())
+            delay_s, answer = self._endpoints.answer(flight.key)
+            self._call_later(delay_s, partial(self._hear, flight, answer))
+
+    def _hear(self, flight: "_Flight", answer: Answer) -> None:
+        self._begun -= 1
+        self._endpoints.heard(flight.key, answer, self._loop.time())
+        self._end(flight, answer)
+        self._take_turns()
+
+    def _end(self, flight: "_Flight", answer: Answer) -> None:
+        self.under_way -= 1
+        self.under_way_of[flight.key[1]] -= 1
+        flight.done(answer)
+
+    def _call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            call()
+
+        timer = self._loop.call_later(delay_s, run)
+        self._timers.add(timer)
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A request, and who waits for its answer."""
+
+    key: Key
+    request: Request
+    done: Callable[[Answer], None]

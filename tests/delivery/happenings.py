@@ -33,6 +33,10 @@ async def _types(world: World, wishes: list[Wish]) -> None:
     world.change(replace(world.chance.choice(wishes), types=world.chance.choice(PATTERNS)))
 
 
+async def _sink(world: World, wishes: list[Wish]) -> None:
+    world.change(replace(world.chance.choice(wishes), sink=f"https://consumer.example/hooks/{world.chance.randrange(9)}"))
+
+
 async def _deletion(world: World, wishes: list[Wish]) -> None:
     if len(wishes) > 2:
         world.delete(world.chance.choice(wishes).id)
@@ -74,6 +78,7 @@ HAPPENINGS: dict[Happening, int] = {
     _disk: 2,
     _subscription: 1,
     _types: 1,
+    _sink: 1,
     _deletion: 1,
     _restart: 1,
     _log: 1,

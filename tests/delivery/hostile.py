@@ -96,17 +96,17 @@ async def hostile(behaviour: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSL
 
 
 @contextlib.asynccontextmanager
-async def black_hole() -> AsyncIterator[str]:
+async def black_hole(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Listen and accept nothing, with a queue that is full: a connection is neither made nor refused. Yields the URL."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
-        listening.bind(("127.0.0.1", 0))
+        listening.bind((host, port))
         listening.listen(0)
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)  # noqa: FBT003 - the standard library's signature
             waiting.connect_ex(listening.getsockname())
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/hook"
+        yield f"http://{host}:{listening.getsockname()[1]}/hook"
 
 
 def answering(answer: bytes) -> Behaviour:

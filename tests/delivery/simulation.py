@@ -98,7 +98,12 @@ class World:
         self.registry = RegistryOfTests(self.pause)
         self.log = LogOfTests(self.pause)
         self.endpoints = Endpoints(
-            self.chance, DELAYS_S, recorded=self._is_recorded, unrecorded=self._is_unrecorded, silenced=self._is_silenced
+            self.chance,
+            DELAYS_S,
+            recorded=self._is_recorded,
+            unrecorded=self._is_unrecorded,
+            silenced=self._is_silenced,
+            elsewhere=self._is_elsewhere,
         )
         self.head_at_start = 0
         self.running: Running | None = None
@@ -321,9 +326,15 @@ class World:
         rows = self.rows("SELECT partition, position, subscription_id FROM cursors")
         return {partition: position - 1 if through else position for partition, position, through in rows}
 
-    def _done_rows(self) -> list[tuple[bytes, int]]:
+    def done(self) -> list[tuple[bytes, int, int]]:
+        """Return the finished deliveries: id, state, number of attempts."""
         assert self._reading is not None
-        return [(row[0], row[1]) for table in day_tables(self._reading) for row in self.rows(f"SELECT id, state FROM {table}")]  # noqa: S608 - ours
+        tables = day_tables(self._reading)
+        rows = (row for table in tables for row in self.rows(f"SELECT id, state, attempt_count FROM {table}"))  # noqa: S608 - ours
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    def _done_rows(self) -> list[tuple[bytes, int]]:
+        return [row[:2] for row in self.done()]
 
     def rows(self, text: str, *values: object) -> list[tuple[Any, ...]]:
         """Return what a query of the ledger finds."""
@@ -342,8 +353,14 @@ class World:
 
     def _is_silenced(self, subscription_id: str) -> bool:
         latest = self.versions[subscription_id][-1]
-        settled = self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable
-        return settled and (latest.wish is None or latest.wish.state != ACTIVE)
+        return self._is_heard_of(latest) and (latest.wish is None or latest.wish.state != ACTIVE)
+
+    def _is_elsewhere(self, subscription_id: str, url: str) -> bool:
+        latest = self.versions[subscription_id][-1]
+        return self._is_heard_of(latest) and latest.wish is not None and latest.wish.sink != url
+
+    def _is_heard_of(self, latest: Version) -> bool:
+        return self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable
 
 
 def _judged(event: Published, versions: list[Version]) -> tuple[bool, bool]:

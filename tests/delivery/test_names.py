@@ -152,10 +152,10 @@ async def test_the_address_in_use_stays_first_while_the_name_has_it() -> None:
 
 async def test_what_is_remembered_is_bounded() -> None:
     names = names_by(lambda _name: ["127.0.0.1"])
-    await asyncio.gather(*(asking(names, f"n{number}") for number in range(5000)))
+    await asyncio.gather(*(asking(names, f"n{number}") for number in range(17_000)))
 
-    kept = [number for number in range(5000) if names.known(f"n{number}") is not None]
-    assert len(kept) == 4096
+    kept = [number for number in range(17_000) if names.known(f"n{number}") is not None]
+    assert len(kept) == 16_384
     names.close()
 
 

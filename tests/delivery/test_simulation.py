@@ -22,6 +22,7 @@ async def _step(world: World) -> None:
 
 async def _run(world: World) -> None:
     world.clock.busy_share = world.chance.choice((0.0, 1.0))
+    world.endpoints.at_once = world.chance.choice((1, 3, 1000))
     for _ in range(5):
         world.subscribe()
     await world.start()

@@ -274,6 +274,16 @@ CATALOGUE: dict[int, Row] = {
             "faults.test_stop::test_a_service_that_stops_under_load_loses_nothing",
         ),
     ),
+    57: Row(
+        "a subscription is deleted while its deliveries are in flight",
+        "its queue is cancelled; no attempt starts more than 2 s later",
+        (
+            "delivery.test_changes::test_what_waits_is_cancelled",
+            "delivery.test_withdrawn::test_what_waits_for_its_turn_is_cancelled_without_an_attempt",
+            "delivery.test_withdrawn::test_after_a_deletion_no_request_leaves_that_waits",
+            "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
+        ),
+    ),
 }
 
 

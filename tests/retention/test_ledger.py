@@ -131,6 +131,10 @@ class Nowhere:
         """Never called."""
         raise AssertionError(request, done)
 
+    def withdraw(self, subscription_id: str) -> None:
+        """Never called."""
+        raise AssertionError(subscription_id)
+
 
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> Retention:
     """Return what looks after a ledger and a log; nothing is under way beside it."""
