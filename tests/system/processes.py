@@ -176,9 +176,11 @@ class System:
             self._reap(process)
 
     async def restart(self, name: str) -> None:
-        """Start a service again, at the addresses it had."""
+        """Start a service again, at the addresses it had; a channel that there was to it stands again."""
         self.launch(name)
         await self.ready(name)
+        if name in self.channels:
+            await asyncio.wait_for(self.channels[name].channel_ready(), PATIENCE_S)
 
     async def kill_and_restart(self, name: str) -> None:
         """Kill a service and start it again."""
