@@ -9,10 +9,8 @@ one acknowledged after its 204 does not. One call serves all who wait when it be
 
 import asyncio
 
-import grpc
-
+from services.delivery.errors import RegistryAwayError
 from services.delivery.replica import Replica
-from services.runtime.errors import failure_from_rpc
 from services.runtime.logs import logger
 
 _RETRY_S = 0.2
@@ -49,9 +47,9 @@ class Barrier:
         while True:
             try:
                 revision = await self._replica.current_revision()
-            except grpc.aio.AioRpcError as error:
+            except RegistryAwayError as error:
                 if not away:
-                    logger().warning("registry.away", reason=failure_from_rpc(error).reason.name, effect="new events wait in the log")
+                    logger().warning("registry.away", reason=str(error), effect="new events wait in the log")
                 away = True
                 await asyncio.sleep(_RETRY_S)
             else:

@@ -5,6 +5,10 @@ class DeliveryError(Exception):
     """Delivery could not do what it was asked to."""
 
 
+class RegistryAwayError(DeliveryError):
+    """The registry gives no answer; the message is the reason's name. Ask again later."""
+
+
 class LedgerFullError(DeliveryError):
     """The disk is full; nothing was written, and the same flush is to be tried again."""
 

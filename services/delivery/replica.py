@@ -16,6 +16,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.model import Health, Subscription
+from services.delivery.revision import RevisionOfRegistry
 from services.delivery.route import Router
 from services.delivery.terms import terms_of
 from services.runtime.errors import Reason, failure_from_rpc
@@ -38,6 +39,7 @@ class Replica:
     def __init__(self, channel: grpc.aio.Channel, service_token: str) -> None:
         self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
         self._metadata = service_metadata(service_token)
+        self._ask_revision = RevisionOfRegistry(self._stub, service_token)
         self._changed: Callable[[str], None] = _nobody
         self._gone: Callable[[str], None] = _nobody
         self._unasked: Callable[[str], None] = _nobody
@@ -70,9 +72,8 @@ class Replica:
         return not self.complete or (subscription is not None and subscription.health is not Health.OFF)
 
     async def current_revision(self) -> int:
-        """Ask the registry for its revision; raises `grpc.aio.AioRpcError` where it is away."""
-        answer = await self._stub.GetRevision(pb.GetRevisionRequest(), metadata=self._metadata, timeout=2.0)
-        return answer.revision
+        """Ask the registry for its revision, one caller at a time; raises `RegistryAwayError` where it does not answer."""
+        return await self._ask_revision.ask()
 
     async def reached(self, revision: int) -> None:
         """Wait until the replica is complete and has reached a revision."""

@@ -226,6 +226,13 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         """Return the latest committed revision, without asking the database."""
         return pb.GetRevisionResponse(revision=self._store.revision)
 
+    async def AskRevision(
+        self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
+    ) -> AsyncIterator[pb.AskRevisionResponse]:
+        """Return the latest committed revision, each time it is asked for."""
+        async for _ in request_iterator:
+            yield pb.AskRevisionResponse(revision=self._store.revision)
+
     async def WatchSubscriptions(
         self, request: pb.WatchSubscriptionsRequest, _context: Context
     ) -> AsyncIterator[pb.WatchSubscriptionsResponse]:

@@ -102,11 +102,11 @@ class RegistryOfTests:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def get_revision(self, _request: object) -> subscription_pb2.GetRevisionResponse:
-        """Answer GetRevision."""
+    async def tell_revision(self) -> subscription_pb2.AskRevisionResponse:
+        """Answer a question of AskRevision."""
         await self._pause()
         self._refuse_if_away()
-        answer = subscription_pb2.GetRevisionResponse(revision=self.revision)
+        answer = subscription_pb2.AskRevisionResponse(revision=self.revision)
         await self._pause()
         return answer
 
@@ -177,6 +177,24 @@ class _Watching:
         return True
 
 
+class _Asking:
+    """A call that asks for the revision."""
+
+    def __init__(self, registry: RegistryOfTests) -> None:
+        self._registry = registry
+
+    async def write(self, _question: subscription_pb2.AskRevisionRequest) -> None:
+        """Send a question."""
+
+    async def read(self) -> subscription_pb2.AskRevisionResponse:
+        """Return its answer."""
+        return await self._registry.tell_revision()
+
+    def cancel(self) -> bool:
+        """End the call."""
+        return True
+
+
 class RegistryChannel(grpc.aio.Channel):
     """The way to a registry of tests, with the calls that delivery makes."""
 
@@ -187,11 +205,9 @@ class RegistryChannel(grpc.aio.Channel):
         """Return what a stub calls."""
 
         async def call(request: Any, **_options: object) -> object:
-            if method.endswith("/DisableSubscription"):
-                return await self._registry.disable(request)
-            if not method.endswith("/GetRevision"):
+            if not method.endswith("/DisableSubscription"):
                 _unknown(method)
-            return await self._registry.get_revision(request)
+            return await self._registry.disable(request)
 
         return call
 
@@ -210,8 +226,10 @@ class RegistryChannel(grpc.aio.Channel):
         _unknown(method)
 
     def stream_stream(self, method: str, *_args: Any, **_options: Any) -> Any:
-        """Refuse."""
-        _unknown(method)
+        """Return what a stub calls."""
+        if not method.endswith("/AskRevision"):
+            _unknown(method)
+        return lambda **_options: _Asking(self._registry)
 
     async def __aenter__(self) -> Self:
         return self

@@ -186,8 +186,9 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
         assert len(methods) == sum(len(service.methods) for service in services) > 0
         for name, method in methods.items():
             for authorization in ("", "Bearer hts_another-token-altogether", f"Basic {settings.token()}"):
-                call = method(b"", metadata=(("authorization", authorization),), timeout=10)
-                failure = await refused(call.read() if name.endswith("WatchSubscriptions") else call)
+                asked = () if name.endswith("AskRevision") else (b"",)
+                call = method(*asked, metadata=(("authorization", authorization),), timeout=10)
+                failure = await refused(call.read() if name.endswith(("WatchSubscriptions", "AskRevision")) else call)
                 assert failure.reason is Reason.SERVICE_TOKEN_REQUIRED, name
 
 

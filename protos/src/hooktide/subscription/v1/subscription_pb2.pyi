@@ -1237,6 +1237,36 @@ class GetRevisionResponse(google.protobuf.message.Message):
 Global___GetRevisionResponse: typing_extensions.TypeAlias = GetRevisionResponse
 
 @typing.final
+class AskRevisionRequest(google.protobuf.message.Message):
+    """A question for the revision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___AskRevisionRequest: typing_extensions.TypeAlias = AskRevisionRequest
+
+@typing.final
+class AskRevisionResponse(google.protobuf.message.Message):
+    """The answer to one question for the revision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """The latest committed revision; 1 in a new registry."""
+    def __init__(
+        self,
+        *,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["revision", b"revision"]) -> None: ...
+
+Global___AskRevisionResponse: typing_extensions.TypeAlias = AskRevisionResponse
+
+@typing.final
 class WatchSubscriptionsRequest(google.protobuf.message.Message):
     """A call to watch subscriptions."""
 

@@ -217,6 +217,22 @@ _SubscriptionServiceGetRevisionType = typing_extensions.TypeVar(
     ],
 )
 
+_SubscriptionServiceAskRevisionType = typing_extensions.TypeVar(
+    '_SubscriptionServiceAskRevisionType',
+    grpc.StreamStreamMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.AskRevisionRequest,
+        hooktide.subscription.v1.subscription_pb2.AskRevisionResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.AskRevisionRequest,
+        hooktide.subscription.v1.subscription_pb2.AskRevisionResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.AskRevisionRequest,
+        hooktide.subscription.v1.subscription_pb2.AskRevisionResponse,
+    ],
+)
+
 _SubscriptionServiceWatchSubscriptionsType = typing_extensions.TypeVar(
     '_SubscriptionServiceWatchSubscriptionsType',
     grpc.UnaryStreamMultiCallable[
@@ -233,7 +249,7 @@ _SubscriptionServiceWatchSubscriptionsType = typing_extensions.TypeVar(
     ],
 )
 
-class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscriptionType, _SubscriptionServiceGetSubscriptionType, _SubscriptionServiceListSubscriptionsType, _SubscriptionServiceUpdateSubscriptionType, _SubscriptionServiceDeleteSubscriptionType, _SubscriptionServiceGetSecretsType, _SubscriptionServiceRotateSecretType, _SubscriptionServiceDisableSubscriptionType, _SubscriptionServiceBeginVerificationType, _SubscriptionServiceReportVerificationType, _SubscriptionServiceConfirmVerificationType, _SubscriptionServiceGetRevisionType, _SubscriptionServiceWatchSubscriptionsType]):
+class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscriptionType, _SubscriptionServiceGetSubscriptionType, _SubscriptionServiceListSubscriptionsType, _SubscriptionServiceUpdateSubscriptionType, _SubscriptionServiceDeleteSubscriptionType, _SubscriptionServiceGetSecretsType, _SubscriptionServiceRotateSecretType, _SubscriptionServiceDisableSubscriptionType, _SubscriptionServiceBeginVerificationType, _SubscriptionServiceReportVerificationType, _SubscriptionServiceConfirmVerificationType, _SubscriptionServiceGetRevisionType, _SubscriptionServiceAskRevisionType, _SubscriptionServiceWatchSubscriptionsType]):
     """Keeps subscriptions. For services only: every call needs the service token.
 
     Each call says for which consumer it acts; another consumer's id answers
@@ -289,6 +305,10 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.subscription_pb2.GetRevisionRequest,
             hooktide.subscription.v1.subscription_pb2.GetRevisionResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.AskRevisionRequest,
+            hooktide.subscription.v1.subscription_pb2.AskRevisionResponse,
         ],
         grpc.UnaryStreamMultiCallable[
             hooktide.subscription.v1.subscription_pb2.WatchSubscriptionsRequest,
@@ -346,6 +366,10 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
             hooktide.subscription.v1.subscription_pb2.GetRevisionRequest,
             hooktide.subscription.v1.subscription_pb2.GetRevisionResponse,
         ],
+        grpc.aio.StreamStreamMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.AskRevisionRequest,
+            hooktide.subscription.v1.subscription_pb2.AskRevisionResponse,
+        ],
         grpc.aio.UnaryStreamMultiCallable[
             hooktide.subscription.v1.subscription_pb2.WatchSubscriptionsRequest,
             hooktide.subscription.v1.subscription_pb2.WatchSubscriptionsResponse,
@@ -395,6 +419,11 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
 
     GetRevision: _SubscriptionServiceGetRevisionType
     """Returns the current revision: that of the latest committed change."""
+
+    AskRevision: _SubscriptionServiceAskRevisionType
+    """Answers each question with the revision as it stands when the question is read, in the order of the questions:
+    GetRevision for one who asks again and again, at a quarter of the cost.
+    """
 
     WatchSubscriptions: _SubscriptionServiceWatchSubscriptionsType
     """Streams every change after a revision, in order. With revision 0 the whole state comes first.
@@ -450,6 +479,10 @@ SubscriptionServiceAsyncStub: typing_extensions.TypeAlias = SubscriptionServiceS
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.subscription_pb2.GetRevisionRequest,
         hooktide.subscription.v1.subscription_pb2.GetRevisionResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.AskRevisionRequest,
+        hooktide.subscription.v1.subscription_pb2.AskRevisionResponse,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         hooktide.subscription.v1.subscription_pb2.WatchSubscriptionsRequest,
@@ -567,6 +600,16 @@ class SubscriptionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.GetRevisionResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.GetRevisionResponse]]:
         """Returns the current revision: that of the latest committed change."""
+
+    @abc.abstractmethod
+    def AskRevision(
+        self,
+        request_iterator: _MaybeAsyncIterator[hooktide.subscription.v1.subscription_pb2.AskRevisionRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[hooktide.subscription.v1.subscription_pb2.AskRevisionResponse], collections.abc.AsyncIterator[hooktide.subscription.v1.subscription_pb2.AskRevisionResponse]]:
+        """Answers each question with the revision as it stands when the question is read, in the order of the questions:
+        GetRevision for one who asks again and again, at a quarter of the cost.
+        """
 
     @abc.abstractmethod
     def WatchSubscriptions(
