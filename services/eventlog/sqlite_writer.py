@@ -50,7 +50,7 @@ class Append:
     """How large the events are together."""
 
     def __post_init__(self) -> None:
-        self.size_bytes = sum(len(event.event) for event in self.events)
+        self.size_bytes = sum([len(event.event) for event in self.events])
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,11 @@ class Tail:
     def extend(self, records: Sequence[Record]) -> None:
         """Take new records; drop the oldest half when there are too many or they are too large."""
         self._records += records
-        self._bytes += sum(len(record.event) for record in records)
+        self._bytes += sum([len(record.event) for record in records])
         self.end = records[-1].position
         while len(self._records) > _RECORDS_MAX or (self._bytes > _BYTES_MAX and len(self._records) > 1):
             half = (len(self._records) + 1) // 2
-            self._bytes -= sum(len(record.event) for record in self._records[:half])
+            self._bytes -= sum([len(record.event) for record in self._records[:half]])
             self.start = self._records[half - 1].position
             del self._records[:half]
         self.wake()

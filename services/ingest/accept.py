@@ -9,6 +9,7 @@ are refused because receivers disagree on them.
 """
 
 import calendar
+import functools
 import hashlib
 import json
 import re
@@ -41,6 +42,8 @@ _RESERVED = frozenset({"id", "source", "type", "specversion", "data", "database6
 # Of the context that tracing adds anew on each try; two tries are still the same event.
 _TRACE = frozenset({"traceparent", "tracestate"})
 _MONTHS = 12
+# Few names make up most of a stream.
+_NAMES_MAX = 1024
 _STRINGS_ONLY = frozenset({"audience", "partitionkey", "subject", "datacontenttype"})
 
 
@@ -71,9 +74,10 @@ def accept(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
     audience = attributes.get("audience", "")
     if audience and not is_id(audience, "con"):
         _refuse("attributes.audience", "must be the id of a consumer, con_ and 32 hexadecimal digits")
-    canonical = "\x00".join(
-        (own_id, source, type_, data_kind or "", *(f"{name}={attributes[name]}" for name in sorted(attributes) if name not in _TRACE), "")
-    )
+    canonical = f"{own_id}\x00{source}\x00{type_}\x00{data_kind or ''}\x00"
+    for name in sorted(attributes):
+        if name not in _TRACE:
+            canonical += f"{name}={attributes[name]}\x00"
     digest = hashlib.sha256(canonical.encode() + data).digest()
     return NewEvent(partition_of(_placement(own_id, source, attributes)), source, own_id, type_, audience, digest, payload)
 
@@ -109,7 +113,7 @@ def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
     for name in attributes:
         value = attributes[name]
         kind = value.WhichOneof("attr")
-        if not _NAME.fullmatch(name) or name in _RESERVED:
+        if not _is_name(name):
             _refuse(f"attributes.{name[:64]!a}", "is no attribute's name: 1 to 64 of a to z and 0 to 9, none of the fields' own")
         if kind is None:
             _refuse(f"attributes.{name}", "has no value; leave the attribute out instead")
@@ -122,6 +126,11 @@ def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
         else:
             texts[name] = _other_attribute(name, kind, value)
     return texts
+
+
+@functools.lru_cache(_NAMES_MAX)
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name not in _RESERVED
 
 
 def _is_time(text: str) -> bool:
