@@ -68,7 +68,7 @@ class Publisher:
         if demanding:
             judged = [_refused_if_in(demanding, new) for new in judged]
         accepted = [new for new in judged if isinstance(new, NewEvent)]
-        if sum(len(event.event) for event in accepted) > BYTES_MAX:
+        if sum([len(event.event) for event in accepted]) > BYTES_MAX:
             raise Failure(Reason.BATCH_TOO_LARGE, f"the events have more than {BYTES_MAX} bytes together; send fewer in one message")
         return Accepted(judged, accepted)
 
