@@ -37,7 +37,8 @@ async def measure(extent: Extent, steps: Steps) -> Delivering:
         steps.step("starting the system")
         ours = Flows(await stack.enter_async_context(bench_system(roots=seen.roots)), seen)
         steps.step("starting the same with aiohttp")
-        theirs = Flows(await stack.enter_async_context(bench_system(transport=YARDSTICK)), seen)
+        beside = await stack.enter_async_context(contextlib.AsyncExitStack())
+        theirs = Flows(await beside.enter_async_context(bench_system(transport=YARDSTICK)), seen)
         one, by_aiohttp = await ours.flow("one"), await theirs.flow("one")
         by_tls, fanned = await ours.flow("tls", "https"), await ours.flow("fan", copies=_FAN_OUT)
         like = await sample(one)
@@ -54,6 +55,8 @@ async def measure(extent: Extent, steps: Steps) -> Delivering:
             extent.rounds,
             steps,
         )
+        # Idle, it would still take its turns on the core.
+        await beside.aclose()
         half_per_s = statistics.median(speed.per_s for speed in speeds[SYSTEM]) / 2
         at_half = partial(latencies, one, half_per_s, _PACED_S / 20 if extent.quick else _PACED_S)
         paced = await in_turn("latency", {"at half load": at_half}, extent.rounds, steps)

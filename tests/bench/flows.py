@@ -20,7 +20,7 @@ from tests.system.receiver import Endpoint
 _AT_ONCE = 16
 # A message has some thirty events then: with fewer, it is the messages and no more the events that make the load, which half the
 # events would not halve; more would come as bursts, whose own length would be measured.
-_TICK_S = 0.007
+_TICK_S = 0.008
 # The steady state is measured, not what the beginning of the stream piles up.
 _LEAD_S = 2.0
 _WARM = 1_000

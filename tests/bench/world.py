@@ -49,7 +49,8 @@ def cpu_s(system: System, *names: str) -> float:
 
 
 async def quiet(system: System) -> None:
-    """Wait until a system has ended what it had to do, and recorded it."""
+    """Wait until a system has ended what it had to do, and recorded it, and until the disk has what others wrote before."""
+    await asyncio.to_thread(os.sync)
     end = time.monotonic() + _QUIET_WITHIN_S
     while True:
         before = cpu_s(system)
