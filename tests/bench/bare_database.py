@@ -17,13 +17,13 @@ _COLUMNS = "position, partition, event_id, accepted_ms, source, id, type, audien
 _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - a constant
 
 
-def main(core: int, count: int, per_transaction: int) -> float:
+def main(core: int, count: int, per_transaction: int, run: str) -> float:
     """Return rows a second, `per_transaction` rows to a durable commit."""
     os.sched_setaffinity(0, {core})
     ids = GrowingUuid7().take(int(time.time() * 1000), count)
     rows = []
     for number, event_id in enumerate(ids, 1):
-        new = accept(event(number), bytes_max=1 << 20)
+        new = accept(event(number, run), bytes_max=1 << 20)
         rows.append((number, new.partition, event_id, 0, new.source, new.id, new.type, new.audience, new.digest, new.event))
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
         path = Path(folder) / "bare.db"
