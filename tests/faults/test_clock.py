@@ -82,7 +82,7 @@ async def test_after_a_start_by_another_clock_everything_that_waited_goes_on(own
     stage = own_stage
     endpoint = await stage.subscribed("clock.restart")
     endpoint.status = lambda: 500
-    receipt = await stage.publish("clock.restart", "1")
+    receipt = await stage.published("clock.restart", "1")
     await until(lambda: len(endpoint.arrivals) >= 2, PATIENCE_S, "two attempts")
     stage.system.kill("delivery")
     stage.control("delivery").shift_clock(HOUR_S)

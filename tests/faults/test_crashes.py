@@ -20,7 +20,7 @@ async def test_an_event_whose_commit_never_came_is_an_error_and_nothing_is_deliv
     assert failure.reason is Reason.UNAVAILABLE
     await _dies(stage, "ingest")
     assert await stage.logged("crash.before.commit") == []
-    receipt = await stage.publish("crash.before.commit", "1")
+    receipt = await stage.published("crash.before.commit", "1")
     assert not receipt.duplicate
     await until(lambda: endpoint.accepted() == {receipt.event_id}, PATIENCE_S, "the event that was emitted again")
     assert len(endpoint.arrivals) == 1
@@ -32,7 +32,7 @@ async def test_an_event_that_was_kept_and_not_acknowledged_is_kept_once_when_it_
     failure = await refused(stage.publish("crash.before.ack", "1"))
     assert failure.reason is Reason.UNAVAILABLE
     await _dies(stage, "ingest")
-    receipt = await stage.publish("crash.before.ack", "1")
+    receipt = await stage.published("crash.before.ack", "1")
     assert receipt.duplicate
     (record,) = await stage.logged("crash.before.ack")
     assert record.event_id == receipt.event_id
@@ -43,7 +43,7 @@ async def test_an_event_that_was_kept_and_not_acknowledged_is_kept_once_when_it_
 async def test_an_event_that_was_acknowledged_and_not_routed_is_delivered_after_the_next_start(stage: Stage) -> None:
     endpoint = await stage.subscribed("crash.before.routing")
     stage.system.kill("delivery")
-    receipt = await stage.publish("crash.before.routing", "1")
+    receipt = await stage.published("crash.before.routing", "1")
     stage.system.kill("ingest")
     for service in ("ingest", "delivery"):
         await stage.system.restart(service)
@@ -55,7 +55,7 @@ async def test_an_event_that_was_acknowledged_and_not_routed_is_delivered_after_
 async def test_a_delivery_that_was_answered_and_not_recorded_is_made_again_with_the_same_id_and_bytes(stage: Stage) -> None:
     endpoint = await stage.subscribed("crash.before.flush")
     arm(stage.told, "delivery.answered")
-    receipt = await stage.publish("crash.before.flush", "1")
+    receipt = await stage.published("crash.before.flush", "1")
     await _dies(stage, "delivery")
     await until(lambda: len(endpoint.arrivals) == 2, PATIENCE_S, "the second attempt")
     await stage.in_state("crash.before.flush", pb.DELIVERY_STATE_DELIVERED, 1)
@@ -70,7 +70,7 @@ async def test_a_delivery_is_not_sent_again_and_again_by_a_service_that_cannot_s
     """What may have been sent before a crash is sent once a start, however many there are."""
     endpoint = await stage.subscribed("crash.again")
     stage.system.kill("delivery")
-    receipt = await stage.publish("crash.again", "1")
+    receipt = await stage.published("crash.again", "1")
     for _ in range(3):
         arm(stage.told, "delivery.answered")
         stage.system.launch("delivery")

@@ -73,7 +73,7 @@ async def test_with_its_disk_full_the_registry_refuses_changes_and_heals(stage: 
     assert (status, problem["reason"]) == (503, "STORAGE_FULL"), problem
     stage.control("subscription").restore()
     endpoint = await stage.subscribed("disk.full.registry")
-    receipt = await stage.publish("disk.full.registry", "1")
+    receipt = await stage.published("disk.full.registry", "1")
     await until(lambda: endpoint.accepted() == {receipt.event_id}, PATIENCE_S, "an event for the new subscription")
 
 
@@ -131,5 +131,5 @@ async def test_a_disk_that_fails_ends_the_registry_and_no_subscription_is_promis
     stage.control("subscription").restore()
     await stage.system.restart("subscription")
     endpoint = await eventually(lambda: stage.subscribed(event_type))
-    receipt = await stage.publish(event_type, "1")
+    receipt = await stage.published(event_type, "1")
     await until(lambda: receipt.event_id in endpoint.accepted(), PATIENCE_S, "the event")

@@ -69,8 +69,9 @@ async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_a
     await _publish(stage, "older.log", range(100, 115))
     await stage.system.restart("delivery")
     await _alarmed(stage)
-    fitting = await stage.publish("older.log", "fits", partitionkey="another")
+    fitting = await stage.published("older.log", "fits", partitionkey="another")
     await until(lambda: fitting.event_id in endpoint.accepted(), PATIENCE_S, "an event of a partition that fits")
+    await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 21)
     assert len(endpoint.arrivals) == 21
     await stage.kill_and_restart("delivery")
     await _alarmed(stage)
@@ -131,6 +132,6 @@ async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stag
     await until_so(cancelled, PATIENCE_S, "what waits for it is cancelled")
     assert "event=replica.resnapshot" in stage.system.log("delivery")
     seen = len(since.arrivals)
-    receipt = await stage.publish("older.registry", "2")
+    receipt = await stage.published("older.registry", "2")
     await until(lambda: receipt.event_id in before.accepted(), PATIENCE_S, "an event for the subscription that is left")
     assert len(since.arrivals) == seen

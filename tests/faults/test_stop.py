@@ -41,7 +41,7 @@ async def test_delivery_does_not_wait_for_an_endpoint_that_never_answers(stage: 
     """An attempt that is cut off has an unknown outcome, and is made again."""
     endpoint = await stage.subscribed("stop.silent")
     endpoint.delay_s = 60.0
-    receipt = await stage.publish("stop.silent", "1")
+    receipt = await stage.published("stop.silent", "1")
     await until(lambda: endpoint.begun, PATIENCE_S, "the attempt")
     began = time.monotonic()
     assert await stage.system.terminate("delivery") == 0
