@@ -28,7 +28,7 @@ async def test_a_clock_that_jumps_moves_no_retry(own_stage: Stage, jump_s: float
     alarms = stage.system.log("delivery").count("event=clock.jumped")
     for service in SERVICES:
         stage.control(service).shift_clock(jump_s)
-    events.append(await stage.publish(name, "after"))
+    events.append(await stage.published(name, "after"))
     await until(lambda: stage.system.log("delivery").count("event=clock.jumped") > alarms, PATIENCE_S, "the alarm")
     await _tried_again(endpoint, events)
     stage.system.kill("delivery")
