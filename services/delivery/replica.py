@@ -10,6 +10,7 @@ Law 3: a subscription whose secrets cannot be read keeps what comes for it and s
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from typing import Never
 
 import grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
@@ -82,7 +83,13 @@ class Replica:
             await self._advanced.wait()
 
     async def run(self) -> None:
-        """Watch for ever; after a loss resume from the last checkpoint."""
+        """Watch until cancelled; after a loss resume from the last checkpoint."""
+        try:
+            await self._watch_on()
+        finally:
+            self._ask_revision.close()
+
+    async def _watch_on(self) -> Never:
         backoff_s = _BACKOFF_FIRST_S
         while True:
             revision = self.revision

@@ -5,6 +5,7 @@ gateway, delivery ─gRPC─▶ [server] → validation → store
 Law: every call says for which consumer it acts, and sees no other's.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
@@ -229,9 +230,20 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def AskRevision(
         self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
     ) -> AsyncIterator[pb.AskRevisionResponse]:
-        """Return the latest committed revision, each time it is asked for."""
-        async for _ in request_iterator:
-            yield pb.AskRevisionResponse(revision=self._store.revision)
+        """Return the latest committed revision, each time it is asked for; raises UNAVAILABLE once the registry stops."""
+        questions, over = aiter(request_iterator), asyncio.ensure_future(self._store.watching_over())
+        try:
+            while True:
+                question = asyncio.ensure_future(anext(questions, None))
+                await asyncio.wait((question, over), return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    question.cancel()
+                    await over
+                if question.result() is None:
+                    return
+                yield pb.AskRevisionResponse(revision=self._store.revision)
+        finally:
+            over.cancel()
 
     async def WatchSubscriptions(
         self, request: pb.WatchSubscriptionsRequest, _context: Context

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Never, TypeVar
 
 import sqlalchemy as sa
 
@@ -106,6 +106,12 @@ class Store:
             self.check_watching()
             if self._revision > revision:
                 return
+            await self._changed.wait()
+
+    async def watching_over(self) -> Never:
+        """Wait until watching is over; then raises UNAVAILABLE."""
+        while True:
+            self.check_watching()
             await self._changed.wait()
 
     def check_watching(self) -> None:

@@ -11,7 +11,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.errors import Reason
 from services.runtime.lifecycle import Lifecycle
-from services.runtime.rpc import open_channel
+from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import SubscriptionSettings
 from services.subscription.app import running
 from services.subscription.store_changes import BATCH_MAX
@@ -265,6 +265,22 @@ async def test_a_stopping_registry_ends_its_watches_at_once(settings: Subscripti
                 await service.aclose()
                 assert (await refused(following.read())).reason is Reason.UNAVAILABLE
                 assert (await refused(idle.read())).reason is Reason.UNAVAILABLE
+
+
+async def test_a_stopping_registry_ends_at_once_the_streams_that_ask_for_its_revision(settings: SubscriptionSettings) -> None:
+    async with contextlib.AsyncExitStack() as service, asyncio.timeout(10):
+        lifecycle = Lifecycle("subscription")
+        addresses = await service.enter_async_context(running(settings, lifecycle))
+        async with open_channel(addresses.listen) as channel:
+            client = Client(channel, settings.token(), lifecycle, addresses.admin)
+            asking = client.subscriptions.AskRevision(metadata=service_metadata(settings.token()))
+            for _ in range(2):
+                await asking.write(pb.AskRevisionRequest())
+                answer = await asking.read()
+                assert isinstance(answer, pb.AskRevisionResponse)
+                assert answer.revision == 1
+            await service.aclose()
+            assert (await refused(asking.read())).reason is Reason.UNAVAILABLE
 
 
 async def test_a_registry_restored_from_an_older_copy_does_not_pretend_to_know_later_revisions(
