@@ -74,6 +74,7 @@ class Dispatcher:
         self._round: deque[Lane] = deque()
         self._ended = asyncio.Event()
         self._closed = False
+        self._pump_asked = False
         self.in_flight = 0
         """How many attempts are under way."""
         self.unrecorded_sent = 0
@@ -235,6 +236,12 @@ class Dispatcher:
         else:
             self._has_not_begun(lane, delivery, began)
         self._join_round(lane)
+        if not self._pump_asked:
+            self._pump_asked = True
+            asyncio.get_running_loop().call_soon(self._pump_soon)
+
+    def _pump_soon(self) -> None:
+        self._pump_asked = False
         self.pump()
 
     def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:

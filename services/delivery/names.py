@@ -1,6 +1,6 @@
 """Names: which addresses a host's name stands for, looked up off the event loop and judged as a whole.
 
-transport → [names] → sender
+transport → [names] → pool
 
 Law 1: a name may be called only if every one of its addresses may.
 Law 2: what was found is used for a few seconds, whatever lifetime the name's owner gave it.
@@ -13,15 +13,23 @@ import queue
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from services.delivery.model import Outcome
-from services.egress.policy import EgressPolicy
 
 Lookup = Callable[[str], Sequence[str]]
 """Returns the addresses of a name, at least one; raises `OSError` where there is none. It may block."""
+
+
+class Judge(Protocol):
+    """Who says whether a name may be called, as `EgressPolicy` does."""
+
+    def check_addresses(self, addresses: Iterable[str], /) -> str | None:
+        """Return None where it may by all of its addresses; else why not, in a sentence."""
+        ...
+
 
 FAILURE_KEPT_S = 5.0
 _NAMES_MAX = 16_384
@@ -49,7 +57,7 @@ class _Asking:
 class Names:
     """A cache of names. Belongs to one event loop; `lookup` alone is called elsewhere."""
 
-    def __init__(self, lookup: Lookup, policy: EgressPolicy, *, timeout_s: float, kept_s: float) -> None:
+    def __init__(self, lookup: Lookup, policy: Judge, *, timeout_s: float, kept_s: float) -> None:
         """`timeout_s` is how long anybody waits for a lookup, `kept_s` how long what it found is used."""
         self._kept_s = kept_s
         self._lookup = lookup

@@ -124,7 +124,7 @@ def _public_url(text: str) -> str:
 
 
 def _proxy(text: str) -> str:
-    if text and re.fullmatch(r"https?://(?:[^\s/@]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?", text) is None:
+    if text and re.fullmatch(r"http://(?:[^\s/@]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?", text) is None:
         message = "is no proxy; write http://host:port"
         raise ValueError(message)
     return text

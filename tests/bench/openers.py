@@ -8,7 +8,7 @@ from services.delivery.transport import Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.settings import DeliverySettings
 
-PRODUCT, YARDSTICK, WREQ = "pycurl", "aiohttp", "wreq"
+PRODUCT, YARDSTICK, WREQ = "http", "aiohttp", "wreq"
 
 
 def available() -> list[str]:

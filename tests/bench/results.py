@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import pycurl
-
 from tests.bench.rounds import Extent
 
 _FOLDER = Path("bench-results")
-_PACKAGES = ("aiohttp", "grpcio", "pycurl", "uvloop", "wreq")
+_PACKAGES = ("aiohttp", "grpcio", "httptools", "uvloop", "wreq")
 
 
 def write(name: str, extent: Extent, found: Mapping[str, object], pictures: Mapping[str, str]) -> list[Path]:
@@ -34,7 +32,6 @@ def _machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "libcurl": pycurl.version_info()[1],
         **{name: _version(name) for name in _PACKAGES},
     }
 

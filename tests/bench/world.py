@@ -29,7 +29,7 @@ def pin() -> None:
 
 
 @contextlib.asynccontextmanager
-async def bench_system(*names: str, transport: str = "pycurl", roots: str = "") -> AsyncIterator[System]:
+async def bench_system(*names: str, transport: str = "http", roots: str = "") -> AsyncIterator[System]:
     """Run services on their core; without names, all four. `roots` is a file of certificates to trust in place of the machine's."""
     extra = {"BENCH_CORE": str(SERVICE_CORE), "BENCH_TRANSPORT": transport, **({"SSL_CERT_FILE": roots} if roots else {})}
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from services.delivery.exchange import Limits
+from services.delivery.flight import Limits
 from services.delivery.names import Lookup
 from services.delivery.transport import Answer, Request, Transport
-from services.delivery.transport_pycurl import PycurlTransport, open_pycurl_transport
+from services.delivery.transport_http import HttpTransport, open_http_transport
 from services.egress.policy import EgressPolicy
 
 LIMITS = Limits(timeout_s=15.0, connect_timeout_s=5.0, first_byte_timeout_s=15.0, connections_max=64, host_connections_max=32)
@@ -25,11 +25,11 @@ def no_names(name: str) -> Sequence[str]:
 @contextlib.asynccontextmanager
 async def sending(
     *, allow: Sequence[str] = LOOPBACK, lookup: Lookup = no_names, proxy: str = "", roots: Path | None = None, **limits: float
-) -> AsyncIterator[PycurlTransport]:
+) -> AsyncIterator[HttpTransport]:
     """Open a transport that may call this machine; `limits` are those of `Limits`."""
     policy = EgressPolicy(allow=allow)
     made = replace(LIMITS, **limits)  # type: ignore[arg-type]  # the fields' own types
-    async with open_pycurl_transport(policy, made, proxy=proxy, lookup=lookup, roots=str(roots or "")) as transport:
+    async with open_http_transport(policy, made, proxy=proxy, lookup=lookup, roots=str(roots or "")) as transport:
         yield transport
 
 

@@ -1,7 +1,6 @@
 """Hostile endpoints, one by one: what each is recorded as, and that it costs no more than its bounds."""
 
 import asyncio
-import email.utils
 import time
 
 import psutil
@@ -209,32 +208,20 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(number: int) -> None:
     assert canary.connections == 0
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", "120"),
-        ("0", ""),
-        ("-5", ""),
-        ("soon", ""),
-        ("", ""),
-        ("999999999999999999999999", ""),
-        ("1e99", "1"),
-        ("21601", "21600"),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", ""),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", "21600"),
-    ],
-)
-async def test_retry_after_is_read_and_clamped(value: str, seconds: str) -> None:
-    answer = await answer_of(answering(status(503, f"retry-after: {value}", body="busy")))
+@pytest.mark.parametrize("value", ["120", "0", "-5", "soon", "", "9" * 24, "1e99", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_retry_after_is_handed_on_as_it_came(value: str) -> None:
+    """What it means is for the schedule to say."""
+    answer = await answer_of(answering(status(503, f"Retry-After: {value}", body="busy")))
 
     assert (answer.outcome, answer.status, answer.body) == (Outcome.STATUS, 503, b"busy")
-    assert answer.retry_after == seconds
+    assert answer.retry_after == value
 
 
-async def test_retry_after_is_read_as_a_date() -> None:
-    answer = await answer_of(answering(status(429, f"retry-after: {email.utils.formatdate(time.time() + 90, usegmt=True)}")))
+async def test_of_a_huge_retry_after_little_is_kept() -> None:
+    answer = await answer_of(answering(status(503, f"retry-after: {'1' * 10_000}", body="busy")))
 
-    assert 80 <= int(answer.retry_after) <= 90
+    assert set(answer.retry_after) == {"1"}
+    assert len(answer.retry_after) < 1000
 
 
 async def test_memory_stays_flat_under_a_thousand_endless_answers_at_once() -> None:

@@ -12,9 +12,9 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery import app
-from services.delivery.exchange import Limits
+from services.delivery.flight import Limits
 from services.delivery.transport import RESPONSE_BYTES_KEPT, Transport
-from services.delivery.transport_pycurl import open_pycurl_transport
+from services.delivery.transport_http import open_http_transport
 from services.egress.policy import EgressPolicy
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc import open_channel
@@ -90,7 +90,7 @@ async def delivering(system: System, zone: Zone, roots: Path | str = "", **value
 
     def open_transport(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncContextManager[Transport]:
         total, connect = settings.delivery_attempt_timeout_seconds, settings.delivery_connect_timeout_seconds
-        return open_pycurl_transport(policy, Limits(total, connect, total, 64, 32, 0.0), lookup=zone.lookup, roots=str(roots))
+        return open_http_transport(policy, Limits(total, connect, total, 64, 32, 0.0), lookup=zone.lookup, roots=str(roots))
 
     lifecycle = Lifecycle("delivery")
     async with app.running(settings, lifecycle, open_transport) as addresses, open_channel(addresses.listen) as channel:

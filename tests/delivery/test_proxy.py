@@ -72,7 +72,8 @@ async def test_a_proxy_that_is_away_is_a_failure_to_connect() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["proxy:3128", "socks5://proxy:1080", "http://proxy", "http://pro xy:1", "http://proxy:port", "http://a:1/path"]
+    "value",
+    ["proxy:3128", "socks5://proxy:1080", "https://proxy:443", "http://proxy", "http://pro xy:1", "http://proxy:port", "http://a:1/path"],
 )
 def test_a_setting_that_is_no_proxy_is_said_so(value: str) -> None:
     with pytest.raises(StartError, match="http://host:port"):
@@ -96,6 +97,6 @@ def test_what_is_said_of_a_wrong_setting_shows_no_password(value: str) -> None:
     assert "@proxy" in str(refused.value)
 
 
-@pytest.mark.parametrize("value", ["", "http://proxy:3128", "https://user:word@proxy.example:443/", "http://[::1]:3128"])
+@pytest.mark.parametrize("value", ["", "http://proxy:3128", "http://user:word@proxy.example:443/", "http://[::1]:3128"])
 def test_a_setting_that_is_a_proxy_is_taken(value: str) -> None:
     assert read_settings(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY": value}).delivery_proxy == value

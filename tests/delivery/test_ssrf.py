@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from services.delivery.exchange import Flight, Way
+from services.delivery.flight import Flight, Target, Way
 from services.delivery.model import Outcome
-from services.delivery.sender import Sender
+from services.delivery.pool import Pool
 from services.delivery.transport import Answer, Request
-from services.delivery.transport_pycurl import PycurlTransport, roots_file
+from services.delivery.transport_http import HttpTransport
 from services.egress.policy import EgressPolicy
 from tests.delivery.dns import Zone, name_server
 from tests.delivery.hostile import OK, Connection, HostileServer, answering, hostile, status
@@ -146,7 +146,7 @@ async def zone() -> AsyncIterator[Zone]:
 
 
 @pytest_asyncio.fixture
-async def transport(zone: Zone) -> AsyncIterator[PycurlTransport]:
+async def transport(zone: Zone) -> AsyncIterator[HttpTransport]:
     """A transport that may call `PERMITTED` alone, and finds names by our own name server."""
     async with sending(allow=("http", PERMITTED), lookup=zone.lookup, names_kept_s=0.0) as opened:
         yield opened
@@ -164,7 +164,7 @@ async def test_the_canary_sees_who_comes(canary: Canary) -> None:
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_a_url_that_leads_to_this_machine_is_blocked(url: str, canary: Canary, zone: Zone, transport: PycurlTransport) -> None:
+async def test_a_url_that_leads_to_this_machine_is_blocked(url: str, canary: Canary, zone: Zone, transport: HttpTransport) -> None:
     # Names among them lead here too, as those of a real machine may.
     for name in ("localhost", "localhost.localdomain", "ip6-localhost", "a.localhost"):
         zone.put(name, "127.0.0.1", "::1")
@@ -174,19 +174,19 @@ async def test_a_url_that_leads_to_this_machine_is_blocked(url: str, canary: Can
 
 @pytest.mark.parametrize("url", [url for url, _ in REFUSED])
 @pytest.mark.usefixtures("canary")
-async def test_a_url_of_an_odd_form_is_blocked(url: str, transport: PycurlTransport) -> None:
+async def test_a_url_of_an_odd_form_is_blocked(url: str, transport: HttpTransport) -> None:
     assert (await answer_to(transport, post(url))).outcome is Outcome.BLOCKED
 
 
 @pytest.mark.parametrize("address", [address for address, _ in SPECIAL_ADDRESSES])
-async def test_a_special_address_is_blocked(address: str, canary: Canary, transport: PycurlTransport) -> None:
+async def test_a_special_address_is_blocked(address: str, canary: Canary, transport: HttpTransport) -> None:
     url = f"http://[{address}]:{canary.port}/" if ":" in address else f"http://{address}:{canary.port}/"
 
     assert (await answer_to(transport, post(url))).outcome is Outcome.BLOCKED
 
 
 @pytest.mark.parametrize("address", [address for address, _ in SPECIAL_ADDRESSES if "%" not in address])
-async def test_a_name_of_a_special_address_is_blocked(address: str, canary: Canary, zone: Zone, transport: PycurlTransport) -> None:
+async def test_a_name_of_a_special_address_is_blocked(address: str, canary: Canary, zone: Zone, transport: HttpTransport) -> None:
     """Alone, and behind or before one that may be called."""
     for number, addresses in enumerate(([address], [PERMITTED, address], [address, PERMITTED])):
         name = zone.put(f"n{number}.example", *addresses)
@@ -201,7 +201,7 @@ async def test_a_name_of_a_special_address_is_blocked(address: str, canary: Cana
     "host", ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0", "localhost", "[::1]", "[::ffff:127.0.0.1]", "user@127.0.0.1", PERMITTED]
 )
 @pytest.mark.parametrize("number", [301, 302, 307, 308])
-async def test_a_redirect_to_this_machine_is_not_followed(number: int, host: str, canary: Canary, transport: PycurlTransport) -> None:
+async def test_a_redirect_to_this_machine_is_not_followed(number: int, host: str, canary: Canary, transport: HttpTransport) -> None:
     location = f"http://{host}:{canary.port}/"
     async with hostile(answering(status(number, f"location: {location}", f"refresh: 0; url={location}")), host=PERMITTED) as server:
         answer = await answer_to(transport, post(server.url))
@@ -209,7 +209,7 @@ async def test_a_redirect_to_this_machine_is_not_followed(number: int, host: str
     assert (answer.outcome, answer.status) == (Outcome.STATUS, number)
 
 
-async def test_no_vector_is_reached_by_a_redirect(canary: Canary, zone: Zone, transport: PycurlTransport) -> None:
+async def test_no_vector_is_reached_by_a_redirect(canary: Canary, zone: Zone, transport: HttpTransport) -> None:
     """Each URL and each special address of this file as the place that an endpoint sends us to; all of them by each way to say so."""
     for name in ("localhost", "localhost.localdomain", "ip6-localhost", "a.localhost"):
         zone.put(name, "127.0.0.1", "::1")
@@ -245,7 +245,7 @@ async def endpoint() -> AsyncIterator[HostileServer]:
         yield running
 
 
-async def test_a_name_of_a_permitted_address_is_called(endpoint: HostileServer, zone: Zone, transport: PycurlTransport) -> None:
+async def test_a_name_of_a_permitted_address_is_called(endpoint: HostileServer, zone: Zone, transport: HttpTransport) -> None:
     name = zone.put("good.example", PERMITTED)
 
     assert (await answer_to(transport, post(f"http://{name}:{endpoint.port}/"))).outcome is Outcome.DELIVERED
@@ -253,7 +253,7 @@ async def test_a_name_of_a_permitted_address_is_called(endpoint: HostileServer, 
 
 
 async def test_a_name_that_flips_between_check_and_dial_is_dialled_as_it_was_checked(
-    endpoint: HostileServer, zone: Zone, transport: PycurlTransport
+    endpoint: HostileServer, zone: Zone, transport: HttpTransport
 ) -> None:
     """It is looked up once, and the address that was judged is the one dialled; the next lookup is judged anew."""
     name = zone.flip("flip.example", [PERMITTED], ["127.0.0.1"])
@@ -268,7 +268,7 @@ async def test_a_name_that_flips_between_check_and_dial_is_dialled_as_it_was_che
             other.accept()
 
 
-async def test_a_name_that_flips_is_blocked_though_a_connection_to_its_old_address_is_open(zone: Zone, transport: PycurlTransport) -> None:
+async def test_a_name_that_flips_is_blocked_though_a_connection_to_its_old_address_is_open(zone: Zone, transport: HttpTransport) -> None:
     name = zone.flip("flip.example", [PERMITTED], ["10.0.0.1"])
     async with hostile(answering(OK), host=PERMITTED) as server:
         answers = [await answer_to(transport, post(f"http://{name}:{server.port}/")) for _ in range(2)]
@@ -318,9 +318,7 @@ async def test_the_lifetime_that_a_record_claims_is_not_believed(endpoint: Hosti
     assert first.outcome is again.outcome is Outcome.DELIVERED
 
 
-async def test_an_alias_is_judged_by_where_it_leads(
-    canary: Canary, endpoint: HostileServer, zone: Zone, transport: PycurlTransport
-) -> None:
+async def test_an_alias_is_judged_by_where_it_leads(canary: Canary, endpoint: HostileServer, zone: Zone, transport: HttpTransport) -> None:
     zone.put("here.example", "127.0.0.1")
     zone.put("there.example", PERMITTED)
     zone.aliases |= {"a.example": "b.example", "b.example": "here.example", "c.example": "d.example", "d.example": "there.example"}
@@ -329,16 +327,14 @@ async def test_an_alias_is_judged_by_where_it_leads(
     assert (await answer_to(transport, post(f"http://c.example:{endpoint.port}/"))).outcome is Outcome.DELIVERED
 
 
-async def test_aliases_in_a_circle_lead_nowhere(zone: Zone, transport: PycurlTransport) -> None:
+async def test_aliases_in_a_circle_lead_nowhere(zone: Zone, transport: HttpTransport) -> None:
     zone.aliases |= {"a.example": "b.example", "b.example": "a.example"}
 
     assert (await answer_to(transport, post("http://a.example/"))).outcome is Outcome.DNS
 
 
 @pytest.mark.parametrize("address", ["::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "fd00::1", "fe80::1", "2002:7f00:1::1"])
-async def test_a_name_of_ipv6_addresses_alone_is_judged_by_them(
-    address: str, canary: Canary, zone: Zone, transport: PycurlTransport
-) -> None:
+async def test_a_name_of_ipv6_addresses_alone_is_judged_by_them(address: str, canary: Canary, zone: Zone, transport: HttpTransport) -> None:
     name = zone.put("six.example", address)
 
     assert (await answer_to(transport, post(f"http://{name}:{canary.port}/"))).outcome is Outcome.BLOCKED
@@ -360,28 +356,16 @@ async def test_a_name_that_is_not_found_is_a_failure_of_its_own(kind: str, zone:
 async def test_the_socket_itself_is_refused_whatever_was_judged_before(address: str, canary: Canary) -> None:
     """Were URL, name and answers all waved through, no connection would be made all the same."""
     landed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    loop = asyncio.get_running_loop()
 
-    def land(answered: list[tuple[Flight, Answer]]) -> None:
-        for _, answer in answered:
-            loop.call_soon_threadsafe(landed.set_result, answer)
+    def land(_flight: Flight, answer: Answer) -> None:
+        landed.set_result(answer)
 
-    def end(error: BaseException | None) -> None:
-        loop.call_soon_threadsafe(ended.set_result, error)
-
-    sender = Sender(
-        Way(EgressPolicy(allow=("http", PERMITTED)).check_address, roots_file(), b"", ""),
-        LIMITS,
-        land,
-        end,
-    )
-    sender.start()
-    request = Request(f"http://waved.example:{canary.port}/", {}, b"")
-    sender.put([Flight(request, lambda _answer: None, "waved.example", canary.port, (address,))])
+    pool = Pool(Way(EgressPolicy(allow=("http", PERMITTED)).check_address), LIMITS, land, landed.set_exception)
+    target = Target("waved.example", (), canary.port, is_tls=False, host="waved.example", path="/")
+    flight = Flight(Request(f"http://waved.example:{canary.port}/", {}, b""), lambda _answer: None, target)
+    flight.addresses = (address,)
+    pool.put(flight)
     answer = await asyncio.wait_for(landed, 60)
-    sender.stop()
-    assert await ended is None
-    sender.join()
+    pool.close()
 
     assert answer.outcome is Outcome.BLOCKED

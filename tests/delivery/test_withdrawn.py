@@ -11,7 +11,7 @@ from hooktide.subscription.v1 import subscription_pb2
 from services.delivery.breaker import FAILURES_MAX
 from services.delivery.model import Outcome, State
 from services.delivery.transport import WITHDRAWN, Request
-from services.delivery.transport_pycurl import PycurlTransport
+from services.delivery.transport_http import HttpTransport
 from services.eventlog.record import Record
 from tests.delivery.conftest import Play
 from tests.delivery.endpoints_of_tests import Mode
@@ -63,7 +63,7 @@ async def requested(server: HostileServer, count: int) -> None:
             await asyncio.sleep(0)
 
 
-async def taken_in(transport: PycurlTransport, host: str = "127.0.0.1") -> None:
+async def taken_in(transport: HttpTransport, host: str = "127.0.0.1") -> None:
     """Wait until what was put in before has been taken in: one that cannot be made is answered right then."""
     assert (await answer_to(transport, post(f"http://{host}:9000/", x="\r\n"))).outcome is Outcome.PROTOCOL
 

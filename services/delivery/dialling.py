@@ -1,0 +1,217 @@
+"""Dialling: how a connection comes to stand: to the endpoint or through the operator's proxy, and with TLS where the URL says so.
+
+pool → [dialling] → connection → callback URL
+
+Law 1: a socket is opened here and nowhere else, and only to an address that the policy allows at that moment.
+Law 2: nothing waits: what a socket does not take or give at once goes on when the event loop says that it does.
+Law 3: it is told of once, as the socket that stands or as the answer that says why there is none; not at all once it is closed.
+"""
+
+import asyncio
+import enum
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from services.delivery.flight import Flight, Limits, Way, failed
+from services.delivery.model import Outcome
+from services.delivery.reading import HEAD_BYTES_MAX, TunnelReading
+from services.delivery.transport import Answer
+
+LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket raises that has nothing, or no room, at present."""
+_REASON_CHARS_MAX = 200
+
+
+class Keeper(Protocol):
+    """Who has a connection dialled."""
+
+    def connected(self, dialling: "Dialling", connected: socket.socket) -> None:
+        """Take the socket over which the flight's request can be sent."""
+
+    def failed(self, dialling: "Dialling", answer: Answer) -> None:
+        """Take why there is none."""
+
+    def fault(self, error: BaseException) -> None:
+        """Take a fault of our own."""
+
+
+class _Phase(enum.Enum):
+    CONNECTING = enum.auto()
+    TUNNELLING = enum.auto()
+    SHAKING_HANDS = enum.auto()
+    OVER = enum.auto()
+
+
+class Dialling:
+    """One attempt to connect, for a flight."""
+
+    __slots__ = (
+        *("_connect_by", "_keeper", "_left", "_limits", "_loop", "_number", "_phase", "_reading", "_socket", "_watched_for_room", "_way"),
+        *("address", "flight"),
+    )
+
+    def __init__(self, keeper: Keeper, way: Way, limits: Limits, loop: asyncio.AbstractEventLoop, flight: Flight) -> None:
+        """Begin with the next iteration of the event loop."""
+        self.flight = flight
+        self.address = flight.addresses[flight.tried]
+        """The endpoint's."""
+        self._keeper = keeper
+        self._way = way
+        self._limits = limits
+        self._loop = loop
+        self._phase = _Phase.CONNECTING
+        self._reading = TunnelReading()
+        self._left = [self.address] if way.tunnel is None else list(way.tunnel.addresses)
+        self._socket: socket.socket | ssl.SSLSocket
+        self._number = -1
+        self._watched_for_room = False
+        self._connect_by = loop.time() + limits.connect_timeout_s
+        loop.call_soon(self._guarded, self._dial)
+
+    def overdue(self, now: float) -> Answer | None:
+        """Return how the flight ends if its time is over, else None."""
+        if now < min(self._connect_by, self.flight.deadline):
+            return None
+        if self._phase is _Phase.SHAKING_HANDS:
+            return failed(Outcome.TLS, "TLS failed: the handshake took too long")
+        return failed(Outcome.CONNECT, "no connection to the endpoint within the time limit")
+
+    def close(self) -> None:
+        """Give up; nobody is told."""
+        self._phase = _Phase.OVER
+        self._let_go()
+
+    def cut_off(self, answer: Answer) -> None:
+        """Give up, and tell why."""
+        self.close()
+        self._keeper.failed(self, answer)
+
+    def _dial(self) -> None:
+        if self._phase is _Phase.OVER:
+            return
+        if not self._left:
+            self.cut_off(failed(Outcome.CONNECT, "no connection to the endpoint could be made"))
+            return
+        address, tunnel = self._left.pop(0), self._way.tunnel
+        # Behind a proxy the address of the sink was judged before, and the proxy is the operator's own.
+        why = self._way.why_not(address) if tunnel is None else None
+        if why is not None:
+            self.cut_off(failed(Outcome.BLOCKED, why))
+            return
+        self._connect_by = self._loop.time() + self._limits.connect_timeout_s
+        self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        self._number = self._socket.fileno()
+        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self._socket.connect((address, self.flight.target.port if tunnel is None else tunnel.port))
+        except BlockingIOError:
+            self._watch_for_room()
+        except OSError:
+            self._dial_another()
+        else:
+            self._connected()
+
+    def _dial_another(self) -> None:
+        self._let_go()
+        self._dial()
+
+    def _connected(self) -> None:
+        self._unwatch_for_room()
+        if self._way.tunnel is None:
+            self._begin_tls()
+            return
+        self._phase = _Phase.TUNNELLING
+        there = f"[{self.address}]" if ":" in self.address else self.address
+        there = f"{there}:{self.flight.target.port}"
+        shown = f"Proxy-Authorization: {self._way.tunnel.authorization}\r\n" if self._way.tunnel.authorization else ""
+        # So short a request a new socket takes whole.
+        self._socket.send(f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n{shown}\r\n".encode())
+        self._loop.add_reader(self._number, self._guarded, self._read_tunnel)
+
+    def _read_tunnel(self) -> None:
+        try:
+            data = self._socket.recv(HEAD_BYTES_MAX)
+            opened = bool(data) and self._reading.feed(memoryview(data))
+        except LATER:
+            return
+        except (OSError, ValueError):
+            data, opened = b"", False
+        if opened and self._reading.opened:
+            self._loop.remove_reader(self._number)
+            self._begin_tls()
+        elif opened or not data:
+            self.cut_off(failed(Outcome.CONNECT, "the operator's proxy refused to connect to the endpoint"))
+
+    def _begin_tls(self) -> None:
+        flight = self.flight
+        if flight.trust is None:
+            self._stands()
+            return
+        self._phase = _Phase.SHAKING_HANDS
+        name = flight.target.name or flight.target.addresses[0]
+        self._socket = flight.trust.context.wrap_socket(
+            self._socket, do_handshake_on_connect=False, server_hostname=name, session=flight.trust.session(flight.origin)
+        )
+        self._loop.add_reader(self._number, self._guarded, self._shake_hands)
+        self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        try:
+            self._socket.do_handshake()  # type: ignore[union-attr]  # by now it is one of TLS
+        except ssl.SSLWantReadError:
+            self._unwatch_for_room()
+        except ssl.SSLWantWriteError:
+            self._watch_for_room()
+        except OSError as error:
+            self.cut_off(failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
+        else:
+            self._unwatch_for_room()
+            self._loop.remove_reader(self._number)
+            self._stands()
+
+    def _stands(self) -> None:
+        self._phase = _Phase.OVER
+        self._keeper.connected(self, self._socket)
+
+    def _has_room(self) -> None:
+        if self._phase is _Phase.SHAKING_HANDS:
+            self._shake_hands()
+        elif self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._dial_another()
+        else:
+            self._connected()
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more
+            self._keeper.fault(error)
+
+    def _watch_for_room(self) -> None:
+        if not self._watched_for_room:
+            self._watched_for_room = True
+            self._loop.add_writer(self._number, self._guarded, self._has_room)
+
+    def _unwatch_for_room(self) -> None:
+        if self._watched_for_room:
+            self._watched_for_room = False
+            self._loop.remove_writer(self._number)
+
+    def _let_go(self) -> None:
+        if self._number >= 0:
+            self._unwatch_for_room()
+            self._loop.remove_reader(self._number)
+            self._socket.close()
+            self._number = -1
+
+
+def reason(error: OSError) -> str:
+    """Return OpenSSL's words for what went wrong, without the names of its functions."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return str(error.verify_message)[:_REASON_CHARS_MAX]
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()[:_REASON_CHARS_MAX]
+    return "the connection broke within the handshake"

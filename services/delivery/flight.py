@@ -1,0 +1,117 @@
+"""Flight: a request on its way, where it goes, and the limits that hold for all of them.
+
+transport → [flight] → pool → connection → callback URL
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from services.delivery.model import Outcome
+from services.delivery.transport import Answer, Request
+
+if TYPE_CHECKING:
+    from services.delivery.trust import Trust
+
+_BREAK = re.compile("[\r\n\x00]")
+# RFC 9110, section 8.6: these say how long their body is, even where they have none.
+_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for every request."""
+
+    timeout_s: float
+    """In all, unless the request says otherwise."""
+    connect_timeout_s: float
+    """Until the connection stands, TLS included."""
+    first_byte_timeout_s: float
+    """From the request's beginning until the answer's first byte; a request with a time limit of its own may use all of that."""
+    connections_max: int
+    """Open at once, idle ones included."""
+    host_connections_max: int
+    """Under way at once to one host and port."""
+    names_kept_s: float = 15.0
+    """How long a name's addresses are used before it is looked up again."""
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """The operator's proxy, and where it is reached."""
+
+    port: int
+    authorization: str
+    """The value of `Proxy-Authorization`; empty: none."""
+    addresses: tuple[str, ...] = ()
+    """To be tried in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How all requests leave."""
+
+    why_not: Callable[[str], str | None]
+    """Says why an address may not be dialled, None where it may."""
+    tunnel: Tunnel | None = None
+    """What then is all that is dialled; None: there is no proxy."""
+
+
+class Target(NamedTuple):
+    """Where a URL leads."""
+
+    name: str
+    """The host's name; empty where the URL has an address."""
+    addresses: tuple[str, ...]
+    """That address; of a name they are looked up."""
+    port: int
+    is_tls: bool
+    host: str
+    """As the `Host` header has it."""
+    path: str
+    """With its query, as it stands in the URL."""
+
+
+class Flight:
+    """A request on its way."""
+
+    __slots__ = ("addresses", "deadline", "done", "fresh", "origin", "request", "target", "tried", "trust", "wire")
+
+    def __init__(self, request: Request, done: Callable[[Answer], None], target: Target) -> None:
+        """Begin with nothing of it sent."""
+        self.request = request
+        self.done = done
+        self.target = target
+        self.origin = (target.host, target.port)
+        """What connections are counted by."""
+        self.addresses = target.addresses
+        """Where it may go to, in this order."""
+        self.tried = 0
+        """How many of them could not be reached."""
+        self.trust: Trust | None = None
+        """How its endpoint is verified; None without TLS."""
+        self.deadline = 0.0
+        """By the monotonic clock; 0 while it has not begun."""
+        self.fresh = False
+        """Whether it is to go over a new connection, since a kept one broke under it."""
+        self.wire = b""
+        """As it is sent; empty while it has not begun."""
+
+
+def wire_of(request: Request, target: Target) -> bytes:
+    """Return a request as it is sent (RFC 9112); raises `ValueError` where a header cannot be sent as it stands."""
+    lines = [f"{name}: {value}" if value else f"{name}:" for name, value in request.headers.items()]
+    text = "".join(lines)
+    if not text.isprintable() and _BREAK.search(text):
+        message = "a header of the request has a line break"
+        raise ValueError(message)
+    if request.body or request.method in _WITH_CONTENT:
+        lines.append(f"Content-Length: {len(request.body)}")
+    head = f"{request.method} {target.path} HTTP/1.1\r\nHost: {target.host}\r\n" + "\r\n".join(lines)
+    return head.encode("ascii") + (b"\r\n\r\n" if lines else b"\r\n") + request.body
+
+
+def failed(outcome: Outcome, error: str) -> Answer:
+    """Return the answer of a request that had none."""
+    return Answer(outcome, 0, error, b"", "")

@@ -1,0 +1,249 @@
+"""Pool: the connections that are kept, who waits for one, and whose turn is next.
+
+transport → [pool] → dialling, connection → callback URL
+
+Law 1: every flight put in comes out exactly once, with its answer; at the end those under way come out too.
+Law 2: connections are bounded in all and for each host; what waits for a turn has not begun, and can be withdrawn.
+Law 3: a flight under which a kept connection broke goes over a new one, once: a stale connection costs no attempt.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from services.delivery.connection import Connection
+from services.delivery.dialling import Dialling
+from services.delivery.flight import Flight, Limits, Way, failed, wire_of
+from services.delivery.model import Outcome
+from services.delivery.transport import WITHDRAWN, Answer
+
+Land = Callable[[Flight, Answer], None]
+
+_SWEEP_S = 0.25
+_IDLE_S = 30.0
+# A name that moves on is followed at the latest then, even where its connections never rest.
+_LIFETIME_S = 600.0
+_STOPPED = failed(Outcome.RESET, "the service stopped before the answer came")
+
+
+class Pool:
+    """All connections of a transport."""
+
+    def __init__(self, way: Way, limits: Limits, land: Land, fault: Callable[[BaseException], None]) -> None:
+        """`land` takes a flight that comes out, also within `put` and `withdraw`."""
+        self._way = way
+        self._limits = limits
+        self._land = land
+        self.fault = fault
+        self._loop = asyncio.get_running_loop()
+        self._hosts: dict[tuple[str, int], _Host] = {}
+        self._open: dict[Connection | Dialling, None] = {}
+        # The one that has been idle for the longest time is the first.
+        self._idle: dict[Connection, None] = {}
+        self._wanting: deque[Flight] = deque()
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def put(self, flight: Flight) -> None:
+        """Send a request, as soon as its host has a turn for it."""
+        host = self._hosts.get(flight.origin)
+        if host is None:
+            host = self._hosts[flight.origin] = _Host()
+        if host.under_way < self._limits.host_connections_max:
+            host.under_way += 1
+            self._begin(flight, host)
+        else:
+            host.waiting.append(flight)
+
+    def withdraw(self, subscription_id: str) -> None:
+        """Begin nothing that was put in for a subscription and has not begun."""
+        for host in self._hosts.values():
+            if host.waiting:
+                withdrawn = [flight for flight in host.waiting if flight.request.subscription_id == subscription_id]
+                if withdrawn:
+                    host.waiting = deque(flight for flight in host.waiting if flight.request.subscription_id != subscription_id)
+                for flight in withdrawn:
+                    self._land(flight, WITHDRAWN)
+        for flight in [each for each in self._wanting if each.request.subscription_id == subscription_id]:
+            self._wanting.remove(flight)
+            self._turn_over(flight)
+            self._land(flight, WITHDRAWN)
+        for each in self._open:
+            if isinstance(each, Dialling) and (begun := each.flight).request.subscription_id == subscription_id:
+                # Where it cannot be reached there, it goes nowhere else.
+                begun.addresses = begun.addresses[: begun.tried + 1]
+
+    def close(self) -> None:
+        """Bring out all that is left, and close everything."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        left = [each.flight for each in self._open if each.flight is not None]
+        left += [*self._wanting, *(flight for host in self._hosts.values() for flight in host.waiting)]
+        for each in self._open:
+            each.close()
+        self._open.clear()
+        self._idle.clear()
+        self._wanting.clear()
+        self._hosts.clear()
+        for flight in left:
+            self._land(flight, _STOPPED)
+
+    # Beginning
+
+    def _begin(self, flight: Flight, host: "_Host") -> None:
+        """Send what has its host's turn, over a kept connection or a new one."""
+        if not flight.wire:
+            request = flight.request
+            flight.deadline = self._loop.time() + (self._limits.timeout_s if request.timeout_s is None else request.timeout_s)
+            try:
+                flight.wire = wire_of(request, flight.target)
+            except ValueError as error:
+                self._turn_over(flight)
+                self._land(flight, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
+                return
+        kept = None if flight.fresh else host.kept(flight)
+        if kept is not None:
+            del self._idle[kept]
+            kept.send(flight)
+        elif self._has_room():
+            self._open[Dialling(self, self._way, self._limits, self._loop, flight)] = None
+            self._see_to_sweeping()
+        else:
+            self._wanting.append(flight)
+            self._see_to_sweeping()
+
+    def _has_room(self) -> bool:
+        """Say whether another connection may be opened, after one that is idle was closed for it if need be."""
+        if len(self._open) < self._limits.connections_max:
+            return True
+        for oldest in self._idle:
+            self._let_go(oldest)
+            return True
+        return False
+
+    def _turn_over(self, flight: Flight) -> None:
+        """Give a host's turn to whoever waits for it."""
+        host = self._hosts[flight.origin]
+        if host.waiting:
+            self._begin(host.waiting.popleft(), host)
+        else:
+            host.under_way -= 1
+            if not host.under_way and not host.idle:
+                del self._hosts[flight.origin]
+
+    def _serve_wanting(self) -> None:
+        """Begin what waits for one of all connections, as far as there is one."""
+        while self._wanting and (self._idle or len(self._open) < self._limits.connections_max):
+            flight = self._wanting.popleft()
+            self._begin(flight, self._hosts[flight.origin])
+
+    # What is told of connections
+
+    def connected(self, dialling: Dialling, connected: socket.socket) -> None:
+        """See `dialling.Keeper.connected`."""
+        del self._open[dialling]
+        connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)
+        self._open[connection] = None
+        connection.send(dialling.flight)
+
+    def failed(self, dialling: Dialling, answer: Answer) -> None:
+        """See `dialling.Keeper.failed`."""
+        del self._open[dialling]
+        flight = dialling.flight
+        if answer.outcome is Outcome.CONNECT and flight.tried + 1 < len(flight.addresses) and self._loop.time() < flight.deadline:
+            flight.tried += 1
+            self._begin(flight, self._hosts[flight.origin])
+        else:
+            self._turn_over(flight)
+            self._land(flight, answer)
+        self._serve_wanting()
+
+    def answered(self, connection: Connection, flight: Flight, answer: Answer) -> None:
+        """See `connection.Keeper.answered`."""
+        now = self._loop.time()
+        if connection.is_closed:
+            del self._open[connection]
+        elif now - connection.born > _LIFETIME_S:
+            connection.close()
+            del self._open[connection]
+        else:
+            connection.idle_since = now
+            self._hosts[flight.origin].idle.append(connection)
+            self._idle[connection] = None
+        self._turn_over(flight)
+        self._land(flight, answer)
+        if self._wanting:
+            self._serve_wanting()
+
+    def stale(self, connection: Connection, flight: Flight) -> None:
+        """See `connection.Keeper.stale`."""
+        del self._open[connection]
+        flight.fresh = True
+        self._begin(flight, self._hosts[flight.origin])
+
+    def lost(self, connection: Connection) -> None:
+        """See `connection.Keeper.lost`."""
+        self._let_go(connection)
+        if self._wanting:
+            self._serve_wanting()
+
+    def _let_go(self, idle: Connection) -> None:
+        idle.close()
+        del self._open[idle], self._idle[idle]
+        host = self._hosts[idle.origin]
+        host.idle.remove(idle)
+        if not host.under_way and not host.idle:
+            del self._hosts[idle.origin]
+
+    # Time
+
+    def _see_to_sweeping(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """End what has had its time, and let go of what has been idle for long."""
+        self._sweeping = None
+        try:
+            now = self._loop.time()
+            for each in list(self._open):
+                answer = each.overdue(now)
+                if answer is not None:
+                    each.cut_off(answer)
+            for connection in list(self._idle):
+                if now - connection.idle_since >= _IDLE_S or (connection.trust is not None and connection.trust.retired):
+                    self._let_go(connection)
+            for flight in [each for each in self._wanting if each.deadline <= now]:
+                self._wanting.remove(flight)
+                self._turn_over(flight)
+                self._land(flight, failed(Outcome.TIMEOUT, "no answer within the time limit"))
+            self._serve_wanting()
+        except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more
+            self.fault(error)
+        if self._open or self._wanting:
+            self._see_to_sweeping()
+
+
+class _Host:
+    """What goes to one host and port."""
+
+    __slots__ = ("idle", "under_way", "waiting")
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.waiting: deque[Flight] = deque()
+        self.idle: list[Connection] = []
+
+    def kept(self, flight: Flight) -> Connection | None:
+        """Take out a kept connection that may serve a flight, the one used last; None where there is none."""
+        idle = self.idle
+        for index in range(len(idle) - 1, -1, -1):
+            connection = idle[index]
+            if connection.trust is flight.trust and connection.address in flight.addresses:
+                del idle[index]
+                return connection
+        return None
+
+
+def _why(error: ValueError) -> str:
+    return "it has characters beyond ASCII in its headers" if isinstance(error, UnicodeError) else str(error)

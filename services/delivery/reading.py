@@ -1,0 +1,181 @@
+"""Reading: the answers that come over one connection, read as far as they are wanted.
+
+connection → [reading] → answer
+
+Law 1: what is kept of an answer is bounded, however it is framed, and of its body no more is read than may be.
+Law 2: a head that is not HTTP/1.x to the letter is none: llhttp reads it, in its strict form.
+"""
+
+import functools
+
+import httptools
+
+from services.delivery.model import Outcome
+from services.delivery.transport import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
+
+HEAD_BYTES_MAX = 64 * 1024
+_OK = range(200, 300)
+_SWITCHING = 101
+_HEADER_CHARS_MAX = 200
+
+
+class _EnoughError(Exception):
+    """As much of a body is here as is ever read."""
+
+
+class _SwitchError(Exception):
+    """The endpoint wants to speak another protocol."""
+
+
+class Reading:
+    """Reads one answer after another. The parser calls its `on_…`."""
+
+    __slots__ = ("_body", "_head_bytes", "_head_done", "_headers", "_parser", "_size", "_status", "begun", "complete", "keeps", "kept_max")
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._parser = httptools.HttpResponseParser(self)
+        self.kept_max = RESPONSE_BYTES_KEPT
+        """How much of a body is kept."""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body = b""
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with another answer."""
+        self.begun = False
+        """Whether anything of the answer has come."""
+        self.complete = False
+        """Whether all of it has, or as much as is read."""
+        self.keeps = False
+        """Whether the connection may serve another request."""
+        self._status = 0
+        self._head_done = False
+        self._head_bytes = 0
+        self._size = 0
+        if self._headers:
+            self._headers = []
+        if self._body:
+            self._body = b""
+
+    def feed(self, data: memoryview) -> bool:
+        """Take what has come; returns whether the answer is complete. Raises `ValueError` where it is no HTTP, or its head too large."""
+        self.begun = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # What comes after an answer that is complete is not looked at.
+            if not self.complete:
+                raise ValueError from error
+            self.keeps = False
+        if not self._head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                raise ValueError
+        return self.complete
+
+    def ends_here(self) -> bool:
+        """Say whether the answer is complete now that the connection has ended: it is where nothing else says how long its body is."""
+        if not self._head_done:
+            return False
+        framing = {name.lower(): value.lower() for name, value in self._headers}
+        return b"content-length" not in framing and not framing.get(b"transfer-encoding", b"").rstrip().endswith(b"chunked")
+
+    def answer(self, *, whole: bool) -> Answer:
+        """Return the answer that is complete; `whole` is what was asked for."""
+        status = self._status
+        if not whole and status in _OK:
+            return _delivered(status)
+        headers = self._texts()
+        body = self._body[: self.kept_max]
+        if status in _OK:
+            return Answer(Outcome.DELIVERED, status, "", body, "", headers)
+        retry_after = headers.get("retry-after", "")[:_HEADER_CHARS_MAX]
+        return Answer(Outcome.STATUS, status, f"the endpoint answered {status}", body, retry_after, headers if whole else {})
+
+    def _texts(self) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for name, value in self._headers:
+            texts.setdefault(name.decode("latin-1").lower(), value.decode("latin-1").strip())
+        return texts
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """Something follows an answer that is complete: nobody has asked for it."""
+        if self.complete:
+            self.keeps = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        if not self.complete:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Take the head's end; of an interim answer nothing is kept."""
+        if self.complete:
+            return
+        status = self._parser.get_status_code()
+        if status >= _OK.start:
+            self._status, self._head_done = status, True
+        elif status == _SWITCHING:
+            raise _SwitchError
+        else:
+            self._headers.clear()
+
+    def on_body(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if self.complete:
+            return
+        room = self.kept_max - len(self._body)
+        if room > 0:
+            self._body += data[:room]
+        self._size += len(data)
+        if self._size >= RESPONSE_BYTES_MAX:
+            self.complete = True
+            raise _EnoughError
+
+    def on_message_complete(self) -> None:
+        """Take the end, of an interim answer or of the one that counts."""
+        if self._head_done and not self.complete:
+            self.complete = True
+            self.keeps = self._parser.should_keep_alive()
+
+
+@functools.cache
+def _delivered(status: int) -> Answer:
+    return Answer(Outcome.DELIVERED, status, "", b"", "")
+
+
+class TunnelReading:
+    """Reads a proxy's answer to CONNECT."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._bytes = 0
+        self.status = 0
+        """0 until the head has come."""
+
+    def feed(self, data: memoryview) -> bool:
+        """Take what has come; returns whether the head is complete. Raises `ValueError` where it is no HTTP, or too large."""
+        self._bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.status:
+                raise ValueError from error
+        if self._bytes > HEAD_BYTES_MAX and not self.status:
+            raise ValueError
+        return bool(self.status)
+
+    def on_headers_complete(self) -> None:
+        """Take the head's end."""
+        status = self._parser.get_status_code()
+        if status >= _OK.start and not self.status:
+            self.status = status
+
+    @property
+    def opened(self) -> bool:
+        """Whether the tunnel is open."""
+        return self.status in _OK

@@ -1,0 +1,281 @@
+"""Transport over HTTP/1.1: finds out where a request goes and how it is verified there, and hands it to the pool.
+
+attempt → [transport] → names, trust → pool → connection → callback URL
+"""
+
+import asyncio
+import base64
+import contextlib
+import functools
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from services.delivery.flight import Flight, Limits, Target, Tunnel, Way, failed
+from services.delivery.model import Outcome
+from services.delivery.names import Found, Lookup, Names, system_lookup
+from services.delivery.pool import Pool
+from services.delivery.transport import WITHDRAWN, Answer, Request
+from services.delivery.trust import Trust, Trusts
+from services.egress.policy import EgressPolicy
+from services.egress.urls import DEFAULT_PORTS, parse_url
+from services.runtime.lifecycle import StartError
+
+# To judge a URL takes longer than all else that is done here; one that is known takes some two hundred bytes besides its own text.
+_URLS_MAX = 16_384
+_STOPPED = failed(Outcome.RESET, "the service stopped before the request was sent")
+
+
+class HttpTransport:
+    """Sends by HTTP/1.1 on the event loop; made by `open_http_transport`."""
+
+    def __init__(self, policy: EgressPolicy, limits: Limits, trusts: Trusts, lookup: Lookup, proxy: "Proxy | None") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._policy = policy
+        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s)
+        self._trusts = trusts
+        self._proxy = proxy
+        way = Way(policy.check_address, None if proxy is None else proxy.tunnel)
+        self._pool = Pool(way, limits, self._come_out, self._has_fault)
+        self._target = functools.lru_cache(_URLS_MAX)(self._judged)
+        self._preparing: dict[Flight, None] = {}
+        """What waits for a name to be looked up, or for what is trusted to be read."""
+        self._landed: list[tuple[Flight, Answer]] = []
+        self._outbox: list[Flight] = []
+        self._turn_asked = False
+        self._closed = False
+        self.fault: asyncio.Future[None] = self._loop.create_future()
+        """Carries a fault of the transport's own, after which it sends nothing."""
+
+    def send(self, request: Request, done: Callable[[Answer], None]) -> None:
+        """Begin to send; see `Transport.send`."""
+        target = self._target(request.url)
+        if isinstance(target, str):
+            self._come_out(Flight(request, done, _NOWHERE), failed(Outcome.BLOCKED, target))
+            return
+        flight = Flight(request, done, target)
+        if self._closed:
+            self._come_out(flight, _STOPPED)
+        elif target.addresses:
+            self._trusting(flight)
+        else:
+            found = self._names.known(target.name)
+            if found is None:
+                self._preparing[flight] = None
+                self._names.ask(target.name, functools.partial(self._resolved, flight))
+            else:
+                self._go(flight, found)
+
+    def withdraw(self, subscription_id: str) -> None:
+        """See `Transport.withdraw`."""
+        if self._closed:
+            return
+        for flight in [each for each in self._preparing if each.request.subscription_id == subscription_id]:
+            del self._preparing[flight]
+            self._come_out(flight, WITHDRAWN)
+        for flight in [each for each in self._outbox if each.request.subscription_id == subscription_id]:
+            self._outbox.remove(flight)
+            self._come_out(flight, WITHDRAWN)
+        self._pool.withdraw(subscription_id)
+
+    def close(self) -> None:
+        """Cut off what is under way: it is answered as reset before this returns."""
+        self._closed = True
+        self._names.close()
+        self._trusts.close()
+        if self._proxy is not None:
+            self._proxy.close()
+        self._landed += [(flight, _STOPPED) for flight in (*self._preparing, *self._outbox)]
+        self._preparing.clear()
+        self._outbox.clear()
+        self._pool.close()
+        self._turn()
+
+    def _judged(self, url: str) -> "Target | str":
+        """Return where a URL leads, or why it may not be called."""
+        why = self._policy.check_url(url)
+        if why is not None:
+            return why
+        parts = parse_url(url)
+        name = parts.host if isinstance(parts.host, str) else ""
+        host = name or (f"[{parts.host}]" if ":" in str(parts.host) else str(parts.host))
+        if parts.port != DEFAULT_PORTS[parts.scheme]:
+            host = f"{host}:{parts.port}"
+        rest = url.partition("://")[2]
+        begins = re.search("[/?]", rest)
+        path = rest[begins.start() :] if begins else "/"
+        addresses = () if name else (str(parts.host),)
+        return Target(name, addresses, parts.port, parts.scheme == "https", host, path if path.startswith("/") else f"/{path}")
+
+    # Before a request can leave
+
+    def _resolved(self, flight: Flight, found: Found) -> None:
+        if flight in self._preparing:
+            del self._preparing[flight]
+            self._go(flight, found)
+
+    def _go(self, flight: Flight, found: Found) -> None:
+        if found.failure is not None:
+            self._come_out(flight, failed(found.failure, found.error))
+        else:
+            flight.addresses = found.addresses
+            self._trusting(flight)
+
+    def _trusting(self, flight: Flight) -> None:
+        tls = flight.request.tls
+        if not flight.target.is_tls:
+            self._leave(flight)
+        elif tls is None:
+            flight.trust = self._trusts.usual
+            self._leave(flight)
+        elif (trust := self._trusts.known(tls)) is not None:
+            self._trusted(flight, trust)
+        else:
+            self._preparing[flight] = None
+            self._trusts.ask(tls, functools.partial(self._has_trust, flight))
+
+    def _has_trust(self, flight: Flight, trust: Trust | str) -> None:
+        if flight in self._preparing:
+            del self._preparing[flight]
+            self._trusted(flight, trust)
+
+    def _trusted(self, flight: Flight, trust: Trust | str) -> None:
+        if isinstance(trust, str):
+            self._come_out(flight, failed(Outcome.TLS, trust))
+        else:
+            flight.trust = trust
+            self._leave(flight)
+
+    def _leave(self, flight: Flight) -> None:
+        if self._proxy is None or self._proxy.is_known():
+            self._outbox.append(flight)
+            self._ask_turn()
+        else:
+            self._preparing[flight] = None
+            self._proxy.ask(functools.partial(self._proxy_found, flight))
+
+    def _proxy_found(self, flight: Flight) -> None:
+        if flight in self._preparing:
+            del self._preparing[flight]
+            self._pool.put(flight)
+
+    # What comes of it
+
+    def _come_out(self, flight: Flight, answer: Answer) -> None:
+        self._landed.append((flight, answer))
+        self._ask_turn()
+
+    def _ask_turn(self) -> None:
+        if not self._turn_asked:
+            self._turn_asked = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_asked = False
+        try:
+            landed, self._landed = self._landed, []
+            for flight, answer in landed:
+                if flight.tried and answer.outcome is not Outcome.CONNECT:
+                    self._names.prefer(flight.target.name, flight.addresses[flight.tried])
+                flight.done(answer)
+            outbox, self._outbox = self._outbox, []
+            for flight in outbox:
+                self._pool.put(flight)
+        except Exception as error:  # noqa: BLE001 - handed on: what was not answered then never will be
+            self._has_fault(error)
+
+    def _has_fault(self, error: BaseException) -> None:
+        if not self.fault.done():
+            self.fault.set_exception(error)
+
+
+_NOWHERE = Target("", (), 0, is_tls=False, host="", path="")
+
+
+class Proxy:
+    """The operator's proxy, by the URL ``http://[user:password@]host:port``."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        """Look nothing up yet."""
+        parts = urlsplit(url)
+        self._name = parts.hostname or ""
+        user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        shown = f"Basic {base64.b64encode(user.encode()).decode()}" if parts.username is not None else ""
+        self.tunnel = Tunnel(parts.port or DEFAULT_PORTS["http"], shown)
+        # It may be wherever the operator has put it.
+        self._names = Names(system_lookup, _AnyAddress(), timeout_s=timeout_s, kept_s=15.0)
+
+    def is_known(self) -> bool:
+        """Say whether it is known where it is reached."""
+        return self._names.known(self._name) is not None
+
+    def ask(self, then: Callable[[], None]) -> None:
+        """Find out; `then` is called once, later. Where it cannot be found, connecting fails."""
+
+        def found(found: Found) -> None:
+            self.tunnel.addresses = found.addresses
+            then()
+
+        self._names.ask(self._name, found)
+
+    def close(self) -> None:
+        """Look up nothing any more."""
+        self._names.close()
+
+
+class _AnyAddress:
+    def check_addresses(self, _addresses: Iterable[str], /) -> str | None:
+        return None
+
+
+def roots_file() -> str:
+    """Return the file of the certificates that this machine trusts; `SSL_CERT_FILE` names another one.
+
+    Raises `StartError` where there is none.
+    """
+    path = ssl.get_default_verify_paths().cafile
+    if path is None:
+        raise StartError("this machine has no file of trusted certificates; install ca-certificates, or name one in SSL_CERT_FILE")
+    return path
+
+
+def _trusts(file: str) -> Trusts:
+    try:
+        return Trusts(Path(file).read_bytes())
+    except ssl.SSLError as error:
+        raise StartError(f"the file of trusted certificates, {file}, has none that can be read; write them as PEM") from error
+    except OSError as error:
+        raise StartError(f"the file of trusted certificates, {file}, cannot be read: {error.strerror}") from error
+
+
+@contextlib.asynccontextmanager
+async def open_http_transport(
+    policy: EgressPolicy, limits: Limits, *, proxy: str = "", lookup: Lookup = system_lookup, roots: str = ""
+) -> AsyncIterator[HttpTransport]:
+    """Open a transport; on exit requests under way are cut off and answered as reset.
+
+    `proxy` is the operator's (``http://host:port``), by which everything then goes, `lookup` resolves names,
+    and `roots` is a file of certificates to trust in place of this machine's; `StartError` where it cannot be read.
+    A fault of the transport ends the body.
+    """
+    through = Proxy(proxy, limits.connect_timeout_s) if proxy else None
+    transport = HttpTransport(policy, limits, _trusts(roots or roots_file()), lookup, through)
+
+    async def watch() -> None:
+        await asyncio.shield(transport.fault)
+
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        try:
+            yield transport
+        except Exception as error:  # noqa: BLE001 - raised below: within the group it would become a group of one
+            failure = error
+        finally:
+            transport.close()
+            if not transport.fault.done():
+                watching.cancel()
+    if failure is not None:
+        raise failure
