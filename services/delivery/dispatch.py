@@ -132,7 +132,8 @@ class Dispatcher:
             lane.row_waits(delivery.due_ms)
         if lane.next_due_ms is not None:
             self._wake(lane)
-        self.drop_if_idle(lane)
+        if not lane.live:
+            self.drop_if_idle(lane)
 
     def _spill(self, lane: Lane) -> None:
         """Let go of what waits in memory; its rows are read back once the lane may send again."""
@@ -161,6 +162,7 @@ class Dispatcher:
     def pump(self) -> None:
         """Start attempts as long as there is room."""
         bounds = self._bounds
+        now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
         while self._round and self.sending and self.in_flight < bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX:
             lane = self._round.popleft()
             lane.ready = False
@@ -170,9 +172,9 @@ class Dispatcher:
             if subscription is None:
                 self._look_again(lane)
                 continue
-            if not self._in_pace(lane, subscription):
+            if not self._in_pace(lane, subscription, now):
                 continue
-            self._start(lane, lane.queue.popleft(), subscription)
+            self._start(lane, lane.queue.popleft(), subscription, now, now_ms)
             if lane.queue:
                 self._join_round(lane)
             if lane.next_due_ms is not None and self.lanes.wants_rows(lane, self.due.now_ms()):
@@ -184,22 +186,21 @@ class Dispatcher:
             lane.ready = True
             self._round.append(lane)
 
-    def _in_pace(self, lane: Lane, subscription: Subscription) -> bool:
+    def _in_pace(self, lane: Lane, subscription: Subscription, now: float) -> bool:
         """Say whether the subscription's own limits permit an attempt now; where only time is missing, look again then."""
         terms = subscription.terms
         if terms.in_flight_max is not None and lane.in_flight >= terms.in_flight_max:
             return False
-        now = self._clock.monotonic()
         if terms.rate_per_second is not None and (wait_s := pace.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
         return self._pusher.may_push(subscription)
 
-    def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription) -> None:
-        now_ms, began, terms = unix_ms(self._clock), self._clock.monotonic(), subscription.terms
+    def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
+        terms = subscription.terms
         crash.reached("delivery.before_send")
         try:
-            self._pusher.push(delivery, subscription, functools.partial(self._answered, lane, delivery, terms, now_ms, began))
+            self._pusher.push(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, terms, now_ms, began))
         except ValueError as error:
             logger().error("delivery.unencodable", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
             self.give_up(delivery, f"the event could not be encoded: {error}")

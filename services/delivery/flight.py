@@ -3,7 +3,6 @@
 transport → [flight] → pool → connection → callback URL
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +13,6 @@ from services.delivery.transport import Answer, Request
 if TYPE_CHECKING:
     from services.delivery.trust import Trust
 
-_BREAK = re.compile("[\r\n\x00]")
 # RFC 9110, section 8.6: these say how long their body is, even where they have none.
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
@@ -71,6 +69,8 @@ class Target(NamedTuple):
     """As the `Host` header has it."""
     path: str
     """With its query, as it stands in the URL."""
+    origin: tuple[str, int]
+    """What connections are counted by."""
 
 
 class Flight:
@@ -83,8 +83,7 @@ class Flight:
         self.request = request
         self.done = done
         self.target = target
-        self.origin = (target.host, target.port)
-        """What connections are counted by."""
+        self.origin = target.origin
         self.addresses = target.addresses
         """Where it may go to, in this order."""
         self.tried = 0
@@ -101,15 +100,17 @@ class Flight:
 
 def wire_of(request: Request, target: Target) -> bytes:
     """Return a request as it is sent (RFC 9112); raises `ValueError` where a header cannot be sent as it stands."""
-    lines = [f"{name}: {value}" if value else f"{name}:" for name, value in request.headers.items()]
-    text = "".join(lines)
-    if not text.isprintable() and _BREAK.search(text):
+    body = request.body
+    lines = [f"{request.method} {target.path} HTTP/1.1\r\nHost: {target.host}"]
+    lines += [f"{name}: {value}" if value else f"{name}:" for name, value in request.headers.items()]
+    if body or request.method in _WITH_CONTENT:
+        lines.append(f"Content-Length: {len(body)}")
+    head = "\r\n".join(lines)
+    # One break within the first of these lines, and one behind each but the last.
+    if head.count("\n") != len(lines) or head.count("\r") != len(lines) or "\0" in head:
         message = "a header of the request has a line break"
         raise ValueError(message)
-    if request.body or request.method in _WITH_CONTENT:
-        lines.append(f"Content-Length: {len(request.body)}")
-    head = f"{request.method} {target.path} HTTP/1.1\r\nHost: {target.host}\r\n" + "\r\n".join(lines)
-    return head.encode("ascii") + (b"\r\n\r\n" if lines else b"\r\n") + request.body
+    return b"%b\r\n\r\n%b" % (head.encode("ascii"), body)
 
 
 def failed(outcome: Outcome, error: str) -> Answer:

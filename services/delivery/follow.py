@@ -188,7 +188,7 @@ class Follower:
             )
             chunk.deliveries.append(delivery)
             lane = lanes.lane(subscription.id)
-            if not lanes.has_room(lane):
+            if not lanes.has_room(lane, subscription):
                 delivery.event = None
                 lanes.spill(delivery)
                 continue

@@ -55,11 +55,12 @@ class Lanes:
 
     # What is held
 
-    def has_room(self, lane: Lane) -> bool:
-        """Say whether a new delivery may wait in memory; where not, the lane is spilled from now on."""
+    def has_room(self, lane: Lane, subscription: Subscription) -> bool:
+        """Say whether a new delivery to the lane's subscription may wait in memory; where not, the lane is spilled from now on."""
         if lane.spilled:
             return False
-        if len(lane.queue) >= self._pending_max or self.held_bytes >= _HELD_BYTES_MAX or self.sendable(lane) is None:
+        full = len(lane.queue) >= self._pending_max or self.held_bytes >= _HELD_BYTES_MAX
+        if full or not self._may_send(lane, subscription):
             lane.spilled = True
             return False
         return True
@@ -93,10 +94,11 @@ class Lanes:
     def sendable(self, lane: Lane) -> Subscription | None:
         """Return a lane's subscription where an attempt may start now, else None."""
         subscription = self._subscription(lane.subscription_id)
-        if subscription is None or subscription.health is not Health.ACTIVE:
-            return None
+        return subscription if subscription is not None and self._may_send(lane, subscription) else None
+
+    def _may_send(self, lane: Lane, subscription: Subscription) -> bool:
         # Most sinks have given no trouble: time need not be asked for.
-        return subscription if lane.trouble is None or lane.trouble.permits(self._clock.monotonic()) else None
+        return subscription.health is Health.ACTIVE and (lane.trouble is None or lane.trouble.permits(self._clock.monotonic()))
 
     def is_gone(self, lane: Lane) -> bool:
         """Say whether nothing is delivered to a lane's subscription any more."""

@@ -53,8 +53,9 @@ class Health(enum.Enum):
     OFF = "neither keep nor send"
 
 
-class Subscription(NamedTuple):
-    """A subscription as delivery knows it."""
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A subscription as delivery knows it. No tuple: few are made, and what is read of them is read for every delivery."""
 
     id: str
     consumer_id: str

@@ -46,15 +46,15 @@ class Pusher:
         credential = subscription.terms.credential
         return not isinstance(credential, OAuth2) or self._tokens.look(subscription.id, credential) is not None
 
-    def push(self, delivery: Delivery, subscription: Subscription, done: Done) -> None:
+    def push(self, delivery: Delivery, subscription: Subscription, now_ms: int, done: Done) -> None:
         """Begin an attempt that `may_push`; raises `ValueError`, and calls nobody, where the event cannot be encoded."""
         credential = subscription.terms.credential
         if not isinstance(credential, OAuth2):
-            self._transport.send(request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin), done)
+            self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin), done)
             return
         match self._tokens.look(subscription.id, credential):
             case Token() as token:
-                request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token)
+                request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token)
                 self._transport.send(request, functools.partial(self._answered, delivery, subscription.terms, credential, token, done))
             case NoToken(why, _):
                 _soon(done, _without_token(why))

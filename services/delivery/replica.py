@@ -65,7 +65,7 @@ class Replica:
 
     def get(self, subscription_id: str) -> Subscription | None:
         """Return a subscription, None where there is none."""
-        return self.router.get(subscription_id)
+        return self.router.by_id.get(subscription_id)
 
     def wanted(self, subscription_id: str) -> bool:
         """Say whether anything may still be delivered to a subscription; before the first snapshot, yes."""

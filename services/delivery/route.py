@@ -22,7 +22,8 @@ class Router:
     """An index of subscriptions by what they ask for."""
 
     def __init__(self, subscriptions: Iterable[Subscription] = ()) -> None:
-        self._subscriptions: dict[str, Subscription] = {}
+        self.by_id: dict[str, Subscription] = {}
+        """The subscriptions; to be read only."""
         self._index: dict[_Key, dict[str, Subscription]] = {}
         # What was asked for lately; few types and sources make up most of a stream.
         self._matches: dict[_Key, tuple[Subscription, ...]] = {}
@@ -30,27 +31,27 @@ class Router:
             self.put(subscription)
 
     def __len__(self) -> int:
-        return len(self._subscriptions)
+        return len(self.by_id)
 
     def __iter__(self) -> Iterator[Subscription]:
-        return iter(self._subscriptions.values())
+        return iter(self.by_id.values())
 
     def get(self, subscription_id: str) -> Subscription | None:
         """Return a subscription by its id."""
-        return self._subscriptions.get(subscription_id)
+        return self.by_id.get(subscription_id)
 
     def put(self, subscription: Subscription) -> None:
         """Take a subscription in, in place of its older self."""
         self.remove(subscription.id)
         self._matches.clear()
-        self._subscriptions[subscription.id] = subscription
+        self.by_id[subscription.id] = subscription
         if subscription.health is not Health.OFF:
             for key in _keys(subscription):
                 self._index.setdefault(key, {})[subscription.id] = subscription
 
     def remove(self, subscription_id: str) -> Subscription | None:
         """Take a subscription out; returns it, None where there was none."""
-        subscription = self._subscriptions.pop(subscription_id, None)
+        subscription = self.by_id.pop(subscription_id, None)
         if subscription is not None:
             self._matches.clear()
             for key in _keys(subscription):

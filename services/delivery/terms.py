@@ -6,7 +6,7 @@ Law: pure. What the registry has left open stays None, for the operator's settin
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
@@ -20,7 +20,8 @@ from services.delivery.transport import Tls
 _MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY: ContentMode.DATA_ONLY}
 
 
-class Terms(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Terms:
     """How requests are made. `secrets` and `keys` are those of the schemes that sign them."""
 
     sink_revision: int = 0
@@ -28,7 +29,7 @@ class Terms(NamedTuple):
     secrets: tuple[Secret, ...] = ()
     keys: tuple[SigningKey, ...] = ()
     message_signature: bool = False
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] = field(default_factory=dict)
     credential: Credential | None = None
     ca_certificates: str = ""
     timeout_s: float | None = None

@@ -107,7 +107,8 @@ class HttpTransport:
         begins = re.search("[/?]", rest)
         path = rest[begins.start() :] if begins else "/"
         addresses = () if name else (str(parts.host),)
-        return Target(name, addresses, parts.port, parts.scheme == "https", host, path if path.startswith("/") else f"/{path}")
+        path = path if path.startswith("/") else f"/{path}"
+        return Target(name, addresses, parts.port, parts.scheme == "https", host, path, (name or str(parts.host), parts.port))
 
     # Before a request can leave
 
@@ -191,7 +192,7 @@ class HttpTransport:
             self.fault.set_exception(error)
 
 
-_NOWHERE = Target("", (), 0, is_tls=False, host="", path="")
+_NOWHERE = Target("", (), 0, is_tls=False, host="", path="", origin=("", 0))
 
 
 class Proxy:

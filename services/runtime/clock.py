@@ -3,12 +3,14 @@
 Wall time is for what is stored or sent; monotonic time is for waiting and measuring.
 """
 
+import io
 import time
 from pathlib import Path
 from typing import Protocol
 
 _SCHEDULED = Path("/proc/thread-self/schedstat")
 """Linux: nanoseconds run and nanoseconds kept from running, and how often it ran."""
+_SCHEDULED_BYTES_MAX = 128
 
 
 class Clock(Protocol):
@@ -23,7 +25,10 @@ class Clock(Protocol):
         ...
 
     def busy(self) -> float:
-        """Return for how many seconds the calling thread has run, or been ready to run and kept from it, since an arbitrary start."""
+        """Return for how many seconds the calling thread has run, or been ready to run and kept from it, since an arbitrary start.
+
+        A clock is asked for this by one thread.
+        """
         ...
 
 
@@ -34,10 +39,18 @@ class SystemClock:
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
 
+    def __init__(self) -> None:
+        """Begin."""
+        self._scheduled: io.FileIO | None = None
+
     def busy(self) -> float:
         """Return what `Clock.busy` does; where the system does not tell how long a thread was kept waiting, for how long it has run."""
         try:
-            run_ns, kept_ns, _ = _SCHEDULED.read_text().split()
+            # Kept open: to open it takes longer than to read it.
+            if self._scheduled is None:
+                self._scheduled = _SCHEDULED.open("rb", buffering=0)  # noqa: SIM115 - as long as the clock goes
+            self._scheduled.seek(0)
+            run_ns, kept_ns, _ = self._scheduled.read(_SCHEDULED_BYTES_MAX).split()
         except (OSError, ValueError):
             return time.thread_time()
         return (int(run_ns) + int(kept_ns)) / 1e9

@@ -1,7 +1,7 @@
 """One attempt of a sink that wants access tokens, and what may happen to its subscription meanwhile."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 import pytest
@@ -24,9 +24,9 @@ BEFORE = Subscription(
 )
 CHANGES = {
     "gone": None,
-    "paused": BEFORE._replace(health=Health.PAUSED),
-    "another sink": BEFORE._replace(sink=f"{SINK}/new", terms=BEFORE.terms._replace(sink_revision=2)),
-    "another credential": BEFORE._replace(terms=BEFORE.terms._replace(credential=OAuth2(TOKEN_URL, "other", "secret", ""))),
+    "paused": replace(BEFORE, health=Health.PAUSED),
+    "another sink": replace(BEFORE, sink=f"{SINK}/new", terms=replace(BEFORE.terms, sink_revision=2)),
+    "another credential": replace(BEFORE, terms=replace(BEFORE.terms, credential=OAuth2(TOKEN_URL, "other", "secret", ""))),
 }
 
 
@@ -72,7 +72,7 @@ class Pushing:
         """Begin the attempt."""
         record = Record(0, 1, EVENT_ID, "a", "/shop", "", 0, cloud_event("1", "a").SerializeToString())
         delivery = Delivery(b"1" * 16, EVENT_ID, 0, 1, "a", 0, BEFORE.id, BEFORE.consumer_id, 1, Event(record))
-        self.pusher.push(delivery, BEFORE, self.answers.append)
+        self.pusher.push(delivery, BEFORE, 0, self.answers.append)
 
     def refuse_token(self) -> None:
         """Have the sink answer 401 to the first token."""

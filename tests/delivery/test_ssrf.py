@@ -361,7 +361,7 @@ async def test_the_socket_itself_is_refused_whatever_was_judged_before(address: 
         landed.set_result(answer)
 
     pool = Pool(Way(EgressPolicy(allow=("http", PERMITTED)).check_address), LIMITS, land, landed.set_exception)
-    target = Target("waved.example", (), canary.port, is_tls=False, host="waved.example", path="/")
+    target = Target("waved.example", (), canary.port, is_tls=False, host="waved.example", path="/", origin=("waved.example", canary.port))
     flight = Flight(Request(f"http://waved.example:{canary.port}/", {}, b""), lambda _answer: None, target)
     flight.addresses = (address,)
     pool.put(flight)

@@ -1,5 +1,6 @@
 """What delivery is told of a subscription, by a registry that runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ async def terms(folder: Path, wanted: pb.Subscription, rate_per_minute: int | No
 async def test_what_is_left_open_is_for_the_operator_to_say(tmp_path: Path) -> None:
     found = await terms(tmp_path, pb.Subscription(sink=SINK))
     assert len(found.secrets) == 1
-    assert found._replace(secrets=(), sink_revision=0) == Terms(
+    assert replace(found, secrets=(), sink_revision=0) == Terms(
         sink_revision=0,
         content_mode=ContentMode.STRUCTURED,
         secrets=(),
@@ -91,7 +92,7 @@ async def test_all_that_is_wanted_is_there(tmp_path: Path) -> None:
     found = await terms(tmp_path, pb.Subscription(sink=SINK, protocol_settings=settings, config=config), rate_per_minute=120)
     (key,) = found.keys
     assert key.key_id == key_id(key.key.public_key().public_bytes_raw())
-    assert found._replace(keys=(), sink_revision=0) == Terms(
+    assert replace(found, keys=(), sink_revision=0) == Terms(
         sink_revision=0,
         content_mode=ContentMode.BINARY,
         secrets=(),
