@@ -71,7 +71,9 @@ def structured(raw: bytes) -> bytes:
 
 def _structured(event: event_pb2.CloudEvent) -> bytes:
     body: dict[str, object] = {"specversion": event.spec_version, "id": event.id, "source": event.source, "type": event.type}
-    for name, value in sorted(event.attributes.items()):
+    attributes = event.attributes
+    for name in sorted(attributes):
+        value = attributes[name]
         body[name] = value.ce_string if value.WhichOneof("attr") == "ce_string" else _attribute(value)
     kind = event.WhichOneof("data")
     if kind == "text_data":

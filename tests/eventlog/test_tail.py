@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from services.eventlog.record import Record
 from services.eventlog.tail import Tail
 
-RECORDS_MAX = 8192
-BYTES_MAX = 16 * 1024 * 1024
+RECORDS_MAX = 16_384
+BYTES_MAX = 32 * 1024 * 1024
 
 
 def records(positions: list[int], size_bytes: int = 1) -> list[Record]:
