@@ -239,14 +239,15 @@ def give_back_some(connection: sqlite3.Connection) -> int:
 class WalCheckpoints:
     """Keeps the write-ahead log short without making commits wait: a thread of its own moves pages over.
 
-    Under steady writing such a passive checkpoint never reaches the end, so that the file would only
-    grow; beyond a bound the writer itself finishes the little that is left and begins the file anew.
+    Often, and so little at a time: while its pages go to the disk, a commit waits, and what it holds up comes in a heap.
+    Under steady writing such a passive checkpoint never reaches the end, so that the log would only
+    grow; beyond a bound the writer itself finishes the little that is left and begins the log anew. Its file keeps its length, since
+    to write over it costs less than to have it grow again.
     A file that was vacuumed becomes shorter on the disk only once its write-ahead log is moved over whole: `shorten`.
     """
 
-    _PASSIVE_BYTES = 8 * 1024 * 1024
-    _RESET_BYTES = 128 * 1024 * 1024
-    _COMMITS_BETWEEN_LOOKS = 32
+    _COMMITS_BETWEEN = 8
+    _RESTART_BYTES = 64 * 1024 * 1024
     # So little may the writer have to wait for a reader that is in the way of shortening, which is then tried again.
     _SHORTEN_WITHIN_MS = 200
     _SHORTEN_AGAIN_S = 1.0
@@ -257,8 +258,10 @@ class WalCheckpoints:
         writing.execute("PRAGMA wal_autocheckpoint = 0")
         self._connection = connect(path)
         self._connection.execute(f"PRAGMA busy_timeout = {self._SHORTEN_WITHIN_MS}")
+        (page_bytes,) = writing.execute("PRAGMA page_size").fetchone()
+        self._restart_pages = self._RESTART_BYTES // page_bytes
+        self._is_long = False
         self._commits = 0
-        self._looked_at = 0
         self._wanted = threading.Event()
         self._shorten = False
         self._closing = False
@@ -270,25 +273,21 @@ class WalCheckpoints:
 
     def after_commit(self) -> None:
         """Note a commit; called by the writer, outside of transactions. Raises `OSError` where the file is gone."""
+        self._wal.stat()
         self._commits += 1
-        size = self._wal.stat().st_size
-        if self._commits % self._COMMITS_BETWEEN_LOOKS and size < self._looked_at + self._PASSIVE_BYTES:
-            return
-        self._looked_at = size
-        if size > self._RESET_BYTES:
-            self._reset()
-        elif size > self._PASSIVE_BYTES:
+        if self._is_long:
+            self._is_long = False
+            self._restart()
+        elif self._commits % self._COMMITS_BETWEEN == 0:
             self._wanted.set()
 
-    def _reset(self) -> None:
+    def _restart(self) -> None:
         try:
-            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._writing.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except sqlite3.OperationalError as error:
             # Without room, the pages stay in the write-ahead log, where they are as safe.
             if not is_disk_full(error):
                 raise
-        else:
-            self._looked_at = 0
 
     def shorten(self) -> None:
         """Let the files shrink to what they hold, soon, after pages were given back."""
@@ -311,7 +310,8 @@ class WalCheckpoints:
                 return
             # A failure here loses nothing: the pages stay in the write-ahead log, and the writer meets the same disk.
             with contextlib.suppress(sqlite3.OperationalError):
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                ((_, pages, _),) = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._is_long = pages > self._restart_pages
                 if self._shorten:
                     ((busy, _, _),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                     self._shorten = bool(busy)
