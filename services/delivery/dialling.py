@@ -101,11 +101,12 @@ class Dialling:
             self.cut_off(failed(Outcome.BLOCKED, why))
             return
         self._connect_by = self._loop.time() + self._limits.connect_timeout_s
-        self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-        self._number = self._socket.fileno()
-        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            # Which fails too where this process has as many files open as it may.
+            self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            self._number = self._socket.fileno()
+            self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.connect((address, self.flight.target.port if tunnel is None else tunnel.port))
         except BlockingIOError:
             self._watch_for_room()
@@ -127,9 +128,13 @@ class Dialling:
         there = f"[{self.address}]" if ":" in self.address else self.address
         there = f"{there}:{self.flight.target.port}"
         shown = f"Proxy-Authorization: {self._way.tunnel.authorization}\r\n" if self._way.tunnel.authorization else ""
-        # So short a request a new socket takes whole.
-        self._socket.send(f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n{shown}\r\n".encode())
-        self._loop.add_reader(self._number, self._guarded, self._read_tunnel)
+        try:
+            # So short a request a new socket takes whole.
+            self._socket.send(f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n{shown}\r\n".encode())
+        except OSError:
+            self._dial_another()
+        else:
+            self._loop.add_reader(self._number, self._guarded, self._read_tunnel)
 
     def _read_tunnel(self) -> None:
         try:
@@ -152,9 +157,13 @@ class Dialling:
             return
         self._phase = _Phase.SHAKING_HANDS
         name = flight.target.name or flight.target.addresses[0]
-        self._socket = flight.trust.context.wrap_socket(
-            self._socket, do_handshake_on_connect=False, server_hostname=name, session=flight.trust.session(flight.origin)
-        )
+        try:
+            self._socket = flight.trust.context.wrap_socket(
+                self._socket, do_handshake_on_connect=False, server_hostname=name, session=flight.trust.session(flight.origin)
+            )
+        except OSError as error:  # it has ended already
+            self.cut_off(failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
+            return
         self._loop.add_reader(self._number, self._guarded, self._shake_hands)
         self._shake_hands()
 

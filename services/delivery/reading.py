@@ -3,7 +3,7 @@
 connection → [reading] → answer
 
 Law 1: what is kept of an answer is bounded, however it is framed, and of its body no more is read than may be.
-Law 2: a head that is not HTTP/1.x to the letter is none: llhttp reads it, in its strict form.
+Law 2: what is not HTTP/1.x is no answer: llhttp reads it, and of its leniencies has none but for lines that end without a carriage return.
 """
 
 import functools
@@ -35,6 +35,8 @@ class Reading:
     def __init__(self) -> None:
         """Begin."""
         self._parser = httptools.HttpResponseParser(self)
+        # RFC 9112, section 2.2: who reads may take a line feed alone for a line's end.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self.kept_max = RESPONSE_BYTES_KEPT
         """How much of a body is kept."""
         self._headers: list[tuple[bytes, bytes]] = []

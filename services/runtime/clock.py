@@ -48,7 +48,7 @@ class SystemClock:
         try:
             # Kept open: to open it takes longer than to read it.
             if self._scheduled is None:
-                self._scheduled = _SCHEDULED.open("rb", buffering=0)  # noqa: SIM115 - as long as the clock goes
+                self._scheduled = _SCHEDULED.open("rb", buffering=0)
             self._scheduled.seek(0)
             run_ns, kept_ns, _ = self._scheduled.read(_SCHEDULED_BYTES_MAX).split()
         except (OSError, ValueError):

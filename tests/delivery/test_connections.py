@@ -1,0 +1,280 @@
+"""Connections: what an endpoint does to one at odd moments, and that no request gets what is not its own."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.delivery.model import Outcome
+from services.delivery.reading import HEAD_BYTES_MAX
+from services.delivery.transport import Tls
+from services.delivery.trust import Trust, Trusts
+from tests.delivery.certificates import Authority
+from tests.delivery.hostile import OK, Connection, answering, answering_once, hostile, status
+from tests.delivery.proxy import Proxy, running_proxy
+from tests.delivery.sending import LIMITS, answer_to, post, sending, sent
+
+LARGE = b"x" * (4 << 20)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    async with running_proxy() as running:
+        yield running
+
+
+@pytest.mark.parametrize("extra", [OK, status(500), b"HTTP/1.1 200", b"H", b"\r\n", b"\x00" * 100], ids=ascii)
+async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(extra: bytes) -> None:
+    """Were it taken for one, each request after it would have the answer of the one before."""
+
+    async def behave(connection: Connection) -> None:
+        while (request := await connection.request()) is not None:
+            await connection.send(status(int(request.rpartition(b"\r\n\r\n")[2])) + extra)
+
+    async with hostile(behave) as server, sending() as transport:
+        for wanted in (201, 404, 202, 503):
+            assert (await answer_to(transport, post(server.url, str(wanted).encode()))).status == wanted
+
+
+async def test_what_comes_over_an_idle_connection_is_its_end() -> None:
+    pushed = asyncio.Event()
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            await connection.send(OK)
+            if len(server.requests) == 1:
+                await asyncio.sleep(0.05)
+                await connection.send(status(599))
+                pushed.set()
+
+    async with hostile(behave) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).status == 200
+        await pushed.wait()
+        await asyncio.sleep(0.05)
+        assert (await answer_to(transport, post(server.url))).status == 200
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_an_answer_that_comes_before_the_request_is_whole_counts(*, closes: bool) -> None:
+    """As of an endpoint that takes no bodies so large; the connection serves no other request."""
+
+    async def behave(connection: Connection) -> None:
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        if b"Content-Length: 2\r\n" in head:
+            await connection.send(OK)
+            return
+        await connection.send(status(413))
+        if closes:
+            connection.writer.close()
+        else:
+            await asyncio.Event().wait()
+
+    async with hostile(behave) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url, LARGE))).status == 413
+        assert (await answer_to(transport, post(server.url))).status == 200
+
+
+async def test_a_request_that_is_never_read_ends_at_its_time() -> None:
+    async def behave(_connection: Connection) -> None:
+        await asyncio.Event().wait()
+
+    async with hostile(behave) as server, sending(timeout_s=0.5) as transport:
+        assert (await answer_to(transport, post(server.url, LARGE * 4))).outcome is Outcome.TIMEOUT
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_a_large_request_and_a_large_answer_pass_whole(*, tls: bool, authority: Authority) -> None:
+    answer = status(200, body="y" * 60_000)
+    context = authority.server("127.0.0.1") if tls else None
+    async with hostile(answering(answer), tls=context) as server, sending(roots=authority.file) as transport:
+        for _ in range(2):
+            assert (await answer_to(transport, post(server.url, LARGE)._replace(whole=True))).body == b"y" * 60_000
+    assert server.connections == 1
+    assert all(request.endswith(LARGE) for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("raw", "connections"),
+    [
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", 2),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", 2),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok", 1),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;a=b\r\no\r\n1\r\nk\r\n0\r\nx: y\r\n\r\n", 1),
+        (b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok", 1),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nx: y\r\n\r\n" + OK, 1),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 100\r\n\r\n", 1),
+        (b"HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n", 1),
+    ],
+    ids=ascii,
+)
+async def test_a_connection_is_kept_as_far_as_its_answer_permits(raw: bytes, connections: int) -> None:
+    async with hostile(answering(raw)) as server, sending() as transport:
+        answers = [await answer_to(transport, post(server.url)) for _ in range(2)]
+    assert [answer.status for answer in answers] == [int(raw[9:12]) if b"102" not in raw else 200] * 2
+    assert server.connections == connections
+
+
+@pytest.mark.parametrize("ends", ["", "transfer-encoding: identity\r\n"])
+async def test_an_answer_without_a_length_ends_with_its_connection(ends: str) -> None:
+    async with hostile(answering_once(f"HTTP/1.1 500 No\r\n{ends}\r\nwhy".encode())) as server, sending() as transport:
+        answer = await answer_to(transport, post(server.url))
+    assert (answer.outcome, answer.status, answer.body) == (Outcome.STATUS, 500, b"why")
+
+
+async def test_an_answer_may_come_byte_by_byte() -> None:
+    raw = b"HTTP/1.1 103 Hints\r\na: b\r\n\r\nHTTP/1.1 503 No\r\nretry-after: 7\r\ntransfer-encoding: chunked\r\n\r\n3\r\nwhy\r\n0\r\n\r\n"
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            for byte in raw:
+                await connection.send(bytes([byte]))
+                await asyncio.sleep(0)
+
+    async with hostile(behave) as server, sending() as transport:
+        for _ in range(2):
+            answer = await answer_to(transport, post(server.url))
+            assert (answer.status, answer.body, answer.retry_after) == (503, b"why", "7")
+    assert server.connections == 1
+
+
+async def test_a_head_is_read_up_to_its_limit() -> None:
+    filling = "x: " + "y" * (HEAD_BYTES_MAX // 2)
+    async with hostile(answering(status(200, filling))) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).status == 200
+    async with hostile(answering(status(200, *[filling] * 5))) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
+
+
+@pytest.fixture
+def no_more_files() -> Iterator[None]:
+    """Leave this process no file that it could open, beyond the number that it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        highest = os.dup(0)
+        os.close(highest)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        yield
+
+
+async def test_without_a_file_to_open_a_request_fails_and_the_transport_goes_on(request: pytest.FixtureRequest) -> None:
+    async with hostile(answering(OK)) as server, sending() as transport:
+        await answer_to(transport, post(server.url))
+        other = post(server.url.replace("127.0.0.1", "127.0.0.2"))
+        request.getfixturevalue("no_more_files")
+        assert (await answer_to(transport, other)).outcome is Outcome.CONNECT
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+
+
+async def test_a_connection_that_ends_between_connecting_and_tls_is_a_failure_of_tls() -> None:
+    async def behave(connection: Connection) -> None:
+        connection.reset()
+
+    async with hostile(behave) as server, sending() as transport:
+        answers = await asyncio.gather(*(sent(transport, post(server.url.replace("http:", "https:"))) for _ in range(32)))
+    assert {answer.outcome for answer in answers} <= {Outcome.TLS, Outcome.CONNECT}
+
+
+# Through a proxy
+
+
+async def test_a_proxy_is_found_by_its_name_and_shown_who_asks(proxy: Proxy) -> None:
+    url = proxy.url.replace("http://127.0.0.1", "http://me:w%40rd@localhost")
+    async with hostile(answering(OK)) as server, sending(proxy=url) as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert proxy.authorizations == {"Basic bWU6d0ByZA=="}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"junk\r\n\r\n", b"HTTP/1.1 100 Wait\r\n\r\n", b"HTTP/1.1 200 " + b"x" * (HEAD_BYTES_MAX + 1)], ids=len
+)
+async def test_a_proxy_that_speaks_no_http_is_a_failure_to_connect(raw: bytes) -> None:
+    async def behave(connection: Connection) -> None:
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.send(raw)
+        connection.writer.close()
+
+    async with hostile(behave) as server, sending(proxy=f"http://127.0.0.1:{server.port}") as transport:
+        assert (await answer_to(transport, post("http://127.0.0.1:8080/"))).outcome is Outcome.CONNECT
+
+
+async def test_a_proxy_that_stands_still_ends_at_the_connect_timeout() -> None:
+    async def behave(_connection: Connection) -> None:
+        await asyncio.Event().wait()
+
+    async with hostile(behave) as server, sending(proxy=f"http://127.0.0.1:{server.port}", connect_timeout_s=0.3) as transport:
+        assert (await answer_to(transport, post("http://127.0.0.1:8080/"))).outcome is Outcome.CONNECT
+
+
+async def test_connections_through_a_proxy_are_kept(proxy: Proxy) -> None:
+    async with hostile(answering(OK)) as server, sending(proxy=proxy.url) as transport:
+        for _ in range(3):
+            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert (len(proxy.asked), server.connections) == (1, 1)
+
+
+# What is trusted
+
+
+async def test_of_many_trusts_few_are_kept_and_all_are_served(authority: Authority, tmp_path: Path) -> None:
+    """Their connections go with them, since each has a megabyte of authorities."""
+    async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
+        for number in range(40):
+            (tmp_path / str(number)).mkdir()
+            mine = Tls(ca_pem=Authority(tmp_path / str(number)).pem)
+            assert (await answer_to(transport, post(server.url)._replace(tls=mine))).outcome is Outcome.DELIVERED
+        async with asyncio.timeout(10):
+            while len(transport._pool._idle) > 32:  # noqa: ASYNC110, SLF001 - nothing else tells
+                await asyncio.sleep(0.01)
+
+
+async def test_a_trust_is_made_once_for_all_who_wait_for_it(authority: Authority) -> None:
+    trusts, found = Trusts(authority.pem), list[Trust | str]()
+    for _ in range(3):
+        trusts.ask(Tls(ca_pem=authority.pem), found.append)
+    assert found == []
+    async with asyncio.timeout(10):
+        while len(found) < 3:  # noqa: ASYNC110 - told by a thread
+            await asyncio.sleep(0)
+    assert isinstance(found[0], Trust)
+    assert found[0] is found[1] is found[2] is trusts.known(Tls(ca_pem=authority.pem))
+    assert found[0].context.verify_mode is ssl.CERT_REQUIRED
+    assert found[0].context.check_hostname
+    trusts.close()
+
+
+@pytest.mark.parametrize("pem", [b"junk", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+async def test_authorities_that_cannot_be_read_are_said_so(pem: bytes, authority: Authority) -> None:
+    async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
+        answer = await answer_to(transport, post(server.url)._replace(tls=Tls(ca_pem=pem)))
+    assert answer.outcome is Outcome.TLS
+    assert "authorities cannot be read" in answer.error
+
+
+async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.delivery.pool._IDLE_S", 0.3)
+    ended = asyncio.Event()
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            await connection.send(OK)
+        ended.set()
+
+    async with hostile(behave) as server, sending() as transport:
+        await answer_to(transport, post(server.url))
+        async with asyncio.timeout(LIMITS.timeout_s):
+            await ended.wait()
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert server.connections == 2
