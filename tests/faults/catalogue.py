@@ -231,7 +231,8 @@ CATALOGUE: dict[int, Row] = {
         "Retry-After in seconds, as a date, negative, 1e99",
         "clamped",
         (
-            "delivery.test_hostile::test_retry_after_is_read_and_clamped",
+            "delivery.test_hostile::test_retry_after_is_handed_on_as_it_came",
+            "delivery.test_schedule::test_retry_after_is_clamped_or_passed_over",
             "delivery.test_hostile_recorded::test_a_pause_that_is_asked_for_is_kept_within_six_hours",
         ),
     ),
