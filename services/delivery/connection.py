@@ -80,6 +80,7 @@ class Connection:
         except LATER:
             sent = 0
         except OSError as error:
+            self._unsent = memoryview(wire)
             self._loop.call_soon(self._guarded, self._after_failed_send, flight, error)
             return
         if sent < len(wire):
@@ -139,8 +140,7 @@ class Connection:
             self._stop_sending()
 
     def _after_failed_send(self, flight: Flight, error: OSError) -> None:
-        """End a flight that could not be sent whole; an endpoint may have answered before it closed."""
-        self._stop_sending()
+        """End a flight that could not be sent whole, and the connection; an endpoint may have answered before it closed."""
         if self.flight is flight:
             self._read()
         if self.flight is flight:
