@@ -16,6 +16,7 @@ from services.delivery.connection import Connection
 from services.delivery.dialling import Dialling
 from services.delivery.flight import Flight, Limits, Way, failed, wire_of
 from services.delivery.model import Outcome
+from services.delivery.secured import Secured
 from services.delivery.transport import WITHDRAWN, Answer
 
 Land = Callable[[Flight, Answer], None]
@@ -142,7 +143,7 @@ class Pool:
 
     # What is told of connections
 
-    def connected(self, dialling: Dialling, connected: socket.socket) -> None:
+    def connected(self, dialling: Dialling, connected: socket.socket | Secured) -> None:
         """See `dialling.Keeper.connected`."""
         del self._open[dialling]
         connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)

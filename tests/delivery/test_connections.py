@@ -19,6 +19,7 @@ from tests.delivery.certificates import Authority
 from tests.delivery.hostile import OK, Connection, answering, answering_once, endless, hostile, status
 from tests.delivery.proxy import Proxy, running_proxy
 from tests.delivery.sending import LIMITS, answer_to, post, sending, sent
+from tests.delivery.tickets import flooding
 
 LARGE = b"x" * (4 << 20)
 
@@ -35,14 +36,16 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 
 @pytest.mark.parametrize("extra", [OK, status(500), b"HTTP/1.1 200", b"H", b"\r\n", b"\x00" * 100], ids=ascii)
-async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(extra: bytes) -> None:
+@pytest.mark.parametrize("tls", [True, False])
+async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(*, tls: bool, extra: bytes, authority: Authority) -> None:
     """Were it taken for one, each request after it would have the answer of the one before."""
 
     async def behave(connection: Connection) -> None:
         while (request := await connection.request()) is not None:
             await connection.send(status(int(request.rpartition(b"\r\n\r\n")[2])) + extra)
 
-    async with hostile(behave) as server, sending() as transport:
+    context = authority.server("127.0.0.1") if tls else None
+    async with hostile(behave, tls=context) as server, sending(roots=authority.file) as transport:
         for wanted in (201, 404, 202, 503):
             assert (await answer_to(transport, post(server.url, str(wanted).encode()))).status == wanted
 
@@ -348,6 +351,21 @@ async def test_a_proxy_whose_name_is_found_late_is_used_once_it_is(proxy: Proxy,
         assert (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT
         late.set()
         async with asyncio.timeout(10):
-            while (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT:
+            while (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT:  # noqa: ASYNC110 - a thread finds it
                 await asyncio.sleep(0.01)
     assert len(server.requests) == 1
+
+
+async def test_an_endpoint_that_sends_tickets_without_an_end_holds_up_nobody(authority: Authority, tmp_path: Path) -> None:
+    """Each takes its time, and a record has hundreds: what is read at once is bounded."""
+    clock = asyncio.get_running_loop().time
+    with flooding(authority.server("127.0.0.1"), tmp_path, records=500) as port:
+        async with hostile(answering(OK)) as server, sending(roots=authority.file, timeout_s=1.0) as transport:
+            flooded = sent(transport, post(f"https://127.0.0.1:{port}/"))
+            waits = list[float]()
+            while not flooded.done():
+                began = clock()
+                assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+                waits.append(clock() - began)
+            assert flooded.result().error == "TLS failed: too much beside the data"
+    assert max(waits) < 0.25
