@@ -135,6 +135,13 @@ class Pool:
         if not host.under_way and not host.idle:
             del self._hosts[origin]
 
+    def _end(self, flight: Flight, answer: Answer) -> None:
+        """Bring a flight out. What waits for one of all connections comes before what its host has yet to send."""
+        if self._wanting:
+            self._serve_wanting()
+        self._turn_over(flight.origin)
+        self._land(flight, answer)
+
     def _serve_wanting(self) -> None:
         """Begin what waits for one of all connections, as far as there is one."""
         while self._wanting and (self._idle or len(self._open) < self._limits.connections_max):
@@ -158,9 +165,7 @@ class Pool:
             flight.tried += 1
             self._begin(flight, self._hosts[flight.origin])
         else:
-            self._turn_over(flight.origin)
-            self._land(flight, answer)
-        self._serve_wanting()
+            self._end(flight, answer)
 
     def answered(self, connection: Connection, flight: Flight, answer: Answer) -> None:
         """See `connection.Keeper.answered`."""
@@ -174,10 +179,7 @@ class Pool:
             connection.idle_since = now
             self._hosts[flight.origin].idle.append(connection)
             self._idle[connection] = None
-        self._turn_over(flight.origin)
-        self._land(flight, answer)
-        if self._wanting:
-            self._serve_wanting()
+        self._end(flight, answer)
 
     def stale(self, connection: Connection, flight: Flight) -> None:
         """See `connection.Keeper.stale`."""

@@ -16,7 +16,7 @@ from services.delivery.reading import HEAD_BYTES_MAX
 from services.delivery.transport import Answer, Tls
 from services.delivery.trust import Trust, Trusts
 from tests.delivery.certificates import Authority
-from tests.delivery.hostile import OK, Connection, answering, answering_once, endless, hostile, status
+from tests.delivery.hostile import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
 from tests.delivery.proxy import Proxy, running_proxy
 from tests.delivery.sending import LIMITS, answer_to, post, sending, sent
 from tests.delivery.tickets import flooding
@@ -369,3 +369,30 @@ async def test_an_endpoint_that_sends_tickets_without_an_end_holds_up_nobody(aut
                 waits.append(clock() - began)
             assert flooded.result().error == "TLS failed: too much beside the data"
     assert max(waits) < 0.25
+
+
+async def test_what_waits_for_a_connection_has_it_before_a_host_that_has_more_to_send() -> None:
+    """Else a busy host keeps all connections, and the others' requests end at their time without having left."""
+    order, all_wait = list[str](), asyncio.Event()
+
+    def behaviour(name: str) -> Behaviour:
+        async def behave(connection: Connection) -> None:
+            while await connection.request() is not None:
+                order.append(name)
+                await all_wait.wait()
+                await connection.send(OK)
+
+        return behave
+
+    async with (
+        hostile(behaviour("busy")) as busy,
+        hostile(behaviour("other")) as other,
+        sending(connections_max=1, host_connections_max=1) as transport,
+    ):
+        answers = [sent(transport, post(busy.url)) for _ in range(5)]
+        answers.append(sent(transport, post(other.url)))
+        while not order:  # noqa: ASYNC110 - the server's side
+            await asyncio.sleep(0)
+        all_wait.set()
+        assert {answer.outcome for answer in await asyncio.gather(*answers)} == {Outcome.DELIVERED}
+    assert order == ["busy", "other", *["busy"] * 4]
