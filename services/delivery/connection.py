@@ -17,6 +17,7 @@ from services.delivery.dialling import LATER, reason
 from services.delivery.flight import Flight, Limits, failed
 from services.delivery.model import Outcome
 from services.delivery.reading import Reading
+from services.delivery.secured import Secured
 from services.delivery.transport import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
 
 # All connections read into the same piece of memory: they are read one at a time, on one event loop.
@@ -48,7 +49,13 @@ class Connection:
     )
 
     def __init__(
-        self, keeper: Keeper, limits: Limits, loop: asyncio.AbstractEventLoop, connected: socket.socket, address: str, flight: Flight
+        self,
+        keeper: Keeper,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        connected: socket.socket | Secured,
+        address: str,
+        flight: Flight,
     ) -> None:
         """Take a socket that stands, to an address; `flight` is the one for which it was opened, and has yet to be sent."""
         self.origin = flight.origin
@@ -62,12 +69,15 @@ class Connection:
         self._limits = limits
         self._loop = loop
         self._socket = connected
-        self._tls = connected if isinstance(connected, ssl.SSLSocket) else None
+        self._tls = connected if isinstance(connected, Secured) else None
         self._number = connected.fileno()
         self._reading = Reading()
         self._served = False
         self._unsent: memoryview | None = None
         loop.add_reader(self._number, self._is_readable)
+        if self._tls is not None and self._tls.pending():
+            # It came with the end of the handshake.
+            loop.call_soon(self._is_readable)
 
     def send(self, flight: Flight) -> None:
         """Send a flight's request; whatever comes of it comes later."""
@@ -80,6 +90,7 @@ class Connection:
         except LATER:
             sent = 0
         except OSError as error:
+            self._unsent = memoryview(wire)
             self._loop.call_soon(self._guarded, self._after_failed_send, flight, error)
             return
         if sent < len(wire):
@@ -139,8 +150,7 @@ class Connection:
             self._stop_sending()
 
     def _after_failed_send(self, flight: Flight, error: OSError) -> None:
-        """End a flight that could not be sent whole; an endpoint may have answered before it closed."""
-        self._stop_sending()
+        """End a flight that could not be sent whole, and the connection; an endpoint may have answered before it closed."""
         if self.flight is flight:
             self._read()
         if self.flight is flight:
@@ -155,7 +165,8 @@ class Connection:
 
     def _is_readable(self) -> None:
         try:
-            self._read()
+            if not self.is_closed:
+                self._read()
         except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more
             self._keeper.fault(error)
 
@@ -195,7 +206,7 @@ class Connection:
         if self._tls is not None and self.trust is not None and not self._served:
             # The tickets of TLS 1.3 come with the first answer.
             self.trust.remember(self.origin, self._tls.session)
-        if not reading.keeps or self._unsent is not None:
+        if not reading.keeps or self._unsent is not None or (self._tls is not None and not self._tls.is_drained()):
             self.close()
         else:
             self._served = True

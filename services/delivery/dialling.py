@@ -17,6 +17,7 @@ from typing import Protocol
 from services.delivery.flight import Flight, Limits, Way, failed
 from services.delivery.model import Outcome
 from services.delivery.reading import HEAD_BYTES_MAX, TunnelReading
+from services.delivery.secured import Secured
 from services.delivery.transport import Answer
 
 LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -27,7 +28,7 @@ _REASON_CHARS_MAX = 200
 class Keeper(Protocol):
     """Who has a connection dialled."""
 
-    def connected(self, dialling: "Dialling", connected: socket.socket) -> None:
+    def connected(self, dialling: "Dialling", connected: socket.socket | Secured) -> None:
         """Take the socket over which the flight's request can be sent."""
 
     def failed(self, dialling: "Dialling", answer: Answer) -> None:
@@ -48,7 +49,20 @@ class Dialling:
     """One attempt to connect, for a flight."""
 
     __slots__ = (
-        *("_connect_by", "_keeper", "_left", "_limits", "_loop", "_number", "_phase", "_reading", "_socket", "_watched_for_room", "_way"),
+        *(
+            "_connect_by",
+            "_keeper",
+            "_left",
+            "_limits",
+            "_loop",
+            "_number",
+            "_phase",
+            "_reading",
+            "_secured",
+            "_socket",
+            "_watched_for_room",
+            "_way",
+        ),
         *("address", "flight"),
     )
 
@@ -64,7 +78,8 @@ class Dialling:
         self._phase = _Phase.CONNECTING
         self._reading = TunnelReading()
         self._left = [self.address] if way.tunnel is None else list(way.tunnel.addresses)
-        self._socket: socket.socket | ssl.SSLSocket
+        self._socket: socket.socket
+        self._secured: Secured
         self._number = -1
         self._watched_for_room = False
         self._connect_by = loop.time() + limits.connect_timeout_s
@@ -153,15 +168,13 @@ class Dialling:
     def _begin_tls(self) -> None:
         flight = self.flight
         if flight.trust is None:
-            self._stands()
+            self._stands(self._socket)
             return
         self._phase = _Phase.SHAKING_HANDS
         name = flight.target.name or flight.target.addresses[0]
         try:
-            self._socket = flight.trust.context.wrap_socket(
-                self._socket, do_handshake_on_connect=False, server_hostname=name, session=flight.trust.session(flight.origin)
-            )
-        except OSError as error:  # it has ended already
+            self._secured = Secured(self._socket, flight.trust.context, name, flight.trust.session(flight.origin))
+        except OSError as error:
             self.cut_off(failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
             return
         self._loop.add_reader(self._number, self._guarded, self._shake_hands)
@@ -169,7 +182,7 @@ class Dialling:
 
     def _shake_hands(self) -> None:
         try:
-            self._socket.do_handshake()  # type: ignore[union-attr]  # by now it is one of TLS
+            self._secured.do_handshake()
         except ssl.SSLWantReadError:
             self._unwatch_for_room()
         except ssl.SSLWantWriteError:
@@ -179,11 +192,11 @@ class Dialling:
         else:
             self._unwatch_for_room()
             self._loop.remove_reader(self._number)
-            self._stands()
+            self._stands(self._secured)
 
-    def _stands(self) -> None:
+    def _stands(self, connected: socket.socket | Secured) -> None:
         self._phase = _Phase.OVER
-        self._keeper.connected(self, self._socket)
+        self._keeper.connected(self, connected)
 
     def _has_room(self) -> None:
         if self._phase is _Phase.SHAKING_HANDS:

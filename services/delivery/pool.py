@@ -16,6 +16,7 @@ from services.delivery.connection import Connection
 from services.delivery.dialling import Dialling
 from services.delivery.flight import Flight, Limits, Way, failed, wire_of
 from services.delivery.model import Outcome
+from services.delivery.secured import Secured
 from services.delivery.transport import WITHDRAWN, Answer
 
 Land = Callable[[Flight, Answer], None]
@@ -49,11 +50,10 @@ class Pool:
         host = self._hosts.get(flight.origin)
         if host is None:
             host = self._hosts[flight.origin] = _Host()
+        host.waiting.append(flight)
         if host.under_way < self._limits.host_connections_max:
             host.under_way += 1
-            self._begin(flight, host)
-        else:
-            host.waiting.append(flight)
+            self._turn_over(flight.origin)
 
     def withdraw(self, subscription_id: str) -> None:
         """Begin nothing that was put in for a subscription and has not begun."""
@@ -66,7 +66,7 @@ class Pool:
                     self._land(flight, WITHDRAWN)
         for flight in [each for each in self._wanting if each.request.subscription_id == subscription_id]:
             self._wanting.remove(flight)
-            self._turn_over(flight)
+            self._turn_over(flight.origin)
             self._land(flight, WITHDRAWN)
         for each in self._open:
             if isinstance(each, Dialling) and (begun := each.flight).request.subscription_id == subscription_id:
@@ -92,15 +92,6 @@ class Pool:
 
     def _begin(self, flight: Flight, host: "_Host") -> None:
         """Send what has its host's turn, over a kept connection or a new one."""
-        if not flight.wire:
-            request = flight.request
-            flight.deadline = self._loop.time() + (self._limits.timeout_s if request.timeout_s is None else request.timeout_s)
-            try:
-                flight.wire = wire_of(request, flight.target)
-            except ValueError as error:
-                self._turn_over(flight)
-                self._land(flight, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
-                return
         kept = None if flight.fresh else host.kept(flight)
         if kept is not None:
             del self._idle[kept]
@@ -121,15 +112,35 @@ class Pool:
             return True
         return False
 
-    def _turn_over(self, flight: Flight) -> None:
+    def _is_made(self, flight: Flight) -> bool:
+        """Make the request as it is sent, with which its time begins; one that cannot be made comes out."""
+        request = flight.request
+        try:
+            flight.wire = wire_of(request, flight.target)
+        except ValueError as error:
+            self._land(flight, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
+            return False
+        flight.deadline = self._loop.time() + (self._limits.timeout_s if request.timeout_s is None else request.timeout_s)
+        return True
+
+    def _turn_over(self, origin: tuple[str, int]) -> None:
         """Give a host's turn to whoever waits for it."""
-        host = self._hosts[flight.origin]
-        if host.waiting:
-            self._begin(host.waiting.popleft(), host)
-        else:
-            host.under_way -= 1
-            if not host.under_way and not host.idle:
-                del self._hosts[flight.origin]
+        host = self._hosts[origin]
+        while host.waiting:
+            flight = host.waiting.popleft()
+            if self._is_made(flight):
+                self._begin(flight, host)
+                return
+        host.under_way -= 1
+        if not host.under_way and not host.idle:
+            del self._hosts[origin]
+
+    def _end(self, flight: Flight, answer: Answer) -> None:
+        """Bring a flight out. What waits for one of all connections comes before what its host has yet to send."""
+        if self._wanting:
+            self._serve_wanting()
+        self._turn_over(flight.origin)
+        self._land(flight, answer)
 
     def _serve_wanting(self) -> None:
         """Begin what waits for one of all connections, as far as there is one."""
@@ -139,7 +150,7 @@ class Pool:
 
     # What is told of connections
 
-    def connected(self, dialling: Dialling, connected: socket.socket) -> None:
+    def connected(self, dialling: Dialling, connected: socket.socket | Secured) -> None:
         """See `dialling.Keeper.connected`."""
         del self._open[dialling]
         connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)
@@ -154,9 +165,7 @@ class Pool:
             flight.tried += 1
             self._begin(flight, self._hosts[flight.origin])
         else:
-            self._turn_over(flight)
-            self._land(flight, answer)
-        self._serve_wanting()
+            self._end(flight, answer)
 
     def answered(self, connection: Connection, flight: Flight, answer: Answer) -> None:
         """See `connection.Keeper.answered`."""
@@ -170,10 +179,7 @@ class Pool:
             connection.idle_since = now
             self._hosts[flight.origin].idle.append(connection)
             self._idle[connection] = None
-        self._turn_over(flight)
-        self._land(flight, answer)
-        if self._wanting:
-            self._serve_wanting()
+        self._end(flight, answer)
 
     def stale(self, connection: Connection, flight: Flight) -> None:
         """See `connection.Keeper.stale`."""
@@ -215,7 +221,7 @@ class Pool:
                     self._let_go(connection)
             for flight in [each for each in self._wanting if each.deadline <= now]:
                 self._wanting.remove(flight)
-                self._turn_over(flight)
+                self._turn_over(flight.origin)
                 self._land(flight, failed(Outcome.TIMEOUT, "no answer within the time limit"))
             self._serve_wanting()
         except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more

@@ -14,6 +14,8 @@ from services.delivery.model import Outcome
 from services.delivery.transport import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
 
 HEAD_BYTES_MAX = 64 * 1024
+# A body may come in chunks of one byte, each of which takes six.
+_BYTES_PER_BODY_BYTE_MAX = 8
 _OK = range(200, 300)
 _SWITCHING = 101
 _HEADER_CHARS_MAX = 200
@@ -30,7 +32,7 @@ class _SwitchError(Exception):
 class Reading:
     """Reads one answer after another. The parser calls its `on_…`."""
 
-    __slots__ = ("_body", "_head_bytes", "_head_done", "_headers", "_parser", "_size", "_status", "begun", "complete", "keeps", "kept_max")
+    __slots__ = ("_body", "_bytes", "_head_done", "_headers", "_parser", "_size", "_status", "begun", "complete", "keeps", "kept_max")
 
     def __init__(self) -> None:
         """Begin."""
@@ -40,7 +42,7 @@ class Reading:
         self.kept_max = RESPONSE_BYTES_KEPT
         """How much of a body is kept."""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._body = b""
+        self._body = bytearray()
         self.renew()
 
     def renew(self) -> None:
@@ -53,16 +55,17 @@ class Reading:
         """Whether the connection may serve another request."""
         self._status = 0
         self._head_done = False
-        self._head_bytes = 0
+        self._bytes = 0
         self._size = 0
         if self._headers:
             self._headers = []
         if self._body:
-            self._body = b""
+            self._body = bytearray()
 
     def feed(self, data: memoryview) -> bool:
-        """Take what has come; returns whether the answer is complete. Raises `ValueError` where it is no HTTP, or its head too large."""
+        """Take what has come; returns whether the answer is complete. Raises `ValueError` where it is no HTTP, or too large."""
         self.begun = True
+        self._bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -70,10 +73,9 @@ class Reading:
             if not self.complete:
                 raise ValueError from error
             self.keeps = False
-        if not self._head_done:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                raise ValueError
+        # Trailers and what is said of chunks are without end elsewhere.
+        if not self.complete and self._bytes > HEAD_BYTES_MAX + _BYTES_PER_BODY_BYTE_MAX * self._size:
+            raise ValueError
         return self.complete
 
     def ends_here(self) -> bool:
@@ -89,7 +91,7 @@ class Reading:
         if not whole and status in _OK:
             return _delivered(status)
         headers = self._texts()
-        body = self._body[: self.kept_max]
+        body = bytes(self._body)
         if status in _OK:
             return Answer(Outcome.DELIVERED, status, "", body, "", headers)
         retry_after = headers.get("retry-after", "")[:_HEADER_CHARS_MAX]

@@ -210,7 +210,12 @@ class Proxy:
 
     def is_known(self) -> bool:
         """Say whether it is known where it is reached."""
-        return self._names.known(self._name) is not None
+        found = self._names.known(self._name)
+        if found is None:
+            return False
+        # It may have been found after those who asked were told that it takes too long.
+        self.tunnel.addresses = found.addresses
+        return True
 
     def ask(self, then: Callable[[], None]) -> None:
         """Find out; `then` is called once, later. Where it cannot be found, connecting fails."""

@@ -22,6 +22,7 @@ _SESSIONS_MAX = 4096
 # Each has the machine's authorities in memory once more, which is about a megabyte.
 _TRUSTS_MAX = 32
 UNUSABLE = "TLS failed: the client certificate and its key cannot be used; give both as PEM"
+UNMADE = "TLS failed: the certificates that it needs could not be read at present"
 UNREADABLE = "TLS failed: the certificates of the subscription's own authorities cannot be read; give them as PEM"
 
 
@@ -90,6 +91,11 @@ class Trusts:
         waiting = self._asking.pop(tls, None)
         if waiting is None or made.cancelled():
             return
+        if made.exception() is not None:
+            # As where this process has as many files open as it may: that passes, and those who ask must hear of it.
+            for then in waiting:
+                then(UNMADE)
+            return
         found = self._known[tls] = made.result()
         if len(self._known) > _TRUSTS_MAX:
             _, forgotten = self._known.popitem(last=False)
@@ -104,12 +110,12 @@ def _made(roots: BinaryIO, tls: Tls) -> Trust | str:
     if tls.ca_pem:
         try:
             context.load_verify_locations(cadata=tls.ca_pem.decode("ascii", "ignore"))
-        except ssl.SSLError:
+        except (ssl.SSLError, ValueError):
             return UNREADABLE
     if tls.certificate_pem:
         try:
             _show(context, tls.certificate_pem, tls.key_pem or tls.certificate_pem)
-        except (ssl.SSLError, OSError):
+        except ssl.SSLError:
             return UNUSABLE
     return Trust(context)
 

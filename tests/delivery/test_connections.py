@@ -5,19 +5,21 @@ import contextlib
 import os
 import resource
 import ssl
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from services.delivery.model import Outcome
 from services.delivery.reading import HEAD_BYTES_MAX
-from services.delivery.transport import Tls
+from services.delivery.transport import Answer, Tls
 from services.delivery.trust import Trust, Trusts
 from tests.delivery.certificates import Authority
-from tests.delivery.hostile import OK, Connection, answering, answering_once, hostile, status
+from tests.delivery.hostile import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
 from tests.delivery.proxy import Proxy, running_proxy
 from tests.delivery.sending import LIMITS, answer_to, post, sending, sent
+from tests.delivery.tickets import flooding
 
 LARGE = b"x" * (4 << 20)
 
@@ -34,14 +36,16 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 
 @pytest.mark.parametrize("extra", [OK, status(500), b"HTTP/1.1 200", b"H", b"\r\n", b"\x00" * 100], ids=ascii)
-async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(extra: bytes) -> None:
+@pytest.mark.parametrize("tls", [True, False])
+async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(*, tls: bool, extra: bytes, authority: Authority) -> None:
     """Were it taken for one, each request after it would have the answer of the one before."""
 
     async def behave(connection: Connection) -> None:
         while (request := await connection.request()) is not None:
             await connection.send(status(int(request.rpartition(b"\r\n\r\n")[2])) + extra)
 
-    async with hostile(behave) as server, sending() as transport:
+    context = authority.server("127.0.0.1") if tls else None
+    async with hostile(behave, tls=context) as server, sending(roots=authority.file) as transport:
         for wanted in (201, 404, 202, 503):
             assert (await answer_to(transport, post(server.url, str(wanted).encode()))).status == wanted
 
@@ -157,25 +161,36 @@ async def test_a_head_is_read_up_to_its_limit() -> None:
         assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_more_files() -> Iterator[None]:
     """Leave this process no file that it could open, beyond the number that it has."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.ExitStack() as stack:
-        highest = os.dup(0)
-        os.close(highest)
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    highest = os.dup(0)
+    os.close(highest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    try:
         yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_without_a_file_to_open_a_request_fails_and_the_transport_goes_on(request: pytest.FixtureRequest) -> None:
+async def test_without_a_file_to_open_a_request_fails_and_the_transport_goes_on() -> None:
     async with hostile(answering(OK)) as server, sending() as transport:
         await answer_to(transport, post(server.url))
-        other = post(server.url.replace("127.0.0.1", "127.0.0.2"))
-        request.getfixturevalue("no_more_files")
-        assert (await answer_to(transport, other)).outcome is Outcome.CONNECT
-        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+        with no_more_files():
+            assert (await answer_to(transport, post(server.url.replace("127.0.0.1", "127.0.0.2")))).outcome is Outcome.CONNECT
+            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+
+
+async def test_without_a_file_to_open_nothing_new_is_trusted_until_there_is_one(authority: Authority) -> None:
+    async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
+        request = post(server.url)._replace(tls=Tls(ca_pem=authority.pem))
+        shown = post(server.url)._replace(tls=authority.client("ours"))
+        with no_more_files():
+            assert (await answer_to(transport, request)).outcome is Outcome.TLS
+            assert (await answer_to(transport, shown)).outcome is Outcome.TLS
+        assert (await answer_to(transport, request)).outcome is Outcome.DELIVERED
+        assert (await answer_to(transport, shown)).outcome is Outcome.DELIVERED
 
 
 async def test_a_connection_that_ends_between_connecting_and_tls_is_a_failure_of_tls() -> None:
@@ -255,7 +270,7 @@ async def test_a_trust_is_made_once_for_all_who_wait_for_it(authority: Authority
     trusts.close()
 
 
-@pytest.mark.parametrize("pem", [b"junk", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize("pem", [b"junk", b"\xff", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 async def test_authorities_that_cannot_be_read_are_said_so(pem: bytes, authority: Authority) -> None:
     async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
         answer = await answer_to(transport, post(server.url)._replace(tls=Tls(ca_pem=pem)))
@@ -278,3 +293,106 @@ async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytes
             await ended.wait()
         assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
     assert server.connections == 2
+
+
+# What is without end
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", b"x: y\r\n" * 1000),
+        (b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: ", b"y" * 10_000),
+        (b"transfer-encoding: chunked\r\n\r\n2;", b"x" * 10_000),
+        (b"", b"x: y\r\n" * 1000),
+    ],
+    ids=["trailers", "one trailer", "an extension of a chunk", "headers"],
+)
+async def test_what_frames_an_answer_is_read_up_to_a_limit(start: bytes, piece: bytes) -> None:
+    """Else memory would grow for as long as a request may take."""
+    async with hostile(endless(b"HTTP/1.1 200 OK\r\n" + start, piece)) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
+
+
+async def test_an_answer_in_the_smallest_chunks_is_read_whole() -> None:
+    raw = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 60_000 + b"0\r\n\r\n"
+    async with hostile(answering(raw)) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url)._replace(whole=True))).body == b"x" * 60_000
+
+
+async def test_many_that_cannot_be_made_may_wait_for_a_turn() -> None:
+    """One after another has it, and each gives it on."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.request()
+        async with asyncio.timeout(10):
+            while len(waiting) < 3000:  # noqa: ASYNC110 - the test's side
+                await asyncio.sleep(0)
+        await connection.send(OK)
+
+    waiting: list[asyncio.Future[Answer]] = []
+    async with hostile(behave) as server, sending(host_connections_max=1) as transport:
+        first = sent(transport, post(server.url))
+        waiting += [sent(transport, post(server.url, x="\r\n")) for _ in range(3000)]
+        assert (await first).outcome is Outcome.DELIVERED
+        assert {(await answer).outcome for answer in waiting} == {Outcome.PROTOCOL}
+
+
+async def test_a_proxy_whose_name_is_found_late_is_used_once_it_is(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = threading.Event()
+
+    def lookup(_name: str) -> Sequence[str]:
+        late.wait(10)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("services.delivery.transport_http.system_lookup", lookup)
+    url = proxy.url.replace("127.0.0.1", "proxy.example")
+    async with hostile(answering(OK)) as server, sending(proxy=url, connect_timeout_s=0.3) as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT
+        late.set()
+        async with asyncio.timeout(10):
+            while (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT:  # noqa: ASYNC110 - a thread finds it
+                await asyncio.sleep(0.01)
+    assert len(server.requests) == 1
+
+
+async def test_an_endpoint_that_sends_tickets_without_an_end_holds_up_nobody(authority: Authority, tmp_path: Path) -> None:
+    """Each takes its time, and a record has hundreds: what is read at once is bounded."""
+    clock = asyncio.get_running_loop().time
+    with flooding(authority.server("127.0.0.1"), tmp_path, records=500) as port:
+        async with hostile(answering(OK)) as server, sending(roots=authority.file, timeout_s=1.0) as transport:
+            flooded = sent(transport, post(f"https://127.0.0.1:{port}/"))
+            waits = list[float]()
+            while not flooded.done():
+                began = clock()
+                assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+                waits.append(clock() - began)
+            assert flooded.result().error == "TLS failed: too much beside the data"
+    assert max(waits) < 0.25
+
+
+async def test_what_waits_for_a_connection_has_it_before_a_host_that_has_more_to_send() -> None:
+    """Else a busy host keeps all connections, and the others' requests end at their time without having left."""
+    order, all_wait = list[str](), asyncio.Event()
+
+    def behaviour(name: str) -> Behaviour:
+        async def behave(connection: Connection) -> None:
+            while await connection.request() is not None:
+                order.append(name)
+                await all_wait.wait()
+                await connection.send(OK)
+
+        return behave
+
+    async with (
+        hostile(behaviour("busy")) as busy,
+        hostile(behaviour("other")) as other,
+        sending(connections_max=1, host_connections_max=1) as transport,
+    ):
+        answers = [sent(transport, post(busy.url)) for _ in range(5)]
+        answers.append(sent(transport, post(other.url)))
+        while not order:  # noqa: ASYNC110 - the server's side
+            await asyncio.sleep(0)
+        all_wait.set()
+        assert {answer.outcome for answer in await asyncio.gather(*answers)} == {Outcome.DELIVERED}
+    assert order == ["busy", "other", *["busy"] * 4]
