@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 from services.delivery.transport import Tls
 
-_SESSIONS_MAX = 4096
+_SESSIONS_MAX = 1024
 # Each has the machine's authorities in memory once more, which is about a megabyte.
-_TRUSTS_MAX = 32
+_TRUSTS_MAX = 128
 UNUSABLE = "TLS failed: the client certificate and its key cannot be used; give both as PEM"
 UNMADE = "TLS failed: the certificates that it needs could not be read at present"
 UNREADABLE = "TLS failed: the certificates of the subscription's own authorities cannot be read; give them as PEM"

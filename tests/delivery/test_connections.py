@@ -243,15 +243,18 @@ async def test_connections_through_a_proxy_are_kept(proxy: Proxy) -> None:
 # What is trusted
 
 
-async def test_of_many_trusts_few_are_kept_and_all_are_served(authority: Authority, tmp_path: Path) -> None:
+async def test_of_many_trusts_few_are_kept_and_all_are_served(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their connections go with them, since each has a megabyte of authorities."""
+    monkeypatch.setattr("services.delivery.trust._TRUSTS_MAX", 4)
     async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
-        for number in range(40):
+        for number in range(8):
             (tmp_path / str(number)).mkdir()
             mine = Tls(ca_pem=Authority(tmp_path / str(number)).pem)
             assert (await answer_to(transport, post(server.url)._replace(tls=mine))).outcome is Outcome.DELIVERED
         async with asyncio.timeout(10):
-            while len(transport._pool._idle) > 32:  # noqa: ASYNC110, SLF001 - nothing else tells
+            while len(transport._pool._idle) > 4:  # noqa: ASYNC110, SLF001 - nothing else tells
                 await asyncio.sleep(0.01)
 
 
