@@ -8,8 +8,7 @@ event log → route → lane → attempt → schedule → ledger
 `attempt.py`  makes the request: `envelope.py` the body, `signing.py` and `signing_rfc9421.py` the signatures (all pure)
 `terms.py`    how a subscription wants its requests made; `credentials.py` and `oauth2.py` how they authenticate themselves (pure)
 `verify.py`   asks a sink for its consent, by the rules of `handshake.py` (pure)
-`transport.py` the Protocol that requests leave by, `transport_http.py` its implementation: `names.py` resolves, `trust.py` is about
-              certificates, `pool.py` keeps connections, `connection.py` is one of them, `reading.py` reads the answers that come over it
+`transport/`    is what requests leave by, with its connections
 `schedule.py` after an attempt: delivered, again, or given up (pure); `breaker.py` spares a dead endpoint (pure)
 `due.py`      is the time line by which retries wait, whatever the wall clock does
 `recorder.py` gathers what happened and flushes it; `ledger.py` and `ledger_reads.py` are the store

@@ -10,7 +10,7 @@ from services.delivery.model import Attempt, Delivery, Outcome, Subscription
 from services.delivery.oauth2 import Token
 from services.delivery.redaction import redacted, secrets_of
 from services.delivery.terms import Terms, tls_of
-from services.delivery.transport import RESPONSE_BYTES_KEPT, Answer, Request
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Request
 from services.runtime.logs import logger
 
 USER_AGENT = "Hooktide/0.1"

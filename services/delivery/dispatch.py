@@ -26,7 +26,7 @@ from services.delivery.push import Pusher
 from services.delivery.schedule import Exhausted, RetryAt, Schedule, retry_after_s
 from services.delivery.terms import Terms
 from services.delivery.timers import Timers
-from services.delivery.transport import Answer, Transport
+from services.delivery.transport.protocol import Answer, Transport
 from services.delivery.trouble import Trouble
 from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms

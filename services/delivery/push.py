@@ -16,7 +16,7 @@ from services.delivery.model import Delivery, Health, Outcome, Subscription
 from services.delivery.oauth2 import NoToken, Token
 from services.delivery.terms import Terms
 from services.delivery.tokens import Tokens
-from services.delivery.transport import WITHDRAWN, Answer, Transport
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Transport
 from services.runtime.clock import Clock, unix_ms
 
 _UNAUTHORIZED = 401

@@ -15,7 +15,7 @@ from services.delivery.envelope import ContentMode
 from services.delivery.handshake import rate_limit
 from services.delivery.model import Secret
 from services.delivery.signing import SigningKey, private_key, secret_key
-from services.delivery.transport import Tls
+from services.delivery.transport.protocol import Tls
 
 _MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY: ContentMode.DATA_ONLY}
 

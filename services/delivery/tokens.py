@@ -16,7 +16,7 @@ from services.delivery.attempt import USER_AGENT
 from services.delivery.credentials import OAuth2
 from services.delivery.oauth2 import AwaitToken, FetchToken, NoToken, Token, TokenFailure, TokenState, UseToken
 from services.delivery.redaction import redacted, secrets_of
-from services.delivery.transport import Answer, Request, Tls, Transport
+from services.delivery.transport.protocol import Answer, Request, Tls, Transport
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 

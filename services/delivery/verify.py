@@ -18,7 +18,7 @@ from services.delivery.attempt import USER_AGENT
 from services.delivery.credentials import OAuth2, headers_of
 from services.delivery.redaction import redacted, secrets_of
 from services.delivery.terms import terms_of, tls_of
-from services.delivery.transport import Answer, Request, Transport
+from services.delivery.transport.protocol import Answer, Request, Transport
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
 

@@ -16,7 +16,7 @@ from services.delivery.refill import Refiller
 from services.delivery.replica import Replica
 from services.delivery.retention import Limits, Retention
 from services.delivery.schedule import Schedule
-from services.delivery.transport import Transport
+from services.delivery.transport.protocol import Transport
 from services.eventlog.protocols import EventLogReader
 from services.runtime import crash
 from services.runtime.clock import Clock

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from services.delivery.transport import Answer, Request, Transport
+from services.delivery.transport.protocol import Answer, Request, Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.settings import DeliverySettings, read_settings
 from tests.bench.openers import opener

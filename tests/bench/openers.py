@@ -4,7 +4,7 @@ import importlib.util
 from contextlib import AbstractAsyncContextManager
 
 from services.delivery.app import OpenTransport, open_transport
-from services.delivery.transport import Transport
+from services.delivery.transport.protocol import Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.settings import DeliverySettings
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from services.delivery.model import Outcome
-from services.delivery.transport import RESPONSE_BYTES_KEPT, Answer, Request
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Request
 from services.egress.policy import EgressPolicy
 
 _OK = range(200, 300)

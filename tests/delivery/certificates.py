@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-from services.delivery.transport import Tls
+from services.delivery.transport.protocol import Tls
 
 
 class Authority:

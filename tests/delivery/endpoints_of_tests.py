@@ -9,7 +9,7 @@ from enum import Enum
 from functools import partial
 
 from services.delivery.model import Outcome
-from services.delivery.transport import WITHDRAWN, Answer, Request
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Request
 
 TIMEOUT_S = 15.0
 LATE_S = 5.0

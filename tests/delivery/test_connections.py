@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.delivery.model import Outcome
-from services.delivery.reading import HEAD_BYTES_MAX
-from services.delivery.transport import Answer, Tls
-from services.delivery.trust import Trust, Trusts
+from services.delivery.transport.protocol import Answer, Tls
+from services.delivery.transport.reading import HEAD_BYTES_MAX
+from services.delivery.transport.trust import Trust, Trusts
 from tests.delivery.certificates import Authority
 from tests.delivery.hostile import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
 from tests.delivery.proxy import Proxy, running_proxy
@@ -247,7 +247,7 @@ async def test_of_many_trusts_few_are_kept_and_all_are_served(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their connections go with them, since each has a megabyte of authorities."""
-    monkeypatch.setattr("services.delivery.trust._TRUSTS_MAX", 4)
+    monkeypatch.setattr("services.delivery.transport.trust._TRUSTS_MAX", 4)
     async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
         for number in range(8):
             (tmp_path / str(number)).mkdir()
@@ -282,7 +282,7 @@ async def test_authorities_that_cannot_be_read_are_said_so(pem: bytes, authority
 
 
 async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.delivery.pool._IDLE_S", 0.3)
+    monkeypatch.setattr("services.delivery.transport.pool._IDLE_S", 0.3)
     ended = asyncio.Event()
 
     async def behave(connection: Connection) -> None:
@@ -348,7 +348,7 @@ async def test_a_proxy_whose_name_is_found_late_is_used_once_it_is(proxy: Proxy,
         late.wait(10)
         return ["127.0.0.1"]
 
-    monkeypatch.setattr("services.delivery.transport_http.system_lookup", lookup)
+    monkeypatch.setattr("services.delivery.transport.http.system_lookup", lookup)
     url = proxy.url.replace("127.0.0.1", "proxy.example")
     async with hostile(answering(OK)) as server, sending(proxy=url, connect_timeout_s=0.3) as transport:
         assert (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from services.delivery.model import Outcome
-from services.delivery.transport import RESPONSE_BYTES_KEPT, Answer, Request
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Request
 from tests.delivery.flood import flood
 from tests.delivery.hostile import (
     OK,

@@ -12,9 +12,9 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery import app
-from services.delivery.flight import Limits
-from services.delivery.transport import RESPONSE_BYTES_KEPT, Transport
-from services.delivery.transport_http import open_http_transport
+from services.delivery.transport.flight import Limits
+from services.delivery.transport.http import open_http_transport
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc import open_channel

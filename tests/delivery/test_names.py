@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.delivery.model import Outcome
-from services.delivery.names import Found, Lookup, Names, system_lookup
+from services.delivery.transport.names import Found, Lookup, Names, system_lookup
 from services.egress.policy import EgressPolicy
 from tests.delivery.hostile import OK, answering, hostile
 from tests.delivery.sending import answer_to, post, sending

@@ -14,9 +14,9 @@ import pytest
 import uvloop
 
 from services.delivery.model import Outcome
-from services.delivery.pool import Pool
-from services.delivery.transport import WITHDRAWN, Answer, Request, Tls
-from services.delivery.transport_http import HttpTransport
+from services.delivery.transport.http import HttpTransport
+from services.delivery.transport.pool import Pool
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Request, Tls
 from tests.delivery.certificates import Authority
 from tests.delivery.hostile import Behaviour, Connection, hostile, status
 from tests.delivery.sending import sending

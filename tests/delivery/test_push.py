@@ -10,7 +10,7 @@ from services.delivery.credentials import OAuth2
 from services.delivery.model import Delivery, Event, Health, Outcome, Subscription
 from services.delivery.push import Pusher
 from services.delivery.terms import Terms
-from services.delivery.transport import WITHDRAWN, Answer, Request
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Request
 from services.eventlog.record import Record
 from services.runtime.clock import SystemClock
 from tests.delivery.log_of_tests import cloud_event

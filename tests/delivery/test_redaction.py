@@ -18,7 +18,7 @@ from services.delivery.credentials import AccessToken, Credential, Header, OAuth
 from services.delivery.model import Outcome, Secret
 from services.delivery.redaction import MARK, redacted, secrets_of
 from services.delivery.terms import Terms
-from services.delivery.transport import RESPONSE_BYTES_KEPT, Answer
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer
 from tests.delivery.system import State, System
 from tests.delivery.system import event as event_of
 from tests.delivery.test_tokens import authority

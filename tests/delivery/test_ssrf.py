@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from services.delivery.flight import Flight, Target, Way
 from services.delivery.model import Outcome
-from services.delivery.pool import Pool
-from services.delivery.transport import Answer, Request
-from services.delivery.transport_http import HttpTransport
+from services.delivery.transport.flight import Flight, Target, Way
+from services.delivery.transport.http import HttpTransport
+from services.delivery.transport.pool import Pool
+from services.delivery.transport.protocol import Answer, Request
 from services.egress.policy import EgressPolicy
 from tests.delivery.dns import Zone, name_server
 from tests.delivery.hostile import OK, Connection, HostileServer, answering, hostile, status

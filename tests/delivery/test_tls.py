@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.delivery.model import Outcome
-from services.delivery.transport import Answer, Request, Tls
-from services.delivery.transport_http import HttpTransport
+from services.delivery.transport.http import HttpTransport
+from services.delivery.transport.protocol import Answer, Request, Tls
 from services.runtime.lifecycle import StartError
 from tests.delivery.certificates import Authority
 from tests.delivery.hostile import OK, Connection, HostileServer, answering, hostile

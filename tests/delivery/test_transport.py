@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from services.delivery.model import Outcome
-from services.delivery.transport import RESPONSE_BYTES_MAX, Answer, Request
-from services.delivery.transport_http import roots_file
+from services.delivery.transport.http import roots_file
+from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer, Request
 from services.runtime.lifecycle import StartError
 from tests.delivery.hostile import OK, Connection, answering, answering_once, hostile, silent, status
 from tests.delivery.sending import answer_to, post, sending, sent

@@ -10,8 +10,8 @@ from hooktide.subscription.v1 import subscription_pb2
 
 from services.delivery.breaker import FAILURES_MAX
 from services.delivery.model import Outcome, State
-from services.delivery.transport import WITHDRAWN, Request
-from services.delivery.transport_http import HttpTransport
+from services.delivery.transport.http import HttpTransport
+from services.delivery.transport.protocol import WITHDRAWN, Request
 from services.eventlog.record import Record
 from tests.delivery.conftest import Play
 from tests.delivery.endpoints_of_tests import Mode

@@ -14,7 +14,7 @@ from services.delivery.ledger_rows import DoneRow, OpenRow, kept_record
 from services.delivery.recorder import Recorder
 from services.delivery.retention import Limits, Retention
 from services.delivery.schedule import Schedule
-from services.delivery.transport import Answer, Request
+from services.delivery.transport.protocol import Answer, Request
 from services.eventlog.record import PARTITIONS, Place, Record
 from services.eventlog.sqlite import SqliteEventLog
 from services.runtime.clock import SystemClock

@@ -11,7 +11,7 @@ import functools
 import httptools
 
 from services.delivery.model import Outcome
-from services.delivery.transport import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
 
 HEAD_BYTES_MAX = 64 * 1024
 # A body may come in chunks of one byte, each of which takes six.

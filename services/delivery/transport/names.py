@@ -1,6 +1,6 @@
 """Names: which addresses a host's name stands for, looked up off the event loop and judged as a whole.
 
-transport → [names] → pool
+http → [names] → pool
 
 Law 1: a name may be called only if every one of its addresses may.
 Law 2: what was found is used for a few seconds, whatever lifetime the name's owner gave it.

@@ -1,6 +1,6 @@
 """Transport: the Protocol that every request to a sink leaves by.
 
-attempt → [transport] → callback URL
+attempt → [protocol] → http, names, trust, pool, … → callback URL
 
 Law 1: each `send` is answered exactly once, on the event loop and never within `send` or `withdraw`; neither raises.
 Law 2: no redirect is followed, no answer is decompressed or read beyond its limit, and the address

@@ -1,6 +1,6 @@
-"""Transport over HTTP/1.1: finds out where a request goes and how it is verified there, and hands it to the pool.
+"""HTTP: the transport over HTTP/1.1: finds out where a request goes and how it is verified there, and hands it to the pool.
 
-attempt → [transport] → names, trust → pool → connection → callback URL
+attempt → [http] → names, trust → pool → connection → callback URL
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from services.delivery.flight import Flight, Limits, Target, Tunnel, Way, failed
 from services.delivery.model import Outcome
-from services.delivery.names import Found, Lookup, Names, system_lookup
-from services.delivery.pool import Pool
-from services.delivery.transport import WITHDRAWN, Answer, Request
-from services.delivery.trust import Trust, Trusts
+from services.delivery.transport.flight import Flight, Limits, Target, Tunnel, Way, failed
+from services.delivery.transport.names import Found, Lookup, Names, system_lookup
+from services.delivery.transport.pool import Pool
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Request
+from services.delivery.transport.trust import Trust, Trusts
 from services.egress.policy import EgressPolicy
 from services.egress.urls import DEFAULT_PORTS, parse_url
 from services.runtime.lifecycle import StartError

@@ -1,6 +1,6 @@
 """Flight: a request on its way, where it goes, and the limits that hold for all of them.
 
-transport → [flight] → pool → connection → callback URL
+http → [flight] → pool → connection → callback URL
 """
 
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.delivery.model import Outcome
-from services.delivery.transport import Answer, Request
+from services.delivery.transport.protocol import Answer, Request
 
 if TYPE_CHECKING:
-    from services.delivery.trust import Trust
+    from services.delivery.transport.trust import Trust
 
 # RFC 9110, section 8.6: these say how long their body is, even where they have none.
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})

@@ -13,12 +13,12 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from services.delivery.dialling import LATER, reason
-from services.delivery.flight import Flight, Limits, failed
 from services.delivery.model import Outcome
-from services.delivery.reading import Reading
-from services.delivery.secured import Secured
-from services.delivery.transport import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
+from services.delivery.transport.dialling import LATER, reason
+from services.delivery.transport.flight import Flight, Limits, failed
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
+from services.delivery.transport.reading import Reading
+from services.delivery.transport.secured import Secured
 
 # All connections read into the same piece of memory: they are read one at a time, on one event loop.
 _BUFFER = memoryview(bytearray(RESPONSE_BYTES_MAX))

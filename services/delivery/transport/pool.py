@@ -1,6 +1,6 @@
 """Pool: the connections that are kept, who waits for one, and whose turn is next.
 
-transport → [pool] → dialling, connection → callback URL
+http → [pool] → dialling, connection → callback URL
 
 Law 1: every flight put in comes out exactly once, with its answer; at the end those under way come out too.
 Law 2: connections are bounded in all and for each host; what waits for a turn has not begun, and can be withdrawn.
@@ -12,12 +12,12 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from services.delivery.connection import Connection
-from services.delivery.dialling import Dialling
-from services.delivery.flight import Flight, Limits, Way, failed, wire_of
 from services.delivery.model import Outcome
-from services.delivery.secured import Secured
-from services.delivery.transport import WITHDRAWN, Answer
+from services.delivery.transport.connection import Connection
+from services.delivery.transport.dialling import Dialling
+from services.delivery.transport.flight import Flight, Limits, Way, failed, wire_of
+from services.delivery.transport.protocol import WITHDRAWN, Answer
+from services.delivery.transport.secured import Secured
 
 Land = Callable[[Flight, Answer], None]
 

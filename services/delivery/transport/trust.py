@@ -1,6 +1,6 @@
 """Trust: by which certificates an endpoint is verified, and which one it is shown, made once for all connections that share them.
 
-transport → [trust] → connection
+http → [trust] → connection
 
 Law 1: TLS 1.2 or newer, the certificate verified in full and for the name or address that was called.
 Law 2: what one subscription trusts or shows serves no other one, neither by a connection nor by a session.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
-from services.delivery.transport import Tls
+from services.delivery.transport.protocol import Tls
 
 _SESSIONS_MAX = 1024
 # Each has the machine's authorities in memory once more, which is about a megabyte.
