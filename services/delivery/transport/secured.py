@@ -65,7 +65,7 @@ class Secured:
     def send(self, data: "bytes | memoryview") -> int:
         """Send a piece of `data` and return its size; after a `BlockingIOError`, the next call has to begin with the same data."""
         if not self._sending:
-            self._sending = self._tls.write(memoryview(data)[:_PIECE_BYTES])
+            self._sending = self._tls.write(data if len(data) <= _PIECE_BYTES else memoryview(data)[:_PIECE_BYTES])
         if not self._flushed():
             raise BlockingIOError
         sent, self._sending = self._sending, 0
@@ -80,9 +80,10 @@ class Secured:
         except ssl.SSLEOFError:
             return 0
         finally:
-            # What TLS has to say to what came; that it cannot be sent is no reason to lose what was read.
-            with contextlib.suppress(OSError):
-                self._flushed()
+            if self._outgoing.pending or self._packed:
+                # What TLS has to say to what came; that it cannot be sent is no reason to lose what was read.
+                with contextlib.suppress(OSError):
+                    self._flushed()
         self._plain_bytes += count
         return count
 
@@ -124,10 +125,12 @@ class Secured:
     def _flushed(self) -> bool:
         """Send what is packed; returns whether all of it has left."""
         if self._outgoing.pending:
-            self._packed += self._outgoing.read()
+            new = self._outgoing.read()
+            self._packed = self._packed + new if self._packed else new
         try:
             while self._packed:
-                self._packed = self._packed[self._socket.send(self._packed) :]
+                sent = self._socket.send(self._packed)
+                self._packed = self._packed[sent:] if sent < len(self._packed) else b""
         except BlockingIOError:
             return False
         return True
