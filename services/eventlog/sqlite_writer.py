@@ -218,19 +218,18 @@ class SqliteWriter:
             if len({(event.source, event.id) for event in flat}) == len(flat)
             else [flat[index] for index in sorted(_firsts(flat).values())]
         )
-        ids = self._ids.take(now_ms, len(fresh))
         position = self.head
         values: list[object] = []
         records: list[Record] = []
-        for event, event_id in zip(fresh, ids, strict=True):
+        results: Results = []
+        for event, raw_id in zip(fresh, self._ids.take(now_ms, len(fresh)), strict=True):
             position += 1
             partition, source, own_id, type_, audience, digest, payload = event
-            values += (position, partition, event_id, now_ms, source, own_id, type_, audience, digest, payload)
-            records.append(Record(partition, position, "evt_" + event_id.hex(), type_, source, audience, now_ms, payload))
-        inserted = self._execute_rows(values)
-        if inserted == len(flat):
-            results: Results = [Appended(event_id, partition, position, False) for partition, position, event_id, *_ in records]  # noqa: FBT003 - by place, at half the cost
-        else:
+            values += (position, partition, raw_id, now_ms, source, own_id, type_, audience, digest, payload)
+            event_id = "evt_" + raw_id.hex()
+            records.append(Record(partition, position, event_id, type_, source, audience, now_ms, payload))
+            results.append(Appended(event_id, partition, position, False))  # noqa: FBT003 - by place, at half the cost
+        if self._execute_rows(values) < len(flat):
             results, records = self._resolve(flat, _firsts(flat), records)
         start = 0
         for append in group:

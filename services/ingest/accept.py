@@ -69,7 +69,7 @@ def accept(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
     _check_text("source", source, SOURCE_BYTES_MAX)
     _check_text("type", type_, TYPE_BYTES_MAX)
     attributes = _attributes(event)
-    data_kind = event.WhichOneof("data")
+    data_kind = "text_data" if event.text_data else event.WhichOneof("data")
     data = _data(event, data_kind, attributes.get("datacontenttype", ""))
     audience = attributes.get("audience", "")
     if audience and not is_id(audience, "con"):
@@ -112,13 +112,17 @@ def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
     texts = {}
     for name in attributes:
         value = attributes[name]
-        kind = value.WhichOneof("attr")
         if not _is_name(name):
             _refuse(f"attributes.{name[:64]!a}", "is no attribute's name: 1 to 64 of a to z and 0 to 9, none of the fields' own")
+        # Nearly all are strings, and plain ones.
+        text = value.ce_string
+        if text.isascii() and text.isprintable() and 0 < len(text) <= ATTRIBUTE_BYTES_MAX and name != "time":
+            texts[name] = text
+            continue
+        kind = value.WhichOneof("attr")
         if kind is None:
             _refuse(f"attributes.{name}", "has no value; leave the attribute out instead")
         if kind == "ce_string":
-            text = value.ce_string
             _check_text(f"attributes.{name}", text, ATTRIBUTE_BYTES_MAX)
             if name == "time" and not _is_time(text):
                 _refuse("attributes.time", "must be a time as in RFC 3339, for example 2030-01-31T12:00:00Z")

@@ -74,7 +74,10 @@ class Publisher:
 
     async def append(self, accepted: Accepted) -> list[Result]:
         """Append what was accepted, in the order of the calls; return the results of the whole message once it is durable."""
-        appended = iter(await self._append(accepted.events))
+        results = await self._append(accepted.events)
+        if len(results) == len(accepted.judged):
+            return results
+        appended = iter(results)
         return [next(appended) if isinstance(new, NewEvent) else new for new in accepted.judged]
 
     async def _append(self, accepted: list[NewEvent]) -> list[Result]:

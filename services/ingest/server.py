@@ -184,7 +184,9 @@ def _add(messages: RepeatedCompositeFieldContainer[ingest_pb2.PublishResult], re
 
 
 def _fill(receipt: ingest_pb2.PublishReceipt, appended: Appended) -> None:
-    receipt.event_id, receipt.partition, receipt.position, receipt.duplicate = appended
+    receipt.event_id, receipt.partition, receipt.position, duplicate = appended
+    if duplicate:
+        receipt.duplicate = True
 
 
 def _error(refusal: Refusal) -> error_pb2.EventError:

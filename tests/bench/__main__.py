@@ -56,7 +56,7 @@ def _delivering(per_s: dict[str, list[float]]) -> list[Row]:
     return [
         ratio("delivered end to end ÷ the same system with aiohttp", ours, per_s[delivering.BY_AIOHTTP], unit, Bar(2)),
         ratio("the same system with aiohttp ÷ its client alone", per_s[delivering.BY_AIOHTTP], per_s[delivering.AIOHTTP], unit, Bar(0.45)),
-        ratio("delivered end to end ÷ our client (libcurl) alone", ours, per_s[delivering.CLIENT], unit, None),
+        ratio("delivered end to end ÷ our client alone", ours, per_s[delivering.CLIENT], unit, None),
         ratio("delivered over TLS ÷ plaintext", per_s[delivering.BY_TLS], ours, unit, Bar(0.75)),
         ratio("fan-out 1 to 100 ÷ 1 to 1", per_s[delivering.FANNED], ours, unit, Bar(1.3)),
     ]
