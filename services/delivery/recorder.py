@@ -24,8 +24,10 @@ from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
-# Enough to gather what makes a transaction worth its fsync; nothing that is sent at once waits for it.
-_LINGER_S = 0.015
+# Enough to gather what makes a transaction worth its fsync; nothing that is sent at once waits for it. The shorter, once so many
+# are sent and not recorded that sending might come to wait.
+_LINGER_MIN_S, _LINGER_MAX_S = 0.015, 0.04
+_LINGER_SENT_MAX = UNRECORDED_SENT_MAX // 8
 # An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
 # other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
@@ -59,6 +61,7 @@ class Recorder:
         self._headway = Headway()
         self._changed: dict[Delivery, None] = {}
         self._wanted = asyncio.Event()
+        self._pressed = asyncio.Event()
         self._room = asyncio.Event()
         self._flushed = asyncio.Event()
         self._flushes_begun = 0
@@ -95,6 +98,8 @@ class Recorder:
         else:
             self._changed[delivery] = None
         self._wanted.set()
+        if self._dispatcher.unrecorded_sent >= _LINGER_SENT_MAX:
+            self._pressed.set()
 
     async def settle(self) -> None:
         """Wait until nothing is left to flush."""
@@ -122,7 +127,7 @@ class Recorder:
         while not (self._closing and not self._chunks and not self._changed):
             await self._wanted.wait()
             if not self._closing:
-                await asyncio.sleep(_LINGER_S)
+                await self._linger()
             self._wanted.clear()
             self._flushes_begun += 1
             taken = self._collect()
@@ -138,6 +143,16 @@ class Recorder:
                 self._wanted.set()
             elif self._chunks:
                 asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._wanted.set)
+
+    async def _linger(self) -> None:
+        await asyncio.sleep(_LINGER_MIN_S)
+        ends_at = self._clock.monotonic() + _LINGER_MAX_S - _LINGER_MIN_S
+        self._pressed.clear()
+        while self._dispatcher.unrecorded_sent < _LINGER_SENT_MAX and (left_s := ends_at - self._clock.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._pressed.wait()
+            self._pressed.clear()
 
     def _is_due(self, chunk: Chunk, now: float, taken: _Taken) -> bool:
         """Say whether a chunk is to be written as it stands, or something may still end soon."""
