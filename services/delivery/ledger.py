@@ -25,7 +25,9 @@ from services.runtime import crash
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, migrate
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-_ROWS_PER_STATEMENT = 200
+# Few sizes, so that each statement is prepared once: to prepare a long one takes as long as to run it.
+_ROWS_PER_STATEMENT = (128, 32, 8, 2, 1)
+_STATEMENTS_MAX = 32
 _Result = TypeVar("_Result")
 
 
@@ -171,10 +173,18 @@ class Ledger:
 
 
 def _insert(connection: sqlite3.Connection, head: str, columns: int, rows: Sequence[tuple[object, ...]]) -> None:
+    start = 0
+    while start < len(rows):
+        count = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
+        part = rows[start : start + count]
+        connection.execute(_inserting(head, columns, count), [value for row in part for value in row])
+        start += count
+
+
+@functools.lru_cache(_STATEMENTS_MAX)
+def _inserting(head: str, columns: int, rows: int) -> str:
     row_text = "(" + ",".join("?" * columns) + ")"
-    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-        part = rows[start : start + _ROWS_PER_STATEMENT]
-        connection.execute(f"{head} VALUES {','.join([row_text] * len(part))}", [value for row in part for value in row])
+    return f"{head} VALUES {','.join([row_text] * rows)}"
 
 
 def _by_day(rows: Iterable[DoneRow]) -> dict[str, list[DoneRow]]:

@@ -167,6 +167,7 @@ class Recorder:
     def _collect(self) -> _Taken:
         """Take what the next transaction writes."""
         taken, rows, now = _Taken(), 0, self._clock.monotonic()
+        last: dict[int, Chunk] = {}
         while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, taken):
             chunk = self._chunks[0]
             self._chunks.popleft()
@@ -177,6 +178,8 @@ class Recorder:
                 delivery.chunk = None
                 if chunk.record_first and not delivery.settled:
                     taken.to_queue.append(delivery)
+            last[chunk.partition] = chunk
+        for chunk in last.values():
             taken.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
         # Of these as many again, so that routing never keeps an end from being written.
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
