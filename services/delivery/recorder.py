@@ -25,9 +25,9 @@ from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
 # Enough to gather what makes a transaction worth its fsync; nothing that is sent at once waits for it. The shorter, once so many
-# are sent and not recorded that sending might come to wait.
+# are sent and not recorded that sending might come to wait, or so much is held in memory until it is recorded.
 _LINGER_MIN_S, _LINGER_MAX_S = 0.015, 0.04
-_LINGER_SENT_MAX = UNRECORDED_SENT_MAX // 8
+_LINGER_SENT_MAX, _LINGER_BYTES_MAX = UNRECORDED_SENT_MAX // 8, 1024 * 1024
 # An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
 # other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
@@ -98,8 +98,11 @@ class Recorder:
         else:
             self._changed[delivery] = None
         self._wanted.set()
-        if self._dispatcher.unrecorded_sent >= _LINGER_SENT_MAX:
+        if self._is_pressed():
             self._pressed.set()
+
+    def _is_pressed(self) -> bool:
+        return self._dispatcher.unrecorded_sent >= _LINGER_SENT_MAX or self._dispatcher.lanes.held_bytes >= _LINGER_BYTES_MAX
 
     async def settle(self) -> None:
         """Wait until nothing is left to flush."""
@@ -148,7 +151,7 @@ class Recorder:
         await asyncio.sleep(_LINGER_MIN_S)
         ends_at = self._clock.monotonic() + _LINGER_MAX_S - _LINGER_MIN_S
         self._pressed.clear()
-        while self._dispatcher.unrecorded_sent < _LINGER_SENT_MAX and (left_s := ends_at - self._clock.monotonic()) > 0:
+        while not self._is_pressed() and (left_s := ends_at - self._clock.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._pressed.wait()

@@ -60,13 +60,11 @@ class HttpTransport:
             self._come_out(flight, _STOPPED)
         elif target.addresses:
             self._trusting(flight)
+        elif (found := self._names.known(target.name)) is not None:
+            self._go(flight, found)
         else:
-            found = self._names.known(target.name)
-            if found is None:
-                self._preparing[flight] = None
-                self._names.ask(target.name, functools.partial(self._resolved, flight))
-            else:
-                self._go(flight, found)
+            self._preparing[flight] = None
+            self._names.ask(target.name, functools.partial(self._resolved, flight))
 
     def withdraw(self, subscription_id: str) -> None:
         """See `Transport.withdraw`."""
@@ -152,7 +150,8 @@ class HttpTransport:
     def _leave(self, flight: Flight) -> None:
         if self._proxy is None or self._proxy.is_known():
             self._outbox.append(flight)
-            self._ask_turn()
+            if not self._turn_asked:
+                self._ask_turn()
         else:
             self._preparing[flight] = None
             self._proxy.ask(functools.partial(self._proxy_found, flight))
@@ -166,26 +165,38 @@ class HttpTransport:
 
     def _come_out(self, flight: Flight, answer: Answer) -> None:
         self._landed.append((flight, answer))
-        self._ask_turn()
+        if not self._turn_asked:
+            self._ask_turn()
 
     def _ask_turn(self) -> None:
-        if not self._turn_asked:
-            self._turn_asked = True
-            self._loop.call_soon(self._turn)
+        self._turn_asked = True
+        self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turn_asked = False
+        """Hand the answers over. Who takes them soon sends what there is room for then: that leaves with what waits here already."""
         try:
             landed, self._landed = self._landed, []
             for flight, answer in landed:
                 if flight.tried and answer.outcome is not Outcome.CONNECT:
                     self._names.prefer(flight.target.name, flight.addresses[flight.tried])
                 flight.done(answer)
+        except Exception as error:  # noqa: BLE001 - handed on: what was not answered then never will be
+            self._has_fault(error)
+        if landed:
+            self._loop.call_soon(self._send_out)
+        else:
+            self._send_out()
+
+    def _send_out(self) -> None:
+        self._turn_asked = False
+        try:
             outbox, self._outbox = self._outbox, []
             for flight in outbox:
                 self._pool.put(flight)
-        except Exception as error:  # noqa: BLE001 - handed on: what was not answered then never will be
+        except Exception as error:  # noqa: BLE001 - as above
             self._has_fault(error)
+        if self._landed:
+            self._ask_turn()
 
     def _has_fault(self, error: BaseException) -> None:
         if not self.fault.done():
