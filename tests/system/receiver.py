@@ -13,6 +13,8 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
+_TURNS = 10
+
 
 @dataclass(slots=True)
 class Arrival:
@@ -93,6 +95,11 @@ class Receiver:
     async def down(self) -> None:
         """Stop listening and cut off what is under way."""
         if self._runner is not None:
+            for site in tuple(self._runner.sites):
+                await site.stop()
+            # What was accepted at the last moment comes to stand first; the clean-up knows nothing of it before.
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             await self._runner.cleanup()
             self._runner = None
 
