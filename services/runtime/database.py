@@ -248,7 +248,8 @@ class WalCheckpoints:
 
     _COMMITS_BETWEEN = 8
     _RESTART_BYTES = 64 * 1024 * 1024
-    # So little may the writer have to wait for a reader that is in the way of shortening, which is then tried again.
+    # So little may the writer have to wait for a reader that is in the way, as a backup is; it is tried again.
+    _RESTART_WITHIN_MS = 20
     _SHORTEN_WITHIN_MS = 200
     _SHORTEN_AGAIN_S = 1.0
 
@@ -282,12 +283,15 @@ class WalCheckpoints:
             self._wanted.set()
 
     def _restart(self) -> None:
+        self._writing.execute(f"PRAGMA busy_timeout = {self._RESTART_WITHIN_MS}")
         try:
             self._writing.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except sqlite3.OperationalError as error:
             # Without room, the pages stay in the write-ahead log, where they are as safe.
             if not is_disk_full(error):
                 raise
+        finally:
+            self._writing.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
     def shorten(self) -> None:
         """Let the files shrink to what they hold, soon, after pages were given back."""

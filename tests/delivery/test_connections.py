@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
-import ssl
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,8 @@ import pytest
 from services.delivery.model import Outcome
 from services.delivery.transport.protocol import Answer, Tls
 from services.delivery.transport.reading import HEAD_BYTES_MAX
-from services.delivery.transport.trust import Trust, Trusts
 from tests.delivery.certificates import Authority
 from tests.delivery.hostile import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
-from tests.delivery.proxy import Proxy, running_proxy
 from tests.delivery.sending import LIMITS, answer_to, post, sending, sent
 from tests.delivery.tickets import flooding
 
@@ -27,12 +23,6 @@ LARGE = b"x" * (4 << 20)
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-@pytest.fixture
-async def proxy() -> AsyncIterator[Proxy]:
-    async with running_proxy() as running:
-        yield running
 
 
 @pytest.mark.parametrize("extra", [OK, status(500), b"HTTP/1.1 200", b"H", b"\r\n", b"\x00" * 100], ids=ascii)
@@ -51,20 +41,20 @@ async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(*
 
 
 async def test_what_comes_over_an_idle_connection_is_its_end() -> None:
-    pushed = asyncio.Event()
+    answered, ended = asyncio.Event(), asyncio.Event()
 
     async def behave(connection: Connection) -> None:
-        while await connection.request() is not None:
-            await connection.send(OK)
-            if len(server.requests) == 1:
-                await asyncio.sleep(0.05)
-                await connection.send(status(599))
-                pushed.set()
+        await connection.request()
+        await connection.send(OK)
+        await answered.wait()
+        await connection.send(status(599))
+        assert await connection.request() is None
+        ended.set()
 
     async with hostile(behave) as server, sending() as transport:
         assert (await answer_to(transport, post(server.url))).status == 200
-        await pushed.wait()
-        await asyncio.sleep(0.05)
+        answered.set()
+        await asyncio.wait_for(ended.wait(), 60)
         assert (await answer_to(transport, post(server.url))).status == 200
     assert server.connections == 2
 
@@ -202,85 +192,6 @@ async def test_a_connection_that_ends_between_connecting_and_tls_is_a_failure_of
     assert {answer.outcome for answer in answers} <= {Outcome.TLS, Outcome.CONNECT}
 
 
-# Through a proxy
-
-
-async def test_a_proxy_is_found_by_its_name_and_shown_who_asks(proxy: Proxy) -> None:
-    url = proxy.url.replace("http://127.0.0.1", "http://me:w%40rd@localhost")
-    async with hostile(answering(OK)) as server, sending(proxy=url) as transport:
-        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
-    assert proxy.authorizations == {"Basic bWU6d0ByZA=="}
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"junk\r\n\r\n", b"HTTP/1.1 100 Wait\r\n\r\n", b"HTTP/1.1 200 " + b"x" * (HEAD_BYTES_MAX + 1)], ids=len
-)
-async def test_a_proxy_that_speaks_no_http_is_a_failure_to_connect(raw: bytes) -> None:
-    async def behave(connection: Connection) -> None:
-        await connection.reader.readuntil(b"\r\n\r\n")
-        await connection.send(raw)
-        connection.writer.close()
-
-    async with hostile(behave) as server, sending(proxy=f"http://127.0.0.1:{server.port}") as transport:
-        assert (await answer_to(transport, post("http://127.0.0.1:8080/"))).outcome is Outcome.CONNECT
-
-
-async def test_a_proxy_that_stands_still_ends_at_the_connect_timeout() -> None:
-    async def behave(_connection: Connection) -> None:
-        await asyncio.Event().wait()
-
-    async with hostile(behave) as server, sending(proxy=f"http://127.0.0.1:{server.port}", connect_timeout_s=0.3) as transport:
-        assert (await answer_to(transport, post("http://127.0.0.1:8080/"))).outcome is Outcome.CONNECT
-
-
-async def test_connections_through_a_proxy_are_kept(proxy: Proxy) -> None:
-    async with hostile(answering(OK)) as server, sending(proxy=proxy.url) as transport:
-        for _ in range(3):
-            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
-    assert (len(proxy.asked), server.connections) == (1, 1)
-
-
-# What is trusted
-
-
-async def test_of_many_trusts_few_are_kept_and_all_are_served(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their connections go with them, since each has a megabyte of authorities."""
-    monkeypatch.setattr("services.delivery.transport.trust._TRUSTS_MAX", 4)
-    async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
-        for number in range(8):
-            (tmp_path / str(number)).mkdir()
-            mine = Tls(ca_pem=Authority(tmp_path / str(number)).pem)
-            assert (await answer_to(transport, post(server.url)._replace(tls=mine))).outcome is Outcome.DELIVERED
-        async with asyncio.timeout(10):
-            while len(transport._pool._idle) > 4:  # noqa: ASYNC110, SLF001 - nothing else tells
-                await asyncio.sleep(0.01)
-
-
-async def test_a_trust_is_made_once_for_all_who_wait_for_it(authority: Authority) -> None:
-    trusts, found = Trusts(authority.pem), list[Trust | str]()
-    for _ in range(3):
-        trusts.ask(Tls(ca_pem=authority.pem), found.append)
-    assert found == []
-    async with asyncio.timeout(10):
-        while len(found) < 3:  # noqa: ASYNC110 - told by a thread
-            await asyncio.sleep(0)
-    assert isinstance(found[0], Trust)
-    assert found[0] is found[1] is found[2] is trusts.known(Tls(ca_pem=authority.pem))
-    assert found[0].context.verify_mode is ssl.CERT_REQUIRED
-    assert found[0].context.check_hostname
-    trusts.close()
-
-
-@pytest.mark.parametrize("pem", [b"junk", b"\xff", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-async def test_authorities_that_cannot_be_read_are_said_so(pem: bytes, authority: Authority) -> None:
-    async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
-        answer = await answer_to(transport, post(server.url)._replace(tls=Tls(ca_pem=pem)))
-    assert answer.outcome is Outcome.TLS
-    assert "authorities cannot be read" in answer.error
-
-
 async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.delivery.transport.pool._IDLE_S", 0.3)
     ended = asyncio.Event()
@@ -341,37 +252,17 @@ async def test_many_that_cannot_be_made_may_wait_for_a_turn() -> None:
         assert {(await answer).outcome for answer in waiting} == {Outcome.PROTOCOL}
 
 
-async def test_a_proxy_whose_name_is_found_late_is_used_once_it_is(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    late = threading.Event()
-
-    def lookup(_name: str) -> Sequence[str]:
-        late.wait(10)
-        return ["127.0.0.1"]
-
-    monkeypatch.setattr("services.delivery.transport.http.system_lookup", lookup)
-    url = proxy.url.replace("127.0.0.1", "proxy.example")
-    async with hostile(answering(OK)) as server, sending(proxy=url, connect_timeout_s=0.3) as transport:
-        assert (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT
-        late.set()
-        async with asyncio.timeout(10):
-            while (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT:  # noqa: ASYNC110 - a thread finds it
-                await asyncio.sleep(0.01)
-    assert len(server.requests) == 1
-
-
 async def test_an_endpoint_that_sends_tickets_without_an_end_holds_up_nobody(authority: Authority, tmp_path: Path) -> None:
-    """Each takes its time, and a record has hundreds: what is read at once is bounded."""
-    clock = asyncio.get_running_loop().time
+    """Each takes its time, and a record has hundreds: what is read at once is bounded, and between two pieces others have their turn."""
+    turns = 0
     with flooding(authority.server("127.0.0.1"), tmp_path, records=500) as port:
-        async with hostile(answering(OK)) as server, sending(roots=authority.file, timeout_s=1.0) as transport:
+        async with hostile(answering(OK)) as server, sending(roots=authority.file) as transport:
             flooded = sent(transport, post(f"https://127.0.0.1:{port}/"))
-            waits = list[float]()
             while not flooded.done():
-                began = clock()
                 assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
-                waits.append(clock() - began)
+                turns += 1
             assert flooded.result().error == "TLS failed: too much beside the data"
-    assert max(waits) < 0.25
+    assert turns >= 5
 
 
 async def test_what_waits_for_a_connection_has_it_before_a_host_that_has_more_to_send() -> None:

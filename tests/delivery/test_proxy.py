@@ -1,16 +1,20 @@
 """The operator's proxy: everything goes through it, and it is told the address that was judged, never the name."""
 
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from services.delivery.model import Outcome
+from services.delivery.transport.reading import HEAD_BYTES_MAX
 from services.runtime.lifecycle import StartError
 from services.runtime.settings import DeliverySettings, read_settings
 from tests.delivery.certificates import Authority
 from tests.delivery.dns import name_server
-from tests.delivery.hostile import OK, answering, hostile
-from tests.delivery.proxy import running_proxy
+from tests.delivery.hostile import OK, Connection, answering, hostile
+from tests.delivery.proxy import Proxy, running_proxy
 from tests.delivery.sending import answer_to, post, sending
 
 
@@ -100,3 +104,65 @@ def test_what_is_said_of_a_wrong_setting_shows_no_password(value: str) -> None:
 @pytest.mark.parametrize("value", ["", "http://proxy:3128", "http://user:word@proxy.example:443/", "http://[::1]:3128"])
 def test_a_setting_that_is_a_proxy_is_taken(value: str) -> None:
     assert read_settings(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY": value}).delivery_proxy == value
+
+
+# What a proxy does
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    async with running_proxy() as running:
+        yield running
+
+
+async def test_a_proxy_is_found_by_its_name_and_shown_who_asks(proxy: Proxy) -> None:
+    url = proxy.url.replace("http://127.0.0.1", "http://me:w%40rd@localhost")
+    async with hostile(answering(OK)) as server, sending(proxy=url) as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert proxy.authorizations == {"Basic bWU6d0ByZA=="}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"junk\r\n\r\n", b"HTTP/1.1 100 Wait\r\n\r\n", b"HTTP/1.1 200 " + b"x" * (HEAD_BYTES_MAX + 1)], ids=len
+)
+async def test_a_proxy_that_speaks_no_http_is_a_failure_to_connect(raw: bytes) -> None:
+    async def behave(connection: Connection) -> None:
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.send(raw)
+        connection.writer.close()
+
+    async with hostile(behave) as server, sending(proxy=f"http://127.0.0.1:{server.port}") as transport:
+        assert (await answer_to(transport, post("http://127.0.0.1:8080/"))).outcome is Outcome.CONNECT
+
+
+async def test_a_proxy_that_stands_still_ends_at_the_connect_timeout() -> None:
+    async def behave(_connection: Connection) -> None:
+        await asyncio.Event().wait()
+
+    async with hostile(behave) as server, sending(proxy=f"http://127.0.0.1:{server.port}", connect_timeout_s=0.3) as transport:
+        assert (await answer_to(transport, post("http://127.0.0.1:8080/"))).outcome is Outcome.CONNECT
+
+
+async def test_connections_through_a_proxy_are_kept(proxy: Proxy) -> None:
+    async with hostile(answering(OK)) as server, sending(proxy=proxy.url) as transport:
+        for _ in range(3):
+            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert (len(proxy.asked), server.connections) == (1, 1)
+
+
+async def test_a_proxy_whose_name_is_found_late_is_used_once_it_is(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = threading.Event()
+
+    def lookup(_name: str) -> Sequence[str]:
+        late.wait(10)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("services.delivery.transport.http.system_lookup", lookup)
+    url = proxy.url.replace("127.0.0.1", "proxy.example")
+    async with hostile(answering(OK)) as server, sending(proxy=url, connect_timeout_s=0.3) as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT
+        late.set()
+        async with asyncio.timeout(10):
+            while (await answer_to(transport, post(server.url))).outcome is Outcome.CONNECT:
+                pass
+    assert len(server.requests) == 1

@@ -149,9 +149,7 @@ class HttpTransport:
 
     def _leave(self, flight: Flight) -> None:
         if self._proxy is None or self._proxy.is_known():
-            self._outbox.append(flight)
-            if not self._turn_asked:
-                self._ask_turn()
+            self._put_out(flight)
         else:
             self._preparing[flight] = None
             self._proxy.ask(functools.partial(self._proxy_found, flight))
@@ -159,7 +157,12 @@ class HttpTransport:
     def _proxy_found(self, flight: Flight) -> None:
         if flight in self._preparing:
             del self._preparing[flight]
-            self._pool.put(flight)
+            self._put_out(flight)
+
+    def _put_out(self, flight: Flight) -> None:
+        self._outbox.append(flight)
+        if not self._turn_asked:
+            self._ask_turn()
 
     # What comes of it
 

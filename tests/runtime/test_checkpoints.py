@@ -1,0 +1,79 @@
+"""Checkpoints: under steady writing the write-ahead log stays bounded, whoever reads meanwhile, and nothing is lost by it."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.runtime.database import WalCheckpoints, connect
+
+BOUND = 1024 * 1024
+ROW = b"x" * 20_000
+
+
+class Writing:
+    """A database that is written to all the time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection = connect(path)
+        self.connection.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, content BLOB)")
+        self.checkpoints = WalCheckpoints(path, self.connection)
+        self.checkpoints.start()
+        self.rows = 0
+
+    @property
+    def log_bytes(self) -> int:
+        """How long the write-ahead log's file is."""
+        return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+
+    def write(self, count: int) -> None:
+        """Commit so many rows, each by itself."""
+        for _ in range(count):
+            self.rows += 1
+            self.connection.execute("INSERT INTO rows VALUES (?, ?)", (self.rows, ROW))
+            self.checkpoints.after_commit()
+
+    def written(self) -> int:
+        """Return how many rows another connection sees."""
+        with contextlib.closing(connect(self.path, read_only=True)) as reading:
+            (count,) = reading.execute("SELECT count(*) FROM rows").fetchone()
+        return int(count)
+
+
+@pytest.fixture
+def writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writing]:
+    monkeypatch.setattr(WalCheckpoints, "_RESTART_BYTES", BOUND)
+    made = Writing(tmp_path / "a.db")
+    yield made
+    made.checkpoints.close()
+    made.connection.close()
+
+
+def test_the_log_stays_bounded_and_its_file_is_written_over(writing: Writing) -> None:
+    """It is begun anew once it is too long, which the thread that moves its pages finds out a little later."""
+    writing.write(200)
+    longest = writing.log_bytes
+    for _ in range(10):
+        writing.write(200)
+        assert writing.log_bytes >= longest
+        longest = max(longest, writing.log_bytes)
+    assert writing.rows * len(ROW) > 40 * BOUND
+    assert longest < 20 * BOUND
+    assert writing.written() == writing.rows
+
+
+def test_a_reader_in_the_way_stops_no_commit(writing: Writing) -> None:
+    """As a backup is: the log grows as long as it reads, and is begun anew after it."""
+    with contextlib.closing(sqlite3.connect(writing.path)) as reading:
+        reading.execute("BEGIN")
+        (seen,) = reading.execute("SELECT count(*) FROM rows").fetchone()
+        writing.write(300)
+        assert reading.execute("SELECT count(*) FROM rows").fetchone() == (seen,)
+    grown = writing.log_bytes
+    assert grown > 300 * len(ROW)
+    writing.write(1000)
+    assert writing.log_bytes < grown + 20 * BOUND
+    assert writing.written() == 1300
