@@ -58,6 +58,13 @@ def ledger(system: System) -> Path:
     return system.data_dir / "delivery.db"
 
 
+async def found_again(system: System) -> None:
+    """Wait until the gateway has found a service that was restarted: it looks for it every two seconds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await system.call("GET", "/readyz", system.first.admin))[0] != 200:  # noqa: ASYNC110 - the service's side
+            await asyncio.sleep(0.05)
+
+
 async def delivered(consumer: Consumer, event_id: str) -> dict[str, object]:
     """Wait until the delivery of an event is recorded as delivered, and return it."""
     async with asyncio.timeout(PATIENCE_S):
@@ -141,6 +148,7 @@ async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System,
         await catcher.counted("late", 3000, PATIENCE_S)
         await trimmed(system)
         await until(lambda: size_on_disk(log(system)) < before / 10, PATIENCE_S, f"the log's files to shrink from {before} bytes")
+        await found_again(system)
         await delivered(consumer, receipts[0].event_id)
 
 
@@ -197,6 +205,7 @@ async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back
         await until(lambda: old_days.isdisjoint(days(system)), PATIENCE_S, "old days to go")
         await until(lambda: size_on_disk(ledger(system)) < before / 4, PATIENCE_S, f"the ledger's files to shrink from {before} bytes")
         assert f"done_{day_of(now_ms - _DAY_MS)}" in days(system)
+        await found_again(system)
         status, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", consumer.key)
         assert (status, shown["state"]) == (200, "delivered")
 
