@@ -3,7 +3,8 @@
 event log → [barrier] → route
 
 Law: a batch passes once the replica has reached the registry's revision as returned by a call that
-began after the batch was read. Hence an event acknowledged after a subscription's 201 reaches it, and
+began after the batch was read, or at once while a read lease runs: then whatever anyone had heard of before
+is in the replica. Hence an event acknowledged after a subscription's 201 reaches it, and
 one acknowledged after its 204 does not. One call serves all who wait when it begins.
 """
 
@@ -11,6 +12,8 @@ import asyncio
 
 from services.delivery.errors import RegistryAwayError
 from services.delivery.replica import Replica
+from services.delivery.revision import Told
+from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
 _RETRY_S = 0.2
@@ -19,34 +22,58 @@ _RETRY_S = 0.2
 class Barrier:
     """Lets batches pass."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, clock: Clock) -> None:
         self._replica = replica
+        self._clock = clock
         self._waiting: list[asyncio.Future[None]] = []
-        self._asked = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._told = Told(0, 0.0)
+        self._confirmed = 0
+        replica.listen_for_progress(advanced=self._has_advanced, lost=self._has_lost)
 
     async def passed(self) -> None:
         """Wait until the replica is new enough for what was read before this call."""
+        if self._lease_runs() and self._replica.revision >= self._told.revision:
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        self._asked.set()
+        self._wanted.set()
         await future
 
     async def run(self) -> None:
         """Serve for ever."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
+            await self._wanted.wait()
+            self._wanted.clear()
             waiting, self._waiting = self._waiting, []
-            await self._replica.reached(await self._revision())
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+            if waiting:
+                self._told = await self._ask()
+                await self._replica.reached(self._told.revision)
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(None)
+            elif self._replica.revision > self._confirmed:
+                self._confirmed = self._replica.revision
+                await self._replica.confirm()
 
-    async def _revision(self) -> int:
+    def _lease_runs(self) -> bool:
+        return self._clock.monotonic() < self._told.lease_until
+
+    def _has_advanced(self) -> None:
+        """Have the registry told, where somebody may be waiting for that."""
+        if self._lease_runs():
+            self._wanted.set()
+
+    def _has_lost(self) -> None:
+        """Rely on nothing while changes do not come."""
+        self._told = Told(0, 0.0)
+
+    async def _ask(self) -> Told:
         away = False
         while True:
             try:
-                revision = await self._replica.current_revision()
+                self._confirmed = self._replica.revision
+                told = await self._replica.ask_revision()
             except RegistryAwayError as error:
                 if not away:
                     logger().warning("registry.away", reason=str(error), effect="new events wait in the log")
@@ -55,4 +82,4 @@ class Barrier:
             else:
                 if away:
                     logger().info("registry.back")
-                return revision
+                return told

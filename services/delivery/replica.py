@@ -17,9 +17,10 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.model import Health, Subscription
-from services.delivery.revision import RevisionOfRegistry
+from services.delivery.revision import RevisionOfRegistry, Told
 from services.delivery.route import Router
 from services.delivery.terms import terms_of
+from services.runtime.clock import Clock
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.logs import logger
 from services.runtime.rpc import service_metadata
@@ -37,13 +38,15 @@ _HEALTH = {
 class Replica:
     """All subscriptions, as of a revision."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service_token: str, clock: Clock) -> None:
         self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
         self._metadata = service_metadata(service_token)
-        self._ask_revision = RevisionOfRegistry(self._stub, service_token)
+        self._ask_revision = RevisionOfRegistry(self._stub, service_token, clock)
         self._changed: Callable[[str], None] = _nobody
         self._gone: Callable[[str], None] = _nobody
         self._unasked: Callable[[str], None] = _nobody
+        self._progress: Callable[[], None] = _nothing
+        self._lost: Callable[[], None] = _nothing
         self.router = Router()
         self.revision = 0
         self._registry_id = ""
@@ -57,6 +60,10 @@ class Replica:
     def listen_for_unasked(self, unasked: Callable[[str], None]) -> None:
         """Say who is told the ids of subscriptions whose sinks are to be asked for their consent."""
         self._unasked = unasked
+
+    def listen_for_progress(self, *, advanced: Callable[[], None], lost: Callable[[], None]) -> None:
+        """Say who is told that a later revision was reached, and that the watch was lost."""
+        self._progress, self._lost = advanced, lost
 
     @property
     def complete(self) -> bool:
@@ -72,9 +79,13 @@ class Replica:
         subscription = self.router.get(subscription_id)
         return not self.complete or (subscription is not None and subscription.health is not Health.OFF)
 
-    async def current_revision(self) -> int:
+    async def ask_revision(self) -> Told:
         """Ask the registry for its revision, one caller at a time; raises `RegistryAwayError` where it does not answer."""
-        return await self._ask_revision.ask()
+        return await self._ask_revision.ask(self.revision)
+
+    async def confirm(self) -> None:
+        """Tell the registry which revision was reached; not while it is asked."""
+        await self._ask_revision.confirm(self.revision)
 
     async def reached(self, revision: int) -> None:
         """Wait until the replica is complete and has reached a revision."""
@@ -125,7 +136,9 @@ class Replica:
                         self._registry_id = message.checkpoint.registry_id
                         self._resume = self.revision = message.checkpoint.revision
                         self._advanced.set()
+                        self._progress()
         finally:
+            self._lost()
             call.cancel()
 
     def _put(self, subscription: Subscription, aside: Router | None) -> None:
@@ -152,6 +165,10 @@ class Replica:
 
 def _nobody(subscription_id: str) -> None:
     """Hear of a subscription before anyone listens."""
+
+
+def _nothing() -> None:
+    """Hear of progress before anyone listens."""
 
 
 def _ids(subscriptions: Iterable[Subscription]) -> set[str]:

@@ -1,46 +1,83 @@
-"""Revision: asks the registry how far it is, over one stream that stays open.
+"""Revision: asks the registry how far it is, over one stream that stays open, and for how long it need not be asked again.
 
 event log → ahead → barrier → [revision] → subscription
 
-Law: the answer to a question was given after it was asked; after anything unexpected the stream is given up, and with it
+Law 1: the answer to a question was given after it was asked; after anything unexpected the stream is given up, and with it
 every answer that could belong to an earlier question.
+Law 2: a lease is counted from before it was asked for, so that it ends here before it does there.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.errors import RegistryAwayError
+from services.runtime.clock import Clock
 from services.runtime.errors import failure_from_rpc
 from services.runtime.rpc import service_metadata
 
 if TYPE_CHECKING:
     from hooktide.subscription.v1 import subscription_pb2_grpc
 
+LEASE_S = 0.5
 _ANSWER_WITHIN_S = 2.0
+_Result = TypeVar("_Result")
 _Call = grpc.aio.StreamStreamCall[pb.AskRevisionRequest, pb.AskRevisionResponse]
 
 
-class RevisionOfRegistry:
-    """Asks, one question at a time."""
+class Told(NamedTuple):
+    """What the registry has said."""
 
-    def __init__(self, stub: "subscription_pb2_grpc.SubscriptionServiceAsyncStub", service_token: str) -> None:
+    revision: int
+    """That of its latest committed change."""
+    lease_until: float
+    """Until when, by the monotonic clock, nobody hears of a later change before this is confirmed to be known here."""
+
+
+class RevisionOfRegistry:
+    """Asks and confirms, one thing at a time."""
+
+    def __init__(self, stub: "subscription_pb2_grpc.SubscriptionServiceAsyncStub", service_token: str, clock: Clock) -> None:
         self._stub = stub
+        self._clock = clock
         self._metadata = service_metadata(service_token)
         self._call: _Call | None = None
 
-    async def ask(self) -> int:
-        """Return the registry's latest committed revision; raises `RegistryAwayError` where it does not answer in time."""
+    async def ask(self, reached: int) -> Told:
+        """Return the registry's latest committed revision, with a lease; raises `RegistryAwayError` where it does not answer in time.
+
+        All changes up to the revision `reached` are known here.
+        """
+        asked_at = self._clock.monotonic()
+        question = pb.AskRevisionRequest(reached_revision=reached)
+        question.lease.FromMilliseconds(int(LEASE_S * 1000))
+
+        async def answer(call: _Call) -> Told:
+            await call.write(question)
+            answer = await call.read()
+            if not isinstance(answer, pb.AskRevisionResponse):
+                raise RegistryAwayError("UNAVAILABLE")
+            return Told(answer.revision, asked_at + answer.lease.ToMilliseconds() / 1000)
+
         # That a stream has ended is found out by using it: the registry may be back already.
         if self._call is not None:
             try:
-                return await self._answer(self._call)
+                return await self._over(self._call, answer)
             except RegistryAwayError:
-                pass
+                asked_at = self._clock.monotonic()
         call = self._call = self._stub.AskRevision(metadata=self._metadata)
-        return await self._answer(call)
+        return await self._over(call, answer)
+
+    async def confirm(self, reached: int) -> None:
+        """Say that all changes up to a revision are known here; where that does not get there, the registry waits until the lease ends."""
+        if self._call is not None:
+            message = pb.AskRevisionRequest(reached_revision=reached, confirms=True)
+            with contextlib.suppress(RegistryAwayError):
+                await self._over(self._call, lambda call: call.write(message))
 
     def close(self) -> None:
         """Give the stream up; the next question opens another."""
@@ -48,13 +85,13 @@ class RevisionOfRegistry:
             self._call.cancel()
             self._call = None
 
-    async def _answer(self, call: _Call) -> int:
-        answered = False
+    async def _over(self, call: _Call, act: Callable[[_Call], Awaitable[_Result]]) -> _Result:
+        """Do something over the stream, which is given up where that fails."""
+        done = False
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
-                await call.write(pb.AskRevisionRequest())
-                answer = await call.read()
-            answered = isinstance(answer, pb.AskRevisionResponse)
+                result = await act(call)
+            done = True
         except TimeoutError:
             raise RegistryAwayError("DEADLINE_EXCEEDED") from None
         except grpc.aio.AioRpcError as error:
@@ -65,8 +102,6 @@ class RevisionOfRegistry:
                 raise
             raise RegistryAwayError("UNAVAILABLE") from None
         finally:
-            if not answered:
+            if not done:
                 self.close()
-        if not isinstance(answer, pb.AskRevisionResponse):
-            raise RegistryAwayError("UNAVAILABLE")
-        return answer.revision
+        return result

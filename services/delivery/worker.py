@@ -67,7 +67,7 @@ class Worker:
         self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
         self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
         self._refiller.serve(self.dispatcher, self._recorder)
-        self._barrier = Barrier(self._replica)
+        self._barrier = Barrier(self._replica, clock)
         self._intake: list[asyncio.Task[None]] = []
 
     def why_not_ready(self) -> str | None:

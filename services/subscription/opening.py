@@ -34,6 +34,8 @@ class Registry:
     vault: Vault
     registry_id: str
     revision: int
+    is_new: bool
+    """Whether it was made just now, so that nobody can have known it before."""
     changes_kept: int
 
 
@@ -46,13 +48,14 @@ def opened(settings: SubscriptionSettings, clock: Clock | None = None) -> Iterat
     vault = Vault(settings.secret_keys())
     path = database_path(settings.subscription_database_url, settings.data_dir, "subscription")
     with sole_owner(path):
+        is_new = not path.exists()
         migrate(path, MIGRATIONS)
         engine = open_engine(path)
         try:
             with explained(path), engine.begin() as connection:
                 _check_secret_keys(connection, vault, path, unix_ms(clock or SystemClock()))
                 row = connection.execute(sa.select(registry.c.registry_id, registry.c.revision)).one()
-            yield Registry(path, engine, vault, row.registry_id, row.revision, settings.subscription_changes_kept)
+            yield Registry(path, engine, vault, row.registry_id, row.revision, is_new, settings.subscription_changes_kept)
         finally:
             engine.dispose()
 

@@ -86,7 +86,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def GetSubscription(self, request: pb.GetSubscriptionRequest, _context: Context) -> pb.GetSubscriptionResponse:
         """Read one subscription."""
         refuse([*consumer_problems(request.consumer_id), *required_problems("id", request.id)])
-        found = await self._store.read(partial(subscriptions.get, scope=request.consumer_id, subscription_id=request.id))
+        found = await self._store.read_known(partial(subscriptions.get, scope=request.consumer_id, subscription_id=request.id))
         return pb.GetSubscriptionResponse(subscription=wire.subscription_message(found))
 
     async def ListSubscriptions(self, request: pb.ListSubscriptionsRequest, _context: Context) -> pb.ListSubscriptionsResponse:
@@ -94,7 +94,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         refuse(consumer_problems(request.consumer_id))
         kind = f"subscriptions/{request.consumer_id}"
         place = parse_page_token(kind, request.page_token, (str,))
-        found, more = await self._store.read(
+        found, more = await self._store.read_known(
             partial(
                 subscriptions.page, scope=request.consumer_id, after_id=str(place[0]) if place else "", size=page_size(request.page_size)
             )
@@ -141,7 +141,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def GetSecrets(self, request: pb.GetSecretsRequest, _context: Context) -> pb.GetSecretsResponse:
         """Read the live secrets."""
         refuse([*consumer_problems(request.consumer_id), *required_problems("subscription_id", request.subscription_id)])
-        found = await self._store.read(
+        found = await self._store.read_known(
             lambda reading: subscriptions.secrets(reading, subscriptions.get(reading, request.consumer_id, request.subscription_id))
         )
         return pb.GetSecretsResponse(secrets=wire_settings.signing_secrets(found), keys=wire_settings.signing_keys(found))
@@ -231,17 +231,29 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
     ) -> AsyncIterator[pb.AskRevisionResponse]:
         """Return the latest committed revision, each time it is asked for; raises UNAVAILABLE once the registry stops."""
-        questions, over = aiter(request_iterator), asyncio.ensure_future(self._store.watching_over())
+        questions, over, holder, leases = (
+            aiter(request_iterator),
+            asyncio.ensure_future(self._store.watching_over()),
+            object(),
+            self._store.leases,
+        )
         try:
             while True:
-                question = asyncio.ensure_future(anext(questions, None))
-                await asyncio.wait((question, over), return_when=asyncio.FIRST_COMPLETED)
+                asked = asyncio.ensure_future(anext(questions, None))
+                await asyncio.wait((asked, over), return_when=asyncio.FIRST_COMPLETED)
                 if over.done():
-                    question.cancel()
+                    asked.cancel()
                     await over
-                if question.result() is None:
+                question = asked.result()
+                if question is None:
+                    # One that breaks off may be relied on all the same.
+                    leases.release(holder)
                     return
-                yield pb.AskRevisionResponse(revision=self._store.revision)
+                if question.confirms:
+                    leases.confirm(holder, question.reached_revision)
+                    continue
+                lease_s = leases.grant(holder, question.reached_revision, question.lease.ToMilliseconds() / 1000)
+                yield wire.revision_message(self._store.revision, lease_s)
         finally:
             over.cancel()
 

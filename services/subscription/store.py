@@ -3,13 +3,14 @@
 server, watch → [store] → transaction → SQLite
 
 Law 1: what a write did is told to the watches after its commit, and before its caller hears of it.
-Law 2: after a failed sync, an I/O error or damage nothing more is written and the process ends; a full disk only refuses.
+Law 2: nobody hears of a change of a subscription before those who have a read lease know of it.
+Law 3: after a failed sync, an I/O error or damage nothing more is written and the process ends; a full disk only refuses.
 """
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Never, TypeVar
@@ -19,9 +20,11 @@ import sqlalchemy as sa
 from services.runtime import crash
 from services.runtime.clock import Clock, SystemClock, unix_ms
 from services.runtime.database import connect
+from services.runtime.errors import Failure
 from services.runtime.lifecycle import Lifecycle
 from services.subscription.errors import overloaded, storage_full, unavailable
 from services.subscription.opening import Registry
+from services.subscription.read_leases import ReadLeases
 from services.subscription.transaction import Reading, Writing
 
 WAITING_MAX = 1000
@@ -56,6 +59,8 @@ class Store:
         self._lifecycle = lifecycle
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self.leases = ReadLeases(self._loop, may_be_others=not registry.is_new)
+        """Who relies on knowing the subscriptions."""
         self._read_engine = _open_reader(registry.path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
@@ -80,11 +85,15 @@ class Store:
 
         Whatever `work` raises undoes the transaction and is raised here. Raises STORAGE_FULL, UNAVAILABLE and OVERLOADED.
         """
-        return await self._run(self._writer, lambda: self._write(work))
+        return await self._known(self._run(self._writer, lambda: self._write(work)))
 
     async def read(self, work: Callable[[Reading], Result]) -> Result:
         """Run `work` over one consistent state; raises as `write` does."""
         return await self._run(self._reader, lambda: self._read(work))
+
+    async def read_known(self, work: Callable[[Reading], Result]) -> Result:
+        """Run `work` as `read` does, for somebody who may rely on what it says of subscriptions."""
+        return await self._known(self.read(work))
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Snapshot"]:
@@ -130,6 +139,16 @@ class Store:
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._reader.shutdown)
         self._read_engine.dispose()
+
+    async def _known(self, work: Awaitable[Result]) -> Result:
+        """Hand on what comes of `work`, be it a refusal, once those who have a read lease know what it may be based on."""
+        try:
+            result = await work
+        except Failure:
+            await self.leases.known(self._revision)
+            raise
+        await self.leases.known(self._revision)
+        return result
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
         if self._waiting >= WAITING_MAX:

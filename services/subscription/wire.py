@@ -147,6 +147,14 @@ def watch_message(item: WatchItem, handshake: Handshake) -> subscription_pb2.Wat
             return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
 
 
+def revision_message(revision: int, lease_s: float) -> subscription_pb2.AskRevisionResponse:
+    """Return the answer to a question for the revision, with a read lease of so many seconds; 0: with none."""
+    answer = subscription_pb2.AskRevisionResponse(revision=revision)
+    if lease_s:
+        answer.lease.FromMilliseconds(int(lease_s * 1000))
+    return answer
+
+
 def event_type_message(event_type: EventType) -> catalogue_pb2.EventType:
     """Return an event type as the contract has it."""
     return catalogue_pb2.EventType(

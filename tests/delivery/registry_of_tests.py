@@ -10,6 +10,7 @@ import grpc
 from hooktide.subscription.v1 import subscription_pb2
 
 from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
+from services.subscription.read_leases import ReadLeases
 
 ACTIVE = subscription_pb2.SUBSCRIPTION_STATE_ACTIVE
 PAUSED = subscription_pb2.SUBSCRIPTION_STATE_PAUSED
@@ -54,15 +55,18 @@ class Wish:
 class RegistryOfTests:
     """Subscriptions, their changes, and a watch of them."""
 
-    def __init__(self, pause: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pause: Callable[[], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
         """`pause` is awaited wherever a network would take its time."""
-        self._pause = pause
+        self.leases = ReadLeases(loop, may_be_others=False)
+        self.pause = pause
         self.wishes: dict[str, Wish] = {}
         self.revision = 1
         self.compacted = 1
         self.reachable = True
         self.hears_of_gone = True
         """Whether it can be told that a sink is gone."""
+        self.questions = 0
+        """How often it was asked for its revision."""
         self.told_gone: list[str] = []
         """The subscriptions that it was told so of, each time."""
         self._changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]] = []
@@ -102,17 +106,22 @@ class RegistryOfTests:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def tell_revision(self) -> subscription_pb2.AskRevisionResponse:
-        """Answer a question of AskRevision."""
-        await self._pause()
+    async def hear(self, asking: object, question: subscription_pb2.AskRevisionRequest) -> subscription_pb2.AskRevisionResponse | None:
+        """Take a question of AskRevision and return its answer, or take a confirmation."""
+        await self.pause()
         self._refuse_if_away()
+        if question.confirms:
+            self.leases.confirm(asking, question.reached_revision)
+            return None
+        self.questions += 1
+        lease_s = self.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000)
         answer = subscription_pb2.AskRevisionResponse(revision=self.revision)
-        await self._pause()
+        answer.lease.FromMilliseconds(int(lease_s * 1000))
         return answer
 
     async def disable(self, request: subscription_pb2.DisableSubscriptionRequest) -> subscription_pb2.DisableSubscriptionResponse:
         """Answer DisableSubscription."""
-        await self._pause()
+        await self.pause()
         self.told_gone.append(request.id)
         if not self.hears_of_gone:
             raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
@@ -126,12 +135,12 @@ class RegistryOfTests:
         self, request: subscription_pb2.WatchSubscriptionsRequest
     ) -> AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]:
         """Answer WatchSubscriptions."""
-        await self._pause()
+        await self.pause()
         revision = request.after_revision
         if revision == 0:
             wishes, revision = list(self.wishes.values()), self.revision
             for wish in wishes:
-                await self._pause()
+                await self.pause()
                 self._refuse_if_away()
                 yield wish.message()
             yield self._checkpoint(revision)
@@ -141,7 +150,7 @@ class RegistryOfTests:
                 raise _rpc_error(Failure(Reason.REVISION_COMPACTED, "Begin anew."))
             changes, changed = [change for change in self._changes if change[0] > revision], self._changed
             for revision, message in changes:  # noqa: B007 - the last one counts
-                await self._pause()
+                await self.pause()
                 self._refuse_if_away()
                 yield message
             yield self._checkpoint(revision)
@@ -182,13 +191,17 @@ class _Asking:
 
     def __init__(self, registry: RegistryOfTests) -> None:
         self._registry = registry
+        self._answer: subscription_pb2.AskRevisionResponse | None = None
 
-    async def write(self, _question: subscription_pb2.AskRevisionRequest) -> None:
-        """Send a question."""
+    async def write(self, question: subscription_pb2.AskRevisionRequest) -> None:
+        """Send a question or a confirmation."""
+        self._answer = await self._registry.hear(self, question)
 
     async def read(self) -> subscription_pb2.AskRevisionResponse:
-        """Return its answer."""
-        return await self._registry.tell_revision()
+        """Return the answer."""
+        await self._registry.pause()
+        assert self._answer is not None
+        return self._answer
 
     def cancel(self) -> bool:
         """End the call."""

@@ -32,6 +32,7 @@ CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
 DELAYS_S = (0.5, 1.0, 4.0, 20.0)
 # How long a worker may need to hear of a change while the watch lives.
 _HEARS_WITHIN_S = 2.0
+_TOLD_WITHIN_S = 1.0
 
 
 def settings_of_tests(directory: Path, **values: str) -> DeliverySettings:
@@ -55,6 +56,8 @@ class Version:
 
     since: float
     wish: Wish | None
+    told_at: float = float("inf")
+    """When whoever has made it so was told that it is."""
 
 
 @dataclass
@@ -95,7 +98,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock(self.loop)
-        self.registry = RegistryOfTests(self.pause)
+        self.registry = RegistryOfTests(self.pause, self.loop)
         self.log = LogOfTests(self.pause)
         self.endpoints = Endpoints(
             self.chance,
@@ -109,6 +112,7 @@ class World:
         self.running: Running | None = None
         self.registry_back_at = 0.0
         self._reading: sqlite3.Connection | None = None
+        self._telling: list[asyncio.Task[None]] = []
 
     async def pause(self) -> None:
         """Take as long as a network does."""
@@ -123,7 +127,9 @@ class World:
         ledger = await stack.enter_async_context(open_ledger(self.path))
         transport = TransportOfTests(self.endpoints)
         channel, token = RegistryChannel(self.registry), "t" * 32
-        worker = Worker(self.settings, ledger, transport, self.log, Replica(channel, token), Disabler(channel, token), self.clock)
+        worker = Worker(
+            self.settings, ledger, transport, self.log, Replica(channel, token, self.clock), Disabler(channel, token), self.clock
+        )
         self.head_at_start = self.log.head
         task = self.loop.create_task(worker.run())
         self.running = Running(worker, transport, ledger, task, stack)
@@ -203,8 +209,24 @@ class World:
     def change(self, wish: Wish) -> Wish:
         """Put a subscription as it now is."""
         wish = self.registry.put(wish)
-        self.versions.setdefault(wish.id, []).append(Version(self.loop.time(), wish))
+        self._note(wish.id, wish)
         return wish
+
+    def _note(self, subscription_id: str, wish: Wish | None) -> None:
+        version, revision = Version(self.loop.time(), wish), self.registry.revision
+        self.versions.setdefault(subscription_id, []).append(version)
+
+        async def tell() -> None:
+            await self.registry.leases.known(revision)
+            version.told_at = self.loop.time()
+            assert version.told_at - version.since < _TOLD_WITHIN_S
+
+        self._telling.append(self.loop.create_task(tell()))
+
+    async def told(self, wish: Wish) -> Version:
+        """Wait until whoever changed a subscription last was told so."""
+        await asyncio.gather(*self._telling)
+        return self.versions[wish.id][-1]
 
     def activate(self, subscription_id: str) -> None:
         """Resume or enable a subscription, if it is still there."""
@@ -215,7 +237,7 @@ class World:
     def delete(self, subscription_id: str) -> None:
         """Delete a subscription."""
         self.registry.delete(subscription_id)
-        self.versions[subscription_id].append(Version(self.loop.time(), None))
+        self._note(subscription_id, None)
 
     def lose_log(self) -> None:
         """Let the log go away for a while."""
@@ -274,6 +296,9 @@ class World:
     def check_end(self) -> None:
         """Hold the world against what must have become of every event."""
         self.check()
+        for telling in self._telling:
+            if telling.done():
+                telling.result()
         done = self._done_rows()
         states = dict(done)
         assert len(states) == len(done), "I1: a delivery has two ends"
@@ -366,11 +391,11 @@ class World:
 def _judged(event: Published, versions: list[Version]) -> tuple[bool, bool]:
     """Say whether an event must have been routed to a subscription, and whether it may have been."""
     assert event.routed_by is not None
-    # What the registry held while the event was accepted and until it was surely routed.
+    # What the registry held while the event was accepted and until it was surely routed; a change holds for sure once it was told.
     spans = zip(versions, [*versions[1:], Version(float("inf"), None)], strict=True)
-    seen = [version.wish for version, following in spans if following.since >= event.at and version.since <= event.routed_by]
+    seen = [version.wish for version, following in spans if following.told_at >= event.at and version.since <= event.routed_by]
     matches = [wish is not None and _matches(wish, event.record) for wish in seen]
-    existed = versions[0].since <= event.at
+    existed = versions[0].told_at <= event.at
     return existed and bool(matches) and all(matches), any(matches)
 
 

@@ -5,11 +5,13 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.errors import RegistryAwayError
 from services.delivery.revision import RevisionOfRegistry
+from services.runtime.clock import SystemClock
 from tests.system.processes import PATIENCE_S, until
 
 
@@ -20,6 +22,8 @@ class Registry:
         self.revision = 1
         self.streams = 0
         self.questions = 0
+        self.confirmed: list[int] = []
+        self.lease: Duration | None = None
         self.open = asyncio.Event()
         self.open.set()
 
@@ -28,11 +32,14 @@ class Registry:
     ) -> AsyncIterator[pb.AskRevisionResponse]:
         """Answer questions."""
         self.streams += 1
-        async for _ in request_iterator:
+        async for question in request_iterator:
+            if question.confirms:
+                self.confirmed.append(question.reached_revision)
+                continue
             self.questions += 1
             revision = self.revision
             await self.open.wait()
-            yield pb.AskRevisionResponse(revision=revision)
+            yield pb.AskRevisionResponse(revision=revision, lease=self.lease)
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +63,7 @@ async def serving(registry: Registry, port: int = 0) -> AsyncIterator[int]:
 async def asking(port: int) -> AsyncIterator[RevisionOfRegistry]:
     options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 50)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        revision = RevisionOfRegistry(subscription_pb2_grpc.SubscriptionServiceStub(channel), "token")
+        revision = RevisionOfRegistry(subscription_pb2_grpc.SubscriptionServiceStub(channel), "token", SystemClock())
         try:
             yield revision
         finally:
@@ -68,7 +75,7 @@ async def test_one_stream_answers_many_questions() -> None:
     async with serving(registry) as port, asking(port) as revision:
         for number in range(1, 50):
             registry.revision = number
-            assert await revision.ask() == number
+            assert (await revision.ask(number)).revision == number
     assert (registry.streams, registry.questions) == (1, 49)
 
 
@@ -77,16 +84,16 @@ async def test_a_registry_that_was_away_is_asked_anew() -> None:
     async with contextlib.AsyncExitStack() as first:
         port = await first.enter_async_context(serving(registry))
         async with asking(port) as revision:
-            assert await revision.ask() == 1
+            assert (await revision.ask(1)).revision == 1
             await first.aclose()
             with pytest.raises(RegistryAwayError, match="UNAVAILABLE"):
-                await revision.ask()
+                await revision.ask(1)
             registry.revision = 7
             async with serving(registry, port), asyncio.timeout(PATIENCE_S):
                 answer = 0
                 while not answer:
                     with contextlib.suppress(RegistryAwayError):
-                        answer = await revision.ask()
+                        answer = (await revision.ask(1)).revision
                     await asyncio.sleep(0.01)
                 assert answer == 7
 
@@ -96,9 +103,9 @@ async def test_no_answer_in_time_is_an_answer_too() -> None:
     registry.open.clear()
     async with serving(registry) as port, asking(port) as revision:
         with pytest.raises(RegistryAwayError, match="DEADLINE_EXCEEDED"):
-            await revision.ask()
+            await revision.ask(1)
         registry.open.set()
-        assert await revision.ask() == 1
+        assert (await revision.ask(1)).revision == 1
 
 
 async def test_an_answer_that_nobody_waits_for_is_not_the_next_ones() -> None:
@@ -106,11 +113,40 @@ async def test_an_answer_that_nobody_waits_for_is_not_the_next_ones() -> None:
     registry = Registry()
     async with serving(registry) as port, asking(port) as revision:
         registry.open.clear()
-        asked = asyncio.ensure_future(revision.ask())
+        asked = asyncio.ensure_future(revision.ask(1))
         await until(lambda: registry.questions == 1, PATIENCE_S, "the question")
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
         registry.revision = 2
         registry.open.set()
-        assert await revision.ask() == 2
+        assert (await revision.ask(1)).revision == 2
+
+
+async def test_a_lease_is_counted_from_the_question() -> None:
+    registry, clock = Registry(), SystemClock()
+    async with serving(registry) as port, asking(port) as revision:
+        asked_at = clock.monotonic()
+        assert (await revision.ask(1)).lease_until <= clock.monotonic(), "there is none"
+        registry.lease = Duration(seconds=60)
+        registry.open.clear()
+        asking_at = clock.monotonic()
+        asked = asyncio.ensure_future(revision.ask(1))
+        await until(lambda: registry.questions == 2, PATIENCE_S, "the question")
+        heard_at = clock.monotonic()
+        registry.open.set()
+        assert asked_at < asking_at + 60 <= (await asked).lease_until <= heard_at + 60
+
+
+async def test_a_confirmation_has_no_answer_and_needs_no_stream() -> None:
+    registry = Registry()
+    async with serving(registry) as port, asking(port) as revision:
+        await revision.confirm(1)
+        assert registry.streams == 0
+        assert (await revision.ask(2)).revision == 1
+        await revision.confirm(3)
+        registry.revision = 3
+        assert (await revision.ask(3)).revision == 3
+        assert registry.confirmed == [3]
+    await revision.confirm(4)
+    assert (registry.streams, registry.confirmed) == (1, [3])

@@ -1238,13 +1238,30 @@ Global___GetRevisionResponse: typing_extensions.TypeAlias = GetRevisionResponse
 
 @typing.final
 class AskRevisionRequest(google.protobuf.message.Message):
-    """A question for the revision."""
+    """A question for the revision, or a confirmation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    REACHED_REVISION_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    CONFIRMS_FIELD_NUMBER: builtins.int
+    reached_revision: builtins.int
+    """All changes up to this revision are known to the asker; 0: none."""
+    confirms: builtins.bool
+    """Whether this confirms `reached_revision` only, and has no answer."""
+    @property
+    def lease(self) -> google.protobuf.duration_pb2.Duration:
+        """How long a read lease the asker would like, counted from its asking; unset: none."""
+
     def __init__(
         self,
+        *,
+        reached_revision: builtins.int = ...,
+        lease: google.protobuf.duration_pb2.Duration | None = ...,
+        confirms: builtins.bool = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["confirms", b"confirms", "lease", b"lease", "reached_revision", b"reached_revision"]) -> None: ...
 
 Global___AskRevisionRequest: typing_extensions.TypeAlias = AskRevisionRequest
 
@@ -1255,14 +1272,21 @@ class AskRevisionResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """The latest committed revision; 1 in a new registry."""
+    @property
+    def lease(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the lease runs that came with it, counted from when the question was asked; unset: there is none."""
+
     def __init__(
         self,
         *,
         revision: builtins.int = ...,
+        lease: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["revision", b"revision"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "revision", b"revision"]) -> None: ...
 
 Global___AskRevisionResponse: typing_extensions.TypeAlias = AskRevisionResponse
 

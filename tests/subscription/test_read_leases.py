@@ -1,0 +1,207 @@
+"""Read leases: nobody hears of a change before those who rely on knowing all of them have said that they know it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from hooktide.subscription.v1 import subscription_pb2 as pb
+
+from services.runtime.rpc import service_metadata
+from services.runtime.settings import SubscriptionSettings
+from services.subscription.opening import opened
+from services.subscription.read_leases import LEASE_MAX_S, ReadLeases
+from tests.delivery.virtual import VirtualLoop
+from tests.subscription.client import Client, refused, served
+from tests.system.processes import PATIENCE_S
+
+# What the registry waits for longer than it grants: the holder's clock may go slower.
+MARGIN_S = 0.05
+Asking = grpc.aio.StreamStreamCall[pb.AskRevisionRequest, pb.AskRevisionResponse]
+
+
+def virtually(scene: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> None:
+    with contextlib.closing(VirtualLoop(1)) as loop:
+        loop.run_until_complete(scene(loop))
+
+
+async def took_s(loop: VirtualLoop, waiting: Coroutine[Any, Any, None]) -> float:
+    began = loop.time()
+    await waiting
+    return loop.time() - began
+
+
+def test_without_a_lease_nobody_is_waited_for() -> None:
+    async def scene(loop: VirtualLoop) -> None:
+        leases = ReadLeases(loop, may_be_others=False)
+        assert leases.grant("asked", 3, 0.0) == 0.0
+        assert await took_s(loop, leases.known(9)) == 0.0
+
+    virtually(scene)
+
+
+def test_a_holder_is_waited_for_until_it_knows_or_its_lease_is_over() -> None:
+    async def scene(loop: VirtualLoop) -> None:
+        leases = ReadLeases(loop, may_be_others=False)
+        assert leases.grant("early", 3, 0.2) == 0.2
+        assert leases.grant("late", 3, 60.0) == LEASE_MAX_S
+        assert await took_s(loop, leases.known(3)) == 0.0
+        loop.call_later(0.1, leases.confirm, "late", 4)
+        loop.call_later(0.12, leases.confirm, "early", 3)
+        assert await took_s(loop, leases.known(4)) == pytest.approx(0.2 + MARGIN_S)
+        loop.call_later(0.1, leases.confirm, "late", 5)
+        assert await took_s(loop, leases.known(5)) == pytest.approx(0.1)
+        assert await took_s(loop, leases.known(6)) == pytest.approx(LEASE_MAX_S - 0.1 - 0.2)
+        assert await took_s(loop, leases.known(7)) == 0.0
+
+    virtually(scene)
+
+
+def test_a_question_is_a_confirmation_too_and_takes_nothing_from_a_lease_that_runs() -> None:
+    async def scene(loop: VirtualLoop) -> None:
+        leases = ReadLeases(loop, may_be_others=False)
+        leases.grant("holder", 3, 0.4)
+        loop.call_later(0.1, leases.grant, "holder", 4, 0.1)
+        assert await took_s(loop, leases.known(4)) == pytest.approx(0.1)
+        assert await took_s(loop, leases.known(5)) == pytest.approx(0.4 + MARGIN_S - 0.1)
+
+    virtually(scene)
+
+
+def test_a_lease_that_is_given_back_is_over() -> None:
+    async def scene(loop: VirtualLoop) -> None:
+        leases = ReadLeases(loop, may_be_others=False)
+        leases.grant("holder", 3, 0.4)
+        loop.call_later(0.1, leases.release, "holder")
+        assert await took_s(loop, leases.known(4)) == pytest.approx(0.1)
+
+    virtually(scene)
+
+
+def test_what_a_process_before_may_have_granted_is_waited_for() -> None:
+    async def scene(loop: VirtualLoop) -> None:
+        leases = ReadLeases(loop, may_be_others=True)
+        assert await took_s(loop, leases.known(1)) == pytest.approx(LEASE_MAX_S + MARGIN_S)
+        assert await took_s(loop, leases.known(2)) == 0.0
+
+    virtually(scene)
+
+
+# Over gRPC
+
+
+@contextlib.asynccontextmanager
+async def asking(client: Client, token: str) -> AsyncIterator[Asking]:
+    call: Asking = client.subscriptions.AskRevision(metadata=service_metadata(token))
+    try:
+        yield call
+    finally:
+        call.cancel()
+
+
+async def asked(call: Asking, reached: int, lease_s: float = LEASE_MAX_S) -> pb.AskRevisionResponse:
+    await call.write(pb.AskRevisionRequest(reached_revision=reached, lease=Duration(nanos=int(lease_s * 1e9))))
+    answer = await call.read()
+    assert isinstance(answer, pb.AskRevisionResponse)
+    return answer
+
+
+async def known_after(call: Asking, revision: int, change: asyncio.Task[Any], client: Client) -> None:
+    """Hold the lease until the change is committed; it must not have been answered, and is once it is confirmed."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await client.revision() < revision:
+            # As long as it takes, the lease goes on.
+            await asked(call, revision - 1)
+        assert (await asked(call, revision - 1)).revision == revision
+        assert not change.done()
+        await call.write(pb.AskRevisionRequest(reached_revision=revision, confirms=True))
+        await change
+
+
+async def test_a_change_is_answered_once_who_has_a_lease_knows_it(client: Client) -> None:
+    owner = await client.consumer()
+    async with asking(client, client.token) as call:
+        answer = await asked(call, 1)
+        assert (answer.revision, answer.lease.ToMilliseconds()) == (1, LEASE_MAX_S * 1000)
+        creating = asyncio.ensure_future(client.subscribe(owner))
+        await known_after(call, 2, creating, client)
+        created = creating.result().subscription
+        deleting = asyncio.ensure_future(client.delete(owner, created.id))
+        await known_after(call, 3, deleting, client)
+
+
+async def test_nobody_else_hears_of_it_either(client: Client) -> None:
+    """Neither who reads it, nor who is refused because of it."""
+    owner = await client.consumer()
+    created = (await client.subscribe(owner)).subscription
+    get, every = pb.GetSubscriptionRequest(consumer_id=owner, id=created.id), pb.ListSubscriptionsRequest(consumer_id=owner)
+    async with asking(client, client.token) as call:
+        await asked(call, 2)
+        async with asyncio.timeout(PATIENCE_S):
+            deleting = asyncio.ensure_future(client.delete(owner, created.id))
+            while await client.revision() < 3:
+                await asked(call, 2)
+            listing = asyncio.ensure_future(client.call(client.subscriptions.ListSubscriptions, every))
+            calls = [
+                deleting,
+                listing,
+                asyncio.ensure_future(refused(client.delete(owner, created.id))),
+                asyncio.ensure_future(refused(client.call(client.subscriptions.GetSubscription, get))),
+            ]
+            for _ in range(20):
+                await asked(call, 2)
+            assert not any(each.done() for each in calls)
+            await call.write(pb.AskRevisionRequest(reached_revision=3, confirms=True))
+            await asyncio.gather(*calls)
+            assert not (await listing).subscriptions
+
+
+async def test_who_closes_its_stream_is_not_waited_for(client: Client) -> None:
+    owner = await client.consumer()
+    async with asking(client, client.token) as call, asyncio.timeout(PATIENCE_S):
+        await asked(call, 1)
+        creating = asyncio.ensure_future(client.subscribe(owner))
+        while await client.revision() < 2:
+            await asked(call, 1)
+        assert not creating.done()
+        await call.done_writing()
+        await creating
+
+
+async def test_a_holder_that_is_gone_holds_nobody_for_long(client: Client) -> None:
+    owner = await client.consumer()
+    async with asking(client, client.token) as call:
+        await asked(call, 1)
+    async with asyncio.timeout(PATIENCE_S):
+        await client.subscribe(owner)
+
+
+async def test_without_leases_a_confirmation_is_heard_and_changes_nothing(client: Client) -> None:
+    owner = await client.consumer()
+    async with asking(client, client.token) as call, asyncio.timeout(PATIENCE_S):
+        await call.write(pb.AskRevisionRequest(reached_revision=1, confirms=True))
+        await call.write(pb.AskRevisionRequest(reached_revision=1))
+        answer = await call.read()
+        assert isinstance(answer, pb.AskRevisionResponse)
+        assert (answer.revision, answer.HasField("lease")) == (1, False)
+        await client.subscribe(owner)
+        assert (await asked(call, 2)).revision == 2
+
+
+def test_a_registry_that_is_new_was_known_to_nobody(settings: SubscriptionSettings) -> None:
+    for is_new in (True, False, False):
+        with opened(settings) as registry:
+            assert registry.is_new == is_new
+
+
+async def test_a_registry_that_was_there_waits_for_those_who_may_know_it(settings: SubscriptionSettings) -> None:
+    loop = asyncio.get_running_loop()
+    async with served(settings) as client:
+        owner = await client.consumer()
+    began = loop.time()
+    async with served(settings) as client, asyncio.timeout(PATIENCE_S):
+        await client.subscribe(owner)
+        assert loop.time() - began >= LEASE_MAX_S
