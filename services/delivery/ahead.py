@@ -2,8 +2,8 @@
 
 event log → [ahead] → barrier → route
 
-To ask the registry for its revision takes longer than to route a few events. Were each message of the log routed by itself, many
-small ones would queue up before the barrier, and every event would be as late as that queue is long.
+To ask the registry for its revision, where that must be, takes longer than to route a few events. Were each message of the log routed by
+itself, many small ones would queue up before the barrier, and every event would be as late as that queue is long.
 """
 
 import asyncio

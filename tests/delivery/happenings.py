@@ -55,6 +55,11 @@ async def _registry(world: World, _wishes: list[Wish]) -> None:
     world.lose_registry()
 
 
+async def _registry_restart(world: World, _wishes: list[Wish]) -> None:
+    world.registry.restart()
+    world.registry_back_at = world.loop.time() + 4.0
+
+
 async def _compaction(world: World, _wishes: list[Wish]) -> None:
     world.registry.compact()
 
@@ -83,6 +88,7 @@ HAPPENINGS: dict[Happening, int] = {
     _restart: 1,
     _log: 1,
     _registry: 1,
+    _registry_restart: 1,
     _compaction: 1,
     _trim: 1,
     _slowness: 1,

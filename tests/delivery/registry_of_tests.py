@@ -57,6 +57,7 @@ class RegistryOfTests:
 
     def __init__(self, pause: Callable[[], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
         """`pause` is awaited wherever a network would take its time."""
+        self._loop = loop
         self.leases = ReadLeases(loop, may_be_others=False)
         self.pause = pause
         self.wishes: dict[str, Wish] = {}
@@ -98,6 +99,18 @@ class RegistryOfTests:
         self.reachable = reachable
         self._wake()
 
+    def restart(self) -> None:
+        """Be another process, which knows what is committed, of no call, and of no lease."""
+        self.leases = ReadLeases(self._loop, may_be_others=True)
+        self._wake()
+
+    async def told(self, revision: int) -> None:
+        """Return once whoever made the change of a revision was told, and has asked again as often as that was cut short."""
+        leases = None
+        while leases is not self.leases:
+            leases = self.leases
+            await leases.known(revision)
+
     def _note(self, message: subscription_pb2.WatchSubscriptionsResponse) -> None:
         self._changes.append((self.revision, message))
         self._wake()
@@ -106,15 +119,15 @@ class RegistryOfTests:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def hear(self, asking: object, question: subscription_pb2.AskRevisionRequest) -> subscription_pb2.AskRevisionResponse | None:
+    async def hear(self, asking: "_Asking", question: subscription_pb2.AskRevisionRequest) -> subscription_pb2.AskRevisionResponse | None:
         """Take a question of AskRevision and return its answer, or take a confirmation."""
         await self.pause()
-        self._refuse_if_away()
+        self._refuse_if_away(asking.leases)
         if question.confirms:
-            self.leases.confirm(asking, question.reached_revision)
+            asking.leases.confirm(asking, question.reached_revision)
             return None
         self.questions += 1
-        lease_s = self.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000)
+        lease_s = asking.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000)
         answer = subscription_pb2.AskRevisionResponse(revision=self.revision)
         answer.lease.FromMilliseconds(int(lease_s * 1000))
         return answer
@@ -136,22 +149,22 @@ class RegistryOfTests:
     ) -> AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]:
         """Answer WatchSubscriptions."""
         await self.pause()
-        revision = request.after_revision
+        revision, leases = request.after_revision, self.leases
         if revision == 0:
             wishes, revision = list(self.wishes.values()), self.revision
             for wish in wishes:
                 await self.pause()
-                self._refuse_if_away()
+                self._refuse_if_away(leases)
                 yield wish.message()
             yield self._checkpoint(revision)
         while True:
-            self._refuse_if_away()
+            self._refuse_if_away(leases)
             if revision < self.compacted:
                 raise _rpc_error(Failure(Reason.REVISION_COMPACTED, "Begin anew."))
             changes, changed = [change for change in self._changes if change[0] > revision], self._changed
             for revision, message in changes:  # noqa: B007 - the last one counts
                 await self.pause()
-                self._refuse_if_away()
+                self._refuse_if_away(leases)
                 yield message
             yield self._checkpoint(revision)
             if not changes:
@@ -161,8 +174,9 @@ class RegistryOfTests:
         checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id="registry")
         return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
 
-    def _refuse_if_away(self) -> None:
-        if not self.reachable:
+    def _refuse_if_away(self, called: ReadLeases) -> None:
+        """Refuse where it is away, or another process than was called; that has its own leases."""
+        if not self.reachable or called is not self.leases:
             raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
 
 
@@ -191,6 +205,7 @@ class _Asking:
 
     def __init__(self, registry: RegistryOfTests) -> None:
         self._registry = registry
+        self.leases = registry.leases
         self._answer: subscription_pb2.AskRevisionResponse | None = None
 
     async def write(self, question: subscription_pb2.AskRevisionRequest) -> None:

@@ -217,7 +217,7 @@ class World:
         self.versions.setdefault(subscription_id, []).append(version)
 
         async def tell() -> None:
-            await self.registry.leases.known(revision)
+            await self.registry.told(revision)
             version.told_at = self.loop.time()
             assert version.told_at - version.since < _TOLD_WITHIN_S
 
