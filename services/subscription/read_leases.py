@@ -3,7 +3,8 @@
 store → [read leases] ─gRPC─▶ route
 
 Law 1: while a lease runs, no caller hears of a change before the lease's holder has confirmed that it knows of it.
-Law 2: nobody is waited for beyond the end of the lease; what was granted before this process began ends as if granted just then.
+Law 2: nobody is waited for beyond the end of the lease, and who is behind gets none; what may have been granted before this process
+began ends as if granted just then.
 Source: C. Gray and D. Cheriton, "Leases", SOSP 1989.
 """
 
@@ -32,14 +33,14 @@ class ReadLeases:
         self._others_until = loop.time() + LEASE_MAX_S + _MARGIN_S if may_be_others else 0.0
         self._confirmed = asyncio.Event()
 
-    def grant(self, holder: object, reached: int, wanted_s: float) -> float:
-        """Let a holder that knows all changes up to `reached` rely on that.
+    def grant(self, holder: object, reached: int, wanted_s: float, revision: int) -> float:
+        """Let a holder that knows all changes up to `reached` rely on that, if these are all that there are, which `revision` says.
 
         Returns for how many seconds from when it asked; 0: not at all.
         """
         now = self._loop.time()
         self._leases = {other: lease for other, lease in self._leases.items() if lease.until > now}
-        granted_s = max(0.0, min(wanted_s, LEASE_MAX_S))
+        granted_s = max(0.0, min(wanted_s, LEASE_MAX_S)) if reached >= revision else 0.0
         if granted_s and holder not in self._leases:
             self._leases[holder] = _Lease(reached, 0.0)
         self.confirm(holder, reached)

@@ -252,8 +252,9 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 if question.confirms:
                     leases.confirm(holder, question.reached_revision)
                     continue
-                lease_s = leases.grant(holder, question.reached_revision, question.lease.ToMilliseconds() / 1000)
-                yield wire.revision_message(self._store.revision, lease_s)
+                revision = self._store.revision
+                lease_s = leases.grant(holder, question.reached_revision, question.lease.ToMilliseconds() / 1000, revision)
+                yield wire.revision_message(revision, lease_s)
         finally:
             over.cancel()
 

@@ -127,7 +127,7 @@ class RegistryOfTests:
             asking.leases.confirm(asking, question.reached_revision)
             return None
         self.questions += 1
-        lease_s = asking.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000)
+        lease_s = asking.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000, self.revision)
         answer = subscription_pb2.AskRevisionResponse(revision=self.revision)
         answer.lease.FromMilliseconds(int(lease_s * 1000))
         return answer

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -20,6 +20,7 @@ from tests.system.processes import PATIENCE_S
 
 # What the registry waits for longer than it grants: the holder's clock may go slower.
 MARGIN_S = 0.05
+Response = TypeVar("Response")
 Asking = grpc.aio.StreamStreamCall[pb.AskRevisionRequest, pb.AskRevisionResponse]
 
 
@@ -37,7 +38,7 @@ async def took_s(loop: VirtualLoop, waiting: Coroutine[Any, Any, None]) -> float
 def test_without_a_lease_nobody_is_waited_for() -> None:
     async def scene(loop: VirtualLoop) -> None:
         leases = ReadLeases(loop, may_be_others=False)
-        assert leases.grant("asked", 3, 0.0) == 0.0
+        assert leases.grant("asked", 3, 0.0, 3) == 0.0
         assert await took_s(loop, leases.known(9)) == 0.0
 
     virtually(scene)
@@ -46,8 +47,8 @@ def test_without_a_lease_nobody_is_waited_for() -> None:
 def test_a_holder_is_waited_for_until_it_knows_or_its_lease_is_over() -> None:
     async def scene(loop: VirtualLoop) -> None:
         leases = ReadLeases(loop, may_be_others=False)
-        assert leases.grant("early", 3, 0.2) == 0.2
-        assert leases.grant("late", 3, 60.0) == LEASE_MAX_S
+        assert leases.grant("early", 3, 0.2, 3) == 0.2
+        assert leases.grant("late", 3, 60.0, 3) == LEASE_MAX_S
         assert await took_s(loop, leases.known(3)) == 0.0
         loop.call_later(0.1, leases.confirm, "late", 4)
         loop.call_later(0.12, leases.confirm, "early", 3)
@@ -63,10 +64,24 @@ def test_a_holder_is_waited_for_until_it_knows_or_its_lease_is_over() -> None:
 def test_a_question_is_a_confirmation_too_and_takes_nothing_from_a_lease_that_runs() -> None:
     async def scene(loop: VirtualLoop) -> None:
         leases = ReadLeases(loop, may_be_others=False)
-        leases.grant("holder", 3, 0.4)
-        loop.call_later(0.1, leases.grant, "holder", 4, 0.1)
+        leases.grant("holder", 3, 0.4, 3)
+        loop.call_later(0.1, leases.grant, "holder", 4, 0.1, 4)
         assert await took_s(loop, leases.known(4)) == pytest.approx(0.1)
         assert await took_s(loop, leases.known(5)) == pytest.approx(0.4 + MARGIN_S - 0.1)
+
+    virtually(scene)
+
+
+def test_who_asks_on_and_on_and_is_behind_holds_nobody_up_any_longer() -> None:
+    async def scene(loop: VirtualLoop) -> None:
+        leases = ReadLeases(loop, may_be_others=False)
+        assert leases.grant("holder", 3, 0.4, 3) == 0.4
+        known = asyncio.ensure_future(took_s(loop, leases.known(4)))
+        while not known.done():
+            assert leases.grant("holder", 3, 0.4, 4) == 0.0
+            await asyncio.sleep(0.01)
+        assert await known == pytest.approx(0.4 + MARGIN_S)
+        assert leases.grant("holder", 4, 0.4, 4) == 0.4
 
     virtually(scene)
 
@@ -74,7 +89,7 @@ def test_a_question_is_a_confirmation_too_and_takes_nothing_from_a_lease_that_ru
 def test_a_lease_that_is_given_back_is_over() -> None:
     async def scene(loop: VirtualLoop) -> None:
         leases = ReadLeases(loop, may_be_others=False)
-        leases.grant("holder", 3, 0.4)
+        leases.grant("holder", 3, 0.4, 3)
         loop.call_later(0.1, leases.release, "holder")
         assert await took_s(loop, leases.known(4)) == pytest.approx(0.1)
 
@@ -109,64 +124,68 @@ async def asked(call: Asking, reached: int, lease_s: float = LEASE_MAX_S) -> pb.
     return answer
 
 
-async def known_after(call: Asking, revision: int, change: asyncio.Task[Any], client: Client) -> None:
-    """Hold the lease until the change is committed; it must not have been answered, and is once it is confirmed."""
+async def committed(client: Client, revision: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while await client.revision() < revision:
-            # As long as it takes, the lease goes on.
-            await asked(call, revision - 1)
-        assert (await asked(call, revision - 1)).revision == revision
-        assert not change.done()
-        await call.write(pb.AskRevisionRequest(reached_revision=revision, confirms=True))
-        await change
+        while await client.revision() < revision:  # noqa: ASYNC110 - another process could not tell us either
+            await asyncio.sleep(0.001)
+
+
+async def held_until_confirmed(client: Client, call: Asking, change: Coroutine[Any, Any, Response], revision: int) -> Response:
+    """Begin a change while a lease runs; it must not be answered before it is confirmed. Returns its answer."""
+    loop = asyncio.get_running_loop()
+    asked_at = loop.time()
+    assert (await asked(call, revision - 1)).lease.ToMilliseconds() == LEASE_MAX_S * 1000
+    changing = asyncio.ensure_future(change)
+    await committed(client, revision)
+    answer = await asked(call, revision - 1)
+    assert (answer.revision, answer.HasField("lease")) == (revision, False)
+    # On a machine that slow it is over.
+    assert not changing.done() or loop.time() - asked_at > LEASE_MAX_S
+    await call.write(pb.AskRevisionRequest(reached_revision=revision, confirms=True))
+    async with asyncio.timeout(PATIENCE_S):
+        return await changing
 
 
 async def test_a_change_is_answered_once_who_has_a_lease_knows_it(client: Client) -> None:
     owner = await client.consumer()
     async with asking(client, client.token) as call:
-        answer = await asked(call, 1)
-        assert (answer.revision, answer.lease.ToMilliseconds()) == (1, LEASE_MAX_S * 1000)
-        creating = asyncio.ensure_future(client.subscribe(owner))
-        await known_after(call, 2, creating, client)
-        created = creating.result().subscription
-        deleting = asyncio.ensure_future(client.delete(owner, created.id))
-        await known_after(call, 3, deleting, client)
+        created = (await held_until_confirmed(client, call, client.subscribe(owner), 2)).subscription
+        assert await held_until_confirmed(client, call, client.delete(owner, created.id), 3) == 3
 
 
 async def test_nobody_else_hears_of_it_either(client: Client) -> None:
     """Neither who reads it, nor who is refused because of it."""
-    owner = await client.consumer()
+    owner, loop = await client.consumer(), asyncio.get_running_loop()
     created = (await client.subscribe(owner)).subscription
     get, every = pb.GetSubscriptionRequest(consumer_id=owner, id=created.id), pb.ListSubscriptionsRequest(consumer_id=owner)
-    async with asking(client, client.token) as call:
+    async with asking(client, client.token) as call, asyncio.timeout(PATIENCE_S):
+        asked_at = loop.time()
         await asked(call, 2)
-        async with asyncio.timeout(PATIENCE_S):
-            deleting = asyncio.ensure_future(client.delete(owner, created.id))
-            while await client.revision() < 3:
-                await asked(call, 2)
-            listing = asyncio.ensure_future(client.call(client.subscriptions.ListSubscriptions, every))
-            calls = [
-                deleting,
-                listing,
-                asyncio.ensure_future(refused(client.delete(owner, created.id))),
-                asyncio.ensure_future(refused(client.call(client.subscriptions.GetSubscription, get))),
-            ]
-            for _ in range(20):
-                await asked(call, 2)
-            assert not any(each.done() for each in calls)
-            await call.write(pb.AskRevisionRequest(reached_revision=3, confirms=True))
-            await asyncio.gather(*calls)
-            assert not (await listing).subscriptions
+        deleting = asyncio.ensure_future(client.delete(owner, created.id))
+        await committed(client, 3)
+        listing = asyncio.ensure_future(client.call(client.subscriptions.ListSubscriptions, every))
+        calls = [
+            deleting,
+            listing,
+            asyncio.ensure_future(refused(client.delete(owner, created.id))),
+            asyncio.ensure_future(refused(client.call(client.subscriptions.GetSubscription, get))),
+        ]
+        for _ in range(20):
+            await asked(call, 2)
+        assert not any(each.done() for each in calls) or loop.time() - asked_at > LEASE_MAX_S
+        await call.write(pb.AskRevisionRequest(reached_revision=3, confirms=True))
+        await asyncio.gather(*calls)
+        assert not (await listing).subscriptions
 
 
 async def test_who_closes_its_stream_is_not_waited_for(client: Client) -> None:
-    owner = await client.consumer()
+    owner, loop = await client.consumer(), asyncio.get_running_loop()
     async with asking(client, client.token) as call, asyncio.timeout(PATIENCE_S):
+        asked_at = loop.time()
         await asked(call, 1)
         creating = asyncio.ensure_future(client.subscribe(owner))
-        while await client.revision() < 2:
-            await asked(call, 1)
-        assert not creating.done()
+        await committed(client, 2)
+        assert not creating.done() or loop.time() - asked_at > LEASE_MAX_S
         await call.done_writing()
         await creating
 

@@ -207,8 +207,8 @@ class SubscriptionServiceServicer(object):
 
     def AskRevision(self, request_iterator, context):
         """Answers each question with the revision as it stands when the question is read, in the order of the questions:
-        GetRevision for one who asks again and again, at a quarter of the cost. With the answer may come a read lease:
-        while it runs, no caller hears of a change (and none that a subscription is as it is) before the asker has confirmed
+        GetRevision for one who asks again and again, at a quarter of the cost. With the answer may come a read lease, if the asker
+        knows all changes: while it runs, no caller hears of a change (and none that a subscription is as it is) before the asker has confirmed
         on this stream that it knows of it, so that until then it need not ask again. A stream that the asker closes ends its lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
