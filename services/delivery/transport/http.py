@@ -106,7 +106,8 @@ class HttpTransport:
         path = rest[begins.start() :] if begins else "/"
         addresses = () if name else (str(parts.host),)
         path = path if path.startswith("/") else f"/{path}"
-        return Target(name, addresses, parts.port, parts.scheme == "https", host, path, (name or str(parts.host), parts.port))
+        origin = (name or str(parts.host), parts.port)
+        return Target(name, addresses, parts.port, is_tls=parts.scheme == "https", host=host, path=path, origin=origin)
 
     # Before a request can leave
 
