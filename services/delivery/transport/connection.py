@@ -58,7 +58,7 @@ class Connection:
         flight: Flight,
     ) -> None:
         """Take a socket that stands, to an address; `flight` is the one for which it was opened, and has yet to be sent."""
-        self.origin = flight.origin
+        self.origin = flight.target.origin
         self.trust = flight.trust
         self.address = address
         self.flight: Flight | None = None
@@ -79,10 +79,10 @@ class Connection:
             # It came with the end of the handshake.
             loop.call_soon(self._is_readable)
 
-    def send(self, flight: Flight) -> None:
+    def send(self, flight: Flight, now: float) -> None:
         """Send a flight's request; whatever comes of it comes later."""
         self.flight = flight
-        self._began = self._loop.time()
+        self._began = now
         self._reading.whole = flight.request.whole
         wire = flight.wire
         try:

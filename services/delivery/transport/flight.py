@@ -11,6 +11,7 @@ from services.delivery.model import Outcome
 from services.delivery.transport.protocol import Answer, Request
 
 if TYPE_CHECKING:
+    from services.delivery.transport.pool import Host
     from services.delivery.transport.trust import Trust
 
 # RFC 9110, section 8.6: these say how long their body is, even where they have none.
@@ -81,26 +82,27 @@ class Target:
 class Flight:
     """A request on its way."""
 
-    __slots__ = ("addresses", "deadline", "done", "fresh", "origin", "request", "target", "tried", "trust", "wire")
+    __slots__ = ("addresses", "deadline", "done", "fresh", "host", "request", "target", "tried", "trust", "wire")
 
     def __init__(self, request: Request, done: Callable[[Answer], None], target: Target) -> None:
         """Begin with nothing of it sent."""
         self.request = request
         self.done = done
         self.target = target
-        self.origin = target.origin
         self.addresses = target.addresses
         """Where it may go to, in this order."""
         self.tried = 0
         """How many of them could not be reached."""
         self.trust: Trust | None = None
         """How its endpoint is verified; None without TLS."""
-        self.deadline = 0.0
-        """By the monotonic clock; 0 while it has not begun."""
         self.fresh = False
         """Whether it is to go over a new connection, since a kept one broke under it."""
-        self.wire = b""
-        """As it is sent; empty while it has not begun."""
+        self.host: Host
+        """What it is counted under; known once it is in the pool."""
+        self.deadline: float
+        """By the monotonic clock; known once it has begun."""
+        self.wire: bytes
+        """As it is sent; known once it has begun."""
 
 
 def wire_of(request: Request, target: Target) -> bytes:
