@@ -247,10 +247,12 @@ class Host:
     def kept(self, flight: Flight) -> Connection | None:
         """Take out a kept connection that may serve a flight, the one used last; None where there is none."""
         idle = self.idle
-        for index in range(len(idle) - 1, -1, -1):
-            connection = idle[index]
+        at = len(idle)
+        while at:
+            at -= 1
+            connection = idle[at]
             if connection.trust is flight.trust and connection.address in flight.addresses:
-                del idle[index]
+                del idle[at]
                 return connection
         return None
 
