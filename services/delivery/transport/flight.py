@@ -116,9 +116,7 @@ def wire_of(request: Request, target: Target) -> bytes:
     if "\n" in text or "\r" in text or "\0" in text or not method.isalpha():
         message = "a header of the request has a line break"
         raise ValueError(message)
-    if body or method in _WITH_CONTENT:
-        lines.append(f"Content-Length: {len(body)}")
-    lines.append("\r\n")
+    lines.append(f"Content-Length: {len(body)}\r\n\r\n" if body or method in _WITH_CONTENT else "\r\n")
     fields = "\r\n".join(lines)
     return f"{method}{target.opening}{fields}".encode("ascii") + body
 

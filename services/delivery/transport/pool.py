@@ -179,8 +179,14 @@ class Pool:
             del self._open[connection]
         else:
             connection.idle_since = now
-            flight.host.idle.append(connection)
+            host = flight.host
+            host.idle.append(connection)
             self._idle[connection] = None
+            if not host.waiting and not self._wanting:
+                # As it mostly is: nobody waits for what has become free.
+                host.under_way -= 1
+                self._land(flight, answer)
+                return
         self._end(flight, answer)
 
     def stale(self, connection: Connection, flight: Flight) -> None:

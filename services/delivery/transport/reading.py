@@ -46,20 +46,22 @@ class Reading:
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
         """What is kept of it."""
+        self._body_size = 0
+        """Of all of it, in bytes."""
         self._renew()
 
     def _renew(self) -> None:
         self._complete = False
-        """Whether all has come, or as much as is read."""
+        """Whether all of the answer has come, or as much as is read."""
         self._status = 0
         """0 until the head has come."""
         self._received = 0
-        """Of all there is, in bytes."""
-        self._body_size = 0
+        """How many bytes of it have come, head and all."""
         if self._headers:
             self._headers = []
         if self._body:
             self._body = bytearray()
+            self._body_size = 0
 
     @property
     def begun(self) -> bool:
