@@ -6,8 +6,6 @@ Law 1: what is kept of an answer is bounded, however it is framed, and of its bo
 Law 2: what is not HTTP/1.x is no answer: llhttp reads it, and of its leniencies has none but for lines that end without a carriage return.
 """
 
-import functools
-
 import httptools
 
 from services.delivery.model import Outcome
@@ -17,6 +15,9 @@ HEAD_BYTES_MAX = 64 * 1024
 # A body may come in chunks of one byte, each of which takes six.
 _BYTES_PER_BODY_BYTE_MAX = 8
 _OK = range(200, 300)
+# Made once: nearly all answers are one of these.
+_DELIVERED = {status: Answer(Outcome.DELIVERED, status, "", b"", "") for status in _OK}
+_FINAL_MIN = 200
 _SWITCHING = 101
 _HEADER_CHARS_MAX = 200
 
@@ -95,7 +96,9 @@ class Reading:
     def answer(self) -> Answer:
         """Return the answer that is complete, and begin with another."""
         status = self._status
-        answer = _delivered(status) if status in _OK and not self.whole else self._told(status)
+        answer = None if self.whole else _DELIVERED.get(status)
+        if answer is None:
+            answer = self._told(status)
         self._renew()
         return answer
 
@@ -126,7 +129,7 @@ class Reading:
     def on_headers_complete(self) -> None:
         """Take the head's end; of an interim answer nothing is kept."""
         status = self._parser.get_status_code()
-        if status >= _OK.start:
+        if status >= _FINAL_MIN:
             self._status = status
         elif status == _SWITCHING:
             raise _SwitchError
@@ -148,11 +151,6 @@ class Reading:
         if self._status:
             self._complete = True
             self.keeps = self._parser.should_keep_alive()
-
-
-@functools.cache
-def _delivered(status: int) -> Answer:
-    return Answer(Outcome.DELIVERED, status, "", b"", "")
 
 
 class TunnelReading:
@@ -180,7 +178,7 @@ class TunnelReading:
     def on_headers_complete(self) -> None:
         """Take the head's end."""
         status = self._parser.get_status_code()
-        if status >= _OK.start and not self.status:
+        if status >= _FINAL_MIN and not self.status:
             self.status = status
 
     @property
