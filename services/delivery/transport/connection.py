@@ -16,7 +16,7 @@ from typing import Protocol
 from services.delivery.model import Outcome
 from services.delivery.transport.dialling import LATER, reason
 from services.delivery.transport.flight import Flight, Limits, failed
-from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer
+from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer
 from services.delivery.transport.reading import Reading
 from services.delivery.transport.secured import Secured
 
@@ -58,7 +58,7 @@ class Connection:
         flight: Flight,
     ) -> None:
         """Take a socket that stands, to an address; `flight` is the one for which it was opened, and has yet to be sent."""
-        self.origin = flight.origin
+        self.origin = flight.target.origin
         self.trust = flight.trust
         self.address = address
         self.flight: Flight | None = None
@@ -79,11 +79,11 @@ class Connection:
             # It came with the end of the handshake.
             loop.call_soon(self._is_readable)
 
-    def send(self, flight: Flight) -> None:
+    def send(self, flight: Flight, now: float) -> None:
         """Send a flight's request; whatever comes of it comes later."""
         self.flight = flight
-        self._began = self._loop.time()
-        self._reading.kept_max = RESPONSE_BYTES_MAX if flight.request.whole else RESPONSE_BYTES_KEPT
+        self._began = now
+        self._reading.whole = flight.request.whole
         wire = flight.wire
         try:
             sent = self._socket.send(wire)
@@ -202,7 +202,7 @@ class Connection:
 
     def _complete(self, flight: Flight) -> None:
         reading = self._reading
-        answer = reading.answer(whole=flight.request.whole)
+        answer = reading.answer()
         if self._tls is not None and self.trust is not None and not self._served:
             # The tickets of TLS 1.3 come with the first answer.
             self.trust.remember(self.origin, self._tls.session)
@@ -211,7 +211,6 @@ class Connection:
         else:
             self._served = True
             self.flight = None
-            reading.renew()
         self._keeper.answered(self, flight, answer)
 
     def _broke(self, flight: Flight | None, error: OSError | None) -> None:
@@ -219,7 +218,7 @@ class Connection:
         if flight is None:
             self._keeper.lost(self)
         elif error is None and self._reading.ends_here():
-            self._end(flight, self._reading.answer(whole=flight.request.whole))
+            self._end(flight, self._reading.answer())
         elif self._served and not self._reading.begun:
             self.close()
             self._keeper.stale(self, flight)

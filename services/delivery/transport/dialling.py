@@ -173,7 +173,7 @@ class Dialling:
         self._phase = _Phase.SHAKING_HANDS
         name = flight.target.name or flight.target.addresses[0]
         try:
-            self._secured = Secured(self._socket, flight.trust.context, name, flight.trust.session(flight.origin))
+            self._secured = Secured(self._socket, flight.trust.context, name, flight.trust.session(flight.target.origin))
         except OSError as error:
             self.cut_off(failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
             return

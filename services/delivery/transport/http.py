@@ -59,7 +59,7 @@ class HttpTransport:
         if self._closed:
             self._come_out(flight, _STOPPED)
         elif target.addresses:
-            self._trusting(flight)
+            self._leave(flight)
         elif (found := self._names.known(target.name)) is not None:
             self._go(flight, found)
         else:
@@ -106,7 +106,8 @@ class HttpTransport:
         path = rest[begins.start() :] if begins else "/"
         addresses = () if name else (str(parts.host),)
         path = path if path.startswith("/") else f"/{path}"
-        return Target(name, addresses, parts.port, parts.scheme == "https", host, path, (name or str(parts.host), parts.port))
+        origin = (name or str(parts.host), parts.port)
+        return Target(name, addresses, parts.port, is_tls=parts.scheme == "https", host=host, path=path, origin=origin)
 
     # Before a request can leave
 
@@ -120,15 +121,24 @@ class HttpTransport:
             self._come_out(flight, failed(found.failure, found.error))
         else:
             flight.addresses = found.addresses
+            self._leave(flight)
+
+    def _leave(self, flight: Flight) -> None:
+        """Put a flight out, or find out first what is yet to be known."""
+        if flight.target.is_tls and flight.trust is None:
             self._trusting(flight)
+        elif self._proxy is None or self._proxy.is_known():
+            self._outbox.append(flight)
+            if not self._turn_asked:
+                self._ask_turn()
+        else:
+            self._preparing[flight] = None
+            self._proxy.ask(functools.partial(self._proxy_found, flight))
 
     def _trusting(self, flight: Flight) -> None:
         tls = flight.request.tls
-        if not flight.target.is_tls:
-            self._leave(flight)
-        elif tls is None:
-            flight.trust = self._trusts.usual
-            self._leave(flight)
+        if tls is None:
+            self._trusted(flight, self._trusts.usual)
         elif (trust := self._trusts.known(tls)) is not None:
             self._trusted(flight, trust)
         else:
@@ -147,21 +157,11 @@ class HttpTransport:
             flight.trust = trust
             self._leave(flight)
 
-    def _leave(self, flight: Flight) -> None:
-        if self._proxy is None or self._proxy.is_known():
-            self._put_out(flight)
-        else:
-            self._preparing[flight] = None
-            self._proxy.ask(functools.partial(self._proxy_found, flight))
-
     def _proxy_found(self, flight: Flight) -> None:
         if flight in self._preparing:
             del self._preparing[flight]
-            self._put_out(flight)
-
-    def _put_out(self, flight: Flight) -> None:
-        self._outbox.append(flight)
-        if not self._turn_asked:
+            # Where it could not be found, connecting fails.
+            self._outbox.append(flight)
             self._ask_turn()
 
     # What comes of it
@@ -172,8 +172,9 @@ class HttpTransport:
             self._ask_turn()
 
     def _ask_turn(self) -> None:
-        self._turn_asked = True
-        self._loop.call_soon(self._turn)
+        if not self._turn_asked:
+            self._turn_asked = True
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """Hand the answers over. Who takes them soon sends what there is room for then: that leaves with what waits here already."""

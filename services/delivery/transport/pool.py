@@ -38,7 +38,7 @@ class Pool:
         self._land = land
         self.fault = fault
         self._loop = asyncio.get_running_loop()
-        self._hosts: dict[tuple[str, int], _Host] = {}
+        self._hosts: dict[tuple[str, int], Host] = {}
         self._open: dict[Connection | Dialling, None] = {}
         # The one that has been idle for the longest time is the first.
         self._idle: dict[Connection, None] = {}
@@ -47,13 +47,17 @@ class Pool:
 
     def put(self, flight: Flight) -> None:
         """Send a request, as soon as its host has a turn for it."""
-        host = self._hosts.get(flight.origin)
+        origin = flight.target.origin
+        host = self._hosts.get(origin)
         if host is None:
-            host = self._hosts[flight.origin] = _Host()
-        host.waiting.append(flight)
-        if host.under_way < self._limits.host_connections_max:
-            host.under_way += 1
-            self._turn_over(flight.origin)
+            host = self._hosts[origin] = Host(origin)
+        flight.host = host
+        if host.under_way >= self._limits.host_connections_max:
+            host.waiting.append(flight)
+            return
+        host.under_way += 1
+        if not self._starts(flight):
+            self._turn_over(host)
 
     def withdraw(self, subscription_id: str) -> None:
         """Begin nothing that was put in for a subscription and has not begun."""
@@ -66,7 +70,7 @@ class Pool:
                     self._land(flight, WITHDRAWN)
         for flight in [each for each in self._wanting if each.request.subscription_id == subscription_id]:
             self._wanting.remove(flight)
-            self._turn_over(flight.origin)
+            self._turn_over(flight.host)
             self._land(flight, WITHDRAWN)
         for each in self._open:
             if isinstance(each, Dialling) and (begun := each.flight).request.subscription_id == subscription_id:
@@ -90,12 +94,25 @@ class Pool:
 
     # Beginning
 
-    def _begin(self, flight: Flight, host: "_Host") -> None:
+    def _starts(self, flight: Flight) -> bool:
+        """Make the request as it is sent, with which its time begins, and have it sent; one that cannot be made comes out."""
+        request = flight.request
+        try:
+            flight.wire = wire_of(request, flight.target)
+        except ValueError as error:
+            self._land(flight, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
+            return False
+        now = self._loop.time()
+        flight.deadline = now + (self._limits.timeout_s if request.timeout_s is None else request.timeout_s)
+        self._begin(flight, now)
+        return True
+
+    def _begin(self, flight: Flight, now: float) -> None:
         """Send what has its host's turn, over a kept connection or a new one."""
-        kept = None if flight.fresh else host.kept(flight)
+        kept = None if flight.fresh else flight.host.kept(flight)
         if kept is not None:
             del self._idle[kept]
-            kept.send(flight)
+            kept.send(flight, now)
         elif self._has_room():
             self._open[Dialling(self, self._way, self._limits, self._loop, flight)] = None
             self._see_to_sweeping()
@@ -112,41 +129,26 @@ class Pool:
             return True
         return False
 
-    def _is_made(self, flight: Flight) -> bool:
-        """Make the request as it is sent, with which its time begins; one that cannot be made comes out."""
-        request = flight.request
-        try:
-            flight.wire = wire_of(request, flight.target)
-        except ValueError as error:
-            self._land(flight, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
-            return False
-        flight.deadline = self._loop.time() + (self._limits.timeout_s if request.timeout_s is None else request.timeout_s)
-        return True
-
-    def _turn_over(self, origin: tuple[str, int]) -> None:
+    def _turn_over(self, host: "Host") -> None:
         """Give a host's turn to whoever waits for it."""
-        host = self._hosts[origin]
         while host.waiting:
-            flight = host.waiting.popleft()
-            if self._is_made(flight):
-                self._begin(flight, host)
+            if self._starts(host.waiting.popleft()):
                 return
         host.under_way -= 1
         if not host.under_way and not host.idle:
-            del self._hosts[origin]
+            del self._hosts[host.origin]
 
     def _end(self, flight: Flight, answer: Answer) -> None:
         """Bring a flight out. What waits for one of all connections comes before what its host has yet to send."""
         if self._wanting:
             self._serve_wanting()
-        self._turn_over(flight.origin)
+        self._turn_over(flight.host)
         self._land(flight, answer)
 
     def _serve_wanting(self) -> None:
         """Begin what waits for one of all connections, as far as there is one."""
         while self._wanting and (self._idle or len(self._open) < self._limits.connections_max):
-            flight = self._wanting.popleft()
-            self._begin(flight, self._hosts[flight.origin])
+            self._begin(self._wanting.popleft(), self._loop.time())
 
     # What is told of connections
 
@@ -155,15 +157,15 @@ class Pool:
         del self._open[dialling]
         connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)
         self._open[connection] = None
-        connection.send(dialling.flight)
+        connection.send(dialling.flight, connection.born)
 
     def failed(self, dialling: Dialling, answer: Answer) -> None:
         """See `dialling.Keeper.failed`."""
         del self._open[dialling]
-        flight = dialling.flight
-        if answer.outcome is Outcome.CONNECT and flight.tried + 1 < len(flight.addresses) and self._loop.time() < flight.deadline:
+        flight, now = dialling.flight, self._loop.time()
+        if answer.outcome is Outcome.CONNECT and flight.tried + 1 < len(flight.addresses) and now < flight.deadline:
             flight.tried += 1
-            self._begin(flight, self._hosts[flight.origin])
+            self._begin(flight, now)
         else:
             self._end(flight, answer)
 
@@ -177,15 +179,21 @@ class Pool:
             del self._open[connection]
         else:
             connection.idle_since = now
-            self._hosts[flight.origin].idle.append(connection)
+            host = flight.host
+            host.idle.append(connection)
             self._idle[connection] = None
+            if not host.waiting and not self._wanting:
+                # As it mostly is: nobody waits for what has become free.
+                host.under_way -= 1
+                self._land(flight, answer)
+                return
         self._end(flight, answer)
 
     def stale(self, connection: Connection, flight: Flight) -> None:
         """See `connection.Keeper.stale`."""
         del self._open[connection]
         flight.fresh = True
-        self._begin(flight, self._hosts[flight.origin])
+        self._begin(flight, self._loop.time())
 
     def lost(self, connection: Connection) -> None:
         """See `connection.Keeper.lost`."""
@@ -221,7 +229,7 @@ class Pool:
                     self._let_go(connection)
             for flight in [each for each in self._wanting if each.deadline <= now]:
                 self._wanting.remove(flight)
-                self._turn_over(flight.origin)
+                self._turn_over(flight.host)
                 self._land(flight, failed(Outcome.TIMEOUT, "no answer within the time limit"))
             self._serve_wanting()
         except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more
@@ -230,12 +238,14 @@ class Pool:
             self._see_to_sweeping()
 
 
-class _Host:
-    """What goes to one host and port."""
+class Host:
+    """What goes to one host and port; known as long as anything is under way or a connection to it is kept."""
 
-    __slots__ = ("idle", "under_way", "waiting")
+    __slots__ = ("idle", "origin", "under_way", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, origin: tuple[str, int]) -> None:
+        """Begin with nothing."""
+        self.origin = origin
         self.under_way = 0
         self.waiting: deque[Flight] = deque()
         self.idle: list[Connection] = []
@@ -243,10 +253,12 @@ class _Host:
     def kept(self, flight: Flight) -> Connection | None:
         """Take out a kept connection that may serve a flight, the one used last; None where there is none."""
         idle = self.idle
-        for index in range(len(idle) - 1, -1, -1):
-            connection = idle[index]
+        at = len(idle)
+        while at:
+            at -= 1
+            connection = idle[at]
             if connection.trust is flight.trust and connection.address in flight.addresses:
-                del idle[index]
+                del idle[at]
                 return connection
         return None
 

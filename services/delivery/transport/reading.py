@@ -6,8 +6,6 @@ Law 1: what is kept of an answer is bounded, however it is framed, and of its bo
 Law 2: what is not HTTP/1.x is no answer: llhttp reads it, and of its leniencies has none but for lines that end without a carriage return.
 """
 
-import functools
-
 import httptools
 
 from services.delivery.model import Outcome
@@ -17,12 +15,15 @@ HEAD_BYTES_MAX = 64 * 1024
 # A body may come in chunks of one byte, each of which takes six.
 _BYTES_PER_BODY_BYTE_MAX = 8
 _OK = range(200, 300)
+# Made once: nearly all answers are one of these.
+_DELIVERED = {status: Answer(Outcome.DELIVERED, status, "", b"", "") for status in _OK}
+_FINAL_MIN = 200
 _SWITCHING = 101
 _HEADER_CHARS_MAX = 200
 
 
 class _EnoughError(Exception):
-    """As much of a body is here as is ever read."""
+    """As much is here as is ever read."""
 
 
 class _SwitchError(Exception):
@@ -32,70 +33,81 @@ class _SwitchError(Exception):
 class Reading:
     """Reads one answer after another. The parser calls its `on_…`."""
 
-    __slots__ = ("_body", "_bytes", "_head_done", "_headers", "_parser", "_size", "_status", "begun", "complete", "keeps", "kept_max")
+    __slots__ = ("_body", "_body_size", "_complete", "_headers", "_parser", "_received", "_status", "keeps", "whole")
 
     def __init__(self) -> None:
         """Begin."""
         self._parser = httptools.HttpResponseParser(self)
         # RFC 9112, section 2.2: who reads may take a line feed alone for a line's end.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
-        self.kept_max = RESPONSE_BYTES_KEPT
-        """How much of a body is kept."""
+        self.whole = False
+        """Whether headers and body are wanted whatever the status, up to the limits."""
+        self.keeps = False
+        """Of an answer that is complete: whether the connection may serve another request."""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
-        self.renew()
+        """What is kept of it."""
+        self._body_size = 0
+        """Of all of it, in bytes."""
+        self._renew()
 
-    def renew(self) -> None:
-        """Begin with another answer."""
-        self.begun = False
-        """Whether anything of the answer has come."""
-        self.complete = False
-        """Whether all of it has, or as much as is read."""
-        self.keeps = False
-        """Whether the connection may serve another request."""
+    def _renew(self) -> None:
+        self._complete = False
+        """Whether all of the answer has come, or as much as is read."""
         self._status = 0
-        self._head_done = False
-        self._bytes = 0
-        self._size = 0
+        """0 until the head has come."""
+        self._received = 0
+        """How many bytes of it have come, head and all."""
         if self._headers:
             self._headers = []
         if self._body:
             self._body = bytearray()
+            self._body_size = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the answer has come."""
+        return self._received > 0
 
     def feed(self, data: memoryview) -> bool:
         """Take what has come; returns whether the answer is complete. Raises `ValueError` where it is no HTTP, or too large."""
-        self.begun = True
-        self._bytes += len(data)
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             # What comes after an answer that is complete is not looked at.
-            if not self.complete:
+            if not self._complete:
                 raise ValueError from error
             self.keeps = False
+        if self._complete:
+            return True
         # Trailers and what is said of chunks are without end elsewhere.
-        if not self.complete and self._bytes > HEAD_BYTES_MAX + _BYTES_PER_BODY_BYTE_MAX * self._size:
+        if self._received > HEAD_BYTES_MAX + _BYTES_PER_BODY_BYTE_MAX * self._body_size:
             raise ValueError
-        return self.complete
+        return False
 
     def ends_here(self) -> bool:
         """Say whether the answer is complete now that the connection has ended: it is where nothing else says how long its body is."""
-        if not self._head_done:
+        if not self._status:
             return False
         framing = {name.lower(): value.lower() for name, value in self._headers}
         return b"content-length" not in framing and not framing.get(b"transfer-encoding", b"").rstrip().endswith(b"chunked")
 
-    def answer(self, *, whole: bool) -> Answer:
-        """Return the answer that is complete; `whole` is what was asked for."""
+    def answer(self) -> Answer:
+        """Return the answer that is complete, and begin with another."""
         status = self._status
-        if not whole and status in _OK:
-            return _delivered(status)
-        headers = self._texts()
-        body = bytes(self._body)
+        answer = None if self.whole else _DELIVERED.get(status)
+        if answer is None:
+            answer = self._told(status)
+        self._renew()
+        return answer
+
+    def _told(self, status: int) -> Answer:
+        headers, body = self._texts(), bytes(self._body)
         if status in _OK:
             return Answer(Outcome.DELIVERED, status, "", body, "", headers)
         retry_after = headers.get("retry-after", "")[:_HEADER_CHARS_MAX]
-        return Answer(Outcome.STATUS, status, f"the endpoint answered {status}", body, retry_after, headers if whole else {})
+        return Answer(Outcome.STATUS, status, f"the endpoint answered {status}", body, retry_after, headers if self.whole else {})
 
     def _texts(self) -> dict[str, str]:
         texts: dict[str, str] = {}
@@ -106,22 +118,19 @@ class Reading:
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """Something follows an answer that is complete: nobody has asked for it."""
-        if self.complete:
-            self.keeps = False
+        """Take the beginning; what follows an answer that is complete, nobody has asked for: it ends the reading."""
+        if self._complete:
+            raise _EnoughError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        if not self.complete:
-            self._headers.append((name, value))
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Take the head's end; of an interim answer nothing is kept."""
-        if self.complete:
-            return
         status = self._parser.get_status_code()
-        if status >= _OK.start:
-            self._status, self._head_done = status, True
+        if status >= _FINAL_MIN:
+            self._status = status
         elif status == _SWITCHING:
             raise _SwitchError
         else:
@@ -129,26 +138,19 @@ class Reading:
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body."""
-        if self.complete:
-            return
-        room = self.kept_max - len(self._body)
+        room = (RESPONSE_BYTES_MAX if self.whole else RESPONSE_BYTES_KEPT) - len(self._body)
         if room > 0:
             self._body += data[:room]
-        self._size += len(data)
-        if self._size >= RESPONSE_BYTES_MAX:
-            self.complete = True
+        self._body_size += len(data)
+        if self._body_size >= RESPONSE_BYTES_MAX:
+            self._complete, self.keeps = True, False
             raise _EnoughError
 
     def on_message_complete(self) -> None:
         """Take the end, of an interim answer or of the one that counts."""
-        if self._head_done and not self.complete:
-            self.complete = True
+        if self._status:
+            self._complete = True
             self.keeps = self._parser.should_keep_alive()
-
-
-@functools.cache
-def _delivered(status: int) -> Answer:
-    return Answer(Outcome.DELIVERED, status, "", b"", "")
 
 
 class TunnelReading:
@@ -176,7 +178,7 @@ class TunnelReading:
     def on_headers_complete(self) -> None:
         """Take the head's end."""
         status = self._parser.get_status_code()
-        if status >= _OK.start and not self.status:
+        if status >= _FINAL_MIN and not self.status:
             self.status = status
 
     @property
