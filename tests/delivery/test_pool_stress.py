@@ -21,7 +21,9 @@ from tests.delivery.certificates import Authority
 from tests.delivery.hostile import Behaviour, Connection, hostile, status
 from tests.delivery.sending import sending
 
-_ROUNDS = 6
+# When a socket is ready is not the seed's to say, and so in some rounds a kind does not happen.
+_ROUNDS_MIN, _ROUNDS_MAX = 6, 60
+_KINDS = {Outcome.DELIVERED, Outcome.STATUS, Outcome.TIMEOUT, Outcome.CONNECT, Outcome.RESET, Outcome.TLS, Outcome.PROTOCOL}
 _REQUESTS = 150
 _sending = functools.partial(
     sending, timeout_s=0.4, connect_timeout_s=0.3, first_byte_timeout_s=0.3, connections_max=5, host_connections_max=3
@@ -153,16 +155,21 @@ async def play(chance: random.Random, authority: Authority, context: ssl.SSLCont
 def test_each_request_is_answered_once_and_nothing_is_left_open(
     seed: int, loop_factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:
-    """On both event loops, in plain and by TLS, with fewer connections than hosts want."""
+    """On both event loops, in plain and by TLS, with fewer connections than hosts want; until all kinds of answers have been."""
     authority, chance, answers = Authority(tmp_path), random.Random(seed), list[Answer]()
     context = authority.server(*(f"127.0.0.{number}" for number in (1, 2, 3)), *_ADDRESSES)
+
+    def seen_all() -> bool:
+        return {answer.outcome for answer in answers} == _KINDS and WITHDRAWN in answers
 
     async def rounds() -> None:
         # An event loop opens files of its own as it goes.
         answers.extend(await play(chance, authority, context))
         gc.collect()
         before = open_files()
-        for _ in range(_ROUNDS):
+        for count in range(_ROUNDS_MAX):
+            if count >= _ROUNDS_MIN and seen_all():
+                break
             answers.extend(await play(chance, authority, context))
             async with asyncio.timeout(5):
                 while open_files() > before:  # noqa: ASYNC110 - nothing tells
@@ -170,8 +177,4 @@ def test_each_request_is_answered_once_and_nothing_is_left_open(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(rounds())
-    # All of these kinds did happen.
-    assert {answer.outcome for answer in answers} == {
-        *(Outcome.DELIVERED, Outcome.STATUS, Outcome.TIMEOUT, Outcome.CONNECT, Outcome.RESET, Outcome.TLS, Outcome.PROTOCOL)
-    }
-    assert WITHDRAWN in answers
+    assert seen_all()
