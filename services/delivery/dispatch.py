@@ -303,6 +303,7 @@ class Dispatcher:
         """Bring a held delivery to its end."""
         delivery.state = state
         delivery.finished_ms = unix_ms(self._clock)
+        self.lanes.has_ended(delivery)
         self._settle(delivery)
 
     def give_up(self, delivery: Delivery, why: str) -> None:

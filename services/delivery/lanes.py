@@ -84,6 +84,12 @@ class Lanes:
         self.held_bytes -= delivery.size_bytes
         return True
 
+    def has_ended(self, delivery: Delivery) -> None:
+        """Let go of the event of a held delivery that has ended: of that, only the row is wanted."""
+        self.held_bytes -= delivery.size_bytes
+        delivery.event = None
+        self.held_bytes += delivery.size_bytes
+
     def spill(self, delivery: Delivery) -> None:
         """Note that a delivery is to be a row only, to be read back later."""
         delivery.settled = delivery.spilled = True
