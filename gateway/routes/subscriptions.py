@@ -1,7 +1,7 @@
-"""Routes of subscriptions: create, read, change, delete, verify, and their signing secrets."""
+"""Routes of subscriptions: create, read, change, delete, verify, test, and their signing secrets."""
 
 from aiohttp import web
-from hooktide.delivery.v1.delivery_pb2 import VerifySinkRequest
+from hooktide.delivery.v1.delivery_pb2 import SendTestEventRequest, VerifySinkRequest
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from gateway.answers import json_answer, no_content, not_modified, page_answer, tagged_answer
@@ -11,13 +11,14 @@ from gateway.peers import Peers
 from gateway.router import OWNERS, Call, Route
 from gateway.translate import subscriptions as translate
 from gateway.translate.fields import Fields
+from gateway.translate.history import attempt_json
 from gateway.translate.values import PAGE_PARAMETERS, Query
 from services.runtime.errors import Failure, Reason
 
 _ALL = "/v1/subscriptions"
 _ONE = "/v1/subscriptions/{id}"
-# A sink that is slow to answer is waited for longer than a service is.
-_VERIFY_S = 40.0
+# A sink that is slow to answer is waited for longer than a service is: an attempt may take a minute, and its access token ten seconds.
+_VERIFY_S, _TEST_S = 40.0, 90.0
 
 
 class Subscriptions:
@@ -39,6 +40,7 @@ class Subscriptions:
             Route("GET", f"{_ONE}/secret", self.secrets, OWNERS),
             Route("POST", f"{_ONE}/secret/rotate", self.rotate, OWNERS),
             Route("POST", f"{_ONE}/verify", self.verify, OWNERS),
+            Route("POST", f"{_ONE}/test", self.test, OWNERS),
         ]
 
     async def create(self, call: Call) -> web.Response:
@@ -110,6 +112,13 @@ class Subscriptions:
         await self._peers.call(self._peers.ledger.VerifySink, request, timeout_s=_VERIFY_S)
         current = await self._current(call)
         return tagged_answer(translate.subscription_json(current), current.etag)
+
+    async def test(self, call: Call) -> web.Response:
+        """Have a test event sent to the sink, and return what came of it; that the sink failed is no error."""
+        Fields(await self._bodies.read(call.request, optional=True)).done()
+        request = SendTestEventRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
+        answer = await self._peers.call(self._peers.ledger.SendTestEvent, request, timeout_s=_TEST_S)
+        return json_answer({"event_id": answer.event_id, "attempt": attempt_json(answer.attempt)})
 
     async def _current(self, call: Call) -> pb.Subscription:
         request = pb.GetSubscriptionRequest(consumer_id=call.caller.acts_for, id=call.path["id"])

@@ -87,10 +87,11 @@ def delivery_json(item: delivery.Delivery) -> dict[str, object]:
 
 def delivery_with_attempts_json(item: delivery.Delivery) -> dict[str, object]:
     """Return a delivery with its attempts, oldest first."""
-    return {**delivery_json(item), "attempts": [_attempt_json(attempt) for attempt in item.attempts]}
+    return {**delivery_json(item), "attempts": [attempt_json(attempt) for attempt in item.attempts]}
 
 
-def _attempt_json(attempt: delivery.Attempt) -> dict[str, object]:
+def attempt_json(attempt: delivery.Attempt) -> dict[str, object]:
+    """Return an attempt."""
     return {
         "number": attempt.number,
         "started_at": time_json(attempt.start_time),

@@ -16,6 +16,7 @@ from services.delivery.server import DeliveryServer
 from services.delivery.transport.flight import Limits
 from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
+from services.delivery.trial import Trial
 from services.delivery.verify import Verifier
 from services.delivery.worker import Worker
 from services.egress.policy import EgressPolicy
@@ -58,10 +59,11 @@ async def running(
         log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token, clock), Disabler(registry, token)
         worker = Worker(settings, ledger, transport, log, replica, disabler, clock)
         verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url)
+        trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin)
         asker = Asker(verifier)
         replica.listen_for_unasked(asker.want)
         grpc_server = Server(server.RULES, token)
-        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier), grpc_server.grpc)
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, trial), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen)
         async with _running(asker), _worker_running(worker, lifecycle):

@@ -1,4 +1,4 @@
-"""Server: DeliveryService over gRPC: the ledger's reading side, and the question to a sink."""
+"""Server: DeliveryService over gRPC: the ledger's reading side, the question to a sink, and its test."""
 
 from typing import Any
 
@@ -9,25 +9,30 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from services.delivery import ledger_reads
 from services.delivery.ledger import Ledger
 from services.delivery.ledger_rows import DoneRow, OpenRow, attempts_of
-from services.delivery.model import State
+from services.delivery.model import Attempt, State
+from services.delivery.trial import Trial
 from services.delivery.verify import Verifier
 from services.runtime.access import Access
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 
-RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries", "VerifySink")}
+RULES = {
+    f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
+    for name in ("GetDelivery", "ListDeliveries", "VerifySink", "SendTestEvent")
+}
 _EVERYONE = "*"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
-    """Answers the services that read deliveries, or have a sink verified."""
+    """Answers the services that read deliveries, or have a sink verified or tested."""
 
-    def __init__(self, ledger: Ledger, verifier: Verifier) -> None:
+    def __init__(self, ledger: Ledger, verifier: Verifier, trial: Trial) -> None:
         self._ledger = ledger
         self._verifier = verifier
+        self._trial = trial
 
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery with its attempts."""
@@ -38,15 +43,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
         message = _message(row, self._ledger.clock_jumped_ms)
         for number, attempt in enumerate(attempts_of(row.attempts), 1):
-            added = message.attempts.add(
-                number=number,
-                outcome=attempt.outcome.value,
-                status=attempt.status,
-                error=attempt.error,
-                response_body=attempt.body,
-            )
-            added.start_time.FromMilliseconds(attempt.started_ms)
-            added.duration.FromMilliseconds(attempt.duration_ms)
+            _fill(message.attempts.add(), number, attempt)
         return delivery_pb2.GetDeliveryResponse(delivery=message)
 
     async def ListDeliveries(self, request: delivery_pb2.ListDeliveriesRequest, context: Context) -> delivery_pb2.ListDeliveriesResponse:
@@ -79,6 +76,21 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         _consumer(request.consumer_id)
         await self._verifier.verify(request.consumer_id, request.subscription_id)
         return delivery_pb2.VerifySinkResponse()
+
+    async def SendTestEvent(self, request: delivery_pb2.SendTestEventRequest, context: Context) -> delivery_pb2.SendTestEventResponse:
+        """Send a test event and return what came of it."""
+        del context
+        tried = await self._trial.run(_consumer(request.consumer_id), request.subscription_id)
+        response = delivery_pb2.SendTestEventResponse(event_id=tried.event_id)
+        _fill(response.attempt, 1, tried.attempt)
+        return response
+
+
+def _fill(message: delivery_pb2.Attempt, number: int, attempt: Attempt) -> None:
+    message.number, message.outcome, message.status = number, delivery_pb2.AttemptOutcome.ValueType(attempt.outcome), attempt.status
+    message.error, message.response_body = attempt.error, attempt.body
+    message.start_time.FromMilliseconds(attempt.started_ms)
+    message.duration.FromMilliseconds(attempt.duration_ms)
 
 
 def _id_of(text: str) -> bytes:

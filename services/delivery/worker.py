@@ -67,7 +67,8 @@ class Worker:
         self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
         self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
         self._refiller.serve(self.dispatcher, self._recorder)
-        self._barrier = Barrier(self._replica, clock)
+        self.barrier = Barrier(self._replica, clock)
+        """What waits for the latest subscriptions."""
         self._intake: list[asyncio.Task[None]] = []
 
     def why_not_ready(self) -> str | None:
@@ -81,7 +82,7 @@ class Worker:
         cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
         crash.reached("ledger.leased")
         await self._take_up_time()
-        follower = Follower(self._log, self._ledger, self._replica, self._barrier, self.dispatcher, self._recorder, self._clock, cursors)
+        follower = Follower(self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors)
         settings = self._settings
         retention = Retention(
             self._ledger,
@@ -99,7 +100,7 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._replica.run())
-                group.create_task(self._barrier.run())
+                group.create_task(self.barrier.run())
                 group.create_task(self._disabler.run())
                 group.create_task(self._recorder.run())
                 group.create_task(self._watch_time())

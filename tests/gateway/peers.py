@@ -22,7 +22,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _Item = TypeVar("_Item", bound=Message)
 
 LOG_RULES = {f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE for name in ("GetEvent", "ListEvents")}
-LEDGER_RULES = {f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE for name in ("GetDelivery", "ListDeliveries", "VerifySink")}
+LEDGER_RULES = {
+    f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
+    for name in ("GetDelivery", "ListDeliveries", "VerifySink", "SendTestEvent")
+}
 
 
 class Log(event_log_pb2_grpc.EventLogServiceServicer):
@@ -94,6 +97,8 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
         # What sinks answer, and the callback token of the latest handshake.
         self.consent = subscription_pb2.Verification(state=subscription_pb2.VERIFICATION_STATE_PENDING, detail="it may consent later")
         self.callback_token = ""
+        # What comes of a test event.
+        self.attempt = delivery_pb2.Attempt()
         self._registry: tuple[grpc.aio.Channel, str] | None = None
 
     def report_to(self, registry: grpc.aio.Channel, token: str) -> None:
@@ -120,6 +125,19 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
         except grpc.aio.AioRpcError as error:
             raise failure_from_rpc(error) from None
         return delivery_pb2.VerifySinkResponse()
+
+    async def SendTestEvent(  # noqa: N802 - the contract's name
+        self, request: delivery_pb2.SendTestEventRequest, _context: Context
+    ) -> delivery_pb2.SendTestEventResponse:
+        """Send nothing, and say what the endpoint would have answered."""
+        assert self._registry is not None
+        channel, token = self._registry
+        stub, get = subscription_pb2_grpc.SubscriptionServiceStub(channel), subscription_pb2.GetSubscriptionRequest
+        try:
+            await stub.GetSubscription(get(consumer_id=request.consumer_id, id=request.subscription_id), metadata=service_metadata(token))
+        except grpc.aio.AioRpcError as error:
+            raise failure_from_rpc(error) from None
+        return delivery_pb2.SendTestEventResponse(event_id="evt_" + "7" * 32, attempt=self.attempt)
 
     async def GetDelivery(  # noqa: N802 - the contract's name
         self, request: delivery_pb2.GetDeliveryRequest, _context: Context

@@ -210,3 +210,13 @@ async def test_what_a_service_refuses_with_reaches_the_client_in_form(
     assert answer.headers["content-type"] == "application/problem+json"
     assert b"hunter2" not in answer.raw
     assert b"For services only" not in answer.raw
+
+
+async def test_what_came_of_a_test_event_is_the_answer(world: World) -> None:
+    made = await world.subscription()
+    world.ledger.attempt = pb.Attempt(number=1, outcome=pb.ATTEMPT_OUTCOME_STATUS, status=500, error="it answered 500")
+    answer = await world.call("POST", f"/v1/subscriptions/{made['id']}/test")
+    assert (answer.status, answer.json["event_id"], answer.json["attempt"]["outcome"]) == (200, "evt_" + "7" * 32, "status")
+    assert (answer.json["attempt"]["status"], answer.json["attempt"]["error"]) == (500, "it answered 500")
+    surplus = await world.call("POST", f"/v1/subscriptions/{made['id']}/test", {"type": "order.created"})
+    assert (surplus.status, surplus.json["errors"][0]["pointer"]) == (400, "/type")

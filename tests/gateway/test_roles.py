@@ -23,6 +23,7 @@ ROLES = {
     ("GET", "/v1/subscriptions/{id}/secret"): OWNERS,
     ("POST", "/v1/subscriptions/{id}/secret/rotate"): OWNERS,
     ("POST", "/v1/subscriptions/{id}/verify"): OWNERS,
+    ("POST", "/v1/subscriptions/{id}/test"): OWNERS,
     ("GET", "/v1/event-types"): EVERYONE,
     ("GET", "/v1/event-types/{name}"): EVERYONE,
     ("GET", "/v1/events"): OWNERS,

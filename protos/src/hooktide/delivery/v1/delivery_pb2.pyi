@@ -390,3 +390,50 @@ class VerifySinkResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___VerifySinkResponse: typing_extensions.TypeAlias = VerifySinkResponse
+
+@typing.final
+class SendTestEventRequest(google.protobuf.message.Message):
+    """A call to send a test event."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_ID_FIELD_NUMBER: builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
+    consumer_id: builtins.str
+    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    subscription_id: builtins.str
+    """The subscription, "sub_…"."""
+    def __init__(
+        self,
+        *,
+        consumer_id: builtins.str = ...,
+        subscription_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "subscription_id", b"subscription_id"]) -> None: ...
+
+Global___SendTestEventRequest: typing_extensions.TypeAlias = SendTestEventRequest
+
+@typing.final
+class SendTestEventResponse(google.protobuf.message.Message):
+    """The answer to a call to send a test event."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    event_id: builtins.str
+    """The event's id, "evt_…", which the endpoint has seen as `webhook-id`. It is in no list."""
+    @property
+    def attempt(self) -> Global___Attempt:
+        """What came of it."""
+
+    def __init__(
+        self,
+        *,
+        event_id: builtins.str = ...,
+        attempt: Global___Attempt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "event_id", b"event_id"]) -> None: ...
+
+Global___SendTestEventResponse: typing_extensions.TypeAlias = SendTestEventResponse

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DeliveryServiceStub(object):
-    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,15 @@ class DeliveryServiceStub(object):
                 request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkRequest.SerializeToString,
                 response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkResponse.FromString,
                 _registered_method=True)
+        self.SendTestEvent = channel.unary_unary(
+                '/hooktide.delivery.v1.DeliveryService/SendTestEvent',
+                request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.SerializeToString,
+                response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.FromString,
+                _registered_method=True)
 
 
 class DeliveryServiceServicer(object):
-    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token.
     """
 
     def GetDelivery(self, request, context):
@@ -80,6 +85,17 @@ class DeliveryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendTestEvent(self, request, context):
+        """Sends a subscription a test event, once, made and signed as any event is, and returns what came of it. Nothing of it is
+        kept, and it is not tried again: that the endpoint fails is no failure of this call.
+        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the subscription is
+        not active; RESOURCE_EXHAUSTED / OVERLOADED while another test of it is under way; ABORTED / ETAG_MISMATCH where it has
+        changed in the meantime.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeliveryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +114,11 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
                     request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkRequest.FromString,
                     response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkResponse.SerializeToString,
             ),
+            'SendTestEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendTestEvent,
+                    request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.FromString,
+                    response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'hooktide.delivery.v1.DeliveryService', rpc_method_handlers)
@@ -107,7 +128,7 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeliveryService(object):
-    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token.
     """
 
     @staticmethod
@@ -181,6 +202,33 @@ class DeliveryService(object):
             '/hooktide.delivery.v1.DeliveryService/VerifySink',
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkRequest.SerializeToString,
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.VerifySinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendTestEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.delivery.v1.DeliveryService/SendTestEvent',
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.SerializeToString,
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

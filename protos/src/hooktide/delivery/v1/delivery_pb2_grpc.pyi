@@ -73,8 +73,24 @@ _DeliveryServiceVerifySinkType = typing_extensions.TypeVar(
     ],
 )
 
-class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType, _DeliveryServiceVerifySinkType]):
-    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token."""
+_DeliveryServiceSendTestEventType = typing_extensions.TypeVar(
+    '_DeliveryServiceSendTestEventType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
+        hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
+        hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
+        hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+    ],
+)
+
+class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType, _DeliveryServiceVerifySinkType, _DeliveryServiceSendTestEventType]):
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token."""
 
     @typing.overload
     def __init__(self: DeliveryServiceStub[
@@ -89,6 +105,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
         grpc.UnaryUnaryMultiCallable[
             hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
             hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
+            hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -106,6 +126,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
             hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
             hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
+            hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetDelivery: _DeliveryServiceGetDeliveryType
@@ -121,6 +145,14 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
     switched handshakes off; ABORTED / ETAG_MISMATCH where the sink has changed in the meantime.
     """
 
+    SendTestEvent: _DeliveryServiceSendTestEventType
+    """Sends a subscription a test event, once, made and signed as any event is, and returns what came of it. Nothing of it is
+    kept, and it is not tried again: that the endpoint fails is no failure of this call.
+    NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the subscription is
+    not active; RESOURCE_EXHAUSTED / OVERLOADED while another test of it is under way; ABORTED / ETAG_MISMATCH where it has
+    changed in the meantime.
+    """
+
 DeliveryServiceAsyncStub: typing_extensions.TypeAlias = DeliveryServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.delivery.v1.delivery_pb2.GetDeliveryRequest,
@@ -134,10 +166,14 @@ DeliveryServiceAsyncStub: typing_extensions.TypeAlias = DeliveryServiceStub[
         hooktide.delivery.v1.delivery_pb2.VerifySinkRequest,
         hooktide.delivery.v1.delivery_pb2.VerifySinkResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
+        hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+    ],
 ]
 
 class DeliveryServiceServicer(metaclass=abc.ABCMeta):
-    """Reads the ledger of deliveries, and asks sinks for their consent. For services only: every call needs the service token."""
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token."""
 
     @abc.abstractmethod
     def GetDelivery(
@@ -165,6 +201,19 @@ class DeliveryServiceServicer(metaclass=abc.ABCMeta):
         it answers to the registry, where it is then read: also a refusal, or no answer at all, is no failure of this call.
         NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the operator has
         switched handshakes off; ABORTED / ETAG_MISMATCH where the sink has changed in the meantime.
+        """
+
+    @abc.abstractmethod
+    def SendTestEvent(
+        self,
+        request: hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.SendTestEventResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.SendTestEventResponse]]:
+        """Sends a subscription a test event, once, made and signed as any event is, and returns what came of it. Nothing of it is
+        kept, and it is not tried again: that the endpoint fails is no failure of this call.
+        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the subscription is
+        not active; RESOURCE_EXHAUSTED / OVERLOADED while another test of it is under way; ABORTED / ETAG_MISMATCH where it has
+        changed in the meantime.
         """
 
 def add_DeliveryServiceServicer_to_server(servicer: DeliveryServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
