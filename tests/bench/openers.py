@@ -1,6 +1,5 @@
 """Openers: the transports that are measured, by their names, each opened as the delivery service would."""
 
-import importlib.util
 from contextlib import AbstractAsyncContextManager
 
 from services.delivery.app import OpenTransport, open_transport
@@ -8,17 +7,12 @@ from services.delivery.transport.protocol import Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.settings import DeliverySettings
 
-PRODUCT, YARDSTICK, WREQ = "http", "aiohttp", "wreq"
-
-
-def available() -> list[str]:
-    """Return the names of the transports that are installed here: wreq is no dependency."""
-    return [YARDSTICK, PRODUCT, *([WREQ] if importlib.util.find_spec("wreq") else [])]
+PRODUCT, YARDSTICK = "http", "aiohttp"
 
 
 def opener(name: str) -> OpenTransport:
     """Return what opens a transport."""
-    return {PRODUCT: open_transport, YARDSTICK: _aiohttp, WREQ: _wreq}[name]
+    return {PRODUCT: open_transport, YARDSTICK: _aiohttp}[name]
 
 
 def _aiohttp(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncContextManager[Transport]:
@@ -29,15 +23,4 @@ def _aiohttp(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncC
         timeout_s=settings.delivery_attempt_timeout_seconds,
         connect_timeout_s=settings.delivery_connect_timeout_seconds,
         connections_max=settings.delivery_in_flight_max,
-    )
-
-
-def _wreq(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncContextManager[Transport]:
-    from tests.bench.transport_wreq import open_wreq_transport  # noqa: PLC0415 - only where it is measured
-
-    return open_wreq_transport(
-        policy,
-        timeout_s=settings.delivery_attempt_timeout_seconds,
-        connect_timeout_s=settings.delivery_connect_timeout_seconds,
-        connections_max=settings.delivery_connections_max,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.rounds import Extent
 
 _FOLDER = Path("bench-results")
-_PACKAGES = ("aiohttp", "grpcio", "httptools", "uvloop", "wreq")
+_PACKAGES = ("aiohttp", "grpcio", "httptools", "uvloop")
 
 
 def write(name: str, extent: Extent, found: Mapping[str, object], pictures: Mapping[str, str]) -> list[Path]:

@@ -2,9 +2,8 @@
 
     .venv/bin/python -m tests.bench.transports [--rounds 5] [--quick]
 
-Each has a system of its own, all up in the same run on the same core, measured in turn. wreq is measured where it is
-installed; it is no dependency (`uv pip install wreq` adds it to an environment). Each cell is the median with the range,
-of deliveries a second and of what each took of the delivery service's CPU (alone: of the client's).
+Each has a system of its own, all up in the same run on the same core, measured in turn. Each cell is the median with the
+range, of deliveries a second and of what each took of the delivery service's CPU (alone: of the client's).
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from tests.bench import results
 from tests.bench.bare_client import Speed
 from tests.bench.figures import ranged
 from tests.bench.flows import Flow, Flows, alone, delivered, sample
-from tests.bench.openers import PRODUCT, WREQ, available
+from tests.bench.openers import PRODUCT, YARDSTICK
 from tests.bench.plot import bars_svg
 from tests.bench.program import MEANINGLESS, Shown, run
 from tests.bench.rounds import Extent, Way, in_turn
@@ -42,9 +41,7 @@ class Case(NamedTuple):
 
 async def main(extent: Extent, shown: Shown) -> int:
     """Measure and print."""
-    names, count = available(), extent.of(_DELIVERIES)
-    if WREQ not in names:
-        shown.show("wreq is left out: it is not installed")
+    names, count = (YARDSTICK, PRODUCT), extent.of(_DELIVERIES)
     cases = [Case(*each) for each in itertools.product((False, True), ("http", "https"), (1, extent.of(_HOSTS)))]
     async with contextlib.AsyncExitStack() as stack:
         seen = stack.enter_context(sink(extent.of(_HOSTS)))
