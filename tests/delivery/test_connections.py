@@ -40,6 +40,29 @@ async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(*
             assert (await answer_to(transport, post(server.url, str(wanted).encode()))).status == wanted
 
 
+async def test_an_answer_that_is_given_again_is_taken_again_and_any_other_for_what_it_is() -> None:
+    """Whole or not, in one piece or in two, over one connection; until one says that it ends."""
+    taken, failed, longer = status(200, body="taken"), status(500, body="t0ken"), status(202, "x: y")
+    in_two = [taken[:20], taken[20:]]
+    plan = [[taken], [taken], in_two, [failed], [taken], [longer], [longer], [taken], [failed], [taken], [status(200, "connection: close")]]
+    wanted = [200, 200, 200, 500, 200, 202, 202, 200, 500, 200, 200]
+    pieces = iter(plan)
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            for piece in next(pieces):
+                await connection.send(piece)
+                await asyncio.sleep(0.02)
+
+    async with hostile(behave) as server, sending() as transport:
+        answers = [await answer_to(transport, post(server.url)._replace(whole=number == 1)) for number in range(len(plan))]
+    assert [answer.status for answer in answers] == wanted
+    assert [answer.body for answer in answers] == [
+        b"taken" if number == 1 else b"t0ken" if each == 500 else b"" for number, each in enumerate(wanted)
+    ]
+    assert server.connections == 1
+
+
 async def test_what_comes_over_an_idle_connection_is_its_end() -> None:
     answered, ended = asyncio.Event(), asyncio.Event()
 

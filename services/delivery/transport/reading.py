@@ -20,6 +20,7 @@ _DELIVERED = {status: Answer(Outcome.DELIVERED, status, "", b"", "") for status 
 _FINAL_MIN = 200
 _SWITCHING = 101
 _HEADER_CHARS_MAX = 200
+_LATEST_BYTES_MAX = 1024
 
 
 class _EnoughError(Exception):
@@ -33,7 +34,7 @@ class _SwitchError(Exception):
 class Reading:
     """Reads one answer after another. The parser calls its `on_…`."""
 
-    __slots__ = ("_body", "_body_size", "_complete", "_headers", "_parser", "_received", "_status", "keeps", "whole")
+    __slots__ = ("_body", "_body_size", "_complete", "_headers", "_latest", "_parser", "_received", "_status", "keeps", "whole")
 
     def __init__(self) -> None:
         """Begin."""
@@ -49,6 +50,8 @@ class Reading:
         """What is kept of it."""
         self._body_size = 0
         """Of all of it, in bytes."""
+        self._latest = b"", 0
+        """The latest answer that was a short 2xx in one piece, and left all as it was; with its status."""
         self._renew()
 
     def _renew(self) -> None:
@@ -71,7 +74,13 @@ class Reading:
 
     def feed(self, data: memoryview) -> bool:
         """Take what has come; returns whether the answer is complete. Raises `ValueError` where it is no HTTP, or too large."""
-        self._received += len(data)
+        latest, status = self._latest
+        size = len(data)
+        if size == len(latest) and not self._received and not self.whole and bytes(data) == latest:
+            # An endpoint mostly answers as it did before: to the last byte what was parsed then, from where the parser stands now.
+            self._status, self._complete, self.keeps = status, True, True
+            return True
+        self._received += size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -80,6 +89,8 @@ class Reading:
                 raise ValueError from error
             self.keeps = False
         if self._complete:
+            if self.keeps and self._received == size <= _LATEST_BYTES_MAX and self._status in _OK:
+                self._latest = bytes(data), self._status
             return True
         # Trailers and what is said of chunks are without end elsewhere.
         if self._received > HEAD_BYTES_MAX + _BYTES_PER_BODY_BYTE_MAX * self._body_size:
