@@ -240,6 +240,8 @@ def open_channel(target: str, *, retried: Sequence[str] = ()) -> grpc.aio.Channe
         ("grpc.service_config", json.dumps(config)),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        # Else channels to one target share their connections, and with them the pause after one that failed.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.initial_reconnect_backoff_ms", 100),

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
@@ -28,6 +29,7 @@ class Probe:
     """A service of the tests' own, which shows what the boundary does."""
 
     def __init__(self) -> None:
+        self.listen = "127.0.0.1:0"
         self.target = ""
         self.attempts = 0
 
@@ -105,7 +107,7 @@ async def error_of(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
 async def served(probe: Probe, access: Access = Access.SERVICE) -> AsyncIterator[Server]:
     server = Server({f"/{SERVICE}/{name}": access for name in (*METHODS, *STREAMS)}, TOKEN)
     server.grpc.add_generic_rpc_handlers((probe.handlers(),))
-    probe.target = await server.start("127.0.0.1:0")
+    probe.target = await server.start(probe.listen)
     try:
         yield server
     finally:
@@ -220,6 +222,20 @@ async def test_a_service_that_is_away_is_unavailable() -> None:
         failure = failure_from_rpc(await error_of(ask(channel, "Echo")))
     assert failure.reason is Reason.UNAVAILABLE
     assert "127.0.0.1" not in failure.message
+
+
+async def test_a_channel_does_not_share_the_pause_that_another_makes() -> None:
+    """What was opened while a service was away says nothing of one opened since it is there."""
+    with contextlib.closing(socket.socket()) as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{reserved.getsockname()[1]}"
+    async with open_channel(listen) as early:
+        for _ in range(3):
+            assert failure_from_rpc(await error_of(ask(early, "Echo"))).reason is Reason.UNAVAILABLE
+        probe = Probe()
+        probe.listen = listen
+        async with served(probe), open_channel(listen) as late:
+            assert StringValue.FromString(await ask(late, "Echo")).value == "hello"
 
 
 async def test_a_port_has_one_server(probe: Probe) -> None:
