@@ -55,7 +55,7 @@ class Store:
     def __init__(self, registry: Registry, lifecycle: Lifecycle, clock: Clock) -> None:
         self.registry_id = registry.registry_id
         self._registry = registry
-        self._revision = registry.revision
+        self._revision = self._coming = registry.revision
         self._lifecycle = lifecycle
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -145,9 +145,9 @@ class Store:
         try:
             result = await work
         except Failure:
-            await self.leases.known(self._revision)
+            await self.leases.known(self._coming)
             raise
-        await self.leases.known(self._revision)
+        await self.leases.known(self._coming)
         return result
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
@@ -166,9 +166,12 @@ class Store:
             with self._registry.engine.begin() as connection:
                 writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
                 result = work(writing)
+                # Who reads at the moment of the commit may see it before it is noted below.
+                self._coming = writing.revision or self._revision
                 crash.reached("registry.before_commit")
             crash.reached("registry.after_commit")
         except sa.exc.DBAPIError as error:
+            self._coming = self._revision
             raise self._explained(error) from error
         if writing.revision is not None:
             self._revision = writing.revision
