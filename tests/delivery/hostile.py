@@ -184,3 +184,15 @@ def bomb(header: str) -> bytes:
     """Return an answer of 20 KB that unpacks to 20 MB."""
     packed = gzip.compress(b"0" * (20 << 20))
     return b"HTTP/1.1 500 Boom\r\n" + f"{header}: gzip\r\ncontent-length: {len(packed)}\r\n\r\n".encode() + packed
+
+
+def kept_open(open_now: set[Connection]) -> Behaviour:
+    """Answer everything, and tell which connections stand."""
+
+    async def behave(connection: Connection) -> None:
+        open_now.add(connection)
+        while await connection.request() is not None:
+            await connection.send(OK)
+        open_now.discard(connection)
+
+    return behave

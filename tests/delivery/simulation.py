@@ -22,6 +22,7 @@ from services.runtime.clock import unix_ms
 from services.runtime.database import connect
 from services.runtime.settings import DeliverySettings, read_settings
 from tests.delivery.endpoints_of_tests import Endpoints, Key, TransportOfTests
+from tests.delivery.judging import Published, Version, judged
 from tests.delivery.log_of_tests import LogOfTests, cloud_event
 from tests.delivery.registry_of_tests import ACTIVE, DISABLED, PAUSED, RegistryChannel, RegistryOfTests, Wish
 from tests.delivery.virtual import VirtualClock, VirtualLoop
@@ -48,25 +49,6 @@ def settings_of_tests(directory: Path, **values: str) -> DeliverySettings:
         "HOOKTIDE_HOUSEKEEPING_SECONDS": "60",
     }
     return read_settings(DeliverySettings, environ | values)
-
-
-@dataclass
-class Version:
-    """A subscription from some time on; `wish` is None once it is deleted."""
-
-    since: float
-    wish: Wish | None
-    told_at: float = float("inf")
-    """When whoever has made it so was told that it is."""
-
-
-@dataclass
-class Published:
-    """An event, and until when it was surely not routed yet."""
-
-    record: Record
-    at: float
-    routed_by: float | None = None
 
 
 @dataclass
@@ -306,7 +288,7 @@ class World:
         for each in self.published:
             for subscription_id, versions in self.versions.items():
                 key = delivery_id(each.record.event_id, subscription_id)
-                must, may = _judged(each, versions)
+                must, may = judged(each, versions)
                 assert may or key not in states, f"I6: {each.record.event_id} was routed to {subscription_id}"
                 assert not must or key in states, f"I1: {each.record.event_id} was not routed to {subscription_id}"
                 if key in states:
@@ -386,27 +368,3 @@ class World:
 
     def _is_heard_of(self, latest: Version) -> bool:
         return self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable
-
-
-def _judged(event: Published, versions: list[Version]) -> tuple[bool, bool]:
-    """Say whether an event must have been routed to a subscription, and whether it may have been."""
-    assert event.routed_by is not None
-    # What the registry held while the event was accepted and until it was surely routed; a change holds for sure once it was told.
-    spans = zip(versions, [*versions[1:], Version(float("inf"), None)], strict=True)
-    seen = [version.wish for version, following in spans if following.told_at >= event.at and version.since <= event.routed_by]
-    matches = [wish is not None and _matches(wish, event.record) for wish in seen]
-    existed = versions[0].told_at <= event.at
-    return existed and bool(matches) and all(matches), any(matches)
-
-
-def _matches(wish: Wish, record: Record) -> bool:
-    return (
-        wish.state != DISABLED
-        and record.audience in {"", wish.consumer_id}
-        and wish.source in {"", record.source}
-        and (not wish.types or any(_meets(record.type, pattern) for pattern in wish.types))
-    )
-
-
-def _meets(event_type: str, pattern: str) -> bool:
-    return pattern in {"*", event_type} or (pattern.endswith(".*") and event_type.startswith(pattern[:-1]))

@@ -11,7 +11,7 @@ from services.delivery.model import Outcome
 from services.delivery.transport.http import roots_file
 from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer, Request
 from services.runtime.lifecycle import StartError
-from tests.delivery.hostile import OK, Connection, answering, answering_once, hostile, silent, status
+from tests.delivery.hostile import OK, Connection, answering, answering_once, hostile, kept_open, silent, status
 from tests.delivery.sending import answer_to, post, sending, sent
 
 
@@ -217,14 +217,8 @@ async def test_all_connections_together_have_a_limit() -> None:
     """An idle one goes for a new one."""
     open_now: set[Connection] = set()
 
-    async def behave(connection: Connection) -> None:
-        open_now.add(connection)
-        while await connection.request() is not None:
-            await connection.send(OK)
-        open_now.discard(connection)
-
     async with contextlib.AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(hostile(behave, host=f"127.0.0.{number}")) for number in range(2, 12)]
+        servers = [await stack.enter_async_context(hostile(kept_open(open_now), host=f"127.0.0.{number}")) for number in range(2, 12)]
         transport = await stack.enter_async_context(sending(connections_max=4))
         for server in servers:
             assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED

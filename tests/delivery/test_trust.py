@@ -10,7 +10,7 @@ from services.delivery.model import Outcome
 from services.delivery.transport.protocol import Tls
 from services.delivery.transport.trust import Trust, Trusts
 from tests.delivery.certificates import Authority
-from tests.delivery.hostile import OK, Connection, answering, hostile
+from tests.delivery.hostile import OK, Connection, answering, hostile, kept_open
 from tests.delivery.sending import answer_to, post, sending
 
 
@@ -26,13 +26,7 @@ async def test_of_many_trusts_few_are_kept_and_all_are_served(
     monkeypatch.setattr("services.delivery.transport.trust._TRUSTS_MAX", 4)
     open_now: set[Connection] = set()
 
-    async def behave(connection: Connection) -> None:
-        open_now.add(connection)
-        while await connection.request() is not None:
-            await connection.send(OK)
-        open_now.discard(connection)
-
-    async with hostile(behave, tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
+    async with hostile(kept_open(open_now), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
         for number in range(8):
             (tmp_path / str(number)).mkdir()
             mine = Tls(ca_pem=Authority(tmp_path / str(number)).pem)
