@@ -1,7 +1,8 @@
 # Every target sets up what it needs by itself; what that is, and from what, stands in .ci/setup.
 #
 #   make demo    four services, a receiver, a stream of events, on this machine
-#   make test    all tests                       make test ARGS="tests/egress -q"
+#   make test    all tests but the slow ones     make test ARGS="tests/egress -q"
+#   make slow    the tests that are marked slow: load, failover, fuzzing
 #   make lint    all checks that run nothing
 #   make bench   measure throughput and latency
 #   make torture kill services at random, KILLS times, and count what was lost
@@ -18,13 +19,16 @@ unexport VIRTUAL_ENV
 unexport PYTHONHOME
 
 .NOTPARALLEL:
-.PHONY: demo test lint bench torture protos project generator
+.PHONY: demo test slow lint bench torture protos project generator
 
 demo: project
 	$(BIN)/hooktide demo $(ARGS)
 
 test: project
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+slow: project
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: project
 	$(BIN)/python -m tests.bench $(ARGS)

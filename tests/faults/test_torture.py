@@ -7,6 +7,7 @@ from tests.faults.nursery import Nursery
 from tests.faults.torture import Options, torture
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_thirty_kills_at_random_under_load_lose_nothing(nursery: Nursery, tmp_path: Path) -> None:
     """Each service and an emitter, at random moments, two at once among them; the seed decides which and is shown where it fails."""
