@@ -18,6 +18,10 @@ def event_json(event: event_pb2.CloudEvent) -> dict[str, object]:
     It is what webhooks carry, so that both show the same.
     """
     attributes = {name: _attribute(value) for name, value in sorted(event.attributes.items())}
+    if event.WhichOneof("data") == "proto_data":
+        attributes.setdefault("datacontenttype", "application/protobuf")
+        if event.proto_data.type_url:
+            attributes.setdefault("dataschema", event.proto_data.type_url)
     own = {"specversion": event.spec_version, "id": event.id, "source": event.source, "type": event.type}
     return {**attributes, **own, **_data(event)}
 
@@ -43,7 +47,7 @@ def _data(event: event_pb2.CloudEvent) -> dict[str, object]:
         case "binary_data":
             return {"data_base64": base64.b64encode(event.binary_data).decode()}
         case "proto_data":
-            return {"data_base64": base64.b64encode(event.proto_data.SerializeToString(deterministic=True)).decode()}
+            return {"data_base64": base64.b64encode(event.proto_data.value).decode()}
         case _:
             return {}
 

@@ -5,6 +5,8 @@ log record → [envelope] → signing → transport
 Law 1: pure, and the same record always gives the same bytes: a repeated attempt must not differ.
 Law 2: data is passed on as the emitter wrote it, byte for byte.
 Rule: CloudEvents 1.0.2: the JSON format in structured mode, and binary mode; or the data alone, as if there were no CloudEvents.
+`proto_data` is sent as the bytes of its message (`Any.value`). Its type URL becomes `dataschema`, and `application/protobuf`
+becomes `datacontenttype`, unless the emitter set them.
 """
 
 import base64
@@ -17,7 +19,10 @@ from hooktide.event.v1 import event_pb2
 
 CONTENT_TYPE = "application/cloudevents+json"
 _OCTETS = "application/octet-stream"
+_PROTOBUF = "application/protobuf"
 _CONTENT_TYPE_ATTRIBUTE = "datacontenttype"
+_SCHEMA_ATTRIBUTE = "dataschema"
+_DEFAULT_TYPES = {"text_data": "application/json", "binary_data": _OCTETS, "proto_data": _PROTOBUF}
 _JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
 # What a header may hold as it is; CloudEvents has the rest of an attribute percent-encoded.
 _PLAIN = re.compile(r"[!#-$&-~]*")
@@ -84,7 +89,10 @@ def _structured(event: event_pb2.CloudEvent) -> bytes:
         else:
             body["data_base64"] = base64.b64encode(event.binary_data).decode()
     elif kind == "proto_data":
-        body["data_base64"] = base64.b64encode(event.proto_data.SerializeToString(deterministic=True)).decode()
+        body.setdefault(_CONTENT_TYPE_ATTRIBUTE, _PROTOBUF)
+        if event.proto_data.type_url:
+            body.setdefault(_SCHEMA_ATTRIBUTE, event.proto_data.type_url)
+        body["data_base64"] = base64.b64encode(event.proto_data.value).decode()
     return orjson.dumps(body)
 
 
@@ -99,6 +107,8 @@ def _parsed(raw: bytes) -> event_pb2.CloudEvent:
 def _attribute_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
     attributes = event.attributes
     headers = {f"ce-{name}": _header_value(_attribute(attributes[name])) for name in sorted(attributes) if name != _CONTENT_TYPE_ATTRIBUTE}
+    if event.WhichOneof("data") == "proto_data" and event.proto_data.type_url:
+        headers.setdefault(f"ce-{_SCHEMA_ATTRIBUTE}", _header_value(event.proto_data.type_url))
     own = {"ce-specversion": event.spec_version, "ce-id": event.id, "ce-source": event.source, "ce-type": event.type}
     return headers | {name: _header_value(value) for name, value in own.items()}
 
@@ -124,13 +134,13 @@ def _header_value(value: str | int | bool) -> str:  # noqa: FBT001 - an attribut
 
 
 def _type_header(event: event_pb2.CloudEvent) -> dict[str, str]:
-    """Return the content type: what the emitter said, else what its absence stands for; of bytes, that they are some."""
+    """Return the content type: the emitter's, else the default of the kind of data that the event has."""
     kind, said = event.WhichOneof("data"), ""
     if _CONTENT_TYPE_ATTRIBUTE in event.attributes:
         said = event.attributes[_CONTENT_TYPE_ATTRIBUTE].ce_string
     if said:
         return {"content-type": said if _VISIBLE.fullmatch(said) else _OCTETS}
-    return {} if kind is None else {"content-type": "application/json" if kind == "text_data" else _OCTETS}
+    return {} if kind is None else {"content-type": _DEFAULT_TYPES[kind]}
 
 
 def _data(event: event_pb2.CloudEvent) -> bytes:
@@ -140,7 +150,7 @@ def _data(event: event_pb2.CloudEvent) -> bytes:
         case "binary_data":
             return event.binary_data
         case "proto_data":
-            return event.proto_data.SerializeToString(deterministic=True)
+            return event.proto_data.value
         case _:
             return b""
 

@@ -11,7 +11,7 @@ from hooktide.event.v1 import event_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.envelope import CONTENT_TYPE, structured
+from services.delivery.envelope import CONTENT_TYPE, ContentMode, content, structured
 
 Value = event_pb2.CloudEvent.CloudEventAttributeValue
 TIME = Timestamp()
@@ -105,11 +105,38 @@ def test_binary_data_arrives_in_base64(raw: bytes) -> None:
         assert base64.b64decode(str(body["data_base64"]), validate=True) == raw
 
 
-def test_a_protobuf_message_arrives_in_base64() -> None:
-    packed = AnyMessage()
-    packed.Pack(Duration(seconds=5))
-    body = body_of(event(packed, datacontenttype=content_type("application/protobuf")))
-    assert AnyMessage.FromString(base64.b64decode(str(body["data_base64"]))) == packed
+PACKED = AnyMessage()
+PACKED.Pack(Duration(seconds=5))
+
+
+@pytest.mark.parametrize("said", [None, "application/protobuf", 'application/protobuf; messageType="google.protobuf.Duration"'])
+def test_a_protobuf_message_is_sent_as_its_own_bytes_with_its_type_as_the_schema(said: str | None) -> None:
+    attributes = {} if said is None else {"datacontenttype": content_type(said)}
+    made = event(PACKED, **attributes)
+    body = body_of(made)
+    assert Duration.FromString(base64.b64decode(str(body["data_base64"]))) == Duration(seconds=5)
+    assert "data" not in body
+    assert (body["datacontenttype"], body["dataschema"]) == (said or "application/protobuf", "type.googleapis.com/google.protobuf.Duration")
+
+    binary = content(made.SerializeToString(), ContentMode.BINARY)
+    assert Duration.FromString(binary.body) == Duration(seconds=5)
+    assert binary.headers["content-type"] == (said or "application/protobuf")
+    assert binary.headers["ce-dataschema"] == "type.googleapis.com/google.protobuf.Duration"
+    assert content(made.SerializeToString(), ContentMode.DATA_ONLY).body == binary.body
+
+
+@pytest.mark.parametrize("schema", [Value(ce_uri="https://shop.example/order.proto"), Value(ce_string="order")])
+def test_the_schema_that_the_emitter_names_stays(schema: Value) -> None:
+    made = event(PACKED, dataschema=schema)
+    said = schema.ce_uri or schema.ce_string
+    assert body_of(made)["dataschema"] == said
+    assert content(made.SerializeToString(), ContentMode.BINARY).headers["ce-dataschema"] == said
+
+
+def test_a_protobuf_message_without_a_type_has_no_schema() -> None:
+    made = event(AnyMessage(value=b"\x08\x05"))
+    assert "dataschema" not in body_of(made)
+    assert "ce-dataschema" not in content(made.SerializeToString(), ContentMode.BINARY).headers
 
 
 @given(

@@ -110,7 +110,9 @@ class CloudEvent(google.protobuf.message.Message):
     spec_version: builtins.str
     """The CloudEvents version; required, always "1.0"."""
     type: builtins.str
-    """What happened, for example "order.created"; required, 1 to 256 bytes."""
+    """What happened, for example "order.created"; required, 1 to 256 bytes without control characters. `*` is reserved for
+    the patterns of subscriptions.
+    """
     binary_data: builtins.bytes
     """Bytes, passed on unchanged."""
     text_data: builtins.str
@@ -125,7 +127,9 @@ class CloudEvent(google.protobuf.message.Message):
 
     @property
     def proto_data(self) -> google.protobuf.any_pb2.Any:
-        """A protobuf message, passed on as its serialised bytes."""
+        """A protobuf message. Consumers receive `value`, the bytes of the message itself. `type_url` becomes the attribute
+        `dataschema`, and `application/protobuf` becomes `datacontenttype`, unless the event has these attributes.
+        """
 
     def __init__(
         self,
