@@ -21,17 +21,14 @@ from hooktide.event.v1 import event_pb2
 
 from services.eventlog.record import NewEvent, partition_of
 from services.runtime.errors import Reason
+from services.runtime.event_types import EVENT_TYPE_BYTES_MAX, FORBIDDEN_CHARACTERS, star_problem
 from services.runtime.ids import is_id
 
 ID_BYTES_MAX = 256
-TYPE_BYTES_MAX = 256
 SOURCE_BYTES_MAX = 1024
 ATTRIBUTE_BYTES_MAX = 4096
 ATTRIBUTES_MAX = 64
 _NAME = re.compile(r"[a-z0-9]{1,64}")
-# CloudEvents 1.0.2, type String: no control characters, no noncharacters, no lone surrogates.
-_NONCHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
-_FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
 _HOUR_AND_MINUTE = r"([01]\d|2[0-3]):[0-5]\d"
 _TIME = re.compile(
     rf"(\d{{4}})-(\d\d)-(\d\d)[Tt]{_HOUR_AND_MINUTE}:([0-5]\d|60)(\.\d{{1,9}})?([Zz]|[+-]{_HOUR_AND_MINUTE})",
@@ -67,7 +64,9 @@ def accept(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
     own_id, source, type_ = event.id, event.source, event.type
     _check_text("id", own_id, ID_BYTES_MAX)
     _check_text("source", source, SOURCE_BYTES_MAX)
-    _check_text("type", type_, TYPE_BYTES_MAX)
+    _check_text("type", type_, EVENT_TYPE_BYTES_MAX)
+    if problem := star_problem(type_):
+        _refuse("type", problem)
     attributes = _attributes(event)
     data_kind = "text_data" if event.text_data else event.WhichOneof("data")
     data = _data(event, data_kind, attributes.get("datacontenttype", ""))
@@ -95,11 +94,11 @@ def _check_text(field: str, text: str, bytes_max: int) -> None:
         _refuse(field, "is required")
     # isprintable is a quick yes for nearly all; what it refuses is looked at closely.
     if (
-        (not text.isprintable() and _FORBIDDEN.search(text))
+        (not text.isprintable() and FORBIDDEN_CHARACTERS.search(text))
         or len(text) > bytes_max
         or (not text.isascii() and len(text.encode()) > bytes_max)
     ):
-        if _FORBIDDEN.search(text):
+        if FORBIDDEN_CHARACTERS.search(text):
             _refuse(field, "has control characters or noncharacters; take them out")
         _refuse(field, f"is longer than {bytes_max} bytes")
 
@@ -171,6 +170,9 @@ def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> b
     if kind is None:
         return b""
     if kind == "proto_data":
+        # Delivery sends the type URL as the attribute `dataschema`.
+        if event.proto_data.type_url:
+            _check_text("proto_data.type_url", event.proto_data.type_url, ATTRIBUTE_BYTES_MAX)
         return event.proto_data.SerializeToString(deterministic=True)
     data = event.text_data.encode() if kind == "text_data" else event.binary_data
     if is_json(content_type) and (kind == "text_data" or content_type):

@@ -15,6 +15,7 @@ from typing import Final
 
 from services.egress.policy import EgressPolicy
 from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
+from services.runtime.event_types import event_type_pattern_problem, event_type_problem
 from services.subscription import credential
 from services.subscription.credential import SecretCredential
 from services.subscription.model import EVERY_CONSUMER, Config, Protocol, Role, Scheme, Subscription
@@ -33,7 +34,6 @@ from services.subscription.validation_settings import (
 )
 
 TYPES_MAX = 100
-TYPE_BYTES_MAX = 256
 SINK_CHARS_MAX = 2048
 SOURCE_CHARS_MAX = 1024
 REASON_CHARS_MAX = 500
@@ -49,9 +49,6 @@ TIME_MS_MAX = 253_402_300_799_999
 SUBSCRIPTION_PATHS: Final = frozenset({"sink", "types", "source", *CONFIG_PATHS, *SETTINGS_PATHS, *credential.PATHS})
 _SECTIONS: Final = ("config", "protocol_settings", "sink", "sink_credential", "source", "types")
 
-_SEGMENTS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
-_EVENT_TYPE = re.compile(_SEGMENTS)
-_PATTERN = re.compile(rf"\*|{_SEGMENTS}(?:\.\*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -234,9 +231,8 @@ def key_problems(draft: KeyDraft, now_ms: int) -> list[FieldError]:
 def event_type_problems(name: str, description: str) -> list[FieldError]:
     """Judge an entry of the catalogue."""
     problems = _text_problems("event_type.description", description, EVENT_TYPE_DESCRIPTION_CHARS_MAX)
-    if _EVENT_TYPE.fullmatch(name) is None or len(name) > TYPE_BYTES_MAX:
-        advice = f"must be segments of letters, digits, _ and - joined by dots, 1 to {TYPE_BYTES_MAX} bytes, such as order.created"
-        problems.append(FieldError("event_type.name", advice))
+    if problem := event_type_problem(name):
+        problems.append(FieldError("event_type.name", problem))
     return problems
 
 
@@ -260,12 +256,9 @@ def _types_problems(types: Sequence[str]) -> list[FieldError]:
     if len(types) > TYPES_MAX:
         return [FieldError("subscription.types", f"must be at most {TYPES_MAX}, these are {len(types)}")]
     return [
-        FieldError(
-            f"subscription.types[{index}]",
-            f"must be a name such as order.created, a family such as order.*, or *, at most {TYPE_BYTES_MAX} bytes",
-        )
+        FieldError(f"subscription.types[{index}]", problem)
         for index, pattern in enumerate(types)
-        if _PATTERN.fullmatch(pattern) is None or len(pattern) > TYPE_BYTES_MAX
+        if (problem := event_type_pattern_problem(pattern))
     ]
 
 

@@ -1,3 +1,6 @@
+from urllib.parse import quote
+
+import pytest
 from hooktide.subscription.v1 import catalogue_pb2, catalogue_pb2_grpc
 
 from tests.gateway.world import METADATA, World
@@ -33,3 +36,11 @@ async def test_an_event_type_is_read_by_name_with_its_etag(world: World) -> None
 async def test_a_type_that_is_not_in_the_catalogue_is_not_found(world: World) -> None:
     answer = await world.call("GET", "/v1/event-types/no.such")
     assert (answer.status, answer.json["reason"]) == (404, "EVENT_TYPE_NOT_FOUND")
+
+
+@pytest.mark.parametrize("name", ["order:created", "com/foo", "urn:x:y", "a+b", "ü.x", "order created", "a%2Fb", "a?b#c"])
+async def test_every_type_that_can_be_emitted_is_found_by_its_name_percent_encoded(world: World, name: str) -> None:
+    await put(world, name)
+    answer = await world.call("GET", f"/v1/event-types/{quote(name, safe='')}")
+    assert (answer.status, answer.json["name"]) == (200, name)
+    assert (await world.subscription(types=[name, f"{name}.*"]))["types"] == [name, f"{name}.*"]

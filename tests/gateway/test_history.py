@@ -1,3 +1,5 @@
+from urllib.parse import quote
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -65,6 +67,9 @@ async def test_events_are_filtered_by_type_source_and_time(world: World) -> None
         page = (await world.call("GET", f"/v1/events?{query}")).json
         return [item["id"] for item in page["items"] if item["id"] in ids]
 
+    odd = world.log.append(event("h:a+b/ü c"))
+    ids.append(odd)
+    assert await listed(f"type={quote('h:a+b/ü c', safe='')}") == [odd]
     assert await listed("type=h.a") == [ids[3], ids[2], ids[0]]
     assert await listed("type=h.a&source=/1") == [ids[3], ids[0]]
     assert await listed("type=h.a&after=2030-03-19T17:46:40Z") == [ids[3], ids[2]]

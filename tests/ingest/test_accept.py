@@ -255,6 +255,13 @@ def test_a_protobuf_message_and_no_data_at_all_are_taken() -> None:
     taken(event)
 
 
+@pytest.mark.parametrize("type_url", ["type.example/a\nb", "t" * 4097])
+def test_the_type_url_of_a_protobuf_message_must_fit_into_an_attribute(type_url: str) -> None:
+    event = cloud_event()
+    event.proto_data.type_url = type_url
+    assert refused_field(event) == "proto_data.type_url"
+
+
 # The digest
 
 

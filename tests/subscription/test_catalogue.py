@@ -82,8 +82,8 @@ async def test_event_types_are_listed_by_name(client: Client) -> None:
     assert (await refused(wrong)).reason is Reason.PAGE_TOKEN_INVALID
 
 
-@pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "ä", "a\n", "a" * 257])
-async def test_a_name_is_segments_joined_by_dots(client: Client, name: str) -> None:
+@pytest.mark.parametrize("name", ["", "a.*", "*", "a*b", "a\n", "\ufdd0", "a" * 257, "ü" * 129])
+async def test_a_name_that_no_event_may_have_is_refused(client: Client, name: str) -> None:
     failure = await refused(put(client, name, "d" * 4001))
     assert failure.reason is Reason.INVALID_ARGUMENT
     assert {error.field for error in failure.fields} == {"event_type.name", "event_type.description"}

@@ -32,7 +32,7 @@ class EventType(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """The `type` of its events: segments of `[A-Za-z0-9_-]` joined by dots, 1 to 256 bytes."""
+    """The `type` of its events, as for events themselves: 1 to 256 bytes, no control characters, no `*`."""
     description: builtins.str
     """For people; at most 4000 characters."""
     audience_required: builtins.bool

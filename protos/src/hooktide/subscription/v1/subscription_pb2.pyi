@@ -203,7 +203,7 @@ class Subscription(google.protobuf.message.Message):
     """Read-only: the registry's revision at which the sink last changed."""
     @property
     def types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Which event types: exact names, `invoice.*` for all below `invoice.`, `*` or none for all. At most 100."""
+        """Which event types: exact names, `invoice.*` for all below `invoice.`, `*` or none for all. At most 100, each at most 256 bytes."""
 
     @property
     def config(self) -> Global___SubscriptionConfig:

@@ -1,0 +1,49 @@
+"""Event types: which names an event may have as its `type`, and which patterns a subscription may ask for.
+
+Ingest, the catalogue and subscriptions use these rules, so consumers can subscribe by name to whatever emitters can emit.
+
+Law 1: pure.
+Law 2: a type holds no `*`, so a pattern is either one exact type or a family, never both.
+"""
+
+import re
+
+EVENT_TYPE_BYTES_MAX = 256
+EVERY_TYPE = "*"
+_FAMILY = ".*"
+# CloudEvents 1.0.2, type String: no control characters, no noncharacters, no lone surrogates.
+_NONCHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
+FORBIDDEN_CHARACTERS = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
+
+
+def event_type_problem(name: str) -> str | None:
+    """Return what is wrong with an event type, None if it is valid."""
+    if not name:
+        return "is required"
+    if FORBIDDEN_CHARACTERS.search(name):
+        return "has control characters or noncharacters; take them out"
+    if len(name) > EVENT_TYPE_BYTES_MAX or len(name.encode()) > EVENT_TYPE_BYTES_MAX:
+        return f"is longer than {EVENT_TYPE_BYTES_MAX} bytes"
+    return star_problem(name)
+
+
+def star_problem(name: str) -> str | None:
+    """Return why an event type may not hold the character that patterns are made with, None if it does not."""
+    return "must not contain *, which stands for families of types such as order.*" if "*" in name else None
+
+
+def event_type_pattern_problem(pattern: str) -> str | None:
+    """Return what is wrong with a subscription's pattern, None if it is valid.
+
+    A pattern is an exact type, a family (``order.*``: all types below ``order.``), or ``*`` for every type. It has at most 256 bytes.
+    """
+    if pattern == EVERY_TYPE:
+        return None
+    if not pattern.isascii() and len(pattern.encode(errors="surrogatepass")) > EVENT_TYPE_BYTES_MAX:
+        return _pattern_advice()
+    name = pattern.removesuffix(_FAMILY)
+    return _pattern_advice() if len(pattern) > EVENT_TYPE_BYTES_MAX or event_type_problem(name) else None
+
+
+def _pattern_advice() -> str:
+    return f"must be a name such as order.created, a family such as order.*, or *, at most {EVENT_TYPE_BYTES_MAX} bytes"

@@ -1,0 +1,56 @@
+import pytest
+from hooktide.event.v1.event_pb2 import CloudEvent
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.delivery.route import patterns_of
+from services.ingest.accept import Refusal, accept
+from services.runtime.event_types import event_type_pattern_problem, event_type_problem
+from services.subscription.validation import event_type_problems
+
+# Text with what could confuse one of the rules.
+NAMES = st.text(st.sampled_from("ab.*/:+ ü%\x00\x85\n\ufdd0\u2028") | st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+def is_accepted_by_ingest(name: str) -> bool:
+    try:
+        accept(CloudEvent(id="1", source="/s", spec_version="1.0", type=name), bytes_max=10_000)
+    except Refusal:
+        return False
+    return True
+
+
+@given(NAMES)
+@example("ü" * 128)
+@example("ü" * 129)
+@example("a" * 256)
+@example("a" * 257)
+def test_what_can_be_emitted_can_stand_in_the_catalogue_and_be_subscribed_to_by_name(name: str) -> None:
+    accepted = is_accepted_by_ingest(name)
+    assert (event_type_problem(name) is None) is accepted
+    assert (event_type_problems(name, "") == []) is accepted
+    if accepted:
+        assert event_type_pattern_problem(name) is None
+        assert name in patterns_of(name)
+
+
+@given(NAMES)
+def test_a_pattern_that_is_no_type_is_a_family_or_all(pattern: str) -> None:
+    if event_type_pattern_problem(pattern) is None and not is_accepted_by_ingest(pattern):
+        family = pattern.removesuffix(".*")
+        assert pattern == "*" or pattern in patterns_of(f"{family}.x")
+
+
+@pytest.mark.parametrize("name", ["order:created", "com/foo", "urn:x:y", "a+b", "ü.x", "order created", "order..x", ".a"])
+def test_names_of_other_systems_are_taken(name: str) -> None:
+    assert is_accepted_by_ingest(name)
+    assert event_type_pattern_problem(name) is None
+    assert event_type_pattern_problem(f"{name}.*") is None
+
+
+WRONG = ["", ".*", "**", "order.**", "*.created", "order.*.created", "order*", "a\n", "ü" * 129, "a" * 255 + ".*"]
+
+
+@pytest.mark.parametrize("pattern", WRONG)
+def test_a_pattern_that_could_match_nothing_is_refused(pattern: str) -> None:
+    assert event_type_pattern_problem(pattern) is not None
