@@ -10,9 +10,10 @@ import grpc
 from hooktide.subscription.v1 import access_pb2 as pb
 from hooktide.subscription.v1 import access_pb2_grpc
 
+from services.runtime.api_key import parse_key
 from services.runtime.paging import page_size, page_token, parse_page_token
-from services.subscription import keys, wire
 from services.subscription import store_access as access
+from services.subscription import wire
 from services.subscription.errors import key_invalid
 from services.subscription.store import Store
 from services.subscription.store_answers import answered
@@ -34,7 +35,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
 
     async def Authenticate(self, request: pb.AuthenticateRequest, _context: Context) -> pb.AuthenticateResponse:
         """Say whose a key is; a malformed one is refused without asking the database."""
-        if keys.parse_key(request.key) is None:
+        if parse_key(request.key) is None:
             raise key_invalid()
         found = await self._store.read(partial(access.authenticate, clear=request.key))
         return pb.AuthenticateResponse(key=wire.key_message(found))

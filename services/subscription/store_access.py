@@ -9,8 +9,8 @@ import hmac
 
 import sqlalchemy as sa
 
+from services.runtime import api_key
 from services.runtime.ids import new_id
-from services.subscription import keys as key_form
 from services.subscription.errors import consumer_not_found, key_invalid, key_not_found
 from services.subscription.model import Consumer, ConsumerId, Key, KeyId, Role
 from services.subscription.schema import consumers, keys
@@ -47,8 +47,8 @@ def create_key(writing: Writing, draft: KeyDraft) -> tuple[Key, str]:
     """Create a judged key; returns it and its clear text. Raises CONSUMER_NOT_FOUND."""
     assert draft.role is not None  # noqa: S101 - refused before
     owner = get_consumer(writing, draft.consumer_id).id if draft.consumer_id else None
-    clear = key_form.new_key()
-    created = Key(KeyId(new_id("key")), draft.role, owner, draft.name, key_form.hint(clear), draft.expire_ms, writing.now_ms)
+    clear = api_key.new_key()
+    created = Key(KeyId(new_id("key")), draft.role, owner, draft.name, api_key.hint(clear), draft.expire_ms, writing.now_ms)
     hashed = writing.vault.hash_key(clear)
     writing.connection.execute(
         keys.insert().values(

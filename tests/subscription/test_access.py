@@ -5,9 +5,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import access_pb2 as pb
 
+from services.runtime import api_key
 from services.runtime.errors import Reason
 from services.runtime.settings import SubscriptionSettings
-from services.subscription import keys
 from tests.subscription.client import REGISTRY_FILES, Client, MovedClock, refused, served
 
 MISSING_CONSUMER = "con_01a20c749fc2758aaca48e2b5180c201"
@@ -49,7 +49,7 @@ async def test_a_missing_consumer_is_not_found(client: Client) -> None:
 async def test_a_key_authenticates_as_what_it_was_created_for(client: Client, role: pb.Role.ValueType) -> None:
     owner = await client.consumer() if role == pb.ROLE_CONSUMER else ""
     made = await client.key(role, owner)
-    assert keys.parse_key(made.clear_text) is not None
+    assert api_key.parse_key(made.clear_text) is not None
     assert made.key.hint == made.clear_text[:8] + "…"
     assert (made.key.role, made.key.consumer_id) == (role, owner)
     assert not made.key.HasField("expire_time")
@@ -118,7 +118,7 @@ async def test_why_a_key_is_invalid_is_not_told(settings: SubscriptionSettings) 
         revoked = await client.key(pb.ROLE_ADMIN)
         await client.call(client.access.RevokeKey, pb.RevokeKeyRequest(id=revoked.key.id))
         clock.time_s += 2
-        clear = (expired.clear_text, revoked.clear_text, keys.new_key(), "", "hkt_", "hkt_" + "0" * 49, "x" * 100_000, "hkt_💥")
+        clear = (expired.clear_text, revoked.clear_text, api_key.new_key(), "", "hkt_", "hkt_" + "0" * 49, "x" * 100_000, "hkt_💥")
         failures = [await refused(client.authenticate(text)) for text in clear]
         assert {(failure.reason, failure.message, failure.fields) for failure in failures} == {
             (Reason.KEY_INVALID, failures[0].message, ())
@@ -131,14 +131,14 @@ async def test_a_malformed_key_is_refused_without_asking_the_database(client: Cl
         other.execute("DROP TABLE keys")
     other.close()
     assert (await refused(client.authenticate("hkt_malformed"))).reason is Reason.KEY_INVALID
-    assert (await refused(client.authenticate(keys.new_key()))).reason is Reason.INTERNAL
+    assert (await refused(client.authenticate(api_key.new_key()))).reason is Reason.INTERNAL
 
 
 async def test_a_keys_clear_text_is_not_in_the_file(settings: SubscriptionSettings, tmp_path: Path) -> None:
     async with served(settings) as client:
         made = await client.key(pb.ROLE_ADMIN)
         stored = b"".join((tmp_path / name).read_bytes() for name in REGISTRY_FILES)
-    random = keys.parse_key(made.clear_text)
+    random = api_key.parse_key(made.clear_text)
     assert random is not None
     assert made.key.id.encode() in stored
     assert made.clear_text[8:].encode() not in stored

@@ -1,6 +1,6 @@
-"""Keys: the form of an API key, so that a typing error is told from a wrong key without any lookup.
+"""API key: the form of an API key, so that a key with a typing error, and most guesses, are refused without a lookup.
 
-gateway, ingest → server → [keys] → store
+gateway, ingest → [api_key] → registry
 
 ``hkt_`` + 43 base62 digits of 32 random bytes + 6 base62 digits of a CRC-32 over what stands before them.
 Law: pure, apart from the chance that a new key is made of.
