@@ -22,9 +22,9 @@ _REVALIDATED = {"cache-control": "private, no-cache"}
 
 
 def json_answer(body: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a JSON object; nobody stores it on its way unless `headers` permit that."""
+    """Return a JSON object on a line of its own; nobody stores it on its way unless `headers` permit that."""
     merged = {"content-type": "application/json", **NO_STORE, **(headers or {})}
-    return web.Response(body=orjson.dumps(body), status=status, headers=merged)
+    return web.Response(body=orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status=status, headers=merged)
 
 
 def tagged_answer(body: Mapping[str, object], etag: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

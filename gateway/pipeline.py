@@ -28,6 +28,8 @@ PARAMETERS_MAX = 32
 # Every webhook carries it, and no subscription can set or leave it out.
 WEBHOOK_HEADER = "hooktide-subscription-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# An API key, service token, signing secret or private key in the wrong header must reach neither the log nor the answer.
+_SECRET = re.compile(r"(?:hkt|hts|whsec|whsk)_", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -49,8 +51,7 @@ class Pipeline:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the answer, already sent."""
         started = time.monotonic()
-        sent_id = request.headers.get(REQUEST_ID_HEADER, "")
-        request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else new_id("req")
+        request_id = _request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             trail = _Trail()
             response = await self._answer(request, request_id, trail)
@@ -76,7 +77,7 @@ class Pipeline:
         trail.route = route.template
         if route.roles is None:
             return await route.handler(Call(request, path, {}, None))
-        trail.caller = caller = await self._authenticator.caller(request.headers.get("authorization", ""))
+        trail.caller = caller = await self._authenticator.caller(_authorization(request))
         if caller.role not in route.roles:
             permitted = " or ".join(sorted(role.value for role in route.roles))
             raise Failure(Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use one of the role {permitted}.")
@@ -111,6 +112,25 @@ class Pipeline:
             fields |= {"key": trail.caller.key_id, "consumer": trail.caller.consumer_id or None}
         log = logger().debug if trail.route in {"/healthz", "/readyz"} else logger().info
         log("request.done", **fields)
+
+
+def _request_id(request: web.BaseRequest) -> str:
+    """Return the client's own request id if it can be logged as it is, else a new one."""
+    sent = request.headers.getall(REQUEST_ID_HEADER, [])
+    if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]) and _SECRET.search(sent[0]) is None:
+        return sent[0]
+    return new_id("req")
+
+
+def _authorization(request: web.BaseRequest) -> str:
+    """Return the `Authorization` header, "" without one; raise `Failure` INVALID_ARGUMENT if there are several.
+
+    A proxy in front may have judged another one of them than the gateway would (RFC 9110, 5.3: the field is no list).
+    """
+    sent = request.headers.getall("authorization", [])
+    if len(sent) > 1:
+        raise invalid([FieldError("Authorization:", f"must come once, this request has {len(sent)}")])
+    return sent[0] if sent else ""
 
 
 def _query(raw: str, route: Route) -> dict[str, str]:

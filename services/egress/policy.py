@@ -8,7 +8,7 @@ Law 3: an IPv6 address that carries an IPv4 address is judged by both.
 """
 
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from services.egress.ranges import embedded, special_range
@@ -71,18 +71,23 @@ class EgressPolicy:
         why = self._why_not(address)
         return None if why is None else f"the address {address} is {why}; use a public address"
 
-    def check_addresses(self, addresses: Iterable[str]) -> str | None:
-        """Return None where every address that a name resolves to may be dialled; else why not, in a sentence.
+    def check_addresses(self, addresses: Sequence[str]) -> str | None:
+        """Return None if every address that a name resolves to may be dialled; else why not, in a sentence.
 
-        The sentence leaves the addresses out: consumers read it, and are not to read our resolver's answers.
+        Consumers read this sentence, so it is the same for a private, a special and a denied address: a sentence that named the
+        range would let a consumer map the operator's network through our resolver. `explain_addresses` is for the log.
         """
-        found = False
-        for address in addresses:
-            found = True
-            why = self._why_not(address)
-            if why is not None:
-                return f"the host's name resolves to an address that is {why}; let it resolve to public addresses only"
-        return None if found else "the host's name resolves to no address"
+        if not addresses:
+            return "the host's name resolves to no address"
+        refused = any(self._why_not(address) is not None for address in addresses)
+        return (
+            "the host's name resolves to an address where nothing may be sent; let it resolve to public addresses only" if refused else None
+        )
+
+    def explain_addresses(self, addresses: Sequence[str]) -> str:
+        """Return for the operator's log which of a name's addresses may not be dialled, and why; empty if all of them may."""
+        reasons = ((address, self._why_not(address)) for address in addresses)
+        return "; ".join(f"{address} is {why}" for address, why in reasons if why is not None)
 
     def _check_host(self, host: str | IPv4Address | IPv6Address) -> str | None:
         if not isinstance(host, str):

@@ -1,6 +1,7 @@
 """Admin: the small HTTP side of every service, for operators: /healthz, /readyz, /metrics."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
@@ -15,13 +16,11 @@ def admin_app(ready: Ready) -> web.Application:
     """Return the application; `ready` returns None, or in a sentence why work cannot be taken."""
 
     async def healthz(_request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return _json_line({"status": "ok"})
 
     async def readyz(_request: web.Request) -> web.Response:
         why = ready()
-        return web.json_response(
-            {"status": "ok"} if why is None else {"status": "not ready", "detail": why}, status=200 if why is None else 503
-        )
+        return _json_line({"status": "ok"}) if why is None else _json_line({"status": "not ready", "detail": why}, status=503)
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -29,6 +28,10 @@ def admin_app(ready: Ready) -> web.Application:
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
     return app
+
+
+def _json_line(body: dict[str, str], *, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(body) + "\n", status=status, content_type="application/json")
 
 
 @contextlib.asynccontextmanager

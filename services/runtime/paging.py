@@ -8,11 +8,14 @@ import base64
 import binascii
 import json
 import zlib
+from collections.abc import Iterable
 
 from services.runtime.errors import Failure, Reason
 
 PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 200
+PAGE_BYTES_MAX = 2 * 1024 * 1024
+"""A page ends before the item that would take it beyond this, so that it fits into one gRPC message."""
 _CRC_BYTES = 4
 
 Place = tuple[str | int, ...]
@@ -27,6 +30,17 @@ def page_token(kind: str, place: Place) -> str:
     """Return the token that continues the list `kind` after `place`."""
     raw = json.dumps([kind, *place], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(zlib.crc32(raw).to_bytes(_CRC_BYTES, "big") + raw).decode().rstrip("=")
+
+
+def fitting(sizes: Iterable[int], bytes_max: int = PAGE_BYTES_MAX) -> int:
+    """Return how many of a page's items, given their sizes in bytes, fit into one page: at least one if there is any."""
+    total = count = 0
+    for size in sizes:
+        total += size
+        if count and total > bytes_max:
+            break
+        count += 1
+    return count
 
 
 def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> Place | None:

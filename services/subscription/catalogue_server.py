@@ -10,7 +10,7 @@ import grpc
 from hooktide.subscription.v1 import catalogue_pb2 as pb
 from hooktide.subscription.v1 import catalogue_pb2_grpc
 
-from services.runtime.paging import page_size, page_token, parse_page_token
+from services.runtime.paging import fitting, page_size, page_token, parse_page_token
 from services.subscription import store_catalogue as catalogue
 from services.subscription import wire
 from services.subscription.store import Store
@@ -39,10 +39,10 @@ class CatalogueServer(catalogue_pb2_grpc.CatalogueServiceServicer):
         found, more = await self._store.read(
             partial(catalogue.page, after_name=str(place[0]) if place else "", size=page_size(request.page_size))
         )
-        return pb.ListEventTypesResponse(
-            event_types=[wire.event_type_message(event_type) for event_type in found],
-            next_page_token=page_token(_LIST, (found[-1].name,)) if more else "",
-        )
+        messages = [wire.event_type_message(event_type) for event_type in found]
+        shown = messages[: fitting(message.ByteSize() for message in messages)]
+        more = more or len(shown) < len(messages)
+        return pb.ListEventTypesResponse(event_types=shown, next_page_token=page_token(_LIST, (shown[-1].name,)) if more else "")
 
     async def FindAudienceRequired(self, request: pb.FindAudienceRequiredRequest, _context: Context) -> pb.FindAudienceRequiredResponse:
         """Say which of the named event types require an audience."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from services.egress.policy import EgressPolicy
 from services.egress.urls import parse_url
+from services.runtime.logs import logger
 
 LOOKUP_S = 2.0
 LOOKUPS_MAX = 32
@@ -54,10 +55,14 @@ class Lookups:
             return None
         try:
             async with asyncio.timeout(self._timeout_s):
-                return self._policy.check_addresses(await self._addresses(host))
+                addresses = await self._addresses(host)
         except (OSError, UnicodeError):
             # What a name will lead to once it is known, nobody can say now. TimeoutError is an OSError.
             return None
+        why = self._policy.check_addresses(addresses)
+        if why is not None:
+            logger().info("sink.refused", host=host, why=self._policy.explain_addresses(addresses) or why)
+        return why
 
     def _addresses(self, host: str) -> asyncio.Future[Sequence[str]]:
         """Look a name up on a thread that ends with the process, since the system's resolver cannot be interrupted."""

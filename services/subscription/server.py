@@ -17,7 +17,7 @@ from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.egress.policy import EgressPolicy
 from services.runtime.errors import FieldError
-from services.runtime.paging import page_size, page_token, parse_page_token
+from services.runtime.paging import fitting, page_size, page_token, parse_page_token
 from services.subscription import store_changes, store_credentials, wire, wire_settings
 from services.subscription import store_subscriptions as subscriptions
 from services.subscription import store_verifications as verifications
@@ -99,10 +99,10 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 subscriptions.page, scope=request.consumer_id, after_id=str(place[0]) if place else "", size=page_size(request.page_size)
             )
         )
-        return pb.ListSubscriptionsResponse(
-            subscriptions=[wire.subscription_message(subscription) for subscription in found],
-            next_page_token=page_token(kind, (found[-1].id,)) if more else "",
-        )
+        messages = [wire.subscription_message(subscription) for subscription in found]
+        shown = messages[: fitting(message.ByteSize() for message in messages)]
+        more = more or len(shown) < len(messages)
+        return pb.ListSubscriptionsResponse(subscriptions=shown, next_page_token=page_token(kind, (shown[-1].id,)) if more else "")
 
     async def UpdateSubscription(self, request: pb.UpdateSubscriptionRequest, _context: Context) -> pb.UpdateSubscriptionResponse:
         """Change the masked fields."""

@@ -47,7 +47,7 @@ class JudgingResolver(AbstractResolver):
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Return the addresses of a name; raise `BlockedError` where one of them is forbidden."""
         found = await self._names.resolve(host, port, family)
-        why = self._policy.check_addresses(each["host"] for each in found)
+        why = self._policy.check_addresses([each["host"] for each in found])
         if why is not None:
             raise BlockedError(why)
         return found

@@ -47,6 +47,33 @@ async def test_a_sane_request_id_is_kept(world: World, sane: str) -> None:
     assert answer.headers["x-request-id"] == answer.json["request_id"] == sane
 
 
+@pytest.mark.parametrize("secret", ["hkt_" + "a" * 49, "x-HTS_" + "a" * 43, "whsec_QUJDQUJD", "whsk_QUJD"])
+async def test_a_secret_sent_as_request_id_is_neither_logged_nor_echoed(world: World, secret: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        answer = await world.call("GET", "/nope", headers={"x-request-id": secret})
+    assert answer.json["request_id"].startswith("req_")
+    assert secret not in f"{lines}{answer.headers}{answer.raw!r}"
+
+
+async def test_two_authorization_headers_are_refused(world: World) -> None:
+    """A proxy may have judged one of them, and the gateway another."""
+    mine = f"authorization: Bearer {world.keys.consumer}"
+    async with Dialled(world.gateway.listen) as wire:
+        for second in (mine, "Authorization: Bearer hkt_x", "authorization:"):
+            await wire.send(head("GET", "/v1/whoami", mine, second))
+            answer = await wire.answer()
+            assert (answer.status, answer.json["errors"][0]["header"]) == (400, "Authorization")
+
+
+async def test_a_json_answer_ends_with_a_newline(world: World) -> None:
+    """So that a shell prompt stands on a line of its own after curl."""
+    for path in ("/healthz", "/v1/whoami", "/v1/subscriptions", "/nope"):
+        assert (await world.call("GET", path)).raw.endswith(b"}\n")
+    for path in ("/healthz", "/readyz"):
+        async with world.http.get(f"http://{world.gateway.admin}{path}") as answer:
+            assert (await answer.read()).endswith(b"}\n")
+
+
 @pytest.mark.parametrize("insane", ["", "a b", "a" * 129, "<script>", 'a"b'])
 async def test_another_request_id_is_replaced(world: World, insane: str) -> None:
     answer = await world.call("GET", "/nope", headers={"x-request-id": insane})

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.errors import Failure, Reason
-from services.runtime.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, page_size, page_token, parse_page_token
+from services.runtime.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, fitting, page_size, page_token, parse_page_token
 
 PLACE = st.tuples(st.text(), st.integers(-(2**63), 2**63 - 1))
 SHAPE = (str, int)
@@ -56,3 +56,8 @@ def test_no_token_is_the_first_page() -> None:
 def test_a_page_size_is_coerced_into_its_limits(asked: int) -> None:
     size = page_size(asked)
     assert size == (PAGE_SIZE_DEFAULT if asked <= 0 else min(asked, PAGE_SIZE_MAX))
+
+
+@pytest.mark.parametrize(("sizes", "count"), [([], 0), ([11], 1), ([11, 1], 1), ([4, 6, 1], 2), ([4, 7], 1), ([1, 1], 2)])
+def test_a_page_holds_what_fits_and_at_least_one_item(sizes: list[int], count: int) -> None:
+    assert fitting(sizes, bytes_max=10) == count

@@ -5,8 +5,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.errors import Reason
+from services.runtime.paging import PAGE_BYTES_MAX
 from services.runtime.settings import SubscriptionSettings
 from tests.subscription.client import SINK, Client, MovedClock, refused, served
+from tests.subscription.pem import KEYS, certificate
 
 FULL = pb.Subscription(
     id="sub_chosen",
@@ -169,6 +171,18 @@ async def test_a_list_goes_on_where_the_page_before_ended(client: Client) -> Non
     assert await listed(ours, 5) == [mine]
     assert await listed("*", 0) == [made]
     assert await listed("con_nobody", 0) == [[]]
+
+
+async def test_a_page_of_large_subscriptions_is_cut_to_what_fits_into_a_message(client: Client) -> None:
+    """The next page goes on with the first one that did not fit; none is lost, none comes twice."""
+    owner = await client.consumer()
+    large = pb.Subscription(sink=SINK, protocol_settings=pb.ProtocolSettings(ca_certificates=certificate(KEYS["rsa"]) * 50))
+    made = [(await client.call(client.subscriptions.CreateSubscription, creation(owner, large))).subscription.id for _ in range(45)]
+    first = await page(client, owner, size=200)
+    assert PAGE_BYTES_MAX * 0.9 < first.ByteSize() <= PAGE_BYTES_MAX * 1.01
+    second = await page(client, owner, size=200, token=first.next_page_token)
+    assert [subscription.id for subscription in (*first.subscriptions, *second.subscriptions)] == made
+    assert second.next_page_token == ""
 
 
 async def test_a_page_token_of_another_list_is_refused(client: Client) -> None:

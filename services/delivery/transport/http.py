@@ -9,7 +9,7 @@ import contextlib
 import functools
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -247,8 +247,11 @@ class Proxy:
 
 
 class _AnyAddress:
-    def check_addresses(self, _addresses: Iterable[str], /) -> str | None:
+    def check_addresses(self, _addresses: Sequence[str], /) -> str | None:
         return None
+
+    def explain_addresses(self, _addresses: Sequence[str], /) -> str:
+        return ""
 
 
 def roots_file() -> str:

@@ -13,11 +13,12 @@ import queue
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from services.delivery.model import Outcome
+from services.runtime.logs import logger
 
 Lookup = Callable[[str], Sequence[str]]
 """Returns the addresses of a name, at least one; raises `OSError` where there is none. It may block."""
@@ -26,8 +27,12 @@ Lookup = Callable[[str], Sequence[str]]
 class Judge(Protocol):
     """Who says whether a name may be called, as `EgressPolicy` does."""
 
-    def check_addresses(self, addresses: Iterable[str], /) -> str | None:
-        """Return None where it may by all of its addresses; else why not, in a sentence."""
+    def check_addresses(self, addresses: Sequence[str], /) -> str | None:
+        """Return None where it may by all of its addresses; else why not, in a sentence for the consumer."""
+        ...
+
+    def explain_addresses(self, addresses: Sequence[str], /) -> str:
+        """Return for the log which addresses may not be dialled, and why."""
         ...
 
 
@@ -116,6 +121,8 @@ class Names:
         else:
             why = self._policy.check_addresses(addresses)
             found = Found(addresses) if why is None else Found((), Outcome.BLOCKED, why)
+            if why is not None:
+                logger().info("sink.refused", host=name, why=self._policy.explain_addresses(addresses) or why)
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and with it all who asked
             self._loop.call_soon_threadsafe(self._arrived, name, found)
 
