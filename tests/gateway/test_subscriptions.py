@@ -73,7 +73,7 @@ async def test_an_administrator_creates_for_a_consumer(world: World) -> None:
         ({}, "/sink", "INVALID_ARGUMENT"),
         ({"sink": None}, "/sink", "INVALID_ARGUMENT"),
         ({"sink": "http://10.0.0.1/"}, "/sink", "SINK_FORBIDDEN"),
-        ({"sink": SINK, "types": ["a", "not a type"]}, "/types/1", "INVALID_ARGUMENT"),
+        ({"sink": SINK, "types": ["a", "no.*.type"]}, "/types/1", "INVALID_ARGUMENT"),
         ({"sink": SINK, "config": {"description": "x" * 1001}}, "/config/description", "INVALID_ARGUMENT"),
         ({"sink": SINK, "secret": "hush"}, "/secret", "INVALID_ARGUMENT"),
         ({"sink": SINK, "filters": []}, "/filters", "INVALID_ARGUMENT"),
