@@ -73,7 +73,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/ingest/test_keys.py::test_a_key_that_is_none_is_refused",
         "tests/ingest/test_keys.py::test_a_call_without_a_key_is_refused",
         "tests/ingest/test_keys.py::test_a_revoked_key_stops_within_2_seconds",
-        "tests/subscription/test_keys.py::test_any_other_text_is_no_key_and_no_fault",
+        "tests/runtime/test_api_key.py::test_any_other_text_is_no_key_and_no_fault",
         "tests/badinput/test_cli.py::test_a_key_of_another_role_and_an_id_in_use_are_told",
     ),
     "unknown ids": (
