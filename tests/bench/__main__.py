@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from tests.bench import delivering, publishing, results, routing
+from tests.bench import attacked, delivering, publishing, results, routing
+from tests.bench.attacked import Attacked
 from tests.bench.delivering import Delivering
 from tests.bench.figures import Bar, Row, percentile, ranged, ratio
 from tests.bench.plot import bars_svg, latency_svg
@@ -21,8 +22,9 @@ async def main(extent: Extent, shown: Shown) -> int:
     published = await publishing.measure(extent, shown)
     found = await delivering.measure(extent, shown)
     routed = await routing.measure(extent, shown)
+    attacks = await attacked.measure(extent, shown)
     delivered = {name: [speed.per_s for speed in speeds] for name, speeds in found.speeds.items()}
-    rows = [*_publishing(published), *_delivering(delivered), *_latency(found), *_routing(routed)]
+    rows = [*_publishing(published), *_delivering(delivered), *_latency(found), *_routing(routed), *_attacks(attacks)]
     files = results.write(
         "bench",
         extent,
@@ -32,6 +34,7 @@ async def main(extent: Extent, shown: Shown) -> int:
             "delivered_per_s": delivered,
             "cpu_us": {name: [speed.cpu_us for speed in speeds] for name, speeds in found.speeds.items()},
             "routing_us": routed,
+            "attacks": [{"quiet": each.quiet._asdict(), "attacks": [one._asdict() for one in each.attacks]} for each in attacks],
         },
         {
             "latency": latency_svg(sorted(1000 * each for one in found.latencies for each in one)),
@@ -75,6 +78,29 @@ def _latency(found: Delivering) -> list[Row]:
 def _routing(us: dict[str, list[float]]) -> list[Row]:
     bar = Bar(1.5, at_least=False)
     return [ratio("routing with 100 000 subscriptions ÷ with 100, same matches", us[routing.MANY], us[routing.FEW], "µs/event", bar)]
+
+
+def _attacks(rounds: Sequence[Attacked]) -> list[Row]:
+    at = f"{attacked.CONNECTIONS} hostile connections, the worst of {len(rounds[0].attacks)} kinds"
+    health = [1000 * each.worst(lambda attack: attack.health_s) for each in rounds]
+    publish = [(each.worst(lambda attack: attack.publish_s), each.quiet.publish_s) for each in rounds]
+    rest = [(each.worst(lambda attack: attack.rest_s), each.quiet.rest_s) for each in rounds]
+    grown = [each.worst(lambda attack: attack.grown_mb) for each in rounds]
+    left = [each.worst(lambda attack: attack.left_mb) for each in rounds]
+    failed = [each.worst(lambda attack: len(attack.failed)) for each in rounds]
+    return [
+        Row("health check while attacked, p99", at, tuple(health), Bar(250, at_least=False), " ms"),
+        _slowed("honest publish while attacked ÷ quiet, p99", publish),
+        _slowed("honest REST call while attacked ÷ quiet, p99", rest),
+        Row("honest calls refused while attacked", at, tuple(failed), Bar(0, at_least=False)),
+        Row("memory grown while attacked", at, tuple(grown), Bar(100, at_least=False), " MB"),
+        Row("memory left at most 60 s later", at, tuple(left), Bar(50, at_least=False), " MB"),
+    ]
+
+
+def _slowed(what: str, pairs: Sequence[tuple[float, float]]) -> Row:
+    attacked_ms, quiet_ms = ([1000 * each for each in times] for times in zip(*pairs, strict=True))
+    return ratio(what, attacked_ms, quiet_ms, "ms", Bar(2, at_least=False))
 
 
 def _table(rows: Sequence[Row], extent: Extent) -> Table:

@@ -1,0 +1,273 @@
+"""Attacker: hostile clients of one kind, from an address of their own, in a process of low priority on the load's core.
+
+Reads a `Job` as JSON from standard input, begins at once, and prints `Done` as JSON when its time is over.
+gRPC is spoken by hand, since no library sends what these clients send.
+"""
+
+import asyncio
+import gzip
+import json
+import os
+import secrets
+import struct
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import uvloop
+
+from services.subscription.keys import new_key
+
+ADDRESS = "127.0.0.2"
+"""Where all hostile clients come from; honest ones come from 127.0.0.1."""
+_NICE = 15
+_EVENTS = 4_000_000
+_STREAMS = 100
+_METADATA_BYTES = 6_000
+_SLOW_S = 1.0
+_PAUSE_S = 0.01
+_ANSWER_WITHIN_S = 20.0
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY = 0, 1, 3, 4, 6, 7
+_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
+
+
+class Job(NamedTuple):
+    """What is to be done."""
+
+    kind: str
+    """A name in `KINDS`."""
+    host: str
+    port: int
+    """Of the service that is attacked."""
+    connections: int
+    for_s: float
+
+
+class Done(NamedTuple):
+    """What the hostile clients saw."""
+
+    opened: int
+    """Connections that were accepted."""
+    calls: int
+    """Calls or requests begun."""
+
+
+class Count:
+    """Counts for `Done`."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.calls = 0
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Client = Callable[[Connection, Count], Awaitable[None]]
+
+
+async def silent(connection: Connection, _count: Count) -> None:
+    """Send nothing until the service closes the connection."""
+    await connection[0].read()
+
+
+async def dropped(_connection: Connection, _count: Count) -> None:
+    """Close the connection as soon as it is open."""
+
+
+async def slow_headers(connection: Connection, count: Count) -> None:
+    """Send the head of a request byte by byte."""
+    count.calls += 1
+    for byte in b"GET /v1/whoami HTTP/1.1\r\nHost: gateway\r\nX-Slow: " + b"a" * 4000:
+        connection[1].write(bytes([byte]))
+        await connection[1].drain()
+        await asyncio.sleep(_SLOW_S)
+
+
+async def slow_body(connection: Connection, count: Count) -> None:
+    """Send the body of a request byte by byte."""
+    count.calls += 1
+    connection[1].write(_request("POST", "/v1/subscriptions", f"content-type: application/json\r\ncontent-length: 5000\r\n{_key_line()}"))
+    for _ in range(5000):
+        connection[1].write(b" ")
+        await connection[1].drain()
+        await asyncio.sleep(_SLOW_S)
+
+
+async def wrong_keys(connection: Connection, count: Count) -> None:
+    """Guess API keys of the right form, one after the other."""
+    reader, writer = connection
+    while True:
+        count.calls += 1
+        writer.write(_request("GET", "/v1/whoami", _key_line()))
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(size.partition(b":")[2]))
+
+
+async def wrong_keys_grpc(connection: Connection, count: Count) -> None:
+    """Guess emitters' keys of the right form, one after the other."""
+    await _calls(connection, count, "Publish", lambda: {"authorization": f"Bearer {new_key()}"}, b"\0\0\0\0\0")
+
+
+async def gzip_bombs(connection: Connection, count: Count) -> None:
+    """Publish millions of empty events without a key, 8 KB of gzip a message."""
+    await _calls(connection, count, "PublishBatch", lambda: {"grpc-encoding": "gzip"}, _bomb())
+
+
+async def plain_bombs(connection: Connection, count: Count) -> None:
+    """Publish millions of empty events without a key, uncompressed, as far as the service reads them."""
+    message = b"\x0a\0" * _EVENTS
+    await _calls(connection, count, "PublishBatch", dict, struct.pack(">BI", 0, len(message)) + message)
+
+
+async def idle_streams(connection: Connection, count: Count) -> None:
+    """Open many calls with large metadata and never send a message."""
+    reader, writer = connection
+    writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+    for number in range(_STREAMS):
+        count.calls += 1
+        more = {"authorization": f"Bearer {new_key()}", "x-filler": secrets.token_hex(_METADATA_BYTES // 2)}
+        writer.write(_frame(_HEADERS, _END_HEADERS, 2 * number + 1, _head("PublishStream", more)))
+        await writer.drain()
+    while True:
+        await _next_frame(reader, writer)
+
+
+GATEWAY: Mapping[str, Client] = {
+    "silent connections to the gateway": silent,
+    "connections to the gateway, closed at once": dropped,
+    "heads sent byte by byte": slow_headers,
+    "bodies sent byte by byte": slow_body,
+    "wrong keys over REST": wrong_keys,
+}
+INGEST: Mapping[str, Client] = {
+    "silent connections to ingest": silent,
+    "compressed bombs to ingest": gzip_bombs,
+    "plain bombs to ingest": plain_bombs,
+    "wrong keys over gRPC": wrong_keys_grpc,
+    "calls that send nothing": idle_streams,
+}
+KINDS: Mapping[str, Client] = {**GATEWAY, **INGEST}
+
+
+def _request(method: str, path: str, lines: str) -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nhost: gateway\r\n{lines}\r\n".encode()
+
+
+def _key_line() -> str:
+    return f"authorization: Bearer {new_key()}\r\n"
+
+
+async def _calls(connection: Connection, count: Count, method: str, metadata: Callable[[], dict[str, str]], message: bytes) -> None:
+    """Make calls on one HTTP/2 connection, one after the other, each with one message."""
+    reader, writer = connection
+    writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+    for number in range(1, 1 << 30, 2):
+        count.calls += 1
+        writer.write(_frame(_HEADERS, _END_HEADERS, number, _head(method, metadata())))
+        # As much as may be sent before the service gives more room; who waits for that room is refused before it comes.
+        part, end = message[:60_000], len(message) <= 60_000
+        for start in range(0, len(part), 16_000):
+            last = start + 16_000 >= len(part)
+            writer.write(_frame(_DATA, _END_STREAM if end and last else 0, number, part[start : start + 16_000]))
+        await writer.drain()
+        while True:
+            kind, flags, stream = await _next_frame(reader, writer)
+            if kind == _GO_AWAY:
+                return
+            if stream == number and (kind == _RESET or (kind == _HEADERS and flags & _END_STREAM)):
+                break
+
+
+async def _next_frame(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, int, int]:
+    """Read one frame, and acknowledge it where HTTP/2 (RFC 9113) asks for that; returns its type, flags and stream."""
+    head = await reader.readexactly(9)
+    size, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+    body = await reader.readexactly(size)
+    if kind == _SETTINGS and not flags & _ACK:
+        writer.write(_frame(_SETTINGS, _ACK, 0, b""))
+    if kind == _PING and not flags & _ACK:
+        writer.write(_frame(_PING, _ACK, 0, body))
+    return kind, flags, int.from_bytes(head[5:], "big")
+
+
+def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def _head(method: str, metadata: Mapping[str, str]) -> bytes:
+    """Return a request's header block (RFC 7541), each field literal and not indexed."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": f"/hooktide.ingest.v1.IngestService/{method}",
+        ":authority": "ingest",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        **metadata,
+    }
+    return b"".join(b"\0" + _text(name) + _text(value) for name, value in fields.items())
+
+
+def _text(text: str) -> bytes:
+    raw, prefix = text.encode(), b""
+    if len(raw) < 127:
+        prefix = bytes([len(raw)])
+    else:
+        rest, prefix = len(raw) - 127, b"\x7f"
+        while rest >= 128:
+            prefix += bytes([rest % 128 + 128])
+            rest //= 128
+        prefix += bytes([rest])
+    return prefix + raw
+
+
+def _bomb() -> bytes:
+    packed = gzip.compress(b"\x0a\0" * _EVENTS, mtime=0)
+    return struct.pack(">BI", 1, len(packed)) + packed
+
+
+async def attack(job: Job) -> Done:
+    """Keep so many hostile connections up for so long; each that ends is opened again."""
+    count, client, ends_at = Count(), KINDS[job.kind], time.monotonic() + job.for_s
+
+    async def keep_attacking() -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_ANSWER_WITHIN_S):
+                    connection = await asyncio.open_connection(job.host, job.port, local_addr=(ADDRESS, 0))
+            except (OSError, TimeoutError):
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            count.opened += 1
+            try:
+                await client(connection, count)
+            except (OSError, EOFError, StopIteration, asyncio.LimitOverrunError):
+                pass
+            finally:
+                connection[1].transport.abort()
+            await asyncio.sleep(_PAUSE_S)
+
+    attackers = [asyncio.ensure_future(keep_attacking()) for _ in range(job.connections)]
+    try:
+        await asyncio.sleep(ends_at - time.monotonic())
+    finally:
+        for each in attackers:
+            each.cancel()
+        await asyncio.gather(*attackers, return_exceptions=True)
+    return Done(count.opened, count.calls)
+
+
+def main(argv: Sequence[str] = ()) -> None:
+    """Do the job that standard input names."""
+    del argv
+    given = json.load(sys.stdin)
+    os.sched_setaffinity(0, {given.pop("core")})
+    os.nice(_NICE)
+    sys.stdout.write(json.dumps(uvloop.run(attack(Job(**given)))))
+
+
+if __name__ == "__main__":
+    main()
