@@ -4,7 +4,9 @@ event log → barrier → [follow: route] → lane → attempt → …
 """
 
 import asyncio
+import bisect
 import contextlib
+import operator
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from services.runtime.logs import logger
 _CHUNK_DELIVERIES = 200
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
+_id_of = operator.attrgetter("id")
 
 _unrouted_age = Gauge("hooktide_unrouted_age_seconds", "Age of the oldest event that was read but is not routed yet.")
 _routed_events = Counter("hooktide_routed_events_total", "Events routed.")
@@ -149,21 +152,21 @@ class Follower:
         begun = record.position == standing.position
         if begun and not standing.through:
             return
-        done_through = standing.through if begun else ""
-        matches = self._replica.router.match(record.type, record.source, record.audience)
-        if done_through:
-            matches = tuple(subscription for subscription in matches if subscription.id > done_through)
-        event = Event(record)
-        for start in range(0, max(1, len(matches)), _CHUNK_DELIVERIES):
-            part = matches[start : start + _CHUNK_DELIVERIES]
-            through = part[-1].id if start + _CHUNK_DELIVERIES < len(matches) else ""
+        event, through = Event(record), standing.through if begun else ""
+        while True:
             if self._recorder.is_full:
                 self._dispatcher.pump()
                 await self._recorder.room()
+            # Match after the wait: meanwhile subscriptions may have changed or gone, and nobody would cancel what is routed to those.
+            matches = self._replica.router.match(record.type, record.source, record.audience)
+            start = bisect.bisect_right(matches, through, key=_id_of)
+            part = matches[start : start + _CHUNK_DELIVERIES]
+            through = part[-1].id if start + _CHUNK_DELIVERIES < len(matches) else ""
             self._take(record, event, part, through)
             standing.position, standing.event_id, standing.through = record.position, record.event_id, through
-            if through:
-                self._dispatcher.pump()
+            if not through:
+                return
+            self._dispatcher.pump()
 
     def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
         dispatcher, lanes = self._dispatcher, self._dispatcher.lanes

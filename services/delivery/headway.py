@@ -9,7 +9,7 @@ on without them, up to its bound, so that none keeps the others waiting.
 Law: pure; time arrives as an argument.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # So many that twice what may be under way at once is there to be sent.
 FEW = 500
@@ -21,12 +21,17 @@ _BUSY = 0.5
 
 @dataclass(slots=True)
 class Headway:
-    """The bound of what is routed and not recorded, in deliveries."""
+    """The bound of what is routed and not recorded, in deliveries: `few` at first and while the machine is busy, never beyond `most`."""
 
-    limit: int = FEW
+    few: int = FEW
+    most: int = MOST
+    limit: int = field(init=False)
     _ended: int = 0
     _since: float = 0.0
     _busy_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.limit = self.few
 
     def ended(self) -> None:
         """Note that a delivery has ended after an attempt."""
@@ -42,5 +47,5 @@ class Headway:
         if elapsed_s < LOOK_S:
             return
         is_busy = busy_s - self._busy_s >= _BUSY * elapsed_s
-        self.limit = min(MOST, max(FEW, int(self._ended / elapsed_s * _AHEAD_S))) if is_busy else MOST
+        self.limit = min(self.most, max(self.few, int(self._ended / elapsed_s * _AHEAD_S))) if is_busy else self.most
         self.wait_begins(now, busy_s)

@@ -50,15 +50,15 @@ class _Taken:
 class Recorder:
     """Flushes for one worker."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, *, gone: Callable[[str], bool]) -> None:
-        """`gone` says whether a subscription is no more."""
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, headway: Headway, *, gone: Callable[[str], bool]) -> None:
+        """`headway` bounds what is routed and not recorded; `gone` returns whether a subscription is no more."""
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._clock = clock
         self._gone = gone
         self._chunks: deque[Chunk] = deque()
         self._routed = 0
-        self._headway = Headway()
+        self._headway = headway
         self._changed: dict[Delivery, None] = {}
         self._wanted = asyncio.Event()
         self._pressed = asyncio.Event()

@@ -9,6 +9,7 @@ from services.delivery.disable import Disabler
 from services.delivery.dispatch import Bounds, Dispatcher
 from services.delivery.errors import LedgerFullError
 from services.delivery.follow import Follower
+from services.delivery.headway import Headway
 from services.delivery.ledger import Ledger, set_meta
 from services.delivery.ledger_reads import meta
 from services.delivery.recorder import Recorder
@@ -42,6 +43,7 @@ class Worker:
         replica: Replica,
         disabler: Disabler,
         clock: Clock,
+        headway: Headway | None = None,
     ) -> None:
         self._disabler = disabler
         self._settings = settings
@@ -63,13 +65,16 @@ class Worker:
             ),
             settings.origin,
         )
-        self._recorder = Recorder(ledger, self.dispatcher, self._clock, gone=lambda each: not self._replica.wanted(each))
+        self._recorder = Recorder(ledger, self.dispatcher, self._clock, headway or Headway(), gone=self._is_gone)
         self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
         self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
         self._refiller.serve(self.dispatcher, self._recorder)
         self.barrier = Barrier(self._replica, clock)
         """What waits for the latest subscriptions."""
         self._intake: list[asyncio.Task[None]] = []
+
+    def _is_gone(self, subscription_id: str) -> bool:
+        return not self._replica.wanted(subscription_id)
 
     def why_not_ready(self) -> str | None:
         """Return why no event is routed, None where all is well."""

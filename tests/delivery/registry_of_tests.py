@@ -68,6 +68,8 @@ class RegistryOfTests:
         """Whether it can be told that a sink is gone."""
         self.questions = 0
         """How often it was asked for its revision."""
+        self.restarted_at = 0.0
+        """When it last became another process, which waits for leases that the one before may have granted."""
         self.told_gone: list[str] = []
         """The subscriptions that it was told so of, each time."""
         self._changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]] = []
@@ -102,6 +104,7 @@ class RegistryOfTests:
     def restart(self) -> None:
         """Be another process, which knows what is committed, of no call, and of no lease."""
         self.leases = ReadLeases(self._loop, may_be_others=True)
+        self.restarted_at = self._loop.time()
         self._wake()
 
     async def told(self, revision: int) -> None:

@@ -12,7 +12,8 @@ BETA = Wish("sub_" + "b" * 32, CONSUMERS[0], ("beta",))
 
 
 async def started(world: World, *wishes: Wish) -> None:
-    """Begin with these subscriptions and a worker that follows."""
+    """Begin with these subscriptions and a worker that follows and routes as freely as a service does."""
+    world.route_freely()
     for wish in wishes:
         world.change(wish)
     await world.start()

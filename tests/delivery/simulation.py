@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from services.delivery.disable import Disabler
+from services.delivery.headway import FEW, MOST, Headway
 from services.delivery.ledger import Ledger, open_ledger
 from services.delivery.ledger_reads import day_tables
 from services.delivery.model import State, delivery_id
@@ -70,6 +71,9 @@ class World:
     chance: random.Random
     settings: DeliverySettings
     path: Path
+    routed_few: int = 2
+    routed_most: int = 6
+    """How many deliveries may be routed and not recorded: so few that routing waits all the time, and everything happens meanwhile."""
     published: list[Published] = field(default_factory=list)
     versions: dict[str, list[Version]] = field(default_factory=dict)
     finished: dict[bytes, int] = field(default_factory=dict)
@@ -103,15 +107,19 @@ class World:
 
     # The worker
 
+    def route_freely(self) -> None:
+        """Let routing be as far ahead as a service's may be, for scenes about many deliveries that are routed; before the start."""
+        self.routed_few, self.routed_most = FEW, MOST
+
     async def start(self) -> None:
         """Start a worker on the ledger as it is."""
         stack = contextlib.AsyncExitStack()
         ledger = await stack.enter_async_context(open_ledger(self.path))
         transport = TransportOfTests(self.endpoints)
         channel, token = RegistryChannel(self.registry), "t" * 32
-        worker = Worker(
-            self.settings, ledger, transport, self.log, Replica(channel, token, self.clock), Disabler(channel, token), self.clock
-        )
+        replica, disabler = Replica(channel, token, self.clock), Disabler(channel, token)
+        headway = Headway(self.routed_few, self.routed_most)
+        worker = Worker(self.settings, ledger, transport, self.log, replica, disabler, self.clock, headway)
         self.head_at_start = self.log.head
         task = self.loop.create_task(worker.run())
         self.running = Running(worker, transport, ledger, task, stack)
@@ -201,7 +209,7 @@ class World:
         async def tell() -> None:
             await self.registry.told(revision)
             version.told_at = self.loop.time()
-            assert version.told_at - version.since < _TOLD_WITHIN_S
+            assert version.told_at - max(version.since, self.registry.restarted_at) < _TOLD_WITHIN_S
 
         self._telling.append(self.loop.create_task(tell()))
 

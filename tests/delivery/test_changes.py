@@ -77,6 +77,7 @@ def test_what_is_being_recorded_before_it_is_sent_is_cancelled(play: Play, by_de
         world.change(ALPHA)
         records = world.publish(20, "alpha")
         world.loop.slow_jobs["_commit"] = (1.0, 1.0)
+        world.route_freely()
         await world.start()
         await asyncio.sleep(1.0)
         end(world, by_deletion=by_deletion)
@@ -87,6 +88,36 @@ def test_what_is_being_recorded_before_it_is_sent_is_cancelled(play: Play, by_de
         assert world.endpoints.requests == 0
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+@by_deletion
+@pytest.mark.parametrize("others", [0, 250], ids=["alone", "in a later part of a fan-out"])
+def test_what_waits_to_be_routed_when_its_subscription_goes_is_not_left_pending(
+    play: Play,
+    others: int,
+    by_deletion: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Routing waits for room before an event, or in the middle of its fan-out, while the subscription goes."""
+
+    async def scenario(world: World) -> None:
+        for number in range(others):
+            world.change(replace(ALPHA, id=f"sub_{number:032x}"))
+        world.change(ALPHA)
+        await world.start()
+        await asyncio.sleep(1.0)
+        world.loop.slow_jobs["_commit"] = (1.0, 0.1)
+        records = world.publish(20, "alpha")
+        await asyncio.sleep(0.5)
+        assert world.endpoints.requests > 0
+        end(world, by_deletion=by_deletion)
+        await asyncio.sleep(2.0)
+        world.loop.slow_jobs.clear()
+        await finished(world, within_s=60.0)
+        # What began before it went has ended by its own answer.
+        assert set(deliveries(world, records)) <= {State.DELIVERED, State.CANCELLED}
+        assert len(deliveries(world, records)) < 20
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_IN_FLIGHT_MAX="64")
 
 
 @by_deletion

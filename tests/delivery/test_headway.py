@@ -29,3 +29,12 @@ def test_the_bound_has_bounds(ended: int, after_s: float, busy_s: float) -> None
 @given(st.floats(0.0, LOOK_S * 0.99))
 def test_a_moment_says_nothing(after_s: float) -> None:
     assert looked(ended=5, after_s=after_s, busy_s=0.0) == FEW
+
+
+def test_other_bounds_hold_as_well() -> None:
+    headway = Headway(2, 6)
+    assert headway.limit == 2
+    headway.look(1.0, 0.0)
+    assert headway.limit == 6
+    headway.look(2.0, 1.0)
+    assert headway.limit == 2

@@ -285,6 +285,14 @@ CATALOGUE: dict[int, Row] = {
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
+    60: Row(
+        "a subscription is deleted while routing waits for room",
+        "nothing of it stays pending",
+        (
+            "delivery.test_changes::test_what_waits_to_be_routed_when_its_subscription_goes_is_not_left_pending",
+            "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
+        ),
+    ),
 }
 
 
