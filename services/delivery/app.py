@@ -24,6 +24,7 @@ from services.eventlog.remote import RETRIED, RemoteEventLog
 from services.runtime.admin import admin_app, http_server
 from services.runtime.clock import SystemClock
 from services.runtime.database import database_path
+from services.runtime.file_limit import connections_within
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import DeliverySettings
@@ -37,7 +38,7 @@ def open_transport(policy: EgressPolicy, settings: DeliverySettings) -> Abstract
         timeout_s=settings.delivery_attempt_timeout_seconds,
         connect_timeout_s=settings.delivery_connect_timeout_seconds,
         first_byte_timeout_s=settings.delivery_first_byte_timeout_seconds,
-        connections_max=settings.delivery_connections_max,
+        connections_max=connections_within("HOOKTIDE_DELIVERY_CONNECTIONS_MAX", settings.delivery_connections_max),
         host_connections_max=settings.delivery_host_connections_max,
     )
     return open_http_transport(policy, limits, proxy=settings.delivery_proxy)

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from services.runtime.file_limit import raise_file_limit
 from services.runtime.logs import logger
 from services.runtime.memory import keep_freed_memory, spare_the_collector
 
@@ -88,6 +89,7 @@ def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_std
     """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start."""
     structlog.contextvars.bind_contextvars(service=service)
     keep_freed_memory()
+    raise_file_limit()
     try:
         uvloop.run(_main(Lifecycle(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes))
     except StartError as error:

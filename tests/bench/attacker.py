@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from services.subscription.keys import new_key
+from services.runtime.api_key import new_key
 
 ADDRESS = "127.0.0.2"
 """Where all hostile clients come from; honest ones come from 127.0.0.1."""

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from services.subscription.keys import parse_key
+from services.runtime.api_key import parse_key
 from tests.bench.attacker import ADDRESS, INGEST, KINDS, Job, attack
 
 
