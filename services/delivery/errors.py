@@ -1,5 +1,7 @@
 """Errors of delivery. Each says whether trying again can help."""
 
+from services.runtime.lifecycle import FatalError
+
 
 class DeliveryError(Exception):
     """Delivery could not do what it was asked to."""
@@ -13,5 +15,5 @@ class LedgerFullError(DeliveryError):
     """The disk is full; nothing was written, and the same flush is to be tried again."""
 
 
-class LeaseLostError(DeliveryError):
+class LeaseLostError(DeliveryError, FatalError):
     """Another worker has taken over; this one must stop and can write nothing more."""

@@ -1,4 +1,4 @@
-"""Ledger: the durable state of every delivery. One thread writes; every transaction first checks its lease.
+"""Ledger: the durable state of every delivery. One process has it open, one thread writes; every transaction first checks its lease.
 
 route → lane → attempt → schedule → [ledger]
 
@@ -22,7 +22,7 @@ from services.delivery.errors import LeaseLostError, LedgerFullError
 from services.delivery.ledger_rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow
 from services.eventlog.record import PARTITIONS
 from services.runtime import crash
-from services.runtime.database import WalCheckpoints, connect, is_disk_full, migrate
+from services.runtime.database import WalCheckpoints, connect, is_disk_full, migrate, sole_owner
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Few sizes, so that each statement is prepared once: to prepare a long one takes as long as to run it.
@@ -89,13 +89,13 @@ class Ledger:
 
     async def lease(self, owner: str) -> list[Cursor]:
         """Take over all partitions under a new epoch; returns where each of them stands."""
-        return await self.write(self._lease, owner)
+        return await self._in_writer(self._lease, owner)
 
     async def commit(self, flush: Flush) -> None:
         """Write a flush durably.
 
-        Raises `LeaseLostError` where another worker has taken over, `LedgerFullError` where the disk is
-        full (nothing was written, try again), and `sqlite3.Error` where the disk fails.
+        Raises `LeaseLostError` if another worker has taken over, `FileGoneError` if the file is no longer there, `LedgerFullError`
+        if the disk is full (nothing was written, try again), and `sqlite3.Error` if the disk fails.
         """
         await self._in_writer(self._commit, flush)
 
@@ -104,7 +104,7 @@ class Ledger:
         return await self._loop.run_in_executor(self._reader, functools.partial(query, self._reading, *arguments))
 
     async def write(self, function: Callable[..., _Result], *arguments: object) -> _Result:
-        """Run a function in the writer's thread, in one transaction; it may drop tables of days."""
+        """Run a function in the writer's thread, in one transaction; it may drop tables of days. Raises as `commit` does."""
         return await self._in_writer(self._other, function, *arguments)
 
     def shorten_files(self) -> None:
@@ -123,6 +123,8 @@ class Ledger:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if function != self._lease:
+                self._check_lease(connection)
             result = function(connection, *arguments)
             crash.reached("ledger.before_commit")
             connection.execute("COMMIT")
@@ -148,10 +150,12 @@ class Ledger:
         rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
         return [Cursor(*row) for row in rows]
 
-    def _commit(self, connection: sqlite3.Connection, flush: Flush) -> None:
+    def _check_lease(self, connection: sqlite3.Connection) -> None:
         held = connection.execute("SELECT count(*) FROM cursors WHERE owner = ? AND epoch = ?", (self._owner, self._epoch)).fetchone()[0]
         if held != PARTITIONS:
-            raise LeaseLostError("another worker has taken over the partitions")
+            raise LeaseLostError("another process has taken over the ledger; run one delivery service on it")
+
+    def _commit(self, connection: sqlite3.Connection, flush: Flush) -> None:
         _insert(connection, f"INSERT OR IGNORE INTO open ({', '.join(OPEN_COLUMNS)})", len(OPEN_COLUMNS), flush.opened)
         if flush.updated:
             connection.executemany(
@@ -237,12 +241,13 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
 async def open_ledger(path: Path) -> AsyncIterator[Ledger]:
     """Open the ledger in a file, creating it or bringing it up to date.
 
-    Raises `StartError` where the file cannot serve.
+    Raises `StartError` if the file cannot serve, or another process has it open.
     """
-    await asyncio.to_thread(migrate, path, MIGRATIONS)
-    crash.reached("ledger.opened")
-    ledger = Ledger(path)
-    try:
-        yield ledger
-    finally:
-        await ledger.close()
+    with sole_owner(path):
+        await asyncio.to_thread(migrate, path, MIGRATIONS)
+        crash.reached("ledger.opened")
+        ledger = Ledger(path)
+        try:
+            yield ledger
+        finally:
+            await ledger.close()

@@ -16,6 +16,7 @@ from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from services.runtime.database_files import DatabaseFiles
 from services.runtime.lifecycle import StartError
 
 SQLITE_VERSION_MIN = (3, 35, 0)
@@ -30,7 +31,8 @@ _READING_CACHE_KIB = 4 * 1024
 def database_path(url: str, data_dir: Path, service: str) -> Path:
     """Return the SQLite file of a service: the one in `url` (``sqlite:///path``) or the default in the data directory.
 
-    Creates the directory. Raises `StartError` for another engine or a directory that cannot be written.
+    A link is followed to the file, beside which SQLite keeps its journal and we keep the lock. Creates the directory.
+    Raises `StartError` for another engine or a directory that cannot be written.
     """
     if url and not url.startswith("sqlite:///"):
         message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: only sqlite:///path is supported"
@@ -45,7 +47,7 @@ def database_path(url: str, data_dir: Path, service: str) -> Path:
     except OSError as error:
         message = f"cannot create {path.parent}: {error.strerror}; choose a directory that can be written with HOOKTIDE_DATA_DIR"
         raise StartError(message) from error
-    return path
+    return path.resolve() if path.is_symlink() else path
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -254,9 +256,11 @@ class WalCheckpoints:
     _SHORTEN_AGAIN_S = 1.0
 
     def __init__(self, path: Path, writing: sqlite3.Connection) -> None:
-        self._wal = path.with_name(path.name + "-wal")
         self._writing = writing
         writing.execute("PRAGMA wal_autocheckpoint = 0")
+        # The first read makes the write-ahead log's file.
+        writing.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        self._files = DatabaseFiles(path)
         self._connection = connect(path)
         self._connection.execute(f"PRAGMA busy_timeout = {self._SHORTEN_WITHIN_MS}")
         (page_bytes,) = writing.execute("PRAGMA page_size").fetchone()
@@ -273,8 +277,8 @@ class WalCheckpoints:
         self._thread.start()
 
     def after_commit(self) -> None:
-        """Note a commit; called by the writer, outside of transactions. Raises `OSError` where the file is gone."""
-        self._wal.stat()
+        """Note a commit; called by the writer, outside of transactions, before it tells anybody. Raises `FileGoneError`."""
+        self._files.check()
         self._commits += 1
         if self._is_long:
             self._is_long = False

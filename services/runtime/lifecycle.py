@@ -26,6 +26,10 @@ class StartError(Exception):
     """The process cannot start; the message is one line that says what to change."""
 
 
+class FatalError(Exception):
+    """The service cannot go on, and that is no bug; the message is one line that says what to change."""
+
+
 def cannot_listen(listen: str, error: OSError) -> StartError:
     """Return why a service cannot listen at an address, and what to change."""
     match error.errno:
@@ -73,7 +77,7 @@ class Lifecycle:
     def fail(self, failure: BaseException) -> None:
         """Stop, because the service can no longer keep its promises; the process exits with code 1."""
         if self._failure is None:
-            self._failure = failure
+            self._failure = _fatal(failure) or failure
         self.stopping.set()
 
     def raise_failure(self) -> None:
@@ -95,10 +99,20 @@ def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_std
     except StartError as error:
         sys.stderr.write(f"hooktide {service}: {error}\n")
         return 2
-    except Exception:  # noqa: BLE001 - the outermost frame: logged with its traceback, then the exit code
-        logger().exception("service.failed")
+    except Exception as error:  # noqa: BLE001 - the outermost frame: logged, then the exit code
+        if (fatal := _fatal(error)) is not None:
+            logger().error("service.failed", why=str(fatal))
+        else:
+            logger().exception("service.failed")
         return 1
     return 0
+
+
+def _fatal(error: BaseException) -> FatalError | None:
+    """Return the error that explains itself: `error`, or one in the group that it is."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _fatal(each)) is not None), None)
+    return error if isinstance(error, FatalError) else None
 
 
 async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool) -> None:

@@ -4,7 +4,8 @@ server, watch → [store] → transaction → SQLite
 
 Law 1: what a write did is told to the watches after its commit, and before its caller hears of it.
 Law 2: nobody hears of a change of a subscription before those who have a read lease know of it.
-Law 3: after a failed sync, an I/O error or damage nothing more is written and the process ends; a full disk only refuses.
+Law 3: after a failed sync, an I/O error or damage nothing more is written and the process ends, also once the file was removed
+or replaced; a full disk only refuses.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 from services.runtime import crash
 from services.runtime.clock import Clock, SystemClock, unix_ms
 from services.runtime.database import connect
+from services.runtime.database_files import DatabaseFiles, FileGoneError
 from services.runtime.errors import Failure
 from services.runtime.lifecycle import Lifecycle
 from services.subscription.errors import overloaded, storage_full, unavailable
@@ -62,6 +64,7 @@ class Store:
         self.leases = ReadLeases(self._loop, may_be_others=not registry.is_new)
         """Who relies on knowing the subscriptions."""
         self._read_engine = _open_reader(registry.path)
+        self._files = DatabaseFiles(registry.path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
         self._snapshots = asyncio.Semaphore(SNAPSHOTS_MAX)
@@ -162,6 +165,8 @@ class Store:
     def _write(self, work: Callable[[Writing], Result]) -> Result:
         if self._broken:
             raise unavailable("its database failed")
+        # Before it also: a connection made anew would make a file that is missing.
+        self._check_files()
         try:
             with self._registry.engine.begin() as connection:
                 writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
@@ -173,17 +178,27 @@ class Store:
         except sa.exc.DBAPIError as error:
             self._coming = self._revision
             raise self._explained(error) from error
+        self._check_files()
         if writing.revision is not None:
             self._revision = writing.revision
             self._loop.call_soon_threadsafe(self._wake)
         return result
 
     def _read(self, work: Callable[[Reading], Result]) -> Result:
+        self._check_files()
         try:
             with self._read_engine.begin() as connection:
                 return work(self._reading(connection))
         except sa.exc.DBAPIError as error:
             raise self._explained(error) from error
+
+    def _check_files(self) -> None:
+        try:
+            self._files.check()
+        except FileGoneError as error:
+            self._broken = True
+            self._loop.call_soon_threadsafe(self._lifecycle.fail, error)
+            raise unavailable("its database failed") from error
 
     def _reading(self, connection: sa.Connection) -> Reading:
         return Reading(connection, self._registry.vault, unix_ms(self._clock))
@@ -227,6 +242,7 @@ class Snapshot:
     def _read(self, work: Callable[[Reading], Result]) -> Result:
         if self._ended:
             raise unavailable("the snapshot was taken too slowly")
+        self._store._check_files()  # noqa: SLF001 - two halves of one thing
         try:
             if self._connection is None:
                 self._connection = self._store._read_engine.connect()  # noqa: SLF001 - two halves of one thing

@@ -165,7 +165,9 @@ class World:
             pages = connection.execute("PRAGMA page_count").fetchone()[0] if full else 1 << 30
             connection.execute(f"PRAGMA max_page_count = {pages}")
 
-        await self.at_work().ledger.write(limit)
+        ledger = self.at_work().ledger
+        # A disk fills whether or not the worker has its lease yet.
+        await self.loop.run_in_executor(ledger._writer, limit, ledger._connection)  # noqa: SLF001 - what the ledger itself has no way for
         self.disk_is_full = full
 
     # What happens

@@ -1,4 +1,6 @@
+import contextlib
 import random
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -8,12 +10,13 @@ import pytest
 
 from services.delivery import ledger_reads, ledger_trims
 from services.delivery.errors import LeaseLostError, LedgerFullError
-from services.delivery.ledger import Cursor, Flush, Ledger, day_of, open_ledger
+from services.delivery.ledger import Cursor, Flush, Ledger, day_of, open_ledger, set_meta
 from services.delivery.ledger_reads import Wanted
 from services.delivery.ledger_rows import DoneRow, OpenRow, attempts_of, done_row, keep_record, kept_record, open_row
 from services.delivery.model import Attempt, Delivery, Outcome, State, delivery_id
 from services.eventlog.record import PARTITIONS, Place, Record
-from services.runtime.database import used_bytes
+from services.runtime.database import database_path, used_bytes
+from services.runtime.database_files import FileGoneError
 from services.runtime.lifecycle import StartError
 
 DAY_MS = 86_400_000
@@ -127,17 +130,55 @@ async def test_after_a_restart_all_is_as_it_was(tmp_path: Path) -> None:
 
 
 async def test_a_worker_whose_lease_was_taken_writes_nothing(tmp_path: Path) -> None:
-    """Whoever leases last writes; also where both have the same name."""
+    """Whoever leases last writes; also where both have the same name. Nothing at all is written otherwise, be it the ledger's own state."""
     path = tmp_path / "delivery.db"
-    async with open_ledger(path) as first, open_ledger(path) as second:
+    async with open_ledger(path) as first, unlocked(path) as second:
         await first.lease("worker")
         await first.commit(Flush(finished=[finished(1)], cursors={1: Cursor(1, 1, "", "")}))
         assert (await second.lease("worker"))[1].position == 1
         with pytest.raises(LeaseLostError):
             await first.commit(Flush([open_row(delivery(2))], finished=[finished(3)], cursors={1: Cursor(1, 2, "", "")}))
+        for write in (first.write(set_meta, "name", "value"), first.write(ledger_trims.shrink, 0), first.write(ledger_trims.drop_payloads)):
+            with pytest.raises(LeaseLostError):
+                await write
+        assert await second.read(ledger_reads.meta, "name") is None
         assert await rows(second) == [finished(1)]
         assert (await cursor(second, 1))[0] == 1
         await second.commit(Flush(finished=[finished(3)]))
+
+
+@contextlib.asynccontextmanager
+async def unlocked(path: Path) -> AsyncIterator[Ledger]:
+    """Open a ledger that another has open, as two processes do where no lock holds."""
+    second = Ledger(path)
+    try:
+        yield second
+    finally:
+        await second.close()
+
+
+async def test_one_process_at_a_time_has_the_ledger_open(tmp_path: Path) -> None:
+    """Also by another name of the file."""
+    path, link = tmp_path / "delivery.db", tmp_path / "link.db"
+    link.symlink_to(path)
+    async with open_ledger(path):
+        for name in (path, database_path(f"sqlite:///{link}", tmp_path, "delivery")):
+            with pytest.raises(StartError, match="in use by another process"):
+                async with open_ledger(name):
+                    pass
+    async with open_ledger(path):
+        pass
+
+
+async def test_a_ledger_whose_file_is_replaced_records_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "delivery.db"
+    async with open_ledger(path) as ledger:
+        await ledger.lease("one")
+        await ledger.commit(Flush(finished=[finished(1)]))
+        path.rename(tmp_path / "away.db")
+        shutil.copy(tmp_path / "away.db", path)
+        with pytest.raises(FileGoneError):
+            await ledger.commit(Flush(finished=[finished(2)]))
 
 
 async def test_a_worker_without_a_lease_writes_nothing(tmp_path: Path) -> None:

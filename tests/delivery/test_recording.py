@@ -9,7 +9,7 @@ import pytest
 from services.delivery.dispatch import UNRECORDED_SENT_MAX
 from services.delivery.errors import LeaseLostError
 from services.delivery.headway import MOST
-from services.delivery.ledger import open_ledger
+from services.delivery.ledger import Ledger
 from services.delivery.model import State, delivery_id
 from tests.delivery.conftest import Play
 from tests.delivery.endpoints_of_tests import Mode
@@ -211,8 +211,9 @@ def test_a_worker_that_has_lost_its_lease_sends_nothing_more(play: Play) -> None
         world.publish(3, "alpha")
         await asyncio.sleep(1.0)
         running = world.at_work()
-        async with open_ledger(world.path) as other:
-            await other.lease("another")
+        other = Ledger(world.path)  # without the lock, which would refuse it
+        await other.lease("another")
+        await other.close()
         world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 1.0
         world.publish(100, "alpha")
         with pytest.raises(ExceptionGroup) as caught:

@@ -33,3 +33,16 @@ def small_disk(at: Path, size_bytes: int) -> Iterator[Path]:
         yield at
     finally:
         subprocess.run(["/bin/umount", str(at)], check=True)  # noqa: S603 - a fixed command
+
+
+def take_away(database: Path, how: str) -> None:
+    """Remove a database's file, put a copy in its place, or move it with all that belongs to it."""
+    if how == "moved":
+        (database.parent / "elsewhere").mkdir()
+        for file in database.parent.glob(f"{database.name}*"):
+            file.rename(database.parent / "elsewhere" / file.name)
+        return
+    copy = database.read_bytes()
+    database.unlink()
+    if how == "replaced":
+        database.write_bytes(copy)

@@ -11,10 +11,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.ingest.v1 import event_log_pb2 as pb
 
 from services.ingest.app import serve
+from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.lifecycle import Lifecycle, StartError
 from services.runtime.rpc import DRAIN_S
-from tests.eventlog.faults import files_bounded
+from tests.eventlog.faults import files_bounded, take_away
 from tests.ingest.world import TIMEOUT_S, Following, World, answer, cloud_event, ended, message, positions, rest, running_world, until
 from tests.subscription.client import refused
 
@@ -96,6 +97,18 @@ async def test_an_input_output_error_ends_the_process(world: World, tmp_path: Pa
     async with aiohttp.ClientSession() as http, http.get(f"http://{world.addresses.admin}/readyz") as response:
         assert response.status == 503
     assert len(await world.records()) == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
+async def test_nothing_is_acknowledged_into_a_file_that_is_gone(world: World, tmp_path: Path, how: str) -> None:
+    """Of the database alone: its write-ahead log stands where it was. The service stops, and says which file it is."""
+    await world.publish(cloud_event("1"))
+    database = tmp_path / "ingest.db"
+    take_away(database, how)
+    assert (await refused(world.publish(cloud_event("2")))).reason is Reason.UNAVAILABLE
+    await world.lifecycle.stopping.wait()
+    with pytest.raises(FileGoneError, match=f"{database} was removed, replaced or moved"):
+        world.lifecycle.raise_failure()
 
 
 async def test_old_events_go_once_they_are_released(tmp_path: Path) -> None:

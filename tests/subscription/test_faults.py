@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.settings import SubscriptionSettings
@@ -20,6 +21,7 @@ from services.subscription.model import Consumer
 from services.subscription.opening import opened
 from services.subscription.store import WAITING_MAX, running_store
 from services.subscription.transaction import Writing
+from tests.eventlog.faults import take_away
 from tests.subscription.client import Client, refused
 
 
@@ -76,6 +78,21 @@ async def test_an_input_output_error_ends_the_process(client: Client, tmp_path: 
     assert (await refused(client.consumer())).reason is Reason.UNAVAILABLE
     async with aiohttp.ClientSession() as http, http.get(f"http://{client.admin}/readyz") as answer:
         assert (answer.status, (await answer.json())["detail"]) == (503, "the database failed")
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_no_change_is_acknowledged_into_a_file_that_is_gone(client: Client, tmp_path: Path, how: str) -> None:
+    """Nor is anything read from another one: the service stops, and says which file it is."""
+    owner = await client.consumer()
+    database = tmp_path / "subscription.db"
+    take_away(database, how)
+    assert (await refused(client.subscribe(owner))).reason is Reason.UNAVAILABLE
+    request = pb.ListSubscriptionsRequest(consumer_id=owner)
+    assert (await refused(client.call(client.subscriptions.ListSubscriptions, request))).reason is Reason.UNAVAILABLE
+    await client.lifecycle.stopping.wait()
+    with pytest.raises(FileGoneError, match=f"{database} was removed, replaced or moved"):
+        client.lifecycle.raise_failure()
+    assert database.exists() == (how == "replaced")
 
 
 async def test_a_database_locked_for_too_long_is_unavailable_for_now(client: Client, tmp_path: Path) -> None:
