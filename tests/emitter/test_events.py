@@ -1,15 +1,21 @@
 import base64
+import json
 import math
-from datetime import UTC, datetime, timedelta, timezone
+import pickle
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import hooktide
 import pytest
-from hooktide._events import FRAME_BYTES_MAX, build_event, frame_of
+from hooktide._events import FRAME_BYTES_MAX, JsonEncoder, build_event, frame_of
 from hooktide.event.v1.event_pb2 import CloudEvent
 from hooktide.ingest.v1.ingest_pb2 import PublishStreamRequest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 DEFAULTS: dict[str, Any] = dict.fromkeys(
     ("subject", "data", "id", "time", "datacontenttype", "partitionkey", "audience", "extensions"),
@@ -64,6 +70,86 @@ def test_json_of_another_content_type_is_still_json() -> None:
     event = built(data={"a": 1}, datacontenttype="application/merge-patch+json; charset=utf-8")
     assert event.text_data == '{"a":1}'
     assert event.attributes["datacontenttype"].ce_string == "application/merge-patch+json; charset=utf-8"
+
+
+def test_times_uuids_and_decimals_in_json_are_text() -> None:
+    event = built(
+        data={
+            "at": datetime(2031, 5, 6, 7, 8, 9, 500_000, tzinfo=UTC),
+            "day": date(2031, 5, 6),
+            "hour": time(7, 8),
+            "id": UUID(int=7),
+            "price": Decimal("0.10000000000000000001"),
+        }
+    )
+    assert json.loads(event.text_data) == {
+        "at": "2031-05-06T07:08:09.500000+00:00",
+        "day": "2031-05-06",
+        "hour": "07:08:00",
+        "id": "00000000-0000-0000-0000-000000000007",
+        "price": "0.10000000000000000001",
+    }
+
+
+class Order(BaseModel):
+    """A model of somebody else's library."""
+
+    id: UUID
+    price: Decimal
+    placed: datetime
+
+
+def test_a_default_of_the_callers_turns_models_into_json() -> None:
+    order = Order(id=UUID(int=7), price=Decimal("1.50"), placed=datetime(2031, 5, 6, tzinfo=UTC))
+    for data in (order, {"order": [order]}):
+        event = built(data=data, json_encoder=JsonEncoder(to_jsonable_python))
+        assert order.model_dump_json() in event.text_data
+
+
+def test_the_callers_default_comes_first_and_what_it_refuses_is_judged_as_without_it() -> None:
+    def default(value: object) -> object:
+        if isinstance(value, Decimal):
+            return float(value)
+        message = f"no {type(value).__name__}"
+        raise TypeError(message)
+
+    encoder = JsonEncoder(default)
+    assert built(data=[Decimal("1.5"), UUID(int=1)], json_encoder=encoder).text_data == '[1.5,"00000000-0000-0000-0000-000000000001"]'
+    with pytest.raises(hooktide.InvalidEvent, match="no set") as raised:
+        built(data={"tags": {"a"}}, json_encoder=encoder)
+    assert raised.value.field == "data"
+    with pytest.raises(hooktide.InvalidEvent, match="set has no form in JSON"):
+        built(data={"tags": {"a"}})
+
+
+def test_a_default_that_returns_its_value_is_refused_and_one_that_breaks_is_the_callers() -> None:
+    with pytest.raises(hooktide.InvalidEvent):
+        built(data=[object()], json_encoder=JsonEncoder(lambda value: value))
+
+    def broken(_value: object) -> object:
+        raise KeyError("of the caller's own")
+
+    with pytest.raises(KeyError):
+        built(data=[object()], json_encoder=JsonEncoder(broken))
+
+
+@pytest.mark.parametrize("name", hooktide.__all__)
+def test_public_classes_are_named_by_the_public_module(name: str) -> None:
+    public = getattr(hooktide, name)
+    assert f"{public.__module__}.{public.__qualname__}" == f"hooktide.{name}"
+
+
+def test_an_error_crosses_to_another_process_whole() -> None:
+    error = hooktide.InvalidEvent("type: is required", reason="INVALID_ARGUMENT", field="type", outcome_unknown=True)
+    error.event = CloudEvent(id="7")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled just now
+    assert type(again) is hooktide.InvalidEvent
+    assert str(again) == "type: is required"
+    assert (again.reason, again.field, again.retryable, again.outcome_unknown, again.event) == (
+        "INVALID_ARGUMENT", "type", False, True, CloudEvent(id="7"),
+    )  # fmt: skip
+    closed = pickle.loads(pickle.dumps(hooktide.EmitterClosed("closed")))  # noqa: S301 - as above
+    assert (str(closed), closed.reason) == ("closed", "EMITTER_CLOSED")
 
 
 def test_attributes_have_the_types_of_their_values() -> None:

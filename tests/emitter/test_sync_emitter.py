@@ -37,7 +37,7 @@ async def test_errors_reach_the_thread(running: Running) -> None:
     def work() -> None:
         with hooktide.SyncEmitter(running.target, key="hkt_test", timeout=0.2) as emitter:
             with pytest.raises(hooktide.InvalidEvent):
-                emitter.emit(type="t", source="/s", data=object())  # type: ignore[arg-type]  # what is to be refused
+                emitter.emit(type="t", source="/s", data=object())
             with pytest.raises(hooktide.Unavailable):
                 emitter.emit(type="t", source="/s")
 

@@ -23,3 +23,7 @@ __all__ = [
     "SyncEmitter",
     "Unavailable",
 ]
+
+# Tracebacks and logs show the names that callers import.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

@@ -37,6 +37,16 @@ class EmitError(Exception):
         self.outcome_unknown: Final = outcome_unknown
         self.event: CloudEvent | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it cross to another process with all that it says."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[EmitError], args: tuple[object, ...], state: dict[str, object]) -> EmitError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class InvalidEvent(EmitError):  # noqa: N818 - named by what is wrong, as all errors of this client
     """The event breaks a rule of the contract; `field` says where. Change it."""

@@ -6,8 +6,11 @@ frames, so its size is known exactly, and sending it again costs nothing.
 
 import json
 import time as clock
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from datetime import time as time_of_day
+from decimal import Decimal
+from uuid import UUID
 
 from google.protobuf.message import EncodeError
 
@@ -15,7 +18,8 @@ from hooktide._errors import InvalidEvent
 from hooktide._ids import new_event_id
 from hooktide.event.v1.event_pb2 import CloudEvent
 
-Data = Mapping[str, object] | Sequence[object] | str | int | float | bool | bytes | bytearray | memoryview | None
+# As `json.dumps` takes it: returns something that JSON has a form for, or raises TypeError.
+JsonDefault = Callable[[object], object]
 Extension = str | bool | int | bytes | datetime
 
 # A larger event fits into no message of the contract; the service's own limit is lower still.
@@ -29,7 +33,36 @@ _INT32_MIN = -(2**31)
 _NAMED = frozenset({"id", "source", "type", "specversion", "subject", "time", "datacontenttype", "partitionkey", "audience"})
 _EVENTS_TAG = b"\x0a"  # field 1 of PublishStreamRequest, of the wire type LEN
 
-_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+class JsonEncoder:
+    """Writes values as JSON text.
+
+    Beyond the types of JSON it writes datetime, date and time as ISO 8601, UUID and Decimal as text; a Decimal keeps its digits that way.
+    For these and for all other types `default` is asked first; if it raises TypeError, the rule above holds.
+    """
+
+    def __init__(self, default: JsonDefault | None = None) -> None:
+        self._default = default
+        self.encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=self._replaced).encode
+
+    def _replaced(self, value: object) -> object:
+        """Return what is written instead of a value that JSON has no form for; raises TypeError if there is nothing."""
+        refusal: TypeError | None = None
+        if self._default is not None:
+            try:
+                return self._default(value)
+            except TypeError as error:
+                refusal = error
+        match value:
+            case datetime() | date() | time_of_day():
+                return value.isoformat()
+            case UUID() | Decimal():
+                return str(value)
+        message = f"{type(value).__name__} has no form in JSON"
+        raise refusal or TypeError(message)
+
+
+PLAIN_JSON = JsonEncoder()
 
 
 def build_event(  # noqa: PLR0913 - the attributes of a CloudEvent
@@ -37,13 +70,14 @@ def build_event(  # noqa: PLR0913 - the attributes of a CloudEvent
     type: str,  # noqa: A002 - CloudEvents' name
     source: str,
     subject: str | None,
-    data: Data,
+    data: object,
     id: str | None,  # noqa: A002 - CloudEvents' name
     time: datetime | None,
     datacontenttype: str | None,
     partitionkey: str | None,
     audience: str | None,
     extensions: Mapping[str, Extension] | None,
+    json_encoder: JsonEncoder = PLAIN_JSON,
 ) -> CloudEvent:
     """Return the event; raises `InvalidEvent` for what cannot be expressed as one. The service checks the rest."""
     try:
@@ -65,7 +99,7 @@ def build_event(  # noqa: PLR0913 - the attributes of a CloudEvent
         if extensions:
             _set_extensions(event, extensions)
         if data is not None:
-            datacontenttype = _set_data(event, data, datacontenttype)
+            datacontenttype = _set_data(event, data, datacontenttype, json_encoder)
         if datacontenttype is not None:
             attributes["datacontenttype"].ce_string = datacontenttype
     except (TypeError, ValueError, AttributeError) as error:
@@ -79,16 +113,16 @@ def _invalid(message: str, field: str | None = None) -> InvalidEvent:
     return InvalidEvent(message, reason="INVALID_ARGUMENT", field=field)
 
 
-def _set_data(event: CloudEvent, data: Data, datacontenttype: str | None) -> str:
+def _set_data(event: CloudEvent, data: object, datacontenttype: str | None, json_encoder: JsonEncoder) -> str:
     """Put the payload in its place and return its content type."""
     if isinstance(data, bytes | bytearray | memoryview):
         event.binary_data = bytes(data)
         return datacontenttype or _BINARY
     if datacontenttype is None or _is_json(datacontenttype):
         try:
-            event.text_data = _encode_json(data)
+            event.text_data = json_encoder.encode(data)
         except (TypeError, ValueError, RecursionError) as error:
-            message = f"data: no JSON can be made of it ({error}); give plain dicts, lists, texts and numbers, or bytes"
+            message = f"data: no JSON can be made of it ({error}); give the emitter a function `default`, or plain values, or bytes"
             raise _invalid(message, field="data") from error
         return datacontenttype or _JSON
     if isinstance(data, str):

@@ -10,7 +10,7 @@ from typing import Self
 import grpc
 
 from hooktide._errors import EmitterClosed
-from hooktide._events import Data, Extension
+from hooktide._events import Extension, JsonDefault
 from hooktide._receipt import Receipt
 from hooktide.emitter import Emitter
 from hooktide.event.v1.event_pb2 import CloudEvent
@@ -39,6 +39,7 @@ class SyncEmitter:
         close_timeout: float = 10.0,
         backlog_events_max: int = 10_000,
         backlog_bytes_max: int = 64 * 1024 * 1024,
+        default: JsonDefault | None = None,
     ) -> None:
         """Take what `Emitter` takes and start the thread that connects on the first emit."""
         self._emitter = Emitter(
@@ -49,6 +50,7 @@ class SyncEmitter:
             close_timeout=close_timeout,
             backlog_events_max=backlog_events_max,
             backlog_bytes_max=backlog_bytes_max,
+            default=default,
         )
         # Held only to hand work to the loop, so that none is handed over after its end.
         self._lock = threading.Lock()
@@ -64,7 +66,7 @@ class SyncEmitter:
         type: str,  # noqa: A002 - CloudEvents' name
         source: str,
         subject: str | None = None,
-        data: Data = None,
+        data: object = None,
         id: str | None = None,  # noqa: A002 - CloudEvents' name
         time: datetime | None = None,
         datacontenttype: str | None = None,

@@ -13,7 +13,7 @@ import grpc
 
 from hooktide._backlog import Backlog
 from hooktide._errors import EmitError, EmitterClosed
-from hooktide._events import Data, Extension, build_event, frame_of
+from hooktide._events import Extension, JsonDefault, JsonEncoder, build_event, frame_of
 from hooktide._receipt import Receipt
 from hooktide._stream import PublishCall, Stream
 from hooktide.event.v1.event_pb2 import CloudEvent
@@ -56,13 +56,15 @@ class Emitter:
         close_timeout: float = 10.0,
         backlog_events_max: int = 10_000,
         backlog_bytes_max: int = 64 * 1024 * 1024,
+        default: JsonDefault | None = None,
     ) -> None:
         """Take the service's `target` (``host:port``, ``dns:///name:port``, ``unix:path``) and an API key of the role emitter.
 
         `credentials` turn TLS on (`grpc.ssl_channel_credentials()`). `timeout` is how long an emit may take
         in all, with every retry, in seconds; `close_timeout` how long leaving ``async with`` waits for the
         events under way. Where the backlog of unacknowledged events reaches its limit in events or bytes,
-        `emit` waits. Nothing is connected before the first emit.
+        `emit` waits. `default` is called, as by `json.dumps`, for every value within `data` that JSON has no form for,
+        and returns one that it has a form for. Nothing is connected before the first emit.
         """
         if timeout <= 0 or backlog_events_max < 1 or backlog_bytes_max < 1:
             message = "timeout, backlog_events_max and backlog_bytes_max must be above 0"
@@ -72,6 +74,7 @@ class Emitter:
         self._credentials = credentials
         self._timeout_s = timeout
         self._close_timeout_s = close_timeout
+        self._json_encoder = JsonEncoder(default)
         self._backlog = Backlog(events_max=backlog_events_max, bytes_max=backlog_bytes_max)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -84,7 +87,7 @@ class Emitter:
         type: str,  # noqa: A002 - CloudEvents' name
         source: str,
         subject: str | None = None,
-        data: Data = None,
+        data: object = None,
         id: str | None = None,  # noqa: A002 - CloudEvents' name
         time: datetime | None = None,
         datacontenttype: str | None = None,
@@ -96,7 +99,8 @@ class Emitter:
 
         `id` (default: a new time-ordered UUID) and `source` together identify the event: emitted again
         within 24 hours, the same in everything, it is stored once. `time` (with a zone) defaults to now. `data` is sent as JSON, or
-        as it is where it is bytes, or text with a `datacontenttype` other than JSON; None is no payload.
+        as it is where it is bytes, or text with a `datacontenttype` other than JSON; None is no payload. JSON takes datetime, date,
+        time, UUID and Decimal as text, and whatever the emitter's `default` turns into JSON.
         Events of one `partitionkey` (default: of one source and subject) stay in order. `audience`, a
         consumer's id, restricts the event to that consumer. `extensions` are further attributes,
         their names in lower-case letters and digits.
@@ -115,6 +119,7 @@ class Emitter:
             partitionkey=partitionkey,
             audience=audience,
             extensions=extensions,
+            json_encoder=self._json_encoder,
         )
         return await self.emit_event(event)
 
