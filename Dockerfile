@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir uv==0.13.9
 
 WORKDIR /src
 # First what others wrote, so that a change of ours leaves that layer alone.
-COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY pyproject.toml uv.lock hatch_build.py README.md LICENSE ./
 COPY protos/pyproject.toml protos/pyproject.toml
 RUN uv sync --frozen --no-dev --no-install-workspace --no-cache
 COPY protos protos
