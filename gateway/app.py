@@ -26,6 +26,7 @@ from gateway.translate.access import caller_of
 from services.runtime.admin import admin_app, http_server
 from services.runtime.clock import SystemClock
 from services.runtime.lifecycle import Addresses, Lifecycle
+from services.runtime.reload import Reloadable, reloading
 from services.runtime.settings import GatewaySettings
 
 _LIMITS = HttpLimits()
@@ -51,6 +52,7 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
     On exit it takes no more connections, answers the requests under way, then lets go of the services.
     Raises `StartError` where it cannot start.
     """
+    reloadable = Reloadable(settings)
     async with connected(settings) as peers:
 
         async def ask(key: str) -> Caller:
@@ -64,6 +66,7 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
             http_server(admin_app(readiness.why_not), settings.gateway_admin_listen) as admin,
             listening(pipeline, settings.gateway_listen, limits) as listen,
             watched(readiness),
+            reloading(reloadable, lifecycle),
         ):
             yield Addresses(listen=listen, admin=admin)
 

@@ -68,6 +68,11 @@ class Child:
             self.kill()
             await self.ended()
 
+    def reload(self) -> None:
+        """Have it read its settings anew; call it only once the service is ready, since SIGHUP ends a process that is starting."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         if self._process.poll() is None:

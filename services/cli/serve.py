@@ -32,7 +32,7 @@ def serve_command(composition: Composition) -> Callable[..., None]:
         until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
     ) -> None:
         """Run one service; its settings are the HOOKTIDE_* variables."""
-        code = run(service, composition.services[service], ready_file=ready_file, until_stdin_closes=until_stdin_closes)
+        code = run(service, composition.services[service], ready_file=ready_file, until_stdin_closes=until_stdin_closes, reloads=True)
         raise typer.Exit(code)
 
     return serve

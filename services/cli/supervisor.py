@@ -27,6 +27,7 @@ from services.cli.plan import SERVICES, STOP_ORDER
 from services.cli.reservation import Reservations
 from services.runtime.lifecycle import Addresses, StartError
 from services.runtime.settings import SubscriptionSettings, read_settings
+from services.runtime.settings_file import with_settings_file
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 25.0
@@ -72,12 +73,16 @@ class Supervisor:
         self._bootstrap = bootstrap
         self._notify = notify
         self._environ = dict(os.environ if environ is None else environ)
-        self._environ.setdefault("HOOKTIDE_SINK_ALLOW", plan.SINK_ALLOW_LOCAL)
+        given = with_settings_file(self._environ)
+        if "HOOKTIDE_SINK_ALLOW" not in given:
+            self._environ["HOOKTIDE_SINK_ALLOW"] = given["HOOKTIDE_SINK_ALLOW"] = plan.SINK_ALLOW_LOCAL
+        self._sink_allow = given["HOOKTIDE_SINK_ALLOW"]
         ports = ports or plan.Ports({})
-        self._planned = {name: plan.planned(name, host=host, ports=ports, environ=self._environ) for name in SERVICES}
+        self._planned = {name: plan.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}
         self._addresses: dict[str, Addresses] = {}
         self._reservations = Reservations()
         self._was_ready: set[str] = set()
+        self._reload_once_ready: set[str] = set()
         self._children: dict[str, Child] = {}
         self._is_ready = {name: asyncio.Event() for name in SERVICES}
         self._logs: dict[str, LogFile] = {}
@@ -147,6 +152,14 @@ class Supervisor:
         self._is_ready[service].clear()
         self._children[service].kill()
 
+    def reload(self) -> None:
+        """Have all services read their settings anew; one that is starting does so once it is ready."""
+        for name, child in self._children.items():
+            if self._is_ready[name].is_set():
+                child.reload()
+            else:
+                self._reload_once_ready.add(name)
+
     async def wait_ready(self, service: str, timeout_s: float = READY_WITHIN_S) -> None:
         """Wait until a service takes work; raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
@@ -155,19 +168,19 @@ class Supervisor:
     @property
     def allows_local_sinks(self) -> bool:
         """Whether webhooks may go to http and to this machine, which `up` permits and a single service does not."""
-        return self._environ["HOOKTIDE_SINK_ALLOW"] == plan.SINK_ALLOW_LOCAL
+        return self._sink_allow == plan.SINK_ALLOW_LOCAL
 
     def _reached(self) -> list[tuple[str, Addresses]]:
         return [(name, self.addresses(name)) for name in SERVICES]
 
     async def _prepare(self) -> Keys | None:
         """Make what the services share, unless the user brought it, and the first keys."""
-        environ = self._environ
+        environ, given = self._environ, with_settings_file(self._environ).keys()
         environ["HOOKTIDE_DATA_DIR"] = str(self.directory.path)
-        if not {"HOOKTIDE_SERVICE_TOKEN", "HOOKTIDE_SERVICE_TOKEN_FILE"} & environ.keys():
+        if not {"HOOKTIDE_SERVICE_TOKEN", "HOOKTIDE_SERVICE_TOKEN_FILE"} & given:
             self.directory.create_token()
             environ["HOOKTIDE_SERVICE_TOKEN_FILE"] = str(self.directory.token_file)
-        if not {"HOOKTIDE_SECRET_KEY", "HOOKTIDE_SECRET_KEY_FILE"} & environ.keys():
+        if not {"HOOKTIDE_SECRET_KEY", "HOOKTIDE_SECRET_KEY_FILE"} & given:
             self.directory.create_secret_key()
             environ["HOOKTIDE_SECRET_KEY_FILE"] = str(self.directory.secret_key_file)
         for name in SERVICES:
@@ -221,6 +234,9 @@ class Supervisor:
             if await child.ready():
                 self._was_ready.add(service)
                 self._is_ready[service].set()
+                if service in self._reload_once_ready:
+                    self._reload_once_ready.discard(service)
+                    child.reload()
                 if again:
                     self._notify(Notice(service, "ready again", f"running again as process {child.pid}"))
             code = await child.ended()

@@ -57,7 +57,7 @@ def up_command(composition: Composition) -> Callable[..., None]:
             finally:
                 await supervisor.stop()
 
-        raise typer.Exit(run("up", serve, ready_file=ready_file, until_stdin_closes=until_stdin_closes))
+        raise typer.Exit(run("up", serve, ready_file=ready_file, until_stdin_closes=until_stdin_closes, reloads=True))
 
     return up
 
@@ -74,13 +74,23 @@ async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:
 
 async def _until_stopped(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
     stopped, broken = asyncio.ensure_future(lifecycle.stopping.wait()), asyncio.ensure_future(supervisor.run())
+    reloading = asyncio.ensure_future(_hand_on_reloads(lifecycle, supervisor))
     try:
-        await asyncio.wait([stopped, broken], return_when=asyncio.FIRST_COMPLETED)
-        if broken.done():
-            broken.result()
+        await asyncio.wait([stopped, broken, reloading], return_when=asyncio.FIRST_COMPLETED)
+        for task in (broken, reloading):
+            if task.done():
+                task.result()
     finally:
         stopped.cancel()
         broken.cancel()
+        reloading.cancel()
+
+
+async def _hand_on_reloads(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
+    while True:
+        await lifecycle.reload_asked.wait()
+        lifecycle.reload_asked.clear()
+        supervisor.reload()
 
 
 def _notify(notice: Notice) -> None:

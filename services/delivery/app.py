@@ -26,6 +26,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.database import database_path
 from services.runtime.file_limit import connections_within
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
+from services.runtime.reload import Reloadable, reloading
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import DeliverySettings
 
@@ -49,7 +50,7 @@ async def running(
     settings: DeliverySettings, lifecycle: Lifecycle, open_transport: OpenTransport = open_transport
 ) -> AsyncIterator[Addresses]:
     """Run the service; yields where it is reached. On exit attempts under way may end, and what is known is recorded."""
-    token = settings.token()
+    token, reloadable = settings.token(), Reloadable(settings)
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(path))
@@ -67,7 +68,7 @@ async def running(
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, trial), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen)
-        async with _running(asker), _worker_running(worker, lifecycle):
+        async with _running(asker), _worker_running(worker, lifecycle), reloading(reloadable, lifecycle):
             await grpc_server.set_serving(serving=True)
             try:
                 yield Addresses(listen=listen, admin=admin)

@@ -19,6 +19,7 @@ from services.runtime.clock import SystemClock, unix_ms
 from services.runtime.database import database_path
 from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.logs import logger
+from services.runtime.reload import Reloadable, reloading
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import IngestSettings
 
@@ -28,7 +29,7 @@ _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk
 @contextlib.asynccontextmanager
 async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterator[Addresses]:
     """Run the service; yields where it is reached. On exit it drains, then closes the log."""
-    clock, token = SystemClock(), settings.token()
+    clock, token, reloadable = SystemClock(), settings.token(), Reloadable(settings)
     path = database_path(settings.ingest_database_url, settings.data_dir, "ingest")
     retention_s = settings.ingest_retention_hours * 3600
     async with contextlib.AsyncExitStack() as stack:
@@ -49,6 +50,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         admin = await stack.enter_async_context(http_server(admin_app(ready), settings.ingest_admin_listen))
         listen = await grpc_server.start(settings.ingest_listen)
         await grpc_server.set_serving(serving=True)
+        await stack.enter_async_context(reloading(reloadable, lifecycle))
         async with asyncio.TaskGroup() as group:
             trimming = group.create_task(_trim(log, clock, retention_s, settings.housekeeping_seconds))
             try:

@@ -2,6 +2,7 @@
 
 Law 1: a signal, or the supervisor's end, asks for a stop once; a second signal ends the process at once.
 Law 2: a service that cannot go on fails the whole process; it never limps.
+Law 3: SIGHUP asks a process that can reload to do so, from its first moment on; the end of its terminal ends it.
 """
 
 import asyncio
@@ -58,6 +59,8 @@ class Lifecycle:
     def __init__(self, service: str, *, ready_file: Path | None = None) -> None:
         self.service = service
         self.stopping = asyncio.Event()
+        self.reload_asked = asyncio.Event()
+        """Set when the settings are to be read anew; whoever does that clears it."""
         self._ready_file = ready_file
         self._failure: BaseException | None = None
 
@@ -89,13 +92,16 @@ class Lifecycle:
 Serve = Callable[[Lifecycle], Awaitable[None]]
 
 
-def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False) -> int:
-    """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start."""
+def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False, reloads: bool = False) -> int:
+    """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start.
+
+    With `reloads`, SIGHUP sets `Lifecycle.reload_asked`; without, it ends the process, as it does by default.
+    """
     structlog.contextvars.bind_contextvars(service=service)
     keep_freed_memory()
     raise_file_limit()
     try:
-        uvloop.run(_main(Lifecycle(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes))
+        uvloop.run(_main(Lifecycle(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes, reloads=reloads))
     except StartError as error:
         sys.stderr.write(f"hooktide {service}: {error}\n")
         return 2
@@ -115,7 +121,7 @@ def _fatal(error: BaseException) -> FatalError | None:
     return error if isinstance(error, FatalError) else None
 
 
-async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool) -> None:
+async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool, reloads: bool) -> None:
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -126,6 +132,8 @@ async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    if reloads:
+        _reload_on_sighup(loop, lifecycle)
     if until_stdin_closes:
         try:
             loop.add_reader(sys.stdin.fileno(), lambda: _on_stdin(loop, lifecycle))
@@ -135,6 +143,29 @@ async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool)
     await serve(lifecycle)
     lifecycle.raise_failure()
     logger().info("service.stopped")
+
+
+def _reload_on_sighup(loop: asyncio.AbstractEventLoop, lifecycle: Lifecycle) -> None:
+    """Ask for a reload on SIGHUP, unless the signal says that the terminal is gone, which `nohup` has a process outlive."""
+    outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or not _has_terminal()
+
+    def on_hangup() -> None:
+        if outlives_terminal or _has_terminal():
+            lifecycle.reload_asked.set()
+        else:
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 def _on_stdin(loop: asyncio.AbstractEventLoop, lifecycle: Lifecycle) -> None:

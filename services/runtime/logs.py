@@ -29,6 +29,11 @@ def configure_logs(service: str, level: LogLevel) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="level=%(levelname)s logger=%(name)s %(message)s")
 
 
+def set_log_level(level: LogLevel) -> None:
+    """Log what is of this level or above from now on."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+
+
 def _named(service: str) -> structlog.typing.Processor:
     """Return what puts the service's name on each line, also on those of callbacks that come from a thread without a context."""
 

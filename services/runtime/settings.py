@@ -1,4 +1,6 @@
-"""Settings: what an operator may set, read once from `HOOKTIDE_*`, validated and frozen.
+"""Settings: what an operator may set by `HOOKTIDE_*`, validated and frozen.
+
+They are read at the start; on SIGHUP those that are declared `RELOADED` are read anew (`reload.py`).
 
 Every variable of every service is declared here, so that a misspelt one is reported instead of
 ignored, whichever service reads it. Each mistake is one line that says what to change.
@@ -13,11 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
+from services.runtime.settings_file import with_settings_file
+from services.runtime.shown import plainly_shown, shown
 
 PREFIX = "HOOKTIDE_"
 # What the client commands read in place of --api and --key; no service does.
@@ -30,23 +34,9 @@ _PORT_MAX = 65535
 _NAME_CHARS_MAX = 253
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*", re.ASCII)
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 _HOURS_MAX = 87_600  # ten years
-_SHOWN_CHARS_MAX = 80
-
-
-def _shown(text: str) -> str:
-    """Return a value as a line may show it: printable, without a password, and no more of it than tells which it is."""
-    shown = ascii(_without_password(text))
-    return shown if len(shown) <= _SHOWN_CHARS_MAX else f"{shown[:_SHOWN_CHARS_MAX]}…"
-
-
-def _without_password(text: str) -> str:
-    """Return a value without the `user:password` that may stand before its last @, as in the URL of a proxy."""
-    before, at, after = text.rpartition("@")
-    scheme = _SCHEME.match(before)
-    begins = scheme[0] if scheme else ""
-    return f"{begins}...@{after}" if at and ":" in before[len(begins) :] else text
+# Declares that a setting takes effect on SIGHUP; give it to `Field` as `json_schema_extra`.
+RELOADED: dict[str, JsonValue] = {"reloaded": True}
 
 
 def _address(text: str) -> str:
@@ -54,14 +44,14 @@ def _address(text: str) -> str:
         return text
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > _PORT_MAX:
-        message = f"{_shown(text)} is no address; write host:port, for example 127.0.0.1:50051"
+        message = f"{shown(text)} is no address; write host:port, for example 127.0.0.1:50051"
         raise ValueError(message)
     return text
 
 
 def _tcp_address(text: str) -> str:
     if text.startswith("unix:"):
-        message = f"{_shown(text)} is no address of this kind; write host:port, for example 127.0.0.1:9051"
+        message = f"{shown(text)} is no address of this kind; write host:port, for example 127.0.0.1:9051"
         raise ValueError(message)
     return _address(text)
 
@@ -77,7 +67,7 @@ def _delays(value: object) -> object:
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
-        message = f"{_shown(value)} is no list of seconds; write for example 5,30,120"
+        message = f"{shown(value)} is no list of seconds; write for example 5,30,120"
         raise ValueError(message) from None
 
 
@@ -98,7 +88,7 @@ def _ports(value: object) -> object:
     try:
         return tuple(int(part) for part in value.split(",") if part.strip())
     except ValueError:
-        message = f"{_shown(value)} is no list of ports; write for example 443,8443"
+        message = f"{shown(value)} is no list of ports; write for example 443,8443"
         raise ValueError(message) from None
 
 
@@ -111,14 +101,14 @@ def _checked_ports(ports: tuple[int, ...]) -> tuple[int, ...]:
 
 def _origin(text: str) -> str:
     if text and (len(text) > _NAME_CHARS_MAX or _NAME.fullmatch(text) is None):
-        message = f"{_shown(text)} is no name; write one as in DNS, for example hooks.example.com"
+        message = f"{shown(text)} is no name; write one as in DNS, for example hooks.example.com"
         raise ValueError(message)
     return text.lower()
 
 
 def _public_url(text: str) -> str:
     if text and _PUBLIC_URL.fullmatch(text) is None:
-        message = f"{_shown(text)} is no URL to begin others with; write for example https://events.example.com"
+        message = f"{shown(text)} is no URL to begin others with; write for example https://events.example.com"
         raise ValueError(message)
     return text.rstrip("/")
 
@@ -148,7 +138,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Field(Path("hooktide-data"), description="Where SQLite files are kept.")
-    log_level: LogLevel = Field("info", description="debug, info, warning or error.")
+    settings_file: Path | None = Field(
+        None, description="A file of further settings, a HOOKTIDE_NAME=value a line; the environment goes first."
+    )
+    log_level: LogLevel = Field("info", description="debug, info, warning or error.", json_schema_extra=RELOADED)
     housekeeping_seconds: float = Field(30.0, gt=0, le=3600, description="How often what is past its retention is looked for.")
     service_token: str = Field("", description="The token by which the services know each other, at least 24 characters.")
     service_token_file: Path | None = Field(None, description="A file that holds the service token.")
@@ -281,10 +274,10 @@ _Read = TypeVar("_Read", bound=Settings)
 def read_settings(kind: type[_Read], environ: Mapping[str, str] | None = None) -> _Read:
     """Read the settings of one service from the environment.
 
-    Raises `StartError` with one line per mistake: values out of their limits, and names beginning
-    with HOOKTIDE_ that no service knows.
+    `HOOKTIDE_SETTINGS_FILE` completes it. Raises `StartError` with one line per mistake: values out of their limits,
+    and names beginning with HOOKTIDE_ that no service knows.
     """
-    environ = os.environ if environ is None else environ
+    environ = with_settings_file(os.environ if environ is None else environ)
     mistakes = misspelt(environ)
     values = {name: environ[variable(name)] for name in kind.model_fields if environ.get(variable(name), "") != ""}
     try:
@@ -294,6 +287,11 @@ def read_settings(kind: type[_Read], environ: Mapping[str, str] | None = None) -
     if mistakes:
         raise StartError("\n  ".join(mistakes))
     return settings
+
+
+def reloaded_fields(kind: type[Settings]) -> frozenset[str]:
+    """Return the fields that SIGHUP reads anew."""
+    return frozenset(name for name, field in kind.model_fields.items() if field.json_schema_extra == RELOADED)
 
 
 def variable(field: str) -> str:
@@ -316,8 +314,7 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
 def _mistake(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
     field = str(detail["loc"][0]) if detail["loc"] else ""
     text = str(detail["msg"]).removeprefix("Value error, ")
-    given = _without_password(str(detail["input"]))
-    return f"{variable(field)}={given if given.isprintable() and len(given) <= _SHOWN_CHARS_MAX else _shown(given)}: {text}"
+    return f"{variable(field)}={plainly_shown(str(detail['input']))}: {text}"
 
 
 def _value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from services.runtime.access import Access
 from services.runtime.admin import admin_app, http_server
 from services.runtime.clock import Clock
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
+from services.runtime.reload import Reloadable, reloading
 from services.runtime.rpc import Server
 from services.runtime.settings import PREFIX, SubscriptionSettings
 from services.subscription.access_server import AccessServer
@@ -44,6 +45,7 @@ async def running(
 
     `resolve` tells the addresses of a name, waiting for them.
     """
+    reloadable = Reloadable(settings)
     server = Server(RULES, settings.token())
     policy, handshake = _policy(settings), _handshake(settings)
     with opened(settings, clock) as registry:
@@ -61,7 +63,7 @@ async def running(
             subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(served, server.grpc)
             catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
             access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
-            async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin:
+            async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin, reloading(reloadable, lifecycle):
                 try:
                     listen = await server.start(settings.subscription_listen)
                     await server.set_serving(serving=True)

@@ -65,13 +65,13 @@ class Command:
                     return self.lines[-1]
         raise AssertionError(await self.end())
 
-    async def says(self, containing: str) -> None:
-        """Wait for a line of standard error that contains a text."""
+    async def says(self, containing: str) -> str:
+        """Return the next line of standard error that contains a text."""
         assert self.process.stderr is not None
         async with asyncio.timeout(WITHIN_S):
             while raw := await self.process.stderr.readline():
                 if containing in raw.decode():
-                    return
+                    return raw.decode().rstrip("\n")
         raise AssertionError(await self.end())
 
     async def json_line(self) -> dict[str, Any]:
