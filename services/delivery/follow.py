@@ -8,7 +8,7 @@ import bisect
 import contextlib
 import operator
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge
@@ -21,6 +21,7 @@ from services.delivery.ledger_reads import meta
 from services.delivery.model import Chunk, Delivery, Event, Subscription, delivery_id
 from services.delivery.recorder import Recorder
 from services.delivery.replica import Replica
+from services.delivery.stopped import ANOTHER_LOG, OLDER_COPY, StoppedPartitions
 from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocols import EventLogReader, Following
 from services.eventlog.record import Place, Record
@@ -35,7 +36,6 @@ _id_of = operator.attrgetter("id")
 
 _unrouted_age = Gauge("hooktide_unrouted_age_seconds", "Age of the oldest event that was read but is not routed yet.")
 _routed_events = Counter("hooktide_routed_events_total", "Events routed.")
-_stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are not followed, since log and ledger do not fit together.")
 
 
 @dataclass(slots=True)
@@ -71,6 +71,8 @@ class Follower:
         self._recorder = recorder
         self._clock = clock
         self._standing = {each.partition: _Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
+        self.stopped = StoppedPartitions()
+        """What is not followed."""
         # Where each partition ended when this worker took it over: up to there events may have been sent
         # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
         self._record_first_through: dict[int, int] | None = None
@@ -83,7 +85,9 @@ class Follower:
         while self._standing:
             try:
                 async with self._log.follow(self._resume()) as following:
-                    await self._check_identity(following)
+                    if not await self._fits(following):
+                        continue
+                    self.stopped.log()
                     if self._record_first_through is None:
                         self._record_first_through = dict(following.heads)
                     crash.reached("delivery.resumed")
@@ -92,48 +96,47 @@ class Follower:
                             backoff_s = _BACKOFF_FIRST_S
                             await self._route_batch(records)
             except PositionMismatchError as error:
-                self._stop_partition(error.partition)
-                continue
+                self._stop(error.partitions, OLDER_COPY)
+                continue  # an answer names only some of them
             except LogUnavailableError:
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
             except EventLogError as error:
                 logger().error("follow.failed", reason=str(error))
                 backoff_s = _BACKOFF_MAX_S
+            self.stopped.log()
             logger().warning("follow.lost", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+        self.stopped.log()
         await asyncio.Event().wait()  # nothing is left to follow; the alarm is out
 
     def _unrouted_age_s(self) -> float:
         return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
 
     def _resume(self) -> list[Place]:
-        """Return where to read on: after the last event that is wholly routed."""
+        """Return where to read on: after the last event that is wholly routed; one that is routed in part is compared as well."""
         return [
-            Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
+            Place(each.partition, each.position - 1, following_id=each.event_id)
+            if each.through
+            else Place(each.partition, each.position, each.event_id)
             for each in self._standing.values()
         ]
 
-    def _stop_partition(self, partition: int) -> None:
-        """Stop a partition whose cursor does not fit the log: going on would skip or repeat without end."""
-        del self._standing[partition]
-        _stopped_partitions.inc()
-        logger().error(
-            "partition.stopped",
-            partition=partition,
-            why="the log does not hold the event at the ledger's cursor: one of the two was restored from an older copy",
-            advice="restore both from the same time, or move the ledger away to route the whole log anew",
-        )
+    def _stop(self, partitions: Iterable[int], why: str) -> None:
+        for partition in partitions:
+            del self._standing[partition]
+            self.stopped.add(partition, why)
 
-    async def _check_identity(self, following: Following) -> None:
+    async def _fits(self, following: Following) -> bool:
+        """Return whether this is the log that the ledger follows; if not, stop all partitions."""
         known = await self._ledger.read(meta, "log_id")
         if known is None:
             await self._ledger.write(
                 lambda connection: connection.execute("INSERT INTO meta VALUES ('log_id', ?)", (following.log_id,)).rowcount
             )
         elif known != following.log_id:
-            for partition in list(self._standing):
-                self._stop_partition(partition)
-            raise EventLogError("the log is not the one that the ledger has followed")
+            self._stop(list(self._standing), ANOTHER_LOG)
+            return False
+        return True
 
     async def _route_batch(self, records: Sequence[Record]) -> None:
         self._unrouted_since_ms = records[0].accepted_ms
@@ -150,6 +153,8 @@ class Follower:
         if standing is None or record.position < standing.position:
             return
         begun = record.position == standing.position
+        if begun and record.event_id != standing.event_id:
+            raise PositionMismatchError([record.partition])
         if begun and not standing.through:
             return
         event, through = Event(record), standing.through if begun else ""

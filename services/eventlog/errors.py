@@ -1,5 +1,7 @@
 """Errors of the event log. Each says whether asking again can help."""
 
+from collections.abc import Sequence
+
 
 class EventLogError(Exception):
     """The log could not do what it was asked to."""
@@ -22,8 +24,9 @@ class LogUnavailableError(EventLogError):
 
 
 class PositionMismatchError(EventLogError):
-    """The log does not hold, at a reader's position, the record that the reader knows: one of the two was restored from an older copy."""
+    """The log does not hold, at a reader's positions, the records that the reader knows: one of the two was restored from an older copy."""
 
-    def __init__(self, partition: int) -> None:
-        super().__init__(f"partition {partition}: the log does not hold the record that the reader resumes from")
-        self.partition = partition
+    def __init__(self, partitions: Sequence[int]) -> None:
+        """Name the partitions whose positions do not fit, at least one."""
+        super().__init__(f"partitions {', '.join(map(str, partitions))}: the log does not hold the records that the reader resumes from")
+        self.partitions = tuple(partitions)

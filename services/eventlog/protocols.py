@@ -40,8 +40,8 @@ class EventLogReader(Protocol):
     def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AbstractAsyncContextManager[Following]:
         """Follow the partitions of `after`, each from its place (exclusive).
 
-        Raises `PositionMismatchError` where a place carries an event id that the log has not there,
-        or lies beyond the partition's head.
+        Raises `PositionMismatchError`, with all partitions concerned, if a place carries an event id that the log does not hold there
+        (or right after it, for `following_id`), or lies beyond the partition's head.
         """
         ...
 

@@ -62,6 +62,8 @@ class Place(NamedTuple):
     position: int
     event_id: str = ""
     """The id of the event that stands there, where it is known; readers compare it with the log's."""
+    following_id: str = ""
+    """The id of the event at the next position, where a reader has handled a part of that event; compared as well."""
 
 
 def partition_of(key: str) -> int:

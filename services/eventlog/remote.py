@@ -109,9 +109,9 @@ def _mapped(after: Sequence[Place]) -> Iterator[None]:
 
 def _log_error(failure: Failure, after: Sequence[Place]) -> EventLogError:
     if failure.reason is Reason.POSITION_MISMATCH:
-        for field in failure.fields:
-            if match := _PARTITION_FIELD.fullmatch(field.field):
-                return PositionMismatchError(after[int(match[1])].partition)
+        matches = [match for field in failure.fields if (match := _PARTITION_FIELD.fullmatch(field.field))]
+        if matches:
+            return PositionMismatchError([after[int(match[1])].partition for match in matches])
     if failure.reason in _PASSING:
         return LogUnavailableError(failure.message)
     return EventLogError(f"{failure.reason.name}: {failure.message}")

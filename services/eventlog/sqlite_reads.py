@@ -51,28 +51,38 @@ def records_after(connection: sqlite3.Connection, position: int, records_max: in
 def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tuple[dict[int, int], int]:
     """Compare resume points with the log; return each partition's head and the position to read on from.
 
-    Raises `PositionMismatchError` for a point beyond its partition's head, with another event's id, or before what its reader has
+    Raises `PositionMismatchError` for points beyond their partition's head, with another event's id, or before what their reader has
     released: that reader was further once, so its own store is from an older copy. A reader that begins anew names no event.
     """
     heads: dict[int, int] = {}
     starts: list[int] = []
+    wrong: list[int] = []
     head_of_all = _head(connection)
     trimmed_to = _trimmed_to(connection)
     released = _released(connection)
-    for partition, position, event_id in after:
+    for partition, position, event_id, following_id in after:
         (newest,) = connection.execute("SELECT max(position) FROM events WHERE partition = ?", (partition,)).fetchone()
         heads[partition] = newest or 0
-        if position > head_of_all or (event_id and position < released.get(partition, 0)):
-            raise PositionMismatchError(partition)
+        fits = position <= head_of_all and not ((event_id or following_id) and position < released.get(partition, 0))
         if event_id and position > trimmed_to:
-            found = connection.execute("SELECT event_id FROM events WHERE position = ? AND partition = ?", (position, partition)).fetchone()
-            if found is None or "evt_" + found[0].hex() != event_id:
-                raise PositionMismatchError(partition)
+            fits = fits and _id_at(connection, partition, position) == event_id
+        if following_id:
+            fits = fits and _id_at(connection, partition, position + 1) == following_id
+        if not fits:
+            wrong.append(partition)
+            continue
         (following,) = connection.execute(
             "SELECT min(position) FROM events WHERE partition = ? AND position > ?", (partition, position)
         ).fetchone()
         starts.append(head_of_all if following is None else following - 1)
+    if wrong:
+        raise PositionMismatchError(wrong)
     return heads, min(starts, default=head_of_all)
+
+
+def _id_at(connection: sqlite3.Connection, partition: int, position: int) -> str | None:
+    row = connection.execute("SELECT event_id FROM events WHERE position = ? AND partition = ?", (position, partition)).fetchone()
+    return None if row is None else "evt_" + row[0].hex()
 
 
 def records_at(connection: sqlite3.Connection, places: Sequence[Place], *, bytes_max: int | None = None) -> tuple[list[Record], bool]:

@@ -54,9 +54,11 @@ def record_from(message: event_log_pb2.LogRecord) -> Record:
 
 def place_message(place: Place) -> event_log_pb2.PartitionPosition:
     """Return a place as a message."""
-    return event_log_pb2.PartitionPosition(partition=place.partition, position=place.position, event_id=place.event_id)
+    return event_log_pb2.PartitionPosition(
+        partition=place.partition, position=place.position, event_id=place.event_id, following_event_id=place.following_id
+    )
 
 
 def place_from(message: event_log_pb2.PartitionPosition) -> Place:
     """Return the place in a message."""
-    return Place(message.partition, message.position, message.event_id)
+    return Place(message.partition, message.position, message.event_id, message.following_event_id)

@@ -50,8 +50,12 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
                     add_records(response.records, records)
                     yield response
         except PositionMismatchError as error:
-            index = next(index for index, place in enumerate(after) if place.partition == error.partition)
-            fields = [FieldError(f"after[{index}]", "is not what the log holds there")]
+            wrong = set(error.partitions)
+            fields = [
+                FieldError(f"after[{index}]", "is not what the log holds there")
+                for index, place in enumerate(after)
+                if place.partition in wrong
+            ]
             raise Failure(Reason.POSITION_MISMATCH, str(error), fields=fields) from error
         except EventLogError as error:
             raise _unavailable() from error

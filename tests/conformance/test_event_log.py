@@ -145,7 +145,18 @@ async def test_the_log_keeps_its_identity_and_its_records(open_engine: OpenEngin
     assert len(log_id) == 32
 
 
-@pytest.mark.parametrize("wrong", ["another event", "an event of another partition", "no event there", "beyond the head"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "another event",
+        "an event of another partition",
+        "no event there",
+        "beyond the head",
+        "another event right after it",
+        "an event of another partition right after it",
+        "no event right after it",
+    ],
+)
 async def test_a_place_that_the_log_does_not_hold_is_refused_by_its_partition(engine: Engine, wrong: str) -> None:
     receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(6)])
     last, other = receipts[-1], receipts[-2]
@@ -154,11 +165,42 @@ async def test_a_place_that_the_log_does_not_hold_is_refused_by_its_partition(en
         "an event of another partition": Place(1, other.position, other.event_id),
         "no event there": Place(1, last.position + 1, last.event_id),
         "beyond the head": Place(1, last.position + 1),
+        "another event right after it": Place(1, last.position - 1, following_id=other.event_id),
+        "an event of another partition right after it": Place(1, other.position - 1, following_id=other.event_id),
+        "no event right after it": Place(1, last.position, following_id=last.event_id),
     }[wrong]
     with pytest.raises(PositionMismatchError) as caught:
         async with engine.reader.follow([Place(0, 0), place, Place(2, 0)]):
             pass
-    assert caught.value.partition == 1
+    assert caught.value.partitions == (1,)
+
+
+async def test_partitions_that_do_not_fit_are_named_together(engine: Engine) -> None:
+    """As many as an answer has room for."""
+    await appended(engine.log, new_events(range(10)))
+    places = [Place(partition, 0 if partition == 7 else 100 + partition) for partition in range(PARTITIONS)]
+    with pytest.raises(PositionMismatchError) as caught:
+        async with engine.reader.follow(places):
+            pass
+    wrong = [partition for partition in range(PARTITIONS) if partition != 7]
+    assert list(caught.value.partitions) == wrong[: len(caught.value.partitions)]
+    assert len(caught.value.partitions) >= 20
+
+
+async def test_a_reader_that_has_handled_a_part_of_an_event_gets_that_event_again(engine: Engine) -> None:
+    receipts = await appended(engine.log, new_events(range(3), partition=1))
+    place = Place(1, receipts[1].position - 1, following_id=receipts[1].event_id)
+    async with engine.reader.follow([place]) as following:
+        found = await Reading(following).take(2)
+    assert [record.event_id for record in found] == [receipt.event_id for receipt in receipts[1:]]
+
+
+async def test_a_reader_of_a_part_that_stands_before_what_it_has_released_is_refused(engine: Engine) -> None:
+    receipts = await appended(engine.log, new_events(range(3), partition=1))
+    await engine.reader.release([Place(1, receipts[1].position)])
+    with pytest.raises(PositionMismatchError):
+        async with engine.reader.follow([Place(1, receipts[1].position - 1, following_id=receipts[1].event_id)]):
+            pass
 
 
 async def test_batches_are_bounded_in_records(engine: Engine) -> None:

@@ -61,11 +61,16 @@ class LogOfTests:
         """See `EventLogReader.follow`."""
         await self._pause()
         self.refuse_if_away()
-        for place in after:
-            known = self.records.get(place.position)
-            if place.position > self.head or (place.event_id and known is not None and known.event_id != place.event_id):
-                raise PositionMismatchError(place.partition)
+        if wrong := [place.partition for place in after if not self._holds(place)]:
+            raise PositionMismatchError(wrong)
         yield FollowingOfTests(self, {place.partition: place.position for place in after}, batch_records_max)
+
+    def _holds(self, place: Place) -> bool:
+        if place.following_id:
+            following = self.records.get(place.position + 1)
+            return following is not None and following.event_id == place.following_id
+        known = self.records.get(place.position)
+        return place.position <= self.head and (not place.event_id or known is None or known.event_id == place.event_id)
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
         """See `EventLogReader.fetch`."""

@@ -7,8 +7,9 @@ from prometheus_client import REGISTRY
 from services.delivery.model import State
 from tests.delivery.conftest import Play
 from tests.delivery.endpoints_of_tests import Mode
+from tests.delivery.registry_of_tests import Wish
 from tests.delivery.scenes import ALPHA, BETA, deliveries, finished, started
-from tests.delivery.simulation import World
+from tests.delivery.simulation import CONSUMERS, World
 
 
 def test_while_the_registry_is_away_new_events_wait_and_deliveries_go_on(play: Play) -> None:
@@ -67,6 +68,32 @@ def test_following_goes_on_from_where_routing_stood(play: Play) -> None:
             await asyncio.sleep(1.0)
         await finished(world)
         assert world.endpoints.requests == 90
+
+    play(scenario)
+
+
+def test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out(play: Play) -> None:
+    """The rest of the fan-out is for the event that its beginning was for, and for no other that took its place."""
+
+    async def scenario(world: World) -> None:
+        for number in range(2600):
+            world.change(Wish(f"sub_{number:032x}", CONSUMERS[0], ("alpha",)))
+        await world.start()
+        await world.ready()
+        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        (record,) = world.publish(1, "alpha")
+        while not world.open_rows() and not world.states():  # noqa: ASYNC110 - time is virtual, looking costs nothing
+            await asyncio.sleep(0.02)
+        recorded = len(world.states()) + len(world.open_rows())
+        assert 0 < recorded < 2600
+        await world.stop(crash=True)
+        world.log.records[record.position] = record._replace(event_id="evt_" + "f" * 32)
+        stopped_before = REGISTRY.get_sample_value("hooktide_stopped_partitions") or 0.0
+        await world.start()
+        await world.ready()
+        await asyncio.sleep(60.0)
+        assert REGISTRY.get_sample_value("hooktide_stopped_partitions") == stopped_before + 1
+        assert not [sent for sent in world.endpoints.log if sent.key[0] == "evt_" + "f" * 32]
 
     play(scenario)
 

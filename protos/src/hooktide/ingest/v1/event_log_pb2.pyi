@@ -28,20 +28,26 @@ class PartitionPosition(google.protobuf.message.Message):
     PARTITION_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
     EVENT_ID_FIELD_NUMBER: builtins.int
+    FOLLOWING_EVENT_ID_FIELD_NUMBER: builtins.int
     partition: builtins.int
     """The partition, 0 to 63."""
     position: builtins.int
     """The position; 0 stands before the first record."""
     event_id: builtins.str
     """The id of the event that stands there, "evt_…", where the caller knows it; it is compared with the log's."""
+    following_event_id: builtins.str
+    """In `FollowLogRequest.after`, for a reader that has handled a part of the event right after this place (at `position` + 1):
+    that event's id; it is compared with the log's. Empty: no event is handled in part.
+    """
     def __init__(
         self,
         *,
         partition: builtins.int = ...,
         position: builtins.int = ...,
         event_id: builtins.str = ...,
+        following_event_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["event_id", b"event_id", "partition", b"partition", "position", b"position"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["event_id", b"event_id", "following_event_id", b"following_event_id", "partition", b"partition", "position", b"position"]) -> None: ...
 
 Global___PartitionPosition: typing_extensions.TypeAlias = PartitionPosition
 

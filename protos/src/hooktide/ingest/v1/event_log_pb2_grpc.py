@@ -69,7 +69,7 @@ class EventLogServiceServicer(object):
     def FollowLog(self, request, context):
         """Follows partitions from given positions, first what is there, then what comes.
         The first response carries the log's id and heads and no records; the stream ends only with an error.
-        A cursor that does not fit the log ends it with FAILED_PRECONDITION / POSITION_MISMATCH.
+        Cursors that do not fit the log end it with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names each of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

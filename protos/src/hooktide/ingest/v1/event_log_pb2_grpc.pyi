@@ -159,7 +159,7 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
     FollowLog: _EventLogServiceFollowLogType
     """Follows partitions from given positions, first what is there, then what comes.
     The first response carries the log's id and heads and no records; the stream ends only with an error.
-    A cursor that does not fit the log ends it with FAILED_PRECONDITION / POSITION_MISMATCH.
+    Cursors that do not fit the log end it with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names each of them.
     """
 
     FetchEvents: _EventLogServiceFetchEventsType
@@ -210,7 +210,7 @@ class EventLogServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[hooktide.ingest.v1.event_log_pb2.FollowLogResponse], collections.abc.AsyncIterator[hooktide.ingest.v1.event_log_pb2.FollowLogResponse]]:
         """Follows partitions from given positions, first what is there, then what comes.
         The first response carries the log's id and heads and no records; the stream ends only with an error.
-        A cursor that does not fit the log ends it with FAILED_PRECONDITION / POSITION_MISMATCH.
+        Cursors that do not fit the log end it with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names each of them.
         """
 
     @abc.abstractmethod
