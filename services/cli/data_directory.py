@@ -42,6 +42,14 @@ class Keys:
         return {"admin": self.admin, "emitter": self.emitter, "consumer": self.consumer}[role]
 
 
+class DamagedKeysError(Exception):
+    """The file of the first keys is there and cannot be used; the message is one line that says what to do."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        advice = "put back a copy of it; without one, give --key or HOOKTIDE_KEY (an admin key makes others by POST /v1/keys)"
+        super().__init__(f"{file} {why}; {advice}")
+
+
 class DataDirectory:
     """One data directory, by its absolute path."""
 
@@ -111,11 +119,18 @@ class DataDirectory:
         return keys
 
     def read_keys(self) -> Keys | None:
-        """Return the first keys, None where there are none to be read."""
+        """Return the first keys, None if there is no such file; raises `DamagedKeysError` if it holds anything but keys."""
         try:
-            return Keys(**json.loads(self.keys_file.read_text()))
-        except (OSError, ValueError, TypeError):
+            keys = json.loads(self.keys_file.read_bytes())
+            if all(isinstance(keys[name], str) and keys[name] for name in ("consumer_id", "admin", "emitter", "consumer")):
+                return Keys(**keys)
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise DamagedKeysError(self.keys_file, f"cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedKeysError(self.keys_file, "is damaged: it is not the JSON that was written") from error
+        raise DamagedKeysError(self.keys_file, "is damaged: a key is missing in it")
 
     def read_addresses(self) -> dict[str, dict[str, str]]:
         """Return service → {"listen": …, "admin": …} of the running services, empty where none are known."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from services.cli.data_directory import DataDirectory
+from services.cli.data_directory import DamagedKeysError, DataDirectory
 from services.cli.errors import CommandError
 from services.cli.plan import ADMIN_PORTS, LOOPBACK, PORTS, reachable
 from services.runtime.settings import checked_target
@@ -77,7 +77,10 @@ def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir:
             message = "--key: this is no API key: they begin with hkt_ and go on with letters and digits"
             raise CommandError(message, code=2)
         return given
-    keys = DataDirectory(data_dir).read_keys()
+    try:
+        keys = DataDirectory(data_dir).read_keys()
+    except DamagedKeysError as error:
+        raise CommandError(str(error), code=2) from error
     if keys is None:
         message = f"no API key: give --key or HOOKTIDE_KEY with a key of the role {role}, or run `hooktide up` first (data in {data_dir})"
         raise CommandError(message, code=2)

@@ -1,14 +1,43 @@
 """Output: what commands print: lines for people, JSON objects for programs."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
+
+from rich.console import Console
+from rich.text import Text
+
+# Control characters, which a terminal would obey.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# A stretch of a line, as it is or with a style of rich's.
+Part = str | tuple[str, str]
 
 
 def say(line: str) -> None:
     """Print a line for people."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def say_styled(*parts: Part) -> None:
+    """Print a line for people, in colours on a terminal that has them, unless NO_COLOR is set."""
+    _print(Console(file=sys.stdout, soft_wrap=True, highlight=False), parts)
+
+
+def warn_styled(*parts: Part) -> None:
+    """Print a line to standard error, in colours as `say_styled`."""
+    _print(Console(file=sys.stderr, soft_wrap=True, highlight=False), parts)
+
+
+def _print(console: Console, parts: tuple[Part, ...]) -> None:
+    console.print(Text.assemble(*parts), no_wrap=True, overflow="ignore", crop=False)
+    console.file.flush()
+
+
+def printable(text: str) -> str:
+    """Return text of somebody else's with escapes in place of what a terminal would obey."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def say_json(value: Mapping[str, object]) -> None:

@@ -1,5 +1,6 @@
 """Receiver: a webhook endpoint that verifies each signature by the Standard Webhooks specification, version 1.0.0.
 
+A signing secret (``whsec_``) verifies signatures of the scheme ``v1``, HMAC-SHA256; a public key (``whpk_``) those of ``v1a``, Ed25519.
 Written apart from the code that signs, so that the one proves the other.
 """
 
@@ -11,14 +12,20 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from aiohttp import web
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.runtime.admin import http_server
 
 TOLERANCE_S = 300
 BODY_BYTES_MAX = 8 * 1024 * 1024
+Scheme = Literal["v1", "v1a"]
 _PREFIX = "whsec_"
+_PUBLIC_PREFIX = "whpk_"
+_PUBLIC_BYTES = 32
 _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64
 
 
@@ -28,18 +35,44 @@ class SignatureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One request that came in. `problem` is None where its signature is good, else why it is not."""
+    """One request that came in. `problem` is None if its signatures are good, else why they are not.
+
+    `schemes` are those by which it was verified. `missing` are those for which a key is known and no signature came.
+    """
 
     path: str
     id: str
     body: bytes
     headers: Mapping[str, str]
     problem: str | None
+    schemes: tuple[Scheme, ...] = ()
+    missing: tuple[Scheme, ...] = ()
 
     @property
     def verified(self) -> bool:
         """Whether the signature is good."""
         return self.problem is None
+
+
+def key_problem(key: str) -> str | None:
+    """Return what is wrong with a signing secret or a public key, None if it is one."""
+    try:
+        _ = public_key(key) if key.startswith(_PUBLIC_PREFIX) else secret_bytes(key)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def public_key(key: str) -> Ed25519PublicKey:
+    """Return the key in a text ("whpk_" and base64 of 32 bytes); raises ValueError for anything else."""
+    try:
+        raw = base64.b64decode(key.removeprefix(_PUBLIC_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not key.startswith(_PUBLIC_PREFIX) or len(raw) != _PUBLIC_BYTES:
+        message = f"a public key is {_PUBLIC_PREFIX} and the base64 of {_PUBLIC_BYTES} bytes"
+        raise ValueError(message)
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
 def secret_bytes(secret: str) -> bytes:
@@ -54,24 +87,71 @@ def secret_bytes(secret: str) -> bytes:
     return raw
 
 
-def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes, *, now: float) -> None:
-    """Return where one of the secrets has signed this request within five minutes of `now`; else raise `SignatureError`.
+def verify(keys: Sequence[str], headers: Mapping[str, str], body: bytes, *, now: float) -> tuple[Scheme, ...]:
+    """Verify a request by the keys, and within five minutes of `now`; returns the schemes by which it was verified.
 
-    `headers` by their names in lower case.
+    Every scheme that a key is given for, and a signature has come by, must be good; there must be one. `headers` by their names in
+    lower case. Raises `SignatureError`.
     """
     webhook_id, timestamp, signatures = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
-    if not (webhook_id and timestamp and signatures):
-        raise SignatureError("a webhook-* header is missing")
+    if absent := [name for name in ("id", "timestamp", "signature") if not headers.get(f"webhook-{name}")]:
+        raise SignatureError(f"it has no {' and no '.join(f'webhook-{name}' for name in absent)}")
     if not (timestamp.isascii() and timestamp.isdigit()) or abs(now - int(timestamp)) > TOLERANCE_S:
         raise SignatureError(f"the timestamp {timestamp[:32]!r} is not within {TOLERANCE_S} s of now")
     content = b".".join((_raw(webhook_id), timestamp.encode(), body))
-    expected = [base64.b64encode(hmac.digest(secret_bytes(secret), content, hashlib.sha256)) for secret in secrets]
-    for entry in signatures.split(" "):
+    came = _signatures(signatures)
+    known = _by_scheme(keys)
+    expected = [scheme for scheme in known if came[scheme]]
+    if not expected:
+        raise SignatureError(f"it has no {' and no '.join(known)} signature; {_advice(came)}")
+    judge = {"v1": _is_good_v1, "v1a": _is_good_v1a}
+    for scheme in expected:
+        if not judge[scheme](known[scheme], content, came[scheme]):
+            key = "secret" if scheme == "v1" else "public key"
+            raise SignatureError(f"no {scheme} signature was made with {f'this {key}' if len(known[scheme]) == 1 else f'these {key}s'}")
+    return tuple(expected)
+
+
+def _signatures(header: str) -> dict[Scheme, list[str]]:
+    """Return the signatures of a header `webhook-signature` by their schemes."""
+    came: dict[Scheme, list[str]] = {"v1": [], "v1a": []}
+    for entry in header.split(" "):
         version, _, given = entry.partition(",")
-        # All are compared, in constant time, so that the time taken tells nothing.
-        if version == "v1" and sum(hmac.compare_digest(_raw(given), digest) for digest in expected):
-            return
-    raise SignatureError("no signature was made with this secret" if len(secrets) == 1 else "no signature was made with these secrets")
+        if version in came:
+            came["v1a" if version == "v1a" else "v1"].append(given)
+    return came
+
+
+def _by_scheme(keys: Sequence[str]) -> dict[Scheme, list[str]]:
+    secrets, publics = [key for key in keys if not key.startswith(_PUBLIC_PREFIX)], [key for key in keys if key.startswith(_PUBLIC_PREFIX)]
+    by_scheme: dict[Scheme, list[str]] = {"v1": secrets, "v1a": publics}
+    return {scheme: found for scheme, found in by_scheme.items() if found}
+
+
+def _advice(came: Mapping[Scheme, Sequence[str]]) -> str:
+    if came["v1"]:
+        return f"it has a v1 signature, which the signing secret verifies ({_PREFIX}…)"
+    if came["v1a"]:
+        return f"it has a v1a signature, which the public key verifies ({_PUBLIC_PREFIX}…)"
+    return "it has no other that is known here"
+
+
+def _is_good_v1(secrets: Sequence[str], content: bytes, came: Sequence[str]) -> bool:
+    expected = [base64.b64encode(hmac.digest(secret_bytes(secret), content, hashlib.sha256)) for secret in secrets]
+    # All are compared, in constant time, so that the time taken tells nothing.
+    return sum(hmac.compare_digest(_raw(given), digest) for given in came for digest in expected) > 0
+
+
+def _is_good_v1a(keys: Sequence[str], content: bytes, came: Sequence[str]) -> bool:
+    return any(_is_by(public_key(key), content, given) for key in keys for given in came)
+
+
+def _is_by(key: Ed25519PublicKey, content: bytes, given: str) -> bool:
+    try:
+        key.verify(base64.b64decode(_raw(given), validate=True), content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _raw(header: str) -> bytes:
@@ -83,10 +163,10 @@ Answer = Callable[[Webhook], int]
 
 
 @contextlib.asynccontextmanager
-async def receiving(secrets: Callable[[str], Sequence[str]], answer: Answer, *, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
+async def receiving(keys: Callable[[str], Sequence[str]], answer: Answer, *, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """Receive webhooks on every path; yields the URL of the root, without a slash at its end.
 
-    `secrets` returns those of a path (none: nothing can be verified). `answer` takes each webhook and returns the
+    `keys` returns the secrets and public keys of a path (none: nothing can be verified). `answer` takes each webhook and returns the
     HTTP status to answer with.
     """
 
@@ -94,14 +174,18 @@ async def receiving(secrets: Callable[[str], Sequence[str]], answer: Answer, *, 
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         problem: str | None = None
-        known = secrets(request.path)
+        schemes: tuple[Scheme, ...] = ()
+        known = keys(request.path)
         try:
             if not known:
                 raise SignatureError("no secret is known here; give --secret")
-            verify(known, headers, body, now=time.time())
+            schemes = verify(known, headers, body, now=time.time())
         except SignatureError as error:
             problem = str(error)
-        return web.Response(status=answer(Webhook(request.path, headers.get("webhook-id", ""), body, headers, problem)))
+        came = _signatures(headers.get("webhook-signature", ""))
+        missing = tuple(scheme for scheme in _by_scheme(known) if not came[scheme])
+        webhook = Webhook(request.path, headers.get("webhook-id", ""), body, headers, problem, schemes, missing)
+        return web.Response(status=answer(webhook))
 
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.add_routes([web.post("/{path:.*}", receive)])

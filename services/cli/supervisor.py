@@ -21,7 +21,7 @@ from typing import Literal, Self
 from services.cli import plan
 from services.cli.child import Child
 from services.cli.composition import Bootstrap
-from services.cli.data_directory import DataDirectory, Keys, write_private
+from services.cli.data_directory import DamagedKeysError, DataDirectory, Keys, write_private
 from services.cli.log_file import LogFile
 from services.cli.plan import SERVICES, STOP_ORDER
 from services.cli.reservation import Reservations
@@ -43,7 +43,7 @@ class Notice:
     """Something the user should know: about a service (or the supervisor, then empty), and what."""
 
     service: str
-    kind: Literal["waiting", "ended", "ready again", "log"]
+    kind: Literal["waiting", "damaged", "ended", "ready again", "log"]
     text: str
 
 
@@ -188,7 +188,11 @@ class Supervisor:
         settings = read_settings(SubscriptionSettings, environ)
         first = await asyncio.to_thread(self._bootstrap, settings)
         made = None if first is None else self.directory.write_keys(first)
-        self.keys = made or self.directory.read_keys()
+        try:
+            self.keys = made or self.directory.read_keys()
+        except DamagedKeysError as error:
+            # The services need no such file.
+            self._notify(Notice("", "damaged", str(error)))
         return made
 
     async def _all_ready(self) -> None:

@@ -24,8 +24,8 @@ from services.runtime.settings_file import with_settings_file
 from services.runtime.shown import plainly_shown, shown
 
 PREFIX = "HOOKTIDE_"
-# What the client commands read in place of --api and --key; no service does.
-CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY"})
+# What the client commands read in place of --api, --key and --secret; no service does.
+CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_SIGNING_SECRET"})
 SECRET_KEY_BYTES = 32
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
 _DELAY_MAX_S = 7 * 86400

@@ -1,25 +1,37 @@
+import base64
 import importlib.metadata
 import json
 import signal
+import socket
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from services.cli.data_directory import DataDirectory
 from tests.cli.conftest import Up
 from tests.cli.processes import clean_environ, hooktide, running
 
+MERGE = {"content-type": "application/merge-patch+json"}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        return port
+
 
 async def test_an_emitted_event_reaches_a_subscribed_receiver_verified(up: Up) -> None:
     """The tour of the README: subscribe, receive, emit, unsubscribe, with the defaults that `up` has left."""
     at = ("--data-dir", str(up.data_dir), "--json")
-    async with running("receive", "--json") as placeholder:
-        url = (await placeholder.json_line())["url"]
-        port = url.rpartition(":")[2]
-        subscribed = await hooktide("subscribe", f"{url}/orders", "--type", "order.*", "--source", "/shop", "--description", "mine", *at)
-        assert subscribed.code == 0, subscribed
-        assert subscribed.json["types"] == ["order.*"]
-        await placeholder.end(signal.SIGINT)
+    port = str(free_port())
+    url = f"http://127.0.0.1:{port}"
+    subscribed = await hooktide("subscribe", f"{url}/orders", "--type", "order.*", "--source", "/shop", "--description", "mine", *at)
+    assert subscribed.code == 0, subscribed
+    assert subscribed.json["types"] == ["order.*"]
     async with running("receive", "--json", "--port", port, "--secret", subscribed.json["secret"]) as receiver:
         await receiver.json_line()
         emitted = await hooktide(
@@ -85,6 +97,63 @@ async def test_a_receiver_shows_what_it_cannot_verify_and_fails_as_told(up: Up) 
         await hooktide("unsubscribe", subscribed.json["id"], *at)
 
 
+async def test_a_receiver_reads_every_content_mode_and_verifies_both_schemes_with_keys_from_a_file(up: Up, tmp_path: Path) -> None:
+    """Subscribed to by REST, since only that can ask for binary mode and for Ed25519."""
+    keys = DataDirectory(up.data_dir).read_keys()
+    assert keys is not None
+    held = tmp_path / "keys"
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {keys.consumer}"}) as session:
+
+        async def rest(method: str, path: str, body: object = None) -> dict[str, Any]:
+            async with session.request(
+                method, f"{up.api}/v1/subscriptions{path}", json=body, headers=MERGE if method == "PATCH" else {}
+            ) as answer:
+                assert answer.status < 300, await answer.text()
+                value: dict[str, Any] = await answer.json() if answer.status != 204 else {}
+                return value
+
+        port = free_port()
+        body = {"sink": f"http://127.0.0.1:{port}/", "types": ["mode.*"], "protocolsettings": {"signatures": ["v1", "v1a"]}}
+        made = await rest("POST", "", body)
+        secrets = await rest("GET", f"/{made['id']}/secret")
+        shown = [secret["secret"] for secret in secrets["secrets"]] + [key["public_key"] for key in secrets["keys"]]
+        held.write_text("\n".join(shown) + "\n")
+        async with running("receive", "--json", "--port", str(port), "--secret", f"@{held}") as receiver:
+            await receiver.json_line()
+            for mode in ("structured", "binary", "data_only"):
+                await rest("PATCH", f"/{made['id']}", {"protocolsettings": {"content_mode": mode}})
+                await hooktide("emit", "mode.set", "--source", "/s", "--data", f'"{mode}"', "--data-dir", str(up.data_dir))
+                webhook = await receiver.json_line()
+                assert (webhook["verified"], webhook["schemes"], webhook["missing"]) == (True, ["v1", "v1a"], [])
+                assert (webhook["content_mode"], webhook["event"]["data"]) == (mode, mode)
+                assert webhook["event"].get("type") == (None if mode == "data_only" else "mode.set")
+        await rest("DELETE", f"/{made['id']}")
+
+
+async def test_a_receiver_takes_its_secret_from_the_environment_and_says_which_signature_is_missing(up: Up) -> None:
+    port = free_port()
+    at = ("--data-dir", str(up.data_dir), "--json")
+    subscribed = await hooktide("subscribe", f"http://127.0.0.1:{port}/", "--type", "tea.cold", *at)
+    public = "whpk_" + base64.b64encode(bytes(32)).decode()
+    environ = clean_environ(HOOKTIDE_SIGNING_SECRET=f"{subscribed.json['secret']} {public}")
+    async with running("receive", "--port", str(port), environ=environ) as receiver:
+        await receiver.line("Receiving at")
+        await hooktide("emit", "tea.cold", "--source", "/kitchen", *at)
+        assert "verified by v1; it has no v1a signature  answered 200" in await receiver.line("tea.cold")
+    await hooktide("unsubscribe", subscribed.json["id"], *at)
+
+
+async def test_a_sender_cannot_steer_the_receivers_terminal() -> None:
+    async with running("receive") as receiver:
+        url = (await receiver.line("Receiving at")).split()[2]
+        event = {"specversion": "1.0", "type": "\x1b[31mred", "source": "\x9b2J", "data": "\x9b2J"}
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"{url}a", json=event, headers={"content-type": "application/cloudevents+json"})
+        shown = await receiver.line("NOT VERIFIED") + await receiver.line("2J")
+        assert "\\x1b[31mred \\x9b2J" in shown
+        assert not {"\x1b", "\x9b"} & set(shown)
+
+
 async def test_flags_and_variables_come_before_what_up_has_left(up: Up, tmp_path: Path) -> None:
     """In an empty data directory all must be said; HOOKTIDE_API and HOOKTIDE_KEY say it as well as the flags."""
     keys = DataDirectory(up.data_dir).read_keys()
@@ -123,6 +192,9 @@ async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_pat
         (("subscribe", "http://127.0.0.1:9/"), 2, "no API key"),
         (("subscribe", "http://127.0.0.1:9/", "--key", "k", "--api", "http://127.0.0.1:9"), 1, "is `hooktide up` running?"),
         (("receive", "--secret", "nonsense"), 2, "--secret: a signing secret is whsec_"),
+        (("receive", "--secret", "whpk_x"), 2, "--secret: a public key is whpk_"),
+        (("receive", "--secret", "@missing"), 2, "--secret: cannot read missing: No such file or directory"),
+        (("receive", "--secret", "@/dev/null"), 2, "--secret: /dev/null is empty; write the secret there"),
         (("serve", "everything"), 2, "everything"),
         (("serve", "ingest"), 2, "set HOOKTIDE_SERVICE_TOKEN"),
         (("keys",), 2, "set HOOKTIDE_S"),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.data_directory import DataDirectory, write_private
+from services.cli.data_directory import DamagedKeysError, DataDirectory, write_private
+from services.cli.defaults import api_key
+from services.cli.errors import CommandError
 from services.runtime.lifecycle import StartError
 from services.runtime.settings import SubscriptionSettings, read_settings
 
@@ -69,11 +71,34 @@ def test_keys_are_read_as_they_were_written(directory: DataDirectory) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"gateway": 1}', '{"gateway": {}}', "\udcff"])
-def test_damaged_files_count_as_none(directory: DataDirectory, text: str) -> None:
-    for path in (directory.keys_file, directory.addresses_file):
-        path.write_bytes(text.encode(errors="surrogateescape"))
-    assert directory.read_keys() is None
+def test_damaged_addresses_count_as_none(directory: DataDirectory, text: str) -> None:
+    directory.addresses_file.write_bytes(text.encode(errors="surrogateescape"))
     assert directory.read_addresses() == {}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, -3])
+def test_keys_that_are_cut_off_are_called_damaged(directory: DataDirectory, kept: int) -> None:
+    directory.write_keys(First())
+    directory.keys_file.write_bytes(directory.keys_file.read_bytes()[:kept])
+    with pytest.raises(DamagedKeysError, match=r"keys.json is damaged: .*; put back a copy of it; without one, give --key"):
+        directory.read_keys()
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "7", '{"admin": "hkt_a"}', "\udcff", '{"consumer_id": "", "admin": 1, "emitter": [], "consumer": ""}']
+)
+def test_anything_else_than_keys_is_called_damaged(directory: DataDirectory, text: str) -> None:
+    directory.keys_file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DamagedKeysError, match="is damaged"):
+        directory.read_keys()
+
+
+def test_a_command_says_that_its_keys_are_damaged_and_takes_one_that_is_given(directory: DataDirectory) -> None:
+    directory.keys_file.write_text('{"consumer_id": "con_1", "adm')
+    with pytest.raises(CommandError, match="is damaged") as raised:
+        api_key("", "emitter", directory.path)
+    assert raised.value.code == 2
+    assert api_key("hkt_given", "emitter", directory.path) == "hkt_given"
 
 
 def test_addresses_are_read_by_service(directory: DataDirectory) -> None:

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook as Official
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from services.cli.receiver import SignatureError, Webhook, receiving, secret_bytes, verify
+from services.cli.receiver import SignatureError, Webhook, key_problem, receiving, secret_bytes, verify
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(1, 33))).decode()
@@ -82,6 +83,64 @@ def test_one_good_signature_among_others_is_enough() -> None:
 )
 def test_broken_headers_are_refused(change: dict[str, str]) -> None:
     assert not good({**signed(), **change})
+
+
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = "whpk_" + base64.b64encode(PRIVATE.public_key().public_bytes_raw()).decode()
+OTHER_PUBLIC = "whpk_" + base64.b64encode(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
+
+
+def with_v1a(headers: dict[str, str], body: bytes = BODY, *, alone: bool = False) -> dict[str, str]:
+    """Add a signature by Ed25519, or have none but it."""
+    content = b".".join((headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body))
+    signature = "v1a," + base64.b64encode(PRIVATE.sign(content)).decode()
+    return headers | {"webhook-signature": signature if alone else f"{headers['webhook-signature']} {signature}"}
+
+
+def judged(headers: Mapping[str, str], *keys: str, body: bytes = BODY) -> object:
+    """Return the schemes by which a request is verified, or why it is not."""
+    try:
+        return verify(keys, headers, body, now=time.time())
+    except SignatureError as error:
+        return str(error)
+
+
+def test_both_schemes_are_verified_by_their_own_keys() -> None:
+    both, only_v1, only_v1a = with_v1a(signed()), signed(), with_v1a(signed(), alone=True)
+    assert judged(both, SECRET, PUBLIC) == ("v1", "v1a")
+    assert judged(both, SECRET) == judged(only_v1, SECRET) == ("v1",)
+    assert judged(both, PUBLIC) == judged(only_v1a, PUBLIC) == judged(both, OTHER_PUBLIC, PUBLIC) == ("v1a",)
+    # What came by only one scheme is verified by that one.
+    assert judged(only_v1, SECRET, PUBLIC) == ("v1",)
+    assert judged(only_v1a, SECRET, PUBLIC) == ("v1a",)
+
+
+def test_a_wrong_signature_is_not_excused_by_a_good_one_of_the_other_scheme() -> None:
+    both = with_v1a(signed())
+    assert judged(both, SECRET, OTHER_PUBLIC) == "no v1a signature was made with this public key"
+    assert judged(both, OTHER, PUBLIC) == "no v1 signature was made with this secret"
+    assert judged(both, OTHER, OTHER, PUBLIC) == "no v1 signature was made with these secrets"
+    assert judged(both, PUBLIC, body=BODY + b" ") == "no v1a signature was made with this public key"
+    assert judged({**both, "webhook-signature": "v1a,AAAA v1a,!! v1a,\udcff"}, PUBLIC) == "no v1a signature was made with this public key"
+
+
+def test_a_signature_that_is_missing_is_named() -> None:
+    only_v1, only_v1a = signed(), with_v1a(signed(), alone=True)
+    assert judged(only_v1, PUBLIC) == "it has no v1a signature; it has a v1 signature, which the signing secret verifies (whsec_…)"
+    assert judged(only_v1a, SECRET) == "it has no v1 signature; it has a v1a signature, which the public key verifies (whpk_…)"
+    assert judged({**only_v1, "webhook-signature": "v9,x"}, SECRET, PUBLIC) == (
+        "it has no v1 and no v1a signature; it has no other that is known here"
+    )
+    assert judged({}, SECRET) == "it has no webhook-id and no webhook-timestamp and no webhook-signature"
+    assert judged({**only_v1, "webhook-signature": ""}, SECRET) == "it has no webhook-signature"
+
+
+@pytest.mark.parametrize(
+    "key", ["whpk_", "whpk_%%", "whpk_" + base64.b64encode(bytes(31)).decode(), "whsk_" + base64.b64encode(bytes(32)).decode()]
+)
+def test_what_is_no_public_key_is_refused(key: str) -> None:
+    assert key_problem(key) is not None
+    assert key_problem(PUBLIC) is key_problem(SECRET) is None
 
 
 @pytest.mark.parametrize(
