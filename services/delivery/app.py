@@ -22,6 +22,7 @@ from services.delivery.worker import Worker
 from services.egress.policy import EgressPolicy
 from services.eventlog.remote import RETRIED, RemoteEventLog
 from services.runtime.admin import admin_app, http_server
+from services.runtime.call_guard import CallLimits
 from services.runtime.clock import SystemClock
 from services.runtime.database import database_path
 from services.runtime.file_limit import connections_within
@@ -64,7 +65,7 @@ async def running(
         trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin)
         asker = Asker(verifier)
         replica.listen_for_unasked(asker.want)
-        grpc_server = Server(server.RULES, token)
+        grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings))
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, trial), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from hooktide.ingest.v1 import event_log_pb2_grpc, ingest_pb2_grpc
+from hooktide.ingest.v1 import event_log_pb2_grpc
 from prometheus_client import Gauge
 
 from services.eventlog.errors import EventLogError
@@ -15,6 +15,7 @@ from services.ingest.publish import Publisher
 from services.ingest.registry import RETRIED, Registry
 from services.ingest.server import IngestServer
 from services.runtime.admin import admin_app, http_server
+from services.runtime.call_guard import CallLimits
 from services.runtime.clock import SystemClock, unix_ms
 from services.runtime.database import database_path
 from services.runtime.lifecycle import Addresses, Lifecycle
@@ -43,9 +44,10 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         def ready() -> str | None:
             return "the service is stopping" if draining.is_set() or lifecycle.stopping.is_set() else None
 
-        grpc_server = Server({**server.RULES, **log_server.RULES}, token)
+        limits = CallLimits.of(settings, calls_per_connection_max=settings.ingest_connection_calls_max)
+        grpc_server = Server({**server.RULES, **log_server.RULES}, token, authorize=registry.authorize, limits=limits)
         publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
-        ingest_pb2_grpc.add_IngestServiceServicer_to_server(IngestServer(publisher, registry, draining), grpc_server.grpc)
+        grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, registry, draining).handlers(),))
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(ready), settings.ingest_admin_listen))
         listen = await grpc_server.start(settings.ingest_listen)

@@ -52,7 +52,7 @@ class Publisher:
     async def accepted(self, events: Sequence[event_pb2.CloudEvent]) -> Accepted:
         """Decide which events of a message may enter; see `publish`."""
         if not 1 <= len(events) <= EVENTS_MAX:
-            raise Failure(Reason.BATCH_TOO_LARGE, f"send 1 to {EVENTS_MAX} events in one message, not {len(events)}")
+            raise batch_too_large()
         judged: list[NewEvent | Refusal] = []
         without_audience: set[str] = set()
         for event in events:
@@ -92,6 +92,11 @@ class Publisher:
         except EventLogError as error:
             raise Failure(Reason.UNAVAILABLE, "The event log is away; send the events again.", retry_after_s=1.0) from error
         return [result if isinstance(result, Appended) else _conflict(result) for result in appended]
+
+
+def batch_too_large() -> Failure:
+    """Return the failure of a message with no events or too many."""
+    return Failure(Reason.BATCH_TOO_LARGE, f"send 1 to {EVENTS_MAX} events in one message")
 
 
 def _refused_if_in(demanding: AbstractSet[str], new: NewEvent | Refusal) -> NewEvent | Refusal:

@@ -6,9 +6,10 @@ Emitter keys decide who may publish, event types whether an audience is required
 too old is asked for again; where the registry is away, events are refused for the time being rather
 than taken on a key that may have been revoked.
 
-Law 1: an answer is kept for at most `FRESH_S` from when it was asked for.
-Law 2: a question under way serves all who need its answer, and has a deadline of its own, not that of whoever came first.
-Law 3: the types of a message that are not known are asked for in one call, and those known before are asked for anew with them,
+Law 1: a key with a wrong checksum is refused here, and nobody is asked about it.
+Law 2: an answer is kept for at most `FRESH_S` from when it was asked for.
+Law 3: a question under way serves all who need its answer, and has a deadline of its own, not that of whoever came first.
+Law 4: the types of a message that are not known are asked for in one call, and those known before are asked for anew with them,
 so that the number of calls does not grow with the number of types.
 """
 
@@ -22,6 +23,8 @@ from typing import Any, TypeVar
 import grpc
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc
 
+from services.runtime.access import bearer
+from services.runtime.api_key import parse_key
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
@@ -33,6 +36,8 @@ TYPES_ASKED_MAX = 1000
 TURNS_REMEMBERED = 30
 # How many keys are kept, and from how many types on all are forgotten.
 KEPT_MAX = 10_000
+# How many wrong keys are kept. They have a place of their own, so that guesses displace no key that is right.
+WRONG_KEPT_MAX = 1_000
 
 RETRIED = (
     "hooktide.subscription.v1.AccessService/Authenticate",
@@ -52,8 +57,14 @@ class Registry:
         self._keys = _Keys(self._ask_key, clock)
         self._types = _Types(self._ask_types, clock)
 
-    async def authorize(self, key: str) -> None:
-        """Return where the key may publish; raise `Failure` KEY_INVALID, ROLE_FORBIDDEN or UNAVAILABLE where not."""
+    async def authorize(self, authorization: str) -> None:
+        """Judge the value of `authorization`: return if its key may publish.
+
+        Raises `Failure` KEY_REQUIRED, KEY_INVALID, ROLE_FORBIDDEN, or UNAVAILABLE if the registry cannot be asked.
+        """
+        key = bearer(authorization)
+        if key is None:
+            raise Failure(Reason.KEY_REQUIRED, "Send an API key of the role emitter as `authorization: Bearer hkt_…`.")
         failure = await self._keys.get(key)
         if failure is not None:
             raise Failure(failure.reason, failure.message)
@@ -93,18 +104,21 @@ def _away() -> Failure:
 
 
 class _Keys:
-    """What was answered about keys: None where a key may publish, else why not. None is older than `FRESH_S`."""
+    """What was answered about keys: None if a key may publish, else why not. No answer is used for longer than `FRESH_S`."""
 
     def __init__(self, ask: Callable[[str], Awaitable[Failure | None]], clock: Clock) -> None:
         self._ask = ask
         self._clock = clock
-        self._answers: dict[str, tuple[float, Failure | None]] = {}
+        self._right: dict[str, tuple[float, Failure | None]] = {}
+        self._wrong: dict[str, tuple[float, Failure | None]] = {}
         self._asking: dict[str, asyncio.Task[Failure | None]] = {}
 
     async def get(self, key: str) -> Failure | None:
-        kept = self._answers.get(key)
+        kept = self._right.get(key) or self._wrong.get(key)
         if kept is not None and self._clock.monotonic() - kept[0] < FRESH_S:
             return kept[1]
+        if parse_key(key) is None:
+            return Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = _apart(self._ask_and_keep(key))
@@ -114,10 +128,12 @@ class _Keys:
     async def _ask_and_keep(self, key: str) -> Failure | None:
         asked_at = self._clock.monotonic()
         answer = await self._ask(key)
-        self._answers.pop(key, None)
-        while len(self._answers) >= KEPT_MAX:
-            self._answers.pop(next(iter(self._answers)))
-        self._answers[key] = (asked_at, answer)
+        self._right.pop(key, None)
+        self._wrong.pop(key, None)
+        answers, kept_max = (self._right, KEPT_MAX) if answer is None else (self._wrong, WRONG_KEPT_MAX)
+        while len(answers) >= kept_max:
+            answers.pop(next(iter(answers)))
+        answers[key] = (asked_at, answer)
         return answer
 
 

@@ -3,38 +3,46 @@
 A stream's messages enter the log in their order, await their commits side by side and are answered in order;
 how many may be under way is bounded, for each stream and for all (`intake.py`), beyond which the stream is read no
 further and HTTP/2 holds the emitter back.
+
+Messages arrive as bytes. Their events are counted before they are parsed (`framing.py`), since 4 MB of empty events would take 230 MB.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from hooktide.error.v1 import error_pb2
-from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from hooktide.ingest.v1 import ingest_pb2
 
 from services.eventlog.record import Appended
 from services.ingest.accept import Refusal
+from services.ingest.framing import count_events
 from services.ingest.intake import Intake
-from services.ingest.publish import Publisher, Result
+from services.ingest.publish import EVENTS_MAX, Publisher, Result, batch_too_large
 from services.ingest.registry import Registry
 from services.runtime import crash
-from services.runtime.access import Access, bearer
+from services.runtime.access import Access
 from services.runtime.errors import Failure, FieldError, Reason
+from services.runtime.rpc import authorization_of
 
 MESSAGES_UNDER_WAY_MAX = 16
 # Of all unary calls together: nothing but their number would hold those back, as flow control does a stream.
 UNARY_BYTES_MAX = 64 * 1024 * 1024
 _OVERLOADED_RETRY_S = 0.5
 
-RULES = {f"/hooktide.ingest.v1.IngestService/{name}": Access.KEY for name in ("Publish", "PublishBatch", "PublishStream")}
+_SERVICE = "hooktide.ingest.v1.IngestService"
+RULES = {f"/{_SERVICE}/{name}": Access.KEY for name in ("Publish", "PublishBatch", "PublishStream")}
 
 _UnderWay = asyncio.Queue[asyncio.Task["list[Result] | Failure"] | None]
 Context = grpc.aio.ServicerContext[Any, Any]
+_Message = TypeVar("_Message")
 
 
 class _Order:
@@ -45,8 +53,8 @@ class _Order:
         self.failure: Failure | None = None
 
 
-class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
-    """Answers emitters."""
+class IngestServer:
+    """Answers emitters, whose keys are judged before their messages are read (`runtime/rpc.py`)."""
 
     def __init__(self, publisher: Publisher, registry: Registry, stopping: asyncio.Event) -> None:
         self._publisher = publisher
@@ -55,11 +63,21 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         self._intake = Intake()
         self._unary_bytes = 0
 
-    async def Publish(self, request: ingest_pb2.PublishRequest, context: Context) -> ingest_pb2.PublishResponse:
-        """Append one event."""
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the methods, which take messages as bytes."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Publish": unary(self.publish, None, ingest_pb2.PublishResponse.SerializeToString),
+            "PublishBatch": unary(self.publish_batch, None, ingest_pb2.PublishBatchResponse.SerializeToString),
+            "PublishStream": stream(self.publish_stream, None, ingest_pb2.PublishStreamResponse.SerializeToString),
+        }
+        return grpc.method_handlers_generic_handler(_SERVICE, handlers)
+
+    async def publish(self, message: bytes, context: Context) -> ingest_pb2.PublishResponse:
+        """Append the event of a `PublishRequest`."""
         await self._authorize(context)
-        with self._counted(request):
-            (result,) = await self._publisher.publish([request.event])
+        with self._counted(message):
+            (result,) = await self._publisher.publish([_parsed(ingest_pb2.PublishRequest.FromString, message).event])
         if isinstance(result, Refusal):
             raise _failure(result)
         crash.reached("ingest.before_ack")
@@ -67,23 +85,24 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         _fill(response.receipt, result)
         return response
 
-    async def PublishBatch(self, request: ingest_pb2.PublishBatchRequest, context: Context) -> ingest_pb2.PublishBatchResponse:
-        """Append several events."""
+    async def publish_batch(self, message: bytes, context: Context) -> ingest_pb2.PublishBatchResponse:
+        """Append the events of a `PublishBatchRequest`."""
         await self._authorize(context)
-        with self._counted(request):
+        with self._counted(message):
+            if count_events(message, EVENTS_MAX) > EVENTS_MAX:
+                raise batch_too_large()
             response = ingest_pb2.PublishBatchResponse()
-            _add(response.results, await self._publisher.publish(request.events))
+            _add(response.results, await self._publisher.publish(_parsed(ingest_pb2.PublishBatchRequest.FromString, message).events))
             return response
 
-    async def PublishStream(
-        self, request_iterator: AsyncIterator[ingest_pb2.PublishStreamRequest], context: Context
-    ) -> AsyncIterator[ingest_pb2.PublishStreamResponse]:
-        """Append the events of a stream, message by message, answering in order."""
-        await self._authorize(context)
+    async def publish_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[ingest_pb2.PublishStreamResponse]:
+        """Append the events of a stream of `PublishStreamRequest`, message by message, answering in order."""
+        authorize = partial(self._registry.authorize, authorization_of(context.invocation_metadata()))
+        await authorize()
         under_way: _UnderWay = asyncio.Queue()
         places = asyncio.Semaphore(MESSAGES_UNDER_WAY_MAX)
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(self._read(request_iterator, context, under_way, places, group))
+            reading = group.create_task(self._read(messages, authorize, under_way, places, group))
             stop = group.create_task(self._end_reading(reading))
             failure: Failure | None = None
             try:
@@ -109,8 +128,8 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
 
     async def _read(
         self,
-        requests: AsyncIterator[ingest_pb2.PublishStreamRequest],
-        context: Context,
+        messages: AsyncIterator[bytes],
+        authorize: Callable[[], Awaitable[None]],
         under_way: "_UnderWay",
         places: asyncio.Semaphore,
         group: asyncio.TaskGroup,
@@ -118,9 +137,10 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         order = _Order()
         try:
             await self._intake.room()
-            async for request in requests:
-                publishing = group.create_task(self._publish(request, context, order))
-                self._count(request, publishing)
+            async for message in messages:
+                events = count_events(message, EVENTS_MAX)
+                publishing = group.create_task(self._publish(message, events, authorize, order))
+                self._count(events, len(message), publishing)
                 under_way.put_nowait(publishing)
                 await places.acquire()
                 await self._intake.room()
@@ -128,19 +148,23 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
             # Also after a stop: what was read is still answered.
             under_way.put_nowait(None)
 
-    def _count(self, request: ingest_pb2.PublishStreamRequest, publishing: asyncio.Task["list[Result] | Failure"]) -> None:
+    def _count(self, events: int, size_bytes: int, publishing: asyncio.Task["list[Result] | Failure"]) -> None:
         """Count a message as under way until it is in the log or refused; that its answer is read is not waited for."""
-        events, size_bytes = len(request.events), request.ByteSize()
         self._intake.take(events, size_bytes)
         publishing.add_done_callback(lambda _done: self._intake.give_back(events, size_bytes))
 
-    async def _publish(self, request: ingest_pb2.PublishStreamRequest, context: Context, order: "_Order") -> list[Result] | Failure:
+    async def _publish(
+        self, message: bytes, events: int, authorize: Callable[[], Awaitable[None]], order: "_Order"
+    ) -> list[Result] | Failure:
         """Return the results, or the failure that ends the stream."""
         try:
             async with order.turn:
                 if order.failure is not None:
                     return order.failure
-                await self._authorize(context)
+                await authorize()
+                if events > EVENTS_MAX:
+                    raise batch_too_large()
+                request = _parsed(ingest_pb2.PublishStreamRequest.FromString, message)
                 accepted = await self._publisher.accepted(request.events)
             # Nothing is awaited between the turn's end and the log's queue, so messages enter it in their order.
             return await self._publisher.append(accepted)
@@ -153,9 +177,9 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
         reading.cancel()
 
     @contextlib.contextmanager
-    def _counted(self, request: ingest_pb2.PublishRequest | ingest_pb2.PublishBatchRequest) -> Iterator[None]:
+    def _counted(self, message: bytes) -> Iterator[None]:
         """Count a unary call's bytes while it is under way; refuse it where they are too many."""
-        size = request.ByteSize()
+        size = len(message)
         if self._unary_bytes and self._unary_bytes + size > UNARY_BYTES_MAX:
             raise Failure(
                 Reason.OVERLOADED, "More is being published than is taken at once; send it again.", retry_after_s=_OVERLOADED_RETRY_S
@@ -167,11 +191,15 @@ class IngestServer(ingest_pb2_grpc.IngestServiceServicer):
             self._unary_bytes -= size
 
     async def _authorize(self, context: Context) -> None:
-        authorization = next((str(value) for name, value in context.invocation_metadata() or () if name == "authorization"), "")
-        key = bearer(authorization)
-        if key is None:
-            raise Failure(Reason.KEY_REQUIRED, "Send an API key of the role emitter as `authorization: Bearer hkt_…`.")
-        await self._registry.authorize(key)
+        """Judge the key again: the message may have come long after its call began."""
+        await self._registry.authorize(authorization_of(context.invocation_metadata()))
+
+
+def _parsed(parse: Callable[[bytes], _Message], message: bytes) -> _Message:
+    try:
+        return parse(message)
+    except DecodeError:
+        raise Failure(Reason.INVALID_ARGUMENT, "The message is not protobuf of the method's request type; see ingest.proto.") from None
 
 
 def _add(messages: RepeatedCompositeFieldContainer[ingest_pb2.PublishResult], results: Sequence[Result]) -> None:

@@ -44,13 +44,13 @@ class AccessRules:
         self._rules = dict(rules)
         self._token_digest = hashlib.sha256(service_token.encode()).digest()
 
-    def check(self, method: str, authorization: str) -> None:
-        """Return where the call is permitted; raise `Failure` where it is not."""
+    def check(self, method: str, authorization: str) -> Access:
+        """Return who may call the method; raise `Failure` if it is for services and the token is not theirs."""
         match self._rules.get(method):
-            case Access.PUBLIC | Access.KEY:
-                return
+            case (Access.PUBLIC | Access.KEY) as access:
+                return access
             case Access.SERVICE if self._is_service(authorization):
-                return
+                return Access.SERVICE
             case _:
                 raise Failure(
                     Reason.SERVICE_TOKEN_REQUIRED,

@@ -1,7 +1,7 @@
 """RPC: the one way to make a gRPC server or channel, with the pitfalls of grpc.aio answered.
 
-Server: the outermost interceptor denies undeclared methods, maps every exception to a status without
-leaking its text, and keeps the caller's deadline for the calls made on its behalf. One port, one server.
+Server: the outermost interceptor asks who calls before the message is read, denies undeclared methods, maps every exception to a
+status without leaking its text, and keeps the caller's deadline for the calls made on its behalf. One port, one server.
 Channel: round robin over all addresses, keepalive within what our servers permit, retries of named
 idempotent reads, and a deadline on every unary call.
 """
@@ -10,116 +10,177 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
-from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2_grpc
 
 from services.runtime.access import Access, AccessRules
+from services.runtime.call_guard import CallGuard, CallLimits
 from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
+from services.runtime.grpc_arguments import Connecting, channel_arguments, server_arguments
+from services.runtime.health_server import HealthServer
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import logger
 
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 DEADLINE_DEFAULT_S = 10.0
 DRAIN_S = 20.0
 
 _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("deadline", default=None)
 
-# How much of a stream the transport takes in before anybody asks for it. By itself it would raise that as far as a fast
-# peer can fill it: 24 emitters faster than the disk took 1.8 GB of ingest's memory within seconds.
-_READ_AHEAD: list[tuple[str, int]] = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024 * 1024)]
-
-_SERVER_OPTIONS: list[tuple[str, int]] = [
-    *_READ_AHEAD,
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    # Clients behind a name with several addresses look it up again only when a connection ends.
-    ("grpc.max_connection_age_ms", 30 * 60 * 1000),
-    ("grpc.max_connection_age_grace_ms", 60 * 1000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
+# A message without credentials is read only for health checks and reflection; those are small and come at once.
+_PUBLIC_REQUEST_S = 10.0
 
 # In quotes: the stubs say generic, the class is not.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
+Authorize = Callable[[str], Awaitable[None]]
+"""Returns if an API key may call; raises `Failure` KEY_REQUIRED, KEY_INVALID, ROLE_FORBIDDEN or UNAVAILABLE."""
+Parse = Callable[[Any], Any]
+_Outcome = TypeVar("_Outcome")
+Behaviour = Callable[[Any, Any], _Outcome]
+# After these a caller is still unknown.
+_STRANGERS = frozenset({Reason.ROUTE_NOT_FOUND, Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.SERVICE_TOKEN_REQUIRED})
 
 
 class Boundary(grpc.aio.ServerInterceptor):
     """The outermost interceptor: access, deadlines, errors."""
 
-    def __init__(self, rules: AccessRules) -> None:
+    def __init__(self, rules: AccessRules, authorize: Authorize | None, guard: CallGuard) -> None:
         self._rules = rules
+        self._authorize = authorize
+        self._guard = guard
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        """Wrap the handler of a call."""
+        """Return what answers a call: its handler, wrapped, or a refusal that reads no message."""
         method = str(details.method)
-        authorization = next((str(value) for key, value in details.invocation_metadata or () if key == "authorization"), "")
-        handler = await continuation(details)
-        if handler is None:
-            return _refusing(Failure(Reason.ROUTE_NOT_FOUND, "There is no such method; compare with the contract."))
         try:
-            self._rules.check(method, authorization)
+            authorization = authorization_of(details.invocation_metadata)
+            handler = await continuation(details)
+            if handler is None:
+                raise Failure(Reason.ROUTE_NOT_FOUND, "There is no such method; compare with the contract.")
+            access = self._rules.check(method, authorization)
+            if access is Access.KEY and self._authorize is not None:
+                await self._authorize(authorization)
         except Failure as failure:
-            return _refusing(failure)
-        return _bounded(method, handler)
+            return self._refusing(failure)
+        except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
+            logger().exception("rpc.failed", method=method)
+            return self._refusing(_fault())
+        return _Bounded(method, access, self._guard).handler(handler)
+
+    def _refusing(self, failure: Failure) -> Handler:
+        async def refuse(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            if failure.reason in _STRANGERS:
+                await self._guard.refused(context.peer())
+            await _abort(context, failure)
+
+        # A stream-stream handler answers a call of any shape.
+        return grpc.stream_stream_rpc_method_handler(cast("Any", refuse))
 
 
-def _refusing(failure: Failure) -> Handler:
-    # A stream-stream handler answers a call of any shape.
-    async def refuse(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await _abort(context, failure)
-
-    return grpc.stream_stream_rpc_method_handler(cast("Any", refuse))
+def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Return the value of `authorization`, "" without one."""
+    return next((str(value) for key, value in metadata or () if key == "authorization"), "")
 
 
-def _bounded(method: str, handler: Handler) -> Handler:
-    serializers = (handler.request_deserializer, handler.response_serializer)
-    if handler.response_streaming:
-        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-        return make(cast("Any", _bounded_stream(method, cast("Any", behaviour))), *serializers)
-    behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
-    make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-    return make(cast("Any", _bounded_unary(method, cast("Any", behaviour))), *serializers)
+class _Bounded:
+    """One call's handler, with its limits, its deadline and its errors. Messages arrive as bytes and are parsed here."""
+
+    def __init__(self, method: str, access: Access, guard: CallGuard) -> None:
+        self._method = method
+        self._access = access
+        self._guard = guard
+
+    def handler(self, handler: Handler) -> Handler:
+        """Return the handler wrapped."""
+        parse, serialize = cast("Parse | None", handler.request_deserializer), handler.response_serializer
+        if handler.request_streaming:
+            if handler.response_streaming:
+                stream = self._stream(cast("Any", handler.stream_stream), _parsing_each(parse))
+                return grpc.stream_stream_rpc_method_handler(cast("Any", stream), None, serialize)
+            unary = self._unary(cast("Any", handler.stream_unary), _parsing_each(parse))
+            return grpc.stream_unary_rpc_method_handler(cast("Any", unary), None, serialize)
+        if handler.response_streaming:
+            stream = self._stream(cast("Any", handler.unary_stream), _parsing(parse))
+            return grpc.unary_stream_rpc_method_handler(cast("Any", stream), None, serialize)
+        unary = self._unary(cast("Any", handler.unary_unary), _parsing(parse))
+        if self._access is Access.PUBLIC:
+            return grpc.stream_stream_rpc_method_handler(cast("Any", _of_first_message(unary)), None, serialize)
+        return grpc.unary_unary_rpc_method_handler(cast("Any", unary), None, serialize)
+
+    def _unary(self, behaviour: Behaviour[Awaitable[Any]], parse: Parse) -> Behaviour[Awaitable[Any]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message:  # noqa: ANN401 - bytes, or an iterator of them
+            _keep_deadline(context)
+            async with _mapped_errors(self._method, context):
+                with self._guard.admitted(context.peer(), self._access):
+                    answer: Message = await behaviour(parse(request), context)
+                    return answer
+            raise AssertionError
+
+        return call
+
+    def _stream(self, behaviour: Behaviour[Any], parse: Parse) -> Behaviour[Any]:
+        async def write(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ANN401 - as above
+            async with _mapped_errors(self._method, context):
+                with self._guard.admitted(context.peer(), self._access):
+                    await behaviour(parse(request), context)
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:  # noqa: ANN401 - as above
+            async with _mapped_errors(self._method, context):
+                with self._guard.admitted(context.peer(), self._access):
+                    async with contextlib.aclosing(behaviour(parse(request), context)) as answers:
+                        async for answer in answers:
+                            yield answer
+
+        # Some handlers write to the context instead of yielding.
+        return call if inspect.isasyncgenfunction(behaviour) else write
 
 
-def _bounded_unary(
-    method: str, behaviour: Callable[[Any, Any], Awaitable[Message]]
-) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message]]:
-    async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
-        _keep_deadline(context)
-        async with _mapped_errors(method, context):
-            return await behaviour(request, context)
-        raise AssertionError
+def _parsing(parse: Parse | None) -> Parse:
+    """Return a parser that refuses what is not protobuf; without one, bytes stay bytes."""
+    if parse is None:
+        return lambda message: message
+
+    def parsed(message: bytes) -> object:
+        try:
+            return parse(message)
+        except DecodeError:
+            text = "The message is not protobuf of this method's request type; compare with the contract."
+            raise Failure(Reason.INVALID_ARGUMENT, text) from None
+
+    return parsed
+
+
+def _parsing_each(parse: Parse | None) -> Parse:
+    if parse is None:
+        return lambda messages: messages
+    one = _parsing(parse)
+
+    async def parsed(messages: AsyncIterator[bytes]) -> AsyncIterator[object]:
+        async for message in messages:
+            yield one(message)
+
+    return parsed
+
+
+def _of_first_message(unary: Behaviour[Awaitable[Any]]) -> Behaviour[AsyncIterator[Any]]:
+    """Return a unary method as a stream of one message each way, so that the wait for the request has a deadline."""
+
+    async def call(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
+        try:
+            async with asyncio.timeout(_PUBLIC_REQUEST_S):
+                request = await anext(requests)
+        except (TimeoutError, StopAsyncIteration):
+            await _abort(context, Failure(Reason.INVALID_ARGUMENT, "The call has brought no message."))
+            return
+        yield await unary(request, context)
 
     return call
-
-
-def _bounded_stream(
-    method: str, behaviour: Callable[[Any, Any], AsyncIterator[Message]]
-) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Message] | Awaitable[None]]:
-    async def write(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        async with _mapped_errors(method, context):
-            await cast("Any", behaviour(request, context))
-
-    async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
-        async with _mapped_errors(method, context), contextlib.aclosing(cast("Any", behaviour(request, context))) as answers:
-            async for answer in answers:
-                yield answer
-
-    # Some handlers (health's Watch) write to the context instead of yielding.
-    return call if inspect.isasyncgenfunction(behaviour) else write
 
 
 def _keep_deadline(context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -137,7 +198,11 @@ async def _mapped_errors(method: str, context: grpc.aio.ServicerContext[Any, Any
         raise
     except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
         logger().exception("rpc.failed", method=method)
-        await _abort(context, Failure(Reason.INTERNAL, "The service met a fault of its own; its logs say which."))
+        await _abort(context, _fault())
+
+
+def _fault() -> Failure:
+    return Failure(Reason.INTERNAL, "The service met a fault of its own; its logs say which.")
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], failure: Failure) -> None:
@@ -149,12 +214,20 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], failure: Failure) 
 class Server:
     """A gRPC server with health v1, on one address."""
 
-    def __init__(self, rules: Mapping[str, Access], service_token: str) -> None:
-        """Make a server that permits what `rules` declare, and health checks."""
+    def __init__(
+        self, rules: Mapping[str, Access], service_token: str, *, authorize: Authorize | None = None, limits: CallLimits | None = None
+    ) -> None:
+        """Make a server that permits what `rules` declare, and health checks.
+
+        `authorize` judges the value of `authorization` for methods of `Access.KEY`; without it they judge it themselves.
+        """
+        limits = limits or CallLimits()
         public = {f"/grpc.health.v1.Health/{name}": Access.PUBLIC for name in ("Check", "Watch", "List")}
-        boundary = Boundary(AccessRules({**rules, **public}, service_token))
-        self.grpc = grpc.aio.server(interceptors=[boundary], options=_SERVER_OPTIONS)
-        self._health = HealthServicer()
+        self._guard = CallGuard(limits)
+        boundary = Boundary(AccessRules({**rules, **public}, service_token), authorize, self._guard)
+        connecting = Connecting(connections_max=limits.connections_max, calls_per_connection_max=limits.calls_per_connection_max)
+        self.grpc = grpc.aio.server(interceptors=[boundary], options=server_arguments(connecting))
+        self._health = HealthServer({name.split("/")[1] for name in rules})
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
     async def start(self, listen: str) -> str:
@@ -164,6 +237,8 @@ class Server:
         except RuntimeError as error:
             raise _cannot_listen(listen) from error
         await self.grpc.start()
+        if not listen.startswith("unix:"):
+            self._guard.watch(port)
         # A Unix socket that cannot be made is no error to grpc.
         if listen.startswith("unix:") and not _is_socket(listen.removeprefix("unix:").removeprefix("//")):
             raise _cannot_listen(listen)
@@ -171,12 +246,12 @@ class Server:
 
     async def set_serving(self, *, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        await self._health.set("", status)
+        self._health.set_serving(serving=serving)
 
     async def stop(self, grace_s: float = DRAIN_S) -> None:
         """Take no more calls, let those under way end within `grace_s`, then cut them off."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
+        self._guard.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s + 2):
                 await self.grpc.stop(grace_s)
@@ -223,31 +298,7 @@ def open_channel(target: str, *, retried: Sequence[str] = ()) -> grpc.aio.Channe
     `retried` names idempotent methods (``package.Service/Method``) that are sent again, up to four
     more times, where the server could not be reached.
     """
-    names = [dict(zip(("service", "method"), name.split("/"), strict=True)) for name in retried]
-    policy = {
-        "maxAttempts": 5,
-        "initialBackoff": "0.05s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [{"name": names, "retryPolicy": policy}] if names else [],
-    }
-    options: list[tuple[str, Any]] = [
-        *_READ_AHEAD,
-        ("grpc.service_config", json.dumps(config)),
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        # Else channels to one target share their connections, and with them the pause after one that failed.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 5_000),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-    ]
+    options = channel_arguments(retried)
     return grpc.aio.insecure_channel(target, options=options, interceptors=cast("Any", [Deadlines()]))
 
 

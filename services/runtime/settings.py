@@ -155,6 +155,29 @@ class Settings(BaseSettings):
         return token
 
 
+class GrpcSettings(Settings):
+    """What the services read that listen for gRPC: what clients may take. Calls with the service token have no limit per address."""
+
+    grpc_connections_max: int = Field(
+        1024,
+        ge=16,
+        le=100_000,
+        description="How many connections a gRPC listener keeps at once, less if the limit of open files is lower.",
+    )
+    grpc_address_connections_max: int = Field(
+        128, ge=1, le=100_000, description="How many connections one address (of IPv6, one /64) keeps at once to a gRPC listener."
+    )
+    grpc_address_calls_max: int = Field(
+        1000, ge=1, le=100_000, description="How many gRPC calls of one address are under way at once; more are refused."
+    )
+    authentication_failures_burst: int = Field(
+        20, ge=1, le=10_000, description="How many failed authentications one address may make before their refusals are slowed."
+    )
+    authentication_failures_per_second: float = Field(
+        5.0, gt=0, le=10_000, description="How many refusals a second one address gets from then on. Correct keys are not slowed."
+    )
+
+
 class SinkSettings(Settings):
     """What the services read that judge or call sinks."""
 
@@ -168,7 +191,7 @@ class SinkSettings(Settings):
     origin: Origin = Field("", description="The name, as in DNS, by which sinks know this system in ownership handshakes.")
 
 
-class SubscriptionSettings(SinkSettings):
+class SubscriptionSettings(SinkSettings, GrpcSettings):
     """What the subscription service reads."""
 
     sink_handshake: Literal["off", "required", "best_effort"] = Field(
@@ -199,12 +222,15 @@ class SubscriptionSettings(SinkSettings):
         return keys
 
 
-class IngestSettings(Settings):
+class IngestSettings(GrpcSettings):
     """What the ingest service reads."""
 
     ingest_listen: Address = Field("127.0.0.1:50052", description="The ingest service's gRPC address.")
     ingest_admin_listen: TcpAddress = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
     ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.")
+    ingest_connection_calls_max: int = Field(
+        100, ge=1, le=10_000, description="How many calls of one connection are under way at once; more wait at the emitter."
+    )
     ingest_event_bytes_max: int = Field(
         256 * 1024, ge=1024, le=1024 * 1024, description="The largest event, in bytes of its protobuf form."
     )
@@ -213,7 +239,7 @@ class IngestSettings(Settings):
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
 
 
-class DeliverySettings(SinkSettings):
+class DeliverySettings(SinkSettings, GrpcSettings):
     """What the delivery service reads."""
 
     public_url: PublicUrl = Field(

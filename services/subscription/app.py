@@ -15,6 +15,7 @@ from services.egress.policy import EgressPolicy
 from services.runtime import crash
 from services.runtime.access import Access
 from services.runtime.admin import admin_app, http_server
+from services.runtime.call_guard import CallLimits
 from services.runtime.clock import Clock
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
 from services.runtime.reload import Reloadable, reloading
@@ -46,7 +47,7 @@ async def running(
     `resolve` tells the addresses of a name, waiting for them.
     """
     reloadable = Reloadable(settings)
-    server = Server(RULES, settings.token())
+    server = Server(RULES, settings.token(), limits=CallLimits.of(settings))
     policy, handshake = _policy(settings), _handshake(settings)
     with opened(settings, clock) as registry:
         crash.reached("registry.opened")

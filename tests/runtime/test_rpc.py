@@ -10,9 +10,11 @@ from google.protobuf.wrappers_pb2 import DoubleValue, StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.runtime.access import Access
+from services.runtime.call_guard import PUBLIC_CALLS_PER_NETWORK_MAX, CallLimits
 from services.runtime.errors import Failure, FieldError, Reason, failure_from_rpc
+from services.runtime.grpc_arguments import REQUEST_BYTES_MAX
 from services.runtime.lifecycle import StartError
-from services.runtime.rpc import DEADLINE_DEFAULT_S, MESSAGE_BYTES_MAX, Server, open_channel, service_metadata
+from services.runtime.rpc import DEADLINE_DEFAULT_S, Server, open_channel, service_metadata
 
 TOKEN = "hts_a-token-for-this-test-only"
 SECRET_TEXT = "password=hunter2"
@@ -104,8 +106,8 @@ async def error_of(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
 
 
 @contextlib.asynccontextmanager
-async def served(probe: Probe, access: Access = Access.SERVICE) -> AsyncIterator[Server]:
-    server = Server({f"/{SERVICE}/{name}": access for name in (*METHODS, *STREAMS)}, TOKEN)
+async def served(probe: Probe, access: Access = Access.SERVICE, limits: CallLimits | None = None) -> AsyncIterator[Server]:
+    server = Server({f"/{SERVICE}/{name}": access for name in (*METHODS, *STREAMS)}, TOKEN, limits=limits)
     server.grpc.add_generic_rpc_handlers((probe.handlers(),))
     probe.target = await server.start(probe.listen)
     try:
@@ -193,6 +195,69 @@ async def test_health_is_for_everyone_and_follows_the_service() -> None:
         states.cancel()
 
 
+async def test_health_is_known_by_the_name_of_each_service() -> None:
+    """As `grpc_health_probe -service` asks, and as `List` answers."""
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    probe = Probe()
+    async with served(probe) as server, asyncio.timeout(10), open_channel(probe.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        listed = await health.List(health_pb2.HealthListRequest())
+        assert {name: answer.status for name, answer in listed.statuses.items()} == {"": not_serving, SERVICE: not_serving}
+        await server.set_serving(serving=True)
+        assert (await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))).status == serving
+        listed = await health.List(health_pb2.HealthListRequest())
+        assert {name: answer.status for name, answer in listed.statuses.items()} == {"": serving, SERVICE: serving}
+        error = await error_of(health.Check(health_pb2.HealthCheckRequest(service="test.v1.Another")))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        watched = health.Watch(health_pb2.HealthCheckRequest(service="test.v1.Another"))
+        assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        watched.cancel()
+
+
+@pytest.mark.parametrize("method", ["grpc.health.v1.Health/Check", "grpc.health.v1.Health/List", f"{SERVICE}/Echo", f"{SERVICE}/FailLater"])
+async def test_what_is_not_protobuf_is_refused_without_a_traceback(
+    channel: grpc.aio.Channel, method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    call = channel.unary_stream if method.endswith("FailLater") else channel.unary_unary
+    calling = call(f"/{method}", request_serializer=bytes, response_deserializer=bytes)
+    answer = calling(b"\xff\xff\xff", metadata=service_metadata(TOKEN), timeout=10)
+    error = await error_of(answer.read() if isinstance(answer, grpc.aio.UnaryStreamCall) else answer)
+    assert failure_from_rpc(error).reason is Reason.INVALID_ARGUMENT
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+async def test_a_call_without_credentials_is_refused_before_it_sends_a_message(channel: grpc.aio.Channel) -> None:
+    """Nothing is read of a caller that is not known: a call that never sends its message is refused as well."""
+    async with asyncio.timeout(10):
+        for method in ("Echo", "Undeclared", "Missing"):
+            call = channel.stream_stream(f"/{SERVICE}/{method}", request_serializer=bytes, response_deserializer=bytes)()
+            assert await call.code() in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
+
+
+async def test_compressed_messages_are_not_accepted(channel: grpc.aio.Channel) -> None:
+    call = channel.unary_unary(f"/{SERVICE}/Echo", request_serializer=StringValue.SerializeToString, response_deserializer=bytes)
+    packed = call(StringValue(value="x" * 1000), metadata=service_metadata(TOKEN), timeout=10, compression=grpc.Compression.Gzip)
+    error = await error_of(packed)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "gzip" in (error.details() or "")
+
+
+async def test_calls_without_credentials_are_bounded_by_address_and_calls_with_the_token_are_not() -> None:
+    probe = Probe()
+    limits = CallLimits(calls_per_network_max=1, connections_per_network_max=1)
+    async with served(probe, limits=limits), open_channel(probe.target) as channel, asyncio.timeout(20):
+        health = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(PUBLIC_CALLS_PER_NETWORK_MAX)]
+        for watch in watches:
+            await watch.read()
+        failure = failure_from_rpc(await error_of(health.Check(health_pb2.HealthCheckRequest())))
+        assert failure.reason is Reason.OVERLOADED
+        answers = await asyncio.gather(*(ask(channel, "Echo") for _ in range(20)))
+        assert len(answers) == 20
+        for watch in watches:
+            watch.cancel()
+
+
 async def test_every_call_has_a_deadline(channel: grpc.aio.Channel) -> None:
     assert 0 < DoubleValue.FromString(await ask(channel, "Remaining")).value <= DEADLINE_DEFAULT_S + ROUNDING_S
 
@@ -211,9 +276,9 @@ async def test_a_named_method_is_called_again_where_the_service_was_away(probe: 
 
 
 async def test_a_message_beyond_the_limit_is_refused(channel: grpc.aio.Channel) -> None:
-    large = StringValue(value="x" * (MESSAGE_BYTES_MAX - 100))
-    assert len(await ask(channel, "Echo", large)) > MESSAGE_BYTES_MAX - 100
-    error = await error_of(ask(channel, "Echo", StringValue(value="x" * MESSAGE_BYTES_MAX)))
+    large = StringValue(value="x" * (REQUEST_BYTES_MAX - 100))
+    assert len(await ask(channel, "Echo", large)) > REQUEST_BYTES_MAX - 100
+    error = await error_of(ask(channel, "Echo", StringValue(value="x" * REQUEST_BYTES_MAX)))
     assert failure_from_rpc(error).reason is Reason.REQUEST_TOO_LARGE
 
 

@@ -1,0 +1,153 @@
+"""Call guard: what a call may take before its caller is known, and how many calls one network has under way.
+
+connection_limits → [call_guard] → handler
+
+Law 1: a call with a valid key or the service token is never refused or delayed because others failed.
+Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says. Only so many wait at once;
+beyond that, a connection that has never shown valid credentials is closed instead.
+Law 3: calls with the service token have no limit here.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from services.runtime.access import Access
+from services.runtime.authentication_throttle import FAILURES_BURST, FAILURES_PER_SECOND, AuthenticationThrottle
+from services.runtime.connection_limits import Connection, Connections, Standing
+from services.runtime.errors import Failure, Reason
+from services.runtime.file_limit import connections_within
+from services.runtime.settings import GrpcSettings, variable
+
+LOOK_EVERY_S = 1.0
+PUBLIC_CALLS_MAX = 1000
+"""How many calls without credentials (health checks, reflection) are under way at once."""
+PUBLIC_CALLS_PER_NETWORK_MAX = 100
+REFUSALS_WAITING_MAX = 256
+REFUSALS_WAITING_PER_NETWORK_MAX = 64
+_RETRY_S = 1.0
+
+
+def _nobody(_address: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What clients may take of a gRPC listener; a network is an IPv4 address or an IPv6 /64."""
+
+    connections_max: int = 1024
+    connections_per_network_max: int = 128
+    calls_per_connection_max: int = 1000
+    calls_per_network_max: int = 1000
+    failures_burst: int = FAILURES_BURST
+    failures_per_second: float = FAILURES_PER_SECOND
+    is_exempt: Callable[[str], bool] = _nobody
+    """Which addresses no limit per network applies to."""
+
+    @classmethod
+    def of(cls, settings: GrpcSettings, *, calls_per_connection_max: int = 1000) -> Self:
+        """Return the limits that the settings ask for, below the limit of open files."""
+        return cls(
+            connections_max=connections_within(variable("grpc_connections_max"), settings.grpc_connections_max),
+            connections_per_network_max=settings.grpc_address_connections_max,
+            calls_per_connection_max=calls_per_connection_max,
+            calls_per_network_max=settings.grpc_address_calls_max,
+            failures_burst=settings.authentication_failures_burst,
+            failures_per_second=settings.authentication_failures_per_second,
+        )
+
+
+class CallGuard:
+    """Counts the calls and refusals of one listener."""
+
+    def __init__(self, limits: CallLimits, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Take the limits and a monotonic clock (seconds)."""
+        self._limits = limits
+        self._monotonic = monotonic
+        self._throttle = AuthenticationThrottle(burst=limits.failures_burst, per_second=limits.failures_per_second)
+        self._calls: Counter[tuple[Access, str]] = Counter()
+        self._public_calls = 0
+        self._waiting: Counter[str] = Counter()
+        self._connections = Connections(
+            connections_max=limits.connections_max, per_network_max=limits.connections_per_network_max, is_exempt=limits.is_exempt
+        )
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, port: int) -> None:
+        """Look after the connections to a port from now on, until `stop`."""
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            self._connections.look(port, self._monotonic())
+            self._timer = loop.call_later(LOOK_EVERY_S, look)
+
+        look()
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @contextlib.contextmanager
+    def admitted(self, peer: str, access: Access) -> Iterator[None]:
+        """Count a call while it is under way; raise `Failure` OVERLOADED if its network has too many."""
+        connection = self._connections.of(peer, self._monotonic())
+        if access is Access.SERVICE:
+            if connection is not None:
+                connection.standing = Standing.SERVICE
+            yield
+            return
+        if access is Access.KEY and connection is not None:
+            connection.standing = max(connection.standing, Standing.KEY)
+        counted = (access, _network(connection))
+        self._check(access, counted, exempt=connection is not None and connection.exempt)
+        self._calls[counted] += 1
+        self._public_calls += access is Access.PUBLIC
+        try:
+            yield
+        finally:
+            self._public_calls -= access is Access.PUBLIC
+            self._calls[counted] -= 1
+            if not self._calls[counted]:
+                del self._calls[counted]
+
+    def _check(self, access: Access, counted: tuple[Access, str], *, exempt: bool) -> None:
+        public = access is Access.PUBLIC
+        per_network_max = PUBLIC_CALLS_PER_NETWORK_MAX if public else self._limits.calls_per_network_max
+        if (not exempt and self._calls[counted] >= per_network_max) or (public and self._public_calls >= PUBLIC_CALLS_MAX):
+            message = "Too many calls from your address are under way; wait for some of them to end, or send more in each."
+            raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S)
+
+    async def refused(self, peer: str) -> None:
+        """Count a call without valid credentials, and wait as long as its refusal has to."""
+        now_s = self._monotonic()
+        connection = self._connections.of(peer, now_s)
+        network = _network(connection)
+        if connection is not None:
+            connection.failures += 1
+        if connection is not None and connection.exempt:
+            return
+        delay_s = self._throttle.failed(network, now_s)
+        if not delay_s:
+            return
+        if self._waiting.total() >= REFUSALS_WAITING_MAX or self._waiting[network] >= REFUSALS_WAITING_PER_NETWORK_MAX:
+            if connection is not None and connection.standing is Standing.UNKNOWN:
+                self._connections.close(connection)
+            return
+        self._waiting[network] += 1
+        try:
+            await asyncio.sleep(delay_s)
+        finally:
+            self._waiting[network] -= 1
+            if not self._waiting[network]:
+                del self._waiting[network]
+
+
+def _network(connection: Connection | None) -> str:
+    """Return the network of a connection; all peers of a Unix socket are one."""
+    return "" if connection is None else connection.network

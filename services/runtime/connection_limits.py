@@ -1,0 +1,162 @@
+"""Connection limits: which connections of a listener are closed, so that no client takes the room of the others.
+
+accept → [connection_limits] → call_guard → handler
+
+gRPC limits how many connections a server keeps in all, and tells nobody which they are. The addresses of their sockets do: once a
+second the process looks through its own file descriptors and shuts down what is beyond its share. gRPC then sees a peer that left.
+
+Law 1: which connections go is decided by a pure function. Time (seconds of a monotonic clock) arrives as an argument.
+Law 2: a connection that another service has shown its token on is never closed. One that has shown a valid key is closed only if its
+own network has nothing else to close.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from urllib.parse import unquote
+
+from services.runtime.authentication_throttle import network_of
+
+FAILURES_MAX = 20
+"""How many calls without valid credentials a connection may make that has never shown any."""
+_CROWDED_SHARE, _RELIEVED_SHARE = 0.9, 0.8
+_OWN_DESCRIPTORS = "/dev/fd"
+
+
+class Standing(IntEnum):
+    """What a connection has shown so far."""
+
+    UNKNOWN = 0
+    KEY = 1
+    SERVICE = 2
+
+
+@dataclass(slots=True)
+class Connection:
+    """A client's connection."""
+
+    host: str
+    port: int
+    network: str
+    since_s: float
+    exempt: bool = False
+    """Whether its network has no limit of its own."""
+    standing: Standing = Standing.UNKNOWN
+    failures: int = 0
+    descriptor: int = -1
+    """The socket's file descriptor when it was last looked for; -1 before that."""
+
+
+def surplus(connections: Iterable[Connection], *, connections_max: int, per_network_max: int) -> list[Connection]:
+    """Return the connections to close; `connections_max` limits all of them, `per_network_max` those of one network."""
+    kept: list[Connection] = []
+    closed: list[Connection] = []
+    networks: dict[str, list[Connection]] = {}
+    for each in connections:
+        if each.standing is Standing.UNKNOWN and each.failures >= FAILURES_MAX and not each.exempt:
+            closed.append(each)
+        elif each.standing is Standing.SERVICE or each.exempt:
+            kept.append(each)
+        else:
+            networks.setdefault(each.network, []).append(each)
+    for group in networks.values():
+        group.sort(key=_order_of_leaving)
+        over = max(0, len(group) - per_network_max)
+        closed += group[:over]
+        kept += group[over:]
+    if len(kept) > connections_max * _CROWDED_SHARE:
+        leaving = sorted((each for each in kept if each.standing is Standing.UNKNOWN), key=_order_of_leaving)
+        closed += leaving[: len(kept) - int(connections_max * _RELIEVED_SHARE)]
+    return closed
+
+
+def _order_of_leaving(connection: Connection) -> tuple[Standing, float]:
+    """Order strangers first, the oldest of them first; of those with a key the newest first, since the others are at work."""
+    stranger = connection.standing is Standing.UNKNOWN
+    return (connection.standing, connection.since_s if stranger else -connection.since_s)
+
+
+class Connections:
+    """The connections of one TCP listener."""
+
+    def __init__(self, *, connections_max: int, per_network_max: int, is_exempt: Callable[[str], bool]) -> None:
+        """Take the limits of `surplus`, and which addresses have no limit per network."""
+        self._connections_max = connections_max
+        self._per_network_max = per_network_max
+        self._is_exempt = is_exempt
+        self._known: dict[tuple[str, int], Connection] = {}
+        self._by_peer: dict[str, Connection] = {}
+
+    def of(self, peer: str, now_s: float) -> Connection | None:
+        """Return the connection of a call's peer, as gRPC writes it (``ipv4:192.0.2.1:443``); None for a Unix socket."""
+        known = self._by_peer.get(peer)
+        if known is not None:
+            return known
+        place = _place_of(peer)
+        if place is None:
+            return None
+        found = self._by_peer[peer] = self._at(place, now_s)
+        return found
+
+    def look(self, port: int, now_s: float) -> int:
+        """Look which connections to `port` are open, close the surplus, and return how many there were."""
+        found: dict[tuple[str, int], Connection] = {}
+        for descriptor, place in _accepted(port):
+            found[place] = connection = self._at(place, now_s)
+            connection.descriptor = descriptor
+        self._known = found
+        self._by_peer = {peer: each for peer, each in self._by_peer.items() if found.get((each.host, each.port)) is each}
+        for each in surplus(found.values(), connections_max=self._connections_max, per_network_max=self._per_network_max):
+            self.close(each)
+        return len(found)
+
+    def close(self, connection: Connection) -> bool:
+        """Close a connection; return whether its socket was found."""
+        if connection.descriptor < 0:
+            return False
+        try:
+            # A copy stays what it is, even if the descriptor's number is another socket's by now.
+            with socket.socket(fileno=os.dup(connection.descriptor)) as copy:
+                if _normal(copy.getpeername()) != (connection.host, connection.port):
+                    return False
+                copy.shutdown(socket.SHUT_RDWR)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _at(self, place: tuple[str, int], now_s: float) -> Connection:
+        known = self._known.get(place)
+        if known is None:
+            host, port = place
+            known = self._known[place] = Connection(host, port, network_of(host), now_s, self._is_exempt(host))
+        return known
+
+
+def _accepted(port: int) -> Iterable[tuple[int, tuple[str, int]]]:
+    """Return the descriptors of this process's TCP connections to one of its ports, with the peers' hosts and ports."""
+    for name in os.listdir(_OWN_DESCRIPTORS):  # noqa: PTH208 - only the numbers are of use
+        try:
+            looked_at = socket.socket(fileno=int(name))
+        except OSError:  # another kind of file, or closed by now
+            continue
+        try:
+            if looked_at.family in {socket.AF_INET, socket.AF_INET6} and looked_at.getsockname()[1] == port:
+                yield int(name), _normal(looked_at.getpeername())
+        except OSError:  # it listens, or its peer has left
+            continue
+        finally:
+            looked_at.detach()
+
+
+def _normal(address: tuple[str, int] | tuple[str, int, int, int]) -> tuple[str, int]:
+    return (address[0].partition("%")[0].removeprefix("::ffff:"), address[1])
+
+
+def _place_of(peer: str) -> tuple[str, int] | None:
+    kind, _, rest = unquote(peer).partition(":")
+    host, _, port = rest.rpartition(":")
+    if kind not in {"ipv4", "ipv6"} or not port.isdigit():
+        return None
+    return _normal((host.strip("[]"), int(port)))
