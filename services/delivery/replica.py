@@ -4,7 +4,8 @@ subscription ─Watch─▶ [replica] → route
 
 Law 1: a snapshot is built aside and takes the old one's place only when it is complete.
 Law 2: it knows which revision it has reached, so that routing can wait for one.
-Law 3: a subscription whose secrets cannot be read keeps what comes for it and sends nothing; the others go on.
+Law 3: it resumes only from a change that the registry still has, by the change's id; from another history it takes a new snapshot.
+Law 4: a subscription whose secrets cannot be read keeps what comes for it and sends nothing; the others go on.
 """
 
 import asyncio
@@ -49,8 +50,8 @@ class Replica:
         self._lost: Callable[[], None] = _nothing
         self.router = Router()
         self.revision = 0
-        self._registry_id = ""
-        self._resume = 0
+        self._reached = pb.Checkpoint()
+        self._anew = False
         self._advanced = asyncio.Event()
 
     def listen(self, *, changed: Callable[[str], None], gone: Callable[[str], None]) -> None:
@@ -81,7 +82,7 @@ class Replica:
 
     async def ask_revision(self) -> Told:
         """Ask the registry for its revision, one caller at a time; raises `RegistryAwayError` where it does not answer."""
-        return await self._ask_revision.ask(self.revision)
+        return await self._ask_revision.ask(self._reached.revision, self._reached.change_id)
 
     async def confirm(self) -> None:
         """Tell the registry which revision was reached; not while it is asked."""
@@ -110,16 +111,21 @@ class Replica:
                 failure = failure_from_rpc(error)
                 if failure.reason is Reason.REVISION_COMPACTED:
                     logger().warning("replica.resnapshot", revision=self.revision)
-                    self._registry_id, self._resume = "", 0
+                    self._anew = True
                     continue
                 backoff_s = _BACKOFF_FIRST_S if self.revision > revision else min(backoff_s * 2, _BACKOFF_MAX_S)
                 logger().warning("replica.watch_lost", reason=failure.reason.name, retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def _watch(self) -> None:
-        request = pb.WatchSubscriptionsRequest(after_revision=self._resume, registry_id=self._registry_id)
+        # By the revision alone, without an id, another history would not be noticed.
+        resumes = self._reached.change_id and not self._anew
+        resume = self._reached if resumes else pb.Checkpoint()
+        request = pb.WatchSubscriptionsRequest(
+            after_revision=resume.revision, registry_id=resume.registry_id, after_change_id=resume.change_id
+        )
         call = self._stub.WatchSubscriptions(request, metadata=self._metadata)
-        aside = Router() if self._resume == 0 else None
+        aside = None if resumes else Router()
         try:
             async for message in call:
                 match message.WhichOneof("item"):
@@ -133,8 +139,8 @@ class Replica:
                         if aside is not None:
                             self._swap(aside)
                             aside = None
-                        self._registry_id = message.checkpoint.registry_id
-                        self._resume = self.revision = message.checkpoint.revision
+                        self._reached, self._anew = message.checkpoint, False
+                        self.revision = self._reached.revision
                         self._advanced.set()
                         self._progress()
         finally:

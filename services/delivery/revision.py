@@ -47,13 +47,14 @@ class RevisionOfRegistry:
         self._metadata = service_metadata(service_token)
         self._call: _Call | None = None
 
-    async def ask(self, reached: int) -> Told:
-        """Return the registry's latest committed revision, with a lease; raises `RegistryAwayError` where it does not answer in time.
+    async def ask(self, reached: int, change_id: str = "") -> Told:
+        """Return the registry's latest committed revision, with a lease.
 
-        All changes up to the revision `reached` are known here.
+        All changes up to the revision `reached` are known here; `change_id` is the id of its change, "" if that is not known.
+        Raises `RegistryAwayError` if the registry does not answer in time, or has another change by that revision.
         """
         asked_at = self._clock.monotonic()
-        question = pb.AskRevisionRequest(reached_revision=reached)
+        question = pb.AskRevisionRequest(reached_revision=reached, reached_change_id=change_id)
         question.lease.FromMilliseconds(int(LEASE_S * 1000))
 
         async def answer(call: _Call) -> Told:

@@ -8,7 +8,7 @@ Times are whole milliseconds since 1970-01-01T00:00:00Z.
 import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from services.subscription.credential import Credential
 
@@ -199,11 +199,18 @@ class Deleted:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Everything up to `revision` of the registry `registry_id` has been told."""
+class ResumePoint(NamedTuple):
+    """A place in the history of the subscriptions: a revision, and the random id of the change that took it."""
 
     revision: int
+    change_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything up to a point in the history of the registry `registry_id` has been told."""
+
+    point: ResumePoint
     registry_id: str
 
 

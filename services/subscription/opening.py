@@ -17,6 +17,7 @@ from services.runtime.clock import Clock, SystemClock, unix_ms
 from services.runtime.database import database_path, explained, migrate, open_engine, sole_owner
 from services.runtime.lifecycle import StartError
 from services.runtime.settings import PREFIX, SubscriptionSettings
+from services.subscription.model import ResumePoint
 from services.subscription.schema import answers, credential_secrets, keys, registry, secret_key_checks, signing_secrets
 from services.subscription.store_answers import KEPT_MS
 from services.subscription.vault import Sealed, UnsealError, Vault
@@ -33,7 +34,7 @@ class Registry:
     engine: sa.Engine
     vault: Vault
     registry_id: str
-    revision: int
+    latest: ResumePoint
     is_new: bool
     """Whether it was made just now, so that nobody can have known it before."""
     changes_kept: int
@@ -54,8 +55,9 @@ def opened(settings: SubscriptionSettings, clock: Clock | None = None) -> Iterat
         try:
             with explained(path), engine.begin() as connection:
                 _check_secret_keys(connection, vault, path, unix_ms(clock or SystemClock()))
-                row = connection.execute(sa.select(registry.c.registry_id, registry.c.revision)).one()
-            yield Registry(path, engine, vault, row.registry_id, row.revision, is_new, settings.subscription_changes_kept)
+                row = connection.execute(sa.select(registry.c.registry_id, registry.c.revision, registry.c.change_id)).one()
+            latest = ResumePoint(row.revision, row.change_id)
+            yield Registry(path, engine, vault, row.registry_id, latest, is_new, settings.subscription_changes_kept)
         finally:
             engine.dispose()
 

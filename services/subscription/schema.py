@@ -11,6 +11,7 @@ metadata = sa.MetaData()
 _JSON = sa.JSON(none_as_null=True)
 
 # One row. `revision` is that of the latest change of a subscription; changes up to `compacted_revision` are no longer kept.
+# `change_id` and `compacted_change_id` are the random ids of the changes of those two revisions.
 registry = sa.Table(
     "registry",
     metadata,
@@ -19,6 +20,8 @@ registry = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("compacted_revision", sa.Integer, nullable=False),
     sa.Column("catalogue_version", sa.Integer, nullable=False),
+    sa.Column("change_id", sa.Text, nullable=False),
+    sa.Column("compacted_change_id", sa.Text, nullable=False),
 )
 
 # A known text sealed with each secret key, by which a wrong secret key is found at the start.
@@ -113,13 +116,15 @@ signing_secrets = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# The history that watches resume from; the revisions in it have no gaps.
+# The history that watches resume from; the revisions in it have no gaps. `change_id` is random: two registries that went on from
+# the same copy have the same revisions, and other ids.
 changes = sa.Table(
     "changes",
     metadata,
     sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("subscription_id", sa.Text, nullable=False),
+    sa.Column("change_id", sa.Text, nullable=False),
 )
 
 event_types = sa.Table(

@@ -21,8 +21,9 @@ from services.runtime.paging import fitting, page_size, page_token, parse_page_t
 from services.subscription import store_changes, store_credentials, wire, wire_settings
 from services.subscription import store_subscriptions as subscriptions
 from services.subscription import store_verifications as verifications
+from services.subscription.errors import revision_compacted
 from services.subscription.lookup import Lookups
-from services.subscription.model import ConsumerId, Handshake, Scheme, Verification
+from services.subscription.model import ConsumerId, Handshake, ResumePoint, Scheme, Verification
 from services.subscription.signing_key import new_private_key, short_private_key
 from services.subscription.signing_secret import new_secret
 from services.subscription.store import Store
@@ -225,7 +226,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
     async def GetRevision(self, _request: pb.GetRevisionRequest, _context: Context) -> pb.GetRevisionResponse:
         """Return the latest committed revision, without asking the database."""
-        return pb.GetRevisionResponse(revision=self._store.revision)
+        return pb.GetRevisionResponse(revision=(await self._store.settled()).revision)
 
     async def AskRevision(
         self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
@@ -252,9 +253,13 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 if question.confirms:
                     leases.confirm(holder, question.reached_revision)
                     continue
-                revision = self._store.revision
-                lease_s = leases.grant(holder, question.reached_revision, question.lease.ToMilliseconds() / 1000, revision)
-                yield wire.revision_message(revision, lease_s)
+                latest = await self._store.settled()
+                if not _is_known(question, latest):
+                    raise revision_compacted()
+                # A commit that has begun since may be seen by a reader before the revision that is answered here is out of date.
+                wanted_s = 0.0 if self._store.commit_under_way else question.lease.ToMilliseconds() / 1000
+                lease_s = leases.grant(holder, question.reached_revision, wanted_s, latest.revision)
+                yield wire.revision_message(latest.revision, lease_s)
         finally:
             over.cancel()
 
@@ -264,6 +269,14 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         """Stream every change after a revision."""
         if request.after_revision < 0:
             refuse([FieldError("after_revision", "must be 0 for a snapshot, or the revision of a checkpoint")])
-        async with contextlib.aclosing(watch(self._store, request.after_revision, request.registry_id)) as items:
+        after = ResumePoint(request.after_revision, request.after_change_id)
+        async with contextlib.aclosing(watch(self._store, after, request.registry_id)) as items:
             async for item in items:
                 yield wire.watch_message(item, self._handshake)
+
+
+def _is_known(question: pb.AskRevisionRequest, latest: ResumePoint) -> bool:
+    """Return whether an asker's changes are this registry's, as far as that matters: one that is behind hears of it by its watch."""
+    if question.reached_revision == latest.revision:
+        return question.reached_change_id in {"", latest.change_id}
+    return question.reached_revision < latest.revision

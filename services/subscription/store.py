@@ -4,7 +4,8 @@ server, watch → [store] → transaction → SQLite
 
 Law 1: what a write did is told to the watches after its commit, and before its caller hears of it.
 Law 2: nobody hears of a change of a subscription before those who have a read lease know of it.
-Law 3: after a failed sync, an I/O error or damage nothing more is written and the process ends, also once the file was removed
+Law 3: the revision that is told, and a read lease with it, is never older than what a reader has seen: a commit under way is waited for.
+Law 4: after a failed sync, an I/O error or damage nothing more is written and the process ends, also once the file was removed
 or replaced; a full disk only refuses.
 """
 
@@ -25,6 +26,7 @@ from services.runtime.database_files import DatabaseFiles, FileGoneError
 from services.runtime.errors import Failure
 from services.runtime.lifecycle import Lifecycle
 from services.subscription.errors import overloaded, storage_full, unavailable
+from services.subscription.model import ResumePoint
 from services.subscription.opening import Registry
 from services.subscription.read_leases import ReadLeases
 from services.subscription.transaction import Reading, Writing
@@ -57,7 +59,8 @@ class Store:
     def __init__(self, registry: Registry, lifecycle: Lifecycle, clock: Clock) -> None:
         self.registry_id = registry.registry_id
         self._registry = registry
-        self._revision = self._coming = registry.revision
+        self._latest = registry.latest
+        self._coming = self._latest.revision
         self._lifecycle = lifecycle
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -74,9 +77,20 @@ class Store:
         self._broken = False
 
     @property
-    def revision(self) -> int:
-        """That of the latest committed change."""
-        return self._revision
+    def commit_under_way(self) -> bool:
+        """Whether a reader may see a change that is not yet noted as the latest one."""
+        return self._coming > self._latest.revision
+
+    async def settled(self) -> ResumePoint:
+        """Return the point of the latest change, after the commit that is under way; raises UNAVAILABLE once watching is over.
+
+        Whatever anybody may have read before this call is at or below that point.
+        """
+        coming = self._coming
+        while self._latest.revision < coming <= self._coming:
+            self.check_watching()
+            await self._changed.wait()
+        return self._latest
 
     @property
     def broken(self) -> bool:
@@ -116,7 +130,7 @@ class Store:
         """Return once the registry has gone beyond a revision; raises UNAVAILABLE once watching is over."""
         while True:
             self.check_watching()
-            if self._revision > revision:
+            if self._latest.revision > revision:
                 return
             await self._changed.wait()
 
@@ -171,16 +185,20 @@ class Store:
             with self._registry.engine.begin() as connection:
                 writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
                 result = work(writing)
-                # Who reads at the moment of the commit may see it before it is noted below.
-                self._coming = writing.revision or self._revision
+                # A reader may see the change from the commit on, before it is noted below.
+                self._coming = writing.change.revision if writing.change else self._latest.revision
                 crash.reached("registry.before_commit")
             crash.reached("registry.after_commit")
-        except sa.exc.DBAPIError as error:
-            self._coming = self._revision
-            raise self._explained(error) from error
+        except BaseException as error:
+            if self.commit_under_way:
+                self._coming = self._latest.revision
+                self._loop.call_soon_threadsafe(self._wake)
+            if isinstance(error, sa.exc.DBAPIError):
+                raise self._explained(error) from error
+            raise
         self._check_files()
-        if writing.revision is not None:
-            self._revision = writing.revision
+        if writing.change is not None:
+            self._latest = writing.change
             self._loop.call_soon_threadsafe(self._wake)
         return result
 

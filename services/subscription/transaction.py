@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.subscription.model import ResumePoint
 from services.subscription.vault import Vault
 
 Row = sa.Row[*tuple[Any, ...]]
@@ -26,8 +27,8 @@ class Reading:
 class Writing(Reading):
     """One transaction that changes something, the only one at that moment.
 
-    `revision` is None until a change of a subscription has taken one; a transaction takes at most one.
+    `change` is None until a subscription has changed; a transaction makes at most one change.
     """
 
     changes_kept: int
-    revision: int | None = None
+    change: ResumePoint | None = None

@@ -11,41 +11,41 @@ from collections.abc import AsyncGenerator
 from functools import partial
 
 from services.subscription.errors import revision_compacted
-from services.subscription.model import Checkpoint, SubscriptionId, WatchItem
+from services.subscription.model import Checkpoint, ResumePoint, SubscriptionId, WatchItem
 from services.subscription.store import Store
-from services.subscription.store_changes import changes_after, current_revision, snapshot_part
+from services.subscription.store_changes import changes_after, latest_point, snapshot_part
 
 
-async def watch(store: Store, after_revision: int, registry_id: str) -> AsyncGenerator[WatchItem]:
-    """Yield what changed after a revision, and from then on what changes; with revision 0 the whole state comes first.
+async def watch(store: Store, after: ResumePoint, registry_id: str) -> AsyncGenerator[WatchItem]:
+    """Yield what changed after a point, and from then on what changes; with revision 0 the whole state comes first.
 
     A watcher that resumes is given a checkpoint at once, even where nothing has changed. Raises REVISION_COMPACTED where
-    the changes after that revision are not kept, and UNAVAILABLE once the registry stops.
+    the changes after that point are not kept or its change is not the registry's, and UNAVAILABLE once the registry stops.
     """
-    revision = after_revision
-    if revision == 0:
+    point = after
+    if after.revision == 0:
         async with contextlib.aclosing(_snapshot(store)) as items:
             async for item in items:
                 if isinstance(item, Checkpoint):
-                    revision = item.revision
+                    point = item.point
                 yield item
     elif registry_id != store.registry_id:
         raise revision_compacted()
-    told = after_revision == 0
+    told = after.revision == 0
     while True:
-        batch = await store.read(partial(changes_after, revision=revision))
+        batch = await store.read(partial(changes_after, point=point))
         for item in batch.items:
             yield item
-        if batch.revision > revision or not told:
-            yield Checkpoint(batch.revision, store.registry_id)
-        revision, told = batch.revision, True
-        await store.wait_beyond(revision)
+        if batch.point.revision > point.revision or not told:
+            yield Checkpoint(batch.point, store.registry_id)
+        point, told = batch.point, True
+        await store.wait_beyond(point.revision)
 
 
 async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:
     """Yield all subscriptions as they stood at one moment, and the checkpoint of that moment."""
     async with store.snapshot() as snapshot:
-        revision = await snapshot.read(current_revision)
+        point = await snapshot.read(latest_point)
         last = SubscriptionId("")
         while True:
             store.check_watching()
@@ -55,4 +55,4 @@ async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:
             for item in part:
                 yield item
             last = part[-1].subscription.id
-    yield Checkpoint(revision, store.registry_id)
+    yield Checkpoint(point, store.registry_id)

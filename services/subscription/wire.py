@@ -143,7 +143,8 @@ def watch_message(item: WatchItem, handshake: Handshake) -> subscription_pb2.Wat
             deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=revision)
             return subscription_pb2.WatchSubscriptionsResponse(deleted=deleted)
         case _:
-            checkpoint = subscription_pb2.Checkpoint(revision=item.revision, registry_id=item.registry_id)
+            revision, change_id = item.point
+            checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id=item.registry_id, change_id=change_id)
             return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
 
 

@@ -152,6 +152,11 @@ class Endpoints:
             sink = (key[1], sent.url)
             self.throttled_until[sink] = max(self.throttled_until.get(sink, 0.0), now + retry_after_s)
 
+    def forget_pauses(self, subscription_id: str) -> None:
+        """Forget that a subscription's sinks have asked for a pause."""
+        for sink in [each for each in self.throttled_until if each[0] == subscription_id]:
+            del self.throttled_until[sink]
+
     def worker_ended(self) -> None:
         """Note that a worker is no more: what it had heard and not recorded is forgotten."""
         self.throttled_until.clear()

@@ -60,6 +60,14 @@ async def _registry_restart(world: World, _wishes: list[Wish]) -> None:
     world.registry_back_at = world.loop.time() + 4.0
 
 
+async def _registry_copy(world: World, _wishes: list[Wish]) -> None:
+    world.copy_registry()
+
+
+async def _registry_put_back(world: World, _wishes: list[Wish]) -> None:
+    world.put_registry_back()
+
+
 async def _compaction(world: World, _wishes: list[Wish]) -> None:
     world.registry.compact()
 
@@ -89,6 +97,8 @@ HAPPENINGS: dict[Happening, int] = {
     _log: 1,
     _registry: 1,
     _registry_restart: 1,
+    _registry_copy: 1,
+    _registry_put_back: 1,
     _compaction: 1,
     _trim: 1,
     _slowness: 1,

@@ -52,6 +52,17 @@ class Wish:
         )
 
 
+@dataclass(frozen=True)
+class Copy:
+    """What a registry kept at some moment."""
+
+    wishes: dict[str, Wish]
+    revision: int
+    compacted: int
+    ids: dict[int, str]
+    changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]]
+
+
 class RegistryOfTests:
     """Subscriptions, their changes, and a watch of them."""
 
@@ -63,6 +74,8 @@ class RegistryOfTests:
         self.wishes: dict[str, Wish] = {}
         self.revision = 1
         self.compacted = 1
+        self._ids = {1: "first"}
+        """The ids of all changes, by revision."""
         self.reachable = True
         self.hears_of_gone = True
         """Whether it can be told that a sink is gone."""
@@ -72,12 +85,13 @@ class RegistryOfTests:
         """When it last became another process, which waits for leases that the one before may have granted."""
         self.told_gone: list[str] = []
         """The subscriptions that it was told so of, each time."""
+        self._changes_made = 0
         self._changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]] = []
         self._changed = asyncio.Event()
 
     def put(self, wish: Wish) -> Wish:
         """Create or change a subscription."""
-        self.revision += 1
+        self._advance()
         before = self.wishes.get(wish.id)
         sink_revision = self.revision if before is None or before.sink != wish.sink else before.sink_revision
         wish = self.wishes[wish.id] = replace(wish, revision=self.revision, sink_revision=sink_revision)
@@ -87,9 +101,25 @@ class RegistryOfTests:
     def delete(self, subscription_id: str) -> None:
         """Delete a subscription."""
         del self.wishes[subscription_id]
-        self.revision += 1
+        self._advance()
         deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=self.revision)
         self._note(subscription_pb2.WatchSubscriptionsResponse(deleted=deleted))
+
+    def _advance(self) -> None:
+        """Take the next revision; its id has never been there before, whatever is put back."""
+        self.revision += 1
+        self._changes_made += 1
+        self._ids[self.revision] = f"change {self._changes_made}"
+
+    def copied(self) -> "Copy":
+        """Return what is kept on its disk."""
+        return Copy(dict(self.wishes), self.revision, self.compacted, dict(self._ids), list(self._changes))
+
+    def put_back(self, copy: "Copy") -> None:
+        """Be another process, on an older copy of what was kept."""
+        self.wishes, self.revision, self.compacted = dict(copy.wishes), copy.revision, copy.compacted
+        self._ids, self._changes = dict(copy.ids), list(copy.changes)
+        self.restart()
 
     def compact(self) -> None:
         """Forget all changes: whoever is behind needs a snapshot."""
@@ -130,6 +160,8 @@ class RegistryOfTests:
             asking.leases.confirm(asking, question.reached_revision)
             return None
         self.questions += 1
+        if question.reached_change_id != self._ids.get(question.reached_revision, "") and question.reached_revision >= self.revision:
+            raise _compacted()
         lease_s = asking.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000, self.revision)
         answer = subscription_pb2.AskRevisionResponse(revision=self.revision)
         answer.lease.FromMilliseconds(int(lease_s * 1000))
@@ -153,6 +185,8 @@ class RegistryOfTests:
         """Answer WatchSubscriptions."""
         await self.pause()
         revision, leases = request.after_revision, self.leases
+        if revision != 0 and request.after_change_id != self._ids.get(revision):
+            raise _compacted()
         if revision == 0:
             wishes, revision = list(self.wishes.values()), self.revision
             for wish in wishes:
@@ -163,7 +197,7 @@ class RegistryOfTests:
         while True:
             self._refuse_if_away(leases)
             if revision < self.compacted:
-                raise _rpc_error(Failure(Reason.REVISION_COMPACTED, "Begin anew."))
+                raise _compacted()
             changes, changed = [change for change in self._changes if change[0] > revision], self._changed
             for revision, message in changes:  # noqa: B007 - the last one counts
                 await self.pause()
@@ -174,13 +208,17 @@ class RegistryOfTests:
                 await changed.wait()
 
     def _checkpoint(self, revision: int) -> subscription_pb2.WatchSubscriptionsResponse:
-        checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id="registry")
+        checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id="registry", change_id=self._ids[revision])
         return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
 
     def _refuse_if_away(self, called: ReadLeases) -> None:
         """Refuse where it is away, or another process than was called; that has its own leases."""
         if not self.reachable or called is not self.leases:
             raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
+
+
+def _compacted() -> grpc.aio.AioRpcError:
+    return _rpc_error(Failure(Reason.REVISION_COMPACTED, "Begin anew."))
 
 
 def _rpc_error(failure: Failure) -> grpc.aio.AioRpcError:

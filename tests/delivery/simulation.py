@@ -25,7 +25,7 @@ from services.runtime.settings import DeliverySettings, read_settings
 from tests.delivery.endpoints_of_tests import Endpoints, Key, TransportOfTests
 from tests.delivery.judging import Published, Version, judged
 from tests.delivery.log_of_tests import LogOfTests, cloud_event
-from tests.delivery.registry_of_tests import ACTIVE, DISABLED, PAUSED, RegistryChannel, RegistryOfTests, Wish
+from tests.delivery.registry_of_tests import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
 from tests.delivery.virtual import VirtualClock, VirtualLoop
 
 TYPES = ("order.created", "order.paid", "invoice.sent", "order")
@@ -97,6 +97,7 @@ class World:
         self.head_at_start = 0
         self.running: Running | None = None
         self.registry_back_at = 0.0
+        self.copy: Copy | None = None
         self._reading: sqlite3.Connection | None = None
         self._telling: list[asyncio.Task[None]] = []
 
@@ -240,6 +241,30 @@ class World:
         """Let the registry go away for a while."""
         self.registry.set_reachable(reachable=False)
         self.loop.call_later(self.chance.expovariate(0.5), self.return_registry)
+
+    def copy_registry(self) -> None:
+        """Keep a copy of the registry as it is."""
+        self.copy = self.registry.copied()
+
+    def put_registry_back(self) -> None:
+        """Let the registry be the older copy, if there is one, and be changed at once as often as there were changes since."""
+        if self.copy is None:
+            return
+        copy, before, lost = self.copy, self.registry.wishes, self.registry.revision - self.copy.revision
+        self.registry.put_back(copy)
+        self.registry_back_at = self.loop.time() + 4.0
+        for subscription_id in before.keys() | copy.wishes.keys():
+            wish = copy.wishes.get(subscription_id)
+            if wish != before.get(subscription_id):
+                self._note(subscription_id, wish)
+                # A sink that is there again after another one is taken for a new one.
+                self.endpoints.forget_pauses(subscription_id)
+        for number in range(lost):
+            wishes = list(self.registry.wishes.values())
+            if number == 0 or not wishes:
+                self.subscribe()
+            else:
+                self.change(replace(self.chance.choice(wishes), types=self.chance.choice(PATTERNS)))
 
     def return_registry(self) -> None:
         """Let the registry come back."""

@@ -285,6 +285,15 @@ CATALOGUE: dict[int, Row] = {
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
+    59: Row(
+        "a registry put back to an older copy, and changed as often since as it had been before",
+        "a new snapshot is taken; nothing is routed by the lost history",
+        (
+            "faults.test_restored::test_a_registry_that_is_put_back_and_changed_as_often_is_taken_as_it_is_now",
+            "subscription.test_watch::test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_changes_only",
+            "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
+        ),
+    ),
     60: Row(
         "a subscription is deleted while routing waits for room",
         "nothing of it stays pending",

@@ -3,8 +3,8 @@
 The log tells that it is the older one when a cursor of the ledger lies beyond its end or names another event than stands there. It
 tells that the ledger is the older one when a cursor lies before what delivery has already released; that is reported at
 intervals of housekeeping, so that what was delivered since the last report would come again, with the same ids, as would
-a partition of which the older copy holds nothing at all. The registry tells by its revision: a replica that is ahead of it
-takes a new snapshot.
+a partition of which the older copy holds nothing at all. The registry tells by its revision and by the random id of the change there:
+a replica that is ahead of it, or knows another change by that revision, takes a new snapshot.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ async def _publish(stage: Stage, event_type: str, numbers: range) -> list[ingest
     return [await stage.publish(event_type, str(number), partitionkey="one") for number in numbers]
 
 
-async def _copied(stage: Stage, service: str) -> Path:
+async def _copied(stage: Stage, service: str, as_name: str = "copy") -> Path:
     """Stop a service, keep a copy of its database, and start it again."""
     database = stage.system.data_dir / f"{service}.db"
     assert await stage.system.terminate(service) == 0
-    copy = stage.told / database.name
+    copy = stage.told / f"{service}.{as_name}"
     shutil.copy(database, copy)
     await stage.system.restart(service)
     return copy
@@ -40,7 +40,7 @@ async def _copied(stage: Stage, service: str) -> Path:
 async def _restored(stage: Stage, service: str, copy: Path) -> None:
     """Stop a service and start it again on an older copy of its database."""
     assert await stage.system.terminate(service) == 0
-    shutil.copy(copy, stage.system.data_dir / copy.name)
+    shutil.copy(copy, stage.system.data_dir / f"{service}.db")
     await stage.system.restart(service)
 
 
@@ -135,3 +135,21 @@ async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stag
     receipt = await stage.published("older.registry", "2")
     await until(lambda: receipt.event_id in before.accepted(), PATIENCE_S, "an event for the subscription that is left")
     assert len(since.arrivals) == seen
+
+
+async def test_a_registry_that_is_put_back_and_changed_as_often_is_taken_as_it_is_now(own_stage: Stage) -> None:
+    """Its revision is the same as before: the ids of the changes tell the two histories apart, from the first event on."""
+    stage = own_stage
+    before, gone, there = await stage.subscribed("other.registry"), stage.receiver.endpoint("gone"), stage.receiver.endpoint("there")
+    copy = await _copied(stage, "subscription")
+    await eventually(lambda: stage.consumer.subscribe(there, ["other.registry"]))
+    other = await _copied(stage, "subscription", as_name="other")
+    await _restored(stage, "subscription", copy)
+    await eventually(lambda: stage.consumer.subscribe(gone, ["other.registry"]))
+    first = await stage.published("other.registry", "1")
+    await until(lambda: first.event_id in gone.accepted() & before.accepted(), PATIENCE_S, "an event for the subscriptions of then")
+    await _restored(stage, "subscription", other)
+    second = await stage.published("other.registry", "2")
+    await until(lambda: second.event_id in there.accepted() & before.accepted(), PATIENCE_S, "an event for the subscriptions of now")
+    await stage.in_state("other.registry", pb.DELIVERY_STATE_DELIVERED, 4)
+    assert len(gone.arrivals) == 1

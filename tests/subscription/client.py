@@ -112,9 +112,11 @@ class Client:
         return (await self.call(self.subscriptions.GetRevision, subscription_pb2.GetRevisionRequest())).revision
 
     @contextlib.asynccontextmanager
-    async def watch(self, after_revision: int = 0, registry_id: str = "") -> AsyncIterator[Watching]:
+    async def watch(self, after_revision: int = 0, registry_id: str = "", change_id: str = "") -> AsyncIterator[Watching]:
         """Watch; the stream is cancelled in the end."""
-        request = subscription_pb2.WatchSubscriptionsRequest(after_revision=after_revision, registry_id=registry_id)
+        request = subscription_pb2.WatchSubscriptionsRequest(
+            after_revision=after_revision, registry_id=registry_id, after_change_id=change_id
+        )
         call: Watching = self.subscriptions.WatchSubscriptions(request, metadata=service_metadata(self.token), timeout=60)
         try:
             yield call

@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import grpc
 import pytest
+import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime import crash
 from services.runtime.rpc import service_metadata
 from services.runtime.settings import SubscriptionSettings
 from services.subscription.opening import opened
@@ -176,6 +180,61 @@ async def test_nobody_else_hears_of_it_either(client: Client) -> None:
         await call.write(pb.AskRevisionRequest(reached_revision=3, confirms=True))
         await asyncio.gather(*calls)
         assert not (await listing).subscriptions
+
+
+class Held:
+    """Takes the place of `crash.reached`: the first commit has happened, and the writer gets no further until it is let go."""
+
+    def __init__(self) -> None:
+        self.committed, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, point: str) -> None:
+        """Hold the writer up at the point behind its commit."""
+        if point == "registry.after_commit":
+            self.committed.set()
+            assert self.go_on.wait(PATIENCE_S)
+
+
+async def test_while_a_change_can_be_seen_and_is_not_noted_nobody_is_told_an_older_revision(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor given a lease by it: a reader has seen the change already, and relies on it."""
+    owner, held = await client.consumer(), Held()
+    every = pb.ListSubscriptionsRequest(consumer_id=owner)
+    monkeypatch.setattr(crash, "reached", held)
+    async with asking(client, client.token) as call, asyncio.timeout(PATIENCE_S):
+        creating = asyncio.ensure_future(client.subscribe(owner))
+        try:
+            await asyncio.to_thread(held.committed.wait)
+            assert len((await client.call(client.subscriptions.ListSubscriptions, every)).subscriptions) == 1
+            answering = asyncio.ensure_future(asked(call, 1))
+            told = asyncio.ensure_future(client.revision())
+            # Whoever answers too early does so before this, which takes the same ways.
+            for _ in range(5):
+                await client.call(client.subscriptions.ListSubscriptions, every)
+        finally:
+            held.go_on.set()
+        answer = await answering
+        assert (answer.revision, answer.HasField("lease")) == (2, False)
+        assert await told == 2
+        await creating
+        assert (await asked(call, 2)).HasField("lease")
+
+
+async def test_a_commit_that_fails_holds_up_no_question(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = await client.consumer()
+
+    def fail(point: str) -> None:
+        if point == "registry.before_commit":
+            message = "the commit fails"
+            raise sa.exc.DBAPIError(message, None, sqlite3.OperationalError(message))
+
+    monkeypatch.setattr(crash, "reached", fail)
+    async with asking(client, client.token) as call, asyncio.timeout(PATIENCE_S):
+        await refused(client.subscribe(owner))
+        monkeypatch.undo()
+        answer = await asked(call, 1)
+        assert (answer.revision, answer.HasField("lease")) == (1, True)
 
 
 async def test_who_closes_its_stream_is_not_waited_for(client: Client) -> None:

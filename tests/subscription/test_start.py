@@ -52,7 +52,7 @@ async def test_a_new_registry_begins_with_revision_1_and_keeps_its_identity(sett
     seen = []
     for _ in range(2):
         with opened(settings) as registry:
-            seen.append((registry.registry_id, registry.revision))
+            seen.append((registry.registry_id, *registry.latest))
     assert seen[0] == seen[1]
     assert seen[0][1] == 1
 

@@ -51,3 +51,9 @@ async def test_subscriptions_of_the_first_schema_go_on_with_all_they_had(setting
         assert [secret.secret for secret in item.put.secrets] == [SECRET]
         after = await client.update("con_1", pb.Subscription(id="sub_1", source="/t"), "source")
         assert (after.revision, after.sink_revision) == (8, 7)
+        _, later = await until_checkpoint(stream)
+        assert later.revision == 8
+        assert len({"", checkpoint.change_id, later.change_id}) == 3
+        for point in (checkpoint, later):
+            async with client.watch(point.revision, point.registry_id, point.change_id) as resumed:
+                assert (await until_checkpoint(resumed))[1] == later

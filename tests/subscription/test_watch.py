@@ -1,7 +1,7 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import grpc
@@ -52,8 +52,8 @@ async def until_revision(call: Watching, revision: int, known: dict[str, pb.Subs
             return known
 
 
-async def compacted(client: Client, after_revision: int, registry_id: str) -> None:
-    async with client.watch(after_revision, registry_id) as stream:
+async def compacted(client: Client, after_revision: int, registry_id: str, change_id: str = "") -> None:
+    async with client.watch(after_revision, registry_id, change_id) as stream:
         failure = await refused(stream.read())
     assert failure.reason is Reason.REVISION_COMPACTED
 
@@ -183,8 +183,8 @@ async def oldest_resumable(client: Client, revisions: Sequence[int], registry_id
     raise AssertionError(revisions)
 
 
-async def resumable(client: Client, revision: int, registry_id: str) -> bool:
-    async with client.watch(revision, registry_id) as stream:
+async def resumable(client: Client, revision: int, registry_id: str, change_id: str = "") -> bool:
+    async with client.watch(revision, registry_id, change_id) as stream:
         try:
             await until_checkpoint(stream)
         except grpc.aio.AioRpcError:
@@ -310,3 +310,64 @@ async def test_many_snapshots_at_once_take_turns(client: Client, watchers: int) 
             return {item.put.subscription.id for item in (await until_checkpoint(stream))[0]}
 
     assert await asyncio.gather(*(snapshot() for _ in range(watchers))) == [made] * watchers
+
+
+async def test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_changes_only(
+    settings: SubscriptionSettings, tmp_path: Path
+) -> None:
+    """The revisions are the same again, the ids of the changes are not."""
+    async with served(settings) as client:
+        owner = await client.consumer()
+        common = await checkpoint_after(client, client.subscribe(owner))
+    copy = tmp_path / "copy.db"
+    shutil.copy(tmp_path / "subscription.db", copy)
+    async with served(settings) as client:
+        lost = [await checkpoint_after(client, client.subscribe(owner)) for _ in range(2)]
+    shutil.copy(copy, tmp_path / "subscription.db")
+    async with served(settings) as client:
+        kept = [await checkpoint_after(client, client.subscribe(owner)) for _ in range(2)]
+        assert [each.revision for each in kept] == [each.revision for each in lost]
+        for point in lost:
+            await compacted(client, point.revision, point.registry_id, point.change_id)
+        for point in (common, *kept):
+            assert await resumable(client, point.revision, point.registry_id, point.change_id)
+        await compacted(client, common.revision, common.registry_id, kept[0].change_id)
+        # Who asks for the revision learns it too; one that is behind is told by its watch.
+        assert await asked(client, kept[-1]) == await asked(client, lost[0]) == kept[-1].revision
+        for point in (lost[-1], pb.Checkpoint(revision=kept[-1].revision + 1)):
+            assert (await refused(asked(client, point))).reason is Reason.REVISION_COMPACTED
+
+
+async def checkpoint_after(client: Client, change: Awaitable[object]) -> pb.Checkpoint:
+    """Make a change and return the checkpoint that a new watch begins with."""
+    await change
+    async with client.watch() as stream:
+        _, checkpoint = await until_checkpoint(stream)
+    return checkpoint
+
+
+async def asked(client: Client, point: pb.Checkpoint) -> int:
+    """Ask for the revision as one that has reached a checkpoint."""
+    call = client.subscriptions.AskRevision(metadata=service_metadata(client.token))
+    try:
+        await call.write(pb.AskRevisionRequest(reached_revision=point.revision, reached_change_id=point.change_id))
+        answer = await call.read()
+    finally:
+        call.cancel()
+    assert isinstance(answer, pb.AskRevisionResponse)
+    return answer.revision
+
+
+async def test_the_id_of_the_last_change_that_is_not_kept_is_kept(settings: SubscriptionSettings) -> None:
+    """Resuming right behind it is possible, by its own id only."""
+    async with served(settings.model_copy(update={"subscription_changes_kept": 2})) as client:
+        owner = await client.consumer()
+        async with client.watch() as stream:
+            points = [(await until_checkpoint(stream))[1]]
+            for _ in range(5):
+                await client.subscribe(owner)
+                points.append((await until_checkpoint(stream))[1])
+        assert len({point.change_id for point in points}) == len(points)
+        for number, point in enumerate(points):
+            assert await resumable(client, point.revision, point.registry_id, point.change_id) == (number >= 3)
+            await compacted(client, point.revision, point.registry_id, points[number - 1].change_id)

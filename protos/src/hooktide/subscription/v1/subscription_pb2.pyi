@@ -1245,10 +1245,15 @@ class AskRevisionRequest(google.protobuf.message.Message):
     REACHED_REVISION_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
     CONFIRMS_FIELD_NUMBER: builtins.int
+    REACHED_CHANGE_ID_FIELD_NUMBER: builtins.int
     reached_revision: builtins.int
     """All changes up to this revision are known to the asker; 0: none."""
     confirms: builtins.bool
     """Whether this confirms `reached_revision` only, and has no answer."""
+    reached_change_id: builtins.str
+    """The id of the change of `reached_revision`, from its checkpoint. If it is set, it is compared with the id that the registry has there.
+    A registry that was restored from an older copy may have another one.
+    """
     @property
     def lease(self) -> google.protobuf.duration_pb2.Duration:
         """How long a read lease the asker would like, counted from its asking; unset: none."""
@@ -1259,9 +1264,10 @@ class AskRevisionRequest(google.protobuf.message.Message):
         reached_revision: builtins.int = ...,
         lease: google.protobuf.duration_pb2.Duration | None = ...,
         confirms: builtins.bool = ...,
+        reached_change_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["confirms", b"confirms", "lease", b"lease", "reached_revision", b"reached_revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["confirms", b"confirms", "lease", b"lease", "reached_change_id", b"reached_change_id", "reached_revision", b"reached_revision"]) -> None: ...
 
 Global___AskRevisionRequest: typing_extensions.TypeAlias = AskRevisionRequest
 
@@ -1298,19 +1304,26 @@ class WatchSubscriptionsRequest(google.protobuf.message.Message):
 
     AFTER_REVISION_FIELD_NUMBER: builtins.int
     REGISTRY_ID_FIELD_NUMBER: builtins.int
+    AFTER_CHANGE_ID_FIELD_NUMBER: builtins.int
     after_revision: builtins.int
     """Changes after this revision, exclusive; 0 begins with a snapshot."""
     registry_id: builtins.str
     """The registry's id from the checkpoint that the revision came with; where it is not this registry's,
     or the revision lies ahead of it, the stream ends with OUT_OF_RANGE / REVISION_COMPACTED.
     """
+    after_change_id: builtins.str
+    """The id of the change of `after_revision`, from the same checkpoint. If it is set and this registry has another change by that
+    revision, the stream ends with OUT_OF_RANGE / REVISION_COMPACTED. Without it, a watch that resumes does not notice a registry
+    that was restored from an older copy and has changed as often since.
+    """
     def __init__(
         self,
         *,
         after_revision: builtins.int = ...,
         registry_id: builtins.str = ...,
+        after_change_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_revision", b"after_revision", "registry_id", b"registry_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_change_id", b"after_change_id", "after_revision", b"after_revision", "registry_id", b"registry_id"]) -> None: ...
 
 Global___WatchSubscriptionsRequest: typing_extensions.TypeAlias = WatchSubscriptionsRequest
 
@@ -1421,16 +1434,20 @@ class Checkpoint(google.protobuf.message.Message):
 
     REVISION_FIELD_NUMBER: builtins.int
     REGISTRY_ID_FIELD_NUMBER: builtins.int
+    CHANGE_ID_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """All changes up to this revision have been sent."""
     registry_id: builtins.str
     """The identity of the registry, made when it was created."""
+    change_id: builtins.str
+    """The random id of the change of that revision."""
     def __init__(
         self,
         *,
         revision: builtins.int = ...,
         registry_id: builtins.str = ...,
+        change_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["registry_id", b"registry_id", "revision", b"revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["change_id", b"change_id", "registry_id", b"registry_id", "revision", b"revision"]) -> None: ...
 
 Global___Checkpoint: typing_extensions.TypeAlias = Checkpoint

@@ -425,12 +425,13 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
     GetRevision for one who asks again and again, at a quarter of the cost. With the answer may come a read lease, if the asker
     knows all changes: while it runs, no caller hears of a change (and none that a subscription is as it is) before the asker has confirmed
     on this stream that it knows of it, so that until then it need not ask again. A stream that the asker closes ends its lease.
+    An asker that names a change that this registry does not have is told so: the stream ends with OUT_OF_RANGE / REVISION_COMPACTED.
     """
 
     WatchSubscriptions: _SubscriptionServiceWatchSubscriptionsType
     """Streams every change after a revision, in order. With revision 0 the whole state comes first.
     A checkpoint follows the snapshot and then each batch of changes: everything up to its revision has been sent.
-    A revision that is no longer kept ends the stream with OUT_OF_RANGE / REVISION_COMPACTED.
+    A revision that is no longer kept, or whose change has another id here, ends the stream with OUT_OF_RANGE / REVISION_COMPACTED.
     """
 
 SubscriptionServiceAsyncStub: typing_extensions.TypeAlias = SubscriptionServiceStub[
@@ -613,6 +614,7 @@ class SubscriptionServiceServicer(metaclass=abc.ABCMeta):
         GetRevision for one who asks again and again, at a quarter of the cost. With the answer may come a read lease, if the asker
         knows all changes: while it runs, no caller hears of a change (and none that a subscription is as it is) before the asker has confirmed
         on this stream that it knows of it, so that until then it need not ask again. A stream that the asker closes ends its lease.
+        An asker that names a change that this registry does not have is told so: the stream ends with OUT_OF_RANGE / REVISION_COMPACTED.
         """
 
     @abc.abstractmethod
@@ -623,7 +625,7 @@ class SubscriptionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[hooktide.subscription.v1.subscription_pb2.WatchSubscriptionsResponse], collections.abc.AsyncIterator[hooktide.subscription.v1.subscription_pb2.WatchSubscriptionsResponse]]:
         """Streams every change after a revision, in order. With revision 0 the whole state comes first.
         A checkpoint follows the snapshot and then each batch of changes: everything up to its revision has been sent.
-        A revision that is no longer kept ends the stream with OUT_OF_RANGE / REVISION_COMPACTED.
+        A revision that is no longer kept, or whose change has another id here, ends the stream with OUT_OF_RANGE / REVISION_COMPACTED.
         """
 
 def add_SubscriptionServiceServicer_to_server(servicer: SubscriptionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
