@@ -23,6 +23,7 @@ from services.delivery.ledger_rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, O
 from services.eventlog.record import PARTITIONS
 from services.runtime import crash
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, migrate, sole_owner
+from services.runtime.listing_reader import ListingReader
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Few sizes, so that each statement is prepared once: to prepare a long one takes as long as to run it.
@@ -72,6 +73,8 @@ class Ledger:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
         self._reading = connect(path, read_only=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+        self.listings = ListingReader(path)
+        """Reads what people ask for; nothing that deliveries wait for."""
         self.clock_jumped_ms = 0
         """By how much the wall clock has jumped since the ledger was made, as far as is known; times at which rows are due leave it out."""
         self._owner = ""
@@ -82,6 +85,7 @@ class Ledger:
         """Close; what is under way is finished first."""
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._reader.shutdown)
+        await self.listings.close()
         # First: the last connection to close moves the write-ahead log into the file, which one that only reads cannot.
         self._reading.close()
         self._checkpoints.close()

@@ -53,13 +53,23 @@ def keep_payloads(connection: sqlite3.Connection, records: Sequence[Record]) -> 
     connection.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?)", rows)
 
 
-def drop_payloads(connection: sqlite3.Connection) -> int:
-    """Drop copies that no unfinished delivery needs any more, a bounded number; return how many went."""
-    return connection.execute(
-        "DELETE FROM payloads WHERE (partition, position) IN (SELECT partition, position FROM payloads WHERE NOT EXISTS"
-        " (SELECT 1 FROM open WHERE open.partition = payloads.partition AND open.position = payloads.position) LIMIT ?)",
-        (_ROWS,),
+def drop_payloads(connection: sqlite3.Connection, after: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
+    """Drop copies that no unfinished delivery needs any more, examining a bounded number of those after a partition and position.
+
+    Return how many went, and the partition and position to go on after (None at the end).
+    """
+    examined = connection.execute(
+        "SELECT partition, position FROM payloads WHERE (partition, position) > (?, ?) ORDER BY partition, position LIMIT ?",
+        (*after, _ROWS),
+    ).fetchall()
+    if not examined:
+        return 0, None
+    dropped = connection.execute(
+        "DELETE FROM payloads WHERE (partition, position) > (?, ?) AND (partition, position) <= (?, ?) AND NOT EXISTS"
+        " (SELECT 1 FROM open WHERE open.partition = payloads.partition AND open.position = payloads.position)",
+        (*after, *examined[-1]),
     ).rowcount
+    return dropped, examined[-1] if len(examined) == _ROWS else None
 
 
 def drop_days(connection: sqlite3.Connection, before_day: str) -> int:

@@ -28,6 +28,9 @@ _COPIES_FIRST = 20
 _COPIES_MAX = 500
 _COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
+# How much of the copies is looked through each time, in steps of one transaction each; it goes on there the next time.
+_COPY_STEPS = 50
+_FIRST = (-1, 0)
 
 _ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
 
@@ -64,6 +67,7 @@ class Retention:
         self._recorder = recorder
         self._clock = clock
         self._limits = limits
+        self._copies_after = _FIRST
         self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
 
     async def run(self) -> None:
@@ -144,8 +148,11 @@ class Retention:
             dropped += some
         while some := await ledger.write(ledger_trims.shrink, self._limits.bytes_max):
             dropped += some
-        while await ledger.write(ledger_trims.drop_payloads):
-            pass
+        for _ in range(_COPY_STEPS):
+            _, after = await ledger.write(ledger_trims.drop_payloads, self._copies_after)
+            self._copies_after = after or _FIRST
+            if after is None:
+                break
         while some := await ledger.write(give_back_some):
             given_back += some
         if given_back:

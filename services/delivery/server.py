@@ -1,5 +1,6 @@
 """Server: DeliveryService over gRPC: the ledger's reading side, the question to a sink, and its test."""
 
+import sqlite3
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from services.delivery.verify import Verifier
 from services.runtime.access import Access
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
+from services.runtime.listing_reader import Budget
 from services.runtime.paging import page_size, page_token, parse_page_token
 
 RULES = {
@@ -38,7 +40,8 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         """Return one delivery with its attempts."""
         del context
         consumer_id = _consumer(request.consumer_id)
-        row = await self._ledger.read(ledger_reads.find, id_bytes(request.id)) if is_id(request.id, "dlv") else None
+        listings = self._ledger.listings
+        row = await listings.read(request.consumer_id, ledger_reads.find, id_bytes(request.id)) if is_id(request.id, "dlv") else None
         if row is None or (consumer_id and row.consumer_id != consumer_id):
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
         message = _message(row, self._ledger.clock_jumped_ms)
@@ -64,8 +67,10 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             start_ms=_unix_ms("start_time", request.start_time) if request.HasField("start_time") else None,
             end_ms=_unix_ms("end_time", request.end_time) if request.HasField("end_time") else None,
         )
-        rows = await self._ledger.read(ledger_reads.newest, wanted)
-        token = page_token("deliveries", (rows[size - 1].id.hex(),)) if len(rows) > size else ""
+        rows, before_id = await self._ledger.listings.read(request.consumer_id, _page_of_newest, wanted)
+        if len(rows) > size:
+            before_id = rows[size - 1].id
+        token = "" if before_id is None else page_token("deliveries", (before_id.hex(),))
         return delivery_pb2.ListDeliveriesResponse(
             deliveries=[_message(row, self._ledger.clock_jumped_ms) for row in rows[:size]], next_page_token=token
         )
@@ -84,6 +89,10 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         response = delivery_pb2.SendTestEventResponse(event_id=tried.event_id)
         _fill(response.attempt, 1, tried.attempt)
         return response
+
+
+def _page_of_newest(connection: sqlite3.Connection, wanted: ledger_reads.Wanted) -> tuple[list[OpenRow | DoneRow], bytes | None]:
+    return ledger_reads.newest(connection, wanted, Budget())
 
 
 def _fill(message: delivery_pb2.Attempt, number: int, attempt: Attempt) -> None:

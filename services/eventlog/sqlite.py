@@ -20,6 +20,7 @@ from services.eventlog.tail import Tail
 from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
+from services.runtime.listing_reader import Budget, ListingReader
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PENDING_EVENTS_MAX = 20_000
@@ -45,6 +46,7 @@ class SqliteEventLog:
         )
         self._reading = connect(path, read_only=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
+        self._listings = ListingReader(path)
         self._waiting: dict[Append, asyncio.Future[list[Appended | Conflict]]] = {}
         self._pending_events = 0
         self._pending_bytes = 0
@@ -60,6 +62,7 @@ class SqliteEventLog:
         """Commit what is under way and close."""
         self.end_following()
         self._closed = True
+        await self._listings.close()
         await asyncio.to_thread(self._reader.shutdown)
         # First: the last connection to close moves the write-ahead log into the file, which one that only reads cannot.
         self._reading.close()
@@ -170,13 +173,17 @@ class SqliteEventLog:
             self._writer.shorten_files()
         return dropped
 
-    async def locate(self, event_id: bytes) -> Record | None:
-        """Return the event of an id (16 bytes), None where there is none (any more)."""
-        return await self.read(sqlite_reads.record_by_id, event_id)
+    async def locate(self, asker: str, event_id: bytes) -> Record | None:
+        """Return the event of an id (16 bytes), None if there is none (any more); in the turn of `asker`."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return await self._listings.read(asker, sqlite_reads.record_by_id, event_id)
 
-    async def newest(self, wanted: sqlite_reads.Wanted) -> tuple[list[Record], int | None]:
-        """Return records that `wanted` describes, the newest first, and the position to go on below."""
-        return await self.read(sqlite_reads.newest_records, wanted)
+    async def newest(self, asker: str, wanted: sqlite_reads.Wanted) -> tuple[list[Record], int | None]:
+        """Return a page of records that `wanted` describes, the newest first, and the position to go on below; in the turn of `asker`."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return await self._listings.read(asker, _page_of_newest, wanted)
 
     async def used_bytes(self) -> int:
         """Return how many bytes the log takes."""
@@ -197,6 +204,10 @@ class SqliteEventLog:
     def is_followed(self) -> bool:
         """Whether followings go on."""
         return self._following
+
+
+def _page_of_newest(connection: sqlite3.Connection, wanted: sqlite_reads.Wanted) -> tuple[list[Record], int | None]:
+    return sqlite_reads.newest_records(connection, wanted, Budget())
 
 
 class SqliteFollowing:

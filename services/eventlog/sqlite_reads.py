@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from services.eventlog.errors import PositionMismatchError
 from services.eventlog.record import PARTITIONS, Place, Record
+from services.runtime.listing_reader import Budget
 
 BATCH_BYTES_MAX = 3 * 1024 * 1024
 _TRIM_ROWS = 1_000
 _RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
-# How many records a filtered listing looks at for one page before it answers with what it has.
-_SCAN_MAX = 50_000
+# How many records a listing examines for one page before it answers with what it has, and how many in one statement.
+_EXAMINED_MAX = 50_000
+_EXAMINED_STEP = 2_000
 
 
 class Wanted(NamedTuple):
@@ -109,34 +111,49 @@ def record_by_id(connection: sqlite3.Connection, event_id: bytes) -> Record | No
     return record_of(row) if row is not None and row[2] == event_id else None
 
 
-def newest_records(connection: sqlite3.Connection, wanted: Wanted) -> tuple[list[Record], int | None]:
-    """Return the records wanted, the newest first, bounded in bytes (at least one), and the position to go on below (None at the end)."""
-    top = wanted.before_position if wanted.before_position is not None else _head(connection) + 1
+def newest_records(connection: sqlite3.Connection, wanted: Wanted, budget: Budget | None = None) -> tuple[list[Record], int | None]:
+    """Return the records wanted, the newest first, bounded in bytes (at least one), and the position to go on below (None at the end).
+
+    It examines a bounded number of records, and none after the budget is spent: a page may hold fewer than asked, also none, and go on.
+    """
+    top = _head(connection) + 1
+    if wanted.before_position is not None:
+        top = min(top, wanted.before_position)
     if wanted.end_ms is not None:
         top = min(top, first_position_at(connection, wanted.end_ms))
     bottom = first_position_at(connection, wanted.start_ms) if wanted.start_ms is not None else 0
-    floor = max(bottom, top - _SCAN_MAX)
+    bottom = max(bottom, _trimmed_to(connection) + 1)
+    examined_to = max(bottom, top - _EXAMINED_MAX)
+    records, size = list[Record](), 0
+    while top > examined_to:
+        floor = max(examined_to, top - _EXAMINED_STEP)
+        for row in _wanted_between(connection, wanted, floor, top, wanted.limit - len(records)):
+            size += len(row[-1])
+            if size > BATCH_BYTES_MAX and records:
+                return records, records[-1].position
+            records.append(record_of(row))
+        if len(records) == wanted.limit:
+            return records, records[-1].position
+        top = floor
+        if budget is not None and budget.is_spent:
+            break
+    return records, (top if top > bottom else None)
+
+
+def _wanted_between(connection: sqlite3.Connection, wanted: Wanted, floor: int, top: int, limit: int) -> sqlite3.Cursor:
     conditions, values = ["position < ?", "position >= ?"], list[object]([top, floor])
     for column in ("type", "source"):
         if value := getattr(wanted, column):
-            conditions.append(f"{column} = ?")
+            # Not by the index over source and id, which would have to be sorted.
+            conditions.append(f"+{column} = ?")
             values.append(value)
     if wanted.audiences is not None:
         conditions.append(f"audience IN ({','.join('?' * len(wanted.audiences))})")
         values += wanted.audiences
-    rows = connection.execute(
+    return connection.execute(
         f"SELECT {_RECORD} FROM events WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ?",  # noqa: S608 - constants
-        (*values, wanted.limit),
+        (*values, limit),
     )
-    records, size = list[Record](), 0
-    for row in rows:
-        size += len(row[-1])
-        if size > BATCH_BYTES_MAX and records:
-            return records, records[-1].position
-        records.append(record_of(row))
-    if len(records) == wanted.limit:
-        return records, records[-1].position
-    return records, (floor if floor > bottom and floor > _trimmed_to(connection) + 1 else None)
 
 
 def first_position_at(connection: sqlite3.Connection, time_ms: int) -> int:

@@ -83,7 +83,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         del context
         audiences = _audiences(request.consumer_id)
         with _refusing():
-            record = await self._log.locate(id_bytes(request.event_id)) if is_id(request.event_id, "evt") else None
+            record = await self._log.locate(request.consumer_id, id_bytes(request.event_id)) if is_id(request.event_id, "evt") else None
         if record is None or (audiences is not None and record.audience not in audiences):
             raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event, or it is past its retention.")
         return event_log_pb2.GetEventResponse(record=record_message(record))
@@ -102,7 +102,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             end_ms=_unix_ms("end_time", request.end_time) if request.HasField("end_time") else None,
         )
         with _refusing():
-            records, before = await self._log.newest(wanted)
+            records, before = await self._log.newest(request.consumer_id, wanted)
         token = "" if before is None else page_token("events", (before,))
         return event_log_pb2.ListEventsResponse(records=[record_message(record) for record in records], next_page_token=token)
 

@@ -18,6 +18,7 @@ from services.eventlog.record import PARTITIONS, Place, Record
 from services.runtime.database import database_path, used_bytes
 from services.runtime.database_files import FileGoneError
 from services.runtime.lifecycle import StartError
+from services.runtime.listing_reader import Budget
 
 DAY_MS = 86_400_000
 NOW_MS = 20_834 * DAY_MS
@@ -56,7 +57,14 @@ def finished(number: int, subscription: str = "a", state: State = State.DELIVERE
 
 
 async def rows(ledger: Ledger) -> list[OpenRow | DoneRow]:
-    return await ledger.read(ledger_reads.newest, ANY)
+    return await newest(ledger, ANY)
+
+
+async def newest(ledger: Ledger, want: Wanted) -> list[OpenRow | DoneRow]:
+    """Return a page that holds everything."""
+    found, before_id = await ledger.read(ledger_reads.newest, want)
+    assert before_id is None or len(found) == want.limit
+    return found
 
 
 async def cursor(ledger: Ledger, partition: int) -> tuple[object, ...]:
@@ -114,7 +122,7 @@ async def test_a_row_that_is_there_is_not_begun_anew(ledger: Ledger) -> None:
 async def test_more_rows_than_one_statement_takes(ledger: Ledger) -> None:
     opened = [open_row(delivery(number)) for number in range(1001)]
     await ledger.commit(Flush(opened, finished=[finished(number, "b") for number in range(999)]))
-    assert len(await ledger.read(ledger_reads.newest, ANY._replace(limit=5000))) == 2000
+    assert len(await newest(ledger, ANY._replace(limit=5000))) == 2000
 
 
 async def test_after_a_restart_all_is_as_it_was(tmp_path: Path) -> None:
@@ -138,7 +146,11 @@ async def test_a_worker_whose_lease_was_taken_writes_nothing(tmp_path: Path) -> 
         assert (await second.lease("worker"))[1].position == 1
         with pytest.raises(LeaseLostError):
             await first.commit(Flush([open_row(delivery(2))], finished=[finished(3)], cursors={1: Cursor(1, 2, "", "")}))
-        for write in (first.write(set_meta, "name", "value"), first.write(ledger_trims.shrink, 0), first.write(ledger_trims.drop_payloads)):
+        for write in (
+            first.write(set_meta, "name", "value"),
+            first.write(ledger_trims.shrink, 0),
+            first.write(ledger_trims.drop_payloads, (0, 0)),
+        ):
             with pytest.raises(LeaseLostError):
                 await write
         assert await second.read(ledger_reads.meta, "name") is None
@@ -260,15 +272,17 @@ def wanted(row: OpenRow | DoneRow, want: Wanted) -> bool:
     )
 
 
-async def pages(ledger: Ledger, want: Wanted, size: int) -> list[OpenRow | DoneRow]:
-    found: list[OpenRow | DoneRow] = []
-    while page := await ledger.read(ledger_reads.newest, want._replace(limit=size, before_id=found[-1].id if found else None)):
-        found += page
-    return found
+async def pages(ledger: Ledger, want: Wanted, size: int, budget: Budget | None = None) -> list[list[OpenRow | DoneRow]]:
+    found, before_id = list[list[OpenRow | DoneRow]](), None
+    while True:
+        page, before_id = await ledger.read(ledger_reads.newest, want._replace(limit=size, before_id=before_id), budget)
+        found.append(page)
+        if before_id is None:
+            return found
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_listing_finds_what_is_wanted_page_by_page(ledger: Ledger, seed: int) -> None:
+async def test_a_listing_finds_what_is_wanted_page_by_page(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Across the unfinished and the finished of several days, the newest event first, each once."""
     chance = random.Random(seed)
     every: list[OpenRow | DoneRow] = []
@@ -295,16 +309,60 @@ async def test_a_listing_finds_what_is_wanted_page_by_page(ledger: Ledger, seed:
             end_ms=chance.choice((None, NOW_MS + chance.randrange(120), 1 << 60)),
         )
         expected = sorted((row for row in every if wanted(row, want)), key=lambda row: row.id, reverse=True)
-        assert await pages(ledger, want, chance.choice((1, 7, 200))) == expected, want
+        monkeypatch.setattr(ledger_reads, "_EXAMINED_STEP", chance.choice((1, 3, 1000)))
+        monkeypatch.setattr(ledger_reads, "_STEPS_MAX", chance.choice((1, 3, 50)))
+        found = await pages(ledger, want, size := chance.choice((1, 7, 200)))
+        assert [row for page in found for row in page] == expected, want
+        assert all(len(page) <= size for page in found)
+
+
+@pytest.mark.parametrize("consumer_id", ["", "con_" + "c" * 32])
+async def test_a_listing_examines_a_bounded_number_of_rows_a_page(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, consumer_id: str
+) -> None:
+    """A page may be empty and go on; one that is out of time ends after a step. What SQLite does is counted, in steps of its machine."""
+    monkeypatch.setattr(ledger_reads, "_STEPS_MAX", 4)
+    await ledger.commit(Flush(finished=[finished(number, day=number % 3) for number in range(1, 30_000)]))
+    await ledger.commit(Flush(finished=[finished(0, event_type="rare")]))
+    want = ANY._replace(event_type="rare", consumer_id=consumer_id)
+
+    def counted(connection: sqlite3.Connection, before_id: bytes | None, budget: Budget) -> tuple[int, int, bytes | None]:
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+
+        connection.set_progress_handler(step, 1000)
+        found, next_id = ledger_reads.newest(connection, want._replace(limit=10, before_id=before_id), budget)
+        connection.set_progress_handler(None, 0)
+        return steps, len(found), next_id
+
+    unhurried = [await ledger.read(counted, None, Budget(3600.0))]
+    while (next_id := unhurried[-1][2]) is not None:
+        unhurried.append(await ledger.read(counted, next_id, Budget(3600.0)))
+    assert [count for _, count, _ in unhurried] == [0, 0, 1]
+    whole = sum(steps for steps, *_ in unhurried)
+    assert max(steps for steps, *_ in unhurried) < whole / 2
+    hurried_steps, hurried_count, hurried_next = await ledger.read(counted, None, Budget(0.0))
+    assert (hurried_count, hurried_next is None) == (0, False)
+    assert hurried_steps < whole / 5
+
+
+async def test_a_listing_by_event_looks_at_nothing_else(ledger: Ledger) -> None:
+    """Deliveries' ids begin with their event's time."""
+    await ledger.commit(Flush(finished=[finished(number) for number in range(30_000)]))
+    found, before_id = await ledger.read(ledger_reads.newest, ANY._replace(event_id=finished(7).event_id), Budget(0.0))
+    assert (found, before_id) == ([finished(7)], None)
 
 
 async def test_a_listing_sees_a_moving_delivery_once(ledger: Ledger) -> None:
     """A row that moves from open to done between two pages is on one of them, not on both and not on none."""
     await ledger.commit(Flush([open_row(delivery(number)) for number in range(10)]))
-    first = await ledger.read(ledger_reads.newest, ANY._replace(limit=5))
+    first = await newest(ledger, ANY._replace(limit=5))
     moved = [finished(number) for number in range(10)]
     await ledger.commit(Flush(closed=[row.id for row in moved], finished=moved))
-    second = await ledger.read(ledger_reads.newest, ANY._replace(limit=10, before_id=first[-1].id))
+    second = await newest(ledger, ANY._replace(limit=10, before_id=first[-1].id))
     assert [row.position for row in (*first, *second)] == list(range(9, -1, -1))
 
 
@@ -317,10 +375,27 @@ async def test_copies_of_events_are_kept_as_long_as_they_are_needed(ledger: Ledg
     place = Place(1, 1)
     assert [kept_record(raw) for raw in await ledger.read(ledger_reads.payloads, [place, Place(2, 1)])] == [record]
     await ledger.commit(Flush(closed=[delivery(1).id], finished=[finished(1)]))
-    assert await ledger.write(ledger_trims.drop_payloads) == 0
+    assert await ledger.write(ledger_trims.drop_payloads, (0, 0)) == (0, None)
     await ledger.commit(Flush(closed=[delivery(1, "b").id], finished=[finished(1, "b")]))
-    assert await ledger.write(ledger_trims.drop_payloads) == 1
+    assert await ledger.write(ledger_trims.drop_payloads, (0, 0)) == (1, None)
     assert await ledger.read(ledger_reads.payloads, [place]) == []
+
+
+async def test_copies_are_looked_through_in_bounded_steps(ledger: Ledger) -> None:
+    """However many of them are still needed, one step keeps the writer for a moment."""
+    events = [Record(number % 2, number, delivery(number).event_id, "order.created", "/shop", "", NOW_MS, b"") for number in range(1, 5001)]
+    await ledger.commit(
+        Flush([open_row(delivery(number, partition=number % 2)) for number in range(1, 5001) if number not in {1999, 3000}])
+    )
+    await ledger.write(ledger_trims.keep_payloads, events)
+    after: tuple[int, int] | None = (-1, 0)
+    dropped, steps = 0, 0
+    while after is not None:
+        count, after = await ledger.write(ledger_trims.drop_payloads, after)
+        dropped, steps = dropped + count, steps + 1
+    assert (dropped, steps) == (2, 3)
+    kept = await ledger.read(ledger_reads.payloads, [Place(number % 2, number) for number in range(1, 5001)])
+    assert len(kept) == 4998
 
 
 async def test_what_is_not_copied_yet_is_found(ledger: Ledger) -> None:
@@ -379,12 +454,12 @@ async def test_beyond_its_size_the_oldest_finished_deliveries_go(ledger: Ledger)
     while await ledger.write(ledger_trims.shrink, half):
         pass
     assert await ledger.read(used_bytes) <= half
-    left = [row.position for row in await ledger.read(ledger_reads.newest, ANY._replace(limit=10_000))]
+    left = [row.position for row in await newest(ledger, ANY._replace(limit=10_000))]
     assert 1000 < len(left) < 4000
     assert left == list(range(6099, 6099 - len(left), -1))
     while await ledger.write(ledger_trims.shrink, 0):
         pass
-    assert await ledger.read(ledger_reads.newest, ANY._replace(limit=10_000)) == opened[::-1]
+    assert await newest(ledger, ANY._replace(limit=10_000)) == opened[::-1]
 
 
 async def test_a_file_of_another_service_is_refused(tmp_path: Path) -> None:

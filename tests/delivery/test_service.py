@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable
+from pathlib import Path
 
 import aiohttp
 import grpc
@@ -14,8 +15,10 @@ from hooktide.subscription.v1 import subscription_pb2
 from standardwebhooks import Webhook
 
 from services.delivery.errors import LeaseLostError
+from services.delivery.ledger import Ledger
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import new_id
+from services.runtime.lifecycle import StartError
 from services.runtime.paging import page_token
 from services.runtime.rpc import service_metadata
 from tests.delivery.receivers import Receiver, receiver
@@ -162,20 +165,32 @@ async def test_after_a_restart_unfinished_deliveries_go_on(system: System, hooks
     assert arrived == [("done", 1), ("open", 1), ("open", 2), ("while away", 1)]
 
 
-async def test_a_second_worker_takes_over_from_the_first(system: System, hooks: Receiver) -> None:
-    """One writes: the first stops with a clear failure as soon as it has something to record."""
+async def test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on(system: System, hooks: Receiver) -> None:
     async with system.delivering() as first:
         await system.subscribe(hooks.url(), "order.*")
         await system.publish(event("1"))
         await first.until(1, state=DELIVERED)
-        async with system.delivering() as second:
-            await system.publish(event("2"))
-            await second.until(2, state=DELIVERED)
-            async with asyncio.timeout(60):
-                await first.lifecycle.stopping.wait()
-            with pytest.raises(ExceptionGroup) as caught:
-                first.lifecycle.raise_failure()
-            assert caught.group_contains(LeaseLostError)
+        with pytest.raises(StartError, match="in use by another process"):
+            async with system.delivering():
+                pass
+        await system.publish(event("2"))
+        await first.until(2, state=DELIVERED)
+        assert not first.lifecycle.stopping.is_set()
+
+
+async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Receiver) -> None:
+    """Where locks do not hold: it fails at once, with its next write, whatever that is."""
+    async with system.delivering(HOOKTIDE_HOUSEKEEPING_SECONDS="0.1") as first:
+        await system.subscribe(hooks.url(), "order.*")
+        await system.publish(event("1"))
+        await first.until(1, state=DELIVERED)
+        other = Ledger(Path(system.environ["HOOKTIDE_DATA_DIR"]) / "delivery.db")
+        await other.lease("another")
+        await other.close()
+        async with asyncio.timeout(60):
+            await first.lifecycle.stopping.wait()
+        with pytest.raises(LeaseLostError, match="run one delivery service"):
+            first.lifecycle.raise_failure()
 
 
 async def test_it_is_ready_once_it_knows_the_subscriptions(system: System) -> None:

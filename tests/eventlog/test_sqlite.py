@@ -221,8 +221,8 @@ async def test_an_event_is_located_by_its_id(path: Path) -> None:
     async with opened(path) as it:
         receipts = await appended(it.log, new_events(range(50)))
         for receipt in receipts[::7]:
-            record = await it.log.locate(bytes.fromhex(receipt.event_id[4:]))
+            record = await it.log.locate("*", bytes.fromhex(receipt.event_id[4:]))
             assert record is not None
             assert (record.event_id, record.position) == (receipt.event_id, receipt.position)
-        assert await it.log.locate(bytes(16)) is None
-        assert await it.log.locate(b"\xff" * 16) is None
+        assert await it.log.locate("*", bytes(16)) is None
+        assert await it.log.locate("*", b"\xff" * 16) is None

@@ -169,7 +169,7 @@ async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_a
         await looking.release_log()
         assert [record.event_id for record in await copies(ledger)] == [place.event_id for place in needed if place != lost]
         assert await it.log.trim(before_ms=1 << 50) == len(places) - 1
-        assert await ledger.write(ledger_trims.drop_payloads) == 0
+        assert await ledger.write(ledger_trims.drop_payloads, (-1, 0)) == (0, None)
 
 
 async def release_all_others(ledger: Ledger, head: Place) -> None:

@@ -342,7 +342,7 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
     DELIVERIES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """For the next page; empty on the last."""
+    """For the next page; empty on the last. A page examines a bounded number of rows: it may hold fewer than asked, also none, and go on."""
     @property
     def deliveries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Delivery]:
         """The deliveries, the newest event first."""
