@@ -10,9 +10,10 @@ from hooktide.subscription.v1 import access_pb2
 
 from gateway.authenticate import Authenticator, Caller
 from gateway.bodies import Bodies
+from gateway.fair_share import FairShare
 from gateway.listener import HttpLimits, listening
 from gateway.peers import Peers, connected
-from gateway.pipeline import Pipeline
+from gateway.pipeline import Guard, Pipeline
 from gateway.readiness import Readiness, watched
 from gateway.router import Route, Router
 from gateway.routes.access import Access
@@ -24,12 +25,20 @@ from gateway.routes.subscriptions import Subscriptions
 from gateway.routes.verifications import Verifications
 from gateway.translate.access import caller_of
 from services.runtime.admin import admin_app, http_server
+from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.clock import SystemClock
+from services.runtime.file_limit import connections_within
+from services.runtime.http_connections import ConnectionLimits
+from services.runtime.http_listener import Gate
 from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.reload import Reloadable, reloading
 from services.runtime.settings import GatewaySettings
 
 _LIMITS = HttpLimits()
+# So many of a consumer's requests wait for each that is worked on.
+_WAITING_FACTOR = 8
+# Requests that need no key, and those for routes that do not exist.
+_STRANGERS_BURST, _STRANGERS_PER_SECOND = 200, 100.0
 
 
 def route_table(peers: Peers, bodies: Bodies, readiness: Readiness) -> list[Route]:
@@ -43,6 +52,32 @@ def route_table(peers: Peers, bodies: Bodies, readiness: Readiness) -> list[Rout
         *Documents().routes(),
         *Health(readiness).routes(),
     ]
+
+
+def connection_limits(settings: GatewaySettings) -> ConnectionLimits:
+    """Return the limits of the public listener, below the limit of open files."""
+    connections_max = connections_within("HOOKTIDE_GATEWAY_CONNECTIONS_MAX", settings.gateway_connections_max)
+    return ConnectionLimits(
+        connections_max=connections_max,
+        network_connections_max=min(settings.gateway_address_connections_max, connections_max),
+        network_connections_per_second=settings.gateway_address_connections_per_second,
+        headers_s=settings.gateway_headers_seconds,
+        idle_s=settings.gateway_idle_seconds,
+    )
+
+
+def guard(settings: GatewaySettings) -> Guard:
+    """Return what keeps clients from taking each other's room."""
+    each_max = settings.gateway_consumer_requests_max
+    return Guard(
+        proxies=settings.proxies(),
+        networks=FairShare(settings.gateway_address_connections_max, waiting_max=0),
+        consumers=FairShare(each_max, waiting_max=_WAITING_FACTOR * each_max),
+        guesses=AuthenticationThrottle(
+            burst=settings.authentication_failures_burst, per_second=settings.authentication_failures_per_second
+        ),
+        strangers=AuthenticationThrottle(burst=_STRANGERS_BURST, per_second=_STRANGERS_PER_SECOND),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -59,12 +94,20 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
             answer = await peers.call(peers.access.Authenticate, access_pb2.AuthenticateRequest(key=key))
             return caller_of(answer.key)
 
+        gate = Gate(connection_limits(settings), settings.proxies())
+
+        def change_limits(new: GatewaySettings) -> None:
+            gate.change(connection_limits(new), new.proxies())
+            pipeline.guard = guard(new)
+
+        reloadable.on_reload(change_limits)
         readiness = Readiness(peers.answers, lifecycle)
         bodies = Bodies(settings.gateway_body_bytes_max, limits.body_s)
-        pipeline = Pipeline(Router(route_table(peers, bodies, readiness)), Authenticator(ask, SystemClock()), limits)
+        clock = SystemClock()
+        pipeline = Pipeline(Router(route_table(peers, bodies, readiness)), Authenticator(ask, clock), guard(settings), clock, limits)
         async with (
             http_server(admin_app(readiness.why_not), settings.gateway_admin_listen) as admin,
-            listening(pipeline, settings.gateway_listen, limits) as listen,
+            listening(pipeline, settings.gateway_listen, limits, gate) as listen,
             watched(readiness),
             reloading(reloadable, lifecycle),
         ):

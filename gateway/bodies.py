@@ -12,6 +12,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
+from gateway.listener import connection_of
 from gateway.problems import Refusal
 from gateway.strict_json import malformed, parse_object
 from services.runtime.errors import Failure, Reason
@@ -51,11 +52,12 @@ class Bodies:
             request.writer.output_size = 0
         body = bytearray()
         try:
-            async with asyncio.timeout(self.timeout_s):
-                while chunk := await request.content.readany():
-                    body += chunk
-                    if len(body) > self.bytes_max:
-                        raise self._too_large()
+            with connection_of(request).clients_turn():
+                async with asyncio.timeout(self.timeout_s):
+                    while chunk := await request.content.readany():
+                        body += chunk
+                        if len(body) > self.bytes_max:
+                            raise self._too_large()
         except TimeoutError:
             raise malformed(f"The body had not arrived in full after {self.timeout_s:g} seconds; send it faster.") from None
         except (web.RequestPayloadError, ConnectionError):

@@ -3,9 +3,11 @@
 client → [listener] → pipeline
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -13,17 +15,16 @@ from aiohttp.http_exceptions import LineTooLong
 from gateway.answers import dress, problem_answer
 from gateway.problems import internal
 from services.runtime.errors import Failure, Reason
+from services.runtime.http_connections import Connection
+from services.runtime.http_listener import Gate, GuardedConnection, accepting
 from services.runtime.ids import new_id
-from services.runtime.lifecycle import cannot_listen
 from services.runtime.logs import logger
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """How long clients may take, in seconds, and how much they may send besides bodies."""
+    """How long clients may take once their headers are there, in seconds, and how much they may send besides bodies."""
 
-    # From the connection, or the end of an answer, to the end of the next request's headers.
-    idle_s: float = 75.0
     body_s: float = 20.0
     answer_s: float = 30.0
     # What a client goes on sending after its refusal is read and dropped for so long, so that it sees the answer.
@@ -33,7 +34,7 @@ class HttpLimits:
     headers_max: int = 100
 
 
-class _Connection(web.RequestHandler):
+class _Connection(GuardedConnection):
     """A connection whose protocol errors are problems like all others."""
 
     __slots__ = ()
@@ -60,51 +61,40 @@ class _Connection(web.RequestHandler):
         return response
 
 
-class _Server(web.Server):
-    """A server of such connections."""
-
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: HttpLimits) -> None:
-        super().__init__(handler)
-        self._limits = limits
-
-    def __call__(self) -> web.RequestHandler:
-        """Return the protocol of a new connection."""
-        return _Connection(
-            self,
-            loop=self._loop,
-            keepalive_timeout=self._limits.idle_s,
-            lingering_time=self._limits.lingering_s,
-            max_line_size=self._limits.header_bytes_max,
-            max_field_size=self._limits.header_bytes_max,
-            max_headers=self._limits.headers_max,
-            # Bodies are taken uncompressed only, so that none unfolds into more than was sent.
-            auto_decompress=False,
-            access_log=None,  # type: ignore[arg-type]  # which switches it off
-        )
+def connection_of(request: web.BaseRequest) -> GuardedConnection:
+    """Return the connection that a request came by."""
+    return cast("GuardedConnection", request.protocol)
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], listen: str, limits: HttpLimits
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], listen: str, limits: HttpLimits, gate: Gate
 ) -> AsyncIterator[str]:
-    """Serve on `listen` (``host:port`` or ``unix:path``); yields the address bound.
+    """Serve on `listen` (``host:port`` or ``unix:path``) the connections that `gate` admits; yields the address bound.
 
-    At the end, requests under way have `limits.drain_s` to be answered.
+    At the end, requests under way have `limits.drain_s` to be answered. Raises `StartError`.
     """
-    runner = web.ServerRunner(_Server(handler, limits), shutdown_timeout=limits.drain_s)
+    server, loop = web.Server(handler), asyncio.get_running_loop()
+
+    def connect(connection: Connection) -> GuardedConnection:
+        return _Connection(
+            server,
+            gate,
+            connection,
+            loop=loop,
+            lingering_time=limits.lingering_s,
+            max_line_size=limits.header_bytes_max,
+            max_field_size=limits.header_bytes_max,
+            max_headers=limits.headers_max,
+            # Bodies are taken uncompressed only, so that none unfolds into more than was sent.
+            auto_decompress=False,
+            access_log=None,
+        )
+
+    runner = web.ServerRunner(server, shutdown_timeout=limits.drain_s)
     await runner.setup()
     try:
-        yield await _bound(runner, listen)
+        async with accepting(connect, gate, listen) as bound:
+            yield bound
     finally:
         await runner.cleanup()
-
-
-async def _bound(runner: web.ServerRunner, listen: str) -> str:
-    host, _, port = listen.rpartition(":")
-    is_path = listen.startswith("unix:")
-    site = web.UnixSite(runner, listen.removeprefix("unix:")) if is_path else web.TCPSite(runner, host.strip("[]"), int(port))
-    try:
-        await site.start()
-    except OSError as error:
-        raise cannot_listen(listen, error) from error
-    return listen if is_path else f"{host}:{runner.addresses[0][1]}"

@@ -2,8 +2,11 @@
 
 client → listener → [pipeline] → route → peers
 
-In this order: request id, loop, route, key, role, query, handler. Each step may refuse; whatever happens, the client
-gets a JSON answer with its request id, and the log gets one line.
+In this order: request id, client address, loop, route, key, role, query, the consumer's turn, handler. Each step may refuse; whatever
+happens, the client gets a JSON answer with its request id, and the log gets one line.
+
+Law: requests without a valid key are answered no faster than at a rate for each client address; a request with one never waits because
+of those. What is delayed is the answer, after the key was looked up and proved wrong.
 """
 
 import asyncio
@@ -17,9 +20,13 @@ from aiohttp import web
 
 from gateway.answers import REQUEST_ID_HEADER, dress, problem_answer
 from gateway.authenticate import Authenticator, Caller
-from gateway.listener import HttpLimits
+from gateway.fair_share import FairShare
+from gateway.listener import HttpLimits, connection_of
 from gateway.problems import internal, invalid
 from gateway.router import Call, Route, Router
+from services.runtime.authentication_throttle import AuthenticationThrottle
+from services.runtime.client_address import Client, TrustedProxies
+from services.runtime.clock import Clock
 from services.runtime.errors import Failure, FieldError, Reason
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
@@ -27,15 +34,34 @@ from services.runtime.logs import logger
 PARAMETERS_MAX = 32
 # Every webhook carries it, and no subscription can set or leave it out.
 WEBHOOK_HEADER = "hooktide-subscription-id"
+# Refusals that tell whether a guess was right. The other answers to requests without a valid key tell nothing, and cost less.
+_GUESSES = frozenset({Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.VERIFICATION_NOT_FOUND})
+_FAULTS_OF_OURS = 500
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # An API key, service token, signing secret or private key in the wrong header must reach neither the log nor the answer.
 _SECRET = re.compile(r"(?:hkt|hts|whsec|whsk)_", re.IGNORECASE)
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What keeps clients from taking each other's room."""
+
+    proxies: TrustedProxies
+    networks: FairShare
+    """The requests of clients behind a trusted proxy, by network: their connections are the proxy's, and not counted for each."""
+    consumers: FairShare
+    """The requests with a valid key, by consumer."""
+    guesses: AuthenticationThrottle
+    """Refusals of keys and tokens that are wrong or missing."""
+    strangers: AuthenticationThrottle
+    """All other answers to requests without a valid key."""
+
+
 @dataclass(slots=True)
 class _Trail:
-    """What becomes known of a request on its way, for the log."""
+    """What becomes known of a request on its way."""
 
+    client: Client
     route: str = "-"
     caller: Caller | None = None
 
@@ -43,9 +69,12 @@ class _Trail:
 class Pipeline:
     """Answers requests."""
 
-    def __init__(self, router: Router, authenticator: Authenticator, limits: HttpLimits) -> None:
+    def __init__(self, router: Router, authenticator: Authenticator, guard: Guard, clock: Clock, limits: HttpLimits) -> None:
         self._router = router
         self._authenticator = authenticator
+        self.guard = guard
+        """May be replaced; requests under way keep the turns that they have."""
+        self._clock = clock
         self._limits = limits
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -53,7 +82,7 @@ class Pipeline:
         started = time.monotonic()
         request_id = _request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            trail = _Trail()
+            trail = _Trail(self._client(request))
             response = await self._answer(request, request_id, trail)
             dress(response, request_id)
             await self._send(request, response)
@@ -62,12 +91,35 @@ class Pipeline:
 
     async def _answer(self, request: web.BaseRequest, request_id: str, trail: _Trail) -> web.Response:
         try:
-            return await self._handled(request, trail)
+            response = await (self._handled_in_turn if trail.client.is_proxied else self._handled)(request, trail)
+            reason = None
         except Failure as failure:
-            return problem_answer(failure, request_id)
+            response = problem_answer(failure, request_id)
+            reason = failure.reason
         except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
             logger().exception("request.failed", route=trail.route)
             return problem_answer(internal(), request_id)
+        if trail.caller is None and response.status < _FAULTS_OF_OURS:
+            await self._hold_back(request, trail.client, self.guard.guesses if reason in _GUESSES else self.guard.strangers)
+        return response
+
+    def _client(self, request: web.BaseRequest) -> Client:
+        headers = request.headers
+        peer = connection_of(request).peer
+        return self.guard.proxies.client(peer, headers.getall("forwarded", []), headers.getall("x-forwarded-for", []))
+
+    async def _hold_back(self, request: web.BaseRequest, client: Client, throttle: AuthenticationThrottle) -> None:
+        """Wait until an answer to a request without a valid key may be sent."""
+        now_s = self._clock.monotonic()
+        delay_s = throttle.failed(client.network, now_s)
+        if delay_s:
+            await connection_of(request).hold_back(delay_s)
+        elif throttle.is_throttled(client.network, now_s):
+            logger().warning("requests.throttled", network=client.network, proxied=client.is_proxied)
+
+    async def _handled_in_turn(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
+        async with self.guard.networks.turn(trail.client.network):
+            return await self._handled(request, trail)
 
     async def _handled(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
         if WEBHOOK_HEADER in request.headers:
@@ -81,8 +133,10 @@ class Pipeline:
         if caller.role not in route.roles:
             permitted = " or ".join(sorted(role.value for role in route.roles))
             raise Failure(Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use one of the role {permitted}.")
+        connection_of(request).show_known()
         query = _query(request.rel_url.raw_query_string, route)
-        return await route.handler(Call(request, path, query, caller))
+        async with self.guard.consumers.turn(caller.consumer_id or caller.key_id):
+            return await route.handler(Call(request, path, query, caller))
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
         """Send the answer; a client that does not take it in time loses its connection."""
@@ -90,9 +144,10 @@ class Pipeline:
             # The rest of the body is of no use, and the next request begins behind it.
             response.force_close()
         try:
-            async with asyncio.timeout(self._limits.answer_s):
-                await response.prepare(request)
-                await response.write_eof()
+            with connection_of(request).clients_turn():
+                async with asyncio.timeout(self._limits.answer_s):
+                    await response.prepare(request)
+                    await response.write_eof()
         except ConnectionError:
             # Whoever asked has gone; the server notices by itself.
             return

@@ -1,5 +1,6 @@
 """Admin: the small HTTP side of every service, for operators: /healthz, /readyz, /metrics."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -7,9 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.runtime.lifecycle import cannot_listen
+from services.runtime.http_connections import Connection, ConnectionLimits
+from services.runtime.http_listener import Gate, GuardedConnection, accepting
 
 Ready = Callable[[], str | None]
+
+# Probes and a monitoring system need a handful of connections; a service keeps its files for its own work.
+_LIMITS = ConnectionLimits(connections_max=64, network_connections_max=32, headers_s=5.0, idle_s=75.0)
 
 
 def admin_app(ready: Ready) -> web.Application:
@@ -35,18 +40,18 @@ def _json_line(body: dict[str, str], *, status: int = 200) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def http_server(app: web.Application, listen: str) -> AsyncIterator[str]:
-    """Serve an application on `listen` (``host:port``); yields the address bound."""
-    host, _, port = listen.rpartition(":")
+async def http_server(app: web.Application, listen: str, limits: ConnectionLimits = _LIMITS) -> AsyncIterator[str]:
+    """Serve an application on `listen` (``host:port``); yields the address bound. Raises `StartError`."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
+    server, gate, loop = runner.server, Gate(limits), asyncio.get_running_loop()
+    assert server is not None  # noqa: S101 - the runner is set up
+
+    def connect(connection: Connection) -> GuardedConnection:
+        return GuardedConnection(server, gate, connection, loop=loop, access_log=None)
+
     try:
-        site = web.TCPSite(runner, host.strip("[]"), int(port))
-        try:
-            await site.start()
-        except OSError as error:
-            raise cannot_listen(listen, error) from error
-        bound = runner.addresses[0]
-        yield f"{host}:{bound[1]}"
+        async with accepting(connect, gate, listen) as bound:
+            yield bound
     finally:
         await runner.cleanup()

@@ -59,6 +59,7 @@ class CallLimits:
             calls_per_network_max=settings.grpc_address_calls_max,
             failures_burst=settings.authentication_failures_burst,
             failures_per_second=settings.authentication_failures_per_second,
+            is_exempt=settings.proxies().trusts,
         )
 
 

@@ -12,18 +12,21 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from services.runtime.client_address import TrustedProxies
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
 from services.runtime.settings_file import with_settings_file
 from services.runtime.shown import plainly_shown, shown
 
 PREFIX = "HOOKTIDE_"
+UNIX_PEERS = "unix"
 # What the client commands read in place of --api, --key and --secret; no service does.
 CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_SIGNING_SECRET"})
 SECRET_KEY_BYTES = 32
@@ -99,6 +102,17 @@ def _checked_ports(ports: tuple[int, ...]) -> tuple[int, ...]:
     return ports
 
 
+def _checked_proxies(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        if word != UNIX_PEERS:
+            try:
+                ip_network(word)
+            except ValueError:
+                message = f"{shown(word)} is no address range and not the word {UNIX_PEERS}; write for example 10.0.0.0/8"
+                raise ValueError(message) from None
+    return words
+
+
 def _origin(text: str) -> str:
     if text and (len(text) > _NAME_CHARS_MAX or _NAME.fullmatch(text) is None):
         message = f"{shown(text)} is no name; write one as in DNS, for example hooks.example.com"
@@ -128,6 +142,7 @@ Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterV
 Proxy = Annotated[str, AfterValidator(_proxy)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Ports = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_ports), AfterValidator(_checked_ports)]
+Proxies = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_checked_proxies)]
 Origin = Annotated[str, AfterValidator(_origin)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
@@ -155,7 +170,28 @@ class Settings(BaseSettings):
         return token
 
 
-class GrpcSettings(Settings):
+class ClientSettings(Settings):
+    """What the services read about their clients."""
+
+    trusted_proxies: Proxies = Field(
+        (),
+        description="The proxies in front, by commas: address ranges, or `unix` for peers of a Unix socket. "
+        "Their `Forwarded` and `X-Forwarded-For` headers name the client, and no limit for one address applies to them.",
+    )
+    authentication_failures_burst: int = Field(
+        20, ge=1, le=10_000, description="How many failed authentications one address may make before their refusals are slowed."
+    )
+    authentication_failures_per_second: float = Field(
+        5.0, gt=0, le=10_000, description="How many refusals a second one address gets from then on. Correct keys are not slowed."
+    )
+
+    def proxies(self) -> TrustedProxies:
+        """Return the proxies that are trusted."""
+        networks = [ip_network(word) for word in self.trusted_proxies if word != UNIX_PEERS]
+        return TrustedProxies(networks, unix=UNIX_PEERS in self.trusted_proxies)
+
+
+class GrpcSettings(ClientSettings):
     """What the services read that listen for gRPC: what clients may take. Calls with the service token have no limit per address."""
 
     grpc_connections_max: int = Field(
@@ -169,12 +205,6 @@ class GrpcSettings(Settings):
     )
     grpc_address_calls_max: int = Field(
         1000, ge=1, le=100_000, description="How many gRPC calls of one address are under way at once; more are refused."
-    )
-    authentication_failures_burst: int = Field(
-        20, ge=1, le=10_000, description="How many failed authentications one address may make before their refusals are slowed."
-    )
-    authentication_failures_per_second: float = Field(
-        5.0, gt=0, le=10_000, description="How many refusals a second one address gets from then on. Correct keys are not slowed."
     )
 
 
@@ -282,12 +312,47 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(ClientSettings):
     """What the gateway reads."""
 
     gateway_listen: Address = Field("127.0.0.1:8080", description="The REST API's address.")
     gateway_admin_listen: TcpAddress = Field("127.0.0.1:8081", description="Its /healthz, /readyz and /metrics.")
     gateway_body_bytes_max: int = Field(1024 * 1024, ge=1024, description="The largest request body, in bytes.")
+    gateway_connections_max: int = Field(
+        4096,
+        ge=16,
+        le=100_000,
+        description="How many connections are open at once, less if the limit of open files is lower; "
+        "beyond that the one that has waited for its client for longest is closed.",
+        json_schema_extra=RELOADED,
+    )
+    gateway_address_connections_max: int = Field(
+        256,
+        ge=1,
+        le=100_000,
+        description="How many connections are open at once from one address (of IPv6, one /64).",
+        json_schema_extra=RELOADED,
+    )
+    gateway_address_connections_per_second: float = Field(
+        200.0,
+        gt=0,
+        le=100_000,
+        description="How many connections one address may open a second; ten seconds' worth at once.",
+        json_schema_extra=RELOADED,
+    )
+    gateway_headers_seconds: float = Field(
+        10.0, gt=0, le=300, description="How long a client may take to send the headers of a request.", json_schema_extra=RELOADED
+    )
+    gateway_idle_seconds: float = Field(
+        75.0, gt=0, le=3600, description="How long a connection is kept for a next request.", json_schema_extra=RELOADED
+    )
+    gateway_consumer_requests_max: int = Field(
+        32,
+        ge=1,
+        le=10_000,
+        description="How many requests of one consumer are worked on at once; more wait for their turn.",
+        json_schema_extra=RELOADED,
+    )
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
     ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")
     delivery_target: Target = Field("127.0.0.1:50053", description="Where the delivery service is reached.")

@@ -64,11 +64,12 @@ async def running(
             subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(served, server.grpc)
             catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
             access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
-            async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin, reloading(reloadable, lifecycle):
+            async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin:
                 try:
                     listen = await server.start(settings.subscription_listen)
                     await server.set_serving(serving=True)
-                    yield Addresses(listen=listen, admin=admin)
+                    async with reloading(reloadable, lifecycle):
+                        yield Addresses(listen=listen, admin=admin)
                 finally:
                     await server.set_serving(serving=False)
                     store.stop_watching()

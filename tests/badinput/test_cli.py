@@ -78,7 +78,7 @@ def test_a_service_that_is_away_is_said_to_be_in_few_words(tmp_path: Path) -> No
         (("--subject", "a\tb"), "attributes.subject: has control characters"),
         (("--subject", ""), "attributes.subject: is required"),
         (("--audience", "somebody"), "attributes.audience: must be the id of a consumer, con_ and 32 hexadecimal digits"),
-        (("--key", "hkt_unknown"), "The API key is malformed, unknown, expired or revoked; use another one."),
+        (("--key", "hkt_unknown"), "This is not an API key: it is incomplete, or has a typing error. (KEY_INVALID)"),
     ],
     ids=lambda value: repr(value)[:50] if isinstance(value, str) else None,
 )
@@ -118,7 +118,7 @@ def test_a_key_of_another_role_and_an_id_in_use_are_told(system: System, tmp_pat
         (("subscribe", "https://a.example/", "--source", "\udcff"), "--source is not UTF-8"),
         (
             ("subscribe", "https://a.example/", "--key", "hkt_unknown"),
-            "The API key is malformed, unknown, expired or revoked; use another one.",
+            "This is not an API key: it is incomplete, or has a typing error. (KEY_INVALID 401)",
         ),
         (("unsubscribe", "nonsense"), "There is no such subscription; the list of subscriptions shows those there are."),
         (("unsubscribe", "../keys"), "There is no such subscription"),

@@ -38,6 +38,7 @@ class Log(event_log_pb2_grpc.EventLogServiceServicer):
         self.gate = asyncio.Event()
         self.gate.set()
         self.waiting = asyncio.Event()
+        self.under_way = 0
 
     def append(self, event: event_pb2.CloudEvent, *, audience: str = "", accepted_unix_ms: int = 1_900_000_000_000) -> str:
         """Append an event and return its id."""
@@ -84,7 +85,11 @@ class Log(event_log_pb2_grpc.EventLogServiceServicer):
 
     async def _before(self) -> None:
         self.waiting.set()
-        await self.gate.wait()
+        self.under_way += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.under_way -= 1
         if self.failure is not None:
             raise self.failure
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.authenticate import REMEMBERED_S, Authenticator, Caller, Role
+from services.runtime.api_key import format_key
 from services.runtime.errors import Failure, Reason
 from tests.gateway.waiting import until
 
@@ -45,6 +46,13 @@ class Registry:
         return outcome
 
 
+def key(number: int) -> str:
+    return format_key(number.to_bytes(32, "big"))
+
+
+A, UNKNOWN = key(100), key(200)
+
+
 def caller(number: int, *, expires_unix_s: float | None = None) -> Caller:
     return Caller(f"key_{number}", Role.CONSUMER, f"con_{number}", expires_unix_s, {})
 
@@ -75,55 +83,55 @@ async def refusal(authenticator: Authenticator, authorization: str) -> Reason:
 async def test_a_caller_is_remembered_for_two_seconds_from_the_question(
     registry: Registry, time: Time, authenticator: Authenticator
 ) -> None:
-    registry.callers["hkt_a"] = caller(1)
-    assert (await authenticator.caller("Bearer hkt_a")).key_id == "key_1"
+    registry.callers[A] = caller(1)
+    assert (await authenticator.caller(f"Bearer {A}")).key_id == "key_1"
     time.at_s += REMEMBERED_S - 0.01
-    await authenticator.caller("bearer hkt_a")
-    assert registry.asked == ["hkt_a"]
-    del registry.callers["hkt_a"]
+    await authenticator.caller(f"bearer {A}")
+    assert registry.asked == [A]
+    del registry.callers[A]
     time.at_s += 0.01
-    assert await refusal(authenticator, "Bearer hkt_a") is Reason.KEY_INVALID
+    assert await refusal(authenticator, f"Bearer {A}") is Reason.KEY_INVALID
 
 
 async def test_the_time_that_the_registry_takes_counts(registry: Registry, time: Time, authenticator: Authenticator) -> None:
     """A key revoked right after a slow question was answered still stops within two seconds of that question."""
-    registry.callers["hkt_a"] = caller(1)
+    registry.callers[A] = caller(1)
     registry.open.clear()
     async with asyncio.TaskGroup() as group:
-        group.create_task(authenticator.caller("Bearer hkt_a"))
+        group.create_task(authenticator.caller(f"Bearer {A}"))
         await until(lambda: bool(registry.asked))
         time.at_s += REMEMBERED_S
         registry.open.set()
-    await authenticator.caller("Bearer hkt_a")
+    await authenticator.caller(f"Bearer {A}")
     assert len(registry.asked) == 2
 
 
 async def test_a_key_s_own_end_is_respected_at_once(registry: Registry, time: Time, authenticator: Authenticator) -> None:
-    registry.callers["hkt_a"] = caller(1, expires_unix_s=time.at_s + 1)
-    await authenticator.caller("Bearer hkt_a")
+    registry.callers[A] = caller(1, expires_unix_s=time.at_s + 1)
+    await authenticator.caller(f"Bearer {A}")
     time.at_s += 1
-    await authenticator.caller("Bearer hkt_a")
+    await authenticator.caller(f"Bearer {A}")
     assert len(registry.asked) == 2
 
 
 async def test_calls_with_one_key_at_one_time_share_one_question(registry: Registry, authenticator: Authenticator) -> None:
-    registry.callers["hkt_a"] = caller(1)
+    registry.callers[A] = caller(1)
     registry.open.clear()
     async with asyncio.TaskGroup() as group:
-        calls = [group.create_task(authenticator.caller("Bearer hkt_a")) for _ in range(50)]
+        calls = [group.create_task(authenticator.caller(f"Bearer {A}")) for _ in range(50)]
         await until(lambda: bool(registry.asked))
         registry.open.set()
     assert {call.result().key_id for call in calls} == {"key_1"}
-    assert registry.asked == ["hkt_a"]
+    assert registry.asked == [A]
 
 
 async def test_a_cancelled_question_is_asked_again_by_those_who_waited(registry: Registry, authenticator: Authenticator) -> None:
-    registry.callers["hkt_a"] = caller(1)
+    registry.callers[A] = caller(1)
     registry.open.clear()
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(authenticator.caller("Bearer hkt_a"))
+        first = group.create_task(authenticator.caller(f"Bearer {A}"))
         await until(lambda: bool(registry.asked))
-        second = group.create_task(authenticator.caller("Bearer hkt_a"))
+        second = group.create_task(authenticator.caller(f"Bearer {A}"))
         await asyncio.sleep(0)
         first.cancel()
         await until(lambda: len(registry.asked) == 2)
@@ -133,21 +141,21 @@ async def test_a_cancelled_question_is_asked_again_by_those_who_waited(registry:
 
 async def test_a_refusal_is_remembered_and_the_registry_s_absence_is_not(registry: Registry, authenticator: Authenticator) -> None:
     for _ in range(3):
-        assert await refusal(authenticator, "Bearer hkt_unknown") is Reason.KEY_INVALID
-    assert registry.asked == ["hkt_unknown"]
-    registry.callers["hkt_a"] = Failure(Reason.UNAVAILABLE, "Away.", retry_after_s=3.0)
-    assert await refusal(authenticator, "Bearer hkt_a") is Reason.UNAVAILABLE
-    registry.callers["hkt_a"] = caller(1)
-    assert (await authenticator.caller("Bearer hkt_a")).key_id == "key_1"
+        assert await refusal(authenticator, f"Bearer {UNKNOWN}") is Reason.KEY_INVALID
+    assert registry.asked == [UNKNOWN]
+    registry.callers[A] = Failure(Reason.UNAVAILABLE, "Away.", retry_after_s=3.0)
+    assert await refusal(authenticator, f"Bearer {A}") is Reason.UNAVAILABLE
+    registry.callers[A] = caller(1)
+    assert (await authenticator.caller(f"Bearer {A}")).key_id == "key_1"
 
 
 async def test_the_key_unused_for_longest_is_forgotten_first(registry: Registry, authenticator: Authenticator) -> None:
-    registry.callers |= {f"hkt_{number}": caller(number) for number in range(4)}
+    registry.callers |= {key(number): caller(number) for number in range(4)}
     for number in (0, 1, 2, 0, 3, 0):
-        await authenticator.caller(f"Bearer hkt_{number}")
-    assert registry.asked == ["hkt_0", "hkt_1", "hkt_2", "hkt_3"]
-    await authenticator.caller("Bearer hkt_1")
-    assert registry.asked[-1] == "hkt_1"
+        await authenticator.caller(f"Bearer {key(number)}")
+    assert registry.asked == [key(number) for number in range(4)]
+    await authenticator.caller(f"Bearer {key(1)}")
+    assert registry.asked[-1] == key(1)
 
 
 @pytest.mark.parametrize("authorization", ["", "Basic aGt0X2E6", "hkt_a", "Bearer", "Bearer  "])
@@ -156,7 +164,9 @@ async def test_without_a_bearer_a_key_is_required(registry: Registry, authentica
     assert registry.asked == []
 
 
-@pytest.mark.parametrize("key", ["a", "hkt_", "hkt_ä", "hkt_" + "a" * 125, "hkt_a b", "hts_aaaa", "hkt_\udcff"])
+@pytest.mark.parametrize(
+    "key", ["a", "hkt_", "hkt_ä", "hkt_" + "a" * 125, "hkt_a b", "hts_aaaa", "hkt_\udcff", A[:-1] + "_", key(101)[:-6] + A[-6:]]
+)
 async def test_what_cannot_be_a_key_is_refused_without_a_question(registry: Registry, authenticator: Authenticator, key: str) -> None:
     assert await refusal(authenticator, f"Bearer {key}") is Reason.KEY_INVALID
     assert registry.asked == []

@@ -13,7 +13,7 @@ from tests.gateway.waiting import until
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import SINK, World, running_world
 
-HURRIED = HttpLimits(idle_s=0.3, body_s=0.3, answer_s=0.5, lingering_s=0.1)
+HURRIED = HttpLimits(body_s=0.3, answer_s=0.5, lingering_s=0.1)
 
 
 async def test_an_unknown_route_is_a_problem(world: World) -> None:
@@ -139,7 +139,7 @@ async def test_a_connection_serves_one_request_after_another(world: World) -> No
 
 async def test_slow_clients_are_let_go(tmp_path: Path) -> None:
     """Neither headers, nor a body, nor the reading of an answer may take for ever."""
-    async with running_world(tmp_path, HURRIED) as world:
+    async with running_world(tmp_path, HURRIED, gateway={"HOOKTIDE_GATEWAY_HEADERS_SECONDS": "0.3"}) as world:
         whose = f"authorization: Bearer {world.keys.consumer}"
         async with Dialled(world.gateway.listen) as silent, Dialled(world.gateway.listen) as dripping:
             await dripping.send(b"GET / HTTP/1.1\r\nhost: a\r\nx: ")

@@ -10,6 +10,7 @@ import pytest
 from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.app import running, serve
+from services.runtime.api_key import new_key
 from services.runtime.lifecycle import Lifecycle, StartError
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
@@ -53,7 +54,7 @@ async def test_a_registry_that_refuses_our_token_does_not_count_as_there(tmp_pat
         settings = gateway_settings(registry=registry.listen, token="hts_another-token-than-the-registry-s")
         async with running(settings, Lifecycle("gateway")) as gateway, aiohttp.ClientSession() as http:
             await ready(http, gateway.listen, status=503)
-            async with http.get(f"http://{gateway.listen}/v1/whoami", headers={"authorization": "Bearer hkt_a"}) as answer:
+            async with http.get(f"http://{gateway.listen}/v1/whoami", headers={"authorization": f"Bearer {new_key()}"}) as answer:
                 assert (answer.status, (await answer.json(content_type=None))["reason"]) == (500, "INTERNAL")
 
 

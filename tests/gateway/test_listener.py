@@ -1,6 +1,8 @@
 from aiohttp import web
 
 from gateway.listener import HttpLimits, listening
+from services.runtime.http_connections import ConnectionLimits
+from services.runtime.http_listener import Gate
 from tests.gateway.wire import Dialled, head
 
 
@@ -8,7 +10,7 @@ async def test_a_handler_s_own_fault_is_a_problem_without_its_text() -> None:
     async def handler(_request: web.BaseRequest) -> web.StreamResponse:
         raise RuntimeError("the password is hunter2")
 
-    async with listening(handler, "127.0.0.1:0", HttpLimits()) as address, Dialled(address) as wire:
+    async with listening(handler, "127.0.0.1:0", HttpLimits(), Gate(ConnectionLimits())) as address, Dialled(address) as wire:
         await wire.send(head("GET", "/"))
         answer = await wire.answer()
         assert (answer.status, answer.json["reason"]) == (500, "INTERNAL")
@@ -25,6 +27,6 @@ async def test_an_answer_that_breaks_off_ends_the_connection() -> None:
         await response.write(b"begun")
         raise RuntimeError("half-way")
 
-    async with listening(handler, "127.0.0.1:0", HttpLimits()) as address, Dialled(address) as wire:
+    async with listening(handler, "127.0.0.1:0", HttpLimits(), Gate(ConnectionLimits())) as address, Dialled(address) as wire:
         await wire.send(head("GET", "/"))
         assert (await wire.reader.read()).endswith(b"\r\n\r\nbegun")

@@ -49,16 +49,19 @@ class Wire:
 class Dialled:
     """A connection for the length of a block."""
 
-    def __init__(self, address: str, *, receive_bytes: int | None = None) -> None:
-        """Take the address, and how much the kernel and the reader may hold for us before the other side has to wait."""
+    def __init__(self, address: str, *, receive_bytes: int | None = None, local: str | None = None) -> None:
+        """Take the address, how much the kernel and the reader may hold for us before the other side has to wait, and our own address."""
         self._host, _, self._port = address.rpartition(":")
         self._receive_bytes = receive_bytes
+        self._local = local
 
     async def __aenter__(self) -> Wire:
         connection = socket.socket()
         connection.setblocking(False)  # noqa: FBT003 - the library's signature
         if self._receive_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
+        if self._local is not None:
+            connection.bind((self._local, 0))
         await asyncio.get_running_loop().sock_connect(connection, (self._host, int(self._port)))
         self._wire = Wire(*await asyncio.open_connection(sock=connection, limit=self._receive_bytes or 2**20))
         return self._wire

@@ -107,7 +107,9 @@ def registry_settings(folder: Path, *, listen: str = "127.0.0.1:0", handshake: s
     )
 
 
-def gateway_settings(*, registry: str, log: str = "127.0.0.1:1", ledger: str = "127.0.0.1:1", token: str = TOKEN) -> GatewaySettings:
+def gateway_settings(
+    *, registry: str, log: str = "127.0.0.1:1", ledger: str = "127.0.0.1:1", token: str = TOKEN, **variables: str
+) -> GatewaySettings:
     """Return the settings of a gateway; port 1 of the loopback stands for a service that is away."""
     return read_settings(
         GatewaySettings,
@@ -119,13 +121,16 @@ def gateway_settings(*, registry: str, log: str = "127.0.0.1:1", ledger: str = "
             "HOOKTIDE_SUBSCRIPTION_TARGET": registry,
             "HOOKTIDE_INGEST_TARGET": log,
             "HOOKTIDE_DELIVERY_TARGET": ledger,
+            **variables,
         },
     )
 
 
 @contextlib.asynccontextmanager
-async def running_world(folder: Path, limits: HttpLimits | None = None, *, handshake: str = "off") -> AsyncIterator[World]:
-    """Run everything, in this process, on free ports."""
+async def running_world(
+    folder: Path, limits: HttpLimits | None = None, *, handshake: str = "off", gateway: Mapping[str, str] | None = None
+) -> AsyncIterator[World]:
+    """Run everything, in this process, on free ports; `gateway` are variables of the gateway's."""
     settings = registry_settings(folder, handshake=handshake)
     first = await asyncio.to_thread(bootstrap, settings)
     assert first is not None
@@ -135,16 +140,16 @@ async def running_world(folder: Path, limits: HttpLimits | None = None, *, hands
         serving_log(log, TOKEN) as log_address,
         serving_ledger(ledger, TOKEN) as ledger_address,
         running_gateway(
-            gateway_settings(registry=registry.listen, log=log_address, ledger=ledger_address),
+            gateway_settings(registry=registry.listen, log=log_address, ledger=ledger_address, **(gateway or {})),
             Lifecycle("gateway"),
             limits or HttpLimits(),
-        ) as gateway,
+        ) as addresses,
         aiohttp.ClientSession() as http,
         open_channel(registry.listen) as channel,
     ):
         ledger.report_to(channel, TOKEN)
         keys = Keys(first.admin, first.emitter, first.consumer, first.consumer_id, "", "")
-        world = World(gateway, http, channel, keys, log, ledger)
+        world = World(addresses, http, channel, keys, log, ledger)
         other = await world.call("POST", "/v1/consumers", {"name": "other"}, key=first.admin)
         key = await world.call("POST", "/v1/keys", {"role": "consumer", "consumer_id": other.json["id"]}, key=first.admin)
         world.keys = Keys(first.admin, first.emitter, first.consumer, first.consumer_id, key.json["key"], other.json["id"])

@@ -1,0 +1,308 @@
+"""HTTP listener: accepts connections within limits, and closes those whose clients are too slow to send a request.
+
+client → accept → [http_listener] → aiohttp's parser → handler
+            └ http_connections
+
+Law 1: a connection is counted from the moment it is accepted, so that one in the middle of a TLS handshake counts too.
+Law 2: the listener never holds more connections than its limits permit, which are below the limit of open files.
+Law 3: whatever a client fails to send, its connection ends: by the limit of time for headers, or because it gives way.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import StreamReader, web
+
+from services.runtime.authentication_throttle import network_of
+from services.runtime.client_address import TrustedProxies
+from services.runtime.http_connections import Connection, ConnectionLimits, Connections
+from services.runtime.lifecycle import cannot_listen
+from services.runtime.logs import logger
+
+_BACKLOG = 1024
+# So many connections are accepted between two looks at those that are open already.
+_ACCEPTS_A_TURN = 16
+# What accept(2) reports while the process or the system is out of files or memory.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_PAUSE_S = 0.1
+_UNIX = "unix:"
+
+
+class GuardedConnection(web.RequestHandler):
+    """A connection that knows whose turn it is: the server's or its client's."""
+
+    __slots__ = ("_body", "_connection", "_connections", "_gone", "_has_partial_head", "_headers_s", "_late", "_wire")
+
+    def __init__(self, server: web.Server, gate: "Gate", connection: Connection, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        """Take the connection as it is counted, and aiohttp's settings of a `RequestHandler`."""
+        super().__init__(server, keepalive_timeout=gate.limits.idle_s, **settings)
+        self._connections = gate.connections
+        self._headers_s = gate.limits.headers_s
+        self._connection = connection
+        self._wire: asyncio.Transport | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
+        self._has_partial_head = False
+        self._gone = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wire = self.transport
+        self._expect_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        self._connections.closed(self._connection)
+        self._stop_expecting()
+        self._gone.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the client sent; a head that has begun must be complete within the limit of time."""
+        requests = self._request_count
+        is_between = not self._messages and (self._body is None or self._body.is_eof())
+        super().data_received(data)
+        if self._request_count != requests:
+            self._has_partial_head = False
+            self._stop_expecting()
+            self._connections.serve(self._connection)
+        elif data and is_between:
+            self._has_partial_head = True
+            if not self._request_in_progress:
+                self._expect_headers()
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end, empty for the peer of a Unix socket."""
+        return self._connection.peer
+
+    def abort(self) -> None:
+        """Close the connection at once; what was not sent yet is dropped."""
+        if self._wire is not None:
+            self._wire.abort()
+
+    def show_known(self) -> None:
+        """Note that a request on this connection showed a valid API key."""
+        self._connection.is_known = True
+
+    @contextlib.contextmanager
+    def clients_turn(self) -> Iterator[None]:
+        """Note for the length of a block that the answer waits for the client, so that the connection may give way."""
+        self._connections.await_client(self._connection)
+        try:
+            yield
+        finally:
+            self._connections.serve(self._connection)
+
+    async def hold_back(self, delay_s: float) -> None:
+        """Wait before an answer is sent; no longer than the client stays."""
+        with self.clients_turn(), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._gone.wait()
+
+    async def _handle_request(
+        self,
+        request: web.BaseRequest,
+        start_time: float | None,
+        request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    ) -> tuple[web.StreamResponse, bool]:
+        self._body = request.content
+        self._connections.serve(self._connection)
+        try:
+            return await super()._handle_request(request, start_time, request_handler)
+        finally:
+            if not self._messages:
+                self._connections.await_client(self._connection)
+            if self._has_partial_head:
+                self._expect_headers()
+
+    def _expect_headers(self) -> None:
+        if self._late is None:
+            self._late = self._loop.call_later(self._headers_s, self.abort)
+
+    def _stop_expecting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+class Gate:
+    """What decides on new connections; the connections of one listener share it."""
+
+    def __init__(self, limits: ConnectionLimits, proxies: TrustedProxies | None = None) -> None:
+        self.limits = limits
+        self.proxies = proxies or TrustedProxies(())
+        self.connections = Connections(limits)
+
+    def change(self, limits: ConnectionLimits, proxies: TrustedProxies) -> None:
+        """Put other limits into force, for the connections that come from now on."""
+        self.limits, self.proxies = limits, proxies
+        self.connections.change(limits)
+
+    def network(self, peer: str) -> str | None:
+        """Return whose connections a peer's count as, None if it is exempt: a trusted proxy, or the peer of a Unix socket."""
+        return None if not peer or self.proxies.trusts(peer) else network_of(peer)
+
+
+Connect = Callable[[Connection], GuardedConnection]
+
+
+@contextlib.asynccontextmanager
+async def accepting(connect: Connect, gate: Gate, listen: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Accept connections on `listen` (``host:port`` or ``unix:path``); yields the address bound.
+
+    `connect` makes the protocol of each. Connections that are open at the end are left to their server. Raises `StartError`.
+    """
+    try:
+        sockets = await _bound(listen)
+    except OSError as error:
+        raise cannot_listen(listen, error) from error
+    loop = asyncio.get_running_loop()
+    acceptor = _Acceptor(connect, gate, tls)
+    for each in sockets:
+        loop.add_reader(each, acceptor.accept, each)
+    try:
+        yield listen if listen.startswith(_UNIX) else f"{listen.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+    finally:
+        for each in sockets:
+            loop.remove_reader(each)
+            each.close()
+        await acceptor.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Arrival:
+    """A connection from its acceptance until its protocol has it."""
+
+    accepted: socket.socket
+    connection: Connection = field(init=False)
+    protocol: GuardedConnection = field(init=False)
+    opening: asyncio.Task[None] = field(init=False)
+    has_transport: bool = False
+    """Whether the socket belongs to a transport, which then closes it."""
+
+    def give_way(self) -> None:
+        """Close the connection at once, however far it has come."""
+        self.opening.cancel()
+        if self.has_transport:
+            self.protocol.abort()
+        else:
+            self.accepted.close()
+
+
+class _Acceptor:
+    """Takes connections from listening sockets."""
+
+    def __init__(self, connect: Connect, gate: Gate, tls: ssl.SSLContext | None) -> None:
+        self._connect = connect
+        self._gate = gate
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[_Arrival] = set()
+
+    async def close(self) -> None:
+        """Give up connections that are not open yet."""
+        given_up = tuple(self._opening)
+        for arrival in given_up:
+            arrival.give_way()
+        await asyncio.gather(*(arrival.opening for arrival in given_up), return_exceptions=True)
+
+    def accept(self, listening: socket.socket) -> None:
+        """Accept what waits on a socket, up to a bound."""
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                # The limits are meant to prevent this; another part of the process has used the files up.
+                logger().error("connections.cannot_accept", error=error.strerror, connections=len(self._gate.connections))
+                self._pause(listening)
+                return
+            self._admit(accepted, address[0] if isinstance(address, tuple) else "")
+
+    def _admit(self, accepted: socket.socket, peer: str) -> None:
+        network = self._gate.network(peer)
+        if not self._gate.connections.admit(network, self._loop.time()):
+            accepted.close()
+            return
+        accepted.setblocking(False)  # noqa: FBT003 - the library's signature
+        arrival = _Arrival(accepted)
+        arrival.connection = Connection(network, arrival.give_way, peer)
+        arrival.protocol = self._connect(arrival.connection)
+        self._gate.connections.opened(arrival.connection)
+        arrival.opening = self._loop.create_task(self._open(arrival))
+        self._opening.add(arrival)
+        arrival.opening.add_done_callback(lambda _done: self._opening.discard(arrival))
+
+    async def _open(self, arrival: "_Arrival") -> None:
+        """Hand a connection to its protocol, after the TLS handshake if there is to be one."""
+        arrival.has_transport = True
+        handshake_s = None if self._tls is None else self._gate.limits.headers_s
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: arrival.protocol, arrival.accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
+            )
+        except asyncio.CancelledError:
+            self._gate.connections.closed(arrival.connection)
+            raise
+        except (OSError, ssl.SSLError):
+            # The client has gone, or speaks no TLS that is accepted here.
+            self._gate.connections.closed(arrival.connection)
+        except Exception:  # noqa: BLE001 - whatever one connection does, the listener goes on
+            logger().exception("connection.failed")
+            self._gate.connections.closed(arrival.connection)
+
+    def _pause(self, listening: socket.socket) -> None:
+        self._loop.remove_reader(listening)
+
+        def resume() -> None:
+            if listening.fileno() >= 0:
+                self._loop.add_reader(listening, self.accept, listening)
+
+        self._loop.call_later(_EXHAUSTED_PAUSE_S, resume)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket that an earlier process left behind, which would be in the way."""
+    if path.is_socket():
+        path.unlink()
+
+
+async def _bound(listen: str) -> list[socket.socket]:
+    """Return listening sockets for every address of `listen`; raise OSError."""
+    sockets: list[socket.socket] = []
+    if listen.startswith(_UNIX):
+        path = listen.removeprefix(_UNIX)
+        _remove_stale(Path(path))
+        targets: list[tuple[int, Any]] = [(socket.AF_UNIX, path)]
+    else:
+        host, _, port = listen.rpartition(":")
+        infos = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        targets = [(family, address) for family, _, _, _, address in dict.fromkeys(infos)]
+    try:
+        for family, address in targets:
+            made = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(made)
+            made.setblocking(False)  # noqa: FBT003 - the library's signature
+            if family != socket.AF_UNIX:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(address)
+            made.listen(_BACKLOG)
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets

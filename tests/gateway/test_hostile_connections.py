@@ -1,0 +1,192 @@
+"""Connections that mean no good, beside an honest client: what the one takes must not be missing to the other."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from services.runtime.api_key import new_key
+from tests.gateway.waiting import until
+from tests.gateway.wire import Dialled, Wire, head
+from tests.gateway.world import SINK, World, running_world
+
+HOSTILE = "127.0.0.2"
+THROTTLED = {"HOOKTIDE_AUTHENTICATION_FAILURES_BURST": "4", "HOOKTIDE_AUTHENTICATION_FAILURES_PER_SECOND": "0.2"}
+JSON = "content-type: application/json"
+
+
+@contextlib.asynccontextmanager
+async def dialled(world: World, count: int, host: str = HOSTILE) -> AsyncIterator[list[Wire]]:
+    """Hold several connections to the gateway open, from one address."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Dialled(world.gateway.listen, local=host)) for _ in range(count)]
+
+
+async def whoami(wire: Wire, key: str, *lines: str) -> int:
+    """Ask whose a key is, and return the status of the answer."""
+    await wire.send(head("GET", "/v1/whoami", f"authorization: Bearer {key}", *lines))
+    return (await wire.answer()).status
+
+
+async def test_silent_connections_give_way_to_an_honest_client(tmp_path: Path) -> None:
+    """The oldest of them are closed, as many as are in the way."""
+    async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_CONNECTIONS_MAX": "16"}) as world, dialled(world, 16) as hostile:
+        assert (await world.call("GET", "/v1/whoami")).status == 200
+        assert await hostile[0].ended()
+        async with dialled(world, 1, "127.0.0.1") as (honest,):
+            assert await whoami(honest, world.keys.consumer) == 200
+            async with dialled(world, 20):
+                # A connection that showed a valid key gives way after all that did not.
+                assert await whoami(honest, world.keys.consumer) == 200
+
+
+async def test_one_address_holds_no_more_connections_than_its_limit(tmp_path: Path) -> None:
+    async with (
+        running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_ADDRESS_CONNECTIONS_MAX": "4"}) as world,
+        dialled(world, 4) as first,
+        dialled(world, 2, "127.0.0.3") as others,
+        dialled(world, 4) as second,
+    ):
+        for wire in first:
+            assert await wire.ended()
+        for wire in (*second, *others):
+            assert await whoami(wire, world.keys.consumer) == 200
+
+
+async def test_what_is_being_answered_does_not_give_way(tmp_path: Path) -> None:
+    """A new connection is refused instead."""
+    async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_ADDRESS_CONNECTIONS_MAX": "1"}) as world:
+        world.log.gate.clear()
+        async with dialled(world, 1) as (busy,):
+            await busy.send(head("GET", "/v1/events", f"authorization: Bearer {world.keys.consumer}"))
+            await until(lambda: world.log.under_way > 0)
+            async with dialled(world, 1) as (refused,):
+                assert await refused.ended()
+            world.log.gate.set()
+            assert (await busy.answer()).status == 200
+
+
+async def test_headers_have_seconds_also_on_a_connection_that_was_used(tmp_path: Path) -> None:
+    """A byte now and then does not make the time longer."""
+    async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_HEADERS_SECONDS": "0.3"}) as world, dialled(world, 2) as (fresh, used):
+        assert await whoami(used, world.keys.consumer) == 200
+        for wire in (fresh, used):
+            await wire.send(b"GET /v1/whoami HTTP/1.1\r\n")
+
+        async def drip(wire: Wire) -> None:
+            with contextlib.suppress(ConnectionError):
+                while not wire.writer.is_closing():
+                    await wire.send(b"x: y\r\n")
+                    await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            for wire in (fresh, used):
+                group.create_task(drip(wire))
+                assert await wire.ended()
+                wire.writer.close()
+
+
+async def test_a_connection_waits_longer_for_its_next_request_than_for_headers(tmp_path: Path) -> None:
+    """Also after a request whose body came by itself."""
+    async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_HEADERS_SECONDS": "0.2"}) as world, dialled(world, 1) as (wire,):
+        whose = f"authorization: Bearer {world.keys.consumer}"
+        await wire.send(head("POST", "/v1/subscriptions", whose, JSON, f"content-length: {len(SINK) + 11}"))
+        await asyncio.sleep(0.05)
+        await wire.send(b'{"sink":"%b"}' % SINK.encode())
+        assert (await wire.answer()).status == 201
+        await asyncio.sleep(0.4)
+        assert await whoami(wire, world.keys.consumer) == 200
+
+
+async def test_a_flood_of_new_connections_from_one_address_is_closed_at_the_door(tmp_path: Path) -> None:
+    async with (
+        running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_ADDRESS_CONNECTIONS_PER_SECOND": "0.5"}) as world,
+        dialled(world, 12) as hostile,
+    ):
+        for wire in hostile[:5]:
+            assert await whoami(wire, world.keys.consumer) == 200
+        assert await hostile[-1].ended()
+        assert (await world.call("GET", "/v1/whoami")).status == 200
+
+
+async def test_wrong_keys_are_answered_at_a_rate_and_a_right_key_at_once(tmp_path: Path) -> None:
+    """The right key comes from the same address, on a new connection, and was never seen before."""
+    async with running_world(tmp_path, gateway=THROTTLED) as world, dialled(world, 30) as hostile:
+        made = await world.call("POST", "/v1/keys", {"role": "emitter"}, key=world.keys.admin)
+        guesses = [asyncio.ensure_future(whoami(wire, new_key())) for wire in hostile]
+        await until(lambda: sum(guess.done() for guess in guesses) >= 4)
+        async with dialled(world, 2) as (right, no_key):
+            assert await whoami(right, made.json["key"]) == 200
+            assert await whoami(right, made.json["key"]) == 200
+            waiting = asyncio.ensure_future(whoami(no_key, ""))
+            assert sum(not guess.done() for guess in guesses) >= 20
+            assert (await world.call("GET", "/v1/whoami", key=new_key())).status == 401
+            assert not waiting.done()
+        for each in (*guesses, waiting):
+            each.cancel()
+        await asyncio.gather(*guesses, waiting, return_exceptions=True)
+
+
+async def test_behind_a_trusted_proxy_only_the_hostile_client_is_throttled(tmp_path: Path) -> None:
+    """What it writes into the header itself is not believed."""
+    async with (
+        running_world(tmp_path, gateway={"HOOKTIDE_TRUSTED_PROXIES": "127.0.0.9", **THROTTLED}) as world,
+        dialled(world, 11, "127.0.0.9") as (*hostile, honest),
+    ):
+        spoofed = (f"x-forwarded-for: 192.0.2.{number}, 198.51.100.7" for number in range(10))
+        guesses = [asyncio.ensure_future(whoami(wire, new_key(), line)) for wire, line in zip(hostile, spoofed, strict=True)]
+        await until(lambda: sum(guess.done() for guess in guesses) >= 4)
+        assert await whoami(honest, new_key(), "x-forwarded-for: 203.0.113.5") == 401
+        assert await whoami(honest, world.keys.consumer, "x-forwarded-for: 198.51.100.7") == 200
+        assert sum(not guess.done() for guess in guesses) >= 5
+        for each in guesses:
+            each.cancel()
+        await asyncio.gather(*guesses, return_exceptions=True)
+
+
+async def test_a_spoofed_header_from_an_untrusted_peer_changes_nothing(tmp_path: Path) -> None:
+    """A client cannot get rid of its address, nor use up another's room."""
+    async with running_world(tmp_path, gateway=THROTTLED) as world, dialled(world, 10) as hostile:
+        lines = ("x-forwarded-for: 127.0.0.1", "forwarded: for=127.0.0.1")
+        guesses = [asyncio.ensure_future(whoami(wire, new_key(), lines[number % 2])) for number, wire in enumerate(hostile)]
+        await until(lambda: sum(guess.done() for guess in guesses) >= 4)
+        assert (await world.call("GET", "/v1/whoami", key=new_key())).status == 401
+        assert sum(not guess.done() for guess in guesses) >= 5
+        for each in guesses:
+            each.cancel()
+        await asyncio.gather(*guesses, return_exceptions=True)
+
+
+async def test_a_trusted_proxy_has_no_limit_for_one_address_and_its_clients_have(tmp_path: Path) -> None:
+    async with (
+        running_world(
+            tmp_path, gateway={"HOOKTIDE_GATEWAY_ADDRESS_CONNECTIONS_MAX": "2", "HOOKTIDE_TRUSTED_PROXIES": "127.0.0.9"}
+        ) as world,
+        dialled(world, 6, "127.0.0.9") as (*hostile, honest),
+    ):
+        world.log.gate.clear()
+        whose = f"authorization: Bearer {world.keys.consumer}"
+        for wire in hostile:
+            await wire.send(head("GET", "/v1/events", whose, "x-forwarded-for: 198.51.100.7"))
+        answers = [asyncio.ensure_future(wire.answer()) for wire in hostile]
+        await until(lambda: sum(answer.done() for answer in answers) == 3)
+        assert await whoami(honest, world.keys.other, "x-forwarded-for: 203.0.113.5") == 200
+        world.log.gate.set()
+        assert sorted([(await answer).status for answer in answers]) == [200, 200, 429, 429, 429]
+
+
+async def test_one_consumer_s_slow_requests_take_no_other_consumer_s_turn(tmp_path: Path) -> None:
+    """Those beyond its share wait, up to a bound; other consumers are answered."""
+    async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_CONSUMER_REQUESTS_MAX": "2"}) as world:
+        world.log.gate.clear()
+        async with dialled(world, 20) as slow:
+            for wire in slow:
+                await wire.send(head("GET", "/v1/events", f"authorization: Bearer {world.keys.consumer}"))
+            answers = [asyncio.ensure_future(wire.answer()) for wire in slow]
+            await until(lambda: sum(answer.done() for answer in answers) == 2 and world.log.under_way == 2)
+            refused = next(answer.result() for answer in answers if answer.done())
+            assert (refused.status, refused.json["reason"]) == (429, "OVERLOADED")
+            assert "retry-after" in refused.headers
+            assert (await world.call("GET", "/v1/whoami", key=world.keys.other)).status == 200
+            world.log.gate.set()
+            assert sorted([(await answer).status for answer in answers]) == [200] * 18 + [429] * 2
