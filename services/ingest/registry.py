@@ -30,6 +30,8 @@ from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
 
 FRESH_S = 2.0
+# From this age on, a right key that is used is asked about again while its answer still holds: whoever uses it never waits.
+RENEW_S = 1.0
 # How many types one call may ask for.
 TYPES_ASKED_MAX = 1000
 # Each time that so many turns have passed, a minute, types are forgotten that nobody published in them.
@@ -115,15 +117,23 @@ class _Keys:
 
     async def get(self, key: str) -> Failure | None:
         kept = self._right.get(key) or self._wrong.get(key)
-        if kept is not None and self._clock.monotonic() - kept[0] < FRESH_S:
-            return kept[1]
-        if parse_key(key) is None:
+        if kept is not None:
+            age_s = self._clock.monotonic() - kept[0]
+            if age_s < FRESH_S:
+                if age_s >= RENEW_S and kept[1] is None:
+                    self._ask_for(key)
+                return kept[1]
+        elif parse_key(key) is None:
             return Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
+        return await asyncio.shield(self._ask_for(key))
+
+    def _ask_for(self, key: str) -> asyncio.Task[Failure | None]:
+        """Return the question about a key that is under way, or a new one."""
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = _apart(self._ask_and_keep(key))
             asking.add_done_callback(lambda _done: self._asking.pop(key, None))
-        return await asyncio.shield(asking)
+        return asking
 
     async def _ask_and_keep(self, key: str) -> Failure | None:
         asked_at = self._clock.monotonic()

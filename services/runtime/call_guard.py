@@ -3,8 +3,8 @@
 connection_limits → [call_guard] → handler
 
 Law 1: a call with a valid key or the service token is never refused or delayed because others failed.
-Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says. Only so many wait at once;
-beyond that, a connection that has never shown valid credentials is closed instead.
+Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says. A connection that has never
+shown valid credentials has one refusal waiting at most, and only so many wait in all; beyond that it is closed.
 Law 3: calls with the service token have no limit here.
 """
 
@@ -27,8 +27,9 @@ LOOK_EVERY_S = 1.0
 PUBLIC_CALLS_MAX = 1000
 """How many calls without credentials (health checks, reflection) are under way at once."""
 PUBLIC_CALLS_PER_NETWORK_MAX = 100
-REFUSALS_WAITING_MAX = 256
-REFUSALS_WAITING_PER_NETWORK_MAX = 64
+# Each refusal that waits may hold what its call has sent so far, up to `READ_AHEAD_BYTES` (grpc_arguments.py).
+REFUSALS_WAITING_MAX = 512
+REFUSALS_WAITING_PER_NETWORK_MAX = 256
 _RETRY_S = 1.0
 
 
@@ -77,6 +78,8 @@ class CallGuard:
         self._connections = Connections(
             connections_max=limits.connections_max, per_network_max=limits.connections_per_network_max, is_exempt=limits.is_exempt
         )
+        # All peers of a Unix socket are one client.
+        self._local = Connection("", 0, "", 0.0, exempt=limits.is_exempt(""))
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, port: int) -> None:
@@ -97,16 +100,15 @@ class CallGuard:
     @contextlib.contextmanager
     def admitted(self, peer: str, access: Access) -> Iterator[None]:
         """Count a call while it is under way; raise `Failure` OVERLOADED if its network has too many."""
-        connection = self._connections.of(peer, self._monotonic())
+        connection = self._connections.of(peer, self._monotonic()) or self._local
         if access is Access.SERVICE:
-            if connection is not None:
-                connection.standing = Standing.SERVICE
+            connection.standing = Standing.SERVICE
             yield
             return
-        if access is Access.KEY and connection is not None:
+        if access is Access.KEY:
             connection.standing = max(connection.standing, Standing.KEY)
-        counted = (access, _network(connection))
-        self._check(access, counted, exempt=connection is not None and connection.exempt)
+        counted = (access, connection.network)
+        self._check(access, counted, exempt=connection.exempt)
         self._calls[counted] += 1
         self._public_calls += access is Access.PUBLIC
         try:
@@ -127,28 +129,27 @@ class CallGuard:
     async def refused(self, peer: str) -> None:
         """Count a call without valid credentials, and wait as long as its refusal has to."""
         now_s = self._monotonic()
-        connection = self._connections.of(peer, now_s)
-        network = _network(connection)
-        if connection is not None:
-            connection.failures += 1
-        if connection is not None and connection.exempt:
+        connection = self._connections.of(peer, now_s) or self._local
+        if connection.exempt:
             return
-        delay_s = self._throttle.failed(network, now_s)
+        connection.failures += 1
+        delay_s = self._throttle.failed(connection.network, now_s)
         if not delay_s:
             return
-        if self._waiting.total() >= REFUSALS_WAITING_MAX or self._waiting[network] >= REFUSALS_WAITING_PER_NETWORK_MAX:
-            if connection is not None and connection.standing is Standing.UNKNOWN:
+        stranger = connection is not self._local and connection.standing is Standing.UNKNOWN
+        if self._crowded(connection.network) or (stranger and connection.waiting):
+            if stranger:
                 self._connections.close(connection)
             return
-        self._waiting[network] += 1
+        connection.waiting += 1
+        self._waiting[connection.network] += 1
         try:
             await asyncio.sleep(delay_s)
         finally:
-            self._waiting[network] -= 1
-            if not self._waiting[network]:
-                del self._waiting[network]
+            connection.waiting -= 1
+            self._waiting[connection.network] -= 1
+            if not self._waiting[connection.network]:
+                del self._waiting[connection.network]
 
-
-def _network(connection: Connection | None) -> str:
-    """Return the network of a connection; all peers of a Unix socket are one."""
-    return "" if connection is None else connection.network
+    def _crowded(self, network: str) -> bool:
+        return self._waiting.total() >= REFUSALS_WAITING_MAX or self._waiting[network] >= REFUSALS_WAITING_PER_NETWORK_MAX

@@ -45,8 +45,8 @@ class Connection:
     """Whether its network has no limit of its own."""
     standing: Standing = Standing.UNKNOWN
     failures: int = 0
-    descriptor: int = -1
-    """The socket's file descriptor when it was last looked for; -1 before that."""
+    waiting: int = 0
+    """How many of its refusals wait."""
 
 
 def surplus(connections: Iterable[Connection], *, connections_max: int, per_network_max: int) -> list[Connection]:
@@ -88,6 +88,8 @@ class Connections:
         self._is_exempt = is_exempt
         self._known: dict[tuple[str, int], Connection] = {}
         self._by_peer: dict[str, Connection] = {}
+        self._port = 0
+        self._descriptors: dict[int, tuple[str, int]] = {}
 
     def of(self, peer: str, now_s: float) -> Connection | None:
         """Return the connection of a call's peer, as gRPC writes it (``ipv4:192.0.2.1:443``); None for a Unix socket."""
@@ -102,10 +104,9 @@ class Connections:
 
     def look(self, port: int, now_s: float) -> int:
         """Look which connections to `port` are open, close the surplus, and return how many there were."""
-        found: dict[tuple[str, int], Connection] = {}
-        for descriptor, place in _accepted(port):
-            found[place] = connection = self._at(place, now_s)
-            connection.descriptor = descriptor
+        self._port = port
+        self._descriptors = dict(_accepted(port, _own_descriptors()))
+        found = {place: self._at(place, now_s) for place in self._descriptors.values()}
         self._known = found
         self._by_peer = {peer: each for peer, each in self._by_peer.items() if found.get((each.host, each.port)) is each}
         for each in surplus(found.values(), connections_max=self._connections_max, per_network_max=self._per_network_max):
@@ -114,17 +115,29 @@ class Connections:
 
     def close(self, connection: Connection) -> bool:
         """Close a connection; return whether its socket was found."""
-        if connection.descriptor < 0:
+        place = (connection.host, connection.port)
+        descriptor = self._descriptor_of(place)
+        if descriptor is None:
             return False
+        del self._descriptors[descriptor]
         try:
             # A copy stays what it is, even if the descriptor's number is another socket's by now.
-            with socket.socket(fileno=os.dup(connection.descriptor)) as copy:
-                if _normal(copy.getpeername()) != (connection.host, connection.port):
+            with socket.socket(fileno=os.dup(descriptor)) as copy:
+                if _normal(copy.getpeername()) != place:
                     return False
                 copy.shutdown(socket.SHUT_RDWR)
-        except (OSError, ValueError):
+        except OSError:
             return False
         return True
+
+    def _descriptor_of(self, place: tuple[str, int]) -> int | None:
+        """Return the descriptor of a connection's socket; of one that is new, by a look at the descriptors that are new."""
+        for descriptor, known in self._descriptors.items():
+            if known == place:
+                return descriptor
+        new = _accepted(self._port, _own_descriptors() - self._descriptors.keys())
+        self._descriptors.update(new)
+        return next((descriptor for descriptor, known in self._descriptors.items() if known == place), None)
 
     def _at(self, place: tuple[str, int], now_s: float) -> Connection:
         known = self._known.get(place)
@@ -134,16 +147,20 @@ class Connections:
         return known
 
 
-def _accepted(port: int) -> Iterable[tuple[int, tuple[str, int]]]:
-    """Return the descriptors of this process's TCP connections to one of its ports, with the peers' hosts and ports."""
-    for name in os.listdir(_OWN_DESCRIPTORS):  # noqa: PTH208 - only the numbers are of use
+def _own_descriptors() -> set[int]:
+    return {int(name) for name in os.listdir(_OWN_DESCRIPTORS)}  # noqa: PTH208 - only the numbers are of use
+
+
+def _accepted(port: int, descriptors: Iterable[int]) -> Iterable[tuple[int, tuple[str, int]]]:
+    """Return which descriptors are TCP connections to one of this process's ports, with the peers' hosts and ports."""
+    for descriptor in descriptors:
         try:
-            looked_at = socket.socket(fileno=int(name))
+            looked_at = socket.socket(fileno=descriptor)
         except OSError:  # another kind of file, or closed by now
             continue
         try:
             if looked_at.family in {socket.AF_INET, socket.AF_INET6} and looked_at.getsockname()[1] == port:
-                yield int(name), _normal(looked_at.getpeername())
+                yield descriptor, _normal(looked_at.getpeername())
         except OSError:  # it listens, or its peer has left
             continue
         finally:

@@ -16,9 +16,12 @@ PING_INTERVAL_S = 30.0
 # gRPC closes a connection whose peer pings more often. Half a client's interval leaves room for a ping that is late.
 _PING_INTERVAL_PERMITTED_S = PING_INTERVAL_S / 2
 
-# How much of a stream the transport takes in before anybody asks for it. By itself it would raise that as far as a fast
-# peer can fill it: 24 emitters faster than the disk took 1.8 GB of ingest's memory within seconds.
-_READ_AHEAD: list[tuple[str, int]] = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024 * 1024)]
+_CALLS_PENDING_MAX = 100_000
+READ_AHEAD_BYTES = 256 * 1024
+"""How much of a call the transport takes in before anybody asks for it, also of a caller who is not known yet."""
+# By itself the transport would raise that as far as a fast peer can fill it: 24 emitters faster than the disk took 1.8 GB of
+# ingest's memory within seconds.
+_READ_AHEAD: list[tuple[str, int]] = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", READ_AHEAD_BYTES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ def server_arguments(connecting: Connecting) -> list[tuple[str, int]]:
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_allowed_incoming_connections", connecting.connections_max),
         ("grpc.max_concurrent_streams", connecting.calls_per_connection_max),
+        # By its defaults (1 000 and 3 000) gRPC would cancel calls at random, honest ones too, once so many have not been taken up.
+        ("grpc.server.max_pending_requests", _CALLS_PENDING_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", _CALLS_PENDING_MAX),
         ("grpc.server_handshake_timeout_ms", _ms(connecting.handshake_s)),
         # Clients behind a name with several addresses look it up again only when a connection ends.
         ("grpc.max_connection_age_ms", 30 * 60 * 1000),
