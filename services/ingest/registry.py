@@ -15,7 +15,8 @@ so that the number of calls does not grow with the number of types.
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,12 +27,14 @@ from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2,
 from services.runtime.access import bearer
 from services.runtime.api_key import parse_key
 from services.runtime.clock import Clock
-from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.errors import Failure, Reason
 from services.runtime.rpc import service_metadata
 
 FRESH_S = 2.0
 # From this age on, a right key that is used is asked about again while its answer still holds: whoever uses it never waits.
 RENEW_S = 1.0
+# How many keys one call may ask for.
+KEYS_ASKED_MAX = 200
 # How many types one call may ask for.
 TYPES_ASKED_MAX = 1000
 # Each time that so many turns have passed, a minute, types are forgotten that nobody published in them.
@@ -42,7 +45,7 @@ KEPT_MAX = 10_000
 WRONG_KEPT_MAX = 1_000
 
 RETRIED = (
-    "hooktide.subscription.v1.AccessService/Authenticate",
+    "hooktide.subscription.v1.AccessService/AuthenticateKeys",
     "hooktide.subscription.v1.CatalogueService/FindAudienceRequired",
 )
 
@@ -56,7 +59,7 @@ class Registry:
         self._metadata = service_metadata(service_token)
         self._access = access_pb2_grpc.AccessServiceStub(channel)
         self._catalogue = catalogue_pb2_grpc.CatalogueServiceStub(channel)
-        self._keys = _Keys(self._ask_key, clock)
+        self._keys = _Keys(self._ask_keys, clock)
         self._types = _Types(self._ask_types, clock)
 
     async def authorize(self, authorization: str) -> None:
@@ -79,17 +82,12 @@ class Registry:
         """
         return await self._types.demanding(types)
 
-    async def _ask_key(self, key: str) -> Failure | None:
+    async def _ask_keys(self, keys: Sequence[str]) -> Sequence[Failure | None]:
         try:
-            answer = await self._access.Authenticate(access_pb2.AuthenticateRequest(key=key), metadata=self._metadata)
+            answer = await self._access.AuthenticateKeys(access_pb2.AuthenticateKeysRequest(keys=keys), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            failure = failure_from_rpc(error)
-            if failure.reason is Reason.KEY_INVALID:
-                return failure
             raise _away() from error
-        if answer.key.role != access_pb2.ROLE_EMITTER:
-            return Failure(Reason.ROLE_FORBIDDEN, "Publishing needs a key of the role emitter; this key has another role.")
-        return None
+        return [_judged(result) for result in answer.results]
 
     async def _ask_types(self, names: Collection[str]) -> Iterable[str]:
         request = catalogue_pb2.FindAudienceRequiredRequest(names=names)
@@ -100,51 +98,112 @@ class Registry:
         return answer.names
 
 
+def _judged(result: access_pb2.AuthenticatedKey) -> Failure | None:
+    """Return why a key may not publish, None if it may."""
+    if not result.HasField("key"):
+        return Failure(Reason.KEY_INVALID, "This API key is unknown, expired or revoked; send another.")
+    if result.key.role != access_pb2.ROLE_EMITTER:
+        return Failure(Reason.ROLE_FORBIDDEN, "Publishing needs a key of the role emitter; this key has another role.")
+    return None
+
+
 def _away() -> Failure:
     """Return what an emitter is told where the registry gives no answer, whatever the cause: it is none of the emitter's."""
     return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
 
 
 class _Keys:
-    """What was answered about keys: None if a key may publish, else why not. No answer is used for longer than `FRESH_S`."""
+    """What was answered about keys: None if a key may publish, else why not. No answer is used for longer than `FRESH_S`.
 
-    def __init__(self, ask: Callable[[str], Awaitable[Failure | None]], clock: Clock) -> None:
+    A right key that is in use is asked about again by itself, before its answer is too old. All other keys share one question at a
+    time, so that the registry is asked no more often however many wrong ones come in.
+    """
+
+    def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Sequence[Failure | None]]], clock: Clock) -> None:
         self._ask = ask
         self._clock = clock
-        self._right: dict[str, tuple[float, Failure | None]] = {}
-        self._wrong: dict[str, tuple[float, Failure | None]] = {}
-        self._asking: dict[str, asyncio.Task[Failure | None]] = {}
+        self._right: dict[str, float] = {}
+        """When each right key was asked about."""
+        self._wrong: dict[str, tuple[float, Failure]] = {}
+        self._renewing: dict[str, asyncio.Task[Failure | None]] = {}
+        self._new: dict[str, asyncio.Future[Failure | None]] = {}
+        self._asked: dict[str, asyncio.Future[Failure | None]] = {}
+        """The keys of the question under way."""
+        self._asking: asyncio.Task[None] | None = None
 
     async def get(self, key: str) -> Failure | None:
-        kept = self._right.get(key) or self._wrong.get(key)
-        if kept is not None:
-            age_s = self._clock.monotonic() - kept[0]
-            if age_s < FRESH_S:
-                if age_s >= RENEW_S and kept[1] is None:
-                    self._ask_for(key)
-                return kept[1]
-        elif parse_key(key) is None:
+        asked_at = self._right.get(key)
+        if asked_at is not None:
+            age_s = self._clock.monotonic() - asked_at
+            if age_s < RENEW_S:
+                return None
+            renewing = self._renew(key)
+            return None if age_s < FRESH_S else await asyncio.shield(renewing)
+        wrong = self._wrong.get(key)
+        if wrong is not None and self._clock.monotonic() - wrong[0] < FRESH_S:
+            return wrong[1]
+        if parse_key(key) is None:
             return Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
-        return await asyncio.shield(self._ask_for(key))
+        return await asyncio.shield(self._answer_about(key))
 
-    def _ask_for(self, key: str) -> asyncio.Task[Failure | None]:
-        """Return the question about a key that is under way, or a new one."""
-        asking = self._asking.get(key)
-        if asking is None:
-            asking = self._asking[key] = _apart(self._ask_and_keep(key))
-            asking.add_done_callback(lambda _done: self._asking.pop(key, None))
-        return asking
+    def _renew(self, key: str) -> asyncio.Task[Failure | None]:
+        renewing = self._renewing.get(key)
+        if renewing is None:
+            renewing = self._renewing[key] = _apart(self._ask_and_keep_one(key))
+            renewing.add_done_callback(lambda _done: self._renewing.pop(key, None))
+        return renewing
 
-    async def _ask_and_keep(self, key: str) -> Failure | None:
-        asked_at = self._clock.monotonic()
-        answer = await self._ask(key)
-        self._right.pop(key, None)
-        self._wrong.pop(key, None)
-        answers, kept_max = (self._right, KEPT_MAX) if answer is None else (self._wrong, WRONG_KEPT_MAX)
-        while len(answers) >= kept_max:
-            answers.pop(next(iter(answers)))
-        answers[key] = (asked_at, answer)
+    def _answer_about(self, key: str) -> asyncio.Future[Failure | None]:
+        answer = self._asked.get(key) or self._new.get(key)
+        if answer is None:
+            answer = self._new[key] = asyncio.get_running_loop().create_future()
+            if self._asking is None:
+                self._asking = _apart(self._ask_about_new())
         return answer
+
+    async def _ask_about_new(self) -> None:
+        try:
+            while self._new:
+                keys = list(itertools.islice(self._new, KEYS_ASKED_MAX))
+                self._asked = {key: self._new.pop(key) for key in keys}
+                try:
+                    answers = await self._ask_and_keep(keys)
+                except Failure as failure:
+                    # Those who wait for the next question would wait for its deadline as well.
+                    self._asked |= self._new
+                    self._new = {}
+                    answers = [failure] * len(self._asked)
+                for waiting, answer in zip(self._asked.values(), answers, strict=True):
+                    if not waiting.done():
+                        waiting.set_result(answer)
+        finally:
+            for waiting in (*self._asked.values(), *self._new.values()):
+                if not waiting.done():
+                    waiting.set_result(_away())
+            self._asked, self._new, self._asking = {}, {}, None
+
+    async def _ask_and_keep_one(self, key: str) -> Failure | None:
+        (answer,) = await self._ask_and_keep([key])
+        return answer
+
+    async def _ask_and_keep(self, keys: Sequence[str]) -> Sequence[Failure | None]:
+        asked_at = self._clock.monotonic()
+        answers = await self._ask(keys)
+        for key, answer in zip(keys, answers, strict=True):
+            self._right.pop(key, None)
+            self._wrong.pop(key, None)
+            if answer is None:
+                _keep(self._right, key, asked_at, KEPT_MAX)
+            else:
+                _keep(self._wrong, key, (asked_at, answer), WRONG_KEPT_MAX)
+        return answers
+
+
+def _keep(kept: dict[str, _Answer], key: str, answer: _Answer, kept_max: int) -> None:
+    """Keep an answer, in place of the oldest one if there are too many."""
+    while len(kept) >= kept_max:
+        kept.pop(next(iter(kept)))
+    kept[key] = answer
 
 
 @dataclass(slots=True)

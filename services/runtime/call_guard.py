@@ -43,7 +43,7 @@ class CallLimits:
 
     connections_max: int = 1024
     connections_per_network_max: int = 128
-    calls_per_connection_max: int = 1000
+    calls_per_connection_max: int = 100
     calls_per_network_max: int = 1000
     failures_burst: int = FAILURES_BURST
     failures_per_second: float = FAILURES_PER_SECOND
@@ -51,7 +51,7 @@ class CallLimits:
     """Which addresses no limit per network applies to."""
 
     @classmethod
-    def of(cls, settings: GrpcSettings, *, calls_per_connection_max: int = 1000) -> Self:
+    def of(cls, settings: GrpcSettings, *, calls_per_connection_max: int = 100) -> Self:
         """Return the limits that the settings ask for, below the limit of open files."""
         return cls(
             connections_max=connections_within(variable("grpc_connections_max"), settings.grpc_connections_max),

@@ -16,6 +16,7 @@ PING_INTERVAL_S = 30.0
 # gRPC closes a connection whose peer pings more often. Half a client's interval leaves room for a ping that is late.
 _PING_INTERVAL_PERMITTED_S = PING_INTERVAL_S / 2
 
+_METADATA_BYTES_MAX = 8 * 1024
 _CALLS_PENDING_MAX = 100_000
 READ_AHEAD_BYTES = 256 * 1024
 """How much of a call the transport takes in before anybody asks for it, also of a caller who is not known yet."""
@@ -47,6 +48,8 @@ def server_arguments(connecting: Connecting) -> list[tuple[str, int]]:
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_allowed_incoming_connections", connecting.connections_max),
         ("grpc.max_concurrent_streams", connecting.calls_per_connection_max),
+        ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES_MAX),
         # By its defaults (1 000 and 3 000) gRPC would cancel calls at random, honest ones too, once so many have not been taken up.
         ("grpc.server.max_pending_requests", _CALLS_PENDING_MAX),
         ("grpc.server.max_pending_requests_hard_limit", _CALLS_PENDING_MAX),

@@ -259,7 +259,7 @@ class IngestSettings(GrpcSettings):
     ingest_admin_listen: TcpAddress = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
     ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.")
     ingest_connection_calls_max: int = Field(
-        100, ge=1, le=10_000, description="How many calls of one connection are under way at once; more wait at the emitter."
+        16, ge=1, le=10_000, description="How many calls of one connection are under way at once; gRPC holds more back at the emitter."
     )
     ingest_event_bytes_max: int = Field(
         256 * 1024, ge=1024, le=1024 * 1024, description="The largest event, in bytes of its protobuf form."

@@ -11,6 +11,7 @@ from hooktide.subscription.v1 import access_pb2 as pb
 from hooktide.subscription.v1 import access_pb2_grpc
 
 from services.runtime.api_key import parse_key
+from services.runtime.errors import invalid_field
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.subscription import store_access as access
 from services.subscription import wire
@@ -25,6 +26,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _SCOPE = "admin"
 _CONSUMERS = "consumers"
 _KEYS = "keys"
+_KEYS_MAX = 200
 
 
 class AccessServer(access_pb2_grpc.AccessServiceServicer):
@@ -37,8 +39,21 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
         """Say whose a key is; a malformed one is refused without asking the database."""
         if parse_key(request.key) is None:
             raise key_invalid()
-        found = await self._store.read(partial(access.authenticate, clear=request.key))
+        (found,) = await self._store.read(partial(access.authenticate, clears=[request.key]))
+        if found is None:
+            raise key_invalid()
         return pb.AuthenticateResponse(key=wire.key_message(found))
+
+    async def AuthenticateKeys(self, request: pb.AuthenticateKeysRequest, _context: Context) -> pb.AuthenticateKeysResponse:
+        """Say whose each of several keys is."""
+        if not 1 <= len(request.keys) <= _KEYS_MAX:
+            raise invalid_field("keys", f"give 1 to {_KEYS_MAX}")
+        response = pb.AuthenticateKeysResponse()
+        for found in await self._store.read(partial(access.authenticate, clears=list(request.keys))):
+            result = response.results.add()
+            if found is not None:
+                result.key.CopyFrom(wire.key_message(found))
+        return response
 
     async def CreateConsumer(self, request: pb.CreateConsumerRequest, _context: Context) -> pb.CreateConsumerResponse:
         """Create a consumer."""

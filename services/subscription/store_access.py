@@ -6,16 +6,18 @@ Law: a key's clear text exists in the answer that creates it and nowhere else; s
 """
 
 import hmac
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from services.runtime import api_key
 from services.runtime.ids import new_id
-from services.subscription.errors import consumer_not_found, key_invalid, key_not_found
+from services.subscription.errors import consumer_not_found, key_not_found
 from services.subscription.model import Consumer, ConsumerId, Key, KeyId, Role
 from services.subscription.schema import consumers, keys
 from services.subscription.transaction import Reading, Row, Writing
 from services.subscription.validation import KeyDraft
+from services.subscription.vault import KeyHash
 
 _LOOKUP_BYTES = 8
 _KEY_COLUMNS = (keys.c.id, keys.c.role, keys.c.consumer_id, keys.c.name, keys.c.hint, keys.c.expire_ms, keys.c.create_ms)
@@ -95,18 +97,23 @@ def any_key(reading: Reading) -> bool:
     return reading.connection.execute(sa.select(keys.c.id).limit(1)).one_or_none() is not None
 
 
-def authenticate(reading: Reading, clear: str) -> Key:
-    """Return the key of a clear text of valid form; raises KEY_INVALID for one that is unknown, expired or revoked."""
-    hashes = {hashed.secret_key_id: hashed.digest for hashed in reading.vault.key_hashes(clear)}
-    query = sa.select(*_KEY_COLUMNS, keys.c.revoke_ms, keys.c.secret_key_id, keys.c.digest).where(
-        keys.c.lookup.in_([digest[:_LOOKUP_BYTES] for digest in hashes.values()])
+def authenticate(reading: Reading, clears: Sequence[str]) -> list[Key | None]:
+    """Return the keys of clear texts, in their order; None for one that is malformed, unknown, expired or revoked."""
+    wanted: dict[bytes, list[tuple[KeyHash, str]]] = {}
+    for clear in clears:
+        if api_key.parse_key(clear) is not None:
+            for hashed in reading.vault.key_hashes(clear):
+                wanted.setdefault(hashed.digest[:_LOOKUP_BYTES], []).append((hashed, clear))
+    found: dict[str, Key] = {}
+    query = sa.select(*_KEY_COLUMNS, keys.c.revoke_ms, keys.c.lookup, keys.c.secret_key_id, keys.c.digest).where(
+        keys.c.lookup.in_(list(wanted))
     )
-    for row in reading.connection.execute(query):
-        if hmac.compare_digest(hashes.get(row.secret_key_id, b""), row.digest):
-            if row.revoke_ms is not None or (row.expire_ms is not None and row.expire_ms <= reading.now_ms):
-                break
-            return _key(row)
-    raise key_invalid()
+    for row in reading.connection.execute(query) if wanted else ():
+        holds = row.revoke_ms is None and (row.expire_ms is None or row.expire_ms > reading.now_ms)
+        for hashed, clear in wanted[row.lookup]:
+            if hmac.compare_digest(hashed.digest, row.digest) and hashed.secret_key_id == row.secret_key_id and holds:
+                found[clear] = _key(row)
+    return [found.get(clear) for clear in clears]
 
 
 def _key(row: Row) -> Key:

@@ -113,7 +113,7 @@ async def test_one_caller_in_a_hurry_does_not_fail_the_others(tmp_path: Path) ->
         raise AssertionError
 
     registry = grpc.aio.server()
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Authenticate": grpc.unary_unary_rpc_method_handler(never)}
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"AuthenticateKeys": grpc.unary_unary_rpc_method_handler(never)}
     registry.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("hooktide.subscription.v1.AccessService", handlers),))
     target = f"127.0.0.1:{registry.add_insecure_port('127.0.0.1:0')}"
     await registry.start()

@@ -13,7 +13,18 @@ from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
-from services.ingest.registry import FRESH_S, KEPT_MAX, RETRIED, TURNS_REMEMBERED, TYPES_ASKED_MAX, Registry
+from services.ingest.registry import (
+    FRESH_S,
+    KEPT_MAX,
+    KEYS_ASKED_MAX,
+    RENEW_S,
+    RETRIED,
+    TURNS_REMEMBERED,
+    TYPES_ASKED_MAX,
+    WRONG_KEPT_MAX,
+    Registry,
+)
+from services.runtime.api_key import new_key
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
 from services.runtime.rpc import open_channel
@@ -39,10 +50,20 @@ class Counted:
     """What the next calls end with."""
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Calls are answered while it is set."""
+    keys_open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Questions about keys are answered while it is set."""
+    wrong: set[str] = field(default_factory=set)
+    """The keys that it does not know."""
+    asked: list[list[str]] = field(default_factory=list)
+    """The keys of each call."""
 
-    async def authenticate(self, _request: bytes, _context: Context) -> access_pb2.AuthenticateResponse:
-        """Say of any key that it is an emitter's."""
-        return access_pb2.AuthenticateResponse(key=access_pb2.Key(role=access_pb2.ROLE_EMITTER))
+    async def authenticate(self, request: access_pb2.AuthenticateKeysRequest, _context: Context) -> access_pb2.AuthenticateKeysResponse:
+        """Say of each key that it is an emitter's, unless it is a wrong one."""
+        self.asked.append(list(request.keys))
+        await self.keys_open.wait()
+        emitter = access_pb2.AuthenticatedKey(key=access_pb2.Key(role=access_pb2.ROLE_EMITTER))
+        results = [access_pb2.AuthenticatedKey() if key in self.wrong else emitter for key in request.keys]
+        return access_pb2.AuthenticateKeysResponse(results=results)
 
     async def find_audience_required(
         self, request: catalogue_pb2.FindAudienceRequiredRequest, context: Context
@@ -63,8 +84,11 @@ async def counted() -> AsyncIterator[Counted]:
     package = "hooktide.subscription.v1"
     made = Counted(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     made.open.set()
+    made.keys_open.set()
     authenticate: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
-        cast("Any", made.authenticate), response_serializer=access_pb2.AuthenticateResponse.SerializeToString
+        cast("Any", made.authenticate),
+        request_deserializer=access_pb2.AuthenticateKeysRequest.FromString,
+        response_serializer=access_pb2.AuthenticateKeysResponse.SerializeToString,
     )
     find: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
         cast("Any", made.find_audience_required),
@@ -73,7 +97,7 @@ async def counted() -> AsyncIterator[Counted]:
     )
     server.add_generic_rpc_handlers(
         (
-            grpc.method_handlers_generic_handler(f"{package}.AccessService", {"Authenticate": authenticate}),
+            grpc.method_handlers_generic_handler(f"{package}.AccessService", {"AuthenticateKeys": authenticate}),
             grpc.method_handlers_generic_handler(f"{package}.CatalogueService", {"FindAudienceRequired": find}),
         )
     )
@@ -312,3 +336,72 @@ async def test_a_type_is_enforced_within_2_seconds_among_a_thousand(counted: Cou
         assert result.error.reason == error_pb2.ERROR_REASON_AUDIENCE_REQUIRED
         assert len(counted.calls) > 1
         assert all(len(asked) == 1000 for asked in counted.calls)
+
+
+def bearer(key: str) -> str:
+    return f"Bearer {key}"
+
+
+async def refusals(asking: Asking, keys: Iterable[str]) -> list[Reason | None]:
+    """Judge keys side by side; returns why each may not publish, None if it may."""
+
+    async def judge(key: str) -> Reason | None:
+        try:
+            await asking.registry.authorize(bearer(key))
+        except Failure as failure:
+            return failure.reason
+        return None
+
+    return await asyncio.gather(*(judge(key) for key in keys))
+
+
+async def test_a_key_with_a_wrong_checksum_is_refused_without_a_question(counted: Counted, asking: Asking) -> None:
+    right = new_key()
+    mistyped = [right[:-1], right + "0", right[:-1] + ("0" if right[-1] != "0" else "1"), "hkt_", "x" * 5000]
+    assert await refusals(asking, mistyped) == [Reason.KEY_INVALID] * len(mistyped)
+    assert counted.asked == []
+
+
+async def test_many_wrong_keys_at_once_are_one_question_and_a_right_one_among_them_passes(counted: Counted, asking: Asking) -> None:
+    """Whoever comes while a question is under way is in the next one, however many there are."""
+    wrong, right = [new_key() for _ in range(150)], new_key()
+    counted.wrong.update(wrong)
+    counted.keys_open.clear()
+    first = asyncio.ensure_future(refusals(asking, wrong[:1]))
+    await until(lambda: len(counted.asked) == 1)
+    rest = asyncio.ensure_future(refusals(asking, [*wrong[1:], right]))
+    await asyncio.sleep(0)
+    counted.keys_open.set()
+    assert await first == [Reason.KEY_INVALID]
+    assert await rest == [Reason.KEY_INVALID] * 149 + [None]
+    assert [len(keys) for keys in counted.asked] == [1, 150]
+
+
+async def test_a_right_key_in_use_never_waits_for_the_registry(counted: Counted, asking: Asking) -> None:
+    """It is asked about again while the answer holds, also beside a question about other keys that is not answered."""
+    right = new_key()
+    assert await refusals(asking, [right]) == [None]
+    counted.keys_open.clear()
+    stranger = asyncio.ensure_future(refusals(asking, [new_key()]))
+    await until(lambda: len(counted.asked) == 2)
+    asking.clock.time_s += RENEW_S
+    assert await refusals(asking, [right]) == [None]
+    await until(lambda: counted.asked[2:] == [[right]])
+    asking.clock.time_s += RENEW_S
+    waits = asyncio.ensure_future(refusals(asking, [right]))
+    await asyncio.sleep(0)
+    assert not waits.done()
+    counted.keys_open.set()
+    assert await waits == [None]
+    assert await stranger == [None]
+
+
+async def test_guesses_displace_no_right_key(counted: Counted, asking: Asking) -> None:
+    right, wrong = new_key(), [new_key() for _ in range(WRONG_KEPT_MAX + 50)]
+    counted.wrong.update(wrong)
+    assert await refusals(asking, [right]) == [None]
+    assert set(await refusals(asking, wrong)) == {Reason.KEY_INVALID}
+    asked = len(counted.asked)
+    assert await refusals(asking, [right]) == [None]
+    assert len(counted.asked) == asked
+    assert all(len(keys) <= KEYS_ASKED_MAX for keys in counted.asked)

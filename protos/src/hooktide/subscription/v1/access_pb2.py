@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hooktide/subscription/v1/access.proto\x12\x18hooktide.subscription.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\x08\x43onsumer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.hooktide.subscription.v1.Role\x12\x13\n\x0b\x63onsumer_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x13\x41uthenticateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"B\n\x14\x41uthenticateResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"a\n\x15\x43reateConsumerRequest\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"N\n\x16\x43reateConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\" \n\x12GetConsumerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"K\n\x13GetConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\"=\n\x14ListConsumersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x15ListConsumersResponse\x12\x35\n\tconsumers\x18\x01 \x03(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x10\x43reateKeyRequest\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"S\n\x11\x43reateKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nclear_text\x18\x02 \x01(\t\"\x1b\n\rGetKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x0eGetKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x10ListKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x10\n\x0cROLE_EMITTER\x10\x02\x12\x11\n\rROLE_CONSUMER\x10\x03\x32\xdd\x06\n\rAccessService\x12m\n\x0c\x41uthenticate\x12-.hooktide.subscription.v1.AuthenticateRequest\x1a..hooktide.subscription.v1.AuthenticateResponse\x12s\n\x0e\x43reateConsumer\x12/.hooktide.subscription.v1.CreateConsumerRequest\x1a\x30.hooktide.subscription.v1.CreateConsumerResponse\x12j\n\x0bGetConsumer\x12,.hooktide.subscription.v1.GetConsumerRequest\x1a-.hooktide.subscription.v1.GetConsumerResponse\x12p\n\rListConsumers\x12..hooktide.subscription.v1.ListConsumersRequest\x1a/.hooktide.subscription.v1.ListConsumersResponse\x12\x64\n\tCreateKey\x12*.hooktide.subscription.v1.CreateKeyRequest\x1a+.hooktide.subscription.v1.CreateKeyResponse\x12[\n\x06GetKey\x12\'.hooktide.subscription.v1.GetKeyRequest\x1a(.hooktide.subscription.v1.GetKeyResponse\x12\x61\n\x08ListKeys\x12).hooktide.subscription.v1.ListKeysRequest\x1a*.hooktide.subscription.v1.ListKeysResponse\x12\x64\n\tRevokeKey\x12*.hooktide.subscription.v1.RevokeKeyRequest\x1a+.hooktide.subscription.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hooktide/subscription/v1/access.proto\x12\x18hooktide.subscription.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\x08\x43onsumer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.hooktide.subscription.v1.Role\x12\x13\n\x0b\x63onsumer_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x13\x41uthenticateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"B\n\x14\x41uthenticateResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"\'\n\x17\x41uthenticateKeysRequest\x12\x0c\n\x04keys\x18\x01 \x03(\t\">\n\x10\x41uthenticatedKey\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"W\n\x18\x41uthenticateKeysResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32*.hooktide.subscription.v1.AuthenticatedKey\"a\n\x15\x43reateConsumerRequest\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"N\n\x16\x43reateConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\" \n\x12GetConsumerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"K\n\x13GetConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\"=\n\x14ListConsumersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x15ListConsumersResponse\x12\x35\n\tconsumers\x18\x01 \x03(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x10\x43reateKeyRequest\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"S\n\x11\x43reateKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nclear_text\x18\x02 \x01(\t\"\x1b\n\rGetKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x0eGetKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x10ListKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x10\n\x0cROLE_EMITTER\x10\x02\x12\x11\n\rROLE_CONSUMER\x10\x03\x32\xd8\x07\n\rAccessService\x12m\n\x0c\x41uthenticate\x12-.hooktide.subscription.v1.AuthenticateRequest\x1a..hooktide.subscription.v1.AuthenticateResponse\x12y\n\x10\x41uthenticateKeys\x12\x31.hooktide.subscription.v1.AuthenticateKeysRequest\x1a\x32.hooktide.subscription.v1.AuthenticateKeysResponse\x12s\n\x0e\x43reateConsumer\x12/.hooktide.subscription.v1.CreateConsumerRequest\x1a\x30.hooktide.subscription.v1.CreateConsumerResponse\x12j\n\x0bGetConsumer\x12,.hooktide.subscription.v1.GetConsumerRequest\x1a-.hooktide.subscription.v1.GetConsumerResponse\x12p\n\rListConsumers\x12..hooktide.subscription.v1.ListConsumersRequest\x1a/.hooktide.subscription.v1.ListConsumersResponse\x12\x64\n\tCreateKey\x12*.hooktide.subscription.v1.CreateKeyRequest\x1a+.hooktide.subscription.v1.CreateKeyResponse\x12[\n\x06GetKey\x12\'.hooktide.subscription.v1.GetKeyRequest\x1a(.hooktide.subscription.v1.GetKeyResponse\x12\x61\n\x08ListKeys\x12).hooktide.subscription.v1.ListKeysRequest\x1a*.hooktide.subscription.v1.ListKeysResponse\x12\x64\n\tRevokeKey\x12*.hooktide.subscription.v1.RevokeKeyRequest\x1a+.hooktide.subscription.v1.RevokeKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hooktide.subscription.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1423
-  _globals['_ROLE']._serialized_end=1504
+  _globals['_ROLE']._serialized_start=1617
+  _globals['_ROLE']._serialized_end=1698
   _globals['_CONSUMER']._serialized_start=100
   _globals['_CONSUMER']._serialized_end=185
   _globals['_KEY']._serialized_start=188
@@ -42,34 +42,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHENTICATEREQUEST']._serialized_end=434
   _globals['_AUTHENTICATERESPONSE']._serialized_start=436
   _globals['_AUTHENTICATERESPONSE']._serialized_end=502
-  _globals['_CREATECONSUMERREQUEST']._serialized_start=504
-  _globals['_CREATECONSUMERREQUEST']._serialized_end=601
-  _globals['_CREATECONSUMERRESPONSE']._serialized_start=603
-  _globals['_CREATECONSUMERRESPONSE']._serialized_end=681
-  _globals['_GETCONSUMERREQUEST']._serialized_start=683
-  _globals['_GETCONSUMERREQUEST']._serialized_end=715
-  _globals['_GETCONSUMERRESPONSE']._serialized_start=717
-  _globals['_GETCONSUMERRESPONSE']._serialized_end=792
-  _globals['_LISTCONSUMERSREQUEST']._serialized_start=794
-  _globals['_LISTCONSUMERSREQUEST']._serialized_end=855
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=857
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=960
-  _globals['_CREATEKEYREQUEST']._serialized_start=962
-  _globals['_CREATEKEYREQUEST']._serialized_end=1044
-  _globals['_CREATEKEYRESPONSE']._serialized_start=1046
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1129
-  _globals['_GETKEYREQUEST']._serialized_start=1131
-  _globals['_GETKEYREQUEST']._serialized_end=1158
-  _globals['_GETKEYRESPONSE']._serialized_start=1160
-  _globals['_GETKEYRESPONSE']._serialized_end=1220
-  _globals['_LISTKEYSREQUEST']._serialized_start=1222
-  _globals['_LISTKEYSREQUEST']._serialized_end=1278
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1280
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1368
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1370
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1400
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1402
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1421
-  _globals['_ACCESSSERVICE']._serialized_start=1507
-  _globals['_ACCESSSERVICE']._serialized_end=2368
+  _globals['_AUTHENTICATEKEYSREQUEST']._serialized_start=504
+  _globals['_AUTHENTICATEKEYSREQUEST']._serialized_end=543
+  _globals['_AUTHENTICATEDKEY']._serialized_start=545
+  _globals['_AUTHENTICATEDKEY']._serialized_end=607
+  _globals['_AUTHENTICATEKEYSRESPONSE']._serialized_start=609
+  _globals['_AUTHENTICATEKEYSRESPONSE']._serialized_end=696
+  _globals['_CREATECONSUMERREQUEST']._serialized_start=698
+  _globals['_CREATECONSUMERREQUEST']._serialized_end=795
+  _globals['_CREATECONSUMERRESPONSE']._serialized_start=797
+  _globals['_CREATECONSUMERRESPONSE']._serialized_end=875
+  _globals['_GETCONSUMERREQUEST']._serialized_start=877
+  _globals['_GETCONSUMERREQUEST']._serialized_end=909
+  _globals['_GETCONSUMERRESPONSE']._serialized_start=911
+  _globals['_GETCONSUMERRESPONSE']._serialized_end=986
+  _globals['_LISTCONSUMERSREQUEST']._serialized_start=988
+  _globals['_LISTCONSUMERSREQUEST']._serialized_end=1049
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=1051
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=1154
+  _globals['_CREATEKEYREQUEST']._serialized_start=1156
+  _globals['_CREATEKEYREQUEST']._serialized_end=1238
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1240
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1323
+  _globals['_GETKEYREQUEST']._serialized_start=1325
+  _globals['_GETKEYREQUEST']._serialized_end=1352
+  _globals['_GETKEYRESPONSE']._serialized_start=1354
+  _globals['_GETKEYRESPONSE']._serialized_end=1414
+  _globals['_LISTKEYSREQUEST']._serialized_start=1416
+  _globals['_LISTKEYSREQUEST']._serialized_end=1472
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1474
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1562
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1564
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1594
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1596
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1615
+  _globals['_ACCESSSERVICE']._serialized_start=1701
+  _globals['_ACCESSSERVICE']._serialized_end=2685
 # @@protoc_insertion_point(module_scope)

@@ -164,6 +164,67 @@ class AuthenticateResponse(google.protobuf.message.Message):
 Global___AuthenticateResponse: typing_extensions.TypeAlias = AuthenticateResponse
 
 @typing.final
+class AuthenticateKeysRequest(google.protobuf.message.Message):
+    """A call to authenticate several keys."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The keys in clear, "hkt_…": 1 to 200."""
+
+    def __init__(
+        self,
+        *,
+        keys: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys"]) -> None: ...
+
+Global___AuthenticateKeysRequest: typing_extensions.TypeAlias = AuthenticateKeysRequest
+
+@typing.final
+class AuthenticatedKey(google.protobuf.message.Message):
+    """Whose a key is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    @property
+    def key(self) -> Global___Key:
+        """Not set if the key is malformed, unknown, expired or revoked."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["key", b"key"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key"]) -> None: ...
+
+Global___AuthenticatedKey: typing_extensions.TypeAlias = AuthenticatedKey
+
+@typing.final
+class AuthenticateKeysResponse(google.protobuf.message.Message):
+    """The answer to a call to authenticate several keys."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AuthenticatedKey]:
+        """One for each key of the request, in its order."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___AuthenticatedKey] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+
+Global___AuthenticateKeysResponse: typing_extensions.TypeAlias = AuthenticateKeysResponse
+
+@typing.final
 class CreateConsumerRequest(google.protobuf.message.Message):
     """A call to create a consumer."""
 

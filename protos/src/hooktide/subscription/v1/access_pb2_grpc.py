@@ -40,6 +40,11 @@ class AccessServiceStub(object):
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateRequest.SerializeToString,
                 response_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateResponse.FromString,
                 _registered_method=True)
+        self.AuthenticateKeys = channel.unary_unary(
+                '/hooktide.subscription.v1.AccessService/AuthenticateKeys',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateKeysRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateKeysResponse.FromString,
+                _registered_method=True)
         self.CreateConsumer = channel.unary_unary(
                 '/hooktide.subscription.v1.AccessService/CreateConsumer',
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.CreateConsumerRequest.SerializeToString,
@@ -83,6 +88,13 @@ class AccessServiceServicer(object):
 
     def Authenticate(self, request, context):
         """Says whose an API key is. UNAUTHENTICATED / KEY_INVALID for one that is malformed, unknown, expired or revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuthenticateKeys(self, request, context):
+        """Says whose each of several API keys is, all in one read, so that many wrong keys cost little more than one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +156,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.Authenticate,
                     request_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateRequest.FromString,
                     response_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateResponse.SerializeToString,
+            ),
+            'AuthenticateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuthenticateKeys,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateKeysRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateKeysResponse.SerializeToString,
             ),
             'CreateConsumer': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateConsumer,
@@ -209,6 +226,33 @@ class AccessService(object):
             '/hooktide.subscription.v1.AccessService/Authenticate',
             hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateRequest.SerializeToString,
             hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuthenticateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.AccessService/AuthenticateKeys',
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateKeysRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.AuthenticateKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

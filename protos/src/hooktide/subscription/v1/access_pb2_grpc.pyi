@@ -41,6 +41,22 @@ _AccessServiceAuthenticateType = typing_extensions.TypeVar(
     ],
 )
 
+_AccessServiceAuthenticateKeysType = typing_extensions.TypeVar(
+    '_AccessServiceAuthenticateKeysType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysRequest,
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysRequest,
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysRequest,
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse,
+    ],
+)
+
 _AccessServiceCreateConsumerType = typing_extensions.TypeVar(
     '_AccessServiceCreateConsumerType',
     grpc.UnaryUnaryMultiCallable[
@@ -153,7 +169,7 @@ _AccessServiceRevokeKeyType = typing_extensions.TypeVar(
     ],
 )
 
-class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessServiceCreateConsumerType, _AccessServiceGetConsumerType, _AccessServiceListConsumersType, _AccessServiceCreateKeyType, _AccessServiceGetKeyType, _AccessServiceListKeysType, _AccessServiceRevokeKeyType]):
+class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessServiceAuthenticateKeysType, _AccessServiceCreateConsumerType, _AccessServiceGetConsumerType, _AccessServiceListConsumersType, _AccessServiceCreateKeyType, _AccessServiceGetKeyType, _AccessServiceListKeysType, _AccessServiceRevokeKeyType]):
     """Keeps consumers and API keys. For services only: every call needs the service token."""
 
     @typing.overload
@@ -161,6 +177,10 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.access_pb2.AuthenticateRequest,
             hooktide.subscription.v1.access_pb2.AuthenticateResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.AuthenticateKeysRequest,
+            hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.access_pb2.CreateConsumerRequest,
@@ -199,6 +219,10 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
             hooktide.subscription.v1.access_pb2.AuthenticateResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.AuthenticateKeysRequest,
+            hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.access_pb2.CreateConsumerRequest,
             hooktide.subscription.v1.access_pb2.CreateConsumerResponse,
         ],
@@ -231,6 +255,9 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
     Authenticate: _AccessServiceAuthenticateType
     """Says whose an API key is. UNAUTHENTICATED / KEY_INVALID for one that is malformed, unknown, expired or revoked."""
 
+    AuthenticateKeys: _AccessServiceAuthenticateKeysType
+    """Says whose each of several API keys is, all in one read, so that many wrong keys cost little more than one."""
+
     CreateConsumer: _AccessServiceCreateConsumerType
     """Creates a consumer."""
 
@@ -256,6 +283,10 @@ AccessServiceAsyncStub: typing_extensions.TypeAlias = AccessServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.access_pb2.AuthenticateRequest,
         hooktide.subscription.v1.access_pb2.AuthenticateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysRequest,
+        hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.access_pb2.CreateConsumerRequest,
@@ -297,6 +328,14 @@ class AccessServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.subscription.v1.access_pb2.AuthenticateResponse, collections.abc.Awaitable[hooktide.subscription.v1.access_pb2.AuthenticateResponse]]:
         """Says whose an API key is. UNAUTHENTICATED / KEY_INVALID for one that is malformed, unknown, expired or revoked."""
+
+    @abc.abstractmethod
+    def AuthenticateKeys(
+        self,
+        request: hooktide.subscription.v1.access_pb2.AuthenticateKeysRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse, collections.abc.Awaitable[hooktide.subscription.v1.access_pb2.AuthenticateKeysResponse]]:
+        """Says whose each of several API keys is, all in one read, so that many wrong keys cost little more than one."""
 
     @abc.abstractmethod
     def CreateConsumer(

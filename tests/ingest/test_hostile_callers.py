@@ -1,0 +1,165 @@
+"""What callers without a right key may take of ingest, and that those with one do not notice."""
+
+import asyncio
+import resource
+import struct
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from pathlib import Path
+
+import grpc
+import pytest
+from hooktide.ingest.v1 import ingest_pb2
+
+from services.runtime.api_key import format_key, new_key
+from services.runtime.authentication_throttle import FAILURES_BURST, FAILURES_PER_SECOND
+from services.runtime.errors import Reason
+from services.runtime.rpc import open_channel, service_metadata
+from tests.ingest.world import TIMEOUT_S, World, cloud_event, ended, running_world
+from tests.subscription.client import refused
+
+EMPTY_EVENTS = b"\x0a\x00" * 2_000_000
+MB = 1024 * 1024
+METHODS = ("Publish", "PublishBatch", "PublishStream")
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process takes, ingest's included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def bytes_call(world: World, method: str) -> grpc.aio.StreamStreamMultiCallable[bytes, bytes]:
+    """Return a call of a method that sends and receives bytes, none or many."""
+    return world.channel.stream_stream(f"/hooktide.ingest.v1.IngestService/{method}", bytes, bytes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("authorization", ["", f"Bearer {format_key(bytes(32))}", "Bearer hkt_guess"])
+async def test_a_stranger_is_refused_before_a_message_is_read(world: World, method: str, authorization: str) -> None:
+    """None is sent here, so a service that waited for it would wait for ever."""
+    call = bytes_call(world, method)(metadata=(("authorization", authorization),) if authorization else ())
+    assert await ended(call) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_message_is_not_taken_from_a_stranger(world: World) -> None:
+    """Four messages of two million empty events each would take 900 MB if they were parsed."""
+    before = resident_bytes()
+    calls = [bytes_call(world, "PublishBatch")(iter_of([EMPTY_EVENTS])) for _ in range(4)]
+    assert [await ended(call) for call in calls] == [grpc.StatusCode.UNAUTHENTICATED] * 4
+    assert resident_bytes() - before < 100 * MB
+
+
+async def refusal_of(call: Awaitable[object]) -> grpc.StatusCode | None:
+    """Return the code that a call is refused with, None if it is not."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return None
+
+
+async def iter_of(messages: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message
+
+
+@pytest.mark.parametrize("method", ["PublishBatch", "PublishStream"])
+async def test_too_many_events_are_counted_and_not_parsed(world: World, method: str) -> None:
+    before = resident_bytes()
+    for _ in range(3):
+        call = bytes_call(world, method)(iter_of([EMPTY_EVENTS]), metadata=world.metadata())
+        failure = await refused(call.read())
+        assert failure.reason is Reason.BATCH_TOO_LARGE
+    assert resident_bytes() - before < 100 * MB
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_what_is_not_protobuf_is_refused(world: World, method: str, capfd: pytest.CaptureFixture[str]) -> None:
+    call = bytes_call(world, method)(iter_of([b"\x0a\xff\xff"]), metadata=world.metadata())
+    assert (await refused(call.read())).reason is Reason.INVALID_ARGUMENT
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+async def test_gzip_is_refused_with_a_right_key_as_well(world: World) -> None:
+    request = ingest_pb2.PublishRequest(event=cloud_event())
+    call = world.ingest.Publish(request, metadata=world.metadata(), timeout=TIMEOUT_S, compression=grpc.Compression.Gzip)
+    assert await ended(call) is grpc.StatusCode.UNIMPLEMENTED
+    await world.publish(cloud_event())
+
+
+async def test_guesses_are_slowed_and_a_right_key_from_the_same_address_is_not(world: World) -> None:
+    """The key is one that ingest has not seen before, and comes while many refusals wait."""
+    count, right = FAILURES_BURST + 10, (await world.key()).clear_text
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def guess(channel: grpc.aio.Channel) -> float:
+        call = channel.stream_stream("/hooktide.ingest.v1.IngestService/Publish", bytes, bytes)
+        assert await ended(call(metadata=service_metadata(new_key()))) is grpc.StatusCode.UNAUTHENTICATED
+        return loop.time() - began
+
+    channels = [open_channel(world.addresses.listen) for _ in range(count)]
+    try:
+        guesses = [asyncio.ensure_future(guess(channel)) for channel in channels]
+        while sum(each.done() for each in guesses) < FAILURES_BURST:  # noqa: ASYNC110 - which of them is done first does not matter
+            await asyncio.sleep(0)
+        await world.publish(cloud_event(), key=right)
+        assert not all(each.done() for each in guesses)
+        answered_s = sorted([await each for each in guesses])
+    finally:
+        for channel in channels:
+            await channel.close()
+    assert answered_s[-1] >= 10 / FAILURES_PER_SECOND - 0.1
+
+
+async def test_a_stranger_who_guesses_side_by_side_loses_the_connection(world: World) -> None:
+    """Of one connection, one refusal waits; a second one that would have to is not worth its memory."""
+    async with open_channel(world.addresses.listen) as channel:
+        guess = channel.stream_stream("/hooktide.ingest.v1.IngestService/Publish", bytes, bytes)
+        calls = [guess(metadata=service_metadata(new_key())) for _ in range(FAILURES_BURST + 20)]
+        codes = [await ended(call) for call in calls]
+    assert codes.count(grpc.StatusCode.UNAUTHENTICATED) >= FAILURES_BURST - 1
+    assert codes.count(grpc.StatusCode.UNAVAILABLE) >= 1
+    await world.publish(cloud_event())
+
+
+async def test_calls_of_one_address_are_bounded_but_not_those_of_services(tmp_path: Path) -> None:
+    async with running_world(tmp_path, HOOKTIDE_GRPC_ADDRESS_CALLS_MAX="2") as world:
+        async with world.stream() as first, world.stream() as second:
+            for stream in (first, second):
+                await stream.write(ingest_pb2.PublishStreamRequest(events=[cloud_event()]))
+                await stream.read()
+            failure = await refused(world.publish(cloud_event()))
+            assert failure.reason is Reason.OVERLOADED
+            assert failure.retry_after_s
+            assert len(await asyncio.gather(*(world.records() for _ in range(5)))) == 5
+        async with asyncio.timeout(TIMEOUT_S):
+            while await refusal_of(world.publish(cloud_event())) is grpc.StatusCode.RESOURCE_EXHAUSTED:  # noqa: ASYNC110 - polled
+                await asyncio.sleep(0)
+
+
+async def test_connections_of_one_address_are_bounded_and_the_silent_ones_go(tmp_path: Path) -> None:
+    """Sixty that send nothing but their greeting leave an emitter and a service of the same address their connections."""
+    async with running_world(tmp_path, HOOKTIDE_GRPC_ADDRESS_CONNECTIONS_MAX="8") as world, asyncio.timeout(TIMEOUT_S):
+        await world.publish(cloud_event())
+        host, _, port = world.addresses.listen.rpartition(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(60)]
+        for _, writer in silent:
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + struct.pack(">HBBBI", 0, 0, 4, 0, 0))
+        ends = [asyncio.ensure_future(reader.read()) for reader, _ in silent]
+        while sum(each.done() for each in ends) < 60 - 8:
+            await asyncio.wait([each for each in ends if not each.done()], return_when=asyncio.FIRST_COMPLETED)
+        await world.publish(cloud_event())
+        assert len(await world.records()) == 2
+        for (_, writer), end in zip(silent, ends, strict=True):
+            writer.close()
+            end.cancel()
+
+
+async def test_a_silent_connection_is_closed_once_all_are_taken(tmp_path: Path) -> None:
+    async with running_world(tmp_path, HOOKTIDE_GRPC_CONNECTIONS_MAX="20") as world, asyncio.timeout(TIMEOUT_S):
+        host, _, port = world.addresses.listen.rpartition(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
+        while await refusal_of(world.publish(cloud_event())) is grpc.StatusCode.UNAVAILABLE:  # noqa: ASYNC110 - polled
+            await asyncio.sleep(0)
+        for _, writer in silent:
+            writer.close()
