@@ -33,6 +33,7 @@ from services.runtime.http_listener import Gate
 from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.reload import Reloadable, reloading
 from services.runtime.settings import GatewaySettings
+from services.runtime.tls import server_tls
 
 _LIMITS = HttpLimits()
 # So many of a consumer's requests wait for each that is worked on.
@@ -88,7 +89,8 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
     Raises `StartError` where it cannot start.
     """
     reloadable = Reloadable(settings)
-    async with connected(settings) as peers:
+    tls = server_tls(reloadable, "gateway")
+    async with connected(reloadable) as peers:
 
         async def ask(key: str) -> Caller:
             answer = await peers.call(peers.access.Authenticate, access_pb2.AuthenticateRequest(key=key))
@@ -107,7 +109,7 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
         pipeline = Pipeline(Router(route_table(peers, bodies, readiness)), Authenticator(ask, clock), guard(settings), clock, limits)
         async with (
             http_server(admin_app(readiness.why_not), settings.gateway_admin_listen) as admin,
-            listening(pipeline, settings.gateway_listen, limits, gate) as listen,
+            listening(pipeline, settings.gateway_listen, limits, gate, tls) as listen,
             watched(readiness),
             reloading(reloadable, lifecycle),
         ):

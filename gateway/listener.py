@@ -19,6 +19,7 @@ from services.runtime.http_connections import Connection
 from services.runtime.http_listener import Gate, GuardedConnection, accepting
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
+from services.runtime.tls import ServerTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,13 @@ def connection_of(request: web.BaseRequest) -> GuardedConnection:
 
 @contextlib.asynccontextmanager
 async def listening(
-    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], listen: str, limits: HttpLimits, gate: Gate
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    listen: str,
+    limits: HttpLimits,
+    gate: Gate,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[str]:
-    """Serve on `listen` (``host:port`` or ``unix:path``) the connections that `gate` admits; yields the address bound.
+    """Serve on `listen` (``host:port``, or ``unix:path``, which is never encrypted) what `gate` admits; yields the address bound.
 
     At the end, requests under way have `limits.drain_s` to be answered. Raises `StartError`.
     """
@@ -94,7 +99,8 @@ async def listening(
     runner = web.ServerRunner(server, shutdown_timeout=limits.drain_s)
     await runner.setup()
     try:
-        async with accepting(connect, gate, listen) as bound:
+        context = None if tls is None or listen.startswith("unix:") else tls.http_context()
+        async with accepting(connect, gate, listen, tls=context) as bound:
             yield bound
     finally:
         await runner.cleanup()

@@ -7,7 +7,7 @@ Law 2: what goes wrong comes back as a `Failure` in the words of REST, never as 
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,8 +21,10 @@ from hooktide.subscription.v1 import access_pb2_grpc, catalogue_pb2_grpc, subscr
 from gateway.problems import in_places, internal
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.logs import logger
+from services.runtime.reload import Reloadable, service_tokens
 from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import GatewaySettings
+from services.runtime.tls import client_tls
 
 PROBE_S = 2.0
 _REGISTRY = "hooktide.subscription.v1"
@@ -58,7 +60,7 @@ class Peers:
     log: "EventLogServiceAsyncStub"
     ledger: "DeliveryServiceAsyncStub"
     health: "dict[str, health_pb2_grpc.HealthStub]"
-    metadata: tuple[tuple[str, str], ...]
+    metadata: Sequence[tuple[str, str]]
 
     async def call(
         self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request, *, timeout_s: float | None = None
@@ -86,13 +88,14 @@ class Peers:
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: GatewaySettings) -> AsyncIterator[Peers]:
+async def connected(reloadable: Reloadable[GatewaySettings]) -> AsyncIterator[Peers]:
     """Open the channels to all services, without waiting for any; close them at the end."""
-    metadata = service_metadata(settings.token())
+    settings, tls = reloadable.settings, client_tls(reloadable)
+    metadata = service_metadata(service_tokens(reloadable))
     async with (
-        open_channel(settings.subscription_target, retried=_REGISTRY_READS) as registry,
-        open_channel(settings.ingest_target, retried=_LOG_READS) as ingest,
-        open_channel(settings.delivery_target, retried=_LEDGER_READS) as delivery,
+        open_channel(settings.subscription_target, retried=_REGISTRY_READS, tls=tls) as registry,
+        open_channel(settings.ingest_target, retried=_LOG_READS, tls=tls) as ingest,
+        open_channel(settings.delivery_target, retried=_LEDGER_READS, tls=tls) as delivery,
     ):
         yield Peers(
             subscriptions=subscription_pb2_grpc.SubscriptionServiceStub(registry),

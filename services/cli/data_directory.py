@@ -133,9 +133,12 @@ class DataDirectory:
         raise DamagedKeysError(self.keys_file, "is damaged: a key is missing in it")
 
     def read_addresses(self) -> dict[str, dict[str, str]]:
-        """Return service → {"listen": …, "admin": …} of the running services, empty where none are known."""
+        """Return service → {"listen": …, "admin": …, "scheme": "http" or, with TLS, "https"} of the running services, empty if unknown."""
         try:
-            return {str(name): {"listen": str(at["listen"]), "admin": str(at["admin"])} for name, at in _object(self.addresses_file)}
+            return {
+                str(name): {"listen": str(at["listen"]), "admin": str(at["admin"]), "scheme": str(at.get("scheme", "http"))}
+                for name, at in _object(self.addresses_file)
+            }
         except (OSError, ValueError, TypeError, KeyError):
             return {}
 

@@ -37,9 +37,10 @@ ApiKey = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def api_url(given: str, data_dir: Path) -> str:
-    """Return the URL of the REST API, without a slash at its end."""
-    url = given or f"http://{address('gateway', 'listen', data_dir)}"
+def api_url(given: str, data_dir: Path, ca: Path | None = None) -> str:
+    """Return the URL of the REST API, without a slash at its end; https by default with an authority `ca`, and where it speaks TLS."""
+    scheme = "https" if ca is not None or speaks_tls("gateway", data_dir) else "http"
+    url = given or f"{scheme}://{address('gateway', 'listen', data_dir)}"
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -58,6 +59,12 @@ def ingest_target(given: str, data_dir: Path) -> str:
     except ValueError as error:
         message = f"--target: {error}"
         raise CommandError(message, code=2) from error
+
+
+def speaks_tls(service: str, data_dir: Path) -> bool:
+    """Return whether a service listens by TLS, as far as this machine knows."""
+    known = DataDirectory(data_dir).read_addresses().get(service)
+    return known["scheme"] == "https" if known is not None else bool(os.environ.get(f"HOOKTIDE_{service.upper()}_TLS_CERT_FILE", ""))
 
 
 def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> str:

@@ -7,13 +7,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import hooktide
 import typer
 
-from services.cli.defaults import DATA_DIR, AsJson, DataDir, api_key, ingest_target
+from services.cli.defaults import DATA_DIR, AsJson, DataDir, api_key, ingest_target, speaks_tls
 from services.cli.errors import CommandError
 from services.cli.json_text import checked_json, checked_text
 from services.cli.output import say, say_json
+from services.cli.tls import CaFile, grpc_tls
 
 
 def emit(  # noqa: PLR0913 - one parameter for each option
@@ -39,6 +41,7 @@ def emit(  # noqa: PLR0913 - one parameter for each option
     partitionkey: Annotated[str | None, typer.Option(metavar="TEXT", help="Events of one key stay in order.")] = None,
     target: Annotated[str, typer.Option(metavar="ADDRESS", help="The ingest service, host:port.", show_default=False)] = "",
     key: Annotated[str, typer.Option(metavar="KEY", envvar="HOOKTIDE_KEY", help="A key of the role emitter.", show_default=False)] = "",
+    ca: CaFile = None,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long to try, in seconds.")] = 10.0,
     data_dir: DataDir = DATA_DIR,
     as_json: AsJson = False,
@@ -56,7 +59,11 @@ def emit(  # noqa: PLR0913 - one parameter for each option
     if data is not None:
         # Sent as it was written: whoever reads it is to see the same digits.
         attributes |= {"data": checked_json("--data", _payload(data)), "datacontenttype": "application/json"}
-    receipt = asyncio.run(_emit(ingest_target(target, data_dir), api_key(key, "emitter", data_dir), timeout, attributes))
+    to = ingest_target(target, data_dir)
+    emitter = hooktide.Emitter(
+        to, key=api_key(key, "emitter", data_dir), credentials=_credentials(ca, data_dir), timeout=timeout, close_timeout=1
+    )
+    receipt = asyncio.run(_emit(to, emitter, attributes))
     if as_json:
         say_json(dataclasses.asdict(receipt))
     else:
@@ -64,9 +71,9 @@ def emit(  # noqa: PLR0913 - one parameter for each option
         say(f"{receipt.event_id} is durable in partition {receipt.partition} at position {receipt.position}{again}")
 
 
-async def _emit(target: str, key: str, timeout_s: float, attributes: dict[str, Any]) -> hooktide.Receipt:
+async def _emit(target: str, emitter: hooktide.Emitter, attributes: dict[str, Any]) -> hooktide.Receipt:
     try:
-        async with hooktide.Emitter(target, key=key, timeout=timeout_s, close_timeout=1) as emitter:
+        async with emitter:
             return await emitter.emit(**attributes)
     except hooktide.InvalidEvent as error:
         message = f"{error} ({error.reason})"
@@ -74,6 +81,10 @@ async def _emit(target: str, key: str, timeout_s: float, attributes: dict[str, A
     except hooktide.EmitError as error:
         message = f"{target}: {error} ({error.reason})"
         raise CommandError(message) from error
+
+
+def _credentials(ca: Path | None, data_dir: Path) -> grpc.ChannelCredentials | None:
+    return grpc_tls(ca) if ca is not None or speaks_tls("ingest", data_dir) else None
 
 
 def _checked_time(text: str) -> datetime:

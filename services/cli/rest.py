@@ -3,11 +3,13 @@
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from services.cli.errors import CommandError
+from services.cli.tls import http_tls
 
 TIMEOUT_S = 15.0
 
@@ -36,15 +38,18 @@ class RestClient:
 
 
 @contextlib.asynccontextmanager
-async def rest_client(url: str, key: str) -> AsyncIterator[RestClient]:
-    """Open a client for the API at `url`."""
+async def rest_client(url: str, key: str, ca: Path | None = None) -> AsyncIterator[RestClient]:
+    """Open a client for the API at `url`, which trusts the authorities in the file `ca`, the public ones without it."""
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}, timeout=timeout) as session:
+    connector = aiohttp.TCPConnector(ssl=http_tls(ca)) if url.startswith("https:") else None
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}, timeout=timeout, connector=connector) as session:
         yield RestClient(session, url)
 
 
 def reason_of(error: Exception) -> str:
     """Return in a few words why there was no answer."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        return _tls_reason(error)
     match error:
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
             return os.strerror(number)
@@ -55,6 +60,12 @@ def reason_of(error: Exception) -> str:
         case ValueError():
             return "what came back is none of ours"
     return str(error) or type(error).__name__
+
+
+def _tls_reason(error: aiohttp.ClientSSLError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not trusted; --ca names the authority that vouches for it"
+    return "TLS failed: does it speak https, and does it ask for a certificate of yours?"
 
 
 def _where(error: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`hooktide subscribe` and `unsubscribe`: a consumer's wish to be told, through the REST API."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -11,9 +12,10 @@ from services.cli.errors import CommandError
 from services.cli.json_text import checked_text
 from services.cli.output import say, say_json
 from services.cli.rest import rest_client
+from services.cli.tls import CaFile
 
 
-def subscribe(
+def subscribe(  # noqa: PLR0913 - one parameter for each option
     sink: Annotated[str, typer.Argument(metavar="URL", help="The URL that is to receive the webhooks.")],
     types: Annotated[
         list[str] | None,
@@ -23,6 +25,7 @@ def subscribe(
     description: Annotated[str, typer.Option(metavar="TEXT", help="For people.", show_default=False)] = "",
     api: ApiUrl = "",
     key: ApiKey = "",
+    ca: CaFile = None,
     data_dir: DataDir = DATA_DIR,
     *,
     as_json: AsJson = False,
@@ -35,7 +38,7 @@ def subscribe(
         body["source"] = checked_text("--source", source)
     if description:
         body["config"] = {"description": checked_text("--description", description)}
-    answer = asyncio.run(_call(api_url(api, data_dir), api_key(key, "consumer", data_dir), "POST", "/v1/subscriptions", body))
+    answer = asyncio.run(_call(api_url(api, data_dir, ca), ca, api_key(key, "consumer", data_dir), "POST", "/v1/subscriptions", body))
     if as_json:
         say_json(answer)
         return
@@ -47,6 +50,7 @@ def unsubscribe(
     subscription_id: Annotated[str, typer.Argument(metavar="ID", help="The subscription, sub_….")],
     api: ApiUrl = "",
     key: ApiKey = "",
+    ca: CaFile = None,
     data_dir: DataDir = DATA_DIR,
     *,
     as_json: AsJson = False,
@@ -56,13 +60,13 @@ def unsubscribe(
         message = "ID is empty; give the subscription's id, sub_…, as `hooktide subscribe` printed it"
         raise CommandError(message, code=2)
     path = f"/v1/subscriptions/{quote(checked_text('ID', subscription_id), safe='')}"
-    asyncio.run(_call(api_url(api, data_dir), api_key(key, "consumer", data_dir), "DELETE", path, None))
+    asyncio.run(_call(api_url(api, data_dir, ca), ca, api_key(key, "consumer", data_dir), "DELETE", path, None))
     if as_json:
         say_json({"id": subscription_id, "deleted": True})
     else:
         say(f"{subscription_id} is unsubscribed")
 
 
-async def _call(url: str, key: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    async with rest_client(url, key) as client:
+async def _call(url: str, ca: Path | None, key: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    async with rest_client(url, key, ca) as client:
         return await client.call(method, path, body)

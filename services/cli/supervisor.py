@@ -76,7 +76,7 @@ class Supervisor:
         given = with_settings_file(self._environ)
         if "HOOKTIDE_SINK_ALLOW" not in given:
             self._environ["HOOKTIDE_SINK_ALLOW"] = given["HOOKTIDE_SINK_ALLOW"] = plan.SINK_ALLOW_LOCAL
-        self._sink_allow = given["HOOKTIDE_SINK_ALLOW"]
+        self._given = given
         ports = ports or plan.Ports({})
         self._planned = {name: plan.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}
         self._addresses: dict[str, Addresses] = {}
@@ -104,7 +104,8 @@ class Supervisor:
             self._tasks["logs"] = asyncio.create_task(self._follow_logs(), name="follow logs")
             await self._all_ready()
             write_private(
-                self.directory.addresses_file, json.dumps({n: {"listen": a.listen, "admin": a.admin} for n, a in self._reached()})
+                self.directory.addresses_file,
+                json.dumps({n: {"listen": a.listen, "admin": a.admin, "scheme": self.scheme(n)} for n, a in self._reached()}),
             )
         except BaseException:
             await self.stop()
@@ -143,6 +144,10 @@ class Supervisor:
         own = self._addresses[service]
         return Addresses(listen=plan.reachable(own.listen), admin=plan.reachable(own.admin))
 
+    def scheme(self, service: str) -> str:
+        """Return "https" for a service that listens by TLS, else "http"."""
+        return "https" if self._given.get(f"HOOKTIDE_{service.upper()}_TLS_CERT_FILE") else "http"
+
     def pid(self, service: str) -> int:
         """Return a service's process id."""
         return self._children[service].pid
@@ -168,14 +173,14 @@ class Supervisor:
     @property
     def allows_local_sinks(self) -> bool:
         """Whether webhooks may go to http and to this machine, which `up` permits and a single service does not."""
-        return self._sink_allow == plan.SINK_ALLOW_LOCAL
+        return self._given["HOOKTIDE_SINK_ALLOW"] == plan.SINK_ALLOW_LOCAL
 
     def _reached(self) -> list[tuple[str, Addresses]]:
         return [(name, self.addresses(name)) for name in SERVICES]
 
     async def _prepare(self) -> Keys | None:
         """Make what the services share, unless the user brought it, and the first keys."""
-        environ, given = self._environ, with_settings_file(self._environ).keys()
+        environ, given = self._environ, self._given.keys()
         environ["HOOKTIDE_DATA_DIR"] = str(self.directory.path)
         if not {"HOOKTIDE_SERVICE_TOKEN", "HOOKTIDE_SERVICE_TOKEN_FILE"} & given:
             self.directory.create_token()

@@ -101,7 +101,7 @@ def _say(supervisor: Supervisor, made: Keys | None) -> None:
     directory = supervisor.directory
     say("Hooktide is running. Ctrl-C stops it.")
     say("")
-    say(f"  REST API      http://{supervisor.addresses('gateway').listen}")
+    say(f"  REST API      {supervisor.scheme('gateway')}://{supervisor.addresses('gateway').listen}")
     say(f"  gRPC, ingest  {supervisor.addresses('ingest').listen}")
     say(f"  data          {directory.path}")
     say(f"  logs          {directory.log_file('<service>')}")

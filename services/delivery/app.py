@@ -27,9 +27,10 @@ from services.runtime.clock import SystemClock
 from services.runtime.database import database_path
 from services.runtime.file_limit import connections_within
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
-from services.runtime.reload import Reloadable, reloading
+from services.runtime.reload import Reloadable, reloading, service_tokens
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import DeliverySettings
+from services.runtime.tls import client_tls, server_tls
 
 OpenTransport = Callable[[EgressPolicy, DeliverySettings], AbstractAsyncContextManager[Transport]]
 
@@ -51,13 +52,14 @@ async def running(
     settings: DeliverySettings, lifecycle: Lifecycle, open_transport: OpenTransport = open_transport
 ) -> AsyncIterator[Addresses]:
     """Run the service; yields where it is reached. On exit attempts under way may end, and what is known is recorded."""
-    token, reloadable = settings.token(), Reloadable(settings)
+    reloadable = Reloadable(settings)
+    token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "delivery"), client_tls(reloadable)
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(path))
         transport = await stack.enter_async_context(open_transport(_policy(settings), settings))
-        registry = await stack.enter_async_context(open_channel(settings.subscription_target))
-        ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED))
+        registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
+        ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
         clock = SystemClock()
         log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token, clock), Disabler(registry, token)
         worker = Worker(settings, ledger, transport, log, replica, disabler, clock)
@@ -68,7 +70,7 @@ async def running(
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings))
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, trial), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
-        listen = await grpc_server.start(settings.delivery_listen)
+        listen = await grpc_server.start(settings.delivery_listen, tls)
         async with _running(asker), _worker_running(worker, lifecycle), reloading(reloadable, lifecycle):
             await grpc_server.set_serving(serving=True)
             try:

@@ -10,6 +10,7 @@ import asyncio
 import grpc
 from hooktide.subscription.v1 import subscription_pb2, subscription_pb2_grpc
 
+from services.runtime.access import ServiceToken
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.logs import logger
 from services.runtime.rpc import service_metadata
@@ -24,7 +25,7 @@ _CALL_S = 5.0
 class Disabler:
     """Disables subscriptions, each sink's once at a time."""
 
-    def __init__(self, registry: grpc.aio.Channel, service_token: str) -> None:
+    def __init__(self, registry: grpc.aio.Channel, service_token: ServiceToken) -> None:
         self._stub = subscription_pb2_grpc.SubscriptionServiceStub(registry)
         self._metadata = service_metadata(service_token)
         # As many as there are subscriptions at most: a sink stands in it once.

@@ -21,6 +21,7 @@ from services.delivery.model import Health, Subscription
 from services.delivery.revision import RevisionOfRegistry, Told
 from services.delivery.route import Router
 from services.delivery.terms import terms_of
+from services.runtime.access import ServiceToken
 from services.runtime.clock import Clock
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.logs import logger
@@ -39,7 +40,7 @@ _HEALTH = {
 class Replica:
     """All subscriptions, as of a revision."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: str, clock: Clock) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
         self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
         self._metadata = service_metadata(service_token)
         self._ask_revision = RevisionOfRegistry(self._stub, service_token, clock)

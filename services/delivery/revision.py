@@ -16,6 +16,7 @@ import grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.errors import RegistryAwayError
+from services.runtime.access import ServiceToken
 from services.runtime.clock import Clock
 from services.runtime.errors import failure_from_rpc
 from services.runtime.rpc import service_metadata
@@ -41,7 +42,7 @@ class Told(NamedTuple):
 class RevisionOfRegistry:
     """Asks and confirms, one thing at a time."""
 
-    def __init__(self, stub: "subscription_pb2_grpc.SubscriptionServiceAsyncStub", service_token: str, clock: Clock) -> None:
+    def __init__(self, stub: "subscription_pb2_grpc.SubscriptionServiceAsyncStub", service_token: ServiceToken, clock: Clock) -> None:
         self._stub = stub
         self._clock = clock
         self._metadata = service_metadata(service_token)

@@ -19,6 +19,7 @@ from services.delivery.credentials import OAuth2, headers_of
 from services.delivery.redaction import redacted, secrets_of
 from services.delivery.terms import terms_of, tls_of
 from services.delivery.transport.protocol import Answer, Request, Transport
+from services.runtime.access import ServiceToken
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
 
@@ -30,7 +31,9 @@ _DETAIL_CHARS_MAX = 500
 class Verifier:
     """Asks sinks, in the name of `origin`; `public_url` is where the gateway is reached from outside, "" where that is not known."""
 
-    def __init__(self, registry: grpc.aio.Channel, service_token: str, transport: Transport, *, origin: str, public_url: str) -> None:
+    def __init__(
+        self, registry: grpc.aio.Channel, service_token: ServiceToken, transport: Transport, *, origin: str, public_url: str
+    ) -> None:
         self._registry = subscription_pb2_grpc.SubscriptionServiceStub(registry)
         self._metadata = service_metadata(service_token)
         self._transport = transport

@@ -13,6 +13,7 @@ from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.record import Place, Record
 from services.eventlog.wire import place_from, place_message, record_from
+from services.runtime.access import ServiceToken
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc import service_metadata
 
@@ -26,7 +27,7 @@ RETRIED = ("hooktide.ingest.v1.EventLogService/FetchEvents", "hooktide.ingest.v1
 class RemoteEventLog:
     """Reads the log of an ingest service."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken) -> None:
         self._stub = event_log_pb2_grpc.EventLogServiceStub(channel)
         self._metadata = service_metadata(service_token)
 

@@ -20,9 +20,10 @@ from services.runtime.clock import SystemClock, unix_ms
 from services.runtime.database import database_path
 from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.logs import logger
-from services.runtime.reload import Reloadable, reloading
+from services.runtime.reload import Reloadable, reloading, service_tokens
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import IngestSettings
+from services.runtime.tls import client_tls, server_tls
 
 _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk.")
 
@@ -30,14 +31,15 @@ _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk
 @contextlib.asynccontextmanager
 async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterator[Addresses]:
     """Run the service; yields where it is reached. On exit it drains, then closes the log."""
-    clock, token, reloadable = SystemClock(), settings.token(), Reloadable(settings)
+    clock, reloadable = SystemClock(), Reloadable(settings)
+    token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "ingest"), client_tls(reloadable)
     path = database_path(settings.ingest_database_url, settings.data_dir, "ingest")
     retention_s = settings.ingest_retention_hours * 3600
     async with contextlib.AsyncExitStack() as stack:
         log = await stack.enter_async_context(
             open_sqlite_log(path, clock, bytes_max=settings.ingest_log_bytes_max, retention_s=retention_s, failed=lifecycle.fail)
         )
-        channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED))
+        channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED, tls=calls_tls))
         registry = Registry(channel, token, clock)
         draining = asyncio.Event()
 
@@ -50,7 +52,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, registry, draining).handlers(),))
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(ready), settings.ingest_admin_listen))
-        listen = await grpc_server.start(settings.ingest_listen)
+        listen = await grpc_server.start(settings.ingest_listen, tls)
         await grpc_server.set_serving(serving=True)
         await stack.enter_async_context(reloading(reloadable, lifecycle))
         async with asyncio.TaskGroup() as group:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import grpc
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc
 
-from services.runtime.access import bearer
+from services.runtime.access import ServiceToken, bearer
 from services.runtime.api_key import parse_key
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, Reason
@@ -55,7 +55,7 @@ _Answer = TypeVar("_Answer")
 class Registry:
     """Asks the subscription service about keys and event types."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: str, clock: Clock) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
         self._metadata = service_metadata(service_token)
         self._access = access_pb2_grpc.AccessServiceStub(channel)
         self._catalogue = catalogue_pb2_grpc.CatalogueServiceStub(channel)

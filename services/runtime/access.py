@@ -7,8 +7,9 @@ in the same header, which the method itself checks against the registry.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from typing import overload
 
 from services.runtime.errors import Failure, Reason
 
@@ -36,13 +37,49 @@ def bearer(authorization: str) -> str | None:
     return authorization[len(_BEARER) :].strip() or None
 
 
+class ServiceTokens(Sequence[tuple[str, str]]):
+    """The tokens by which the services know each other: the first is sent, all are accepted.
+
+    It is at the same time the metadata of a call, and reads as whatever it holds when the call begins.
+    """
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.replace(tokens)
+
+    def replace(self, tokens: Sequence[str]) -> None:
+        """Send and accept these from now on; at least one."""
+        self._digests = tuple(_digest(token) for token in tokens)
+        self._metadata = (("authorization", f"Bearer {tokens[0]}"),)
+
+    def accepts(self, token: str) -> bool:
+        """Return whether a token is one of them; the time it takes tells nothing of them."""
+        digest = _digest(token)
+        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, str]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[str, str]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[str, str] | Sequence[tuple[str, str]]:
+        return self._metadata[index]
+
+    def __len__(self) -> int:
+        return len(self._metadata)
+
+
+ServiceToken = str | ServiceTokens
+"""One token, for as long as the process runs, or those that a reload may replace."""
+
+
 class AccessRules:
     """Decides on calls by method name and credential."""
 
-    def __init__(self, rules: Mapping[str, Access], service_token: str) -> None:
+    def __init__(self, rules: Mapping[str, Access], service_token: ServiceToken) -> None:
         """Take the full method names (``/package.Service/Method``) with who may call them."""
         self._rules = dict(rules)
-        self._token_digest = hashlib.sha256(service_token.encode()).digest()
+        self._tokens = service_token if isinstance(service_token, ServiceTokens) else ServiceTokens([service_token])
 
     def check(self, method: str, authorization: str) -> Access:
         """Return who may call the method; raise `Failure` if it is for services and the token is not theirs."""
@@ -59,5 +96,8 @@ class AccessRules:
 
     def _is_service(self, authorization: str) -> bool:
         token = bearer(authorization)
-        digest = hashlib.sha256((token or "").encode()).digest()
-        return token is not None and hmac.compare_digest(digest, self._token_digest)
+        return token is not None and self._tokens.accepts(token)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

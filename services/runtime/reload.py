@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from prometheus_client import Counter, Gauge
 
+from services.runtime.access import ServiceTokens
 from services.runtime.lifecycle import Lifecycle, StartError
 from services.runtime.logs import logger, set_log_level
 from services.runtime.settings import Settings, read_settings, reloaded_fields, variable
@@ -89,6 +90,17 @@ class Reloadable(Generic[Kind]):
         if mistakes:
             raise StartError("\n".join(mistakes))
         return applies
+
+
+def service_tokens(reloadable: Reloadable[Kind]) -> ServiceTokens:
+    """Return the tokens by which the services know each other, kept up to date; raises `StartError` where there is none."""
+    tokens = ServiceTokens(reloadable.settings.tokens())
+
+    async def prepare(settings: Kind) -> Apply:
+        return functools.partial(tokens.replace, await asyncio.to_thread(settings.tokens))
+
+    reloadable.on_prepare(prepare)
+    return tokens
 
 
 @contextlib.asynccontextmanager

@@ -13,19 +13,21 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2_grpc
 
-from services.runtime.access import Access, AccessRules
+from services.runtime.access import Access, AccessRules, ServiceToken, ServiceTokens
 from services.runtime.call_guard import CallGuard, CallLimits
 from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
 from services.runtime.grpc_arguments import Connecting, channel_arguments, server_arguments
 from services.runtime.health_server import HealthServer
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import logger
+from services.runtime.renewed_channel import RenewedChannel
+from services.runtime.tls import ClientTls, ServerTls
 
 DEADLINE_DEFAULT_S = 10.0
 DRAIN_S = 20.0
@@ -215,7 +217,12 @@ class Server:
     """A gRPC server with health v1, on one address."""
 
     def __init__(
-        self, rules: Mapping[str, Access], service_token: str, *, authorize: Authorize | None = None, limits: CallLimits | None = None
+        self,
+        rules: Mapping[str, Access],
+        service_token: ServiceToken,
+        *,
+        authorize: Authorize | None = None,
+        limits: CallLimits | None = None,
     ) -> None:
         """Make a server that permits what `rules` declare, and health checks.
 
@@ -230,10 +237,13 @@ class Server:
         self._health = HealthServer({name.split("/")[1] for name in rules})
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
-    async def start(self, listen: str) -> str:
-        """Bind `listen` (``host:port`` or ``unix:path``), start, and return the address bound."""
+    async def start(self, listen: str, tls: ServerTls | None = None) -> str:
+        """Bind `listen` (``host:port`` or ``unix:path``, which is never encrypted), start, and return the address bound."""
         try:
-            port = self.grpc.add_insecure_port(listen)
+            if tls is None or listen.startswith("unix:"):
+                port = self.grpc.add_insecure_port(listen)
+            else:
+                port = self.grpc.add_secure_port(listen, tls.grpc_credentials())
         except RuntimeError as error:
             raise _cannot_listen(listen) from error
         await self.grpc.start()
@@ -292,16 +302,27 @@ class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):
         return await continuation(details, request)
 
 
-def open_channel(target: str, *, retried: Sequence[str] = ()) -> grpc.aio.Channel:
-    """Open a channel to `target` (``host:port``, ``dns:///name:port`` or ``unix:path``).
+def open_channel(target: str, *, retried: Sequence[str] = (), tls: ClientTls | None = None) -> grpc.aio.Channel:
+    """Open a channel to `target` (``host:port``, ``dns:///name:port`` or ``unix:path``, which is never encrypted).
 
     `retried` names idempotent methods (``package.Service/Method``) that are sent again, up to four
     more times, where the server could not be reached.
     """
     options = channel_arguments(retried)
-    return grpc.aio.insecure_channel(target, options=options, interceptors=cast("Any", [Deadlines()]))
+    interceptors: Any = [Deadlines()]
+    if tls is None or target.startswith("unix:"):
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return RenewedChannel(tls, lambda credentials: grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors))
 
 
-def service_metadata(service_token: str) -> tuple[tuple[str, str], ...]:
+@overload
+def service_metadata(service_token: str) -> tuple[tuple[str, str], ...]: ...
+
+
+@overload
+def service_metadata(service_token: ServiceToken) -> Sequence[tuple[str, str]]: ...
+
+
+def service_metadata(service_token: ServiceToken) -> Sequence[tuple[str, str]]:
     """Return the metadata by which one service shows another that it is one."""
-    return (("authorization", f"Bearer {service_token}"),)
+    return service_token if isinstance(service_token, ServiceTokens) else (("authorization", f"Bearer {service_token}"),)

@@ -40,6 +40,8 @@ _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?",
 _HOURS_MAX = 87_600  # ten years
 # Declares that a setting takes effect on SIGHUP; give it to `Field` as `json_schema_extra`.
 RELOADED: dict[str, JsonValue] = {"reloaded": True}
+# Declares that SIGHUP reads the file anew that a setting names, while the name stays.
+CONTENT_RELOADED: dict[str, JsonValue] = {"reloaded": "content"}
 
 
 def _address(text: str) -> str:
@@ -158,16 +160,38 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.", json_schema_extra=RELOADED)
     housekeeping_seconds: float = Field(30.0, gt=0, le=3600, description="How often what is past its retention is looked for.")
-    service_token: str = Field("", description="The token by which the services know each other, at least 24 characters.")
-    service_token_file: Path | None = Field(None, description="A file that holds the service token.")
+    service_token: str = Field(
+        "",
+        description="The token by which the services know each other, at least 24 characters; of several, by commas, all are accepted "
+        "and the first is sent.",
+        json_schema_extra=RELOADED,
+        repr=False,
+    )
+    service_token_file: Path | None = Field(
+        None, description="A file that holds the service token, or several, one a line.", json_schema_extra=RELOADED
+    )
+    tls_ca_file: Path | None = Field(
+        None,
+        description="The authorities (PEM) that vouch for the other services; with it, calls between services use TLS.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="The certificate (PEM, its chain after it) that calls to other services show.", json_schema_extra=CONTENT_RELOADED
+    )
+    tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
 
-    def token(self) -> str:
-        """Return the service token, from the variable or its file."""
-        token, where = _value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
-        if len(token) < _TOKEN_CHARS_MIN:
+    def tokens(self) -> tuple[str, ...]:
+        """Return the service tokens, from the variable or its file: the first is sent, all are accepted."""
+        text, where = _value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
+        tokens = tuple(part.strip() for part in text.replace("\n", ",").split(",") if part.strip())
+        if not tokens or min(len(token) for token in tokens) < _TOKEN_CHARS_MIN:
             message = f"{where} is too short: at least {_TOKEN_CHARS_MIN} characters, the same for all services"
             raise StartError(message)
-        return token
+        return tokens
+
+    def token(self) -> str:
+        """Return the service token that is sent; see `tokens`."""
+        return self.tokens()[0]
 
 
 class ClientSettings(Settings):
@@ -231,6 +255,17 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
 
     subscription_listen: Address = Field("127.0.0.1:50051", description="The subscription service's gRPC address.")
     subscription_admin_listen: TcpAddress = Field("127.0.0.1:9051", description="Its /healthz, /readyz and /metrics.")
+    subscription_tls_cert_file: Path | None = Field(
+        None,
+        description="The certificate (PEM, its chain after it) of its gRPC address; with it, TLS only.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
+    subscription_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
+    subscription_tls_client_ca_file: Path | None = Field(
+        None,
+        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
     subscription_database_url: str = Field("", description="Its database; default: subscription.db in the data directory.")
     subscription_changes_kept: int = Field(
         100_000, ge=10, description="How many changes a watcher may be behind before it needs a snapshot."
@@ -257,6 +292,17 @@ class IngestSettings(GrpcSettings):
 
     ingest_listen: Address = Field("127.0.0.1:50052", description="The ingest service's gRPC address.")
     ingest_admin_listen: TcpAddress = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
+    ingest_tls_cert_file: Path | None = Field(
+        None,
+        description="The certificate (PEM, its chain after it) of its gRPC address; with it, TLS only.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
+    ingest_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
+    ingest_tls_client_ca_file: Path | None = Field(
+        None,
+        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
     ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.")
     ingest_connection_calls_max: int = Field(
         16, ge=1, le=10_000, description="How many calls of one connection are under way at once; gRPC holds more back at the emitter."
@@ -277,6 +323,17 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     )
     delivery_listen: Address = Field("127.0.0.1:50053", description="The delivery service's gRPC address.")
     delivery_admin_listen: TcpAddress = Field("127.0.0.1:9053", description="Its /healthz, /readyz and /metrics.")
+    delivery_tls_cert_file: Path | None = Field(
+        None,
+        description="The certificate (PEM, its chain after it) of its gRPC address; with it, TLS only.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
+    delivery_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
+    delivery_tls_client_ca_file: Path | None = Field(
+        None,
+        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
     delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.")
     delivery_retry_delays_seconds: Delays = Field(
         tuple(float(delay) for delay in DELAYS_DEFAULT_S),
@@ -317,6 +374,17 @@ class GatewaySettings(ClientSettings):
 
     gateway_listen: Address = Field("127.0.0.1:8080", description="The REST API's address.")
     gateway_admin_listen: TcpAddress = Field("127.0.0.1:8081", description="Its /healthz, /readyz and /metrics.")
+    gateway_tls_cert_file: Path | None = Field(
+        None,
+        description="The certificate (PEM, its chain after it) of the REST API; with it, TLS only.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
+    gateway_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
+    gateway_tls_client_ca_file: Path | None = Field(
+        None,
+        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
     gateway_body_bytes_max: int = Field(1024 * 1024, ge=1024, description="The largest request body, in bytes.")
     gateway_connections_max: int = Field(
         4096,

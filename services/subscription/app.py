@@ -18,9 +18,10 @@ from services.runtime.admin import admin_app, http_server
 from services.runtime.call_guard import CallLimits
 from services.runtime.clock import Clock
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
-from services.runtime.reload import Reloadable, reloading
+from services.runtime.reload import Reloadable, reloading, service_tokens
 from services.runtime.rpc import Server
 from services.runtime.settings import PREFIX, SubscriptionSettings
+from services.runtime.tls import server_tls
 from services.subscription.access_server import AccessServer
 from services.subscription.catalogue_server import CatalogueServer
 from services.subscription.lookup import Lookups, Resolve, system_addresses
@@ -47,7 +48,8 @@ async def running(
     `resolve` tells the addresses of a name, waiting for them.
     """
     reloadable = Reloadable(settings)
-    server = Server(RULES, settings.token(), limits=CallLimits.of(settings))
+    server = Server(RULES, service_tokens(reloadable), limits=CallLimits.of(settings))
+    tls = server_tls(reloadable, "subscription")
     policy, handshake = _policy(settings), _handshake(settings)
     with opened(settings, clock) as registry:
         crash.reached("registry.opened")
@@ -66,7 +68,7 @@ async def running(
             access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
             async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin:
                 try:
-                    listen = await server.start(settings.subscription_listen)
+                    listen = await server.start(settings.subscription_listen, tls)
                     await server.set_serving(serving=True)
                     async with reloading(reloadable, lifecycle):
                         yield Addresses(listen=listen, admin=admin)

@@ -8,6 +8,7 @@ from gateway.peers import connected
 from gateway.readiness import Readiness
 from services.runtime.ids import new_id
 from services.runtime.lifecycle import Lifecycle
+from services.runtime.reload import Reloadable
 from tests.gateway.world import World, gateway_settings
 
 OWNERS = {"admin", "consumer"}
@@ -50,7 +51,7 @@ KEYLESS = {
 
 
 async def test_the_matrix_names_every_route_there_is() -> None:
-    async with connected(gateway_settings(registry="127.0.0.1:1")) as peers:
+    async with connected(Reloadable(gateway_settings(registry="127.0.0.1:1"))) as peers:
         table = route_table(peers, Bodies(1, 1), Readiness(peers.answers, Lifecycle("gateway")))
     assert {(route.method, route.template) for route in table if route.roles is None} == KEYLESS
     assert {(route.method, route.template): {role.value for role in route.roles} for route in table if route.roles is not None} == ROLES

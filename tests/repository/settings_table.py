@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from services.runtime.settings import ALL, RELOADED, Settings, variable
+from services.runtime.settings import ALL, CONTENT_RELOADED, RELOADED, Settings, variable
 
 HEADER = ("| Variable | Read by | Default | What it is |", "|---|---|---|---|")
 
@@ -21,7 +21,7 @@ def rows() -> list[str]:
     table = []
     for name, field in fields.items():
         who = "all" if len(readers[name]) == len(ALL) else ", ".join(readers[name])
-        mark = " ↻" if field.json_schema_extra == RELOADED else ""
+        mark = " ↻" if field.json_schema_extra in (RELOADED, CONTENT_RELOADED) else ""
         table.append(f"| `{variable(name)}`{mark} | {who} | {_shown(field.default)} | {field.description} |")
     return table
 

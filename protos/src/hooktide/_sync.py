@@ -1,6 +1,7 @@
 """SyncEmitter: the emitter for code without an event loop, usable from any number of threads."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Mapping
 from datetime import datetime
@@ -29,11 +30,12 @@ class SyncEmitter:
     Parameters, results and errors are those of `Emitter`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter for each wish
         self,
         target: str,
         *,
         key: str,
+        ca: "str | os.PathLike[str] | bytes | None" = None,
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 60.0,
         close_timeout: float = 10.0,
@@ -45,6 +47,7 @@ class SyncEmitter:
         self._emitter = Emitter(
             target,
             key=key,
+            ca=ca,
             credentials=credentials,
             timeout=timeout,
             close_timeout=close_timeout,

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
@@ -16,6 +17,7 @@ from hooktide._errors import EmitError, EmitterClosed
 from hooktide._events import Extension, JsonDefault, JsonEncoder, build_event, frame_of
 from hooktide._receipt import Receipt
 from hooktide._stream import PublishCall, Stream
+from hooktide._tls import trusting
 from hooktide.event.v1.event_pb2 import CloudEvent
 from hooktide.ingest.v1.ingest_pb2 import PublishStreamRequest, PublishStreamResponse
 
@@ -46,11 +48,12 @@ class Emitter:
     at the same time, one that the service had to put off may come after later ones.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter for each wish
         self,
         target: str,
         *,
         key: str,
+        ca: "str | os.PathLike[str] | bytes | None" = None,
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 60.0,
         close_timeout: float = 10.0,
@@ -60,7 +63,8 @@ class Emitter:
     ) -> None:
         """Take the service's `target` (``host:port``, ``dns:///name:port``, ``unix:path``) and an API key of the role emitter.
 
-        `credentials` turn TLS on (`grpc.ssl_channel_credentials()`). `timeout` is how long an emit may take
+        `ca`, a PEM file or its bytes, turns TLS on and trusts the authorities in it. `credentials` do so too
+        (`grpc.ssl_channel_credentials()` trusts the public authorities), and may show a certificate. `timeout` is how long an emit may take
         in all, with every retry, in seconds; `close_timeout` how long leaving ``async with`` waits for the
         events under way. Where the backlog of unacknowledged events reaches its limit in events or bytes,
         `emit` waits. `default` is called, as by `json.dumps`, for every value within `data` that JSON has no form for,
@@ -71,7 +75,7 @@ class Emitter:
             raise ValueError(message)
         self._target = target
         self._metadata = (("authorization", f"Bearer {key}"),)
-        self._credentials = credentials
+        self._credentials = trusting(ca, credentials)
         self._timeout_s = timeout
         self._close_timeout_s = close_timeout
         self._json_encoder = JsonEncoder(default)

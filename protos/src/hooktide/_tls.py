@@ -1,0 +1,30 @@
+"""TLS: what an emitter trusts.
+
+[tls] → emitter
+"""
+
+import os
+from pathlib import Path
+
+import grpc
+
+_BEGINS = b"-----BEGIN CERTIFICATE-----"
+
+
+def trusting(ca: "str | os.PathLike[str] | bytes | None", credentials: grpc.ChannelCredentials | None) -> grpc.ChannelCredentials | None:
+    """Return the credentials of a channel that trusts the PEM certificates in the file `ca`, or in `ca` itself where it is bytes.
+
+    Without `ca` these are `credentials`. Raises ValueError where both are given, or there is no certificate; OSError for a file that
+    cannot be read.
+    """
+    if ca is None:
+        return credentials
+    if credentials is not None:
+        message = "give ca or credentials, not both: credentials name the authorities that they trust themselves"
+        raise ValueError(message)
+    pem = ca if isinstance(ca, bytes) else Path(ca).read_bytes()
+    # Without a certificate gRPC would trust every public authority.
+    if _BEGINS not in pem:
+        message = "ca holds no certificate in PEM form"
+        raise ValueError(message)
+    return grpc.ssl_channel_credentials(pem)

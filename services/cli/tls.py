@@ -1,0 +1,55 @@
+"""TLS of the client commands: whom they trust, and the certificate that they show.
+
+[tls] → rest, emit, secrets
+"""
+
+import datetime as dt
+import os
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+
+from services.runtime.certificates import NamedFile, Pair, read_authorities, read_pair, show
+from services.runtime.lifecycle import StartError
+
+_CERT, _KEY = "HOOKTIDE_TLS_CERT_FILE", "HOOKTIDE_TLS_KEY_FILE"
+
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        envvar="HOOKTIDE_TLS_CA_FILE",
+        help=f"Call by TLS and trust the authorities in this PEM file. {_CERT} and {_KEY} name a certificate to show.",
+        show_default=False,
+    ),
+]
+
+
+def http_tls(ca: Path | None) -> ssl.SSLContext:
+    """Return what calls to an https URL trust and show: the public authorities without `ca`; raises `StartError`."""
+    authorities, pair = _read(ca)
+    context = ssl.create_default_context(cadata=authorities.decode("ascii", "ignore") or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if pair is not None:
+        show(context, pair)
+    return context
+
+
+def grpc_tls(ca: Path | None) -> grpc.ChannelCredentials:
+    """Return what gRPC calls trust and show: the public authorities without `ca`; raises `StartError`."""
+    authorities, pair = _read(ca)
+    shown = (None, None) if pair is None else (pair.key_pem, pair.chain_pem)
+    return grpc.ssl_channel_credentials(authorities or None, *shown)
+
+
+def _read(ca: Path | None) -> tuple[bytes, Pair | None]:
+    now = dt.datetime.now(dt.UTC)
+    authorities = b"" if ca is None else read_authorities(NamedFile("--ca", ca), now)
+    cert, key = os.environ.get(_CERT, ""), os.environ.get(_KEY, "")
+    if bool(cert) != bool(key):
+        raise StartError(f"{_KEY if cert else _CERT} is missing, since {_CERT if cert else _KEY} is set; set both or neither")
+    return authorities, read_pair(NamedFile(_CERT, Path(cert)), NamedFile(_KEY, Path(key)), now) if cert else None

@@ -1,0 +1,113 @@
+"""Certificates: PEM files read and judged, so that one that cannot work is refused before it is used.
+
+[certificates] → tls → listeners, channels
+
+Law: each mistake is one line that names the setting and its file, and shows nothing of a key.
+"""
+
+import datetime as dt
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from services.runtime.lifecycle import StartError
+from services.runtime.unnamed_file import unnamed_file
+
+_FILE_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file, and the variable that names it."""
+
+    variable: str
+    path: Path
+
+    def read(self) -> bytes:
+        """Return its content; raises `StartError` for a file that cannot be read."""
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(_FILE_BYTES_MAX + 1)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "that is no path"
+            raise self.wrong(f"it cannot be read: {why}") from error
+        if len(content) > _FILE_BYTES_MAX:
+            raise self.wrong(f"it is larger than {_FILE_BYTES_MAX} bytes")
+        return content
+
+    def wrong(self, what: str) -> StartError:
+        """Return the error for what is wrong with it."""
+        return StartError(f"{self.variable}: {self.path}: {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate with its chain, and its private key, both PEM."""
+
+    chain_pem: bytes
+    key_pem: bytes = field(repr=False)
+    expires: dt.datetime
+    """When the first certificate of the chain expires that does so (UTC)."""
+
+
+def read_pair(certificate: NamedFile, key: NamedFile, now: dt.datetime) -> Pair:
+    """Return a certificate and its key; raises `StartError` unless both are readable, fit, and are valid at `now`."""
+    chain_pem, key_pem = certificate.read(), key.read()
+    chain = _parsed(certificate, chain_pem)
+    for each in chain:
+        if each.not_valid_after_utc <= now:
+            raise certificate.wrong(f"the certificate of {_subject(each)} expired at {_shown(each.not_valid_after_utc)}; renew it")
+        if each.not_valid_before_utc > now:
+            raise certificate.wrong(f"the certificate of {_subject(each)} is valid only from {_shown(each.not_valid_before_utc)}")
+    try:
+        private = load_pem_private_key(key_pem, None)
+    except TypeError:
+        raise key.wrong("the key has a passphrase; give it without one") from None
+    except Exception:  # noqa: BLE001 - many kinds, for what is no key; none of them may show what stands there
+        raise key.wrong("it holds no private key in PEM form") from None
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if private.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
+        raise key.wrong(f"the key does not belong to the certificate in {certificate.path}, which must be the first one there")
+    pair = Pair(chain_pem, key_pem, min(each.not_valid_after_utc for each in chain))
+    try:
+        show(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
+    except ssl.SSLError as error:
+        raise certificate.wrong(f"it cannot be used: {error.reason or 'OpenSSL refuses it'}") from None
+    return pair
+
+
+def read_authorities(file: NamedFile, now: dt.datetime) -> bytes:
+    """Return the PEM certificates of authorities; raises `StartError` unless one is valid at `now`."""
+    pem = file.read()
+    if not any(each.not_valid_after_utc > now for each in _parsed(file, pem)):
+        raise file.wrong("every certificate in it has expired; renew them")
+    return pem
+
+
+def show(context: ssl.SSLContext, pair: Pair) -> None:
+    """Have a context show a certificate; raises `ssl.SSLError` where OpenSSL refuses it."""
+    with unnamed_file(pair.chain_pem) as chain, unnamed_file(pair.key_pem) as key:
+        context.load_cert_chain(chain, key, password=_no_passphrase)
+
+
+def _parsed(file: NamedFile, pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except Exception:  # noqa: BLE001 - many kinds, for what is no certificate
+        raise file.wrong("it holds no certificate in PEM form") from None
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    return ascii(certificate.subject.rfc4514_string()[:80])
+
+
+def _shown(time: dt.datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _no_passphrase() -> bytes:
+    """Answer for a key with a passphrase: without this, OpenSSL would ask the terminal."""
+    return b""

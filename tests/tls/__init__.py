@@ -1,0 +1,1 @@
+"""TLS of listeners and of calls between services."""

@@ -1,0 +1,61 @@
+"""All services with TLS and client certificates everywhere, as an operator would run them."""
+
+from pathlib import Path
+
+import hooktide as client
+import pytest
+
+from tests.cli.processes import clean_environ, hooktide
+from tests.tls.authority import Authority
+from tests.tls.system import SERVICES, accepted, running_system
+
+OLD, NEW = "hts_the-token-before-the-rotation", "hts_the-token-after-the-rotation"
+
+
+async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From `hooktide subscribe` over emit to the webhook; then every certificate and authority is replaced, without a stop."""
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    pairs = {name: ours.issue() for name in (*SERVICES, "calls")}
+    files = {
+        f"{name.upper()}_TLS_{part}_FILE": path
+        for name in SERVICES
+        for part, path in (("CERT", pairs[name].cert), ("KEY", pairs[name].key))
+    }
+    files |= {f"{name.upper()}_TLS_CLIENT_CA_FILE": ours.file for name in SERVICES}
+    shown = {"TLS_CERT_FILE": pairs["calls"].cert, "TLS_KEY_FILE": pairs["calls"].key}
+    commands = clean_environ(**{f"HOOKTIDE_{name}": str(path) for name, path in shown.items()})
+    async with running_system(monkeypatch, tmp_path, **files, **shown, TLS_CA_FILE=ours.file, SERVICE_TOKEN=OLD) as system:
+        api, target = f"https://{system.addresses['gateway'].listen}", system.addresses["ingest"].listen
+        subscribe = ("subscribe", system.sink, "--api", api, "--key", system.keys.consumer)
+        emit = ("emit", "order.created", "--source", "/shop", "--target", target, "--key", system.keys.emitter)
+        assert (await hooktide(*subscribe, "--ca", str(ours.file), environ=commands)).code == 0
+        untrusted = await hooktide(*subscribe, environ=commands)
+        assert (untrusted.code, "its certificate is not trusted; --ca names" in untrusted.err) == (1, True)
+        assert (await hooktide(*emit, "--ca", str(ours.file), environ=commands)).code == 0
+        await system.webhook()
+        for pair in pairs.values():
+            pair.replace_by(theirs.issue())
+        ours.file.write_bytes(theirs.file.read_bytes())
+        await system.reload()
+        assert (await hooktide(*emit, "--ca", str(ours.file), environ=commands)).code == 0
+        await system.webhook()
+        without = await hooktide(*emit, "--ca", str(ours.file), "--timeout", "1", environ=clean_environ())
+        assert without.code == 1
+
+
+async def test_the_service_token_is_replaced_without_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are accepted, then the new one is sent, then the old one goes; after each step, and between services, events arrive."""
+    file = tmp_path / "token"
+    file.write_text(f"{OLD}\n")
+    async with running_system(monkeypatch, tmp_path, SERVICE_TOKEN_FILE=file) as system:
+        api = f"http://{system.addresses['gateway'].listen}"
+        assert (await hooktide("subscribe", system.sink, "--api", api, "--key", system.keys.consumer, environ=clean_environ())).code == 0
+        async with client.Emitter(system.addresses["ingest"].listen, key=system.keys.emitter) as emitter:
+            for tokens in ((OLD, NEW), (NEW, OLD), (NEW,)):
+                file.write_text("\n".join(tokens))
+                for name in SERVICES:
+                    await system.reload(name)
+                    receipt = await emitter.emit(type="order.created", source="/shop")
+                    assert (await system.webhook()).id == receipt.event_id
+        assert await accepted(system.addresses["delivery"].listen, NEW)
+        assert not await accepted(system.addresses["delivery"].listen, OLD)
