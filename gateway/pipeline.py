@@ -10,6 +10,7 @@ of those. What is delayed is the answer, after the key was looked up and proved 
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.client_address import Client, TrustedProxies
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, FieldError, Reason
+from services.runtime.http_listener import HEAD_BYTES_MAX
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
 
@@ -36,7 +38,8 @@ PARAMETERS_MAX = 32
 WEBHOOK_HEADER = "hooktide-subscription-id"
 # Refusals that tell whether a guess was right. The other answers to requests without a valid key tell nothing, and cost less.
 _GUESSES = frozenset({Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.VERIFICATION_NOT_FOUND})
-_FAULTS_OF_OURS = 500
+# Failures of the system, which say nothing about who asks.
+_OURS = frozenset({Reason.INTERNAL, Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.STORAGE_FULL, Reason.OVERLOADED})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # An API key, service token, signing secret or private key in the wrong header must reach neither the log nor the answer.
 _SECRET = re.compile(r"(?:hkt|hts|whsec|whsk)_", re.IGNORECASE)
@@ -62,6 +65,8 @@ class _Trail:
     """What becomes known of a request on its way."""
 
     client: Client
+    turns: contextlib.AsyncExitStack
+    """The shares that the request uses, given back at its end."""
     route: str = "-"
     caller: Caller | None = None
 
@@ -82,16 +87,18 @@ class Pipeline:
         started = time.monotonic()
         request_id = _request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            trail = _Trail(self._client(request))
-            response = await self._answer(request, request_id, trail)
-            dress(response, request_id)
-            await self._send(request, response)
+            # A turn lasts until the answer is sent: a client that does not read holds it in memory.
+            async with contextlib.AsyncExitStack() as turns:
+                trail = _Trail(self._client(request), turns)
+                response = await self._answer(request, request_id, trail)
+                dress(response, request_id)
+                await self._send(request, response)
             self._log(request, response, trail, started)
         return response
 
     async def _answer(self, request: web.BaseRequest, request_id: str, trail: _Trail) -> web.Response:
         try:
-            response = await (self._handled_in_turn if trail.client.is_proxied else self._handled)(request, trail)
+            response = await self._handled(request, trail)
             reason = None
         except Failure as failure:
             response = problem_answer(failure, request_id)
@@ -99,7 +106,9 @@ class Pipeline:
         except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
             logger().exception("request.failed", route=trail.route)
             return problem_answer(internal(), request_id)
-        if trail.caller is None and response.status < _FAULTS_OF_OURS:
+        if trail.caller is None and reason not in _OURS:
+            # Who waits for a refusal must not be in the way of a correct key from the same address.
+            await trail.turns.aclose()
             await self._hold_back(request, trail.client, self.guard.guesses if reason in _GUESSES else self.guard.strangers)
         return response
 
@@ -117,11 +126,10 @@ class Pipeline:
         elif throttle.is_throttled(client.network, now_s):
             logger().warning("requests.throttled", network=client.network, proxied=client.is_proxied)
 
-    async def _handled_in_turn(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
-        async with self.guard.networks.turn(trail.client.network):
-            return await self._handled(request, trail)
-
     async def _handled(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
+        if trail.client.is_proxied:
+            await trail.turns.enter_async_context(self.guard.networks.turn(trail.client.network))
+        _check_head(request)
         if WEBHOOK_HEADER in request.headers:
             # Whatever it asks for, and by whose key: what it did would be told again, and again.
             raise Failure(Reason.LOOP_DETECTED, "This is a webhook of Hooktide's: a sink must not be an address of Hooktide's own API.")
@@ -135,8 +143,8 @@ class Pipeline:
             raise Failure(Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use one of the role {permitted}.")
         connection_of(request).show_known()
         query = _query(request.rel_url.raw_query_string, route)
-        async with self.guard.consumers.turn(caller.consumer_id or caller.key_id):
-            return await route.handler(Call(request, path, query, caller))
+        await trail.turns.enter_async_context(self.guard.consumers.turn(caller.consumer_id or caller.key_id))
+        return await route.handler(Call(request, path, query, caller))
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
         """Send the answer; a client that does not take it in time loses its connection."""
@@ -175,6 +183,12 @@ def _request_id(request: web.BaseRequest) -> str:
     if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]) and _SECRET.search(sent[0]) is None:
         return sent[0]
     return new_id("req")
+
+
+def _check_head(request: web.BaseRequest) -> None:
+    """Raise `Failure` REQUEST_TOO_LARGE if the headers are too large in all; each by itself is judged by the parser."""
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > HEAD_BYTES_MAX:
+        raise Failure(Reason.REQUEST_TOO_LARGE, f"The headers are larger than {HEAD_BYTES_MAX} bytes in all; send fewer or shorter ones.")
 
 
 def _authorization(request: web.BaseRequest) -> str:

@@ -26,6 +26,10 @@ from services.runtime.http_connections import Connection, ConnectionLimits, Conn
 from services.runtime.lifecycle import cannot_listen
 from services.runtime.logs import logger
 
+HEAD_BYTES_MAX = 32 * 1024
+"""How many bytes of a request's head a connection holds before the head is complete."""
+# The system holds so much of what a client sends before it is read; it is also the most that one read returns.
+_RECEIVE_BUFFER_BYTES = 64 * 1024
 _BACKLOG = 1024
 # So many connections are accepted between two looks at those that are open already.
 _ACCEPTS_A_TURN = 16
@@ -38,7 +42,7 @@ _UNIX = "unix:"
 class GuardedConnection(web.RequestHandler):
     """A connection that knows whose turn it is: the server's or its client's."""
 
-    __slots__ = ("_body", "_connection", "_connections", "_gone", "_has_partial_head", "_headers_s", "_late", "_wire")
+    __slots__ = ("_body", "_connection", "_connections", "_gone", "_head_bytes", "_headers_s", "_late", "_wire")
 
     def __init__(self, server: web.Server, gate: "Gate", connection: Connection, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Take the connection as it is counted, and aiohttp's settings of a `RequestHandler`."""
@@ -49,7 +53,8 @@ class GuardedConnection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._late: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
-        self._has_partial_head = False
+        # How much of the next request's head has come, as far as it is not complete.
+        self._head_bytes = 0
         self._gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -71,12 +76,14 @@ class GuardedConnection(web.RequestHandler):
         is_between = not self._messages and (self._body is None or self._body.is_eof())
         super().data_received(data)
         if self._request_count != requests:
-            self._has_partial_head = False
+            self._head_bytes = 0
             self._stop_expecting()
             self._connections.serve(self._connection)
         elif data and is_between:
-            self._has_partial_head = True
-            if not self._request_in_progress:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.abort()
+            elif not self._request_in_progress:
                 self._expect_headers()
 
     @property
@@ -121,7 +128,7 @@ class GuardedConnection(web.RequestHandler):
         finally:
             if not self._messages:
                 self._connections.await_client(self._connection)
-            if self._has_partial_head:
+            if self._head_bytes:
                 self._expect_headers()
 
     def _expect_headers(self) -> None:
@@ -295,6 +302,7 @@ async def _bound(listen: str) -> list[socket.socket]:
             made = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(made)
             made.setblocking(False)  # noqa: FBT003 - the library's signature
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
             if family != socket.AF_UNIX:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from hooktide.event.v1.event_pb2 import CloudEvent
 
 from services.runtime.api_key import new_key
 from tests.gateway.waiting import until
@@ -109,6 +112,20 @@ async def test_a_flood_of_new_connections_from_one_address_is_closed_at_the_door
         assert (await world.call("GET", "/v1/whoami")).status == 200
 
 
+async def test_heads_are_limited_in_all_before_and_after_they_are_complete(world: World) -> None:
+    """Each header is as long as one may be; a hundred of them are more than is held for a stranger."""
+    lines = [f"x-{number}: {'a' * 8000}" for number in range(6)]
+    async with dialled(world, 2) as (whole, part):
+        await whole.send(head("GET", "/v1/whoami", f"authorization: Bearer {world.keys.consumer}", *lines[:5]))
+        answer = await whole.answer()
+        assert (answer.status, answer.json["reason"]) == (413, "REQUEST_TOO_LARGE")
+        await part.send(b"GET /v1/whoami HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for line in lines:
+                await part.send(f"{line}\r\n".encode())
+        assert await part.ended()
+
+
 async def test_wrong_keys_are_answered_at_a_rate_and_a_right_key_at_once(tmp_path: Path) -> None:
     """The right key comes from the same address, on a new connection, and was never seen before."""
     async with running_world(tmp_path, gateway=THROTTLED) as world, dialled(world, 30) as hostile:
@@ -190,3 +207,20 @@ async def test_one_consumer_s_slow_requests_take_no_other_consumer_s_turn(tmp_pa
             assert (await world.call("GET", "/v1/whoami", key=world.keys.other)).status == 200
             world.log.gate.set()
             assert sorted([(await answer).status for answer in answers]) == [200] * 18 + [429] * 2
+
+
+async def test_an_answer_that_nobody_reads_takes_of_the_consumer_s_own_share(tmp_path: Path) -> None:
+    """It stays in memory for as long."""
+    async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_CONSUMER_REQUESTS_MAX": "1"}) as world:
+        for _ in range(12):
+            world.log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="big", text_data=json.dumps("x" * 500_000)))
+        async with Dialled(world.gateway.listen, receive_bytes=4096) as deaf:
+            await deaf.send(head("GET", "/v1/events?type=big", f"authorization: Bearer {world.keys.consumer}"))
+            await deaf.reader.readexactly(1)
+            waiting = asyncio.ensure_future(world.call("GET", "/v1/whoami"))
+            assert (await world.call("GET", "/v1/whoami", key=world.keys.other)).status == 200
+            assert not waiting.done()
+            assert len(await deaf.reader.readuntil(b"\r\n\r\n")) < 1000
+            while not waiting.done():
+                await deaf.reader.read(1 << 20)
+            assert (await waiting).status == 200
