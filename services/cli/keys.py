@@ -7,7 +7,7 @@ from services.cli.composition import Composition, FirstKeys
 from services.cli.data_directory import Keys
 from services.cli.defaults import AsJson
 from services.cli.errors import CommandError
-from services.cli.output import say, say_json
+from services.cli.output import say, say_json, say_styled
 from services.runtime.logs import configure_logs
 from services.runtime.settings import SubscriptionSettings, read_settings
 
@@ -34,9 +34,14 @@ def keys_command(composition: Composition) -> Callable[..., None]:
 
 def say_first_keys(first: FirstKeys | Keys) -> None:
     """Print the first keys for people."""
-    say(f"  admin         {first.admin}")
-    say(f"  emitter       {first.emitter}")
-    say(f"  consumer      {first.consumer}  ({first.consumer_id})")
+    for role, key, purpose in (
+        ("admin", first.admin, "makes consumers and keys, by the REST API"),
+        ("emitter", first.emitter, "publishes: `hooktide emit`, the package hooktide"),
+        ("consumer", first.consumer, "subscribes and looks up: `hooktide subscribe`, the REST API"),
+    ):
+        say_styled(f"  {role:<20}", (key, "yellow"))
+        say_styled((f"  {'':<20}{purpose}", "dim"))
+    say(f"  {'the consumer':<20}{first.consumer_id}")
 
 
 def _say(first: FirstKeys) -> None:

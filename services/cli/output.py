@@ -1,9 +1,13 @@
 """Output: what commands print: lines for people, JSON objects for programs."""
 
 import json
+import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -38,6 +42,14 @@ def _print(console: Console, parts: tuple[Part, ...]) -> None:
 def printable(text: str) -> str:
     """Return text of somebody else's with escapes in place of what a terminal would obey."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def program() -> str:
+    """Return what to type in another terminal for the command that runs here: its name, or a path if the name leads nowhere."""
+    if shutil.which("hooktide"):
+        return "hooktide"
+    path = Path(sys.argv[0]).absolute()
+    return shlex.quote(str(path)) if os.access(path, os.X_OK) else f"{shlex.quote(sys.executable)} -m services"
 
 
 def say_json(value: Mapping[str, object]) -> None:

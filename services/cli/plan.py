@@ -3,6 +3,7 @@
 Law: what the user has set in the environment is left as it is.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ ADMIN_PORTS: Mapping[str, int] = {"gateway": 8081, "subscription": 9051, "ingest
 SINK_ALLOW_LOCAL = "http,127.0.0.0/8,::1/128"
 LOOPBACK = "127.0.0.1"
 # Who is called from outside; the others are for the services themselves.
-_PUBLIC = frozenset({"gateway", "ingest"})
+PUBLIC = frozenset({"gateway", "ingest"})
 _ANY = {"0.0.0.0": LOOPBACK, "[::]": "[::1]", "*": LOOPBACK}  # noqa: S104 - translated, never bound
 
 
@@ -48,7 +49,7 @@ class Ports:
 
 def planned(service: str, *, host: str, ports: Ports, environ: Mapping[str, str]) -> Addresses:
     """Return where a service is to listen: as the command line says, else the environment, else by default; port 0 is any."""
-    where = host if service in _PUBLIC else LOOPBACK
+    where = host if service in PUBLIC else LOOPBACK
     return Addresses(
         listen=_address(environ.get(f"HOOKTIDE_{service.upper()}_LISTEN", ""), where, ports.listen(service), PORTS[service]),
         admin=_address(environ.get(f"HOOKTIDE_{service.upper()}_ADMIN_LISTEN", ""), LOOPBACK, ports.admin, ADMIN_PORTS[service]),
@@ -60,6 +61,30 @@ def _address(in_environment: str, host: str, given: int | None, default: int) ->
         return in_environment
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"{bracketed}:{default if given is None else given}"
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches what listens at an address."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def sink_allow(environ: Mapping[str, str], *, others_reach: bool, local: bool) -> str:
+    """Return where webhooks may go beyond public https: as the environment says, else to this machine while nobody else can subscribe.
+
+    With `local` they may go to this machine in any case.
+    """
+    given = environ.get("HOOKTIDE_SINK_ALLOW")
+    if local:
+        return f"{given},{SINK_ALLOW_LOCAL}" if given else SINK_ALLOW_LOCAL
+    if given is not None:
+        return given
+    return "" if others_reach else SINK_ALLOW_LOCAL
 
 
 def reachable(address: str) -> str:

@@ -3,14 +3,15 @@
 import asyncio
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import typer
 
 from services.cli.defaults import DATA_DIR, ApiKey, ApiUrl, AsJson, DataDir, api_key, api_url
 from services.cli.errors import CommandError
 from services.cli.json_text import checked_text
-from services.cli.output import say, say_json
+from services.cli.output import program, say, say_json, say_styled
+from services.cli.plan import LOOPBACK
 from services.cli.rest import rest_client
 from services.cli.tls import CaFile
 
@@ -44,6 +45,8 @@ def subscribe(  # noqa: PLR0913 - one parameter for each option
         return
     say(f"subscription  {answer['id']}")
     say(f"secret        {answer['secret']}")
+    if port := _local_port(sink):
+        say_styled((f"to receive    {program()} receive --port {port} --secret {answer['secret']}", "dim"))
 
 
 def unsubscribe(
@@ -65,6 +68,12 @@ def unsubscribe(
         say_json({"id": subscription_id, "deleted": True})
     else:
         say(f"{subscription_id} is unsubscribed")
+
+
+def _local_port(sink: str) -> int | None:
+    """Return the port of a sink on this machine over plain http, None for any other sink."""
+    parts = urlsplit(sink)
+    return parts.port if parts.scheme == "http" and parts.hostname in {LOOPBACK, "localhost"} else None
 
 
 async def _call(url: str, ca: Path | None, key: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:

@@ -62,11 +62,13 @@ class Supervisor:
         ports: plan.Ports | None = None,
         environ: Mapping[str, str] | None = None,
         notify: Notify = lambda _notice: None,
+        allow_local_sinks: bool = False,
     ) -> None:
         """Take where data is kept, how a fresh registry gets its keys, and where to listen.
 
-        `environ` (default: this process's) is what the services get, completed by what they need; sinks on this
-        machine are allowed unless HOOKTIDE_SINK_ALLOW is there. `notify` hears of restarts and alarming log lines.
+        `environ` (default: this process's) is what the services get, completed by what they need. Sinks on this machine and plain http
+        are allowed if `allow_local_sinks` says so; also if HOOKTIDE_SINK_ALLOW is absent and nobody else reaches the public services.
+        `notify` hears of restarts and alarming log lines.
         """
         self.directory = DataDirectory(data_dir)
         self.keys: Keys | None = None
@@ -74,11 +76,13 @@ class Supervisor:
         self._notify = notify
         self._environ = dict(os.environ if environ is None else environ)
         given = with_settings_file(self._environ)
-        if "HOOKTIDE_SINK_ALLOW" not in given:
-            self._environ["HOOKTIDE_SINK_ALLOW"] = given["HOOKTIDE_SINK_ALLOW"] = plan.SINK_ALLOW_LOCAL
         self._given = given
         ports = ports or plan.Ports({})
         self._planned = {name: plan.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}
+        self.sink_allow = plan.sink_allow(given, others_reach=self.is_reached_by_others, local=allow_local_sinks)
+        if allow_local_sinks or "HOOKTIDE_SINK_ALLOW" not in given:
+            # Not otherwise: in the environment it would hide what a reload finds in the settings file.
+            self._environ["HOOKTIDE_SINK_ALLOW"] = self.sink_allow
         self._addresses: dict[str, Addresses] = {}
         self._reservations = Reservations()
         self._was_ready: set[str] = set()
@@ -173,7 +177,12 @@ class Supervisor:
     @property
     def allows_local_sinks(self) -> bool:
         """Whether webhooks may go to http and to this machine, which `up` permits and a single service does not."""
-        return self._given["HOOKTIDE_SINK_ALLOW"] == plan.SINK_ALLOW_LOCAL
+        return self.sink_allow.endswith(plan.SINK_ALLOW_LOCAL)
+
+    @property
+    def is_reached_by_others(self) -> bool:
+        """Whether the REST API or the ingest service listens where other machines can reach it."""
+        return any(not plan.is_loopback(self._planned[name].listen) for name in plan.PUBLIC)
 
     def _reached(self) -> list[tuple[str, Addresses]]:
         return [(name, self.addresses(name)) for name in SERVICES]

@@ -1,7 +1,6 @@
 """`hooktide up`: everything on this machine, under one supervisor."""
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +10,10 @@ import typer
 from services.cli.composition import Composition
 from services.cli.data_directory import Keys
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
-from services.cli.keys import say_first_keys
-from services.cli.output import say, say_json, warn
+from services.cli.output import warn
 from services.cli.plan import LOOPBACK, SERVICES, Ports
-from services.cli.supervisor import Notice, Supervisor
+from services.cli.supervisor import Supervisor
+from services.cli.up_screen import Notices, say_running, say_running_json, say_starting
 from services.runtime.lifecycle import Lifecycle, StartError, run
 from services.runtime.logs import configure_logs
 
@@ -39,6 +38,14 @@ def up_command(composition: Composition) -> Callable[..., None]:
         *,
         free_ports: Annotated[bool, typer.Option("--free-ports", help="Use any free port wherever none is given.")] = False,
         until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
+        allow_local_sinks: Annotated[
+            bool,
+            typer.Option(
+                "--allow-local-sinks",
+                help="Permit webhooks to http and to this machine, as is the default while only this machine reaches the API.",
+            ),
+        ] = False,
+        log: Annotated[bool, typer.Option("--log", help="Show the services' warnings as their logs have them.")] = False,
         as_json: AsJson = False,
     ) -> None:
         """Run all four services on this machine until Ctrl-C. The first start makes keys and secrets."""
@@ -47,10 +54,18 @@ def up_command(composition: Composition) -> Callable[..., None]:
 
         async def serve(lifecycle: Lifecycle) -> None:
             configure_logs("up", "warning")
-            supervisor = Supervisor(data_dir, composition.bootstrap, host=host, ports=ports, notify=_notify)
+            if not as_json:
+                say_starting()
+            notices = Notices(raw=log or as_json)
+            supervisor = Supervisor(
+                data_dir, composition.bootstrap, host=host, ports=ports, notify=notices.tell, allow_local_sinks=allow_local_sinks
+            )
             made = await _started(supervisor, free_ports=free_ports)
             try:
-                (_say_json if as_json else _say)(supervisor, made)
+                if as_json:
+                    say_running_json(supervisor, made)
+                else:
+                    say_running(supervisor, made, data_dir)
                 lifecycle.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
                 await _until_stopped(lifecycle, supervisor)
                 warn("hooktide up: stopping; Ctrl-C again ends everything at once")
@@ -91,38 +106,3 @@ async def _hand_on_reloads(lifecycle: Lifecycle, supervisor: Supervisor) -> None
         await lifecycle.reload_asked.wait()
         lifecycle.reload_asked.clear()
         supervisor.reload()
-
-
-def _notify(notice: Notice) -> None:
-    warn(f"{notice.service or 'hooktide up'}: {notice.text}")
-
-
-def _say(supervisor: Supervisor, made: Keys | None) -> None:
-    directory = supervisor.directory
-    say("Hooktide is running. Ctrl-C stops it.")
-    say("")
-    say(f"  REST API      {supervisor.scheme('gateway')}://{supervisor.addresses('gateway').listen}")
-    say(f"  gRPC, ingest  {supervisor.addresses('ingest').listen}")
-    say(f"  data          {directory.path}")
-    say(f"  logs          {directory.log_file('<service>')}")
-    if supervisor.allows_local_sinks:
-        say("  webhooks      may go to http and to this machine, for trying out; HOOKTIDE_SINK_ALLOW= (empty) permits public https only")
-    say("")
-    if made is not None:
-        say("First start. The keys, which cannot be read from Hooktide again, are also kept in keys.json there:")
-        say_first_keys(made)
-    elif supervisor.keys is not None:
-        say(f"The keys are in {directory.keys_file}.")
-    else:
-        say(f"There are no keys to be read from {directory.keys_file}; give the client commands one with --key or HOOKTIDE_KEY.")
-
-
-def _say_json(supervisor: Supervisor, made: Keys | None) -> None:
-    addresses = {name: dataclasses.asdict(supervisor.addresses(name)) for name in SERVICES}
-    say_json(
-        {
-            "addresses": addresses,
-            "data_dir": str(supervisor.directory.path),
-            "first_keys": None if made is None else dataclasses.asdict(made),
-        }
-    )

@@ -20,7 +20,8 @@ _COMPILED = Path(tempfile.gettempdir()) / "hooktide-tests-pycache"
 def clean_environ(**more: str) -> dict[str, str]:
     """Return this process's environment without settings of Hooktide, and with `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HOOKTIDE_")}
-    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name in ("PYTHONDONTWRITEBYTECODE", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        kept.pop(name, None)
     return kept | {"PYTHONPYCACHEPREFIX": str(_COMPILED)} | more
 
 

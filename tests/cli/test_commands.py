@@ -154,6 +154,17 @@ async def test_a_sender_cannot_steer_the_receivers_terminal() -> None:
         assert not {"\x1b", "\x9b"} & set(shown)
 
 
+@pytest.mark.parametrize(
+    ("wishes", "coloured"), [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)]
+)
+async def test_colours_are_for_terminals_and_for_those_who_want_them(wishes: dict[str, str], coloured: bool) -> None:  # noqa: FBT001 - as the table has it
+    async with running("receive", environ=clean_environ(TERM="xterm", **wishes)) as receiver:
+        url = (await receiver.line("Receiving at")).split()[2]
+        async with aiohttp.ClientSession() as session:
+            await session.post(url, data=b"x")
+        assert ("\x1b[1;31mNOT VERIFIED" in await receiver.line("NOT VERIFIED")) is coloured
+
+
 async def test_flags_and_variables_come_before_what_up_has_left(up: Up, tmp_path: Path) -> None:
     """In an empty data directory all must be said; HOOKTIDE_API and HOOKTIDE_KEY say it as well as the flags."""
     keys = DataDirectory(up.data_dir).read_keys()
@@ -198,7 +209,7 @@ async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_pat
         (("serve", "everything"), 2, "everything"),
         (("serve", "ingest"), 2, "set HOOKTIDE_SERVICE_TOKEN"),
         (("keys",), 2, "set HOOKTIDE_S"),
-        (("up", "--data-dir", "/dev/null/x"), 2, "choose another directory with --data-dir"),
+        (("up", "--json", "--data-dir", "/dev/null/x"), 2, "choose another directory with --data-dir"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -1,7 +1,7 @@
 import pytest
 
 from services.cli import plan
-from services.cli.plan import Ports, environment, planned, reachable
+from services.cli.plan import SINK_ALLOW_LOCAL, Ports, environment, is_loopback, planned, reachable, sink_allow
 from services.runtime.lifecycle import Addresses
 from services.runtime.settings import ALL, variable
 
@@ -59,3 +59,39 @@ def test_a_service_is_told_where_the_others_are_unless_the_user_has_said_it() ->
     }
     known = {variable(field) for kind in ALL for field in kind.model_fields}
     assert {name for name in environ if name.startswith("HOOKTIDE_")} <= known
+
+
+@pytest.mark.parametrize(
+    ("address", "alone"),
+    [
+        ("127.0.0.1:8080", True),
+        ("127.9.9.9:1", True),
+        ("[::1]:8080", True),
+        ("localhost:8080", True),
+        ("unix:/run/hooktide", True),
+        ("0.0.0.0:8080", False),
+        ("[::]:8080", False),
+        ("*:8080", False),
+        ("10.0.0.7:8080", False),
+        ("hooktide.internal:8080", False),
+    ],
+)
+def test_only_this_machine_reaches_a_loopback_address(address: str, alone: bool) -> None:  # noqa: FBT001 - as the table has it
+    assert is_loopback(address) is alone
+
+
+@pytest.mark.parametrize(
+    ("given", "others_reach", "local", "allowed"),
+    [
+        (None, False, False, SINK_ALLOW_LOCAL),
+        (None, True, False, ""),
+        (None, True, True, SINK_ALLOW_LOCAL),
+        ("", False, False, ""),
+        ("", True, True, SINK_ALLOW_LOCAL),
+        ("http,10.0.0.0/8", True, False, "http,10.0.0.0/8"),
+        ("10.0.0.0/8", True, True, f"10.0.0.0/8,{SINK_ALLOW_LOCAL}"),
+    ],
+)
+def test_local_sinks_are_for_those_who_say_so_or_are_alone(given: str | None, others_reach: bool, local: bool, allowed: str) -> None:  # noqa: FBT001 - as the table has it
+    environ = {} if given is None else {"HOOKTIDE_SINK_ALLOW": given}
+    assert sink_allow(environ, others_reach=others_reach, local=local) == allowed

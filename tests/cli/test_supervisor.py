@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 from services.__main__ import COMPOSITION
 from services.cli.plan import SERVICES, Ports
 from services.cli.supervisor import Notice, Supervisor
+from services.cli.up_screen import Notices
 from services.runtime.lifecycle import StartError
 from tests.cli.processes import clean_environ, hooktide, running
 
@@ -91,7 +93,8 @@ async def test_an_occupied_port_ends_everything_with_a_clear_message(tmp_path: P
     with socket.create_server(("127.0.0.1", 0)) as occupant:
         port = occupant.getsockname()[1]
         ended = await hooktide("up", "--data-dir", str(tmp_path), "--free-ports", "--port", str(port))
-    assert (ended.code, ended.out) == (2, "")
+    assert ended.code == 2
+    assert re.fullmatch("Starting .*\n", ended.out)
     assert f"hooktide up: gateway: cannot listen on 127.0.0.1:{port}: " in ended.err
     assert "choose another address" in ended.err
     assert "Traceback" not in ended.err
@@ -114,13 +117,50 @@ async def test_what_the_user_has_set_is_respected(tmp_path: Path) -> None:
     assert environ["HOOKTIDE_SECRET_KEY_FILE"] == str(tmp_path / "secret.key")
 
 
+async def test_where_others_reach_the_api_local_sinks_are_refused_until_they_are_asked_for(tmp_path: Path) -> None:
+    at = ("--data-dir", str(tmp_path))
+    async with running("up", *at, "--free-ports", "--host", "0.0.0.0") as command:  # noqa: S104 - what is tested
+        await command.line("go to public https only, since others reach this API")
+        await command.line("Next")
+        refused = await hooktide("subscribe", "http://127.0.0.1:9999/", *at)
+        assert (refused.code, "SINK_FORBIDDEN" in refused.err) == (1, True)
+        await command.end(signal.SIGTERM)
+    for asked_for in (False, True):
+        supervisor = Supervisor(tmp_path, COMPOSITION.bootstrap, host="0.0.0.0", environ={}, allow_local_sinks=asked_for)  # noqa: S104 - as above
+        assert supervisor.is_reached_by_others
+        assert supervisor.allows_local_sinks is asked_for
+
+
+def test_a_warning_is_told_in_a_sentence_or_as_the_log_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "timestamp=2030-01-31T12:00:00Z level=warning service=delivery event=lane.opened subscription=sub_1 for_s=30.5"
+    notices, raw = Notices(raw=False), Notices(raw=True)
+    for _ in range(2):
+        notices.tell(Notice("delivery", "log", line))
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.endswith("  delivery: subscription sub_1 fails again and again, so its next attempt waits 30.5 s")
+    raw.tell(Notice("delivery", "log", line))
+    assert capsys.readouterr().err == f"delivery: {line}\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
+async def test_up_says_where_everything_is_and_what_to_do_next_and_a_signal_stops_everything_in_order(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     async with running("up", "--data-dir", str(tmp_path), "--free-ports") as command:
+        assert (await command.line()).startswith("Starting the subscription, ingest and delivery services and the gateway")
         await command.line("Hooktide is running")
         await command.line("may go to http and to this machine")
         await command.line("First start.")
         assert [(await command.line("hkt_")).split()[0] for _ in range(3)] == ["admin", "emitter", "consumer"]
+        await command.line(" emit order.created")
+        told = "\n".join(command.lines)
+        addresses = json.loads((tmp_path / "addresses.json").read_text())
+        assert all(at in told for service in addresses.values() for at in service.values())
+        assert f"--data-dir {tmp_path}" in told
+        assert (
+            told.index("subscribe http://127.0.0.1:9000/") < told.index("receive --port 9000 --secret whsec_") < told.index(" emit order")
+        )
+        assert "\x1b" not in told
         ended = await command.end(number)
     assert (ended.code, ended.err) == (0, "hooktide up: stopping; Ctrl-C again ends everything at once\n")
     stopped_at = []

@@ -1,0 +1,83 @@
+"""LogSentences: warnings from the services' logs, as sentences for people.
+
+service → its log → supervisor → [log_sentences] → terminal
+
+Law 1: pure; time is an argument.
+Law 2: one kind of trouble fills no screen: a sentence of one kind comes at most every `QUIET_S` seconds, and says how many it stands for.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+QUIET_S = 10.0
+_KINDS_MAX = 256
+_CHARS_MAX = 300
+_LINE_CHARS_MAX = 8192
+_PAIR = re.compile(r'(?<!\S)([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*"|\S*)')
+_FOREIGN = re.compile(r"level=(\w+) logger=(\S+) (.*)")
+_HEAD = frozenset({"timestamp", "level", "service", "event", "exception"})
+_SENTENCES: Mapping[str, str] = {
+    "lane.opened": "subscription {subscription} fails again and again, so its next attempt waits {for_s} s",
+    "sink.gone": "the endpoint of subscription {subscription} answered 410 Gone, so the subscription is switched off",
+    "token.failed": "there is no access token for subscription {subscription}: {why}",
+    "registry.away": "the subscription service cannot be reached ({reason}); new events wait in the log",
+    "replica.watch_lost": "the connection to the subscription service is lost; it is made again",
+    "follow.lost": "the connection to the event log is lost; it is made again",
+    "ledger.full": "the disk has no room for the ledger; nothing is sent until there is room again",
+    "clock.jumped": "the machine's clock jumped by {by_s} s; retries keep their times",
+    "delivery.unencodable": "event {event_id} cannot be sent to subscription {subscription}: {reason}",
+    "deliveries.expired": "{count} deliveries were not done in time and are given up",
+    "subscription.unreadable": "subscription {subscription} cannot be read ({reason}); nothing is sent for it until it changes",
+    "service.failed": "the service ends: {why}",
+    "settings.refused": "a changed setting is refused: {reason}",
+}
+
+
+@dataclass(slots=True)
+class _Heard:
+    """When a kind of line was last told, and how many came since."""
+
+    told_s: float
+    untold: int = 0
+
+
+class LogSentences:
+    """Turns the lines of all services into sentences."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, _Heard] = {}
+
+    def sentence(self, line: str, now_s: float) -> str | None:
+        """Return what to tell of a line, without the service's name; None while its kind was told a moment ago."""
+        line = line[:_LINE_CHARS_MAX]
+        fields = {name: _unquoted(value) for name, value in _PAIR.findall(line)}
+        kind = fields.get("event", "")
+        heard = self._heard.get(kind)
+        if heard is not None and now_s - heard.told_s < QUIET_S:
+            heard.untold += 1
+            return None
+        if heard is None and len(self._heard) >= _KINDS_MAX:
+            self._heard.clear()
+        self._heard[kind] = _Heard(now_s)
+        more = f" ({heard.untold} more like this since)" if heard is not None and heard.untold else ""
+        return f"{_sentence(line, fields)[:_CHARS_MAX]}{more}"
+
+
+def _sentence(line: str, fields: Mapping[str, str]) -> str:
+    kind = fields.get("event", "")
+    if kind in _SENTENCES:
+        try:
+            return _SENTENCES[kind].format_map(fields)
+        except KeyError:
+            pass
+    if not kind:
+        foreign = _FOREIGN.fullmatch(line)
+        return f"{foreign[1].lower()} from {foreign[2]}: {foreign[3]}" if foreign else line
+    about = ", ".join(f"{name} {value}" for name, value in fields.items() if name not in _HEAD)
+    level = {"warning": "a warning", "error": "an error"}.get(fields.get("level", ""), "a fault")
+    return f"{level}, {kind.replace('.', ': ').replace('_', ' ')}{f' ({about})' if about else ''}"
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", lambda found: " " if found[1] == "n" else found[1], value[1:-1]) if value.startswith('"') else value
