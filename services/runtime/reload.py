@@ -113,9 +113,14 @@ async def reloading(reloadable: Reloadable[Kind], lifecycle: Lifecycle) -> Async
             lifecycle.reload_asked.clear()
             await reloadable.reload()
 
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         task = group.create_task(run())
         try:
             yield
+        except Exception as error:  # noqa: BLE001 - raised again below: a group would hide what it says
+            failure = error
         finally:
             task.cancel()
+    if failure is not None:
+        raise failure
