@@ -68,6 +68,7 @@ class Supervisor:
 
         `environ` (default: this process's) is what the services get, completed by what they need. Sinks on this machine and plain http
         are allowed if `allow_local_sinks` says so; also if HOOKTIDE_SINK_ALLOW is absent and nobody else reaches the public services.
+        Server reflection is on unless HOOKTIDE_GRPC_REFLECTION is there.
         `notify` hears of restarts and alarming log lines.
         """
         self.directory = DataDirectory(data_dir)
@@ -76,6 +77,8 @@ class Supervisor:
         self._notify = notify
         self._environ = dict(os.environ if environ is None else environ)
         given = with_settings_file(self._environ)
+        if "HOOKTIDE_GRPC_REFLECTION" not in given:
+            self._environ["HOOKTIDE_GRPC_REFLECTION"] = "true"
         self._given = given
         ports = ports or plan.Ports({})
         self._planned = {name: plan.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}

@@ -47,7 +47,9 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
             return "the service is stopping" if draining.is_set() or lifecycle.stopping.is_set() else None
 
         limits = CallLimits.of(settings, calls_per_connection_max=settings.ingest_connection_calls_max)
-        grpc_server = Server({**server.RULES, **log_server.RULES}, token, authorize=registry.authorize, limits=limits)
+        rules, reflection = {**server.RULES, **log_server.RULES}, settings.grpc_reflection
+        grpc_server = Server(rules, token, authorize=registry.authorize, limits=limits, reflection=reflection)
+        reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
         grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, registry, draining).handlers(),))
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)

@@ -57,6 +57,10 @@ class AuthenticationThrottle:
         self._networks_max = networks_max
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
+    def change(self, *, burst: int, per_second: float) -> None:
+        """Go by other limits from now on."""
+        self._burst, self._per_second = float(burst), per_second
+
     def failed(self, network: str, now_s: float) -> float:
         """Count a failed authentication; return for how many seconds its refusal waits, at most `DELAY_MAX_S`."""
         bucket = self._buckets.pop(network, None)

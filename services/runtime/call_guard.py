@@ -82,6 +82,12 @@ class CallGuard:
         self._local = Connection("", 0, "", 0.0, exempt=limits.is_exempt(""))
         self._timer: asyncio.TimerHandle | None = None
 
+    def change(self, limits: CallLimits) -> None:
+        """Go by other limits from now on; `connections_max` and `calls_per_connection_max` stay, since gRPC takes them at the start."""
+        self._limits = limits
+        self._throttle.change(burst=limits.failures_burst, per_second=limits.failures_per_second)
+        self._connections.change(per_network_max=limits.connections_per_network_max, is_exempt=limits.is_exempt)
+
     def watch(self, port: int) -> None:
         """Look after the connections to a port from now on, until `stop`."""
         loop = asyncio.get_running_loop()

@@ -91,6 +91,12 @@ class Connections:
         self._port = 0
         self._descriptors: dict[int, tuple[str, int]] = {}
 
+    def change(self, *, per_network_max: int, is_exempt: Callable[[str], bool]) -> None:
+        """Go by other limits from now on."""
+        self._per_network_max, self._is_exempt = per_network_max, is_exempt
+        for each in self._known.values():
+            each.exempt = is_exempt(each.host)
+
     def of(self, peer: str, now_s: float) -> Connection | None:
         """Return the connection of a call's peer, as gRPC writes it (``ipv4:192.0.2.1:443``); None for a Unix socket."""
         known = self._by_peer.get(peer)

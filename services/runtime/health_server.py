@@ -14,6 +14,8 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
+HEALTH_METHODS = tuple(f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch"))
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 

@@ -23,9 +23,10 @@ from services.runtime.access import Access, AccessRules, ServiceToken, ServiceTo
 from services.runtime.call_guard import CallGuard, CallLimits
 from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
 from services.runtime.grpc_arguments import Connecting, channel_arguments, server_arguments
-from services.runtime.health_server import HealthServer
+from services.runtime.health_server import HEALTH_METHODS, HealthServer
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import logger
+from services.runtime.reflection import REFLECTION_METHODS, reflection_handlers
 from services.runtime.renewed_channel import RenewedChannel
 from services.runtime.tls import ClientTls, ServerTls
 
@@ -223,19 +224,24 @@ class Server:
         *,
         authorize: Authorize | None = None,
         limits: CallLimits | None = None,
+        reflection: bool = False,
     ) -> None:
         """Make a server that permits what `rules` declare, and health checks.
 
         `authorize` judges the value of `authorization` for methods of `Access.KEY`; without it they judge it themselves.
+        With `reflection` it describes its methods to anyone.
         """
         limits = limits or CallLimits()
-        public = {f"/grpc.health.v1.Health/{name}": Access.PUBLIC for name in ("Check", "Watch", "List")}
+        public = dict.fromkeys((*HEALTH_METHODS, *(REFLECTION_METHODS if reflection else ())), Access.PUBLIC)
         self._guard = CallGuard(limits)
         boundary = Boundary(AccessRules({**rules, **public}, service_token), authorize, self._guard)
         connecting = Connecting(connections_max=limits.connections_max, calls_per_connection_max=limits.calls_per_connection_max)
         self.grpc = grpc.aio.server(interceptors=[boundary], options=server_arguments(connecting))
-        self._health = HealthServer({name.split("/")[1] for name in rules})
+        names = {name.split("/")[1] for name in rules}
+        self._health = HealthServer(names)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        if reflection:
+            self.grpc.add_generic_rpc_handlers(reflection_handlers(names))
 
     async def start(self, listen: str, tls: ServerTls | None = None) -> str:
         """Bind `listen` (``host:port`` or ``unix:path``, which is never encrypted), start, and return the address bound."""
@@ -253,6 +259,10 @@ class Server:
         if listen.startswith("unix:") and not _is_socket(listen.removeprefix("unix:").removeprefix("//")):
             raise _cannot_listen(listen)
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+    def change_limits(self, limits: CallLimits) -> None:
+        """Go by other limits from now on, as far as gRPC does not take them at the start."""
+        self._guard.change(limits)
 
     async def set_serving(self, *, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""

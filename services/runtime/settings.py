@@ -203,10 +203,18 @@ class ClientSettings(Settings):
         "Their `Forwarded` and `X-Forwarded-For` headers name the client, and no limit for one address applies to them.",
     )
     authentication_failures_burst: int = Field(
-        20, ge=1, le=10_000, description="How many failed authentications one address may make before their refusals are slowed."
+        20,
+        ge=1,
+        le=10_000,
+        description="How many failed authentications one address may make before their refusals are slowed.",
+        json_schema_extra=RELOADED,
     )
     authentication_failures_per_second: float = Field(
-        5.0, gt=0, le=10_000, description="How many refusals a second one address gets from then on. Correct keys are not slowed."
+        5.0,
+        gt=0,
+        le=10_000,
+        description="How many refusals a second one address gets from then on. Correct keys are not slowed.",
+        json_schema_extra=RELOADED,
     )
 
     def proxies(self) -> TrustedProxies:
@@ -225,10 +233,21 @@ class GrpcSettings(ClientSettings):
         description="How many connections a gRPC listener keeps at once, less if the limit of open files is lower.",
     )
     grpc_address_connections_max: int = Field(
-        128, ge=1, le=100_000, description="How many connections one address (of IPv6, one /64) keeps at once to a gRPC listener."
+        128,
+        ge=1,
+        le=100_000,
+        description="How many connections one address (of IPv6, one /64) keeps at once to a gRPC listener.",
+        json_schema_extra=RELOADED,
     )
     grpc_address_calls_max: int = Field(
-        1000, ge=1, le=100_000, description="How many gRPC calls of one address are under way at once; more are refused."
+        1000,
+        ge=1,
+        le=100_000,
+        description="How many gRPC calls of one address are under way at once; more are refused.",
+        json_schema_extra=RELOADED,
+    )
+    grpc_reflection: bool = Field(
+        default=False, description="Whether gRPC listeners describe their methods to anyone (server reflection); `hooktide up` turns it on."
     )
 
 

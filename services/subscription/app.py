@@ -48,7 +48,8 @@ async def running(
     `resolve` tells the addresses of a name, waiting for them.
     """
     reloadable = Reloadable(settings)
-    server = Server(RULES, service_tokens(reloadable), limits=CallLimits.of(settings))
+    reloadable.on_reload(lambda new: server.change_limits(CallLimits.of(new)))
+    server = Server(RULES, service_tokens(reloadable), limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
     tls = server_tls(reloadable, "subscription")
     policy, handshake = _policy(settings), _handshake(settings)
     with opened(settings, clock) as registry:

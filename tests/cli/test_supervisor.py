@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from services.__main__ import COMPOSITION
 from services.cli.plan import SERVICES, Ports
@@ -18,6 +19,7 @@ from services.cli.supervisor import Notice, Supervisor
 from services.cli.up_screen import Notices
 from services.runtime.lifecycle import StartError
 from tests.cli.processes import clean_environ, hooktide, running
+from tests.runtime.reflection_client import asked
 
 
 @contextlib.asynccontextmanager
@@ -40,6 +42,8 @@ async def test_a_killed_service_is_started_again_at_the_same_address(tmp_path: P
     async with supervising(tmp_path, notices) as supervisor:
         before = {name: (supervisor.addresses(name), supervisor.pid(name)) for name in SERVICES}
         assert len({pid for _, pid in before.values()}) == 4
+        described = await asked(supervisor.addresses("ingest").listen, "v1", ServerReflectionRequest(list_services=""))
+        assert "hooktide.ingest.v1.IngestService" in {service.name for service in described.list_services_response.service}
         supervisor.kill("ingest")
         await supervisor.wait_ready("ingest")
         assert supervisor.addresses("ingest") == before["ingest"][0]

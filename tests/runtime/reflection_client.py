@@ -1,0 +1,23 @@
+"""Asks a gRPC server to describe itself."""
+
+import asyncio
+
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+
+from services.runtime.rpc import open_channel
+
+
+async def asked(target: str, version: str, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+    """Ask a server to describe itself, without credentials."""
+    async with open_channel(target) as channel, asyncio.timeout(10):
+        method = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            pb.ServerReflectionRequest.SerializeToString,
+            pb.ServerReflectionResponse.FromString,
+        )
+        call = method()
+        await call.write(request)
+        answer = await call.read()
+        assert isinstance(answer, pb.ServerReflectionResponse)
+        call.cancel()
+        return answer
