@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.runtime.client_address import TrustedProxies
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
+from services.runtime.service_links import without_service_links
 from services.runtime.settings_file import with_settings_file
 from services.runtime.shown import plainly_shown, shown
 
@@ -453,9 +454,9 @@ def read_settings(kind: type[_Read], environ: Mapping[str, str] | None = None) -
     """Read the settings of one service from the environment.
 
     `HOOKTIDE_SETTINGS_FILE` completes it. Raises `StartError` with one line per mistake: values out of their limits,
-    and names beginning with HOOKTIDE_ that no service knows.
+    and names beginning with HOOKTIDE_ that neither a service knows nor Kubernetes sets.
     """
-    environ = with_settings_file(os.environ if environ is None else environ)
+    environ = without_service_links(with_settings_file(os.environ if environ is None else environ))
     mistakes = misspelt(environ)
     values = {name: environ[variable(name)] for name in kind.model_fields if environ.get(variable(name), "") != ""}
     try:
