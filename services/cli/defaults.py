@@ -14,6 +14,7 @@ import typer
 from services.cli.data_directory import DamagedKeysError, DataDirectory
 from services.cli.errors import CommandError
 from services.cli.plan import ADMIN_PORTS, LOOPBACK, PORTS, reachable
+from services.runtime.secret_files import read_secret
 from services.runtime.settings import checked_target
 
 DATA_DIR = Path("hooktide-data")
@@ -31,7 +32,11 @@ ApiUrl = Annotated[
 ApiKey = Annotated[
     str,
     typer.Option(
-        "--key", metavar="KEY", envvar="HOOKTIDE_KEY", help="The API key; by default the one `hooktide up` made.", show_default=False
+        "--key",
+        metavar="KEY",
+        envvar="HOOKTIDE_KEY",
+        help="The API key, which HOOKTIDE_KEY_FILE may hold; by default the one `hooktide up` made.",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -79,6 +84,9 @@ def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> 
 
 def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir: Path) -> str:
     """Return an API key; raises `CommandError` where there is none."""
+    file = os.environ.get("HOOKTIDE_KEY_FILE", "")
+    if not given and file:
+        given = read_secret("HOOKTIDE_KEY_FILE", file)
     if given:
         if _KEY.fullmatch(given) is None:
             message = "--key: this is no API key: they begin with hkt_ and go on with letters and digits"
@@ -89,6 +97,7 @@ def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir:
     except DamagedKeysError as error:
         raise CommandError(str(error), code=2) from error
     if keys is None:
-        message = f"no API key: give --key or HOOKTIDE_KEY with a key of the role {role}, or run `hooktide up` first (data in {data_dir})"
+        ways = f"give --key, HOOKTIDE_KEY or HOOKTIDE_KEY_FILE with a key of the role {role}"
+        message = f"no API key: {ways}, or run `hooktide up` first (data in {data_dir})"
         raise CommandError(message, code=2)
     return keys.of(role)

@@ -41,6 +41,10 @@ def database_path(url: str, data_dir: Path, service: str) -> Path:
     if url and not named:
         message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:/// lacks the file's path; write for example sqlite:////var/lib/x.db"
         raise StartError(message)
+    if "?" in named or "@" in named:
+        # Whatever stands there may be a password, and a path is shown in errors.
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:///path takes neither ?parameters nor user@host; leave them out"
+        raise StartError(message)
     path = Path(named) if url else data_dir / f"{service}.db"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _URL = re.compile(r"(?:tcp|udp|sctp)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/]+):(?P<port>[0-9]{1,5})", re.ASCII)
 _PORT_MAX = 65535
+_PORT_DIGITS_MAX = 5
 
 
 def without_service_links(environ: Mapping[str, str]) -> dict[str, str]:
@@ -34,7 +35,7 @@ def _is_address(value: str) -> bool:
 
 
 def _is_port(value: str) -> bool:
-    return value.isascii() and value.isdigit() and 0 < int(value) <= _PORT_MAX
+    return value.isascii() and value.isdigit() and len(value) <= _PORT_DIGITS_MAX and 0 < int(value) <= _PORT_MAX
 
 
 def _is_url(value: str) -> bool:

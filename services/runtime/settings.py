@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.runtime.client_address import TrustedProxies
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
+from services.runtime.secret_files import with_secret_files
 from services.runtime.service_links import without_service_links
 from services.runtime.settings_file import with_settings_file
 from services.runtime.shown import plainly_shown, shown
@@ -29,7 +30,7 @@ from services.runtime.shown import plainly_shown, shown
 PREFIX = "HOOKTIDE_"
 UNIX_PEERS = "unix"
 # What the client commands read in place of --api, --key and --secret; no service does.
-CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_SIGNING_SECRET"})
+CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_KEY_FILE", "HOOKTIDE_SIGNING_SECRET"})
 SECRET_KEY_BYTES = 32
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
 _DELAY_MAX_S = 7 * 86400
@@ -286,11 +287,14 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
         description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
         json_schema_extra=CONTENT_RELOADED,
     )
-    subscription_database_url: str = Field("", description="Its database; default: subscription.db in the data directory.")
+    subscription_database_url: str = Field("", description="Its database; default: subscription.db in the data directory.", repr=False)
+    subscription_database_url_file: Path | None = Field(None, description="A file that holds it, for a URL with a password.")
     subscription_changes_kept: int = Field(
         100_000, ge=10, description="How many changes a watcher may be behind before it needs a snapshot."
     )
-    secret_key: str = Field("", description="`<key id>:<base64 of 32 bytes>`, the newest first, by commas: encrypts secrets at rest.")
+    secret_key: str = Field(
+        "", description="`<key id>:<base64 of 32 bytes>`, the newest first, by commas: encrypts secrets at rest.", repr=False
+    )
     secret_key_file: Path | None = Field(None, description="A file that holds the secret keys, one a line.")
 
     def secret_keys(self) -> dict[str, bytes]:
@@ -323,7 +327,8 @@ class IngestSettings(GrpcSettings):
         description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
         json_schema_extra=CONTENT_RELOADED,
     )
-    ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.")
+    ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.", repr=False)
+    ingest_database_url_file: Path | None = Field(None, description="A file that holds it, for a URL with a password.")
     ingest_connection_calls_max: int = Field(
         16, ge=1, le=10_000, description="How many calls of one connection are under way at once; gRPC holds more back at the emitter."
     )
@@ -354,7 +359,8 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
         json_schema_extra=CONTENT_RELOADED,
     )
-    delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.")
+    delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.", repr=False)
+    delivery_database_url_file: Path | None = Field(None, description="A file that holds it, for a URL with a password.")
     delivery_retry_delays_seconds: Delays = Field(
         tuple(float(delay) for delay in DELAYS_DEFAULT_S),
         description="The waits before each further attempt, by commas, before jitter of ±50 %.",
@@ -367,8 +373,11 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         128, ge=1, le=1000, description="How many attempts run at once to one host and port, whatever their subscriptions."
     )
     delivery_proxy: Proxy = Field(
-        "", description="The HTTP proxy that all webhooks go through, `http://host:port`; it is told the address, already judged."
+        "",
+        description="The HTTP proxy that all webhooks go through, `http://host:port`; it is told the address, already judged.",
+        repr=False,
     )
+    delivery_proxy_file: Path | None = Field(None, description="A file that holds it, for a proxy with a password.")
     delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.")
     delivery_lane_in_flight_max: int = Field(64, ge=1, le=1000, description="How many attempts run at once for one subscription.")
     delivery_lane_pending_max: int = Field(
@@ -457,12 +466,14 @@ def read_settings(kind: type[_Read], environ: Mapping[str, str] | None = None) -
     and names beginning with HOOKTIDE_ that neither a service knows nor Kubernetes sets.
     """
     environ = without_service_links(with_settings_file(os.environ if environ is None else environ))
-    mistakes = misspelt(environ)
+    own = [name.removesuffix("_file").upper() for name in kind.model_fields if name.endswith(("_url_file", "_proxy_file"))]
+    environ, from_files, mistakes = with_secret_files(environ, own)
+    mistakes += misspelt(environ)
     values = {name: environ[variable(name)] for name in kind.model_fields if environ.get(variable(name), "") != ""}
     try:
         settings = kind.model_validate(values)
     except ValidationError as error:
-        mistakes += [_mistake(detail) for detail in error.errors(include_url=False)]
+        mistakes += [_mistake(detail, from_files) for detail in error.errors(include_url=False)]
     if mistakes:
         raise StartError("\n  ".join(mistakes))
     return settings
@@ -490,9 +501,11 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _mistake(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
+def _mistake(detail: Any, from_files: Mapping[str, str]) -> str:  # noqa: ANN401 - pydantic's own dictionary
     field = str(detail["loc"][0]) if detail["loc"] else ""
     text = str(detail["msg"]).removeprefix("Value error, ")
+    if variable(field) in from_files:
+        return f"{variable(field)}_FILE={plainly_shown(from_files[variable(field)])}: what stands there {text}"
     return f"{variable(field)}={plainly_shown(str(detail['input']))}: {text}"
 
 

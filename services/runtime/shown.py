@@ -19,8 +19,8 @@ def plainly_shown(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return a value without the `user:password` that may stand before its last @, as in the URL of a proxy."""
+    """Return a value without what may be a secret before its last @: all of it in a URL, else `user:password`."""
     before, at, after = text.rpartition("@")
     scheme = _SCHEME.match(before)
     begins = scheme[0] if scheme else ""
-    return f"{begins}...@{after}" if at and ":" in before[len(begins) :] else text
+    return f"{begins}...@{after}" if at and (scheme or ":" in before) else text

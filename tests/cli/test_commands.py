@@ -176,7 +176,13 @@ async def test_flags_and_variables_come_before_what_up_has_left(up: Up, tmp_path
         "unsubscribe", subscribed.json["id"], "--key", keys.emitter, "--api", f"{up.api}/", "--data-dir", str(tmp_path)
     )
     assert (refused.code, "ROLE_FORBIDDEN 403" in refused.err) == (1, True)
-    assert (await hooktide("unsubscribe", subscribed.json["id"], environ=environ)).code == 0
+    file = tmp_path / "key"
+    file.write_text(f"{keys.consumer}\n")
+    from_file = clean_environ(HOOKTIDE_API=up.api, HOOKTIDE_KEY_FILE=str(file), HOOKTIDE_DATA_DIR=str(tmp_path))
+    assert (await hooktide("unsubscribe", subscribed.json["id"], environ=from_file)).code == 0
+    file.unlink()
+    missing = await hooktide("unsubscribe", subscribed.json["id"], environ=from_file)
+    assert (missing.code, f"HOOKTIDE_KEY_FILE={file}: cannot be read" in missing.err) == (2, True)
 
 
 async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_path: Path) -> None:
@@ -194,7 +200,7 @@ async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("emit", "a.b", "--source", "/s"), 2, "no API key: give --key or HOOKTIDE_KEY with a key of the role emitter"),
+        (("emit", "a.b", "--source", "/s"), 2, "no API key: give --key, HOOKTIDE_KEY or HOOKTIDE_KEY_FILE with a key of the role emitter"),
         (("emit", "a.b", "--source", "/s", "--data", "hello"), 2, "--data is no JSON"),
         (("emit", "a.b", "--source", "/s", "--data", "@missing"), 2, "--data: cannot read missing"),
         (("emit", "a.b", "--source", "/s", "--time", "2030-01-31T12:00:00"), 2, "--time: '2030-01-31T12:00:00' is no time with a zone"),

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from services.runtime.database import database_path
 from services.runtime.lifecycle import StartError
-from services.runtime.settings import ALL, DeliverySettings, GatewaySettings, Settings, SubscriptionSettings, read_settings
+from services.runtime.settings import ALL, DeliverySettings, GatewaySettings, IngestSettings, Settings, SubscriptionSettings, read_settings
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 
@@ -174,10 +175,58 @@ def test_what_sinks_may_have_is_read_in_the_forms_that_the_table_names() -> None
         ("ORIGIN", "a" * 64 + ".example"),
         ("PUBLIC_URL", "events.example.com"),
         ("PUBLIC_URL", "https://events.example.com/?x"),
-        ("PUBLIC_URL", "https://me@events.example.com"),
     ],
 )
 def test_a_wrong_value_for_sinks_is_one_line_that_names_its_variable(name: str, value: str) -> None:
     kind = DeliverySettings if name == "PUBLIC_URL" else SubscriptionSettings
     (line,) = mistakes(kind, {f"HOOKTIDE_{name}": value})
     assert line.startswith(f"HOOKTIDE_{name}={value}")
+
+
+def test_a_wrong_url_is_shown_without_whom_it_names() -> None:
+    (line,) = mistakes(DeliverySettings, {"HOOKTIDE_PUBLIC_URL": "https://hunter2@events.example.com"})
+    assert line.startswith("HOOKTIDE_PUBLIC_URL=https://...@events.example.com: ")
+    (line,) = mistakes(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY": "http://me:hunter2@proxy.example"})
+    assert line.startswith("HOOKTIDE_DELIVERY_PROXY=http://...@proxy.example: ")
+
+
+FILED = [
+    (SubscriptionSettings, "SUBSCRIPTION_DATABASE_URL", "sqlite:////var/lib/s.db"),
+    (IngestSettings, "INGEST_DATABASE_URL", "sqlite:////var/lib/i.db"),
+    (DeliverySettings, "DELIVERY_DATABASE_URL", "sqlite:////var/lib/d.db"),
+    (DeliverySettings, "DELIVERY_PROXY", "http://me:hunter2@proxy.example:3128"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), FILED)
+def test_whatever_may_hold_a_password_can_stand_in_a_file(tmp_path: Path, kind: type[Settings], name: str, value: str) -> None:
+    file = tmp_path / "value"
+    file.write_text(f"{value}\n")
+    read = read_settings(kind, {f"HOOKTIDE_{name}_FILE": str(file)})
+    assert getattr(read, name.lower()) == value
+    assert "hunter2" not in repr(read)
+    both = read_settings(kind, {f"HOOKTIDE_{name}_FILE": str(file), f"HOOKTIDE_{name}": value.replace("hunter2", "first")})
+    assert getattr(both, name.lower()) == value.replace("hunter2", "first")
+    file.unlink()
+    (line,) = mistakes(kind, {f"HOOKTIDE_{name}_FILE": str(file)})
+    assert line == f"HOOKTIDE_{name}_FILE={file}: cannot be read: No such file or directory; name a file that holds it"
+
+
+@pytest.mark.parametrize("content", ["hunter2", "http://me:hunter2@proxy.example", b"hunter2\xff", ""])
+def test_what_stands_in_a_file_is_never_shown(tmp_path: Path, content: str | bytes) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (line,) = mistakes(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY_FILE": str(file)})
+    assert line.startswith("HOOKTIDE_DELIVERY_PROXY_FILE")
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:hunter2@db/x", "sqlite:///me:hunter2@db/x", "sqlite:////tmp/x.db?password=hunter2", "hunter2", "sqlite://hunter2@/x"],
+)
+def test_a_database_url_that_is_none_of_ours_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(StartError) as caught:
+        database_path(url, tmp_path, "ingest")
+    assert str(caught.value).startswith("HOOKTIDE_INGEST_DATABASE_URL: ")
+    assert "hunter2" not in str(caught.value)
