@@ -43,6 +43,8 @@ def open_transport(policy: EgressPolicy, settings: DeliverySettings) -> Abstract
         first_byte_timeout_s=settings.delivery_first_byte_timeout_seconds,
         connections_max=connections_within("HOOKTIDE_DELIVERY_CONNECTIONS_MAX", settings.delivery_connections_max),
         host_connections_max=settings.delivery_host_connections_max,
+        lookups=settings.share_of(settings.sink_lookups_max),
+        contexts_max=settings.delivery_tls_contexts_max,
     )
     return open_http_transport(policy, limits, proxy=settings.delivery_proxy)
 
@@ -63,9 +65,10 @@ async def running(
         clock = SystemClock()
         log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token, clock), Disabler(registry, token)
         worker = Worker(settings, ledger, transport, log, replica, disabler, clock)
-        verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url)
-        trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin)
-        asker = Asker(verifier)
+        handshakes, tests = settings.share_of(settings.delivery_handshakes_max), settings.share_of(settings.delivery_test_events_max)
+        verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url, share=handshakes)
+        trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests)
+        asker = Asker(verifier, handshakes)
         replica.listen_for_unasked(asker.want)
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))

@@ -38,7 +38,9 @@ def request_of(delivery: Delivery, subscription: Subscription, now_ms: int, *, o
     if terms.message_signature:
         by = signing_rfc9421.signers(terms.secrets, terms.keys, now_ms)
         headers |= signing_rfc9421.message_signature(subscription.sink, headers, content.body, by, timestamp_s)
-    return Request(subscription.sink, headers, content.body, "POST", terms.timeout_s, tls_of(terms), subscription.id)
+    return Request(
+        subscription.sink, headers, content.body, "POST", terms.timeout_s, tls_of(terms), subscription.id, subscription.consumer_id
+    )
 
 
 def _content(delivery: Delivery) -> Content:

@@ -30,6 +30,7 @@ from services.delivery.transport.protocol import Answer, Transport
 from services.delivery.trouble import Trouble
 from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
+from services.runtime.fair_semaphore import Share
 from services.runtime.logs import logger
 
 UNRECORDED_SENT_MAX = 1000
@@ -43,6 +44,7 @@ class Bounds:
     lane_in_flight_max: int
     lane_pending_max: int
     breaker_first_s: float
+    token_calls: Share
 
 
 class Dispatcher:
@@ -58,7 +60,7 @@ class Dispatcher:
         origin: str,
     ) -> None:
         """`origin` is the name by which sinks know this system, "" for none."""
-        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came)
+        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, bounds.token_calls)
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock

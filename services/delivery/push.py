@@ -18,6 +18,7 @@ from services.delivery.terms import Terms
 from services.delivery.tokens import Tokens
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Transport
 from services.runtime.clock import Clock, unix_ms
+from services.runtime.fair_semaphore import Share
 
 _UNAUTHORIZED = 401
 Done = Callable[[Answer], None]
@@ -33,18 +34,20 @@ class Pusher:
         clock: Clock,
         origin: str,
         ready: Callable[[str], None],
+        token_calls: Share,
     ) -> None:
+        """`token_calls` bounds the calls to authorization servers, in all and of one consumer."""
         self._transport = transport
         self._subscription = subscription
         self._clock = clock
         self._origin = origin
-        self._tokens = Tokens(transport, clock, ready)
+        self._tokens = Tokens(transport, clock, ready, token_calls)
         self._closed = False
 
     def may_push(self, subscription: Subscription) -> bool:
         """Say whether an attempt may begin: not while the token for it is on its way."""
         credential = subscription.terms.credential
-        return not isinstance(credential, OAuth2) or self._tokens.look(subscription.id, credential) is not None
+        return not isinstance(credential, OAuth2) or self._tokens.look(subscription.id, subscription.consumer_id, credential) is not None
 
     def push(self, delivery: Delivery, subscription: Subscription, now_ms: int, done: Done) -> None:
         """Begin an attempt that `may_push`; raises `ValueError`, and calls nobody, where the event cannot be encoded."""
@@ -52,7 +55,7 @@ class Pusher:
         if not isinstance(credential, OAuth2):
             self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin), done)
             return
-        match self._tokens.look(subscription.id, credential):
+        match self._tokens.look(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token)
                 self._transport.send(request, functools.partial(self._answered, delivery, subscription.terms, credential, token, done))
@@ -61,7 +64,7 @@ class Pusher:
             case None:
                 # It has ended since `may_push`.
                 again = functools.partial(self._again, delivery, subscription.terms, credential, done, WITHDRAWN)
-                self._tokens.after(subscription.id, credential, again)
+                self._tokens.after(subscription.id, subscription.consumer_id, credential, again)
 
     def withdraw(self, subscription_id: str) -> None:
         """Have nothing begin that was pushed for a subscription and has not begun; it is answered so."""
@@ -76,18 +79,18 @@ class Pusher:
         self._closed = True
 
     def _answered(self, delivery: Delivery, terms: Terms, credential: OAuth2, token: Token, done: Done, answer: Answer) -> None:
-        subscription_id = delivery.subscription_id
+        subscription_id, owner = delivery.subscription_id, delivery.consumer_id
         answer = answer._replace(sent_secrets=(token.value,))
         if (
             answer.status != _UNAUTHORIZED
             or self._wanting(subscription_id, terms) is None
-            or not self._tokens.is_replaced(subscription_id, credential, token)
+            or not self._tokens.is_replaced(subscription_id, owner, credential, token)
         ):
             done(answer)
             return
         again = functools.partial(self._again, delivery, terms, credential, done, answer)
-        if self._tokens.look(subscription_id, credential) is None:
-            self._tokens.after(subscription_id, credential, again)
+        if self._tokens.look(subscription_id, owner, credential) is None:
+            self._tokens.after(subscription_id, owner, credential, again)
         else:
             again()
 
@@ -97,7 +100,7 @@ class Pusher:
         if subscription is None:
             done(answer)
             return
-        match self._tokens.look(subscription.id, credential):
+        match self._tokens.look(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token)
                 self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,)) if last.begun else answer))

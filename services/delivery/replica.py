@@ -46,7 +46,7 @@ class Replica:
         self._ask_revision = RevisionOfRegistry(self._stub, service_token, clock)
         self._changed: Callable[[str], None] = _nobody
         self._gone: Callable[[str], None] = _nobody
-        self._unasked: Callable[[str], None] = _nobody
+        self._unasked: Callable[[str, str], None] = _nobody_asks
         self._progress: Callable[[], None] = _nothing
         self._lost: Callable[[], None] = _nothing
         self.router = Router()
@@ -59,8 +59,8 @@ class Replica:
         """Say who is told the ids of subscriptions that are new or other, and of those that are no more or off."""
         self._changed, self._gone = changed, gone
 
-    def listen_for_unasked(self, unasked: Callable[[str], None]) -> None:
-        """Say who is told the ids of subscriptions whose sinks are to be asked for their consent."""
+    def listen_for_unasked(self, unasked: Callable[[str, str], None]) -> None:
+        """Say who is told the ids of subscriptions, and of their consumers, whose sinks are to be asked for their consent."""
         self._unasked = unasked
 
     def listen_for_progress(self, *, advanced: Callable[[], None], lost: Callable[[], None]) -> None:
@@ -133,7 +133,7 @@ class Replica:
                     case "put":
                         self._put(subscription_of(message.put), aside)
                         if message.put.consent_wanted:
-                            self._unasked(message.put.subscription.id)
+                            self._unasked(message.put.subscription.id, message.put.subscription.consumer_id)
                     case "deleted":
                         self._delete(message.deleted.id, aside)
                     case "checkpoint":
@@ -172,6 +172,10 @@ class Replica:
 
 def _nobody(subscription_id: str) -> None:
     """Hear of a subscription before anyone listens."""
+
+
+def _nobody_asks(subscription_id: str, consumer_id: str) -> None:
+    """Hear of a sink that is to be asked before anyone listens."""
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ gateway ─gRPC─▶ server → [trial] → push → transport → sink
 
 Law 1: nothing of it is kept: no delivery, no second try, no judgement of the sink.
 Law 2: it is one request to one sink at a time, by the rules that hold for every attempt.
+Law 3: sinks of one consumer that do not answer take no more than its share: others test meanwhile.
 """
 
 import asyncio
@@ -20,11 +21,13 @@ from services.delivery.transport.protocol import Answer, Transport
 from services.eventlog.record import Record
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.errors import Failure, Reason
+from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share
 from services.runtime.ids import new_id
 
 TYPE = "hooktide.test"
 SOURCE = "/hooktide"
-_AT_ONCE_MAX = 32
+_TURN_WITHIN_S = 5.0
+_ONE_CALL = Share(permits=1, owner_permits=1)
 _CURRENT_WITHIN_S = 5.0
 _RETRY_S = 1.0
 
@@ -46,27 +49,36 @@ class Trial:
         current: Callable[[], Awaitable[None]],
         clock: Clock,
         origin: str,
+        share: Share,
     ) -> None:
-        """`subscription` finds one by its id, as new as anybody has heard of once `current` has been waited for."""
+        """`subscription` finds one by its id, as new as anybody has heard of once `current` has been waited for.
+
+        `share` bounds the test events under way, in all and for the subscriptions of one consumer.
+        """
         self._transport = transport
         self._subscription = subscription
         self._current = current
         self._clock = clock
         self._origin = origin
+        self._permits = FairSemaphore(share, owner_waiting_max=0)
         self._under_way: set[str] = set()
 
     async def run(self, consumer_id: str, subscription_id: str) -> Tried:
         """Send a test event to the sink of a subscription that a consumer ("": anyone) may see.
 
-        Raises SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT where it is not sent to, OVERLOADED where a test is under way or too
-        many are, ETAG_MISMATCH where it changes meanwhile, and UNAVAILABLE while the registry cannot be asked.
+        Raises SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT where it is not sent to, OVERLOADED where a test of it is under way or too
+        many of its consumer are, ETAG_MISMATCH where it changes meanwhile, and UNAVAILABLE while the registry cannot be asked.
         """
         subscription = await self._found(consumer_id, subscription_id)
-        if subscription_id in self._under_way or len(self._under_way) >= _AT_ONCE_MAX:
+        if subscription_id in self._under_way:
             raise Failure(Reason.OVERLOADED, "A test event is under way already; test again once it has ended.", retry_after_s=_RETRY_S)
         self._under_way.add(subscription_id)
         try:
-            return await self._tried(subscription)
+            async with self._permits.permit(subscription.consumer_id, _TURN_WITHIN_S):
+                return await self._tried(subscription)
+        except PermitRefusedError:
+            message = "Too many test events are under way; test again once some of your own have ended."
+            raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
         finally:
             self._under_way.remove(subscription_id)
 
@@ -95,8 +107,8 @@ class Trial:
             if not done.done():
                 done.set_result(answer)
 
-        # A pusher of its own: an access token is fetched anew, so that the credential is tested too.
-        pusher = Pusher(self._transport, self._subscription, self._clock, self._origin, _nobody)
+        # A pusher of its own: an access token is fetched anew, so that the credential is tested too, and waits for no other call.
+        pusher = Pusher(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL)
         pusher.push(_delivery(event_id, subscription, now_ms), subscription, now_ms, answered)
         try:
             answer = await done

@@ -3,7 +3,8 @@
 gateway ─gRPC─▶ server → [verify] → transport → sink
                             └────gRPC────▶ registry
 
-Law: whatever the sink does, the registry is told; what the sink thinks is decided by `handshake` alone.
+Law 1: whatever the sink does, the registry is told; what the sink thinks is decided by `handshake` alone.
+Law 2: sinks of one caller that do not answer take no more than its share: others ask meanwhile.
 """
 
 import asyncio
@@ -21,30 +22,45 @@ from services.delivery.terms import terms_of, tls_of
 from services.delivery.transport.protocol import Answer, Request, Transport
 from services.runtime.access import ServiceToken
 from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share
 from services.runtime.rpc import service_metadata
 
 ANSWER_S = 10.0
 _CALL_S = 5.0
 _DETAIL_CHARS_MAX = 500
+_TURN_WITHIN_S = 5.0
+_RETRY_S = 1.0
 
 
 class Verifier:
     """Asks sinks, in the name of `origin`; `public_url` is where the gateway is reached from outside, "" where that is not known."""
 
     def __init__(
-        self, registry: grpc.aio.Channel, service_token: ServiceToken, transport: Transport, *, origin: str, public_url: str
+        self, registry: grpc.aio.Channel, service_token: ServiceToken, transport: Transport, *, origin: str, public_url: str, share: Share
     ) -> None:
+        """`share` bounds the calls of `verify` under way, in all and of one caller."""
         self._registry = subscription_pb2_grpc.SubscriptionServiceStub(registry)
         self._metadata = service_metadata(service_token)
         self._transport = transport
         self._origin = origin
         self._public_url = public_url
+        self._permits = FairSemaphore(share, owner_waiting_max=0)
 
     async def verify(self, consumer_id: str, subscription_id: str) -> None:
         """Ask the sink of a subscription that a consumer ("*": anyone) may see, and report what it says.
 
-        Raises the registry's failures: SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT, OVERLOADED, ETAG_MISMATCH.
+        Raises OVERLOADED where the caller has too many such calls under way, and the registry's failures:
+        SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT, OVERLOADED, ETAG_MISMATCH.
         """
+        try:
+            async with self._permits.permit(consumer_id, _TURN_WITHIN_S):
+                await self.ask(consumer_id, subscription_id)
+        except PermitRefusedError:
+            message = "Too many verifications are under way; verify again once some of your own have ended."
+            raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
+
+    async def ask(self, consumer_id: str, subscription_id: str) -> None:
+        """Do the same without a bound on how many are asked at once; raises the registry's failures."""
         begin = pb.BeginVerificationRequest(consumer_id=consumer_id, subscription_id=subscription_id)
         try:
             begun = await self._registry.BeginVerification(begin, metadata=self._metadata, timeout=_CALL_S)
@@ -71,7 +87,8 @@ class Verifier:
         # An access token is not worth its fetching here: a sink is asked whether it wants events before it is sent any.
         credential = {} if isinstance(terms.credential, OAuth2) else headers_of(terms.credential)
         headers = {**terms.headers, **credential, "user-agent": USER_AGENT, **question}
-        request = Request(watched.subscription.sink, headers, b"", handshake.METHOD, ANSWER_S, tls_of(terms), whole=True)
+        owner = watched.subscription.consumer_id
+        request = Request(watched.subscription.sink, headers, b"", handshake.METHOD, ANSWER_S, tls_of(terms), owner=owner, whole=True)
         answer = await self._sent(request)
         if not answer.status:
             return pb.Verification(state=pb.VERIFICATION_STATE_FAILED, detail=answer.error[:_DETAIL_CHARS_MAX])

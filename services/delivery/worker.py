@@ -62,6 +62,7 @@ class Worker:
                 settings.delivery_lane_in_flight_max,
                 settings.delivery_lane_pending_max,
                 settings.delivery_breaker_seconds,
+                settings.share_of(settings.delivery_token_calls_max),
             ),
             settings.origin,
         )

@@ -9,6 +9,7 @@ ignored, whichever service reads it. Each mistake is one line that says what to 
 import base64
 import binascii
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.runtime.client_address import TrustedProxies
+from services.runtime.fair_semaphore import Share
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
 from services.runtime.secret_files import with_secret_files
@@ -264,6 +266,17 @@ class SinkSettings(Settings):
         (), description="The only ports that sinks may have, by commas; default: all but those of other protocols, such as mail."
     )
     origin: Origin = Field("", description="The name, as in DNS, by which sinks know this system in ownership handshakes.")
+    sink_lookups_max: int = Field(32, ge=1, le=1024, description="How many names of sinks a service looks up at once.")
+    consumer_share_percent: float = Field(
+        12.5,
+        gt=0,
+        le=100,
+        description="How much one consumer may use at once of what all share: name lookups, token calls, test events and handshakes.",
+    )
+
+    def share_of(self, permits: int) -> Share:
+        """Return how one consumer's share of so many permits is bounded: at least one, rounded up."""
+        return Share(permits, max(1, math.ceil(permits * self.consumer_share_percent / 100)))
 
 
 class SubscriptionSettings(SinkSettings, GrpcSettings):
@@ -382,6 +395,15 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     delivery_lane_in_flight_max: int = Field(64, ge=1, le=1000, description="How many attempts run at once for one subscription.")
     delivery_lane_pending_max: int = Field(
         4000, ge=1, le=100_000, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
+    )
+    delivery_token_calls_max: int = Field(64, ge=1, le=1000, description="How many OAuth2 tokens are fetched at once.")
+    delivery_test_events_max: int = Field(32, ge=1, le=1000, description="How many test events are under way at once.")
+    delivery_handshakes_max: int = Field(32, ge=1, le=1000, description="How many sinks are asked for their consent at once.")
+    delivery_tls_contexts_max: int = Field(
+        128,
+        ge=1,
+        le=10_000,
+        description="How many TLS contexts of own authorities and client certificates are kept, each about a megabyte.",
     )
     delivery_breaker_seconds: float = Field(
         30.0,

@@ -57,7 +57,7 @@ async def running(
         async with running_store(registry, lifecycle, clock) as store:
             if handshake is not Handshake.REQUIRED:
                 await _release(store)
-            served = SubscriptionServer(store, policy, Lookups(policy, resolve), handshake)
+            served = SubscriptionServer(store, policy, Lookups(policy, settings.share_of(settings.sink_lookups_max), resolve), handshake)
 
             def ready() -> str | None:
                 if store.broken:

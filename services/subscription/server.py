@@ -62,7 +62,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def CreateSubscription(self, request: pb.CreateSubscriptionRequest, _context: Context) -> pb.CreateSubscriptionResponse:
         """Create a subscription."""
         draft = wire.subscription_draft(request.subscription)
-        refusals = await self._lookups.refusals(draft.urls())
+        refusals = await self._lookups.refusals(draft.urls(), request.consumer_id)
         once = wire.once_from(request, request.consumer_id, "CreateSubscription")
 
         def create(writing: Writing) -> bytes:
@@ -116,7 +116,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 *mask_problems(paths),
             ]
         )
-        refusals = await self._lookups.refusals(wanted.urls(paths))
+        refusals = await self._lookups.refusals(wanted.urls(paths), request.consumer_id)
 
         def update(writing: Writing) -> pb.UpdateSubscriptionResponse:
             current = subscriptions.get(writing, request.consumer_id, request.subscription.id)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from services.delivery.model import Outcome
+from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.names import Found, Lookup, Names, system_lookup
 from services.egress.policy import EgressPolicy
-from tests.delivery.hostile import OK, answering, hostile
-from tests.delivery.sending import answer_to, post, sending
+from services.runtime.fair_semaphore import Share
+from tests.delivery.hostile import OK, answering, black_hole, hostile
+from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sending
 
 
 class Book:
@@ -38,17 +40,17 @@ class Book:
 
 
 def names_by(lookup: Lookup, *, timeout_s: float = 5.0, kept_s: float = 60.0) -> Names:
-    return Names(lookup, EgressPolicy(allow=("127.0.0.0/8",)), timeout_s=timeout_s, kept_s=kept_s)
+    return Names(lookup, EgressPolicy(allow=("127.0.0.0/8",)), timeout_s=timeout_s, kept_s=kept_s, share=Share(8, 2))
 
 
-def asking(names: Names, name: str) -> asyncio.Future[Found]:
+def asking(names: Names, name: str, owner: str = "") -> asyncio.Future[Found]:
     future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-    names.ask(name, future.set_result)
+    names.ask(name, owner, future.set_result)
     return future
 
 
-async def found_by(names: Names, name: str) -> Found:
-    return await asyncio.wait_for(asking(names, name), 60)
+async def found_by(names: Names, name: str, owner: str = "") -> Found:
+    return await asyncio.wait_for(asking(names, name, owner), 60)
 
 
 async def test_a_name_is_looked_up_once_for_all_who_ask() -> None:
@@ -136,6 +138,43 @@ async def test_names_that_hang_do_not_hold_up_those_that_were_found_before() -> 
     names.close()
 
 
+async def test_names_of_one_consumer_that_hang_hold_up_nobody_else() -> None:
+    """Neither names that nobody has looked up before, nor the very names that wait in the other's line."""
+    book = Book(**{f"bad{number}": ["127.0.0.1"] for number in range(64)}, good=["127.0.0.1"])
+    names = names_by(book, timeout_s=0.5)
+    events = [book.hang(f"bad{number}") for number in range(64)]
+    hanging = [asking(names, f"bad{number}", "attacker") for number in range(64)]
+    waiting = asking(names, "good", "attacker")
+
+    assert (await found_by(names, "good", "victim")).failure is None
+    assert (await waiting).failure is None
+    assert sum(book.asked.values()) == 3, "the attacker's share, and the name that both wanted"
+    assert {(await each).failure for each in hanging} == {Outcome.DNS}
+    assert (await found_by(names, "other", "victim")).error == "the endpoint's name could not be resolved"
+    # What has not begun by then is not looked up for nobody.
+    for event in events:
+        event.set()
+    async with asyncio.timeout(60):
+        while names.known("bad0") is None or names.known("bad1") is None:  # noqa: ASYNC110 - threads make them known
+            await asyncio.sleep(0)
+    assert sum(book.asked.values()) == 4
+    names.close()
+
+
+async def test_too_many_names_of_one_consumer_are_refused_at_once() -> None:
+    book = Book()
+    names = names_by(book, timeout_s=60.0)
+    events = [book.hang(name) for name in "ab"]
+    waiting = [asking(names, name, "attacker") for name in [*"ab", *(f"n{number}" for number in range(2048))]]
+
+    assert "too many names" in (await found_by(names, "one more", "attacker")).error
+    assert (await found_by(names, "c", "victim")).failure is Outcome.DNS
+    names.close()
+    assert {(await each).failure for each in waiting} == {Outcome.RESET}
+    for event in events:
+        event.set()
+
+
 async def test_the_address_in_use_stays_first_while_the_name_has_it() -> None:
     book = Book(a=["127.0.0.1", "127.0.0.2", "127.0.0.3"])
     names = names_by(book, kept_s=0.0)
@@ -150,9 +189,20 @@ async def test_the_address_in_use_stays_first_while_the_name_has_it() -> None:
     names.close()
 
 
+async def test_of_many_addresses_a_few_are_kept_of_both_families() -> None:
+    many = [f"127.1.{number // 250}.{number % 250 + 1}" for number in range(1000)]
+    names = Names(Book(a=[*many, "::1"]), EgressPolicy(allow=("127.0.0.0/8", "::1")), timeout_s=5.0, kept_s=0.0, share=Share(8, 2))
+    found = await found_by(names, "a")
+    assert found.addresses == (many[0], "::1", *many[1:15])
+
+    names.defer("a", [many[0], "::1"])
+    assert (await found_by(names, "a")).addresses[0] == many[1]
+    names.close()
+
+
 async def test_what_is_remembered_is_bounded() -> None:
     names = names_by(lambda _name: ["127.0.0.1"])
-    await asyncio.gather(*(asking(names, f"n{number}") for number in range(17_000)))
+    await asyncio.gather(*(asking(names, f"n{number}", str(number % 20)) for number in range(17_000)))
 
     kept = [number for number in range(17_000) if names.known(f"n{number}") is not None]
     assert len(kept) == 16_384
@@ -192,3 +242,36 @@ async def test_a_name_whose_addresses_are_all_away_is_a_failure_to_connect() -> 
         gone = server.port
     async with sending(lookup=Book(**{"two.example": ["127.0.0.8", "127.0.0.9"]})) as transport:
         assert (await answer_to(transport, post(f"http://two.example:{gone}/"))).outcome is Outcome.CONNECT
+
+
+async def test_of_a_name_with_a_thousand_addresses_a_few_are_dialled() -> None:
+    """By each request others than before."""
+    refusing, dialled = [f"127.1.{number // 250}.{number % 250 + 1}" for number in range(1000)], list[str]()
+
+    class Noting(EgressPolicy):
+        def check_address(self, address: str) -> str | None:
+            dialled.append(address)
+            return super().check_address(address)
+
+    async with hostile(answering(OK)) as server:
+        gone = server.port
+    async with open_http_transport(Noting(allow=LOOPBACK), LIMITS, lookup=Book(**{"many.example": refusing})) as transport:
+        for _ in range(2):
+            assert (await answer_to(transport, post(f"http://many.example:{gone}/"))).outcome is Outcome.CONNECT
+    assert dialled == refusing[:6]
+
+
+async def test_addresses_that_do_not_answer_share_the_time_for_connecting() -> None:
+    """The last that is tried is reached within it."""
+    async with (
+        hostile(answering(OK), host="127.0.0.9") as server,
+        black_hole("127.0.0.7", server.port),
+        black_hole("127.0.0.8", server.port),
+    ):
+        book = Book(**{"three.example": ["127.0.0.7", "127.0.0.8", "127.0.0.9"]})
+        async with sending(lookup=book, connect_timeout_s=1.5) as transport:
+            assert (await answer_to(transport, post(f"http://three.example:{server.port}/"))).outcome is Outcome.DELIVERED
+            began = asyncio.get_running_loop().time()
+            book.addresses["away.example"] = ["127.0.0.7", "127.0.0.8"] * 2
+            assert (await answer_to(transport, post(f"http://away.example:{server.port}/"))).outcome is Outcome.CONNECT
+            assert asyncio.get_running_loop().time() - began < 2 * 1.5

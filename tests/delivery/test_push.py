@@ -1,5 +1,6 @@
 """One attempt of a sink that wants access tokens, and what may happen to its subscription meanwhile."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -8,11 +9,14 @@ import pytest
 
 from services.delivery.credentials import OAuth2
 from services.delivery.model import Delivery, Event, Health, Outcome, Subscription
+from services.delivery.oauth2 import Token
 from services.delivery.push import Pusher
 from services.delivery.terms import Terms
+from services.delivery.tokens import Tokens
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Request
 from services.eventlog.record import Record
 from services.runtime.clock import SystemClock
+from services.runtime.fair_semaphore import Share
 from tests.delivery.log_of_tests import cloud_event
 
 TOKEN_URL, SINK = "https://tokens.example/", "https://consumer.example/hook"
@@ -66,7 +70,7 @@ class Pushing:
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pusher = Pusher(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None)
+        self.pusher = Pusher(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8))
 
     def push(self) -> None:
         """Begin the attempt."""
@@ -130,3 +134,55 @@ async def test_what_waits_for_its_first_token_and_is_not_wanted_any_more_has_not
 
     assert pushing.post.sent == []
     assert pushing.answers == [WITHDRAWN]
+
+
+async def test_a_token_that_does_not_come_holds_no_attempt_up(pushing: Pushing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with the sink's answer; the token may serve later ones."""
+    monkeypatch.setattr("services.delivery.tokens._WAITED_FOR_S", 0.05)
+    pushing.refuse_token()
+    assert pushing.answers == []
+    async with asyncio.timeout(10):
+        while not pushing.answers:  # noqa: ASYNC110 - a timer's
+            await asyncio.sleep(0.01)
+    assert pushing.answers == [REFUSED._replace(sent_secrets=("one",))]
+    assert not pushing.pusher.may_push(BEFORE)
+    pushing.post.give_token("two")
+    assert pushing.pusher.may_push(BEFORE)
+    assert len(pushing.answers) == 1
+
+
+async def test_a_call_that_waits_for_its_turn_ends_with_its_subscription() -> None:
+    """And those of its attempts that wait for it with it; what has been called for is taken, and serves nobody."""
+    post, arrived = Post(), list[str]()
+    tokens = Tokens(post, SystemClock(), arrived.append, Share(1, 1))
+    first, second = OAuth2(TOKEN_URL, "one", "secret", ""), OAuth2(TOKEN_URL, "two", "secret", "")
+    told: list[str] = []
+    assert tokens.look("sub_1", "con_1", first) is None
+    assert tokens.look("sub_2", "con_1", second) is None
+    tokens.after("sub_2", "con_1", second, lambda: told.append("sub_2"))
+    assert len(post.sent) == 1
+    tokens.forget("sub_2")
+    tokens.forget("sub_1")
+    await asyncio.sleep(0)
+    assert told == ["sub_2"]
+    post.give_token("late")
+    assert post.sent == []
+    assert tokens.look("sub_1", "con_1", first) is None
+    post.give_token("new")
+    assert arrived == ["sub_1"]
+
+
+async def test_subscriptions_of_one_consumer_share_the_tokens_of_a_credential_and_no_other_consumer_does() -> None:
+    post, arrived = Post(), list[str]()
+    tokens, same = Tokens(post, SystemClock(), arrived.append, Share(8, 8)), OAuth2(TOKEN_URL, "client", "secret", "")
+    for number in range(50):
+        assert tokens.look(f"sub_{number:02}", "con_1", replace(same)) is None
+    assert tokens.look("sub_other", "con_2", replace(same)) is None
+    assert len(post.sent) == 2
+    post.give_token("one")
+    assert arrived == [f"sub_{number:02}" for number in range(50)]
+    assert isinstance(token := tokens.look("sub_new", "con_1", same), Token)
+    assert token.value == "one"
+    assert tokens.look("sub_other", "con_2", same) is None
+    post.give_token("two")
+    assert (post.sent, arrived[-1]) == ([], "sub_other")

@@ -64,13 +64,21 @@ async def authority(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext 
 
 
 async def subscribed(
-    system: System, sink: str, port: int, host: str = "127.0.0.1", secret: str = CLIENT_SECRET, *, scheme: str = "http", ca: str = ""
+    system: System,
+    sink: str,
+    port: int,
+    host: str = "127.0.0.1",
+    secret: str = CLIENT_SECRET,
+    *,
+    scheme: str = "http",
+    ca: str = "",
+    owner: str = "",
 ) -> pb.Subscription:
     """Create a subscription whose sink wants tokens."""
     oauth2 = pb.OAuth2Credential(token_url=f"{scheme}://{host}:{port}/token", client_id=CLIENT_ID, client_secret=secret, scope="a b")
     settings = pb.ProtocolSettings(ca_certificates=ca)
     subscription = pb.Subscription(sink=sink, sink_credential=pb.SinkCredential(oauth2=oauth2), protocol_settings=settings)
-    request = pb.CreateSubscriptionRequest(consumer_id=system.consumer_id, subscription=subscription)
+    request = pb.CreateSubscriptionRequest(consumer_id=owner or system.consumer_id, subscription=subscription)
     return (await system.registry.call(system.registry.subscriptions.CreateSubscription, request)).subscription
 
 
@@ -246,3 +254,29 @@ async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is
     assert [attempt.status for attempt in detail.attempts] == [401]
     assert [hook.path for hook in hooks.hooks] == ["/hook", "/after"]
     assert len(server.forms) == 2, "a token was fetched for nothing"
+
+
+async def test_token_calls_of_one_consumer_that_hang_hold_up_nobody_else(system: System, hooks: Receiver) -> None:
+    """Neither another consumer's webhooks nor its token calls, though there are more of them than connections."""
+    attacker = await system.registry.consumer("attacker")
+    async with (
+        authority() as hanging,
+        authority() as honest,
+        system.delivering(HOOKTIDE_DELIVERY_CONNECTIONS_MAX="20") as delivering,
+    ):
+        hanging.going_on = asyncio.Event()
+        for number in range(30):
+            await subscribed(system, hooks.url("/never"), hanging.port, secret=f"{number}", owner=attacker)
+        await system.publish(event("1"))
+        await eventually(lambda: has_called(hanging, 8))
+        mine = [(await system.subscribe(hooks.url("/plain"))).subscription, await subscribed(system, hooks.url("/token"), honest.port)]
+        await system.publish(event("2"))
+        for each in mine:
+            await delivering.until(1, subscription_id=each.id, state=DELIVERED)
+        assert len(hanging.forms) == 8
+        assert {hook.path for hook in hooks.hooks} == {"/plain", "/token"}
+        hanging.going_on.set()
+
+
+async def has_called(server: Authority, times: int) -> bool:
+    return len(server.forms) >= times

@@ -134,6 +134,25 @@ async def test_one_is_under_way_at_a_time(system: System) -> None:
         assert (await sent(running, made.id)).attempt.outcome == delivery_pb2.ATTEMPT_OUTCOME_TIMEOUT
 
 
+async def test_test_events_of_one_consumer_that_hang_keep_nobody_else_from_testing(system: System, hooks: Receiver) -> None:
+    """It has its share, and is told at once that it has no more."""
+    attacker = await system.registry.consumer("attacker")
+    async with system.delivering() as running, hostile(silent) as server:
+        made = [(await system.subscribe(server.url, consumer_id=attacker)).subscription for _ in range(32)]
+        tests = [asyncio.ensure_future(refused(sent(running, each.id, attacker))) for each in made]
+        async with asyncio.timeout(PATIENCE_S):
+            while len(server.requests) < 4 or sum(test.done() for test in tests) < 28:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+        assert {test.result().reason for test in tests if test.done()} == {Reason.OVERLOADED}
+
+        mine = (await system.subscribe(hooks.url())).subscription
+        assert (await sent(running, mine.id, system.consumer_id)).attempt.outcome == TAKEN
+        assert len(server.requests) == 4
+        for test in tests:
+            test.cancel()
+        await asyncio.wait(tests)
+
+
 async def test_it_is_sent_by_the_latest_settings(system: System, hooks: Receiver) -> None:
     async with system.delivering() as running:
         made = (await system.subscribe(hooks.url("/one"))).subscription

@@ -1,8 +1,9 @@
 """The ownership handshake: a registry and a delivery service that run, and sinks that answer as they like."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -16,9 +17,11 @@ from services.runtime.errors import Reason
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc import open_channel, service_metadata
 from services.runtime.settings import DeliverySettings, SubscriptionSettings, read_settings
+from tests.delivery.hostile import HostileServer, hostile, silent
 from tests.delivery.system import eventually
 from tests.subscription.client import Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
+from tests.system.processes import PATIENCE_S
 
 ORIGIN = "hooks.example.com"
 GRANTED, PENDING = pb.VERIFICATION_STATE_GRANTED, pb.VERIFICATION_STATE_PENDING
@@ -195,6 +198,29 @@ async def test_a_sink_that_repeats_its_question_tells_its_asker_nothing(world: W
     assert "canary" not in str(after)
 
 
+async def hanging_subscriptions(world: World, server: HostileServer, count: int) -> list[pb.Subscription]:
+    """Have another consumer subscribe sinks that never answer."""
+    attacker = await world.registry.consumer("attacker")
+    return [await replace(world, owner=attacker).subscription(sink=server.url) for _ in range(count)]
+
+
+async def test_verifications_of_one_consumer_that_hang_keep_nobody_else_waiting(world: World) -> None:
+    """It has its share, and is told at once that it has no more."""
+    world.sink.headers = {"WebHook-Allowed-Origin": ORIGIN}
+    async with hostile(silent) as server:
+        made = await hanging_subscriptions(world, server, 6)
+        asked = [asyncio.ensure_future(refused(world.verified(each, each.consumer_id))) for each in made]
+        async with asyncio.timeout(PATIENCE_S):
+            while len(server.requests) < 4 or sum(each.done() for each in asked) < 2:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+        assert {each.result().reason for each in asked if each.done()} == {Reason.OVERLOADED}
+        assert (await world.verified(await world.subscription(), world.owner)).verification.state == GRANTED
+        assert len(server.requests) == 4
+        for each in asked:
+            each.cancel()
+        await asyncio.wait(asked)
+
+
 # Asked without being called for
 
 
@@ -265,3 +291,11 @@ async def watched(registry: Client, name: str) -> pb.WatchedSubscription:
     async with registry.watch() as stream:
         items, _ = await until_checkpoint(stream)
     return next(item.put for item in items if item.put.subscription.id == name)
+
+
+async def test_sinks_of_one_consumer_that_hang_keep_no_others_from_being_asked(tmp_path: Path) -> None:
+    async with running_world(tmp_path, "best_effort") as world, hostile(silent) as server:
+        world.sink.headers = {"WebHook-Allowed-Origin": ORIGIN}
+        await hanging_subscriptions(world, server, 40)
+        assert (await consented(world, await world.subscription())).verification.state == GRANTED
+        assert len(server.requests) <= 4

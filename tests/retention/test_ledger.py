@@ -20,6 +20,7 @@ from services.eventlog.record import PARTITIONS, Place, Record
 from services.eventlog.sqlite import SqliteEventLog
 from services.runtime.clock import SystemClock
 from services.runtime.database import used_bytes
+from services.runtime.fair_semaphore import Share
 from tests.eventlog.logs import appended, new_events, opened
 
 DAY_MS = 86_400_000
@@ -139,7 +140,7 @@ class Nowhere:
 
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> Retention:
     """Return what looks after a ledger and a log; nothing is under way beside it."""
-    dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, Bounds(1, 1, 1, 1.0), origin="")
+    dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, Bounds(1, 1, 1, 1.0, Share(1, 1)), origin="")
     recorder = Recorder(ledger, dispatcher, clock, Headway(), gone=lambda _id: False)
     return Retention(ledger, log, dispatcher, recorder, clock, Limits(1.0, 1.0, 1 << 40, 1.0))
 

@@ -7,10 +7,12 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.egress.policy import EgressPolicy
 from services.runtime.errors import Reason
+from services.runtime.fair_semaphore import Share
 from services.runtime.settings import SubscriptionSettings
-from services.subscription.lookup import LOOKUPS_MAX, Lookups, system_addresses
+from services.subscription.lookup import Lookups, system_addresses
 from tests.subscription.client import SINK, refused, served
 
+SHARE = Share(permits=8, owner_permits=2)
 ADDRESSES = {
     "public.example": ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"],
     "private.example": ["10.0.0.7"],
@@ -31,36 +33,41 @@ def known(host: str) -> Sequence[str]:
 )
 async def test_a_name_is_refused_where_any_of_its_addresses_is_forbidden(host: str, is_refused: bool) -> None:  # noqa: FBT001 - a parameter
     url = f"https://{host}.example/hooks"
-    refusals = await Lookups(EgressPolicy(), known).refusals([url])
+    refusals = await Lookups(EgressPolicy(), SHARE, known).refusals([url], "con")
     assert (url in refusals) is is_refused
     assert not any(address in str(refusals) for addresses in ADDRESSES.values() for address in addresses)
 
 
 async def test_addresses_and_urls_that_are_refused_by_their_text_are_not_looked_up() -> None:
     asked: list[str] = []
-    lookups = Lookups(EgressPolicy(), lambda host: asked.append(host) or [])  # type: ignore[func-returns-value]  # append returns None
-    assert await lookups.refusals(["https://10.0.0.1/", "https://[2606:4700::1111]/", "http://public.example/", "nonsense"]) == {}
+    lookups = Lookups(EgressPolicy(), SHARE, lambda host: asked.append(host) or [])  # type: ignore[func-returns-value]  # append returns None
+    urls = ["https://10.0.0.1/", "https://[2606:4700::1111]/", "http://public.example/", "nonsense"]
+    assert await lookups.refusals(urls, "con") == {}
     assert asked == []
 
 
-async def test_a_name_that_takes_too_long_passes_and_many_of_them_do_not_pile_up() -> None:
-    """Those beyond the bound are not even looked up; once the slow ones are done, names are judged again."""
+async def test_names_of_one_consumer_that_hang_pass_and_those_of_others_are_judged() -> None:
+    """Those beyond its share are not even looked up; once the slow ones are done, its names are judged again."""
     gate = threading.Event()
     asked: list[str] = []
 
     def slow(host: str) -> Sequence[str]:
         asked.append(host)
-        gate.wait(30)
+        if host.startswith("slow"):
+            gate.wait(30)
         return ADDRESSES["private.example"]
 
-    lookups = Lookups(EgressPolicy(), slow, timeout_s=0.2)
-    urls = [f"https://{number}.example/" for number in range(1000, 1000 + LOOKUPS_MAX + 5)]
-    named = [url.replace("https://", "https://n") for url in urls]
+    lookups = Lookups(EgressPolicy(), SHARE, slow, timeout_s=0.5)
+    hanging = [f"https://slow{number}.example/" for number in range(100)]
     async with asyncio.timeout(60):
-        assert await lookups.refusals(named) == {}
-        assert len(asked) == LOOKUPS_MAX
+        attack = asyncio.ensure_future(lookups.refusals(hanging, "attacker"))
+        while not asked:  # noqa: ASYNC110 - a thread's side
+            await asyncio.sleep(0)
+        assert list(await lookups.refusals(["https://quick.example/"], "victim")) == ["https://quick.example/"]
+        assert await attack == {}
+        assert set(asked) == {"slow0.example", "slow1.example", "quick.example"}
         gate.set()
-        while named[0] not in await lookups.refusals(named[:1]):
+        while hanging[0] not in await lookups.refusals(hanging[:1], "attacker"):
             pass
 
 

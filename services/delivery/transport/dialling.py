@@ -50,10 +50,9 @@ class Dialling:
 
     __slots__ = (
         *(
-            "_connect_by",
+            "_connected_by",
             "_keeper",
             "_left",
-            "_limits",
             "_loop",
             "_number",
             "_phase",
@@ -73,7 +72,6 @@ class Dialling:
         """The endpoint's."""
         self._keeper = keeper
         self._way = way
-        self._limits = limits
         self._loop = loop
         self._phase = _Phase.CONNECTING
         self._reading = TunnelReading()
@@ -82,12 +80,16 @@ class Dialling:
         self._secured: Secured
         self._number = -1
         self._watched_for_room = False
-        self._connect_by = loop.time() + limits.connect_timeout_s
+        if not flight.tried:
+            flight.connect_by = loop.time() + limits.connect_timeout_s
+        self._connected_by = flight.connect_by
+        """Until when this address has time; one that answers may use the others' for its handshake."""
         loop.call_soon(self._guarded, self._dial)
 
     def overdue(self, now: float) -> Answer | None:
         """Return how the flight ends if its time is over, else None."""
-        if now < min(self._connect_by, self.flight.deadline):
+        connect_by = self._connected_by if self._phase is _Phase.CONNECTING else self.flight.connect_by
+        if now < min(connect_by, self.flight.deadline):
             return None
         if self._phase is _Phase.SHAKING_HANDS:
             return failed(Outcome.TLS, "TLS failed: the handshake took too long")
@@ -115,7 +117,8 @@ class Dialling:
         if why is not None:
             self.cut_off(failed(Outcome.BLOCKED, why))
             return
-        self._connect_by = self._loop.time() + self._limits.connect_timeout_s
+        now = self._loop.time()
+        self._connected_by = now + (self.flight.connect_by - now) / (self.flight.addresses_left + len(self._left))
         try:
             # Which fails too where this process has as many files open as it may.
             self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)

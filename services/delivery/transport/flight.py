@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 
 from services.delivery.model import Outcome
 from services.delivery.transport.protocol import Answer, Request
+from services.runtime.fair_semaphore import Share
 
 if TYPE_CHECKING:
     from services.delivery.transport.pool import Host
     from services.delivery.transport.trust import Trust
 
+_LOOKUPS = Share(permits=32, owner_permits=4)
+ADDRESSES_DIALLED_MAX = 3
+"""How many addresses of a name one request is tried at; the next request begins with the others."""
 # RFC 9110, section 8.6: these say how long their body is, even where they have none.
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
@@ -25,7 +29,7 @@ class Limits:
     timeout_s: float
     """In all, unless the request says otherwise."""
     connect_timeout_s: float
-    """Until the connection stands, TLS included."""
+    """Until the connection stands, TLS and all addresses that are tried included."""
     first_byte_timeout_s: float
     """From the request's beginning until the answer's first byte; a request with a time limit of its own may use all of that."""
     connections_max: int
@@ -34,6 +38,10 @@ class Limits:
     """Under way at once to one host and port."""
     names_kept_s: float = 15.0
     """How long a name's addresses are used before it is looked up again."""
+    lookups: Share = _LOOKUPS
+    """How many names are looked up at once; as many again of those that were found before."""
+    contexts_max: int = 128
+    """How many contexts of TLS are kept for what subscriptions trust or show beyond the usual."""
 
 
 @dataclass(slots=True)
@@ -84,7 +92,7 @@ class Target:
 class Flight:
     """A request on its way."""
 
-    __slots__ = ("addresses", "deadline", "done", "fresh", "host", "request", "target", "tried", "trust", "wire")
+    __slots__ = ("addresses", "connect_by", "deadline", "done", "fresh", "host", "request", "target", "tried", "trust", "wire")
 
     def __init__(self, request: Request, done: Callable[[Answer], None], target: Target) -> None:
         """Begin with nothing of it sent."""
@@ -101,10 +109,17 @@ class Flight:
         """Whether it is to go over a new connection, since a kept one broke under it."""
         self.host: Host
         """What it is counted under; known once it is in the pool."""
+        self.connect_by: float
+        """By the monotonic clock; known once a connection is dialled for it."""
         self.deadline: float
         """By the monotonic clock; known once it has begun."""
         self.wire: bytes
         """As it is sent; known once it has begun."""
+
+    @property
+    def addresses_left(self) -> int:
+        """How many more addresses it may be tried at, the present one included."""
+        return min(len(self.addresses), ADDRESSES_DIALLED_MAX) - self.tried
 
 
 def wire_of(request: Request, target: Target) -> bytes:

@@ -21,6 +21,7 @@ from services.delivery.transport.protocol import WITHDRAWN, Answer, Request
 from services.delivery.transport.trust import Trust, Trusts
 from services.egress.policy import EgressPolicy
 from services.egress.urls import DEFAULT_PORTS, parse_url
+from services.runtime.fair_semaphore import Share
 from services.runtime.lifecycle import StartError
 
 # To judge a URL takes longer than all else that is done here; one that is known takes some two hundred bytes besides its own text.
@@ -34,7 +35,7 @@ class HttpTransport:
     def __init__(self, policy: EgressPolicy, limits: Limits, trusts: Trusts, lookup: Lookup, proxy: "Proxy | None") -> None:
         self._loop = asyncio.get_running_loop()
         self._policy = policy
-        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s)
+        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s, share=limits.lookups)
         self._trusts = trusts
         self._proxy = proxy
         way = Way(policy.check_address, None if proxy is None else proxy.tunnel)
@@ -64,7 +65,7 @@ class HttpTransport:
             self._go(flight, found)
         else:
             self._preparing[flight] = None
-            self._names.ask(target.name, functools.partial(self._resolved, flight))
+            self._names.ask(target.name, request.owner, functools.partial(self._resolved, flight))
 
     def withdraw(self, subscription_id: str) -> None:
         """See `Transport.withdraw`."""
@@ -139,11 +140,11 @@ class HttpTransport:
         tls = flight.request.tls
         if tls is None:
             self._trusted(flight, self._trusts.usual)
-        elif (trust := self._trusts.known(tls)) is not None:
+        elif (trust := self._trusts.known(tls, flight.request.owner)) is not None:
             self._trusted(flight, trust)
         else:
             self._preparing[flight] = None
-            self._trusts.ask(tls, functools.partial(self._has_trust, flight))
+            self._trusts.ask(tls, flight.request.owner, functools.partial(self._has_trust, flight))
 
     def _has_trust(self, flight: Flight, trust: Trust | str) -> None:
         if flight in self._preparing:
@@ -181,7 +182,9 @@ class HttpTransport:
         try:
             landed, self._landed = self._landed, []
             for flight, answer in landed:
-                if flight.tried and answer.outcome is not Outcome.CONNECT:
+                if answer.outcome is Outcome.CONNECT:
+                    self._names.defer(flight.target.name, flight.addresses[: flight.tried + 1])
+                elif flight.tried:
                     self._names.prefer(flight.target.name, flight.addresses[flight.tried])
                 flight.done(answer)
         except Exception as error:  # noqa: BLE001 - handed on: what was not answered then never will be
@@ -207,6 +210,8 @@ class HttpTransport:
             self.fault.set_exception(error)
 
 
+# There is one proxy, and everybody needs it.
+_ONE_NAME = Share(permits=1, owner_permits=1)
 _NOWHERE = Target("", (), 0, is_tls=False, host="", path="", origin=("", 0))
 
 
@@ -221,7 +226,7 @@ class Proxy:
         shown = f"Basic {base64.b64encode(user.encode()).decode()}" if parts.username is not None else ""
         self.tunnel = Tunnel(parts.port or DEFAULT_PORTS["http"], shown)
         # It may be wherever the operator has put it.
-        self._names = Names(system_lookup, _AnyAddress(), timeout_s=timeout_s, kept_s=15.0)
+        self._names = Names(system_lookup, _AnyAddress(), timeout_s=timeout_s, kept_s=15.0, share=_ONE_NAME)
 
     def is_known(self) -> bool:
         """Say whether it is known where it is reached."""
@@ -239,7 +244,7 @@ class Proxy:
             self.tunnel.addresses = found.addresses
             then()
 
-        self._names.ask(self._name, found)
+        self._names.ask(self._name, "", found)
 
     def close(self) -> None:
         """Look up nothing any more."""
@@ -265,9 +270,9 @@ def roots_file() -> str:
     return path
 
 
-def _trusts(file: str) -> Trusts:
+def _trusts(file: str, limits: Limits) -> Trusts:
     try:
-        return Trusts(Path(file).read_bytes())
+        return Trusts(Path(file).read_bytes(), kept_max=limits.contexts_max, timeout_s=limits.timeout_s)
     except ssl.SSLError as error:
         raise StartError(f"the file of trusted certificates, {file}, has none that can be read; write them as PEM") from error
     except OSError as error:
@@ -285,7 +290,7 @@ async def open_http_transport(
     A fault of the transport ends the body.
     """
     through = Proxy(proxy, limits.connect_timeout_s) if proxy else None
-    transport = HttpTransport(policy, limits, _trusts(roots or roots_file()), lookup, through)
+    transport = HttpTransport(policy, limits, _trusts(roots or roots_file(), limits), lookup, through)
 
     async def watch() -> None:
         await asyncio.shield(transport.fault)

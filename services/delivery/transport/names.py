@@ -1,24 +1,25 @@
 """Names: which addresses a host's name stands for, looked up off the event loop and judged as a whole.
 
-http → [names] → pool
+http → [names: single_flight] → pool
 
 Law 1: a name may be called only if every one of its addresses may.
 Law 2: what was found is used for a few seconds, whatever lifetime the name's owner gave it.
-Law 3: a name server that does not answer holds up nobody but those who ask for its names.
+Law 3: a name server that does not answer holds up the names of its own consumer, and nobody else's.
 """
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from services.delivery.model import Outcome
-from services.runtime.logs import logger
+from services.delivery.transport.single_flight import SingleFlight
+from services.runtime.fair_semaphore import FairSemaphore, Share
 
 Lookup = Callable[[str], Sequence[str]]
 """Returns the addresses of a name, at least one; raises `OSError` where there is none. It may block."""
@@ -37,8 +38,11 @@ class Judge(Protocol):
 
 
 FAILURE_KEPT_S = 5.0
+ADDRESSES_KEPT_MAX = 16
+"""How many addresses of a name are kept; all of them are judged."""
 _NAMES_MAX = 16_384
-_THREADS = 8
+# As many requests of one consumer as can be under way, and then some.
+_OWNER_WAITING_MAX = 2048
 
 
 class Found(NamedTuple):
@@ -49,30 +53,22 @@ class Found(NamedTuple):
     error: str = ""
 
 
-@dataclass(slots=True, eq=False)
-class _Asking:
-    """A lookup under way."""
-
-    waiting: list[Callable[[Found], None]] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
-    late: bool = False
-    """Whether those who waited have been told that it takes too long."""
-
-
 class Names:
     """A cache of names. Belongs to one event loop; `lookup` alone is called elsewhere."""
 
-    def __init__(self, lookup: Lookup, policy: Judge, *, timeout_s: float, kept_s: float) -> None:
-        """`timeout_s` is how long anybody waits for a lookup, `kept_s` how long what it found is used."""
+    def __init__(self, lookup: Lookup, policy: Judge, *, timeout_s: float, kept_s: float, share: Share) -> None:
+        """`timeout_s` is how long anybody waits for a lookup, `kept_s` how long what it found is used.
+
+        A lookup counts in its owner's `share` until the resolver returns, also after those who asked were told that it takes too long.
+        """
         self._kept_s = kept_s
         self._lookup = lookup
         self._policy = policy
-        self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._found: OrderedDict[str, tuple[Found, float]] = OrderedDict()
-        self._asking: dict[str, _Asking] = {}
+        self._threads: list[_Threads] = []
         # Names that were found before do not wait behind those that may hang.
-        self._proven, self._unproven = _Threads(_THREADS), _Threads(_THREADS)
+        self._proven, self._unproven = (self._flights(share, timeout_s) for _ in range(2))
 
     def known(self, name: str) -> Found | None:
         """Return what is known of a name, None where it has to be asked for."""
@@ -82,19 +78,12 @@ class Names:
         self._found.move_to_end(name)
         return entry[0]
 
-    def ask(self, name: str, then: Callable[[Found], None]) -> None:
-        """Look a name up; `then` is called once, later, on the event loop."""
-        asking = self._asking.get(name)
-        if asking is None:
-            asking = self._asking[name] = _Asking()
-            asking.timer = self._loop.call_later(self._timeout_s, self._is_late, asking, _TOO_LATE)
-            entry = self._found.get(name)
-            proven = entry is not None and entry[0].failure is None
-            (self._proven if proven else self._unproven).put(lambda: self._look_up(name))
-        if asking.late:
-            self._loop.call_soon(then, _TOO_LATE)
-        else:
-            asking.waiting.append(then)
+    def ask(self, name: str, owner: str, then: Callable[[Found], None]) -> None:
+        """Look a name up for an owner; `then` is called once, later, on the event loop."""
+        flights, other = self._unproven, self._proven
+        if name in other or (name not in flights and self._is_proven(name)):
+            flights = other
+        flights.ask(name, owner, then)
 
     def prefer(self, name: str, address: str) -> None:
         """Have an address tried first from now on: one before it could not be reached."""
@@ -102,16 +91,35 @@ class Names:
         if entry is not None and address in entry[0].addresses:
             self._found[name] = (_with_first(entry[0], address), entry[1])
 
+    def defer(self, name: str, addresses: Sequence[str]) -> None:
+        """Have addresses tried last from now on: they could not be reached."""
+        entry = self._found.get(name)
+        if entry is not None and entry[0].failure is None:
+            in_order = sorted(entry[0].addresses, key=lambda each: each in addresses)
+            self._found[name] = (Found(tuple(in_order)), entry[1])
+
     def close(self) -> None:
         """Wait for no name any more: those who ask are told so."""
-        for asking in self._asking.values():
-            if asking.timer is not None:
-                asking.timer.cancel()
-            self._is_late(asking, _STOPPED)
-        self._proven.close()
-        self._unproven.close()
+        for flights in (self._proven, self._unproven):
+            flights.close(_STOPPED)
+        for threads in self._threads:
+            threads.close()
 
-    def _look_up(self, name: str) -> None:
+    def _is_proven(self, name: str) -> bool:
+        entry = self._found.get(name)
+        return entry is not None and entry[0].failure is None
+
+    def _flights(self, share: Share, timeout_s: float) -> SingleFlight[str, Found]:
+        permits, threads = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX), _Threads(share.permits)
+        self._threads.append(threads)
+
+        def run(name: str, _owner: str) -> None:
+            threads.put(lambda: self._look_up(name, flights))
+
+        flights = SingleFlight[str, Found](permits, run, timeout_s=timeout_s, too_late=_TOO_LATE, too_many=_TOO_MANY)
+        return flights
+
+    def _look_up(self, name: str, flights: SingleFlight[str, Found]) -> None:
         try:
             addresses = tuple(dict.fromkeys(self._lookup(name)))
         except (OSError, ValueError):
@@ -120,37 +128,26 @@ class Names:
             found = Found((), Outcome.DNS, f"the endpoint's name could not be resolved ({type(error).__name__})")
         else:
             why = self._policy.check_addresses(addresses)
-            found = Found(addresses) if why is None else Found((), Outcome.BLOCKED, why)
-            if why is not None:
-                logger().info("sink.refused", host=name, why=self._policy.explain_addresses(addresses) or why)
+            found = Found(_mixed(addresses)) if why is None else Found((), Outcome.BLOCKED, why)
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and with it all who asked
-            self._loop.call_soon_threadsafe(self._arrived, name, found)
+            self._loop.call_soon_threadsafe(self._arrived, name, found, flights)
 
-    def _arrived(self, name: str, found: Found) -> None:
-        asking = self._asking.pop(name)
-        if asking.timer is not None:
-            asking.timer.cancel()
+    def _arrived(self, name: str, found: Found, flights: SingleFlight[str, Found]) -> None:
         before = self._found.pop(name, None)
         # The order of answers changes from one lookup to the next; connections to the address used so far are kept.
         if before is not None and before[0].addresses and before[0].addresses[0] in found.addresses:
             found = _with_first(found, before[0].addresses[0])
+        found = found._replace(addresses=found.addresses[:ADDRESSES_KEPT_MAX])
         kept_s = self._kept_s if found.failure is None else min(self._kept_s, FAILURE_KEPT_S)
         self._found[name] = (found, self._loop.time() + kept_s)
         if len(self._found) > _NAMES_MAX:
             self._found.popitem(last=False)
-        for then in asking.waiting:
-            then(found)
-
-    @staticmethod
-    def _is_late(asking: _Asking, found: Found) -> None:
-        asking.late = True
-        waiting, asking.waiting = asking.waiting, []
-        for then in waiting:
-            then(found)
+        flights.arrived(name, found)
 
 
 _STOPPED = Found((), Outcome.RESET, "the service stopped before the request was sent")
 _TOO_LATE = Found((), Outcome.DNS, "the endpoint's name could not be resolved in time")
+_TOO_MANY = Found((), Outcome.DNS, "too many names of this consumer's endpoints wait to be resolved")
 
 
 def system_lookup(name: str) -> list[str]:
@@ -160,6 +157,13 @@ def system_lookup(name: str) -> list[str]:
 
 def _with_first(found: Found, address: str) -> Found:
     return Found((address, *(each for each in found.addresses if each != address)))
+
+
+def _mixed(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return addresses with both families in turn (RFC 8305, section 4): if one family is away, the other is tried soon."""
+    first = ":" in addresses[0] if addresses else False
+    families = [each for each in addresses if (":" in each) is first], [each for each in addresses if (":" in each) is not first]
+    return tuple(each for pair in itertools.zip_longest(*families) for each in pair if each is not None)
 
 
 class _Threads:

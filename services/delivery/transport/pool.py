@@ -163,7 +163,7 @@ class Pool:
         """See `dialling.Keeper.failed`."""
         del self._open[dialling]
         flight, now = dialling.flight, self._loop.time()
-        if answer.outcome is Outcome.CONNECT and flight.tried + 1 < len(flight.addresses) and now < flight.deadline:
+        if answer.outcome is Outcome.CONNECT and flight.addresses_left > 1 and now < min(flight.connect_by, flight.deadline):
             flight.tried += 1
             self._begin(flight, now)
         else:

@@ -39,6 +39,8 @@ class Request(NamedTuple):
     tls: Tls | None = None
     subscription_id: str = ""
     """Whose it is, by which it may be withdrawn; empty: nobody's."""
+    owner: str = ""
+    """For whom it is made: what is scarce is shared fairly by owner. Opaque; a consumer's id."""
     whole: bool = False
     """Whether the answer's headers and body are wanted whatever its status, up to the limits."""
 

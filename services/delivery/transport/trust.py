@@ -1,9 +1,10 @@
 """Trust: by which certificates an endpoint is verified, and which one it is shown, made once for all connections that share them.
 
-http → [trust] → connection
+http → [trust: single_flight] → connection
 
 Law 1: TLS 1.2 or newer, the certificate verified in full and for the name or address that was called.
 Law 2: what one subscription trusts or shows serves no other one, neither by a connection nor by a session.
+Law 3: contexts are made one at a time, consumers in turn. If too many are kept, the consumer with the most loses one.
 """
 
 import asyncio
@@ -17,12 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 from services.delivery.transport.protocol import Tls
+from services.delivery.transport.single_flight import SingleFlight
+from services.runtime.fair_semaphore import FairSemaphore, Share
 
 _SESSIONS_MAX = 1024
-# Each has the machine's authorities in memory once more, which is about a megabyte.
-_TRUSTS_MAX = 128
+_ONE_AT_A_TIME = Share(permits=1, owner_permits=1)
+_OWNER_WAITING_MAX = 2048
 UNUSABLE = "TLS failed: the client certificate and its key cannot be used; give both as PEM"
 UNMADE = "TLS failed: the certificates that it needs could not be read at present"
+TOO_LATE = "TLS failed: the certificates that it needs could not be read in time"
+TOO_MANY = "TLS failed: too many certificates of this consumer's endpoints wait to be read"
 UNREADABLE = "TLS failed: the certificates of the subscription's own authorities cannot be read; give them as PEM"
 
 
@@ -54,55 +59,80 @@ class Trust:
 class Trusts:
     """What is trusted, by what subscriptions ask for beyond the usual. Belongs to one event loop; contexts are made in a thread."""
 
-    def __init__(self, roots_pem: bytes) -> None:
-        """`roots_pem` are the authorities that are trusted without being asked for; raises `ssl.SSLError` where it has none."""
+    def __init__(self, roots_pem: bytes, *, kept_max: int, timeout_s: float) -> None:
+        """`roots_pem` are the authorities that are trusted without being asked for; raises `ssl.SSLError` where it has none.
+
+        Beyond the usual one, `kept_max` contexts are kept; each takes about a megabyte. Nobody waits for one longer than `timeout_s`.
+        """
         # From a file they are read without holding the interpreter up; from memory that would be for 20 ms.
         self._roots = _unnamed(roots_pem)
         self.usual = Trust(_context(self._roots))
+        self._kept_max = kept_max
         self._loop = asyncio.get_running_loop()
-        self._known: OrderedDict[Tls, Trust | str] = OrderedDict()
-        self._asking: dict[Tls, list[Callable[[Trust | str], None]]] = {}
+        self._kept: dict[str, OrderedDict[Tls, Trust | str]] = {}
+        """By owner, that which was used last at the end."""
+        self._kept_for: dict[Tls, str] = {}
+        """For which owner each is kept: it counts for that one alone."""
+        permits = FairSemaphore(_ONE_AT_A_TIME, owner_waiting_max=_OWNER_WAITING_MAX)
+        self._flights = SingleFlight[Tls, Trust | str](permits, self._make, timeout_s=timeout_s, too_late=TOO_LATE, too_many=TOO_MANY)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trust")
+        self._closed = False
 
-    def known(self, tls: Tls) -> Trust | str | None:
+    def known(self, tls: Tls, owner: str) -> Trust | str | None:
         """Return the trust, or why there can be none, as far as it is known; else it has to be asked for."""
-        found = self._known.get(tls)
-        if found is not None:
-            self._known.move_to_end(tls)
+        kept_for = self._kept_for.get(tls)
+        if kept_for is None:
+            return None
+        kept = self._kept[kept_for]
+        found = kept[tls]
+        if kept_for != owner and len(self._kept.get(owner, ())) < len(kept):
+            # Of those who use it, the one with the fewest keeps it the longest.
+            self._remove(tls)
+            self._keep(tls, owner, found)
+        else:
+            kept.move_to_end(tls)
         return found
 
-    def ask(self, tls: Tls, then: Callable[[Trust | str], None]) -> None:
-        """Have it made; `then` is called once, later, on the event loop, unless this is closed before."""
-        waiting = self._asking.get(tls)
-        if waiting is not None:
-            waiting.append(then)
-            return
-        self._asking[tls] = [then]
-        making = self._loop.run_in_executor(self._thread, _made, self._roots, tls)
-        making.add_done_callback(functools.partial(self._arrived, tls))
+    def ask(self, tls: Tls, owner: str, then: Callable[[Trust | str], None]) -> None:
+        """Have it made for an owner; `then` is called once, later, on the event loop, unless this is closed before."""
+        self._flights.ask(tls, owner, then)
 
     def close(self) -> None:
         """Tell nobody any more."""
-        self._asking.clear()
+        self._closed = True
+        self._flights.close()
         self._thread.shutdown(cancel_futures=True)
         self._roots.close()
 
-    def _arrived(self, tls: Tls, made: "asyncio.Future[Trust | str]") -> None:
-        waiting = self._asking.pop(tls, None)
-        if waiting is None or made.cancelled():
-            return
-        if made.exception() is not None:
+    def _make(self, tls: Tls, owner: str) -> None:
+        making = self._loop.run_in_executor(self._thread, _made, self._roots, tls)
+        making.add_done_callback(functools.partial(self._arrived, tls, owner))
+
+    def _arrived(self, tls: Tls, owner: str, made: "asyncio.Future[Trust | str]") -> None:
+        if made.cancelled() or made.exception() is not None or self._closed:
             # As where this process has as many files open as it may: that passes, and those who ask must hear of it.
-            for then in waiting:
-                then(UNMADE)
+            self._flights.arrived(tls, UNMADE)
             return
-        found = self._known[tls] = made.result()
-        if len(self._known) > _TRUSTS_MAX:
-            _, forgotten = self._known.popitem(last=False)
+        found = made.result()
+        self._keep(tls, owner, found)
+        if len(self._kept_for) > self._kept_max:
+            most = max(self._kept.values(), key=len)
+            forgotten = self._remove(next(iter(most)))
             if isinstance(forgotten, Trust):
                 forgotten.retired = True
-        for then in waiting:
-            then(found)
+        self._flights.arrived(tls, found)
+
+    def _keep(self, tls: Tls, owner: str, found: Trust | str) -> None:
+        self._kept.setdefault(owner, OrderedDict())[tls] = found
+        self._kept_for[tls] = owner
+
+    def _remove(self, tls: Tls) -> Trust | str:
+        owner = self._kept_for.pop(tls)
+        kept = self._kept[owner]
+        found = kept.pop(tls)
+        if not kept:
+            del self._kept[owner]
+        return found
 
 
 def _made(roots: BinaryIO, tls: Tls) -> Trust | str:

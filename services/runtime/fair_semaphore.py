@@ -1,0 +1,154 @@
+"""Fair semaphore: a bounded number of permits that owners share.
+
+Law 1: an owner holds at most its share of the permits, and a bounded number of its places wait.
+Law 2: owners take turns. An owner below its share waits for the permits of others, never for the places that others have waiting.
+Law 3: a place is started at most once, and gives its permit back once.
+"""
+
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+
+class Share(NamedTuple):
+    """How many permits there are in all, and how many one owner may hold at once."""
+
+    permits: int
+    owner_permits: int
+
+
+class PermitRefusedError(Exception):
+    """The owner has as many places as it may have, or no permit came free in time."""
+
+
+class Place:
+    """One request for a permit: it waits, then holds a permit, then is over."""
+
+    __slots__ = ("_semaphore", "_start", "holds_permit", "owner")
+
+    def __init__(self, semaphore: "FairSemaphore", owner: str, start: "Callable[[Place], None]") -> None:
+        """Wait for a permit; `FairSemaphore.enter` makes places."""
+        self._semaphore = semaphore
+        self._start = start
+        self.owner = owner
+        self.holds_permit = False
+
+    def begin(self) -> None:
+        """Take the permit that the semaphore has set aside for this place."""
+        self.holds_permit = True
+        self._start(self)
+
+    def leave(self) -> None:
+        """Give the permit back, or wait no more. A second call does nothing."""
+        self._semaphore.leave(self)
+
+
+class FairSemaphore:
+    """Permits shared by owners, which are any strings. Belongs to one event loop."""
+
+    def __init__(self, share: Share, *, owner_waiting_max: int) -> None:
+        """Besides its share, an owner may have `owner_waiting_max` places, which then wait."""
+        self._free = share.permits
+        self._owner_permits = min(share)
+        self._owner_places_max = self._owner_permits + owner_waiting_max
+        self._owners: dict[str, _Owner] = {}
+        self._round: deque[_Owner] = deque()
+        """Owners that have a place waiting and are below their share, each once."""
+        self._serving = False
+
+    def __len__(self) -> int:
+        """Return how many entries about owners are held, of whatever use."""
+        return max(len(self._owners), len(self._round))
+
+    def enter(self, owner: str, start: Callable[[Place], None]) -> Place | None:
+        """Ask for a permit: `start` is called once with the place that holds it, within this call if one is free.
+
+        Returns the place, or None if the owner has too many already.
+        """
+        known = self._owners.get(owner)
+        if known is None:
+            known = self._owners[owner] = _Owner(owner)
+        if known.held + len(known.waiting) >= self._owner_places_max:
+            return None
+        place = Place(self, owner, start)
+        known.waiting[place] = None
+        self._join_round(known)
+        self._serve()
+        return place
+
+    @contextlib.asynccontextmanager
+    async def permit(self, owner: str, within_s: float) -> AsyncIterator[None]:
+        """Hold a permit within the body; raises `PermitRefusedError` if the owner has too many places, or none is free in time."""
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place = self.enter(owner, lambda _place: started.set_result(None))
+        if place is None:
+            raise PermitRefusedError
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    # Shielded: a place may be started after its time is over, and before it leaves.
+                    await asyncio.shield(started)
+            if not place.holds_permit:
+                raise PermitRefusedError
+            yield
+        finally:
+            place.leave()
+
+    def leave(self, place: Place) -> None:
+        """See `Place.leave`."""
+        owner = self._owners.get(place.owner)
+        if owner is None:
+            return
+        if place.holds_permit:
+            place.holds_permit = False
+            owner.held -= 1
+            self._free += 1
+            self._join_round(owner)
+            self._serve()
+        else:
+            owner.waiting.pop(place, None)
+        self._forget_if_idle(owner)
+
+    def _join_round(self, owner: "_Owner") -> None:
+        if not owner.in_round and owner.waiting and owner.held < self._owner_permits:
+            owner.in_round = True
+            self._round.append(owner)
+
+    def _forget_if_idle(self, owner: "_Owner") -> None:
+        # One that stands in the round stays known: else each place that comes and goes would leave another entry there.
+        if not owner.held and not owner.waiting and not owner.in_round:
+            self._owners.pop(owner.name, None)
+
+    def _serve(self) -> None:
+        """Start places while there are permits. A place may leave within its start, so this does not call itself."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._free and self._round:
+                owner = self._round.popleft()
+                owner.in_round = False
+                if not owner.waiting:
+                    self._forget_if_idle(owner)  # its places have left
+                    continue
+                place, _ = owner.waiting.popitem(last=False)
+                owner.held += 1
+                self._free -= 1
+                self._join_round(owner)
+                place.begin()
+        finally:
+            self._serving = False
+
+
+class _Owner:
+    """The places of one owner."""
+
+    __slots__ = ("held", "in_round", "name", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.held = 0
+        self.in_round = False
+        self.waiting: OrderedDict[Place, None] = OrderedDict()
