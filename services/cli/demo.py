@@ -23,7 +23,7 @@ from services.cli.demo_shop import SOURCE, WANTED, ShopEvent, shop_events
 from services.cli.demo_tally import Tally
 from services.cli.demo_view import Shown, View, view
 from services.cli.errors import CommandError
-from services.cli.output import say, warn
+from services.cli.output import program, say, warn
 from services.cli.plan import SINK_ALLOW_LOCAL, Ports
 from services.cli.receiver import Webhook, receiving
 from services.cli.rest import rest_client
@@ -40,12 +40,14 @@ _ALARMS_SHOWN = 10
 _ALARM_CHARS_MAX = 1000
 _STOPPED = "stopped before its end"
 _AFTERWARDS = """
-Everything ran in a temporary directory, which is gone. To go on:
+Everything ran in a temporary directory, which is gone. To go on, in three terminals in one folder:
 
-  hooktide up                                          four services here, data in ./hooktide-data; prints addresses and keys
-  hooktide receive --port 9000                         in a second terminal: shows what comes in
-  hooktide subscribe http://127.0.0.1:9000/ --type 'order.*'   prints the secret; give it to `receive` as --secret
-  hooktide emit order.created --source /shop --data '{"id": 7}'
+  {program} up                                                     four services, data in ./hooktide-data; prints addresses and keys
+
+  {program} subscribe http://127.0.0.1:9000/ --type 'order.*'      prints the secret for the next command
+  {program} receive --port 9000 --secret whsec_…                   shows what comes in
+
+  {program} emit order.created --source /shop --data '{{"id": 7}}'
 """
 
 
@@ -76,7 +78,7 @@ def demo_command(composition: Composition) -> Callable[..., None]:
 
         code = run("demo", serve)
         if code == 0 and not problems and tally.is_perfect:
-            say(_AFTERWARDS)
+            say(_AFTERWARDS.format(program=program()))
             say(tally.last_line())
             return
         for line in () if _STOPPED in problems else alarms:

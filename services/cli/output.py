@@ -14,6 +14,8 @@ from rich.text import Text
 
 # Control characters, which a terminal would obey.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Where uvx keeps the environments that it makes for one run.
+_EPHEMERAL = re.compile(r"/archive-v\d+/")
 # A stretch of a line, as it is or with a style of rich's.
 Part = str | tuple[str, str]
 
@@ -46,6 +48,9 @@ def printable(text: str) -> str:
 
 def program() -> str:
     """Return what to type in another terminal for the command that runs here: its name, or a path if the name leads nowhere."""
+    if _EPHEMERAL.search(sys.prefix):
+        # Its name leads here, but in no other terminal.
+        return "uvx hooktide-server"
     if shutil.which("hooktide"):
         return "hooktide"
     path = Path(sys.argv[0]).absolute()
