@@ -13,7 +13,7 @@ from dataclasses import dataclass
 QUIET_S = 10.0
 _KINDS_MAX = 256
 _CHARS_MAX = 300
-_LINE_CHARS_MAX = 8192
+_LINE_CHARS_MAX = 65_536
 _PAIR = re.compile(r'(?<!\S)([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 _FOREIGN = re.compile(r"level=(\w+) logger=(\S+) (.*)")
 _HEAD = frozenset({"timestamp", "level", "service", "event", "exception"})
@@ -68,16 +68,19 @@ def _sentence(line: str, fields: Mapping[str, str]) -> str:
     kind = fields.get("event", "")
     if kind in _SENTENCES:
         try:
-            return _SENTENCES[kind].format_map(fields)
+            return _SENTENCES[kind].format_map(fields).replace("\n", " ")
         except KeyError:
             pass
     if not kind:
         foreign = _FOREIGN.fullmatch(line)
         return f"{foreign[1].lower()} from {foreign[2]}: {foreign[3]}" if foreign else line
-    about = ", ".join(f"{name} {value}" for name, value in fields.items() if name not in _HEAD)
+    facts = [f"{name} {value}" for name, value in fields.items() if name not in _HEAD]
+    if "exception" in fields:
+        facts.append(fields["exception"].rstrip("\n").rpartition("\n")[2])
+    about = ", ".join(facts)
     level = {"warning": "a warning", "error": "an error"}.get(fields.get("level", ""), "a fault")
     return f"{level}, {kind.replace('.', ': ').replace('_', ' ')}{f' ({about})' if about else ''}"
 
 
 def _unquoted(value: str) -> str:
-    return re.sub(r"\\(.)", lambda found: " " if found[1] == "n" else found[1], value[1:-1]) if value.startswith('"') else value
+    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], value[1:-1]) if value.startswith('"') else value

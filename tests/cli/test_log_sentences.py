@@ -23,6 +23,10 @@ HEAD = "timestamp=2030-01-31T12:00:00.000000Z level=warning service=delivery "
             "a warning, refill: waits (subscription sub_1, reason UNAVAILABLE)",
         ),
         (HEAD.replace("warning", "error") + "event=new.thing", "an error, new: thing"),
+        (
+            HEAD + 'event=rpc.failed method=/a exception="Traceback (most recent call last):\\n  File \\"a.py\\"\\nKeyError: 7"',
+            "a warning, rpc: failed (method /a, KeyError: 7)",
+        ),
         # A field that a known event lacks.
         (HEAD + "event=lane.opened subscription=sub_1", "a warning, lane: opened (subscription sub_1)"),
         ("level=WARNING logger=asyncio Executing took 0.2 s", "warning from asyncio: Executing took 0.2 s"),
