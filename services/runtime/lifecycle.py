@@ -20,7 +20,7 @@ import uvloop
 
 from services.runtime.file_limit import raise_file_limit
 from services.runtime.logs import logger
-from services.runtime.memory import keep_freed_memory, spare_the_collector
+from services.runtime.memory import giving_back_free_memory, keep_freed_memory, spare_the_collector
 
 
 class StartError(Exception):
@@ -140,7 +140,8 @@ async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool,
         except (OSError, ValueError) as error:
             message = "--until-stdin-closes needs a pipe as standard input, whose other end closes some time; leave the option out"
             raise StartError(message) from error
-    await serve(lifecycle)
+    with giving_back_free_memory(loop):
+        await serve(lifecycle)
     lifecycle.raise_failure()
     logger().info("service.stopped")
 
