@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from services.cli.app import run_app
 from services.cli.composition import Composition, FirstKeys
+from services.runtime.grpc_log_lines import capture_grpc_lines
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.logs import configure_logs
 from services.runtime.settings import (
@@ -23,6 +24,7 @@ _Kind = TypeVar("_Kind", bound=Settings)
 
 def _set_up(service: str, kind: type[_Kind]) -> _Kind:
     settings = read_settings(kind)
+    capture_grpc_lines()
     configure_logs(service, settings.log_level)
     return settings
 

@@ -26,7 +26,19 @@ def configure_logs(service: str, level: LogLevel) -> None:
         cache_logger_on_first_use=True,
     )
     # Libraries log through the standard module; only what is wrong is of interest.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="level=%(levelname)s logger=%(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries()])
+
+
+class _Libraries(logging.Handler):
+    """Hands on what libraries log, in the form of our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record."""
+        try:
+            error = record.exc_info if record.exc_info and record.exc_info[0] else None
+            logger().log(record.levelno, "library.log", logger=record.name, detail=record.getMessage(), exc_info=error)
+        except Exception:  # noqa: BLE001 - the standard module's own rule: a record that cannot be logged stops nobody
+            self.handleError(record)
 
 
 def set_log_level(level: LogLevel) -> None:

@@ -72,6 +72,7 @@ def give_back_free_memory() -> bool:
 @contextlib.contextmanager
 def giving_back_free_memory(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Give free memory back at intervals, beside the body."""
+    timer: asyncio.TimerHandle
 
     def give_back() -> None:
         nonlocal timer
