@@ -52,7 +52,8 @@ def capture_grpc_lines(monotonic: Callable[[], float] = time.monotonic) -> None:
     reading, writing = os.pipe()
     os.dup2(writing, _STDERR)
     os.close(writing)
-    sys.stderr = io.TextIOWrapper(os.fdopen(real, "wb", 0), errors="backslashreplace", write_through=True)
+    # By lines, each in one write, so that two threads never share a line.
+    sys.stderr = io.TextIOWrapper(os.fdopen(real, "wb"), errors="backslashreplace", line_buffering=True)
 
     def run() -> None:
         try:
