@@ -67,7 +67,7 @@ async def running(
         worker = Worker(settings, ledger, transport, log, replica, disabler, clock)
         handshakes, tests = settings.share_of(settings.delivery_handshakes_max), settings.share_of(settings.delivery_test_events_max)
         verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url, share=handshakes)
-        trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests)
+        trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds)
         asker = Asker(verifier, handshakes)
         replica.listen_for_unasked(asker.want)
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)

@@ -3,6 +3,8 @@
 lane → push → [attempt] → transport → schedule
 """
 
+from collections.abc import Callable
+
 from services.delivery import envelope, handshake, signing, signing_rfc9421
 from services.delivery.credentials import headers_of
 from services.delivery.envelope import Content
@@ -16,10 +18,18 @@ from services.runtime.logs import logger
 USER_AGENT = "Hooktide/0.1"
 
 
-def request_of(delivery: Delivery, subscription: Subscription, now_ms: int, *, origin: str = "", token: Token | None = None) -> Request:
+def request_of(
+    delivery: Delivery,
+    subscription: Subscription,
+    now_ms: int,
+    *,
+    origin: str = "",
+    token: Token | None = None,
+    may_begin: Callable[[], bool] | None = None,
+) -> Request:
     """Return the request of the next attempt: the same body as always, signed anew for now, made as the subscription wants it.
 
-    `origin` is the name by which sinks know this system, "" for none; OAuth2 needs a `token`.
+    `origin` is the name by which sinks know this system, "" for none; OAuth2 needs a `token`; `may_begin` is asked as it leaves.
     Raises `ValueError` where the event cannot be encoded.
     """
     terms, timestamp_s = subscription.terms, now_ms // 1000
@@ -39,7 +49,15 @@ def request_of(delivery: Delivery, subscription: Subscription, now_ms: int, *, o
         by = signing_rfc9421.signers(terms.secrets, terms.keys, now_ms)
         headers |= signing_rfc9421.message_signature(subscription.sink, headers, content.body, by, timestamp_s)
     return Request(
-        subscription.sink, headers, content.body, "POST", terms.timeout_s, tls_of(terms), subscription.id, subscription.consumer_id
+        subscription.sink,
+        headers,
+        content.body,
+        "POST",
+        terms.timeout_s,
+        tls_of(terms),
+        subscription.id,
+        subscription.consumer_id,
+        may_begin=may_begin,
     )
 
 

@@ -5,12 +5,14 @@ event log → [barrier] → route
 Law: a batch passes once the replica has reached the registry's revision as returned by a call that
 began after the batch was read, or at once while a read lease runs: then whatever anyone had heard of before
 is in the replica. Hence an event acknowledged after a subscription's 201 reaches it, and
-one acknowledged after its 204 does not. One call serves all who wait when it begins.
+one acknowledged after its 204 does not. One call serves all who wait when it begins. Who waits while this process stands
+still waits for another call.
 """
 
 import asyncio
 
 from services.delivery.errors import RegistryAwayError
+from services.delivery.freshness import Freshness
 from services.delivery.replica import Replica
 from services.delivery.revision import Told
 from services.runtime.clock import Clock
@@ -22,8 +24,9 @@ _RETRY_S = 0.2
 class Barrier:
     """Lets batches pass."""
 
-    def __init__(self, replica: Replica, clock: Clock) -> None:
+    def __init__(self, replica: Replica, clock: Clock, freshness: Freshness) -> None:
         self._replica = replica
+        self._freshness = freshness
         self._clock = clock
         self._waiting: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
@@ -40,15 +43,28 @@ class Barrier:
         self._wanted.set()
         await future
 
+    def holds(self) -> bool:
+        """Return whether what has passed may still be routed: not after this process stood still."""
+        return self._freshness.holds()
+
+    def prove(self) -> None:
+        """Ask the registry soon, whether or not anything waits to pass: this process stood still."""
+        self._wanted.set()
+
     async def run(self) -> None:
         """Serve for ever."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             waiting, self._waiting = self._waiting, []
-            if waiting:
+            if waiting or not self._freshness.holds():
+                gaps = self._freshness.gaps()
                 self._told = await self._ask()
                 await self._replica.reached(self._told.revision)
+                if not self._freshness.prove(gaps):
+                    self._waiting += waiting
+                    self._wanted.set()
+                    continue
                 for future in waiting:
                     if not future.done():
                         future.set_result(None)
@@ -57,7 +73,7 @@ class Barrier:
                 await self._replica.confirm()
 
     def _lease_runs(self) -> bool:
-        return self._clock.monotonic() < self._told.lease_until
+        return self._clock.boottime() < self._told.lease_until
 
     def _has_advanced(self) -> None:
         """Have the registry told, where somebody may be waiting for that."""

@@ -13,14 +13,13 @@ import functools
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from services.delivery import pace
 from services.delivery.attempt import attempt_of, log_failure
 from services.delivery.breaker import Breaker
 from services.delivery.due import DueClock
 from services.delivery.lane import Lane, earlier
-from services.delivery.lanes import Lanes
+from services.delivery.lanes import Bounds, Lanes
 from services.delivery.model import Attempt, Delivery, Health, Outcome, State, Subscription
 from services.delivery.push import Pusher
 from services.delivery.schedule import Exhausted, RetryAt, Schedule, retry_after_s
@@ -30,21 +29,9 @@ from services.delivery.transport.protocol import Answer, Transport
 from services.delivery.trouble import Trouble
 from services.runtime import crash
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.fair_semaphore import Share
 from services.runtime.logs import logger
 
 UNRECORDED_SENT_MAX = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much a dispatcher does and holds at once."""
-
-    in_flight_max: int
-    lane_in_flight_max: int
-    lane_pending_max: int
-    breaker_first_s: float
-    token_calls: Share
 
 
 class Dispatcher:
@@ -58,9 +45,11 @@ class Dispatcher:
         clock: Clock,
         bounds: Bounds,
         origin: str,
+        *,
+        fresh: Callable[[], bool],
     ) -> None:
-        """`origin` is the name by which sinks know this system, "" for none."""
-        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, bounds.token_calls)
+        """`origin` is the name by which sinks know this system, "" for none; while `fresh` does not hold, no attempt begins."""
+        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, bounds.token_calls, fresh)
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock
@@ -163,12 +152,12 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start attempts as long as there is room."""
-        bounds = self._bounds
+        lane_in_flight_max = self._bounds.lane_in_flight_max
         now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
-        while self._round and self.sending and self.in_flight < bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX:
+        while self._round and self._may_start():
             lane = self._round.popleft()
             lane.ready = False
-            if not lane.queue or lane.in_flight >= bounds.lane_in_flight_max:
+            if not lane.queue or lane.in_flight >= lane_in_flight_max:
                 continue
             subscription = self.lanes.sendable(lane)
             if subscription is None:
@@ -181,6 +170,10 @@ class Dispatcher:
                 self._join_round(lane)
             if lane.next_due_ms is not None and self.lanes.wants_rows(lane, self.due.now_ms()):
                 self._hungry(lane)
+
+    def _may_start(self) -> bool:
+        has_room = self.in_flight < self._bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX
+        return has_room and self.sending and self._pusher.fresh()
 
     def _join_round(self, lane: Lane) -> None:
         # Whether its subscription permits fewer, `pump` asks.
@@ -385,11 +378,15 @@ class Dispatcher:
         """Wake a lane after a while: its rows could not be read back now."""
         self._timers.at(self._clock.monotonic() + delay_s, lane)
 
+    def take_back(self) -> None:
+        """Have nothing begin that was started and has not begun: its subscription may be gone."""
+        for lane in self.lanes:
+            self._withdraw(lane)
+
     def close(self) -> None:
         """Start nothing more, and have nothing begin that has not."""
         self._closed = True
-        for lane in self.lanes:
-            self._withdraw(lane)
+        self.take_back()
         self._pusher.close()
         self._timers.close()
 

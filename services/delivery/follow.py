@@ -162,7 +162,9 @@ class Follower:
             if self._recorder.is_full:
                 self._dispatcher.pump()
                 await self._recorder.room()
-            # Match after the wait: meanwhile subscriptions may have changed or gone, and nobody would cancel what is routed to those.
+            if not self._barrier.holds():
+                await self._barrier.passed()
+            # Match after all waits: meanwhile subscriptions may have changed or gone, and nobody would cancel what is routed to those.
             matches = self._replica.router.match(record.type, record.source, record.audience)
             start = bisect.bisect_right(matches, through, key=_id_of)
             part = matches[start : start + _CHUNK_DELIVERIES]

@@ -7,15 +7,28 @@ Law 2: a lane that may not send takes none either, and one that nothing is known
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from services.delivery import pace
 from services.delivery.due import DueClock
 from services.delivery.lane import Lane, Readings
 from services.delivery.model import Delivery, Health, Subscription
 from services.runtime.clock import Clock
+from services.runtime.fair_semaphore import Share
 
 _HELD_BYTES_MAX = 16 * 1024 * 1024
 _REFILL_ROWS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a dispatcher does and holds at once."""
+
+    in_flight_max: int
+    lane_in_flight_max: int
+    lane_pending_max: int
+    breaker_first_s: float
+    token_calls: Share
 
 
 class Lanes:

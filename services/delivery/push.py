@@ -35,11 +35,17 @@ class Pusher:
         origin: str,
         ready: Callable[[str], None],
         token_calls: Share,
+        fresh: Callable[[], bool],
     ) -> None:
-        """`token_calls` bounds the calls to authorization servers, in all and of one consumer."""
+        """`token_calls` bounds the calls to authorization servers, in all and of one consumer.
+
+        A request waits in the transport while `fresh` does not hold.
+        """
         self._transport = transport
         self._subscription = subscription
         self._clock = clock
+        self.fresh = fresh
+        """Whether requests may leave."""
         self._origin = origin
         self._tokens = Tokens(transport, clock, ready, token_calls)
         self._closed = False
@@ -53,11 +59,11 @@ class Pusher:
         """Begin an attempt that `may_push`; raises `ValueError`, and calls nobody, where the event cannot be encoded."""
         credential = subscription.terms.credential
         if not isinstance(credential, OAuth2):
-            self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin), done)
+            self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin, may_begin=self.fresh), done)
             return
         match self._tokens.look(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
-                request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token)
+                request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token, may_begin=self.fresh)
                 self._transport.send(request, functools.partial(self._answered, delivery, subscription.terms, credential, token, done))
             case NoToken(why, _):
                 _soon(done, _without_token(why))
@@ -102,7 +108,7 @@ class Pusher:
             return
         match self._tokens.look(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
-                request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token)
+                request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token, may_begin=self.fresh)
                 self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,)) if last.begun else answer))
             case NoToken(why, _):
                 done(_without_token(why))

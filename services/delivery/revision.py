@@ -4,7 +4,7 @@ event log → ahead → barrier → [revision] → subscription
 
 Law 1: the answer to a question was given after it was asked; after anything unexpected the stream is given up, and with it
 every answer that could belong to an earlier question.
-Law 2: a lease is counted from before it was asked for, so that it ends here before it does there.
+Law 2: a lease is counted from before it was asked for, so that it ends here before it does there, also while this machine is suspended.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Told(NamedTuple):
     revision: int
     """That of its latest committed change."""
     lease_until: float
-    """Until when, by the monotonic clock, nobody hears of a later change before this is confirmed to be known here."""
+    """Until when, by the clock that goes on in suspension, nobody hears of a later change before this is confirmed to be known here."""
 
 
 class RevisionOfRegistry:
@@ -54,7 +54,7 @@ class RevisionOfRegistry:
         All changes up to the revision `reached` are known here; `change_id` is the id of its change, "" if that is not known.
         Raises `RegistryAwayError` if the registry does not answer in time, or has another change by that revision.
         """
-        asked_at = self._clock.monotonic()
+        asked_at = self._clock.boottime()
         question = pb.AskRevisionRequest(reached_revision=reached, reached_change_id=change_id)
         question.lease.FromMilliseconds(int(LEASE_S * 1000))
 
@@ -70,7 +70,7 @@ class RevisionOfRegistry:
             try:
                 return await self._over(self._call, answer)
             except RegistryAwayError:
-                asked_at = self._clock.monotonic()
+                asked_at = self._clock.boottime()
         call = self._call = self._stub.AskRevision(metadata=self._metadata)
         return await self._over(call, answer)
 

@@ -50,8 +50,9 @@ class Trial:
         clock: Clock,
         origin: str,
         share: Share,
+        fresh: Callable[[], bool],
     ) -> None:
-        """`subscription` finds one by its id, as new as anybody has heard of once `current` has been waited for.
+        """`subscription` finds one by its id, as new as anybody has heard of once `current` has been waited for and `fresh` holds.
 
         `share` bounds the test events under way, in all and for the subscriptions of one consumer.
         """
@@ -61,6 +62,7 @@ class Trial:
         self._clock = clock
         self._origin = origin
         self._permits = FairSemaphore(share, owner_waiting_max=0)
+        self._fresh = fresh
         self._under_way: set[str] = set()
 
     async def run(self, consumer_id: str, subscription_id: str) -> Tried:
@@ -108,7 +110,7 @@ class Trial:
                 done.set_result(answer)
 
         # A pusher of its own: an access token is fetched anew, so that the credential is tested too, and waits for no other call.
-        pusher = Pusher(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL)
+        pusher = Pusher(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL, self._fresh)
         pusher.push(_delivery(event_id, subscription, now_ms), subscription, now_ms, answered)
         try:
             answer = await done

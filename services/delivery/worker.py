@@ -6,10 +6,12 @@ import socket
 
 from services.delivery.barrier import Barrier
 from services.delivery.disable import Disabler
-from services.delivery.dispatch import Bounds, Dispatcher
+from services.delivery.dispatch import Dispatcher
 from services.delivery.errors import LedgerFullError
 from services.delivery.follow import Follower
+from services.delivery.freshness import Freshness
 from services.delivery.headway import Headway
+from services.delivery.lanes import Bounds
 from services.delivery.ledger import Ledger, set_meta
 from services.delivery.ledger_reads import meta
 from services.delivery.recorder import Recorder
@@ -52,6 +54,8 @@ class Worker:
         self._replica = replica
         self._clock = clock
         self._refiller = Refiller(ledger, self._log, self._replica)
+        self.freshness = Freshness(clock)
+        """Whether the subscriptions may be relied on."""
         self.dispatcher = Dispatcher(
             transport,
             self._replica.get,
@@ -65,14 +69,20 @@ class Worker:
                 settings.share_of(settings.delivery_token_calls_max),
             ),
             settings.origin,
+            fresh=self.freshness.holds,
         )
         self._recorder = Recorder(ledger, self.dispatcher, self._clock, headway or Headway(), gone=self._is_gone)
         self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
         self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
         self._refiller.serve(self.dispatcher, self._recorder)
-        self.barrier = Barrier(self._replica, clock)
+        self.barrier = Barrier(self._replica, clock, self.freshness)
         """What waits for the latest subscriptions."""
+        self.freshness.listen(lost=self._stood_still, proven=self.dispatcher.pump)
         self._intake: list[asyncio.Task[None]] = []
+
+    def _stood_still(self) -> None:
+        self.dispatcher.take_back()
+        self.barrier.prove()
 
     def _is_gone(self, subscription_id: str) -> bool:
         return not self._replica.wanted(subscription_id)
@@ -107,6 +117,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._replica.run())
                 group.create_task(self.barrier.run())
+                group.create_task(self.freshness.run())
                 group.create_task(self._disabler.run())
                 group.create_task(self._recorder.run())
                 group.create_task(self._watch_time())

@@ -1,8 +1,10 @@
 """Clock: the one place where time enters.
 
-Wall time is for what is stored or sent; monotonic time is for waiting and measuring.
+Wall time is for what is stored or sent; monotonic time is for waiting and measuring; boot time is for what must end although
+the machine was suspended.
 """
 
+import functools
 import io
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ _SCHEDULED_BYTES_MAX = 128
 
 
 class Clock(Protocol):
-    """Two readings of time, so that tests can move both."""
+    """Readings of time, so that tests can move them."""
 
     def now(self) -> float:
         """Return wall time in seconds since 1970-01-01T00:00:00Z."""
@@ -22,6 +24,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds from an arbitrary start, never going back."""
+        ...
+
+    def boottime(self) -> float:
+        """Return seconds from an arbitrary start, never going back, with the time in which the machine was suspended."""
         ...
 
     def busy(self) -> float:
@@ -38,6 +44,8 @@ class SystemClock:
     # The functions themselves, since both are called several times for every event.
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+    # Linux stops its monotonic clock while it is suspended, and has another one. Others let theirs go on.
+    boottime = staticmethod(functools.partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
 
     def __init__(self) -> None:
         """Begin."""

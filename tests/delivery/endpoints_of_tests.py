@@ -85,6 +85,8 @@ class Endpoints:
     """Whether a delivery should have been recorded before it is sent, and is not."""
     elsewhere: Callable[[str, str], bool] = lambda _subscription_id, _url: False
     """Whether a subscription has had another sink than this for longer than a worker may need to hear of it."""
+    unproven: Callable[[], bool] = lambda: False
+    """Whether the worker stood still, and has not asked the registry since."""
     at_once: int = 1 << 30
     """How many requests are under way at once: all sinks are of one host, and further ones wait for their turn."""
     log: list[Taken] = field(default_factory=list)
@@ -109,11 +111,16 @@ class Endpoints:
             self._violated(f"I5: attempt {number} began {due_at - now:.3f} s early", key)
         if now < self.throttled_until.get((key[1], request.url), 0.0):
             self._violated("sent while the endpoint had asked for a pause", key)
+        self._hold_against_the_registry(key, request.url)
+        sent.attempts, sent.under_way, sent.url = number, True, request.url
+
+    def _hold_against_the_registry(self, key: Key, url: str) -> None:
         if self.silenced(key[1]):
             self._violated("sent although the subscription does not want it", key)
-        if self.elsewhere(key[1], request.url):
-            self._violated(f"sent to {request.url}, where the subscription wants nothing any more", key)
-        sent.attempts, sent.under_way, sent.url = number, True, request.url
+        if self.unproven():
+            self._violated("sent after a freeze, before the registry was asked", key)
+        if self.elsewhere(key[1], url):
+            self._violated(f"sent to {url}, where the subscription wants nothing any more", key)
 
     def answer(self, key: Key) -> tuple[float, Answer]:
         """Return what the endpoint answers, and after how many seconds."""
@@ -213,6 +220,9 @@ class TransportOfTests:
 
     def _take_turns(self) -> None:
         while self._waiting and self._begun < self._endpoints.at_once:
+            may_begin = self._waiting[0].request.may_begin
+            if may_begin is not None and not may_begin():
+                return
             self._begun += 1
             flight = self._waiting.popleft()
             self._endpoints.take(flight.key, flight.request, self._loop.time())

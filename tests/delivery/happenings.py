@@ -68,6 +68,15 @@ async def _registry_put_back(world: World, _wishes: list[Wish]) -> None:
     world.put_registry_back()
 
 
+async def _freeze(world: World, wishes: list[Wish]) -> None:
+    world.freeze(world.chance.choice((0.3, 0.9, 2.0, 60.0)))
+    # Meanwhile others go on.
+    if world.chance.random() < 0.5:
+        await _deletion(world, wishes)
+    if world.chance.random() < 0.3:
+        world.lose_registry()
+
+
 async def _compaction(world: World, _wishes: list[Wish]) -> None:
     world.registry.compact()
 
@@ -99,6 +108,7 @@ HAPPENINGS: dict[Happening, int] = {
     _registry_restart: 1,
     _registry_copy: 1,
     _registry_put_back: 1,
+    _freeze: 2,
     _compaction: 1,
     _trim: 1,
     _slowness: 1,

@@ -83,6 +83,8 @@ class RegistryOfTests:
         """How often it was asked for its revision."""
         self.restarted_at = 0.0
         """When it last became another process, which waits for leases that the one before may have granted."""
+        self.freezes = self.freezes_proven = 0
+        """How often the worker stood still, and how often it had when it began to ask the latest question."""
         self.told_gone: list[str] = []
         """The subscriptions that it was told so of, each time."""
         self._changes_made = 0
@@ -154,12 +156,14 @@ class RegistryOfTests:
 
     async def hear(self, asking: "_Asking", question: subscription_pb2.AskRevisionRequest) -> subscription_pb2.AskRevisionResponse | None:
         """Take a question of AskRevision and return its answer, or take a confirmation."""
+        freezes = self.freezes
         await self.pause()
         self._refuse_if_away(asking.leases)
         if question.confirms:
             asking.leases.confirm(asking, question.reached_revision)
             return None
         self.questions += 1
+        self.freezes_proven = freezes
         if question.reached_change_id != self._ids.get(question.reached_revision, "") and question.reached_revision >= self.revision:
             raise _compacted()
         lease_s = asking.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000, self.revision)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from services.delivery.disable import Disabler
+from services.delivery.freshness import GAP_MAX_S
 from services.delivery.headway import FEW, MOST, Headway
 from services.delivery.ledger import Ledger, open_ledger
 from services.delivery.ledger_reads import day_tables
@@ -92,6 +93,7 @@ class World:
             recorded=self._is_recorded,
             unrecorded=self._is_unrecorded,
             silenced=self._is_silenced,
+            unproven=lambda: self.registry.freezes_proven < self.registry.freezes,
             elsewhere=self._is_elsewhere,
         )
         self.head_at_start = 0
@@ -122,6 +124,7 @@ class World:
         headway = Headway(self.routed_few, self.routed_most)
         worker = Worker(self.settings, ledger, transport, self.log, replica, disabler, self.clock, headway)
         self.head_at_start = self.log.head
+        self.registry.freezes_proven = self.registry.freezes
         task = self.loop.create_task(worker.run())
         self.running = Running(worker, transport, ledger, task, stack)
         self._reading = connect(self.path, read_only=True)
@@ -231,6 +234,12 @@ class World:
         """Delete a subscription."""
         self.registry.delete(subscription_id)
         self._note(subscription_id, None)
+
+    def freeze(self, seconds: float) -> None:
+        """Let the worker's machine be suspended; of the worker's own time nothing passes."""
+        self.clock.suspended_s += seconds
+        if seconds > GAP_MAX_S:
+            self.registry.freezes += 1
 
     def lose_log(self) -> None:
         """Let the log go away for a while."""

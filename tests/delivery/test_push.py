@@ -70,7 +70,7 @@ class Pushing:
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pusher = Pusher(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8))
+        self.pusher = Pusher(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8), lambda: True)
 
     def push(self) -> None:
         """Begin the attempt."""

@@ -139,6 +139,8 @@ class VirtualClock:
         self._loop = loop
         self.busy_share = 0.0
         """How busy the thread is, from 0 to 1; to be set at the beginning."""
+        self.suspended_s = 0.0
+        """For how long the machine was suspended; nothing else of its time passes meanwhile."""
 
     def now(self) -> float:
         """Return wall time."""
@@ -147,6 +149,10 @@ class VirtualClock:
     def monotonic(self) -> float:
         """Return the loop's time."""
         return self._loop.time()
+
+    def boottime(self) -> float:
+        """Return the loop's time, with that in which the machine was suspended."""
+        return self._loop.time() + self.suspended_s
 
     def busy(self) -> float:
         """Return how much of the loop's time the thread was busy."""

@@ -302,6 +302,17 @@ CATALOGUE: dict[int, Row] = {
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
+    63: Row(
+        "delivery is frozen for more than a second, and goes on",
+        "nothing is routed and nothing leaves before the registry has answered a call that began afterwards",
+        (
+            "faults.test_frozen::test_after_a_freeze_nothing_is_sent_to_a_subscription_that_was_deleted_meanwhile",
+            "delivery.test_freshness::test_after_a_freeze_nothing_is_routed_or_sent_until_the_registry_answers",
+            "delivery.test_freshness::test_what_waits_for_room_to_be_routed_is_not_routed_after_a_freeze",
+            "delivery.test_freshness::test_what_is_being_connected_does_not_leave_either",
+            "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
+        ),
+    ),
 }
 
 

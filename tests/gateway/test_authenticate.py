@@ -23,6 +23,10 @@ class Time:
         """Return monotonic time; here they are one."""
         return self.at_s
 
+    def boottime(self) -> float:
+        """Return the same."""
+        return self.monotonic()
+
     def busy(self) -> float:
         """Return no time at all."""
         return 0.0

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest_asyncio
 
 from services.delivery import ledger_reads, ledger_trims
-from services.delivery.dispatch import Bounds, Dispatcher
+from services.delivery.dispatch import Dispatcher
 from services.delivery.headway import Headway
+from services.delivery.lanes import Bounds
 from services.delivery.ledger import Cursor, Flush, Ledger, day_of, open_ledger
 from services.delivery.ledger_rows import DoneRow, OpenRow, kept_record
 from services.delivery.recorder import Recorder
@@ -140,7 +141,8 @@ class Nowhere:
 
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> Retention:
     """Return what looks after a ledger and a log; nothing is under way beside it."""
-    dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, Bounds(1, 1, 1, 1.0, Share(1, 1)), origin="")
+    bounds = Bounds(1, 1, 1, 1.0, Share(1, 1))
+    dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, bounds, origin="", fresh=lambda: True)
     recorder = Recorder(ledger, dispatcher, clock, Headway(), gone=lambda _id: False)
     return Retention(ledger, log, dispatcher, recorder, clock, Limits(1.0, 1.0, 1 << 40, 1.0))
 

@@ -41,6 +41,10 @@ class MovedClock:
         """Return the time it was moved to."""
         return self.time_s
 
+    def boottime(self) -> float:
+        """Return the same."""
+        return self.monotonic()
+
     def busy(self) -> float:
         """Return no time at all."""
         return 0.0

@@ -72,10 +72,16 @@ class Pool:
             self._wanting.remove(flight)
             self._turn_over(flight.host)
             self._land(flight, WITHDRAWN)
-        for each in self._open:
-            if isinstance(each, Dialling) and (begun := each.flight).request.subscription_id == subscription_id:
+        for each in [each for each in self._open if isinstance(each, Dialling) and each.flight.request.subscription_id == subscription_id]:
+            begun = each.flight
+            if _may_begin(begun):
                 # Where it cannot be reached there, it goes nowhere else.
                 begun.addresses = begun.addresses[: begun.tried + 1]
+            else:
+                each.close()
+                del self._open[each]
+                self._turn_over(begun.host)
+                self._land(begun, WITHDRAWN)
 
     def close(self) -> None:
         """Bring out all that is left, and close everything."""
@@ -109,6 +115,10 @@ class Pool:
 
     def _begin(self, flight: Flight, now: float) -> None:
         """Send what has its host's turn, over a kept connection or a new one."""
+        if not _may_begin(flight):
+            self._wanting.append(flight)
+            self._see_to_sweeping()
+            return
         kept = None if flight.fresh else flight.host.kept(flight)
         if kept is not None:
             del self._idle[kept]
@@ -147,7 +157,10 @@ class Pool:
 
     def _serve_wanting(self) -> None:
         """Begin what waits for one of all connections, as far as there is one."""
-        while self._wanting and (self._idle or len(self._open) < self._limits.connections_max):
+        # Each once: one that may not begin is put back.
+        for _ in range(len(self._wanting)):
+            if not self._wanting or not (self._idle or len(self._open) < self._limits.connections_max):
+                return
             self._begin(self._wanting.popleft(), self._loop.time())
 
     # What is told of connections
@@ -155,6 +168,10 @@ class Pool:
     def connected(self, dialling: Dialling, connected: socket.socket | Secured) -> None:
         """See `dialling.Keeper.connected`."""
         del self._open[dialling]
+        if not _may_begin(dialling.flight):
+            connected.close()
+            self._wanting.append(dialling.flight)
+            return
         connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)
         self._open[connection] = None
         connection.send(dialling.flight, connection.born)
@@ -261,6 +278,11 @@ class Host:
                 del idle[at]
                 return connection
         return None
+
+
+def _may_begin(flight: Flight) -> bool:
+    may_begin = flight.request.may_begin
+    return may_begin is None or may_begin()
 
 
 def _why(error: ValueError) -> str:

@@ -43,6 +43,8 @@ class Request(NamedTuple):
     """For whom it is made: what is scarce is shared fairly by owner. Opaque; a consumer's id."""
     whole: bool = False
     """Whether the answer's headers and body are wanted whatever its status, up to the limits."""
+    may_begin: Callable[[], bool] | None = None
+    """Asked at the moment it would leave; while the answer is False it waits, and may be withdrawn. None: it may."""
 
 
 class Answer(NamedTuple):

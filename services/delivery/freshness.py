@@ -1,0 +1,78 @@
+"""Freshness: whether this process may still rely on its copy of the subscriptions, after it stood still.
+
+[freshness] → barrier, dispatch, transport
+
+A process that is frozen (a suspended machine, a paused container) hears of no change meanwhile, and the registry waits for it no longer
+than its read lease runs. When it goes on, it may do anything first: take answers, ring timers, dial.
+
+Law 1: after a gap of more than `GAP_MAX_S`, nothing is routed and no request leaves before the registry has answered a call that
+began after the gap.
+Law 2: a gap is found by whoever asks, not by the heartbeat alone; time is read from a clock that goes on while the machine is suspended.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Never
+
+from services.runtime.clock import Clock
+from services.runtime.logs import logger
+
+GAP_MAX_S = 1.0
+_BEAT_S = 0.4
+
+
+class Freshness:
+    """Watches for gaps on one event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._beat_at = clock.boottime()
+        self._gaps = 0
+        self._holds = True
+        self._lost: Callable[[], None] = _nothing
+        self._proven: Callable[[], None] = _nothing
+
+    def listen(self, *, lost: Callable[[], None], proven: Callable[[], None]) -> None:
+        """Say who is told of a gap, and of the proof after it; both soon, in that order."""
+        self._lost, self._proven = lost, proven
+
+    def holds(self) -> bool:
+        """Return whether there has been no gap, or a proof since."""
+        if self._clock.boottime() - self._beat_at > GAP_MAX_S:
+            self._beat()
+        return self._holds
+
+    def gaps(self) -> int:
+        """Return how many gaps there have been; a proof begins with that number."""
+        self.holds()
+        return self._gaps
+
+    def prove(self, gaps: int) -> bool:
+        """Take note of an answer of the registry to a call that began after so many gaps; returns whether it proves anything."""
+        if self.gaps() != gaps:
+            return False
+        if not self._holds:
+            self._holds = True
+            logger().info("freshness.proven")
+            asyncio.get_running_loop().call_soon(self._proven)
+        return True
+
+    async def run(self) -> Never:
+        """Beat for ever."""
+        while True:
+            self._beat()
+            await asyncio.sleep(_BEAT_S)
+
+    def _beat(self) -> None:
+        now = self._clock.boottime()
+        gap_s, self._beat_at = now - self._beat_at, now
+        if gap_s <= GAP_MAX_S:
+            return
+        self._gaps += 1
+        self._holds = False
+        logger().warning("freshness.lost", stood_still_s=round(gap_s, 1), effect="nothing is sent until the registry has been asked")
+        asyncio.get_running_loop().call_soon(self._lost)
+
+
+def _nothing() -> None:
+    """Hear of it before anyone listens."""

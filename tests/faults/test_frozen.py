@@ -1,0 +1,57 @@
+"""Row 63: the delivery service is frozen for a while, as a suspended machine or a paused container is, and goes on."""
+
+import asyncio
+import os
+import signal
+import time
+
+from hooktide.delivery.v1 import delivery_pb2 as pb
+from hooktide.ingest.v1 import ingest_pb2
+
+from services.runtime.rpc import service_metadata
+from tests.faults.campaign import eventually
+from tests.faults.stage import Stage, event, said, until_so
+from tests.system.processes import PATIENCE_S, until
+
+# Longer than a service may stand still without asking the registry anew.
+_FROZEN_S = 1.5
+_EVENTS = 150
+
+
+async def test_after_a_freeze_nothing_is_sent_to_a_subscription_that_was_deleted_meanwhile(own_stage: Stage) -> None:
+    """What was under way when it froze is answered as it goes on, and nothing follows it."""
+    stage = own_stage
+    endpoint = stage.receiver.endpoint("frozen")
+    subscription_id = await stage.consumer.subscribe(endpoint, ["frozen"])
+    endpoint.gate = asyncio.Event()
+    events = [event("frozen", str(number)) for number in range(_EVENTS)]
+    request = ingest_pb2.PublishBatchRequest(events=events)
+    await said(stage.system.ingest.PublishBatch(request, metadata=service_metadata(stage.system.first.emitter)))
+    await until(lambda: endpoint.begun >= 64, PATIENCE_S, "as many attempts as there may be at once")
+    process = stage.system.services["delivery"].process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    frozen_at = time.monotonic()
+    try:
+        # Its requests are answered now, so that the first thing it meets is room for more.
+        endpoint.gate.set()
+        # Its watch has ended before the deletion, and it hears of that only once the registry is back.
+        await stage.kill_and_restart("subscription")
+        await eventually(lambda: stage.consumer.unsubscribe(subscription_id))
+        stage.system.kill("subscription")
+        await until(lambda: time.monotonic() - frozen_at >= _FROZEN_S, PATIENCE_S, "it is frozen for long")
+        begun = endpoint.begun
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+    async def delivered() -> bool:
+        return [each.state for each in await stage.delivered("frozen")].count(pb.DELIVERY_STATE_DELIVERED) >= begun
+
+    await until_so(delivered, PATIENCE_S, "what was answered is recorded")
+    await stage.system.restart("subscription")
+
+    async def ended() -> bool:
+        return pb.DELIVERY_STATE_PENDING not in [each.state for each in await stage.delivered("frozen")]
+
+    await until_so(ended, PATIENCE_S, "every delivery has ended")
+    assert endpoint.begun == begun < _EVENTS
