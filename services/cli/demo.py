@@ -40,14 +40,13 @@ _ALARMS_SHOWN = 10
 _ALARM_CHARS_MAX = 1000
 _STOPPED = "stopped before its end"
 _AFTERWARDS = """
-Everything ran in a temporary directory, which is gone. To go on, in three terminals in one folder:
+Everything ran in a temporary directory, which is gone.
+To go on, type in three terminals in one folder:
 
-  {program} up                                                     four services, data in ./hooktide-data; prints addresses and keys
-
-  {program} subscribe http://127.0.0.1:9000/ --type 'order.*'      prints the secret for the next command
-  {program} receive --port 9000 --secret whsec_…                   shows what comes in
-
-  {program} emit order.created --source /shop --data '{{"id": 7}}'
+  1  {program} up
+  2  {program} subscribe http://127.0.0.1:9000/ --type 'order.*'
+     {program} receive --port 9000 --secret whsec_…    (as `subscribe` prints it)
+  3  {program} emit order.created --source /shop --data '{{"id": 7}}'
 """
 
 

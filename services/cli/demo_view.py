@@ -21,6 +21,8 @@ from services.cli.output import say
 
 _WEBHOOKS_SHOWN = 14
 _STEPS_SHOWN = 9
+# The frames of both panels, the counters, and the line that the cursor stands on.
+_FURNITURE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,15 @@ class PlainView:
 class LiveView:
     """A picture that is drawn anew a few times a second."""
 
-    def __init__(self, tally: Tally, events: int) -> None:
+    def __init__(self, tally: Tally, events: int, height: int = 100) -> None:
+        """Take what is counted, how many events there will be, and the terminal's height in lines, which the picture keeps within."""
         self._tally = tally
         self._events = events
-        self._steps: deque[str] = deque(maxlen=_STEPS_SHOWN)
-        self._webhooks: deque[tuple[str, Shown]] = deque(maxlen=_WEBHOOKS_SHOWN)
+        lines = max(height - _FURNITURE, 2)
+        steps = min(_STEPS_SHOWN, max(lines // 3, 1))
+        self._webhooks_shown = min(_WEBHOOKS_SHOWN, lines - steps)
+        self._steps: deque[str] = deque(maxlen=steps)
+        self._webhooks: deque[tuple[str, Shown]] = deque(maxlen=self._webhooks_shown)
 
     def step(self, text: str) -> None:
         """Tell a step of the story."""
@@ -100,8 +106,10 @@ class LiveView:
                 Text(clock, "dim"), Text(shown.subscriber, colour), shown.event_type, shown.subject, f"#{shown.attempt}", verdict
             )
         return Group(
-            Panel(Text("\n".join(self._steps)), title="Hooktide", title_align="left", border_style="blue"),
-            Panel(webhooks, title="webhooks as they arrive", title_align="left", border_style="blue", height=_WEBHOOKS_SHOWN + 2),
+            Panel(
+                Text("\n".join(self._steps), no_wrap=True, overflow="ellipsis"), title="Hooktide", title_align="left", border_style="blue"
+            ),
+            Panel(webhooks, title="webhooks as they arrive", title_align="left", border_style="blue", height=self._webhooks_shown + 2),
             self._counters(),
         )
 
@@ -123,8 +131,9 @@ def view(tally: Tally, events: int) -> Iterator[View]:
     if not sys.stdout.isatty():
         yield PlainView()
         return
-    picture = LiveView(tally, events)
-    with Live(console=Console(), get_renderable=picture.picture, refresh_per_second=12):
+    console = Console()
+    picture = LiveView(tally, events, console.height)
+    with Live(console=console, get_renderable=picture.picture, refresh_per_second=12):
         yield picture
 
 

@@ -32,6 +32,7 @@ async def test_an_emitted_event_reaches_a_subscribed_receiver_verified(up: Up) -
     subscribed = await hooktide("subscribe", f"{url}/orders", "--type", "order.*", "--source", "/shop", "--description", "mine", *at)
     assert subscribed.code == 0, subscribed
     assert subscribed.json["types"] == ["order.*"]
+    assert subscribed.out.endswith("}\n")
     async with running("receive", "--json", "--port", port, "--secret", subscribed.json["secret"]) as receiver:
         await receiver.json_line()
         emitted = await hooktide(

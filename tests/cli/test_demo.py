@@ -1,10 +1,13 @@
+import io
 import signal
 
 import psutil
 import pytest
+from rich.console import Console
 
 from services.cli.demo_shop import ACCOUNTING, WAREHOUSE, ShopEvent, is_due, shop_events
 from services.cli.demo_tally import Tally
+from services.cli.demo_view import LiveView, Shown
 from tests.cli.processes import clean_environ, hooktide, running
 
 
@@ -45,6 +48,21 @@ def test_the_tally_counts_what_is_due_whatever_comes_first() -> None:
     assert tally.arrive(WAREHOUSE, "evt_1", verified=True) == 1
     assert tally.arrive(WAREHOUSE, "evt_1", verified=True) == 2
     assert (tally.repeated, tally.misdirected, tally.is_perfect) == (1, 0, True)
+
+
+@pytest.mark.parametrize("height", [10, 24, 50])
+def test_the_live_picture_keeps_within_the_terminal(height: int) -> None:
+    view = LiveView(Tally(), 7, height)
+    for number in range(40):
+        view.step(f"step {number} " + "long " * 30)
+        view.webhook(Shown(WAREHOUSE, "order.created", f"order-{number}", "evt_1", "1", None, 1))
+    console = Console(file=io.StringIO(), width=80, height=height)
+    with console.capture() as shown:
+        console.print(view.picture())
+    lines = shown.get().splitlines()
+    assert len(lines) < max(height, 11)
+    assert {"emitted", "delivered", "verified"} <= {line.split()[0] for line in lines}
+    assert "order-39" in shown.get()
 
 
 def test_one_bad_signature_or_one_wrong_receiver_spoils_the_tally() -> None:

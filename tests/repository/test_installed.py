@@ -118,10 +118,11 @@ def test_a_service_that_emits_passes_mypy_strict_with_the_stub_packages_that_the
     assert "no issues found" in run(commands / "mypy", "--strict", "service.py", cwd=tmp_path)
 
 
-def test_the_package_page_has_no_link_that_leads_nowhere(wheels: Wheels) -> None:
-    page = wheels.metadata(wheels.server).get_payload()
+@pytest.mark.parametrize(("wheel", "title"), [("server", "# Hooktide"), ("contract", "# hooktide")])
+def test_a_package_page_has_no_link_that_leads_nowhere(wheels: Wheels, wheel: str, title: str) -> None:
+    page = wheels.metadata(getattr(wheels, wheel)).get_payload()
     assert isinstance(page, str)
-    assert "# Hooktide" in page
+    assert title in page
     for target in re.findall(r"\]\(([^)\s]*)\)", page):
         assert re.match(r"https?://|#", target), target
 
