@@ -103,12 +103,12 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
             pipeline.guard = guard(new)
 
         reloadable.on_reload(change_limits)
-        readiness = Readiness(peers.answers, lifecycle)
+        readiness = Readiness(peers.why_not_ready, lifecycle)
         bodies = Bodies(settings.gateway_body_bytes_max, limits.body_s)
         clock = SystemClock()
         pipeline = Pipeline(Router(route_table(peers, bodies, readiness)), Authenticator(ask, clock), guard(settings), clock, limits)
         async with (
-            http_server(admin_app(readiness.why_not), settings.gateway_admin_listen) as admin,
+            http_server(admin_app(readiness.why_not, readiness.why_degraded), settings.gateway_admin_listen) as admin,
             listening(pipeline, settings.gateway_listen, limits, gate, tls) as listen,
             watched(readiness),
             reloading(reloadable, lifecycle),

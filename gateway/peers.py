@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hooktide.delivery.v1 import delivery_pb2_grpc
-from hooktide.ingest.v1 import event_log_pb2_grpc
+from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
+from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 from hooktide.subscription.v1 import access_pb2_grpc, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
 
 from gateway.problems import in_places, internal
+from gateway.readiness import AWAY
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.logs import logger
 from services.runtime.reload import Reloadable, service_tokens
@@ -75,16 +76,34 @@ class Peers:
             raise internal()
         raise in_places(failure)
 
-    async def answers(self, service: str) -> bool:
-        """Say whether a service answers; the registry must also accept our token."""
+    async def why_not_ready(self, service: str) -> str | None:
+        """Return None, or why a service does not do all its work: in its own words, or `AWAY`; the registry must also accept our token."""
         try:
             if service == "subscription":
                 await self.subscriptions.GetRevision(subscription_pb2.GetRevisionRequest(), metadata=self.metadata, timeout=PROBE_S)
-                return True
+                return None
             answer = await self.health[service].Check(health_pb2.HealthCheckRequest(), timeout=PROBE_S)
+            if answer.status != health_pb2.HealthCheckResponse.SERVING:
+                return AWAY
+            return await self._own_words(service)
         except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+            return AWAY
+
+    async def _own_words(self, service: str) -> str | None:
+        try:
+            if service == "ingest":
+                asked = event_log_pb2.GetReadinessRequest()
+                told = (await self.log.GetReadiness(asked, metadata=self.metadata, timeout=PROBE_S)).why_not_ready
+            else:
+                told = (
+                    await self.ledger.GetReadiness(delivery_pb2.GetReadinessRequest(), metadata=self.metadata, timeout=PROBE_S)
+                ).why_not_ready
+        except grpc.aio.AioRpcError as error:
+            # A service of an older version says nothing; one that does not know our token is told of by each call.
+            if error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED}:
+                return None
+            raise
+        return told or None
 
 
 @contextlib.asynccontextmanager

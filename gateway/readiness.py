@@ -16,38 +16,51 @@ EVERY_READY_S = 1.0
 EVERY_AWAY_S = 0.2
 
 
+AWAY = "away"
+
+
 class Readiness:
     """What is known of the services."""
 
-    def __init__(self, answers: Callable[[str], Coroutine[None, None, bool]], lifecycle: Lifecycle) -> None:
-        """Take `answers`, which says whether a service does, within a bounded time."""
-        self._answers = answers
+    def __init__(self, why_not_ready: Callable[[str], Coroutine[None, None, str | None]], lifecycle: Lifecycle) -> None:
+        """Take `why_not_ready`: within a bounded time it returns None, `AWAY`, or in a sentence why a service does not do all its work."""
+        self._why_not_ready = why_not_ready
         self._lifecycle = lifecycle
-        self._away: frozenset[str] = frozenset(SERVICES)
+        self._wrong: dict[str, str] = dict.fromkeys(SERVICES, AWAY)
 
     def services(self) -> Mapping[str, str]:
-        """Return for each service "ok" or "away"."""
-        return {service: "away" if service in self._away else "ok" for service in SERVICES}
+        """Return for each service "ok", "away" or "not ready"; for everybody, so without reasons."""
+        return {service: self._in_a_word(service) for service in SERVICES}
+
+    def _in_a_word(self, service: str) -> str:
+        if service not in self._wrong:
+            return "ok"
+        return AWAY if self._wrong[service] == AWAY else "not ready"
 
     def why_not(self) -> str | None:
         """Return None, or in a sentence why requests cannot be served."""
         if self._lifecycle.stopping.is_set():
             return "The gateway is stopping."
-        if NEEDED not in self._away:
+        if NEEDED not in self._wrong:
             return None
-        return "Away: " + ", ".join(service for service in SERVICES if service in self._away) + "."
+        return "Away: " + ", ".join(service for service in SERVICES if self._wrong.get(service) == AWAY) + "."
+
+    def why_degraded(self) -> str | None:
+        """Return None, or in a sentence which services do not do their work and why; for operators."""
+        wrong = [f"{service} is {why if why == AWAY else f'not ready: {why}'}" for service, why in self._wrong.items()]
+        return "; ".join(wrong) or None
 
     async def look(self) -> None:
         """Ask all services once, at the same time."""
         async with asyncio.TaskGroup() as group:
-            asked = {service: group.create_task(self._answers(service)) for service in SERVICES}
-        self._away = frozenset(service for service, task in asked.items() if not task.result())
+            asked = {service: group.create_task(self._why_not_ready(service)) for service in SERVICES}
+        self._wrong = {service: why for service, task in asked.items() if (why := task.result()) is not None}
 
     async def keep_looking(self) -> None:
         """Ask again and again, more often while something is away."""
         while True:
             await self.look()
-            await asyncio.sleep(EVERY_AWAY_S if self._away else EVERY_READY_S)
+            await asyncio.sleep(EVERY_AWAY_S if AWAY in self._wrong.values() else EVERY_READY_S)
 
 
 @contextlib.asynccontextmanager

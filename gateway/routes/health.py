@@ -27,4 +27,5 @@ class Health:
         why = self._readiness.why_not()
         if why is not None:
             raise Failure(Reason.UNAVAILABLE, why)
-        return json_answer({"status": "ok", "services": self._readiness.services()})
+        status = "ok" if self._readiness.why_degraded() is None else "degraded"
+        return json_answer({"status": status, "services": self._readiness.services()})

@@ -23,7 +23,7 @@ def health(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the services whether they take work. Exits with 0 if all do, else with 1."""
+    """Ask the services whether they do all their work. Exits with 0 if all do, else with 1."""
     states = asyncio.run(_states([str(name) for name in services or SERVICES], data_dir))
     if as_json:
         say_json({"ready": all(state == READY for state in states.values()), "services": states})
@@ -43,8 +43,9 @@ async def _states(services: list[str], data_dir: Path) -> dict[str, str]:
 async def _state(session: aiohttp.ClientSession, admin: str) -> str:
     try:
         async with session.get(f"http://{admin}/readyz") as response:
-            if response.status == 200:  # noqa: PLR2004 - OK
+            body = await response.json()
+            if response.status == 200 and "detail" not in body:  # noqa: PLR2004 - OK
                 return READY
-            return f"not ready: {(await response.json()).get('detail', response.status)}"
+            return f"{body.get('status', 'not ready')}: {body.get('detail', response.status)}"
     except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
         return f"no answer at {admin}: {reason_of(error)}"

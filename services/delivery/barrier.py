@@ -19,6 +19,8 @@ from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
 _RETRY_S = 0.2
+# The registry may be away for as long as its restart takes before anybody is told.
+_AWAY_S = 3.0
 
 
 class Barrier:
@@ -32,7 +34,14 @@ class Barrier:
         self._wanted = asyncio.Event()
         self._told = Told(0, 0.0)
         self._confirmed = 0
+        self._away_since: float | None = None
         replica.listen_for_progress(advanced=self._has_advanced, lost=self._has_lost)
+
+    def why_not_passing(self) -> str | None:
+        """Return in a sentence why no batch passes; None if they pass, or have not for a moment only."""
+        if self._away_since is None or self._clock.monotonic() - self._away_since < _AWAY_S:
+            return None
+        return "the subscription service is away: new events wait in the log"
 
     async def passed(self) -> None:
         """Wait until the replica is new enough for what was read before this call."""
@@ -85,17 +94,17 @@ class Barrier:
         self._told = Told(0, 0.0)
 
     async def _ask(self) -> Told:
-        away = False
         while True:
             try:
                 self._confirmed = self._replica.revision
                 told = await self._replica.ask_revision()
             except RegistryAwayError as error:
-                if not away:
+                if self._away_since is None:
+                    self._away_since = self._clock.monotonic()
                     logger().warning("registry.away", reason=str(error), effect="new events wait in the log")
-                away = True
                 await asyncio.sleep(_RETRY_S)
             else:
-                if away:
+                if self._away_since is not None:
+                    self._away_since = None
                     logger().info("registry.back")
                 return told

@@ -9,20 +9,19 @@ import contextlib
 import operator
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from services.delivery.ahead import read_ahead
 from services.delivery.barrier import Barrier
 from services.delivery.dispatch import Dispatcher
-from services.delivery.ledger import Cursor, Ledger
+from services.delivery.ledger import Cursor, Ledger, set_meta
 from services.delivery.ledger_reads import meta
 from services.delivery.model import Chunk, Delivery, Event, Subscription, delivery_id
 from services.delivery.recorder import Recorder
 from services.delivery.replica import Replica
-from services.delivery.stopped import ANOTHER_LOG, OLDER_COPY, StoppedPartitions
-from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
+from services.delivery.stopped import ANOTHER_LOG, OLDER_COPY, Standing, StoppedPartitions
+from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocols import EventLogReader, Following
 from services.eventlog.record import Place, Record
 from services.runtime import crash
@@ -32,21 +31,11 @@ from services.runtime.logs import logger
 _CHUNK_DELIVERIES = 200
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
+# Ingest may be away for as long as its restart takes before anybody is told.
+_AWAY_S = 3.0
 _id_of = operator.attrgetter("id")
 
-_unrouted_age = Gauge("hooktide_unrouted_age_seconds", "Age of the oldest event that was read but is not routed yet.")
 _routed_events = Counter("hooktide_routed_events_total", "Events routed.")
-
-
-@dataclass(slots=True)
-class _Standing:
-    """How far one partition is routed."""
-
-    partition: int
-    position: int
-    event_id: str
-    through: str
-    """The last subscription routed of the event at the place; empty: all of them."""
 
 
 class Follower:
@@ -70,24 +59,27 @@ class Follower:
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._clock = clock
-        self._standing = {each.partition: _Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
+        self._standing = {each.partition: Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
+        self._log_id = ""
         self.stopped = StoppedPartitions()
         """What is not followed."""
         # Where each partition ended when this worker took it over: up to there events may have been sent
         # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
         self._record_first_through: dict[int, int] | None = None
         self._unrouted_since_ms: int | None = None
+        self._away_since: float | None = clock.monotonic()
 
     async def run(self) -> None:
         """Follow for ever; after a loss go on from where routing stands."""
-        _unrouted_age.set_function(self._unrouted_age_s)
         backoff_s = _BACKOFF_FIRST_S
+        known: str | None = await self._ledger.read(meta, "log_id")
+        self._log_id = known or ""
         while self._standing:
             try:
-                async with self._log.follow(self._resume()) as following:
-                    if not await self._fits(following):
-                        continue
+                async with self._log.follow(self._resume(), log_id=self._log_id) as following:
+                    await self._check_identity(following)
                     self.stopped.log()
+                    self._away_since = None
                     if self._record_first_through is None:
                         self._record_first_through = dict(following.heads)
                     crash.reached("delivery.resumed")
@@ -95,6 +87,9 @@ class Follower:
                         async for records in batches:
                             backoff_s = _BACKOFF_FIRST_S
                             await self._route_batch(records)
+            except AnotherLogError:
+                self._stop(list(self._standing), ANOTHER_LOG)
+                continue
             except PositionMismatchError as error:
                 self._stop(error.partitions, OLDER_COPY)
                 continue  # an answer names only some of them
@@ -104,12 +99,32 @@ class Follower:
                 logger().error("follow.failed", reason=str(error))
                 backoff_s = _BACKOFF_MAX_S
             self.stopped.log()
+            self._away_since = self._clock.monotonic() if self._away_since is None else self._away_since
             logger().warning("follow.lost", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
         self.stopped.log()
         await asyncio.Event().wait()  # nothing is left to follow; the alarm is out
 
-    def _unrouted_age_s(self) -> float:
+    @property
+    def is_reading(self) -> bool:
+        """Whether all partitions are read."""
+        return self._away_since is None and not self.stopped
+
+    def why_not_reading(self) -> str | None:
+        """Return in a sentence why events are not read; None if they are, or have not been for a moment only."""
+        if self._away_since is not None and self._standing and self._clock.monotonic() - self._away_since > _AWAY_S:
+            return "the event log cannot be read: the ingest service is away, and new events wait there"
+        return self.stopped.why()
+
+    def routed(self) -> list[Place]:
+        """Return for each partition the last event that is wholly routed, with its id where that is known; also of those stopped."""
+        return [
+            Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
+            for each in (*self._standing.values(), *self.stopped.standing)
+        ]
+
+    def unrouted_age_s(self) -> float:
+        """Return the age of the oldest event that was read and is not routed, in seconds."""
         return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
 
     def _resume(self) -> list[Place]:
@@ -123,20 +138,15 @@ class Follower:
 
     def _stop(self, partitions: Iterable[int], why: str) -> None:
         for partition in partitions:
-            del self._standing[partition]
-            self.stopped.add(partition, why)
+            self.stopped.add(self._standing.pop(partition), why)
 
-    async def _fits(self, following: Following) -> bool:
-        """Return whether this is the log that the ledger follows; if not, stop all partitions."""
-        known = await self._ledger.read(meta, "log_id")
-        if known is None:
-            await self._ledger.write(
-                lambda connection: connection.execute("INSERT INTO meta VALUES ('log_id', ?)", (following.log_id,)).rowcount
-            )
-        elif known != following.log_id:
-            self._stop(list(self._standing), ANOTHER_LOG)
-            return False
-        return True
+    async def _check_identity(self, following: Following) -> None:
+        """Keep which log is followed; raise `AnotherLogError` if it is not the one that the ledger follows."""
+        if not self._log_id:
+            await self._ledger.write(set_meta, "log_id", following.log_id)
+            self._log_id = following.log_id
+        elif self._log_id != following.log_id:
+            raise AnotherLogError("the log is not the one that the ledger has followed")
 
     async def _route_batch(self, records: Sequence[Record]) -> None:
         self._unrouted_since_ms = records[0].accepted_ms

@@ -1,6 +1,7 @@
 """Server: DeliveryService over gRPC: the ledger's reading side, the question to a sink, and its test."""
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -21,7 +22,7 @@ from services.runtime.paging import page_size, page_token, parse_page_token
 
 RULES = {
     f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
-    for name in ("GetDelivery", "ListDeliveries", "VerifySink", "SendTestEvent")
+    for name in ("GetDelivery", "ListDeliveries", "GetReadiness", "VerifySink", "SendTestEvent")
 }
 _EVERYONE = "*"
 
@@ -31,10 +32,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     """Answers the services that read deliveries, or have a sink verified or tested."""
 
-    def __init__(self, ledger: Ledger, verifier: Verifier, trial: Trial) -> None:
+    def __init__(self, ledger: Ledger, verifier: Verifier, trial: Trial, why_not_ready: Callable[[], str | None]) -> None:
         self._ledger = ledger
         self._verifier = verifier
         self._trial = trial
+        self._why_not_ready = why_not_ready
 
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery with its attempts."""
@@ -74,6 +76,11 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         return delivery_pb2.ListDeliveriesResponse(
             deliveries=[_message(row, self._ledger.clock_jumped_ms) for row in rows[:size]], next_page_token=token
         )
+
+    async def GetReadiness(self, request: delivery_pb2.GetReadinessRequest, context: Context) -> delivery_pb2.GetReadinessResponse:
+        """Say whether events are routed and pushed."""
+        del request, context
+        return delivery_pb2.GetReadinessResponse(why_not_ready=self._why_not_ready() or "")
 
     async def VerifySink(self, request: delivery_pb2.VerifySinkRequest, context: Context) -> delivery_pb2.VerifySinkResponse:
         """Ask a sink for its consent and report what it says."""

@@ -3,6 +3,8 @@
 event log → [stopped] → route
 """
 
+from dataclasses import dataclass
+
 from prometheus_client import Gauge
 
 from services.eventlog.record import PARTITIONS
@@ -14,16 +16,37 @@ ANOTHER_LOG = "the log is not the one that the ledger has followed: it was made 
 _stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are not followed, since log and ledger do not fit together.")
 
 
+@dataclass(slots=True)
+class Standing:
+    """How far one partition is routed."""
+
+    partition: int
+    position: int
+    event_id: str
+    through: str
+    """The last subscription routed of the event at the place; empty: all of them."""
+
+
 class StoppedPartitions:
-    """The stopped partitions of one worker, and why they are."""
+    """The stopped partitions of one worker, where they stand, and why they are stopped."""
 
     def __init__(self) -> None:
+        self._standing: dict[int, Standing] = {}
         self._why: dict[int, str] = {}
         self._unlogged: dict[int, str] = {}
 
-    def add(self, partition: int, why: str) -> None:
+    def __bool__(self) -> bool:
+        return bool(self._standing)
+
+    @property
+    def standing(self) -> list[Standing]:
+        """How far each of them is routed."""
+        return list(self._standing.values())
+
+    def add(self, standing: Standing, why: str) -> None:
         """Stop a partition; `log` tells of it."""
-        self._why[partition] = self._unlogged[partition] = why
+        self._standing[standing.partition] = standing
+        self._why[standing.partition] = self._unlogged[standing.partition] = why
         _stopped_partitions.inc()
 
     def log(self) -> None:

@@ -11,6 +11,7 @@ from services.delivery.errors import LedgerFullError
 from services.delivery.follow import Follower
 from services.delivery.freshness import Freshness
 from services.delivery.headway import Headway
+from services.delivery.lag import LagReporter
 from services.delivery.lanes import Bounds
 from services.delivery.ledger import Ledger, set_meta
 from services.delivery.ledger_reads import meta
@@ -79,6 +80,7 @@ class Worker:
         """What waits for the latest subscriptions."""
         self.freshness.listen(lost=self._stood_still, proven=self.dispatcher.pump)
         self._intake: list[asyncio.Task[None]] = []
+        self._follower: Follower | None = None
 
     def _stood_still(self) -> None:
         self.dispatcher.take_back()
@@ -91,14 +93,18 @@ class Worker:
         """Return why no event is routed, None where all is well."""
         if not self._replica.complete:
             return "waiting for the subscription service: the first snapshot of subscriptions is not complete"
-        return None if self.dispatcher.sending else "the ledger cannot be written"
+        if not self.dispatcher.sending:
+            return "the ledger cannot be written"
+        return (self._follower and self._follower.why_not_reading()) or self.barrier.why_not_passing()
 
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
         cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
         crash.reached("ledger.leased")
         await self._take_up_time()
-        follower = Follower(self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors)
+        self._follower = follower = Follower(
+            self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors
+        )
         settings = self._settings
         retention = Retention(
             self._ledger,
@@ -125,6 +131,7 @@ class Worker:
                 self._intake = [group.create_task(self._refiller.run())]
                 await self._refiller.start()
                 crash.reached("delivery.taken_up")
+                group.create_task(LagReporter(self._log, follower, self._clock).run())
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
         finally:
             # Whatever ended the others: nothing more is sent whose end could not be recorded.

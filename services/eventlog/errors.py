@@ -23,6 +23,10 @@ class LogUnavailableError(EventLogError):
     """The log cannot be reached for now; asking again helps."""
 
 
+class AnotherLogError(EventLogError):
+    """The log is not the one that its reader has followed: it was made anew, or is another system's."""
+
+
 class PositionMismatchError(EventLogError):
     """The log does not hold, at a reader's positions, the records that the reader knows: one of the two was restored from an older copy."""
 

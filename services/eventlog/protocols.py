@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from services.eventlog.record import Appended, Conflict, NewEvent, Place, Record
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record
 
 
 class Following(Protocol):
@@ -37,11 +37,12 @@ class Following(Protocol):
 class EventLogReader(Protocol):
     """Reads events."""
 
-    def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AbstractAsyncContextManager[Following]:
+    def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AbstractAsyncContextManager[Following]:
         """Follow the partitions of `after`, each from its place (exclusive).
 
-        Raises `PositionMismatchError`, with all partitions concerned, if a place carries an event id that the log does not hold there
-        (or right after it, for `following_id`), or lies beyond the partition's head.
+        Raises `AnotherLogError` if `log_id` is given and is not the log's. Raises `PositionMismatchError`, with all partitions
+        concerned, if a place carries an event id that the log does not hold there (or right after it, for `following_id`), or lies
+        beyond the partition's head.
         """
         ...
 
@@ -51,6 +52,10 @@ class EventLogReader(Protocol):
 
     async def release(self, released: Sequence[Place]) -> list[Place]:
         """Say up to where this reader needs nothing more (inclusive); return up to where the log wants to trim."""
+        ...
+
+    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+        """Say for each partition which event was routed last, with its id; return what is not routed. The log does not keep it."""
         ...
 
 

@@ -66,6 +66,15 @@ class Place(NamedTuple):
     """The id of the event at the next position, where a reader has handled a part of that event; compared as well."""
 
 
+class Lag(NamedTuple):
+    """How much of the log its reader has not routed."""
+
+    events: int
+    """From the oldest one that is not routed to the newest; 0: all are routed."""
+    oldest_ms: int | None
+    """When that oldest event was accepted; None: all are routed."""
+
+
 def partition_of(key: str) -> int:
     """Return the partition of a key: the CRC-32 of its UTF-8 bytes modulo `PARTITIONS`. Never to be changed."""
     return zlib.crc32(key.encode("utf-8", "surrogatepass")) % PARTITIONS

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import grpc
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
-from services.eventlog.errors import EventLogError, LogUnavailableError, PositionMismatchError
-from services.eventlog.record import Place, Record
+from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.record import Lag, Place, Record
 from services.eventlog.wire import place_from, place_message, record_from
 from services.runtime.access import ServiceToken
 from services.runtime.errors import Failure, Reason, failure_from_rpc
@@ -32,9 +32,11 @@ class RemoteEventLog:
         self._metadata = service_metadata(service_token)
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AsyncIterator["RemoteFollowing"]:
+    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["RemoteFollowing"]:
         """Follow partitions; see `EventLogReader.follow`."""
-        request = event_log_pb2.FollowLogRequest(after=[place_message(place) for place in after], batch_records_max=batch_records_max)
+        request = event_log_pb2.FollowLogRequest(
+            after=[place_message(place) for place in after], batch_records_max=batch_records_max, log_id=log_id
+        )
         call = self._stub.FollowLog(request, metadata=self._metadata)
         try:
             with _mapped(after):
@@ -68,6 +70,13 @@ class RemoteEventLog:
             request = event_log_pb2.ReportProgressRequest(released=[place_message(place) for place in released])
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
         return [place_from(message) for message in answer.expiring]
+
+    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+        """Report what is routed; see `EventLogReader.report_routed`."""
+        with _mapped(()):
+            request = event_log_pb2.ReportProgressRequest(routed=[place_message(place) for place in routed])
+            answer = await self._stub.ReportProgress(request, metadata=self._metadata)
+        return Lag(answer.unrouted_events, answer.oldest_unrouted_unix_ms or None)
 
 
 class RemoteFollowing:
@@ -109,6 +118,8 @@ def _mapped(after: Sequence[Place]) -> Iterator[None]:
 
 
 def _log_error(failure: Failure, after: Sequence[Place]) -> EventLogError:
+    if failure.reason is Reason.POSITION_MISMATCH and [field.field for field in failure.fields] == ["log_id"]:
+        return AnotherLogError(failure.message)
     if failure.reason is Reason.POSITION_MISMATCH:
         matches = [match for field in failure.fields if (match := _PARTITION_FIELD.fullmatch(field.field))]
         if matches:

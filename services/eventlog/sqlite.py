@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from services.eventlog import sqlite_reads
-from services.eventlog.errors import EventLogError, LogClosedError, LogUnavailableError
-from services.eventlog.record import Appended, Conflict, NewEvent, Place, Record
+from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record
 from services.eventlog.sqlite_writer import Append, Settled, SqliteWriter, Step
 from services.eventlog.tail import Tail
 from services.runtime import crash
@@ -36,6 +36,10 @@ class SqliteEventLog:
     def __init__(self, path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
+        self._bytes_max = bytes_max
+        self.refusing: str | None = None
+        """Why the latest append was refused; None if it was not, or if there is room again."""
+        self._routed: Sequence[Place] | None = None
         self._retention_ms = int(retention_s * 1000)
         self._writer = SqliteWriter(
             path,
@@ -114,6 +118,7 @@ class SqliteEventLog:
             else:
                 future.set_result(append.results or [])
         self._room.set()
+        self.refusing = str(settled.error) if isinstance(settled.error, StorageFullError | LogFullError) else None
         if settled.records:
             self._tail.extend(settled.records)
 
@@ -141,8 +146,10 @@ class SqliteEventLog:
     # Reading
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AsyncIterator["SqliteFollowing"]:
+    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["SqliteFollowing"]:
         """Follow partitions; see `EventLogReader.follow`."""
+        if log_id not in {"", self.log_id}:
+            raise AnotherLogError("the log is not the one that the reader has followed")
         heads, start = await self.read(sqlite_reads.check_places, after)
         yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
 
@@ -160,6 +167,25 @@ class SqliteEventLog:
         await self._step(lambda connection: sqlite_reads.keep_released(connection, released))
         expired = await self.read(sqlite_reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
         return [Place(place.partition, expired - 1) for place in released]
+
+    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+        """Take what is routed; see `EventLogReader.report_routed`."""
+        self._routed = routed
+        return await self.lag()
+
+    async def lag(self) -> Lag:
+        """Return what is not routed, by the latest report; before the first, what is not released."""
+        return await self.read(sqlite_reads.lag_behind, self._routed)
+
+    async def look_for_room(self) -> None:
+        """After a refusal for want of room: find out whether there is some again. Raises `StorageFullError` while the disk is full."""
+
+        def used_after_a_write(connection: sqlite3.Connection) -> int:
+            connection.execute("UPDATE meta SET value = value WHERE name = 'trimmed_to'")
+            return used_bytes(connection)
+
+        if self.refusing is not None and await self._step(used_after_a_write) < self._bytes_max:
+            self.refusing = None
 
     async def trim(self, *, before_ms: int) -> int:
         """Drop what is older and released, a bounded number of records a transaction; see `EventLog.trim`."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.eventlog.errors import PositionMismatchError
-from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.record import PARTITIONS, Lag, Place, Record
+from services.runtime.ids import id_bytes, is_id
 from services.runtime.listing_reader import Budget
 
 BATCH_BYTES_MAX = 3 * 1024 * 1024
@@ -85,6 +86,31 @@ def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tupl
 def _id_at(connection: sqlite3.Connection, partition: int, position: int) -> str | None:
     row = connection.execute("SELECT event_id FROM events WHERE position = ? AND partition = ?", (position, partition)).fetchone()
     return None if row is None else "evt_" + row[0].hex()
+
+
+def lag_behind(connection: sqlite3.Connection, routed: Sequence[Place] | None) -> Lag:
+    """Return what the log holds beyond what was routed last in each partition; None: beyond what was released.
+
+    An event that the log does not hold at its place belongs to another history of one of the two: then what is newer than it counts.
+    """
+    places = [Place(*each) for each in _released(connection).items()] if routed is None else routed
+    positions = dict.fromkeys(range(PARTITIONS), 0) | {place.partition: _routed_to(connection, place) for place in places}
+    query = "SELECT min(position) FROM events WHERE partition = ? AND position > ?"
+    oldest = min(
+        (found for each in positions.items() if (found := connection.execute(query, each).fetchone()[0]) is not None), default=None
+    )
+    if oldest is None:
+        return Lag(0, None)
+    (accepted_ms,) = connection.execute("SELECT accepted_ms FROM events WHERE position = ?", (oldest,)).fetchone()
+    return Lag(_head(connection) - oldest + 1, accepted_ms)
+
+
+def _routed_to(connection: sqlite3.Connection, place: Place) -> int:
+    is_trimmed = place.position <= _trimmed_to(connection)
+    if is_trimmed or not is_id(place.event_id, "evt") or _id_at(connection, place.partition, place.position) == place.event_id:
+        return place.position
+    event_id = id_bytes(place.event_id)
+    return _first_position(connection, "event_id", lambda value: value > event_id) - 1  # type: ignore[operator]  # both are bytes
 
 
 def records_at(connection: sqlite3.Connection, places: Sequence[Place], *, bytes_max: int | None = None) -> tuple[list[Record], bool]:

@@ -10,6 +10,7 @@ from prometheus_client import Gauge
 from services.eventlog.errors import EventLogError
 from services.eventlog.sqlite import SqliteEventLog, open_sqlite_log
 from services.ingest import log_server, server
+from services.ingest.backlog import Backlog
 from services.ingest.log_server import EventLogServer
 from services.ingest.publish import Publisher
 from services.ingest.registry import RETRIED, Registry
@@ -53,18 +54,22 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
         grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, registry, draining).handlers(),))
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
-        admin = await stack.enter_async_context(http_server(admin_app(ready), settings.ingest_admin_listen))
+        admin = await stack.enter_async_context(
+            http_server(admin_app(ready, lambda: log_server.why_degraded(log)), settings.ingest_admin_listen)
+        )
         listen = await grpc_server.start(settings.ingest_listen, tls)
         await grpc_server.set_serving(serving=True)
         await stack.enter_async_context(reloading(reloadable, lifecycle))
         async with asyncio.TaskGroup() as group:
             trimming = group.create_task(_trim(log, clock, retention_s, settings.housekeeping_seconds))
+            looking = group.create_task(Backlog(log, clock).run())
             try:
                 yield Addresses(listen=listen, admin=admin)
             finally:
                 draining.set()
                 log.end_following()
                 trimming.cancel()
+                looking.cancel()
                 await grpc_server.stop()
 
 

@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
-from services.eventlog.errors import EventLogError, PositionMismatchError, StorageFullError
+from services.eventlog.errors import AnotherLogError, EventLogError, PositionMismatchError, StorageFullError
 from services.eventlog.record import PARTITIONS, Place
 from services.eventlog.sqlite import SqliteEventLog
 from services.eventlog.sqlite_reads import BATCH_BYTES_MAX, Wanted
@@ -20,7 +20,7 @@ from services.runtime.paging import page_size, page_token, parse_page_token
 
 RULES = {
     f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE
-    for name in ("FollowLog", "FetchEvents", "ReportProgress", "GetEvent", "ListEvents")
+    for name in ("FollowLog", "FetchEvents", "ReportProgress", "GetEvent", "ListEvents", "GetReadiness")
 }
 _BATCH_RECORDS_DEFAULT = 500
 _BATCH_RECORDS_MAX = 2000
@@ -42,13 +42,15 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         after = _places(request.after, "after")
         batch_max = min(request.batch_records_max, _BATCH_RECORDS_MAX) if request.batch_records_max > 0 else _BATCH_RECORDS_DEFAULT
         try:
-            async with self._log.follow(after, batch_records_max=batch_max) as following:
+            async with self._log.follow(after, log_id=request.log_id, batch_records_max=batch_max) as following:
                 heads = [place_message(Place(partition, position)) for partition, position in following.heads.items()]
                 yield event_log_pb2.FollowLogResponse(heads=heads, log_id=following.log_id)
                 async for records in following.batches():
                     response = event_log_pb2.FollowLogResponse()
                     add_records(response.records, records)
                     yield response
+        except AnotherLogError as error:
+            raise Failure(Reason.POSITION_MISMATCH, str(error), fields=[FieldError("log_id", "is not this log's")]) from error
         except PositionMismatchError as error:
             wrong = set(error.partitions)
             fields = [
@@ -71,12 +73,23 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         return event_log_pb2.FetchEventsResponse(records=[record_message(record) for record in found], truncated=not complete)
 
     async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
-        """Keep what a worker has released; return what the log would like to drop."""
+        """Keep what a worker has released; return what the log would like to drop, and what is not routed."""
         del context
-        released = _places(request.released, "released")
+        if request.released or not request.routed:
+            released = _places(request.released, "released")
+        response = event_log_pb2.ReportProgressResponse()
         with _refusing():
-            expiring = await self._log.release(released)
-        return event_log_pb2.ReportProgressResponse(expiring=[place_message(place) for place in expiring])
+            if request.routed:
+                lag = await self._log.report_routed(_places(request.routed, "routed"))
+                response.unrouted_events, response.oldest_unrouted_unix_ms = lag.events, lag.oldest_ms or 0
+            if request.released:
+                response.expiring.extend(place_message(place) for place in await self._log.release(released))
+        return response
+
+    async def GetReadiness(self, request: event_log_pb2.GetReadinessRequest, context: Context) -> event_log_pb2.GetReadinessResponse:
+        """Say whether events are taken."""
+        del request, context
+        return event_log_pb2.GetReadinessResponse(why_not_ready=why_degraded(self._log) or "")
 
     async def GetEvent(self, request: event_log_pb2.GetEventRequest, context: Context) -> event_log_pb2.GetEventResponse:
         """Return one event, where the caller may see it."""
@@ -105,6 +118,11 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             records, before = await self._log.newest(request.consumer_id, wanted)
         token = "" if before is None else page_token("events", (before,))
         return event_log_pb2.ListEventsResponse(records=[record_message(record) for record in records], next_page_token=token)
+
+
+def why_degraded(log: SqliteEventLog) -> str | None:
+    """Return in a sentence why a log takes no events, though they can be read; None if it takes them."""
+    return None if log.refusing is None else f"new events are refused: {log.refusing}"
 
 
 @contextlib.contextmanager

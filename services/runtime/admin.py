@@ -17,15 +17,21 @@ Ready = Callable[[], str | None]
 _LIMITS = ConnectionLimits(connections_max=64, network_connections_max=32, headers_s=5.0, idle_s=75.0)
 
 
-def admin_app(ready: Ready) -> web.Application:
-    """Return the application; `ready` returns None, or in a sentence why work cannot be taken."""
+def admin_app(ready: Ready, degraded: Ready = lambda: None) -> web.Application:
+    """Return the application; `ready` returns None, or in a sentence why work cannot be taken.
+
+    `degraded` returns None, or in a sentence why only a part of the work is done. /readyz then answers 200 all the same, since who takes
+    such a service out of service, as load balancers do after a 503, would lose the part that works.
+    """
 
     async def healthz(_request: web.Request) -> web.Response:
         return _json_line({"status": "ok"})
 
     async def readyz(_request: web.Request) -> web.Response:
-        why = ready()
-        return _json_line({"status": "ok"}) if why is None else _json_line({"status": "not ready", "detail": why}, status=503)
+        if (why := ready()) is not None:
+            return _json_line({"status": "not ready", "detail": why}, status=503)
+        why = degraded()
+        return _json_line({"status": "ok"} if why is None else {"status": "degraded", "detail": why})
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -6,8 +6,8 @@ from collections import defaultdict
 
 import pytest
 
-from services.eventlog.errors import LogUnavailableError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Conflict, Place, Record
+from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.record import PARTITIONS, Conflict, Lag, Place, Record
 from services.runtime.ids import is_id
 from tests.conformance.conftest import Engine, OpenEngine
 from tests.eventlog.logs import RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
@@ -175,6 +175,17 @@ async def test_a_place_that_the_log_does_not_hold_is_refused_by_its_partition(en
     assert caught.value.partitions == (1,)
 
 
+async def test_a_reader_of_another_log_is_refused(engine: Engine) -> None:
+    """Whatever its places are; who names no log, or this one, is served."""
+    with pytest.raises(AnotherLogError):
+        async with engine.reader.follow(everything(1000), log_id="0" * 32):
+            pass
+    async with engine.reader.follow(everything()) as following:
+        log_id = following.log_id
+    async with engine.reader.follow(everything(), log_id=log_id) as following:
+        assert following.log_id == log_id
+
+
 async def test_partitions_that_do_not_fit_are_named_together(engine: Engine) -> None:
     """As many as an answer has room for."""
     await appended(engine.log, new_events(range(10)))
@@ -201,6 +212,30 @@ async def test_a_reader_of_a_part_that_stands_before_what_it_has_released_is_ref
     with pytest.raises(PositionMismatchError):
         async with engine.reader.follow([Place(1, receipts[1].position - 1, following_id=receipts[1].event_id)]):
             pass
+
+
+async def test_what_is_not_routed_is_what_follows_the_last_event_routed(engine: Engine) -> None:
+    assert await engine.reader.report_routed(everything()) == Lag(0, None)
+    first_ms = int(engine.clock.time_s * 1000)
+    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4)])
+    engine.clock.time_s += 60
+    receipts += await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4, 6)])
+    routed = [Place(0, receipts[4].position, receipts[4].event_id), Place(1, receipts[1].position, receipts[1].event_id)]
+    assert await engine.reader.report_routed(routed) == Lag(3, first_ms)
+    routed[1] = Place(1, receipts[3].position, receipts[3].event_id)
+    assert await engine.reader.report_routed(routed) == Lag(1, first_ms + 60_000)
+    routed[1] = Place(1, receipts[5].position, receipts[5].event_id)
+    assert await engine.reader.report_routed(routed) == Lag(0, None)
+
+
+@pytest.mark.parametrize(("by_ms", "events"), [(10_000, 0), (-10_000, 3)])
+async def test_what_is_not_routed_goes_by_the_age_of_an_event_that_the_log_does_not_hold(engine: Engine, by_ms: int, events: int) -> None:
+    """The reader has routed another history, perhaps further: what is newer than its last event is not routed."""
+    await appended(engine.log, new_events(range(3), partition=1))
+    time_ms = int(engine.clock.time_s * 1000) + by_ms
+    foreign = f"evt_{time_ms:012x}70008{0:015x}"
+    for position in (2, 1000):
+        assert (await engine.reader.report_routed([Place(1, position, foreign)])).events == events
 
 
 async def test_batches_are_bounded_in_records(engine: Engine) -> None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from hooktide.event.v1 import event_pb2
 
-from services.eventlog.errors import LogUnavailableError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Place, Record, partition_of
+from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.record import PARTITIONS, Lag, Place, Record, partition_of
 
 
 def cloud_event(own_id: str, event_type: str, source: str = "/shop") -> event_pb2.CloudEvent:
@@ -57,10 +57,12 @@ class LogOfTests:
         self._grown = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, batch_records_max: int = 500) -> AsyncIterator["FollowingOfTests"]:
+    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["FollowingOfTests"]:
         """See `EventLogReader.follow`."""
         await self._pause()
         self.refuse_if_away()
+        if log_id not in {"", self.log_id}:
+            raise AnotherLogError("the log is another")
         if wrong := [place.partition for place in after if not self._holds(place)]:
             raise PositionMismatchError(wrong)
         yield FollowingOfTests(self, {place.partition: place.position for place in after}, batch_records_max)
@@ -87,6 +89,15 @@ class LogOfTests:
         for place in released:
             self.released[place.partition] = max(self.released[place.partition], place.position)
         return [Place(place.partition, self.head) for place in released]
+
+    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+        """See `EventLogReader.report_routed`."""
+        await self._pause()
+        self.refuse_if_away()
+        positions = {place.partition: place.position for place in routed}
+        unrouted = [record for record in self.records.values() if record.position > positions[record.partition]]
+        oldest = min(unrouted, key=lambda record: record.position, default=None)
+        return Lag(0, None) if oldest is None else Lag(self.head - oldest.position + 1, oldest.accepted_ms)
 
     async def next_batch(self, cursors: dict[int, int], scanned: int, records_max: int) -> Sequence[Record]:
         """Wait for records beyond `scanned` and the cursors."""

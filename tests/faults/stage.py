@@ -116,6 +116,12 @@ class Stage:
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.system.services[service].admin}/readyz") as answer:
             return "" if answer.status == 200 else str((await answer.json())["detail"])
 
+    async def degraded(self, service: str) -> str:
+        """Return why a service says that it does a part of its work only; empty where it does all of it, or none."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.system.services[service].admin}/readyz") as answer:
+            body = await answer.json()
+        return str(body["detail"]) if body["status"] == "degraded" else ""
+
     # Crashes
 
     async def mend(self) -> None:

@@ -1,7 +1,7 @@
-"""Rows 62 and 64: two processes on one store, and a store whose file goes away under a running service."""
+"""Rows 62, 64 and 65: two processes on one store, a store whose file goes away, and a log that does not fit the ledger any more."""
 
 from tests.eventlog.faults import take_away
-from tests.faults.stage import Stage
+from tests.faults.stage import Stage, until_so
 from tests.system.processes import PATIENCE_S, Service, until
 
 
@@ -33,3 +33,58 @@ async def test_a_delivery_service_whose_ledger_is_removed_stops(own_stage: Stage
     said = system.log("delivery")
     assert "delivery.db was removed, replaced or moved" in said
     assert "Traceback" not in said
+
+
+async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_stage: Stage) -> None:
+    """In one line, though all partitions stop; and the lag grows, though delivery reads nothing."""
+    stage, system = own_stage, own_stage.system
+    endpoint = await stage.subscribed("deleted.log")
+    await stage.publish("deleted.log", "1")
+    await until(endpoint.accepted, PATIENCE_S, "the event")
+    assert await system.terminate("ingest") == 0
+    take_away(system.data_dir / "ingest.db", "removed")
+    await system.restart("ingest")
+    await stage.published("deleted.log", "2")
+
+    async def told() -> bool:
+        return "64 of 64 partitions are stopped" in await stage.not_ready("delivery")
+
+    await until_so(told, PATIENCE_S, "delivery is not ready")
+    assert system.log("delivery").count("event=partitions.stopped") == 1
+
+    async def degraded() -> bool:
+        return "delivery is not ready: 64 of 64" in await stage.degraded("gateway")
+
+    await until_so(degraded, PATIENCE_S, "the gateway tells of it")
+    for service, name in (("delivery", "hooktide_unrouted_age_seconds"), ("ingest", "hooktide_log_unrouted_age_seconds")):
+        before = await stage.metric(service, name)
+
+        async def grows(service: str = service, name: str = name, before: float = before) -> bool:
+            return await stage.metric(service, name) > max(1.0, before)
+
+        await until_so(grows, PATIENCE_S, f"{name} grows")
+    assert await stage.metric("ingest", "hooktide_log_unrouted_events") == 1
+
+
+async def test_what_is_not_routed_is_known_while_delivery_is_away(own_stage: Stage) -> None:
+    """Also after a restart of ingest, which then goes by what delivery has released."""
+    stage = own_stage
+    endpoint = await stage.subscribed("away.delivery")
+    first = await stage.publish("away.delivery", "1")
+    await until(lambda: first.event_id in endpoint.accepted(), PATIENCE_S, "the event")
+
+    async def unrouted(counts: range) -> None:
+        async def so() -> bool:
+            return await stage.metric("ingest", "hooktide_log_unrouted_events") in counts
+
+        await until_so(so, PATIENCE_S, f"{counts} events are not routed")
+
+    stage.system.kill("delivery")
+    for number in range(3):
+        await stage.publish("away.delivery", f"later-{number}")
+    # The first one is routed; whether that was reported is another matter.
+    await unrouted(range(3, 5))
+    await stage.system.kill_and_restart("ingest")
+    await unrouted(range(3, 5))
+    await stage.system.restart("delivery")
+    await unrouted(range(1))

@@ -24,7 +24,7 @@ _Item = TypeVar("_Item", bound=Message)
 LOG_RULES = {f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE for name in ("GetEvent", "ListEvents")}
 LEDGER_RULES = {
     f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
-    for name in ("GetDelivery", "ListDeliveries", "VerifySink", "SendTestEvent")
+    for name in ("GetDelivery", "ListDeliveries", "GetReadiness", "VerifySink", "SendTestEvent")
 }
 
 
@@ -102,6 +102,8 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
         # What sinks answer, and the callback token of the latest handshake.
         self.consent = subscription_pb2.Verification(state=subscription_pb2.VERIFICATION_STATE_PENDING, detail="it may consent later")
         self.callback_token = ""
+        # Why it does not do its work; empty: it does.
+        self.why_not_ready = ""
         # What comes of a test event.
         self.attempt = delivery_pb2.Attempt()
         self._registry: tuple[grpc.aio.Channel, str] | None = None
@@ -109,6 +111,12 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
     def report_to(self, registry: grpc.aio.Channel, token: str) -> None:
         """Say which registry is told what sinks answer."""
         self._registry = registry, token
+
+    async def GetReadiness(  # noqa: N802 - the contract's name
+        self, _request: delivery_pb2.GetReadinessRequest, _context: Context
+    ) -> delivery_pb2.GetReadinessResponse:
+        """Say whether it does its work."""
+        return delivery_pb2.GetReadinessResponse(why_not_ready=self.why_not_ready)
 
     async def VerifySink(  # noqa: N802 - the contract's name
         self, request: delivery_pb2.VerifySinkRequest, _context: Context
@@ -183,7 +191,9 @@ async def serving_log(log: Log, token: str) -> AsyncIterator[str]:
     """Serve a log; yields its address."""
     server = Server(LOG_RULES, token)
     event_log_pb2_grpc.add_EventLogServiceServicer_to_server(log, server.grpc)
-    yield await server.start("127.0.0.1:0")
+    address = await server.start("127.0.0.1:0")
+    await server.set_serving(serving=True)
+    yield address
     await server.stop()
 
 
@@ -192,7 +202,9 @@ async def serving_ledger(ledger: Ledger, token: str) -> AsyncIterator[str]:
     """Serve a ledger; yields its address."""
     server = Server(LEDGER_RULES, token)
     delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(ledger, server.grpc)
-    yield await server.start("127.0.0.1:0")
+    address = await server.start("127.0.0.1:0")
+    await server.set_serving(serving=True)
+    yield address
     await server.stop()
 
 

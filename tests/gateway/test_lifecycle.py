@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,7 +17,7 @@ from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import new_log, serving_log
 from tests.gateway.waiting import until
-from tests.gateway.world import TOKEN, gateway_settings, ready, registry_settings
+from tests.gateway.world import TOKEN, World, gateway_settings, ready, registry_settings
 
 
 async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_it_is_away(tmp_path: Path) -> None:
@@ -40,13 +41,32 @@ async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_i
             assert (await refused.json(content_type=None))["reason"] == "UNAVAILABLE"
         async with running_registry(registry_settings(tmp_path, listen=address), Lifecycle("subscription")):
             back = await ready(http, gateway.listen)
-            assert back.json == {"status": "ok", "services": {"subscription": "ok", "ingest": "away", "delivery": "away"}}
-            await ready(http, gateway.admin)
+            assert back.json == {"status": "degraded", "services": {"subscription": "ok", "ingest": "away", "delivery": "away"}}
+            assert (await ready(http, gateway.admin)).json == {"status": "degraded", "detail": "ingest is away; delivery is away"}
             async with http.get(f"http://{gateway.listen}/v1/subscriptions", headers=whose) as answered:
                 assert answered.status == 200
             async with http.get(f"http://{gateway.listen}/v1/events", headers=whose) as refused:
                 assert refused.status == 503
         assert (await ready(http, gateway.listen, status=503)).json["detail"].startswith("Away: subscription")
+
+
+async def test_a_service_that_answers_and_does_not_do_its_work_is_told_of(world: World) -> None:
+    """Everybody hears that it is not ready, operators also why; requests are served meanwhile."""
+
+    async def said(delivery: str) -> dict[str, Any]:
+        answer: dict[str, Any] = {}
+        async with asyncio.timeout(60):
+            while not answer or answer["services"]["delivery"] != delivery:
+                await asyncio.sleep(0.05)
+                answer = (await ready(world.http, world.gateway.listen)).json
+        return answer
+
+    assert await said("ok") == {"status": "ok", "services": dict.fromkeys(("subscription", "ingest", "delivery"), "ok")}
+    world.ledger.why_not_ready = "the ledger cannot be written"
+    assert (await said("not ready"))["status"] == "degraded"
+    told = (await ready(world.http, world.gateway.admin)).json
+    assert told == {"status": "degraded", "detail": "delivery is not ready: the ledger cannot be written"}
+    assert (await world.call("GET", "/v1/subscriptions", key=world.keys.consumer)).status == 200
 
 
 async def test_a_registry_that_refuses_our_token_does_not_count_as_there(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ KEYLESS = {
 
 async def test_the_matrix_names_every_route_there_is() -> None:
     async with connected(Reloadable(gateway_settings(registry="127.0.0.1:1"))) as peers:
-        table = route_table(peers, Bodies(1, 1), Readiness(peers.answers, Lifecycle("gateway")))
+        table = route_table(peers, Bodies(1, 1), Readiness(peers.why_not_ready, Lifecycle("gateway")))
     assert {(route.method, route.template) for route in table if route.roles is None} == KEYLESS
     assert {(route.method, route.template): {role.value for role in route.roles} for route in table if route.roles is not None} == ROLES
 

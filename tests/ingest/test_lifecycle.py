@@ -111,6 +111,30 @@ async def test_nothing_is_acknowledged_into_a_file_that_is_gone(world: World, tm
         world.lifecycle.raise_failure()
 
 
+async def test_a_full_log_is_degraded_until_there_is_room(tmp_path: Path) -> None:
+    """It is still read, so it is not said to be out of service."""
+    async with running_world(tmp_path, HOOKTIDE_INGEST_LOG_BYTES_MAX=str(1024 * 1024)) as world, aiohttp.ClientSession() as http:
+
+        async def state() -> tuple[int, str]:
+            async with http.get(f"http://{world.addresses.admin}/readyz") as answer:
+                body = await answer.json()
+            return answer.status, body.get("detail", "")
+
+        assert await state() == (200, "")
+        async with asyncio.timeout(TIMEOUT_S):
+            while (await world.publish_batch(cloud_event(text=f'"{"x" * 100_000}"') for _ in range(5)))[-1].HasField("receipt"):
+                pass
+        why = "new events are refused: the event log has reached its size limit"
+        assert await state() == (200, why)
+        answer = await world.call(world.log.GetReadiness, pb.GetReadinessRequest())
+        assert answer.why_not_ready == why
+        with contextlib.closing(sqlite3.connect(tmp_path / "ingest.db")) as connection, connection:
+            connection.execute("DELETE FROM events")
+        async with asyncio.timeout(TIMEOUT_S):
+            while await state() != (200, ""):  # noqa: ASYNC110 - it looks by itself, once a second
+                await asyncio.sleep(0.05)
+
+
 async def test_old_events_go_once_they_are_released(tmp_path: Path) -> None:
     async with running_world(tmp_path) as world:
         await world.publish_batch(cloud_event() for _ in range(20))

@@ -437,3 +437,33 @@ class SendTestEventResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "event_id", b"event_id"]) -> None: ...
 
 Global___SendTestEventResponse: typing_extensions.TypeAlias = SendTestEventResponse
+
+@typing.final
+class GetReadinessRequest(google.protobuf.message.Message):
+    """A question after readiness."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetReadinessRequest: typing_extensions.TypeAlias = GetReadinessRequest
+
+@typing.final
+class GetReadinessResponse(google.protobuf.message.Message):
+    """What a service is able to do at the moment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WHY_NOT_READY_FIELD_NUMBER: builtins.int
+    why_not_ready: builtins.str
+    """In a sentence for operators, why the service does not do all of its work; empty: it does."""
+    def __init__(
+        self,
+        *,
+        why_not_ready: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["why_not_ready", b"why_not_ready"]) -> None: ...
+
+Global___GetReadinessResponse: typing_extensions.TypeAlias = GetReadinessResponse

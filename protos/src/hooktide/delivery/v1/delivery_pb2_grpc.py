@@ -55,6 +55,11 @@ class DeliveryServiceStub(object):
                 request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.SerializeToString,
                 response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.FromString,
                 _registered_method=True)
+        self.GetReadiness = channel.unary_unary(
+                '/hooktide.delivery.v1.DeliveryService/GetReadiness',
+                request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.GetReadinessRequest.SerializeToString,
+                response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.GetReadinessResponse.FromString,
+                _registered_method=True)
 
 
 class DeliveryServiceServicer(object):
@@ -96,6 +101,13 @@ class DeliveryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReadiness(self, request, context):
+        """Says whether events are routed and pushed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeliveryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +130,11 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
                     servicer.SendTestEvent,
                     request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.FromString,
                     response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.SerializeToString,
+            ),
+            'GetReadiness': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReadiness,
+                    request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.GetReadinessRequest.FromString,
+                    response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.GetReadinessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +246,33 @@ class DeliveryService(object):
             '/hooktide.delivery.v1.DeliveryService/SendTestEvent',
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.SerializeToString,
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReadiness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.delivery.v1.DeliveryService/GetReadiness',
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.GetReadinessRequest.SerializeToString,
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.GetReadinessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,7 +89,23 @@ _DeliveryServiceSendTestEventType = typing_extensions.TypeVar(
     ],
 )
 
-class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType, _DeliveryServiceVerifySinkType, _DeliveryServiceSendTestEventType]):
+_DeliveryServiceGetReadinessType = typing_extensions.TypeVar(
+    '_DeliveryServiceGetReadinessType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
+        hooktide.delivery.v1.delivery_pb2.GetReadinessResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
+        hooktide.delivery.v1.delivery_pb2.GetReadinessResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
+        hooktide.delivery.v1.delivery_pb2.GetReadinessResponse,
+    ],
+)
+
+class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType, _DeliveryServiceVerifySinkType, _DeliveryServiceSendTestEventType, _DeliveryServiceGetReadinessType]):
     """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token."""
 
     @typing.overload
@@ -110,6 +126,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
             hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
             hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
+            hooktide.delivery.v1.delivery_pb2.GetReadinessResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -129,6 +149,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
         grpc.aio.UnaryUnaryMultiCallable[
             hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
             hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
+            hooktide.delivery.v1.delivery_pb2.GetReadinessResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -153,6 +177,9 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
     changed in the meantime.
     """
 
+    GetReadiness: _DeliveryServiceGetReadinessType
+    """Says whether events are routed and pushed."""
+
 DeliveryServiceAsyncStub: typing_extensions.TypeAlias = DeliveryServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.delivery.v1.delivery_pb2.GetDeliveryRequest,
@@ -169,6 +196,10 @@ DeliveryServiceAsyncStub: typing_extensions.TypeAlias = DeliveryServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
         hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
+        hooktide.delivery.v1.delivery_pb2.GetReadinessResponse,
     ],
 ]
 
@@ -215,5 +246,13 @@ class DeliveryServiceServicer(metaclass=abc.ABCMeta):
         not active; RESOURCE_EXHAUSTED / OVERLOADED while another test of it is under way; ABORTED / ETAG_MISMATCH where it has
         changed in the meantime.
         """
+
+    @abc.abstractmethod
+    def GetReadiness(
+        self,
+        request: hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.GetReadinessResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.GetReadinessResponse]]:
+        """Says whether events are routed and pushed."""
 
 def add_DeliveryServiceServicer_to_server(servicer: DeliveryServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -105,8 +105,13 @@ class FollowLogRequest(google.protobuf.message.Message):
 
     AFTER_FIELD_NUMBER: builtins.int
     BATCH_RECORDS_MAX_FIELD_NUMBER: builtins.int
+    LOG_ID_FIELD_NUMBER: builtins.int
     batch_records_max: builtins.int
     """How many records one response may hold; 0 for the default of 500, at most 2000."""
+    log_id: builtins.str
+    """The identity of the log that the caller has followed so far; another log ends the stream with FAILED_PRECONDITION /
+    POSITION_MISMATCH, and `BadRequest` names this field. Empty: the caller begins anew.
+    """
     @property
     def after(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """The partitions to follow, each after a position (exclusive); at least one, none twice."""
@@ -116,8 +121,9 @@ class FollowLogRequest(google.protobuf.message.Message):
         *,
         after: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
         batch_records_max: builtins.int = ...,
+        log_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "batch_records_max", b"batch_records_max"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "batch_records_max", b"batch_records_max", "log_id", b"log_id"]) -> None: ...
 
 Global___FollowLogRequest: typing_extensions.TypeAlias = FollowLogRequest
 
@@ -204,16 +210,24 @@ class ReportProgressRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RELEASED_FIELD_NUMBER: builtins.int
+    ROUTED_FIELD_NUMBER: builtins.int
     @property
     def released(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """For each partition, the highest position that the worker no longer needs, that one included."""
+
+    @property
+    def routed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
+        """For each partition, the last event that the worker has routed wholly, with its id. The log does not keep it; the answer says what
+        is not routed. At least one of both lists is given.
+        """
 
     def __init__(
         self,
         *,
         released: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        routed: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["released", b"released"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["released", b"released", "routed", b"routed"]) -> None: ...
 
 Global___ReportProgressRequest: typing_extensions.TypeAlias = ReportProgressRequest
 
@@ -224,6 +238,12 @@ class ReportProgressResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     EXPIRING_FIELD_NUMBER: builtins.int
+    UNROUTED_EVENTS_FIELD_NUMBER: builtins.int
+    OLDEST_UNROUTED_UNIX_MS_FIELD_NUMBER: builtins.int
+    unrouted_events: builtins.int
+    """Where the request has `routed`: how many events the log holds from the oldest one that is not routed to the newest; 0: all are routed."""
+    oldest_unrouted_unix_ms: builtins.int
+    """When that oldest event was accepted, in milliseconds since 1970-01-01T00:00:00Z by the log's clock; 0: all are routed."""
     @property
     def expiring(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """For each partition, the position up to which records are past their retention and would go,
@@ -234,8 +254,10 @@ class ReportProgressResponse(google.protobuf.message.Message):
         self,
         *,
         expiring: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        unrouted_events: builtins.int = ...,
+        oldest_unrouted_unix_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["expiring", b"expiring"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expiring", b"expiring", "oldest_unrouted_unix_ms", b"oldest_unrouted_unix_ms", "unrouted_events", b"unrouted_events"]) -> None: ...
 
 Global___ReportProgressResponse: typing_extensions.TypeAlias = ReportProgressResponse
 
@@ -352,3 +374,33 @@ class ListEventsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "records", b"records"]) -> None: ...
 
 Global___ListEventsResponse: typing_extensions.TypeAlias = ListEventsResponse
+
+@typing.final
+class GetReadinessRequest(google.protobuf.message.Message):
+    """A question after readiness."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetReadinessRequest: typing_extensions.TypeAlias = GetReadinessRequest
+
+@typing.final
+class GetReadinessResponse(google.protobuf.message.Message):
+    """What a service is able to do at the moment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WHY_NOT_READY_FIELD_NUMBER: builtins.int
+    why_not_ready: builtins.str
+    """In a sentence for operators, why the service does not do all of its work; empty: it does."""
+    def __init__(
+        self,
+        *,
+        why_not_ready: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["why_not_ready", b"why_not_ready"]) -> None: ...
+
+Global___GetReadinessResponse: typing_extensions.TypeAlias = GetReadinessResponse

@@ -60,6 +60,11 @@ class EventLogServiceStub(object):
                 request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.GetReadiness = channel.unary_unary(
+                '/hooktide.ingest.v1.EventLogService/GetReadiness',
+                request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.GetReadinessRequest.SerializeToString,
+                response_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.GetReadinessResponse.FromString,
+                _registered_method=True)
 
 
 class EventLogServiceServicer(object):
@@ -83,7 +88,7 @@ class EventLogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReportProgress(self, request, context):
-        """Says up to where a worker has everything it needs, so that older records may be dropped.
+        """Says how far a worker has routed, and up to where it has everything it needs, so that older records may be dropped.
         Nothing that the lowest report still needs is ever dropped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -99,6 +104,13 @@ class EventLogServiceServicer(object):
 
     def ListEvents(self, request, context):
         """Lists events, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReadiness(self, request, context):
+        """Says whether events are taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +143,11 @@ def add_EventLogServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsRequest.FromString,
                     response_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'GetReadiness': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReadiness,
+                    request_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.GetReadinessRequest.FromString,
+                    response_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.GetReadinessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +286,33 @@ class EventLogService(object):
             '/hooktide.ingest.v1.EventLogService/ListEvents',
             hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsRequest.SerializeToString,
             hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReadiness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.ingest.v1.EventLogService/GetReadiness',
+            hooktide_dot_ingest_dot_v1_dot_event__log__pb2.GetReadinessRequest.SerializeToString,
+            hooktide_dot_ingest_dot_v1_dot_event__log__pb2.GetReadinessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,7 +105,23 @@ _EventLogServiceListEventsType = typing_extensions.TypeVar(
     ],
 )
 
-class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLogServiceFetchEventsType, _EventLogServiceReportProgressType, _EventLogServiceGetEventType, _EventLogServiceListEventsType]):
+_EventLogServiceGetReadinessType = typing_extensions.TypeVar(
+    '_EventLogServiceGetReadinessType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
+        hooktide.ingest.v1.event_log_pb2.GetReadinessResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
+        hooktide.ingest.v1.event_log_pb2.GetReadinessResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
+        hooktide.ingest.v1.event_log_pb2.GetReadinessResponse,
+    ],
+)
+
+class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLogServiceFetchEventsType, _EventLogServiceReportProgressType, _EventLogServiceGetEventType, _EventLogServiceListEventsType, _EventLogServiceGetReadinessType]):
     """Reads the event log. For services only: every call needs the service token."""
 
     @typing.overload
@@ -129,6 +145,10 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
         grpc.UnaryUnaryMultiCallable[
             hooktide.ingest.v1.event_log_pb2.ListEventsRequest,
             hooktide.ingest.v1.event_log_pb2.ListEventsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
+            hooktide.ingest.v1.event_log_pb2.GetReadinessResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -154,6 +174,10 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
             hooktide.ingest.v1.event_log_pb2.ListEventsRequest,
             hooktide.ingest.v1.event_log_pb2.ListEventsResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
+            hooktide.ingest.v1.event_log_pb2.GetReadinessResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     FollowLog: _EventLogServiceFollowLogType
@@ -166,7 +190,7 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
     """Reads the records at given positions; those that are gone are left out of the answer."""
 
     ReportProgress: _EventLogServiceReportProgressType
-    """Says up to where a worker has everything it needs, so that older records may be dropped.
+    """Says how far a worker has routed, and up to where it has everything it needs, so that older records may be dropped.
     Nothing that the lowest report still needs is ever dropped.
     """
 
@@ -175,6 +199,9 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
 
     ListEvents: _EventLogServiceListEventsType
     """Lists events, newest first."""
+
+    GetReadiness: _EventLogServiceGetReadinessType
+    """Says whether events are taken."""
 
 EventLogServiceAsyncStub: typing_extensions.TypeAlias = EventLogServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
@@ -196,6 +223,10 @@ EventLogServiceAsyncStub: typing_extensions.TypeAlias = EventLogServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.ingest.v1.event_log_pb2.ListEventsRequest,
         hooktide.ingest.v1.event_log_pb2.ListEventsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
+        hooktide.ingest.v1.event_log_pb2.GetReadinessResponse,
     ],
 ]
 
@@ -227,7 +258,7 @@ class EventLogServiceServicer(metaclass=abc.ABCMeta):
         request: hooktide.ingest.v1.event_log_pb2.ReportProgressRequest,
         context: _ServicerContext,
     ) -> typing.Union[hooktide.ingest.v1.event_log_pb2.ReportProgressResponse, collections.abc.Awaitable[hooktide.ingest.v1.event_log_pb2.ReportProgressResponse]]:
-        """Says up to where a worker has everything it needs, so that older records may be dropped.
+        """Says how far a worker has routed, and up to where it has everything it needs, so that older records may be dropped.
         Nothing that the lowest report still needs is ever dropped.
         """
 
@@ -246,5 +277,13 @@ class EventLogServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.ingest.v1.event_log_pb2.ListEventsResponse, collections.abc.Awaitable[hooktide.ingest.v1.event_log_pb2.ListEventsResponse]]:
         """Lists events, newest first."""
+
+    @abc.abstractmethod
+    def GetReadiness(
+        self,
+        request: hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.ingest.v1.event_log_pb2.GetReadinessResponse, collections.abc.Awaitable[hooktide.ingest.v1.event_log_pb2.GetReadinessResponse]]:
+        """Says whether events are taken."""
 
 def add_EventLogServiceServicer_to_server(servicer: EventLogServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

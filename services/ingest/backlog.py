@@ -1,0 +1,48 @@
+"""Backlog: how much of the log is not routed, also while delivery is away or cannot read.
+
+delivery's reports → [backlog] → metrics
+"""
+
+import asyncio
+import contextlib
+
+from prometheus_client import Gauge
+
+from services.eventlog.errors import EventLogError
+from services.eventlog.record import Lag
+from services.eventlog.sqlite import SqliteEventLog
+from services.runtime.clock import Clock
+
+_EVERY_S = 1.0
+
+_unrouted_events = Gauge(
+    "hooktide_log_unrouted_events", "Events in the log from the oldest one that delivery has not reported as routed to the newest."
+)
+_unrouted_age = Gauge("hooktide_log_unrouted_age_seconds", "Age of the oldest event in the log that delivery has not reported as routed.")
+
+
+class Backlog:
+    """What delivery has yet to route of one log."""
+
+    def __init__(self, log: SqliteEventLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._lag = Lag(0, None)
+
+    def age_s(self) -> float:
+        """Return the age of the oldest event that is not routed, in seconds; it grows by itself."""
+        return 0.0 if self._lag.oldest_ms is None else max(0.0, self._clock.now() - self._lag.oldest_ms / 1000)
+
+    async def look(self) -> None:
+        """Look at the log once."""
+        self._lag = await self._log.lag()
+        _unrouted_events.set(self._lag.events)
+
+    async def run(self) -> None:
+        """Look again and again, also for room after events were refused for want of it."""
+        _unrouted_age.set_function(self.age_s)
+        while True:
+            with contextlib.suppress(EventLogError):  # the log is closing or has failed, which its owner hears of, or the disk is full
+                await self.look()
+                await self._log.look_for_room()
+            await asyncio.sleep(_EVERY_S)
