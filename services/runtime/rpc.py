@@ -87,8 +87,11 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
-    """Return the value of `authorization`, "" without one."""
-    return next((str(value) for key, value in metadata or () if key == "authorization"), "")
+    """Return the value of `authorization`, "" without one; raise `Failure` KEY_REQUIRED if there are several."""
+    values = [str(value) for key, value in metadata or () if key == "authorization"]
+    if len(values) > 1:
+        raise Failure(Reason.KEY_REQUIRED, "The call has several `authorization` values; send one.")
+    return values[0] if values else ""
 
 
 class _Bounded:

@@ -56,6 +56,13 @@ async def test_a_call_without_a_key_is_refused(world: World) -> None:
         assert failure.reason is Reason.KEY_REQUIRED
 
 
+async def test_a_call_with_two_keys_is_refused(world: World) -> None:
+    """Whichever is meant, a proxy in between may have judged the other one."""
+    request = ingest_pb2.PublishRequest(event=cloud_event())
+    failure = await refused(world.ingest.Publish(request, metadata=(*world.metadata(), *world.metadata()), timeout=TIMEOUT_S))
+    assert failure.reason is Reason.KEY_REQUIRED
+
+
 @pytest.mark.parametrize("role", [access_pb2.ROLE_ADMIN, access_pb2.ROLE_CONSUMER])
 async def test_only_emitters_publish(world: World, role: access_pb2.Role.ValueType) -> None:
     key = (await world.key(role)).clear_text
