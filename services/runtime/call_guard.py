@@ -138,7 +138,6 @@ class CallGuard:
         connection = self._connections.of(peer, now_s) or self._local
         if connection.exempt:
             return
-        connection.failures += 1
         delay_s = self._throttle.failed(connection.network, now_s)
         if not delay_s:
             return

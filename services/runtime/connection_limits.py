@@ -19,8 +19,6 @@ from urllib.parse import unquote
 
 from services.runtime.authentication_throttle import network_of
 
-FAILURES_MAX = 20
-"""How many calls without valid credentials a connection may make that has never shown any."""
 _CROWDED_SHARE, _RELIEVED_SHARE = 0.9, 0.8
 _OWN_DESCRIPTORS = "/dev/fd"
 
@@ -44,7 +42,6 @@ class Connection:
     exempt: bool = False
     """Whether its network has no limit of its own."""
     standing: Standing = Standing.UNKNOWN
-    failures: int = 0
     waiting: int = 0
     """How many of its refusals wait."""
 
@@ -52,15 +49,13 @@ class Connection:
 def surplus(connections: Iterable[Connection], *, connections_max: int, per_network_max: int) -> list[Connection]:
     """Return the connections to close; `connections_max` limits all of them, `per_network_max` those of one network."""
     kept: list[Connection] = []
-    closed: list[Connection] = []
     networks: dict[str, list[Connection]] = {}
     for each in connections:
-        if each.standing is Standing.UNKNOWN and each.failures >= FAILURES_MAX and not each.exempt:
-            closed.append(each)
-        elif each.standing is Standing.SERVICE or each.exempt:
+        if each.standing is Standing.SERVICE or each.exempt:
             kept.append(each)
         else:
             networks.setdefault(each.network, []).append(each)
+    closed: list[Connection] = []
     for group in networks.values():
         group.sort(key=_order_of_leaving)
         over = max(0, len(group) - per_network_max)

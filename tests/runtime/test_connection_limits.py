@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.connection_limits import FAILURES_MAX, Connection, Connections, Standing, surplus
+from services.runtime.connection_limits import Connection, Connections, Standing, surplus
 
 CONNECTIONS = st.builds(
     Connection,
@@ -17,14 +17,11 @@ CONNECTIONS = st.builds(
     since_s=st.floats(0, 100),
     exempt=st.just(value=False),
     standing=st.sampled_from(Standing),
-    failures=st.integers(0, FAILURES_MAX),
 )
 
 
-def connection(
-    network: str, since_s: float, standing: Standing = Standing.UNKNOWN, failures: int = 0, *, exempt: bool = False
-) -> Connection:
-    return Connection(network, 1, network, since_s, exempt, standing, failures)
+def connection(network: str, since_s: float, standing: Standing = Standing.UNKNOWN, *, exempt: bool = False) -> Connection:
+    return Connection(network, 1, network, since_s, exempt, standing)
 
 
 def test_beyond_a_networks_share_strangers_go_first_and_the_oldest_of_them() -> None:
@@ -38,14 +35,8 @@ def test_beyond_a_networks_share_strangers_go_first_and_the_oldest_of_them() -> 
 
 def test_services_and_exempt_addresses_have_no_share() -> None:
     services = [connection("a", 1, Standing.SERVICE) for _ in range(5)]
-    proxied = [connection("p", 1, failures=FAILURES_MAX, exempt=True) for _ in range(5)]
+    proxied = [connection("p", 1, exempt=True) for _ in range(5)]
     assert surplus([*services, *proxied], connections_max=100, per_network_max=1) == []
-
-
-def test_a_connection_that_only_fails_is_closed_and_one_that_has_shown_a_key_is_not() -> None:
-    failing = connection("a", 1, failures=FAILURES_MAX)
-    shared = connection("a", 1, Standing.KEY, failures=FAILURES_MAX)
-    assert surplus([failing, shared], connections_max=100, per_network_max=100) == [failing]
 
 
 def test_a_crowded_listener_closes_the_oldest_strangers() -> None:

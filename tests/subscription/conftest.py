@@ -21,6 +21,8 @@ def settings(tmp_path: Path) -> SubscriptionSettings:
             "HOOKTIDE_SECRET_KEY": SECRET_KEY,
             "HOOKTIDE_SUBSCRIPTION_LISTEN": "127.0.0.1:0",
             "HOOKTIDE_SUBSCRIPTION_ADMIN_LISTEN": "127.0.0.1:0",
+            # Tests make many wrong calls in a row.
+            "HOOKTIDE_AUTHENTICATION_FAILURES_BURST": "1000",
         },
     )
 
