@@ -17,20 +17,33 @@ _LINE_CHARS_MAX = 65_536
 _PAIR = re.compile(r'(?<!\S)([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 _FOREIGN = re.compile(r"level=(\w+) logger=(\S+) (.*)")
 _HEAD = frozenset({"timestamp", "level", "service", "event", "exception"})
-_SENTENCES: Mapping[str, str] = {
-    "lane.opened": "subscription {subscription} fails again and again, so its next attempt waits {for_s} s",
-    "sink.gone": "the endpoint of subscription {subscription} answered 410 Gone, so the subscription is switched off",
-    "token.failed": "there is no access token for subscription {subscription}: {why}",
-    "registry.away": "the subscription service cannot be reached ({reason}); new events wait in the log",
-    "replica.watch_lost": "the connection to the subscription service is lost; it is made again",
-    "follow.lost": "the connection to the event log is lost; it is made again",
-    "ledger.full": "the disk has no room for the ledger; nothing is sent until there is room again",
+SENTENCES: Mapping[str, str] = {
     "clock.jumped": "the machine's clock jumped by {by_s} s; retries keep their times",
-    "delivery.unencodable": "event {event_id} cannot be sent to subscription {subscription}: {reason}",
+    "connections.cannot_accept": "no further connection can be accepted ({error}); {connections} are open",
+    "consent.not_asked": "the sink of subscription {subscription} could not be asked for its consent ({reason})",
     "deliveries.expired": "{count} deliveries were not done in time and are given up",
-    "subscription.unreadable": "subscription {subscription} cannot be read ({reason}); nothing is sent for it until it changes",
+    "delivery.unencodable": "event {event_id} cannot be sent to subscription {subscription}: {reason}",
+    "delivery.without_event": "event {event_id} is lost to subscription {subscription}: it is in neither the log nor the ledger any more",
+    "disable.failed": "subscription {subscription} could not be switched off yet ({reason})",
+    "files.limit_low": "at most {files_max} files may be open, so {setting} is {used} instead of {wanted}; {advice}",
+    "follow.failed": "the event log cannot be followed: {reason}",
+    "follow.lost": "the connection to the event log is lost; it is made again",
+    "freshness.lost": "this process stood still for {stood_still_s} s; {effect}",
+    "lane.opened": "subscription {subscription} fails again and again, so its next attempt waits {for_s} s",
+    "ledger.full": "the disk has no room for the ledger; {advice}",
+    "partitions.stopped": "delivery has stopped for {count} of the log's partitions: {why}; {advice}",
+    "registry.away": "the subscription service cannot be reached ({reason}); {effect}",
+    "replica.watch_lost": "the connection to the subscription service is lost; it is made again",
+    "requests.throttled": "too many requests without a valid key come from {network}; they are refused for a while",
+    "retention.events_missing": "{events} events of partition {partition} are missing in the log, though deliveries need them",
+    "retention.log_away": "old deliveries stay for now, since the event log cannot be reached ({reason})",
+    "retention.waits": "old deliveries stay for now: {reason}",
     "service.failed": "the service ends: {why}",
-    "settings.refused": "a changed setting is refused: {reason}",
+    "settings.refused": "no setting is changed: {detail}",
+    "settings.restart_needed": "{variable} has changed, but {detail}",
+    "sink.gone": "the endpoint of subscription {subscription} answered 410 Gone, so the subscription is switched off",
+    "subscription.unreadable": "subscription {subscription} cannot be read ({reason}); {effect}",
+    "token.failed": "there is no access token for subscription {subscription}: {why}",
 }
 
 
@@ -66,9 +79,9 @@ class LogSentences:
 
 def _sentence(line: str, fields: Mapping[str, str]) -> str:
     kind = fields.get("event", "")
-    if kind in _SENTENCES:
+    if kind in SENTENCES:
         try:
-            return _SENTENCES[kind].format_map(fields).replace("\n", " ")
+            return SENTENCES[kind].format_map(fields).replace("\n", " ")
         except KeyError:
             pass
     if not kind:

@@ -1,8 +1,12 @@
+import ast
+import string
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.log_sentences import QUIET_S, LogSentences
+from services.cli.log_sentences import QUIET_S, SENTENCES, LogSentences
 
 HEAD = "timestamp=2030-01-31T12:00:00.000000Z level=warning service=delivery "
 
@@ -57,3 +61,23 @@ def test_any_line_has_a_sentence_of_bounded_length(lines: list[str]) -> None:
         told = LogSentences().sentence(line + "x" * 1000 * number, 0.0)
         assert told is not None
         assert len(told) < 400
+
+
+def logged() -> dict[str, set[str]]:
+    """Return the names of the events that the services log as warnings and errors, each with its fields."""
+    found: dict[str, set[str]] = {}
+    root = Path(__file__).parents[2]
+    for path in [*(root / "services").rglob("*.py"), *(root / "gateway").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="warning" | "error" | "exception"), args=[ast.Constant(value=str(name)), *_]):
+                    found.setdefault(name, set()).update(keyword.arg for keyword in node.keywords if keyword.arg)
+    return found
+
+
+def test_every_sentence_is_about_an_event_that_is_logged_with_those_fields() -> None:
+    events = logged()
+    for name, sentence in SENTENCES.items():
+        wanted = {field for _, field, _, _ in string.Formatter().parse(sentence) if field}
+        assert name in events, name
+        assert wanted <= events[name], name
