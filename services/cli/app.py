@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli import secrets
 from services.cli.composition import Composition
 from services.cli.demo import demo_command
 from services.cli.errors import CommandError
@@ -48,6 +49,7 @@ def make_app(composition: Composition) -> typer.Typer:
         health,
     ):
         app.command()(command)
+    app.add_typer(secrets.app, name="secrets")
     return app
 
 

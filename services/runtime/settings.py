@@ -308,7 +308,7 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
     secret_key: str = Field(
         "", description="`<key id>:<base64 of 32 bytes>`, the newest first, by commas: encrypts secrets at rest.", repr=False
     )
-    secret_key_file: Path | None = Field(None, description="A file that holds the secret keys, one a line.")
+    secret_key_file: Path | None = Field(None, description="A file that holds the secret keys, one a line.", json_schema_extra=RELOADED)
 
     def secret_keys(self) -> dict[str, bytes]:
         """Return the keys by their ids; the first one encrypts, all decrypt."""

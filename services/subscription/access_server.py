@@ -3,6 +3,7 @@
 gateway, ingest ─gRPC─▶ [server] → validation → store
 """
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,12 @@ from hooktide.subscription.v1 import access_pb2_grpc
 from services.runtime.api_key import parse_key
 from services.runtime.errors import invalid_field
 from services.runtime.paging import page_size, page_token, parse_page_token
+from services.subscription import secret_keys, wire
 from services.subscription import store_access as access
-from services.subscription import wire
 from services.subscription.errors import key_invalid
 from services.subscription.store import Store
 from services.subscription.store_answers import answered
-from services.subscription.transaction import Writing
+from services.subscription.transaction import Reading, Writing
 from services.subscription.validation import consumer_name_problems, key_problems, refuse, request_id_problems, required_problems
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -119,3 +120,18 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
         refuse(required_problems("id", request.id))
         await self._store.write(partial(access.revoke_key, key_id=request.id))
         return pb.RevokeKeyResponse()
+
+    async def GetResealing(self, _request: pb.GetResealingRequest, _context: Context) -> pb.GetResealingResponse:
+        """Say what older secret keys are still needed for."""
+
+        def look(reading: Reading) -> pb.GetResealingResponse:
+            vault = reading.vault
+            older = secret_keys.uses(reading.connection, vault.newest, reading.now_ms)
+            unneeded = set(vault.secret_key_ids[1:]) - {use.secret_key_id for use in older}
+            return pb.GetResealingResponse(
+                newest_secret_key_id=vault.newest,
+                older=[pb.SecretKeyUse(**dataclasses.asdict(use)) for use in older],
+                unneeded_secret_key_ids=[name for name in vault.secret_key_ids if name in unneeded],
+            )
+
+        return await self._store.read(look)

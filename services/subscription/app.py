@@ -5,6 +5,7 @@ settings → opening → store → [app] → server
 Shutdown: health NOT_SERVING, watches end, calls under way are answered, then the database closes.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
@@ -18,18 +19,22 @@ from services.runtime.admin import admin_app, http_server
 from services.runtime.call_guard import CallLimits
 from services.runtime.clock import Clock
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
-from services.runtime.reload import Reloadable, reloading, service_tokens
+from services.runtime.reload import Apply, Reloadable, reloading, service_tokens
 from services.runtime.rpc import Server
 from services.runtime.settings import PREFIX, SubscriptionSettings
 from services.runtime.tls import server_tls
+from services.subscription import secret_keys
 from services.subscription.access_server import AccessServer
 from services.subscription.catalogue_server import CatalogueServer
 from services.subscription.lookup import Lookups, Resolve, system_addresses
 from services.subscription.model import Handshake
-from services.subscription.opening import opened
+from services.subscription.opening import Registry, opened
+from services.subscription.resealer import Resealer
 from services.subscription.server import SubscriptionServer
 from services.subscription.store import Store, running_store
 from services.subscription.store_verifications import release, unverified
+from services.subscription.transaction import Writing
+from services.subscription.vault import Vault
 
 _SERVICES = (
     subscription_pb2.DESCRIPTOR.services_by_name["SubscriptionService"],
@@ -57,6 +62,8 @@ async def running(
         async with running_store(registry, lifecycle, clock) as store:
             if handshake is not Handshake.REQUIRED:
                 await _release(store)
+            resealer = Resealer(store)
+            reloadable.on_prepare(partial(_prepare_secret_keys, registry, store, resealer))
             served = SubscriptionServer(store, policy, Lookups(policy, settings.share_of(settings.sink_lookups_max), resolve), handshake)
 
             def ready() -> str | None:
@@ -71,12 +78,45 @@ async def running(
                 try:
                     listen = await server.start(settings.subscription_listen, tls)
                     await server.set_serving(serving=True)
-                    async with reloading(reloadable, lifecycle):
+                    async with reloading(reloadable, lifecycle), _resealing(resealer):
                         yield Addresses(listen=listen, admin=admin)
                 finally:
                     await server.set_serving(serving=False)
                     store.stop_watching()
                     await server.stop()
+
+
+async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resealer, settings: SubscriptionSettings) -> Apply:
+    """Judge the secret keys of new settings, as at a start, and have what the former ones sealed resealed with the newest."""
+    keys, vault = await asyncio.to_thread(settings.secret_keys), registry.vault
+    if vault.newest not in keys:
+        message = (
+            f"{PREFIX}SECRET_KEY lacks the key {vault.newest!r}, which seals until now; put the new key before it and keep it for a while"
+        )
+        raise StartError(message)
+
+    def check(writing: Writing) -> None:
+        secret_keys.check(writing.connection, Vault(keys), registry.path, writing.now_ms)
+
+    # On the writer's thread, so that nothing is being sealed meanwhile.
+    await store.write(check)
+
+    def apply() -> None:
+        vault.replace(keys)
+        resealer.want()
+
+    return apply
+
+
+@contextlib.asynccontextmanager
+async def _resealing(resealer: Resealer) -> AsyncIterator[None]:
+    """Reseal beside the body."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(resealer.run())
+        try:
+            yield
+        finally:
+            working.cancel()
 
 
 async def serve(settings: SubscriptionSettings, lifecycle: Lifecycle) -> None:

@@ -32,6 +32,15 @@ secret_key_checks = sa.Table(
     sa.Column("box", sa.LargeBinary, nullable=False),
 )
 
+# What API keys were hashed with by a secret key that has been replaced, sealed by a newer one: `id` is that of the former.
+key_peppers = sa.Table(
+    "key_peppers",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("secret_key_id", sa.Text, nullable=False),
+    sa.Column("box", sa.LargeBinary, nullable=False),
+)
+
 consumers = sa.Table(
     "consumers",
     metadata,

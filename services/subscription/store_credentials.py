@@ -21,7 +21,7 @@ def opened(reading: Reading, subscriptions: Iterable[Subscription]) -> dict[Subs
     kinds = {found.id: (found.consumer_id, found.credential.kind) for found in subscriptions if found.credential is not None}
     rows = sa.select(credential_secrets).where(credential_secrets.c.subscription_id.in_(kinds))
     return {
-        name: reading.vault.open(Sealed(secret_key_id, box), _place(*kinds[name], name)).decode()
+        name: reading.vault.open(Sealed(secret_key_id, box), place_of(*kinds[name], name)).decode()
         for name, secret_key_id, box in reading.connection.execute(rows)
     }
 
@@ -41,7 +41,7 @@ def keep(writing: Writing, subscription_id: SubscriptionId, owner: ConsumerId, c
     remove(writing, subscription_id)
     if credential is None:
         return
-    sealed = writing.vault.seal(credential.secret.encode(), _place(owner, credential.credential.kind, subscription_id))
+    sealed = writing.vault.seal(credential.secret.encode(), place_of(owner, credential.credential.kind, subscription_id))
     writing.connection.execute(
         credential_secrets.insert().values(subscription_id=subscription_id, secret_key_id=sealed.secret_key_id, box=sealed.box)
     )
@@ -52,5 +52,6 @@ def remove(writing: Writing, subscription_id: SubscriptionId) -> None:
     writing.connection.execute(credential_secrets.delete().where(credential_secrets.c.subscription_id == subscription_id))
 
 
-def _place(owner: ConsumerId, kind: CredentialKind, subscription_id: SubscriptionId) -> str:
+def place_of(owner: ConsumerId, kind: CredentialKind, subscription_id: SubscriptionId) -> str:
+    """Return the place that a credential's secret is sealed for."""
     return f"sink-credential/{owner}/{subscription_id}/{kind.value}"

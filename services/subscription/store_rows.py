@@ -26,7 +26,7 @@ def subscription_from(row: Row) -> Subscription:
         source=row.source,
         config=_config_from(row.description, row.limits),
         settings=_settings_from(row.settings),
-        credential=None if row.credential is None else _credential_from(row.credential),
+        credential=None if row.credential is None else credential_from(row.credential),
         state=State(row.state),
         state_reason=row.state_reason,
         verification=None if row.verification is None else _verification_from(row.verification),
@@ -94,7 +94,8 @@ def _settings_of(settings: ProtocolSettings) -> dict[str, object]:
     return {name: value for name, (value, default) in values.items() if value != default}
 
 
-def _credential_from(credential: Mapping[str, Any]) -> Credential:
+def credential_from(credential: Mapping[str, Any]) -> Credential:
+    """Return the credential in a column, without its secret."""
     return Credential(CredentialKind(credential["kind"]), credential["shown"])
 
 

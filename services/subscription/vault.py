@@ -4,8 +4,9 @@ server → [vault] → store
 
 Law 1: every sealed value names the secret key it was sealed with and is bound to the place it stands at (`context`),
 so that it opens nowhere else.
-Law 2: the newest secret key seals and hashes; all known ones open and recognise. Retiring a secret key means that
-nothing sealed or hashed with it is left: `Vault.open` of an unknown one is a bug, since the start refuses it.
+Law 2: the newest secret key seals and hashes; all known ones open and recognise. A secret key may go once nothing is sealed
+with it any more (`store_resealing`). The hash of an API key cannot be made anew without the key, so the pepper of a secret key that goes is
+kept, sealed with the newest one.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -49,28 +51,66 @@ class KeyHash:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """The secret keys in use, by their ids, the newest first, and what is derived from them."""
+
+    ciphers: Mapping[str, AESGCM]
+    peppers: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, secret_keys: Mapping[str, bytes]) -> Self:
+        return cls(
+            {name: AESGCM(_derived(key, b"hooktide seal v1")) for name, key in secret_keys.items()},
+            {name: _derived(key, b"hooktide api key hash v1") for name, key in secret_keys.items()},
+        )
+
+
 class Vault:
-    """Seals and opens with AES-256-GCM, hashes API keys with HMAC-SHA256, each by keys derived from the secret keys."""
+    """Seals and opens with AES-256-GCM, hashes API keys with HMAC-SHA256, each by keys derived from the secret keys.
+
+    Safe to use from several threads; each value is sealed, opened or hashed by the secret keys of one moment.
+    """
 
     def __init__(self, secret_keys: Mapping[str, bytes]) -> None:
         """Take the secret keys (32 bytes each) by their ids, the newest first."""
-        self.secret_key_ids = tuple(secret_keys)
-        self._newest = self.secret_key_ids[0]
-        self._ciphers = {name: AESGCM(_derived(key, b"hooktide seal v1")) for name, key in secret_keys.items()}
-        self._peppers = {name: _derived(key, b"hooktide api key hash v1") for name, key in secret_keys.items()}
+        self._ring = _Ring.of(secret_keys)
+        self._kept_peppers: Mapping[str, bytes] = {}
+
+    @property
+    def secret_key_ids(self) -> tuple[str, ...]:
+        """The ids of the secret keys, the newest first."""
+        return tuple(self._ring.ciphers)
+
+    @property
+    def newest(self) -> str:
+        """The id of the secret key that seals and hashes."""
+        return self.secret_key_ids[0]
+
+    def replace(self, secret_keys: Mapping[str, bytes]) -> None:
+        """Use other secret keys from now on."""
+        self._ring = _Ring.of(secret_keys)
+
+    def keep_pepper(self, secret_key_id: str, pepper: bytes) -> None:
+        """Recognise API keys that were hashed by a secret key, also once that is gone."""
+        self._kept_peppers = {**self._kept_peppers, secret_key_id: pepper}
+
+    def pepper(self, secret_key_id: str) -> bytes | None:
+        """Return what a secret key hashes API keys with, None where it is not known."""
+        return self._ring.peppers.get(secret_key_id) or self._kept_peppers.get(secret_key_id)
 
     def seal(self, clear: bytes, context: str) -> Sealed:
         """Encrypt a value for the place `context`, with the newest secret key."""
-        return self.seal_with(self._newest, clear, context)
+        ring = self._ring
+        return _seal(ring, next(iter(ring.ciphers)), clear, context)
 
     def seal_with(self, secret_key_id: str, clear: bytes, context: str) -> Sealed:
         """Encrypt a value for the place `context`, with the known secret key of that id."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return Sealed(secret_key_id, nonce + self._ciphers[secret_key_id].encrypt(nonce, clear, context.encode()))
+        return _seal(self._ring, secret_key_id, clear, context)
 
     def open(self, sealed: Sealed, context: str) -> bytes:
         """Decrypt a value that was sealed for `context`; raises `UnsealError`."""
-        cipher = self._ciphers.get(sealed.secret_key_id)
+        cipher = self._ring.ciphers.get(sealed.secret_key_id)
         if cipher is None:
             raise UnsealError
         try:
@@ -80,11 +120,17 @@ class Vault:
 
     def hash_key(self, key: str) -> KeyHash:
         """Return the hash that a new API key is stored by."""
-        return KeyHash(self._newest, _hash(self._peppers[self._newest], key))
+        name, pepper = next(iter(self._ring.peppers.items()))
+        return KeyHash(name, _hash(pepper, key))
 
     def key_hashes(self, key: str) -> list[KeyHash]:
-        """Return every hash that an API key may be stored by: one for each known secret key."""
-        return [KeyHash(name, _hash(pepper, key)) for name, pepper in self._peppers.items()]
+        """Return every hash that an API key may be stored by: one for each secret key that is, or was, in use."""
+        return [KeyHash(name, _hash(pepper, key)) for name, pepper in {**self._kept_peppers, **self._ring.peppers}.items()]
+
+
+def _seal(ring: _Ring, secret_key_id: str, clear: bytes, context: str) -> Sealed:
+    nonce = os.urandom(_NONCE_BYTES)
+    return Sealed(secret_key_id, nonce + ring.ciphers[secret_key_id].encrypt(nonce, clear, context.encode()))
 
 
 def _derived(secret_key: bytes, purpose: bytes) -> bytes:

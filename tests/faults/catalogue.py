@@ -313,6 +313,14 @@ CATALOGUE: dict[int, Row] = {
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
+    73: Row(
+        "the secret key is replaced and the old one taken away",
+        "all secrets are readable, all API keys work",
+        (
+            "subscription.test_resealing::test_all_is_readable_after_the_old_secret_key_was_taken_away",
+            "subscription.test_resealing::test_a_running_registry_takes_a_new_secret_key_and_reseals",
+        ),
+    ),
 }
 
 

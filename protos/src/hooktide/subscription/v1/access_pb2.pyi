@@ -519,3 +519,79 @@ class RevokeKeyResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___RevokeKeyResponse: typing_extensions.TypeAlias = RevokeKeyResponse
+
+@typing.final
+class GetResealingRequest(google.protobuf.message.Message):
+    """A call to ask how far the resealing of stored secrets has come."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetResealingRequest: typing_extensions.TypeAlias = GetResealingRequest
+
+@typing.final
+class GetResealingResponse(google.protobuf.message.Message):
+    """What the secret keys are needed for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NEWEST_SECRET_KEY_ID_FIELD_NUMBER: builtins.int
+    OLDER_FIELD_NUMBER: builtins.int
+    UNNEEDED_SECRET_KEY_IDS_FIELD_NUMBER: builtins.int
+    newest_secret_key_id: builtins.str
+    """The id of the secret key that seals what is stored from now on."""
+    @property
+    def older(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SecretKeyUse]:
+        """What older secret keys are still needed for; empty once all has been resealed."""
+
+    @property
+    def unneeded_secret_key_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The ids of older secret keys that the service has and that nothing needs: they may be taken away."""
+
+    def __init__(
+        self,
+        *,
+        newest_secret_key_id: builtins.str = ...,
+        older: collections.abc.Iterable[Global___SecretKeyUse] | None = ...,
+        unneeded_secret_key_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["newest_secret_key_id", b"newest_secret_key_id", "older", b"older", "unneeded_secret_key_ids", b"unneeded_secret_key_ids"]) -> None: ...
+
+Global___GetResealingResponse: typing_extensions.TypeAlias = GetResealingResponse
+
+@typing.final
+class SecretKeyUse(google.protobuf.message.Message):
+    """How many stored values need one secret key."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SECRET_KEY_ID_FIELD_NUMBER: builtins.int
+    SIGNING_SECRETS_FIELD_NUMBER: builtins.int
+    CREDENTIALS_FIELD_NUMBER: builtins.int
+    ANSWERS_FIELD_NUMBER: builtins.int
+    API_KEYS_FIELD_NUMBER: builtins.int
+    secret_key_id: builtins.str
+    """Its id."""
+    signing_secrets: builtins.int
+    """Signing secrets and private signing keys of subscriptions."""
+    credentials: builtins.int
+    """Secret members of sink credentials."""
+    answers: builtins.int
+    """Answers kept for calls that are sent twice."""
+    api_keys: builtins.int
+    """API keys that are recognised by it."""
+    def __init__(
+        self,
+        *,
+        secret_key_id: builtins.str = ...,
+        signing_secrets: builtins.int = ...,
+        credentials: builtins.int = ...,
+        answers: builtins.int = ...,
+        api_keys: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answers", b"answers", "api_keys", b"api_keys", "credentials", b"credentials", "secret_key_id", b"secret_key_id", "signing_secrets", b"signing_secrets"]) -> None: ...
+
+Global___SecretKeyUse: typing_extensions.TypeAlias = SecretKeyUse

@@ -80,6 +80,11 @@ class AccessServiceStub(object):
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.GetResealing = channel.unary_unary(
+                '/hooktide.subscription.v1.AccessService/GetResealing',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.GetResealingRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.GetResealingResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer(object):
@@ -149,6 +154,13 @@ class AccessServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetResealing(self, request, context):
+        """Says how far the resealing of stored secrets with the newest secret key has come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +208,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.RevokeKeyRequest.FromString,
                     response_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'GetResealing': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetResealing,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.GetResealingRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.GetResealingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +459,33 @@ class AccessService(object):
             '/hooktide.subscription.v1.AccessService/RevokeKey',
             hooktide_dot_subscription_dot_v1_dot_access__pb2.RevokeKeyRequest.SerializeToString,
             hooktide_dot_subscription_dot_v1_dot_access__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetResealing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.AccessService/GetResealing',
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.GetResealingRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.GetResealingResponse.FromString,
             options,
             channel_credentials,
             insecure,

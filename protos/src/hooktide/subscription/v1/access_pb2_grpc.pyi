@@ -169,7 +169,23 @@ _AccessServiceRevokeKeyType = typing_extensions.TypeVar(
     ],
 )
 
-class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessServiceAuthenticateKeysType, _AccessServiceCreateConsumerType, _AccessServiceGetConsumerType, _AccessServiceListConsumersType, _AccessServiceCreateKeyType, _AccessServiceGetKeyType, _AccessServiceListKeysType, _AccessServiceRevokeKeyType]):
+_AccessServiceGetResealingType = typing_extensions.TypeVar(
+    '_AccessServiceGetResealingType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.GetResealingRequest,
+        hooktide.subscription.v1.access_pb2.GetResealingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.GetResealingRequest,
+        hooktide.subscription.v1.access_pb2.GetResealingResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.GetResealingRequest,
+        hooktide.subscription.v1.access_pb2.GetResealingResponse,
+    ],
+)
+
+class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessServiceAuthenticateKeysType, _AccessServiceCreateConsumerType, _AccessServiceGetConsumerType, _AccessServiceListConsumersType, _AccessServiceCreateKeyType, _AccessServiceGetKeyType, _AccessServiceListKeysType, _AccessServiceRevokeKeyType, _AccessServiceGetResealingType]):
     """Keeps consumers and API keys. For services only: every call needs the service token."""
 
     @typing.overload
@@ -209,6 +225,10 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.access_pb2.RevokeKeyRequest,
             hooktide.subscription.v1.access_pb2.RevokeKeyResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.GetResealingRequest,
+            hooktide.subscription.v1.access_pb2.GetResealingResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -250,6 +270,10 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
             hooktide.subscription.v1.access_pb2.RevokeKeyRequest,
             hooktide.subscription.v1.access_pb2.RevokeKeyResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.GetResealingRequest,
+            hooktide.subscription.v1.access_pb2.GetResealingResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Authenticate: _AccessServiceAuthenticateType
@@ -278,6 +302,9 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
 
     RevokeKey: _AccessServiceRevokeKeyType
     """Revokes a key for good; it stops working within 2 seconds."""
+
+    GetResealing: _AccessServiceGetResealingType
+    """Says how far the resealing of stored secrets with the newest secret key has come."""
 
 AccessServiceAsyncStub: typing_extensions.TypeAlias = AccessServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -315,6 +342,10 @@ AccessServiceAsyncStub: typing_extensions.TypeAlias = AccessServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.access_pb2.RevokeKeyRequest,
         hooktide.subscription.v1.access_pb2.RevokeKeyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.GetResealingRequest,
+        hooktide.subscription.v1.access_pb2.GetResealingResponse,
     ],
 ]
 
@@ -392,5 +423,13 @@ class AccessServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.subscription.v1.access_pb2.RevokeKeyResponse, collections.abc.Awaitable[hooktide.subscription.v1.access_pb2.RevokeKeyResponse]]:
         """Revokes a key for good; it stops working within 2 seconds."""
+
+    @abc.abstractmethod
+    def GetResealing(
+        self,
+        request: hooktide.subscription.v1.access_pb2.GetResealingRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.access_pb2.GetResealingResponse, collections.abc.Awaitable[hooktide.subscription.v1.access_pb2.GetResealingResponse]]:
+        """Says how far the resealing of stored secrets with the newest secret key has come."""
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
