@@ -1,6 +1,7 @@
 """App: the `hooktide` command with its subcommands."""
 
 import importlib.metadata
+import io
 import sys
 from typing import Annotated
 
@@ -62,6 +63,9 @@ def _hooktide(
 
 def run_app(composition: Composition) -> None:
     """Run the command line and exit: 0 done, 1 could not, 2 was not asked rightly."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What others sent may be no UTF-8; it is shown all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         make_app(composition)()
     except CommandError as error:

@@ -93,15 +93,18 @@ def _show(webhook: Webhook, code: int) -> None:
     say_styled(
         (f"{datetime.now().astimezone():%H:%M:%S}", "dim"),
         printable(f"  {webhook.path}  {webhook.id or 'no webhook-id'}  "),
-        (printable(about), "bold"),
+        (_shortened(printable(about)), "bold"),
         "  ",
         _judged(webhook),
         f"  answered {code}",
     )
     data = event.get("data", event.get("data_base64"))
     if data is not None:
-        text = printable(json.dumps(data, ensure_ascii=False))
-        say(f"          {text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + ' …'}")
+        say(f"          {_shortened(printable(json.dumps(data, ensure_ascii=False)))}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]} …"
 
 
 def _judged(webhook: Webhook) -> tuple[str, str]:

@@ -170,6 +170,8 @@ def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> b
     if kind is None:
         return b""
     if kind == "proto_data":
+        if content_type and is_json(content_type):
+            _refuse("data", "is a protobuf message, but datacontenttype says that it is JSON; say application/protobuf, or send text_data")
         # Delivery sends the type URL as the attribute `dataschema`.
         if event.proto_data.type_url:
             _check_text("proto_data.type_url", event.proto_data.type_url, ATTRIBUTE_BYTES_MAX)

@@ -1,6 +1,7 @@
 import base64
 import importlib.metadata
 import json
+import re
 import signal
 import socket
 from pathlib import Path
@@ -144,15 +145,21 @@ async def test_a_receiver_takes_its_secret_from_the_environment_and_says_which_s
     await hooktide("unsubscribe", subscribed.json["id"], *at)
 
 
-async def test_a_sender_cannot_steer_the_receivers_terminal() -> None:
-    async with running("receive") as receiver:
-        url = (await receiver.line("Receiving at")).split()[2]
-        event = {"specversion": "1.0", "type": "\x1b[31mred", "source": "\x9b2J", "data": "\x9b2J"}
-        async with aiohttp.ClientSession() as session:
-            await session.post(f"{url}a", json=event, headers={"content-type": "application/cloudevents+json"})
-        shown = await receiver.line("NOT VERIFIED") + await receiver.line("2J")
-        assert "\\x1b[31mred \\x9b2J" in shown
-        assert not {"\x1b", "\x9b"} & set(shown)
+async def test_a_sender_cannot_steer_the_receivers_terminal_nor_stop_the_receiver() -> None:
+    """By control characters, text that is no UTF-8, or great length."""
+    event = {"specversion": "1.0", "type": "\x1b[31mred", "source": "\x9b2J", "subject": "\ud800" * 1000, "data": "\x9b2J \udcff"}
+    headers = {"content-type": "application/cloudevents+json", "webhook-id": "\udcff"}
+    for options in ((), ("--json",)):
+        async with running("receive", *options) as receiver:
+            url = re.findall(r"http://[\d.:]+", await receiver.line("http://"))[0]
+            async with aiohttp.ClientSession() as session, session.post(f"{url}/a", json=event, headers=headers) as answer:
+                assert answer.status == 200
+            shown = await receiver.line("red")
+            assert len(shown) < 10_000
+            if not options:
+                assert "\\x1b[31mred \\x9b2J" in shown
+                assert not {"\x1b", "\x9b"} & set(shown)
+            assert (await receiver.end(signal.SIGINT)).err == ""
 
 
 @pytest.mark.parametrize(

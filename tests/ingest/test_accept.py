@@ -255,6 +255,20 @@ def test_a_protobuf_message_and_no_data_at_all_are_taken() -> None:
     taken(event)
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("application/protobuf", None), ("application/x-protobuf", None), ("application/json", "data"), ("a/b+json", "data")],
+)
+def test_a_protobuf_message_that_is_said_to_be_json_is_refused(kind: str, field: str | None) -> None:
+    event = cloud_event()
+    event.proto_data.Pack(Timestamp(seconds=1))
+    event.attributes["datacontenttype"].ce_string = kind
+    if field is None:
+        taken(event)
+    else:
+        assert refused_field(event) == field
+
+
 @pytest.mark.parametrize("type_url", ["type.example/a\nb", "t" * 4097])
 def test_the_type_url_of_a_protobuf_message_must_fit_into_an_attribute(type_url: str) -> None:
     event = cloud_event()
