@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
@@ -27,7 +28,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.database import database_path
 from services.runtime.file_limit import connections_within
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
-from services.runtime.reload import Reloadable, reloading, service_tokens
+from services.runtime.reload import Apply, Reloadable, reloading, service_tokens
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import DeliverySettings
 from services.runtime.tls import client_tls, server_tls
@@ -59,7 +60,7 @@ async def running(
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(path))
-        transport = await stack.enter_async_context(open_transport(_policy(settings), settings))
+        transport = await stack.enter_async_context(open_transport(_policy(reloadable), settings))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
         clock = SystemClock()
@@ -92,7 +93,18 @@ async def serve(settings: DeliverySettings, lifecycle: Lifecycle, open_transport
         await lifecycle.stopping.wait()
 
 
-def _policy(settings: DeliverySettings) -> EgressPolicy:
+def _policy(reloadable: Reloadable[DeliverySettings]) -> EgressPolicy:
+    """Return what sinks may be, kept up to date."""
+    policy = _policy_of(reloadable.settings)
+
+    async def prepare(settings: DeliverySettings) -> Apply:
+        return partial(policy.replace, _policy_of(settings))
+
+    reloadable.on_prepare(prepare)
+    return policy
+
+
+def _policy_of(settings: DeliverySettings) -> EgressPolicy:
     try:
         return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:

@@ -8,7 +8,7 @@ Law 3: an IPv6 address that carries an IPv4 address is judged by both.
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from services.egress.ranges import embedded, special_range
@@ -33,7 +33,7 @@ _Network = IPv4Network | IPv6Network
 
 
 class EgressPolicy:
-    """What webhooks, and the calls made for them, may reach. Immutable; safe to share.
+    """What webhooks, and the calls made for them, may reach. It changes by `replace` alone; safe to share among threads.
 
     `allow` and `deny` are address ranges (``10.0.0.0/8``, ``::1``); `allow` also takes the word
     ``http``, without which only https is. `ports`, where given, are the only ones permitted; else all
@@ -41,15 +41,18 @@ class EgressPolicy:
     """
 
     def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = (), ports: Collection[int] = ()) -> None:
-        self._http_allowed = any(word.lower() == _HTTP for word in allow)
-        self._allowed = tuple(_range(word, word_too=True) for word in allow if word.lower() != _HTTP)
-        self._denied = tuple(_range(word, word_too=False) for word in deny)
-        self._ports = frozenset(ports)
-        wrong = sorted(port for port in self._ports if port not in PORTS)
-        if wrong:
-            message = f"{wrong[0]} is no port; write a number from {PORTS[0]} to {PORTS[-1]}"
-            raise ValueError(message)
-        self._why_not = functools.lru_cache(_JUDGED_MAX)(self._judge)
+        self._rules = _Rules(allow, deny, ports)
+        self._changed: list[Callable[[], None]] = []
+
+    def replace(self, other: "EgressPolicy") -> None:
+        """Permit from now on what another policy permits, and tell those who asked for it by `on_change`."""
+        self._rules = other._rules  # noqa: SLF001 - of its own class
+        for changed in self._changed:
+            changed()
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called after each change, for those who keep what was judged before."""
+        self._changed.append(changed)
 
     def check_url(self, url: str) -> str | None:
         """Return None where `url` may be a sink, as far as its text tells; else a sentence that says what to change.
@@ -60,15 +63,16 @@ class EgressPolicy:
             parsed = parse_url(url)
         except UrlError as error:
             return str(error)
-        if parsed.scheme == _HTTP and not self._http_allowed:
+        rules = self._rules
+        if parsed.scheme == _HTTP and not rules.http_allowed:
             return "the URL must begin with https://; http is not allowed here"
-        if parsed.port not in (self._ports or PORTS) or (not self._ports and parsed.port in PORTS_DENIED):
+        if parsed.port not in (rules.ports or PORTS) or (not rules.ports and parsed.port in PORTS_DENIED):
             return f"the URL's port {parsed.port} is not allowed; use another one, for example 443"
         return self._check_host(parsed.host)
 
     def check_address(self, address: str) -> str | None:
         """Return None where an address (as dialled: no brackets, a zone allowed) may be dialled; else why not, in a sentence."""
-        why = self._why_not(address)
+        why = self._rules.why_not(address)
         return None if why is None else f"the address {address} is {why}; use a public address"
 
     def check_addresses(self, addresses: Sequence[str]) -> str | None:
@@ -79,14 +83,16 @@ class EgressPolicy:
         """
         if not addresses:
             return "the host's name resolves to no address"
-        refused = any(self._why_not(address) is not None for address in addresses)
+        why_not = self._rules.why_not
+        refused = any(why_not(address) is not None for address in addresses)
         return (
             "the host's name resolves to an address where nothing may be sent; let it resolve to public addresses only" if refused else None
         )
 
     def explain_addresses(self, addresses: Sequence[str]) -> str:
         """Return for the operator's log which of a name's addresses may not be dialled, and why; empty if all of them may."""
-        reasons = ((address, self._why_not(address)) for address in addresses)
+        why_not = self._rules.why_not
+        reasons = ((address, why_not(address)) for address in addresses)
         return "; ".join(f"{address} is {why}" for address, why in reasons if why is not None)
 
     def _check_host(self, host: str | IPv4Address | IPv6Address) -> str | None:
@@ -96,6 +102,21 @@ class EgressPolicy:
             refusals = [self.check_address(loopback) for loopback in _LOOPBACKS]
             return None if None in refusals else refusals[0]
         return None
+
+
+class _Rules:
+    """What a policy permits at one moment. Immutable, but for what it remembers to have judged."""
+
+    def __init__(self, allow: Sequence[str], deny: Sequence[str], ports: Collection[int]) -> None:
+        self.http_allowed = any(word.lower() == _HTTP for word in allow)
+        self.ports = frozenset(ports)
+        self._allowed = tuple(_range(word, word_too=True) for word in allow if word.lower() != _HTTP)
+        self._denied = tuple(_range(word, word_too=False) for word in deny)
+        wrong = sorted(port for port in self.ports if port not in PORTS)
+        if wrong:
+            message = f"{wrong[0]} is no port; write a number from {PORTS[0]} to {PORTS[-1]}"
+            raise ValueError(message)
+        self.why_not = functools.lru_cache(_JUDGED_MAX)(self._judge)
 
     def _judge(self, text: str) -> str | None:
         """Return what makes an address forbidden, as the predicate of a sentence."""

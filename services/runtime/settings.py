@@ -259,11 +259,17 @@ class SinkSettings(Settings):
     """What the services read that judge or call sinks."""
 
     sink_allow: Words = Field(
-        (), description="What sinks may use beyond https to public addresses, by commas: `http`, or address ranges such as 127.0.0.0/8."
+        (),
+        description="What sinks may use beyond https to public addresses, by commas: `http`, or address ranges such as 127.0.0.0/8.",
+        json_schema_extra=RELOADED,
     )
-    sink_deny: Words = Field((), description="Address ranges that no sink may have, by commas, whatever else is allowed.")
+    sink_deny: Words = Field(
+        (), description="Address ranges that no sink may have, by commas, whatever else is allowed.", json_schema_extra=RELOADED
+    )
     sink_ports: Ports = Field(
-        (), description="The only ports that sinks may have, by commas; default: all but those of other protocols, such as mail."
+        (),
+        description="The only ports that sinks may have, by commas; default: all but those of other protocols, such as mail.",
+        json_schema_extra=RELOADED,
     )
     origin: Origin = Field("", description="The name, as in DNS, by which sinks know this system in ownership handshakes.")
     sink_lookups_max: int = Field(32, ge=1, le=1024, description="How many names of sinks a service looks up at once.")

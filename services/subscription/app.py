@@ -56,7 +56,7 @@ async def running(
     reloadable.on_reload(lambda new: server.change_limits(CallLimits.of(new)))
     server = Server(RULES, service_tokens(reloadable), limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
     tls = server_tls(reloadable, "subscription")
-    policy, handshake = _policy(settings), _handshake(settings)
+    policy, handshake = _policy(reloadable), _handshake(settings)
     with opened(settings, clock) as registry:
         crash.reached("registry.opened")
         async with running_store(registry, lifecycle, clock) as store:
@@ -126,12 +126,22 @@ async def serve(settings: SubscriptionSettings, lifecycle: Lifecycle) -> None:
         await lifecycle.stopping.wait()
 
 
-def _policy(settings: SubscriptionSettings) -> EgressPolicy:
+def _policy(reloadable: Reloadable[SubscriptionSettings]) -> EgressPolicy:
+    """Return what sinks may be, kept up to date."""
+    policy = _policy_of(reloadable.settings)
+
+    async def prepare(settings: SubscriptionSettings) -> Apply:
+        return partial(policy.replace, _policy_of(settings))
+
+    reloadable.on_prepare(prepare)
+    return policy
+
+
+def _policy_of(settings: SubscriptionSettings) -> EgressPolicy:
     try:
         return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:
-        message = f"{PREFIX}SINK_ALLOW or {PREFIX}SINK_DENY: {error}"
-        raise StartError(message) from error
+        raise StartError(f"HOOKTIDE_SINK_ALLOW or HOOKTIDE_SINK_DENY: {error}") from error
 
 
 def _handshake(settings: SubscriptionSettings) -> Handshake:

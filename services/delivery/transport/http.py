@@ -41,6 +41,7 @@ class HttpTransport:
         way = Way(policy.check_address, None if proxy is None else proxy.tunnel)
         self._pool = Pool(way, limits, self._come_out, self._has_fault)
         self._target = functools.lru_cache(_URLS_MAX)(self._judged)
+        policy.on_change(self._judge_anew)
         self._preparing: dict[Flight, None] = {}
         """What waits for a name to be looked up, or for what is trusted to be read."""
         self._landed: list[tuple[Flight, Answer]] = []
@@ -91,6 +92,12 @@ class HttpTransport:
         self._outbox.clear()
         self._pool.close()
         self._turn()
+
+    def _judge_anew(self) -> None:
+        """Keep nothing that the policy permits no longer: the verdicts on URLs and names, and connections to what is forbidden now."""
+        self._target.cache_clear()
+        self._names.forget()
+        self._pool.retire(lambda address: self._policy.check_address(address) is not None)
 
     def _judged(self, url: str) -> "Target | str":
         """Return where a URL leads, or why it may not be called."""

@@ -98,6 +98,10 @@ class Names:
             in_order = sorted(entry[0].addresses, key=lambda each: each in addresses)
             self._found[name] = (Found(tuple(in_order)), entry[1])
 
+    def forget(self) -> None:
+        """Look every name up anew when it is next asked for."""
+        self._found.clear()
+
     def close(self) -> None:
         """Wait for no name any more: those who ask are told so."""
         for flights in (self._proven, self._unproven):

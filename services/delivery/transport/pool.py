@@ -83,6 +83,14 @@ class Pool:
                 self._turn_over(begun.host)
                 self._land(begun, WITHDRAWN)
 
+    def retire(self, is_forbidden: Callable[[str], bool]) -> None:
+        """Use no connection any more that leads to a forbidden address; one that waits for an answer is closed after it."""
+        for each in [each for each in self._open if isinstance(each, Connection) and is_forbidden(each.address)]:
+            if each in self._idle:
+                self._let_go(each)
+            else:
+                each.born = float("-inf")
+
     def close(self) -> None:
         """Bring out all that is left, and close everything."""
         if self._sweeping is not None:
