@@ -31,6 +31,24 @@ async def test_a_ready_event_is_published_from_a_thread(running: Running, servic
     assert service.ids == ["x"]
 
 
+async def test_both_emitters_ask_the_callers_default_for_json(running: Running) -> None:
+    marker = object()
+    asked: list[object] = []
+
+    def default(value: object) -> object:
+        asked.append(value)
+        return "something"
+
+    def work() -> None:
+        with hooktide.SyncEmitter(running.target, key="hkt_test", timeout=10, default=default) as emitter:
+            emitter.emit(type="t", source="/s", data=[marker])
+
+    await asyncio.to_thread(work)
+    async with hooktide.Emitter(running.target, key="hkt_test", timeout=10, default=default) as emitter:
+        await emitter.emit(type="t", source="/s", data={"a": marker})
+    assert asked == [marker, marker]
+
+
 async def test_errors_reach_the_thread(running: Running) -> None:
     await running.stop()
 
