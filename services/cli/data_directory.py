@@ -45,9 +45,8 @@ class Keys:
 class DamagedKeysError(Exception):
     """The file of the first keys is there and cannot be used; the message is one line that says what to do."""
 
-    def __init__(self, file: Path, why: str) -> None:
-        advice = "put back a copy of it; without one, give --key or HOOKTIDE_KEY (an admin key makes others by POST /v1/keys)"
-        super().__init__(f"{file} {why}; {advice}")
+    def __init__(self, file: Path, why: str, cure: str = "put back a copy of it") -> None:
+        super().__init__(f"{file} {why}; {cure}, or give --key or HOOKTIDE_KEY (an admin key makes others by POST /v1/keys)")
 
 
 class DataDirectory:
@@ -127,7 +126,7 @@ class DataDirectory:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise DamagedKeysError(self.keys_file, f"cannot be read: {error.strerror}") from error
+            raise DamagedKeysError(self.keys_file, f"cannot be read: {error.strerror}", "run this as the user it belongs to") from error
         except (ValueError, TypeError, KeyError) as error:
             raise DamagedKeysError(self.keys_file, "is damaged: it is not the JSON that was written") from error
         raise DamagedKeysError(self.keys_file, "is damaged: a key is missing in it")

@@ -80,7 +80,7 @@ def test_damaged_addresses_count_as_none(directory: DataDirectory, text: str) ->
 def test_keys_that_are_cut_off_are_called_damaged(directory: DataDirectory, kept: int) -> None:
     directory.write_keys(First())
     directory.keys_file.write_bytes(directory.keys_file.read_bytes()[:kept])
-    with pytest.raises(DamagedKeysError, match=r"keys.json is damaged: .*; put back a copy of it; without one, give --key"):
+    with pytest.raises(DamagedKeysError, match=r"keys.json is damaged: .*; put back a copy of it, or give --key"):
         directory.read_keys()
 
 
@@ -90,6 +90,12 @@ def test_keys_that_are_cut_off_are_called_damaged(directory: DataDirectory, kept
 def test_anything_else_than_keys_is_called_damaged(directory: DataDirectory, text: str) -> None:
     directory.keys_file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(DamagedKeysError, match="is damaged"):
+        directory.read_keys()
+
+
+def test_keys_that_cannot_be_read_are_told_of(directory: DataDirectory) -> None:
+    directory.keys_file.mkdir()
+    with pytest.raises(DamagedKeysError, match="cannot be read: Is a directory; run this as the user it belongs to, or give --key"):
         directory.read_keys()
 
 

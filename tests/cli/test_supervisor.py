@@ -86,6 +86,7 @@ async def test_keys_that_cannot_be_read_any_more_are_told_of(tmp_path: Path) -> 
     async with supervising(tmp_path) as supervisor:
         supervisor.directory.keys_file.write_text("{")
     async with running("up", "--data-dir", str(tmp_path), "--free-ports") as command:
+        await command.says("keys.json is damaged: it is not the JSON that was written; put back a copy of it, or give --key")
         line = await command.line("keys.json")
         assert (
             line == f"There are no keys to be read from {tmp_path / 'keys.json'}; give the client commands one with --key or HOOKTIDE_KEY."
