@@ -3,8 +3,9 @@
 connection_limits → [call_guard] → handler
 
 Law 1: a call with a valid key or the service token is never refused or delayed because others failed.
-Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says. A connection that has never
-shown valid credentials has one refusal waiting at most, and only so many wait in all; beyond that it is closed.
+Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says, and for that long nothing more
+is taken from a connection that has never shown valid ones. One refusal of such a connection waits at most, and only so many in all.
+Others are sent at once, or the connection is closed where the system cannot pause it.
 Law 3: calls with the service token have no limit here.
 """
 
@@ -42,7 +43,7 @@ class CallLimits:
     """What clients may take of a gRPC listener; a network is an IPv4 address or an IPv6 /64."""
 
     connections_max: int = 1024
-    connections_per_network_max: int = 128
+    connections_per_network_max: int = 256
     calls_per_connection_max: int = 100
     calls_per_network_max: int = 1000
     failures_burst: int = FAILURES_BURST
@@ -142,8 +143,10 @@ class CallGuard:
         if not delay_s:
             return
         stranger = connection is not self._local and connection.standing is Standing.UNKNOWN
+        if stranger and not connection.is_paused and self._connections.pause(connection):
+            asyncio.get_running_loop().call_later(delay_s, self._connections.resume, connection)
         if self._crowded(connection.network) or (stranger and connection.waiting):
-            if stranger:
+            if stranger and not connection.is_paused:
                 self._connections.close(connection)
             return
         connection.waiting += 1

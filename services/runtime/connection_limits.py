@@ -10,8 +10,11 @@ Law 2: a connection that another service has shown its token on is never closed.
 own network has nothing else to close.
 """
 
+import ctypes
 import os
 import socket
+import struct
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,6 +24,10 @@ from services.runtime.authentication_throttle import network_of
 
 _CROWDED_SHARE, _RELIEVED_SHARE = 0.9, 0.8
 _OWN_DESCRIPTORS = "/dev/fd"
+# Linux, asm-generic/socket.h: SO_ATTACH_FILTER takes a struct sock_fprog, here of one instruction, "return 0": keep no byte.
+_ATTACH, _DETACH = 26, 27
+_RETURN_NOTHING = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+_DROP_ALL = struct.pack("@HP", 1, ctypes.addressof(_RETURN_NOTHING))
 
 
 class Standing(IntEnum):
@@ -44,6 +51,8 @@ class Connection:
     standing: Standing = Standing.UNKNOWN
     waiting: int = 0
     """How many of its refusals wait."""
+    is_paused: bool = False
+    """Whether nothing that its peer sends is taken."""
 
 
 def surplus(connections: Iterable[Connection], *, connections_max: int, per_network_max: int) -> list[Connection]:
@@ -116,20 +125,40 @@ class Connections:
 
     def close(self, connection: Connection) -> bool:
         """Close a connection; return whether its socket was found."""
+        return self._with_socket(connection, lambda found: found.shutdown(socket.SHUT_RDWR))
+
+    def pause(self, connection: Connection) -> bool:
+        """Take nothing more from a connection until `resume`; return whether that was possible.
+
+        The system drops what arrives, and TCP sends it again later. So neither gRPC nor this process spends time on it, and the peer
+        does not come back at once on a new connection, as it would if this one were closed. Linux alone can do it (socket(7)).
+        """
+        if not connection.is_paused and sys.platform == "linux":
+            connection.is_paused = self._with_socket(connection, lambda found: found.setsockopt(socket.SOL_SOCKET, _ATTACH, _DROP_ALL))
+        return connection.is_paused
+
+    def resume(self, connection: Connection) -> None:
+        """Take again what a connection sends."""
+        if connection.is_paused:
+            connection.is_paused = False
+            self._with_socket(connection, lambda found: found.setsockopt(socket.SOL_SOCKET, _DETACH, 0))
+
+    def _with_socket(self, connection: Connection, act: Callable[[socket.socket], None]) -> bool:
+        """Act on a connection's socket; return whether it was found and the system let it happen."""
         place = (connection.host, connection.port)
         descriptor = self._descriptor_of(place)
         if descriptor is None:
             return False
-        del self._descriptors[descriptor]
         try:
             # A copy stays what it is, even if the descriptor's number is another socket's by now.
             with socket.socket(fileno=os.dup(descriptor)) as copy:
-                if _normal(copy.getpeername()) != place:
-                    return False
-                copy.shutdown(socket.SHUT_RDWR)
+                if _normal(copy.getpeername()) == place:
+                    act(copy)
+                    return True
         except OSError:
-            return False
-        return True
+            pass
+        self._descriptors.pop(descriptor, None)
+        return False
 
     def _descriptor_of(self, place: tuple[str, int]) -> int | None:
         """Return the descriptor of a connection's socket; of one that is new, by a look at the descriptors that are new."""

@@ -18,6 +18,7 @@ _PING_INTERVAL_PERMITTED_S = PING_INTERVAL_S / 2
 
 _METADATA_BYTES_MAX = 8 * 1024
 _CALLS_PENDING_MAX = 100_000
+_CALLS_ENDING_MAX = 10_000
 READ_AHEAD_BYTES = 256 * 1024
 """How much of a call the transport takes in before anybody asks for it, also of a caller who is not known yet."""
 # By itself the transport would raise that as far as a fast peer can fill it: 24 emitters faster than the disk took 1.8 GB of
@@ -48,6 +49,8 @@ def server_arguments(connecting: Connecting) -> list[tuple[str, int]]:
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_allowed_incoming_connections", connecting.connections_max),
         ("grpc.max_concurrent_streams", connecting.calls_per_connection_max),
+        # By its default gRPC counts calls that have ended and are not tidied up yet, and refuses a client that keeps to the limit.
+        ("grpc.http2.max_deallocating_streams", _CALLS_ENDING_MAX),
         ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES_MAX),
         # By its defaults (1 000 and 3 000) gRPC would cancel calls at random, honest ones too, once so many have not been taken up.

@@ -237,7 +237,7 @@ class GrpcSettings(ClientSettings):
         description="How many connections a gRPC listener keeps at once, less if the limit of open files is lower.",
     )
     grpc_address_connections_max: int = Field(
-        128,
+        256,
         ge=1,
         le=100_000,
         description="How many connections one address (of IPv6, one /64) keeps at once to a gRPC listener.",

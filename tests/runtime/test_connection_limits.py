@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -59,16 +60,18 @@ def test_what_is_left_keeps_to_the_limits(connections: list[Connection], connect
 
 
 @contextlib.asynccontextmanager
-async def listening() -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
+async def listening() -> AsyncIterator[tuple[int, list[asyncio.StreamReader], list[asyncio.StreamWriter]]]:
     """A TCP server that keeps what connects to it."""
+    received: list[asyncio.StreamReader] = []
     accepted: list[asyncio.StreamWriter] = []
 
-    async def keep(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(reader)
         accepted.append(writer)
 
     server = await asyncio.start_server(keep, "127.0.0.1", 0)
     try:
-        yield server.sockets[0].getsockname()[1], accepted
+        yield server.sockets[0].getsockname()[1], received, accepted
     finally:
         server.close()
         for writer in accepted:
@@ -76,7 +79,7 @@ async def listening() -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
 
 
 async def test_sockets_are_found_by_their_addresses_and_closed() -> None:
-    async with listening() as (port, accepted), listening() as (other_port, _):
+    async with listening() as (port, _, accepted), listening() as (other_port, *_):
         connections = Connections(connections_max=100, per_network_max=2, is_exempt=lambda _address: False)
         clients = []
         async with asyncio.timeout(10):
@@ -99,6 +102,31 @@ async def test_sockets_are_found_by_their_addresses_and_closed() -> None:
             assert await clients[0][0].readexactly(4) == b"kept"
             assert await clients[3][0].readexactly(4) == b"kept"
         for _, writer in (*clients, elsewhere):
+            writer.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system can")
+async def test_nothing_is_taken_from_a_paused_connection_until_it_is_resumed() -> None:
+    async with listening() as (port, received, accepted):
+        connections = Connections(connections_max=100, per_network_max=100, is_exempt=lambda _address: False)
+        async with asyncio.timeout(20):
+            clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            while len(accepted) < 2:  # noqa: ASYNC110 - the server tells nobody else
+                await asyncio.sleep(0)
+            assert connections.look(port, 0.0) == 2
+            paused, other = (connections.of(f"ipv4:127.0.0.1:{writer.get_extra_info('sockname')[1]}", 0.0) for _, writer in clients)
+            assert paused is not None
+            assert other is not None
+            assert connections.pause(paused)
+            for _, writer in clients:
+                writer.write(b"sent")
+            readers = {writer.get_extra_info("peername")[1]: reader for reader, writer in zip(received, accepted, strict=True)}
+            assert await readers[other.port].readexactly(4) == b"sent"
+            taken = asyncio.ensure_future(readers[paused.port].readexactly(4))
+            assert not (await asyncio.wait([taken], timeout=0.3))[0]
+            connections.resume(paused)
+            assert await taken == b"sent"
+        for _, writer in clients:
             writer.close()
 
 
