@@ -101,6 +101,7 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
         def change_limits(new: GatewaySettings) -> None:
             gate.change(connection_limits(new), new.proxies())
             pipeline.guard = guard(new)
+            bodies.bytes_max = new.gateway_body_bytes_max
 
         reloadable.on_reload(change_limits)
         readiness = Readiness(peers.why_not_ready, lifecycle)

@@ -21,9 +21,9 @@ JSON: Final = frozenset({"application/json"})
 MERGE_PATCH: Final = frozenset({"application/merge-patch+json", "application/json"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bodies:
-    """Reads bodies of at most `bytes_max` bytes that arrive within `timeout_s`."""
+    """Reads bodies of at most `bytes_max` bytes that arrive within `timeout_s`; both may change at any time."""
 
     bytes_max: int
     timeout_s: float

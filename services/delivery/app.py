@@ -33,12 +33,18 @@ from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import DeliverySettings
 from services.runtime.tls import client_tls, server_tls
 
-OpenTransport = Callable[[EgressPolicy, DeliverySettings], AbstractAsyncContextManager[Transport]]
+OpenTransport = Callable[[EgressPolicy, Reloadable[DeliverySettings]], AbstractAsyncContextManager[Transport]]
 
 
-def open_transport(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncContextManager[Transport]:
+def open_transport(policy: EgressPolicy, reloadable: Reloadable[DeliverySettings]) -> AbstractAsyncContextManager[Transport]:
     """Open what webhooks leave by."""
-    limits = Limits(
+    limits = _transport_limits(reloadable.settings)
+    reloadable.on_reload(lambda new: limits.replace(_transport_limits(new)))
+    return open_http_transport(policy, limits, proxy=reloadable.settings.delivery_proxy)
+
+
+def _transport_limits(settings: DeliverySettings) -> Limits:
+    return Limits(
         timeout_s=settings.delivery_attempt_timeout_seconds,
         connect_timeout_s=settings.delivery_connect_timeout_seconds,
         first_byte_timeout_s=settings.delivery_first_byte_timeout_seconds,
@@ -47,7 +53,6 @@ def open_transport(policy: EgressPolicy, settings: DeliverySettings) -> Abstract
         lookups=settings.share_of(settings.sink_lookups_max),
         contexts_max=settings.delivery_tls_contexts_max,
     )
-    return open_http_transport(policy, limits, proxy=settings.delivery_proxy)
 
 
 @contextlib.asynccontextmanager
@@ -60,12 +65,13 @@ async def running(
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(path))
-        transport = await stack.enter_async_context(open_transport(_policy(reloadable), settings))
+        transport = await stack.enter_async_context(open_transport(_policy(reloadable), reloadable))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
         clock = SystemClock()
         log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token, clock), Disabler(registry, token)
         worker = Worker(settings, ledger, transport, log, replica, disabler, clock)
+        reloadable.on_reload(worker.change_settings)
         handshakes, tests = settings.share_of(settings.delivery_handshakes_max), settings.share_of(settings.delivery_test_events_max)
         verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url, share=handshakes)
         trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds)

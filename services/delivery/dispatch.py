@@ -80,6 +80,12 @@ class Dispatcher:
         """
         self._changed, self._hungry, self._gone = changed, hungry, gone
 
+    def change(self, schedule: Schedule, bounds: Bounds) -> None:
+        """Go by another schedule and other bounds from now on; what is under way or waits beyond them is left to end."""
+        self._schedule, self._bounds = schedule, bounds
+        self.lanes.change(bounds.lane_pending_max)
+        self.pump()
+
     @property
     def sending(self) -> bool:
         """Whether attempts may start: not while the ledger takes no flush, and not once it is closed."""

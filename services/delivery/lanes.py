@@ -38,13 +38,17 @@ class Lanes:
         self._subscription = subscription
         self._clock = clock
         self._due = due
-        self._pending_max = pending_max
-        self._refill_below = max(1, pending_max // 2)
+        self.change(pending_max)
         self._lanes: dict[str, Lane] = {}
         self.readings = Readings()
         """The readings of rows that are under way."""
         self.held_bytes = 0
         """About how much the events held in memory take."""
+
+    def change(self, pending_max: int) -> None:
+        """Hold so many deliveries of a lane in memory from now on."""
+        self._pending_max = pending_max
+        self._refill_below = max(1, pending_max // 2)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(list(self._lanes.values()))

@@ -7,6 +7,7 @@ Law: a position is reported as released only once its event is recorded, and cop
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import Gauge
@@ -59,8 +60,9 @@ class Retention:
         dispatcher: Dispatcher,
         recorder: Recorder,
         clock: Clock,
-        limits: Limits,
+        limits: Callable[[], Limits],
     ) -> None:
+        """`limits` returns those that hold at that moment."""
         self._ledger = ledger
         self._log = log
         self._dispatcher = dispatcher
@@ -80,7 +82,7 @@ class Retention:
                     logger().warning("retention.log_away", reason=str(error))
                 except LedgerFullError:
                     logger().warning("retention.waits", reason="there is no room on the disk")
-            await asyncio.sleep(self._limits.every_s)
+            await asyncio.sleep(self._limits().every_s)
 
     async def release_log(self) -> None:
         """Report progress, copy what the log wants to drop and is still needed, and report again."""
@@ -123,7 +125,7 @@ class Retention:
     async def expire(self) -> None:
         """Give up deliveries that are unfinished past their time, whatever held them back."""
         dispatcher = self._dispatcher
-        before_ms = unix_ms(self._clock) - int(self._limits.expiry_s * 1000)
+        before_ms = unix_ms(self._clock) - int(self._limits().expiry_s * 1000)
         while True:
             with dispatcher.lanes.readings.begun() as left:
                 rows = await self._ledger.read(ledger_trims.expired, before_ms, _EXPIRED)
@@ -142,11 +144,11 @@ class Retention:
     async def trim_ledger(self) -> None:
         """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""
         ledger = self._ledger
-        before_day = day_of(unix_ms(self._clock) - int(self._limits.retention_s * 1000))
+        before_day = day_of(unix_ms(self._clock) - int(self._limits().retention_s * 1000))
         dropped = given_back = 0
         while some := await ledger.write(ledger_trims.drop_days, before_day):
             dropped += some
-        while some := await ledger.write(ledger_trims.shrink, self._limits.bytes_max):
+        while some := await ledger.write(ledger_trims.shrink, self._limits().bytes_max):
             dropped += some
         for _ in range(_COPY_STEPS):
             _, after = await ledger.write(ledger_trims.drop_payloads, self._copies_after)

@@ -60,15 +60,9 @@ class Worker:
         self.dispatcher = Dispatcher(
             transport,
             self._replica.get,
-            Schedule(settings.delivery_retry_delays_seconds, settings.delivery_expiry_hours * 3600),
+            _schedule(settings),
             self._clock,
-            Bounds(
-                settings.delivery_in_flight_max,
-                settings.delivery_lane_in_flight_max,
-                settings.delivery_lane_pending_max,
-                settings.delivery_breaker_seconds,
-                settings.share_of(settings.delivery_token_calls_max),
-            ),
+            _bounds(settings),
             settings.origin,
             fresh=self.freshness.holds,
         )
@@ -89,6 +83,11 @@ class Worker:
     def _is_gone(self, subscription_id: str) -> bool:
         return not self._replica.wanted(subscription_id)
 
+    def change_settings(self, settings: DeliverySettings) -> None:
+        """Go by the limits of other settings from now on."""
+        self._settings = settings
+        self.dispatcher.change(_schedule(settings), _bounds(settings))
+
     def why_not_ready(self) -> str | None:
         """Return why no event is routed, None where all is well."""
         if not self._replica.complete:
@@ -105,19 +104,13 @@ class Worker:
         self._follower = follower = Follower(
             self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors
         )
-        settings = self._settings
         retention = Retention(
             self._ledger,
             self._log,
             self.dispatcher,
             self._recorder,
             self._clock,
-            Limits(
-                retention_s=settings.delivery_retention_hours * 3600,
-                expiry_s=settings.delivery_expiry_hours * 3600,
-                bytes_max=settings.delivery_ledger_bytes_max,
-                every_s=settings.housekeeping_seconds,
-            ),
+            lambda: _kept(self._settings),
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -168,3 +161,26 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S / 3):
                 await self._recorder.settle()
+
+
+def _schedule(settings: DeliverySettings) -> Schedule:
+    return Schedule(settings.delivery_retry_delays_seconds, settings.delivery_expiry_hours * 3600)
+
+
+def _bounds(settings: DeliverySettings) -> Bounds:
+    return Bounds(
+        settings.delivery_in_flight_max,
+        settings.delivery_lane_in_flight_max,
+        settings.delivery_lane_pending_max,
+        settings.delivery_breaker_seconds,
+        settings.share_of(settings.delivery_token_calls_max),
+    )
+
+
+def _kept(settings: DeliverySettings) -> Limits:
+    return Limits(
+        retention_s=settings.delivery_retention_hours * 3600,
+        expiry_s=settings.delivery_expiry_hours * 3600,
+        bytes_max=settings.delivery_ledger_bytes_max,
+        every_s=settings.housekeeping_seconds,
+    )

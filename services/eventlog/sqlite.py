@@ -36,7 +36,6 @@ class SqliteEventLog:
     def __init__(self, path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self._bytes_max = bytes_max
         self.refusing: str | None = None
         """Why the latest append was refused; None if it was not, or if there is room again."""
         self._routed: Sequence[Place] | None = None
@@ -61,6 +60,11 @@ class SqliteEventLog:
         self._closed = False
         (self.log_id,) = self._reading.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone()
         self._writer.start()
+
+    def change_limits(self, *, bytes_max: int, retention_s: float) -> None:
+        """Go by another size, and another time that events are kept, from now on."""
+        self._writer.bytes_max = bytes_max
+        self._retention_ms = int(retention_s * 1000)
 
     async def close(self) -> None:
         """Commit what is under way and close."""
@@ -184,7 +188,7 @@ class SqliteEventLog:
             connection.execute("UPDATE meta SET value = value WHERE name = 'trimmed_to'")
             return used_bytes(connection)
 
-        if self.refusing is not None and await self._step(used_after_a_write) < self._bytes_max:
+        if self.refusing is not None and await self._step(used_after_a_write) < self._writer.bytes_max:
             self.refusing = None
 
     async def trim(self, *, before_ms: int) -> int:

@@ -84,7 +84,8 @@ class SqliteWriter:
     ) -> None:
         """Open the log; `settled` and `failed` are called from the writer's thread."""
         self._clock = clock
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
+        """The size at which appends are refused; it may change at any time, on any thread."""
         self._settled = settled
         self._failed = failed
         self._queue: queue.SimpleQueue[Append | Step | None] = queue.SimpleQueue()
@@ -168,7 +169,7 @@ class SqliteWriter:
             step.done(error)
 
     def _commit(self, group: list[Append]) -> Settled:
-        if used_bytes(self._connection) >= self._bytes_max:
+        if used_bytes(self._connection) >= self.bytes_max:
             return Settled(group, [], LogFullError("the event log has reached its size limit"))
         try:
             records = self._transaction(lambda: self._insert(group))

@@ -52,6 +52,12 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         grpc_server = Server(rules, token, authorize=registry.authorize, limits=limits, reflection=reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
+
+        def change_limits(new: IngestSettings) -> None:
+            publisher.event_bytes_max = new.ingest_event_bytes_max
+            log.change_limits(bytes_max=new.ingest_log_bytes_max, retention_s=new.ingest_retention_hours * 3600)
+
+        reloadable.on_reload(change_limits)
         grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, registry, draining).handlers(),))
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
         admin = await stack.enter_async_context(
@@ -61,7 +67,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         await grpc_server.set_serving(serving=True)
         await stack.enter_async_context(reloading(reloadable, lifecycle))
         async with asyncio.TaskGroup() as group:
-            trimming = group.create_task(_trim(log, clock, retention_s, settings.housekeeping_seconds))
+            trimming = group.create_task(_trim(log, clock, reloadable))
             looking = group.create_task(Backlog(log, clock).run())
             try:
                 yield Addresses(listen=listen, admin=admin)
@@ -80,12 +86,12 @@ async def serve(settings: IngestSettings, lifecycle: Lifecycle) -> None:
         await lifecycle.stopping.wait()
 
 
-async def _trim(log: SqliteEventLog, clock: SystemClock, retention_s: float, every_s: float) -> None:
+async def _trim(log: SqliteEventLog, clock: SystemClock, reloadable: Reloadable[IngestSettings]) -> None:
     """Drop what is past its retention and released, at intervals."""
     while True:
         with contextlib.suppress(EventLogError):  # the log is closing or has failed, which its owner hears of
-            dropped = await log.trim(before_ms=int(unix_ms(clock) - retention_s * 1000))
+            dropped = await log.trim(before_ms=int(unix_ms(clock) - reloadable.settings.ingest_retention_hours * 3_600_000))
             if dropped:
                 logger().info("log.trimmed", events=dropped)
             _log_bytes.set(await log.used_bytes())
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(reloadable.settings.housekeeping_seconds)

@@ -40,7 +40,8 @@ class Publisher:
     def __init__(self, log: EventLog, registry: Registry, *, event_bytes_max: int) -> None:
         self._log = log
         self._registry = registry
-        self._event_bytes_max = event_bytes_max
+        self.event_bytes_max = event_bytes_max
+        """The largest event that is taken; it may change at any time."""
 
     async def publish(self, events: Sequence[event_pb2.CloudEvent]) -> list[Result]:
         """Append the events that may enter; return one result each, in order, once those are durable.
@@ -57,7 +58,7 @@ class Publisher:
         without_audience: set[str] = set()
         for event in events:
             try:
-                new = accept(event, bytes_max=self._event_bytes_max)
+                new = accept(event, bytes_max=self.event_bytes_max)
             except Refusal as refusal:
                 judged.append(refusal)
             else:

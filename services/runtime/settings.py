@@ -163,7 +163,9 @@ class Settings(BaseSettings):
         None, description="A file of further settings, a HOOKTIDE_NAME=value a line; the environment goes first."
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.", json_schema_extra=RELOADED)
-    housekeeping_seconds: float = Field(30.0, gt=0, le=3600, description="How often what is past its retention is looked for.")
+    housekeeping_seconds: float = Field(
+        30.0, gt=0, le=3600, description="How often what is past its retention is looked for.", json_schema_extra=RELOADED
+    )
     service_token: str = Field(
         "",
         description="The token by which the services know each other, at least 24 characters; of several, by commas, all are accepted "
@@ -312,7 +314,10 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
         100_000, ge=10, description="How many changes a watcher may be behind before it needs a snapshot."
     )
     secret_key: str = Field(
-        "", description="`<key id>:<base64 of 32 bytes>`, the newest first, by commas: encrypts secrets at rest.", repr=False
+        "",
+        description="`<key id>:<base64 of 32 bytes>`, the newest first, by commas: encrypts secrets at rest.",
+        repr=False,
+        json_schema_extra=RELOADED,
     )
     secret_key_file: Path | None = Field(None, description="A file that holds the secret keys, one a line.", json_schema_extra=RELOADED)
 
@@ -352,10 +357,12 @@ class IngestSettings(GrpcSettings):
         16, ge=1, le=10_000, description="How many calls of one connection are under way at once; gRPC holds more back at the emitter."
     )
     ingest_event_bytes_max: int = Field(
-        256 * 1024, ge=1024, le=1024 * 1024, description="The largest event, in bytes of its protobuf form."
+        256 * 1024, ge=1024, le=1024 * 1024, description="The largest event, in bytes of its protobuf form.", json_schema_extra=RELOADED
     )
-    ingest_log_bytes_max: int = Field(50 * 1024**3, ge=1024 * 1024, description="The log's size at which new events are refused, in bytes.")
-    ingest_retention_hours: Hours = Field(168.0, description="How long events stay readable in the log.")
+    ingest_log_bytes_max: int = Field(
+        50 * 1024**3, ge=1024 * 1024, description="The log's size at which new events are refused, in bytes.", json_schema_extra=RELOADED
+    )
+    ingest_retention_hours: Hours = Field(168.0, description="How long events stay readable in the log.", json_schema_extra=RELOADED)
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
 
 
@@ -383,13 +390,26 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     delivery_retry_delays_seconds: Delays = Field(
         tuple(float(delay) for delay in DELAYS_DEFAULT_S),
         description="The waits before each further attempt, by commas, before jitter of ±50 %.",
+        json_schema_extra=RELOADED,
     )
-    delivery_attempt_timeout_seconds: float = Field(15.0, gt=0, le=60, description="How long one attempt may take in all.")
-    delivery_connect_timeout_seconds: float = Field(5.0, gt=0, le=30, description="How long connecting may take.")
-    delivery_first_byte_timeout_seconds: float = Field(15.0, gt=0, le=60, description="How long an answer may take to begin.")
-    delivery_connections_max: int = Field(1500, ge=1, le=20000, description="How many connections are open at once, idle ones included.")
+    delivery_attempt_timeout_seconds: float = Field(
+        15.0, gt=0, le=60, description="How long one attempt may take in all.", json_schema_extra=RELOADED
+    )
+    delivery_connect_timeout_seconds: float = Field(
+        5.0, gt=0, le=30, description="How long connecting may take.", json_schema_extra=RELOADED
+    )
+    delivery_first_byte_timeout_seconds: float = Field(
+        15.0, gt=0, le=60, description="How long an answer may take to begin.", json_schema_extra=RELOADED
+    )
+    delivery_connections_max: int = Field(
+        1500, ge=1, le=20000, description="How many connections are open at once, idle ones included.", json_schema_extra=RELOADED
+    )
     delivery_host_connections_max: int = Field(
-        128, ge=1, le=1000, description="How many attempts run at once to one host and port, whatever their subscriptions."
+        128,
+        ge=1,
+        le=1000,
+        description="How many attempts run at once to one host and port, whatever their subscriptions.",
+        json_schema_extra=RELOADED,
     )
     delivery_proxy: Proxy = Field(
         "",
@@ -397,10 +417,16 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         repr=False,
     )
     delivery_proxy_file: Path | None = Field(None, description="A file that holds it, for a proxy with a password.")
-    delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.")
-    delivery_lane_in_flight_max: int = Field(64, ge=1, le=1000, description="How many attempts run at once for one subscription.")
+    delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.", json_schema_extra=RELOADED)
+    delivery_lane_in_flight_max: int = Field(
+        64, ge=1, le=1000, description="How many attempts run at once for one subscription.", json_schema_extra=RELOADED
+    )
     delivery_lane_pending_max: int = Field(
-        4000, ge=1, le=100_000, description="How many deliveries of one subscription wait in memory; more wait in the ledger."
+        4000,
+        ge=1,
+        le=100_000,
+        description="How many deliveries of one subscription wait in memory; more wait in the ledger.",
+        json_schema_extra=RELOADED,
     )
     delivery_token_calls_max: int = Field(64, ge=1, le=1000, description="How many OAuth2 tokens are fetched at once.")
     delivery_test_events_max: int = Field(32, ge=1, le=1000, description="How many test events are under way at once.")
@@ -416,12 +442,18 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         gt=0,
         le=600,
         description="How long an endpoint that keeps failing is spared at first; then twice as long each time, up to twenty times.",
+        json_schema_extra=RELOADED,
     )
-    delivery_retention_hours: Hours = Field(168.0, description="How long finished deliveries stay readable.")
+    delivery_retention_hours: Hours = Field(168.0, description="How long finished deliveries stay readable.", json_schema_extra=RELOADED)
     delivery_ledger_bytes_max: int = Field(
-        20 * 1024**3, ge=1024 * 1024, description="The ledger's size beyond which the oldest finished deliveries go, in bytes."
+        20 * 1024**3,
+        ge=1024 * 1024,
+        description="The ledger's size beyond which the oldest finished deliveries go, in bytes.",
+        json_schema_extra=RELOADED,
     )
-    delivery_expiry_hours: Hours = Field(336.0, description="How long a delivery may stay unfinished before it is exhausted.")
+    delivery_expiry_hours: Hours = Field(
+        336.0, description="How long a delivery may stay unfinished before it is exhausted.", json_schema_extra=RELOADED
+    )
     subscription_target: Target = Field("127.0.0.1:50051", description="Where the subscription service is reached.")
     ingest_target: Target = Field("127.0.0.1:50052", description="Where the ingest service is reached.")
 
@@ -442,7 +474,7 @@ class GatewaySettings(ClientSettings):
         description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
         json_schema_extra=CONTENT_RELOADED,
     )
-    gateway_body_bytes_max: int = Field(1024 * 1024, ge=1024, description="The largest request body, in bytes.")
+    gateway_body_bytes_max: int = Field(1024 * 1024, ge=1024, description="The largest request body, in bytes.", json_schema_extra=RELOADED)
     gateway_connections_max: int = Field(
         4096,
         ge=16,

@@ -15,6 +15,7 @@ import uvloop
 
 from services.delivery.transport.protocol import Answer, Request, Transport
 from services.egress.policy import EgressPolicy
+from services.runtime.reload import Reloadable
 from services.runtime.settings import DeliverySettings, read_settings
 from tests.bench.openers import opener
 
@@ -82,7 +83,7 @@ async def main(job: Job) -> Speed:
     settings = read_settings(DeliverySettings)
     requests = [Request(url, job.headers, job.body.encode()) for url in job.urls]
     at_once = under_way(settings, len(job.urls))
-    async with opener(job.transport)(EgressPolicy(settings.sink_allow), settings) as transport:
+    async with opener(job.transport)(EgressPolicy(settings.sink_allow), Reloadable(settings)) as transport:
         await send(transport, requests, job.warm, at_once)
         began, cpu_began = time.perf_counter(), time.process_time()
         await send(transport, requests, job.measured, at_once)

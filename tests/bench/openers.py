@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from services.delivery.app import OpenTransport, open_transport
 from services.delivery.transport.protocol import Transport
 from services.egress.policy import EgressPolicy
+from services.runtime.reload import Reloadable
 from services.runtime.settings import DeliverySettings
 
 PRODUCT, YARDSTICK = "http", "aiohttp"
@@ -15,9 +16,10 @@ def opener(name: str) -> OpenTransport:
     return {PRODUCT: open_transport, YARDSTICK: _aiohttp}[name]
 
 
-def _aiohttp(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncContextManager[Transport]:
+def _aiohttp(policy: EgressPolicy, reloadable: Reloadable[DeliverySettings]) -> AbstractAsyncContextManager[Transport]:
     from tests.bench.transport_aiohttp import open_aiohttp_transport  # noqa: PLC0415 - only where it is measured
 
+    settings = reloadable.settings
     return open_aiohttp_transport(
         policy,
         timeout_s=settings.delivery_attempt_timeout_seconds,

@@ -17,6 +17,7 @@ from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.lifecycle import Lifecycle
+from services.runtime.reload import Reloadable
 from services.runtime.rpc import open_channel
 from services.runtime.settings import DeliverySettings, read_settings
 from tests.delivery.certificates import Authority
@@ -88,7 +89,7 @@ async def delivering(system: System, zone: Zone, roots: Path | str = "", **value
     """Run a delivery service that finds names by our own name server."""
     settings = read_settings(DeliverySettings, system.environ | TIMES | values)
 
-    def open_transport(policy: EgressPolicy, settings: DeliverySettings) -> AbstractAsyncContextManager[Transport]:
+    def open_transport(policy: EgressPolicy, _reloadable: Reloadable[DeliverySettings]) -> AbstractAsyncContextManager[Transport]:
         total, connect = settings.delivery_attempt_timeout_seconds, settings.delivery_connect_timeout_seconds
         return open_http_transport(policy, Limits(total, connect, total, 64, 32, 0.0), lookup=zone.lookup, roots=str(roots))
 

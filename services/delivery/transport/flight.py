@@ -22,9 +22,9 @@ ADDRESSES_DIALLED_MAX = 3
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
-    """What holds for every request."""
+    """What holds for every request. It changes by `replace` alone, for requests that begin from then on."""
 
     timeout_s: float
     """In all, unless the request says otherwise."""
@@ -42,6 +42,12 @@ class Limits:
     """How many names are looked up at once; as many again of those that were found before."""
     contexts_max: int = 128
     """How many contexts of TLS are kept for what subscriptions trust or show beyond the usual."""
+
+    def replace(self, other: "Limits") -> None:
+        """Take over the times and numbers of connections of others; what bounds lookups and contexts stays."""
+        self.timeout_s, self.connect_timeout_s = other.timeout_s, other.connect_timeout_s
+        self.first_byte_timeout_s = other.first_byte_timeout_s
+        self.connections_max, self.host_connections_max = other.connections_max, other.host_connections_max
 
 
 @dataclass(slots=True)

@@ -1,0 +1,82 @@
+"""Limits change while the services run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import hooktide
+import pytest
+
+from tests.cli import processes
+from tests.delivery.receivers import RawServer, raw_server
+from tests.tls.system import WITHIN_S, System, running_system
+
+TOKEN = "hts_a-token-for-this-test-only"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The settings file."""
+    file = tmp_path / "settings.env"
+    file.write_text("HOOKTIDE_DELIVERY_HOST_CONNECTIONS_MAX=1\n")
+    return file
+
+
+@pytest.fixture
+async def system(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[System]:
+    """All services, which read that file."""
+    async with running_system(monkeypatch, tmp_path, SETTINGS_FILE=file, SERVICE_TOKEN=TOKEN) as running:
+        yield running
+
+
+def put(file: Path, text: str) -> None:
+    """Write the settings file."""
+    file.write_text(text)
+
+
+async def test_the_sizes_of_events_and_of_request_bodies_change(system: System, file: Path) -> None:
+    data, url = "x" * 2000, f"http://{system.addresses['gateway'].listen}/v1/subscriptions"
+    headers = {"authorization": f"Bearer {system.keys.consumer}"}
+    body = {"sink": f"{system.sink}/", "description": data}
+    async with hooktide.Emitter(system.addresses["ingest"].listen, key=system.keys.emitter) as emitter, aiohttp.ClientSession() as http:
+        await emitter.emit(type="order.created", source="/shop", data=data)
+        assert (await http.post(url, json=body, headers=headers)).status != 413
+        put(file, "HOOKTIDE_INGEST_EVENT_BYTES_MAX=1024\nHOOKTIDE_GATEWAY_BODY_BYTES_MAX=1024\n")
+        await system.reload("ingest", "gateway")
+        with pytest.raises(hooktide.InvalidEvent, match="the limit is 1024"):
+            await emitter.emit(type="order.created", source="/shop", data=data)
+        assert (await http.post(url, json=body, headers=headers)).status == 413
+        put(file, "")
+        await system.reload("ingest", "gateway")
+        await emitter.emit(type="order.created", source="/shop", data=data)
+
+
+async def test_the_number_of_attempts_at_once_changes(system: System, file: Path) -> None:
+    """One at a time while the host's limit is 1; three once it is 3."""
+    answering = asyncio.Event()
+
+    async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering.wait()
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+
+    async with raw_server(hold) as endpoint, hooktide.Emitter(system.addresses["ingest"].listen, key=system.keys.emitter) as emitter:
+        await subscribed(system, endpoint)
+        await asyncio.gather(*(emitter.emit(type="order.created", source="/shop") for _ in range(3)))
+        await endpoint.until(lambda: len(endpoint.requests) == 1)
+        put(file, "HOOKTIDE_DELIVERY_HOST_CONNECTIONS_MAX=3\n")
+        await system.reload("delivery")
+        # What waits for its host's turn is looked at when the host has answered, or when something new comes.
+        answering.set()
+        await endpoint.until(lambda: len(endpoint.requests) == 3)
+        answering.clear()
+        await asyncio.gather(*(emitter.emit(type="order.created", source="/shop") for _ in range(3)))
+        await endpoint.until(lambda: len(endpoint.requests) == 6)
+        answering.set()
+
+
+async def subscribed(system: System, endpoint: RawServer) -> None:
+    subscribe = ("subscribe", endpoint.url, "--api", f"http://{system.addresses['gateway'].listen}", "--key", system.keys.consumer)
+    ended = await asyncio.wait_for(processes.hooktide(*subscribe, environ=processes.clean_environ()), WITHIN_S)
+    assert ended.code == 0, ended
