@@ -35,7 +35,7 @@ def http_tls(ca: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=authorities.decode("ascii", "ignore") or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if pair is not None:
-        show(context, pair)
+        show(context, pair.chain_pem, pair.key_pem)
     return context
 
 

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from services.runtime.lifecycle import StartError
-from services.runtime.unnamed_file import unnamed_file
+from services.runtime.unnamed_file import open_unnamed, path_of
 
 _FILE_BYTES_MAX = 1024 * 1024
 
@@ -73,7 +73,7 @@ def read_pair(certificate: NamedFile, key: NamedFile, now: dt.datetime) -> Pair:
         raise key.wrong(f"the key does not belong to the certificate in {certificate.path}, which must be the first one there")
     pair = Pair(chain_pem, key_pem, min(each.not_valid_after_utc for each in chain))
     try:
-        show(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
+        show(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), chain_pem, key_pem)
     except ssl.SSLError as error:
         raise certificate.wrong(f"it cannot be used: {error.reason or 'OpenSSL refuses it'}") from None
     return pair
@@ -87,10 +87,10 @@ def read_authorities(file: NamedFile, now: dt.datetime) -> bytes:
     return pem
 
 
-def show(context: ssl.SSLContext, pair: Pair) -> None:
+def show(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
     """Have a context show a certificate; raises `ssl.SSLError` where OpenSSL refuses it."""
-    with unnamed_file(pair.chain_pem) as chain, unnamed_file(pair.key_pem) as key:
-        context.load_cert_chain(chain, key, password=_no_passphrase)
+    with open_unnamed(chain_pem) as chain, open_unnamed(key_pem) as key:
+        context.load_cert_chain(path_of(chain), path_of(key), password=_no_passphrase)
 
 
 def _parsed(file: NamedFile, pem: bytes) -> list[x509.Certificate]:

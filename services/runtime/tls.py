@@ -204,7 +204,7 @@ def _http_context(read: _Read) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
-    certificates.show(context, read.pair)
+    certificates.show(context, read.pair.chain_pem, read.pair.key_pem)
     if read.authorities_pem:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=read.authorities_pem.decode("ascii", "ignore"))

@@ -1,17 +1,20 @@
 """Unnamed files: content in memory that a library can read by a path, as OpenSSL wants certificates and keys."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from typing import BinaryIO
 
 
-@contextlib.contextmanager
-def unnamed_file(content: bytes) -> Iterator[str]:
-    """Hold `content` in a file without a name, in memory if the system has such files; yields a path that reads it once."""
+def open_unnamed(content: bytes) -> BinaryIO:
+    """Return an open file without a name that holds `content`, in memory if the system has such files; the caller closes it."""
     in_memory = getattr(os, "memfd_create", None)
-    with tempfile.TemporaryFile() if in_memory is None else os.fdopen(in_memory("hooktide"), "w+b") as file:
-        file.write(content)
-        file.flush()
-        file.seek(0)
-        yield f"/dev/fd/{file.fileno()}"
+    file: BinaryIO = tempfile.TemporaryFile() if in_memory is None else os.fdopen(in_memory("hooktide"), "w+b")  # noqa: SIM115 - the caller's
+    file.write(content)
+    file.flush()
+    return file
+
+
+def path_of(file: BinaryIO) -> str:
+    """Return a path by which an open file can be read once, from its beginning."""
+    file.seek(0)
+    return f"/dev/fd/{file.fileno()}"

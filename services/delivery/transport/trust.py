@@ -9,9 +9,7 @@ Law 3: contexts are made one at a time, consumers in turn. If too many are kept,
 
 import asyncio
 import functools
-import os
 import ssl
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,9 @@ from typing import BinaryIO
 
 from services.delivery.transport.protocol import Tls
 from services.delivery.transport.single_flight import SingleFlight
+from services.runtime.certificates import show
 from services.runtime.fair_semaphore import FairSemaphore, Share
+from services.runtime.unnamed_file import open_unnamed, path_of
 
 _SESSIONS_MAX = 1024
 _ONE_AT_A_TIME = Share(permits=1, owner_permits=1)
@@ -65,7 +65,7 @@ class Trusts:
         Beyond the usual one, `kept_max` contexts are kept; each takes about a megabyte. Nobody waits for one longer than `timeout_s`.
         """
         # From a file they are read without holding the interpreter up; from memory that would be for 20 ms.
-        self._roots = _unnamed(roots_pem)
+        self._roots = open_unnamed(roots_pem)
         self.usual = Trust(_context(self._roots))
         self._kept_max = kept_max
         self._loop = asyncio.get_running_loop()
@@ -144,7 +144,7 @@ def _made(roots: BinaryIO, tls: Tls) -> Trust | str:
             return UNREADABLE
     if tls.certificate_pem:
         try:
-            _show(context, tls.certificate_pem, tls.key_pem or tls.certificate_pem)
+            show(context, tls.certificate_pem, tls.key_pem or tls.certificate_pem)
         except ssl.SSLError:
             return UNUSABLE
     return Trust(context)
@@ -157,31 +157,5 @@ def _context(roots: BinaryIO) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    context.load_verify_locations(cafile=_path(roots))
+    context.load_verify_locations(cafile=path_of(roots))
     return context
-
-
-def _show(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
-    """Have a context show a certificate. The standard library reads one from files alone: these have no name, and are in memory."""
-    with _unnamed(certificate_pem) as certificate, _unnamed(key_pem) as key:
-        context.load_cert_chain(_path(certificate), _path(key), password=_no_passphrase)
-
-
-def _unnamed(content: bytes) -> BinaryIO:
-    """Return a file without a name that holds this; in memory, where the system has such files."""
-    in_memory = getattr(os, "memfd_create", None)
-    file: BinaryIO = tempfile.TemporaryFile() if in_memory is None else os.fdopen(in_memory("hooktide"), "w+b")  # noqa: SIM115 - who asked for it closes it
-    file.write(content)
-    file.flush()
-    return file
-
-
-def _path(file: BinaryIO) -> str:
-    """Return a name by which a file that is open can be read from its beginning."""
-    file.seek(0)
-    return f"/dev/fd/{file.fileno()}"
-
-
-def _no_passphrase() -> bytes:
-    """Answer where a key is encrypted: without this, OpenSSL would ask the terminal."""
-    return b""
