@@ -17,7 +17,7 @@ from services.cli.errors import CommandError
 from services.cli.output import say, say_json
 from services.cli.tls import CaFile, grpc_tls
 from services.runtime.secret_files import read_secret
-from services.runtime.settings import checked_target
+from services.runtime.setting_types import checked_target
 
 _CALL_S = 10.0
 _POLL_S = 1.0

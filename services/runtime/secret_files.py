@@ -3,6 +3,8 @@
 Law: the value itself goes first; what stands in a file is never shown, whatever is wrong with it.
 """
 
+import base64
+import binascii
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from services.runtime.shown import plainly_shown
 
 _PREFIX = "HOOKTIDE_"
 _BYTES_MAX = 64 * 1024
+SECRET_KEY_BYTES = 32
 
 
 def read_secret(variable: str, path: str) -> str:
@@ -40,3 +43,32 @@ def with_secret_files(environ: Mapping[str, str], settings: Iterable[str]) -> tu
             except StartError as error:
                 mistakes.append(str(error))
     return completed, from_files, mistakes
+
+
+def value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
+    """Return a setting's value, and where it stands, for what may be said of it; raises `StartError` where there is none."""
+    if value:
+        return value, f"{_PREFIX}{name}"
+    if file is None:
+        message = f"set {_PREFIX}{name}, or {_PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
+        raise StartError(message)
+    try:
+        return file.read_text().strip(), f"{_PREFIX}{name}_FILE: what stands in {file}"
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        message = f"{_PREFIX}{name}_FILE: cannot read {file}: {why}; name a file that holds it"
+        raise StartError(message) from error
+
+
+def checked_secret_key(where: str, key_id: str, encoded: str) -> bytes:
+    """Return a secret key (32 bytes) out of its base64; raises `StartError`, which does not show it."""
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not key_id or len(raw) != SECRET_KEY_BYTES:
+        # The key itself is never shown, and without a colon the whole of it stands where the id should.
+        which = f"the key {key_id[:16]!a}" if encoded else "each key"
+        message = f"{where}: {which} must be <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
+        raise StartError(message)
+    return raw

@@ -6,151 +6,50 @@ Every variable of every service is declared here, so that a misspelt one is repo
 ignored, whichever service reads it. Each mistake is one line that says what to change.
 """
 
-import base64
-import binascii
 import difflib
 import math
 import os
-import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.client_address import TrustedProxies
 from services.runtime.fair_semaphore import Share
 from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
-from services.runtime.secret_files import with_secret_files
+from services.runtime.secret_files import SECRET_KEY_BYTES, checked_secret_key, value_or_file, with_secret_files
 from services.runtime.service_links import without_service_links
+from services.runtime.setting_types import (
+    CONTENT_RELOADED,
+    RELOADED,
+    UNIX_PEERS,
+    Address,
+    CertFile,
+    ClientCaFile,
+    Delays,
+    Hours,
+    KeyFile,
+    Origin,
+    Ports,
+    Proxies,
+    Proxy,
+    PublicUrl,
+    Target,
+    TcpAddress,
+    Words,
+)
 from services.runtime.settings_file import with_settings_file
-from services.runtime.shown import plainly_shown, shown
+from services.runtime.shown import plainly_shown
 
 PREFIX = "HOOKTIDE_"
-UNIX_PEERS = "unix"
 # What the client commands read in place of --api, --key and --secret; no service does.
 CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_KEY_FILE", "HOOKTIDE_SIGNING_SECRET"})
-SECRET_KEY_BYTES = 32
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
-_DELAY_MAX_S = 7 * 86400
 _TOKEN_CHARS_MIN = 24
-_PORT_MAX = 65535
-_NAME_CHARS_MAX = 253
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*", re.ASCII)
-_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
-_HOURS_MAX = 87_600  # ten years
-# Declares that a setting takes effect on SIGHUP; give it to `Field` as `json_schema_extra`.
-RELOADED: dict[str, JsonValue] = {"reloaded": True}
-# Declares that SIGHUP reads the file anew that a setting names, while the name stays.
-CONTENT_RELOADED: dict[str, JsonValue] = {"reloaded": "content"}
-
-
-def _address(text: str) -> str:
-    if text.startswith("unix:"):
-        return text
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > _PORT_MAX:
-        message = f"{shown(text)} is no address; write host:port, for example 127.0.0.1:50051"
-        raise ValueError(message)
-    return text
-
-
-def _tcp_address(text: str) -> str:
-    if text.startswith("unix:"):
-        message = f"{shown(text)} is no address of this kind; write host:port, for example 127.0.0.1:9051"
-        raise ValueError(message)
-    return _address(text)
-
-
-def checked_target(text: str) -> str:
-    """Return where a service is to be reached; raise ValueError, saying what to write, for a text that is no target."""
-    return text if text.startswith(("dns:", "unix:", "ipv4:", "ipv6:")) else _address(text)
-
-
-def _delays(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        message = f"{shown(value)} is no list of seconds; write for example 5,30,120"
-        raise ValueError(message) from None
-
-
-def _checked_delays(delays: tuple[float, ...]) -> tuple[float, ...]:
-    if not all(0 < delay <= _DELAY_MAX_S for delay in delays):
-        message = f"every delay must be above 0 and at most {_DELAY_MAX_S} seconds"
-        raise ValueError(message)
-    return delays
-
-
-def _words(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _ports(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return tuple(int(part) for part in value.split(",") if part.strip())
-    except ValueError:
-        message = f"{shown(value)} is no list of ports; write for example 443,8443"
-        raise ValueError(message) from None
-
-
-def _checked_ports(ports: tuple[int, ...]) -> tuple[int, ...]:
-    if not all(1 <= port <= _PORT_MAX for port in ports):
-        message = f"every port must be from 1 to {_PORT_MAX}"
-        raise ValueError(message)
-    return ports
-
-
-def _checked_proxies(words: tuple[str, ...]) -> tuple[str, ...]:
-    for word in words:
-        if word != UNIX_PEERS:
-            try:
-                ip_network(word)
-            except ValueError:
-                message = f"{shown(word)} is no address range and not the word {UNIX_PEERS}; write for example 10.0.0.0/8"
-                raise ValueError(message) from None
-    return words
-
-
-def _origin(text: str) -> str:
-    if text and (len(text) > _NAME_CHARS_MAX or _NAME.fullmatch(text) is None):
-        message = f"{shown(text)} is no name; write one as in DNS, for example hooks.example.com"
-        raise ValueError(message)
-    return text.lower()
-
-
-def _public_url(text: str) -> str:
-    if text and _PUBLIC_URL.fullmatch(text) is None:
-        message = f"{shown(text)} is no URL to begin others with; write for example https://events.example.com"
-        raise ValueError(message)
-    return text.rstrip("/")
-
-
-def _proxy(text: str) -> str:
-    if text and re.fullmatch(r"http://(?:[^\s/@]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?", text) is None:
-        message = "is no proxy; write http://host:port"
-        raise ValueError(message)
-    return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
-TcpAddress = Annotated[str, AfterValidator(_tcp_address)]
-Target = Annotated[str, AfterValidator(checked_target)]
-Hours = Annotated[float, Field(gt=0, le=_HOURS_MAX)]
-Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterValidator(_checked_delays)]
-Proxy = Annotated[str, AfterValidator(_proxy)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-Ports = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_ports), AfterValidator(_checked_ports)]
-Proxies = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_checked_proxies)]
-Origin = Annotated[str, AfterValidator(_origin)]
-PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
 class Settings(BaseSettings):
@@ -188,7 +87,7 @@ class Settings(BaseSettings):
 
     def tokens(self) -> tuple[str, ...]:
         """Return the service tokens, from the variable or its file: the first is sent, all are accepted."""
-        text, where = _value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
+        text, where = value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
         tokens = tuple(part.strip() for part in text.replace("\n", ",").split(",") if part.strip())
         if not tokens or min(len(token) for token in tokens) < _TOKEN_CHARS_MIN:
             message = f"{where} is too short: at least {_TOKEN_CHARS_MIN} characters, the same for all services"
@@ -297,17 +196,9 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
 
     subscription_listen: Address = Field("127.0.0.1:50051", description="The subscription service's gRPC address.")
     subscription_admin_listen: TcpAddress = Field("127.0.0.1:9051", description="Its /healthz, /readyz and /metrics.")
-    subscription_tls_cert_file: Path | None = Field(
-        None,
-        description="The certificate (PEM, its chain after it) of its gRPC address; with it, TLS only.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
-    subscription_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
-    subscription_tls_client_ca_file: Path | None = Field(
-        None,
-        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
+    subscription_tls_cert_file: CertFile = None
+    subscription_tls_key_file: KeyFile = None
+    subscription_tls_client_ca_file: ClientCaFile = None
     subscription_database_url: str = Field("", description="Its database; default: subscription.db in the data directory.", repr=False)
     subscription_database_url_file: Path | None = Field(None, description="A file that holds it, for a URL with a password.")
     subscription_changes_kept: int = Field(
@@ -323,12 +214,12 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
 
     def secret_keys(self) -> dict[str, bytes]:
         """Return the keys by their ids; the first one encrypts, all decrypt."""
-        text, where = _value_or_file("SECRET_KEY", self.secret_key, self.secret_key_file)
+        text, where = value_or_file("SECRET_KEY", self.secret_key, self.secret_key_file)
         keys: dict[str, bytes] = {}
         for part in text.replace("\n", ",").split(","):
             if part.strip():
                 key_id, _, encoded = part.strip().partition(":")
-                keys[key_id] = _secret_key(where, key_id, encoded)
+                keys[key_id] = checked_secret_key(where, key_id, encoded)
         if not keys:
             message = f"{where} is empty; write <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
             raise StartError(message)
@@ -340,17 +231,9 @@ class IngestSettings(GrpcSettings):
 
     ingest_listen: Address = Field("127.0.0.1:50052", description="The ingest service's gRPC address.")
     ingest_admin_listen: TcpAddress = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
-    ingest_tls_cert_file: Path | None = Field(
-        None,
-        description="The certificate (PEM, its chain after it) of its gRPC address; with it, TLS only.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
-    ingest_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
-    ingest_tls_client_ca_file: Path | None = Field(
-        None,
-        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
+    ingest_tls_cert_file: CertFile = None
+    ingest_tls_key_file: KeyFile = None
+    ingest_tls_client_ca_file: ClientCaFile = None
     ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.", repr=False)
     ingest_database_url_file: Path | None = Field(None, description="A file that holds it, for a URL with a password.")
     ingest_connection_calls_max: int = Field(
@@ -374,17 +257,9 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     )
     delivery_listen: Address = Field("127.0.0.1:50053", description="The delivery service's gRPC address.")
     delivery_admin_listen: TcpAddress = Field("127.0.0.1:9053", description="Its /healthz, /readyz and /metrics.")
-    delivery_tls_cert_file: Path | None = Field(
-        None,
-        description="The certificate (PEM, its chain after it) of its gRPC address; with it, TLS only.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
-    delivery_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
-    delivery_tls_client_ca_file: Path | None = Field(
-        None,
-        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
+    delivery_tls_cert_file: CertFile = None
+    delivery_tls_key_file: KeyFile = None
+    delivery_tls_client_ca_file: ClientCaFile = None
     delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.", repr=False)
     delivery_database_url_file: Path | None = Field(None, description="A file that holds it, for a URL with a password.")
     delivery_retry_delays_seconds: Delays = Field(
@@ -463,17 +338,9 @@ class GatewaySettings(ClientSettings):
 
     gateway_listen: Address = Field("127.0.0.1:8080", description="The REST API's address.")
     gateway_admin_listen: TcpAddress = Field("127.0.0.1:8081", description="Its /healthz, /readyz and /metrics.")
-    gateway_tls_cert_file: Path | None = Field(
-        None,
-        description="The certificate (PEM, its chain after it) of the REST API; with it, TLS only.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
-    gateway_tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
-    gateway_tls_client_ca_file: Path | None = Field(
-        None,
-        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
-        json_schema_extra=CONTENT_RELOADED,
-    )
+    gateway_tls_cert_file: CertFile = None
+    gateway_tls_key_file: KeyFile = None
+    gateway_tls_client_ca_file: ClientCaFile = None
     gateway_body_bytes_max: int = Field(1024 * 1024, ge=1024, description="The largest request body, in bytes.", json_schema_extra=RELOADED)
     gateway_connections_max: int = Field(
         4096,
@@ -567,31 +434,3 @@ def _mistake(detail: Any, from_files: Mapping[str, str]) -> str:  # noqa: ANN401
     if variable(field) in from_files:
         return f"{variable(field)}_FILE={plainly_shown(from_files[variable(field)])}: what stands there {text}"
     return f"{variable(field)}={plainly_shown(str(detail['input']))}: {text}"
-
-
-def _value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
-    """Return the value, and where it stands, for what may be said of it."""
-    if value:
-        return value, f"{PREFIX}{name}"
-    if file is None:
-        message = f"set {PREFIX}{name}, or {PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
-        raise StartError(message)
-    try:
-        return file.read_text().strip(), f"{PREFIX}{name}_FILE: what stands in {file}"
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        message = f"{PREFIX}{name}_FILE: cannot read {file}: {why}; name a file that holds it"
-        raise StartError(message) from error
-
-
-def _secret_key(where: str, key_id: str, encoded: str) -> bytes:
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not key_id or len(raw) != SECRET_KEY_BYTES:
-        # The key itself is never shown, and without a colon the whole of it stands where the id should.
-        which = f"the key {key_id[:16]!a}" if encoded else "each key"
-        message = f"{where}: {which} must be <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
-        raise StartError(message)
-    return raw

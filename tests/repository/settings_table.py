@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from services.runtime.settings import ALL, CONTENT_RELOADED, RELOADED, Settings, variable
+from services.runtime.setting_types import CONTENT_RELOADED, RELOADED
+from services.runtime.settings import ALL, Settings, variable
 
 HEADER = ("| Variable | Read by | Default | What it is |", "|---|---|---|---|")
 
