@@ -109,14 +109,16 @@ def _say_keys(supervisor: Supervisor, made: Keys | None) -> None:
 def _say_next(supervisor: Supervisor, data_dir: Path) -> None:
     at = "" if data_dir == DATA_DIR else f" --data-dir {shlex.quote(str(supervisor.directory.path))}"
     command = program()
+    # Certificates for this machine come from an authority that the commands must be told of.
+    to_api, to_ingest = (" --ca FILE" if supervisor.scheme(name) == "https" else "" for name in ("gateway", "ingest"))
     local = supervisor.allows_local_sinks
     sink = f"http://127.0.0.1:{_RECEIVER_PORT}/" if local else "https://…"
     say("Next, in a second terminal" + (", in this folder:" if not at else ":"))
-    say_styled((f"  {command} subscribe {sink} --type 'order.*'{at}", "green"))
+    say_styled((f"  {command} subscribe {sink} --type 'order.*'{at}{to_api}", "green"))
     if local:
         say_styled(
             (f"  {command} receive --port {_RECEIVER_PORT} --secret whsec_…", "green"),
             ("     the secret that `subscribe` has printed", "dim"),
         )
     say("and in a third one:")
-    say_styled((f"  {command} emit order.created --source /shop --data '{{\"id\": 7}}'{at}", "green"))
+    say_styled((f"  {command} emit order.created --source /shop --data '{{\"id\": 7}}'{at}{to_ingest}", "green"))
