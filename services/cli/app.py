@@ -16,6 +16,7 @@ from services.cli.keys import keys_command
 from services.cli.output import say
 from services.cli.publish import emit
 from services.cli.receive import receive
+from services.cli.repair import repair
 from services.cli.serve import serve_command
 from services.cli.subscriptions import subscribe, unsubscribe
 from services.cli.up import up_command
@@ -48,6 +49,7 @@ def make_app(composition: Composition) -> typer.Typer:
         unsubscribe,
         receive,
         health,
+        repair,
     ):
         app.command()(command)
     app.add_typer(secrets.app, name="secrets")

@@ -38,6 +38,7 @@ SENTENCES: Mapping[str, str] = {
     "retention.events_missing": "{events} events of partition {partition} are missing in the log, though deliveries need them",
     "retention.log_away": "old deliveries stay for now, since the event log cannot be reached ({reason})",
     "retention.waits": "old deliveries stay for now: {reason}",
+    "routing.repaired": "delivery goes on with {partitions} partitions and routes {routed} events, {repeated} of them once more",
     "service.failed": "the service ends: {why}",
     "settings.refused": "no setting is changed: {detail}",
     "settings.restart_needed": "{variable} has changed, but {detail}",

@@ -51,7 +51,7 @@ def emit(  # noqa: PLR0913 - one parameter for each option
         "type": checked_text("TYPE", event_type),
         "source": checked_text("--source", source),
         "subject": None if subject is None else checked_text("--subject", subject),
-        "time": None if time is None else _checked_time(time),
+        "time": None if time is None else checked_time("--time", time),
         "id": None if event_id is None else checked_text("--id", event_id),
         "partitionkey": None if partitionkey is None else checked_text("--partitionkey", partitionkey),
         "audience": None if audience is None else checked_text("--audience", audience),
@@ -87,13 +87,14 @@ def _credentials(ca: Path | None, data_dir: Path) -> grpc.ChannelCredentials | N
     return grpc_tls(ca) if ca is not None or speaks_tls("ingest", data_dir) else None
 
 
-def _checked_time(text: str) -> datetime:
+def checked_time(option: str, text: str) -> datetime:
+    """Return the time that an option gives; raise `CommandError` if it has no zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:
-        message = f"--time: {text!r} is no time with a zone; write for example 2030-01-31T12:00:00Z"
+        message = f"{option}: {text!r} is no time with a zone; write for example 2030-01-31T12:00:00Z"
         raise CommandError(message, code=2)
     return time
 

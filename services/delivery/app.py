@@ -79,9 +79,7 @@ async def running(
         replica.listen_for_unasked(asker.want)
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
-        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(
-            DeliveryServer(ledger, verifier, trial, worker.why_not_ready), grpc_server.grpc
-        )
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, trial, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen, tls)
         async with _running(asker), _worker_running(worker, lifecycle), reloading(reloadable, lifecycle):

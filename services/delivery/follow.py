@@ -68,20 +68,42 @@ class Follower:
         self._record_first_through: dict[int, int] | None = None
         self._unrouted_since_ms: int | None = None
         self._away_since: float | None = clock.monotonic()
+        self._following: asyncio.Timeout | None = None
 
     async def run(self) -> None:
         """Follow for ever; after a loss go on from where routing stands."""
-        backoff_s = _BACKOFF_FIRST_S
         known: str | None = await self._ledger.read(meta, "log_id")
         self._log_id = known or ""
+        while True:
+            try:
+                async with asyncio.timeout(None) as following:
+                    self._following = following
+                    await self._follow()
+            except TimeoutError:
+                if not following.expired():
+                    raise
+
+    def go_on(self, standing: Iterable[Standing], log_id: str) -> None:
+        """Follow partitions that were stopped, from where they stand now, in the log of this identity."""
+        self._log_id, self._away_since = log_id, self._clock.monotonic()
+        for each in standing:
+            self.stopped.remove(each.partition)
+            self._standing[each.partition] = each
+            # What comes now may have been sent before.
+            (self._record_first_through or {}).pop(each.partition, None)
+        if self._following is not None:
+            self._following.reschedule(asyncio.get_running_loop().time())
+
+    async def _follow(self) -> None:
+        """Follow what is not stopped."""
+        backoff_s = _BACKOFF_FIRST_S
         while self._standing:
             try:
                 async with self._log.follow(self._resume(), log_id=self._log_id) as following:
                     await self._check_identity(following)
                     self.stopped.log()
                     self._away_since = None
-                    if self._record_first_through is None:
-                        self._record_first_through = dict(following.heads)
+                    self._record_first_through = following.heads | (self._record_first_through or {})
                     crash.reached("delivery.resumed")
                     async with contextlib.aclosing(read_ahead(following.batches())) as batches:
                         async for records in batches:
@@ -103,7 +125,7 @@ class Follower:
             logger().warning("follow.lost", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
         self.stopped.log()
-        await asyncio.Event().wait()  # nothing is left to follow; the alarm is out
+        await asyncio.Event().wait()  # nothing is left to follow until `go_on`; the alarm is out
 
     @property
     def is_reading(self) -> bool:
@@ -143,6 +165,8 @@ class Follower:
     async def _check_identity(self, following: Following) -> None:
         """Keep which log is followed; raise `AnotherLogError` if it is not the one that the ledger follows."""
         if not self._log_id:
+            # A new ledger needs again what one before it has released.
+            await self._log.rewind(self._resume())
             await self._ledger.write(set_meta, "log_id", following.log_id)
             self._log_id = following.log_id
         elif self._log_id != following.log_id:

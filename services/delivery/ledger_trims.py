@@ -13,9 +13,12 @@ _ROWS = 2_000
 
 
 def recorded_through(connection: sqlite3.Connection) -> list[Place]:
-    """Return for each partition the last position whose event is wholly in the ledger."""
-    rows = connection.execute("SELECT partition, position, subscription_id FROM cursors ORDER BY partition")
-    return [Place(partition, position - 1 if through else position) for partition, position, through in rows]
+    """Return for each partition the last position whose event is wholly in the ledger, and the event that stands there or right after."""
+    rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
+    return [
+        Place(partition, position - 1, following_id=event_id) if through else Place(partition, position, event_id)
+        for partition, position, event_id, through in rows
+    ]
 
 
 def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[Place]) -> list[Place]:

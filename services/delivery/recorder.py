@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from services.delivery.dispatch import UNRECORDED_SENT_MAX, Dispatcher
@@ -114,6 +114,12 @@ class Recorder:
         number = self._flushes_begun + 1
         while self._flushes_done < number:
             await self._flush_ends()
+
+    async def recorded(self, partitions: Collection[int]) -> None:
+        """Wait until all that is routed of these partitions is written; nothing more may be routed of them meanwhile."""
+        while any(chunk.partition in partitions for chunk in self._chunks):
+            await self._flush_ends()
+        await self.flushed()
 
     async def _flush_ends(self) -> None:
         self._flushed.clear()

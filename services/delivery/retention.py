@@ -7,7 +7,7 @@ Law: a position is reported as released only once its event is recorded, and cop
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from prometheus_client import Gauge
@@ -69,6 +69,8 @@ class Retention:
         self._recorder = recorder
         self._clock = clock
         self._limits = limits
+        self.steps = asyncio.Lock()
+        """Held during each step, and by who changes where the partitions stand."""
         self._copies_after = _FIRST
         self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
 
@@ -77,16 +79,21 @@ class Retention:
         while True:
             for step in (self.release_log, self.expire, self.trim_ledger):
                 try:
-                    await step()
+                    async with self.steps:
+                        await step()
                 except EventLogError as error:
                     logger().warning("retention.log_away", reason=str(error))
                 except LedgerFullError:
                     logger().warning("retention.waits", reason="there is no room on the disk")
             await asyncio.sleep(self._limits().every_s)
 
+    def begin_anew(self, partitions: Iterable[int]) -> None:
+        """Forget up to where events of partitions are copied, since their positions are others now."""
+        self._copied_through |= dict.fromkeys(partitions, 0)
+
     async def release_log(self) -> None:
         """Report progress, copy what the log wants to drop and is still needed, and report again."""
-        expiring = await self._log.release(await self._released())
+        expiring = await self._log.release(*await self._released())
         recorded = {place.partition: place.position for place in await self._ledger.read(ledger_trims.recorded_through)}
         copied = 0
         for place in expiring:
@@ -96,13 +103,15 @@ class Retention:
         if copied:
             logger().info("retention.copied", events=copied)
         if any(place.position for place in expiring):
-            await self._log.release(await self._released())
+            await self._log.release(*await self._released())
 
-    async def _released(self) -> list[Place]:
+    async def _released(self) -> tuple[list[Place], list[Place]]:
+        """Return up to where nothing is needed any more, and where the ledger stands."""
         recorded = await self._ledger.read(ledger_trims.recorded_through)
         looked_at = [Place(place.partition, min(self._copied_through[place.partition], place.position)) for place in recorded]
         needed = {place.partition: place.position for place in await self._ledger.read(ledger_trims.first_uncopied, looked_at)}
-        return [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
+        released = [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
+        return released, recorded
 
     async def _copy(self, partition: int, through: int) -> int:
         """Copy the events of a partition that unfinished deliveries need, up to a position that is wholly recorded."""

@@ -1,7 +1,6 @@
 """Server: DeliveryService over gRPC: the ledger's reading side, the question to a sink, and its test."""
 
 import sqlite3
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -9,11 +8,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.delivery import ledger_reads
+from services.delivery.errors import LedgerFullError
 from services.delivery.ledger import Ledger
 from services.delivery.ledger_rows import DoneRow, OpenRow, attempts_of
 from services.delivery.model import Attempt, State
 from services.delivery.trial import Trial
 from services.delivery.verify import Verifier
+from services.delivery.worker import Worker
+from services.eventlog.errors import EventLogError
 from services.runtime.access import Access
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
@@ -22,7 +24,7 @@ from services.runtime.paging import page_size, page_token, parse_page_token
 
 RULES = {
     f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
-    for name in ("GetDelivery", "ListDeliveries", "GetReadiness", "VerifySink", "SendTestEvent")
+    for name in ("GetDelivery", "ListDeliveries", "GetReadiness", "RepairRouting", "VerifySink", "SendTestEvent")
 }
 _EVERYONE = "*"
 
@@ -32,11 +34,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     """Answers the services that read deliveries, or have a sink verified or tested."""
 
-    def __init__(self, ledger: Ledger, verifier: Verifier, trial: Trial, why_not_ready: Callable[[], str | None]) -> None:
+    def __init__(self, ledger: Ledger, verifier: Verifier, trial: Trial, worker: Worker) -> None:
         self._ledger = ledger
         self._verifier = verifier
         self._trial = trial
-        self._why_not_ready = why_not_ready
+        self._worker = worker
 
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery with its attempts."""
@@ -80,7 +82,27 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def GetReadiness(self, request: delivery_pb2.GetReadinessRequest, context: Context) -> delivery_pb2.GetReadinessResponse:
         """Say whether events are routed and pushed."""
         del request, context
-        return delivery_pb2.GetReadinessResponse(why_not_ready=self._why_not_ready() or "")
+        return delivery_pb2.GetReadinessResponse(why_not_ready=self._worker.why_not_ready() or "")
+
+    async def RepairRouting(self, request: delivery_pb2.RepairRoutingRequest, context: Context) -> delivery_pb2.RepairRoutingResponse:
+        """Go on with stopped partitions, or say what that would do."""
+        del context
+        from_ms = _unix_ms("from_time", request.from_time) if request.HasField("from_time") else None
+        if self._worker.repair is None:
+            raise Failure(Reason.UNAVAILABLE, "The delivery service is starting; try again.", retry_after_s=1.0)
+        try:
+            repaired = await self._worker.repair.run(from_ms, dry_run=request.dry_run)
+        except EventLogError as error:
+            raise Failure(Reason.UNAVAILABLE, "The event log cannot be read; start the ingest service.", retry_after_s=1.0) from error
+        except LedgerFullError as error:
+            raise Failure(Reason.STORAGE_FULL, "The ledger's disk is full; nothing was changed.", retry_after_s=5.0) from error
+        return delivery_pb2.RepairRoutingResponse(
+            stopped=repaired.stopped,
+            routed_events=repaired.routed,
+            repeated_events=repaired.repeated,
+            skipped_events=repaired.skipped,
+            lost_deliveries=repaired.lost,
+        )
 
     async def VerifySink(self, request: delivery_pb2.VerifySinkRequest, context: Context) -> delivery_pb2.VerifySinkResponse:
         """Ask a sink for its consent and report what it says."""

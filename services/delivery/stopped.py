@@ -49,6 +49,13 @@ class StoppedPartitions:
         self._why[standing.partition] = self._unlogged[standing.partition] = why
         _stopped_partitions.inc()
 
+    def remove(self, partition: int) -> None:
+        """Note that a partition goes on."""
+        del self._standing[partition]
+        del self._why[partition]
+        self._unlogged.pop(partition, None)
+        _stopped_partitions.dec()
+
     def log(self) -> None:
         """Log what was stopped since the last call: one line for each reason, however many partitions."""
         for why in dict.fromkeys(self._unlogged.values()):
@@ -58,7 +65,7 @@ class StoppedPartitions:
                 count=len(partitions),
                 partitions="all" if len(partitions) == PARTITIONS else ",".join(map(str, partitions)),
                 why=why,
-                advice="restore both from the same time, or move the ledger away to route the whole log anew",
+                advice="restore both from the same time, or run `hooktide repair`, which says first what it would route again",
             )
         self._unlogged.clear()
 

@@ -17,6 +17,7 @@ from services.delivery.ledger import Ledger, set_meta
 from services.delivery.ledger_reads import meta
 from services.delivery.recorder import Recorder
 from services.delivery.refill import Refiller
+from services.delivery.repair import Repair
 from services.delivery.replica import Replica
 from services.delivery.retention import Limits, Retention
 from services.delivery.schedule import Schedule
@@ -74,7 +75,9 @@ class Worker:
         """What waits for the latest subscriptions."""
         self.freshness.listen(lost=self._stood_still, proven=self.dispatcher.pump)
         self._intake: list[asyncio.Task[None]] = []
-        self._follower: Follower | None = None
+        self.follower: Follower | None = None
+        self.repair: Repair | None = None
+        """Goes on with stopped partitions, once the worker has its lease."""
 
     def _stood_still(self) -> None:
         self.dispatcher.take_back()
@@ -94,14 +97,14 @@ class Worker:
             return "waiting for the subscription service: the first snapshot of subscriptions is not complete"
         if not self.dispatcher.sending:
             return "the ledger cannot be written"
-        return (self._follower and self._follower.why_not_reading()) or self.barrier.why_not_passing()
+        return (self.follower and self.follower.why_not_reading()) or self.barrier.why_not_passing()
 
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
         cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
         crash.reached("ledger.leased")
         await self._take_up_time()
-        self._follower = follower = Follower(
+        self.follower = follower = Follower(
             self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors
         )
         retention = Retention(
@@ -112,6 +115,7 @@ class Worker:
             self._clock,
             lambda: _kept(self._settings),
         )
+        self.repair = Repair(self._log, self._ledger, follower, self._recorder, retention)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._replica.run())

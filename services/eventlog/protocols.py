@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
 
 
 class Following(Protocol):
@@ -42,7 +42,7 @@ class EventLogReader(Protocol):
 
         Raises `AnotherLogError` if `log_id` is given and is not the log's. Raises `PositionMismatchError`, with all partitions
         concerned, if a place carries an event id that the log does not hold there (or right after it, for `following_id`), or lies
-        beyond the partition's head.
+        beyond the partition's head, or before what was released, unless its reader begins anew and names neither log nor event.
         """
         ...
 
@@ -50,8 +50,19 @@ class EventLogReader(Protocol):
         """Return the records at `places` that are still there, in the order asked."""
         ...
 
-    async def release(self, released: Sequence[Place]) -> list[Place]:
-        """Say up to where this reader needs nothing more (inclusive); return up to where the log wants to trim."""
+    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
+        """Say up to where this reader needs nothing more (inclusive); return up to where the log wants to trim.
+
+        `recorded` says where the reader's store stands. Nothing is released of a partition whose record the log does not hold there.
+        """
+        ...
+
+    async def rewind(self, places: Sequence[Place]) -> None:
+        """Take back what was released after these places, since their reader begins there again."""
+        ...
+
+    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+        """Return the log's identity, and where a reader goes on that has handled the events of these ids, wherever they stood."""
         ...
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:

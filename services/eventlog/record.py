@@ -66,6 +66,17 @@ class Place(NamedTuple):
     """The id of the event at the next position, where a reader has handled a part of that event; compared as well."""
 
 
+class ResumePoint(NamedTuple):
+    """Where a reader goes on in a partition."""
+
+    place: Place
+    """The last record that it has handled, with its id."""
+    following: int
+    """How many records of the partition come after that."""
+    unreleased: int
+    """How many of those no reader has released."""
+
+
 class Lag(NamedTuple):
     """How much of the log its reader has not routed."""
 

@@ -11,7 +11,7 @@ import grpc
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
-from services.eventlog.record import Lag, Place, Record
+from services.eventlog.record import Lag, Place, Record, ResumePoint
 from services.eventlog.wire import place_from, place_message, record_from
 from services.runtime.access import ServiceToken
 from services.runtime.errors import Failure, Reason, failure_from_rpc
@@ -64,12 +64,27 @@ class RemoteEventLog:
                 rest = _after(asked, found) + rest
         return records
 
-    async def release(self, released: Sequence[Place]) -> list[Place]:
+    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
         """Report progress; see `EventLogReader.release`."""
         with _mapped(()):
-            request = event_log_pb2.ReportProgressRequest(released=[place_message(place) for place in released])
+            request = event_log_pb2.ReportProgressRequest(
+                released=[place_message(place) for place in released], recorded=[place_message(place) for place in recorded]
+            )
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
         return [place_from(message) for message in answer.expiring]
+
+    async def rewind(self, places: Sequence[Place]) -> None:
+        """Take back what was released; see `EventLogReader.rewind`."""
+        with _mapped(()):
+            request = event_log_pb2.ReportProgressRequest(rewound=[place_message(place) for place in places])
+            await self._stub.ReportProgress(request, metadata=self._metadata)
+
+    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+        """Find where a reader goes on; see `EventLogReader.resume_points`."""
+        with _mapped(()):
+            request = event_log_pb2.FindResumePointsRequest(after=[place_message(place) for place in after])
+            answer = await self._stub.FindResumePoints(request, metadata=self._metadata)
+        return answer.log_id, [ResumePoint(place_from(each.place), each.following, each.unreleased) for each in answer.points]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
         """Report what is routed; see `EventLogReader.report_routed`."""

@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from services.eventlog import sqlite_reads
 from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
-from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
 from services.eventlog.sqlite_writer import Append, Settled, SqliteWriter, Step
 from services.eventlog.tail import Tail
 from services.runtime import crash
@@ -154,7 +154,7 @@ class SqliteEventLog:
         """Follow partitions; see `EventLogReader.follow`."""
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is not the one that the reader has followed")
-        heads, start = await self.read(sqlite_reads.check_places, after)
+        heads, start = await self.read(sqlite_reads.check_places, after, begins_anew=not log_id)
         yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
@@ -166,9 +166,19 @@ class SqliteEventLog:
         """Read records at given places up to a number of bytes (at least one); also say whether those were all."""
         return await self.read(sqlite_reads.records_at, places, bytes_max=bytes_max)
 
-    async def release(self, released: Sequence[Place]) -> list[Place]:
+    async def rewind(self, places: Sequence[Place]) -> None:
+        """Take back what was released; see `EventLogReader.rewind`."""
+        await self._step(lambda connection: sqlite_reads.rewind(connection, places))
+
+    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+        """Find where a reader goes on; see `EventLogReader.resume_points`."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return self.log_id, await self._listings.read("", sqlite_reads.resume_points, after)
+
+    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
         """Keep what a reader has released; see `EventLogReader.release`."""
-        await self._step(lambda connection: sqlite_reads.keep_released(connection, released))
+        await self._step(lambda connection: sqlite_reads.keep_released(connection, released, recorded))
         expired = await self.read(sqlite_reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
         return [Place(place.partition, expired - 1) for place in released]
 

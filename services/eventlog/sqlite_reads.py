@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.eventlog.errors import PositionMismatchError
-from services.eventlog.record import PARTITIONS, Lag, Place, Record
+from services.eventlog.record import PARTITIONS, Lag, Place, Record, ResumePoint
 from services.runtime.ids import id_bytes, is_id
 from services.runtime.listing_reader import Budget
 
@@ -51,11 +51,11 @@ def records_after(connection: sqlite3.Connection, position: int, records_max: in
     return records
 
 
-def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tuple[dict[int, int], int]:
+def check_places(connection: sqlite3.Connection, after: Sequence[Place], *, begins_anew: bool = True) -> tuple[dict[int, int], int]:
     """Compare resume points with the log; return each partition's head and the position to read on from.
 
     Raises `PositionMismatchError` for points beyond their partition's head, with another event's id, or before what their reader has
-    released: that reader was further once, so its own store is from an older copy. A reader that begins anew names no event.
+    released: that reader was further once, so its own store is from an older copy. A reader that begins anew names no event and no log.
     """
     heads: dict[int, int] = {}
     starts: list[int] = []
@@ -63,15 +63,12 @@ def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tupl
     head_of_all = _head(connection)
     trimmed_to = _trimmed_to(connection)
     released = _released(connection)
-    for partition, position, event_id, following_id in after:
+    for place in after:
+        partition, position, event_id, following_id = place
         (newest,) = connection.execute("SELECT max(position) FROM events WHERE partition = ?", (partition,)).fetchone()
         heads[partition] = newest or 0
-        fits = position <= head_of_all and not ((event_id or following_id) and position < released.get(partition, 0))
-        if event_id and position > trimmed_to:
-            fits = fits and _id_at(connection, partition, position) == event_id
-        if following_id:
-            fits = fits and _id_at(connection, partition, position + 1) == following_id
-        if not fits:
+        went_back = (not begins_anew or bool(event_id or following_id)) and position < released.get(partition, 0)
+        if went_back or not _holds(connection, place, head_of_all, trimmed_to):
             wrong.append(partition)
             continue
         (following,) = connection.execute(
@@ -81,6 +78,14 @@ def check_places(connection: sqlite3.Connection, after: Sequence[Place]) -> tupl
     if wrong:
         raise PositionMismatchError(wrong)
     return heads, min(starts, default=head_of_all)
+
+
+def _holds(connection: sqlite3.Connection, place: Place, head: int, trimmed_to: int) -> bool:
+    """Return whether the log has the records that a place names, as far as it can tell."""
+    partition, position, event_id, following_id = place
+    if position > head or (following_id and _id_at(connection, partition, position + 1) != following_id):
+        return False
+    return not event_id or position <= trimmed_to or _id_at(connection, partition, position) == event_id
 
 
 def _id_at(connection: sqlite3.Connection, partition: int, position: int) -> str | None:
@@ -199,14 +204,40 @@ def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
     return dropped
 
 
-def keep_released(connection: sqlite3.Connection, released: Sequence[Place]) -> int:
-    """Keep up to where partitions are released, which is never taken back; what is not appended yet cannot be released."""
-    head = _head(connection)
+def keep_released(connection: sqlite3.Connection, released: Sequence[Place], recorded: Sequence[Place] = ()) -> int:
+    """Keep up to where partitions are released, which is never taken back; what is not appended yet cannot be released.
+
+    Partitions are left out whose record at `recorded` the log does not hold. Returns how many were kept.
+    """
+    head, trimmed_to = _head(connection), _trimmed_to(connection)
+    foreign = {place.partition for place in recorded if not _holds(connection, place, head, trimmed_to)}
+    kept = [(place.partition, min(place.position, head)) for place in released if place.partition not in foreign]
+    connection.executemany("INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)", kept)
+    return len(kept)
+
+
+def rewind(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
+    """Take back what was released after these places; return how many there are."""
     connection.executemany(
-        "INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)",
-        [(place.partition, min(place.position, head)) for place in released],
+        "UPDATE released SET position = min(position, ?) WHERE partition = ?", [(place.position, place.partition) for place in places]
     )
-    return len(released)
+    return len(places)
+
+
+def resume_points(connection: sqlite3.Connection, after: Sequence[Place]) -> list[ResumePoint]:
+    """Return where a reader goes on that has handled the events of these ids; see `EventLogReader.resume_points`."""
+    released, points = _released(connection), []
+    newest = "SELECT position, event_id FROM events WHERE partition = ? AND position < ? ORDER BY position DESC LIMIT 1"
+    count = "SELECT count(*) FROM events WHERE partition = ? AND position > ?"
+    for partition, _, event_id, _ in after:
+        bound = id_bytes(event_id) if event_id else b""
+        above = _first_position(connection, "event_id", lambda value, bound=bound: value > bound)  # type: ignore[misc]  # both are bytes
+        found = connection.execute(newest, (partition, above)).fetchone()
+        place = Place(partition, 0) if found is None else Place(partition, found[0], "evt_" + found[1].hex())
+        (following,) = connection.execute(count, (partition, place.position)).fetchone()
+        (unreleased,) = connection.execute(count, (partition, max(place.position, released.get(partition, 0)))).fetchone()
+        points.append(ResumePoint(place, following, unreleased))
+    return points
 
 
 def _released_through(connection: sqlite3.Connection) -> int:

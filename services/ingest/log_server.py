@@ -20,7 +20,7 @@ from services.runtime.paging import page_size, page_token, parse_page_token
 
 RULES = {
     f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE
-    for name in ("FollowLog", "FetchEvents", "ReportProgress", "GetEvent", "ListEvents", "GetReadiness")
+    for name in ("FollowLog", "FetchEvents", "ReportProgress", "GetEvent", "ListEvents", "FindResumePoints", "GetReadiness")
 }
 _BATCH_RECORDS_DEFAULT = 500
 _BATCH_RECORDS_MAX = 2000
@@ -75,15 +75,34 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
     async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
         """Keep what a worker has released; return what the log would like to drop, and what is not routed."""
         del context
-        if request.released or not request.routed:
+        if request.released or not (request.routed or request.rewound):
             released = _places(request.released, "released")
         response = event_log_pb2.ReportProgressResponse()
         with _refusing():
+            if request.rewound:
+                await self._log.rewind(_places(request.rewound, "rewound"))
             if request.routed:
                 lag = await self._log.report_routed(_places(request.routed, "routed"))
                 response.unrouted_events, response.oldest_unrouted_unix_ms = lag.events, lag.oldest_ms or 0
             if request.released:
-                response.expiring.extend(place_message(place) for place in await self._log.release(released))
+                recorded = _places(request.recorded, "recorded") if request.recorded else []
+                response.expiring.extend(place_message(place) for place in await self._log.release(released, recorded))
+        return response
+
+    async def FindResumePoints(
+        self, request: event_log_pb2.FindResumePointsRequest, context: Context
+    ) -> event_log_pb2.FindResumePointsResponse:
+        """Return where a reader goes on."""
+        del context
+        after = _places(request.after, "after")
+        for index, place in enumerate(after):
+            if place.event_id and not is_id(place.event_id, "evt"):
+                raise invalid_field(f"after[{index}].event_id", "is no id of an event")
+        with _refusing():
+            log_id, points = await self._log.resume_points(after)
+        response = event_log_pb2.FindResumePointsResponse(log_id=log_id)
+        for place, following, unreleased in points:
+            response.points.add(place=place_message(place), following=following, unreleased=unreleased)
         return response
 
     async def GetReadiness(self, request: event_log_pb2.GetReadinessRequest, context: Context) -> event_log_pb2.GetReadinessResponse:

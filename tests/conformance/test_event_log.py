@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 
 from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Conflict, Lag, Place, Record
+from services.eventlog.record import PARTITIONS, Conflict, Lag, Place, Record, ResumePoint
 from services.runtime.ids import is_id
 from tests.conformance.conftest import Engine, OpenEngine
 from tests.eventlog.logs import RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
@@ -236,6 +236,53 @@ async def test_what_is_not_routed_goes_by_the_age_of_an_event_that_the_log_does_
     foreign = f"evt_{time_ms:012x}70008{0:015x}"
     for position in (2, 1000):
         assert (await engine.reader.report_routed([Place(1, position, foreign)])).events == events
+
+
+async def test_a_reader_that_knows_the_log_may_not_stand_before_what_it_has_released(engine: Engine) -> None:
+    """Also where it names no event; a reader that begins anew may, and one that says so."""
+    receipts = await appended(engine.log, new_events(range(3), partition=1))
+    await engine.reader.release([Place(1, receipts[1].position)])
+    async with engine.reader.follow([Place(1, 0)]) as following:
+        log_id = following.log_id
+    with pytest.raises(PositionMismatchError):
+        async with engine.reader.follow([Place(1, 0)], log_id=log_id):
+            pass
+    await engine.reader.rewind([Place(1, 0), Place(2, 5)])
+    async with engine.reader.follow([Place(1, 0)], log_id=log_id) as following:
+        assert len(await Reading(following).take(3)) == 3
+
+
+async def test_nothing_is_released_of_a_partition_that_stands_elsewhere(engine: Engine) -> None:
+    """What its worker has released belongs to another log, or to another history of this one."""
+    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4)])
+    last = receipts[2:]
+    recorded = [Place(0, last[0].position, last[0].event_id), Place(1, last[1].position, "evt_" + "f" * 32)]
+    await engine.reader.release([Place(0, 100), Place(1, 100)], recorded)
+    assert await engine.log.trim(before_ms=1 << 50) == 1
+    recorded[1] = Place(1, last[1].position - 1, following_id=last[1].event_id)
+    await engine.reader.release([Place(1, last[1].position - 1)], recorded)
+    assert await engine.log.trim(before_ms=1 << 50) == 2
+
+
+async def test_a_resume_point_is_found_by_the_id_of_the_last_event_handled(engine: Engine) -> None:
+    """Wherever that event stood, in this log or in another."""
+    receipts = await appended(engine.log, new_events(range(3), partition=1))
+    engine.clock.time_s += 60
+    receipts += await appended(engine.log, new_events(range(3, 5), partition=1))
+    await engine.reader.release([Place(1, receipts[3].position)])
+    between = f"evt_{int(engine.clock.time_s * 1000) - 30_000:012x}70008{0:015x}"
+    asked = [Place(1, 77, receipts[1].event_id), Place(0, 77, receipts[4].event_id)]
+    log_id, points = await engine.reader.resume_points(asked)
+    assert points == [
+        ResumePoint(Place(1, receipts[1].position, receipts[1].event_id), 3, 1),
+        ResumePoint(Place(0, 0), 0, 0),
+    ]
+    async with engine.reader.follow(everything()) as following:
+        assert following.log_id == log_id
+    _, points = await engine.reader.resume_points([Place(1, 0, between)])
+    assert points == [ResumePoint(Place(1, receipts[2].position, receipts[2].event_id), 2, 1)]
+    _, points = await engine.reader.resume_points([Place(1, 0)])
+    assert points == [ResumePoint(Place(1, 0), 5, 1)]
 
 
 async def test_batches_are_bounded_in_records(engine: Engine) -> None:

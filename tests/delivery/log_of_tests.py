@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from hooktide.event.v1 import event_pb2
 
 from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Lag, Place, Record, partition_of
+from services.eventlog.record import PARTITIONS, Lag, Place, Record, ResumePoint, partition_of
 
 
 def cloud_event(own_id: str, event_type: str, source: str = "/shop") -> event_pb2.CloudEvent:
@@ -63,9 +63,13 @@ class LogOfTests:
         self.refuse_if_away()
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is another")
-        if wrong := [place.partition for place in after if not self._holds(place)]:
+        if wrong := [place.partition for place in after if not self._fits(place, begins_anew=not log_id)]:
             raise PositionMismatchError(wrong)
         yield FollowingOfTests(self, {place.partition: place.position for place in after}, batch_records_max)
+
+    def _fits(self, place: Place, *, begins_anew: bool) -> bool:
+        went_back = (not begins_anew or bool(place.event_id or place.following_id)) and place.position < self.released[place.partition]
+        return not went_back and self._holds(place)
 
     def _holds(self, place: Place) -> bool:
         if place.following_id:
@@ -82,11 +86,35 @@ class LogOfTests:
         await self._pause()
         return found
 
-    async def release(self, released: Sequence[Place]) -> list[Place]:
+    async def rewind(self, places: Sequence[Place]) -> None:
+        """See `EventLogReader.rewind`."""
+        await self._pause()
+        self.refuse_if_away()
+        for place in places:
+            self.released[place.partition] = min(self.released[place.partition], place.position)
+
+    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+        """See `EventLogReader.resume_points`."""
+        await self._pause()
+        self.refuse_if_away()
+        points = []
+        for asked in after:
+            mine = [record for record in self.records.values() if record.partition == asked.partition]
+            before = [record for record in mine if record.event_id <= asked.event_id]
+            place = Place(asked.partition, before[-1].position, before[-1].event_id) if before else Place(asked.partition, 0)
+            released = max(place.position, self.released[asked.partition])
+            unreleased = [record for record in mine if record.position > released]
+            points.append(ResumePoint(place, len(mine) - len(before), len(unreleased)))
+        return self.log_id, points
+
+    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
         """See `EventLogReader.release`; all that there is may go."""
         await self._pause()
         self.refuse_if_away()
+        foreign = {place.partition for place in recorded if not self._holds(place)}
         for place in released:
+            if place.partition in foreign:
+                continue
             self.released[place.partition] = max(self.released[place.partition], place.position)
         return [Place(place.partition, self.head) for place in released]
 

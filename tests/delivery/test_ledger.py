@@ -413,7 +413,7 @@ async def test_what_is_not_copied_yet_is_found(ledger: Ledger) -> None:
 async def test_a_half_recorded_event_is_not_released(ledger: Ledger) -> None:
     await ledger.commit(Flush(cursors={1: Cursor(1, 65, "evt_x", "sub_y"), 2: Cursor(2, 66, "evt_x", "")}))
     recorded = await ledger.read(ledger_trims.recorded_through)
-    assert recorded[1:3] == [Place(1, 64), Place(2, 66)]
+    assert recorded[1:3] == [Place(1, 64, following_id="evt_x"), Place(2, 66, "evt_x")]
 
 
 async def test_unfinished_deliveries_of_old_events_are_found(ledger: Ledger) -> None:

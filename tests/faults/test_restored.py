@@ -1,10 +1,10 @@
 """Row 10: a store that was put back to an older copy. Nothing is skipped in silence, nothing comes in a storm: an alarm says it.
 
-The log tells that it is the older one when a cursor of the ledger lies beyond its end or names another event than stands there. It
-tells that the ledger is the older one when a cursor lies before what delivery has already released; that is reported at
-intervals of housekeeping, so that what was delivered since the last report would come again, with the same ids, as would
-a partition of which the older copy holds nothing at all. The registry tells by its revision and by the random id of the change there:
-a replica that is ahead of it, or knows another change by that revision, takes a new snapshot.
+The log tells that it is the older one when a cursor of the ledger lies beyond its end or names another event than stands there.
+It tells that the ledger is the older one when a cursor lies before what delivery has already released; that is reported at
+intervals of housekeeping, so that what was delivered since the last report would come again, with the same ids. The registry
+tells by its revision and by the random id of the change there: a replica that is ahead of it, or knows another change by that
+revision, takes a new snapshot.
 """
 
 import contextlib

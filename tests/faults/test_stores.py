@@ -1,5 +1,6 @@
 """Rows 62, 64 and 65: two processes on one store, a store whose file goes away, and a log that does not fit the ledger any more."""
 
+from tests.cli.processes import clean_environ, hooktide
 from tests.eventlog.faults import take_away
 from tests.faults.stage import Stage, until_so
 from tests.system.processes import PATIENCE_S, Service, until
@@ -64,6 +65,20 @@ async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_sta
 
         await until_so(grows, PATIENCE_S, f"{name} grows")
     assert await stage.metric("ingest", "hooktide_log_unrouted_events") == 1
+
+    environ = clean_environ(HOOKTIDE_DELIVERY_TARGET=system.services["delivery"].listen, HOOKTIDE_SERVICE_TOKEN=system.token)
+    looked = await hooktide("repair", "--dry-run", "--json", environ=environ)
+    assert (looked.code, looked.json["routed_events"], looked.json["repeated_events"], looked.json["repaired"]) == (0, 1, 0, False)
+    asked = await hooktide("repair", environ=environ)
+    assert (asked.code, "give --yes" in asked.err) == (2, True)
+    assert len(endpoint.accepted()) == 1
+    done = await hooktide("repair", "--yes", environ=environ)
+    assert done.code == 0, done
+    assert "Repaired: 1 events are being routed." in done.out
+    await until(lambda: len(endpoint.accepted()) == 2, PATIENCE_S, "the event of the new log")
+    assert len(endpoint.arrivals) == 2
+    assert await stage.not_ready("delivery") == ""
+    assert "nothing to repair" in (await hooktide("repair", environ=environ)).out
 
 
 async def test_what_is_not_routed_is_known_while_delivery_is_away(own_stage: Stage) -> None:

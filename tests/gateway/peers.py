@@ -118,6 +118,12 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
         """Say whether it does its work."""
         return delivery_pb2.GetReadinessResponse(why_not_ready=self.why_not_ready)
 
+    async def RepairRouting(  # noqa: N802 - the contract's name
+        self, _request: delivery_pb2.RepairRoutingRequest, _context: Context
+    ) -> delivery_pb2.RepairRoutingResponse:
+        """Have nothing to repair."""
+        return delivery_pb2.RepairRoutingResponse()
+
     async def VerifySink(  # noqa: N802 - the contract's name
         self, request: delivery_pb2.VerifySinkRequest, _context: Context
     ) -> delivery_pb2.VerifySinkResponse:

@@ -439,6 +439,69 @@ class SendTestEventResponse(google.protobuf.message.Message):
 Global___SendTestEventResponse: typing_extensions.TypeAlias = SendTestEventResponse
 
 @typing.final
+class RepairRoutingRequest(google.protobuf.message.Message):
+    """A call to go on with stopped partitions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    FROM_TIME_FIELD_NUMBER: builtins.int
+    dry_run: builtins.bool
+    """Whether nothing is changed."""
+    @property
+    def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Go on with the first event accepted at or after this time. By default, right after the last event that the ledger has routed,
+        by its id: nothing that the ledger knows of is routed again, and nothing is left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        dry_run: builtins.bool = ...,
+        from_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["from_time", b"from_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "from_time", b"from_time"]) -> None: ...
+
+Global___RepairRoutingRequest: typing_extensions.TypeAlias = RepairRoutingRequest
+
+@typing.final
+class RepairRoutingResponse(google.protobuf.message.Message):
+    """What a repair does, or would do."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STOPPED_FIELD_NUMBER: builtins.int
+    ROUTED_EVENTS_FIELD_NUMBER: builtins.int
+    REPEATED_EVENTS_FIELD_NUMBER: builtins.int
+    SKIPPED_EVENTS_FIELD_NUMBER: builtins.int
+    LOST_DELIVERIES_FIELD_NUMBER: builtins.int
+    stopped: builtins.str
+    """In a sentence what is stopped and why; empty: nothing is, and nothing was done."""
+    routed_events: builtins.int
+    """How many events of the stopped partitions are routed after the repair."""
+    repeated_events: builtins.int
+    """How many of those were routed before, so that they may be delivered once more, with the same ids."""
+    skipped_events: builtins.int
+    """How many events that were never routed are left out, since they are older than `from_time`."""
+    lost_deliveries: builtins.int
+    """How many unfinished deliveries are of events that are neither in the log nor in the ledger any more; each of them ends as exhausted,
+    unless it is in memory.
+    """
+    def __init__(
+        self,
+        *,
+        stopped: builtins.str = ...,
+        routed_events: builtins.int = ...,
+        repeated_events: builtins.int = ...,
+        skipped_events: builtins.int = ...,
+        lost_deliveries: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lost_deliveries", b"lost_deliveries", "repeated_events", b"repeated_events", "routed_events", b"routed_events", "skipped_events", b"skipped_events", "stopped", b"stopped"]) -> None: ...
+
+Global___RepairRoutingResponse: typing_extensions.TypeAlias = RepairRoutingResponse
+
+@typing.final
 class GetReadinessRequest(google.protobuf.message.Message):
     """A question after readiness."""
 

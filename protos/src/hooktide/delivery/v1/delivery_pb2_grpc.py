@@ -55,6 +55,11 @@ class DeliveryServiceStub(object):
                 request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.SerializeToString,
                 response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.FromString,
                 _registered_method=True)
+        self.RepairRouting = channel.unary_unary(
+                '/hooktide.delivery.v1.DeliveryService/RepairRouting',
+                request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.RepairRoutingRequest.SerializeToString,
+                response_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.RepairRoutingResponse.FromString,
+                _registered_method=True)
         self.GetReadiness = channel.unary_unary(
                 '/hooktide.delivery.v1.DeliveryService/GetReadiness',
                 request_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.GetReadinessRequest.SerializeToString,
@@ -101,6 +106,14 @@ class DeliveryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RepairRouting(self, request, context):
+        """Goes on with partitions that are stopped because log and ledger do not fit together, or says what that would do.
+        UNAVAILABLE while the log is away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReadiness(self, request, context):
         """Says whether events are routed and pushed.
         """
@@ -130,6 +143,11 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
                     servicer.SendTestEvent,
                     request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.FromString,
                     response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.SerializeToString,
+            ),
+            'RepairRouting': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepairRouting,
+                    request_deserializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.RepairRoutingRequest.FromString,
+                    response_serializer=hooktide_dot_delivery_dot_v1_dot_delivery__pb2.RepairRoutingResponse.SerializeToString,
             ),
             'GetReadiness': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReadiness,
@@ -246,6 +264,33 @@ class DeliveryService(object):
             '/hooktide.delivery.v1.DeliveryService/SendTestEvent',
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventRequest.SerializeToString,
             hooktide_dot_delivery_dot_v1_dot_delivery__pb2.SendTestEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepairRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.delivery.v1.DeliveryService/RepairRouting',
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.RepairRoutingRequest.SerializeToString,
+            hooktide_dot_delivery_dot_v1_dot_delivery__pb2.RepairRoutingResponse.FromString,
             options,
             channel_credentials,
             insecure,

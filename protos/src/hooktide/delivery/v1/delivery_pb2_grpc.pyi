@@ -89,6 +89,22 @@ _DeliveryServiceSendTestEventType = typing_extensions.TypeVar(
     ],
 )
 
+_DeliveryServiceRepairRoutingType = typing_extensions.TypeVar(
+    '_DeliveryServiceRepairRoutingType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse,
+    ],
+)
+
 _DeliveryServiceGetReadinessType = typing_extensions.TypeVar(
     '_DeliveryServiceGetReadinessType',
     grpc.UnaryUnaryMultiCallable[
@@ -105,7 +121,7 @@ _DeliveryServiceGetReadinessType = typing_extensions.TypeVar(
     ],
 )
 
-class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType, _DeliveryServiceVerifySinkType, _DeliveryServiceSendTestEventType, _DeliveryServiceGetReadinessType]):
+class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _DeliveryServiceListDeliveriesType, _DeliveryServiceVerifySinkType, _DeliveryServiceSendTestEventType, _DeliveryServiceRepairRoutingType, _DeliveryServiceGetReadinessType]):
     """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token."""
 
     @typing.overload
@@ -125,6 +141,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
         grpc.UnaryUnaryMultiCallable[
             hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
             hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
+            hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
@@ -149,6 +169,10 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
         grpc.aio.UnaryUnaryMultiCallable[
             hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
             hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
+            hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
@@ -177,6 +201,11 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
     changed in the meantime.
     """
 
+    RepairRouting: _DeliveryServiceRepairRoutingType
+    """Goes on with partitions that are stopped because log and ledger do not fit together, or says what that would do.
+    UNAVAILABLE while the log is away.
+    """
+
     GetReadiness: _DeliveryServiceGetReadinessType
     """Says whether events are routed and pushed."""
 
@@ -196,6 +225,10 @@ DeliveryServiceAsyncStub: typing_extensions.TypeAlias = DeliveryServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.delivery.v1.delivery_pb2.SendTestEventRequest,
         hooktide.delivery.v1.delivery_pb2.SendTestEventResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
+        hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.delivery.v1.delivery_pb2.GetReadinessRequest,
@@ -245,6 +278,16 @@ class DeliveryServiceServicer(metaclass=abc.ABCMeta):
         NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the subscription is
         not active; RESOURCE_EXHAUSTED / OVERLOADED while another test of it is under way; ABORTED / ETAG_MISMATCH where it has
         changed in the meantime.
+        """
+
+    @abc.abstractmethod
+    def RepairRouting(
+        self,
+        request: hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse]]:
+        """Goes on with partitions that are stopped because log and ledger do not fit together, or says what that would do.
+        UNAVAILABLE while the log is away.
         """
 
     @abc.abstractmethod

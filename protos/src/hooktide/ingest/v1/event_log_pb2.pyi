@@ -211,6 +211,8 @@ class ReportProgressRequest(google.protobuf.message.Message):
 
     RELEASED_FIELD_NUMBER: builtins.int
     ROUTED_FIELD_NUMBER: builtins.int
+    RECORDED_FIELD_NUMBER: builtins.int
+    REWOUND_FIELD_NUMBER: builtins.int
     @property
     def released(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """For each partition, the highest position that the worker no longer needs, that one included."""
@@ -218,16 +220,28 @@ class ReportProgressRequest(google.protobuf.message.Message):
     @property
     def routed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """For each partition, the last event that the worker has routed wholly, with its id. The log does not keep it; the answer says what
-        is not routed. At least one of both lists is given.
+        is not routed. At least one of `released`, `routed` and `rewound` is given.
         """
+
+    @property
+    def recorded(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
+        """For each partition, where the worker's own store stands, as in `FollowLogRequest.after`. Nothing is released of a partition whose
+        record the log does not hold there: what the worker has released belongs to another log or to another history of this one.
+        """
+
+    @property
+    def rewound(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
+        """Partitions that an operator has repaired, and where their worker stands now: what it had released after that is taken back."""
 
     def __init__(
         self,
         *,
         released: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
         routed: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        recorded: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        rewound: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["released", b"released", "routed", b"routed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["recorded", b"recorded", "released", b"released", "rewound", b"rewound", "routed", b"routed"]) -> None: ...
 
 Global___ReportProgressRequest: typing_extensions.TypeAlias = ReportProgressRequest
 
@@ -374,6 +388,79 @@ class ListEventsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "records", b"records"]) -> None: ...
 
 Global___ListEventsResponse: typing_extensions.TypeAlias = ListEventsResponse
+
+@typing.final
+class FindResumePointsRequest(google.protobuf.message.Message):
+    """A call to find resume points."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: builtins.int
+    @property
+    def after(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
+        """For each partition, the id of the last event that the reader has handled; empty: it has handled none. Positions are not looked at."""
+
+    def __init__(
+        self,
+        *,
+        after: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after"]) -> None: ...
+
+Global___FindResumePointsRequest: typing_extensions.TypeAlias = FindResumePointsRequest
+
+@typing.final
+class ResumePoint(google.protobuf.message.Message):
+    """Where a reader goes on in one partition."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: builtins.int
+    FOLLOWING_FIELD_NUMBER: builtins.int
+    UNRELEASED_FIELD_NUMBER: builtins.int
+    following: builtins.int
+    """How many records of the partition follow."""
+    unreleased: builtins.int
+    """How many of those no reader has released."""
+    @property
+    def place(self) -> Global___PartitionPosition:
+        """The last record whose event id is not greater than the one asked for, since ids grow with positions; position 0: there is none."""
+
+    def __init__(
+        self,
+        *,
+        place: Global___PartitionPosition | None = ...,
+        following: builtins.int = ...,
+        unreleased: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["place", b"place"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["following", b"following", "place", b"place", "unreleased", b"unreleased"]) -> None: ...
+
+Global___ResumePoint: typing_extensions.TypeAlias = ResumePoint
+
+@typing.final
+class FindResumePointsResponse(google.protobuf.message.Message):
+    """The answer to a call to find resume points."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: builtins.int
+    LOG_ID_FIELD_NUMBER: builtins.int
+    log_id: builtins.str
+    """The identity of the log."""
+    @property
+    def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ResumePoint]:
+        """One for each partition asked for, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        points: collections.abc.Iterable[Global___ResumePoint] | None = ...,
+        log_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["log_id", b"log_id", "points", b"points"]) -> None: ...
+
+Global___FindResumePointsResponse: typing_extensions.TypeAlias = FindResumePointsResponse
 
 @typing.final
 class GetReadinessRequest(google.protobuf.message.Message):

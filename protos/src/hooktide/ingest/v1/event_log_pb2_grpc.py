@@ -60,6 +60,11 @@ class EventLogServiceStub(object):
                 request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.FindResumePoints = channel.unary_unary(
+                '/hooktide.ingest.v1.EventLogService/FindResumePoints',
+                request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FindResumePointsRequest.SerializeToString,
+                response_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FindResumePointsResponse.FromString,
+                _registered_method=True)
         self.GetReadiness = channel.unary_unary(
                 '/hooktide.ingest.v1.EventLogService/GetReadiness',
                 request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.GetReadinessRequest.SerializeToString,
@@ -109,6 +114,13 @@ class EventLogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindResumePoints(self, request, context):
+        """Finds where a reader goes on whose own cursors do not fit the log any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReadiness(self, request, context):
         """Says whether events are taken.
         """
@@ -143,6 +155,11 @@ def add_EventLogServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsRequest.FromString,
                     response_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'FindResumePoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindResumePoints,
+                    request_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FindResumePointsRequest.FromString,
+                    response_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FindResumePointsResponse.SerializeToString,
             ),
             'GetReadiness': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReadiness,
@@ -286,6 +303,33 @@ class EventLogService(object):
             '/hooktide.ingest.v1.EventLogService/ListEvents',
             hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsRequest.SerializeToString,
             hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindResumePoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.ingest.v1.EventLogService/FindResumePoints',
+            hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FindResumePointsRequest.SerializeToString,
+            hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FindResumePointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,6 +105,22 @@ _EventLogServiceListEventsType = typing_extensions.TypeVar(
     ],
 )
 
+_EventLogServiceFindResumePointsType = typing_extensions.TypeVar(
+    '_EventLogServiceFindResumePointsType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsRequest,
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsRequest,
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsRequest,
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse,
+    ],
+)
+
 _EventLogServiceGetReadinessType = typing_extensions.TypeVar(
     '_EventLogServiceGetReadinessType',
     grpc.UnaryUnaryMultiCallable[
@@ -121,7 +137,7 @@ _EventLogServiceGetReadinessType = typing_extensions.TypeVar(
     ],
 )
 
-class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLogServiceFetchEventsType, _EventLogServiceReportProgressType, _EventLogServiceGetEventType, _EventLogServiceListEventsType, _EventLogServiceGetReadinessType]):
+class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLogServiceFetchEventsType, _EventLogServiceReportProgressType, _EventLogServiceGetEventType, _EventLogServiceListEventsType, _EventLogServiceFindResumePointsType, _EventLogServiceGetReadinessType]):
     """Reads the event log. For services only: every call needs the service token."""
 
     @typing.overload
@@ -145,6 +161,10 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
         grpc.UnaryUnaryMultiCallable[
             hooktide.ingest.v1.event_log_pb2.ListEventsRequest,
             hooktide.ingest.v1.event_log_pb2.ListEventsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.ingest.v1.event_log_pb2.FindResumePointsRequest,
+            hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
@@ -175,6 +195,10 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
             hooktide.ingest.v1.event_log_pb2.ListEventsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.ingest.v1.event_log_pb2.FindResumePointsRequest,
+            hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
             hooktide.ingest.v1.event_log_pb2.GetReadinessResponse,
         ],
@@ -200,6 +224,9 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
     ListEvents: _EventLogServiceListEventsType
     """Lists events, newest first."""
 
+    FindResumePoints: _EventLogServiceFindResumePointsType
+    """Finds where a reader goes on whose own cursors do not fit the log any more."""
+
     GetReadiness: _EventLogServiceGetReadinessType
     """Says whether events are taken."""
 
@@ -223,6 +250,10 @@ EventLogServiceAsyncStub: typing_extensions.TypeAlias = EventLogServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.ingest.v1.event_log_pb2.ListEventsRequest,
         hooktide.ingest.v1.event_log_pb2.ListEventsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsRequest,
+        hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.ingest.v1.event_log_pb2.GetReadinessRequest,
@@ -277,6 +308,14 @@ class EventLogServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.ingest.v1.event_log_pb2.ListEventsResponse, collections.abc.Awaitable[hooktide.ingest.v1.event_log_pb2.ListEventsResponse]]:
         """Lists events, newest first."""
+
+    @abc.abstractmethod
+    def FindResumePoints(
+        self,
+        request: hooktide.ingest.v1.event_log_pb2.FindResumePointsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse, collections.abc.Awaitable[hooktide.ingest.v1.event_log_pb2.FindResumePointsResponse]]:
+        """Finds where a reader goes on whose own cursors do not fit the log any more."""
 
     @abc.abstractmethod
     def GetReadiness(
