@@ -150,3 +150,12 @@ def test_the_image_is_built_with_the_uv_that_make_uses(dockerfile: list[str]) ->
     assert version is not None
     assert any(f"uv=={version[1]}" in line for line in dockerfile)
     assert all("--frozen" in line and "--no-dev" in line for line in dockerfile if "uv sync" in line)
+
+
+def test_the_compose_file_shows_how_to_require_the_handshake_and_to_rotate_secrets() -> None:
+    """What stands in comments must be settings that there are."""
+    commented = dict(re.findall(r"# (HOOKTIDE_[A-Z_]+): (\S+)", (ROOT / "docker-compose.yml").read_text()))
+
+    assert commented == {"HOOKTIDE_SINK_HANDSHAKE": "required", "HOOKTIDE_ORIGIN": "hooks.example.com"}
+    assert read_settings(SubscriptionSettings, commented).origin == "hooks.example.com"
+    assert read_settings(DeliverySettings, commented)

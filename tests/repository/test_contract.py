@@ -1,10 +1,12 @@
 """The contract, held against what it promises to others: reasons with codes, and bytes of the CloudEvents protobuf format."""
 
+import importlib
 import re
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pool
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.error.v1 import error_pb2
@@ -131,3 +133,15 @@ def test_any_text_number_and_payload_survive_both_ways(text: str, number: int, p
 
     assert (event.id, event.attributes["n"].ce_integer, event.binary_data) == (f"id{text}", number, payload)
     assert event.SerializeToString(deterministic=True) == raw
+
+
+@pytest.mark.parametrize("path", sorted(PROTOS.glob("hooktide/**/*.proto")), ids=lambda path: path.stem)
+def test_a_file_names_its_packages_in_go_and_java(path: Path) -> None:
+    """Without these, plain protoc serves neither; once released they are names that others import."""
+    area = path.parent.relative_to(PROTOS).parts[1]
+    name = path.relative_to(PROTOS).as_posix()
+    importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2")
+    options = descriptor_pool.Default().FindFileByName(name).GetOptions()
+
+    assert options.go_package == f"hooktide/{area}/v1;{area}v1"
+    assert (options.java_package, options.java_multiple_files) == (f"hooktide.{area}.v1", True)
