@@ -88,14 +88,14 @@ async def test_a_receiver_shows_what_it_cannot_verify_and_fails_as_told(up: Up) 
     at = ("--data-dir", str(up.data_dir), "--json")
     async with running("receive", "--fail-first", "1", "--status", "202") as receiver:
         url = (await receiver.line("Receiving at")).split()[2]
-        subscribed = await hooktide("subscribe", url, "--type", "cake.baked", *at)
+        subscribed = await hooktide("subscribe", url, "--type", "com/kuchen:ü+1", *at)
         assert subscribed.code == 0, subscribed
-        await hooktide("emit", "cake.baked", "--source", "/kitchen", "--data", json.dumps({"layers": ["x" * 300]}), *at)
-        first = await receiver.line("cake.baked")
+        await hooktide("emit", "com/kuchen:ü+1", "--source", "/kitchen", "--data", json.dumps({"layers": ["x" * 300]}), *at)
+        first = await receiver.line("com/kuchen:ü+1")
         assert "NOT VERIFIED: no secret is known here" in first
         assert first.endswith("answered 503")
         assert (await receiver.line("layers")).endswith("…")
-        assert (await receiver.line("cake.baked")).endswith("answered 202")
+        assert (await receiver.line("com/kuchen:ü+1")).endswith("answered 202")
         await hooktide("unsubscribe", subscribed.json["id"], *at)
 
 
