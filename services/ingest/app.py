@@ -49,7 +49,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
 
         limits = CallLimits.of(settings, calls_per_connection_max=settings.ingest_connection_calls_max)
         rules, reflection = {**server.RULES, **log_server.RULES}, settings.grpc_reflection
-        grpc_server = Server(rules, token, authorize=registry.authorize, limits=limits, reflection=reflection)
+        grpc_server = Server(rules, token, authorizer=registry, limits=limits, reflection=reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
 

@@ -62,6 +62,11 @@ class Registry:
         self._keys = _Keys(self._ask_keys, clock)
         self._types = _Types(self._ask_types, clock)
 
+    def is_known(self, authorization: str) -> bool:
+        """Return whether a key may publish by an answer that is not too old."""
+        key = bearer(authorization)
+        return key is not None and self._keys.is_right(key)
+
     async def authorize(self, authorization: str) -> None:
         """Judge the value of `authorization`: return if its key may publish.
 
@@ -130,6 +135,10 @@ class _Keys:
         self._asked: dict[str, asyncio.Future[Failure | None]] = {}
         """The keys of the question under way."""
         self._asking: asyncio.Task[None] | None = None
+
+    def is_right(self, key: str) -> bool:
+        asked_at = self._right.get(key)
+        return asked_at is not None and self._clock.monotonic() - asked_at < FRESH_S
 
     async def get(self, key: str) -> Failure | None:
         asked_at = self._right.get(key)

@@ -133,18 +133,29 @@ class CallGuard:
             message = "Too many calls from your address are under way; wait for some of them to end, or send more in each."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S)
 
+    def abandoned(self, peer: str) -> None:
+        """Count a call whose caller left before it was known."""
+        self._failed(self._connections.of(peer, self._monotonic()) or self._local)
+
+    def _failed(self, connection: Connection) -> float:
+        """Count a call without valid credentials, and pause its connection; return for how many seconds its refusal waits."""
+        if connection.exempt:
+            return 0.0
+        delay_s = self._throttle.failed(connection.network, self._monotonic())
+        if delay_s and self._is_stranger(connection) and not connection.is_paused and self._connections.pause(connection):
+            asyncio.get_running_loop().call_later(delay_s, self._connections.resume, connection)
+        return delay_s
+
+    def _is_stranger(self, connection: Connection) -> bool:
+        return connection is not self._local and connection.standing is Standing.UNKNOWN
+
     async def refused(self, peer: str) -> None:
         """Count a call without valid credentials, and wait as long as its refusal has to."""
-        now_s = self._monotonic()
-        connection = self._connections.of(peer, now_s) or self._local
-        if connection.exempt:
-            return
-        delay_s = self._throttle.failed(connection.network, now_s)
+        connection = self._connections.of(peer, self._monotonic()) or self._local
+        delay_s = self._failed(connection)
         if not delay_s:
             return
-        stranger = connection is not self._local and connection.standing is Standing.UNKNOWN
-        if stranger and not connection.is_paused and self._connections.pause(connection):
-            asyncio.get_running_loop().call_later(delay_s, self._connections.resume, connection)
+        stranger = self._is_stranger(connection)
         if self._crowded(connection.network) or (stranger and connection.waiting):
             if stranger and not connection.is_paused:
                 self._connections.close(connection)

@@ -17,8 +17,8 @@ PING_INTERVAL_S = 30.0
 _PING_INTERVAL_PERMITTED_S = PING_INTERVAL_S / 2
 
 _METADATA_BYTES_MAX = 8 * 1024
-_CALLS_PENDING_MAX = 100_000
-_CALLS_ENDING_MAX = 10_000
+_CALLS_PENDING_MAX = 8_000
+_CALLS_ENDING_MAX = 200
 READ_AHEAD_BYTES = 256 * 1024
 """How much of a call the transport takes in before anybody asks for it, also of a caller who is not known yet."""
 # By itself the transport would raise that as far as a fast peer can fill it: 24 emitters faster than the disk took 1.8 GB of

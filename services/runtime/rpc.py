@@ -9,11 +9,11 @@ idempotent reads, and a deadline on every unary call.
 import asyncio
 import contextlib
 import contextvars
-import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from typing import Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -35,14 +35,13 @@ DRAIN_S = 20.0
 
 _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("deadline", default=None)
 
-# A message without credentials is read only for health checks and reflection; those are small and come at once.
-_PUBLIC_REQUEST_S = 10.0
+# How long the first message may take to come: without credentials only health checks and reflection are served, which are small.
+_PUBLIC_REQUEST_S, _REQUEST_S = 10.0, 60.0
 
 # In quotes: the stubs say generic, the class is not.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
-Authorize = Callable[[str], Awaitable[None]]
-"""Returns if an API key may call; raises `Failure` KEY_REQUIRED, KEY_INVALID, ROLE_FORBIDDEN or UNAVAILABLE."""
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Parse = Callable[[Any], Any]
 _Outcome = TypeVar("_Outcome")
 Behaviour = Callable[[Any, Any], _Outcome]
@@ -50,12 +49,24 @@ Behaviour = Callable[[Any, Any], _Outcome]
 _STRANGERS = frozenset({Reason.ROUTE_NOT_FOUND, Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.SERVICE_TOKEN_REQUIRED})
 
 
+class Authorizer(Protocol):
+    """Judges API keys, given as the value of `authorization`."""
+
+    def is_known(self, authorization: str) -> bool:
+        """Return whether the key may call, as far as that is known without a question."""
+        ...
+
+    async def authorize(self, authorization: str) -> None:
+        """Return if the key may call; raise `Failure` KEY_REQUIRED, KEY_INVALID, ROLE_FORBIDDEN or UNAVAILABLE."""
+        ...
+
+
 class Boundary(grpc.aio.ServerInterceptor):
     """The outermost interceptor: access, deadlines, errors."""
 
-    def __init__(self, rules: AccessRules, authorize: Authorize | None, guard: CallGuard) -> None:
+    def __init__(self, rules: AccessRules, authorizer: Authorizer | None, guard: CallGuard) -> None:
         self._rules = rules
-        self._authorize = authorize
+        self._authorizer = authorizer
         self._guard = guard
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
@@ -67,23 +78,42 @@ class Boundary(grpc.aio.ServerInterceptor):
             if handler is None:
                 raise Failure(Reason.ROUTE_NOT_FOUND, "There is no such method; compare with the contract.")
             access = self._rules.check(method, authorization)
-            if access is Access.KEY and self._authorize is not None:
-                await self._authorize(authorization)
         except Failure as failure:
             return self._refusing(failure)
         except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
             logger().exception("rpc.failed", method=method)
             return self._refusing(_fault())
-        return _Bounded(method, access, self._guard).handler(handler)
+        bounded = _Bounded(method, access, self._guard)
+        if access is Access.KEY and self._authorizer is not None and not self._authorizer.is_known(authorization):
+            return bounded.judged(handler, partial(self._judge, method, authorization))
+        return bounded.handler(handler)
+
+    async def _judge(self, method: str, authorization: str, context: Context) -> None:
+        """Return if the call's key is right; end the call otherwise. Nothing of its message is read by then."""
+        assert self._authorizer is not None  # noqa: S101 - asked before
+        try:
+            await self._authorizer.authorize(authorization)
+        except Failure as failure:
+            await self._end(context, failure)
+        except asyncio.CancelledError:
+            # Calls that are opened and reset at once would otherwise be the cheapest way to keep this process busy.
+            self._guard.abandoned(context.peer())
+            raise
+        except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
+            logger().exception("rpc.failed", method=method)
+            await _abort(context, _fault())
 
     def _refusing(self, failure: Failure) -> Handler:
-        async def refuse(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            if failure.reason in _STRANGERS:
-                await self._guard.refused(context.peer())
-            await _abort(context, failure)
+        async def refuse(_requests: object, context: Context) -> None:
+            await self._end(context, failure)
 
         # A stream-stream handler answers a call of any shape.
         return grpc.stream_stream_rpc_method_handler(cast("Any", refuse))
+
+    async def _end(self, context: Context, failure: Failure) -> None:
+        if failure.reason in _STRANGERS:
+            await self._guard.refused(context.peer())
+        await _abort(context, failure)
 
 
 def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
@@ -104,23 +134,54 @@ class _Bounded:
 
     def handler(self, handler: Handler) -> Handler:
         """Return the handler wrapped."""
-        parse, serialize = cast("Parse | None", handler.request_deserializer), handler.response_serializer
+        inner, serialize = self._inner(handler), handler.response_serializer
         if handler.request_streaming:
-            if handler.response_streaming:
-                stream = self._stream(cast("Any", handler.stream_stream), _parsing_each(parse))
-                return grpc.stream_stream_rpc_method_handler(cast("Any", stream), None, serialize)
-            unary = self._unary(cast("Any", handler.stream_unary), _parsing_each(parse))
-            return grpc.stream_unary_rpc_method_handler(cast("Any", unary), None, serialize)
-        if handler.response_streaming:
-            stream = self._stream(cast("Any", handler.unary_stream), _parsing(parse))
-            return grpc.unary_stream_rpc_method_handler(cast("Any", stream), None, serialize)
-        unary = self._unary(cast("Any", handler.unary_unary), _parsing(parse))
-        if self._access is Access.PUBLIC:
-            return grpc.stream_stream_rpc_method_handler(cast("Any", _of_first_message(unary)), None, serialize)
-        return grpc.unary_unary_rpc_method_handler(cast("Any", unary), None, serialize)
+            make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+        elif self._access is Access.PUBLIC:
+            inner = self._of_first_message(inner, streams=handler.response_streaming, within_s=_PUBLIC_REQUEST_S)
+            make = grpc.stream_stream_rpc_method_handler
+        else:
+            make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+        return make(cast("Any", inner), None, serialize)
+
+    def judged(self, handler: Handler, judge: Callable[[Context], Awaitable[None]]) -> Handler:
+        """Return the handler wrapped, to be called once `judge` has returned; until then no message is read."""
+        inner = self._inner(handler)
+        if not handler.request_streaming:
+            inner = self._of_first_message(inner, streams=handler.response_streaming, within_s=_REQUEST_S)
+
+        async def call(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
+            await judge(context)
+            async with contextlib.aclosing(inner(requests, context)) as answers:
+                async for answer in answers:
+                    yield answer
+
+        return grpc.stream_stream_rpc_method_handler(cast("Any", call), None, handler.response_serializer)
+
+    def _inner(self, handler: Handler) -> Behaviour[Any]:
+        parse = cast("Parse | None", handler.request_deserializer)
+        parsing = _parsing_each(parse) if handler.request_streaming else _parsing(parse)
+        behaviour: Any = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
+        return self._stream(behaviour, parsing) if handler.response_streaming else self._unary(behaviour, parsing)
+
+    def _of_first_message(self, inner: Behaviour[Any], *, streams: bool, within_s: float) -> Behaviour[AsyncIterator[Any]]:
+        """Return a method of one request as one of a stream, so that the wait for the request is counted and has an end."""
+
+        async def call(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
+            async with _mapped_errors(self._method, context):
+                with self._guard.admitted(context.peer(), self._access):
+                    request = await _first(requests, within_s)
+            if not streams:
+                yield await inner(request, context)
+                return
+            async with contextlib.aclosing(inner(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+
+        return call
 
     def _unary(self, behaviour: Behaviour[Awaitable[Any]], parse: Parse) -> Behaviour[Awaitable[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message:  # noqa: ANN401 - bytes, or an iterator of them
+        async def call(request: Any, context: Context) -> Message:  # noqa: ANN401 - bytes, or an iterator of them
             _keep_deadline(context)
             async with _mapped_errors(self._method, context):
                 with self._guard.admitted(context.peer(), self._access):
@@ -131,20 +192,14 @@ class _Bounded:
         return call
 
     def _stream(self, behaviour: Behaviour[Any], parse: Parse) -> Behaviour[Any]:
-        async def write(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ANN401 - as above
-            async with _mapped_errors(self._method, context):
-                with self._guard.admitted(context.peer(), self._access):
-                    await behaviour(parse(request), context)
-
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:  # noqa: ANN401 - as above
+        async def call(request: Any, context: Context) -> AsyncIterator[Message]:  # noqa: ANN401 - bytes, or an iterator of them
             async with _mapped_errors(self._method, context):
                 with self._guard.admitted(context.peer(), self._access):
                     async with contextlib.aclosing(behaviour(parse(request), context)) as answers:
                         async for answer in answers:
                             yield answer
 
-        # Some handlers write to the context instead of yielding.
-        return call if inspect.isasyncgenfunction(behaviour) else write
+        return call
 
 
 def _parsing(parse: Parse | None) -> Parse:
@@ -174,28 +229,21 @@ def _parsing_each(parse: Parse | None) -> Parse:
     return parsed
 
 
-def _of_first_message(unary: Behaviour[Awaitable[Any]]) -> Behaviour[AsyncIterator[Any]]:
-    """Return a unary method as a stream of one message each way, so that the wait for the request has a deadline."""
-
-    async def call(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
-        try:
-            async with asyncio.timeout(_PUBLIC_REQUEST_S):
-                request = await anext(requests)
-        except (TimeoutError, StopAsyncIteration):
-            await _abort(context, Failure(Reason.INVALID_ARGUMENT, "The call has brought no message."))
-            return
-        yield await unary(request, context)
-
-    return call
+async def _first(requests: AsyncIterator[bytes], within_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(within_s):
+            return await anext(requests)
+    except (TimeoutError, StopAsyncIteration):
+        raise Failure(Reason.INVALID_ARGUMENT, "The call has brought no message.") from None
 
 
-def _keep_deadline(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+def _keep_deadline(context: Context) -> None:
     remaining = context.time_remaining()
     _deadline.set(None if remaining is None else time.monotonic() + remaining)
 
 
 @contextlib.asynccontextmanager
-async def _mapped_errors(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+async def _mapped_errors(method: str, context: Context) -> AsyncIterator[None]:
     try:
         yield
     except Failure as failure:
@@ -211,7 +259,7 @@ def _fault() -> Failure:
     return Failure(Reason.INTERNAL, "The service met a fault of its own; its logs say which.")
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], failure: Failure) -> None:
+async def _abort(context: Context, failure: Failure) -> None:
     status = failure_status(failure)
     details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
     await context.abort(failure.reason.code, status.message, trailing_metadata=details)
@@ -225,19 +273,19 @@ class Server:
         rules: Mapping[str, Access],
         service_token: ServiceToken,
         *,
-        authorize: Authorize | None = None,
+        authorizer: Authorizer | None = None,
         limits: CallLimits | None = None,
         reflection: bool = False,
     ) -> None:
         """Make a server that permits what `rules` declare, and health checks.
 
-        `authorize` judges the value of `authorization` for methods of `Access.KEY`; without it they judge it themselves.
+        `authorizer` judges the keys of methods of `Access.KEY`; without it they judge them themselves.
         With `reflection` it describes its methods to anyone.
         """
         limits = limits or CallLimits()
         public = dict.fromkeys((*HEALTH_METHODS, *(REFLECTION_METHODS if reflection else ())), Access.PUBLIC)
         self._guard = CallGuard(limits)
-        boundary = Boundary(AccessRules({**rules, **public}, service_token), authorize, self._guard)
+        boundary = Boundary(AccessRules({**rules, **public}, service_token), authorizer, self._guard)
         connecting = Connecting(connections_max=limits.connections_max, calls_per_connection_max=limits.calls_per_connection_max)
         self.grpc = grpc.aio.server(interceptors=[boundary], options=server_arguments(connecting))
         names = {name.split("/")[1] for name in rules}

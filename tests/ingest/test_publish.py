@@ -8,13 +8,15 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 from hooktide.error.v1 import error_pb2
-from hooktide.ingest.v1 import ingest_pb2
+from hooktide.event.v1 import event_pb2
+from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from services.eventlog.record import partition_of
 from services.ingest.registry import FRESH_S
 from services.ingest.server import UNARY_BYTES_MAX
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import is_id, new_id
+from services.runtime.rpc import open_channel
 from tests.ingest.world import TIMEOUT_S, World, cloud_event, event_of_size, positions, running_world
 from tests.subscription.client import refused
 
@@ -207,12 +209,21 @@ async def test_more_than_is_taken_at_once_is_refused_for_now(world: World, tmp_p
     """What was taken is appended as soon as the log can, and what was refused may then be sent again."""
     batches = [[event_of_size(EVENT_BYTES_MAX) for _ in range(15)] for _ in range(20)]
     await world.publish(cloud_event())
-    with contextlib.closing(sqlite3.connect(tmp_path / "ingest.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        calls = [asyncio.ensure_future(world.publish_batch(batch)) for batch in batches]
-        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-        other.execute("ROLLBACK")
-    answers = await asyncio.gather(*calls, return_exceptions=True)
+
+    async def publish(channel: grpc.aio.Channel, batch: list[event_pb2.CloudEvent]) -> list[ingest_pb2.PublishResult]:
+        request, metadata = ingest_pb2.PublishBatchRequest(events=batch), world.metadata()
+        answer = await ingest_pb2_grpc.IngestServiceStub(channel).PublishBatch(request, metadata=metadata, timeout=TIMEOUT_S)
+        return list(answer.results)
+
+    # One connection has no more calls under way at once than are taken.
+    async with open_channel(world.addresses.listen) as first, open_channel(world.addresses.listen) as second:
+        with contextlib.closing(sqlite3.connect(tmp_path / "ingest.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            channels = (first, second) * (len(batches) // 2)
+            calls = [asyncio.ensure_future(publish(channel, batch)) for channel, batch in zip(channels, batches, strict=True)]
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            other.execute("ROLLBACK")
+        answers = await asyncio.gather(*calls, return_exceptions=True)
     refusals = [failure_from_rpc(error) for error in answers if isinstance(error, grpc.aio.AioRpcError)]
     assert refusals
     assert {failure.reason for failure in refusals} == {Reason.OVERLOADED}
