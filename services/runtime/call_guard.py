@@ -22,9 +22,10 @@ from services.runtime.authentication_throttle import FAILURES_BURST, FAILURES_PE
 from services.runtime.connection_limits import Connection, Connections, Standing
 from services.runtime.errors import Failure, Reason
 from services.runtime.file_limit import connections_within
+from services.runtime.grpc_arguments import READ_AHEAD_BYTES
 from services.runtime.settings import GrpcSettings, variable
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 0.25
 PUBLIC_CALLS_MAX = 1000
 """How many calls without credentials (health checks, reflection) are under way at once."""
 PUBLIC_CALLS_PER_NETWORK_MAX = 100
@@ -32,6 +33,9 @@ PUBLIC_CALLS_PER_NETWORK_MAX = 100
 REFUSALS_WAITING_MAX = 512
 REFUSALS_WAITING_PER_NETWORK_MAX = 256
 _RETRY_S = 1.0
+# What a call may bring while its caller is unknown: metadata, and of its message what the transport reads ahead.
+_CALL_BYTES_MAX = READ_AHEAD_BYTES + 16 * 1024
+_PUBLIC_CALL_BYTES_MAX = 2 * 1024
 
 
 def _nobody(_address: str) -> bool:
@@ -114,6 +118,8 @@ class CallGuard:
             return
         if access is Access.KEY:
             connection.standing = max(connection.standing, Standing.KEY)
+        if access is Access.PUBLIC:
+            connection.bytes_max += _PUBLIC_CALL_BYTES_MAX
         counted = (access, connection.network)
         self._check(access, counted, exempt=connection.exempt)
         self._calls[counted] += 1
@@ -133,6 +139,10 @@ class CallGuard:
             message = "Too many calls from your address are under way; wait for some of them to end, or send more in each."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S)
 
+    def begun(self, peer: str) -> None:
+        """Note that a call has begun whose caller is not known yet."""
+        (self._connections.of(peer, self._monotonic()) or self._local).bytes_max += _CALL_BYTES_MAX
+
     def abandoned(self, peer: str) -> None:
         """Count a call whose caller left before it was known."""
         self._failed(self._connections.of(peer, self._monotonic()) or self._local)
@@ -141,6 +151,7 @@ class CallGuard:
         """Count a call without valid credentials, and pause its connection; return for how many seconds its refusal waits."""
         if connection.exempt:
             return 0.0
+        connection.bytes_max += _CALL_BYTES_MAX
         delay_s = self._throttle.failed(connection.network, self._monotonic())
         if delay_s and self._is_stranger(connection) and not connection.is_paused and self._connections.pause(connection):
             asyncio.get_running_loop().call_later(delay_s, self._connections.resume, connection)

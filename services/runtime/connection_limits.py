@@ -22,10 +22,14 @@ from urllib.parse import unquote
 
 from services.runtime.authentication_throttle import network_of
 
+GREETING_BYTES_MAX = 32 * 1024
+"""How many bytes a connection may bring without a call: a TLS handshake and HTTP/2's settings take less than half of that."""
 _CROWDED_SHARE, _RELIEVED_SHARE = 0.9, 0.8
 _OWN_DESCRIPTORS = "/dev/fd"
 # Linux, asm-generic/socket.h: SO_ATTACH_FILTER takes a struct sock_fprog, here of one instruction, "return 0": keep no byte.
 _ATTACH, _DETACH = 26, 27
+# Linux, linux/tcp.h: where tcpi_bytes_received stands in struct tcp_info.
+_RECEIVED_AT = 128
 _RETURN_NOTHING = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
 _DROP_ALL = struct.pack("@HP", 1, ctypes.addressof(_RETURN_NOTHING))
 
@@ -53,6 +57,8 @@ class Connection:
     """How many of its refusals wait."""
     is_paused: bool = False
     """Whether nothing that its peer sends is taken."""
+    bytes_max: int = GREETING_BYTES_MAX
+    """How many bytes its peer may have sent while it is unknown; each call adds to them."""
 
 
 def surplus(connections: Iterable[Connection], *, connections_max: int, per_network_max: int) -> list[Connection]:
@@ -121,7 +127,24 @@ class Connections:
         self._by_peer = {peer: each for peer, each in self._by_peer.items() if found.get((each.host, each.port)) is each}
         for each in surplus(found.values(), connections_max=self._connections_max, per_network_max=self._per_network_max):
             self.close(each)
+        for each in found.values():
+            # gRPC keeps a header block that never ends, at eleven times its size, and no limit of its own applies before its end.
+            if each.standing is Standing.UNKNOWN and not each.exempt and self._received_bytes(each) > each.bytes_max:
+                self.close(each)
         return len(found)
+
+    def _received_bytes(self, connection: Connection) -> int:
+        """Return how many bytes a connection has brought so far; 0 where the system does not tell."""
+        received = 0
+
+        def ask(found: socket.socket) -> None:
+            nonlocal received
+            info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+            received = int.from_bytes(info[_RECEIVED_AT:], sys.byteorder)
+
+        if sys.platform == "linux":
+            self._with_socket(connection, ask)
+        return received
 
     def close(self, connection: Connection) -> bool:
         """Close a connection; return whether its socket was found."""

@@ -91,6 +91,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _judge(self, method: str, authorization: str, context: Context) -> None:
         """Return if the call's key is right; end the call otherwise. Nothing of its message is read by then."""
         assert self._authorizer is not None  # noqa: S101 - asked before
+        self._guard.begun(context.peer())
         try:
             await self._authorizer.authorize(authorization)
         except Failure as failure:

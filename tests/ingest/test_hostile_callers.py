@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 
@@ -116,7 +117,7 @@ async def test_a_stranger_who_guesses_side_by_side_is_held_back(world: World) ->
     loop = asyncio.get_running_loop()
     async with open_channel(world.addresses.listen) as channel:
         guess = channel.stream_stream("/hooktide.ingest.v1.IngestService/Publish", bytes, bytes)
-        began, count = loop.time(), FAILURES_BURST + 40
+        began, count = loop.time(), FAILURES_BURST + 8
         guesses = [asyncio.ensure_future(ended(guess(metadata=service_metadata(new_key())))) for _ in range(count)]
         await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
         await world.publish(cloud_event())
@@ -165,6 +166,31 @@ async def test_connections_of_one_address_are_bounded_and_the_silent_ones_go(tmp
         for (_, writer), end in zip(silent, ends, strict=True):
             writer.close()
             end.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells how much a connection has brought")
+async def test_a_header_block_without_an_end_is_cut_off(world: World) -> None:
+    """GRPC itself would keep it, however long it becomes."""
+    host, _, port = world.addresses.listen.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    settings, headers, continuation = 4, 1, 9
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings, 0, b"") + frame(headers, 1, b"\0\x01a\x01b"))
+    closed, piece, sent = asyncio.ensure_future(reader.read()), frame(continuation, 1, b"\0\x01a\x01b" * 100), 0
+    async with asyncio.timeout(TIMEOUT_S):
+        while not closed.done():
+            writer.write(piece)
+            sent += len(piece)
+            await asyncio.wait([closed], timeout=0.001)
+        await asyncio.wait([closed])
+    writer.close()
+    assert sent > 32 * 1024
+    assert closed.exception() is None or isinstance(closed.exception(), ConnectionError)
+    await world.publish(cloud_event())
+
+
+def frame(kind: int, stream: int, body: bytes) -> bytes:
+    """Return an HTTP/2 frame without flags (RFC 9113)."""
+    return struct.pack(">HBBBI", len(body) >> 8, len(body) & 255, kind, 0, stream) + body
 
 
 async def test_a_silent_connection_is_closed_once_all_are_taken(tmp_path: Path) -> None:
