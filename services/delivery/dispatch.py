@@ -53,7 +53,7 @@ class Dispatcher:
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock
-        self.due = DueClock(clock)
+        self.due = DueClock(clock, schedule.expiry_s)
         """The time line of all that waits."""
         self._bounds = bounds
         self._changed: Callable[[Delivery], None]
@@ -117,10 +117,9 @@ class Dispatcher:
 
     def release(self, delivery: Delivery) -> None:
         """Let go of a settled delivery that is recorded."""
-        lanes = self.lanes
-        lane = lanes.lane(delivery.subscription_id)
-        if lanes.let_go(lane, delivery) and not delivery.spilled:
-            lanes.readings.note(delivery)
+        lane = self.lanes.lane(delivery.subscription_id)
+        if self.lanes.let_go(lane, delivery) and not delivery.spilled:
+            self.lanes.readings.note(delivery)
         if delivery.sent:
             self.unrecorded_sent -= 1
         if delivery.spilled:
@@ -158,12 +157,11 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start attempts as long as there is room."""
-        lane_in_flight_max = self._bounds.lane_in_flight_max
         now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
         while self._round and self._may_start():
             lane = self._round.popleft()
             lane.ready = False
-            if not lane.queue or lane.in_flight >= lane_in_flight_max:
+            if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
                 continue
             subscription = self.lanes.sendable(lane)
             if subscription is None:
@@ -261,7 +259,7 @@ class Dispatcher:
         now_ms = self.due.now_ms()
         decision = self._schedule.after_failure(
             attempts=len(delivery.attempts),
-            accepted_ms=delivery.accepted_ms,
+            accepted_ms=now_ms - self.due.age_ms(delivery.accepted_ms),
             now_ms=now_ms,
             chance=random.random(),  # noqa: S311 - jitter
             status=answer.status,

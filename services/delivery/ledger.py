@@ -29,6 +29,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Few sizes, so that each statement is prepared once: to prepare a long one takes as long as to run it.
 _ROWS_PER_STATEMENT = (128, 32, 8, 2, 1)
 _STATEMENTS_MAX = 32
+WRITTEN = "written_ms"
+"""The name under which the ledger keeps `written_ms` of the latest flush with unfinished deliveries."""
 _Result = TypeVar("_Result")
 
 
@@ -57,6 +59,8 @@ class Flush:
     """Finished deliveries."""
     cursors: dict[int, Cursor] = field(default_factory=dict)
     """By partition."""
+    written_ms: int = 0
+    """When it is written, on the line by which rows are due."""
 
     def __bool__(self) -> bool:
         return bool(self.opened or self.updated or self.finished or self.cursors)
@@ -166,6 +170,8 @@ class Ledger:
                 "UPDATE open SET attempt_count = ?, attempts = ?, last_status = ?, due_ms = ? WHERE id = ?",
                 [(row.attempt_count, row.attempts, row.last_status, row.due_ms, row.id) for row in flush.updated],
             )
+        if flush.opened or flush.updated:
+            set_meta(connection, WRITTEN, str(flush.written_ms))
         if flush.closed:
             connection.executemany("DELETE FROM open WHERE id = ?", [(each,) for each in flush.closed])
         for day, rows in _by_day(flush.finished).items():

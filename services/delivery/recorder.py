@@ -176,6 +176,7 @@ class Recorder:
     def _collect(self) -> _Taken:
         """Take what the next transaction writes."""
         taken, rows, now = _Taken(), 0, self._clock.monotonic()
+        taken.flush.written_ms = self._dispatcher.due.now_ms()
         last: dict[int, Chunk] = {}
         while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, taken):
             chunk = self._chunks[0]

@@ -3,7 +3,8 @@
 Deliveries do not pin the log: before the log drops an event that an unfinished delivery needs, it is
 copied once into the ledger.
 
-Law: a position is reported as released only once its event is recorded, and copied where it is still needed.
+Law 1: a position is reported as released only once its event is recorded, and copied where it is still needed.
+Law 2: a wall clock that is far ahead for a while makes nothing old.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from services.delivery.recorder import Recorder
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocols import EventLogReader
 from services.eventlog.record import PARTITIONS, Place
-from services.runtime.clock import Clock, unix_ms
+from services.runtime.clock import unix_ms
 from services.runtime.database import give_back_some, used_bytes
 from services.runtime.logs import logger
 
@@ -59,7 +60,6 @@ class Retention:
         log: EventLogReader,
         dispatcher: Dispatcher,
         recorder: Recorder,
-        clock: Clock,
         limits: Callable[[], Limits],
     ) -> None:
         """`limits` returns those that hold at that moment."""
@@ -67,7 +67,6 @@ class Retention:
         self._log = log
         self._dispatcher = dispatcher
         self._recorder = recorder
-        self._clock = clock
         self._limits = limits
         self.steps = asyncio.Lock()
         """Held during each step, and by who changes where the partitions stand."""
@@ -134,7 +133,7 @@ class Retention:
     async def expire(self) -> None:
         """Give up deliveries that are unfinished past their time, whatever held them back."""
         dispatcher = self._dispatcher
-        before_ms = unix_ms(self._clock) - int(self._limits().expiry_s * 1000)
+        before_ms = dispatcher.due.age_ms(0) - int(self._limits().expiry_s * 1000)
         while True:
             with dispatcher.lanes.readings.begun() as left:
                 rows = await self._ledger.read(ledger_trims.expired, before_ms, _EXPIRED)
@@ -153,10 +152,12 @@ class Retention:
     async def trim_ledger(self) -> None:
         """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""
         ledger = self._ledger
-        before_day = day_of(unix_ms(self._clock) - int(self._limits().retention_s * 1000))
         dropped = given_back = 0
-        while some := await ledger.write(ledger_trims.drop_days, before_day):
-            dropped += some
+        wall = self._dispatcher.due.wall
+        if wall.settled():
+            before_day = day_of(unix_ms(wall) - int(self._limits().retention_s * 1000))
+            while some := await ledger.write(ledger_trims.drop_days, before_day):
+                dropped += some
         while some := await ledger.write(ledger_trims.shrink, self._limits().bytes_max):
             dropped += some
         for _ in range(_COPY_STEPS):

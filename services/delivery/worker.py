@@ -13,7 +13,7 @@ from services.delivery.freshness import Freshness
 from services.delivery.headway import Headway
 from services.delivery.lag import LagReporter
 from services.delivery.lanes import Bounds
-from services.delivery.ledger import Ledger, set_meta
+from services.delivery.ledger import WRITTEN, Ledger, set_meta
 from services.delivery.ledger_reads import meta
 from services.delivery.recorder import Recorder
 from services.delivery.refill import Refiller
@@ -112,7 +112,6 @@ class Worker:
             self._log,
             self.dispatcher,
             self._recorder,
-            self._clock,
             lambda: _kept(self._settings),
         )
         self.repair = Repair(self._log, self._ledger, follower, self._recorder, retention)
@@ -137,7 +136,8 @@ class Worker:
     async def _take_up_time(self) -> None:
         jumped_ms = await self._ledger.read(meta, _JUMPED)
         self._ledger.clock_jumped_ms = int(jumped_ms or 0)
-        self.dispatcher.due.go_on(self._ledger.clock_jumped_ms)
+        written_ms = await self._ledger.read(meta, WRITTEN)
+        self.dispatcher.due.go_on(self._ledger.clock_jumped_ms, int(written_ms or 0))
 
     async def _watch_time(self) -> None:
         """Keep in the ledger by how much the wall clock jumps, so that what waits does so for its time also after the next start."""

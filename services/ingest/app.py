@@ -24,6 +24,7 @@ from services.runtime.logs import logger
 from services.runtime.reload import Reloadable, reloading, service_tokens
 from services.runtime.rpc import Server, open_channel
 from services.runtime.settings import IngestSettings
+from services.runtime.steady_clock import SteadyClock, confirm_s
 from services.runtime.tls import client_tls, server_tls
 
 _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk.")
@@ -32,7 +33,7 @@ _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk
 @contextlib.asynccontextmanager
 async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterator[Addresses]:
     """Run the service; yields where it is reached. On exit it drains, then closes the log."""
-    clock, reloadable = SystemClock(), Reloadable(settings)
+    clock, reloadable = SteadyClock(SystemClock()), Reloadable(settings)
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "ingest"), client_tls(reloadable)
     path = database_path(settings.ingest_database_url, settings.data_dir, "ingest")
     retention_s = settings.ingest_retention_hours * 3600
@@ -67,7 +68,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         await grpc_server.set_serving(serving=True)
         await stack.enter_async_context(reloading(reloadable, lifecycle))
         async with asyncio.TaskGroup() as group:
-            trimming = group.create_task(_trim(log, clock, reloadable))
+            trimming = group.create_task(_trim(log, reloadable))
             looking = group.create_task(Backlog(log, clock).run())
             try:
                 yield Addresses(listen=listen, admin=admin)
@@ -86,12 +87,14 @@ async def serve(settings: IngestSettings, lifecycle: Lifecycle) -> None:
         await lifecycle.stopping.wait()
 
 
-async def _trim(log: SqliteEventLog, clock: SystemClock, reloadable: Reloadable[IngestSettings]) -> None:
-    """Drop what is past its retention and released, at intervals."""
+async def _trim(log: SqliteEventLog, reloadable: Reloadable[IngestSettings]) -> None:
+    """Drop what is past its retention and released, at intervals; nothing while the wall clock is in doubt."""
+    clock = SteadyClock(SystemClock(), confirm_s(reloadable.settings.ingest_retention_hours * 3600))
     while True:
         with contextlib.suppress(EventLogError):  # the log is closing or has failed, which its owner hears of
-            dropped = await log.trim(before_ms=int(unix_ms(clock) - reloadable.settings.ingest_retention_hours * 3_600_000))
+            before_ms = int(unix_ms(clock) - reloadable.settings.ingest_retention_hours * 3_600_000)
+            dropped = await log.trim(before_ms=before_ms) if clock.settled() else 0
             if dropped:
                 logger().info("log.trimmed", events=dropped)
             _log_bytes.set(await log.used_bytes())
-        await asyncio.sleep(reloadable.settings.housekeeping_seconds)
+        await clock.sleep(reloadable.settings.housekeeping_seconds)

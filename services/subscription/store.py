@@ -25,6 +25,7 @@ from services.runtime.database import connect
 from services.runtime.database_files import DatabaseFiles, FileGoneError
 from services.runtime.errors import Failure
 from services.runtime.lifecycle import Lifecycle
+from services.runtime.steady_clock import SteadyClock
 from services.subscription.errors import overloaded, storage_full, unavailable
 from services.subscription.model import ResumePoint
 from services.subscription.opening import Registry
@@ -46,7 +47,7 @@ Result = TypeVar("Result")
 @contextlib.asynccontextmanager
 async def running_store(registry: Registry, lifecycle: Lifecycle, clock: Clock | None = None) -> AsyncIterator["Store"]:
     """Run the threads of an open registry."""
-    store = Store(registry, lifecycle, clock or SystemClock())
+    store = Store(registry, lifecycle, clock or SteadyClock(SystemClock()))
     try:
         yield store
     finally:

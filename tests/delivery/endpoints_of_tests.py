@@ -164,6 +164,11 @@ class Endpoints:
         for sink in [each for each in self.throttled_until if each[0] == subscription_id]:
             del self.throttled_until[sink]
 
+    def forget_waits(self) -> None:
+        """Forget when attempts may begin at the earliest: by the clock of the worker that begins now, it is late already."""
+        for sent in self.sent.values():
+            sent.wait_s = sent.asked_s = 0.0
+
     def worker_ended(self) -> None:
         """Note that a worker is no more: what it had heard and not recorded is forgotten."""
         self.throttled_until.clear()

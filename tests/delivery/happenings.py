@@ -8,6 +8,7 @@ from tests.delivery.registry_of_tests import DISABLED, PAUSED, Wish
 from tests.delivery.simulation import PATTERNS, World
 
 Happening = Callable[[World, list[Wish]], Awaitable[None]]
+YEAR_S = 365 * 86400.0
 _MOODS = (Mode.OK, Mode.SLOW, Mode.FAILING, Mode.FAILING, Mode.THROTTLING, Mode.SILENT, Mode.FLAKY, Mode.FLAKY)
 
 
@@ -77,6 +78,10 @@ async def _freeze(world: World, wishes: list[Wish]) -> None:
         world.lose_registry()
 
 
+async def _wall_clock(world: World, _wishes: list[Wish]) -> None:
+    world.set_clock_ahead(world.chance.choice((YEAR_S, YEAR_S, 3600.0, -60.0)), 30.0 * world.chance.random())
+
+
 async def _compaction(world: World, _wishes: list[Wish]) -> None:
     world.registry.compact()
 
@@ -109,6 +114,7 @@ HAPPENINGS: dict[Happening, int] = {
     _registry_copy: 1,
     _registry_put_back: 1,
     _freeze: 2,
+    _wall_clock: 1,
     _compaction: 1,
     _trim: 1,
     _slowness: 1,

@@ -123,6 +123,8 @@ class World:
         replica, disabler = Replica(channel, token, self.clock), Disabler(channel, token)
         headway = Headway(self.routed_few, self.routed_most)
         worker = Worker(self.settings, ledger, transport, self.log, replica, disabler, self.clock, headway)
+        if self.clock.ahead_s > 0:
+            self.endpoints.forget_waits()
         self.head_at_start = self.log.head
         self.registry.freezes_proven = self.registry.freezes
         task = self.loop.create_task(worker.run())
@@ -234,6 +236,11 @@ class World:
         """Delete a subscription."""
         self.registry.delete(subscription_id)
         self._note(subscription_id, None)
+
+    def set_clock_ahead(self, seconds: float, for_s: float) -> None:
+        """Let the wall clock be ahead, or behind, for some seconds."""
+        self.clock.ahead_s = seconds
+        self.loop.call_later(for_s, setattr, self.clock, "ahead_s", 0.0)
 
     def freeze(self, seconds: float) -> None:
         """Let the worker's machine be suspended; of the worker's own time nothing passes."""
@@ -360,6 +367,8 @@ class World:
         was_off = any(version.wish is None or version.wish.state == DISABLED for version in versions)
         successes = self.endpoints.sent[key].successes if key in self.endpoints.sent else 0
         assert state is not State.CANCELLED or was_off, f"{key} was cancelled, and its subscription was never off"
+        attempts = self.endpoints.sent[key].attempts if key in self.endpoints.sent else 0
+        assert state is not State.EXHAUSTED or attempts > len(DELAYS_S), f"{key} was given up after {attempts} attempts"
         assert state is not State.DELIVERED or successes, f"{key} is called delivered, and no endpoint has taken it"
         assert successes <= 1 + self.crashes, f"{key} was taken {successes} times in {self.crashes} crashes"
         if state is State.EXHAUSTED:

@@ -274,6 +274,35 @@ def test_a_paused_delivery_past_its_time_is_given_up(play: Play) -> None:
     play(scenario, HOOKTIDE_DELIVERY_EXPIRY_HOURS="1", HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["meanwhile", "at the start"])
+def test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing(play: Play, *, restarts: bool) -> None:
+    """Neither what is paused nor what fails meanwhile; and what has ended stays in the ledger."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, replace(BETA, state=PAUSED))
+        ended = world.publish(3, "alpha")
+        paused = world.publish(3, "beta")
+        await asyncio.sleep(70.0)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        failing = world.publish(3, "alpha")
+        await asyncio.sleep(0.3)
+        if restarts:
+            await world.stop(crash=False)
+        world.set_clock_ahead(365 * 86400.0, 40.0)
+        if restarts:
+            await world.start()
+        await asyncio.sleep(39.0)
+        assert all(world.endpoints.sent[record.event_id, ALPHA.id].attempts > 3 for record in failing)
+        world.endpoints.modes.clear()
+        await asyncio.sleep(200.0)
+        world.change(BETA)
+        await finished(world)
+        assert deliveries(world, ended + failing) == [State.DELIVERED] * 6
+        assert deliveries(world, paused, BETA) == [State.DELIVERED] * 3
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.5,1,4,20,20,20,20,20")
+
+
 def test_events_that_the_log_drops_are_copied_while_a_delivery_needs_them(play: Play) -> None:
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))

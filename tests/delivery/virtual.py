@@ -139,12 +139,14 @@ class VirtualClock:
         self._loop = loop
         self.busy_share = 0.0
         """How busy the thread is, from 0 to 1; to be set at the beginning."""
+        self.ahead_s = 0.0
+        """How far the wall clock is ahead."""
         self.suspended_s = 0.0
         """For how long the machine was suspended; nothing else of its time passes meanwhile."""
 
     def now(self) -> float:
         """Return wall time."""
-        return START_S + self._loop.time()
+        return START_S + self.ahead_s + self._loop.time()
 
     def monotonic(self) -> float:
         """Return the loop's time."""

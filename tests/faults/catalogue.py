@@ -302,6 +302,16 @@ CATALOGUE: dict[int, Row] = {
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
+    61: Row(
+        "a wall clock that is far ahead for some seconds, also at the start",
+        "nothing is given up, dropped or stamped by it",
+        (
+            "faults.test_clock::test_a_clock_far_ahead_for_a_while_ends_and_drops_nothing",
+            "delivery.test_recording::test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing",
+            "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
+            "runtime.test_steady_clock::test_a_step_that_is_taken_back_is_never_seen",
+        ),
+    ),
     63: Row(
         "delivery is frozen for more than a second, and goes on",
         "nothing is routed and nothing leaves before the registry has answered a call that began afterwards",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from tests.e2e.consumers import Consumer, new_consumer
 from tests.faults.nursery import Nursery
 from tests.faults.serve import DIRECTORY
 from tests.faults.shim import SHADOWED, Control
-from tests.system.processes import PATIENCE_S, QUICK, SERVICES, System
+from tests.system.processes import PATIENCE_S, QUICK, SERVICES, System, until
 from tests.system.receiver import Endpoint, Receiver
 
 _Answer = TypeVar("_Answer")
@@ -88,6 +89,13 @@ class Stage:
         request = event_log_pb2.ListEventsRequest(consumer_id="*", type=event_type, page_size=200)
         answer = await said(self.system.event_log.ListEvents(request, metadata=self.system.metadata, wait_for_ready=True))
         return list(answer.records)
+
+    async def released(self, position: int) -> None:
+        """Wait until the log has heard that delivery needs nothing more up to a position."""
+        uri = f"{(self.system.data_dir / 'ingest.db').as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            query = "SELECT count(*) FROM released WHERE position >= ?"
+            await until(lambda: connection.execute(query, (position,)).fetchone()[0], PATIENCE_S, "the report")
 
     async def delivered(self, event_type: str) -> list[delivery_pb2.Delivery]:
         """Return the deliveries of events of a type, the newest first."""

@@ -6,12 +6,14 @@ import time
 import pytest
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
+from hooktide.subscription.v1 import subscription_pb2
 
 from tests.faults.stage import Stage
 from tests.system.processes import PATIENCE_S, SERVICES, until
 from tests.system.receiver import Arrival, Endpoint
 
 HOUR_S = 3600.0
+FAR_S = 400 * 24 * HOUR_S
 # The retry delays of these tests are 0.2 s, five times, and then 0.5 s, all of them ±50 %.
 _EARLIEST_S = 0.1
 
@@ -89,3 +91,54 @@ async def test_after_a_start_by_another_clock_everything_that_waited_goes_on(own
     await stage.system.restart("delivery")
     endpoint.status = lambda: 200
     await until(lambda: endpoint.accepted() == {receipt.event_id}, PATIENCE_S, "the event")
+
+
+async def test_a_clock_far_ahead_for_a_while_ends_and_drops_nothing(own_stage: Stage) -> None:
+    """Neither what waits, nor what has ended, nor events, nor what the registry keeps for a time."""
+    stage, consumer = own_stage, own_stage.consumer
+    arriving, waiting = await stage.subscribed("clock.arrives"), stage.receiver.endpoint("clock.waits")
+    subscription_id = await consumer.subscribe(waiting, ["clock.waits"])
+    waiting.status = lambda: 500
+    arrived = await stage.publish("clock.arrives", "1")
+    await stage.in_state("clock.arrives", pb.DELIVERY_STATE_DELIVERED, 1)
+    await stage.released(arrived.position)
+    waits = await stage.publish("clock.waits", "1")
+    await until(lambda: waiting.arrivals, PATIENCE_S, "an attempt")
+    await _rotated(stage, subscription_id)
+    for service in SERVICES:
+        stage.control(service).shift_clock(FAR_S)
+    await until(lambda: "event=clock.jumped" in stage.system.log("delivery"), PATIENCE_S, "the alarm")
+    # Each takes longer than it takes housekeeping to look again.
+    seen = len(waiting.arrivals)
+    await until(lambda: len(waiting.arrivals) >= seen + 4, PATIENCE_S, "attempts meanwhile")
+    await _rotated(stage, subscription_id)
+    between = await stage.publish("clock.arrives", "2")
+    for service in SERVICES:
+        stage.control(service).shift_clock(0.0)
+    seen = len(waiting.arrivals)
+    await until(lambda: len(waiting.arrivals) >= seen + 4, PATIENCE_S, "attempts afterwards")
+    await stage.in_state("clock.waits", pb.DELIVERY_STATE_PENDING, 1)
+    waiting.status = lambda: 200
+    await stage.in_state("clock.waits", pb.DELIVERY_STATE_DELIVERED, 1)
+    await stage.in_state("clock.arrives", pb.DELIVERY_STATE_DELIVERED, 2)
+    assert [each.event_id for each in await stage.logged("clock.arrives")] == [between.event_id, arrived.event_id]
+    assert all(abs(each.accepted_unix_ms / 1000 - time.time()) < HOUR_S for each in await stage.logged("clock.arrives"))
+    again = await stage.publish("clock.arrives", "1")
+    assert (again.event_id, again.duplicate) == (arrived.event_id, True)
+    assert waits.event_id in waiting.accepted()
+    assert await _live_secrets(stage, subscription_id) == 3
+    assert await consumer.subscribe(waiting, ["clock.waits"]) == subscription_id
+    assert arriving.accepted() == {arrived.event_id, between.event_id}
+
+
+async def _rotated(stage: Stage, subscription_id: str) -> None:
+    """Put a new secret in place; the one before stays for an hour."""
+    path, consumer = f"/v1/subscriptions/{subscription_id}/secret/rotate", stage.consumer
+    status, answer = await stage.system.call("POST", path, consumer.key, {"overlap_seconds": int(HOUR_S)})
+    assert status == 200, answer
+
+
+async def _live_secrets(stage: Stage, subscription_id: str) -> int:
+    """Return how many secrets are in use."""
+    request = subscription_pb2.GetSecretsRequest(consumer_id="*", subscription_id=subscription_id)
+    return len((await stage.system.subscriptions.GetSecrets(request, metadata=stage.system.metadata)).secrets)

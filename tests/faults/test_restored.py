@@ -7,9 +7,7 @@ tells by its revision and by the random id of the change there: a replica that i
 revision, takes a new snapshot.
 """
 
-import contextlib
 import shutil
-import sqlite3
 from pathlib import Path
 
 from hooktide.delivery.v1 import delivery_pb2 as pb
@@ -100,18 +98,10 @@ async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_a
     copy = await _copied(stage, "delivery")
     receipts = await _publish(stage, "older.ledger", range(10, 20))
     await stage.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 20)
-    await _released(stage, receipts[-1].position)
+    await stage.released(receipts[-1].position)
     await _restored(stage, "delivery", copy)
     await _alarmed(stage)
     assert len(endpoint.arrivals) == 20
-
-
-async def _released(stage: Stage, position: int) -> None:
-    """Wait until the log has heard that delivery needs nothing more up to a position."""
-    uri = f"{(stage.system.data_dir / 'ingest.db').as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-        query = "SELECT count(*) FROM released WHERE position >= ?"
-        await until(lambda: connection.execute(query, (position,)).fetchone()[0], PATIENCE_S, "the report")
 
 
 async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stage) -> None:

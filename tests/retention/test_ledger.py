@@ -144,7 +144,7 @@ def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> Retent
     bounds = Bounds(1, 1, 1, 1.0, Share(1, 1))
     dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, bounds, origin="", fresh=lambda: True)
     recorder = Recorder(ledger, dispatcher, clock, Headway(), gone=lambda _id: False)
-    return Retention(ledger, log, dispatcher, recorder, clock, lambda: Limits(1.0, 1.0, 1 << 40, 1.0))
+    return Retention(ledger, log, dispatcher, recorder, lambda: Limits(1.0, 1.0, 1 << 40, 1.0))
 
 
 async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_and_one_that_is_lost_costs_no_other(
