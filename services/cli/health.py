@@ -10,11 +10,8 @@ import typer
 from services.cli.defaults import DATA_DIR, AsJson, DataDir, address
 from services.cli.output import say, say_json
 from services.cli.plan import SERVICES
-from services.cli.rest import reason_of
+from services.cli.readiness import READY, TIMEOUT_S, readiness
 from services.cli.serve import ServiceName
-
-_TIMEOUT_S = 3.0
-READY = "ready"
 
 
 def health(
@@ -34,18 +31,7 @@ def health(
 
 
 async def _states(services: list[str], data_dir: Path) -> dict[str, str]:
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        states = await asyncio.gather(*(_state(session, address(name, "admin", data_dir)) for name in services))
+        states = await asyncio.gather(*(readiness(session, address(name, "admin", data_dir)) for name in services))
     return dict(zip(services, states, strict=True))
-
-
-async def _state(session: aiohttp.ClientSession, admin: str) -> str:
-    try:
-        async with session.get(f"http://{admin}/readyz") as response:
-            body = await response.json()
-            if response.status == 200 and "detail" not in body:  # noqa: PLR2004 - OK
-                return READY
-            return f"{body.get('status', 'not ready')}: {body.get('detail', response.status)}"
-    except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
-        return f"no answer at {admin}: {reason_of(error)}"

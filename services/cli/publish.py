@@ -14,7 +14,8 @@ import typer
 from services.cli.defaults import DATA_DIR, AsJson, DataDir, api_key, ingest_target, speaks_tls
 from services.cli.errors import CommandError
 from services.cli.json_text import checked_json, checked_text
-from services.cli.output import say, say_json
+from services.cli.output import say, say_json, warn
+from services.cli.readiness import why_not_delivered
 from services.cli.tls import CaFile, grpc_tls
 
 
@@ -69,6 +70,8 @@ def emit(  # noqa: PLR0913 - one parameter for each option
     else:
         again = "; it had been accepted before" if receipt.duplicate else ""
         say(f"{receipt.event_id} is durable in partition {receipt.partition} at position {receipt.position}{again}")
+    if not target and (why := asyncio.run(why_not_delivered(data_dir))) is not None:
+        warn(f"hooktide: the event waits in the log, since delivery is {why}")
 
 
 async def _emit(target: str, emitter: hooktide.Emitter, attributes: dict[str, Any]) -> hooktide.Receipt:

@@ -18,12 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+import aiohttp
+
 from services.cli import plan
 from services.cli.child import Child
 from services.cli.composition import Bootstrap
 from services.cli.data_directory import DamagedKeysError, DataDirectory, Keys, write_private
 from services.cli.log_file import LogFile
 from services.cli.plan import SERVICES, STOP_ORDER
+from services.cli.readiness import READY, TIMEOUT_S, ReadinessWatch, readiness
 from services.cli.reservation import Reservations
 from services.runtime.lifecycle import Addresses, StartError
 from services.runtime.settings import SubscriptionSettings, read_settings
@@ -36,6 +39,7 @@ RESTART_MAX_S = 10.0
 STEADY_S = 30.0
 _CANNOT_START = 2
 _LOGS_EVERY_S = 0.2
+_READINESS_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Notice:
     """Something the user should know: about a service (or the supervisor, then empty), and what."""
 
     service: str
-    kind: Literal["waiting", "damaged", "ended", "ready again", "log"]
+    kind: Literal["waiting", "damaged", "ended", "ready again", "not ready", "at work again", "log"]
     text: str
 
 
@@ -109,6 +113,7 @@ class Supervisor:
             for name in SERVICES:
                 self._tasks[name] = asyncio.create_task(self._keep(name, lock), name=f"keep {name}")
             self._tasks["logs"] = asyncio.create_task(self._follow_logs(), name="follow logs")
+            self._tasks["readiness"] = asyncio.create_task(self._watch_readiness(), name="watch readiness")
             await self._all_ready()
             write_private(
                 self.directory.addresses_file,
@@ -121,7 +126,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop all services in order, each within 25 s, and let go of the data directory. May be called again."""
-        for name in (*STOP_ORDER, "logs"):
+        for name in ("readiness", *STOP_ORDER, "logs"):
             task = self._tasks.pop(name, None)
             if task is not None:
                 task.cancel()
@@ -276,6 +281,21 @@ class Supervisor:
         child = Child(service, environ=environ, ready_file=self.directory.ready_file(service), log=self._logs[service], lock=lock)
         self._children[service] = child
         return child
+
+    async def _watch_readiness(self) -> None:
+        """Tell of services that run and do not do their work; the gateway only says the same of them."""
+        watches = {name: ReadinessWatch() for name in SERVICES if name != "gateway"}
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
+            while True:
+                await asyncio.sleep(_READINESS_EVERY_S)
+                for name, watch in watches.items():
+                    if not self._is_ready[name].is_set():  # its end is told by itself
+                        continue
+                    told = watch.looked(await readiness(session, self.addresses(name).admin))
+                    if told == READY:
+                        self._notify(Notice(name, "at work again", "does all its work again"))
+                    elif told is not None:
+                        self._notify(Notice(name, "not ready", told))
 
     async def _follow_logs(self) -> None:
         while True:

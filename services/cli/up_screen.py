@@ -18,7 +18,7 @@ from services.cli.plan import SERVICES
 from services.cli.supervisor import Notice, Supervisor
 
 _NAMES = {"gateway": "REST API", "ingest": "ingest, gRPC", "subscription": "subscription, gRPC", "delivery": "delivery, gRPC"}
-_COLOURS = {"ended": "yellow", "ready again": "green", "damaged": "red"}
+_COLOURS = {"ended": "yellow", "ready again": "green", "at work again": "green", "damaged": "red", "not ready": "red"}
 _RECEIVER_PORT = 9000
 
 

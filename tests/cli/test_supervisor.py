@@ -37,6 +37,44 @@ async def is_ready(supervisor: Supervisor, service: str) -> bool:
         return response.status == 200
 
 
+async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path: Path) -> None:
+    """Ingest stops as its log is removed, and begins another one, which delivery does not take for the one that it has followed."""
+    notices: list[Notice] = []
+
+    async def told(kind: str, text: str) -> Notice:
+        found: list[Notice] = []
+        async with asyncio.timeout(60):
+            while not found:
+                await asyncio.sleep(0.05)
+                found = [notice for notice in notices if notice.kind == kind and text in notice.text]
+        return found[0]
+
+    async with supervising(tmp_path, notices) as supervisor:
+        assert supervisor.keys is not None
+        data = ("--data-dir", str(tmp_path))
+
+        async def emit() -> str:
+            ended = await hooktide("emit", "a.b", "--source", "/s", "--data", "1", "--timeout", "30", *data)
+            assert ended.code == 0, ended
+            return ended.err
+
+        assert await emit() == ""
+        (tmp_path / "ingest.db").unlink()
+        await emit()  # once ingest has a log again
+        stopped = await told("not ready", "64 of 64 partitions are stopped")
+        assert stopped.service == "delivery"
+        note = await emit()
+        assert "the event waits in the log, since delivery is not ready: 64 of 64 partitions are stopped" in note
+        health = await hooktide("health", *data)
+        assert health.code == 1
+        assert re.search(r"^delivery +not ready: 64 of 64", health.out, re.MULTILINE)
+        assert re.search(r"^gateway +degraded: delivery is not ready: 64 of 64", health.out, re.MULTILINE)
+        repaired = await hooktide("repair", "--yes", *data)
+        assert repaired.code == 0, repaired
+        assert (await told("at work again", "does all its work again")).service == "delivery"
+        assert await emit() == ""
+
+
 async def test_a_killed_service_is_started_again_at_the_same_address(tmp_path: Path) -> None:
     notices: list[Notice] = []
     async with supervising(tmp_path, notices) as supervisor:
@@ -50,7 +88,7 @@ async def test_a_killed_service_is_started_again_at_the_same_address(tmp_path: P
         assert supervisor.pid("ingest") != before["ingest"][1]
         assert await is_ready(supervisor, "ingest")
         assert all(supervisor.pid(name) == before[name][1] for name in SERVICES if name != "ingest")
-    told = [notice for notice in notices if notice.kind != "log"]
+    told = [notice for notice in notices if notice.kind in {"ended", "ready again"}]
     assert told == [
         Notice("ingest", "ended", "killed by signal 9; starting it again in 0.2 s"),
         Notice("ingest", "ready again", f"running again as process {supervisor.pid('ingest')}"),

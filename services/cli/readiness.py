@@ -1,0 +1,58 @@
+"""Readiness: what the services say of themselves at /readyz, asked once or watched.
+
+service → /readyz → [readiness] → health, supervisor
+"""
+
+from pathlib import Path
+
+import aiohttp
+
+from services.cli.data_directory import DataDirectory
+from services.cli.rest import reason_of
+
+READY = "ready"
+TIMEOUT_S = 3.0
+# An event that is durable has been told of already; for a note about it nobody waits long.
+_NOTE_S = 1.0
+# So often in a row something must be said before it is told: at a start or a restart, much is so for a moment.
+_LOOKS = 3
+
+
+async def readiness(session: aiohttp.ClientSession, admin: str) -> str:
+    """Return `READY`, or in a sentence what a service does not do; `admin` is its ``host:port``."""
+    try:
+        async with session.get(f"http://{admin}/readyz") as response:
+            body = await response.json()
+            if response.status == 200 and "detail" not in body:  # noqa: PLR2004 - OK
+                return READY
+            return f"{body.get('status', 'not ready')}: {body.get('detail', response.status)}"
+    except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
+        return f"no answer at {admin}: {reason_of(error)}"
+
+
+async def why_not_delivered(data_dir: Path) -> str | None:
+    """Return why the delivery service that `hooktide up` runs here is not ready; None if it is, or nothing is known of it."""
+    delivery = DataDirectory(data_dir).read_addresses().get("delivery")
+    if delivery is None:
+        return None
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_NOTE_S)) as session:
+        said = await readiness(session, delivery["admin"])
+    return None if said == READY else said
+
+
+class ReadinessWatch:
+    """Decides what of one service's answers is worth telling (pure)."""
+
+    def __init__(self) -> None:
+        self._said = READY
+        self._times = 0
+        self._told = READY
+
+    def looked(self, said: str) -> str | None:
+        """Take an answer; return it if it is to be told."""
+        self._times = self._times + 1 if said == self._said else 1
+        self._said = said
+        if self._times < _LOOKS or said == self._told:
+            return None
+        self._told = said
+        return said
