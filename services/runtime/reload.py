@@ -10,6 +10,7 @@ Law 3: lines name variables, never their values.
 import asyncio
 import contextlib
 import functools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -19,6 +20,7 @@ from services.runtime.access import ServiceTokens
 from services.runtime.lifecycle import Lifecycle, StartError
 from services.runtime.logs import logger, set_log_level
 from services.runtime.settings import Settings, read_settings, reloaded_fields, variable
+from services.runtime.settings_file import masked
 
 Kind = TypeVar("Kind", bound=Settings)
 Apply = Callable[[], None]
@@ -55,14 +57,16 @@ class Reloadable(Generic[Kind]):
         """Read the settings anew and put them into force; returns whether they were accepted."""
         try:
             read = await asyncio.to_thread(self._read)
+            hidden = await asyncio.to_thread(masked, os.environ)
             new, fixed = self._kept(read)
             applies = await self._prepared(new)
         except StartError as error:
             for line in str(error).splitlines():
                 logger().error("settings.refused", detail=line.strip())
-            _reloads.labels("refused").inc()
-            _last_reload_ok.set(0)
-            return False
+            return _refused()
+        except Exception:  # noqa: BLE001 - a fault of ours, logged with its traceback; nothing has changed yet, so work goes on
+            logger().exception("settings.refused")
+            return _refused()
         changed = [variable(name) for name in type(new).model_fields if getattr(new, name) != getattr(self.settings, name)]
         self.settings = new
         for apply in applies:
@@ -71,6 +75,8 @@ class Reloadable(Generic[Kind]):
         _last_reload_ok.set(1)
         for name in fixed:
             logger().warning("settings.restart_needed", variable=name, detail="it is read at the start only")
+        for name in hidden:
+            logger().warning("settings.masked", variable=name, detail="the settings file has another value, but the environment goes first")
         logger().info("settings.reloaded", changed=",".join(changed) or "none")
         return True
 
@@ -90,6 +96,12 @@ class Reloadable(Generic[Kind]):
         if mistakes:
             raise StartError("\n".join(mistakes))
         return applies
+
+
+def _refused() -> bool:
+    _reloads.labels("refused").inc()
+    _last_reload_ok.set(0)
+    return False
 
 
 def service_tokens(reloadable: Reloadable[Kind]) -> ServiceTokens:

@@ -28,6 +28,13 @@ def with_settings_file(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, **{key: value for key, value in values.items() if environ.get(key, "") == ""}}
 
 
+def masked(environ: Mapping[str, str]) -> list[str]:
+    """Return the settings of the file that have no effect, since the environment has other values; raises as `with_settings_file`."""
+    name = environ.get(VARIABLE, "")
+    values = _parsed(name, _read(name)) if name else {}
+    return sorted(key for key, value in values.items() if environ.get(key, "") not in {"", value})
+
+
 def _read(name: str) -> str:
     try:
         path = Path(name)

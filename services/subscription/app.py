@@ -18,6 +18,7 @@ from services.runtime.access import Access
 from services.runtime.admin import admin_app, http_server
 from services.runtime.call_guard import CallLimits
 from services.runtime.clock import Clock
+from services.runtime.errors import Failure
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
 from services.runtime.reload import Apply, Reloadable, reloading, service_tokens
 from services.runtime.rpc import Server
@@ -98,8 +99,12 @@ async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resea
     def check(writing: Writing) -> None:
         secret_keys.check(writing.connection, Vault(keys), registry.path, writing.now_ms)
 
-    # On the writer's thread, so that nothing is being sealed meanwhile.
-    await store.write(check)
+    try:
+        # On the writer's thread, so that nothing is being sealed meanwhile.
+        await store.write(check)
+    except Failure as failure:
+        message = f"{PREFIX}SECRET_KEY cannot be compared with {registry.path} now: {failure}; send SIGHUP again later"
+        raise StartError(message) from failure
 
     def apply() -> None:
         vault.replace(keys)

@@ -98,6 +98,26 @@ async def test_what_is_read_at_the_start_only_stays_and_is_told_of(world: World)
     assert "127.0.0.1:1" not in told
 
 
+async def test_a_fault_while_settings_are_judged_refuses_them_and_work_goes_on(world: World) -> None:
+    async def prepare(_settings: GatewaySettings) -> Apply:
+        message = "a fault of ours"
+        raise RuntimeError(message)
+
+    world.reloadable.on_prepare(prepare)
+    before = world.reloadable.settings
+    assert not await world.reload(f"{SET}=debug\n")
+    assert (world.reloadable.settings is before, world.applied) == (True, [])
+    assert "RuntimeError: a fault of ours" in world.log.getvalue()
+
+
+async def test_a_line_that_the_environment_overrides_is_told_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKTIDE_SETTINGS_FILE", str(world.file))
+    monkeypatch.setenv("HOOKTIDE_GATEWAY_IDLE_SECONDS", "1")
+    assert await world.reload(f"HOOKTIDE_GATEWAY_IDLE_SECONDS=7\n{SET}=info\n")
+    assert "event=settings.masked variable=HOOKTIDE_GATEWAY_IDLE_SECONDS" in world.log.getvalue()
+    assert world.log.getvalue().count("settings.masked") == 1
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_where_data_is_kept_and_who_listens_is_never_reloaded(kind: type[Settings]) -> None:
     assert not any(name.endswith(("listen", "target", "database_url", "data_dir")) for name in reloaded_fields(kind))
