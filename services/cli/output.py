@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -22,23 +23,50 @@ Part = str | tuple[str, str]
 
 def say(line: str) -> None:
     """Print a line for people."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    _write(sys.stdout, line)
+
+
+def warn(line: str) -> None:
+    """Print a line to standard error."""
+    _write(sys.stderr, line)
 
 
 def say_styled(*parts: Part) -> None:
     """Print a line for people, in colours on a terminal that has them, unless NO_COLOR is set."""
-    _print(Console(file=sys.stdout, soft_wrap=True, highlight=False), parts)
+    _write_styled(sys.stdout, parts)
 
 
 def warn_styled(*parts: Part) -> None:
     """Print a line to standard error, in colours as `say_styled`."""
-    _print(Console(file=sys.stderr, soft_wrap=True, highlight=False), parts)
+    _write_styled(sys.stderr, parts)
 
 
-def _print(console: Console, parts: tuple[Part, ...]) -> None:
-    console.print(Text.assemble(*parts), no_wrap=True, overflow="ignore", crop=False)
-    console.file.flush()
+def _write(file: TextIO, line: str) -> None:
+    try:
+        file.write(f"{line}\n")
+        file.flush()
+    except BrokenPipeError:
+        _mute(file)
+
+
+def _write_styled(file: TextIO, parts: tuple[Part, ...]) -> None:
+    _Console(file=file, soft_wrap=True, highlight=False).print(Text.assemble(*parts), no_wrap=True, overflow="ignore", crop=False)
+    try:
+        file.flush()
+    except BrokenPipeError:
+        _mute(file)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        _mute(self.file)
+
+
+def _mute(file: IO[str]) -> None:
+    """Have nothing come of what is written from now on: its reader is gone, as after `| head -1`, and the work goes on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, file.fileno())
+    os.close(null)
 
 
 def printable(text: str) -> str:
@@ -60,9 +88,3 @@ def program() -> str:
 def say_json(value: Mapping[str, object]) -> None:
     """Print one JSON object on a line of its own."""
     say(json.dumps(value, ensure_ascii=False))
-
-
-def warn(line: str) -> None:
-    """Print a line to standard error."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

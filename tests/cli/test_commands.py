@@ -1,9 +1,12 @@
+import asyncio
 import base64
 import importlib.metadata
 import json
+import os
 import re
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 
 from services.cli.data_directory import DataDirectory
 from tests.cli.conftest import Up
-from tests.cli.processes import clean_environ, hooktide, running
+from tests.cli.processes import WITHIN_S, clean_environ, hooktide, running
 
 MERGE = {"content-type": "application/merge-patch+json"}
 
@@ -160,6 +163,35 @@ async def test_a_sender_cannot_steer_the_receivers_terminal_nor_stop_the_receive
                 assert "\\x1b[31mred \\x9b2J" in shown
                 assert not {"\x1b", "\x9b"} & set(shown)
             assert (await receiver.end(signal.SIGINT)).err == ""
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+async def test_a_reader_that_goes_away_stops_no_receiver(options: tuple[str, ...]) -> None:
+    """As `hooktide receive | head -1` does."""
+    port = free_port()
+    ours, its = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "services", "receive", "--port", str(port), *options),
+        stdout=its,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environ(),
+    )
+    os.close(its)
+    try:
+        assert str(port).encode() in await asyncio.to_thread(os.read, ours, 1000)
+        os.close(ours)
+        async with aiohttp.ClientSession() as session:
+            for _ in range(3):
+                async with session.post(f"http://127.0.0.1:{port}/", data=b"x") as answer:
+                    assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(WITHIN_S):
+            assert (await process.communicate())[1] == b""
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 @pytest.mark.parametrize(
