@@ -11,6 +11,7 @@ of those. What is delayed is the answer, after the key was looked up and proved 
 
 import asyncio
 import contextlib
+import random
 import re
 import time
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ class Pipeline:
         now_s = self._clock.monotonic()
         delay_s = throttle.failed(client.network, now_s)
         if delay_s:
-            await connection_of(request).hold_back(delay_s)
+            # Refusals that wait for as long as one may would else all end at one moment, and be followed by as many guesses.
+            await connection_of(request).hold_back(delay_s * random.uniform(1.0, 1.5))  # noqa: S311 - it spreads load
         elif throttle.is_throttled(client.network, now_s):
             logger().warning("requests.throttled", network=client.network, proxied=client.is_proxied)
 

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _NETWORKS_MAX = 10_000
-# How many seconds' worth of new connections a network may open at once: a program that starts opens its connections together.
-_BURST_S = 10.0
+# How many seconds' worth of new connections a network may use at once: a program that starts opens its connections together.
+_BURST_S = 2.0
+# A connection on which nothing is sent costs little. So many come before the rate of connections cuts off those too.
+_SILENT_FACTOR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,9 @@ class ConnectionLimits:
     network_connections_max: int = 256
     """How many connections one client may hold: an IPv4 address, or the /64 of an IPv6 address."""
     network_connections_per_second: float = 200.0
-    """How many connections one client may open, on average; more are closed as soon as they are accepted."""
+    """On how many new connections one client may send something, on average; more are closed at their first byte."""
     headers_s: float = 10.0
-    """From the connection, or from the first byte of a further request, to the end of the request's headers."""
+    """From the connection to its first byte, and from the first byte of a request to the end of its headers."""
     idle_s: float = 75.0
     """From the end of an answer to the first byte of the next request."""
 
@@ -82,12 +84,23 @@ class _Network:
     awaiting: _Queue = field(default_factory=_Queue)
 
 
-@dataclass(slots=True)
-class _Rate:
-    """A token bucket of new connections: how many tokens are missing from a full one, and when that was so."""
+class _Rates:
+    """A token bucket for each network; `per_second` tokens come in a second, and a full bucket holds those of `_BURST_S`."""
 
-    missing: float
-    at_s: float
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        # How many tokens are missing from a full bucket, and when that was so.
+        self._missing: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, network: str, now_s: float) -> bool:
+        """Take a token; return whether there was one."""
+        before, at_s = self._missing.pop(network, (0.0, now_s))
+        missing = max(0.0, before - max(0.0, now_s - at_s) * self._per_second)
+        is_there = missing + 1 <= self._per_second * _BURST_S
+        while len(self._missing) >= _NETWORKS_MAX:
+            self._missing.popitem(last=False)
+        self._missing[network] = (missing + 1 if is_there else missing, now_s)
+        return is_there
 
 
 class Connections:
@@ -98,7 +111,8 @@ class Connections:
         self._count = 0
         self._awaiting = _Queue()
         self._networks: dict[str, _Network] = {}
-        self._rates: OrderedDict[str, _Rate] = OrderedDict()
+        self._arriving = _Rates(limits.network_connections_per_second * _SILENT_FACTOR)
+        self._speaking = _Rates(limits.network_connections_per_second)
 
     def __len__(self) -> int:
         """Return how many connections are open."""
@@ -107,6 +121,8 @@ class Connections:
     def change(self, limits: ConnectionLimits) -> None:
         """Put other limits into force; what is open beyond them gives way as far as it awaits its clients."""
         self._limits = limits
+        self._arriving = _Rates(limits.network_connections_per_second * _SILENT_FACTOR)
+        self._speaking = _Rates(limits.network_connections_per_second)
         while self._count > limits.connections_max and self._make_room(self._awaiting):
             pass
 
@@ -115,12 +131,11 @@ class Connections:
 
         At a limit another connection gives way, so that there is room afterwards; if none can, the answer is no.
         """
-        if network is not None:
-            if not self._is_within_rate(network, now_s):
-                return False
-            held = self._networks.get(network)
-            if held is not None and held.count >= self._limits.network_connections_max and not self._make_room(held.awaiting):
-                return False
+        if network is not None and not self._arriving.take(network, now_s):
+            return False
+        held = None if network is None else self._networks.get(network)
+        if held is not None and held.count >= self._limits.network_connections_max and not self._make_room(held.awaiting):
+            return False
         return self._count < self._limits.connections_max or self._make_room(self._awaiting)
 
     def opened(self, connection: Connection) -> None:
@@ -171,15 +186,6 @@ class Connections:
         give_way()
         return True
 
-    def _is_within_rate(self, network: str, now_s: float) -> bool:
-        """Take a token for a new connection; return whether there was one."""
-        per_second = self._limits.network_connections_per_second
-        rate = self._rates.pop(network, None)
-        if rate is None:
-            while len(self._rates) >= _NETWORKS_MAX:
-                self._rates.popitem(last=False)
-            rate = _Rate(0.0, now_s)
-        missing = max(0.0, rate.missing - max(0.0, now_s - rate.at_s) * per_second)
-        is_within = missing + 1 <= per_second * _BURST_S
-        self._rates[network] = _Rate(missing + 1 if is_within else missing, now_s)
-        return is_within
+    def may_speak(self, network: str | None, now_s: float) -> bool:
+        """Return whether a network (None: exempt) may send on one more new connection; take a token for it if there is one."""
+        return network is None or self._speaking.take(network, now_s)

@@ -5,7 +5,8 @@ client → accept → [http_listener] → aiohttp's parser → handler
 
 Law 1: a connection is counted from the moment it is accepted, so that one in the middle of a TLS handshake counts too.
 Law 2: the listener never holds more connections than its limits permit, which are below the limit of open files.
-Law 3: whatever a client fails to send, its connection ends: by the limit of time for headers, or because it gives way.
+Law 3: a connection gets a protocol and memory of its own once its client has sent something.
+Law 4: whatever a client fails to send, its connection ends: by the limit of time for headers, or because it gives way.
 """
 
 import asyncio
@@ -14,11 +15,12 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import StreamReader, web
+from aiohttp.http import HttpRequestParser
 
 from services.runtime.authentication_throttle import network_of
 from services.runtime.client_address import TrustedProxies
@@ -31,6 +33,7 @@ HEAD_BYTES_MAX = 32 * 1024
 # The system holds so much of what a client sends before it is read; it is also the most that one read returns.
 _RECEIVE_BUFFER_BYTES = 64 * 1024
 _BACKLOG = 1024
+_PIPELINED_MAX = 2
 # So many connections are accepted between two looks at those that are open already.
 _ACCEPTS_A_TURN = 16
 # What accept(2) reports while the process or the system is out of files or memory.
@@ -47,6 +50,19 @@ class GuardedConnection(web.RequestHandler):
     def __init__(self, server: web.Server, gate: "Gate", connection: Connection, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Take the connection as it is counted, and aiohttp's settings of a `RequestHandler`."""
         super().__init__(server, keepalive_timeout=gate.limits.idle_s, **settings)
+        # As aiohttp makes it, but for the number of requests that are parsed before the one in front is answered.
+        self._max_msg_queue_size, self._msg_queue_resume_size = _PIPELINED_MAX, 0
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=bool(settings.get("auto_decompress", True)),
+            max_msg_queue_size=_PIPELINED_MAX,
+        )
         self._connections = gate.connections
         self._headers_s = gate.limits.headers_s
         self._connection = connection
@@ -187,22 +203,17 @@ async def accepting(connect: Connect, gate: Gate, listen: str, *, tls: ssl.SSLCo
 
 @dataclass(slots=True, eq=False)
 class _Arrival:
-    """A connection from its acceptance until its protocol has it."""
+    """A connection from its acceptance until its protocol has it: silent at first, then opening."""
 
     accepted: socket.socket
-    connection: Connection = field(init=False)
-    protocol: GuardedConnection = field(init=False)
-    opening: asyncio.Task[None] = field(init=False)
+    connection: Connection
+    late: asyncio.TimerHandle | None = None
+    """Set while the client is silent."""
+    protocol: GuardedConnection | None = None
+    """Set once the client has spoken."""
+    opening: asyncio.Task[None] | None = None
     has_transport: bool = False
     """Whether the socket belongs to a transport, which then closes it."""
-
-    def give_way(self) -> None:
-        """Close the connection at once, however far it has come."""
-        self.opening.cancel()
-        if self.has_transport:
-            self.protocol.abort()
-        else:
-            self.accepted.close()
 
 
 class _Acceptor:
@@ -213,14 +224,14 @@ class _Acceptor:
         self._gate = gate
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._opening: set[_Arrival] = set()
+        self._arriving: set[_Arrival] = set()
 
     async def close(self) -> None:
         """Give up connections that are not open yet."""
-        given_up = tuple(self._opening)
-        for arrival in given_up:
-            arrival.give_way()
-        await asyncio.gather(*(arrival.opening for arrival in given_up), return_exceptions=True)
+        opening = [arrival.opening for arrival in self._arriving if arrival.opening is not None]
+        for arrival in tuple(self._arriving):
+            self._close(arrival)
+        await asyncio.gather(*opening, return_exceptions=True)
 
     def accept(self, listening: socket.socket) -> None:
         """Accept what waits on a socket, up to a bound."""
@@ -239,27 +250,52 @@ class _Acceptor:
             self._admit(accepted, address[0] if isinstance(address, tuple) else "")
 
     def _admit(self, accepted: socket.socket, peer: str) -> None:
+        """Keep a connection until its client speaks, if the limits permit it."""
         network = self._gate.network(peer)
         if not self._gate.connections.admit(network, self._loop.time()):
             accepted.close()
             return
         accepted.setblocking(False)  # noqa: FBT003 - the library's signature
-        arrival = _Arrival(accepted)
-        arrival.connection = Connection(network, arrival.give_way, peer)
-        arrival.protocol = self._connect(arrival.connection)
-        self._gate.connections.opened(arrival.connection)
-        arrival.opening = self._loop.create_task(self._open(arrival))
-        self._opening.add(arrival)
-        arrival.opening.add_done_callback(lambda _done: self._opening.discard(arrival))
+        connection = Connection(network, lambda: self._close(arrival), peer)
+        arrival = _Arrival(accepted, connection)
+        self._gate.connections.opened(connection)
+        self._arriving.add(arrival)
+        self._listen_to(arrival)
 
-    async def _open(self, arrival: "_Arrival") -> None:
+    def _listen_to(self, arrival: _Arrival) -> None:
+        """Wait for a client's first byte. Until then its connection costs a socket, and no more."""
+        arrival.late = self._loop.call_later(self._gate.limits.headers_s, self._close, arrival)
+        self._loop.add_reader(arrival.accepted, self._spoken, arrival)
+
+    def _listen_no_more(self, arrival: _Arrival) -> None:
+        if arrival.late is not None:
+            arrival.late.cancel()
+            arrival.late = None
+            self._loop.remove_reader(arrival.accepted)
+
+    def _spoken(self, arrival: _Arrival) -> None:
+        """Open a connection whose client has sent something; close one whose client has gone, or opens too many."""
+        self._listen_no_more(arrival)
+        try:
+            first = arrival.accepted.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            self._listen_to(arrival)
+            return
+        except OSError:
+            first = b""
+        if not first or not self._gate.connections.may_speak(arrival.connection.network, self._loop.time()):
+            self._close(arrival)
+            return
+        arrival.protocol = self._connect(arrival.connection)
+        arrival.opening = self._loop.create_task(self._open(arrival, arrival.protocol))
+        arrival.opening.add_done_callback(lambda _done: self._arriving.discard(arrival))
+
+    async def _open(self, arrival: _Arrival, protocol: GuardedConnection) -> None:
         """Hand a connection to its protocol, after the TLS handshake if there is to be one."""
         arrival.has_transport = True
         handshake_s = None if self._tls is None else self._gate.limits.headers_s
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: arrival.protocol, arrival.accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
-            )
+            await self._loop.connect_accepted_socket(lambda: protocol, arrival.accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s)
         except asyncio.CancelledError:
             self._gate.connections.closed(arrival.connection)
             raise
@@ -269,6 +305,18 @@ class _Acceptor:
         except Exception:  # noqa: BLE001 - whatever one connection does, the listener goes on
             logger().exception("connection.failed")
             self._gate.connections.closed(arrival.connection)
+
+    def _close(self, arrival: _Arrival) -> None:
+        """Close a connection at once, however far it has come."""
+        self._gate.connections.closed(arrival.connection)
+        self._listen_no_more(arrival)
+        if arrival.opening is not None:
+            arrival.opening.cancel()
+        if not arrival.has_transport:
+            arrival.accepted.close()
+            self._arriving.discard(arrival)
+        elif arrival.protocol is not None:
+            arrival.protocol.abort()
 
     def _pause(self, listening: socket.socket) -> None:
         self._loop.remove_reader(listening)

@@ -361,7 +361,7 @@ class GatewaySettings(ClientSettings):
         200.0,
         gt=0,
         le=100_000,
-        description="How many connections one address may open a second; ten seconds' worth at once.",
+        description="On how many new connections one address may send requests a second, two seconds' worth at once; more are closed.",
         json_schema_extra=RELOADED,
     )
     gateway_headers_seconds: float = Field(
