@@ -10,7 +10,6 @@ from hooktide.subscription.v1 import access_pb2
 
 from gateway.authenticate import Authenticator, Caller
 from gateway.bodies import Bodies
-from gateway.fair_share import FairShare
 from gateway.listener import HttpLimits, listening
 from gateway.peers import Peers, connected
 from gateway.pipeline import Guard, Pipeline
@@ -27,6 +26,7 @@ from gateway.translate.access import caller_of
 from services.runtime.admin import admin_app, http_server
 from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.clock import SystemClock
+from services.runtime.fair_semaphore import FairSemaphore, Share
 from services.runtime.file_limit import connections_within
 from services.runtime.http_connections import ConnectionLimits
 from services.runtime.http_listener import Gate
@@ -36,8 +36,8 @@ from services.runtime.settings import GatewaySettings
 from services.runtime.tls import server_tls
 
 _LIMITS = HttpLimits()
-# So many of a consumer's requests wait for each that is worked on.
-_WAITING_FACTOR = 8
+# So many consumers may use up their shares at once, and so many of a consumer's requests wait for each that is worked on.
+_CONSUMERS_AT_ONCE, _WAITING_FACTOR = 32, 8
 # Requests that need no key, and those for routes that do not exist.
 _STRANGERS_BURST, _STRANGERS_PER_SECOND = 200, 100.0
 
@@ -72,8 +72,8 @@ def guard(settings: GatewaySettings) -> Guard:
     each_max = settings.gateway_consumer_requests_max
     return Guard(
         proxies=settings.proxies(),
-        networks=FairShare(settings.gateway_address_connections_max, waiting_max=0),
-        consumers=FairShare(each_max, waiting_max=_WAITING_FACTOR * each_max),
+        networks=FairSemaphore(Share(settings.gateway_connections_max, settings.gateway_address_connections_max), owner_waiting_max=0),
+        consumers=FairSemaphore(Share(_CONSUMERS_AT_ONCE * each_max, each_max), owner_waiting_max=_WAITING_FACTOR * each_max),
         guesses=AuthenticationThrottle(
             burst=settings.authentication_failures_burst, per_second=settings.authentication_failures_per_second
         ),

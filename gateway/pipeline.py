@@ -22,7 +22,6 @@ from aiohttp import web
 
 from gateway.answers import REQUEST_ID_HEADER, dress, problem_answer
 from gateway.authenticate import Authenticator, Caller
-from gateway.fair_share import FairShare
 from gateway.listener import HttpLimits, connection_of
 from gateway.problems import internal, invalid
 from gateway.router import Call, Route, Router
@@ -30,11 +29,13 @@ from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.client_address import Client, TrustedProxies
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, FieldError, Reason
+from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError
 from services.runtime.http_listener import HEAD_BYTES_MAX
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
 
 PARAMETERS_MAX = 32
+_TURN_WITHIN_S = 10.0
 # Every webhook carries it, and no subscription can set or leave it out.
 WEBHOOK_HEADER = "hooktide-subscription-id"
 # Refusals that tell whether a guess was right. The other answers to requests without a valid key tell nothing, and cost less.
@@ -51,9 +52,9 @@ class Guard:
     """What keeps clients from taking each other's room."""
 
     proxies: TrustedProxies
-    networks: FairShare
+    networks: FairSemaphore
     """The requests of clients behind a trusted proxy, by network: their connections are the proxy's, and not counted for each."""
-    consumers: FairShare
+    consumers: FairSemaphore
     """The requests with a valid key, by consumer."""
     guesses: AuthenticationThrottle
     """Refusals of keys and tokens that are wrong or missing."""
@@ -130,7 +131,7 @@ class Pipeline:
 
     async def _handled(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
         if trail.client.is_proxied:
-            await trail.turns.enter_async_context(self.guard.networks.turn(trail.client.network))
+            await self._take_turn(trail, self.guard.networks, trail.client.network)
         _check_head(request)
         if WEBHOOK_HEADER in request.headers:
             # Whatever it asks for, and by whose key: what it did would be told again, and again.
@@ -145,8 +146,16 @@ class Pipeline:
             raise Failure(Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use one of the role {permitted}.")
         connection_of(request).show_known()
         query = _query(request.rel_url.raw_query_string, route)
-        await trail.turns.enter_async_context(self.guard.consumers.turn(caller.consumer_id or caller.key_id))
+        await self._take_turn(trail, self.guard.consumers, caller.consumer_id or caller.key_id)
         return await route.handler(Call(request, path, query, caller))
+
+    async def _take_turn(self, trail: _Trail, turns: FairSemaphore, owner: str) -> None:
+        """Wait until an owner may have one more request worked on; raise `Failure` OVERLOADED if that takes too long."""
+        try:
+            await trail.turns.enter_async_context(turns.permit(owner, _TURN_WITHIN_S))
+        except PermitRefusedError:
+            message = "Too many requests of yours are under way; send this one again once some are answered."
+            raise Failure(Reason.OVERLOADED, message) from None
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
         """Send the answer; a client that does not take it in time loses its connection."""

@@ -19,8 +19,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.runtime.admin import http_server
+from services.runtime.http_connections import ConnectionLimits
 
 TOLERANCE_S = 300
+# One delivery service is its only client, and opens as many connections as it is told to.
+_LIMITS = ConnectionLimits(network_connections_max=4096, network_connections_per_second=100_000.0)
 BODY_BYTES_MAX = 8 * 1024 * 1024
 Scheme = Literal["v1", "v1a"]
 _PREFIX = "whsec_"
@@ -189,5 +192,5 @@ async def receiving(keys: Callable[[str], Sequence[str]], answer: Answer, *, lis
 
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.add_routes([web.post("/{path:.*}", receive)])
-    async with http_server(app, listen) as bound:
+    async with http_server(app, listen, _LIMITS) as bound:
         yield f"http://{bound}"

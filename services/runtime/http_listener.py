@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import StreamReader, web
-from aiohttp.http import HttpRequestParser
 
 from services.runtime.authentication_throttle import network_of
 from services.runtime.client_address import TrustedProxies
@@ -33,7 +32,6 @@ HEAD_BYTES_MAX = 32 * 1024
 # The system holds so much of what a client sends before it is read; it is also the most that one read returns.
 _RECEIVE_BUFFER_BYTES = 64 * 1024
 _BACKLOG = 1024
-_PIPELINED_MAX = 2
 # So many connections are accepted between two looks at those that are open already.
 _ACCEPTS_A_TURN = 16
 # What accept(2) reports while the process or the system is out of files or memory.
@@ -50,19 +48,6 @@ class GuardedConnection(web.RequestHandler):
     def __init__(self, server: web.Server, gate: "Gate", connection: Connection, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Take the connection as it is counted, and aiohttp's settings of a `RequestHandler`."""
         super().__init__(server, keepalive_timeout=gate.limits.idle_s, **settings)
-        # As aiohttp makes it, but for the number of requests that are parsed before the one in front is answered.
-        self._max_msg_queue_size, self._msg_queue_resume_size = _PIPELINED_MAX, 0
-        self._parser = HttpRequestParser(
-            self,
-            self._loop,
-            self._read_bufsize,
-            max_line_size=self.max_line_size,
-            max_field_size=self.max_field_size,
-            max_headers=self.max_headers,
-            payload_exception=web.RequestPayloadError,
-            auto_decompress=bool(settings.get("auto_decompress", True)),
-            max_msg_queue_size=_PIPELINED_MAX,
-        )
         self._connections = gate.connections
         self._headers_s = gate.limits.headers_s
         self._connection = connection
