@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import os
 import resource
+import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +103,84 @@ async def test_an_answer_that_comes_before_the_request_is_whole_counts(*, closes
     async with hostile(behave) as server, sending() as transport:
         assert (await answer_to(transport, post(server.url, LARGE))).status == 413
         assert (await answer_to(transport, post(server.url))).status == 200
+
+
+@pytest.mark.parametrize("begins", [len(OK), len(OK) - 2, 3], ids=["whole", "its head", "a few bytes"])
+async def test_a_success_that_comes_before_the_request_is_whole_has_delivered_nothing(begins: int) -> None:
+    """Only the endpoint knows what it took: the request is made again, over another connection."""
+
+    async def behave(connection: Connection) -> None:
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        size = int(head.partition(b"Content-Length: ")[2].partition(b"\r")[0])
+        if size == len(LARGE):
+            await connection.send(OK[:begins])
+        await connection.reader.readexactly(size)
+        await connection.send(OK[begins:] if size == len(LARGE) else OK)
+        assert await connection.request() is None or begins == 3
+
+    async with hostile(behave) as server, sending() as transport:
+        answer = await answer_to(transport, post(server.url, LARGE))
+        # Of the few bytes nobody can tell what they will say.
+        assert answer.outcome is (Outcome.DELIVERED if begins == 3 else Outcome.PROTOCOL)
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert server.connections == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a peer has acknowledged")
+async def test_a_success_is_none_while_the_request_has_not_all_reached_the_endpoint() -> None:
+    """Though it has left this process: the endpoint's kernel has no room for it."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        over = threading.Event()
+
+        def serve() -> None:
+            with listening.accept()[0] as connected:
+                connected.recv(64)
+                connected.sendall(OK)
+                over.wait(60)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            async with sending() as transport:
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+                assert (await answer_to(transport, post(url, b"x" * 200_000))).outcome is Outcome.PROTOCOL
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_what_comes_unasked_just_before_the_next_request_is_not_its_answer(*, tls: bool, authority: Authority) -> None:
+    """The event loop has not seen it yet."""
+    context = authority.server("127.0.0.1") if tls else None
+    answered, sent_more = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        for number in (201, 202):
+            raw = listening.accept()[0]
+            with context.wrap_socket(raw, server_side=True) if context else raw as connected:
+                connected.recv(65536)
+                connected.sendall(status(number))
+                if number == 201:
+                    answered.wait(60)
+                    connected.sendall(status(599))
+                    sent_more.set()
+                with contextlib.suppress(OSError):
+                    connected.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        async with sending(roots=authority.file) as transport:
+            url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.getsockname()[1]}/"
+            assert (await answer_to(transport, post(url))).status == 201
+            answered.set()
+            assert sent_more.wait(60), "the loop stands still meanwhile"
+            assert (await answer_to(transport, post(url))).status == 202
+        thread.join()
 
 
 async def test_a_request_that_is_never_read_ends_at_its_time() -> None:

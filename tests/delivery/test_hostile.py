@@ -12,6 +12,7 @@ from tests.delivery.flood import flood
 from tests.delivery.hostile import (
     OK,
     Behaviour,
+    Connection,
     answering,
     answering_once,
     black_hole,
@@ -147,6 +148,12 @@ async def test_a_huge_head_is_an_error_within_bounds(behaviour: Behaviour) -> No
         b"HTTP/1.1\r\n\r\n",
         b"HTTP/1.1 abc OK\r\n\r\n",
         b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/0.9 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"ICE/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nRTSP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n\r\nHTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 12abc\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
@@ -162,6 +169,17 @@ async def test_a_malformed_answer_is_no_http(raw: bytes) -> None:
 
     assert (answer.outcome, answer.status) == (Outcome.PROTOCOL, 0)
     assert "127.0.0.1" not in answer.error
+
+
+@pytest.mark.parametrize("protocol", ["RTSP/1.0", "HTTP/2.0", "HTTP/1.1 100 Continue\r\n\r\nRTSP/1.0"])
+async def test_another_protocols_answer_is_none_either_if_it_comes_byte_by_byte(protocol: str) -> None:
+    async def behave(connection: Connection) -> None:
+        await connection.request()
+        for byte in f"{protocol} 200 OK\r\ncontent-length: 0\r\n\r\n".encode():
+            await connection.send(bytes([byte]))
+            await asyncio.sleep(0)
+
+    assert (await answer_of(behave)).outcome is Outcome.PROTOCOL
 
 
 @pytest.mark.parametrize("number", [100, 102, 103, 199])

@@ -4,13 +4,20 @@ pool → dialling → [connection] → callback URL
 
 Law 1: nothing waits: what a socket does not take or give at once goes on when the event loop says that it does.
 Law 2: a flight that was put in comes out once: with its answer, or because a kept connection broke before anything of one came.
+Law 3: an answer is to a request that the endpoint has: one that came before it has delivered nothing.
 """
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
+import struct
+import sys
+import termios
 from collections.abc import Callable
+from fcntl import ioctl
+from time import monotonic
 from typing import Protocol
 
 from services.delivery.model import Outcome
@@ -20,6 +27,17 @@ from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer
 from services.delivery.transport.reading import Reading
 from services.delivery.transport.secured import Secured
 
+_COUNT = bytearray(4)
+_NOTHING = bytes(4)
+# Only there it is known what a peer has acknowledged.
+_IS_LINUX = sys.platform == "linux"
+# Where `tcpi_rtt` stands in `struct tcp_info` of linux/tcp.h, in µs; and as much of that as holds it.
+_RTT_AT = 68
+_TCP_INFO_BYTES = 72
+# So much leaves at once (RFC 6928): after a round trip, the endpoint has it or has lost it.
+_SMALL_BYTES_MAX = 8 * 1024
+# What is nearer acknowledges a request before anybody could look.
+_NEAR_S = 0.0005
 # All connections read into the same piece of memory: they are read one at a time, on one event loop.
 _BUFFER = memoryview(bytearray(RESPONSE_BYTES_MAX))
 
@@ -44,7 +62,8 @@ class Connection:
     """One connection, which serves one flight at a time."""
 
     __slots__ = (
-        *("_began", "_keeper", "_limits", "_loop", "_number", "_reading", "_served", "_socket", "_tls", "_unsent"),
+        *("_began", "_doubtful_until", "_early", "_keeper", "_limits", "_loop", "_number", "_reading", "_round_trip_s", "_served"),
+        *("_socket", "_tls", "_unsent"),
         *("address", "born", "flight", "idle_since", "is_closed", "origin", "trust"),
     )
 
@@ -73,11 +92,32 @@ class Connection:
         self._number = connected.fileno()
         self._reading = Reading()
         self._served = False
+        self._round_trip_s = _round_trip_s(connected)
+        self._doubtful_until = 0.0
+        """Until when an answer may have been sent before the request came; 0 where that is not looked at, or known."""
+        self._early = False
+        """Whether an answer came before the request had left whole."""
         self._unsent: memoryview | None = None
         loop.add_reader(self._number, self._is_readable)
         if self._tls is not None and self._tls.pending():
             # It came with the end of the handshake.
             loop.call_soon(self._is_readable)
+
+    def is_quiet(self) -> bool:
+        """Return whether an idle connection has brought nothing that nobody asked for; else it must be closed."""
+        ioctl(self._number, termios.FIONREAD, _COUNT)
+        if _COUNT == _NOTHING:
+            return True
+        if self._tls is None:
+            return False
+        try:
+            self._socket.recv_into(_BUFFER)
+        except LATER:
+            # It was of TLS itself, as a session ticket is.
+            return True
+        except OSError:
+            pass
+        return False
 
     def send(self, flight: Flight, now: float) -> None:
         """Send a flight's request; whatever comes of it comes later."""
@@ -85,6 +125,8 @@ class Connection:
         self._began = now
         self._reading.whole = flight.request.whole
         wire = flight.wire
+        if self._round_trip_s or len(wire) > _SMALL_BYTES_MAX:
+            self._doubtful_until = monotonic() + self._round_trip_s if len(wire) <= _SMALL_BYTES_MAX else math.inf
         try:
             sent = self._socket.send(wire)
         except LATER:
@@ -194,6 +236,8 @@ class Connection:
             except ValueError:
                 self._end(flight, failed(Outcome.PROTOCOL, "the answer was not valid HTTP, or beyond its limits"))
                 return
+            if self._unsent is not None or self._doubtful_until:
+                self._look_for_haste()
             if complete:
                 self._complete(flight)
                 return
@@ -202,23 +246,43 @@ class Connection:
 
     def _complete(self, flight: Flight) -> None:
         reading = self._reading
-        answer = reading.answer()
+        answer = reading.answer() if not self._early else self._answer()
         if self._tls is not None and self.trust is not None and not self._served:
             # The tickets of TLS 1.3 come with the first answer.
             self.trust.remember(self.origin, self._tls.session)
-        if not reading.keeps or self._unsent is not None or (self._tls is not None and not self._tls.is_drained()):
+        if not reading.keeps or self._early or (self._tls is not None and not self._tls.is_drained()):
             self.close()
         else:
             self._served = True
             self.flight = None
         self._keeper.answered(self, flight, answer)
 
+    def _look_for_haste(self) -> None:
+        """Note whether an answer has a status before the endpoint has the request: what it sends afterwards acknowledges all of that."""
+        if self._unsent is None and monotonic() >= self._doubtful_until:
+            self._doubtful_until = 0.0
+        elif self._reading.status:
+            self._doubtful_until = 0.0
+            if self._unsent is not None:
+                self._early = True
+            # What TLS has sent by itself since then need not be acknowledged.
+            elif _IS_LINUX and (self._tls is None or not self._tls.has_replied):
+                # SIOCOUTQ of tcp(7), which has the number of TIOCOUTQ.
+                ioctl(self._number, termios.TIOCOUTQ, _COUNT)
+                self._early = _COUNT != _NOTHING
+
+    def _answer(self) -> Answer:
+        answer = self._reading.answer()
+        if self._early and answer.outcome is Outcome.DELIVERED:
+            return failed(Outcome.PROTOCOL, "the endpoint answered before it had the whole request")
+        return answer
+
     def _broke(self, flight: Flight | None, error: OSError | None) -> None:
         """Take the end of the connection, or what comes unasked."""
         if flight is None:
             self._keeper.lost(self)
         elif error is None and self._reading.ends_here():
-            self._end(flight, self._reading.answer())
+            self._end(flight, self._answer())
         elif self._served and not self._reading.begun:
             self.close()
             self._keeper.stale(self, flight)
@@ -227,3 +291,11 @@ class Connection:
             self._end(flight, failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
         else:
             self._end(flight, failed(Outcome.RESET, "the connection broke before the answer was complete"))
+
+
+def _round_trip_s(connected: socket.socket | Secured) -> float:
+    """Return how long a request takes to the endpoint and its acknowledgement back; 0 if that is too short to matter, or not known."""
+    if not _IS_LINUX:
+        return 0.0
+    (round_trip_us,) = struct.unpack_from("=I", connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES), _RTT_AT)
+    return round_trip_us / 1e6 if round_trip_us / 1e6 > _NEAR_S else 0.0

@@ -189,7 +189,7 @@ class HttpTransport:
         try:
             landed, self._landed = self._landed, []
             for flight, answer in landed:
-                if answer.outcome is Outcome.CONNECT:
+                if not answer.status and answer.outcome is Outcome.CONNECT:
                     self._names.defer(flight.target.name, flight.addresses[: flight.tried + 1])
                 elif flight.tried:
                     self._names.prefer(flight.target.name, flight.addresses[flight.tried])

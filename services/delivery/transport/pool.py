@@ -25,6 +25,7 @@ _SWEEP_S = 0.25
 _IDLE_S = 30.0
 # A name that moves on is followed at the latest then, even where its connections never rest.
 _LIFETIME_S = 600.0
+_SPOKE_FIRST = failed(Outcome.PROTOCOL, "the endpoint sent something before it had a request")
 _STOPPED = failed(Outcome.RESET, "the service stopped before the answer came")
 
 
@@ -128,10 +129,15 @@ class Pool:
             self._see_to_sweeping()
             return
         kept = None if flight.fresh else flight.host.kept(flight)
-        if kept is not None:
+        while kept is not None:
             del self._idle[kept]
-            kept.send(flight, now)
-        elif self._has_room():
+            if kept.is_quiet():
+                kept.send(flight, now)
+                return
+            kept.close()
+            del self._open[kept]
+            kept = flight.host.kept(flight)
+        if self._has_room():
             self._open[Dialling(self, self._way, self._limits, self._loop, flight)] = None
             self._see_to_sweeping()
         else:
@@ -181,8 +187,12 @@ class Pool:
             self._wanting.append(dialling.flight)
             return
         connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)
-        self._open[connection] = None
-        connection.send(dialling.flight, connection.born)
+        if connection.is_quiet():
+            self._open[connection] = None
+            connection.send(dialling.flight, connection.born)
+        else:
+            connection.close()
+            self._end(dialling.flight, _SPOKE_FIRST)
 
     def failed(self, dialling: Dialling, answer: Answer) -> None:
         """See `dialling.Keeper.failed`."""

@@ -20,7 +20,7 @@ _BYTES_PER_BYTE_MAX = 32
 class Secured:
     """One end of a connection by TLS, as a client; owns the socket under it."""
 
-    __slots__ = ("_incoming", "_outgoing", "_packed", "_plain_bytes", "_received_bytes", "_sending", "_socket", "_tls")
+    __slots__ = ("_incoming", "_outgoing", "_packed", "_plain_bytes", "_received_bytes", "_sending", "_socket", "_tls", "has_replied")
 
     def __init__(self, connected: socket.socket, context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> None:
         """Take a socket that is connected and does not block; `name` is what its certificate is to be for."""
@@ -31,6 +31,8 @@ class Secured:
         self._sending = 0
         """How much of the data to be sent is packed, but has not all left."""
         self._received_bytes = self._plain_bytes = 0
+        self.has_replied = False
+        """Whether TLS has sent something of its own since the handshake, as its answer to a change of keys."""
 
     @property
     def session(self) -> ssl.SSLSession | None:
@@ -40,6 +42,10 @@ class Secured:
     def fileno(self) -> int:
         """Return the socket's number."""
         return self._socket.fileno()
+
+    def getsockopt(self, level: int, option: int, size_bytes: int) -> bytes:
+        """Return an option of the socket."""
+        return self._socket.getsockopt(level, option, size_bytes)
 
     def close(self) -> None:
         """Close the socket."""
@@ -82,6 +88,7 @@ class Secured:
         finally:
             if self._outgoing.pending or self._packed:
                 # What TLS has to say to what came; that it cannot be sent is no reason to lose what was read.
+                self.has_replied = True
                 with contextlib.suppress(OSError):
                     self._flushed()
         self._plain_bytes += count
