@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
+from prometheus_client import Counter
 
 from gateway.answers import REQUEST_ID_HEADER, dress, problem_answer
 from gateway.authenticate import Authenticator, Caller
@@ -33,6 +34,8 @@ from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError
 from services.runtime.http_listener import HEAD_BYTES_MAX
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
+
+_held_back = Counter("hooktide_answers_held_back_total", "Answers to requests without a valid API key that were delayed.")
 
 PARAMETERS_MAX = 32
 _TURN_WITHIN_S = 10.0
@@ -124,6 +127,7 @@ class Pipeline:
         now_s = self._clock.monotonic()
         delay_s = throttle.failed(client.network, now_s)
         if delay_s:
+            _held_back.inc()
             # Refusals that wait for as long as one may would else all end at one moment, and be followed by as many guesses.
             await connection_of(request).hold_back(delay_s * random.uniform(1.0, 1.5))  # noqa: S311 - it spreads load
         elif throttle.is_throttled(client.network, now_s):

@@ -20,6 +20,7 @@ _HEAD = frozenset({"timestamp", "level", "service", "event", "exception"})
 SENTENCES: Mapping[str, str] = {
     "clock.jumped": "the machine's clock jumped by {by_s} s; retries keep their times",
     "connections.cannot_accept": "no further connection can be accepted ({error}); {connections} are open",
+    "connections.limited": "too many HTTP connections: some are closed ({how}, the first of {network}); {connections} stay open",
     "consent.not_asked": "the sink of subscription {subscription} could not be asked for its consent ({reason})",
     "deliveries.expired": "{count} deliveries were not done in time and are given up",
     "delivery.unencodable": "event {event_id} cannot be sent to subscription {subscription}: {reason}",
@@ -34,7 +35,7 @@ SENTENCES: Mapping[str, str] = {
     "partitions.stopped": "delivery has stopped for {count} of the log's partitions: {why}; {advice}",
     "registry.away": "the subscription service cannot be reached ({reason}); {effect}",
     "replica.watch_lost": "the connection to the subscription service is lost; it is made again",
-    "requests.throttled": "too many requests without a valid key come from {network}; they are refused for a while",
+    "requests.throttled": "too many requests without a valid key come from {network}; their answers are delayed",
     "retention.events_missing": "{events} events of partition {partition} are missing in the log, though deliveries need them",
     "retention.log_away": "old deliveries stay for now, since the event log cannot be reached ({reason})",
     "retention.waits": "old deliveries stay for now: {reason}",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import StreamReader, web
+from prometheus_client import Counter
 
 from services.runtime.authentication_throttle import network_of
 from services.runtime.client_address import TrustedProxies
@@ -38,6 +39,11 @@ _ACCEPTS_A_TURN = 16
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1
 _UNIX = "unix:"
+_LINE_EVERY_S = 60.0
+
+_closed = Counter(
+    "hooktide_http_connections_limited_total", "HTTP connections that the limits closed: refused, or gave way to others.", ["how"]
+)
 
 
 class GuardedConnection(web.RequestHandler):
@@ -210,6 +216,7 @@ class _Acceptor:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._arriving: set[_Arrival] = set()
+        self._next_line_s = 0.0
 
     async def close(self) -> None:
         """Give up connections that are not open yet."""
@@ -226,11 +233,11 @@ class _Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                # The limits are meant to prevent this; another part of the process has used the files up.
-                logger().error("connections.cannot_accept", error=error.strerror, connections=len(self._gate.connections))
-                self._pause(listening)
+                # Any other error is of a connection that failed before it was accepted (accept(2)).
+                if error.errno in _EXHAUSTED:
+                    # The limits are meant to prevent this; another part of the process has used the files up.
+                    logger().error("connections.cannot_accept", error=error.strerror, connections=len(self._gate.connections))
+                    self._pause(listening)
                 return
             self._admit(accepted, address[0] if isinstance(address, tuple) else "")
 
@@ -239,9 +246,15 @@ class _Acceptor:
         network = self._gate.network(peer)
         if not self._gate.connections.admit(network, self._loop.time()):
             accepted.close()
+            self._note("refused", network)
             return
         accepted.setblocking(False)  # noqa: FBT003 - the library's signature
-        connection = Connection(network, lambda: self._close(arrival), peer)
+
+        def give_way() -> None:
+            self._close(arrival)
+            self._note("gave_way", network)
+
+        connection = Connection(network, give_way, peer)
         arrival = _Arrival(accepted, connection)
         self._gate.connections.opened(connection)
         self._arriving.add(arrival)
@@ -268,8 +281,11 @@ class _Acceptor:
             return
         except OSError:
             first = b""
-        if not first or not self._gate.connections.may_speak(arrival.connection.network, self._loop.time()):
+        network = arrival.connection.network
+        if not first or not self._gate.connections.may_speak(network, self._loop.time()):
             self._close(arrival)
+            if first:
+                self._note("refused", network)
             return
         arrival.protocol = self._connect(arrival.connection)
         arrival.opening = self._loop.create_task(self._open(arrival, arrival.protocol))
@@ -302,6 +318,13 @@ class _Acceptor:
             self._arriving.discard(arrival)
         elif arrival.protocol is not None:
             arrival.protocol.abort()
+
+    def _note(self, how: str, network: str | None) -> None:
+        """Count a connection that the limits closed; log the first of a while, since there may be thousands."""
+        _closed.labels(how).inc()
+        if self._loop.time() >= self._next_line_s:
+            self._next_line_s = self._loop.time() + _LINE_EVERY_S
+            logger().warning("connections.limited", how=how, network=network, connections=len(self._gate.connections))
 
     def _pause(self, listening: socket.socket) -> None:
         self._loop.remove_reader(listening)

@@ -230,3 +230,16 @@ def test_a_database_url_that_is_none_of_ours_is_refused_without_its_password(tmp
         database_path(url, tmp_path, "ingest")
     assert str(caught.value).startswith("HOOKTIDE_INGEST_DATABASE_URL: ")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.0/8,unix:/run/p.sock"])
+def test_a_proxy_that_is_no_address_range_is_one_line(value: str) -> None:
+    (line,) = mistakes(GatewaySettings, {"HOOKTIDE_TRUSTED_PROXIES": value})
+    assert line.startswith(f"HOOKTIDE_TRUSTED_PROXIES={value}: ")
+    assert line.endswith("; write for example 10.0.0.0/8")
+
+
+def test_trusted_proxies_are_address_ranges_and_the_peers_of_a_unix_socket() -> None:
+    proxies = read_settings(GatewaySettings, {"HOOKTIDE_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1,unix"}).proxies()
+    assert [proxies.trusts(peer) for peer in ("10.1.2.3", "2001:db8::1", "", "2001:db8::2", "11.0.0.1")] == [True] * 3 + [False] * 2
+    assert not read_settings(GatewaySettings, {}).proxies().trusts("")
