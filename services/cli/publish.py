@@ -62,7 +62,7 @@ def emit(  # noqa: PLR0913 - one parameter for each option
         attributes |= {"data": checked_json("--data", _payload(data)), "datacontenttype": "application/json"}
     to = ingest_target(target, data_dir)
     emitter = hooktide.Emitter(
-        to, key=api_key(key, "emitter", data_dir), credentials=_credentials(ca, data_dir), timeout=timeout, close_timeout=1
+        to, key=api_key(key, "emitter", data_dir), credentials=_credentials(to, ca, data_dir), timeout=timeout, close_timeout=1
     )
     receipt = asyncio.run(_emit(to, emitter, attributes))
     if as_json:
@@ -86,8 +86,10 @@ async def _emit(target: str, emitter: hooktide.Emitter, attributes: dict[str, An
         raise CommandError(message) from error
 
 
-def _credentials(ca: Path | None, data_dir: Path) -> grpc.ChannelCredentials | None:
-    return grpc_tls(ca) if ca is not None or speaks_tls("ingest", data_dir) else None
+def _credentials(target: str, ca: Path | None, data_dir: Path) -> grpc.ChannelCredentials | None:
+    """Return what turns TLS on, None for none; a Unix socket is never encrypted."""
+    is_tls = not target.startswith("unix:") and (ca is not None or speaks_tls("ingest", data_dir))
+    return grpc_tls(ca) if is_tls else None
 
 
 def checked_time(option: str, text: str) -> datetime:

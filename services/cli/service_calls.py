@@ -28,8 +28,8 @@ def service_target(service: str, given: str, data_dir: Path) -> str:
 
 
 def service_channel(service: str, target: str, ca: Path | None, data_dir: Path) -> grpc.aio.Channel:
-    """Open a channel to a service, by TLS if `ca` is given or the service speaks it."""
-    is_tls = ca is not None or speaks_tls(service, data_dir)
+    """Open a channel to a service, by TLS if `ca` is given or the service speaks it; a Unix socket is never encrypted."""
+    is_tls = not target.startswith("unix:") and (ca is not None or speaks_tls(service, data_dir))
     return grpc.aio.secure_channel(target, grpc_tls(ca)) if is_tls else grpc.aio.insecure_channel(target)
 
 

@@ -8,6 +8,7 @@ import grpc
 import hooktide
 import pytest
 
+from tests.cli import processes
 from tests.tls.authority import Authority
 from tests.tls.system import System, running_system
 
@@ -56,3 +57,18 @@ def test_a_ca_that_would_trust_everybody_or_nobody_is_refused(tmp_path: Path) ->
         hooktide.Emitter("localhost:1", key="hkt_x", ca=tmp_path / "none")
     with pytest.raises(ValueError, match="give ca or credentials, not both"):
         hooktide.Emitter("localhost:1", key="hkt_x", ca=b"x", credentials=grpc.ssl_channel_credentials())
+
+
+async def test_the_command_line_leaves_a_unix_socket_plain_as_the_listener_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Authority
+) -> None:
+    """Whatever authorities it is told to trust."""
+    issued = ours.issue()
+    listen = f"unix:{tmp_path}/ingest.sock"
+    files = {"INGEST_TLS_CERT_FILE": issued.cert, "INGEST_TLS_KEY_FILE": issued.key}
+    async with running_system(
+        monkeypatch, tmp_path, **files, INGEST_LISTEN=listen, SERVICE_TOKEN="hts_a-token-for-this-test-only"
+    ) as system:
+        emit = ("emit", "order.created", "--source", "/shop", "--target", listen, "--key", system.keys.emitter, "--ca", str(ours.file))
+        ended = await processes.hooktide(*emit, environ=processes.clean_environ())
+        assert (ended.code, ended.err) == (0, "")
