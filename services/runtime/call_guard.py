@@ -4,8 +4,8 @@ connection_limits → [call_guard] → handler
 
 Law 1: a call with a valid key or the service token is never refused or delayed because others failed.
 Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says, and for that long nothing more
-is taken from a connection that has never shown valid ones. One refusal of such a connection waits at most, and only so many in all.
-Others are sent at once, or the connection is closed where the system cannot pause it.
+is taken from a connection that has never shown valid ones. What waits is bounded in number and bytes; beyond that, a refusal is sent
+at once, or the connection is closed where the system cannot pause it.
 Law 3: calls with the service token have no limit here.
 """
 
@@ -29,9 +29,11 @@ LOOK_EVERY_S = 0.25
 PUBLIC_CALLS_MAX = 1000
 """How many calls without credentials (health checks, reflection) are under way at once."""
 PUBLIC_CALLS_PER_NETWORK_MAX = 100
-# Each refusal that waits may hold what its call has sent so far, up to `READ_AHEAD_BYTES` (grpc_arguments.py).
-REFUSALS_WAITING_MAX = 512
-REFUSALS_WAITING_PER_NETWORK_MAX = 256
+# A refusal that waits takes about 15 kB, and what its call has sent so far, up to `READ_AHEAD_BYTES` (grpc_arguments.py).
+REFUSALS_WAITING_MAX = 8192
+REFUSALS_WAITING_PER_NETWORK_MAX = 4096
+_HELD_BYTES_MAX = 1024 * 1024
+"""How much a paused connection may have sent if several of its refusals are to wait."""
 _RETRY_S = 1.0
 # What a call may bring while its caller is unknown: metadata, and of its message what the transport reads ahead.
 _CALL_BYTES_MAX = READ_AHEAD_BYTES + 16 * 1024
@@ -80,6 +82,7 @@ class CallGuard:
         self._calls: Counter[tuple[Access, str]] = Counter()
         self._public_calls = 0
         self._waiting: Counter[str] = Counter()
+        self._waiting_count = 0
         self._connections = Connections(
             connections_max=limits.connections_max, per_network_max=limits.connections_per_network_max, is_exempt=limits.is_exempt
         )
@@ -167,19 +170,29 @@ class CallGuard:
         if not delay_s:
             return
         stranger = self._is_stranger(connection)
-        if self._crowded(connection.network) or (stranger and connection.waiting):
+        if self._crowded(connection.network) or (stranger and connection.waiting and not self._may_hold(connection)):
             if stranger and not connection.is_paused:
                 self._connections.close(connection)
             return
         connection.waiting += 1
         self._waiting[connection.network] += 1
+        self._waiting_count += 1
         try:
             await asyncio.sleep(delay_s)
         finally:
             connection.waiting -= 1
             self._waiting[connection.network] -= 1
+            self._waiting_count -= 1
             if not self._waiting[connection.network]:
                 del self._waiting[connection.network]
 
+    def _may_hold(self, connection: Connection) -> bool:
+        """Return whether another refusal of a stranger may wait.
+
+        As long as they wait, their calls count, and gRPC itself turns away the calls beyond `calls_per_connection_max`
+        that the peer had sent before it was paused.
+        """
+        return connection.is_paused and self._connections.received_bytes(connection) <= _HELD_BYTES_MAX
+
     def _crowded(self, network: str) -> bool:
-        return self._waiting.total() >= REFUSALS_WAITING_MAX or self._waiting[network] >= REFUSALS_WAITING_PER_NETWORK_MAX
+        return self._waiting_count >= REFUSALS_WAITING_MAX or self._waiting[network] >= REFUSALS_WAITING_PER_NETWORK_MAX

@@ -22,8 +22,8 @@ from urllib.parse import unquote
 
 from services.runtime.authentication_throttle import network_of
 
-GREETING_BYTES_MAX = 32 * 1024
-"""How many bytes a connection may bring without a call: a TLS handshake and HTTP/2's settings take less than half of that."""
+GREETING_BYTES_MAX = 16 * 1024
+"""How many bytes a connection may bring without a call: a TLS handshake with certificates, and HTTP/2's settings."""
 _CROWDED_SHARE, _RELIEVED_SHARE = 0.9, 0.8
 _OWN_DESCRIPTORS = "/dev/fd"
 # Linux, asm-generic/socket.h: SO_ATTACH_FILTER takes a struct sock_fprog, here of one instruction, "return 0": keep no byte.
@@ -129,11 +129,11 @@ class Connections:
             self.close(each)
         for each in found.values():
             # gRPC keeps a header block that never ends, at eleven times its size, and no limit of its own applies before its end.
-            if each.standing is Standing.UNKNOWN and not each.exempt and self._received_bytes(each) > each.bytes_max:
+            if each.standing is Standing.UNKNOWN and not each.exempt and self.received_bytes(each) > each.bytes_max:
                 self.close(each)
         return len(found)
 
-    def _received_bytes(self, connection: Connection) -> int:
+    def received_bytes(self, connection: Connection) -> int:
         """Return how many bytes a connection has brought so far; 0 where the system does not tell."""
         received = 0
 
