@@ -29,9 +29,10 @@ LOOK_EVERY_S = 0.25
 PUBLIC_CALLS_MAX = 1000
 """How many calls without credentials (health checks, reflection) are under way at once."""
 PUBLIC_CALLS_PER_NETWORK_MAX = 100
-# A refusal that waits takes about 15 kB, and what its call has sent so far, up to `READ_AHEAD_BYTES` (grpc_arguments.py).
-REFUSALS_WAITING_MAX = 8192
-REFUSALS_WAITING_PER_NETWORK_MAX = 4096
+# A refusal that waits takes about 35 kB, and what its call has sent so far, up to `READ_AHEAD_BYTES` (grpc_arguments.py).
+REFUSALS_WAITING_MAX = 4096
+REFUSALS_WAITING_PER_NETWORK_MAX = 2048
+_ABANDONED_MAX = 10
 _HELD_BYTES_MAX = 1024 * 1024
 """How much a paused connection may have sent if several of its refusals are to wait."""
 _RETRY_S = 1.0
@@ -147,8 +148,11 @@ class CallGuard:
         (self._connections.of(peer, self._monotonic()) or self._local).bytes_max += _CALL_BYTES_MAX
 
     def abandoned(self, peer: str) -> None:
-        """Count a call whose caller left before it was known."""
-        self._failed(self._connections.of(peer, self._monotonic()) or self._local)
+        """Count a call whose caller left before it was known; a connection that does little else is closed."""
+        connection = self._connections.of(peer, self._monotonic()) or self._local
+        connection.abandoned += 1
+        if self._failed(connection) and connection.abandoned >= _ABANDONED_MAX and self._is_stranger(connection):
+            self._connections.close(connection)
 
     def _failed(self, connection: Connection) -> float:
         """Count a call without valid credentials, and pause its connection; return for how many seconds its refusal waits."""

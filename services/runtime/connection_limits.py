@@ -55,6 +55,8 @@ class Connection:
     standing: Standing = Standing.UNKNOWN
     waiting: int = 0
     """How many of its refusals wait."""
+    abandoned: int = 0
+    """How many of its calls its peer left before it was known."""
     is_paused: bool = False
     """Whether nothing that its peer sends is taken."""
     bytes_max: int = GREETING_BYTES_MAX

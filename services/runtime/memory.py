@@ -18,7 +18,7 @@ _M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 * 1024 * 1024
 _M_TOP_PAD, _TOP_PAD_BYTES = -2, 1024 * 1024
 FREE_BYTES_MAX = 32 * 1024 * 1024
 """How much free memory a process keeps for what it makes next, once `GIVE_BACK_EVERY_S` have passed."""
-GIVE_BACK_EVERY_S = 20.0
+GIVE_BACK_EVERY_S = 10.0
 
 
 class _HeapUse(ctypes.Structure):
