@@ -16,7 +16,7 @@ from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from services.runtime.database_files import DatabaseFiles
+from services.runtime.database_files import DatabaseFiles, lock_file, was_removed
 from services.runtime.lifecycle import StartError
 
 SQLITE_VERSION_MIN = (3, 35, 0)
@@ -202,9 +202,10 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 def sole_owner(path: Path) -> Iterator[None]:
     """Hold the lock beside a database, for services that keep in memory what stands in the file.
 
-    The system frees it however the process ends. Raises `StartError` where another process holds it.
+    The system frees it however the process ends. Raises `StartError` if another process holds it, or if the database was removed while
+    it was open and is not there again.
     """
-    beside = path.with_name(path.name + ".lock")
+    beside = lock_file(path)
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -216,6 +217,9 @@ def sole_owner(path: Path) -> Iterator[None]:
         except BlockingIOError:
             message = f"{path} is in use by another process; stop that one first"
             raise StartError(message) from None
+        if was_removed(path, descriptor):
+            message = f"{path} was removed while a service had it open; put it back, or remove {beside} to begin without it"
+            raise StartError(message)
         yield
     finally:
         os.close(descriptor)

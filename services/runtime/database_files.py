@@ -2,13 +2,31 @@
 
 SQLite goes on writing to a file that was removed or replaced: such commits succeed and are lost once the process ends.
 
-Law: a store checks its files after each commit, before anybody hears of that commit.
+Law 1: a store checks its files after each commit, before anybody hears of that commit.
+Law 2: a service that stops because its file was removed does not begin anew by itself: it would send everything again, or cancel it.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
 from services.runtime.lifecycle import FatalError
+
+# Stands in the lock file beside a database that was removed while it was open.
+_REMOVED = b"removed\n"
+
+
+def lock_file(path: Path) -> Path:
+    """Return the lock file beside a database."""
+    return path.with_name(path.name + ".lock")
+
+
+def was_removed(path: Path, lock: int) -> bool:
+    """Return whether a database was removed while it was open, and is still missing; `lock` is its lock file's descriptor."""
+    is_noted = os.pread(lock, len(_REMOVED), 0) == _REMOVED
+    if is_noted and path.exists():
+        os.ftruncate(lock, 0)
+    return is_noted and not path.exists()
 
 
 class FileGoneError(FatalError):
@@ -17,7 +35,7 @@ class FileGoneError(FatalError):
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"{path} was removed, replaced or moved while the service had it open; what was acknowledged stands in the file that was there:"
-            " put that one back with its -wal, or start again with what is there now"
+            f" put that one back with its -wal, or remove {lock_file(path)} to begin without it"
         )
 
 
@@ -38,8 +56,14 @@ class DatabaseFiles:
         if self._seen() != self._identities:
             raise FileGoneError(self._path)
 
+    def _note_removal(self) -> None:
+        # If the directory is gone as well, there is no place to note it.
+        with contextlib.suppress(OSError), lock_file(self._path).open("r+b") as file:
+            file.write(_REMOVED)
+
     def _seen(self) -> list[tuple[int, int]]:
         try:
             return [(found.st_dev, found.st_ino) for found in map(os.stat, self._paths)]
         except OSError as error:
+            self._note_removal()
             raise FileGoneError(self._path) from error

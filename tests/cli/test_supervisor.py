@@ -38,7 +38,7 @@ async def is_ready(supervisor: Supervisor, service: str) -> bool:
 
 
 async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path: Path) -> None:
-    """Ingest stops as its log is removed, and begins another one, which delivery does not take for the one that it has followed."""
+    """Ingest stops as its log is removed. Told to, it begins another one, which delivery does not take for the one that it has followed."""
     notices: list[Notice] = []
 
     async def told(kind: str, text: str) -> Notice:
@@ -60,7 +60,12 @@ async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path:
 
         assert await emit() == ""
         (tmp_path / "ingest.db").unlink()
-        await emit()  # once ingest has a log again
+        refused = await hooktide("emit", "a.b", "--source", "/s", "--data", "1", "--timeout", "1", *data)
+        assert refused.code == 1, refused
+        await told("ended", "exit code 2")
+        assert "ingest.db.lock to begin without it" in supervisor.directory.log_file("ingest").read_text()
+        (tmp_path / "ingest.db.lock").unlink()
+        await emit()
         stopped = await told("not ready", "64 of 64 partitions are stopped")
         assert stopped.service == "delivery"
         note = await emit()

@@ -1,5 +1,11 @@
 """Rows 62, 64 and 65: two processes on one store, a store whose file goes away, and a log that does not fit the ledger any more."""
 
+import contextlib
+import shutil
+import sqlite3
+
+from hooktide.delivery.v1 import delivery_pb2 as pb
+
 from tests.cli.processes import clean_environ, hooktide
 from tests.eventlog.faults import take_away
 from tests.faults.stage import Stage, until_so
@@ -25,15 +31,29 @@ async def test_a_second_delivery_service_on_one_ledger_is_refused(own_stage: Sta
 
 
 async def test_a_delivery_service_whose_ledger_is_removed_stops(own_stage: Stage) -> None:
-    """With one line and no traceback: it could not know after a restart what it has sent."""
+    """With one line and no traceback. It does not begin anew by itself, which would send everything again, but goes on once it is back."""
     system = own_stage.system
-    await own_stage.subscribed("gone.ledger")
-    take_away(system.data_dir / "delivery.db", "removed")
-    await own_stage.publish("gone.ledger", "1")
+    endpoint = await own_stage.subscribed("gone.ledger")
+    first = await own_stage.publish("gone.ledger", "1")
+    await own_stage.in_state("gone.ledger", pb.DELIVERY_STATE_DELIVERED, 1)
+    ledger, kept = system.data_dir / "delivery.db", own_stage.told / "kept.db"
+    with contextlib.closing(sqlite3.connect(ledger)) as connection, contextlib.closing(sqlite3.connect(kept)) as copy:
+        connection.backup(copy)
+    take_away(ledger, "removed")
+    await own_stage.publish("gone.ledger", "2")
     assert await system.ended("delivery") == 1
     said = system.log("delivery")
     assert "delivery.db was removed, replaced or moved" in said
     assert "Traceback" not in said
+    system.launch("delivery")
+    assert await system.ended("delivery") == 2
+    assert f"remove {ledger}.lock to begin without it" in system.log("delivery")
+    shutil.copy(kept, ledger)
+    for left in ("-wal", "-shm"):
+        ledger.with_name(f"{ledger.name}{left}").unlink(missing_ok=True)
+    await system.restart("delivery")
+    await until(lambda: len(endpoint.accepted()) == 2, PATIENCE_S, "both events")
+    assert [arrival.event_id for arrival in endpoint.arrivals].count(first.event_id) == 1
 
 
 async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_stage: Stage) -> None:

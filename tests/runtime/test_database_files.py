@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.database import connect
+from services.runtime.database import connect, sole_owner
 from services.runtime.database_files import DatabaseFiles, FileGoneError
+from services.runtime.lifecycle import StartError
 
 
 @pytest.fixture
@@ -65,3 +66,21 @@ def test_commits_checkpoints_and_readers_change_nothing(database: Path) -> None:
     with contextlib.closing(sqlite3.connect(database)) as other:
         assert other.execute("SELECT count(*) FROM rows").fetchone() == (1,)
     files.check()
+
+
+def test_a_database_that_was_removed_is_not_made_anew_by_itself(database: Path) -> None:
+    """Put back, it is opened; so is a new one, once the lock file is gone too."""
+    with sole_owner(database):
+        files, content = DatabaseFiles(database), database.read_bytes()
+        database.unlink()
+        with pytest.raises(FileGoneError):
+            files.check()
+    for _ in range(2):
+        with pytest.raises(StartError, match=r"put it back, or remove .*a\.db\.lock to begin"), sole_owner(database):
+            pass
+    database.write_bytes(content)
+    with sole_owner(database):
+        database.unlink()
+    # It was removed while no service had it open: by intention.
+    with sole_owner(database):
+        pass
