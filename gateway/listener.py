@@ -43,7 +43,7 @@ class _Connection(GuardedConnection):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Return the answer to what is no HTTP; `message` is the parser's and stays in the log."""
+        """Return the answer to what is no HTTP; `message` is the parser's, and nobody is told of it."""
         if request.writer.output_size > 0:
             message = "the answer has begun, there is no room for another"
             raise ConnectionError(message)
@@ -58,7 +58,8 @@ class _Connection(GuardedConnection):
         response = problem_answer(failure, request_id)
         dress(response, request_id)
         response.force_close()
-        logger().info("request.malformed", request_id=request_id, status=response.status, detail=(message or "").partition("\n")[0])
+        # Not the parser's message: it may repeat what was sent, and with it a key.
+        logger().info("request.malformed", request_id=request_id, status=response.status, fault=type(exc).__name__)
         return response
 
 

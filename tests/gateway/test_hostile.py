@@ -1,9 +1,12 @@
 """Bodies and connections that mean no good, over real sockets."""
 
+import contextlib
 import json
 
 import pytest
+import structlog
 
+from tests.gateway.waiting import until
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import BODY_BYTES_MAX, SINK, Answer, World
 
@@ -169,6 +172,44 @@ async def test_what_is_no_http_is_a_problem_like_all_others(world: World, reques
         assert answer.headers["x-request-id"] == answer.json["request_id"]
         assert answer.headers["server"] == "hooktide"
         assert await wire.ended()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /%b HTTP/9.9\r\n\r\n",
+        b"GET http://[%b HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nauthorization Bearer %b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nauthorization: Bearer %b" + b"x" * 9000 + b"\r\n\r\n",
+        b"%b / HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx\x00%b: b\r\n\r\n",
+    ],
+    ids=["version", "target", "no colon", "long line", "method", "name"],
+)
+async def test_a_key_in_what_is_no_http_reaches_neither_the_log_nor_the_answer(world: World, request_bytes: bytes) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with Dialled(world.gateway.listen) as wire:
+            await wire.send(request_bytes.replace(b"%b", world.keys.consumer.encode()))
+            answer = await wire.answer()
+    assert answer.status >= 400
+    assert lines
+    assert world.keys.consumer not in f"{lines}{answer.headers}{answer.raw!r}"
+
+
+async def test_what_follows_a_request_to_upgrade_is_not_gathered_in_memory(world: World) -> None:
+    """The gateway upgrades nothing. A client that goes on sending before its answer is cut off."""
+    world.log.gate.clear()
+    request = head("GET", "/v1/events", f"authorization: Bearer {world.keys.consumer}", "connection: upgrade", "upgrade: websocket")
+    async with Dialled(world.gateway.listen) as wire:
+        await wire.send(request)
+        await until(lambda: world.log.under_way > 0)
+        with contextlib.suppress(ConnectionError):
+            await wire.send(*[b"x" * 64 * 1024] * 64)
+        assert await wire.ended()
+    world.log.gate.set()
+    async with Dialled(world.gateway.listen) as wire:
+        await wire.send(request)
+        assert (await wire.answer()).status == 200
 
 
 @pytest.mark.parametrize("header", ["authorization", "if-match", "idempotency-key", "x-request-id", "content-type"])

@@ -48,6 +48,8 @@ async def test_silence_before_a_tls_handshake_ends_with_the_time_for_headers_and
     gate = Gate(ConnectionLimits(connections_max=2, headers_s=1.0))
     async with served(gate, context) as (host, port), asyncio.timeout(60):
         first = await asyncio.open_connection(host, port)
+        # The beginning of a handshake, and nothing after it.
+        first[1].write(b"\x16\x03")
         second = await asyncio.open_connection(host, port)
         while len(gate.connections) < 2:  # noqa: ASYNC110 - the server's side of a connection
             await asyncio.sleep(0.001)
