@@ -261,6 +261,22 @@ async def test_calls_without_credentials_are_bounded_by_address_and_calls_with_t
             watch.cancel()
 
 
+async def test_calls_that_send_no_message_are_bounded_as_well() -> None:
+    probe = Probe()
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(20):
+        await stack.enter_async_context(served(probe))
+        channel = await stack.enter_async_context(open_channel(probe.target))
+        another = await stack.enter_async_context(open_channel(probe.target))
+        watch = channel.stream_stream("/grpc.health.v1.Health/Watch", bytes, bytes)
+        silent = [watch() for _ in range(PUBLIC_CALLS_PER_NETWORK_MAX)]
+        check = another.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
+        while await (refused := check(b"")).code() is grpc.StatusCode.OK:
+            pass
+        assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for call in silent:
+            call.cancel()
+
+
 async def test_every_call_has_a_deadline(channel: grpc.aio.Channel) -> None:
     assert 0 < DoubleValue.FromString(await ask(channel, "Remaining")).value <= DEADLINE_DEFAULT_S + ROUNDING_S
 

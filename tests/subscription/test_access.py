@@ -119,10 +119,22 @@ async def test_why_a_key_is_invalid_is_not_told(settings: SubscriptionSettings) 
         await client.call(client.access.RevokeKey, pb.RevokeKeyRequest(id=revoked.key.id))
         clock.time_s += 2
         clear = (expired.clear_text, revoked.clear_text, api_key.new_key(), "", "hkt_", "hkt_" + "0" * 49, "x" * 100_000, "hkt_💥")
+        together = await client.call(client.access.AuthenticateKeys, pb.AuthenticateKeysRequest(keys=clear))
+        assert [result.HasField("key") for result in together.results] == [False] * len(clear)
         failures = [await refused(client.authenticate(text)) for text in clear]
         assert {(failure.reason, failure.message, failure.fields) for failure in failures} == {
             (Reason.KEY_INVALID, failures[0].message, ())
         }
+
+
+async def test_several_keys_are_authenticated_at_once_each_in_its_place(client: Client) -> None:
+    made = [await client.key(role) for role in (pb.ROLE_ADMIN, pb.ROLE_EMITTER)]
+    keys = [made[1].clear_text, api_key.new_key(), made[0].clear_text, "hkt_", made[1].clear_text]
+    answer = await client.call(client.access.AuthenticateKeys, pb.AuthenticateKeysRequest(keys=keys))
+    assert [result.key for result in answer.results] == [made[1].key, pb.Key(), made[0].key, pb.Key(), made[1].key]
+    for count in (0, 201):
+        refusal = await refused(client.call(client.access.AuthenticateKeys, pb.AuthenticateKeysRequest(keys=["hkt_"] * count)))
+        assert refusal.reason is Reason.INVALID_ARGUMENT
 
 
 async def test_a_malformed_key_is_refused_without_asking_the_database(client: Client, tmp_path: Path) -> None:
