@@ -93,6 +93,17 @@ class GuardedConnection(web.RequestHandler):
             elif not self._request_in_progress:
                 self._expect_headers()
 
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP with 400. aiohttp would log a traceback for each, and with it what was sent."""
+        if status != web.HTTPBadRequest.status_code or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        logger().info("request.malformed", status=status, fault=type(exc).__name__)
+        response = web.Response(status=status, text="The request is no HTTP/1.1 that can be understood.\n")
+        response.force_close()
+        return response
+
     @property
     def peer(self) -> str:
         """The address of the other end, empty for the peer of a Unix socket."""
