@@ -120,6 +120,23 @@ async def recorded(system: System, delivering: Delivering, sink: str) -> list[de
     return list((await delivering.delivery(found[0].id)).attempts)
 
 
+async def test_names_of_one_consumer_that_hang_are_nobody_elses_failure(system: System, zone: Zone) -> None:
+    attacker, names = await system.registry.consumer("attacker"), [f"n{number}.example" for number in range(64)]
+    zone.silent |= set(names)
+    zone.put("good.example", "127.0.0.1")
+
+    async def are_looked_up() -> bool:
+        return len(zone.asked) >= 4
+
+    async with delivering(system, zone) as running, hostile(answering(OK)) as server:
+        for name in names:
+            await system.subscribe(f"http://{name}/", "attack", consumer_id=attacker)
+        await system.publish(event("1", "attack"))
+        await eventually(are_looked_up)
+        attempts = await recorded(system, running, f"http://good.example:{server.port}/")
+    assert [each.outcome for each in attempts] == [TAKEN]
+
+
 async def test_each_fault_is_recorded_as_its_own_class(system: System, zone: Zone) -> None:
     """And, but for a loop, tried again as often as there are delays."""
     async with delivering(system, zone) as running:

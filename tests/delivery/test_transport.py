@@ -213,6 +213,46 @@ async def test_a_host_has_its_own_limit_and_its_waiters_lose_no_time() -> None:
     assert most == 3
 
 
+async def test_one_consumers_requests_for_a_host_keep_nobody_elses_waiting_behind_all_of_them() -> None:
+    """They take turns, also for the connections of all hosts."""
+    order = list[bytes]()
+
+    async def behave(connection: Connection) -> None:
+        while (request := await connection.request()) is not None:
+            order.append(request.rpartition(b"\r\n\r\n")[2])
+            await all_wait.wait()
+            await connection.send(OK)
+
+    for limit in ("host_connections_max", "connections_max"):
+        all_wait = asyncio.Event()
+        order.clear()
+        async with hostile(behave) as server, sending(**{limit: 2}) as transport:  # type: ignore[arg-type]  # a limit alone
+            greedy = [sent(transport, post(server.url, b"greedy")._replace(owner="a")) for _ in range(20)]
+            honest = sent(transport, post(server.url, b"honest")._replace(owner="b"))
+            while len(order) < 2:  # noqa: ASYNC110 - the server's side
+                await asyncio.sleep(0)
+            all_wait.set()
+            assert (await honest).outcome is Outcome.DELIVERED
+            await asyncio.gather(*greedy)
+        assert order.index(b"honest") <= 4
+
+
+async def test_a_consumer_with_many_hosts_has_its_own_idle_connections_closed() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        honest = await stack.enter_async_context(hostile(answering(OK)))
+        servers = [await stack.enter_async_context(hostile(answering(OK), host=f"127.0.0.{number}")) for number in range(2, 12)]
+        transport = await stack.enter_async_context(sending(connections_max=5))
+        # Three of the other's are idle first.
+        for server in servers[:3]:
+            await answer_to(transport, post(server.url)._replace(owner="many"))
+        await answer_to(transport, post(honest.url)._replace(owner="one"))
+        for server in servers[3:]:
+            await answer_to(transport, post(server.url)._replace(owner="many"))
+            await answer_to(transport, post(servers[9].url)._replace(owner="many"))
+        assert (await answer_to(transport, post(honest.url)._replace(owner="one"))).outcome is Outcome.DELIVERED
+    assert honest.connections == 1
+
+
 async def test_all_connections_together_have_a_limit() -> None:
     """An idle one goes for a new one."""
     open_now: set[Connection] = set()

@@ -64,7 +64,7 @@ class Connection:
     __slots__ = (
         *("_began", "_doubtful_until", "_early", "_keeper", "_limits", "_loop", "_number", "_reading", "_round_trip_s", "_served"),
         *("_socket", "_tls", "_unsent"),
-        *("address", "born", "flight", "idle_since", "is_closed", "origin", "trust"),
+        *("address", "born", "flight", "idle_since", "is_closed", "origin", "owner", "trust"),
     )
 
     def __init__(
@@ -78,6 +78,8 @@ class Connection:
     ) -> None:
         """Take a socket that stands, to an address; `flight` is the one for which it was opened, and has yet to be sent."""
         self.origin = flight.target.origin
+        self.owner = flight.request.owner
+        """For whom it was opened; it may serve others."""
         self.trust = flight.trust
         self.address = address
         self.flight: Flight | None = None

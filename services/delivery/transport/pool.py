@@ -3,18 +3,20 @@
 http → [pool] → dialling, connection → callback URL
 
 Law 1: every flight put in comes out exactly once, with its answer; at the end those under way come out too.
-Law 2: connections are bounded in all and for each host; what waits for a turn has not begun, and can be withdrawn.
+Law 2: connections are bounded in all and for each host, and owners take turns for them; what waits has not begun, and can be withdrawn.
 Law 3: a flight under which a kept connection broke goes over a new one, once: a stale connection costs no attempt.
 """
 
 import asyncio
+import itertools
 import socket
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 
 from services.delivery.model import Outcome
 from services.delivery.transport.connection import Connection
 from services.delivery.transport.dialling import Dialling
+from services.delivery.transport.fair_queue import FairQueue
 from services.delivery.transport.flight import Flight, Limits, Way, failed, wire_of
 from services.delivery.transport.protocol import WITHDRAWN, Answer
 from services.delivery.transport.secured import Secured
@@ -23,6 +25,8 @@ Land = Callable[[Flight, Answer], None]
 
 _SWEEP_S = 0.25
 _IDLE_S = 30.0
+# So many that are idle are looked at for one to close.
+_LOOKED_AT_MAX = 64
 # A name that moves on is followed at the latest then, even where its connections never rest.
 _LIFETIME_S = 600.0
 _SPOKE_FIRST = failed(Outcome.PROTOCOL, "the endpoint sent something before it had a request")
@@ -43,7 +47,7 @@ class Pool:
         self._open: dict[Connection | Dialling, None] = {}
         # The one that has been idle for the longest time is the first.
         self._idle: dict[Connection, None] = {}
-        self._wanting: deque[Flight] = deque()
+        self._wanting = FairQueue()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def put(self, flight: Flight) -> None:
@@ -54,7 +58,7 @@ class Pool:
             host = self._hosts[origin] = Host(origin)
         flight.host = host
         if host.under_way >= self._limits.host_connections_max:
-            host.waiting.append(flight)
+            host.waiting.put(flight)
             return
         host.under_way += 1
         if not self._starts(flight):
@@ -63,13 +67,10 @@ class Pool:
     def withdraw(self, subscription_id: str) -> None:
         """Begin nothing that was put in for a subscription and has not begun."""
         for host in self._hosts.values():
-            if host.waiting:
-                withdrawn = [flight for flight in host.waiting if flight.request.subscription_id == subscription_id]
-                if withdrawn:
-                    host.waiting = deque(flight for flight in host.waiting if flight.request.subscription_id != subscription_id)
-                for flight in withdrawn:
-                    self._land(flight, WITHDRAWN)
-        for flight in [each for each in self._wanting if each.request.subscription_id == subscription_id]:
+            for flight in [each for each in host.waiting.flights() if each.request.subscription_id == subscription_id]:
+                host.waiting.remove(flight)
+                self._land(flight, WITHDRAWN)
+        for flight in [each for each in self._wanting.flights() if each.request.subscription_id == subscription_id]:
             self._wanting.remove(flight)
             self._turn_over(flight.host)
             self._land(flight, WITHDRAWN)
@@ -97,7 +98,7 @@ class Pool:
         if self._sweeping is not None:
             self._sweeping.cancel()
         left = [each.flight for each in self._open if each.flight is not None]
-        left += [*self._wanting, *(flight for host in self._hosts.values() for flight in host.waiting)]
+        left += [*self._wanting.flights(), *(flight for host in self._hosts.values() for flight in host.waiting.flights())]
         for each in self._open:
             each.close()
         self._open.clear()
@@ -125,7 +126,7 @@ class Pool:
     def _begin(self, flight: Flight, now: float) -> None:
         """Send what has its host's turn, over a kept connection or a new one."""
         if not _may_begin(flight):
-            self._wanting.append(flight)
+            self._wanting.put(flight)
             self._see_to_sweeping()
             return
         kept = None if flight.fresh else flight.host.kept(flight)
@@ -141,22 +142,25 @@ class Pool:
             self._open[Dialling(self, self._way, self._limits, self._loop, flight)] = None
             self._see_to_sweeping()
         else:
-            self._wanting.append(flight)
+            self._wanting.put(flight)
             self._see_to_sweeping()
 
     def _has_room(self) -> bool:
         """Say whether another connection may be opened, after one that is idle was closed for it if need be."""
         if len(self._open) < self._limits.connections_max:
             return True
-        for oldest in self._idle:
-            self._let_go(oldest)
-            return True
-        return False
+        oldest = list(itertools.islice(self._idle, _LOOKED_AT_MAX))
+        if not oldest:
+            return False
+        # A consumer with many hosts would else have the connections of all others closed.
+        ((most, _),) = Counter(each.owner for each in oldest).most_common(1)
+        self._let_go(next(each for each in oldest if each.owner == most))
+        return True
 
     def _turn_over(self, host: "Host") -> None:
         """Give a host's turn to whoever waits for it."""
         while host.waiting:
-            if self._starts(host.waiting.popleft()):
+            if self._starts(host.waiting.take()):
                 return
         host.under_way -= 1
         if not host.under_way and not host.idle:
@@ -172,10 +176,10 @@ class Pool:
     def _serve_wanting(self) -> None:
         """Begin what waits for one of all connections, as far as there is one."""
         # Each once: one that may not begin is put back.
-        for _ in range(len(self._wanting)):
+        for _ in self._wanting.flights():
             if not self._wanting or not (self._idle or len(self._open) < self._limits.connections_max):
                 return
-            self._begin(self._wanting.popleft(), self._loop.time())
+            self._begin(self._wanting.take(), self._loop.time())
 
     # What is told of connections
 
@@ -184,7 +188,7 @@ class Pool:
         del self._open[dialling]
         if not _may_begin(dialling.flight):
             connected.close()
-            self._wanting.append(dialling.flight)
+            self._wanting.put(dialling.flight)
             return
         connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)
         if connection.is_quiet():
@@ -262,7 +266,7 @@ class Pool:
             for connection in list(self._idle):
                 if now - connection.idle_since >= _IDLE_S or (connection.trust is not None and connection.trust.retired):
                     self._let_go(connection)
-            for flight in [each for each in self._wanting if each.deadline <= now]:
+            for flight in [each for each in self._wanting.flights() if each.deadline <= now]:
                 self._wanting.remove(flight)
                 self._turn_over(flight.host)
                 self._land(flight, failed(Outcome.TIMEOUT, "no answer within the time limit"))
@@ -282,7 +286,7 @@ class Host:
         """Begin with nothing."""
         self.origin = origin
         self.under_way = 0
-        self.waiting: deque[Flight] = deque()
+        self.waiting = FairQueue()
         self.idle: list[Connection] = []
 
     def kept(self, flight: Flight) -> Connection | None:

@@ -22,6 +22,8 @@ from services.runtime.fair_semaphore import FairSemaphore, Share
 from services.runtime.unnamed_file import open_unnamed, path_of
 
 _SESSIONS_MAX = 1024
+# What one subscription needs, and a few of its kind. There are many such contexts, and a session takes some kilobytes.
+_OWN_SESSIONS_MAX = 16
 _ONE_AT_A_TIME = Share(permits=1, owner_permits=1)
 _OWNER_WAITING_MAX = 2048
 UNUSABLE = "TLS failed: the client certificate and its key cannot be used; give both as PEM"
@@ -34,10 +36,11 @@ UNREADABLE = "TLS failed: the certificates of the subscription's own authorities
 class Trust:
     """A context of TLS, with the sessions that its connections may resume."""
 
-    __slots__ = ("_sessions", "context", "retired")
+    __slots__ = ("_sessions", "_sessions_max", "context", "retired")
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, sessions_max: int = _SESSIONS_MAX) -> None:
         """Begin without sessions."""
+        self._sessions_max = sessions_max
         self.context = context
         self.retired = False
         """Whether it was forgotten: then no connection need be kept for it."""
@@ -52,7 +55,7 @@ class Trust:
         if session is not None:
             self._sessions[origin] = session
             self._sessions.move_to_end(origin)
-            if len(self._sessions) > _SESSIONS_MAX:
+            if len(self._sessions) > self._sessions_max:
                 self._sessions.popitem(last=False)
 
 
@@ -147,7 +150,7 @@ def _made(roots: BinaryIO, tls: Tls) -> Trust | str:
             show(context, tls.certificate_pem, tls.key_pem or tls.certificate_pem)
         except ssl.SSLError:
             return UNUSABLE
-    return Trust(context)
+    return Trust(context, _OWN_SESSIONS_MAX)
 
 
 def _context(roots: BinaryIO) -> ssl.SSLContext:
