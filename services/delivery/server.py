@@ -1,5 +1,6 @@
 """Server: DeliveryService over gRPC: the ledger's reading side, the question to a sink, and its test."""
 
+import asyncio
 import sqlite3
 from typing import Any
 
@@ -27,6 +28,8 @@ RULES = {
     for name in ("GetDelivery", "ListDeliveries", "GetReadiness", "RepairRouting", "VerifySink", "SendTestEvent")
 }
 _EVERYONE = "*"
+# Nothing is released and trimmed meanwhile. What takes long is to count a large log's events.
+_REPAIR_S = 60.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -91,7 +94,10 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         if self._worker.repair is None:
             raise Failure(Reason.UNAVAILABLE, "The delivery service is starting; try again.", retry_after_s=1.0)
         try:
-            repaired = await self._worker.repair.run(from_ms, dry_run=request.dry_run)
+            async with asyncio.timeout(_REPAIR_S):
+                repaired = await self._worker.repair.run(from_ms, dry_run=request.dry_run)
+        except TimeoutError as error:
+            raise Failure(Reason.DEADLINE_EXCEEDED, "The ledger could not be brought up to date in time; nothing was changed.") from error
         except EventLogError as error:
             raise Failure(Reason.UNAVAILABLE, "The event log cannot be read; start the ingest service.", retry_after_s=1.0) from error
         except LedgerFullError as error:

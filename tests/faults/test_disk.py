@@ -33,8 +33,10 @@ async def test_with_its_disk_full_ingest_refuses_events_and_heals(stage: Stage) 
     patient = asyncio.ensure_future(_emit(stage, "disk.full.ingest"))
     await until(lambda: stage.control("ingest").refused > refusals, PATIENCE_S, "the emitter has met the full disk")
     assert not patient.done()
+    assert await stage.degraded("ingest") == "new events are refused: the disk is full"
     stage.control("ingest").restore()
     after = await patient
+    assert await stage.degraded("ingest") == ""
     await until(lambda: endpoint.accepted() == {before.event_id, after}, PATIENCE_S, "what was acknowledged arrives")
     assert {record.event_id for record in await stage.logged("disk.full.ingest")} == endpoint.accepted()
 
@@ -52,6 +54,7 @@ async def test_with_its_disk_full_delivery_sends_nothing_until_it_can_record_aga
     first = await stage.publish("disk.full.delivery", "first")
     await until(lambda: control.refused > 0, PATIENCE_S, "a flush has met the full disk")
     await until_so(lambda: stage.not_ready("delivery"), PATIENCE_S, "delivery says that it cannot record")
+    await until_so(lambda: stage.degraded("gateway"), PATIENCE_S, "the gateway says so as well")
     held = [await stage.publish("disk.full.delivery", f"held {number}") for number in range(5)]
     refusals = control.refused
     await until(lambda: control.refused > refusals + 1, PATIENCE_S, "it keeps trying")
