@@ -24,6 +24,8 @@ from services.runtime.authentication_throttle import network_of
 
 GREETING_BYTES_MAX = 16 * 1024
 """How many bytes a connection may bring without a call: a TLS handshake with certificates, and HTTP/2's settings."""
+# How long a call that has arrived may not be counted yet, and how much such calls may have brought: 16 times what is read ahead.
+_UNCOUNTED_S, _UNCOUNTED_BYTES_MAX = 3.0, 4 * 1024 * 1024
 _CROWDED_SHARE, _RELIEVED_SHARE = 0.9, 0.8
 _OWN_DESCRIPTORS = "/dev/fd"
 # Linux, asm-generic/socket.h: SO_ATTACH_FILTER takes a struct sock_fprog, here of one instruction, "return 0": keep no byte.
@@ -61,6 +63,20 @@ class Connection:
     """Whether nothing that its peer sends is taken."""
     bytes_max: int = GREETING_BYTES_MAX
     """How many bytes its peer may have sent while it is unknown; each call adds to them."""
+    beyond_since_s: float | None = None
+    """Since when its peer has sent more than that."""
+
+    def is_overdue(self, received_bytes: int, now_s: float) -> bool:
+        """Return whether its peer has sent too much for too long, or by far too much.
+
+        A call that has arrived may wait for this process for a moment before it is counted.
+        """
+        if received_bytes <= self.bytes_max:
+            self.beyond_since_s = None
+            return False
+        if self.beyond_since_s is None:
+            self.beyond_since_s = now_s
+        return now_s - self.beyond_since_s >= _UNCOUNTED_S or received_bytes > self.bytes_max + _UNCOUNTED_BYTES_MAX
 
 
 def surplus(connections: Iterable[Connection], *, connections_max: int, per_network_max: int) -> list[Connection]:
@@ -131,7 +147,7 @@ class Connections:
             self.close(each)
         for each in found.values():
             # gRPC keeps a header block that never ends, at eleven times its size, and no limit of its own applies before its end.
-            if each.standing is Standing.UNKNOWN and not each.exempt and self.received_bytes(each) > each.bytes_max:
+            if each.standing is Standing.UNKNOWN and not each.exempt and each.is_overdue(self.received_bytes(each), now_s):
                 self.close(each)
         return len(found)
 

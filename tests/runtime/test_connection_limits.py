@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.connection_limits import Connection, Connections, Standing, surplus
+from services.runtime.connection_limits import GREETING_BYTES_MAX, Connection, Connections, Standing, surplus
 
 CONNECTIONS = st.builds(
     Connection,
@@ -38,6 +38,18 @@ def test_services_and_exempt_addresses_have_no_share() -> None:
     services = [connection("a", 1, Standing.SERVICE) for _ in range(5)]
     proxied = [connection("p", 1, exempt=True) for _ in range(5)]
     assert surplus([*services, *proxied], connections_max=100, per_network_max=1) == []
+
+
+def test_who_sends_more_than_its_calls_account_for_has_a_moment_for_the_call_to_be_counted() -> None:
+    each = connection("a", 0)
+    assert not each.is_overdue(GREETING_BYTES_MAX, 10.0)
+    assert not each.is_overdue(GREETING_BYTES_MAX + 1, 20.0)
+    assert not each.is_overdue(GREETING_BYTES_MAX + 1, 22.9)
+    each.bytes_max += 1
+    assert not each.is_overdue(GREETING_BYTES_MAX + 1, 23.0)
+    assert not each.is_overdue(GREETING_BYTES_MAX + 2, 24.0)
+    assert each.is_overdue(GREETING_BYTES_MAX + 2, 27.0)
+    assert connection("a", 0).is_overdue(GREETING_BYTES_MAX + 5 * 1024 * 1024, 0.0)
 
 
 def test_a_crowded_listener_closes_the_oldest_strangers() -> None:
