@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from services.delivery.model import Outcome
+from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Answer, Tls
 from services.delivery.transport.reading import HEAD_BYTES_MAX
+from services.egress.policy import EgressPolicy
 from tests.delivery.certificates import Authority
 from tests.delivery.hostile import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
-from tests.delivery.sending import LIMITS, answer_to, post, sending, sent
+from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sending, sent
 from tests.delivery.tickets import flooding
 
 LARGE = b"x" * (4 << 20)
@@ -181,6 +183,34 @@ async def test_what_comes_unasked_just_before_the_next_request_is_not_its_answer
             assert sent_more.wait(60), "the loop stands still meanwhile"
             assert (await answer_to(transport, post(url))).status == 202
         thread.join()
+
+
+async def test_what_an_endpoint_sends_before_it_has_a_request_is_no_answer() -> None:
+    loop, has_sent, judged = asyncio.get_running_loop(), threading.Event(), list[str]()
+
+    class Waiting(EgressPolicy):
+        def check_address(self, address: str) -> str | None:
+            judged.append(address)
+            # The first time it is the URL that is judged. Right after the socket begins to connect, the loop stands still
+            # until the endpoint has sent.
+            if len(judged) == 2:
+                loop.call_soon(has_sent.wait, 10)
+            return super().check_address(address)
+
+    def serve() -> None:
+        with listening.accept()[0] as connected:
+            connected.sendall(OK)
+            has_sent.set()
+            with contextlib.suppress(OSError):
+                connected.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        async with open_http_transport(Waiting(allow=LOOPBACK), LIMITS) as transport:
+            answer = await answer_to(transport, post(f"http://127.0.0.1:{listening.getsockname()[1]}/"))
+        thread.join()
+    assert (answer.outcome, answer.status) == (Outcome.PROTOCOL, 0)
 
 
 async def test_a_request_that_is_never_read_ends_at_its_time() -> None:

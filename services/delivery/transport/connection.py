@@ -106,9 +106,10 @@ class Connection:
             loop.call_soon(self._is_readable)
 
     def is_quiet(self) -> bool:
-        """Return whether an idle connection has brought nothing that nobody asked for; else it must be closed."""
+        """Return whether a connection without a request has brought nothing; else it must be closed."""
         ioctl(self._number, termios.FIONREAD, _COUNT)
-        if _COUNT == _NOTHING:
+        # What TLS has unpacked is looked for where no answer was read to its end.
+        if _COUNT == _NOTHING and (self._served or self._tls is None or not self._tls.pending()):
             return True
         if self._tls is None:
             return False
