@@ -97,7 +97,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             async with asyncio.timeout(_REPAIR_S):
                 repaired = await self._worker.repair.run(from_ms, dry_run=request.dry_run)
         except TimeoutError as error:
-            raise Failure(Reason.DEADLINE_EXCEEDED, "The ledger could not be brought up to date in time; nothing was changed.") from error
+            raise Failure(Reason.DEADLINE_EXCEEDED, "Log and ledger did not answer in time; run it again.") from error
         except EventLogError as error:
             raise Failure(Reason.UNAVAILABLE, "The event log cannot be read; start the ingest service.", retry_after_s=1.0) from error
         except LedgerFullError as error:
