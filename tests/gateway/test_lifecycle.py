@@ -8,15 +8,18 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.app import running, serve
 from services.runtime.api_key import new_key
 from services.runtime.lifecycle import Lifecycle, StartError
+from services.runtime.settings import GatewaySettings, read_settings
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import new_log, serving_log
 from tests.gateway.waiting import until
+from tests.gateway.wire import Dialled, head
 from tests.gateway.world import TOKEN, World, gateway_settings, ready, registry_settings
 
 
@@ -158,3 +161,26 @@ async def test_a_missing_token_is_one_clear_line() -> None:
     with pytest.raises(StartError, match="HOOKTIDE_SERVICE_TOKEN"):
         async with running(settings, Lifecycle("gateway")):
             pass
+
+
+async def test_sighup_changes_the_limits_of_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings"
+    file.write_text("")
+    addresses = {f"HOOKTIDE_GATEWAY_{name}": "127.0.0.1:0" for name in ("LISTEN", "ADMIN_LISTEN")}
+    targets = {f"HOOKTIDE_{name}_TARGET": "127.0.0.1:1" for name in ("SUBSCRIPTION", "INGEST", "DELIVERY")}
+    for name, value in {"HOOKTIDE_SETTINGS_FILE": str(file), "HOOKTIDE_SERVICE_TOKEN": TOKEN, **addresses, **targets}.items():
+        monkeypatch.setenv(name, value)
+    lifecycle = Lifecycle("gateway")
+    async with running(read_settings(GatewaySettings), lifecycle) as gateway:
+        async with Dialled(gateway.listen) as first, Dialled(gateway.listen) as second:
+            for wire in (first, second):
+                await wire.send(head("GET", "/healthz"))
+                assert (await wire.answer()).status == 200
+        file.write_text("HOOKTIDE_GATEWAY_ADDRESS_CONNECTIONS_MAX=1")
+        with structlog.testing.capture_logs() as lines:
+            lifecycle.reload_asked.set()
+            await until(lambda: any(line["event"] == "settings.reloaded" for line in lines))
+        async with Dialled(gateway.listen) as first, Dialled(gateway.listen) as second:
+            assert await first.ended()
+            await second.send(head("GET", "/healthz"))
+            assert (await second.answer()).status == 200
