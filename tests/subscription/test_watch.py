@@ -338,6 +338,31 @@ async def test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_c
             assert (await refused(asked(client, point))).reason is Reason.REVISION_COMPACTED
 
 
+async def test_an_etag_of_a_change_that_a_restored_registry_does_not_have_never_fits(
+    settings: SubscriptionSettings, tmp_path: Path
+) -> None:
+    """Although the subscription, or the event type, has changed as often since."""
+    wanted = catalogue_pb2.PutEventTypeRequest(event_type=catalogue_pb2.EventType(name="a"))
+    async with served(settings) as client:
+        owner = await client.consumer()
+        made = (await client.subscribe(owner)).subscription
+    copy = tmp_path / "copy.db"
+    shutil.copy(tmp_path / "subscription.db", copy)
+    async with served(settings) as client:
+        lost = await client.update(owner, pb.Subscription(id=made.id, source="/lost"), "source")
+        lost_type = (await client.call(client.catalogue.PutEventType, wanted)).event_type
+    shutil.copy(copy, tmp_path / "subscription.db")
+    async with served(settings) as client:
+        kept = await client.update(owner, pb.Subscription(id=made.id, source="/kept"), "source")
+        assert kept.revision == lost.revision
+        change = client.update(owner, pb.Subscription(id=made.id, source="/next"), "source", etag=lost.etag)
+        assert (await refused(change)).reason is Reason.ETAG_MISMATCH
+        await client.call(client.catalogue.PutEventType, wanted)
+        wanted.etag = lost_type.etag
+        assert (await refused(client.call(client.catalogue.PutEventType, wanted))).reason is Reason.ETAG_MISMATCH
+        await client.update(owner, pb.Subscription(id=made.id, source="/next"), "source", etag=kept.etag)
+
+
 async def checkpoint_after(client: Client, change: Awaitable[object]) -> pb.Checkpoint:
     """Make a change and return the checkpoint that a new watch begins with."""
     await change
