@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 _NETWORKS_MAX = 10_000
 # How many seconds' worth of new connections a network may use at once: a program that starts opens its connections together.
 _BURST_S = 2.0
-# A connection on which nothing is sent costs little. So many come before the rate of connections cuts off those too.
-_SILENT_FACTOR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,6 @@ class Connections:
         self._count = 0
         self._awaiting = _Queue()
         self._networks: dict[str, _Network] = {}
-        self._arriving = _Rates(limits.network_connections_per_second * _SILENT_FACTOR)
         self._speaking = _Rates(limits.network_connections_per_second)
 
     def __len__(self) -> int:
@@ -121,18 +118,15 @@ class Connections:
     def change(self, limits: ConnectionLimits) -> None:
         """Put other limits into force; what is open beyond them gives way as far as it awaits its clients."""
         self._limits = limits
-        self._arriving = _Rates(limits.network_connections_per_second * _SILENT_FACTOR)
         self._speaking = _Rates(limits.network_connections_per_second)
         while self._count > limits.connections_max and self._make_room(self._awaiting):
             pass
 
-    def admit(self, network: str | None, now_s: float) -> bool:
+    def admit(self, network: str | None) -> bool:
         """Return whether a new connection of a network (None: exempt from the limits for each) may be opened.
 
         At a limit another connection gives way, so that there is room afterwards; if none can, the answer is no.
         """
-        if network is not None and not self._arriving.take(network, now_s):
-            return False
         held = None if network is None else self._networks.get(network)
         if held is not None and held.count >= self._limits.network_connections_max and not self._make_room(held.awaiting):
             return False

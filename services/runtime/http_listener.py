@@ -255,7 +255,7 @@ class _Acceptor:
     def _admit(self, accepted: socket.socket, peer: str) -> None:
         """Keep a connection until its client speaks, if the limits permit it."""
         network = self._gate.network(peer)
-        if not self._gate.connections.admit(network, self._loop.time()):
+        if not self._gate.connections.admit(network):
             accepted.close()
             self._note("refused", network)
             return
@@ -269,7 +269,8 @@ class _Acceptor:
         arrival = _Arrival(accepted, connection)
         self._gate.connections.opened(connection)
         self._arriving.add(arrival)
-        self._listen_to(arrival)
+        # Often the first bytes, or the end, have come already.
+        self._hear(arrival)
 
     def _listen_to(self, arrival: _Arrival) -> None:
         """Wait for a client's first byte. Until then its connection costs a socket, and no more."""
@@ -283,8 +284,11 @@ class _Acceptor:
             self._loop.remove_reader(arrival.accepted)
 
     def _spoken(self, arrival: _Arrival) -> None:
-        """Open a connection whose client has sent something; close one whose client has gone, or opens too many."""
         self._listen_no_more(arrival)
+        self._hear(arrival)
+
+    def _hear(self, arrival: _Arrival) -> None:
+        """Open a connection whose client has sent something; close one whose client has gone, or opens too many."""
         try:
             first = arrival.accepted.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
