@@ -167,3 +167,10 @@ async def test_an_address_that_is_taken_is_named(world: World, tmp_path: Path) -
     settings = world.settings.model_copy(update={"ingest_listen": world.addresses.listen, "data_dir": tmp_path / "other"})
     with pytest.raises(StartError, match="cannot listen on"):
         await serve(settings, Lifecycle("ingest"))
+
+
+async def test_health_is_told_by_the_name_of_the_service(world: World) -> None:
+    health = health_pb2_grpc.HealthStub(world.channel)
+    for name in ("", "hooktide.ingest.v1.IngestService", "hooktide.ingest.v1.EventLogService"):
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
