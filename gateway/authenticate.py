@@ -93,7 +93,7 @@ class Authenticator:
         memory = self._memories.get(digest)
         if memory is None:
             return None
-        if self._clock.monotonic() >= memory.until_s or self._has_expired(memory.outcome):
+        if self._clock.boottime() >= memory.until_s or self._has_expired(memory.outcome):
             del self._memories[digest]
             return None
         self._memories.move_to_end(digest)
@@ -108,7 +108,7 @@ class Authenticator:
             await question.done.wait()
             return question.outcome
         question = self._questions[digest] = _Question()
-        asked_s = self._clock.monotonic()
+        asked_s = self._clock.boottime()
         try:
             question.outcome = await self._ask(key)
         except Failure as failure:

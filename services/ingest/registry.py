@@ -138,18 +138,18 @@ class _Keys:
 
     def is_right(self, key: str) -> bool:
         asked_at = self._right.get(key)
-        return asked_at is not None and self._clock.monotonic() - asked_at < FRESH_S
+        return asked_at is not None and self._clock.boottime() - asked_at < FRESH_S
 
     async def get(self, key: str) -> Failure | None:
         asked_at = self._right.get(key)
         if asked_at is not None:
-            age_s = self._clock.monotonic() - asked_at
+            age_s = self._clock.boottime() - asked_at
             if age_s < RENEW_S:
                 return None
             renewing = self._renew(key)
             return None if age_s < FRESH_S else await asyncio.shield(renewing)
         wrong = self._wrong.get(key)
-        if wrong is not None and self._clock.monotonic() - wrong[0] < FRESH_S:
+        if wrong is not None and self._clock.boottime() - wrong[0] < FRESH_S:
             return wrong[1]
         if parse_key(key) is None:
             return Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
@@ -196,7 +196,7 @@ class _Keys:
         return answer
 
     async def _ask_and_keep(self, keys: Sequence[str]) -> Sequence[Failure | None]:
-        asked_at = self._clock.monotonic()
+        asked_at = self._clock.boottime()
         answers = await self._ask(keys)
         for key, answer in zip(keys, answers, strict=True):
             self._right.pop(key, None)
@@ -238,14 +238,14 @@ class _Types:
     def __init__(self, ask: Callable[[Collection[str]], Awaitable[Iterable[str]]], clock: Clock) -> None:
         self._ask = ask
         self._clock = clock
-        self._turn = _Turn(clock.monotonic(), [])
+        self._turn = _Turn(clock.boottime(), [])
         self._turns = 0
         self._published: set[str] = set()
         """The types of messages since types were forgotten the last time."""
 
     async def demanding(self, names: AbstractSet[str]) -> AbstractSet[str]:
         turn = self._turn
-        if self._clock.monotonic() - turn.began_at >= FRESH_S or len(turn.answered) + len(turn.asking) >= KEPT_MAX:
+        if self._clock.boottime() - turn.began_at >= FRESH_S or len(turn.answered) + len(turn.asking) >= KEPT_MAX:
             turn = self._turn = self._next_turn()
         self._published |= names
         missing = names - turn.answered
@@ -263,7 +263,7 @@ class _Types:
             remembered, self._published = self._published, set()
         if max(len(remembered), len(self._published)) >= KEPT_MAX:
             remembered, self._published = set(), set()
-        return _Turn(self._clock.monotonic(), list(remembered))
+        return _Turn(self._clock.boottime(), list(remembered))
 
     def _ask_for(self, names: set[str], turn: _Turn) -> None:
         """Ask for names that are not being asked for, if there are any, and for others that are due, as far as one call may."""

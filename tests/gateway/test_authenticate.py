@@ -14,6 +14,7 @@ class Time:
     """A clock that the tests move."""
 
     at_s: float = 1000.0
+    suspended_s: float = 0.0
 
     def now(self) -> float:
         """Return wall time."""
@@ -24,8 +25,8 @@ class Time:
         return self.at_s
 
     def boottime(self) -> float:
-        """Return the same."""
-        return self.monotonic()
+        """Return the same, with the time in which the machine was suspended."""
+        return self.at_s + self.suspended_s
 
     def busy(self) -> float:
         """Return no time at all."""
@@ -94,6 +95,14 @@ async def test_a_caller_is_remembered_for_two_seconds_from_the_question(
     assert registry.asked == [A]
     del registry.callers[A]
     time.at_s += 0.01
+    assert await refusal(authenticator, f"Bearer {A}") is Reason.KEY_INVALID
+
+
+async def test_the_time_in_which_the_machine_is_suspended_counts(registry: Registry, time: Time, authenticator: Authenticator) -> None:
+    registry.callers[A] = caller(1)
+    await authenticator.caller(f"Bearer {A}")
+    del registry.callers[A]
+    time.suspended_s += REMEMBERED_S
     assert await refusal(authenticator, f"Bearer {A}") is Reason.KEY_INVALID
 
 

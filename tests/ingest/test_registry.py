@@ -132,6 +132,19 @@ async def asking(counted: Counted) -> AsyncIterator[Asking]:
         yield Asking(Registry(channel, TOKEN, clock), clock)
 
 
+async def test_what_was_answered_before_the_machine_was_suspended_is_asked_for_again(counted: Counted, asking: Asking) -> None:
+    key = new_key()
+    await asking.registry.authorize(bearer(key))
+    assert await asking.required(["a"]) == set()
+    counted.wrong.add(key)
+    counted.demanding.add("a")
+    asking.clock.suspended_s += FRESH_S
+    with pytest.raises(Failure) as caught:
+        await asking.registry.authorize(bearer(key))
+    assert caught.value.reason is Reason.KEY_INVALID
+    assert await asking.required(["a"]) == {"a"}
+
+
 async def test_a_thousand_types_of_one_message_are_one_call(counted: Counted, tmp_path: Path) -> None:
     """The next messages of these types need none, whoever sends them."""
     counted.demanding = {"t.7", "not published"}

@@ -32,6 +32,8 @@ class MovedClock:
     """A clock that a test moves; it stands still otherwise."""
 
     time_s: float = 1_800_000_000.0
+    suspended_s: float = 0.0
+    """For how long the machine was suspended; only boot time has gone on meanwhile."""
 
     def now(self) -> float:
         """Return the time it was moved to."""
@@ -42,8 +44,8 @@ class MovedClock:
         return self.time_s
 
     def boottime(self) -> float:
-        """Return the same."""
-        return self.monotonic()
+        """Return the time it was moved to, with that in suspension."""
+        return self.time_s + self.suspended_s
 
     def busy(self) -> float:
         """Return no time at all."""
