@@ -2,7 +2,8 @@
 
 connection_limits → [call_guard] → handler
 
-Law 1: a call with a valid key or the service token is never refused or delayed because others failed.
+Law 1: a call with a valid key or the service token is never refused or delayed because others failed. The one exception is a proxy that
+is not trusted: as long as its connection has shown no valid key, its clients share the pauses of law 2.
 Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says, and for that long nothing more
 is taken from a connection that has never shown valid ones. What waits is bounded in number and bytes; beyond that, a refusal is sent
 at once, or the connection is closed where the system cannot pause it.
@@ -116,12 +117,12 @@ class CallGuard:
     def admitted(self, peer: str, access: Access) -> Iterator[None]:
         """Count a call while it is under way; raise `Failure` OVERLOADED if its network has too many."""
         connection = self._connections.of(peer, self._monotonic()) or self._local
+        if access is not Access.PUBLIC:
+            connection.standing = max(connection.standing, Standing.KEY if access is Access.KEY else Standing.SERVICE)
+            self._connections.resume(connection)
         if access is Access.SERVICE:
-            connection.standing = Standing.SERVICE
             yield
             return
-        if access is Access.KEY:
-            connection.standing = max(connection.standing, Standing.KEY)
         if access is Access.PUBLIC:
             connection.bytes_max += _PUBLIC_CALL_BYTES_MAX
         counted = (access, connection.network)
