@@ -122,7 +122,10 @@ class SqliteEventLog:
             else:
                 future.set_result(append.results or [])
         self._room.set()
-        self.refusing = str(settled.error) if isinstance(settled.error, StorageFullError | LogFullError) else None
+        if settled.error is None:
+            self.refusing = None
+        elif isinstance(settled.error, (StorageFullError, LogFullError)):
+            self.refusing = str(settled.error)
         if settled.records:
             self._tail.extend(settled.records)
 
