@@ -26,6 +26,7 @@ from services.runtime.admin import admin_app, http_server
 from services.runtime.call_guard import CallLimits
 from services.runtime.clock import SystemClock
 from services.runtime.database import database_path
+from services.runtime.fair_semaphore import Share
 from services.runtime.file_limit import connections_within
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
 from services.runtime.reload import Apply, Reloadable, reloading, service_tokens
@@ -72,7 +73,13 @@ async def running(
         log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token, clock), Disabler(registry, token)
         worker = Worker(settings, ledger, transport, log, replica, disabler, clock)
         reloadable.on_reload(worker.change_settings)
-        handshakes, tests = settings.share_of(settings.delivery_handshakes_max), settings.share_of(settings.delivery_test_events_max)
+
+        def handshakes() -> Share:
+            return reloadable.settings.share_of(reloadable.settings.delivery_handshakes_max)
+
+        def tests() -> Share:
+            return reloadable.settings.share_of(reloadable.settings.delivery_test_events_max)
+
         verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url, share=handshakes)
         trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds)
         asker = Asker(verifier, handshakes)

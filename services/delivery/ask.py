@@ -10,7 +10,7 @@ import asyncio
 
 from services.delivery.verify import Verifier
 from services.runtime.errors import Failure, Reason
-from services.runtime.fair_semaphore import FairSemaphore, Place, Share
+from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
 from services.runtime.logs import logger
 
 _AGAIN_S = 5.0
@@ -23,10 +23,9 @@ _OWNER_WAITING_MAX = 10_000_000
 class Asker:
     """Asks, a few sinks at once: as many as `share` permits, in all and of one consumer."""
 
-    def __init__(self, verifier: Verifier, share: Share) -> None:
+    def __init__(self, verifier: Verifier, share: ShareNow) -> None:
         self._verifier = verifier
         self._permits = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX)
-        self._at_once = share.permits
         self._permitted: asyncio.Queue[tuple[str, Place]] = asyncio.Queue()
         """What holds a permit; the others wait in the semaphore."""
         self._known: set[str] = set()
@@ -40,23 +39,22 @@ class Asker:
     async def run(self) -> None:
         """Ask for ever. What fails for another reason than an absence is wanted again by the subscription's next change."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._at_once):
-                group.create_task(self._ask())
+            while True:
+                subscription_id, place = await self._permitted.get()
+                group.create_task(self._ask(subscription_id, place))
 
     def _queue(self, subscription_id: str, consumer_id: str) -> None:
         self._permits.enter(consumer_id, lambda place: self._permitted.put_nowait((subscription_id, place)))
 
-    async def _ask(self) -> None:
-        while True:
-            subscription_id, place = await self._permitted.get()
-            try:
-                await self._verifier.ask(_EVERYONE, subscription_id)
-            except Failure as failure:
-                logger().warning("consent.not_asked", subscription=subscription_id, reason=failure.reason.name)
-                if failure.reason in _WAITING_HELPS:
-                    await asyncio.sleep(_AGAIN_S)
-                    self._queue(subscription_id, place.owner)
-                    continue
-            finally:
-                place.leave()
-            self._known.discard(subscription_id)
+    async def _ask(self, subscription_id: str, place: Place) -> None:
+        try:
+            await self._verifier.ask(_EVERYONE, subscription_id)
+        except Failure as failure:
+            logger().warning("consent.not_asked", subscription=subscription_id, reason=failure.reason.name)
+            if failure.reason in _WAITING_HELPS:
+                await asyncio.sleep(_AGAIN_S)
+                self._queue(subscription_id, place.owner)
+                return
+        finally:
+            place.leave()
+        self._known.discard(subscription_id)

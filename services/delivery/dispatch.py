@@ -49,7 +49,7 @@ class Dispatcher:
         fresh: Callable[[], bool],
     ) -> None:
         """`origin` is the name by which sinks know this system, "" for none; while `fresh` does not hold, no attempt begins."""
-        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, bounds.token_calls, fresh)
+        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, lambda: self._bounds.token_calls, fresh)
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock

@@ -18,7 +18,7 @@ from services.delivery.terms import Terms
 from services.delivery.tokens import Tokens
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Transport
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.fair_semaphore import Share
+from services.runtime.fair_semaphore import ShareNow
 
 _UNAUTHORIZED = 401
 Done = Callable[[Answer], None]
@@ -34,7 +34,7 @@ class Pusher:
         clock: Clock,
         origin: str,
         ready: Callable[[str], None],
-        token_calls: Share,
+        token_calls: ShareNow,
         fresh: Callable[[], bool],
     ) -> None:
         """`token_calls` bounds the calls to authorization servers, in all and of one consumer.

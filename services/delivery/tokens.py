@@ -21,7 +21,7 @@ from services.delivery.oauth2 import AwaitToken, FetchToken, NoToken, Token, Tok
 from services.delivery.redaction import redacted, secrets_of
 from services.delivery.transport.protocol import Answer, Request, Tls, Transport
 from services.runtime.clock import Clock
-from services.runtime.fair_semaphore import FairSemaphore, Place, Share
+from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
 from services.runtime.logs import logger
 
 _ANSWER_S = 10.0
@@ -50,7 +50,7 @@ class _Standing:
 class Tokens:
     """Tokens by subscription; `arrived` is told of a subscription whose call has ended, with a token or without."""
 
-    def __init__(self, transport: Transport, clock: Clock, arrived: Callable[[str], None], calls: Share) -> None:
+    def __init__(self, transport: Transport, clock: Clock, arrived: Callable[[str], None], calls: ShareNow) -> None:
         """`calls` bounds the calls under way, in all and of one consumer."""
         self._transport = transport
         self._clock = clock

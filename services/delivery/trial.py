@@ -21,7 +21,7 @@ from services.delivery.transport.protocol import Answer, Transport
 from services.eventlog.record import Record
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.errors import Failure, Reason
-from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share
+from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share, ShareNow
 from services.runtime.ids import new_id
 
 TYPE = "hooktide.test"
@@ -49,7 +49,7 @@ class Trial:
         current: Callable[[], Awaitable[None]],
         clock: Clock,
         origin: str,
-        share: Share,
+        share: ShareNow,
         fresh: Callable[[], bool],
     ) -> None:
         """`subscription` finds one by its id, as new as anybody has heard of once `current` has been waited for and `fresh` holds.

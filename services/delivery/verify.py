@@ -22,7 +22,7 @@ from services.delivery.terms import terms_of, tls_of
 from services.delivery.transport.protocol import Answer, Request, Transport
 from services.runtime.access import ServiceToken
 from services.runtime.errors import Failure, Reason, failure_from_rpc
-from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share
+from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, ShareNow
 from services.runtime.rpc import service_metadata
 
 ANSWER_S = 10.0
@@ -36,7 +36,14 @@ class Verifier:
     """Asks sinks, in the name of `origin`; `public_url` is where the gateway is reached from outside, "" where that is not known."""
 
     def __init__(
-        self, registry: grpc.aio.Channel, service_token: ServiceToken, transport: Transport, *, origin: str, public_url: str, share: Share
+        self,
+        registry: grpc.aio.Channel,
+        service_token: ServiceToken,
+        transport: Transport,
+        *,
+        origin: str,
+        public_url: str,
+        share: ShareNow,
     ) -> None:
         """`share` bounds the calls of `verify` under way, in all and of one caller."""
         self._registry = subscription_pb2_grpc.SubscriptionServiceStub(registry)

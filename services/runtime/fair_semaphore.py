@@ -19,6 +19,10 @@ class Share(NamedTuple):
     owner_permits: int
 
 
+ShareNow = Share | Callable[[], Share]
+"""A share, or what tells the present one: that may change at any time, for places that begin from then on."""
+
+
 class PermitRefusedError(Exception):
     """The owner has as many places as it may have, or no permit came free in time."""
 
@@ -48,11 +52,11 @@ class Place:
 class FairSemaphore:
     """Permits shared by owners, which are any strings. Belongs to one event loop."""
 
-    def __init__(self, share: Share, *, owner_waiting_max: int) -> None:
+    def __init__(self, share: ShareNow, *, owner_waiting_max: int) -> None:
         """Besides its share, an owner may have `owner_waiting_max` places, which then wait."""
-        self._free = share.permits
-        self._owner_permits = min(share)
-        self._owner_places_max = self._owner_permits + owner_waiting_max
+        self._share = share if callable(share) else lambda: share
+        self._owner_waiting_max = owner_waiting_max
+        self._held = 0
         self._owners: dict[str, _Owner] = {}
         self._round: deque[_Owner] = deque()
         """Owners that have a place waiting and are below their share, each once."""
@@ -70,7 +74,7 @@ class FairSemaphore:
         known = self._owners.get(owner)
         if known is None:
             known = self._owners[owner] = _Owner(owner)
-        if known.held + len(known.waiting) >= self._owner_places_max:
+        if known.held + len(known.waiting) >= min(self._share()) + self._owner_waiting_max:
             return None
         place = Place(self, owner, start)
         known.waiting[place] = None
@@ -104,7 +108,7 @@ class FairSemaphore:
         if place.holds_permit:
             place.holds_permit = False
             owner.held -= 1
-            self._free += 1
+            self._held -= 1
             self._join_round(owner)
             self._serve()
         else:
@@ -112,7 +116,7 @@ class FairSemaphore:
         self._forget_if_idle(owner)
 
     def _join_round(self, owner: "_Owner") -> None:
-        if not owner.in_round and owner.waiting and owner.held < self._owner_permits:
+        if not owner.in_round and owner.waiting and owner.held < min(self._share()):
             owner.in_round = True
             self._round.append(owner)
 
@@ -127,15 +131,15 @@ class FairSemaphore:
             return
         self._serving = True
         try:
-            while self._free and self._round:
+            while self._round and self._held < self._share().permits:
                 owner = self._round.popleft()
                 owner.in_round = False
-                if not owner.waiting:
-                    self._forget_if_idle(owner)  # its places have left
+                if not owner.waiting or owner.held >= min(self._share()):
+                    self._forget_if_idle(owner)  # its places have left, or its share has shrunk
                     continue
                 place, _ = owner.waiting.popitem(last=False)
                 owner.held += 1
-                self._free -= 1
+                self._held += 1
                 self._join_round(owner)
                 place.begin()
         finally:

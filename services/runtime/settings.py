@@ -173,12 +173,15 @@ class SinkSettings(Settings):
         json_schema_extra=RELOADED,
     )
     origin: Origin = Field("", description="The name, as in DNS, by which sinks know this system in ownership handshakes.")
-    sink_lookups_max: int = Field(32, ge=1, le=1024, description="How many names of sinks a service looks up at once.")
+    sink_lookups_max: int = Field(
+        32, ge=1, le=1024, description="How many names of sinks a service looks up at once.", json_schema_extra=RELOADED
+    )
     consumer_share_percent: float = Field(
         12.5,
         gt=0,
         le=100,
         description="How much one consumer may use at once of what all share: name lookups, token calls, test events and handshakes.",
+        json_schema_extra=RELOADED,
     )
 
     def share_of(self, permits: int) -> Share:
@@ -303,14 +306,21 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         description="How many deliveries of one subscription wait in memory; more wait in the ledger.",
         json_schema_extra=RELOADED,
     )
-    delivery_token_calls_max: int = Field(64, ge=1, le=1000, description="How many OAuth2 tokens are fetched at once.")
-    delivery_test_events_max: int = Field(32, ge=1, le=1000, description="How many test events are under way at once.")
-    delivery_handshakes_max: int = Field(32, ge=1, le=1000, description="How many sinks are asked for their consent at once.")
+    delivery_token_calls_max: int = Field(
+        64, ge=1, le=1000, description="How many OAuth2 tokens are fetched at once.", json_schema_extra=RELOADED
+    )
+    delivery_test_events_max: int = Field(
+        32, ge=1, le=1000, description="How many test events are under way at once.", json_schema_extra=RELOADED
+    )
+    delivery_handshakes_max: int = Field(
+        32, ge=1, le=1000, description="How many sinks are asked for their consent at once.", json_schema_extra=RELOADED
+    )
     delivery_tls_contexts_max: int = Field(
         128,
         ge=1,
         le=10_000,
         description="How many TLS contexts of own authorities and client certificates are kept, each about a megabyte.",
+        json_schema_extra=RELOADED,
     )
     delivery_breaker_seconds: float = Field(
         30.0,

@@ -65,7 +65,8 @@ async def running(
                 await _release(store)
             resealer = Resealer(store)
             reloadable.on_prepare(partial(_prepare_secret_keys, registry, store, resealer))
-            served = SubscriptionServer(store, policy, Lookups(policy, settings.share_of(settings.sink_lookups_max), resolve), handshake)
+            lookups = Lookups(policy, lambda: reloadable.settings.share_of(reloadable.settings.sink_lookups_max), resolve)
+            served = SubscriptionServer(store, policy, lookups, handshake)
 
             def ready() -> str | None:
                 if store.broken:

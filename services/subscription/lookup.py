@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from services.egress.policy import EgressPolicy
 from services.egress.urls import parse_url
-from services.runtime.fair_semaphore import FairSemaphore, Place, Share
+from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
 from services.runtime.logs import logger
 
 LOOKUP_S = 2.0
@@ -33,7 +33,7 @@ def system_addresses(host: str) -> list[str]:
 class Lookups:
     """Looks names up and judges what they lead to."""
 
-    def __init__(self, policy: EgressPolicy, share: Share, resolve: Resolve = system_addresses, timeout_s: float = LOOKUP_S) -> None:
+    def __init__(self, policy: EgressPolicy, share: ShareNow, resolve: Resolve = system_addresses, timeout_s: float = LOOKUP_S) -> None:
         """Take `resolve`, which waits for a name's addresses on a thread of its own, and how long it is waited for.
 
         A lookup counts in its consumer's `share` until the resolver returns.

@@ -20,7 +20,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def trusts_of(authority: Authority, kept_max: int = 4, timeout_s: float = 60.0) -> Trusts:
-    return Trusts(authority.pem, kept_max=kept_max, timeout_s=timeout_s)
+    return Trusts(authority.pem, kept_max=lambda: kept_max, timeout_s=timeout_s)
 
 
 def other(number: int) -> Tls:

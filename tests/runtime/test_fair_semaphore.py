@@ -88,6 +88,23 @@ async def test_permits_are_never_lost_nor_given_twice() -> None:
     assert len(semaphore) == 0
 
 
+async def test_a_share_that_changes_counts_for_places_that_begin_from_then_on() -> None:
+    share, begun = Share(2, 1), list[Place]()
+    semaphore = FairSemaphore(lambda: share, owner_waiting_max=10)
+    places = [entered(semaphore, owner, begun) for owner in "aaabb"]
+    assert [place.owner for place in begun] == ["a", "b"]
+    share = Share(4, 3)
+    places.append(entered(semaphore, "b", begun))
+    assert [place.owner for place in begun] == ["a", "b", "b", "b"]
+    share = Share(1, 1)
+    for place in places[:2]:
+        place.leave()
+    assert len(begun) == 4
+    for place in places[2:]:
+        place.leave()
+    assert len(semaphore) == 0
+
+
 async def test_who_waits_for_a_permit_is_refused_after_its_time() -> None:
     semaphore = FairSemaphore(Share(2, 1), owner_waiting_max=0)
     async with semaphore.permit("a", 10.0):

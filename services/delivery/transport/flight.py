@@ -44,10 +44,11 @@ class Limits:
     """How many contexts of TLS are kept for what subscriptions trust or show beyond the usual."""
 
     def replace(self, other: "Limits") -> None:
-        """Take over the times and numbers of connections of others; what bounds lookups and contexts stays."""
+        """Take over others; how long names are kept stays."""
         self.timeout_s, self.connect_timeout_s = other.timeout_s, other.connect_timeout_s
         self.first_byte_timeout_s = other.first_byte_timeout_s
         self.connections_max, self.host_connections_max = other.connections_max, other.host_connections_max
+        self.lookups, self.contexts_max = other.lookups, other.contexts_max
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ class HttpTransport:
     def __init__(self, policy: EgressPolicy, limits: Limits, trusts: Trusts, lookup: Lookup, proxy: "Proxy | None") -> None:
         self._loop = asyncio.get_running_loop()
         self._policy = policy
-        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s, share=limits.lookups)
+        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s, share=lambda: limits.lookups)
         self._trusts = trusts
         self._proxy = proxy
         way = Way(policy.check_address, None if proxy is None else proxy.tunnel)
@@ -279,7 +279,7 @@ def roots_file() -> str:
 
 def _trusts(file: str, limits: Limits) -> Trusts:
     try:
-        return Trusts(Path(file).read_bytes(), kept_max=limits.contexts_max, timeout_s=limits.timeout_s)
+        return Trusts(Path(file).read_bytes(), kept_max=lambda: limits.contexts_max, timeout_s=limits.timeout_s)
     except ssl.SSLError as error:
         raise StartError(f"the file of trusted certificates, {file}, has none that can be read; write them as PEM") from error
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from services.delivery.model import Outcome
 from services.delivery.transport.single_flight import SingleFlight
-from services.runtime.fair_semaphore import FairSemaphore, Share
+from services.runtime.fair_semaphore import FairSemaphore, ShareNow
 
 Lookup = Callable[[str], Sequence[str]]
 """Returns the addresses of a name, at least one; raises `OSError` where there is none. It may block."""
@@ -56,7 +56,7 @@ class Found(NamedTuple):
 class Names:
     """A cache of names. Belongs to one event loop; `lookup` alone is called elsewhere."""
 
-    def __init__(self, lookup: Lookup, policy: Judge, *, timeout_s: float, kept_s: float, share: Share) -> None:
+    def __init__(self, lookup: Lookup, policy: Judge, *, timeout_s: float, kept_s: float, share: ShareNow) -> None:
         """`timeout_s` is how long anybody waits for a lookup, `kept_s` how long what it found is used.
 
         A lookup counts in its owner's `share` until the resolver returns, also after those who asked were told that it takes too long.
@@ -113,8 +113,8 @@ class Names:
         entry = self._found.get(name)
         return entry is not None and entry[0].failure is None
 
-    def _flights(self, share: Share, timeout_s: float) -> SingleFlight[str, Found]:
-        permits, threads = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX), _Threads(share.permits)
+    def _flights(self, share: ShareNow, timeout_s: float) -> SingleFlight[str, Found]:
+        permits, threads = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX), _Threads()
         self._threads.append(threads)
 
         def run(name: str, _owner: str) -> None:
@@ -173,15 +173,14 @@ def _mixed(addresses: Sequence[str]) -> tuple[str, ...]:
 class _Threads:
     """A few threads, started as they are needed, that die with the process: a lookup cannot be interrupted."""
 
-    def __init__(self, threads_max: int) -> None:
+    def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads_max = threads_max
         self._threads = 0
         self._free = threading.Semaphore(0)
 
     def put(self, job: Callable[[], None]) -> None:
         """Run a job in one of the threads."""
-        if not self._free.acquire(blocking=False) and self._threads < self._threads_max:
+        if not self._free.acquire(blocking=False):
             self._threads += 1
             threading.Thread(target=self._run, name="names", daemon=True).start()
         self._jobs.put(job)

@@ -62,10 +62,11 @@ class Trust:
 class Trusts:
     """What is trusted, by what subscriptions ask for beyond the usual. Belongs to one event loop; contexts are made in a thread."""
 
-    def __init__(self, roots_pem: bytes, *, kept_max: int, timeout_s: float) -> None:
+    def __init__(self, roots_pem: bytes, *, kept_max: Callable[[], int], timeout_s: float) -> None:
         """`roots_pem` are the authorities that are trusted without being asked for; raises `ssl.SSLError` where it has none.
 
-        Beyond the usual one, `kept_max` contexts are kept; each takes about a megabyte. Nobody waits for one longer than `timeout_s`.
+        Beyond the usual one, as many contexts are kept as `kept_max` returns; each takes about a megabyte.
+        Nobody waits for one longer than `timeout_s`.
         """
         # From a file they are read without holding the interpreter up; from memory that would be for 20 ms.
         self._roots = open_unnamed(roots_pem)
@@ -118,7 +119,7 @@ class Trusts:
             return
         found = made.result()
         self._keep(tls, owner, found)
-        if len(self._kept_for) > self._kept_max:
+        while len(self._kept_for) > self._kept_max():
             most = max(self._kept.values(), key=len)
             forgotten = self._remove(next(iter(most)))
             if isinstance(forgotten, Trust):
