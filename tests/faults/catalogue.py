@@ -312,6 +312,16 @@ CATALOGUE: dict[int, Row] = {
             "runtime.test_steady_clock::test_a_step_that_is_taken_back_is_never_seen",
         ),
     ),
+    62: Row(
+        "two delivery services on one ledger",
+        "the second one is refused at its start; where locks do not hold, the one whose lease was taken writes nothing more and stops",
+        (
+            "faults.test_stores::test_a_second_delivery_service_on_one_ledger_is_refused",
+            "delivery.test_service::test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on",
+            "delivery.test_service::test_a_service_whose_lease_was_taken_stops",
+            "delivery.test_ledger::test_a_worker_whose_lease_was_taken_writes_nothing",
+        ),
+    ),
     63: Row(
         "delivery is frozen for more than a second, and goes on",
         "nothing is routed and nothing leaves before the registry has answered a call that began afterwards",
@@ -321,6 +331,31 @@ CATALOGUE: dict[int, Row] = {
             "delivery.test_freshness::test_what_waits_for_room_to_be_routed_is_not_routed_after_a_freeze",
             "delivery.test_freshness::test_what_is_being_connected_does_not_leave_either",
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
+        ),
+    ),
+    64: Row(
+        "a store's file is removed, replaced or moved while a service has it open",
+        "the service stops and acknowledges nothing; it does not begin anew by itself",
+        (
+            "runtime.test_database_files::test_files_that_are_gone_are_noticed",
+            "runtime.test_database_files::test_a_database_that_was_removed_is_not_made_anew_by_itself",
+            "ingest.test_lifecycle::test_nothing_is_acknowledged_into_a_file_that_is_gone",
+            "subscription.test_faults::test_no_change_is_acknowledged_into_a_file_that_is_gone",
+            "faults.test_stores::test_a_delivery_service_whose_ledger_is_removed_stops",
+        ),
+    ),
+    65: Row(
+        "the log is deleted or restored beside an existing ledger, or the ledger beside the log",
+        "delivery stops with one line and is not ready, the lag tells, and hooktide repair goes on",
+        (
+            "faults.test_stores::test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks",
+            "faults.test_stores::test_what_is_not_routed_is_known_while_delivery_is_away",
+            "delivery.test_following::test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out",
+            "delivery.test_repair::test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice",
+            "delivery.test_repair::test_after_a_log_was_restored_what_is_newer_than_the_ledger_is_routed_and_nothing_else",
+            "delivery.test_repair::test_after_a_ledger_was_restored_what_it_does_not_know_is_routed_again_and_said_before",
+            "delivery.test_repair::test_a_new_ledger_begins_anew_however_often_it_is_interrupted",
+            "cli.test_supervisor::test_a_service_that_runs_and_does_not_do_its_work_is_told_of",
         ),
     ),
     73: Row(
