@@ -31,8 +31,8 @@ PUBLIC_CALLS_MAX = 1000
 """How many calls without credentials (health checks, reflection) are under way at once."""
 PUBLIC_CALLS_PER_NETWORK_MAX = 100
 # A refusal that waits takes about 35 kB, and what its call has sent so far, up to `READ_AHEAD_BYTES` (grpc_arguments.py).
-REFUSALS_WAITING_MAX = 4096
-REFUSALS_WAITING_PER_NETWORK_MAX = 2048
+REFUSALS_WAITING_MAX = 3072
+REFUSALS_WAITING_PER_NETWORK_MAX = 1536
 _ABANDONED_MAX = 10
 _HELD_BYTES_MAX = 1024 * 1024
 """How much a paused connection may have sent if several of its refusals are to wait."""

@@ -17,7 +17,7 @@ PING_INTERVAL_S = 30.0
 _PING_INTERVAL_PERMITTED_S = PING_INTERVAL_S / 2
 
 _METADATA_BYTES_MAX = 8 * 1024
-_CALLS_PENDING_MAX = 8_000
+_CALLS_PENDING_MAX = 4_000
 _CALLS_ENDING_MAX = 200
 READ_AHEAD_BYTES = 256 * 1024
 """How much of a call the transport takes in before anybody asks for it, also of a caller who is not known yet."""
