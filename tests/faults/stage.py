@@ -48,8 +48,9 @@ class Stage:
         return self._controls[service]
 
     async def subscribed(self, name: str) -> Endpoint:
-        """Return a new endpoint, subscribed to events of the type of its name."""
+        """Return a new endpoint, subscribed to events of the type of its name; a service that was restarted is waited for."""
         endpoint = self.receiver.endpoint(name)
+        await self.system.found_again()
         await self.consumer.subscribe(endpoint, [name])
         return endpoint
 

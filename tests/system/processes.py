@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -186,6 +187,16 @@ class System:
         """Kill a service and start it again."""
         self.kill(name)
         await self.restart(name)
+
+    async def found_again(self) -> None:
+        """Wait until the gateway has found every service; it connects to one that was restarted at most two seconds later."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                status, answer = await self.call("GET", "/readyz", self.first.admin)
+                services = answer.get("services")
+                if status == HTTPStatus.OK and isinstance(services, dict) and "away" not in services.values():
+                    return
+                await asyncio.sleep(0.05)
 
     async def terminate(self, name: str, within_s: float = PATIENCE_S) -> int:
         """Stop a service by SIGTERM; returns its exit code."""
