@@ -1,11 +1,14 @@
 from pathlib import Path
 
+import pytest
+
 from tests.bounds.catcher import Catcher
 from tests.bounds.memory import MB
 from tests.bounds.pending import measure
 from tests.system.processes import running_system
 
 
+@pytest.mark.slow
 async def test_what_waits_for_an_endpoint_drains_in_order_and_takes_little_memory(tmp_path: Path, catcher: Catcher) -> None:
     """One attempt at a time shows the order: that of the positions, and last those that were tried meanwhile.
 

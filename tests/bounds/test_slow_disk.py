@@ -42,6 +42,9 @@ class Slow:
     """Ingest's resident memory before anything was published, in bytes."""
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest_asyncio.fixture(scope="module")
 async def slow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slow]:
     path = tmp_path_factory.mktemp("slow")

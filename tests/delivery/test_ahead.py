@@ -82,9 +82,9 @@ async def test_a_reader_that_leaves_ends_the_reading() -> None:
     log = Log(1)
     async with contextlib.aclosing(read_ahead(log.batches(1))) as ahead:
         await anext(ahead)
-    before = asyncio.all_tasks()
+        assert [task for task in asyncio.all_tasks() if "read_ahead" in repr(task.get_coro())]
     await settled()
-    assert asyncio.all_tasks() <= before
+    assert not [task for task in asyncio.all_tasks() if "read_ahead" in repr(task.get_coro())]
     log.more.set()
     await settled()
     assert log.taken == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import hooktide
+import pytest
 
 from tests.e2e.consumers import new_consumer
 from tests.system.processes import SERVICES, System, running_system, until
@@ -46,6 +47,7 @@ async def test_each_service_is_killed_once_under_load_and_nothing_is_lost(tmp_pa
             assert len({arrival.body for arrival in arrivals}) == 1
 
 
+@pytest.mark.slow
 async def test_a_subscription_gets_what_follows_its_201_and_nothing_that_follows_its_204(tmp_path: Path) -> None:
     """Over 500 rounds, with the registry killed and started again after a random number of them, whatever the machine's pace."""
     rounds, kills, seed = 500, 8, random.randrange(1 << 32)

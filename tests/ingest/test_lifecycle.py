@@ -140,7 +140,8 @@ async def test_old_events_go_once_they_are_released(tmp_path: Path) -> None:
         await world.publish_batch(cloud_event() for _ in range(20))
         released = [pb.PartitionPosition(partition=partition, position=20) for partition in range(64)]
         await world.call(world.log.ReportProgress, pb.ReportProgressRequest(released=released))
-    async with running_world(tmp_path, HOOKTIDE_INGEST_RETENTION_HOURS="0.0000001") as world, asyncio.timeout(TIMEOUT_S):
+    settings = {"HOOKTIDE_INGEST_RETENTION_HOURS": "0.0000001", "HOOKTIDE_HOUSEKEEPING_SECONDS": "0.1"}
+    async with running_world(tmp_path, **settings) as world, asyncio.timeout(TIMEOUT_S):
         while await world.records():
             pass
         receipt = await world.publish(cloud_event())
