@@ -11,7 +11,6 @@ from hooktide.subscription.v1 import access_pb2
 from gateway.authenticate import Authenticator, Caller
 from gateway.bodies import Bodies
 from gateway.listener import HttpLimits, listening
-from gateway.peers import Peers, connected
 from gateway.pipeline import Guard, Pipeline
 from gateway.readiness import Readiness, watched
 from gateway.router import Route, Router
@@ -23,16 +22,17 @@ from gateway.routes.history import History
 from gateway.routes.subscriptions import Subscriptions
 from gateway.routes.verifications import Verifications
 from gateway.translate.access import caller_of
-from services.runtime.admin import admin_app, http_server
+from gateway.upstreams import Peers, connected
 from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.clock import SystemClock
+from services.runtime.configuration.reload import Reloadable, reloading
+from services.runtime.configuration.settings import GatewaySettings
 from services.runtime.fair_semaphore import FairSemaphore, Share
 from services.runtime.file_limit import connections_within
-from services.runtime.http_connections import ConnectionLimits
-from services.runtime.http_listener import Gate
+from services.runtime.http.admin import admin_app, http_server
+from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.listener import Gate
 from services.runtime.lifecycle import Addresses, Lifecycle
-from services.runtime.reload import Reloadable, reloading
-from services.runtime.settings import GatewaySettings
 from services.runtime.tls import server_tls
 
 _LIMITS = HttpLimits()

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from services.runtime.access import bearer
 from services.runtime.api_key import parse_key
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, Reason
+from services.runtime.rpc.access import bearer
 
 REMEMBERED_S = 2.0
 REMEMBERED_MAX = 10_000

@@ -15,8 +15,8 @@ from aiohttp.http_exceptions import LineTooLong
 from gateway.answers import dress, problem_answer
 from gateway.problems import internal
 from services.runtime.errors import Failure, Reason
-from services.runtime.http_connections import Connection
-from services.runtime.http_listener import Gate, GuardedConnection, accepting
+from services.runtime.http.connections import Connection
+from services.runtime.http.listener import Gate, GuardedConnection, accepting
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
 from services.runtime.tls import ServerTls

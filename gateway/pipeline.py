@@ -27,11 +27,11 @@ from gateway.listener import HttpLimits, connection_of
 from gateway.problems import internal, invalid
 from gateway.router import Call, Route, Router
 from services.runtime.authentication_throttle import AuthenticationThrottle
-from services.runtime.client_address import Client, TrustedProxies
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, FieldError, Reason
 from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError
-from services.runtime.http_listener import HEAD_BYTES_MAX
+from services.runtime.http.client_address import Client, TrustedProxies
+from services.runtime.http.listener import HEAD_BYTES_MAX
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.kinds import KINDS, Kind, document_of
+from gateway.problem_types import KINDS, Kind, document_of
 from gateway.strict_json import pointer_token
 from gateway.translate.names import HEADERS_FIELD, HEADERS_PLACE, PLACES
 from services.runtime.errors import Failure, FieldError, Reason

@@ -7,10 +7,7 @@ from typing import TypeVar
 
 from services.cli.app import run_app
 from services.cli.composition import Composition, FirstKeys
-from services.runtime.grpc_log_lines import capture_grpc_lines
-from services.runtime.lifecycle import Lifecycle
-from services.runtime.logs import configure_logs
-from services.runtime.settings import (
+from services.runtime.configuration.settings import (
     DeliverySettings,
     GatewaySettings,
     IngestSettings,
@@ -18,6 +15,9 @@ from services.runtime.settings import (
     SubscriptionSettings,
     read_settings,
 )
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.logs import configure_logs
+from services.runtime.rpc.log_lines import capture_grpc_lines
 
 _Kind = TypeVar("_Kind", bound=Settings)
 

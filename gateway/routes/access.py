@@ -6,10 +6,10 @@ from hooktide.subscription.v1 import access_pb2 as pb
 from gateway.answers import json_answer, no_content, page_answer
 from gateway.bodies import Bodies
 from gateway.conditions import request_id_of
-from gateway.peers import Peers
 from gateway.router import ADMINS, EVERYONE, Call, Route
 from gateway.translate import access as translate
 from gateway.translate.values import PAGE_PARAMETERS, Query
+from gateway.upstreams import Peers
 
 
 class Access:

@@ -5,10 +5,10 @@ from hooktide.subscription.v1 import catalogue_pb2 as pb
 
 from gateway.answers import not_modified, page_answer, tagged_answer
 from gateway.conditions import is_current
-from gateway.peers import Peers
 from gateway.router import EVERYONE, Call, Route
 from gateway.translate.catalogue import event_type_json
 from gateway.translate.values import PAGE_PARAMETERS, Query
+from gateway.upstreams import Peers
 
 
 class Catalogue:

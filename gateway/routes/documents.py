@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from gateway.answers import json_answer
-from gateway.kinds import DOCUMENTS, KINDS, document_of, reason_of
+from gateway.problem_types import DOCUMENTS, KINDS, document_of, reason_of
 from gateway.router import Call, Route
 from services.runtime.errors import Failure, Reason
 

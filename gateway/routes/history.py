@@ -5,9 +5,9 @@ from hooktide.delivery.v1 import delivery_pb2
 from hooktide.ingest.v1 import event_log_pb2
 
 from gateway.answers import json_answer, page_answer
-from gateway.peers import Peers
 from gateway.router import OWNERS, Call, Route
 from gateway.translate import history as translate
+from gateway.upstreams import Peers
 
 
 class History:

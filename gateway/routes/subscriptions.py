@@ -7,12 +7,12 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from gateway.answers import json_answer, no_content, not_modified, page_answer, tagged_answer
 from gateway.bodies import MERGE_PATCH, Bodies
 from gateway.conditions import etag_to_match, is_current, request_id_of
-from gateway.peers import Peers
 from gateway.router import OWNERS, Call, Route
 from gateway.translate import subscriptions as translate
 from gateway.translate.fields import Fields
 from gateway.translate.history import attempt_json
 from gateway.translate.values import PAGE_PARAMETERS, Query
+from gateway.upstreams import Peers
 from services.runtime.errors import Failure, Reason
 
 _ALL = "/v1/subscriptions"

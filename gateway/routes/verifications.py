@@ -9,9 +9,9 @@ from aiohttp import web
 from hooktide.subscription.v1.subscription_pb2 import ConfirmVerificationRequest
 
 from gateway.answers import json_answer
-from gateway.peers import Peers
 from gateway.problems import Refusal, invalid
 from gateway.router import Call, Route
+from gateway.upstreams import Peers
 from services.runtime.errors import Failure, FieldError, Reason
 
 PATH = "/v1/verifications/{token}"

@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from services.cli import secrets
+from services.cli.commands import secrets
+from services.cli.commands.demo import demo_command
+from services.cli.commands.health import health
+from services.cli.commands.keys import keys_command
+from services.cli.commands.publish import emit
+from services.cli.commands.receive import receive
+from services.cli.commands.repair import repair
+from services.cli.commands.serve import serve_command
+from services.cli.commands.subscriptions import subscribe, unsubscribe
+from services.cli.commands.up import up_command
 from services.cli.composition import Composition
-from services.cli.demo import demo_command
 from services.cli.errors import CommandError
-from services.cli.health import health
-from services.cli.keys import keys_command
 from services.cli.output import say
-from services.cli.publish import emit
-from services.cli.receive import receive
-from services.cli.repair import repair
-from services.cli.serve import serve_command
-from services.cli.subscriptions import subscribe, unsubscribe
-from services.cli.up import up_command
 from services.runtime.lifecycle import StartError
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.lifecycle import Serve
-from services.runtime.settings import SubscriptionSettings
 
 
 class FirstKeys(Protocol):

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import typer
 
-from services.cli.data_directory import DamagedKeysError, DataDirectory
 from services.cli.errors import CommandError
-from services.cli.plan import ADMIN_PORTS, LOOPBACK, PORTS, reachable
-from services.runtime.secret_files import read_secret
-from services.runtime.setting_types import checked_target
+from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory
+from services.cli.supervise.plan import ADMIN_PORTS, LOOPBACK, PORTS, reachable
+from services.runtime.configuration.secret_files import read_secret
+from services.runtime.configuration.setting_types import checked_target
 
 DATA_DIR = Path("hooktide-data")
 # Whatever a header can carry; whether it is a key is for the services to say.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import aiohttp
 
-from services.cli.data_directory import DataDirectory
 from services.cli.rest import reason_of
+from services.cli.supervise.data_directory import DataDirectory
 
 READY = "ready"
 TIMEOUT_S = 3.0

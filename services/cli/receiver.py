@@ -18,8 +18,8 @@ from aiohttp import web
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from services.runtime.admin import http_server
-from services.runtime.http_connections import ConnectionLimits
+from services.runtime.http.admin import http_server
+from services.runtime.http.connections import ConnectionLimits
 
 TOLERANCE_S = 300
 # One delivery service is its only client, and opens as many connections as it is told to.

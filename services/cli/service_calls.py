@@ -8,13 +8,13 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from services.cli.data_directory import DataDirectory
 from services.cli.defaults import address, speaks_tls
 from services.cli.errors import CommandError
+from services.cli.supervise.data_directory import DataDirectory
 from services.cli.tls import grpc_tls
+from services.runtime.configuration.secret_files import read_secret
+from services.runtime.configuration.setting_types import checked_target
 from services.runtime.errors import STATUS_DETAILS_KEY
-from services.runtime.secret_files import read_secret
-from services.runtime.setting_types import checked_target
 
 _Answer = TypeVar("_Answer", bound=Message)
 

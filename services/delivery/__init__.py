@@ -1,17 +1,14 @@
 """Delivery: follows the log, routes each event, pushes it, and records what became of it.
 
-event log → route → lane → attempt → schedule → ledger
+event log → [worker: subscriptions → dispatch → request → transport] → callback URL, and back into the ledger
 
-`follow.py`   reads the log, waits until the replica is new enough (`barrier.py`), and routes each batch
-`route.py`    which subscriptions an event is for (pure); `replica.py` keeps them up to date by watching
-`lane.py`     what waits for one subscription, in memory or spilled; `dispatch.py` starts attempts
-`attempt.py`  makes the request: `envelope.py` the body, `signing.py` and `signing_rfc9421.py` the signatures (all pure)
-`terms.py`    how a subscription wants its requests made; `credentials.py` and `oauth2.py` how they authenticate themselves (pure)
-`verify.py`   asks a sink for its consent, by the rules of `handshake.py` (pure)
-`transport/`    is what requests leave by, with its connections
-`schedule.py` after an attempt: delivered, again, or given up (pure); `breaker.py` spares a dead endpoint (pure)
-`due.py`      is the time line by which retries wait, whatever the wall clock does
-`recorder.py` gathers what happened and flushes it; `ledger.py` and `ledger_reads.py` are the store
-`retention.py` lets go of what is old
-`worker.py`   puts these together; `server.py` is the read API over gRPC; `app.py` the service
+`worker/`         the loops: from the log to the lanes, between the lanes and the ledger, and the ageing of what is kept
+`subscriptions/`  what delivery knows of subscriptions, how fresh that is, and whom an event is for
+`dispatch/`       which delivery goes next, and what follows from its answer
+`request/`        one signed request, made from a delivery
+`transport/`      HTTP: connections, requests and answers; it knows nothing of delivery
+`sinks/`          talking to a sink without an event: verification and test events
+`ledger/`         the durable state of every delivery
+
+`app.py` puts the service together and `server.py` answers its gRPC calls; `model.py` has the words, `errors.py` the failures.
 """

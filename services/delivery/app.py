@@ -9,29 +9,29 @@ from functools import partial
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
-from services.delivery.ask import Asker
-from services.delivery.disable import Disabler
-from services.delivery.ledger import open_ledger
-from services.delivery.replica import Replica
+from services.delivery.ledger.sqlite import open_ledger
 from services.delivery.server import DeliveryServer
-from services.delivery.transport.flight import Limits
+from services.delivery.sinks.sink_verification import Verifier
+from services.delivery.sinks.test_event import Trial
+from services.delivery.sinks.verification_queue import Asker
+from services.delivery.subscriptions.disable import Disabler
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.transport.exchange import Limits
 from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
-from services.delivery.trial import Trial
-from services.delivery.verify import Verifier
-from services.delivery.worker import Worker
+from services.delivery.worker.worker import Worker
 from services.egress.policy import EgressPolicy
-from services.eventlog.remote import RETRIED, RemoteEventLog
-from services.runtime.admin import admin_app, http_server
-from services.runtime.call_guard import CallLimits
+from services.eventlog.grpc_client import RETRIED, RemoteEventLog
 from services.runtime.clock import SystemClock
+from services.runtime.configuration.reload import Apply, Reloadable, reloading, service_tokens
+from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.database import database_path
 from services.runtime.fair_semaphore import Share
 from services.runtime.file_limit import connections_within
+from services.runtime.http.admin import admin_app, http_server
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
-from services.runtime.reload import Apply, Reloadable, reloading, service_tokens
-from services.runtime.rpc import Server, open_channel
-from services.runtime.settings import DeliverySettings
+from services.runtime.rpc.call_guard import CallLimits
+from services.runtime.rpc.channel_and_server import Server, open_channel
 from services.runtime.tls import client_tls, server_tls
 
 OpenTransport = Callable[[EgressPolicy, Reloadable[DeliverySettings]], AbstractAsyncContextManager[Transport]]

@@ -3,13 +3,9 @@
 import enum
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from services.delivery.envelope import Content, ContentMode
 from services.eventlog.record import Record
-
-if TYPE_CHECKING:
-    from services.delivery.terms import Terms
 
 ENCODER_VERSION = 1
 
@@ -21,21 +17,6 @@ class State(enum.IntEnum):
     DELIVERED = 2
     EXHAUSTED = 3
     CANCELLED = 4
-
-
-class Outcome(enum.IntEnum):
-    """How one attempt ended; the numbers are stored and are those of the contract's `AttemptOutcome`."""
-
-    DELIVERED = 1
-    STATUS = 2
-    DNS = 3
-    CONNECT = 4
-    TLS = 5
-    TIMEOUT = 6
-    RESET = 7
-    BLOCKED = 8
-    PROTOCOL = 9
-    CREDENTIAL = 10
 
 
 class Secret(NamedTuple):
@@ -53,18 +34,22 @@ class Health(enum.Enum):
     OFF = "neither keep nor send"
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A subscription as delivery knows it. No tuple: few are made, and what is read of them is read for every delivery."""
+class ContentMode(enum.Enum):
+    """How an event is put into a request."""
 
-    id: str
-    consumer_id: str
-    sink: str
-    types: tuple[str, ...]
-    source: str
-    health: Health
-    revision: int
-    terms: "Terms"
+    # There is one of each, and the hash of a name is slower than that of an object.
+    __hash__ = object.__hash__
+
+    STRUCTURED = "the whole event as JSON"
+    BINARY = "the data, and the attributes as headers"
+    DATA_ONLY = "the data, and nothing of CloudEvents"
+
+
+class Content(NamedTuple):
+    """A body, and the headers that belong to it, with names in lower case. Without data there may be no content-type."""
+
+    headers: dict[str, str]
+    body: bytes
 
 
 class Attempt(NamedTuple):
@@ -72,7 +57,8 @@ class Attempt(NamedTuple):
 
     started_ms: int
     duration_ms: int
-    outcome: Outcome
+    outcome: int
+    """Its number in the contract's `AttemptOutcome`, which is also that of `transport.protocol.Outcome`."""
     status: int
     error: str
     body: str

@@ -8,20 +8,20 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
-from services.delivery import ledger_reads
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger import Ledger
-from services.delivery.ledger_rows import DoneRow, OpenRow, attempts_of
+from services.delivery.ledger import sqlite_queries
+from services.delivery.ledger.rows import DoneRow, OpenRow, attempts_of
+from services.delivery.ledger.sqlite import Ledger
 from services.delivery.model import Attempt, State
-from services.delivery.trial import Trial
-from services.delivery.verify import Verifier
-from services.delivery.worker import Worker
+from services.delivery.sinks.sink_verification import Verifier
+from services.delivery.sinks.test_event import Trial
+from services.delivery.worker.worker import Worker
 from services.eventlog.errors import EventLogError
-from services.runtime.access import Access
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
 from services.runtime.listing_reader import Budget
 from services.runtime.paging import page_size, page_token, parse_page_token
+from services.runtime.rpc.access import Access
 
 RULES = {
     f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
@@ -48,7 +48,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         del context
         consumer_id = _consumer(request.consumer_id)
         listings = self._ledger.listings
-        row = await listings.read(request.consumer_id, ledger_reads.find, id_bytes(request.id)) if is_id(request.id, "dlv") else None
+        row = await listings.read(request.consumer_id, sqlite_queries.find, id_bytes(request.id)) if is_id(request.id, "dlv") else None
         if row is None or (consumer_id and row.consumer_id != consumer_id):
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
         message = _message(row, self._ledger.clock_jumped_ms)
@@ -63,7 +63,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         if request.state not in delivery_pb2.DeliveryState.values():
             raise invalid_field("state", "is no state of a delivery")
         size = page_size(request.page_size)
-        wanted = ledger_reads.Wanted(
+        wanted = sqlite_queries.Wanted(
             before_id=None if place is None else _id_of(str(place[0])),
             limit=size + 1,
             consumer_id=_consumer(request.consumer_id),
@@ -126,8 +126,8 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         return response
 
 
-def _page_of_newest(connection: sqlite3.Connection, wanted: ledger_reads.Wanted) -> tuple[list[OpenRow | DoneRow], bytes | None]:
-    return ledger_reads.newest(connection, wanted, Budget())
+def _page_of_newest(connection: sqlite3.Connection, wanted: sqlite_queries.Wanted) -> tuple[list[OpenRow | DoneRow], bytes | None]:
+    return sqlite_queries.newest(connection, wanted, Budget())
 
 
 def _fill(message: delivery_pb2.Attempt, number: int, attempt: Attempt) -> None:

@@ -2,6 +2,6 @@
 
 emitter → ingest → [event log] → route → lane → attempt → ledger
 
-`record.py` has the words, `protocols.py` the two Protocols, and one file each engine:
-`sqlite.py` (embedded, writes and reads) and `remote.py` (reads through ingest's gRPC).
+`record.py` has the words, `protocol.py` the two Protocols. The engines are `sqlite/` (embedded, writes and reads) and
+`grpc_client.py` (reads through ingest's gRPC).
 """

@@ -1,4 +1,4 @@
-"""Wire: records and places to and from the contract's messages. Ingest serves them, `remote.py` reads them."""
+"""Wire: records and places to and from the contract's messages. Ingest serves them, `grpc_client.py` reads them."""
 
 from collections.abc import Iterable
 

@@ -8,22 +8,22 @@ from hooktide.ingest.v1 import event_log_pb2_grpc
 from prometheus_client import Gauge
 
 from services.eventlog.errors import EventLogError
-from services.eventlog.sqlite import SqliteEventLog, open_sqlite_log
+from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
 from services.ingest import log_server, server
 from services.ingest.backlog import Backlog
+from services.ingest.emitter_authorization import RETRIED, Registry
 from services.ingest.log_server import EventLogServer
 from services.ingest.publish import Publisher
-from services.ingest.registry import RETRIED, Registry
 from services.ingest.server import IngestServer
-from services.runtime.admin import admin_app, http_server
-from services.runtime.call_guard import CallLimits
 from services.runtime.clock import SystemClock, unix_ms
+from services.runtime.configuration.reload import Reloadable, reloading, service_tokens
+from services.runtime.configuration.settings import IngestSettings
 from services.runtime.database import database_path
+from services.runtime.http.admin import admin_app, http_server
 from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.logs import logger
-from services.runtime.reload import Reloadable, reloading, service_tokens
-from services.runtime.rpc import Server, open_channel
-from services.runtime.settings import IngestSettings
+from services.runtime.rpc.call_guard import CallLimits
+from services.runtime.rpc.channel_and_server import Server, open_channel
 from services.runtime.steady_clock import SteadyClock, confirm_s
 from services.runtime.tls import client_tls, server_tls
 

@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 from services.eventlog.errors import EventLogError
 from services.eventlog.record import Lag
-from services.eventlog.sqlite import SqliteEventLog
+from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import Clock
 
 _EVERY_S = 1.0

@@ -10,13 +10,13 @@ from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, PositionMismatchError, StorageFullError
 from services.eventlog.record import PARTITIONS, Place
-from services.eventlog.sqlite import SqliteEventLog
-from services.eventlog.sqlite_reads import BATCH_BYTES_MAX, Wanted
+from services.eventlog.sqlite.log import SqliteEventLog
+from services.eventlog.sqlite.reads import BATCH_BYTES_MAX, Wanted
 from services.eventlog.wire import add_records, place_from, place_message, record_message
-from services.runtime.access import Access
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.ids import id_bytes, is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
+from services.runtime.rpc.access import Access
 
 RULES = {
     f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE

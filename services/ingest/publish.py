@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from hooktide.event.v1 import event_pb2
 
 from services.eventlog.errors import EventLogError, LogFullError, StorageFullError
-from services.eventlog.protocols import EventLog
+from services.eventlog.protocol import EventLog
 from services.eventlog.record import Appended, Conflict, NewEvent
-from services.ingest.accept import Refusal, accept
-from services.ingest.registry import Registry
+from services.ingest.emitter_authorization import Registry
+from services.ingest.event_validation import Refusal, accept
 from services.runtime.errors import Failure, Reason
 
 EVENTS_MAX = 1000

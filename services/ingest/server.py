@@ -1,10 +1,10 @@
 """Server: IngestService over gRPC. Protobuf stops here.
 
 A stream's messages enter the log in their order, await their commits side by side and are answered in order;
-how many may be under way is bounded, for each stream and for all (`intake.py`), beyond which the stream is read no
+how many may be under way is bounded, for each stream and for all (`flow_control.py`), beyond which the stream is read no
 further and HTTP/2 holds the emitter back.
 
-Messages arrive as bytes. Their events are counted before they are parsed (`framing.py`), since 4 MB of empty events would take 230 MB.
+Messages arrive as bytes. Their events are counted before they are parsed (`event_count.py`), since 4 MB of empty events would take 230 MB.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.eventlog.record import Appended
-from services.ingest.accept import Refusal
-from services.ingest.framing import count_events
-from services.ingest.intake import Intake
+from services.ingest.emitter_authorization import Registry
+from services.ingest.event_count import count_events
+from services.ingest.event_validation import Refusal
+from services.ingest.flow_control import Intake
 from services.ingest.publish import EVENTS_MAX, Publisher, Result, batch_too_large
-from services.ingest.registry import Registry
-from services.runtime import crash
-from services.runtime.access import Access
+from services.runtime import failpoints
 from services.runtime.errors import Failure, FieldError, Reason
-from services.runtime.rpc import authorization_of
+from services.runtime.rpc.access import Access
+from services.runtime.rpc.channel_and_server import authorization_of
 
 MESSAGES_UNDER_WAY_MAX = 16
 # Of all unary calls together: nothing but their number would hold those back, as flow control does a stream.
@@ -80,7 +80,7 @@ class IngestServer:
             (result,) = await self._publisher.publish([_parsed(ingest_pb2.PublishRequest.FromString, message).event])
         if isinstance(result, Refusal):
             raise _failure(result)
-        crash.reached("ingest.before_ack")
+        failpoints.reached("ingest.before_ack")
         response = ingest_pb2.PublishResponse()
         _fill(response.receipt, result)
         return response
@@ -112,14 +112,14 @@ class IngestServer:
                         failure = results
                         break
                     places.release()
-                    crash.reached("ingest.before_ack")
+                    failpoints.reached("ingest.before_ack")
                     response = ingest_pb2.PublishStreamResponse()
                     _add(response.results, results)
                     try:
                         yield response
                     except GeneratorExit:  # the emitter has gone; a task group would make an error of it
                         break
-                    crash.reached("ingest.after_ack")
+                    failpoints.reached("ingest.after_ack")
             finally:
                 reading.cancel()
                 stop.cancel()

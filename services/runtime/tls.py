@@ -19,9 +19,9 @@ from prometheus_client import Gauge
 
 from services.runtime import certificates
 from services.runtime.certificates import NamedFile, Pair, read_authorities, read_pair
+from services.runtime.configuration.reload import Apply, Kind, Reloadable
+from services.runtime.configuration.settings import Settings, variable
 from services.runtime.lifecycle import StartError
-from services.runtime.reload import Apply, Kind, Reloadable
-from services.runtime.settings import Settings, variable
 
 _expires = Gauge(
     "hooktide_tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970, by its setting.", ["setting"]

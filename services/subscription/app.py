@@ -13,29 +13,29 @@ from functools import partial
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
 
 from services.egress.policy import EgressPolicy
-from services.runtime import crash
-from services.runtime.access import Access
-from services.runtime.admin import admin_app, http_server
-from services.runtime.call_guard import CallLimits
+from services.runtime import failpoints
 from services.runtime.clock import Clock
+from services.runtime.configuration.reload import Apply, Reloadable, reloading, service_tokens
+from services.runtime.configuration.settings import PREFIX, SubscriptionSettings
 from services.runtime.errors import Failure
+from services.runtime.http.admin import admin_app, http_server
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
-from services.runtime.reload import Apply, Reloadable, reloading, service_tokens
-from services.runtime.rpc import Server
-from services.runtime.settings import PREFIX, SubscriptionSettings
+from services.runtime.rpc.access import Access
+from services.runtime.rpc.call_guard import CallLimits
+from services.runtime.rpc.channel_and_server import Server
 from services.runtime.tls import server_tls
-from services.subscription import secret_keys
-from services.subscription.access_server import AccessServer
-from services.subscription.catalogue_server import CatalogueServer
-from services.subscription.lookup import Lookups, Resolve, system_addresses
+from services.subscription.api.access_server import AccessServer
+from services.subscription.api.catalogue_server import CatalogueServer
+from services.subscription.api.server import SubscriptionServer
 from services.subscription.model import Handshake
-from services.subscription.opening import Registry, opened
-from services.subscription.resealer import Resealer
-from services.subscription.server import SubscriptionServer
-from services.subscription.store import Store, running_store
-from services.subscription.store_verifications import release, unverified
-from services.subscription.transaction import Writing
-from services.subscription.vault import Vault
+from services.subscription.rules.sink_lookup import Lookups, Resolve, system_addresses
+from services.subscription.store import secret_keys
+from services.subscription.store.resealer import Resealer
+from services.subscription.store.startup_checks import Registry, opened
+from services.subscription.store.store import Store, running_store
+from services.subscription.store.transaction import Writing
+from services.subscription.store.vault import Vault
+from services.subscription.store.verifications import release, unverified
 
 _SERVICES = (
     subscription_pb2.DESCRIPTOR.services_by_name["SubscriptionService"],
@@ -59,7 +59,7 @@ async def running(
     tls = server_tls(reloadable, "subscription")
     policy, handshake = _policy(reloadable), _handshake(settings)
     with opened(settings, clock) as registry:
-        crash.reached("registry.opened")
+        failpoints.reached("registry.opened")
         async with running_store(registry, lifecycle, clock) as store:
             if handshake is not Handshake.REQUIRED:
                 await _release(store)

@@ -6,12 +6,12 @@ supervisor → [bootstrap] → opening → access
 from dataclasses import dataclass, field
 
 from services.runtime.clock import Clock, SystemClock, unix_ms
-from services.runtime.settings import SubscriptionSettings
-from services.subscription import store_access as access
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.subscription.model import Role
-from services.subscription.opening import opened
-from services.subscription.transaction import Writing
-from services.subscription.validation import KeyDraft
+from services.subscription.rules.validation import KeyDraft
+from services.subscription.store import access
+from services.subscription.store.startup_checks import opened
+from services.subscription.store.transaction import Writing
 
 FIRST_CONSUMER = "first consumer"
 

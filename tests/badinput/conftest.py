@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.system.processes import System, running_system
+from tests.support.system import System, running_system
 
 
 @pytest_asyncio.fixture(scope="package")

@@ -11,8 +11,8 @@ from gateway.app import running as running_gateway
 from gateway.listener import HttpLimits
 from services.delivery.app import running as running_delivery
 from services.ingest.app import running as running_ingest
+from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
 from services.runtime.lifecycle import Addresses, Lifecycle, StartError
-from services.runtime.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
 from services.subscription.app import running as running_subscription
 
 TOKEN = "hts_a-token-for-these-tests-only"

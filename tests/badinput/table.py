@@ -22,14 +22,14 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/badinput/test_rest.py::test_any_object_is_taken_or_its_mistakes_are_named",
         "tests/badinput/test_rest.py::test_a_wrong_member_is_told_with_what_to_change",
         "tests/badinput/test_rest.py::test_any_query_is_answered_or_its_mistakes_are_named",
-        "tests/ingest/test_accept.py::test_what_routing_reads_must_be_a_string",
+        "tests/ingest/test_event_validation.py::test_what_routing_reads_must_be_a_string",
         "tests/badinput/test_settings.py::test_any_text_is_a_value_or_one_short_line_by_its_variable",
     ),
     "unknown fields": (
         "tests/gateway/test_translate_subscriptions.py::test_all_that_is_wrong_is_named_at_once",
         "tests/badinput/test_rest.py::test_a_wrong_member_is_told_with_what_to_change",
         "tests/repository/test_contract.py::test_a_field_of_a_later_version_is_no_error",
-        "tests/runtime/test_settings.py::test_a_misspelt_name_is_told_what_it_is_nearest_to",
+        "tests/runtime/configuration/test_settings.py::test_a_misspelt_name_is_told_what_it_is_nearest_to",
     ),
     "sinks that are no URL": (
         "tests/egress/test_urls.py::test_a_url_of_an_odd_form_is_refused_and_says_why",
@@ -92,12 +92,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "occupied port": (
         "tests/badinput/test_circumstances.py::test_an_address_that_cannot_be_had_is_named",
         "tests/badinput/test_circumstances.py::test_a_unix_socket_that_cannot_be_made_is_named",
-        "tests/cli/test_supervisor.py::test_an_occupied_port_ends_everything_with_a_clear_message",
+        "tests/cli/supervise/test_supervisor.py::test_an_occupied_port_ends_everything_with_a_clear_message",
     ),
     "unwritable directory": (
         "tests/badinput/test_circumstances.py::test_a_place_where_nothing_can_be_written_is_named",
         "tests/badinput/test_circumstances.py::test_a_data_directory_that_is_not_as_it_was_left_is_told",
-        "tests/cli/test_data_directory.py::test_a_directory_that_cannot_be_made_is_told_of",
+        "tests/cli/supervise/test_data_directory.py::test_a_directory_that_cannot_be_made_is_told_of",
     ),
     "wrong secret key": (
         "tests/subscription/test_start.py::test_a_wrong_secret_key_is_found_at_the_start",
@@ -106,12 +106,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "two supervisors on one data directory": (
         "tests/badinput/test_circumstances.py::test_a_second_supervisor_leaves_the_first_ones_directory_alone",
-        "tests/cli/test_supervisor.py::test_keys_are_made_on_the_first_start_only",
+        "tests/cli/supervise/test_supervisor.py::test_keys_are_made_on_the_first_start_only",
     ),
     "settings that are none": (
         "tests/badinput/test_settings.py::test_any_text_is_a_value_or_one_short_line_by_its_variable",
         "tests/badinput/test_settings.py::test_a_time_that_is_none_or_never_ends_is_refused",
-        "tests/runtime/test_settings.py::test_each_mistake_is_one_line_that_names_its_variable",
+        "tests/runtime/configuration/test_settings.py::test_each_mistake_is_one_line_that_names_its_variable",
         "tests/badinput/test_circumstances.py::test_standard_input_that_cannot_close_is_told",
     ),
 }

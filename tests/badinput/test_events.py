@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.translate.event import event_json
-from services.delivery.envelope import structured
+from services.delivery.request.envelope import structured
 from services.eventlog.record import Appended, NewEvent, Place
-from services.eventlog.sqlite import SqliteEventLog, open_sqlite_log
-from services.ingest.accept import Refusal, accept
+from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
+from services.ingest.event_validation import Refusal, accept
 from services.runtime.clock import SystemClock
 
 _BYTES_MAX = 64 * 1024

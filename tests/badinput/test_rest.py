@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.authenticate import REMEMBERED_S
-from tests.system.processes import System
+from tests.support.system import System
 
 _NOWHERE = "sub_" + "0" * 32
 ROUTES = (

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.runtime.lifecycle import StartError
-from services.runtime.settings import (
+from services.runtime.configuration.settings import (
     ALL,
     DeliverySettings,
     GatewaySettings,
@@ -17,6 +16,7 @@ from services.runtime.settings import (
     read_settings,
     variable,
 )
+from services.runtime.lifecycle import StartError
 
 VARIABLES = sorted({variable(name) for kind in ALL for name in kind.model_fields})
 VALUES = st.text(st.characters(exclude_characters="\x00"), max_size=30) | st.sampled_from(

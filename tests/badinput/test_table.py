@@ -3,7 +3,7 @@ import ast
 import pytest
 
 from tests.badinput.table import ROWS
-from tests.system.processes import ROOT
+from tests.support.system import ROOT
 
 
 def names_in(path: str) -> set[str]:

@@ -20,9 +20,9 @@ from tests.bench.figures import percentile
 from tests.bench.load import event
 from tests.bench.rounds import Extent, Steps
 from tests.bench.world import LOAD_CORE, bench_system, quiet
-from tests.bounds.memory import MB, sampled
-from tests.e2e.consumers import Consumer, new_consumer
-from tests.system.processes import ROOT, System
+from tests.support.consumers import Consumer, new_consumer
+from tests.support.memory import MB, sampled
+from tests.support.system import ROOT, System
 
 CONNECTIONS = 200
 FOR_S = 6.0

@@ -15,8 +15,8 @@ import uvloop
 
 from services.delivery.transport.protocol import Answer, Request, Transport
 from services.egress.policy import EgressPolicy
-from services.runtime.reload import Reloadable
-from services.runtime.settings import DeliverySettings, read_settings
+from services.runtime.configuration.reload import Reloadable
+from services.runtime.configuration.settings import DeliverySettings, read_settings
 from tests.bench.openers import opener
 
 _OK = 200

@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from services.eventlog.sqlite import MIGRATIONS
+from services.eventlog.sqlite.log import MIGRATIONS
 from services.eventlog.uuid7 import GrowingUuid7
-from services.ingest.accept import accept
+from services.ingest.event_validation import accept
 from services.runtime.database import connect, migrate
 from tests.bench.load import event
 

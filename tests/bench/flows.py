@@ -13,9 +13,9 @@ from tests.bench.load import Batch, batches, events, publish, publish_at_once, s
 from tests.bench.rounds import WITHIN_S
 from tests.bench.sink import Sink
 from tests.bench.world import cpu_s, on_service_core, quiet
-from tests.e2e.consumers import Consumer, new_consumer
-from tests.system.processes import System
-from tests.system.receiver import Endpoint
+from tests.support.consumers import Consumer, new_consumer
+from tests.support.system import System
+from tests.support.webhook_receiver import Endpoint
 
 _AT_ONCE = 16
 # A message has some thirty events then: with fewer, it is the messages and no more the events that make the load, which half the

@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from services.delivery.app import OpenTransport, open_transport
 from services.delivery.transport.protocol import Transport
 from services.egress.policy import EgressPolicy
-from services.runtime.reload import Reloadable
-from services.runtime.settings import DeliverySettings
+from services.runtime.configuration.reload import Reloadable
+from services.runtime.configuration.settings import DeliverySettings
 
 PRODUCT, YARDSTICK = "http", "aiohttp"
 

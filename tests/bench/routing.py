@@ -3,9 +3,9 @@
 import time
 from functools import partial
 
-from services.delivery.model import Health, Subscription
-from services.delivery.route import Router
-from services.delivery.terms import Terms
+from services.delivery.model import Health
+from services.delivery.request.settings import Subscription, Terms
+from services.delivery.subscriptions.router import Router
 from tests.bench.rounds import Extent, Steps, in_turn
 
 FEW, MANY = "100 subscriptions", "100 000 subscriptions"

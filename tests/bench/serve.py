@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from services.__main__ import COMPOSITION
 from services.cli.app import run_app
+from services.runtime.configuration.settings import DeliverySettings, read_settings
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.logs import configure_logs
-from services.runtime.settings import DeliverySettings, read_settings
 
 
 async def _delivery(lifecycle: Lifecycle) -> None:

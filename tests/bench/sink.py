@@ -12,7 +12,7 @@ from typing import Any
 from tests.bench.rounds import WITHIN_S
 from tests.bench.sink_server import addresses
 from tests.bench.world import LOAD_CORE
-from tests.system.processes import ROOT
+from tests.support.system import ROOT
 
 # What each client says of its connection and of the body by itself.
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "connection", "accept", "accept-encoding"})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.runtime.settings import DeliverySettings
+from services.runtime.configuration.settings import DeliverySettings
 from tests.bench.bare_client import Job, Speed, under_way
 from tests.bench.openers import PRODUCT, YARDSTICK
 from tests.bench.sink import Sink, sink

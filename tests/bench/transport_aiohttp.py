@@ -16,8 +16,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from services.delivery.model import Outcome
-from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer, Request
+from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer, Outcome, Request
 from services.egress.policy import EgressPolicy
 from services.runtime.logs import logger
 

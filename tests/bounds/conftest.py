@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.bounds.catcher import Catcher, catching
-from tests.system.processes import System, running_system
+from tests.support.order_receiver import Catcher, catching
+from tests.support.system import System, running_system
 
 
 @pytest_asyncio.fixture(scope="package")

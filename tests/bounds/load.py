@@ -6,8 +6,8 @@ import grpc
 from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
-from services.runtime.rpc import service_metadata
-from tests.system.processes import System
+from services.runtime.rpc.channel_and_server import service_metadata
+from tests.support.system import System
 
 TYPE = "bounds.made"
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-from tests.bounds.catcher import Catcher, catching
 from tests.bounds.load import publish
-from tests.bounds.memory import MB, metric, resident_bytes, sampled
-from tests.e2e.consumers import new_consumer
-from tests.system.processes import System, running_system
+from tests.support.consumers import new_consumer
+from tests.support.memory import MB, metric, resident_bytes, sampled
+from tests.support.order_receiver import Catcher, catching
+from tests.support.system import System, running_system
 
 ROUTED = "hooktide_routed_events_total"
 _WARM = 500

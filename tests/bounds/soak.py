@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bounds.catcher import Catcher, catching
 from tests.bounds.load import publish
-from tests.bounds.memory import MB, Samples, sampled
-from tests.e2e.consumers import new_consumer
-from tests.system.processes import SERVICES, System, running_system
+from tests.support.consumers import new_consumer
+from tests.support.memory import MB, Samples, sampled
+from tests.support.order_receiver import Catcher, catching
+from tests.support.system import SERVICES, System, running_system
 
 ENDPOINTS = ("one", "other")
 

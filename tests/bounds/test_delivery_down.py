@@ -1,9 +1,9 @@
-from tests.bounds.catcher import Catcher
 from tests.bounds.load import publish
-from tests.bounds.memory import MB, resident_bytes, sampled
-from tests.e2e.consumers import new_consumer
 from tests.retention.files import number, size_on_disk
-from tests.system.processes import System
+from tests.support.consumers import new_consumer
+from tests.support.memory import MB, resident_bytes, sampled
+from tests.support.order_receiver import Catcher
+from tests.support.system import System
 
 _EVENTS = 12_000
 _WARM = 9_000  # as many as the log keeps in memory for its followers

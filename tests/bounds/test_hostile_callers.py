@@ -13,11 +13,11 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.ingest.v1 import ingest_pb2
 
-from services.runtime.rpc import open_channel, service_metadata
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from tests.bench.attacker import INGEST
 from tests.bounds.load import event
-from tests.bounds.memory import MB, resident_bytes, sampled
-from tests.system.processes import PATIENCE_S, ROOT, System, until
+from tests.support.memory import MB, resident_bytes, sampled
+from tests.support.system import PATIENCE_S, ROOT, System, until
 
 _CONNECTIONS, _FOR_S, _PAUSE_S = 200, 8.0, 0.05
 _GROWN_MAX, _LEFT_MAX = 100 * MB, 50 * MB

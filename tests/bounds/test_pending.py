@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bounds.catcher import Catcher
-from tests.bounds.memory import MB
 from tests.bounds.pending import measure
-from tests.system.processes import running_system
+from tests.support.memory import MB
+from tests.support.order_receiver import Catcher
+from tests.support.system import running_system
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ import pytest
 import pytest_asyncio
 from hooktide.ingest.v1 import ingest_pb2
 
-from services.runtime.rpc import service_metadata
+from services.runtime.rpc.channel_and_server import service_metadata
 from tests.bounds.load import event
-from tests.bounds.memory import MB, resident_bytes, sampled
 from tests.bounds.slow_disk import BYTES_PER_S
-from tests.system.processes import PATIENCE_S, System, until
+from tests.support.memory import MB, resident_bytes, sampled
+from tests.support.system import PATIENCE_S, System, until
 
 _DISK_BYTES_PER_S = 2_000_000
 _STREAMS = 24

@@ -1,7 +1,7 @@
-from tests.bounds.catcher import Catcher
-from tests.bounds.memory import MB
 from tests.bounds.soak import measure
-from tests.system.processes import SERVICES, System
+from tests.support.memory import MB
+from tests.support.order_receiver import Catcher
+from tests.support.system import SERVICES, System
 
 
 async def test_events_pass_and_no_process_grows(system: System, catcher: Catcher) -> None:

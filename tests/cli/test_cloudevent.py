@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cli.cloudevent import read
-from services.delivery.envelope import ContentMode, content
+from services.delivery.model import ContentMode
+from services.delivery.request.envelope import content
 
 Value = CloudEvent.CloudEventAttributeValue
 

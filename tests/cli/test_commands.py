@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.cli.data_directory import DataDirectory
+from services.cli.supervise.data_directory import DataDirectory
 from tests.cli.conftest import Up
 from tests.cli.processes import WITHIN_S, clean_environ, hooktide, running
 

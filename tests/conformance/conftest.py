@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hooktide.ingest.v1 import event_log_pb2_grpc
 
-from services.eventlog.protocols import EventLog, EventLogReader
-from services.eventlog.remote import RETRIED, RemoteEventLog
+from services.eventlog.grpc_client import RETRIED, RemoteEventLog
+from services.eventlog.protocol import EventLog, EventLogReader
 from services.ingest import log_server
-from services.runtime.access import new_service_token
-from services.runtime.rpc import Server, open_channel
+from services.runtime.rpc.access import new_service_token
+from services.runtime.rpc.channel_and_server import Server, open_channel
 from tests.eventlog.logs import opened
 from tests.subscription.client import MovedClock
 

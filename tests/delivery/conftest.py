@@ -10,10 +10,10 @@ from typing import Protocol
 import pytest
 import structlog
 
-from tests.delivery.receivers import Receiver, receiver
-from tests.delivery.simulation import World, settings_of_tests
 from tests.delivery.system import System, running_system
-from tests.delivery.virtual import VirtualLoop
+from tests.simulation.virtual_time import VirtualLoop
+from tests.simulation.world import World, settings_of_tests
+from tests.support.scripted_receivers import Receiver, receiver
 
 Scenario = Callable[[World], Awaitable[None]]
 

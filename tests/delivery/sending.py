@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from services.delivery.transport.flight import Limits
+from services.delivery.transport.exchange import Limits
 from services.delivery.transport.http import HttpTransport, open_http_transport
-from services.delivery.transport.names import Lookup
 from services.delivery.transport.protocol import Answer, Request, Transport
+from services.delivery.transport.resolver import Lookup
 from services.egress.policy import EgressPolicy
 
 LIMITS = Limits(timeout_s=15.0, connect_timeout_s=5.0, first_byte_timeout_s=15.0, connections_max=64, host_connections_max=32)

@@ -14,9 +14,9 @@ from hooktide.subscription.v1 import access_pb2, subscription_pb2
 
 from services.delivery import app as delivery_app
 from services.ingest import app as ingest_app
+from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings, read_settings
 from services.runtime.lifecycle import Lifecycle
-from services.runtime.rpc import open_channel, service_metadata
-from services.runtime.settings import DeliverySettings, IngestSettings, SubscriptionSettings, read_settings
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.subscription import app as subscription_app
 from tests.subscription.client import Client
 

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 from services.delivery.model import State
 from tests.delivery.conftest import Play
-from tests.delivery.endpoints_of_tests import Mode
-from tests.delivery.registry_of_tests import DISABLED, PAUSED, Wish
-from tests.delivery.scenes import ALPHA, BETA, deliveries, finished, started
-from tests.delivery.simulation import CONSUMERS, World
+from tests.simulation.endpoints import Mode
+from tests.simulation.registry import DISABLED, PAUSED, Wish
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.world import CONSUMERS, World
 
 
 def end(world: World, *, by_deletion: bool) -> None:

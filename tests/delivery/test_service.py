@@ -15,14 +15,14 @@ from hooktide.subscription.v1 import subscription_pb2
 from standardwebhooks import Webhook
 
 from services.delivery.errors import LeaseLostError
-from services.delivery.ledger import Ledger
+from services.delivery.ledger.sqlite import Ledger
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import new_id
 from services.runtime.lifecycle import StartError
 from services.runtime.paging import page_token
-from services.runtime.rpc import service_metadata
-from tests.delivery.receivers import Receiver, receiver
+from services.runtime.rpc.channel_and_server import service_metadata
 from tests.delivery.system import TOKEN, Delivering, State, System, event, eventually
+from tests.support.scripted_receivers import Receiver, receiver
 
 DELIVERED, PENDING, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_PENDING, State.DELIVERY_STATE_CANCELLED
 

@@ -4,8 +4,8 @@ import random
 import pytest
 
 from tests.delivery.conftest import Play
-from tests.delivery.happenings import HAPPENINGS
-from tests.delivery.simulation import World
+from tests.simulation.faults import HAPPENINGS
+from tests.simulation.world import World
 
 SEEDS = range(30)
 STEPS = 120

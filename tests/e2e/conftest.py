@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.system.processes import System, running_system
-from tests.system.receiver import Receiver
+from tests.support.system import System, running_system
+from tests.support.webhook_receiver import Receiver
 
 
 @pytest_asyncio.fixture(scope="session")

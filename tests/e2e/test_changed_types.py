@@ -4,9 +4,9 @@ import asyncio
 
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
-from tests.e2e.consumers import new_consumer
-from tests.system.processes import PATIENCE_S, System, until
-from tests.system.receiver import Receiver
+from tests.support.consumers import new_consumer
+from tests.support.system import PATIENCE_S, System, until
+from tests.support.webhook_receiver import Receiver
 
 
 async def test_narrower_types_govern_what_is_not_routed_yet_and_leave_what_is(system: System, receiver: Receiver) -> None:

@@ -8,9 +8,9 @@ from typing import TypeVar
 import hooktide
 import pytest
 
-from tests.e2e.consumers import new_consumer
-from tests.system.processes import SERVICES, System, running_system, until
-from tests.system.receiver import Endpoint, Receiver
+from tests.support.consumers import new_consumer
+from tests.support.system import SERVICES, System, running_system, until
+from tests.support.webhook_receiver import Endpoint, Receiver
 
 _Result = TypeVar("_Result")
 

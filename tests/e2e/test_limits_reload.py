@@ -9,7 +9,7 @@ import hooktide
 import pytest
 
 from tests.cli import processes
-from tests.delivery.receivers import RawServer, raw_server
+from tests.support.scripted_receivers import RawServer, raw_server
 from tests.tls.system import WITHIN_S, System, running_system
 
 TOKEN = "hts_a-token-for-this-test-only"

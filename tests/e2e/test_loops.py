@@ -1,8 +1,8 @@
 """A sink that leads back to Hooktide's own gateway, by a key that would open it."""
 
-from tests.e2e.consumers import Consumer, new_consumer
-from tests.system.processes import System, until
-from tests.system.receiver import Receiver
+from tests.support.consumers import Consumer, new_consumer
+from tests.support.system import System, until
+from tests.support.webhook_receiver import Receiver
 
 
 async def subscriptions_of(consumer: Consumer) -> list[dict[str, object]]:

@@ -7,7 +7,7 @@ import hooktide
 import pytest
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
-from services.runtime.rpc import open_channel, service_metadata
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from tests.cli import processes
 from tests.tls.system import WITHIN_S, System, reloads, running_system
 

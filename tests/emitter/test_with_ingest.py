@@ -11,8 +11,8 @@ import hooktide
 import pytest
 
 from services.ingest import app as ingest
+from services.runtime.configuration.settings import IngestSettings, SubscriptionSettings
 from services.runtime.lifecycle import Lifecycle
-from services.runtime.settings import IngestSettings, SubscriptionSettings
 from services.subscription import app as subscription
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
 

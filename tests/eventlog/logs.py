@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from services.eventlog.protocols import EventLog, Following
+from services.eventlog.protocol import EventLog, Following
 from services.eventlog.record import PARTITIONS, Appended, Conflict, NewEvent, Place, Record, partition_of
-from services.eventlog.sqlite import SqliteEventLog, open_sqlite_log
+from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
 from tests.subscription.client import MovedClock
 
 TIMEOUT_S = 60

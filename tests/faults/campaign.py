@@ -14,17 +14,17 @@ import aiohttp
 import grpc
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
-from tests.e2e.consumers import Consumer, new_consumer
+from tests.faults.checking_receiver import Evidence, Witness
 from tests.faults.emitter import EMIT_TIMEOUT_S
-from tests.faults.laws import Course, Subscribed, judge_arrivals, judge_attempts, judge_ledger, note_finished
+from tests.faults.invariants import Course, Subscribed, judge_arrivals, judge_attempts, judge_ledger, note_finished
 from tests.faults.load import Load, Rates
-from tests.faults.nursery import Nursery
 from tests.faults.plan import CONSUMERS, PATTERNS, Pattern, Plan
 from tests.faults.serve import DIRECTORY
+from tests.faults.service_spawner import Nursery
 from tests.faults.shim import SHADOWED
-from tests.faults.witness import Evidence, Witness
-from tests.system.processes import QUICK, SERVICES, System
-from tests.system.receiver import Receiver
+from tests.support.consumers import Consumer, new_consumer
+from tests.support.system import QUICK, SERVICES, System
+from tests.support.webhook_receiver import Receiver
 
 EMITTER = "emitter"
 VICTIMS = (*SERVICES, EMITTER)

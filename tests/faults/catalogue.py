@@ -15,8 +15,8 @@ class Row:
 
 _POINTS = "faults.test_crash_points::test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must"
 _TORTURE = "faults.test_torture::test_thirty_kills_at_random_under_load_lose_nothing"
-_RECORDED = "delivery.test_hostile_recorded::test_each_fault_is_recorded_as_its_own_class"
-_UNREACHED = "delivery.test_hostile_recorded::test_what_is_never_reached_is_recorded_as_its_own_class"
+_RECORDED = "delivery.transport.test_hostile_recorded::test_each_fault_is_recorded_as_its_own_class"
+_UNREACHED = "delivery.transport.test_hostile_recorded::test_what_is_never_reached_is_recorded_as_its_own_class"
 
 CATALOGUE: dict[int, Row] = {
     1: Row(
@@ -68,7 +68,7 @@ CATALOGUE: dict[int, Row] = {
             "faults.test_disk::test_with_its_disk_full_ingest_refuses_events_and_heals",
             "faults.test_disk::test_with_its_disk_full_delivery_sends_nothing_until_it_can_record_again",
             "faults.test_disk::test_with_its_disk_full_the_registry_refuses_changes_and_heals",
-            "eventlog.test_sqlite::test_a_full_disk_refuses_and_heals",
+            "eventlog.sqlite.test_log::test_a_full_disk_refuses_and_heals",
         ),
     ),
     9: Row(
@@ -150,19 +150,19 @@ CATALOGUE: dict[int, Row] = {
     30: Row(
         "connect black hole",
         "ends at the connect timeout",
-        ("delivery.test_hostile::test_a_connection_that_is_never_made_ends_at_the_connect_timeout", _UNREACHED),
+        ("delivery.transport.test_hostile::test_a_connection_that_is_never_made_ends_at_the_connect_timeout", _UNREACHED),
     ),
     31: Row(
         "one byte at a time",
         "ends at the total timeout",
-        ("delivery.test_hostile::test_an_answer_of_one_byte_at_a_time_ends_at_the_total_timeout", _RECORDED),
+        ("delivery.transport.test_hostile::test_an_answer_of_one_byte_at_a_time_ends_at_the_total_timeout", _RECORDED),
     ),
     32: Row(
         "endless body",
         "cut at 64 KiB, the status counts, memory stays flat",
         (
-            "delivery.test_hostile::test_an_endless_body_is_cut_and_its_status_counts",
-            "delivery.test_hostile::test_memory_stays_flat_under_a_thousand_endless_answers_at_once",
+            "delivery.transport.test_hostile::test_an_endless_body_is_cut_and_its_status_counts",
+            "delivery.transport.test_hostile::test_memory_stays_flat_under_a_thousand_endless_answers_at_once",
             _RECORDED,
         ),
     ),
@@ -170,37 +170,37 @@ CATALOGUE: dict[int, Row] = {
         "compression bomb",
         "never unpacked",
         (
-            "delivery.test_hostile::test_a_packed_body_stays_packed",
-            "delivery.test_hostile::test_a_body_packed_for_the_transfer_is_not_unpacked_beyond_the_limit",
+            "delivery.transport.test_hostile::test_a_packed_body_stays_packed",
+            "delivery.transport.test_hostile::test_a_body_packed_for_the_transfer_is_not_unpacked_beyond_the_limit",
             _RECORDED,
         ),
     ),
     34: Row(
         "huge header, or headers without end",
         "an error within bounds",
-        ("delivery.test_hostile::test_a_huge_head_is_an_error_within_bounds", _RECORDED),
+        ("delivery.transport.test_hostile::test_a_huge_head_is_an_error_within_bounds", _RECORDED),
     ),
     35: Row(
         "malformed answer, 1xx, 101",
         "a failure",
         (
-            "delivery.test_hostile::test_a_malformed_answer_is_no_http",
-            "delivery.test_hostile::test_an_interim_answer_alone_is_none",
-            "delivery.test_hostile::test_a_switch_of_protocols_is_a_failure",
+            "delivery.transport.test_hostile::test_a_malformed_answer_is_no_http",
+            "delivery.transport.test_hostile::test_an_interim_answer_alone_is_none",
+            "delivery.transport.test_hostile::test_a_switch_of_protocols_is_a_failure",
             _RECORDED,
         ),
     ),
     36: Row(
         "reset after the request",
         "the outcome is unknown, tried again",
-        ("delivery.test_hostile::test_a_connection_that_breaks_after_the_request_leaves_the_outcome_unknown", _RECORDED),
+        ("delivery.transport.test_hostile::test_a_connection_that_breaks_after_the_request_leaves_the_outcome_unknown", _RECORDED),
     ),
     37: Row(
         "redirect",
         "a failure, not followed",
         (
-            "delivery.test_hostile::test_a_redirect_is_a_failure_and_is_not_followed",
-            "delivery.test_ssrf::test_no_vector_is_reached_by_a_redirect",
+            "delivery.transport.test_hostile::test_a_redirect_is_a_failure_and_is_not_followed",
+            "delivery.transport.test_ssrf::test_no_vector_is_reached_by_a_redirect",
             _RECORDED,
         ),
     ),
@@ -208,22 +208,22 @@ CATALOGUE: dict[int, Row] = {
         "certificate expired, self-signed or of another host; TLS before 1.2",
         "a failure with its reason",
         (
-            "delivery.test_tls::test_a_certificate_that_does_not_fit_is_refused_with_its_reason",
-            "delivery.test_hostile_recorded::test_a_certificate_that_does_not_fit_is_recorded_with_its_reason",
+            "delivery.transport.test_tls::test_a_certificate_that_does_not_fit_is_refused_with_its_reason",
+            "delivery.transport.test_hostile_recorded::test_a_certificate_that_does_not_fit_is_recorded_with_its_reason",
         ),
     ),
     39: Row(
         "a name that is not there",
         "tried again",
-        ("delivery.test_ssrf::test_a_name_that_is_not_found_is_a_failure_of_its_own", _UNREACHED),
+        ("delivery.transport.test_ssrf::test_a_name_that_is_not_found_is_a_failure_of_its_own", _UNREACHED),
     ),
     40: Row(
         "a name that leads to a forbidden address, or comes to",
         "blocked",
         (
-            "delivery.test_ssrf::test_a_name_of_a_special_address_is_blocked",
-            "delivery.test_ssrf::test_a_name_that_flips_between_check_and_dial_is_dialled_as_it_was_checked",
-            "delivery.test_ssrf::test_the_socket_itself_is_refused_whatever_was_judged_before",
+            "delivery.transport.test_ssrf::test_a_name_of_a_special_address_is_blocked",
+            "delivery.transport.test_ssrf::test_a_name_that_flips_between_check_and_dial_is_dialled_as_it_was_checked",
+            "delivery.transport.test_ssrf::test_the_socket_itself_is_refused_whatever_was_judged_before",
             _UNREACHED,
         ),
     ),
@@ -231,31 +231,31 @@ CATALOGUE: dict[int, Row] = {
         "Retry-After in seconds, as a date, negative, 1e99",
         "clamped",
         (
-            "delivery.test_hostile::test_retry_after_is_handed_on_as_it_came",
-            "delivery.test_schedule::test_retry_after_is_clamped_or_passed_over",
-            "delivery.test_hostile_recorded::test_a_pause_that_is_asked_for_is_kept_within_six_hours",
+            "delivery.transport.test_hostile::test_retry_after_is_handed_on_as_it_came",
+            "delivery.dispatch.test_retry_policy::test_retry_after_is_clamped_or_passed_over",
+            "delivery.transport.test_hostile_recorded::test_a_pause_that_is_asked_for_is_kept_within_six_hours",
         ),
     ),
     42: Row(
         "410",
         "disabled, what waits is cancelled, nothing more is sent",
         (
-            "delivery.test_wishes::test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on",
-            "delivery.test_gone::test_a_change_of_anything_but_the_sink_sends_nothing_to_it",
-            "delivery.test_gone::test_the_registry_is_told_until_it_hears",
+            "delivery.request.test_subscription_settings::test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on",
+            "delivery.subscriptions.test_gone::test_a_change_of_anything_but_the_sink_sends_nothing_to_it",
+            "delivery.subscriptions.test_gone::test_the_registry_is_told_until_it_hears",
         ),
     ),
     43: Row(
         "flapping",
         "at most one change of the breaker in 30 s",
-        ("delivery.test_breaker::test_however_an_endpoint_flaps_it_changes_at_most_once_in_thirty_seconds",),
+        ("delivery.dispatch.test_circuit_breaker::test_however_an_endpoint_flaps_it_changes_at_most_once_in_thirty_seconds",),
     ),
     44: Row(
         "a kept connection that has gone stale",
         "costs no attempt",
         (
-            "delivery.test_transport::test_a_connection_that_was_closed_while_idle_costs_nothing",
-            "delivery.test_transport::test_a_kept_connection_that_breaks_under_a_request_costs_no_attempt",
+            "delivery.transport.test_transport::test_a_connection_that_was_closed_while_idle_costs_nothing",
+            "delivery.transport.test_transport::test_a_kept_connection_that_breaks_under_a_request_costs_no_attempt",
         ),
     ),
     45: Row(
@@ -280,8 +280,8 @@ CATALOGUE: dict[int, Row] = {
         "its queue is cancelled; no attempt starts more than 2 s later",
         (
             "delivery.test_changes::test_what_waits_is_cancelled",
-            "delivery.test_withdrawn::test_what_waits_for_its_turn_is_cancelled_without_an_attempt",
-            "delivery.test_withdrawn::test_after_a_deletion_no_request_leaves_that_waits",
+            "delivery.transport.test_withdrawn::test_what_waits_for_its_turn_is_cancelled_without_an_attempt",
+            "delivery.transport.test_withdrawn::test_after_a_deletion_no_request_leaves_that_waits",
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
@@ -290,7 +290,7 @@ CATALOGUE: dict[int, Row] = {
         "a new snapshot is taken; nothing is routed by the lost history",
         (
             "faults.test_restored::test_a_registry_that_is_put_back_and_changed_as_often_is_taken_as_it_is_now",
-            "subscription.test_watch::test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_changes_only",
+            "subscription.store.test_watch::test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_changes_only",
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
@@ -307,7 +307,7 @@ CATALOGUE: dict[int, Row] = {
         "nothing is given up, dropped or stamped by it",
         (
             "faults.test_clock::test_a_clock_far_ahead_for_a_while_ends_and_drops_nothing",
-            "delivery.test_recording::test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing",
+            "delivery.worker.test_recorder::test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing",
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
             "runtime.test_steady_clock::test_a_step_that_is_taken_back_is_never_seen",
         ),
@@ -319,7 +319,7 @@ CATALOGUE: dict[int, Row] = {
             "faults.test_stores::test_a_second_delivery_service_on_one_ledger_is_refused",
             "delivery.test_service::test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on",
             "delivery.test_service::test_a_service_whose_lease_was_taken_stops",
-            "delivery.test_ledger::test_a_worker_whose_lease_was_taken_writes_nothing",
+            "delivery.ledger.test_sqlite::test_a_worker_whose_lease_was_taken_writes_nothing",
         ),
     ),
     63: Row(
@@ -327,9 +327,9 @@ CATALOGUE: dict[int, Row] = {
         "nothing is routed and nothing leaves before the registry has answered a call that began afterwards",
         (
             "faults.test_frozen::test_after_a_freeze_nothing_is_sent_to_a_subscription_that_was_deleted_meanwhile",
-            "delivery.test_freshness::test_after_a_freeze_nothing_is_routed_or_sent_until_the_registry_answers",
-            "delivery.test_freshness::test_what_waits_for_room_to_be_routed_is_not_routed_after_a_freeze",
-            "delivery.test_freshness::test_what_is_being_connected_does_not_leave_either",
+            "delivery.subscriptions.test_freshness::test_after_a_freeze_nothing_is_routed_or_sent_until_the_registry_answers",
+            "delivery.subscriptions.test_freshness::test_what_waits_for_room_to_be_routed_is_not_routed_after_a_freeze",
+            "delivery.subscriptions.test_freshness::test_what_is_being_connected_does_not_leave_either",
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
@@ -350,12 +350,12 @@ CATALOGUE: dict[int, Row] = {
         (
             "faults.test_stores::test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks",
             "faults.test_stores::test_what_is_not_routed_is_known_while_delivery_is_away",
-            "delivery.test_following::test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out",
-            "delivery.test_repair::test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice",
-            "delivery.test_repair::test_after_a_log_was_restored_what_is_newer_than_the_ledger_is_routed_and_nothing_else",
-            "delivery.test_repair::test_after_a_ledger_was_restored_what_it_does_not_know_is_routed_again_and_said_before",
-            "delivery.test_repair::test_a_new_ledger_begins_anew_however_often_it_is_interrupted",
-            "cli.test_supervisor::test_a_service_that_runs_and_does_not_do_its_work_is_told_of",
+            "delivery.worker.test_log_follower::test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out",
+            "delivery.worker.test_repair::test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice",
+            "delivery.worker.test_repair::test_after_a_log_was_restored_what_is_newer_than_the_ledger_is_routed_and_nothing_else",
+            "delivery.worker.test_repair::test_after_a_ledger_was_restored_what_it_does_not_know_is_routed_again_and_said_before",
+            "delivery.worker.test_repair::test_a_new_ledger_begins_anew_however_often_it_is_interrupted",
+            "cli.supervise.test_supervisor::test_a_service_that_runs_and_does_not_do_its_work_is_told_of",
         ),
     ),
     73: Row(

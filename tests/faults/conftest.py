@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.faults.nursery import Nursery, running_nursery
+from tests.faults.faulty_system import Stage, running_stage
+from tests.faults.service_spawner import Nursery, running_nursery
 from tests.faults.shim import build_shim
-from tests.faults.stage import Stage, running_stage
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults.checking_receiver import Evidence
 from tests.faults.emitter import EMIT_TIMEOUT_S, Acknowledged, Emitting, Entry, Order, entries, environment
-from tests.faults.laws import Course, Emitted
-from tests.faults.nursery import Nursling
+from tests.faults.invariants import Course, Emitted
 from tests.faults.plan import PATTERNS, Plan
-from tests.faults.witness import Evidence
-from tests.system.processes import System, until
+from tests.faults.service_spawner import Nursling
+from tests.support.system import System, until
 
 PROCESS = "process"
 # Beyond this many deliveries that are due and not accepted yet, emitters pause.

@@ -8,9 +8,9 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import subscription_pb2
 
-from tests.faults.stage import Stage
-from tests.system.processes import PATIENCE_S, SERVICES, until
-from tests.system.receiver import Arrival, Endpoint
+from tests.faults.faulty_system import Stage
+from tests.support.system import PATIENCE_S, SERVICES, until
+from tests.support.webhook_receiver import Arrival, Endpoint
 
 HOUR_S = 3600.0
 FAR_S = 400 * 24 * HOUR_S

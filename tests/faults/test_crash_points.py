@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from services.runtime.crash import POINTS
-from tests.faults.arming import arm, disarm, is_armed
+from services.runtime.failpoints import POINTS
 from tests.faults.campaign import Campaign, running_campaign
+from tests.faults.failpoints import arm, disarm, is_armed
 from tests.faults.load import Rates
-from tests.faults.nursery import Nursery
 from tests.faults.plan import Pattern
-from tests.system.processes import PATIENCE_S, until
+from tests.faults.service_spawner import Nursery
+from tests.support.system import PATIENCE_S, until
 
 _SERVICES = {"registry": "subscription", "log": "ingest", "ingest": "ingest", "ledger": "delivery", "delivery": "delivery"}
 # These are met while a service starts, so that what recovers is hit by the next crash.

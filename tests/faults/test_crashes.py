@@ -3,9 +3,9 @@
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
 from services.runtime.errors import Reason
-from tests.faults.arming import arm
-from tests.faults.stage import Stage, refused
-from tests.system.processes import PATIENCE_S, until
+from tests.faults.failpoints import arm
+from tests.faults.faulty_system import Stage, refused
+from tests.support.system import PATIENCE_S, until
 
 
 async def _dies(stage: Stage, service: str) -> None:

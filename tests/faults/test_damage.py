@@ -21,16 +21,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from services.delivery import ledger
-from services.eventlog import sqlite
+from services.eventlog.sqlite import log
 from services.runtime.database import migrate
 from services.runtime.lifecycle import StartError
-from services.subscription import opening
+from services.subscription.store import startup_checks
 from tests.eventlog.faults import small_disk
-from tests.faults.nursery import Nursery
+from tests.faults.faulty_system import Stage, running_stage
 from tests.faults.serve import DIRECTORY
-from tests.faults.stage import Stage, running_stage
-from tests.system.processes import PATIENCE_S, QUICK, System, until
+from tests.faults.service_spawner import Nursery
+from tests.support.system import PATIENCE_S, QUICK, System, until
 
 
 def _frames(database: Path) -> tuple[int, int]:
@@ -115,7 +114,7 @@ async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stoppe
 async def test_no_damage_of_a_databases_structure_is_taken_for_sound(stopped: Stage, tmp_path: Path) -> None:
     """Garbled, cut off or with one bit flipped in the head of any page: it is refused, or everything is there all the same."""
     system = stopped.system
-    migrations = {"subscription": opening.MIGRATIONS, "ingest": sqlite.MIGRATIONS, "delivery": ledger.MIGRATIONS}
+    migrations = {"subscription": startup_checks.MIGRATIONS, "ingest": log.MIGRATIONS, "delivery": log.MIGRATIONS}
     tables = {"subscription": "subscriptions", "ingest": "events", "delivery": "open"}
     path, refused = tmp_path / "copy.db", 0
     for service in SERVICES_WITH_STORES:

@@ -9,9 +9,9 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 
 from services.runtime.errors import Reason
 from tests.faults.campaign import eventually
+from tests.faults.faulty_system import Stage, kill_at_once, refused, until_so
 from tests.faults.shim import lose_power
-from tests.faults.stage import Stage, kill_at_once, refused, until_so
-from tests.system.processes import PATIENCE_S, SERVICES, until
+from tests.support.system import PATIENCE_S, SERVICES, until
 
 DELIVERED = pb.DELIVERY_STATE_DELIVERED
 FAILING = {

@@ -13,10 +13,10 @@ from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.errors import Reason
-from services.runtime.rpc import service_metadata
-from tests.faults.nursery import Nursery
-from tests.faults.stage import Stage, event, refused, running_stage, said, until_so
-from tests.system.processes import PATIENCE_S, until
+from services.runtime.rpc.channel_and_server import service_metadata
+from tests.faults.faulty_system import Stage, event, refused, running_stage, said, until_so
+from tests.faults.service_spawner import Nursery
+from tests.support.system import PATIENCE_S, until
 
 LIMIT_BYTES = 256 * 1024
 DEPTH = 10_000

@@ -8,10 +8,10 @@ import time
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
-from services.runtime.rpc import service_metadata
+from services.runtime.rpc.channel_and_server import service_metadata
 from tests.faults.campaign import eventually
-from tests.faults.stage import Stage, event, said, until_so
-from tests.system.processes import PATIENCE_S, until
+from tests.faults.faulty_system import Stage, event, said, until_so
+from tests.support.system import PATIENCE_S, until
 
 # Longer than a service may stand still without asking the registry anew.
 _FROZEN_S = 1.5

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.campaign import running_campaign
+from tests.faults.faulty_system import kill_at_once
 from tests.faults.load import Rates
-from tests.faults.nursery import Nursery
+from tests.faults.service_spawner import Nursery
 from tests.faults.shim import lose_power
-from tests.faults.stage import kill_at_once
-from tests.system.processes import PATIENCE_S, SERVICES, until
+from tests.support.system import PATIENCE_S, SERVICES, until
 
 _LOSSES = 2
 

@@ -14,8 +14,8 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
 from tests.faults.campaign import eventually
-from tests.faults.stage import Stage, until_so
-from tests.system.processes import PATIENCE_S, until
+from tests.faults.faulty_system import Stage, until_so
+from tests.support.system import PATIENCE_S, until
 
 STOPPED = "hooktide_stopped_partitions"
 

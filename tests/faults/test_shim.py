@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.nursery import Nursery
+from tests.faults.service_spawner import Nursery
 from tests.faults.shim import SHADOWED, Control, lose_power
 
 TEN = list(range(10))

@@ -7,9 +7,9 @@ import pytest
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
-from services.runtime.rpc import service_metadata
-from tests.faults.stage import Stage, event, said
-from tests.system.processes import PATIENCE_S, SERVICES, until
+from services.runtime.rpc.channel_and_server import service_metadata
+from tests.faults.faulty_system import Stage, event, said
+from tests.support.system import PATIENCE_S, SERVICES, until
 
 DRAINED_WITHIN_S = 25.0
 

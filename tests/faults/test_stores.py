@@ -8,8 +8,8 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 
 from tests.cli.processes import clean_environ, hooktide
 from tests.eventlog.faults import take_away
-from tests.faults.stage import Stage, until_so
-from tests.system.processes import PATIENCE_S, Service, until
+from tests.faults.faulty_system import Stage, until_so
+from tests.support.system import PATIENCE_S, Service, until
 
 
 async def test_a_second_delivery_service_on_one_ledger_is_refused(own_stage: Stage) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.nursery import Nursery
+from tests.faults.service_spawner import Nursery
 from tests.faults.torture import Options, torture
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import uvloop
 
 from tests.faults.campaign import EMITTER, VICTIMS, Campaign, Judgement, running_campaign
+from tests.faults.disturbances import change_moods, come_and_go, cut_connections, pause
 from tests.faults.load import Rates
-from tests.faults.nursery import Nursery, running_nursery
-from tests.faults.unrest import change_moods, come_and_go, cut_connections, pause
-from tests.system.processes import PATIENCE_S, until
+from tests.faults.service_spawner import Nursery, running_nursery
+from tests.support.system import PATIENCE_S, until
 
 _PROGRESS_EVERY_S = 5.0
 # Delivery and ingest have the most to lose.

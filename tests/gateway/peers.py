@@ -12,11 +12,11 @@ from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 from hooktide.subscription.v1 import subscription_pb2, subscription_pb2_grpc
 
-from services.runtime.access import Access
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.ids import new_id
 from services.runtime.paging import page_size, page_token, parse_page_token
-from services.runtime.rpc import Server, service_metadata
+from services.runtime.rpc.access import Access
+from services.runtime.rpc.channel_and_server import Server, service_metadata
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Item = TypeVar("_Item", bound=Message)

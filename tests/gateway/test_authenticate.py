@@ -6,7 +6,7 @@ import pytest
 from gateway.authenticate import REMEMBERED_S, Authenticator, Caller, Role
 from services.runtime.api_key import format_key
 from services.runtime.errors import Failure, Reason
-from tests.gateway.waiting import until
+from tests.support.waiting import until
 
 
 @dataclass

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from gateway.kinds import KINDS
+from gateway.problem_types import KINDS
 from gateway.problems import problem_of
 from services.runtime.errors import Failure, Reason
 from tests.gateway.world import World

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import TOKEN
-from tests.system.processes import ROOT, System
+from tests.support.system import ROOT, System
 
 FILES_MAX = 1024
 SILENT = 1300

@@ -6,9 +6,9 @@ import json
 import pytest
 import structlog
 
-from tests.gateway.waiting import until
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import BODY_BYTES_MAX, SINK, Answer, World
+from tests.support.waiting import until
 
 JSON = "content-type: application/json"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from hooktide.event.v1.event_pb2 import CloudEvent
 
 from services.runtime.api_key import new_key
-from tests.gateway.waiting import until
 from tests.gateway.wire import Dialled, Wire, head
 from tests.gateway.world import SINK, World, running_world
+from tests.support.waiting import until
 
 HOSTILE = "127.0.0.2"
 THROTTLED = {"HOOKTIDE_AUTHENTICATION_FAILURES_BURST": "4", "HOOKTIDE_AUTHENTICATION_FAILURES_PER_SECOND": "0.2"}

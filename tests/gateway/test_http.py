@@ -9,9 +9,9 @@ import structlog
 from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.listener import HttpLimits
-from tests.gateway.waiting import until
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import SINK, World, running_world
+from tests.support.waiting import until
 
 HURRIED = HttpLimits(body_s=0.3, answer_s=0.5, lingering_s=0.1)
 

@@ -13,14 +13,14 @@ from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.app import running, serve
 from services.runtime.api_key import new_key
+from services.runtime.configuration.settings import GatewaySettings, read_settings
 from services.runtime.lifecycle import Lifecycle, StartError
-from services.runtime.settings import GatewaySettings, read_settings
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import new_log, serving_log
-from tests.gateway.waiting import until
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import TOKEN, World, gateway_settings, ready, registry_settings
+from tests.support.waiting import until
 
 
 async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_it_is_away(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 from aiohttp import web
 
 from gateway.listener import HttpLimits, listening
-from services.runtime.http_connections import ConnectionLimits
-from services.runtime.http_listener import Gate
+from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.listener import Gate
 from tests.gateway.wire import Dialled, head
 
 

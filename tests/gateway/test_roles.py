@@ -4,11 +4,11 @@ import pytest
 
 from gateway.app import route_table
 from gateway.bodies import Bodies
-from gateway.peers import connected
 from gateway.readiness import Readiness
+from gateway.upstreams import connected
+from services.runtime.configuration.reload import Reloadable
 from services.runtime.ids import new_id
 from services.runtime.lifecycle import Lifecycle
-from services.runtime.reload import Reloadable
 from tests.gateway.world import World, gateway_settings
 
 OWNERS = {"admin", "consumer"}

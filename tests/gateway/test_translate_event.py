@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.translate.event import event_json
-from services.delivery.envelope import structured
+from services.delivery.request.envelope import structured
 
 Value = CloudEvent.CloudEventAttributeValue
 JSON_TEXT = '{"price": 1.10, "n": 12345678901234567890123, "f": 1e-400}'

@@ -10,9 +10,9 @@ from gateway.authenticate import Caller, Role
 from gateway.translate.names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
 from gateway.translate.subscriptions import create_request, parse_patch, replace_request, rotate_request, subscription_json
 from services.runtime.errors import Failure, Reason
-from services.subscription import wire
+from services.subscription.api import wire
 from services.subscription.model import ConsumerId, Protocol, State, Subscription, SubscriptionId
-from services.subscription.validation import SubscriptionDraft, merged_draft
+from services.subscription.rules.validation import SubscriptionDraft, merged_draft
 
 CONSUMER = Caller("key_1", Role.CONSUMER, "con_1", None, {})
 ADMIN = Caller("key_2", Role.ADMIN, "", None, {})

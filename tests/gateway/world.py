@@ -13,9 +13,9 @@ import grpc
 
 from gateway.app import running as running_gateway
 from gateway.listener import HttpLimits
+from services.runtime.configuration.settings import GatewaySettings, SubscriptionSettings, read_settings
 from services.runtime.lifecycle import Addresses, Lifecycle
-from services.runtime.rpc import open_channel, service_metadata
-from services.runtime.settings import GatewaySettings, SubscriptionSettings, read_settings
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import Ledger, Log, new_log, serving_ledger, serving_log

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.ingest.accept import Refusal, check_json
+from services.ingest.event_validation import Refusal, check_json
 from services.runtime.errors import Reason
 from tests.ingest.json_model import DEPTH_MAX, is_acceptable
 

@@ -14,7 +14,7 @@ from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from services.runtime.api_key import format_key, new_key
 from services.runtime.authentication_throttle import FAILURES_BURST, FAILURES_PER_SECOND
 from services.runtime.errors import Reason
-from services.runtime.rpc import open_channel, service_metadata
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from tests.ingest.world import TIMEOUT_S, World, cloud_event, ended, running_world
 from tests.subscription.client import refused
 

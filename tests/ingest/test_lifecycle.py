@@ -14,7 +14,7 @@ from services.ingest.app import serve
 from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.lifecycle import Lifecycle, StartError
-from services.runtime.rpc import DRAIN_S
+from services.runtime.rpc.channel_and_server import DRAIN_S
 from tests.eventlog.faults import files_bounded, take_away
 from tests.ingest.world import TIMEOUT_S, Following, World, answer, cloud_event, ended, message, positions, rest, running_world, until
 from tests.subscription.client import refused

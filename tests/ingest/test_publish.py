@@ -12,11 +12,11 @@ from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from services.eventlog.record import partition_of
-from services.ingest.registry import FRESH_S
+from services.ingest.emitter_authorization import FRESH_S
 from services.ingest.server import UNARY_BYTES_MAX
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import is_id, new_id
-from services.runtime.rpc import open_channel
+from services.runtime.rpc.channel_and_server import open_channel
 from tests.ingest.world import TIMEOUT_S, World, cloud_event, event_of_size, positions, running_world
 from tests.subscription.client import refused
 

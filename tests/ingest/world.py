@@ -14,9 +14,9 @@ from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc, ingest_pb2, in
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
 from services.ingest.app import running
+from services.runtime.configuration.settings import IngestSettings, SubscriptionSettings, read_settings
 from services.runtime.lifecycle import Addresses, Lifecycle
-from services.runtime.rpc import open_channel, service_metadata
-from services.runtime.settings import IngestSettings, SubscriptionSettings, read_settings
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.subscription.app import running as registry_running
 from tests.subscription.client import Client
 from tests.subscription.conftest import SECRET_KEY

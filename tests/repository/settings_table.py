@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from services.runtime.setting_types import CONTENT_RELOADED, RELOADED
-from services.runtime.settings import ALL, Settings, variable
+from services.runtime.configuration.setting_types import CONTENT_RELOADED, RELOADED
+from services.runtime.configuration.settings import ALL, Settings, variable
 
 HEADER = ("| Variable | Read by | Default | What it is |", "|---|---|---|---|")
 

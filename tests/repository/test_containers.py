@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.runtime.settings import (
+from services.runtime.configuration.settings import (
     ALL,
     DeliverySettings,
     GatewaySettings,

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from services.delivery import ledger_reads, ledger_trims
-from services.delivery.dispatch import Dispatcher
-from services.delivery.headway import Headway
-from services.delivery.lanes import Bounds
-from services.delivery.ledger import Cursor, Flush, Ledger, day_of, open_ledger
-from services.delivery.ledger_rows import DoneRow, OpenRow, kept_record
-from services.delivery.recorder import Recorder
-from services.delivery.retention import Limits, Retention
-from services.delivery.schedule import Schedule
+from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.lane_table import Bounds
+from services.delivery.dispatch.retry_policy import Schedule
+from services.delivery.ledger import sqlite_queries, sqlite_trims
+from services.delivery.ledger.rows import DoneRow, OpenRow, kept_record
+from services.delivery.ledger.sqlite import Cursor, Flush, Ledger, day_of, open_ledger
 from services.delivery.transport.protocol import Answer, Request
+from services.delivery.worker.backpressure import Headway
+from services.delivery.worker.recorder import Recorder
+from services.delivery.worker.retention_loop import Limits, Retention
 from services.eventlog.record import PARTITIONS, Place, Record
-from services.eventlog.sqlite import SqliteEventLog
+from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import SystemClock
 from services.runtime.database import used_bytes
 from services.runtime.fair_semaphore import Share
@@ -79,13 +79,13 @@ def unfinished(index: int, place: Place) -> OpenRow:
 async def drop_days(ledger: Ledger, before_day: str) -> list[int]:
     """Drop all that is of earlier days; returns how much went at each step."""
     steps = []
-    while step := await ledger.write(ledger_trims.drop_days, before_day):
+    while step := await ledger.write(sqlite_trims.drop_days, before_day):
         steps.append(step)
     return steps
 
 
 async def days(ledger: Ledger) -> list[str]:
-    return await ledger.read(ledger_reads.day_tables)
+    return await ledger.read(sqlite_queries.day_tables)
 
 
 async def test_days_before_the_first_to_be_kept_go_in_short_steps(ledger: Ledger) -> None:
@@ -97,7 +97,7 @@ async def test_days_before_the_first_to_be_kept_go_in_short_steps(ledger: Ledger
     assert sum(steps) == 5001
     assert max(steps) <= 2000
     assert await days(ledger) == kept
-    assert await ledger.read(ledger_reads.find, done(9, TODAY_MS - DAY_MS).id) is not None
+    assert await ledger.read(sqlite_queries.find, done(9, TODAY_MS - DAY_MS).id) is not None
     assert await drop_days(ledger, day_of(TODAY_MS - DAY_MS)) == []
 
 
@@ -107,7 +107,7 @@ async def test_a_delivery_may_end_on_a_day_that_was_dropped_already(ledger: Ledg
     await ledger.commit(Flush(finished=[done(1, yesterday)]))
     await drop_days(ledger, day_of(TODAY_MS))
     await ledger.commit(Flush(finished=[done(2, yesterday)]))
-    assert await ledger.read(ledger_reads.find, done(2, yesterday).id) is not None
+    assert await ledger.read(sqlite_queries.find, done(2, yesterday).id) is not None
     assert sum(await drop_days(ledger, day_of(TODAY_MS))) == 2
     assert await days(ledger) == []
 
@@ -116,12 +116,12 @@ async def test_beyond_its_size_the_oldest_rows_go_first_and_todays_table_stays(l
     for age in (2, 1, 0):
         await ledger.commit(Flush(finished=[done(index, TODAY_MS - age * DAY_MS) for index in range(3000)]))
     bytes_max = await ledger.read(used_bytes) // 2
-    while await ledger.write(ledger_trims.shrink, bytes_max):
+    while await ledger.write(sqlite_trims.shrink, bytes_max):
         pass
     assert await ledger.read(used_bytes) <= bytes_max
     assert await days(ledger) == [f"done_{day_of(TODAY_MS)}", f"done_{day_of(TODAY_MS - DAY_MS)}"]
-    assert await ledger.read(ledger_reads.find, done(2999, TODAY_MS).id) is not None
-    while await ledger.write(ledger_trims.shrink, 1):
+    assert await ledger.read(sqlite_queries.find, done(2999, TODAY_MS).id) is not None
+    while await ledger.write(sqlite_trims.shrink, 1):
         pass
     assert await days(ledger) == [f"done_{day_of(TODAY_MS)}"]
     await ledger.commit(Flush(finished=[done(1, TODAY_MS)]))
@@ -172,7 +172,7 @@ async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_a
         await looking.release_log()
         assert [record.event_id for record in await copies(ledger)] == [place.event_id for place in needed if place != lost]
         assert await it.log.trim(before_ms=1 << 50) == len(places) - 1
-        assert await ledger.write(ledger_trims.drop_payloads, (-1, 0)) == (0, None)
+        assert await ledger.write(sqlite_trims.drop_payloads, (-1, 0)) == (0, None)
 
 
 async def release_all_others(ledger: Ledger, head: Place) -> None:

@@ -11,16 +11,16 @@ import pytest
 import pytest_asyncio
 from hooktide.ingest.v1 import ingest_pb2
 
-from services.delivery.ledger import Flush, day_of, open_ledger
-from services.delivery.ledger_rows import DoneRow
+from services.delivery.ledger.rows import DoneRow
+from services.delivery.ledger.sqlite import Flush, day_of, open_ledger
 from services.runtime.errors import Failure, Reason, failure_from_rpc
-from services.runtime.rpc import service_metadata
-from tests.bounds.catcher import Catcher, catching
+from services.runtime.rpc.channel_and_server import service_metadata
 from tests.bounds.load import event, publish
-from tests.e2e.consumers import Consumer, new_consumer
 from tests.retention.files import number, pages_in_use, rows, size_on_disk, until
-from tests.system.processes import PATIENCE_S, System, running_system
-from tests.system.receiver import Receiver
+from tests.support.consumers import Consumer, new_consumer
+from tests.support.order_receiver import Catcher, catching
+from tests.support.system import PATIENCE_S, System, running_system
+from tests.support.webhook_receiver import Receiver
 
 _RETENTION_S = 1.5
 _LEDGER_BYTES_MAX = 1024 * 1024

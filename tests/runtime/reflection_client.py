@@ -4,7 +4,7 @@ import asyncio
 
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-from services.runtime.rpc import open_channel
+from services.runtime.rpc.channel_and_server import open_channel
 
 
 async def asked(target: str, version: str, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:

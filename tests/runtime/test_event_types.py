@@ -3,10 +3,10 @@ from hooktide.event.v1.event_pb2 import CloudEvent
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.delivery.route import patterns_of
-from services.ingest.accept import Refusal, accept
+from services.delivery.subscriptions.router import patterns_of
+from services.ingest.event_validation import Refusal, accept
 from services.runtime.event_types import event_type_pattern_problem, event_type_problem
-from services.subscription.validation import event_type_problems
+from services.subscription.rules.validation import event_type_problems
 
 # Text with what could confuse one of the rules.
 NAMES = st.text(st.sampled_from("ab.*/:+ ü%\x00\x85\n\ufdd0\u2028") | st.characters(exclude_categories=["Cs"]), max_size=12)

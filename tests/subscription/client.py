@@ -11,12 +11,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
 
 from services.runtime.clock import Clock
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Failure, failure_from_rpc
 from services.runtime.lifecycle import Lifecycle
-from services.runtime.rpc import open_channel, service_metadata
-from services.runtime.settings import SubscriptionSettings
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.subscription.app import running
-from services.subscription.lookup import Resolve, system_addresses
+from services.subscription.rules.sink_lookup import Resolve, system_addresses
 
 REGISTRY_FILES = ("subscription.db", "subscription.db-wal")
 SINK = "https://consumer.example/hooks"

@@ -6,8 +6,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import access_pb2 as pb
 
 from services.runtime import api_key
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.settings import SubscriptionSettings
 from tests.subscription.client import REGISTRY_FILES, Client, MovedClock, refused, served
 
 MISSING_CONSUMER = "con_01a20c749fc2758aaca48e2b5180c201"

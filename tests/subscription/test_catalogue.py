@@ -5,9 +5,9 @@ import pytest
 from hooktide.subscription.v1 import access_pb2
 from hooktide.subscription.v1 import catalogue_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.rpc import service_metadata
-from services.runtime.settings import SubscriptionSettings
+from services.runtime.rpc.channel_and_server import service_metadata
 from tests.subscription.client import Client, MovedClock, refused, served
 
 

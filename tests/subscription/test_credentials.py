@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.settings import SubscriptionSettings
 from services.subscription.credential import SECRET, CredentialKind
 from tests.subscription.client import REGISTRY_FILES, SINK, Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY

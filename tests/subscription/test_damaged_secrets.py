@@ -10,8 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 from structlog.testing import capture_logs
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.settings import SubscriptionSettings
 from tests.subscription.client import SINK, Client, Watching, refused, served, until_checkpoint
 
 TABLES = ["signing_secrets", "credential_secrets"]

@@ -12,15 +12,15 @@ import pytest
 import sqlalchemy as sa
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason
 from services.runtime.lifecycle import Lifecycle
-from services.runtime.settings import SubscriptionSettings
-from services.subscription import store_access as access
 from services.subscription.model import Consumer
-from services.subscription.opening import opened
-from services.subscription.store import WAITING_MAX, running_store
-from services.subscription.transaction import Writing
+from services.subscription.store import access
+from services.subscription.store.startup_checks import opened
+from services.subscription.store.store import WAITING_MAX, running_store
+from services.subscription.store.transaction import Writing
 from tests.eventlog.faults import take_away
 from tests.subscription.client import Client, refused
 

@@ -5,8 +5,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import access_pb2, subscription_pb2
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.settings import SubscriptionSettings
 from tests.subscription.client import REGISTRY_FILES, SINK, Client, MovedClock, refused, served
 
 DAY_S = 24 * 3600

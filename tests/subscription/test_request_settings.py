@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from services.runtime.settings import SubscriptionSettings
+from services.runtime.configuration.settings import SubscriptionSettings
 from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
 from tests.subscription.pem import KEYS, certificate, private_key
 

@@ -15,12 +15,12 @@ from hooktide.subscription.v1 import access_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.clock import SystemClock, unix_ms
+from services.runtime.configuration.settings import SubscriptionSettings, read_settings
 from services.runtime.lifecycle import StartError
-from services.runtime.settings import SubscriptionSettings, read_settings
-from services.subscription import store_resealing
-from services.subscription.opening import opened
-from services.subscription.store_answers import Once, answered
-from services.subscription.transaction import Writing
+from services.subscription.store import resealing as store_resealing
+from services.subscription.store.idempotency import Once, answered
+from services.subscription.store.startup_checks import opened
+from services.subscription.store.transaction import Writing
 from tests.cli.processes import clean_environ, hooktide
 from tests.subscription.client import SINK, Client, MovedClock, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY

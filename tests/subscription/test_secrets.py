@@ -5,9 +5,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.settings import SubscriptionSettings
-from services.subscription.signing_secret import new_secret, secret_problem
+from services.subscription.rules.signing_secret import new_secret, secret_problem
 from tests.subscription.client import REGISTRY_FILES, Client, MovedClock, refused, served, until_checkpoint
 
 HOUR_S = 3600

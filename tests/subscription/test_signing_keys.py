@@ -6,9 +6,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.settings import SubscriptionSettings
-from services.subscription.signing_key import key_id, new_private_key, private_key_problem, public_key, short_private_key
+from services.subscription.rules.signing_key import key_id, new_private_key, private_key_problem, public_key, short_private_key
 from tests.subscription.client import REGISTRY_FILES, SINK, Client, MovedClock, refused, served, until_checkpoint
 
 SEED = bytes(range(32))

@@ -14,14 +14,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.lifecycle import Lifecycle, StartError
-from services.runtime.rpc import open_channel
-from services.runtime.settings import SubscriptionSettings
+from services.runtime.rpc.channel_and_server import open_channel
 from services.subscription.app import running, serve
 from services.subscription.bootstrap import FIRST_CONSUMER, bootstrap
-from services.subscription.opening import opened
-from services.subscription.schema import metadata
+from services.subscription.store.schema import metadata
+from services.subscription.store.startup_checks import opened
 from tests.subscription.client import MovedClock, refused, served
 from tests.subscription.conftest import SECRET_KEY
 

@@ -4,9 +4,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.paging import PAGE_BYTES_MAX
-from services.runtime.settings import SubscriptionSettings
 from tests.subscription.client import SINK, Client, MovedClock, refused, served
 from tests.subscription.pem import KEYS, certificate
 

@@ -8,10 +8,10 @@ from alembic import command
 from alembic.config import Config
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.database import connect, open_engine
-from services.runtime.settings import SubscriptionSettings
-from services.subscription.opening import MIGRATIONS
-from services.subscription.vault import Vault
+from services.subscription.store.startup_checks import MIGRATIONS
+from services.subscription.store.vault import Vault
 from tests.subscription.client import SINK, served, until_checkpoint
 
 SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="

@@ -18,9 +18,9 @@ from gateway.app import running as running_gateway
 from services.cli.receiver import Webhook, receiving
 from services.delivery.app import running as running_delivery
 from services.ingest.app import running as running_ingest
+from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
 from services.runtime.lifecycle import Addresses, Lifecycle
-from services.runtime.rpc import open_channel, service_metadata
-from services.runtime.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
+from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.subscription.app import running as running_subscription
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
 from tests.subscription.conftest import SECRET_KEY

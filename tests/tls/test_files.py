@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 
+from services.runtime.configuration.reload import Reloadable
+from services.runtime.configuration.settings import GatewaySettings, read_settings
 from services.runtime.lifecycle import StartError
-from services.runtime.reload import Reloadable
-from services.runtime.settings import GatewaySettings, read_settings
 from services.runtime.tls import client_tls, server_tls
 from tests.tls.authority import Authority
 

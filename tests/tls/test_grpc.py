@@ -10,10 +10,10 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from services.runtime.access import Access
-from services.runtime.reload import Reloadable
-from services.runtime.rpc import Server, open_channel
-from services.runtime.settings import IngestSettings, read_settings
+from services.runtime.configuration.reload import Reloadable
+from services.runtime.configuration.settings import IngestSettings, read_settings
+from services.runtime.rpc.access import Access
+from services.runtime.rpc.channel_and_server import Server, open_channel
 from services.runtime.tls import client_tls, server_tls
 from tests.tls.authority import Authority, Issued
 from tests.tls.handshake import negotiated

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 
 from gateway.listener import HttpLimits, listening
-from services.runtime.http_connections import ConnectionLimits
-from services.runtime.http_listener import Gate
-from services.runtime.reload import Reloadable
-from services.runtime.settings import GatewaySettings, read_settings
+from services.runtime.configuration.reload import Reloadable
+from services.runtime.configuration.settings import GatewaySettings, read_settings
+from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.listener import Gate
 from services.runtime.tls import server_tls
 from tests.tls.authority import Authority, Issued
 from tests.tls.handshake import negotiated

@@ -20,12 +20,11 @@ from fcntl import ioctl
 from time import monotonic
 from typing import Protocol
 
-from services.delivery.model import Outcome
 from services.delivery.transport.dialling import LATER, reason
-from services.delivery.transport.flight import Flight, Limits, failed
-from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer
-from services.delivery.transport.reading import Reading
-from services.delivery.transport.secured import Secured
+from services.delivery.transport.exchange import Flight, Limits, failed
+from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer, Outcome
+from services.delivery.transport.response_parser import Reading
+from services.delivery.transport.tls_stream import Secured
 
 _COUNT = bytearray(4)
 _NOTHING = bytes(4)

@@ -14,11 +14,10 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from services.delivery.model import Outcome
-from services.delivery.transport.flight import Flight, Limits, Way, failed
-from services.delivery.transport.protocol import Answer
-from services.delivery.transport.reading import HEAD_BYTES_MAX, TunnelReading
-from services.delivery.transport.secured import Secured
+from services.delivery.transport.exchange import Flight, Limits, Way, failed
+from services.delivery.transport.protocol import Answer, Outcome
+from services.delivery.transport.response_parser import HEAD_BYTES_MAX, TunnelReading
+from services.delivery.transport.tls_stream import Secured
 
 LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """What a socket raises that has nothing, or no room, at present."""

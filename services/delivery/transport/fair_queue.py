@@ -5,7 +5,7 @@ pool → [fair_queue]
 
 from collections import deque
 
-from services.delivery.transport.flight import Flight
+from services.delivery.transport.exchange import Flight
 
 
 class FairQueue(dict[str, deque[Flight]]):

@@ -13,12 +13,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from services.delivery.model import Outcome
-from services.delivery.transport.flight import Flight, Limits, Target, Tunnel, Way, failed
-from services.delivery.transport.names import Found, Lookup, Names, system_lookup
+from services.delivery.transport.exchange import Flight, Limits, Target, Tunnel, Way, failed
 from services.delivery.transport.pool import Pool
-from services.delivery.transport.protocol import WITHDRAWN, Answer, Request
-from services.delivery.transport.trust import Trust, Trusts
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
+from services.delivery.transport.resolver import Found, Lookup, Names, system_lookup
+from services.delivery.transport.tls_contexts import Trust, Trusts
 from services.egress.policy import EgressPolicy
 from services.egress.urls import DEFAULT_PORTS, parse_url
 from services.runtime.fair_semaphore import Share

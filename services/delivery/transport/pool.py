@@ -13,13 +13,12 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 
-from services.delivery.model import Outcome
 from services.delivery.transport.connection import Connection
 from services.delivery.transport.dialling import Dialling
+from services.delivery.transport.exchange import Flight, Limits, Way, failed, wire_of
 from services.delivery.transport.fair_queue import FairQueue
-from services.delivery.transport.flight import Flight, Limits, Way, failed, wire_of
-from services.delivery.transport.protocol import WITHDRAWN, Answer
-from services.delivery.transport.secured import Secured
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome
+from services.delivery.transport.tls_stream import Secured
 
 Land = Callable[[Flight, Answer], None]
 

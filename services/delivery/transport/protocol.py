@@ -7,13 +7,27 @@ Law 2: no redirect is followed, no answer is decompressed or read beyond its lim
 dialled is checked, whatever name led to it.
 """
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from services.delivery.model import Outcome
-
 RESPONSE_BYTES_MAX = 64 * 1024
 RESPONSE_BYTES_KEPT = 1024
+
+
+class Outcome(enum.IntEnum):
+    """How one attempt ended; the numbers are stored and are those of the contract's `AttemptOutcome`."""
+
+    DELIVERED = 1
+    STATUS = 2
+    DNS = 3
+    CONNECT = 4
+    TLS = 5
+    TIMEOUT = 6
+    RESET = 7
+    BLOCKED = 8
+    PROTOCOL = 9
+    CREDENTIAL = 10
 
 
 class Tls(NamedTuple):

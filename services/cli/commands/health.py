@@ -1,0 +1,37 @@
+"""`hooktide health`: whether the services take work."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import aiohttp
+import typer
+
+from services.cli.commands.serve import ServiceName
+from services.cli.defaults import DATA_DIR, AsJson, DataDir, address
+from services.cli.output import say, say_json
+from services.cli.readiness import READY, TIMEOUT_S, readiness
+from services.cli.supervise.plan import SERVICES
+
+
+def health(
+    services: Annotated[list[ServiceName] | None, typer.Argument(metavar="SERVICE", help="Which ones; all by default.")] = None,
+    data_dir: DataDir = DATA_DIR,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the services whether they do all their work. Exits with 0 if all do, else with 1."""
+    states = asyncio.run(_states([str(name) for name in services or SERVICES], data_dir))
+    if as_json:
+        say_json({"ready": all(state == READY for state in states.values()), "services": states})
+    else:
+        for name, state in states.items():
+            say(f"{name:<13} {state}")
+    raise typer.Exit(0 if all(state == READY for state in states.values()) else 1)
+
+
+async def _states(services: list[str], data_dir: Path) -> dict[str, str]:
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        states = await asyncio.gather(*(readiness(session, address(name, "admin", data_dir)) for name in services))
+    return dict(zip(services, states, strict=True))

@@ -1,0 +1,135 @@
+"""`hooktide receive`: a local receiver that verifies and shows."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.cloudevent import read
+from services.cli.defaults import AsJson
+from services.cli.errors import CommandError
+from services.cli.output import printable, say, say_json, say_styled
+from services.cli.receiver import Answer, Webhook, key_problem, receiving
+from services.cli.supervise.plan import LOOPBACK
+from services.runtime.lifecycle import Lifecycle, run
+from services.runtime.logs import configure_logs
+
+_SHOWN_CHARS_MAX = 200
+_KEYS_BYTES_MAX = 64 * 1024
+_SECRETS_HELP = (
+    "The subscription's signing secret, whsec_…, or its public key, whpk_…; @FILE reads a file, one key a line. "
+    "May be repeated, as during a rotation."
+)
+
+
+def receive(
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Where to listen; 0 for any free port.")] = 0,
+    secrets: Annotated[
+        list[str] | None,
+        typer.Option("--secret", metavar="SECRET", envvar="HOOKTIDE_SIGNING_SECRET", help=_SECRETS_HELP, show_default=False),
+    ] = None,
+    status: Annotated[int, typer.Option(min=200, max=599, metavar="STATUS", help="The HTTP status to answer with.")] = 200,
+    fail_first: Annotated[int, typer.Option(min=0, metavar="N", help="Answer the first N webhooks with 503.")] = 0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Receive webhooks on this machine, verify and show them. Ctrl-C ends it."""
+    keys = [key for given in secrets or () for key in _keys(given)]
+    answer = _answer(status, fail_first, as_json=as_json)
+
+    async def serve(lifecycle: Lifecycle) -> None:
+        configure_logs("receive", "warning")
+        async with receiving(lambda _path: keys, answer, listen=f"{LOOPBACK}:{port}") as url:
+            if as_json:
+                say_json({"url": url})
+            else:
+                say(f"Receiving at {url}/ and any path below it. Ctrl-C stops.")
+            lifecycle.ready(listen=url)
+            await lifecycle.stopping.wait()
+
+    raise typer.Exit(run("receive", serve))
+
+
+def _answer(status: int, fail_first: int, *, as_json: bool) -> Answer:
+    failing = iter(range(fail_first))
+
+    def answer(webhook: Webhook) -> int:
+        code = status if next(failing, None) is None else 503
+        (_show_json if as_json else _show)(webhook, code)
+        return code
+
+    return answer
+
+
+def _keys(given: str) -> list[str]:
+    """Return the keys that one `--secret` stands for; raises `CommandError` if there is none, or one that is no key."""
+    keys = [given]
+    if given.startswith("@"):
+        try:
+            with Path(given[1:]).open("rb") as file:
+                keys = file.read(_KEYS_BYTES_MAX).decode().split()
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            message = f"--secret: cannot read {given[1:]}: {why}"
+            raise CommandError(message, code=2) from error
+    if not keys:
+        message = f"--secret: {given[1:]} is empty; write the secret there that `hooktide subscribe` prints"
+        raise CommandError(message, code=2)
+    for key in keys:
+        if problem := key_problem(key):
+            message = f"--secret: {problem}; `hooktide subscribe` prints the secret"
+            raise CommandError(message, code=2)
+    return keys
+
+
+def _show(webhook: Webhook, code: int) -> None:
+    received = read(webhook.headers, webhook.body)
+    event = received.event
+    about = " ".join(str(event[name]) for name in ("type", "source", "subject") if name in event)
+    if received.mode == "data_only":
+        about = f"data only, {event.get('datacontenttype', 'of no type')}"
+    say_styled(
+        (f"{datetime.now().astimezone():%H:%M:%S}", "dim"),
+        printable(f"  {webhook.path}  {webhook.id or 'no webhook-id'}  "),
+        (_shortened(printable(about)), "bold"),
+        "  ",
+        _judged(webhook),
+        f"  answered {code}",
+    )
+    data = event.get("data", event.get("data_base64"))
+    if data is not None:
+        say(f"          {_shortened(printable(json.dumps(data, ensure_ascii=False)))}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]} …"
+
+
+def _judged(webhook: Webhook) -> tuple[str, str]:
+    """Return in words whether a webhook is verified, with a style."""
+    if webhook.problem is not None:
+        return f"NOT VERIFIED: {printable(webhook.problem)}", "bold red"
+    if webhook.missing:
+        return f"verified by {' and '.join(webhook.schemes)}; it has no {' and no '.join(webhook.missing)} signature", "yellow"
+    return "verified", "green"
+
+
+def _show_json(webhook: Webhook, code: int) -> None:
+    received = read(webhook.headers, webhook.body)
+    say_json(
+        {
+            "id": webhook.id,
+            "path": webhook.path,
+            "verified": webhook.verified,
+            "schemes": webhook.schemes,
+            "missing": webhook.missing,
+            "problem": webhook.problem,
+            "answered": code,
+            "attempt": webhook.headers.get("hooktide-attempt"),
+            "subscription_id": webhook.headers.get("hooktide-subscription-id"),
+            "content_mode": received.mode,
+            "event": received.event,
+        }
+    )

@@ -1,0 +1,104 @@
+"""`hooktide repair`: goes on where delivery has stopped because log and ledger do not fit together."""
+
+import asyncio
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from hooktide.delivery.v1 import delivery_pb2 as pb
+from hooktide.delivery.v1 import delivery_pb2_grpc
+
+from services.cli.commands.publish import checked_time
+from services.cli.defaults import DATA_DIR, AsJson, DataDir
+from services.cli.errors import CommandError
+from services.cli.output import say, say_json
+from services.cli.service_calls import answered, service_channel, service_target, service_token
+from services.cli.tls import CaFile
+
+# As long as a large log takes to be counted.
+_CALL_S = 60.0
+
+
+def repair(
+    from_time: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            help="Route what was accepted from this time on, as 2030-01-31T12:00:00Z; by default what the ledger has not routed.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", envvar="HOOKTIDE_DELIVERY_TARGET", help="The delivery service, host:port.", show_default=False),
+    ] = "",
+    ca: CaFile = None,
+    data_dir: DataDir = DATA_DIR,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it changes anything.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on where delivery has stopped, since the event log or the ledger was deleted or restored from an older copy.
+
+    It says first how many events are routed, and how many of those were routed before, so that consumers may get them once more with the
+    same ids. The services keep running. Needs the service token.
+    """
+    from_ = None if from_time is None else checked_time("--from", from_time)
+    to = service_target("delivery", target, data_dir)
+
+    def call(*, dry: bool) -> pb.RepairRoutingResponse:
+        return asyncio.run(_call(to, from_, ca, data_dir, dry_run=dry))
+
+    plan = call(dry=True)
+    if not as_json:
+        _say(plan)
+    if dry_run or not plan.stopped:
+        if as_json:
+            say_json(_as_json(plan, repaired=False))
+        return
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise CommandError("nothing was changed; give --yes to repair it, or --dry-run to look only", code=2)
+    if not yes and not typer.confirm("Repair it?"):
+        raise CommandError("nothing was changed")
+    done = call(dry=False)
+    if as_json:
+        say_json(_as_json(done, repaired=True))
+    else:
+        say(f"Repaired: {done.routed_events} events are being routed.")
+
+
+async def _call(target: str, from_time: datetime | None, ca: Path | None, data_dir: Path, *, dry_run: bool) -> pb.RepairRoutingResponse:
+    request = pb.RepairRoutingRequest(dry_run=dry_run)
+    if from_time is not None:
+        request.from_time.FromDatetime(from_time)
+    metadata = (("authorization", f"Bearer {service_token(data_dir)}"),)
+    async with service_channel("delivery", target, ca, data_dir) as channel:
+        stub = delivery_pb2_grpc.DeliveryServiceStub(channel)
+        return await answered("delivery", target, stub.RepairRouting(request, metadata=metadata, timeout=_CALL_S))
+
+
+def _say(plan: pb.RepairRoutingResponse) -> None:
+    if not plan.stopped:
+        say("Nothing is stopped, so there is nothing to repair.")
+        return
+    say(f"Delivery: {plan.stopped}.")
+    say("After the repair, of the stopped partitions:")
+    say(f"  {plan.routed_events:>9}  events are routed")
+    say(f"  {plan.repeated_events:>9}  of those were routed before, and may be delivered once more")
+    say(f"  {plan.skipped_events:>9}  events that were never routed are left out")
+    say(f"  {plan.lost_deliveries:>9}  unfinished deliveries end as exhausted, since their events are gone")
+
+
+def _as_json(told: pb.RepairRoutingResponse, *, repaired: bool) -> dict[str, object]:
+    return {
+        "stopped": told.stopped or None,
+        "routed_events": told.routed_events,
+        "repeated_events": told.repeated_events,
+        "skipped_events": told.skipped_events,
+        "lost_deliveries": told.lost_deliveries,
+        "repaired": repaired,
+    }

@@ -1,0 +1,108 @@
+"""`hooktide up`: everything on this machine, under one supervisor."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.composition import Composition
+from services.cli.defaults import DATA_DIR, AsJson, DataDir
+from services.cli.output import warn
+from services.cli.supervise.data_directory import Keys
+from services.cli.supervise.plan import LOOPBACK, SERVICES, Ports
+from services.cli.supervise.supervisor import Supervisor
+from services.cli.supervise.up_screen import Notices, say_running, say_running_json, say_starting
+from services.runtime.lifecycle import Lifecycle, StartError, run
+from services.runtime.logs import configure_logs
+
+
+def _port(help_text: str) -> object:
+    return typer.Option(min=0, max=65535, metavar="PORT", help=help_text, show_default=False)
+
+
+def up_command(composition: Composition) -> Callable[..., None]:
+    """Return the command that supervises the composition's services."""
+
+    def up(  # noqa: PLR0913 - one parameter for each option
+        data_dir: DataDir = DATA_DIR,
+        host: Annotated[str, typer.Option(metavar="HOST", help="Where the REST API and the ingest service listen.")] = LOOPBACK,
+        port: Annotated[int | None, _port("The REST API's port (8080).")] = None,
+        subscription_port: Annotated[int | None, _port("50051 by default.")] = None,
+        ingest_port: Annotated[int | None, _port("50052 by default.")] = None,
+        delivery_port: Annotated[int | None, _port("50053 by default.")] = None,
+        ready_file: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Written once everything takes work: JSON with the addresses.")
+        ] = None,
+        *,
+        free_ports: Annotated[bool, typer.Option("--free-ports", help="Use any free port wherever none is given.")] = False,
+        until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
+        allow_local_sinks: Annotated[
+            bool,
+            typer.Option(
+                "--allow-local-sinks",
+                help="Permit webhooks to http and to this machine, as is the default while only this machine reaches the API.",
+            ),
+        ] = False,
+        log: Annotated[bool, typer.Option("--log", help="Show the services' warnings as their logs have them.")] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Run all four services on this machine until Ctrl-C. The first start makes keys and secrets."""
+        given = {"gateway": port, "subscription": subscription_port, "ingest": ingest_port, "delivery": delivery_port}
+        ports = Ports({name: number for name, number in given.items() if number is not None}, any_free=free_ports)
+
+        async def serve(lifecycle: Lifecycle) -> None:
+            configure_logs("up", "warning")
+            if not as_json:
+                say_starting()
+            notices = Notices(raw=log or as_json)
+            supervisor = Supervisor(
+                data_dir, composition.bootstrap, host=host, ports=ports, notify=notices.tell, allow_local_sinks=allow_local_sinks
+            )
+            made = await _started(supervisor, free_ports=free_ports)
+            try:
+                if as_json:
+                    say_running_json(supervisor, made)
+                else:
+                    say_running(supervisor, made, data_dir)
+                lifecycle.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
+                await _until_stopped(lifecycle, supervisor)
+                warn("hooktide up: stopping; Ctrl-C again ends everything at once")
+            finally:
+                await supervisor.stop()
+
+        raise typer.Exit(run("up", serve, ready_file=ready_file, until_stdin_closes=until_stdin_closes, reloads=True))
+
+    return up
+
+
+async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:
+    try:
+        return await supervisor.start()
+    except StartError as error:
+        if free_ports or "cannot listen on" not in str(error):
+            raise
+        message = f"{error} (--free-ports takes any that are free)"
+        raise StartError(message) from error
+
+
+async def _until_stopped(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
+    stopped, broken = asyncio.ensure_future(lifecycle.stopping.wait()), asyncio.ensure_future(supervisor.run())
+    reloading = asyncio.ensure_future(_hand_on_reloads(lifecycle, supervisor))
+    try:
+        await asyncio.wait([stopped, broken, reloading], return_when=asyncio.FIRST_COMPLETED)
+        for task in (broken, reloading):
+            if task.done():
+                task.result()
+    finally:
+        stopped.cancel()
+        broken.cancel()
+        reloading.cancel()
+
+
+async def _hand_on_reloads(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
+    while True:
+        await lifecycle.reload_asked.wait()
+        lifecycle.reload_asked.clear()
+        supervisor.reload()

@@ -1,0 +1,1 @@
+"""Demo: what `hooktide demo` shows, and what it counts."""

@@ -1,0 +1,79 @@
+"""DemoTally: what was emitted, what is due because of it, and what has arrived. Pure."""
+
+from dataclasses import dataclass, field
+
+from services.cli.demo.shop import WANTED, ShopEvent, is_due
+
+Pair = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    verified: int = 0
+    unverified: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.verified + self.unverified
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts by (subscriber, event id)."""
+
+    emitted: int = 0
+    _due: set[Pair] = field(default_factory=set)
+    _arrived: dict[Pair, _Arrivals] = field(default_factory=dict)
+
+    def emit(self, event: ShopEvent, event_id: str) -> None:
+        """Note that an event is durable under its id ("evt_…")."""
+        self.emitted += 1
+        self._due.update((subscriber, event_id) for subscriber in WANTED if is_due(event, subscriber))
+
+    def arrive(self, subscriber: str, event_id: str, *, verified: bool) -> int:
+        """Note that a webhook has come; returns how often this one has by now."""
+        arrivals = self._arrived.setdefault((subscriber, event_id), _Arrivals())
+        if verified:
+            arrivals.verified += 1
+        else:
+            arrivals.unverified += 1
+        return arrivals.count
+
+    @property
+    def due(self) -> int:
+        """How many deliveries are due."""
+        return len(self._due)
+
+    @property
+    def delivered(self) -> int:
+        """How many of those due have arrived, once or more."""
+        return len(self._due & self._arrived.keys())
+
+    @property
+    def verified(self) -> int:
+        """How many of those due have arrived, every time with a good signature."""
+        return sum(1 for pair in self._due & self._arrived.keys() if not self._arrived[pair].unverified)
+
+    @property
+    def lost(self) -> int:
+        """How many of those due have not arrived."""
+        return self.due - self.delivered
+
+    @property
+    def repeated(self) -> int:
+        """How many webhooks came that had come before."""
+        return sum(arrivals.count - 1 for arrivals in self._arrived.values())
+
+    @property
+    def misdirected(self) -> int:
+        """How many have arrived that were not due; meaningful once everything emitted is noted."""
+        return len(self._arrived.keys() - self._due)
+
+    @property
+    def is_perfect(self) -> bool:
+        """Whether all that was due arrived, verified, and nothing else did."""
+        return self.due == self.delivered == self.verified and not self.misdirected
+
+    def last_line(self) -> str:
+        """Return the line that the demo ends with."""
+        return f"demo: {self.emitted} emitted, {self.due} due, {self.delivered} delivered, {self.verified} verified, {self.lost} lost"

@@ -1,0 +1,83 @@
+"""Child: one service in a process of its own, from its start to its end."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.cli.supervise.log_file import LogFile
+
+_POLL_S = 0.02
+
+
+class Child:
+    """A running service. It stops when its standard input closes, so it never outlives the supervisor.
+
+    Started and awaited by the standard library, not by the event loop: uvloop forks, which a process that uses
+    gRPC must not, whereas `subprocess` goes by vfork and exec.
+    """
+
+    def __init__(self, service: str, *, environ: Mapping[str, str], ready_file: Path, log: LogFile, lock: int) -> None:
+        """Start `hooktide serve <service>` with this environment; it inherits the data directory's `lock`."""
+        self._ready_file = ready_file
+        ready_file.unlink(missing_ok=True)
+        # Not the current directory (-P): a folder named `services` there is none of ours.
+        command = [sys.executable, "-P", "-m", "services", "serve", service, "--ready-file", str(ready_file), "--until-stdin-closes"]
+        with log.open() as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=environ,
+                pass_fds=(lock,),
+                # Ctrl-C reaches the supervisor alone, which stops the services in order.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def ready(self) -> bool:
+        """Wait until it takes work; False where it ended before."""
+        while self._process.poll() is None:
+            if self._ready_file.exists():
+                return True
+            await asyncio.sleep(_POLL_S)
+        return False
+
+    async def ended(self) -> int:
+        """Wait for its end and return the exit code, that of a signal as its negative number."""
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing tells of a process's end on every system
+            await asyncio.sleep(_POLL_S)
+        self._close_stdin()
+        return code
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ask it to stop and wait for that; kill it after `timeout_s`."""
+        self._close_stdin()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.ended()
+        except TimeoutError:
+            self.kill()
+            await self.ended()
+
+    def reload(self) -> None:
+        """Have it read its settings anew; call it only once the service is ready, since SIGHUP ends a process that is starting."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGHUP)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def _close_stdin(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()

@@ -1,0 +1,103 @@
+"""Plan: which services there are, where each listens, and what environment each gets. Pure.
+
+Law: what the user has set in the environment is left as it is.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.runtime.configuration.settings import CLIENT_VARIABLES
+from services.runtime.lifecycle import Addresses
+
+SERVICES = ("subscription", "ingest", "delivery", "gateway")
+STOP_ORDER = ("gateway", "delivery", "ingest", "subscription")
+# Whom each service calls.
+CALLS: Mapping[str, tuple[str, ...]] = {
+    "subscription": (),
+    "ingest": ("subscription",),
+    "delivery": ("subscription", "ingest"),
+    "gateway": ("subscription", "ingest", "delivery"),
+}
+# Whom each waits for, the first time, so that nobody begins by complaining of another's absence.
+STARTS_AFTER: Mapping[str, str] = {"ingest": "subscription", "gateway": "subscription", "delivery": "ingest"}
+PORTS: Mapping[str, int] = {"gateway": 8080, "subscription": 50051, "ingest": 50052, "delivery": 50053}
+ADMIN_PORTS: Mapping[str, int] = {"gateway": 8081, "subscription": 9051, "ingest": 9052, "delivery": 9053}
+SINK_ALLOW_LOCAL = "http,127.0.0.0/8,::1/128"
+LOOPBACK = "127.0.0.1"
+# Who is called from outside; the others are for the services themselves.
+PUBLIC = frozenset({"gateway", "ingest"})
+_ANY = {"0.0.0.0": LOOPBACK, "[::]": "[::1]", "*": LOOPBACK}  # noqa: S104 - translated, never bound
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the command line says about ports: those given by service; the others by default, or any that is free."""
+
+    given: Mapping[str, int]
+    any_free: bool = False
+
+    def listen(self, service: str) -> int | None:
+        """Return the port given for a service's own address, None where the default is to be used."""
+        return self.given.get(service, 0 if self.any_free else None)
+
+    @property
+    def admin(self) -> int | None:
+        """The port given for admin addresses."""
+        return 0 if self.any_free else None
+
+
+def planned(service: str, *, host: str, ports: Ports, environ: Mapping[str, str]) -> Addresses:
+    """Return where a service is to listen: as the command line says, else the environment, else by default; port 0 is any."""
+    where = host if service in PUBLIC else LOOPBACK
+    return Addresses(
+        listen=_address(environ.get(f"HOOKTIDE_{service.upper()}_LISTEN", ""), where, ports.listen(service), PORTS[service]),
+        admin=_address(environ.get(f"HOOKTIDE_{service.upper()}_ADMIN_LISTEN", ""), LOOPBACK, ports.admin, ADMIN_PORTS[service]),
+    )
+
+
+def _address(in_environment: str, host: str, given: int | None, default: int) -> str:
+    if given is None and in_environment:
+        return in_environment
+    bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{bracketed}:{default if given is None else given}"
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches what listens at an address."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def sink_allow(environ: Mapping[str, str], *, others_reach: bool, local: bool) -> str:
+    """Return where webhooks may go beyond public https: as the environment says, else to this machine while nobody else can subscribe.
+
+    With `local` they may go to this machine in any case.
+    """
+    given = environ.get("HOOKTIDE_SINK_ALLOW")
+    if local:
+        return f"{given},{SINK_ALLOW_LOCAL}" if given else SINK_ALLOW_LOCAL
+    if given is not None:
+        return given
+    return "" if others_reach else SINK_ALLOW_LOCAL
+
+
+def reachable(address: str) -> str:
+    """Return the address by which this machine reaches what listens there."""
+    host, _, port = address.rpartition(":")
+    return f"{_ANY[host]}:{port}" if host in _ANY else address
+
+
+def environment(service: str, *, own: Addresses, others: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a service: `base`, its own addresses, and the targets of those it calls."""
+    environ = {name: value for name, value in base.items() if name not in CLIENT_VARIABLES}
+    environ[f"HOOKTIDE_{service.upper()}_LISTEN"] = own.listen
+    environ[f"HOOKTIDE_{service.upper()}_ADMIN_LISTEN"] = own.admin
+    for other in CALLS[service]:
+        environ.setdefault(f"HOOKTIDE_{other.upper()}_TARGET", reachable(others[other]))
+    return environ

@@ -1,0 +1,310 @@
+"""Supervisor: runs the four services as processes of their own, and runs again whichever ends.
+
+[supervisor] → subscription → gateway, ingest → delivery
+
+Law 1: no service outlives the supervisor, not even one that is killed: each has a pipe whose end it notices.
+Law 2: a service that cannot start the first time ends everything with its own message; later it is started again.
+Law 3: all addresses are known before the first service starts, and kept.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import aiohttp
+
+from services.cli.composition import Bootstrap
+from services.cli.readiness import READY, TIMEOUT_S, ReadinessWatch, readiness
+from services.cli.supervise import plan
+from services.cli.supervise.child import Child
+from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory, Keys, write_private
+from services.cli.supervise.log_file import LogFile
+from services.cli.supervise.plan import SERVICES, STOP_ORDER
+from services.cli.supervise.reservation import Reservations
+from services.runtime.configuration.settings import SubscriptionSettings, read_settings
+from services.runtime.configuration.settings_file import with_settings_file
+from services.runtime.lifecycle import Addresses, StartError
+
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 25.0
+RESTART_FIRST_S = 0.2
+RESTART_MAX_S = 10.0
+STEADY_S = 30.0
+_CANNOT_START = 2
+_LOGS_EVERY_S = 0.2
+_READINESS_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should know: about a service (or the supervisor, then empty), and what."""
+
+    service: str
+    kind: Literal["waiting", "damaged", "ended", "ready again", "not ready", "at work again", "log"]
+    text: str
+
+
+Notify = Callable[[Notice], None]
+
+
+class Supervisor:
+    """The four services over one data directory."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        bootstrap: Bootstrap,
+        *,
+        host: str = plan.LOOPBACK,
+        ports: plan.Ports | None = None,
+        environ: Mapping[str, str] | None = None,
+        notify: Notify = lambda _notice: None,
+        allow_local_sinks: bool = False,
+    ) -> None:
+        """Take where data is kept, how a fresh registry gets its keys, and where to listen.
+
+        `environ` (default: this process's) is what the services get, completed by what they need. Sinks on this machine and plain http
+        are allowed if `allow_local_sinks` says so; also if HOOKTIDE_SINK_ALLOW is absent and nobody else reaches the public services.
+        Server reflection is on unless HOOKTIDE_GRPC_REFLECTION is there.
+        `notify` hears of restarts and alarming log lines.
+        """
+        self.directory = DataDirectory(data_dir)
+        self.keys: Keys | None = None
+        self._bootstrap = bootstrap
+        self._notify = notify
+        self._environ = dict(os.environ if environ is None else environ)
+        given = with_settings_file(self._environ)
+        if "HOOKTIDE_GRPC_REFLECTION" not in given:
+            self._environ["HOOKTIDE_GRPC_REFLECTION"] = "true"
+        self._given = given
+        ports = ports or plan.Ports({})
+        self._planned = {name: plan.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}
+        self.sink_allow = plan.sink_allow(given, others_reach=self.is_reached_by_others, local=allow_local_sinks)
+        if allow_local_sinks or "HOOKTIDE_SINK_ALLOW" not in given:
+            # Not otherwise: in the environment it would hide what a reload finds in the settings file.
+            self._environ["HOOKTIDE_SINK_ALLOW"] = self.sink_allow
+        self._addresses: dict[str, Addresses] = {}
+        self._reservations = Reservations()
+        self._was_ready: set[str] = set()
+        self._reload_once_ready: set[str] = set()
+        self._children: dict[str, Child] = {}
+        self._is_ready = {name: asyncio.Event() for name in SERVICES}
+        self._logs: dict[str, LogFile] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lock: int | None = None
+
+    async def start(self) -> Keys | None:
+        """Start all services and return once they take work; returns the first keys where they were made just now.
+
+        Raises `StartError` where a service cannot start, or another supervisor holds the data directory.
+        """
+        self.directory.create()
+        self._lock = lock = await self.directory.lock(lambda text: self._notify(Notice("", "waiting", text)))
+        try:
+            self._addresses = {name: self._reservations.settle(planned) for name, planned in self._planned.items()}
+            made = await self._prepare()
+            for name in SERVICES:
+                self._tasks[name] = asyncio.create_task(self._keep(name, lock), name=f"keep {name}")
+            self._tasks["logs"] = asyncio.create_task(self._follow_logs(), name="follow logs")
+            self._tasks["readiness"] = asyncio.create_task(self._watch_readiness(), name="watch readiness")
+            await self._all_ready()
+            write_private(
+                self.directory.addresses_file,
+                json.dumps({n: {"listen": a.listen, "admin": a.admin, "scheme": self.scheme(n)} for n, a in self._reached()}),
+            )
+        except BaseException:
+            await self.stop()
+            raise
+        return made
+
+    async def stop(self) -> None:
+        """Stop all services in order, each within 25 s, and let go of the data directory. May be called again."""
+        for name in ("readiness", *STOP_ORDER, "logs"):
+            task = self._tasks.pop(name, None)
+            if task is not None:
+                task.cancel()
+                # What it may have failed of was raised by `start` or `run`.
+                await asyncio.gather(task, return_exceptions=True)
+        if self._lock is not None:
+            self.directory.addresses_file.unlink(missing_ok=True)
+            self._reservations.release()
+            os.close(self._lock)
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Return only by raising what has broken the supervisor itself."""
+        done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def addresses(self, service: str) -> Addresses:
+        """Return where a service is reached from this machine."""
+        own = self._addresses[service]
+        return Addresses(listen=plan.reachable(own.listen), admin=plan.reachable(own.admin))
+
+    def scheme(self, service: str) -> str:
+        """Return "https" for a service that listens by TLS, else "http"."""
+        return "https" if self._given.get(f"HOOKTIDE_{service.upper()}_TLS_CERT_FILE") else "http"
+
+    def pid(self, service: str) -> int:
+        """Return a service's process id."""
+        return self._children[service].pid
+
+    def kill(self, service: str) -> None:
+        """Kill a service with SIGKILL; it is started again. `wait_ready` then waits for the new one."""
+        self._is_ready[service].clear()
+        self._children[service].kill()
+
+    def reload(self) -> None:
+        """Have all services read their settings anew; one that is starting does so once it is ready."""
+        for name, child in self._children.items():
+            if self._is_ready[name].is_set():
+                child.reload()
+            else:
+                self._reload_once_ready.add(name)
+
+    async def wait_ready(self, service: str, timeout_s: float = READY_WITHIN_S) -> None:
+        """Wait until a service takes work; raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await self._is_ready[service].wait()
+
+    @property
+    def allows_local_sinks(self) -> bool:
+        """Whether webhooks may go to http and to this machine, which `up` permits and a single service does not."""
+        return self.sink_allow.endswith(plan.SINK_ALLOW_LOCAL)
+
+    @property
+    def is_reached_by_others(self) -> bool:
+        """Whether the REST API or the ingest service listens where other machines can reach it."""
+        return any(not plan.is_loopback(self._planned[name].listen) for name in plan.PUBLIC)
+
+    def _reached(self) -> list[tuple[str, Addresses]]:
+        return [(name, self.addresses(name)) for name in SERVICES]
+
+    async def _prepare(self) -> Keys | None:
+        """Make what the services share, unless the user brought it, and the first keys."""
+        environ, given = self._environ, self._given.keys()
+        environ["HOOKTIDE_DATA_DIR"] = str(self.directory.path)
+        if not {"HOOKTIDE_SERVICE_TOKEN", "HOOKTIDE_SERVICE_TOKEN_FILE"} & given:
+            self.directory.create_token()
+            environ["HOOKTIDE_SERVICE_TOKEN_FILE"] = str(self.directory.token_file)
+        if not {"HOOKTIDE_SECRET_KEY", "HOOKTIDE_SECRET_KEY_FILE"} & given:
+            self.directory.create_secret_key()
+            environ["HOOKTIDE_SECRET_KEY_FILE"] = str(self.directory.secret_key_file)
+        for name in SERVICES:
+            self._logs[name] = LogFile(self.directory.log_file(name))
+        settings = read_settings(SubscriptionSettings, environ)
+        first = await asyncio.to_thread(self._bootstrap, settings)
+        made = None if first is None else self.directory.write_keys(first)
+        try:
+            self.keys = made or self.directory.read_keys()
+        except DamagedKeysError as error:
+            # The services need no such file.
+            self._notify(Notice("", "damaged", str(error)))
+        return made
+
+    async def _all_ready(self) -> None:
+        ready = asyncio.ensure_future(self._until_all_ready())
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                await asyncio.wait([ready, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            late = ", ".join(name for name, event in self._is_ready.items() if not event.is_set())
+            message = f"not ready after {READY_WITHIN_S:g} s: {late}; see {self.directory.path / 'logs'}"
+            raise StartError(message) from None
+        finally:
+            ready.cancel()
+        for task in self._tasks.values():
+            if task.done():
+                task.result()
+
+    async def _until_all_ready(self) -> None:
+        for event in self._is_ready.values():
+            await event.wait()
+
+    async def _keep(self, service: str, lock: int) -> None:
+        """Run a service for as long as the supervisor runs."""
+        if service in plan.STARTS_AFTER:
+            await self._is_ready[plan.STARTS_AFTER[service]].wait()
+        restart_s = RESTART_FIRST_S
+        while True:
+            began = time.monotonic()
+            code = await self._run_once(service, lock)
+            if time.monotonic() - began > STEADY_S:
+                restart_s = RESTART_FIRST_S
+            why = f"{_how(code)}, see {self.directory.log_file(service)}" if code > 0 else _how(code)
+            self._notify(Notice(service, "ended", f"{why}; starting it again in {restart_s:g} s"))
+            await asyncio.sleep(restart_s)
+            restart_s = min(RESTART_MAX_S, restart_s * 2)
+
+    async def _run_once(self, service: str, lock: int) -> int:
+        """Run a service to its end and return its exit code; cancelled, stop it."""
+        log, again = self._logs[service], service in self._was_ready
+        said_to = log.size()
+        child = self._start_child(service, lock)
+        try:
+            if await child.ready():
+                self._was_ready.add(service)
+                self._is_ready[service].set()
+                if service in self._reload_once_ready:
+                    self._reload_once_ready.discard(service)
+                    child.reload()
+                if again:
+                    self._notify(Notice(service, "ready again", f"running again as process {child.pid}"))
+            code = await child.ended()
+        finally:
+            self._is_ready[service].clear()
+            await child.stop(STOP_WITHIN_S)
+        if service not in self._was_ready:
+            if code == _CANNOT_START:
+                raise StartError(f"{service}: {log.last_words(service, said_to)}")
+            raise StartError(f"{service}: {_how(code)} before it was ready; {log.path} says why")
+        return code
+
+    def _start_child(self, service: str, lock: int) -> Child:
+        others = {name: at.listen for name, at in self._addresses.items()}
+        environ = plan.environment(service, own=self._addresses[service], others=others, base=self._environ)
+        child = Child(service, environ=environ, ready_file=self.directory.ready_file(service), log=self._logs[service], lock=lock)
+        self._children[service] = child
+        return child
+
+    async def _watch_readiness(self) -> None:
+        """Tell of services that run and do not do their work; the gateway only says the same of them."""
+        watches = {name: ReadinessWatch() for name in SERVICES if name != "gateway"}
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
+            while True:
+                await asyncio.sleep(_READINESS_EVERY_S)
+                for name, watch in watches.items():
+                    if not self._is_ready[name].is_set():  # its end is told by itself
+                        continue
+                    told = watch.looked(await readiness(session, self.addresses(name).admin))
+                    if told == READY:
+                        self._notify(Notice(name, "at work again", "does all its work again"))
+                    elif told is not None:
+                        self._notify(Notice(name, "not ready", told))
+
+    async def _follow_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_LOGS_EVERY_S)
+            for name, log in self._logs.items():
+                with contextlib.suppress(OSError):  # a full disk must not end the services
+                    for line in log.alarming_lines():
+                        self._notify(Notice(name, "log", line))
+
+
+def _how(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -1,0 +1,124 @@
+"""UpScreen: what `hooktide up` shows on a terminal: where everything is, which key is for what, and what to do next.
+
+supervisor → [up_screen] → terminal
+"""
+
+import dataclasses
+import shlex
+import time
+from datetime import datetime
+from pathlib import Path
+
+from services.cli.commands.keys import say_first_keys
+from services.cli.defaults import DATA_DIR
+from services.cli.output import Part, printable, program, say, say_json, say_styled, warn, warn_styled
+from services.cli.supervise.data_directory import Keys
+from services.cli.supervise.log_sentences import LogSentences
+from services.cli.supervise.plan import SERVICES
+from services.cli.supervise.supervisor import Notice, Supervisor
+
+_NAMES = {"gateway": "REST API", "ingest": "ingest, gRPC", "subscription": "subscription, gRPC", "delivery": "delivery, gRPC"}
+_COLOURS = {"ended": "yellow", "ready again": "green", "at work again": "green", "damaged": "red", "not ready": "red"}
+_RECEIVER_PORT = 9000
+
+
+class Notices:
+    """Tells on standard error what happens to the services: in sentences, or with `raw` as their logs have it."""
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._sentences = LogSentences()
+
+    def tell(self, notice: Notice) -> None:
+        """Tell one notice."""
+        if notice.kind == "log" and self._raw:
+            warn(f"{notice.service}: {notice.text}")
+            return
+        text: str | None = notice.text
+        if notice.kind == "log":
+            text = self._sentences.sentence(notice.text, time.monotonic())
+        if text is not None:
+            clock = f"{datetime.now().astimezone():%H:%M:%S}"
+            warn_styled((clock, "dim"), f"  {notice.service or 'hooktide up'}: ", (printable(text), _COLOURS.get(notice.kind, "yellow")))
+
+
+def say_starting() -> None:
+    """Say that the services are being started."""
+    say_styled(("Starting the subscription, ingest and delivery services and the gateway …", "dim"))
+
+
+def say_running(supervisor: Supervisor, made: Keys | None, data_dir: Path) -> None:
+    """Show where everything is; `made` are the keys if they were made just now."""
+    say_styled(("Hooktide is running.", "bold green"), " Ctrl-C stops it.")
+    say("")
+    for name in sorted(SERVICES, key=list(_NAMES).index):
+        at = supervisor.addresses(name)
+        listen = f"{supervisor.scheme(name)}://{at.listen}" if name == "gateway" else at.listen
+        _say_row(
+            _NAMES[name], (f"{listen:<25}", "bold cyan" if name in {"gateway", "ingest"} else ""), (f" admin http://{at.admin}", "dim")
+        )
+    _say_row("", ("admin addresses answer /healthz, /readyz and /metrics", "dim"))
+    _say_row("data", str(supervisor.directory.path))
+    _say_row("logs", str(supervisor.directory.log_file("<service>")))
+    may, otherwise = _webhooks(supervisor)
+    _say_row("webhooks", may)
+    if otherwise:
+        _say_row("", (otherwise, "dim"))
+    say("")
+    _say_keys(supervisor, made)
+    say("")
+    _say_next(supervisor, data_dir)
+
+
+def say_running_json(supervisor: Supervisor, made: Keys | None) -> None:
+    """Print the same for programs."""
+    addresses = {name: dataclasses.asdict(supervisor.addresses(name)) for name in SERVICES}
+    say_json(
+        {
+            "addresses": addresses,
+            "data_dir": str(supervisor.directory.path),
+            "first_keys": None if made is None else dataclasses.asdict(made),
+        }
+    )
+
+
+def _say_row(name: str, *parts: Part) -> None:
+    say_styled(f"  {name:<20}", *parts)
+
+
+def _webhooks(supervisor: Supervisor) -> tuple[str, str]:
+    """Return where webhooks may go, and what would change that."""
+    if supervisor.allows_local_sinks:
+        return "may go to http and to this machine, for trying out", "HOOKTIDE_SINK_ALLOW= (empty) permits public https only"
+    if supervisor.is_reached_by_others and not supervisor.sink_allow:
+        return "go to public https only, since others reach this API", "--allow-local-sinks permits http and this machine too"
+    return f"go to public https{f', and to {supervisor.sink_allow}' if supervisor.sink_allow else ' only'}", "as HOOKTIDE_SINK_ALLOW says"
+
+
+def _say_keys(supervisor: Supervisor, made: Keys | None) -> None:
+    file = supervisor.directory.keys_file
+    if made is not None:
+        say("First start. The keys, which cannot be read from Hooktide again, are also kept in keys.json there:")
+        say_first_keys(made)
+    elif supervisor.keys is not None:
+        say(f"The keys are in {file}.")
+    else:
+        say(f"There are no keys to be read from {file}; give the client commands one with --key or HOOKTIDE_KEY.")
+
+
+def _say_next(supervisor: Supervisor, data_dir: Path) -> None:
+    at = "" if data_dir == DATA_DIR else f" --data-dir {shlex.quote(str(supervisor.directory.path))}"
+    command = program()
+    # Certificates for this machine come from an authority that the commands must be told of.
+    to_api, to_ingest = (" --ca FILE" if supervisor.scheme(name) == "https" else "" for name in ("gateway", "ingest"))
+    local = supervisor.allows_local_sinks
+    sink = f"http://127.0.0.1:{_RECEIVER_PORT}/" if local else "https://…"
+    say("Next, in a second terminal" + (", in this folder:" if not at else ":"))
+    say_styled((f"  {command} subscribe {sink} --type 'order.*'{at}{to_api}", "green"))
+    if local:
+        say_styled(
+            (f"  {command} receive --port {_RECEIVER_PORT} --secret whsec_…", "green"),
+            ("     the secret that `subscribe` has printed", "dim"),
+        )
+    say("and in a third one:")
+    say_styled((f"  {command} emit order.created --source /shop --data '{{\"id\": 7}}'{at}{to_ingest}", "green"))

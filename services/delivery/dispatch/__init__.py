@@ -1,0 +1,1 @@
+"""Dispatch: which delivery goes next, and what follows from its answer."""

@@ -1,0 +1,400 @@
+"""Dispatch: which delivery is attempted next, and what follows from its answer.
+
+route → lane → [dispatch] → attempt → schedule → recorder
+
+Law 1: attempts under way, and sent-but-unrecorded work, are bounded.
+Law 2: lanes take turns; a lane that may not send keeps no slot.
+Law 3: a delivery in memory is in exactly one of: a lane's queue, under way, or waiting for its flush.
+Law 4: what is under way and has not begun when its subscription changes or its sink is spared comes back, and was no attempt.
+"""
+
+import asyncio
+import functools
+import random
+from collections import deque
+from collections.abc import Callable
+
+from services.delivery.dispatch import pace
+from services.delivery.dispatch.circuit_breaker import Breaker
+from services.delivery.dispatch.due_clock import DueClock
+from services.delivery.dispatch.lane import Lane, earlier
+from services.delivery.dispatch.lane_table import Bounds, Lanes
+from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, Schedule, retry_after_s
+from services.delivery.dispatch.sink_health import Trouble
+from services.delivery.dispatch.timers import Timers
+from services.delivery.model import Attempt, Delivery, Health, State
+from services.delivery.request.request_builder import attempt_of, log_failure
+from services.delivery.request.sender import Pusher
+from services.delivery.request.settings import Subscription, Terms
+from services.delivery.transport.protocol import Answer, Outcome, Transport
+from services.runtime import failpoints
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.logs import logger
+
+UNRECORDED_SENT_MAX = 1000
+
+
+class Dispatcher:
+    """Starts attempts for all lanes of a worker."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        subscription: Callable[[str], Subscription | None],
+        schedule: Schedule,
+        clock: Clock,
+        bounds: Bounds,
+        origin: str,
+        *,
+        fresh: Callable[[], bool],
+    ) -> None:
+        """`origin` is the name by which sinks know this system, "" for none; while `fresh` does not hold, no attempt begins."""
+        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, lambda: self._bounds.token_calls, fresh)
+        self._subscription = subscription
+        self._schedule = schedule
+        self._clock = clock
+        self.due = DueClock(clock, schedule.expiry_s)
+        """The time line of all that waits."""
+        self._bounds = bounds
+        self._changed: Callable[[Delivery], None]
+        self._hungry: Callable[[Lane], None]
+        self._gone: Callable[[str, int], None]
+        self.lanes = Lanes(subscription, clock, self.due, bounds.lane_pending_max)
+        """All lanes, with what is held in memory."""
+        self._timers = Timers(clock, self._ring)
+        self._round: deque[Lane] = deque()
+        self._ended = asyncio.Event()
+        self._closed = False
+        self._pump_asked = False
+        self.in_flight = 0
+        """How many attempts are under way."""
+        self.unrecorded_sent = 0
+        """How many attempts were started of which the ledger does not know the end."""
+        self.recordable = True
+        """False while the ledger takes no flush: nothing is sent then."""
+
+    def listen(self, *, changed: Callable[[Delivery], None], hungry: Callable[[Lane], None], gone: Callable[[str, int], None]) -> None:
+        """Say who is told of each delivery that is settled, of lanes that want rows, and of sinks that are gone; before anything is held.
+
+        Of a sink that has answered 410, its subscription and the revision that it was called by are told.
+        """
+        self._changed, self._hungry, self._gone = changed, hungry, gone
+
+    def change(self, schedule: Schedule, bounds: Bounds) -> None:
+        """Go by another schedule and other bounds from now on; what is under way or waits beyond them is left to end."""
+        self._schedule, self._bounds = schedule, bounds
+        self.lanes.change(bounds.lane_pending_max)
+        self.pump()
+
+    @property
+    def sending(self) -> bool:
+        """Whether attempts may start: not while the ledger takes no flush, and not once it is closed."""
+        return self.recordable and not self._closed
+
+    async def idle(self) -> None:
+        """Wait until no attempt is under way."""
+        while self.in_flight:
+            self._ended.clear()
+            await self._ended.wait()
+
+    # Taking deliveries in
+
+    def take(self, delivery: Delivery, lane: Lane) -> None:
+        """Hold a delivery for which its lane has room, and queue it."""
+        lane.live[delivery.id] = delivery
+        self.lanes.held_bytes += delivery.size_bytes
+        lane.queue.append(delivery)
+        self._join_round(lane)
+
+    def queue(self, delivery: Delivery) -> None:
+        """Put a held delivery into its lane's queue; where its subscription has gone meanwhile, it is cancelled."""
+        lane = self.lanes.lane(delivery.subscription_id)
+        if self.lanes.is_gone(lane):
+            self.finish(delivery, State.CANCELLED)
+            return
+        lane.queue.append(delivery)
+        self._join_round(lane)
+
+    def release(self, delivery: Delivery) -> None:
+        """Let go of a settled delivery that is recorded."""
+        lane = self.lanes.lane(delivery.subscription_id)
+        if self.lanes.let_go(lane, delivery) and not delivery.spilled:
+            self.lanes.readings.note(delivery)
+        if delivery.sent:
+            self.unrecorded_sent -= 1
+        if delivery.spilled:
+            lane.unflushed_spills -= 1
+        if delivery.state is State.PENDING:
+            lane.row_waits(delivery.due_ms)
+        if lane.next_due_ms is not None:
+            self._wake(lane)
+        if not lane.live:
+            self.drop_if_idle(lane)
+
+    def _spill(self, lane: Lane) -> None:
+        """Let go of what waits in memory; its rows are read back once the lane may send again."""
+        self._withdraw(lane)
+        lane.spilled = True
+        lane.put_back += 1
+        while lane.queue:
+            delivery = lane.queue.popleft()
+            if delivery.recorded:
+                self.lanes.let_go(lane, delivery)
+                lane.row_waits(delivery.due_ms)
+            else:
+                self.lanes.spill(delivery)
+                self._settle(delivery)
+
+    def _withdraw(self, lane: Lane) -> None:
+        if lane.in_flight:
+            self._pusher.withdraw(lane.subscription_id)
+
+    def _settle(self, delivery: Delivery) -> None:
+        delivery.settled = True
+        self._changed(delivery)
+
+    # Starting attempts
+
+    def pump(self) -> None:
+        """Start attempts as long as there is room."""
+        now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
+        while self._round and self._may_start():
+            lane = self._round.popleft()
+            lane.ready = False
+            if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
+                continue
+            subscription = self.lanes.sendable(lane)
+            if subscription is None:
+                self._look_again(lane)
+                continue
+            if not self._in_pace(lane, subscription, now):
+                continue
+            self._start(lane, lane.queue.popleft(), subscription, now, now_ms)
+            if lane.queue:
+                self._join_round(lane)
+            if lane.next_due_ms is not None and self.lanes.wants_rows(lane, self.due.now_ms()):
+                self._hungry(lane)
+
+    def _may_start(self) -> bool:
+        has_room = self.in_flight < self._bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX
+        return has_room and self.sending and self._pusher.fresh()
+
+    def _join_round(self, lane: Lane) -> None:
+        # Whether its subscription permits fewer, `pump` asks.
+        if lane.queue and not lane.ready and lane.in_flight < self._bounds.lane_in_flight_max:
+            lane.ready = True
+            self._round.append(lane)
+
+    def _in_pace(self, lane: Lane, subscription: Subscription, now: float) -> bool:
+        """Say whether the subscription's own limits permit an attempt now; where only time is missing, look again then."""
+        terms = subscription.terms
+        if terms.in_flight_max is not None and lane.in_flight >= terms.in_flight_max:
+            return False
+        if terms.rate_per_second is not None and (wait_s := pace.wait_s(lane, subscription, now)) > 0:
+            self._timers.at(now + wait_s, lane)
+            return False
+        return self._pusher.may_push(subscription)
+
+    def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
+        terms = subscription.terms
+        failpoints.reached("delivery.before_send")
+        try:
+            self._pusher.push(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, terms, now_ms, began))
+        except ValueError as error:
+            logger().error("delivery.unencodable", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
+            self.give_up(delivery, f"the event could not be encoded: {error}")
+            return
+        failpoints.reached("delivery.after_send")
+        lane.in_flight += 1
+        self.in_flight += 1
+        if lane.trouble is not None:
+            lane.trouble.breaker.started()
+        pace.started(lane, subscription, began)
+        delivery.sent_at = began
+        delivery.sent = True
+        self.unrecorded_sent += 1
+
+    # Taking answers
+
+    def _answered(self, lane: Lane, delivery: Delivery, terms: Terms, started_ms: int, began: float, answer: Answer) -> None:
+        failpoints.reached("delivery.answered")
+        lane.in_flight -= 1
+        self.in_flight -= 1
+        self._ended.set()
+        now = self._clock.monotonic()
+        if answer.outcome is Outcome.DELIVERED:
+            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
+            if lane.trouble is not None and lane.trouble.sink_revision == terms.sink_revision:
+                lane.trouble.succeeded(now)
+            self.finish(delivery, State.DELIVERED)
+        elif answer.begun:
+            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
+            wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
+            # How long a sink of the past wants to be left alone, is nothing to its successor.
+            is_current = self._judge_sink(lane, terms, answer.status, wait_s, now)
+            self._after_failure(lane, delivery, terms, answer, wait_s if is_current else None)
+        else:
+            self._has_not_begun(lane, delivery, began)
+        self._join_round(lane)
+        if not self._pump_asked:
+            self._pump_asked = True
+            asyncio.get_running_loop().call_soon(self._pump_soon)
+
+    def _pump_soon(self) -> None:
+        self._pump_asked = False
+        self.pump()
+
+    def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:
+        """Put a delivery back whose attempt was withdrawn: it is due as it was, and becomes a row, or is cancelled."""
+        delivery.sent = False
+        self.unrecorded_sent -= 1
+        if lane.trouble is not None:
+            lane.trouble.breaker.withdrawn(began)
+        if self.lanes.is_gone(lane):
+            self.finish(delivery, State.CANCELLED)
+        else:
+            self._settle(delivery)
+
+    def _after_failure(self, lane: Lane, delivery: Delivery, terms: Terms, answer: Answer, wait_s: float | None) -> None:
+        now_ms = self.due.now_ms()
+        decision = self._schedule.after_failure(
+            attempts=len(delivery.attempts),
+            accepted_ms=now_ms - self.due.age_ms(delivery.accepted_ms),
+            now_ms=now_ms,
+            chance=random.random(),  # noqa: S311 - jitter
+            status=answer.status,
+            retry_after_s=wait_s,
+            delays_s=terms.retry_delays_s,
+        )
+        match decision:
+            case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
+                log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
+                delivery.due_ms = due_ms
+                self._settle(delivery)
+            case RetryAt():
+                self.finish(delivery, State.CANCELLED)
+            case Exhausted(reason):
+                log_failure(delivery, answer, exhausted=reason)
+                self.finish(delivery, State.EXHAUSTED)
+
+    def _judge_sink(self, lane: Lane, terms: Terms, status: int, wait_s: float | None, now: float) -> bool:
+        """Spare a sink that has failed as far as it has to be; says whether it is still the subscription's."""
+        subscription = self._subscription(lane.subscription_id)
+        if subscription is None or subscription.terms.sink_revision != terms.sink_revision:
+            return False
+        trouble = lane.trouble
+        if trouble is None:
+            trouble = lane.trouble = Trouble(terms.sink_revision, Breaker(self._bounds.breaker_first_s))
+        verdict = trouble.failed(status, wait_s, now, random.random())  # noqa: S311 - jitter
+        if verdict.is_gone:
+            logger().warning("sink.gone", subscription=lane.subscription_id, revision=trouble.sink_revision)
+            self._gone(lane.subscription_id, trouble.sink_revision)
+        if verdict.opens and trouble.breaker.open_until is not None:
+            logger().warning("lane.opened", subscription=lane.subscription_id, for_s=round(trouble.breaker.open_until - now, 1))
+            self._timers.at(trouble.breaker.open_until, lane)
+        if verdict.is_gone or verdict.opens:
+            self._spill(lane)
+        elif verdict.pauses:
+            self._withdraw(lane)
+        return True
+
+    def finish(self, delivery: Delivery, state: State) -> None:
+        """Bring a held delivery to its end."""
+        delivery.state = state
+        delivery.finished_ms = unix_ms(self._clock)
+        self.lanes.has_ended(delivery)
+        self._settle(delivery)
+
+    def give_up(self, delivery: Delivery, why: str) -> None:
+        """End a held delivery that cannot be attempted."""
+        delivery.attempts.append(Attempt(unix_ms(self._clock), 0, Outcome.PROTOCOL, 0, why, ""))
+        self.finish(delivery, State.EXHAUSTED)
+
+    # Lanes over time
+
+    def cancel(self, subscription_id: str) -> None:
+        """End all that waits in memory for a subscription; what has begun ends by itself."""
+        self._pusher.forget(subscription_id)
+        lane = self.lanes.find(subscription_id)
+        if lane is not None:
+            self._withdraw(lane)
+            while lane.queue:
+                self.finish(lane.queue.popleft(), State.CANCELLED)
+
+    def revive(self, subscription_id: str) -> None:
+        """Look at a lane again after its subscription has changed."""
+        lane, subscription = self.lanes.find(subscription_id), self._subscription(subscription_id)
+        if lane is not None and subscription is not None:
+            if lane.trouble is not None and lane.trouble.sink_revision != subscription.terms.sink_revision:
+                lane.trouble = None
+            if subscription.health is Health.PAUSED:
+                self._spill(lane)
+            else:
+                self._withdraw(lane)
+            self._wake(lane)
+            self.pump()
+
+    def _token_came(self, subscription_id: str) -> None:
+        lane = self.lanes.find(subscription_id)
+        if lane is not None:
+            self._wake(lane)
+            self.pump()
+
+    def take_up(self, subscription_id: str) -> None:
+        """Go on with a subscription of which unfinished rows may be waiting."""
+        lane = self.lanes.lane(subscription_id)
+        lane.spilled = True
+        lane.row_waits(0)
+        self.revive(subscription_id)
+
+    def _ring(self, lane: Lane) -> None:
+        if lane in self.lanes:
+            self._wake(lane)
+            self.drop_if_idle(lane)
+            self.pump()
+
+    def _wake(self, lane: Lane) -> None:
+        """Go on with a lane as far as it may: queue, rows that are due, or a later look."""
+        self._join_round(lane)
+        if self.lanes.sendable(lane) is None:
+            self._look_again(lane)
+            return
+        now_ms = self.due.now_ms()
+        if self.lanes.wants_rows(lane, now_ms):
+            self._hungry(lane)
+        elif lane.next_due_ms is not None and lane.next_due_ms > now_ms:
+            self._timers.at(self._clock.monotonic() + (lane.next_due_ms - now_ms) / 1000, lane)
+
+    def _look_again(self, lane: Lane) -> None:
+        if lane.trouble is not None and (when := lane.trouble.spared_until(self._clock.monotonic())) is not None:
+            self._timers.at(when, lane)
+
+    def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
+        """Note when, by the ledger, the next of a lane's rows is due, after some were read back."""
+        lane.next_due_ms = earlier(next_due_ms, lane.added_due_ms)
+        if self.lanes.caught_up(lane):
+            lane.spilled = False
+        self._wake(lane)
+        self.drop_if_idle(lane)
+        self.pump()
+
+    def look_again_in(self, lane: Lane, delay_s: float) -> None:
+        """Wake a lane after a while: its rows could not be read back now."""
+        self._timers.at(self._clock.monotonic() + delay_s, lane)
+
+    def take_back(self) -> None:
+        """Have nothing begin that was started and has not begun: its subscription may be gone."""
+        for lane in self.lanes:
+            self._withdraw(lane)
+
+    def close(self) -> None:
+        """Start nothing more, and have nothing begin that has not."""
+        self._closed = True
+        self.take_back()
+        self._pusher.close()
+        self._timers.close()
+
+    def drop_if_idle(self, lane: Lane) -> None:
+        """Forget a lane that nothing is known of, now or once that is so."""
+        if (when := self.lanes.forget_if_idle(lane)) is not None:
+            self._timers.at(when, lane)

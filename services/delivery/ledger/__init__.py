@@ -1,0 +1,1 @@
+"""Ledger: the durable state of every delivery."""

@@ -1,0 +1,1 @@
+"""Request: one signed request, made from a delivery."""

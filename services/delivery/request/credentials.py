@@ -1,0 +1,86 @@
+"""Credentials: what a request carries so that the sink knows it may come in, besides its signature.
+
+attempt → [credentials] → transport
+
+Law: pure, and no secret shows in a value's text.
+Rules: RFC 7617 (Basic), RFC 6750 (Bearer).
+"""
+
+import base64
+import unicodedata
+from dataclasses import dataclass, field
+
+from services.delivery.request.oauth2 import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A user name and a password."""
+
+    identifier: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token and the scheme that it is sent by."""
+
+    token: str = field(repr=False)
+    token_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header with a secret value; its name is in lower case."""
+
+    name: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth2:
+    """A client of an authorization server, which gives out the tokens; see `oauth2`."""
+
+    token_url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    scope: str
+    ca_certificates: str = field(default="", repr=False)
+    """PEM: what the server's certificate may be issued by, besides the public ones; "" for nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MutualTls:
+    """A client certificate with those that lead to its root, and its private key, both PEM: for the connection, not for headers."""
+
+    certificate: str
+    private_key: str = field(repr=False)
+
+
+Credential = Plain | AccessToken | Header | OAuth2 | MutualTls
+
+
+def headers_of(credential: Credential | None, token: Token | None = None) -> dict[str, str]:
+    """Return the headers that a credential adds to a request; for OAuth2 by a `token` that `oauth2.need` has found usable.
+
+    Raises `ValueError` for OAuth2 without a token.
+    """
+    match credential:
+        case Plain(identifier, secret):
+            return {"authorization": f"Basic {_basic(identifier, secret)}"}
+        case AccessToken(value, token_type):
+            return {"authorization": f"{token_type} {value}"}
+        case Header(name, value):
+            return {name: value}
+        case OAuth2():
+            if token is None:
+                message = "there is no access token to send"
+                raise ValueError(message)
+            return {"authorization": f"Bearer {token.value}"}
+        case MutualTls() | None:
+            return {}
+
+
+def _basic(identifier: str, secret: str) -> str:
+    # RFC 7617 leaves the character set to the server, names UTF-8 as the one to ask for, and has it normalized.
+    return base64.b64encode(unicodedata.normalize("NFC", f"{identifier}:{secret}").encode()).decode()

@@ -1,0 +1,132 @@
+"""Push: one attempt from its request to its answer, with an access token where the sink wants one.
+
+lane → [push: attempt] → tokens, transport → schedule
+
+Law 1: each `push` is answered exactly once, on the event loop and never within `push`.
+Law 2: an attempt whose token the sink refuses is sent once more with another, to that same sink, and stays one attempt.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable
+
+from services.delivery.model import Delivery, Health
+from services.delivery.request.credentials import OAuth2
+from services.delivery.request.oauth2 import NoToken, Token
+from services.delivery.request.request_builder import request_of
+from services.delivery.request.settings import Subscription, Terms
+from services.delivery.request.tokens import Tokens
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Transport
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.fair_semaphore import ShareNow
+
+_UNAUTHORIZED = 401
+Done = Callable[[Answer], None]
+
+
+class Pusher:
+    """Sends the attempts of a worker, in the name of `origin` ("": none); `ready` is told where a token has come or failed to."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        subscription: Callable[[str], Subscription | None],
+        clock: Clock,
+        origin: str,
+        ready: Callable[[str], None],
+        token_calls: ShareNow,
+        fresh: Callable[[], bool],
+    ) -> None:
+        """`token_calls` bounds the calls to authorization servers, in all and of one consumer.
+
+        A request waits in the transport while `fresh` does not hold.
+        """
+        self._transport = transport
+        self._subscription = subscription
+        self._clock = clock
+        self.fresh = fresh
+        """Whether requests may leave."""
+        self._origin = origin
+        self._tokens = Tokens(transport, clock, ready, token_calls)
+        self._closed = False
+
+    def may_push(self, subscription: Subscription) -> bool:
+        """Say whether an attempt may begin: not while the token for it is on its way."""
+        credential = subscription.terms.credential
+        return not isinstance(credential, OAuth2) or self._tokens.look(subscription.id, subscription.consumer_id, credential) is not None
+
+    def push(self, delivery: Delivery, subscription: Subscription, now_ms: int, done: Done) -> None:
+        """Begin an attempt that `may_push`; raises `ValueError`, and calls nobody, where the event cannot be encoded."""
+        credential = subscription.terms.credential
+        if not isinstance(credential, OAuth2):
+            self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin, may_begin=self.fresh), done)
+            return
+        match self._tokens.look(subscription.id, subscription.consumer_id, credential):
+            case Token() as token:
+                request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token, may_begin=self.fresh)
+                self._transport.send(request, functools.partial(self._answered, delivery, subscription.terms, credential, token, done))
+            case NoToken(why, _):
+                _soon(done, _without_token(why))
+            case None:
+                # It has ended since `may_push`.
+                again = functools.partial(self._again, delivery, subscription.terms, credential, done, WITHDRAWN)
+                self._tokens.after(subscription.id, subscription.consumer_id, credential, again)
+
+    def withdraw(self, subscription_id: str) -> None:
+        """Have nothing begin that was pushed for a subscription and has not begun; it is answered so."""
+        self._transport.withdraw(subscription_id)
+
+    def forget(self, subscription_id: str) -> None:
+        """Let go of what is known for a subscription that is no more."""
+        self._tokens.forget(subscription_id)
+
+    def close(self) -> None:
+        """Send nothing a second time any more."""
+        self._closed = True
+
+    def _answered(self, delivery: Delivery, terms: Terms, credential: OAuth2, token: Token, done: Done, answer: Answer) -> None:
+        subscription_id, owner = delivery.subscription_id, delivery.consumer_id
+        answer = answer._replace(sent_secrets=(token.value,))
+        if (
+            answer.status != _UNAUTHORIZED
+            or self._wanting(subscription_id, terms) is None
+            or not self._tokens.is_replaced(subscription_id, owner, credential, token)
+        ):
+            done(answer)
+            return
+        again = functools.partial(self._again, delivery, terms, credential, done, answer)
+        if self._tokens.look(subscription_id, owner, credential) is None:
+            self._tokens.after(subscription_id, owner, credential, again)
+        else:
+            again()
+
+    def _again(self, delivery: Delivery, terms: Terms, credential: OAuth2, done: Done, answer: Answer) -> None:
+        """Send what a token was fetched for; where that is no longer wanted, the answer that there is stands."""
+        subscription = self._wanting(delivery.subscription_id, terms)
+        if subscription is None:
+            done(answer)
+            return
+        match self._tokens.look(subscription.id, subscription.consumer_id, credential):
+            case Token() as token:
+                request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token, may_begin=self.fresh)
+                self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,)) if last.begun else answer))
+            case NoToken(why, _):
+                done(_without_token(why))
+            case None:
+                done(answer)
+
+    def _wanting(self, subscription_id: str, terms: Terms) -> Subscription | None:
+        """Return a subscription, where an attempt that was begun by these terms may go on by its present ones."""
+        subscription = self._subscription(subscription_id)
+        if self._closed or subscription is None or subscription.health is not Health.ACTIVE:
+            return None
+        now = subscription.terms
+        return subscription if (now.sink_revision, now.credential) == (terms.sink_revision, terms.credential) else None
+
+
+def _without_token(why: str) -> Answer:
+    return Answer(Outcome.CREDENTIAL, 0, f"there is no access token to send: {why}", b"", "")
+
+
+def _soon(done: Done, answer: Answer) -> None:
+    asyncio.get_running_loop().call_soon(done, answer)

@@ -1,0 +1,1 @@
+"""Sinks: talking to a sink without an event: the verification of its consent, and the test event."""

@@ -1,0 +1,148 @@
+"""Trial: sends a subscription a test event, once, made and signed as any event is, and says what came of it.
+
+gateway ─gRPC─▶ server → [trial] → push → transport → sink
+
+Law 1: nothing of it is kept: no delivery, no second try, no judgement of the sink.
+Law 2: it is one request to one sink at a time, by the rules that hold for every attempt.
+Law 3: sinks of one consumer that do not answer take no more than its share: others test meanwhile.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import orjson
+from hooktide.event.v1 import event_pb2
+
+from services.delivery.model import Attempt, Delivery, Event, Health, delivery_id
+from services.delivery.request.request_builder import attempt_of
+from services.delivery.request.sender import Pusher
+from services.delivery.request.settings import Subscription
+from services.delivery.transport.protocol import Answer, Transport
+from services.eventlog.record import Record
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.errors import Failure, Reason
+from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share, ShareNow
+from services.runtime.ids import new_id
+
+TYPE = "hooktide.test"
+SOURCE = "/hooktide"
+_TURN_WITHIN_S = 5.0
+_ONE_CALL = Share(permits=1, owner_permits=1)
+_CURRENT_WITHIN_S = 5.0
+_RETRY_S = 1.0
+
+
+class Tried(NamedTuple):
+    """The test event's id, as its `webhook-id` has it, and the attempt."""
+
+    event_id: str
+    attempt: Attempt
+
+
+class Trial:
+    """Sends test events, in the name of `origin` ("": none)."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        subscription: Callable[[str], Subscription | None],
+        current: Callable[[], Awaitable[None]],
+        clock: Clock,
+        origin: str,
+        share: ShareNow,
+        fresh: Callable[[], bool],
+    ) -> None:
+        """`subscription` finds one by its id, as new as anybody has heard of once `current` has been waited for and `fresh` holds.
+
+        `share` bounds the test events under way, in all and for the subscriptions of one consumer.
+        """
+        self._transport = transport
+        self._subscription = subscription
+        self._current = current
+        self._clock = clock
+        self._origin = origin
+        self._permits = FairSemaphore(share, owner_waiting_max=0)
+        self._fresh = fresh
+        self._under_way: set[str] = set()
+
+    async def run(self, consumer_id: str, subscription_id: str) -> Tried:
+        """Send a test event to the sink of a subscription that a consumer ("": anyone) may see.
+
+        Raises SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT where it is not sent to, OVERLOADED where a test of it is under way or too
+        many of its consumer are, ETAG_MISMATCH where it changes meanwhile, and UNAVAILABLE while the registry cannot be asked.
+        """
+        subscription = await self._found(consumer_id, subscription_id)
+        if subscription_id in self._under_way:
+            raise Failure(Reason.OVERLOADED, "A test event is under way already; test again once it has ended.", retry_after_s=_RETRY_S)
+        self._under_way.add(subscription_id)
+        try:
+            async with self._permits.permit(subscription.consumer_id, _TURN_WITHIN_S):
+                return await self._tried(subscription)
+        except PermitRefusedError:
+            message = "Too many test events are under way; test again once some of your own have ended."
+            raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
+        finally:
+            self._under_way.remove(subscription_id)
+
+    async def _found(self, consumer_id: str, subscription_id: str) -> Subscription:
+        try:
+            async with asyncio.timeout(_CURRENT_WITHIN_S):
+                await self._current()
+        except TimeoutError:
+            message = "The subscription service is away; test again later."
+            raise Failure(Reason.UNAVAILABLE, message, retry_after_s=_RETRY_S) from None
+        subscription = self._subscription(subscription_id)
+        if subscription is None or consumer_id not in {"", subscription.consumer_id}:
+            raise Failure(Reason.SUBSCRIPTION_NOT_FOUND, "There is no such subscription.")
+        if subscription.health is not Health.ACTIVE:
+            message = "Nothing is sent to it now: it is paused or disabled, or its sink has yet to consent. `state_reason` says why."
+            raise Failure(Reason.STATE_CONFLICT, message)
+        return subscription
+
+    async def _tried(self, subscription: Subscription) -> Tried:
+        now_ms, began = unix_ms(self._clock), self._clock.monotonic()
+        event_id = new_id("evt")
+        done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer) -> None:
+            # Whoever waited may have been cancelled.
+            if not done.done():
+                done.set_result(answer)
+
+        # A pusher of its own: an access token is fetched anew, so that the credential is tested too, and waits for no other call.
+        pusher = Pusher(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL, self._fresh)
+        pusher.push(_delivery(event_id, subscription, now_ms), subscription, now_ms, answered)
+        try:
+            answer = await done
+        finally:
+            pusher.close()
+        if not answer.begun:
+            raise Failure(Reason.ETAG_MISMATCH, "The subscription has changed, or its sink failed, before the event was sent; test again.")
+        took_ms = int((self._clock.monotonic() - began) * 1000)
+        return Tried(event_id, attempt_of(answer, subscription.terms, now_ms, took_ms))
+
+
+def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Delivery:
+    data = orjson.dumps({"message": "This is a test event. Your endpoint has received it.", "subscription_id": subscription.id}).decode()
+    event = event_pb2.CloudEvent(id=event_id, source=SOURCE, spec_version="1.0", type=TYPE, text_data=data)
+    event.attributes["datacontenttype"].ce_string = "application/json"
+    event.attributes["time"].ce_timestamp.FromMilliseconds(now_ms)
+    record = Record(0, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event.SerializeToString())
+    return Delivery(
+        id=delivery_id(event_id, subscription.id),
+        event_id=event_id,
+        partition=record.partition,
+        position=record.position,
+        event_type=TYPE,
+        accepted_ms=now_ms,
+        subscription_id=subscription.id,
+        consumer_id=subscription.consumer_id,
+        revision=subscription.revision,
+        event=Event(record),
+        body_mode=subscription.terms.content_mode,
+    )
+
+
+def _nobody(_subscription_id: str) -> None:
+    """Hear that a token has come: who waits for it is told by other means."""

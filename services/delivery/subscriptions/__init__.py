@@ -1,0 +1,1 @@
+"""Subscriptions: what delivery knows of subscriptions, how fresh that is, and whom an event is for."""

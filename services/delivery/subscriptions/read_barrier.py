@@ -1,0 +1,110 @@
+"""Barrier: a batch is routed only with subscriptions as new as the batch.
+
+event log → [barrier] → route
+
+Law: a batch passes once the replica has reached the registry's revision as returned by a call that
+began after the batch was read, or at once while a read lease runs: then whatever anyone had heard of before
+is in the replica. Hence an event acknowledged after a subscription's 201 reaches it, and
+one acknowledged after its 204 does not. One call serves all who wait when it begins. Who waits while this process stands
+still waits for another call.
+"""
+
+import asyncio
+
+from services.delivery.errors import RegistryAwayError
+from services.delivery.subscriptions.freshness import Freshness
+from services.delivery.subscriptions.registry_revision import Told
+from services.delivery.subscriptions.replica import Replica
+from services.runtime.clock import Clock
+from services.runtime.logs import logger
+
+_RETRY_S = 0.2
+# The registry may be away for as long as its restart takes before anybody is told.
+_AWAY_S = 3.0
+
+
+class Barrier:
+    """Lets batches pass."""
+
+    def __init__(self, replica: Replica, clock: Clock, freshness: Freshness) -> None:
+        self._replica = replica
+        self._freshness = freshness
+        self._clock = clock
+        self._waiting: list[asyncio.Future[None]] = []
+        self._wanted = asyncio.Event()
+        self._told = Told(0, 0.0)
+        self._confirmed = 0
+        self._away_since: float | None = None
+        replica.listen_for_progress(advanced=self._has_advanced, lost=self._has_lost)
+
+    def why_not_passing(self) -> str | None:
+        """Return in a sentence why no batch passes; None if they pass, or have not for a moment only."""
+        if self._away_since is None or self._clock.monotonic() - self._away_since < _AWAY_S:
+            return None
+        return "the subscription service is away: new events wait in the log"
+
+    async def passed(self) -> None:
+        """Wait until the replica is new enough for what was read before this call."""
+        if self._lease_runs() and self._replica.revision >= self._told.revision:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._wanted.set()
+        await future
+
+    def holds(self) -> bool:
+        """Return whether what has passed may still be routed: not after this process stood still."""
+        return self._freshness.holds()
+
+    def prove(self) -> None:
+        """Ask the registry soon, whether or not anything waits to pass: this process stood still."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            waiting, self._waiting = self._waiting, []
+            if waiting or not self._freshness.holds():
+                gaps = self._freshness.gaps()
+                self._told = await self._ask()
+                await self._replica.reached(self._told.revision)
+                if not self._freshness.prove(gaps):
+                    self._waiting += waiting
+                    self._wanted.set()
+                    continue
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(None)
+            elif self._replica.revision > self._confirmed:
+                self._confirmed = self._replica.revision
+                await self._replica.confirm()
+
+    def _lease_runs(self) -> bool:
+        return self._clock.boottime() < self._told.lease_until
+
+    def _has_advanced(self) -> None:
+        """Have the registry told, where somebody may be waiting for that."""
+        if self._lease_runs():
+            self._wanted.set()
+
+    def _has_lost(self) -> None:
+        """Rely on nothing while changes do not come."""
+        self._told = Told(0, 0.0)
+
+    async def _ask(self) -> Told:
+        while True:
+            try:
+                self._confirmed = self._replica.revision
+                told = await self._replica.ask_revision()
+            except RegistryAwayError as error:
+                if self._away_since is None:
+                    self._away_since = self._clock.monotonic()
+                    logger().warning("registry.away", reason=str(error), effect="new events wait in the log")
+                await asyncio.sleep(_RETRY_S)
+            else:
+                if self._away_since is not None:
+                    self._away_since = None
+                    logger().info("registry.back")
+                return told

@@ -1,0 +1,217 @@
+"""Replica: delivery's own copy of all subscriptions, kept up to date by watching the registry.
+
+subscription ─Watch─▶ [replica] → route
+
+Law 1: a snapshot is built aside and takes the old one's place only when it is complete.
+Law 2: it knows which revision it has reached, so that routing can wait for one.
+Law 3: it resumes only from a change that the registry still has, by the change's id; from another history it takes a new snapshot.
+Law 4: a subscription whose secrets cannot be read keeps what comes for it and sends nothing; the others go on.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from typing import Never
+
+import grpc
+from hooktide.subscription.v1 import subscription_pb2 as pb
+from hooktide.subscription.v1 import subscription_pb2_grpc
+
+from services.delivery.model import Health
+from services.delivery.request.settings import Subscription, terms_of
+from services.delivery.subscriptions.registry_revision import RevisionOfRegistry, Told
+from services.delivery.subscriptions.router import Router
+from services.runtime.clock import Clock
+from services.runtime.errors import Reason, failure_from_rpc
+from services.runtime.logs import logger
+from services.runtime.rpc.access import ServiceToken
+from services.runtime.rpc.channel_and_server import service_metadata
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 2.0
+_HEALTH = {
+    pb.SUBSCRIPTION_STATE_ACTIVE: Health.ACTIVE,
+    pb.SUBSCRIPTION_STATE_PAUSED: Health.PAUSED,
+    pb.SUBSCRIPTION_STATE_DISABLED: Health.OFF,
+    pb.SUBSCRIPTION_STATE_UNVERIFIED: Health.OFF,
+}
+
+
+class Replica:
+    """All subscriptions, as of a revision."""
+
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
+        self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
+        self._metadata = service_metadata(service_token)
+        self._ask_revision = RevisionOfRegistry(self._stub, service_token, clock)
+        self._changed: Callable[[str], None] = _nobody
+        self._gone: Callable[[str], None] = _nobody
+        self._unasked: Callable[[str, str], None] = _nobody_asks
+        self._progress: Callable[[], None] = _nothing
+        self._lost: Callable[[], None] = _nothing
+        self.router = Router()
+        self.revision = 0
+        self._reached = pb.Checkpoint()
+        self._anew = False
+        self._advanced = asyncio.Event()
+
+    def listen(self, *, changed: Callable[[str], None], gone: Callable[[str], None]) -> None:
+        """Say who is told the ids of subscriptions that are new or other, and of those that are no more or off."""
+        self._changed, self._gone = changed, gone
+
+    def listen_for_unasked(self, unasked: Callable[[str, str], None]) -> None:
+        """Say who is told the ids of subscriptions, and of their consumers, whose sinks are to be asked for their consent."""
+        self._unasked = unasked
+
+    def listen_for_progress(self, *, advanced: Callable[[], None], lost: Callable[[], None]) -> None:
+        """Say who is told that a later revision was reached, and that the watch was lost."""
+        self._progress, self._lost = advanced, lost
+
+    @property
+    def complete(self) -> bool:
+        """Whether a whole snapshot has been taken."""
+        return self.revision > 0
+
+    def get(self, subscription_id: str) -> Subscription | None:
+        """Return a subscription, None where there is none."""
+        return self.router.by_id.get(subscription_id)
+
+    def wanted(self, subscription_id: str) -> bool:
+        """Say whether anything may still be delivered to a subscription; before the first snapshot, yes."""
+        subscription = self.router.get(subscription_id)
+        return not self.complete or (subscription is not None and subscription.health is not Health.OFF)
+
+    async def ask_revision(self) -> Told:
+        """Ask the registry for its revision, one caller at a time; raises `RegistryAwayError` where it does not answer."""
+        return await self._ask_revision.ask(self._reached.revision, self._reached.change_id)
+
+    async def confirm(self) -> None:
+        """Tell the registry which revision was reached; not while it is asked."""
+        await self._ask_revision.confirm(self.revision)
+
+    async def reached(self, revision: int) -> None:
+        """Wait until the replica is complete and has reached a revision."""
+        while self.revision < revision:
+            self._advanced.clear()
+            await self._advanced.wait()
+
+    async def run(self) -> None:
+        """Watch until cancelled; after a loss resume from the last checkpoint."""
+        try:
+            await self._watch_on()
+        finally:
+            self._ask_revision.close()
+
+    async def _watch_on(self) -> Never:
+        backoff_s = _BACKOFF_FIRST_S
+        while True:
+            revision = self.revision
+            try:
+                await self._watch()
+            except grpc.aio.AioRpcError as error:
+                failure = failure_from_rpc(error)
+                if failure.reason is Reason.REVISION_COMPACTED:
+                    logger().warning("replica.resnapshot", revision=self.revision)
+                    self._anew = True
+                    continue
+                backoff_s = _BACKOFF_FIRST_S if self.revision > revision else min(backoff_s * 2, _BACKOFF_MAX_S)
+                logger().warning("replica.watch_lost", reason=failure.reason.name, retry_s=backoff_s)
+            await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+
+    async def _watch(self) -> None:
+        # By the revision alone, without an id, another history would not be noticed.
+        resumes = self._reached.change_id and not self._anew
+        resume = self._reached if resumes else pb.Checkpoint()
+        request = pb.WatchSubscriptionsRequest(
+            after_revision=resume.revision, registry_id=resume.registry_id, after_change_id=resume.change_id
+        )
+        call = self._stub.WatchSubscriptions(request, metadata=self._metadata)
+        aside = None if resumes else Router()
+        try:
+            async for message in call:
+                match message.WhichOneof("item"):
+                    case "put":
+                        self._put(subscription_of(message.put), aside)
+                        if message.put.consent_wanted:
+                            self._unasked(message.put.subscription.id, message.put.subscription.consumer_id)
+                    case "deleted":
+                        self._delete(message.deleted.id, aside)
+                    case "checkpoint":
+                        if aside is not None:
+                            self._swap(aside)
+                            aside = None
+                        self._reached, self._anew = message.checkpoint, False
+                        self.revision = self._reached.revision
+                        self._advanced.set()
+                        self._progress()
+        finally:
+            self._lost()
+            call.cancel()
+
+    def _put(self, subscription: Subscription, aside: Router | None) -> None:
+        if aside is not None:
+            aside.put(subscription)
+            return
+        self.router.put(subscription)
+        (self._gone if subscription.health is Health.OFF else self._changed)(subscription.id)
+
+    def _delete(self, subscription_id: str, aside: Router | None) -> None:
+        if aside is not None:
+            aside.remove(subscription_id)
+        elif self.router.remove(subscription_id) is not None:
+            self._gone(subscription_id)
+
+    def _swap(self, fresh: Router) -> None:
+        before, self.router = self.router, fresh
+        for subscription_id in _ids(before) - _ids(fresh):
+            self._gone(subscription_id)
+        for subscription in fresh:
+            if before.get(subscription.id) != subscription:
+                (self._gone if subscription.health is Health.OFF else self._changed)(subscription.id)
+
+
+def _nobody(subscription_id: str) -> None:
+    """Hear of a subscription before anyone listens."""
+
+
+def _nobody_asks(subscription_id: str, consumer_id: str) -> None:
+    """Hear of a sink that is to be asked before anyone listens."""
+
+
+def _nothing() -> None:
+    """Hear of progress before anyone listens."""
+
+
+def _ids(subscriptions: Iterable[Subscription]) -> set[str]:
+    return {subscription.id for subscription in subscriptions}
+
+
+def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
+    """Return the subscription in a watch's message; one that would be sent to and cannot be signed for is held back, with an alarm."""
+    message = watched.subscription
+    health = _HEALTH.get(message.state, Health.OFF)
+    try:
+        terms = terms_of(watched)
+    except ValueError as error:
+        terms = terms_of(_without_secrets(watched))
+        if health is Health.ACTIVE:
+            health = Health.PAUSED
+            logger().error("subscription.unreadable", subscription=message.id, reason=str(error), effect="kept, not sent, until it changes")
+    return Subscription(
+        id=message.id,
+        consumer_id=message.consumer_id,
+        sink=message.sink,
+        types=tuple(message.types),
+        source=message.source,
+        health=health,
+        revision=message.revision,
+        terms=terms,
+    )
+
+
+def _without_secrets(watched: pb.WatchedSubscription) -> pb.WatchedSubscription:
+    rest = pb.WatchedSubscription()
+    rest.CopyFrom(watched)
+    rest.ClearField("secrets")
+    rest.ClearField("keys")
+    return rest

@@ -1,0 +1,54 @@
+"""Lag: how far routing is behind the log; true also while the log cannot be read.
+
+event log → follow → [lag] → ingest, metrics
+
+Law: what delivery knows by itself is believed only while it reads; otherwise the log tells, and as long as that is silent, time does.
+"""
+
+import asyncio
+import contextlib
+
+from prometheus_client import Gauge
+
+from services.delivery.worker.log_follower import Follower
+from services.eventlog.errors import EventLogError
+from services.eventlog.protocol import EventLogReader
+from services.eventlog.record import Lag
+from services.runtime.clock import Clock
+
+_EVERY_S = 1.0
+# A stream may be open and yet bring nothing. Below this, what the log tells is only as old as the report before.
+_STALE_S = 5.0
+
+_unrouted_age = Gauge(
+    "hooktide_unrouted_age_seconds", "Age of the oldest event that is not routed yet; if the log is silent, for how long."
+)
+
+
+class LagReporter:
+    """Tells the log what is routed, and keeps what it answers."""
+
+    def __init__(self, log: EventLogReader, follower: Follower, clock: Clock) -> None:
+        self._log = log
+        self._follower = follower
+        self._clock = clock
+        self._lag = Lag(0, None)
+        self._answered_at = clock.monotonic()
+
+    async def run(self) -> None:
+        """Report for ever."""
+        _unrouted_age.set_function(self.age_s)
+        while True:
+            with contextlib.suppress(EventLogError):
+                self._lag = await self._log.report_routed(self._follower.routed())
+                self._answered_at = self._clock.monotonic()
+            await asyncio.sleep(_EVERY_S)
+
+    def age_s(self) -> float:
+        """Return the age of the oldest event that is not routed, in seconds."""
+        oldest_ms, silent_s = self._lag.oldest_ms, self._clock.monotonic() - self._answered_at
+        told_s = 0.0 if oldest_ms is None else max(0.0, self._clock.now() - oldest_ms / 1000)
+        if silent_s > _STALE_S:
+            told_s = max(told_s, silent_s)
+        own_s = self._follower.unrouted_age_s()
+        return own_s if self._follower.is_reading and told_s < _STALE_S else max(own_s, told_s)

@@ -1,0 +1,163 @@
+"""Refill: read waiting rows back into their lanes.
+
+ledger → [refill] → lane → attempt
+"""
+
+import asyncio
+
+from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.lane import Lane
+from services.delivery.ledger import sqlite_queries
+from services.delivery.ledger.rows import OpenRow, delivery_of, kept_record
+from services.delivery.ledger.sqlite import Ledger
+from services.delivery.model import Event, Health, State
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.recorder import Recorder
+from services.eventlog.errors import EventLogError
+from services.eventlog.protocol import EventLogReader
+from services.eventlog.record import Place, Record
+from services.runtime.logs import logger
+
+_WORKERS = 4
+_AGAIN_S = 1.0
+_CANCEL_ROWS = 500
+_REFILL_BYTES_MAX = 2 * 1024 * 1024
+_FETCH_FIRST = 20
+_FAR_MS = 1 << 53
+
+
+class Refiller:
+    """Reads rows back, a few lanes at a time."""
+
+    def __init__(self, ledger: Ledger, log: EventLogReader, replica: Replica) -> None:
+        self._ledger = ledger
+        self._log = log
+        self._replica = replica
+        self._hungry: asyncio.Queue[Lane] = asyncio.Queue()
+        self._gone: asyncio.Queue[str] = asyncio.Queue()
+        self._dispatcher: Dispatcher
+        self._recorder: Recorder
+
+    def serve(self, dispatcher: Dispatcher, recorder: Recorder) -> None:
+        """Say whose lanes are refilled, and who records cancellations; before anything is asked."""
+        self._dispatcher, self._recorder = dispatcher, recorder
+
+    def hungry(self, lane: Lane) -> None:
+        """Ask for a lane's rows, once."""
+        if not lane.refilling:
+            lane.refilling = True
+            self._hungry.put_nowait(lane)
+
+    def gone(self, subscription_id: str) -> None:
+        """Ask for the cancellation of all that waits for a subscription."""
+        self._dispatcher.cancel(subscription_id)
+        self._gone.put_nowait(subscription_id)
+
+    async def start(self) -> None:
+        """Take up every lane that has unfinished rows, or cancel those of subscriptions that are no more."""
+        for subscription_id in await self._ledger.read(sqlite_queries.lanes_with_unfinished):
+            if self._replica.wanted(subscription_id):
+                self._dispatcher.take_up(subscription_id)
+            else:
+                self._gone.put_nowait(subscription_id)
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_WORKERS):
+                group.create_task(self._refill_lanes())
+            group.create_task(self._cancel_lanes())
+
+    async def _refill_lanes(self) -> None:
+        while True:
+            lane = await self._hungry.get()
+            try:
+                await self._refill(lane)
+            except EventLogError as error:
+                logger().warning("refill.waits", subscription=lane.subscription_id, reason=str(error))
+                lane.refilling = False
+                self._dispatcher.look_again_in(lane, _AGAIN_S)
+
+    async def _refill(self, lane: Lane) -> None:
+        """Read back what is due, as much as the lane has room for, leaving out what is in memory already."""
+        dispatcher, subscription_id = self._dispatcher, lane.subscription_id
+        now_ms, room = dispatcher.due.now_ms(), dispatcher.lanes.room_to_refill(lane)
+        lane.added_due_ms = None
+        put_back = lane.put_back
+        with dispatcher.lanes.readings.begun(subscription_id) as left:
+            # Of what is in memory some may have rows, which are left out.
+            limit = room + len(lane.live)
+            rows = await self._ledger.read(sqlite_queries.unfinished, subscription_id, now_ms, limit)
+            waiting = [row for row in rows if row.id not in lane.live and row.id not in left]
+            records, taken = await self._records(waiting[:room])
+            next_due_ms = await self._ledger.read(sqlite_queries.next_due_ms, subscription_id, now_ms)
+            subscription = self._replica.get(subscription_id)
+            # Rows that were put back meanwhile stand before those that were read.
+            active = subscription is not None and subscription.health is Health.ACTIVE and lane.put_back == put_back
+            for row in waiting[:taken] if active else ():
+                if row.id not in lane.live and row.id not in left:
+                    self._take(row, records.get(row.event_id))
+        lane.refilling = False
+        caught_up = active and len(rows) < limit and len(waiting) <= taken
+        dispatcher.refilled(lane, next_due_ms if caught_up else now_ms)
+
+    def _take(self, row: OpenRow, record: Record | None) -> None:
+        delivery = delivery_of(row, None if record is None else Event(record))
+        self._dispatcher.lanes.hold(delivery)
+        if record is None:
+            logger().error("delivery.without_event", event_id=row.event_id, subscription=row.subscription_id)
+            self._dispatcher.give_up(delivery, "the event is in neither log nor ledger any more")
+        else:
+            self._dispatcher.queue(delivery)
+
+    async def _records(self, rows: list[OpenRow]) -> tuple[dict[str, Record], int]:
+        """Return the events of the first rows by their ids, and how many rows those are: all, or as many as fit into a refill."""
+        found: dict[str, Record] = {}
+        taken = size_bytes = 0
+        part = _FETCH_FIRST
+        while taken < len(rows) and size_bytes < _REFILL_BYTES_MAX:
+            some = rows[taken : taken + part]
+            records = await self._fetch(some)
+            found |= records
+            taken += len(some)
+            size_bytes += sum(len(record.event) for record in records.values())
+            # How large they are is known only of those that were fetched.
+            part = max(1, (_REFILL_BYTES_MAX - size_bytes) * taken // max(1, size_bytes))
+        return found, taken
+
+    async def _fetch(self, rows: list[OpenRow]) -> dict[str, Record]:
+        """Return the events of rows by their ids: from the log, or from the ledger's copies of what the log has dropped."""
+        places = {row.event_id: Place(row.partition, row.position) for row in rows}
+        found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}
+        missing = [place for event_id, place in places.items() if event_id not in found]
+        if missing:
+            kept = [kept_record(raw) for raw in await self._ledger.read(sqlite_queries.payloads, missing)]
+            found |= {record.event_id: record for record in kept if record.event_id in places}
+        return found
+
+    async def _cancel_lanes(self) -> None:
+        while True:
+            subscription_id = await self._gone.get()
+            # What was being written as unfinished when the subscription went is among the rows after this.
+            await self._recorder.flushed()
+            while not self._replica.wanted(subscription_id) and await self._cancel_some(subscription_id):
+                pass
+            if self._replica.wanted(subscription_id):
+                self._dispatcher.take_up(subscription_id)
+
+    async def _cancel_some(self, subscription_id: str) -> bool:
+        dispatcher = self._dispatcher
+        with dispatcher.lanes.readings.begun(subscription_id) as left:
+            limit = _CANCEL_ROWS + len(dispatcher.lanes.lane(subscription_id).live)
+            rows = await self._ledger.read(sqlite_queries.unfinished, subscription_id, _FAR_MS, limit)
+            waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(subscription_id, row.id)]
+        if self._replica.wanted(subscription_id):
+            return False
+        for row in waiting:
+            delivery = delivery_of(row, None)
+            dispatcher.lanes.hold(delivery)
+            dispatcher.finish(delivery, State.CANCELLED)
+        while any(dispatcher.lanes.holds(subscription_id, row.id) for row in waiting):
+            await self._recorder.flushed()
+        dispatcher.drop_if_idle(dispatcher.lanes.lane(subscription_id))
+        return bool(waiting)

@@ -1,0 +1,245 @@
+"""Follow: read the log from the ledger's cursors and route every event.
+
+event log → barrier → [follow: route] → lane → attempt → …
+"""
+
+import asyncio
+import bisect
+import contextlib
+import operator
+import random
+from collections.abc import Iterable, Sequence
+
+from prometheus_client import Counter
+
+from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.ledger.sqlite import Cursor, Ledger, set_meta
+from services.delivery.ledger.sqlite_queries import meta
+from services.delivery.model import Chunk, Delivery, Event, delivery_id
+from services.delivery.request.settings import Subscription
+from services.delivery.subscriptions.read_barrier import Barrier
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.read_ahead import read_ahead
+from services.delivery.worker.recorder import Recorder
+from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, Standing, StoppedPartitions
+from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.protocol import EventLogReader, Following
+from services.eventlog.record import Place, Record
+from services.runtime import failpoints
+from services.runtime.clock import Clock
+from services.runtime.logs import logger
+
+_CHUNK_DELIVERIES = 200
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 2.0
+# Ingest may be away for as long as its restart takes before anybody is told.
+_AWAY_S = 3.0
+_id_of = operator.attrgetter("id")
+
+_routed_events = Counter("hooktide_routed_events_total", "Events routed.")
+
+
+class Follower:
+    """Routes all partitions of one worker."""
+
+    def __init__(
+        self,
+        log: EventLogReader,
+        ledger: Ledger,
+        replica: Replica,
+        barrier: Barrier,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        clock: Clock,
+        cursors: Sequence[Cursor],
+    ) -> None:
+        self._log = log
+        self._ledger = ledger
+        self._replica = replica
+        self._barrier = barrier
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._clock = clock
+        self._standing = {each.partition: Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
+        self._log_id = ""
+        self.stopped = StoppedPartitions()
+        """What is not followed."""
+        # Where each partition ended when this worker took it over: up to there events may have been sent
+        # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
+        self._record_first_through: dict[int, int] | None = None
+        self._unrouted_since_ms: int | None = None
+        self._away_since: float | None = clock.monotonic()
+        self._following: asyncio.Timeout | None = None
+
+    async def run(self) -> None:
+        """Follow for ever; after a loss go on from where routing stands."""
+        known: str | None = await self._ledger.read(meta, "log_id")
+        self._log_id = known or ""
+        while True:
+            try:
+                async with asyncio.timeout(None) as following:
+                    self._following = following
+                    await self._follow()
+            except TimeoutError:
+                if not following.expired():
+                    raise
+
+    def go_on(self, standing: Iterable[Standing], log_id: str) -> None:
+        """Follow partitions that were stopped, from where they stand now, in the log of this identity."""
+        self._log_id, self._away_since = log_id, self._clock.monotonic()
+        for each in standing:
+            self.stopped.remove(each.partition)
+            self._standing[each.partition] = each
+            # What comes now may have been sent before.
+            (self._record_first_through or {}).pop(each.partition, None)
+        if self._following is not None:
+            self._following.reschedule(asyncio.get_running_loop().time())
+
+    async def _follow(self) -> None:
+        """Follow what is not stopped."""
+        backoff_s = _BACKOFF_FIRST_S
+        while self._standing:
+            try:
+                async with self._log.follow(self._resume(), log_id=self._log_id) as following:
+                    await self._check_identity(following)
+                    self.stopped.log()
+                    self._away_since = None
+                    self._record_first_through = following.heads | (self._record_first_through or {})
+                    failpoints.reached("delivery.resumed")
+                    async with contextlib.aclosing(read_ahead(following.batches())) as batches:
+                        async for records in batches:
+                            backoff_s = _BACKOFF_FIRST_S
+                            await self._route_batch(records)
+            except AnotherLogError:
+                self._stop(list(self._standing), ANOTHER_LOG)
+                continue
+            except PositionMismatchError as error:
+                self._stop(error.partitions, OLDER_COPY)
+                continue  # an answer names only some of them
+            except LogUnavailableError:
+                backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+            except EventLogError as error:
+                logger().error("follow.failed", reason=str(error))
+                backoff_s = _BACKOFF_MAX_S
+            self.stopped.log()
+            self._away_since = self._clock.monotonic() if self._away_since is None else self._away_since
+            logger().warning("follow.lost", retry_s=backoff_s)
+            await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+        self.stopped.log()
+        await asyncio.Event().wait()  # nothing is left to follow until `go_on`; the alarm is out
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether all partitions are read."""
+        return self._away_since is None and not self.stopped
+
+    def why_not_reading(self) -> str | None:
+        """Return in a sentence why events are not read; None if they are, or have not been for a moment only."""
+        if self._away_since is not None and self._standing and self._clock.monotonic() - self._away_since > _AWAY_S:
+            return "the event log cannot be read: the ingest service is away, and new events wait there"
+        return self.stopped.why()
+
+    def routed(self) -> list[Place]:
+        """Return for each partition the last event that is wholly routed, with its id where that is known; also of those stopped."""
+        return [
+            Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
+            for each in (*self._standing.values(), *self.stopped.standing)
+        ]
+
+    def unrouted_age_s(self) -> float:
+        """Return the age of the oldest event that was read and is not routed, in seconds."""
+        return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
+
+    def _resume(self) -> list[Place]:
+        """Return where to read on: after the last event that is wholly routed; one that is routed in part is compared as well."""
+        return [
+            Place(each.partition, each.position - 1, following_id=each.event_id)
+            if each.through
+            else Place(each.partition, each.position, each.event_id)
+            for each in self._standing.values()
+        ]
+
+    def _stop(self, partitions: Iterable[int], why: str) -> None:
+        for partition in partitions:
+            self.stopped.add(self._standing.pop(partition), why)
+
+    async def _check_identity(self, following: Following) -> None:
+        """Keep which log is followed; raise `AnotherLogError` if it is not the one that the ledger follows."""
+        if not self._log_id:
+            # A new ledger needs again what one before it has released.
+            await self._log.rewind(self._resume())
+            await self._ledger.write(set_meta, "log_id", following.log_id)
+            self._log_id = following.log_id
+        elif self._log_id != following.log_id:
+            raise AnotherLogError("the log is not the one that the ledger has followed")
+
+    async def _route_batch(self, records: Sequence[Record]) -> None:
+        self._unrouted_since_ms = records[0].accepted_ms
+        await self._barrier.passed()
+        for record in records:
+            await self._route(record)
+        _routed_events.inc(len(records))
+        self._unrouted_since_ms = None
+        self._dispatcher.pump()
+
+    async def _route(self, record: Record) -> None:
+        """Route one event to all its subscriptions, in chunks, so that a large fan-out stays within bounds."""
+        standing = self._standing.get(record.partition)
+        if standing is None or record.position < standing.position:
+            return
+        begun = record.position == standing.position
+        if begun and record.event_id != standing.event_id:
+            raise PositionMismatchError([record.partition])
+        if begun and not standing.through:
+            return
+        event, through = Event(record), standing.through if begun else ""
+        while True:
+            if self._recorder.is_full:
+                self._dispatcher.pump()
+                await self._recorder.room()
+            if not self._barrier.holds():
+                await self._barrier.passed()
+            # Match after all waits: meanwhile subscriptions may have changed or gone, and nobody would cancel what is routed to those.
+            matches = self._replica.router.match(record.type, record.source, record.audience)
+            start = bisect.bisect_right(matches, through, key=_id_of)
+            part = matches[start : start + _CHUNK_DELIVERIES]
+            through = part[-1].id if start + _CHUNK_DELIVERIES < len(matches) else ""
+            self._take(record, event, part, through)
+            standing.position, standing.event_id, standing.through = record.position, record.event_id, through
+            if not through:
+                return
+            self._dispatcher.pump()
+
+    def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
+        dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
+        partition, position, event_id, type_, _, _, accepted_ms, _ = record
+        record_first = position <= (self._record_first_through or {}).get(partition, 0)
+        chunk = Chunk(partition, position, event_id, through, [], self._clock.monotonic(), record_first)
+        for subscription in part:
+            # By place: a name for each would take as long again, and this is done for every delivery.
+            delivery = Delivery(
+                delivery_id(event_id, subscription.id),
+                event_id,
+                partition,
+                position,
+                type_,
+                accepted_ms,
+                subscription.id,
+                subscription.consumer_id,
+                subscription.revision,
+                event,
+                subscription.terms.content_mode,
+                chunk,
+            )
+            chunk.deliveries.append(delivery)
+            lane = lanes.lane(subscription.id)
+            if not lanes.has_room(lane, subscription):
+                delivery.event = None
+                lanes.spill(delivery)
+                continue
+            chunk.unsettled += 1
+            if record_first:
+                lanes.hold(delivery)
+            else:
+                dispatcher.take(delivery, lane)
+        self._recorder.routed(chunk)

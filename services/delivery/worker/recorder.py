@@ -1,0 +1,242 @@
+"""Recorder: gathers what was routed and what became of it, and flushes it into the ledger.
+
+route → lane → attempt → schedule → [recorder] → ledger
+
+Law 1: an event's deliveries and the cursor that passes it are in one flush, in whatever state they are by then.
+Law 2: one flush at a time; until one that failed has succeeded, nothing is sent.
+Law 3: what is routed but not recorded is bounded, and so is what was sent but not recorded.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from services.delivery.dispatch.dispatcher import UNRECORDED_SENT_MAX, Dispatcher
+from services.delivery.errors import LedgerFullError
+from services.delivery.ledger.rows import done_row, open_row
+from services.delivery.ledger.sqlite import Cursor, Flush, Ledger
+from services.delivery.model import Chunk, Delivery, State
+from services.delivery.worker.backpressure import LOOK_S, Headway
+from services.runtime import failpoints
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.logs import logger
+
+# Enough to gather what makes a transaction worth its fsync; nothing that is sent at once waits for it. The shorter, once so many
+# are sent and not recorded that sending might come to wait, or so much is held in memory until it is recorded.
+_LINGER_MIN_S, _LINGER_MAX_S = 0.015, 0.04
+_LINGER_SENT_MAX, _LINGER_BYTES_MAX = UNRECORDED_SENT_MAX // 8, 1024 * 1024
+# An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
+# other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
+_WAIT_FOR_END_S = 0.05
+_WAIT_FOR_TURN_S = 0.6
+_ROWS_MAX = 1000
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What one flush carries, as it was when it was taken: what happens meanwhile is for the next."""
+
+    flush: Flush = field(default_factory=Flush)
+    chunks: list[Chunk] = field(default_factory=list)
+    written: list[Delivery] = field(default_factory=list)
+    settled: list[Delivery] = field(default_factory=list)
+    to_queue: list[Delivery] = field(default_factory=list)
+
+
+class Recorder:
+    """Flushes for one worker."""
+
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, headway: Headway, *, gone: Callable[[str], bool]) -> None:
+        """`headway` bounds what is routed and not recorded; `gone` returns whether a subscription is no more."""
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._gone = gone
+        self._chunks: deque[Chunk] = deque()
+        self._routed = 0
+        self._headway = headway
+        self._changed: dict[Delivery, None] = {}
+        self._wanted = asyncio.Event()
+        self._pressed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._flushes_begun = 0
+        self._flushes_done = 0
+        self._closing = False
+
+    def routed(self, chunk: Chunk) -> None:
+        """Take a chunk whose deliveries are held by the dispatcher or spilled."""
+        self._chunks.append(chunk)
+        self._routed += max(1, len(chunk.deliveries))
+        self._wanted.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `room` has to be waited for."""
+        return self._routed >= self._headway.limit
+
+    async def room(self) -> None:
+        """Wait until more may be routed."""
+        self._headway.wait_begins(self._clock.monotonic(), self._clock.busy())
+        while self.is_full:
+            self._room.clear()
+            self._wanted.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._room.wait()
+            self._headway.look(self._clock.monotonic(), self._clock.busy())
+
+    def changed(self, delivery: Delivery) -> None:
+        """Note that a delivery is settled: finished, due later, or spilled."""
+        if delivery.chunk is not None:
+            delivery.chunk.unsettled -= 1
+            self._headway.ended()
+        else:
+            self._changed[delivery] = None
+        self._wanted.set()
+        if self._is_pressed():
+            self._pressed.set()
+
+    def _is_pressed(self) -> bool:
+        return self._dispatcher.unrecorded_sent >= _LINGER_SENT_MAX or self._dispatcher.lanes.held_bytes >= _LINGER_BYTES_MAX
+
+    async def settle(self) -> None:
+        """Wait until nothing is left to flush."""
+        while self._chunks or self._changed or self._flushes_done < self._flushes_begun:
+            await self._flush_ends()
+
+    async def flushed(self) -> None:
+        """Wait for the end of a flush that begins from now on: what was being written before is written then."""
+        number = self._flushes_begun + 1
+        while self._flushes_done < number:
+            await self._flush_ends()
+
+    async def recorded(self, partitions: Collection[int]) -> None:
+        """Wait until all that is routed of these partitions is written; nothing more may be routed of them meanwhile."""
+        while any(chunk.partition in partitions for chunk in self._chunks):
+            await self._flush_ends()
+        await self.flushed()
+
+    async def _flush_ends(self) -> None:
+        self._flushed.clear()
+        self._wanted.set()
+        await self._flushed.wait()
+
+    def close(self) -> None:
+        """Flush without waiting for ends from now on, and end `run` once nothing is left."""
+        self._closing = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Flush until closed. Raises what makes further work impossible (`LeaseLostError`, `sqlite3.Error`)."""
+        while not (self._closing and not self._chunks and not self._changed):
+            await self._wanted.wait()
+            if not self._closing:
+                await self._linger()
+            self._wanted.clear()
+            self._flushes_begun += 1
+            taken = self._collect()
+            if taken.flush:
+                failpoints.reached("delivery.before_flush")
+                await self._commit(taken.flush)
+                failpoints.reached("delivery.after_flush")
+                self._written(taken)
+            self._flushes_done += 1
+            self._flushed.set()
+            self._room.set()
+            if self._changed:
+                self._wanted.set()
+            elif self._chunks:
+                asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._wanted.set)
+
+    async def _linger(self) -> None:
+        await asyncio.sleep(_LINGER_MIN_S)
+        ends_at = self._clock.monotonic() + _LINGER_MAX_S - _LINGER_MIN_S
+        self._pressed.clear()
+        while not self._is_pressed() and (left_s := ends_at - self._clock.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._pressed.wait()
+            self._pressed.clear()
+
+    def _is_due(self, chunk: Chunk, now: float, taken: _Taken) -> bool:
+        """Say whether a chunk is to be written as it stands, or something may still end soon."""
+        if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
+            return True
+        # What stands behind it has to be written before more may be sent: as much of it as this flush does not write anyway.
+        if self._dispatcher.unrecorded_sent - len(taken.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
+            return True
+        sent_by = now - _WAIT_FOR_END_S
+        return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
+
+    def _collect(self) -> _Taken:
+        """Take what the next transaction writes."""
+        taken, rows, now = _Taken(), 0, self._clock.monotonic()
+        taken.flush.written_ms = self._dispatcher.due.now_ms()
+        last: dict[int, Chunk] = {}
+        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, taken):
+            chunk = self._chunks[0]
+            self._chunks.popleft()
+            taken.chunks.append(chunk)
+            rows += len(chunk.deliveries)
+            for delivery in chunk.deliveries:
+                self._write(taken, delivery)
+                delivery.chunk = None
+                if chunk.record_first and not delivery.settled:
+                    taken.to_queue.append(delivery)
+            last[chunk.partition] = chunk
+        for chunk in last.values():
+            taken.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
+        # Of these as many again, so that routing never keeps an end from being written.
+        for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
+            del self._changed[delivery]
+            self._write(taken, delivery)
+        return taken
+
+    def _write(self, taken: _Taken, delivery: Delivery) -> None:
+        flush = taken.flush
+        if delivery.state is State.PENDING and delivery.settled and self._gone(delivery.subscription_id):
+            delivery.state = State.CANCELLED
+            delivery.finished_ms = unix_ms(self._clock)
+        if delivery.state is not State.PENDING:
+            flush.finished.append(done_row(delivery))
+            if delivery.recorded:
+                flush.closed.append(delivery.id)
+        elif delivery.recorded:
+            flush.updated.append(open_row(delivery))
+        else:
+            flush.opened.append(open_row(delivery))
+        taken.written.append(delivery)
+        if delivery.settled:
+            taken.settled.append(delivery)
+
+    async def _commit(self, flush: Flush) -> None:
+        while True:
+            try:
+                await self._ledger.commit(flush)
+            except LedgerFullError:
+                if self._dispatcher.recordable:
+                    logger().error("ledger.full", advice="nothing is sent until there is room on the disk again")
+                self._dispatcher.recordable = False
+                await asyncio.sleep(_RETRY_S)
+            else:
+                break
+        if not self._dispatcher.recordable:
+            logger().info("ledger.resumed")
+            self._dispatcher.recordable = True
+
+    def _written(self, taken: _Taken) -> None:
+        dispatcher = self._dispatcher
+        for chunk in taken.chunks:
+            self._routed -= max(1, len(chunk.deliveries))
+        for delivery in taken.written:
+            delivery.recorded = True
+        for delivery in taken.settled:
+            dispatcher.release(delivery)
+        for delivery in taken.to_queue:
+            dispatcher.queue(delivery)
+        dispatcher.pump()

@@ -1,0 +1,149 @@
+"""Repair: goes on with partitions that are stopped because log and ledger do not fit together.
+
+event log, ledger → [repair] → follow
+
+Law 1: by default nothing that the ledger has routed is routed again and nothing is left out. Event ids grow with time, also over a log
+that was restored or made anew, so what is newer than the ledger's cursor was never routed.
+Law 2: rows and copies of events that the log does not hold any more give up their positions, which other events have or will have.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from services.delivery.ledger.sqlite import Ledger, set_meta
+from services.delivery.ledger.sqlite_queries import meta
+from services.delivery.worker.log_follower import Follower
+from services.delivery.worker.recorder import Recorder
+from services.delivery.worker.retention_loop import Retention
+from services.delivery.worker.stopped_partitions import Standing
+from services.eventlog.protocol import EventLogReader
+from services.eventlog.record import Place, ResumePoint
+from services.runtime.ids import is_id
+from services.runtime.logs import logger
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair does, or would do."""
+
+    stopped: str
+    """What is stopped and why; empty: nothing is."""
+    routed: int = 0
+    """How many events are routed after it."""
+    repeated: int = 0
+    """How many of those were routed before."""
+    skipped: int = 0
+    """How many events are left out that were never routed."""
+    lost: int = 0
+    """How many unfinished deliveries are of events that are nowhere any more."""
+
+
+class _Turn(NamedTuple):
+    """What becomes of one partition."""
+
+    standing: Standing
+    """Where it goes on."""
+    held_through: int
+    """Up to which position the ledger's rows are of events that the log holds."""
+
+
+class Repair:
+    """Repairs the routing of one worker."""
+
+    def __init__(self, log: EventLogReader, ledger: Ledger, follower: Follower, recorder: Recorder, retention: Retention) -> None:
+        self._log = log
+        self._ledger = ledger
+        self._follower = follower
+        self._recorder = recorder
+        self._retention = retention
+        self._one = asyncio.Lock()
+
+    async def run(self, from_ms: int | None, *, dry_run: bool) -> Repaired:
+        """Repair all stopped partitions, or say what that would do; `from_ms` is the earliest event's time of acceptance.
+
+        Raises `EventLogError` while the log cannot be read, `LedgerFullError` while the ledger cannot be written.
+        """
+        async with self._one, self._retention.steps:
+            stopped = self._follower.stopped.standing
+            why = self._follower.stopped.why()
+            if why is None:
+                return Repaired("")
+            await self._recorder.recorded({each.partition for each in stopped})
+            log_id, known = await self._log.resume_points([Place(each.partition, 0, _known_id(each)) for each in stopped])
+            chosen = known
+            if from_ms is not None:
+                before = f"evt_{max(0, from_ms):012x}{0:020x}"
+                _, chosen = await self._log.resume_points([Place(each.partition, 0, before) for each in stopped])
+            is_same_log = await self._ledger.read(meta, "log_id") == log_id
+            turns = [
+                _Turn(_goes_on(each, point), here.place.position if is_same_log else 0)
+                for each, here, point in zip(stopped, known, chosen, strict=True)
+            ]
+            lost = await self._ledger.read(_lost, turns)
+            repaired = replace(_counted(known, chosen), stopped=why, lost=lost)
+            if not dry_run:
+                await self._ledger.write(_repair, log_id, turns)
+                await self._log.rewind([_read_after(turn.standing) for turn in turns])
+                self._retention.begin_anew(turn.standing.partition for turn in turns)
+                self._follower.go_on([turn.standing for turn in turns], log_id)
+                logger().warning(
+                    "routing.repaired", partitions=len(turns), routed=repaired.routed, repeated=repaired.repeated, skipped=repaired.skipped
+                )
+            return repaired
+
+
+def _known_id(standing: Standing) -> str:
+    return standing.event_id if is_id(standing.event_id, "evt") else ""
+
+
+def _goes_on(stopped: Standing, point: ResumePoint) -> Standing:
+    """Return where a partition goes on; in the middle of a fan-out if the event is still there."""
+    place = point.place
+    through = stopped.through if place.event_id and place.event_id == stopped.event_id else ""
+    return Standing(stopped.partition, place.position, place.event_id, through)
+
+
+def _read_after(standing: Standing) -> Place:
+    return Place(standing.partition, standing.position - 1 if standing.through else standing.position)
+
+
+def _counted(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> Repaired:
+    routed = repeated = skipped = 0
+    for by_ledger, point in zip(known, chosen, strict=True):
+        new = min(by_ledger.following, by_ledger.unreleased)
+        routed += point.following
+        repeated += max(0, point.following - new)
+        skipped += max(0, new - point.following)
+    return Repaired("", routed, repeated, skipped)
+
+
+def _lost(connection: sqlite3.Connection, turns: Iterable[_Turn]) -> int:
+    query = (
+        "SELECT count(*) FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
+        " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
+    )
+    return sum(connection.execute(query, (turn.standing.partition, turn.held_through)).fetchone()[0] for turn in turns)
+
+
+def _repair(connection: sqlite3.Connection, log_id: str, turns: Iterable[_Turn]) -> None:
+    set_meta(connection, "log_id", log_id)
+    for standing, held_through in turns:
+        partition = standing.partition
+        # Below all positions there are: a log's own begin with 1.
+        (lowest,) = connection.execute("SELECT min(position) FROM open WHERE partition = ?", (partition,)).fetchone()
+        (lowest_copy,) = connection.execute("SELECT min(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
+        (highest,) = connection.execute("SELECT max(position) FROM open WHERE partition = ?", (partition,)).fetchone()
+        (highest_copy,) = connection.execute("SELECT max(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
+        by = max(highest or 0, highest_copy or 0) - min(lowest or 0, lowest_copy or 0, 0) + 1
+        for table in ("open", "payloads"):
+            connection.execute(
+                f"UPDATE {table} SET position = position - ? WHERE partition = ? AND position > ?",  # noqa: S608 - two tables of ours
+                (by, partition, held_through),
+            )
+        connection.execute(
+            "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
+            (standing.position, standing.event_id, standing.through, partition),
+        )

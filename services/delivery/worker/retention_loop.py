@@ -1,0 +1,174 @@
+"""Retention: what is old goes, in log and ledger, and nothing that is still needed goes with it.
+
+Deliveries do not pin the log: before the log drops an event that an unfinished delivery needs, it is
+copied once into the ledger.
+
+Law 1: a position is reported as released only once its event is recorded, and copied where it is still needed.
+Law 2: a wall clock that is far ahead for a while makes nothing old.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prometheus_client import Gauge
+
+from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.errors import LedgerFullError
+from services.delivery.ledger import sqlite_trims
+from services.delivery.ledger.rows import delivery_of
+from services.delivery.ledger.sqlite import Ledger, day_of
+from services.delivery.worker.recorder import Recorder
+from services.eventlog.errors import EventLogError
+from services.eventlog.protocol import EventLogReader
+from services.eventlog.record import PARTITIONS, Place
+from services.runtime.clock import unix_ms
+from services.runtime.database import give_back_some, used_bytes
+from services.runtime.logs import logger
+
+_COPIES_FIRST = 20
+_COPIES_MAX = 500
+_COPY_BYTES = 2 * 1024 * 1024
+_EXPIRED = 500
+# How much of the copies is looked through each time, in steps of one transaction each; it goes on there the next time.
+_COPY_STEPS = 50
+_FIRST = (-1, 0)
+
+_ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much is kept."""
+
+    retention_s: float
+    """Of finished deliveries."""
+    expiry_s: float
+    """Of unfinished deliveries, from their event's acceptance."""
+    bytes_max: int
+    """Of the ledger."""
+    every_s: float
+    """Between two looks."""
+
+
+class Retention:
+    """Keeps log and ledger within their bounds, for one worker."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        log: EventLogReader,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        limits: Callable[[], Limits],
+    ) -> None:
+        """`limits` returns those that hold at that moment."""
+        self._ledger = ledger
+        self._log = log
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._limits = limits
+        self.steps = asyncio.Lock()
+        """Held during each step, and by who changes where the partitions stand."""
+        self._copies_after = _FIRST
+        self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
+
+    async def run(self) -> None:
+        """Look after it for ever, at intervals."""
+        while True:
+            for step in (self.release_log, self.expire, self.trim_ledger):
+                try:
+                    async with self.steps:
+                        await step()
+                except EventLogError as error:
+                    logger().warning("retention.log_away", reason=str(error))
+                except LedgerFullError:
+                    logger().warning("retention.waits", reason="there is no room on the disk")
+            await asyncio.sleep(self._limits().every_s)
+
+    def begin_anew(self, partitions: Iterable[int]) -> None:
+        """Forget up to where events of partitions are copied, since their positions are others now."""
+        self._copied_through |= dict.fromkeys(partitions, 0)
+
+    async def release_log(self) -> None:
+        """Report progress, copy what the log wants to drop and is still needed, and report again."""
+        expiring = await self._log.release(*await self._released())
+        recorded = {place.partition: place.position for place in await self._ledger.read(sqlite_trims.recorded_through)}
+        copied = 0
+        for place in expiring:
+            through = min(place.position, recorded[place.partition])
+            if through > self._copied_through[place.partition]:
+                copied += await self._copy(place.partition, through)
+        if copied:
+            logger().info("retention.copied", events=copied)
+        if any(place.position for place in expiring):
+            await self._log.release(*await self._released())
+
+    async def _released(self) -> tuple[list[Place], list[Place]]:
+        """Return up to where nothing is needed any more, and where the ledger stands."""
+        recorded = await self._ledger.read(sqlite_trims.recorded_through)
+        looked_at = [Place(place.partition, min(self._copied_through[place.partition], place.position)) for place in recorded]
+        needed = {place.partition: place.position for place in await self._ledger.read(sqlite_trims.first_uncopied, looked_at)}
+        released = [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
+        return released, recorded
+
+    async def _copy(self, partition: int, through: int) -> int:
+        """Copy the events of a partition that unfinished deliveries need, up to a position that is wholly recorded."""
+        copied = lost = size_bytes = 0
+        after, limit = self._copied_through[partition], _COPIES_FIRST
+        while places := await self._ledger.read(sqlite_trims.needed_copies, partition, after, through, limit):
+            records = await self._log.fetch(places)
+            await self._ledger.write(sqlite_trims.keep_payloads, records)
+            copied += len(records)
+            lost += len(places) - len(records)
+            size_bytes += sum(len(record.event) for record in records)
+            # How large the next are is known only by those before.
+            limit = min(_COPIES_MAX, 1 + _COPY_BYTES * copied // max(1, size_bytes))
+            after = places[-1].position
+        if lost:
+            logger().error("retention.events_missing", partition=partition, events=lost)
+        self._copied_through[partition] = through
+        return copied
+
+    async def expire(self) -> None:
+        """Give up deliveries that are unfinished past their time, whatever held them back."""
+        dispatcher = self._dispatcher
+        before_ms = dispatcher.due.age_ms(0) - int(self._limits().expiry_s * 1000)
+        while True:
+            with dispatcher.lanes.readings.begun() as left:
+                rows = await self._ledger.read(sqlite_trims.expired, before_ms, _EXPIRED)
+                waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(row.subscription_id, row.id)]
+            for row in waiting:
+                delivery = delivery_of(row, None)
+                dispatcher.lanes.hold(delivery)
+                dispatcher.give_up(delivery, "the time in which it may be delivered is over")
+            while any(dispatcher.lanes.holds(row.subscription_id, row.id) for row in waiting):
+                await self._recorder.flushed()
+            if waiting:
+                logger().warning("deliveries.expired", count=len(waiting))
+            if len(waiting) < _EXPIRED:
+                return
+
+    async def trim_ledger(self) -> None:
+        """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""
+        ledger = self._ledger
+        dropped = given_back = 0
+        wall = self._dispatcher.due.wall
+        if wall.settled():
+            before_day = day_of(unix_ms(wall) - int(self._limits().retention_s * 1000))
+            while some := await ledger.write(sqlite_trims.drop_days, before_day):
+                dropped += some
+        while some := await ledger.write(sqlite_trims.shrink, self._limits().bytes_max):
+            dropped += some
+        for _ in range(_COPY_STEPS):
+            _, after = await ledger.write(sqlite_trims.drop_payloads, self._copies_after)
+            self._copies_after = after or _FIRST
+            if after is None:
+                break
+        while some := await ledger.write(give_back_some):
+            given_back += some
+        if given_back:
+            ledger.shorten_files()
+        if dropped:
+            logger().info("ledger.trimmed", deliveries=dropped)
+        _ledger_bytes.set(await ledger.read(used_bytes))

@@ -1,0 +1,190 @@
+"""Worker: all that follows the log, routes, pushes and records, put together; `app.py` gives it the world it works in."""
+
+import asyncio
+import contextlib
+import socket
+
+from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.lane_table import Bounds
+from services.delivery.dispatch.retry_policy import Schedule
+from services.delivery.errors import LedgerFullError
+from services.delivery.ledger.sqlite import WRITTEN, Ledger, set_meta
+from services.delivery.ledger.sqlite_queries import meta
+from services.delivery.subscriptions.disable import Disabler
+from services.delivery.subscriptions.freshness import Freshness
+from services.delivery.subscriptions.read_barrier import Barrier
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.transport.protocol import Transport
+from services.delivery.worker.backpressure import Headway
+from services.delivery.worker.lag import LagReporter
+from services.delivery.worker.lane_refill import Refiller
+from services.delivery.worker.log_follower import Follower
+from services.delivery.worker.recorder import Recorder
+from services.delivery.worker.repair import Repair
+from services.delivery.worker.retention_loop import Limits, Retention
+from services.eventlog.protocol import EventLogReader
+from services.runtime import failpoints
+from services.runtime.clock import Clock
+from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.ids import new_id
+from services.runtime.logs import logger
+
+_DRAIN_S = 15.0
+_CLOCK_LOOK_S = 1.0
+_JUMP_MS = 1000
+_JUMPED = "clock_jumped_ms"
+
+
+class Worker:
+    """All that follows, routes, pushes and records."""
+
+    def __init__(
+        self,
+        settings: DeliverySettings,
+        ledger: Ledger,
+        transport: Transport,
+        log: EventLogReader,
+        replica: Replica,
+        disabler: Disabler,
+        clock: Clock,
+        headway: Headway | None = None,
+    ) -> None:
+        self._disabler = disabler
+        self._settings = settings
+        self._ledger = ledger
+        self._log = log
+        self._replica = replica
+        self._clock = clock
+        self._refiller = Refiller(ledger, self._log, self._replica)
+        self.freshness = Freshness(clock)
+        """Whether the subscriptions may be relied on."""
+        self.dispatcher = Dispatcher(
+            transport,
+            self._replica.get,
+            _schedule(settings),
+            self._clock,
+            _bounds(settings),
+            settings.origin,
+            fresh=self.freshness.holds,
+        )
+        self._recorder = Recorder(ledger, self.dispatcher, self._clock, headway or Headway(), gone=self._is_gone)
+        self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
+        self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
+        self._refiller.serve(self.dispatcher, self._recorder)
+        self.barrier = Barrier(self._replica, clock, self.freshness)
+        """What waits for the latest subscriptions."""
+        self.freshness.listen(lost=self._stood_still, proven=self.dispatcher.pump)
+        self._intake: list[asyncio.Task[None]] = []
+        self.follower: Follower | None = None
+        self.repair: Repair | None = None
+        """Goes on with stopped partitions, once the worker has its lease."""
+
+    def _stood_still(self) -> None:
+        self.dispatcher.take_back()
+        self.barrier.prove()
+
+    def _is_gone(self, subscription_id: str) -> bool:
+        return not self._replica.wanted(subscription_id)
+
+    def change_settings(self, settings: DeliverySettings) -> None:
+        """Go by the limits of other settings from now on."""
+        self._settings = settings
+        self.dispatcher.change(_schedule(settings), _bounds(settings))
+
+    def why_not_ready(self) -> str | None:
+        """Return why no event is routed, None where all is well."""
+        if not self._replica.complete:
+            return "waiting for the subscription service: the first snapshot of subscriptions is not complete"
+        if not self.dispatcher.sending:
+            return "the ledger cannot be written"
+        return (self.follower and self.follower.why_not_reading()) or self.barrier.why_not_passing()
+
+    async def run(self) -> None:
+        """Take the lease, then work until cancelled."""
+        cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
+        failpoints.reached("ledger.leased")
+        await self._take_up_time()
+        self.follower = follower = Follower(
+            self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors
+        )
+        retention = Retention(
+            self._ledger,
+            self._log,
+            self.dispatcher,
+            self._recorder,
+            lambda: _kept(self._settings),
+        )
+        self.repair = Repair(self._log, self._ledger, follower, self._recorder, retention)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._replica.run())
+                group.create_task(self.barrier.run())
+                group.create_task(self.freshness.run())
+                group.create_task(self._disabler.run())
+                group.create_task(self._recorder.run())
+                group.create_task(self._watch_time())
+                await self._replica.reached(1)
+                self._intake = [group.create_task(self._refiller.run())]
+                await self._refiller.start()
+                failpoints.reached("delivery.taken_up")
+                group.create_task(LagReporter(self._log, follower, self._clock).run())
+                self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
+        finally:
+            # Whatever ended the others: nothing more is sent whose end could not be recorded.
+            self.dispatcher.close()
+
+    async def _take_up_time(self) -> None:
+        jumped_ms = await self._ledger.read(meta, _JUMPED)
+        self._ledger.clock_jumped_ms = int(jumped_ms or 0)
+        written_ms = await self._ledger.read(meta, WRITTEN)
+        self.dispatcher.due.go_on(self._ledger.clock_jumped_ms, int(written_ms or 0))
+
+    async def _watch_time(self) -> None:
+        """Keep in the ledger by how much the wall clock jumps, so that what waits does so for its time also after the next start."""
+        ledger = self._ledger
+        while True:
+            await asyncio.sleep(_CLOCK_LOOK_S)
+            jumped_ms = self.dispatcher.due.jumped_ms()
+            if abs(jumped_ms - ledger.clock_jumped_ms) < _JUMP_MS:
+                continue
+            with contextlib.suppress(LedgerFullError):  # then it is tried again
+                await ledger.write(set_meta, _JUMPED, str(jumped_ms))
+                by_s = round((jumped_ms - ledger.clock_jumped_ms) / 1000, 1)
+                logger().warning("clock.jumped", by_s=by_s, effect="retries keep their times; signatures carry the new one")
+                ledger.clock_jumped_ms = jumped_ms
+
+    async def drain(self) -> None:
+        """Take in nothing more, start no more attempts, let those under way end, and record all that is known."""
+        for task in self._intake:
+            task.cancel()
+        self.dispatcher.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                await self.dispatcher.idle()
+        self._recorder.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S / 3):
+                await self._recorder.settle()
+
+
+def _schedule(settings: DeliverySettings) -> Schedule:
+    return Schedule(settings.delivery_retry_delays_seconds, settings.delivery_expiry_hours * 3600)
+
+
+def _bounds(settings: DeliverySettings) -> Bounds:
+    return Bounds(
+        settings.delivery_in_flight_max,
+        settings.delivery_lane_in_flight_max,
+        settings.delivery_lane_pending_max,
+        settings.delivery_breaker_seconds,
+        settings.share_of(settings.delivery_token_calls_max),
+    )
+
+
+def _kept(settings: DeliverySettings) -> Limits:
+    return Limits(
+        retention_s=settings.delivery_retention_hours * 3600,
+        expiry_s=settings.delivery_expiry_hours * 3600,
+        bytes_max=settings.delivery_ledger_bytes_max,
+        every_s=settings.housekeeping_seconds,
+    )

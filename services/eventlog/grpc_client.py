@@ -1,0 +1,144 @@
+"""Remote engine: the event log read through ingest's gRPC. Delivery's way to it.
+
+Only transport errors become `LogUnavailableError`, on which the reader follows again from where it was.
+"""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import grpc
+from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
+
+from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.record import Lag, Place, Record, ResumePoint
+from services.eventlog.wire import place_from, place_message, record_from
+from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.rpc.access import ServiceToken
+from services.runtime.rpc.channel_and_server import service_metadata
+
+_FETCH_MAX = 1000
+_PARTITION_FIELD = re.compile(r"after\[(\d+)\]")
+_PASSING = {Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED}
+
+RETRIED = ("hooktide.ingest.v1.EventLogService/FetchEvents", "hooktide.ingest.v1.EventLogService/ReportProgress")
+
+
+class RemoteEventLog:
+    """Reads the log of an ingest service."""
+
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken) -> None:
+        self._stub = event_log_pb2_grpc.EventLogServiceStub(channel)
+        self._metadata = service_metadata(service_token)
+
+    @contextlib.asynccontextmanager
+    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["RemoteFollowing"]:
+        """Follow partitions; see `EventLogReader.follow`."""
+        request = event_log_pb2.FollowLogRequest(
+            after=[place_message(place) for place in after], batch_records_max=batch_records_max, log_id=log_id
+        )
+        call = self._stub.FollowLog(request, metadata=self._metadata)
+        try:
+            with _mapped(after):
+                responses = aiter(call)
+                first = await anext(responses, None)
+            if first is None:
+                raise LogUnavailableError("ingest ended the stream")
+            yield RemoteFollowing(responses, first, after)
+        finally:
+            # An abandoned call is never collected by grpc itself.
+            call.cancel()
+
+    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+        """Read records at given places; see `EventLogReader.fetch`."""
+        records: list[Record] = []
+        rest = list(places)
+        while rest:
+            asked, rest = rest[:_FETCH_MAX], rest[_FETCH_MAX:]
+            with _mapped(()):
+                request = event_log_pb2.FetchEventsRequest(positions=[place_message(place) for place in asked])
+                answer = await self._stub.FetchEvents(request, metadata=self._metadata)
+            found = [record_from(message) for message in answer.records]
+            records += found
+            if answer.truncated:
+                rest = _after(asked, found) + rest
+        return records
+
+    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
+        """Report progress; see `EventLogReader.release`."""
+        with _mapped(()):
+            request = event_log_pb2.ReportProgressRequest(
+                released=[place_message(place) for place in released], recorded=[place_message(place) for place in recorded]
+            )
+            answer = await self._stub.ReportProgress(request, metadata=self._metadata)
+        return [place_from(message) for message in answer.expiring]
+
+    async def rewind(self, places: Sequence[Place]) -> None:
+        """Take back what was released; see `EventLogReader.rewind`."""
+        with _mapped(()):
+            request = event_log_pb2.ReportProgressRequest(rewound=[place_message(place) for place in places])
+            await self._stub.ReportProgress(request, metadata=self._metadata)
+
+    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+        """Find where a reader goes on; see `EventLogReader.resume_points`."""
+        with _mapped(()):
+            request = event_log_pb2.FindResumePointsRequest(after=[place_message(place) for place in after])
+            answer = await self._stub.FindResumePoints(request, metadata=self._metadata)
+        return answer.log_id, [ResumePoint(place_from(each.place), each.following, each.unreleased) for each in answer.points]
+
+    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+        """Report what is routed; see `EventLogReader.report_routed`."""
+        with _mapped(()):
+            request = event_log_pb2.ReportProgressRequest(routed=[place_message(place) for place in routed])
+            answer = await self._stub.ReportProgress(request, metadata=self._metadata)
+        return Lag(answer.unrouted_events, answer.oldest_unrouted_unix_ms or None)
+
+
+class RemoteFollowing:
+    """One stream of records."""
+
+    def __init__(
+        self,
+        responses: AsyncIterator[event_log_pb2.FollowLogResponse],
+        first: event_log_pb2.FollowLogResponse,
+        after: Sequence[Place],
+    ) -> None:
+        self._responses = responses
+        self._after = after
+        self.log_id = first.log_id
+        self.heads = {head.partition: head.position for head in first.heads}
+
+    async def batches(self) -> AsyncIterator[Sequence[Record]]:
+        """Yield records as they come; see `Following.batches`."""
+        with _mapped(self._after):
+            async for response in self._responses:
+                yield [record_from(message) for message in response.records]
+        raise LogUnavailableError("ingest ended the stream")
+
+
+def _after(asked: Sequence[Place], found: Sequence[Record]) -> list[Place]:
+    """Return the places that follow the last record found; the records stand in the order of the places, some left out."""
+    places = iter(asked)
+    for record in found:
+        next(place for place in places if (place.partition, place.position) == (record.partition, record.position))
+    return list(places)
+
+
+@contextlib.contextmanager
+def _mapped(after: Sequence[Place]) -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _log_error(failure_from_rpc(error), after) from error
+
+
+def _log_error(failure: Failure, after: Sequence[Place]) -> EventLogError:
+    if failure.reason is Reason.POSITION_MISMATCH and [field.field for field in failure.fields] == ["log_id"]:
+        return AnotherLogError(failure.message)
+    if failure.reason is Reason.POSITION_MISMATCH:
+        matches = [match for field in failure.fields if (match := _PARTITION_FIELD.fullmatch(field.field))]
+        if matches:
+            return PositionMismatchError([after[int(match[1])].partition for match in matches])
+    if failure.reason in _PASSING:
+        return LogUnavailableError(failure.message)
+    return EventLogError(f"{failure.reason.name}: {failure.message}")

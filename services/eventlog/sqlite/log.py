@@ -1,0 +1,309 @@
+"""SQLite engine: the embedded event log, one file.
+
+Writing is `sqlite/writer.py`'s, queries are `reads.py`'s; this file bounds what waits for the
+writer, wakes followers, and keeps blocking calls off the event loop.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
+from services.eventlog.sqlite import reads
+from services.eventlog.sqlite.tail import Tail
+from services.eventlog.sqlite.writer import Append, Settled, SqliteWriter, Step
+from services.runtime import failpoints
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
+from services.runtime.listing_reader import Budget, ListingReader
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+_PENDING_EVENTS_MAX = 20_000
+_PENDING_BYTES_MAX = 64 * 1024 * 1024
+
+_Result = TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
+
+
+class SqliteEventLog:
+    """An event log in one SQLite file; made by `open_sqlite_log`."""
+
+    def __init__(self, path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self.refusing: str | None = None
+        """Why the latest append was refused; None if it was not, or if there is room again."""
+        self._routed: Sequence[Place] | None = None
+        self._retention_ms = int(retention_s * 1000)
+        self._writer = SqliteWriter(
+            path,
+            clock,
+            bytes_max=bytes_max,
+            settled=lambda settled: self._from_writer(self._settle, settled),
+            failed=lambda error: self._from_writer(failed, error),
+        )
+        self._reading = connect(path, read_only=True)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
+        self._listings = ListingReader(path)
+        self._waiting: dict[Append, asyncio.Future[list[Appended | Conflict]]] = {}
+        self._pending_events = 0
+        self._pending_bytes = 0
+        self._room = asyncio.Event()
+        self._tail = Tail(self._writer.head)
+        self._entry = asyncio.Lock()
+        self._following = True
+        self._closed = False
+        (self.log_id,) = self._reading.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone()
+        self._writer.start()
+
+    def change_limits(self, *, bytes_max: int, retention_s: float) -> None:
+        """Go by another size, and another time that events are kept, from now on."""
+        self._writer.bytes_max = bytes_max
+        self._retention_ms = int(retention_s * 1000)
+
+    async def close(self) -> None:
+        """Commit what is under way and close."""
+        self.end_following()
+        self._closed = True
+        await self._listings.close()
+        await asyncio.to_thread(self._reader.shutdown)
+        # First: the last connection to close moves the write-ahead log into the file, which one that only reads cannot.
+        self._reading.close()
+        await asyncio.to_thread(self._writer.close)
+
+    def end_following(self) -> None:
+        """End every following with `LogUnavailableError`, since this log is about to close."""
+        self._following = False
+        self._tail.wake()
+
+    @property
+    def pending_events(self) -> int:
+        """How many events await their commit."""
+        return self._pending_events
+
+    # Appending
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Appended | Conflict]:
+        """Append events in one transaction; see `EventLog.append`."""
+        if not events:
+            return []
+        async with self._entry:  # waiting for room, appends keep the order of their calls
+            while self._pending_events >= _PENDING_EVENTS_MAX or self._pending_bytes >= _PENDING_BYTES_MAX:
+                self._room.clear()
+                await self._room.wait()
+            future = self._put(events)
+        return await future
+
+    def _put(self, events: Sequence[NewEvent]) -> asyncio.Future[list[Appended | Conflict]]:
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        append = Append(events)
+        self._pending_events += len(events)
+        self._pending_bytes += append.size_bytes
+        future: asyncio.Future[list[Appended | Conflict]] = self._loop.create_future()
+        self._waiting[append] = future
+        self._writer.put(append)
+        return future
+
+    def _settle(self, settled: Settled) -> None:
+        for append in settled.appends:
+            self._pending_events -= len(append.events)
+            self._pending_bytes -= append.size_bytes
+            future = self._waiting.pop(append)
+            if future.done():  # its caller has gone
+                continue
+            if settled.error is not None:
+                future.set_exception(settled.error)
+            else:
+                future.set_result(append.results or [])
+        self._room.set()
+        if settled.error is None:
+            self.refusing = None
+        elif isinstance(settled.error, (StorageFullError, LogFullError)):
+            self.refusing = str(settled.error)
+        if settled.records:
+            self._tail.extend(settled.records)
+
+    def _from_writer(self, function: Callable[[_Result], None], argument: _Result) -> None:
+        # The loop may have ended before the writer has: nobody is left to be told.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, argument)
+
+    async def _step(self, run: Callable[[sqlite3.Connection], int]) -> int:
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        future: asyncio.Future[int] = self._loop.create_future()
+
+        def done(result: int | EventLogError) -> None:
+            if future.done():  # its caller has gone
+                return
+            if isinstance(result, EventLogError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self._writer.put(Step(run, lambda result: self._from_writer(done, result)))
+        return await future
+
+    # Reading
+
+    @contextlib.asynccontextmanager
+    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["SqliteFollowing"]:
+        """Follow partitions; see `EventLogReader.follow`."""
+        if log_id not in {"", self.log_id}:
+            raise AnotherLogError("the log is not the one that the reader has followed")
+        heads, start = await self.read(reads.check_places, after, begins_anew=not log_id)
+        yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
+
+    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+        """Read records at given places; see `EventLogReader.fetch`."""
+        records, _ = await self.fetch_some(places, bytes_max=None)
+        return records
+
+    async def fetch_some(self, places: Sequence[Place], *, bytes_max: int | None) -> tuple[list[Record], bool]:
+        """Read records at given places up to a number of bytes (at least one); also say whether those were all."""
+        return await self.read(reads.records_at, places, bytes_max=bytes_max)
+
+    async def rewind(self, places: Sequence[Place]) -> None:
+        """Take back what was released; see `EventLogReader.rewind`."""
+        await self._step(lambda connection: reads.rewind(connection, places))
+
+    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+        """Find where a reader goes on; see `EventLogReader.resume_points`."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return self.log_id, await self._listings.read("", reads.resume_points, after)
+
+    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
+        """Keep what a reader has released; see `EventLogReader.release`."""
+        await self._step(lambda connection: reads.keep_released(connection, released, recorded))
+        expired = await self.read(reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
+        return [Place(place.partition, expired - 1) for place in released]
+
+    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+        """Take what is routed; see `EventLogReader.report_routed`."""
+        self._routed = routed
+        return await self.lag()
+
+    async def lag(self) -> Lag:
+        """Return what is not routed, by the latest report; before the first, what is not released."""
+        return await self.read(reads.lag_behind, self._routed)
+
+    async def look_for_room(self) -> None:
+        """After a refusal for want of room: find out whether there is some again. Raises `StorageFullError` while the disk is full."""
+
+        def used_after_a_write(connection: sqlite3.Connection) -> int:
+            connection.execute("UPDATE meta SET value = value WHERE name = 'trimmed_to'")
+            return used_bytes(connection)
+
+        if self.refusing is not None and await self._step(used_after_a_write) < self._writer.bytes_max:
+            self.refusing = None
+
+    async def trim(self, *, before_ms: int) -> int:
+        """Drop what is older and released, a bounded number of records a transaction; see `EventLog.trim`."""
+        dropped = 0
+        while step := await self._step(lambda connection: reads.trim_some(connection, before_ms)):
+            dropped += step
+        given_back = 0
+        while dropped and (step := await self._step(give_back_some)):
+            given_back += step
+        if given_back:
+            self._writer.shorten_files()
+        return dropped
+
+    async def locate(self, asker: str, event_id: bytes) -> Record | None:
+        """Return the event of an id (16 bytes), None if there is none (any more); in the turn of `asker`."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return await self._listings.read(asker, reads.record_by_id, event_id)
+
+    async def newest(self, asker: str, wanted: reads.Wanted) -> tuple[list[Record], int | None]:
+        """Return a page of records that `wanted` describes, the newest first, and the position to go on below; in the turn of `asker`."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return await self._listings.read(asker, _page_of_newest, wanted)
+
+    async def used_bytes(self) -> int:
+        """Return how many bytes the log takes."""
+        return await self.read(used_bytes)
+
+    async def read(
+        self,
+        query: Callable[Concatenate[sqlite3.Connection, _Arguments], _Result],
+        *arguments: _Arguments.args,
+        **options: _Arguments.kwargs,
+    ) -> _Result:
+        """Run a query in the reader's thread."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return await self._loop.run_in_executor(self._reader, lambda: query(self._reading, *arguments, **options))
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether followings go on."""
+        return self._following
+
+
+def _page_of_newest(connection: sqlite3.Connection, wanted: reads.Wanted) -> tuple[list[Record], int | None]:
+    return reads.newest_records(connection, wanted, Budget())
+
+
+class SqliteFollowing:
+    """One follower of the embedded log."""
+
+    def __init__(
+        self, log: SqliteEventLog, tail: Tail, heads: dict[int, int], cursors: dict[int, int], start: int, batch_records_max: int
+    ) -> None:
+        self._log = log
+        self._tail = tail
+        self._cursors = cursors
+        self._scanned = start
+        self._batch_records_max = batch_records_max
+        self.heads = heads
+        self.log_id = log.log_id
+
+    async def batches(self) -> AsyncIterator[Sequence[Record]]:
+        """Yield records as they come; see `Following.batches`."""
+        while True:
+            if not self._log.is_followed:
+                raise LogUnavailableError("the log is closing")
+            if self._scanned >= self._tail.end:
+                await self._tail.grown()
+                continue
+            tail_start = self._tail.start
+            if self._scanned >= tail_start:
+                records = self._tail.after(self._scanned, self._batch_records_max, reads.BATCH_BYTES_MAX)
+            else:
+                records = await self._log.read(reads.records_after, self._scanned, self._batch_records_max)
+            if not records:  # the rest up to where the tail began has been trimmed
+                self._scanned = tail_start
+                continue
+            self._scanned = records[-1].position
+            cursors = self._cursors
+            wanted = [record for record in records if record.position > cursors.get(record.partition, record.position)]
+            if wanted:
+                yield wanted
+
+
+@contextlib.asynccontextmanager
+async def open_sqlite_log(
+    path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]
+) -> AsyncIterator[SqliteEventLog]:
+    """Open the log in a file, creating it or bringing it up to date.
+
+    `bytes_max` is the size at which appends are refused; `failed` is called once with the error after
+    which the log can promise nothing any more. Raises `StartError` where the file cannot serve.
+    """
+    with sole_owner(path):
+        await asyncio.to_thread(migrate, path, MIGRATIONS)
+        failpoints.reached("log.opened")
+        log = SqliteEventLog(path, clock, bytes_max=bytes_max, retention_s=retention_s, failed=failed)
+        try:
+            yield log
+        finally:
+            await log.close()

@@ -1,0 +1,138 @@
+"""Reload: SIGHUP reads the settings anew; the new set comes into force as a whole, or nothing changes.
+
+SIGHUP → read settings → prepare, by everyone who uses them → apply
+
+Law 1: nothing is applied before everyone has prepared; one refusal leaves all as it was, with an error line for each mistake.
+Law 2: what is read at the start only keeps its value until a restart, and a warning says so.
+Law 3: lines name variables, never their values.
+"""
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, TypeVar
+
+from prometheus_client import Counter, Gauge
+
+from services.runtime.configuration.settings import Settings, read_settings, reloaded_fields, variable
+from services.runtime.configuration.settings_file import masked
+from services.runtime.lifecycle import Lifecycle, StartError
+from services.runtime.logs import logger, set_log_level
+from services.runtime.rpc.access import ServiceTokens
+
+Kind = TypeVar("Kind", bound=Settings)
+Apply = Callable[[], None]
+
+_reloads = Counter("hooktide_reloads_total", "Times that the settings were read anew, by outcome.", ["outcome"])
+_last_reload_ok = Gauge("hooktide_last_reload_ok", "0 if the settings that were read last were refused, else 1.")
+_last_reload_ok.set(1)
+
+
+class Reloadable(Generic[Kind]):
+    """The settings in force, and who takes over new ones."""
+
+    def __init__(self, settings: Kind, read: Callable[[], Kind] | None = None) -> None:
+        """Take the settings of the start; `read` reads them anew, by default from the environment and the settings file."""
+        self.settings = settings
+        """The settings in force; ask again instead of keeping them."""
+        self._read = read or functools.partial(read_settings, type(settings))
+        self._prepares: list[Callable[[Kind], Awaitable[Apply]]] = []
+        self.on_reload(lambda new: set_log_level(new.log_level))
+
+    def on_reload(self, apply: Callable[[Kind], None]) -> None:
+        """Have `apply` called with each new set of settings; it must not fail."""
+
+        async def prepare(settings: Kind) -> Apply:
+            return functools.partial(apply, settings)
+
+        self._prepares.append(prepare)
+
+    def on_prepare(self, prepare: Callable[[Kind], Awaitable[Apply]]) -> None:
+        """Have `prepare` judge each new set: it raises `StartError` to refuse it, or returns what puts it into force."""
+        self._prepares.append(prepare)
+
+    async def reload(self) -> bool:
+        """Read the settings anew and put them into force; returns whether they were accepted."""
+        try:
+            read = await asyncio.to_thread(self._read)
+            hidden = await asyncio.to_thread(masked, os.environ)
+            new, fixed = self._kept(read)
+            applies = await self._prepared(new)
+        except StartError as error:
+            for line in str(error).splitlines():
+                logger().error("settings.refused", detail=line.strip())
+            return _refused()
+        except Exception:  # noqa: BLE001 - a fault of ours, logged with its traceback; nothing has changed yet, so work goes on
+            logger().exception("settings.refused")
+            return _refused()
+        changed = [variable(name) for name in type(new).model_fields if getattr(new, name) != getattr(self.settings, name)]
+        self.settings = new
+        for apply in applies:
+            apply()
+        _reloads.labels("applied").inc()
+        _last_reload_ok.set(1)
+        for name in fixed:
+            logger().warning("settings.restart_needed", variable=name, detail="it is read at the start only")
+        for name in hidden:
+            logger().warning("settings.masked", variable=name, detail="the settings file has another value, but the environment goes first")
+        logger().info("settings.reloaded", changed=",".join(changed) or "none")
+        return True
+
+    def _kept(self, read: Kind) -> tuple[Kind, list[str]]:
+        """Return the new settings with those of the start that stay, and the variables of what stays though it was changed."""
+        stays = {name: getattr(self.settings, name) for name in type(read).model_fields if name not in reloaded_fields(type(read))}
+        fixed = [variable(name) for name, value in stays.items() if getattr(read, name) != value]
+        return read.model_copy(update=stays), fixed
+
+    async def _prepared(self, new: Kind) -> list[Apply]:
+        applies, mistakes = [], []
+        for prepare in self._prepares:
+            try:
+                applies.append(await prepare(new))
+            except StartError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise StartError("\n".join(mistakes))
+        return applies
+
+
+def _refused() -> bool:
+    _reloads.labels("refused").inc()
+    _last_reload_ok.set(0)
+    return False
+
+
+def service_tokens(reloadable: Reloadable[Kind]) -> ServiceTokens:
+    """Return the tokens by which the services know each other, kept up to date; raises `StartError` where there is none."""
+    tokens = ServiceTokens(reloadable.settings.tokens())
+
+    async def prepare(settings: Kind) -> Apply:
+        return functools.partial(tokens.replace, await asyncio.to_thread(settings.tokens))
+
+    reloadable.on_prepare(prepare)
+    return tokens
+
+
+@contextlib.asynccontextmanager
+async def reloading(reloadable: Reloadable[Kind], lifecycle: Lifecycle) -> AsyncIterator[None]:
+    """Reload beside the body, each time that the process is asked to."""
+
+    async def run() -> None:
+        while True:
+            await lifecycle.reload_asked.wait()
+            lifecycle.reload_asked.clear()
+            await reloadable.reload()
+
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run())
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised again below: a group would hide what it says
+            failure = error
+        finally:
+            task.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,74 @@
+"""Secret files: the value of a setting out of the file that ``<SETTING>_FILE`` names, so that no secret need stand in the environment.
+
+Law: the value itself goes first; what stands in a file is never shown, whatever is wrong with it.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from services.runtime.configuration.shown import plainly_shown
+from services.runtime.lifecycle import StartError
+
+_PREFIX = "HOOKTIDE_"
+_BYTES_MAX = 64 * 1024
+SECRET_KEY_BYTES = 32
+
+
+def read_secret(variable: str, path: str) -> str:
+    """Return what stands in the file that a variable names, without the space around it; raises `StartError`."""
+    where = f"{variable}={plainly_shown(path)}"
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_BYTES_MAX + 1)
+        text = content.decode().strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise StartError(f"{where}: cannot be read: {why}; name a file that holds it") from error
+    if not text or len(content) > _BYTES_MAX:
+        raise StartError(f"{where}: the file {'is too large' if text else 'is empty'}; name one that holds it")
+    return text
+
+
+def with_secret_files(environ: Mapping[str, str], settings: Iterable[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Return the environment with these settings out of their files, the files by the variables they gave, and a line for each mistake."""
+    completed, from_files, mistakes = dict(environ), dict[str, str](), list[str]()
+    for name in settings:
+        path = environ.get(f"{_PREFIX}{name}_FILE", "")
+        if path and not environ.get(f"{_PREFIX}{name}", ""):
+            try:
+                completed[f"{_PREFIX}{name}"] = read_secret(f"{_PREFIX}{name}_FILE", path)
+                from_files[f"{_PREFIX}{name}"] = path
+            except StartError as error:
+                mistakes.append(str(error))
+    return completed, from_files, mistakes
+
+
+def value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
+    """Return a setting's value, and where it stands, for what may be said of it; raises `StartError` where there is none."""
+    if value:
+        return value, f"{_PREFIX}{name}"
+    if file is None:
+        message = f"set {_PREFIX}{name}, or {_PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
+        raise StartError(message)
+    try:
+        return file.read_text().strip(), f"{_PREFIX}{name}_FILE: what stands in {file}"
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        message = f"{_PREFIX}{name}_FILE: cannot read {file}: {why}; name a file that holds it"
+        raise StartError(message) from error
+
+
+def checked_secret_key(where: str, key_id: str, encoded: str) -> bytes:
+    """Return a secret key (32 bytes) out of its base64; raises `StartError`, which does not show it."""
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not key_id or len(raw) != SECRET_KEY_BYTES:
+        # The key itself is never shown, and without a colon the whole of it stands where the id should.
+        which = f"the key {key_id[:16]!a}" if encoded else "each key"
+        message = f"{where}: {which} must be <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
+        raise StartError(message)
+    return raw

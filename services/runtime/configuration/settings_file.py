@@ -1,0 +1,73 @@
+"""Settings file: settings in a file, so that they can change while the process runs.
+
+HOOKTIDE_SETTINGS_FILE names it: one ``HOOKTIDE_NAME=value`` a line, as in an env file of Docker. Empty lines and
+lines that begin with ``#`` are skipped; quotes around a whole value are taken off. The environment goes first.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.runtime.configuration.shown import plainly_shown
+from services.runtime.lifecycle import StartError
+
+VARIABLE = "HOOKTIDE_SETTINGS_FILE"
+_PREFIX = "HOOKTIDE_"
+_BYTES_MAX = 1024 * 1024
+_QUOTES = ("'", '"')
+
+
+def with_settings_file(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ`, completed by the settings of the file it names.
+
+    Raises `StartError`, one line a mistake, for a file that cannot be read or holds anything else.
+    """
+    name = environ.get(VARIABLE, "")
+    if not name:
+        return dict(environ)
+    values = _parsed(name, _read(name))
+    return {**environ, **{key: value for key, value in values.items() if environ.get(key, "") == ""}}
+
+
+def masked(environ: Mapping[str, str]) -> list[str]:
+    """Return the settings of the file that have no effect, since the environment has other values; raises as `with_settings_file`."""
+    name = environ.get(VARIABLE, "")
+    values = _parsed(name, _read(name)) if name else {}
+    return sorted(key for key, value in values.items() if environ.get(key, "") not in {"", value})
+
+
+def _read(name: str) -> str:
+    try:
+        path = Path(name)
+        if path.stat().st_size > _BYTES_MAX:
+            raise StartError(f"{VARIABLE}={plainly_shown(name)}: it is larger than {_BYTES_MAX} bytes, which no settings file is")
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        message = f"{VARIABLE}={plainly_shown(name)}: cannot be read: {why}; name a file of HOOKTIDE_NAME=value lines"
+        raise StartError(message) from error
+
+
+def _parsed(name: str, text: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    mistakes = []
+    for number, line in enumerate(text.splitlines(), 1):
+        setting = line.strip()
+        if not setting or setting.startswith("#"):
+            continue
+        key, equals, value = setting.partition("=")
+        key = key.removeprefix("export ").strip()
+        # A line may hold a secret, so a mistake shows no more of it than the name of a setting.
+        if not equals or not key.startswith(_PREFIX) or key == VARIABLE:
+            mistakes.append(f"{VARIABLE}={plainly_shown(name)}: line {number} is no HOOKTIDE_NAME=value")
+        elif key in values:
+            mistakes.append(f"{VARIABLE}={plainly_shown(name)}: line {number} sets {plainly_shown(key)} a second time; keep one of the two")
+        else:
+            values[key] = _unquoted(value.strip())
+    if mistakes:
+        raise StartError("\n  ".join(mistakes))
+    return values
+
+
+def _unquoted(value: str) -> str:
+    is_quoted = len(value) > 1 and value[0] in _QUOTES and value[-1] == value[0]
+    return value[1:-1] if is_quoted else value

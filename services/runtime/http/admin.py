@@ -1,0 +1,63 @@
+"""Admin: the small HTTP side of every service, for operators: /healthz, /readyz, /metrics."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from services.runtime.http.connections import Connection, ConnectionLimits
+from services.runtime.http.listener import Gate, GuardedConnection, accepting
+
+Ready = Callable[[], str | None]
+
+# Probes and a monitoring system need a handful of connections; a service keeps its files for its own work.
+_LIMITS = ConnectionLimits(connections_max=64, network_connections_max=32, headers_s=5.0, idle_s=75.0)
+
+
+def admin_app(ready: Ready, degraded: Ready = lambda: None) -> web.Application:
+    """Return the application; `ready` returns None, or in a sentence why work cannot be taken.
+
+    `degraded` returns None, or in a sentence why only a part of the work is done. /readyz then answers 200 all the same, since who takes
+    such a service out of service, as load balancers do after a 503, would lose the part that works.
+    """
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return _json_line({"status": "ok"})
+
+    async def readyz(_request: web.Request) -> web.Response:
+        if (why := ready()) is not None:
+            return _json_line({"status": "not ready", "detail": why}, status=503)
+        why = degraded()
+        return _json_line({"status": "ok"} if why is None else {"status": "degraded", "detail": why})
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    return app
+
+
+def _json_line(body: dict[str, str], *, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(body) + "\n", status=status, content_type="application/json")
+
+
+@contextlib.asynccontextmanager
+async def http_server(app: web.Application, listen: str, limits: ConnectionLimits = _LIMITS) -> AsyncIterator[str]:
+    """Serve an application on `listen` (``host:port``); yields the address bound. Raises `StartError`."""
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    server, gate, loop = runner.server, Gate(limits), asyncio.get_running_loop()
+    assert server is not None  # noqa: S101 - the runner is set up
+
+    def connect(connection: Connection) -> GuardedConnection:
+        return GuardedConnection(server, gate, connection, loop=loop, access_log=None)
+
+    try:
+        async with accepting(connect, gate, listen) as bound:
+            yield bound
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,1 @@
+"""RPC: gRPC servers and channels, and what guards them."""

@@ -1,0 +1,137 @@
+"""Server: AccessService over gRPC.
+
+gateway, ingest ─gRPC─▶ [server] → validation → store
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import grpc
+from hooktide.subscription.v1 import access_pb2 as pb
+from hooktide.subscription.v1 import access_pb2_grpc
+
+from services.runtime.api_key import parse_key
+from services.runtime.errors import invalid_field
+from services.runtime.paging import page_size, page_token, parse_page_token
+from services.subscription.api import wire
+from services.subscription.errors import key_invalid
+from services.subscription.rules.validation import consumer_name_problems, key_problems, refuse, request_id_problems, required_problems
+from services.subscription.store import access, secret_keys
+from services.subscription.store.idempotency import answered
+from services.subscription.store.store import Store
+from services.subscription.store.transaction import Reading, Writing
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_SCOPE = "admin"
+_CONSUMERS = "consumers"
+_KEYS = "keys"
+_KEYS_MAX = 200
+
+
+class AccessServer(access_pb2_grpc.AccessServiceServicer):
+    """Keeps consumers and API keys."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def Authenticate(self, request: pb.AuthenticateRequest, _context: Context) -> pb.AuthenticateResponse:
+        """Say whose a key is; a malformed one is refused without asking the database."""
+        if parse_key(request.key) is None:
+            raise key_invalid()
+        (found,) = await self._store.read(partial(access.authenticate, clears=[request.key]))
+        if found is None:
+            raise key_invalid()
+        return pb.AuthenticateResponse(key=wire.key_message(found))
+
+    async def AuthenticateKeys(self, request: pb.AuthenticateKeysRequest, _context: Context) -> pb.AuthenticateKeysResponse:
+        """Say whose each of several keys is."""
+        if not 1 <= len(request.keys) <= _KEYS_MAX:
+            raise invalid_field("keys", f"give 1 to {_KEYS_MAX}")
+        response = pb.AuthenticateKeysResponse()
+        for found in await self._store.read(partial(access.authenticate, clears=list(request.keys))):
+            result = response.results.add()
+            if found is not None:
+                result.key.CopyFrom(wire.key_message(found))
+        return response
+
+    async def CreateConsumer(self, request: pb.CreateConsumerRequest, _context: Context) -> pb.CreateConsumerResponse:
+        """Create a consumer."""
+        once = wire.once_from(request, _SCOPE, "CreateConsumer")
+
+        def create(writing: Writing) -> bytes:
+            refuse([*consumer_name_problems(request.consumer.name), *request_id_problems(request.request_id)])
+            created = access.create_consumer(writing, request.consumer.name)
+            return pb.CreateConsumerResponse(consumer=wire.consumer_message(created)).SerializeToString()
+
+        answer = await self._store.write(lambda writing: answered(writing, once, partial(create, writing)))
+        return pb.CreateConsumerResponse.FromString(answer)
+
+    async def GetConsumer(self, request: pb.GetConsumerRequest, _context: Context) -> pb.GetConsumerResponse:
+        """Read one consumer."""
+        refuse(required_problems("id", request.id))
+        found = await self._store.read(partial(access.get_consumer, consumer_id=request.id))
+        return pb.GetConsumerResponse(consumer=wire.consumer_message(found))
+
+    async def ListConsumers(self, request: pb.ListConsumersRequest, _context: Context) -> pb.ListConsumersResponse:
+        """List consumers by id."""
+        place = parse_page_token(_CONSUMERS, request.page_token, (str,))
+        found, more = await self._store.read(
+            partial(access.consumer_page, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
+        )
+        return pb.ListConsumersResponse(
+            consumers=[wire.consumer_message(consumer) for consumer in found],
+            next_page_token=page_token(_CONSUMERS, (found[-1].id,)) if more else "",
+        )
+
+    async def CreateKey(self, request: pb.CreateKeyRequest, _context: Context) -> pb.CreateKeyResponse:
+        """Create a key."""
+        draft = wire.key_draft(request.key)
+        once = wire.once_from(request, _SCOPE, "CreateKey")
+
+        def create(writing: Writing) -> bytes:
+            refuse([*key_problems(draft, writing.now_ms), *request_id_problems(request.request_id)])
+            created, clear = access.create_key(writing, draft)
+            return pb.CreateKeyResponse(key=wire.key_message(created), clear_text=clear).SerializeToString()
+
+        answer = await self._store.write(lambda writing: answered(writing, once, partial(create, writing)))
+        return pb.CreateKeyResponse.FromString(answer)
+
+    async def GetKey(self, request: pb.GetKeyRequest, _context: Context) -> pb.GetKeyResponse:
+        """Read one key."""
+        refuse(required_problems("id", request.id))
+        found = await self._store.read(partial(access.get_key, key_id=request.id))
+        return pb.GetKeyResponse(key=wire.key_message(found))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
+        """List keys by id."""
+        place = parse_page_token(_KEYS, request.page_token, (str,))
+        found, more = await self._store.read(
+            partial(access.key_page, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
+        )
+        return pb.ListKeysResponse(
+            keys=[wire.key_message(key) for key in found],
+            next_page_token=page_token(_KEYS, (found[-1].id,)) if more else "",
+        )
+
+    async def RevokeKey(self, request: pb.RevokeKeyRequest, _context: Context) -> pb.RevokeKeyResponse:
+        """Revoke a key for good."""
+        refuse(required_problems("id", request.id))
+        await self._store.write(partial(access.revoke_key, key_id=request.id))
+        return pb.RevokeKeyResponse()
+
+    async def GetResealing(self, _request: pb.GetResealingRequest, _context: Context) -> pb.GetResealingResponse:
+        """Say what older secret keys are still needed for."""
+
+        def look(reading: Reading) -> pb.GetResealingResponse:
+            vault = reading.vault
+            older = secret_keys.uses(reading.connection, vault.newest, reading.now_ms)
+            unneeded = set(vault.secret_key_ids[1:]) - {use.secret_key_id for use in older}
+            return pb.GetResealingResponse(
+                newest_secret_key_id=vault.newest,
+                older=[pb.SecretKeyUse(**dataclasses.asdict(use)) for use in older],
+                unneeded_secret_key_ids=[name for name in vault.secret_key_ids if name in unneeded],
+            )
+
+        return await self._store.read(look)

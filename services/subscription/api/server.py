@@ -1,0 +1,283 @@
+"""Server: SubscriptionService over gRPC.
+
+gateway, delivery ─gRPC─▶ [server] → validation → store
+
+Law: every call says for which consumer it acts, and sees no other's.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import grpc
+from hooktide.subscription.v1 import subscription_pb2 as pb
+from hooktide.subscription.v1 import subscription_pb2_grpc
+
+from services.egress.policy import EgressPolicy
+from services.runtime.errors import FieldError
+from services.runtime.paging import fitting, page_size, page_token, parse_page_token
+from services.subscription.api import wire, wire_settings
+from services.subscription.errors import revision_compacted
+from services.subscription.model import ConsumerId, Handshake, ResumePoint, Scheme, Verification
+from services.subscription.rules.signing_key import new_private_key, short_private_key
+from services.subscription.rules.signing_secret import new_secret
+from services.subscription.rules.sink_lookup import Lookups
+from services.subscription.rules.validation import (
+    OVERLAP_DEFAULT_MS,
+    consumer_problems,
+    detail_problems,
+    mask_problems,
+    merged_draft,
+    overlap_problems,
+    owner_problems,
+    rate_problems,
+    reason_problems,
+    refuse,
+    request_id_problems,
+    required_problems,
+    secret_problems,
+    subscription_problems,
+)
+from services.subscription.store import changes as store_changes
+from services.subscription.store import credentials as store_credentials
+from services.subscription.store import subscriptions, verifications
+from services.subscription.store.idempotency import answered
+from services.subscription.store.store import Store
+from services.subscription.store.transaction import Writing
+from services.subscription.store.watch import watch
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
+    """Keeps subscriptions."""
+
+    def __init__(self, store: Store, policy: EgressPolicy, lookups: Lookups, handshake: Handshake) -> None:
+        self._store = store
+        self._policy = policy
+        self._lookups = lookups
+        self._handshake = handshake
+
+    async def CreateSubscription(self, request: pb.CreateSubscriptionRequest, _context: Context) -> pb.CreateSubscriptionResponse:
+        """Create a subscription."""
+        draft = wire.subscription_draft(request.subscription)
+        refusals = await self._lookups.refusals(draft.urls(), request.consumer_id)
+        once = wire.once_from(request, request.consumer_id, "CreateSubscription")
+
+        def create(writing: Writing) -> bytes:
+            refuse(
+                [
+                    *owner_problems(request.consumer_id),
+                    *subscription_problems(draft, self._policy, refusals),
+                    *secret_problems(request.secret),
+                    *request_id_problems(request.request_id),
+                ]
+            )
+            owner, secret = ConsumerId(request.consumer_id), request.secret or new_secret()
+            created, first = subscriptions.create(writing, owner, draft, secret, self._handshake)
+            answer = pb.CreateSubscriptionResponse(
+                subscription=wire.subscription_message(created), secret=wire_settings.signing_secret_message(first)
+            )
+            return answer.SerializeToString()
+
+        answer = await self._store.write(lambda writing: answered(writing, once, partial(create, writing)))
+        return pb.CreateSubscriptionResponse.FromString(answer)
+
+    async def GetSubscription(self, request: pb.GetSubscriptionRequest, _context: Context) -> pb.GetSubscriptionResponse:
+        """Read one subscription."""
+        refuse([*consumer_problems(request.consumer_id), *required_problems("id", request.id)])
+        found = await self._store.read_known(partial(subscriptions.get, scope=request.consumer_id, subscription_id=request.id))
+        return pb.GetSubscriptionResponse(subscription=wire.subscription_message(found))
+
+    async def ListSubscriptions(self, request: pb.ListSubscriptionsRequest, _context: Context) -> pb.ListSubscriptionsResponse:
+        """List subscriptions by id."""
+        refuse(consumer_problems(request.consumer_id))
+        kind = f"subscriptions/{request.consumer_id}"
+        place = parse_page_token(kind, request.page_token, (str,))
+        found, more = await self._store.read_known(
+            partial(
+                subscriptions.page, scope=request.consumer_id, after_id=str(place[0]) if place else "", size=page_size(request.page_size)
+            )
+        )
+        messages = [wire.subscription_message(subscription) for subscription in found]
+        shown = messages[: fitting(message.ByteSize() for message in messages)]
+        more = more or len(shown) < len(messages)
+        return pb.ListSubscriptionsResponse(subscriptions=shown, next_page_token=page_token(kind, (shown[-1].id,)) if more else "")
+
+    async def UpdateSubscription(self, request: pb.UpdateSubscriptionRequest, _context: Context) -> pb.UpdateSubscriptionResponse:
+        """Change the masked fields."""
+        paths = list(request.update_mask.paths)
+        wanted = wire.subscription_draft(request.subscription)
+        refuse(
+            [
+                *consumer_problems(request.consumer_id),
+                *required_problems("subscription.id", request.subscription.id),
+                *mask_problems(paths),
+            ]
+        )
+        refusals = await self._lookups.refusals(wanted.urls(paths), request.consumer_id)
+
+        def update(writing: Writing) -> pb.UpdateSubscriptionResponse:
+            current = subscriptions.get(writing, request.consumer_id, request.subscription.id)
+            subscriptions.check_etag(current, request.etag)
+            draft = merged_draft(current, store_credentials.kept(writing, current), wanted, paths)
+            refuse(subscription_problems(draft, self._policy, refusals, paths))
+            changed = subscriptions.update(writing, current, draft, paths, self._handshake)
+            return pb.UpdateSubscriptionResponse(subscription=wire.subscription_message(changed))
+
+        return await self._store.write(update)
+
+    async def DeleteSubscription(self, request: pb.DeleteSubscriptionRequest, _context: Context) -> pb.DeleteSubscriptionResponse:
+        """Delete a subscription."""
+        refuse([*consumer_problems(request.consumer_id), *required_problems("id", request.id)])
+
+        def delete(writing: Writing) -> pb.DeleteSubscriptionResponse:
+            current = subscriptions.get(writing, request.consumer_id, request.id)
+            subscriptions.check_etag(current, request.etag)
+            return pb.DeleteSubscriptionResponse(revision=subscriptions.delete(writing, current))
+
+        return await self._store.write(delete)
+
+    async def GetSecrets(self, request: pb.GetSecretsRequest, _context: Context) -> pb.GetSecretsResponse:
+        """Read the live secrets."""
+        refuse([*consumer_problems(request.consumer_id), *required_problems("subscription_id", request.subscription_id)])
+        found = await self._store.read_known(
+            lambda reading: subscriptions.secrets(reading, subscriptions.get(reading, request.consumer_id, request.subscription_id))
+        )
+        return pb.GetSecretsResponse(secrets=wire_settings.signing_secrets(found), keys=wire_settings.signing_keys(found))
+
+    async def RotateSecret(self, request: pb.RotateSecretRequest, _context: Context) -> pb.RotateSecretResponse:
+        """Put a new secret, or a new key, in place."""
+        overlap_ms = wire_settings.duration_ms(request.overlap) if request.HasField("overlap") else OVERLAP_DEFAULT_MS
+        scheme = wire_settings.scheme_asked(request.scheme, request.secret)
+        once = wire.once_from(request, request.consumer_id, "RotateSecret")
+
+        def rotate(writing: Writing) -> bytes:
+            refuse(
+                [
+                    *consumer_problems(request.consumer_id),
+                    *required_problems("subscription_id", request.subscription_id),
+                    *secret_problems(request.secret, scheme),
+                    *overlap_problems(overlap_ms),
+                    *request_id_problems(request.request_id),
+                ]
+            )
+            current = subscriptions.get(writing, request.consumer_id, request.subscription_id)
+            if scheme is Scheme.V1A:
+                private = short_private_key(request.secret) if request.secret else new_private_key()
+                key = subscriptions.rotate(writing, current, scheme, private, overlap_ms)
+                return pb.RotateSecretResponse(key=wire_settings.signing_key_message(key)).SerializeToString()
+            secret = subscriptions.rotate(writing, current, Scheme.V1, request.secret or new_secret(), overlap_ms)
+            return pb.RotateSecretResponse(secret=wire_settings.signing_secret_message(secret)).SerializeToString()
+
+        answer = await self._store.write(lambda writing: answered(writing, once, partial(rotate, writing)))
+        return pb.RotateSecretResponse.FromString(answer)
+
+    async def DisableSubscription(self, request: pb.DisableSubscriptionRequest, _context: Context) -> pb.DisableSubscriptionResponse:
+        """Disable a subscription whose endpoint is gone."""
+        refuse([*required_problems("id", request.id), *reason_problems(request.reason)])
+        changed = await self._store.write(
+            partial(subscriptions.disable, subscription_id=request.id, sink_revision=request.sink_revision, reason=request.reason)
+        )
+        return pb.DisableSubscriptionResponse(subscription=wire.subscription_message(changed))
+
+    async def BeginVerification(self, request: pb.BeginVerificationRequest, _context: Context) -> pb.BeginVerificationResponse:
+        """Begin an ownership handshake."""
+        refuse([*consumer_problems(request.consumer_id), *required_problems("subscription_id", request.subscription_id)])
+
+        def begin(writing: Writing) -> pb.BeginVerificationResponse:
+            current = subscriptions.get(writing, request.consumer_id, request.subscription_id)
+            token = verifications.begin(writing, current, self._handshake)
+            put = store_changes.put_of(writing, current)
+            return pb.BeginVerificationResponse(subscription=wire.put_message(put, self._handshake), callback_token=token)
+
+        return await self._store.write(begin)
+
+    async def ReportVerification(self, request: pb.ReportVerificationRequest, _context: Context) -> pb.ReportVerificationResponse:
+        """Take what a sink has answered."""
+        consent = wire_settings.consent_of(request.verification)
+        rate = wire_settings.rate_of(request.verification)
+        refuse(
+            [
+                *required_problems("subscription_id", request.subscription_id),
+                *([] if consent else [FieldError("verification.state", "must be one of the contract, and not unspecified")]),
+                *rate_problems("verification.rate_per_minute", rate),
+                *detail_problems("verification.detail", request.verification.detail),
+            ]
+        )
+        assert consent is not None  # noqa: S101 - refused before
+
+        def report(writing: Writing) -> pb.ReportVerificationResponse:
+            answer = Verification(consent, rate, request.verification.detail, writing.now_ms)
+            changed = verifications.report(writing, request.subscription_id, request.sink_revision, answer, self._handshake)
+            return pb.ReportVerificationResponse(subscription=wire.subscription_message(changed))
+
+        return await self._store.write(report)
+
+    async def ConfirmVerification(self, request: pb.ConfirmVerificationRequest, _context: Context) -> pb.ConfirmVerificationResponse:
+        """Take a consent given by the callback URL."""
+        rate = wire_settings.rate_of(request)
+        refuse([*required_problems("token", request.token), *rate_problems("rate_per_minute", rate)])
+        # Anyone may send tokens, and whoever guesses shall not keep those who write waiting.
+        await self._store.read(partial(verifications.find, token=request.token))
+        await self._store.write(partial(verifications.confirm, token=request.token, rate_per_minute=rate, handshake=self._handshake))
+        return pb.ConfirmVerificationResponse()
+
+    async def GetRevision(self, _request: pb.GetRevisionRequest, _context: Context) -> pb.GetRevisionResponse:
+        """Return the latest committed revision, without asking the database."""
+        return pb.GetRevisionResponse(revision=(await self._store.settled()).revision)
+
+    async def AskRevision(
+        self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
+    ) -> AsyncIterator[pb.AskRevisionResponse]:
+        """Return the latest committed revision, each time it is asked for; raises UNAVAILABLE once the registry stops."""
+        questions, over, holder, leases = (
+            aiter(request_iterator),
+            asyncio.ensure_future(self._store.watching_over()),
+            object(),
+            self._store.leases,
+        )
+        try:
+            while True:
+                asked = asyncio.ensure_future(anext(questions, None))
+                await asyncio.wait((asked, over), return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    asked.cancel()
+                    await over
+                question = asked.result()
+                if question is None:
+                    # One that breaks off may be relied on all the same.
+                    leases.release(holder)
+                    return
+                if question.confirms:
+                    leases.confirm(holder, question.reached_revision)
+                    continue
+                latest = await self._store.settled()
+                if not _is_known(question, latest):
+                    raise revision_compacted()
+                # A commit that has begun since may be seen by a reader before the revision that is answered here is out of date.
+                wanted_s = 0.0 if self._store.commit_under_way else question.lease.ToMilliseconds() / 1000
+                lease_s = leases.grant(holder, question.reached_revision, wanted_s, latest.revision)
+                yield wire.revision_message(latest.revision, lease_s)
+        finally:
+            over.cancel()
+
+    async def WatchSubscriptions(
+        self, request: pb.WatchSubscriptionsRequest, _context: Context
+    ) -> AsyncIterator[pb.WatchSubscriptionsResponse]:
+        """Stream every change after a revision."""
+        if request.after_revision < 0:
+            refuse([FieldError("after_revision", "must be 0 for a snapshot, or the revision of a checkpoint")])
+        after = ResumePoint(request.after_revision, request.after_change_id)
+        async with contextlib.aclosing(watch(self._store, after, request.registry_id)) as items:
+            async for item in items:
+                yield wire.watch_message(item, self._handshake)
+
+
+def _is_known(question: pb.AskRevisionRequest, latest: ResumePoint) -> bool:
+    """Return whether an asker's changes are this registry's, as far as that matters: one that is behind hears of it by its watch."""
+    if question.reached_revision == latest.revision:
+        return question.reached_change_id in {"", latest.change_id}
+    return question.reached_revision < latest.revision

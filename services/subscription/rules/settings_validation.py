@@ -1,0 +1,159 @@
+"""Validation of limits and of how requests are made.
+
+server → [validation_settings] → store
+
+Law: pure. Each check returns the problems it finds, under the names of the contract.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from services.runtime.errors import FieldError
+from services.subscription.model import Config, ContentMode, ProtocolSettings, Scheme
+from services.subscription.rules.certificates import certificates_problem
+from services.subscription.rules.header_rules import headers_problems
+
+DESCRIPTION_CHARS_MAX = 1000
+RATE_PER_SECOND_MAX = 10_000
+IN_FLIGHT_MAX = 1000
+DELAYS_MAX = 30
+_DAY_MS = 24 * 3600 * 1000
+DELAY_MS_MAX = 7 * _DAY_MS
+DELAYS_SUM_MS_MAX = 14 * _DAY_MS
+TIMEOUT_MS = range(1000, 30_001)
+
+CONFIG = "config"
+SETTINGS = "protocol_settings"
+HEADER_PATH: Final = f"{SETTINGS}.headers."
+CONFIG_PATHS: Final = frozenset(
+    {CONFIG, *(f"{CONFIG}.{name}" for name in ("description", "rate_per_second", "in_flight_max", "retry", "retry.delays"))}
+)
+SETTINGS_PATHS: Final = frozenset(
+    {
+        SETTINGS,
+        *(
+            f"{SETTINGS}.{name}"
+            for name in ("headers", "timeout", "content_mode", "signatures", "http_message_signature", "ca_certificates")
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsDraft:
+    """What a caller wants of requests, not yet judged: None stands for a number that the contract does not know."""
+
+    headers: tuple[tuple[str, str], ...]
+    timeout_ms: int | None
+    content_mode: ContentMode | None
+    signatures: tuple[Scheme | None, ...]
+    http_message_signature: bool
+    ca_certificates: str
+
+    def settled(self) -> ProtocolSettings:
+        """Return the settings that a judged draft stands for."""
+        assert self.content_mode is not None  # noqa: S101 - refused before
+        schemes = tuple(scheme for scheme in Scheme if scheme in self.signatures)
+        headers = tuple(sorted((name.lower(), value) for name, value in self.headers))
+        return ProtocolSettings(
+            headers, self.timeout_ms, self.content_mode, schemes or (Scheme.V1,), self.http_message_signature, self.ca_certificates
+        )
+
+
+def drafted(settings: ProtocolSettings) -> SettingsDraft:
+    """Return kept settings as a draft."""
+    return SettingsDraft(
+        settings.headers,
+        settings.timeout_ms,
+        settings.content_mode,
+        settings.signatures,
+        settings.http_message_signature,
+        settings.ca_certificates,
+    )
+
+
+def merged_config(kept: Config, wanted: Config, paths: Collection[str]) -> Config:
+    """Return what is kept after an update that names `paths`."""
+
+    def named(*names: str) -> bool:
+        return CONFIG in paths or any(f"{CONFIG}.{name}" in paths for name in names)
+
+    return Config(
+        description=(wanted if named("description") else kept).description,
+        rate_per_second=(wanted if named("rate_per_second") else kept).rate_per_second,
+        in_flight_max=(wanted if named("in_flight_max") else kept).in_flight_max,
+        retry_delays_ms=(wanted if named("retry", "retry.delays") else kept).retry_delays_ms,
+    )
+
+
+def merged_settings(kept: ProtocolSettings, wanted: SettingsDraft, paths: Collection[str]) -> SettingsDraft:
+    """Return what is to be judged and kept after an update that names `paths`."""
+    before = drafted(kept)
+
+    def chosen(name: str) -> SettingsDraft:
+        return wanted if SETTINGS in paths or f"{SETTINGS}.{name}" in paths else before
+
+    headers = chosen("headers").headers
+    named = {path.removeprefix(HEADER_PATH).lower() for path in paths if path.startswith(HEADER_PATH)}
+    if named:
+        others = tuple((name, value) for name, value in headers if name.lower() not in named)
+        headers = (*others, *((name, value) for name, value in wanted.headers if name.lower() in named))
+    return SettingsDraft(
+        headers=headers,
+        timeout_ms=chosen("timeout").timeout_ms,
+        content_mode=chosen("content_mode").content_mode,
+        signatures=chosen("signatures").signatures,
+        http_message_signature=chosen("http_message_signature").http_message_signature,
+        ca_certificates=chosen("ca_certificates").ca_certificates,
+    )
+
+
+def config_problems(config: Config) -> list[FieldError]:
+    """Judge limits and notes."""
+    problems = []
+    if len(config.description) > DESCRIPTION_CHARS_MAX:
+        advice = f"must be at most {DESCRIPTION_CHARS_MAX} characters, this has {len(config.description)}"
+        problems.append(FieldError("subscription.config.description", advice))
+    rate = config.rate_per_second
+    if rate is not None and not (math.isfinite(rate) and 0 < rate <= RATE_PER_SECOND_MAX):
+        advice = f"must be above 0 and at most {RATE_PER_SECOND_MAX}; leave it out for no limit"
+        problems.append(FieldError("subscription.config.rate_per_second", advice))
+    if config.in_flight_max is not None and not 1 <= config.in_flight_max <= IN_FLIGHT_MAX:
+        problems.append(FieldError("subscription.config.in_flight_max", f"must be from 1 to {IN_FLIGHT_MAX}"))
+    return problems + _delay_problems(config.retry_delays_ms or ())
+
+
+def settings_problems(settings: SettingsDraft) -> list[FieldError]:
+    """Judge how requests are to be made."""
+    problems = headers_problems("subscription.protocol_settings.headers", settings.headers)
+    if settings.timeout_ms is not None and settings.timeout_ms not in TIMEOUT_MS:
+        advice = f"must be from {TIMEOUT_MS[0] // 1000} to {TIMEOUT_MS[-1] // 1000} seconds"
+        problems.append(FieldError("subscription.protocol_settings.timeout", advice))
+    if settings.content_mode is None:
+        advice = "must be CONTENT_MODE_STRUCTURED, CONTENT_MODE_BINARY or CONTENT_MODE_DATA_ONLY"
+        problems.append(FieldError("subscription.protocol_settings.content_mode", advice))
+    problems += [
+        FieldError(f"subscription.protocol_settings.signatures[{index}]", "must be SIGNATURE_SCHEME_V1 or SIGNATURE_SCHEME_V1A")
+        for index, scheme in enumerate(settings.signatures)
+        if scheme is None
+    ]
+    if settings.ca_certificates:
+        why = certificates_problem(settings.ca_certificates)
+        problems += [] if why is None else [FieldError("subscription.protocol_settings.ca_certificates", why)]
+    return problems
+
+
+def _delay_problems(delays_ms: tuple[int, ...]) -> list[FieldError]:
+    field = "subscription.config.retry.delays"
+    if len(delays_ms) > DELAYS_MAX:
+        return [FieldError(field, f"must be at most {DELAYS_MAX}, these are {len(delays_ms)}")]
+    problems = [
+        FieldError(f"{field}[{index}]", f"must be above 0 and at most {DELAY_MS_MAX // 1000} seconds (7 days)")
+        for index, delay_ms in enumerate(delays_ms)
+        if not 0 < delay_ms <= DELAY_MS_MAX
+    ]
+    if not problems and sum(delays_ms) > DELAYS_SUM_MS_MAX:
+        problems.append(FieldError(field, f"must be at most {DELAYS_SUM_MS_MAX // 1000} seconds in all (14 days)"))
+    return problems

@@ -1,0 +1,1 @@
+"""Store: the registry's database: its rows, their history, and what guards them."""

@@ -1,0 +1,149 @@
+"""Changes: the history of the subscriptions, from which watches resume.
+
+subscriptions → [changes] → watch
+
+Law 1: a change takes the next revision in its own transaction; with one writer, revisions become visible in order, without gaps.
+Law 2: at a checkpoint the watcher knows every subscription as it stood then or later, never earlier.
+Law 3: one subscription's damaged secret is its own trouble: all others are told of.
+Law 4: every change has a random id; a watch resumes only if the registry still has the change that the watch has seen last.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from secrets import token_hex
+
+import sqlalchemy as sa
+
+from services.runtime.logs import logger
+from services.subscription.errors import revision_compacted
+from services.subscription.model import Deleted, Put, ResumePoint, State, Subscription, SubscriptionId
+from services.subscription.store import credentials as store_credentials
+from services.subscription.store import secrets as store_secrets
+from services.subscription.store.rows import subscription_from
+from services.subscription.store.schema import changes, registry, subscriptions
+from services.subscription.store.transaction import Reading, Row, Writing
+from services.subscription.store.vault import UnsealError
+
+# Reading a batch takes about 10 ms, which is how long other reads may have to wait.
+BATCH_MAX = 200
+_COMPACTED_MAX = 100
+_CHANGE_ID_BYTES = 16
+
+
+class Kind(Enum):
+    """What a change did."""
+
+    PUT = "put"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some changes, folded into the latest state of each subscription; with them, all up to `point` are told."""
+
+    items: tuple[Put | Deleted, ...]
+    point: ResumePoint
+
+
+def record(writing: Writing, kind: Kind, subscription_id: SubscriptionId) -> int:
+    """Take the next revision for a change of a subscription; forget some changes beyond those to be kept."""
+    assert writing.change is None  # noqa: S101 - one change a transaction
+    row = writing.connection.execute(sa.select(registry)).one()
+    change = ResumePoint(row.revision + 1, token_hex(_CHANGE_ID_BYTES))
+    compacted = max(row.compacted_revision, min(change.revision - writing.changes_kept, row.compacted_revision + _COMPACTED_MAX))
+    writing.connection.execute(
+        changes.insert().values(revision=change.revision, kind=kind.value, subscription_id=subscription_id, change_id=change.change_id)
+    )
+    values = {"revision": change.revision, "change_id": change.change_id}
+    if compacted > row.compacted_revision:
+        values |= {"compacted_revision": compacted, "compacted_change_id": _change_id(writing, compacted)}
+        writing.connection.execute(changes.delete().where(changes.c.revision <= compacted))
+    writing.connection.execute(registry.update().values(values))
+    writing.change = change
+    return change.revision
+
+
+def latest_point(reading: Reading) -> ResumePoint:
+    """Return the revision of the latest change, with its id."""
+    return ResumePoint(*reading.connection.execute(sa.select(registry.c.revision, registry.c.change_id)).one())
+
+
+def changes_after(reading: Reading, point: ResumePoint) -> Batch:
+    """Return up to `BATCH_MAX` changes after a point, folded; a change id of "" is not compared.
+
+    A subscription that a later change has taken away is left out. Raises REVISION_COMPACTED for a revision that is ahead
+    of the registry, whose change has another id here, or whose following changes are no longer kept.
+    """
+    point = _known(reading, point)
+    query = sa.select(changes).where(changes.c.revision > point.revision).order_by(changes.c.revision).limit(BATCH_MAX)
+    latest: dict[SubscriptionId, tuple[Kind, int]] = {}
+    for revision, kind, subscription_id, change_id in reading.connection.execute(query):
+        point = ResumePoint(revision, change_id)
+        latest.pop(subscription_id, None)
+        latest[subscription_id] = (Kind(kind), revision)
+    found = sa.select(subscriptions).where(subscriptions.c.id.in_([name for name, (kind, _) in latest.items() if kind is Kind.PUT]))
+    puts = {put.subscription.id: put for put in _puts(reading, reading.connection.execute(found))}
+    items: list[Put | Deleted] = []
+    for subscription_id, (kind, at) in latest.items():
+        if kind is Kind.DELETED:
+            items.append(Deleted(subscription_id, at))
+        elif subscription_id in puts:
+            items.append(puts[subscription_id])
+    return Batch(tuple(items), point)
+
+
+def _known(reading: Reading, point: ResumePoint) -> ResumePoint:
+    """Return a point with the id that its change has here.
+
+    Raises REVISION_COMPACTED if the ids differ, or if not all changes that follow are kept.
+    """
+    row = reading.connection.execute(sa.select(registry)).one()
+    if not row.compacted_revision <= point.revision <= row.revision:
+        raise revision_compacted()
+    ids = {row.compacted_revision: row.compacted_change_id, row.revision: row.change_id}
+    change_id = ids.get(point.revision) or _change_id(reading, point.revision)
+    if point.change_id not in {"", change_id}:
+        raise revision_compacted()
+    return ResumePoint(point.revision, change_id)
+
+
+def _change_id(reading: Reading, revision: int) -> str:
+    """Return the id of a change that is kept, "" for any other."""
+    change_id: str | None = reading.connection.execute(sa.select(changes.c.change_id).where(changes.c.revision == revision)).scalar()
+    return change_id or ""
+
+
+def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[Put]:
+    """Return up to `BATCH_MAX` subscriptions whose ids follow `after_id` ("" for the first)."""
+    query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(BATCH_MAX)
+    return _puts(reading, reading.connection.execute(query))
+
+
+def put_of(reading: Reading, subscription: Subscription) -> Put:
+    """Return a subscription as watches tell of it; raises `UnsealError` where a secret of it does not open."""
+    return _all_opened(reading, [subscription])[0]
+
+
+def _puts(reading: Reading, rows: Iterable[Row]) -> list[Put]:
+    found = [subscription_from(row) for row in rows]
+    try:
+        return _all_opened(reading, found)
+    except UnsealError:
+        return [_put_or_held(reading, each) for each in found]
+
+
+def _all_opened(reading: Reading, found: list[Subscription]) -> list[Put]:
+    secrets = store_secrets.live(reading, [subscription.id for subscription in found])
+    credentials = store_credentials.opened(reading, found)
+    return [Put(each, secrets.get(each.id, ()), credentials.get(each.id, "")) for each in found]
+
+
+def _put_or_held(reading: Reading, subscription: Subscription) -> Put:
+    """Return a subscription; one with a damaged secret as paused, so that what comes for it is kept, and the others go on."""
+    try:
+        return put_of(reading, subscription)
+    except UnsealError as error:
+        logger().error("subscription.unreadable", subscription=subscription.id, reason=error.message, effect="kept, not sent, until then")
+        state = State.PAUSED if subscription.state is State.ACTIVE else subscription.state
+        return Put(replace(subscription, state=state, credential=None), (), "")

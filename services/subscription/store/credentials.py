@@ -1,0 +1,57 @@
+"""Credentials: their secret members, sealed for their owner's subscription.
+
+subscriptions → [credentials] → changes
+
+Law: a secret opens only at the place that it was sealed for: this owner, this subscription, this kind.
+"""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from services.subscription.credential import CredentialKind, SecretCredential
+from services.subscription.model import ConsumerId, Subscription, SubscriptionId
+from services.subscription.store.schema import credential_secrets
+from services.subscription.store.transaction import Reading, Writing
+from services.subscription.store.vault import Sealed, UnsealError
+
+
+def opened(reading: Reading, subscriptions: Iterable[Subscription]) -> dict[SubscriptionId, str]:
+    """Return the secret members of the credentials of those subscriptions that have one."""
+    kinds = {found.id: (found.consumer_id, found.credential.kind) for found in subscriptions if found.credential is not None}
+    rows = sa.select(credential_secrets).where(credential_secrets.c.subscription_id.in_(kinds))
+    return {
+        name: reading.vault.open(Sealed(secret_key_id, box), place_of(*kinds[name], name)).decode()
+        for name, secret_key_id, box in reading.connection.execute(rows)
+    }
+
+
+def kept(reading: Reading, current: Subscription) -> SecretCredential | None:
+    """Return a subscription's credential with its secret member, "" for one that is damaged; None where it has none."""
+    if current.credential is None:
+        return None
+    try:
+        return SecretCredential(current.credential, opened(reading, [current])[current.id])
+    except UnsealError:
+        return SecretCredential(current.credential, "")
+
+
+def keep(writing: Writing, subscription_id: SubscriptionId, owner: ConsumerId, credential: SecretCredential | None) -> None:
+    """Put a subscription's credential in the place of the one before; None leaves it without one."""
+    remove(writing, subscription_id)
+    if credential is None:
+        return
+    sealed = writing.vault.seal(credential.secret.encode(), place_of(owner, credential.credential.kind, subscription_id))
+    writing.connection.execute(
+        credential_secrets.insert().values(subscription_id=subscription_id, secret_key_id=sealed.secret_key_id, box=sealed.box)
+    )
+
+
+def remove(writing: Writing, subscription_id: SubscriptionId) -> None:
+    """Remove the credential of a subscription."""
+    writing.connection.execute(credential_secrets.delete().where(credential_secrets.c.subscription_id == subscription_id))
+
+
+def place_of(owner: ConsumerId, kind: CredentialKind, subscription_id: SubscriptionId) -> str:
+    """Return the place that a credential's secret is sealed for."""
+    return f"sink-credential/{owner}/{subscription_id}/{kind.value}"

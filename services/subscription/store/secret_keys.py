@@ -1,0 +1,120 @@
+"""Secret keys: whether they are the right ones, and what each of them is still needed for.
+
+opening, reload → [secret keys] → SQLite
+
+Law: a secret key that is missing or wrong is refused, with one line, before anything is sealed or opened.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from services.runtime.configuration.settings import PREFIX
+from services.runtime.lifecycle import StartError
+from services.subscription.store.idempotency import KEPT_MS
+from services.subscription.store.schema import answers, credential_secrets, key_peppers, keys, secret_key_checks, signing_secrets
+from services.subscription.store.vault import Sealed, UnsealError, Vault
+
+_CHECK = b"hooktide"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How many values a secret key is needed for."""
+
+    secret_key_id: str
+    signing_secrets: int
+    credentials: int
+    answers: int
+    api_keys: int
+
+
+def check(connection: sa.Connection, vault: Vault, path: Path, now_ms: int) -> None:
+    """Raise `StartError` unless a vault has every secret key that the registry at `path` needs, each the right one."""
+    for secret_key_id, box in connection.execute(sa.select(secret_key_checks.c.secret_key_id, secret_key_checks.c.box)):
+        if secret_key_id in vault.secret_key_ids:
+            try:
+                vault.open(Sealed(secret_key_id, box), _check_place(secret_key_id))
+            except UnsealError:
+                message = (
+                    f"{PREFIX}SECRET_KEY: the key {secret_key_id!r} is not the one of that id that {path} was written with; "
+                    "put that one back, and give a new key an id of its own"
+                )
+                raise StartError(message) from None
+    missing = sorted(_needed(connection, now_ms) - set(vault.secret_key_ids))
+    if missing:
+        message = (
+            f"{PREFIX}SECRET_KEY lacks the key {missing[0]!r}, which {path} still needs; add it after the newest "
+            "(`hooktide secrets reseal` says when it may go)"
+        )
+        raise StartError(message)
+
+
+def unnoted(connection: sa.Connection, vault: Vault) -> list[str]:
+    """Return the ids of the secret keys of which nothing is noted to tell them from others of their id."""
+    noted = set(connection.execute(sa.select(secret_key_checks.c.secret_key_id)).scalars())
+    return [secret_key_id for secret_key_id in vault.secret_key_ids if secret_key_id not in noted]
+
+
+def note_checks(connection: sa.Connection, vault: Vault) -> None:
+    """Note by what each secret key is told from another one of its id."""
+    for secret_key_id in unnoted(connection, vault):
+        sealed = vault.seal_with(secret_key_id, _CHECK, _check_place(secret_key_id))
+        connection.execute(secret_key_checks.insert().values(secret_key_id=secret_key_id, box=sealed.box))
+
+
+def open_peppers(connection: sa.Connection, vault: Vault) -> None:
+    """Let a vault recognise the API keys that earlier secret keys hashed; a pepper that does not open is found by `check`."""
+    for name, secret_key_id, box in connection.execute(sa.select(key_peppers)):
+        try:
+            vault.keep_pepper(name, vault.open(Sealed(secret_key_id, box), pepper_place(name)))
+        except UnsealError:
+            continue
+
+
+def uses(connection: sa.Connection, newest: str, now_ms: int) -> list[Use]:
+    """Return what secret keys other than the newest are needed for, by their ids; none where all of them may go."""
+    signing, credentials, kept = (
+        _counted(connection, column)
+        for column in (signing_secrets.c.secret_key_id, credential_secrets.c.secret_key_id, answers.c.secret_key_id)
+    )
+    api_keys = api_keys_by_secret_key(connection, now_ms)
+    older = sorted((signing.keys() | credentials.keys() | kept.keys() | api_keys.keys()) - {newest})
+    return [Use(name, signing[name], credentials[name], kept[name], api_keys[name]) for name in older]
+
+
+def _counted(connection: sa.Connection, column: sa.Column[str]) -> Counter[str]:
+    rows = connection.execute(sa.select(column, sa.func.count().label("rows")).group_by(column))
+    return Counter({row[0]: row.rows for row in rows})
+
+
+def api_keys_by_secret_key(connection: sa.Connection, now_ms: int) -> Counter[str]:
+    """Return how many working API keys need each secret key: the one they were hashed by, or the one that seals its pepper."""
+    sealed_by = {row.id: row.secret_key_id for row in connection.execute(sa.select(key_peppers.c.id, key_peppers.c.secret_key_id))}
+    works = sa.and_(keys.c.revoke_ms.is_(None), sa.or_(keys.c.expire_ms.is_(None), keys.c.expire_ms > now_ms))
+    found: Counter[str] = Counter()
+    for name, count in connection.execute(sa.select(keys.c.secret_key_id, sa.func.count()).where(works).group_by(keys.c.secret_key_id)):
+        found[sealed_by.get(name, name)] += count
+    return found
+
+
+def pepper_place(name: str) -> str:
+    """Return the place that a pepper is sealed for."""
+    return f"key-pepper/{name}"
+
+
+def _needed(connection: sa.Connection, now_ms: int) -> set[str]:
+    """Return the ids of the secret keys without which something that still counts would be lost."""
+    live = sa.or_(signing_secrets.c.expire_ms.is_(None), signing_secrets.c.expire_ms > now_ms)
+    sealed = sa.union(
+        sa.select(signing_secrets.c.secret_key_id).where(live),
+        sa.select(credential_secrets.c.secret_key_id),
+        sa.select(answers.c.secret_key_id).where(answers.c.create_ms > now_ms - KEPT_MS),
+    )
+    return set(connection.execute(sealed).scalars()) | set(api_keys_by_secret_key(connection, now_ms))
+
+
+def _check_place(secret_key_id: str) -> str:
+    return f"secret-key-check/{secret_key_id}"

@@ -1,0 +1,287 @@
+"""Store: the way to the registry's database: one thread writes, one reads, the event loop waits for neither.
+
+server, watch → [store] → transaction → SQLite
+
+Law 1: what a write did is told to the watches after its commit, and before its caller hears of it.
+Law 2: nobody hears of a change of a subscription before those who have a read lease know of it.
+Law 3: the revision that is told, and a read lease with it, is never older than what a reader has seen: a commit under way is waited for.
+Law 4: after a failed sync, an I/O error or damage nothing more is written and the process ends, also once the file was removed
+or replaced; a full disk only refuses.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Never, TypeVar
+
+import sqlalchemy as sa
+
+from services.runtime import failpoints
+from services.runtime.clock import Clock, SystemClock, unix_ms
+from services.runtime.database import connect
+from services.runtime.database_files import DatabaseFiles, FileGoneError
+from services.runtime.errors import Failure
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.steady_clock import SteadyClock
+from services.subscription.errors import overloaded, storage_full, unavailable
+from services.subscription.model import ResumePoint
+from services.subscription.store.read_leases import ReadLeases
+from services.subscription.store.startup_checks import Registry
+from services.subscription.store.transaction import Reading, Writing
+
+WAITING_MAX = 1000
+SNAPSHOTS_MAX = 4
+# A snapshot's transaction keeps the write-ahead log from being folded into the file.
+SNAPSHOT_S = 120.0
+
+_PRIMARY_CODE = 0xFF
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+
+Result = TypeVar("Result")
+
+
+@contextlib.asynccontextmanager
+async def running_store(registry: Registry, lifecycle: Lifecycle, clock: Clock | None = None) -> AsyncIterator["Store"]:
+    """Run the threads of an open registry."""
+    store = Store(registry, lifecycle, clock or SteadyClock(SystemClock()))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class Store:
+    """Reads and writes a registry, and tells when its revision has grown."""
+
+    def __init__(self, registry: Registry, lifecycle: Lifecycle, clock: Clock) -> None:
+        self.registry_id = registry.registry_id
+        self._registry = registry
+        self._latest = registry.latest
+        self._coming = self._latest.revision
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self.leases = ReadLeases(self._loop, may_be_others=not registry.is_new)
+        """Who relies on knowing the subscriptions."""
+        self._read_engine = _open_reader(registry.path)
+        self._files = DatabaseFiles(registry.path)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_MAX)
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._watching_over = False
+        self._broken = False
+
+    @property
+    def commit_under_way(self) -> bool:
+        """Whether a reader may see a change that is not yet noted as the latest one."""
+        return self._coming > self._latest.revision
+
+    async def settled(self) -> ResumePoint:
+        """Return the point of the latest change, after the commit that is under way; raises UNAVAILABLE once watching is over.
+
+        Whatever anybody may have read before this call is at or below that point.
+        """
+        coming = self._coming
+        while self._latest.revision < coming <= self._coming:
+            self.check_watching()
+            await self._changed.wait()
+        return self._latest
+
+    @property
+    def broken(self) -> bool:
+        """Whether the database failed, so that nothing more can be written."""
+        return self._broken
+
+    async def write(self, work: Callable[[Writing], Result]) -> Result:
+        """Run `work` in a transaction of its own, committed and synced when this returns.
+
+        Whatever `work` raises undoes the transaction and is raised here. Raises STORAGE_FULL, UNAVAILABLE and OVERLOADED.
+        """
+        return await self._known(self._run(self._writer, lambda: self._write(work)))
+
+    async def read(self, work: Callable[[Reading], Result]) -> Result:
+        """Run `work` over one consistent state; raises as `write` does."""
+        return await self._run(self._reader, lambda: self._read(work))
+
+    async def read_known(self, work: Callable[[Reading], Result]) -> Result:
+        """Run `work` as `read` does, for somebody who may rely on what it says of subscriptions."""
+        return await self._known(self.read(work))
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Snapshot"]:
+        """Hold one consistent state for up to `SNAPSHOT_S`; at most `SNAPSHOTS_MAX` are held at once, more wait."""
+        async with self._snapshots:
+            held = Snapshot(self)
+            expiry = self._loop.call_later(SNAPSHOT_S, self._reader.submit, held.end)
+            try:
+                yield held
+            finally:
+                expiry.cancel()
+                # After the threads have ended, the connection goes with the process.
+                with contextlib.suppress(RuntimeError):
+                    self._reader.submit(held.end)
+
+    async def wait_beyond(self, revision: int) -> None:
+        """Return once the registry has gone beyond a revision; raises UNAVAILABLE once watching is over."""
+        while True:
+            self.check_watching()
+            if self._latest.revision > revision:
+                return
+            await self._changed.wait()
+
+    async def watching_over(self) -> Never:
+        """Wait until watching is over; then raises UNAVAILABLE."""
+        while True:
+            self.check_watching()
+            await self._changed.wait()
+
+    def check_watching(self) -> None:
+        """Raise UNAVAILABLE once watching is over."""
+        if self._watching_over:
+            raise unavailable("it is stopping")
+
+    def stop_watching(self) -> None:
+        """End every watch, now and to come."""
+        self._watching_over = True
+        self._wake()
+
+    async def close(self) -> None:
+        """End the watches and, once their work is done, the threads."""
+        self.stop_watching()
+        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._reader.shutdown)
+        self._read_engine.dispose()
+
+    async def _known(self, work: Awaitable[Result]) -> Result:
+        """Hand on what comes of `work`, be it a refusal, once those who have a read lease know what it may be based on."""
+        try:
+            result = await work
+        except Failure:
+            await self.leases.known(self._coming)
+            raise
+        await self.leases.known(self._coming)
+        return result
+
+    async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        if self._waiting >= WAITING_MAX:
+            raise overloaded()
+        self._waiting += 1
+        try:
+            return await self._loop.run_in_executor(executor, work)
+        finally:
+            self._waiting -= 1
+
+    def _write(self, work: Callable[[Writing], Result]) -> Result:
+        if self._broken:
+            raise unavailable("its database failed")
+        # Before it also: a connection made anew would make a file that is missing.
+        self._check_files()
+        try:
+            with self._registry.engine.begin() as connection:
+                writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
+                result = work(writing)
+                # A reader may see the change from the commit on, before it is noted below.
+                self._coming = writing.change.revision if writing.change else self._latest.revision
+                failpoints.reached("registry.before_commit")
+            failpoints.reached("registry.after_commit")
+        except BaseException as error:
+            if self.commit_under_way:
+                self._coming = self._latest.revision
+                self._loop.call_soon_threadsafe(self._wake)
+            if isinstance(error, sa.exc.DBAPIError):
+                raise self._explained(error) from error
+            raise
+        self._check_files()
+        if writing.change is not None:
+            self._latest = writing.change
+            self._loop.call_soon_threadsafe(self._wake)
+        return result
+
+    def _read(self, work: Callable[[Reading], Result]) -> Result:
+        self._check_files()
+        try:
+            with self._read_engine.begin() as connection:
+                return work(self._reading(connection))
+        except sa.exc.DBAPIError as error:
+            raise self._explained(error) from error
+
+    def _check_files(self) -> None:
+        try:
+            self._files.check()
+        except FileGoneError as error:
+            self._broken = True
+            self._loop.call_soon_threadsafe(self._lifecycle.fail, error)
+            raise unavailable("its database failed") from error
+
+    def _reading(self, connection: sa.Connection) -> Reading:
+        return Reading(connection, self._registry.vault, unix_ms(self._clock))
+
+    def _explained(self, error: sa.exc.DBAPIError) -> Exception:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE
+        if code == sqlite3.SQLITE_FULL:
+            return storage_full()
+        if code in _BUSY:
+            return unavailable("its database is locked by another program")
+        if code in _BROKEN:
+            self._broken = True
+            self._loop.call_soon_threadsafe(self._lifecycle.fail, error)
+            return unavailable("its database failed")
+        return error
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Snapshot:
+    """One consistent state, held over several reads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._connection: sa.Connection | None = None
+        self._ended = False
+
+    async def read(self, work: Callable[[Reading], Result]) -> Result:
+        """Run `work` over the state of the first read; raises UNAVAILABLE once it has been held too long."""
+        return await self._store._run(self._store._reader, lambda: self._read(work))  # noqa: SLF001 - two halves of one thing
+
+    def end(self) -> None:
+        """Let go of the state; on the reader's thread."""
+        self._ended = True
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _read(self, work: Callable[[Reading], Result]) -> Result:
+        if self._ended:
+            raise unavailable("the snapshot was taken too slowly")
+        self._store._check_files()  # noqa: SLF001 - two halves of one thing
+        try:
+            if self._connection is None:
+                self._connection = self._store._read_engine.connect()  # noqa: SLF001 - two halves of one thing
+            return work(self._store._reading(self._connection))  # noqa: SLF001 - two halves of one thing
+        except sa.exc.DBAPIError as error:
+            raise self._store._explained(error) from error  # noqa: SLF001 - two halves of one thing
+
+
+def _open_reader(path: Path) -> sa.Engine:
+    engine = sa.create_engine(
+        "sqlite://",
+        creator=lambda: connect(path, read_only=True),
+        poolclass=sa.pool.QueuePool,
+        pool_size=SNAPSHOTS_MAX + 1,
+        max_overflow=0,
+        hide_parameters=True,
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

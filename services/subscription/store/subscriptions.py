@@ -1,0 +1,174 @@
+"""Subscriptions: created, read, changed and deleted, each within one transaction.
+
+server → [subscriptions] → secrets, credentials, changes
+
+Law: another consumer's subscription is not found, exactly as a missing one is not.
+"""
+
+import dataclasses
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from services.runtime.errors import invalid_field
+from services.runtime.ids import new_id
+from services.subscription.errors import consumer_not_found, etag_mismatch, sink_changed, subscription_not_found
+from services.subscription.model import (
+    EVERY_CONSUMER,
+    ConsumerId,
+    Handshake,
+    Scheme,
+    SigningSecret,
+    Subscription,
+    SubscriptionId,
+)
+from services.subscription.rules import consent
+from services.subscription.rules.signing_key import new_private_key
+from services.subscription.rules.validation import SubscriptionDraft
+from services.subscription.store import changes as store_changes
+from services.subscription.store import credentials as store_credentials
+from services.subscription.store import secrets as store_secrets
+from services.subscription.store.rows import columns_of, subscription_from
+from services.subscription.store.schema import callback_tokens, consumers, subscriptions
+from services.subscription.store.transaction import Reading, Writing
+from services.subscription.store.vault import UnsealError
+
+
+def create(
+    writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret: str, handshake: Handshake
+) -> tuple[Subscription, SigningSecret]:
+    """Create a judged subscription with its first secret; raises CONSUMER_NOT_FOUND."""
+    assert draft.protocol is not None  # noqa: S101 - refused before
+    if writing.connection.execute(sa.select(consumers.c.id).where(consumers.c.id == owner)).one_or_none() is None:
+        raise consumer_not_found()
+    subscription_id = SubscriptionId(new_id("sub"))
+    revision = store_changes.record(writing, store_changes.Kind.PUT, subscription_id)
+    state, reason = consent.first_state(handshake)
+    created = Subscription(
+        id=subscription_id,
+        consumer_id=owner,
+        sink=draft.sink,
+        protocol=draft.protocol,
+        types=_distinct(draft.types),
+        source=draft.source,
+        config=draft.config,
+        settings=draft.settings.settled(),
+        credential=None if draft.credential is None else draft.credential.credential,
+        state=state,
+        state_reason=reason,
+        verification=None,
+        create_ms=writing.now_ms,
+        update_ms=writing.now_ms,
+        revision=revision,
+        sink_revision=revision,
+    )
+    writing.connection.execute(subscriptions.insert().values(columns_of(created)))
+    store_credentials.keep(writing, subscription_id, owner, draft.credential)
+    first = store_secrets.add(writing, subscription_id, Scheme.V1, secret, overlap_ms=0)
+    _give_key(writing, created)
+    return created, first
+
+
+def get(reading: Reading, scope: str, subscription_id: str) -> Subscription:
+    """Return a subscription that `scope` (a consumer's id or "*") may see; raises SUBSCRIPTION_NOT_FOUND."""
+    row = reading.connection.execute(sa.select(subscriptions).where(subscriptions.c.id == subscription_id)).one_or_none()
+    if row is None or scope not in {EVERY_CONSUMER, row.consumer_id}:
+        raise subscription_not_found()
+    return subscription_from(row)
+
+
+def page(reading: Reading, scope: str, after_id: str, size: int) -> tuple[list[Subscription], bool]:
+    """Return up to `size` subscriptions of a scope whose ids follow `after_id`, and whether there are more."""
+    query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(size + 1)
+    if scope != EVERY_CONSUMER:
+        query = query.where(subscriptions.c.consumer_id == scope)
+    found = [subscription_from(row) for row in reading.connection.execute(query)]
+    return found[:size], len(found) > size
+
+
+def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, paths: Collection[str], handshake: Handshake) -> Subscription:
+    """Change what `paths` name to a draft that was merged and judged; where nothing differs, nothing changes, the etag neither."""
+    sections = {path.partition(".")[0] for path in paths}
+    changed = dataclasses.replace(
+        current,
+        types=_distinct(draft.types) if "types" in sections else current.types,
+        source=draft.source if "source" in sections else current.source,
+        config=draft.config if "config" in sections else current.config,
+        settings=draft.settings.settled() if "protocol_settings" in sections else current.settings,
+    )
+    if "sink" in sections and draft.sink != current.sink:
+        changed = consent.pointed(changed, draft.sink, handshake)
+    if "sink_credential" in sections and draft.credential != store_credentials.kept(writing, current):
+        store_credentials.keep(writing, current.id, current.consumer_id, draft.credential)
+        changed = dataclasses.replace(changed, credential=None if draft.credential is None else draft.credential.credential)
+    elif changed == current:
+        return current
+    _give_key(writing, changed)
+    return put(writing, current, changed)
+
+
+def disable(writing: Writing, subscription_id: str, sink_revision: int, reason: str) -> Subscription:
+    """Disable a subscription whose endpoint is gone; raises ETAG_MISMATCH where that was a former one."""
+    current = get(writing, EVERY_CONSUMER, subscription_id)
+    if current.sink_revision != sink_revision:
+        raise sink_changed()
+    changed = consent.disabled(current, reason)
+    return current if changed == current else put(writing, current, changed)
+
+
+def delete(writing: Writing, current: Subscription) -> int:
+    """Delete a subscription with its secrets; returns the revision of the deletion."""
+    store_secrets.remove_all(writing, current.id)
+    store_credentials.remove(writing, current.id)
+    writing.connection.execute(callback_tokens.delete().where(callback_tokens.c.subscription_id == current.id))
+    writing.connection.execute(subscriptions.delete().where(subscriptions.c.id == current.id))
+    return store_changes.record(writing, store_changes.Kind.DELETED, current.id)
+
+
+def secrets(reading: Reading, current: Subscription) -> tuple[SigningSecret, ...]:
+    """Return the secrets of all schemes in use now, the newest first."""
+    return store_secrets.live(reading, [current.id]).get(current.id, ())
+
+
+def rotate(writing: Writing, current: Subscription, scheme: Scheme, secret: str, overlap_ms: int) -> SigningSecret:
+    """Put a new secret in place, which is a change of the subscription. Raises INVALID_ARGUMENT for one in use already."""
+    if any(live.secret == secret for live in _readable_secrets(writing, current)):
+        raise invalid_field("secret", "is in use already; bring another one, or none to have one made")
+    added = store_secrets.add(writing, current.id, scheme, secret, overlap_ms=overlap_ms)
+    put(writing, current, current)
+    return added
+
+
+def _readable_secrets(reading: Reading, current: Subscription) -> tuple[SigningSecret, ...]:
+    try:
+        return secrets(reading, current)
+    except UnsealError:
+        # To replace a damaged one is how its owner goes on.
+        return ()
+
+
+def check_etag(current: Subscription, etag: str) -> None:
+    """Raise ETAG_MISMATCH where the caller names another state than the current one; "" is any."""
+    if etag not in {"", current.etag}:
+        raise etag_mismatch()
+
+
+def put(writing: Writing, current: Subscription, changed: Subscription) -> Subscription:
+    """Put a subscription in the place of its older self, as the change of this transaction, and return it."""
+    revision = store_changes.record(writing, store_changes.Kind.PUT, changed.id)
+    sink_revision = current.sink_revision if changed.sink == current.sink else revision
+    stored = dataclasses.replace(changed, update_ms=writing.now_ms, revision=revision, sink_revision=sink_revision)
+    writing.connection.execute(subscriptions.update().where(subscriptions.c.id == stored.id).values(columns_of(stored)))
+    return stored
+
+
+def _give_key(writing: Writing, subscription: Subscription) -> None:
+    """Make the first key of a subscription that is to be signed by one."""
+    if Scheme.V1A not in subscription.settings.signatures:
+        return
+    if not any(live.scheme is Scheme.V1A for live in secrets(writing, subscription)):
+        store_secrets.add(writing, subscription.id, Scheme.V1A, new_private_key(), overlap_ms=0)
+
+
+def _distinct(types: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(types))

@@ -1,0 +1,101 @@
+"""Verifications: the tokens by which a sink may consent later, and what sinks have answered.
+
+server → [verifications] → subscriptions
+
+Law 1: a token is kept as its digest; it counts for one sink, and for 24 hours.
+Law 2: an answer counts only for the sink that gave it.
+"""
+
+import hashlib
+import re
+import secrets
+
+import sqlalchemy as sa
+
+from services.subscription.errors import handshake_off, sink_changed, too_many_handshakes, verification_not_found
+from services.subscription.model import EVERY_CONSUMER, Consent, Handshake, State, Subscription, SubscriptionId, Verification
+from services.subscription.rules import consent
+from services.subscription.store import subscriptions as store_subscriptions
+from services.subscription.store.schema import callback_tokens, subscriptions
+from services.subscription.store.transaction import Reading, Writing
+
+TOKEN_MS = 24 * 3600 * 1000
+TOKEN_BYTES = 32
+BEGUN_MAX = 10
+_BEGUN_WITHIN_MS = 3600 * 1000
+_FORGOTTEN_MAX = 50
+_FORM = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+
+
+def begin(writing: Writing, current: Subscription, handshake: Handshake) -> str:
+    """Return a new callback token; raises STATE_CONFLICT where handshakes are off, OVERLOADED after too many in an hour."""
+    if handshake is Handshake.OFF:
+        raise handshake_off()
+    columns, now_ms = callback_tokens.c, writing.now_ms
+    recent = sa.and_(columns.subscription_id == current.id, columns.expire_ms > now_ms + TOKEN_MS - _BEGUN_WITHIN_MS)
+    if writing.connection.execute(sa.select(sa.func.count()).select_from(callback_tokens).where(recent)).scalar_one() >= BEGUN_MAX:
+        raise too_many_handshakes(BEGUN_MAX)
+    old = sa.select(columns.digest).where(columns.expire_ms <= now_ms).order_by(columns.expire_ms).limit(_FORGOTTEN_MAX)
+    writing.connection.execute(callback_tokens.delete().where(columns.digest.in_(old)))
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    writing.connection.execute(
+        callback_tokens.insert().values(
+            digest=_digest(token), subscription_id=current.id, sink_revision=current.sink_revision, expire_ms=now_ms + TOKEN_MS
+        )
+    )
+    return token
+
+
+def report(writing: Writing, subscription_id: str, sink_revision: int, answer: Verification, handshake: Handshake) -> Subscription:
+    """Take what a sink has answered; raises SUBSCRIPTION_NOT_FOUND, and ETAG_MISMATCH where the sink is another one now."""
+    current = store_subscriptions.get(writing, EVERY_CONSUMER, subscription_id)
+    if current.sink_revision != sink_revision:
+        raise sink_changed()
+    if answer.consent is Consent.REFUSED:
+        remove(writing, current.id)
+    return store_subscriptions.put(writing, current, consent.answered(current, answer, handshake))
+
+
+def find(reading: Reading, token: str) -> Subscription:
+    """Return the subscription whose sink a token consents for; raises VERIFICATION_NOT_FOUND."""
+    columns = callback_tokens.c
+    query = sa.select(columns.subscription_id, columns.sink_revision).where(
+        columns.digest == _digest(token), columns.expire_ms > reading.now_ms
+    )
+    row = reading.connection.execute(query).one_or_none() if _FORM.fullmatch(token) else None
+    if row is None:
+        raise verification_not_found()
+    found = store_subscriptions.get(reading, EVERY_CONSUMER, row.subscription_id)
+    if found.sink_revision != row.sink_revision:
+        raise verification_not_found()
+    return found
+
+
+def confirm(writing: Writing, token: str, rate_per_minute: int | None, handshake: Handshake) -> None:
+    """Take the consent that a token stands for; raises VERIFICATION_NOT_FOUND."""
+    current = find(writing, token)
+    known = current.verification
+    if known is not None and (known.consent, known.rate_per_minute) == (Consent.GRANTED, rate_per_minute):
+        return
+    answer = Verification(Consent.GRANTED, rate_per_minute, "", writing.now_ms)
+    store_subscriptions.put(writing, current, consent.answered(current, answer, handshake))
+
+
+def remove(writing: Writing, subscription_id: SubscriptionId) -> None:
+    """Remove the tokens of a subscription: nobody consents by them any more."""
+    writing.connection.execute(callback_tokens.delete().where(callback_tokens.c.subscription_id == subscription_id))
+
+
+def unverified(reading: Reading) -> list[str]:
+    """Return the ids of the subscriptions that wait for a consent."""
+    return list(reading.connection.execute(sa.select(subscriptions.c.id).where(subscriptions.c.state == State.UNVERIFIED.value)).scalars())
+
+
+def release(writing: Writing, subscription_id: str) -> None:
+    """Let a subscription go on without the consent that it waited for."""
+    current = store_subscriptions.get(writing, EVERY_CONSUMER, subscription_id)
+    store_subscriptions.put(writing, current, consent.released(current))
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

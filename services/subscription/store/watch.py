@@ -1,0 +1,58 @@
+"""Watch: every change of a subscription, in order, to whoever keeps a replica.
+
+subscriptions → changes → [watch] ─gRPC─▶ route
+
+Law 1: a checkpoint is sent only when everything up to its revision has been.
+Law 2: a watcher that cannot be told all that it missed is told so, and begins anew.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from functools import partial
+
+from services.subscription.errors import revision_compacted
+from services.subscription.model import Checkpoint, ResumePoint, SubscriptionId, WatchItem
+from services.subscription.store.changes import changes_after, latest_point, snapshot_part
+from services.subscription.store.store import Store
+
+
+async def watch(store: Store, after: ResumePoint, registry_id: str) -> AsyncGenerator[WatchItem]:
+    """Yield what changed after a point, and from then on what changes; with revision 0 the whole state comes first.
+
+    A watcher that resumes is given a checkpoint at once, even where nothing has changed. Raises REVISION_COMPACTED where
+    the changes after that point are not kept or its change is not the registry's, and UNAVAILABLE once the registry stops.
+    """
+    point = after
+    if after.revision == 0:
+        async with contextlib.aclosing(_snapshot(store)) as items:
+            async for item in items:
+                if isinstance(item, Checkpoint):
+                    point = item.point
+                yield item
+    elif registry_id != store.registry_id:
+        raise revision_compacted()
+    told = after.revision == 0
+    while True:
+        batch = await store.read(partial(changes_after, point=point))
+        for item in batch.items:
+            yield item
+        if batch.point.revision > point.revision or not told:
+            yield Checkpoint(batch.point, store.registry_id)
+        point, told = batch.point, True
+        await store.wait_beyond(point.revision)
+
+
+async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:
+    """Yield all subscriptions as they stood at one moment, and the checkpoint of that moment."""
+    async with store.snapshot() as snapshot:
+        point = await snapshot.read(latest_point)
+        last = SubscriptionId("")
+        while True:
+            store.check_watching()
+            part = await snapshot.read(partial(snapshot_part, after_id=last))
+            if not part:
+                break
+            for item in part:
+                yield item
+            last = part[-1].subscription.id
+    yield Checkpoint(point, store.registry_id)

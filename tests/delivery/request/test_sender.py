@@ -1,0 +1,188 @@
+"""One attempt of a sink that wants access tokens, and what may happen to its subscription meanwhile."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import orjson
+import pytest
+
+from services.delivery.model import Delivery, Event, Health
+from services.delivery.request.credentials import OAuth2
+from services.delivery.request.oauth2 import Token
+from services.delivery.request.sender import Pusher
+from services.delivery.request.settings import Subscription, Terms
+from services.delivery.request.tokens import Tokens
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
+from services.eventlog.record import Record
+from services.runtime.clock import SystemClock
+from services.runtime.fair_semaphore import Share
+from tests.simulation.event_log import cloud_event
+
+TOKEN_URL, SINK = "https://tokens.example/", "https://consumer.example/hook"
+REFUSED = Answer(Outcome.STATUS, 401, "the endpoint answered 401", b"", "")
+DELIVERED = Answer(Outcome.DELIVERED, 200, "", b"", "")
+EVENT_ID = f"evt_{1:032x}"
+BEFORE = Subscription(
+    "sub_1", "con_1", SINK, (), "", Health.ACTIVE, 1, Terms(sink_revision=1, credential=OAuth2(TOKEN_URL, "client", "secret", ""))
+)
+CHANGES = {
+    "gone": None,
+    "paused": replace(BEFORE, health=Health.PAUSED),
+    "another sink": replace(BEFORE, sink=f"{SINK}/new", terms=replace(BEFORE.terms, sink_revision=2)),
+    "another credential": replace(BEFORE, terms=replace(BEFORE.terms, credential=OAuth2(TOKEN_URL, "other", "secret", ""))),
+}
+
+
+@dataclass
+class Post:
+    """A transport whose requests are answered by hand, one after the other."""
+
+    sent: list[tuple[Request, Callable[[Answer], None]]] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+
+    def send(self, request: Request, done: Callable[[Answer], None]) -> None:
+        """See `Transport.send`."""
+        self.sent.append((request, done))
+
+    def withdraw(self, subscription_id: str) -> None:
+        """See `Transport.withdraw`."""
+        self.withdrawn.append(subscription_id)
+
+    def answer(self, answer: Answer) -> None:
+        """Answer the request that was sent first."""
+        _, done = self.sent.pop(0)
+        done(answer)
+
+    def give_token(self, value: str) -> None:
+        """Answer the call for a token."""
+        assert self.sent[0][0].url == TOKEN_URL
+        body = orjson.dumps({"access_token": value, "token_type": "bearer", "expires_in": 3600})
+        self.answer(Answer(Outcome.DELIVERED, 200, "", body, ""))
+
+
+@dataclass
+class Pushing:
+    """An attempt, its subscription as it stands, and its answers."""
+
+    post: Post = field(default_factory=Post)
+    subscription: Subscription | None = BEFORE
+    answers: list[Answer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pusher = Pusher(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8), lambda: True)
+
+    def push(self) -> None:
+        """Begin the attempt."""
+        record = Record(0, 1, EVENT_ID, "a", "/shop", "", 0, cloud_event("1", "a").SerializeToString())
+        delivery = Delivery(b"1" * 16, EVENT_ID, 0, 1, "a", 0, BEFORE.id, BEFORE.consumer_id, 1, Event(record))
+        self.pusher.push(delivery, BEFORE, 0, self.answers.append)
+
+    def refuse_token(self) -> None:
+        """Have the sink answer 401 to the first token."""
+        assert not self.pusher.may_push(BEFORE)
+        self.post.give_token("one")
+        self.push()
+        self.post.answer(REFUSED)
+
+
+@pytest.fixture
+async def pushing() -> Pushing:
+    return Pushing()
+
+
+async def test_a_second_try_that_does_not_begin_leaves_the_first_answer(pushing: Pushing) -> None:
+    pushing.refuse_token()
+    pushing.post.give_token("two")
+    pushing.post.answer(WITHDRAWN)
+
+    assert pushing.answers == [REFUSED._replace(sent_secrets=("one",))]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("late", [True, False], ids=["before the token", "before the answer"])
+async def test_a_second_try_is_made_for_what_the_first_was_alone(pushing: Pushing, change: str, *, late: bool) -> None:
+    """Anything else is the next attempt's."""
+    if late:
+        pushing.refuse_token()
+        pushing.subscription = CHANGES[change]
+        pushing.post.give_token("two")
+    else:
+        assert not pushing.pusher.may_push(BEFORE)
+        pushing.post.give_token("one")
+        pushing.push()
+        pushing.subscription = CHANGES[change]
+        pushing.post.answer(REFUSED)
+
+    assert pushing.post.sent == []
+    assert pushing.answers == [REFUSED._replace(sent_secrets=("one",))]
+
+
+async def test_what_waits_for_its_first_token_goes_with_it(pushing: Pushing) -> None:
+    pushing.push()
+    pushing.post.give_token("one")
+    pushing.post.answer(DELIVERED)
+
+    assert pushing.answers == [DELIVERED._replace(sent_secrets=("one",))]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_waits_for_its_first_token_and_is_not_wanted_any_more_has_not_begun(pushing: Pushing, change: str) -> None:
+    pushing.push()
+    pushing.subscription = CHANGES[change]
+    pushing.post.give_token("one")
+
+    assert pushing.post.sent == []
+    assert pushing.answers == [WITHDRAWN]
+
+
+async def test_a_token_that_does_not_come_holds_no_attempt_up(pushing: Pushing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with the sink's answer; the token may serve later ones."""
+    monkeypatch.setattr("services.delivery.request.tokens._WAITED_FOR_S", 0.05)
+    pushing.refuse_token()
+    assert pushing.answers == []
+    async with asyncio.timeout(10):
+        while not pushing.answers:  # noqa: ASYNC110 - a timer's
+            await asyncio.sleep(0.01)
+    assert pushing.answers == [REFUSED._replace(sent_secrets=("one",))]
+    assert not pushing.pusher.may_push(BEFORE)
+    pushing.post.give_token("two")
+    assert pushing.pusher.may_push(BEFORE)
+    assert len(pushing.answers) == 1
+
+
+async def test_a_call_that_waits_for_its_turn_ends_with_its_subscription() -> None:
+    """And those of its attempts that wait for it with it; what has been called for is taken, and serves nobody."""
+    post, arrived = Post(), list[str]()
+    tokens = Tokens(post, SystemClock(), arrived.append, Share(1, 1))
+    first, second = OAuth2(TOKEN_URL, "one", "secret", ""), OAuth2(TOKEN_URL, "two", "secret", "")
+    told: list[str] = []
+    assert tokens.look("sub_1", "con_1", first) is None
+    assert tokens.look("sub_2", "con_1", second) is None
+    tokens.after("sub_2", "con_1", second, lambda: told.append("sub_2"))
+    assert len(post.sent) == 1
+    tokens.forget("sub_2")
+    tokens.forget("sub_1")
+    await asyncio.sleep(0)
+    assert told == ["sub_2"]
+    post.give_token("late")
+    assert post.sent == []
+    assert tokens.look("sub_1", "con_1", first) is None
+    post.give_token("new")
+    assert arrived == ["sub_1"]
+
+
+async def test_subscriptions_of_one_consumer_share_the_tokens_of_a_credential_and_no_other_consumer_does() -> None:
+    post, arrived = Post(), list[str]()
+    tokens, same = Tokens(post, SystemClock(), arrived.append, Share(8, 8)), OAuth2(TOKEN_URL, "client", "secret", "")
+    for number in range(50):
+        assert tokens.look(f"sub_{number:02}", "con_1", replace(same)) is None
+    assert tokens.look("sub_other", "con_2", replace(same)) is None
+    assert len(post.sent) == 2
+    post.give_token("one")
+    assert arrived == [f"sub_{number:02}" for number in range(50)]
+    assert isinstance(token := tokens.look("sub_new", "con_1", same), Token)
+    assert token.value == "one"
+    assert tokens.look("sub_other", "con_2", same) is None
+    post.give_token("two")
+    assert (post.sent, arrived[-1]) == ([], "sub_other")

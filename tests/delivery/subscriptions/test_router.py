@@ -1,0 +1,89 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.delivery.model import Health
+from services.delivery.request.settings import Subscription, Terms
+from services.delivery.subscriptions.router import Router, patterns_of
+
+segments = st.sampled_from(["order", "created", "eu", "a", "b-c", "_"])
+names = st.lists(segments, min_size=1, max_size=4).map(".".join)
+patterns = st.one_of(names, names.map(lambda name: f"{name}.*"), st.just("*"))
+# Acceptance lets any text be a type: dots at the ends, in a row, and stars.
+event_types = st.one_of(names, st.text(alphabet="ab.*", min_size=1, max_size=8))
+consumers = st.sampled_from(["con_1", "con_2"])
+sources = st.sampled_from(["", "/shop", "/bank"])
+
+subscriptions = st.builds(
+    Subscription,
+    id=st.integers(0, 9).map(lambda number: f"sub_{number}"),
+    consumer_id=consumers,
+    sink=st.just("https://consumer.example"),
+    types=st.lists(patterns, max_size=3).map(tuple),
+    source=sources,
+    health=st.sampled_from(Health),
+    revision=st.just(1),
+    terms=st.just(Terms()),
+)
+changes = st.lists(st.one_of(subscriptions, st.integers(0, 9).map(lambda number: f"sub_{number}")), max_size=25)
+
+
+def wants(subscription: Subscription, event_type: str, source: str, audience: str) -> bool:
+    """Say from the words of the contract whether a subscription wants an event."""
+    meets = any(
+        pattern in {"*", event_type} or (pattern.endswith(".*") and event_type.startswith(pattern.removesuffix("*")))
+        for pattern in subscription.types
+    )
+    return (
+        subscription.health is not Health.OFF
+        and (meets or not subscription.types)
+        and subscription.source in {"", source}
+        and audience in {"", subscription.consumer_id}
+    )
+
+
+@given(changes, event_types, st.sampled_from(["/shop", "/bank", "/other"]), st.sampled_from(["", "con_1", "con_2", "con_3"]))
+def test_an_event_is_routed_to_exactly_the_subscriptions_that_want_it(
+    history: list[Subscription | str], event_type: str, source: str, audience: str
+) -> None:
+    """After any history of changes: each once, in the order of their ids, as they now are."""
+    router = Router()
+    known: dict[str, Subscription] = {}
+    for change in history:
+        if isinstance(change, str):
+            assert router.remove(change) == known.pop(change, None)
+        else:
+            router.put(change)
+            known[change.id] = change
+    expected = [known[each] for each in sorted(known) if wants(known[each], event_type, source, audience)]
+    for _ in range(2):
+        assert router.match(event_type, source, audience) == tuple(expected)
+    assert len(router) == len(known)
+    assert {subscription.id: subscription for subscription in router} == known
+
+
+def test_a_type_meets_its_name_and_the_families_above_it() -> None:
+    assert list(patterns_of("order.eu.created")) == ["order.eu.created", "order.eu.*", "order.*", "*"]
+    assert list(patterns_of("order")) == ["order", "*"]
+
+
+def test_what_is_removed_leaves_nothing_behind() -> None:
+    """An index that kept empty entries would grow with every subscription there ever was."""
+    router = Router()
+    subscription = Subscription("sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", Health.ACTIVE, 1, Terms())
+    router.put(subscription)
+    router.remove("sub_1")
+    assert router.get("sub_1") is None
+    assert router.match("b", "/shop", "") == ()
+    assert not router._index  # noqa: SLF001 - what is asked for here shows nowhere else
+
+
+def test_what_was_asked_for_lately_is_known_again_and_bounded() -> None:
+    router = Router()
+    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", Health.ACTIVE, 1, Terms())
+    assert router.match("a", "/shop", "") == ()
+    router.put(subscription)
+    assert router.match("a", "/shop", "") == (subscription,)
+    assert router.match("a", "/shop", "") is router.match("a", "/shop", "")
+    for number in range(5000):
+        assert router.match(f"t{number}", "/shop", "") == (subscription,)
+    assert len(router._matches) <= 1024  # noqa: SLF001 - what is asked for here shows nowhere else

@@ -1,0 +1,423 @@
+"""Connections: what an endpoint does to one at odd moments, and that no request gets what is not its own."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.delivery.transport.http import open_http_transport
+from services.delivery.transport.protocol import Answer, Outcome, Tls
+from services.delivery.transport.response_parser import HEAD_BYTES_MAX
+from services.egress.policy import EgressPolicy
+from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sending, sent
+from tests.support.certificates import Authority
+from tests.support.endless_tickets import flooding
+from tests.support.hostile_endpoints import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
+
+LARGE = b"x" * (4 << 20)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.mark.parametrize("extra", [OK, status(500), b"HTTP/1.1 200", b"H", b"\r\n", b"\x00" * 100], ids=ascii)
+@pytest.mark.parametrize("tls", [True, False])
+async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(*, tls: bool, extra: bytes, authority: Authority) -> None:
+    """Were it taken for one, each request after it would have the answer of the one before."""
+
+    async def behave(connection: Connection) -> None:
+        while (request := await connection.request()) is not None:
+            await connection.send(status(int(request.rpartition(b"\r\n\r\n")[2])) + extra)
+
+    context = authority.server("127.0.0.1") if tls else None
+    async with hostile(behave, tls=context) as server, sending(roots=authority.file) as transport:
+        for wanted in (201, 404, 202, 503):
+            assert (await answer_to(transport, post(server.url, str(wanted).encode()))).status == wanted
+
+
+async def test_an_answer_that_is_given_again_is_taken_again_and_any_other_for_what_it_is() -> None:
+    """Whole or not, in one piece or in two, over one connection; until one says that it ends."""
+    taken, failed, longer = status(200, body="taken"), status(500, body="t0ken"), status(202, "x: y")
+    in_two = [taken[:20], taken[20:]]
+    plan = [[taken], [taken], in_two, [failed], [taken], [longer], [longer], [taken], [failed], [taken], [status(200, "connection: close")]]
+    wanted = [200, 200, 200, 500, 200, 202, 202, 200, 500, 200, 200]
+    pieces = iter(plan)
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            for piece in next(pieces):
+                await connection.send(piece)
+                await asyncio.sleep(0.02)
+
+    async with hostile(behave) as server, sending() as transport:
+        answers = [await answer_to(transport, post(server.url)._replace(whole=number == 1)) for number in range(len(plan))]
+    assert [answer.status for answer in answers] == wanted
+    assert [answer.body for answer in answers] == [
+        b"taken" if number == 1 else b"t0ken" if each == 500 else b"" for number, each in enumerate(wanted)
+    ]
+    assert server.connections == 1
+
+
+async def test_what_comes_over_an_idle_connection_is_its_end() -> None:
+    answered, ended = asyncio.Event(), asyncio.Event()
+
+    async def behave(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(OK)
+        await answered.wait()
+        await connection.send(status(599))
+        assert await connection.request() is None
+        ended.set()
+
+    async with hostile(behave) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).status == 200
+        answered.set()
+        await asyncio.wait_for(ended.wait(), 60)
+        assert (await answer_to(transport, post(server.url))).status == 200
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_an_answer_that_comes_before_the_request_is_whole_counts(*, closes: bool) -> None:
+    """As of an endpoint that takes no bodies so large; the connection serves no other request."""
+
+    async def behave(connection: Connection) -> None:
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        if b"Content-Length: 2\r\n" in head:
+            await connection.send(OK)
+            return
+        await connection.send(status(413))
+        if closes:
+            connection.writer.close()
+        else:
+            await asyncio.Event().wait()
+
+    async with hostile(behave) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url, LARGE))).status == 413
+        assert (await answer_to(transport, post(server.url))).status == 200
+
+
+@pytest.mark.parametrize("begins", [len(OK), len(OK) - 2, 3], ids=["whole", "its head", "a few bytes"])
+async def test_a_success_that_comes_before_the_request_is_whole_has_delivered_nothing(begins: int) -> None:
+    """Only the endpoint knows what it took: the request is made again, over another connection."""
+
+    async def behave(connection: Connection) -> None:
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        size = int(head.partition(b"Content-Length: ")[2].partition(b"\r")[0])
+        if size == len(LARGE):
+            await connection.send(OK[:begins])
+        await connection.reader.readexactly(size)
+        await connection.send(OK[begins:] if size == len(LARGE) else OK)
+        assert await connection.request() is None or begins == 3
+
+    async with hostile(behave) as server, sending() as transport:
+        answer = await answer_to(transport, post(server.url, LARGE))
+        # Of the few bytes nobody can tell what they will say.
+        assert answer.outcome is (Outcome.DELIVERED if begins == 3 else Outcome.PROTOCOL)
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert server.connections == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a peer has acknowledged")
+async def test_a_success_is_none_while_the_request_has_not_all_reached_the_endpoint() -> None:
+    """Though it has left this process: the endpoint's kernel has no room for it."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        over = threading.Event()
+
+        def serve() -> None:
+            with listening.accept()[0] as connected:
+                connected.recv(64)
+                connected.sendall(OK)
+                over.wait(60)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            async with sending() as transport:
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+                assert (await answer_to(transport, post(url, b"x" * 200_000))).outcome is Outcome.PROTOCOL
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_what_comes_unasked_just_before_the_next_request_is_not_its_answer(*, tls: bool, authority: Authority) -> None:
+    """The event loop has not seen it yet."""
+    context = authority.server("127.0.0.1") if tls else None
+    answered, sent_more = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        for number in (201, 202):
+            raw = listening.accept()[0]
+            with context.wrap_socket(raw, server_side=True) if context else raw as connected:
+                connected.recv(65536)
+                connected.sendall(status(number))
+                if number == 201:
+                    answered.wait(60)
+                    connected.sendall(status(599))
+                    sent_more.set()
+                with contextlib.suppress(OSError):
+                    connected.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        async with sending(roots=authority.file) as transport:
+            url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.getsockname()[1]}/"
+            assert (await answer_to(transport, post(url))).status == 201
+            answered.set()
+            assert sent_more.wait(60), "the loop stands still meanwhile"
+            assert (await answer_to(transport, post(url))).status == 202
+        thread.join()
+
+
+async def test_what_an_endpoint_sends_before_it_has_a_request_is_no_answer() -> None:
+    loop, has_sent, judged = asyncio.get_running_loop(), threading.Event(), list[str]()
+
+    class Waiting(EgressPolicy):
+        def check_address(self, address: str) -> str | None:
+            judged.append(address)
+            # The first time it is the URL that is judged. Right after the socket begins to connect, the loop stands still
+            # until the endpoint has sent.
+            if len(judged) == 2:
+                loop.call_soon(has_sent.wait, 10)
+            return super().check_address(address)
+
+    def serve() -> None:
+        with listening.accept()[0] as connected:
+            connected.sendall(OK)
+            has_sent.set()
+            with contextlib.suppress(OSError):
+                connected.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        async with open_http_transport(Waiting(allow=LOOPBACK), LIMITS) as transport:
+            answer = await answer_to(transport, post(f"http://127.0.0.1:{listening.getsockname()[1]}/"))
+        thread.join()
+    assert (answer.outcome, answer.status) == (Outcome.PROTOCOL, 0)
+
+
+async def test_a_request_that_is_never_read_ends_at_its_time() -> None:
+    async def behave(_connection: Connection) -> None:
+        await asyncio.Event().wait()
+
+    async with hostile(behave) as server, sending(timeout_s=0.5) as transport:
+        assert (await answer_to(transport, post(server.url, LARGE * 4))).outcome is Outcome.TIMEOUT
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_a_large_request_and_a_large_answer_pass_whole(*, tls: bool, authority: Authority) -> None:
+    answer = status(200, body="y" * 60_000)
+    context = authority.server("127.0.0.1") if tls else None
+    async with hostile(answering(answer), tls=context) as server, sending(roots=authority.file) as transport:
+        for _ in range(2):
+            assert (await answer_to(transport, post(server.url, LARGE)._replace(whole=True))).body == b"y" * 60_000
+    assert server.connections == 1
+    assert all(request.endswith(LARGE) for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("raw", "connections"),
+    [
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", 2),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", 2),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok", 1),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;a=b\r\no\r\n1\r\nk\r\n0\r\nx: y\r\n\r\n", 1),
+        (b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok", 1),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nx: y\r\n\r\n" + OK, 1),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 100\r\n\r\n", 1),
+        (b"HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n", 1),
+    ],
+    ids=ascii,
+)
+async def test_a_connection_is_kept_as_far_as_its_answer_permits(raw: bytes, connections: int) -> None:
+    async with hostile(answering(raw)) as server, sending() as transport:
+        answers = [await answer_to(transport, post(server.url)) for _ in range(2)]
+    assert [answer.status for answer in answers] == [int(raw[9:12]) if b"102" not in raw else 200] * 2
+    assert server.connections == connections
+
+
+@pytest.mark.parametrize("ends", ["", "transfer-encoding: identity\r\n"])
+async def test_an_answer_without_a_length_ends_with_its_connection(ends: str) -> None:
+    async with hostile(answering_once(f"HTTP/1.1 500 No\r\n{ends}\r\nwhy".encode())) as server, sending() as transport:
+        answer = await answer_to(transport, post(server.url))
+    assert (answer.outcome, answer.status, answer.body) == (Outcome.STATUS, 500, b"why")
+
+
+async def test_an_answer_may_come_byte_by_byte() -> None:
+    raw = b"HTTP/1.1 103 Hints\r\na: b\r\n\r\nHTTP/1.1 503 No\r\nretry-after: 7\r\ntransfer-encoding: chunked\r\n\r\n3\r\nwhy\r\n0\r\n\r\n"
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            for byte in raw:
+                await connection.send(bytes([byte]))
+                await asyncio.sleep(0)
+
+    async with hostile(behave) as server, sending() as transport:
+        for _ in range(2):
+            answer = await answer_to(transport, post(server.url))
+            assert (answer.status, answer.body, answer.retry_after) == (503, b"why", "7")
+    assert server.connections == 1
+
+
+async def test_a_head_is_read_up_to_its_limit() -> None:
+    filling = "x: " + "y" * (HEAD_BYTES_MAX // 2)
+    async with hostile(answering(status(200, filling))) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).status == 200
+    async with hostile(answering(status(200, *[filling] * 5))) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """Leave this process no file that it could open, beyond the number that it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = os.dup(0)
+    os.close(highest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_without_a_file_to_open_a_request_fails_and_the_transport_goes_on() -> None:
+    async with hostile(answering(OK)) as server, sending() as transport:
+        await answer_to(transport, post(server.url))
+        with no_more_files():
+            assert (await answer_to(transport, post(server.url.replace("127.0.0.1", "127.0.0.2")))).outcome is Outcome.CONNECT
+            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+
+
+async def test_without_a_file_to_open_nothing_new_is_trusted_until_there_is_one(authority: Authority) -> None:
+    async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
+        request = post(server.url)._replace(tls=Tls(ca_pem=authority.pem))
+        shown = post(server.url)._replace(tls=authority.client("ours"))
+        with no_more_files():
+            assert (await answer_to(transport, request)).outcome is Outcome.TLS
+            assert (await answer_to(transport, shown)).outcome is Outcome.TLS
+        assert (await answer_to(transport, request)).outcome is Outcome.DELIVERED
+        assert (await answer_to(transport, shown)).outcome is Outcome.DELIVERED
+
+
+async def test_a_connection_that_ends_between_connecting_and_tls_is_a_failure_of_tls() -> None:
+    async def behave(connection: Connection) -> None:
+        connection.reset()
+
+    async with hostile(behave) as server, sending() as transport:
+        answers = await asyncio.gather(*(sent(transport, post(server.url.replace("http:", "https:"))) for _ in range(32)))
+    assert {answer.outcome for answer in answers} <= {Outcome.TLS, Outcome.CONNECT}
+
+
+async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.delivery.transport.pool._IDLE_S", 0.3)
+    ended = asyncio.Event()
+
+    async def behave(connection: Connection) -> None:
+        while await connection.request() is not None:
+            await connection.send(OK)
+        ended.set()
+
+    async with hostile(behave) as server, sending() as transport:
+        await answer_to(transport, post(server.url))
+        async with asyncio.timeout(LIMITS.timeout_s):
+            await ended.wait()
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+    assert server.connections == 2
+
+
+# What is without end
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", b"x: y\r\n" * 1000),
+        (b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: ", b"y" * 10_000),
+        (b"transfer-encoding: chunked\r\n\r\n2;", b"x" * 10_000),
+        (b"", b"x: y\r\n" * 1000),
+    ],
+    ids=["trailers", "one trailer", "an extension of a chunk", "headers"],
+)
+async def test_what_frames_an_answer_is_read_up_to_a_limit(start: bytes, piece: bytes) -> None:
+    """Else memory would grow for as long as a request may take."""
+    async with hostile(endless(b"HTTP/1.1 200 OK\r\n" + start, piece)) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
+
+
+async def test_an_answer_in_the_smallest_chunks_is_read_whole() -> None:
+    raw = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 60_000 + b"0\r\n\r\n"
+    async with hostile(answering(raw)) as server, sending() as transport:
+        assert (await answer_to(transport, post(server.url)._replace(whole=True))).body == b"x" * 60_000
+
+
+async def test_many_that_cannot_be_made_may_wait_for_a_turn() -> None:
+    """One after another has it, and each gives it on."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.request()
+        async with asyncio.timeout(10):
+            while len(waiting) < 3000:  # noqa: ASYNC110 - the test's side
+                await asyncio.sleep(0)
+        await connection.send(OK)
+
+    waiting: list[asyncio.Future[Answer]] = []
+    async with hostile(behave) as server, sending(host_connections_max=1) as transport:
+        first = sent(transport, post(server.url))
+        waiting += [sent(transport, post(server.url, x="\r\n")) for _ in range(3000)]
+        assert (await first).outcome is Outcome.DELIVERED
+        assert {(await answer).outcome for answer in waiting} == {Outcome.PROTOCOL}
+
+
+async def test_an_endpoint_that_sends_tickets_without_an_end_is_cut_off_and_its_neighbours_go_on(
+    authority: Authority, tmp_path: Path
+) -> None:
+    with flooding(authority.server("127.0.0.1"), tmp_path, records=500) as port:
+        async with hostile(answering(OK)) as server, sending(roots=authority.file) as transport:
+            flooded = sent(transport, post(f"https://127.0.0.1:{port}/"))
+            while not flooded.done():
+                assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
+            assert flooded.result().error == "TLS failed: too much beside the data"
+
+
+async def test_what_waits_for_a_connection_has_it_before_a_host_that_has_more_to_send() -> None:
+    """Else a busy host keeps all connections, and the others' requests end at their time without having left."""
+    order, all_wait = list[str](), asyncio.Event()
+
+    def behaviour(name: str) -> Behaviour:
+        async def behave(connection: Connection) -> None:
+            while await connection.request() is not None:
+                order.append(name)
+                await all_wait.wait()
+                await connection.send(OK)
+
+        return behave
+
+    async with (
+        hostile(behaviour("busy")) as busy,
+        hostile(behaviour("other")) as other,
+        sending(connections_max=1, host_connections_max=1) as transport,
+    ):
+        answers = [sent(transport, post(busy.url)) for _ in range(5)]
+        answers.append(sent(transport, post(other.url)))
+        while not order:  # noqa: ASYNC110 - the server's side
+            await asyncio.sleep(0)
+        all_wait.set()
+        assert {answer.outcome for answer in await asyncio.gather(*answers)} == {Outcome.DELIVERED}
+    assert order == ["busy", "other", *["busy"] * 4]

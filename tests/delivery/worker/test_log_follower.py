@@ -1,0 +1,148 @@
+"""Following the log in virtual time: away, back, restored from another copy."""
+
+import asyncio
+
+from prometheus_client import REGISTRY
+
+from services.delivery.model import State
+from tests.delivery.conftest import Play
+from tests.simulation.endpoints import Mode
+from tests.simulation.registry import Wish
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.world import CONSUMERS, World
+
+
+def test_while_the_registry_is_away_new_events_wait_and_deliveries_go_on(play: Play) -> None:
+    """With a metric that grows until it is back."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        routed = world.publish(3, "alpha")
+        await asyncio.sleep(0.2)
+        world.endpoints.modes.clear()
+        world.registry.set_reachable(reachable=False)
+        new = world.publish(3, "alpha")
+        await asyncio.sleep(60.0)
+        assert deliveries(world, routed) == [State.DELIVERED] * 3
+        assert deliveries(world, new) == []
+        assert 55.0 < (REGISTRY.get_sample_value("hooktide_unrouted_age_seconds") or 0.0) < 65.0
+        world.return_registry()
+        await finished(world)
+        assert deliveries(world, new) == [State.DELIVERED] * 3
+        await asyncio.sleep(3.0)
+        assert REGISTRY.get_sample_value("hooktide_unrouted_age_seconds") == 0.0
+
+    play(scenario)
+
+
+def test_while_the_log_is_away_lanes_wait_for_it(play: Play) -> None:
+    """What is in memory goes on; what must be read back follows once it can be."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        records = world.publish(30, "alpha")
+        await asyncio.sleep(5.0)
+        world.endpoints.modes.clear()
+        world.log.set_reachable(reachable=False)
+        jobs = world.loop.jobs_done
+        await asyncio.sleep(120.0)
+        assert "event log cannot be read" in str(world.at_work().worker.why_not_ready())
+        # Nobody can tell what is in the log: the time tells for how long.
+        assert 110.0 < (REGISTRY.get_sample_value("hooktide_unrouted_age_seconds") or 0.0) < 125.0
+        # Asked about once a second, not without pause.
+        assert world.loop.jobs_done - jobs < 120 * 3 + 100
+        world.log.set_reachable(reachable=True)
+        await finished(world)
+        assert deliveries(world, records) == [State.DELIVERED] * 30
+
+    play(scenario)
+
+
+def test_following_goes_on_from_where_routing_stood(play: Play) -> None:
+    """However often the stream is lost, each event is routed once."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        for _ in range(30):
+            world.publish(3, "alpha")
+            await asyncio.sleep(0.01)
+            world.lose_log()
+            await asyncio.sleep(1.0)
+        await finished(world)
+        assert world.endpoints.requests == 90
+
+    play(scenario)
+
+
+def test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out(play: Play) -> None:
+    """The rest of the fan-out is for the event that its beginning was for, and for no other that took its place."""
+
+    async def scenario(world: World) -> None:
+        for number in range(2600):
+            world.change(Wish(f"sub_{number:032x}", CONSUMERS[0], ("alpha",)))
+        await world.start()
+        await world.ready()
+        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        (record,) = world.publish(1, "alpha")
+        while not world.open_rows() and not world.states():  # noqa: ASYNC110 - time is virtual, looking costs nothing
+            await asyncio.sleep(0.02)
+        recorded = len(world.states()) + len(world.open_rows())
+        assert 0 < recorded < 2600
+        await world.stop(crash=True)
+        world.log.records[record.position] = record._replace(event_id="evt_" + "f" * 32)
+        stopped_before = REGISTRY.get_sample_value("hooktide_stopped_partitions") or 0.0
+        await world.start()
+        await asyncio.sleep(60.0)
+        assert REGISTRY.get_sample_value("hooktide_stopped_partitions") == stopped_before + 1
+        assert not [sent for sent in world.endpoints.log if sent.key[0] == "evt_" + "f" * 32]
+
+    play(scenario)
+
+
+def test_a_partition_that_does_not_fit_the_ledger_is_stopped_and_the_others_flow(play: Play) -> None:
+    """The log was restored from an older copy: no silent skip, no storm, an alarm."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        first = world.publish(12, "alpha")
+        await world.settle(60.0)
+        await world.stop(crash=False)
+        stopped_before = REGISTRY.get_sample_value("hooktide_stopped_partitions") or 0.0
+        # Another event stands where the cursor of its partition does.
+        last = max((record for record in first if record.partition == first[-1].partition), key=lambda record: record.position)
+        world.log.records[last.position] = last._replace(event_id="evt_" + "f" * 32)
+        await world.start()
+        await asyncio.sleep(5.0)
+        assert REGISTRY.get_sample_value("hooktide_stopped_partitions") == stopped_before + 1
+        second = world.publish(100, "alpha")
+        await asyncio.sleep(60.0)
+        other = [record for record in second if record.partition != last.partition]
+        assert 0 < len(other) < 100
+        assert len(deliveries(world, second)) == len(other)
+        assert str(world.at_work().worker.why_not_ready()).startswith("1 of 64 partitions are stopped: ")
+        stopped = [record for record in second if record.partition == last.partition]
+        age_s = world.clock.now() - stopped[0].accepted_ms / 1000
+        assert abs((REGISTRY.get_sample_value("hooktide_unrouted_age_seconds") or 0.0) - age_s) < 5.0
+
+    play(scenario)
+
+
+def test_another_log_is_not_followed(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA)
+        world.publish(3, "alpha")
+        await world.settle(60.0)
+        await world.stop(crash=False)
+        world.log.log_id = "another"
+        await world.start()
+        world.publish(10, "beta")
+        jobs = world.loop.jobs_done
+        await asyncio.sleep(60.0)
+        assert world.endpoints.requests == 3
+        # Nor asked again and again.
+        assert world.loop.jobs_done - jobs < 200
+        assert not world.at_work().task.done()
+
+    play(scenario)

@@ -1,0 +1,351 @@
+"""Recording in virtual time: bounds, a full disk, stops and crashes, and what is known after each."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+
+from services.delivery.dispatch.dispatcher import UNRECORDED_SENT_MAX
+from services.delivery.errors import LeaseLostError
+from services.delivery.ledger.sqlite import Ledger
+from services.delivery.model import State, delivery_id
+from services.delivery.worker.backpressure import MOST
+from tests.delivery.conftest import Play
+from tests.simulation.endpoints import Mode
+from tests.simulation.registry import PAUSED, Wish
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.world import CONSUMERS, World
+
+WIDE = {
+    "HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": "256",
+    "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "256",
+    "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "100000",
+}
+
+
+def test_a_delivery_that_ends_at_once_is_written_once(play: Play) -> None:
+    """In its final state: it never has an unfinished row."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        records = world.publish(5, "alpha")
+        while len(deliveries(world, records)) < 5:
+            assert world.open_rows() == []
+            await asyncio.sleep(0.001)
+        await finished(world)
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
+    """While a commit hangs, sending goes on up to the bound, and routing up to its own."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.loop.slow_jobs["_commit"] = (300.0, 0.001)
+        world.publish(6000, "alpha")
+        await asyncio.sleep(250.0)
+        dispatcher = world.at_work().worker.dispatcher
+        assert dispatcher.unrecorded_sent == UNRECORDED_SENT_MAX
+        assert world.endpoints.requests == UNRECORDED_SENT_MAX
+        assert len(dispatcher.lanes.lane(ALPHA.id).live) <= MOST
+        world.loop.slow_jobs.clear()
+        await finished(world)
+
+    play(scenario, **WIDE)
+
+
+def test_at_the_bound_of_unrecorded_work_what_is_under_way_still_is_written_once(play: Play) -> None:
+    """Only so much is written before its end as it takes to come below the bound, and never what is not even sent."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 0.04
+        world.loop.slow_jobs["_commit"] = (0.03, 0.001)
+        records = world.publish(4000, "alpha")
+        unfinished: set[str] = set()
+        while len(world.states()) < len(records):
+            unfinished |= {row[0] for row in world.open_rows()}
+            await asyncio.sleep(0.01)
+        assert len(unfinished) < len(records) / 4
+        world.loop.slow_jobs.clear()
+        await finished(world)
+
+    play(scenario, **WIDE)
+
+
+def test_ends_of_recorded_deliveries_are_bounded_too(play: Play) -> None:
+    """What was read back or recorded first has a row, but its end has none until it is flushed."""
+
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED))
+        world.publish(3000, "alpha")
+        await asyncio.sleep(30.0)
+        world.loop.slow_jobs["_commit"] = (300.0, 0.001)
+        world.change(ALPHA)
+        await asyncio.sleep(250.0)
+        assert world.endpoints.requests <= UNRECORDED_SENT_MAX
+        world.loop.slow_jobs.clear()
+        await finished(world)
+
+    play(scenario, **WIDE)
+
+
+def test_while_the_disk_is_full_nothing_is_sent_and_then_all_is(play: Play) -> None:
+    """No attempt begins whose end could not be recorded; waiting costs nothing; it heals by itself."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA)
+        world.endpoints.modes[BETA.id] = Mode.FAILING
+        world.publish(50, "beta")
+        await asyncio.sleep(3.0)
+        world.endpoints.modes.clear()
+        await world.fill_disk(full=True)
+        while not (world.at_work().worker.why_not_ready() or "").startswith("the ledger"):
+            world.publish(20, "alpha")
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(20.0)
+        requests, jobs = world.endpoints.requests, world.loop.jobs_done
+        world.publish(100, "alpha")
+        await asyncio.sleep(600.0)
+        assert world.endpoints.requests == requests
+        # One attempt to flush a second, and housekeeping.
+        assert world.loop.jobs_done - jobs < 600 + 10 * 30
+        await world.fill_disk(full=False)
+        await finished(world)
+        assert world.at_work().worker.why_not_ready() is None
+        world.check_end()
+
+    play(scenario)
+
+
+def test_a_stop_starts_nothing_more_and_records_what_it_knows(play: Play) -> None:
+    """Attempts under way may end, flushes go on meanwhile, and after the next start nothing is sent twice."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 3.0
+        world.publish(30, "alpha")
+        await asyncio.sleep(1.0)
+        requests = world.endpoints.requests
+        await world.stop(crash=False)
+        assert world.endpoints.requests == requests
+        world.endpoints.modes.clear()
+        await world.start()
+        await finished(world)
+        assert world.endpoints.requests == 30
+        world.check_end()
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+def test_a_stop_in_the_middle_of_a_flush_waits_for_it(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.loop.slow_jobs["_commit"] = (1.0, 1.0)
+        world.publish(1, "alpha")
+        await asyncio.sleep(0.5)
+        await world.stop(crash=False)
+        world.loop.slow_jobs.clear()
+        await world.start()
+        await finished(world)
+        assert world.endpoints.requests == 1
+
+    play(scenario)
+
+
+def test_a_stop_while_events_keep_coming_ends_in_time(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.SLOW
+
+        async def publish() -> None:
+            while True:
+                world.publish(5, "alpha")
+                await asyncio.sleep(0.005)
+
+        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        publishing = asyncio.create_task(publish())
+        await asyncio.sleep(2.0)
+        begun = world.loop.time()
+        await world.stop(crash=False)
+        assert world.loop.time() - begun < 5.0
+        publishing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await publishing
+        world.loop.slow_jobs.clear()
+        world.endpoints.modes.clear()
+        await world.start()
+        await finished(world)
+        world.check_end()
+
+    play(scenario)
+
+
+def test_after_each_of_many_crashes_an_event_is_sent_at_most_once(play: Play) -> None:
+    """A crash loop repeats what it has sent, but no more than once a start, and only after it is recorded."""
+
+    async def scenario(world: World) -> None:
+        world.change(ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.SILENT
+        records = world.publish(3, "alpha")
+        for _ in range(5):
+            await world.start()
+            await asyncio.sleep(5.0)
+            await world.stop(crash=True)
+        sent = [sent.key[0] for sent in world.endpoints.log]
+        assert [sent.count(record.event_id) for record in records] == [5, 5, 5]
+        world.endpoints.modes.clear()
+        await world.start()
+        await finished(world)
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+def test_a_worker_that_has_lost_its_lease_sends_nothing_more(play: Play) -> None:
+    """Another one has taken over: the first fails at its next flush, and does not begin another attempt."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.publish(3, "alpha")
+        await asyncio.sleep(1.0)
+        running = world.at_work()
+        other = Ledger(world.path)  # without the lock, which would refuse it
+        await other.lease("another")
+        await other.close()
+        world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 1.0
+        world.publish(100, "alpha")
+        with pytest.raises(ExceptionGroup) as caught:
+            await running.task
+        assert caught.group_contains(LeaseLostError)
+        requests = world.endpoints.requests
+        await asyncio.sleep(60.0)
+        assert world.endpoints.requests == requests
+        running.transport.abandon()
+        await running.stack.aclose()
+        world.running = None
+        world.endpoints.modes.clear()
+        await world.start()
+        await finished(world)
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX="2")
+
+
+@pytest.mark.parametrize("flushes", [1, 2, 3])
+def test_a_large_fan_out_goes_on_where_the_crash_has_cut_it(play: Play, flushes: int) -> None:
+    """One event for 2600 subscriptions spans several flushes; each gets it, and none that has it recorded gets it again."""
+
+    async def scenario(world: World) -> None:
+        wishes = [world.change(Wish(f"sub_{number:032x}", CONSUMERS[0], ("alpha",))) for number in range(2600)]
+        await world.start()
+        await world.ready()
+        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        (record,) = world.publish(1, "alpha")
+        await asyncio.sleep(0.06 + 0.1 * flushes)
+        recorded = len(world.states()) + len(world.open_rows())
+        assert 0 < recorded < 2600 or flushes == 3
+        await world.stop(crash=True)
+        world.loop.slow_jobs.clear()
+        await world.start()
+        await finished(world)
+        states = world.states()
+        assert all(states[delivery_id(record.event_id, wish.id)] is State.DELIVERED for wish in wishes)
+        world.check_end()
+
+    play(scenario, **WIDE)
+
+
+def test_a_paused_delivery_past_its_time_is_given_up(play: Play) -> None:
+    """Whatever has held it back, in the ledger or in memory."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA)
+        world.endpoints.modes[ALPHA.id] = Mode.SILENT
+        records = world.publish(20, "alpha")
+        await asyncio.sleep(1.0)
+        world.change(replace(ALPHA, state=PAUSED))
+        await asyncio.sleep(7200.0)
+        assert deliveries(world, records) == [State.EXHAUSTED] * 20
+        fresh = world.publish(1, "beta")
+        await finished(world)
+        assert deliveries(world, fresh, BETA) == [State.DELIVERED]
+
+    play(scenario, HOOKTIDE_DELIVERY_EXPIRY_HOURS="1", HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["meanwhile", "at the start"])
+def test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing(play: Play, *, restarts: bool) -> None:
+    """Neither what is paused nor what fails meanwhile; and what has ended stays in the ledger."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, replace(BETA, state=PAUSED))
+        ended = world.publish(3, "alpha")
+        paused = world.publish(3, "beta")
+        await asyncio.sleep(70.0)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        failing = world.publish(3, "alpha")
+        await asyncio.sleep(0.3)
+        if restarts:
+            await world.stop(crash=False)
+        world.set_clock_ahead(365 * 86400.0, 40.0)
+        if restarts:
+            await world.start()
+        await asyncio.sleep(39.0)
+        assert all(world.endpoints.sent[record.event_id, ALPHA.id].attempts > 3 for record in failing)
+        world.endpoints.modes.clear()
+        await asyncio.sleep(200.0)
+        world.change(BETA)
+        await finished(world)
+        assert deliveries(world, ended + failing) == [State.DELIVERED] * 6
+        assert deliveries(world, paused, BETA) == [State.DELIVERED] * 3
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.5,1,4,20,20,20,20,20")
+
+
+def test_events_that_the_log_drops_are_copied_while_a_delivery_needs_them(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED))
+        records = world.publish(30, "alpha")
+        await asyncio.sleep(300.0)
+        world.log.trim()
+        assert world.log.records == {}
+        await world.stop(crash=True)
+        await world.start()
+        world.change(ALPHA)
+        await finished(world)
+        assert deliveries(world, records) == [State.DELIVERED] * 30
+        await asyncio.sleep(300.0)
+        assert world.rows("SELECT * FROM payloads") == []
+
+    play(scenario)
+
+
+def test_a_delivery_whose_event_is_nowhere_any_more_is_given_up(play: Play) -> None:
+    """As after a log was lost: it does not wait for ever, and its neighbours flow."""
+
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED))
+        lost, kept = world.publish(2, "alpha")
+        await asyncio.sleep(1.0)
+        del world.log.records[lost.position]
+        world.change(ALPHA)
+        await finished(world)
+        assert deliveries(world, [lost]) == [State.EXHAUSTED]
+        assert deliveries(world, [kept]) == [State.DELIVERED]
+
+    play(scenario)
+
+
+def test_an_event_that_cannot_be_encoded_is_set_aside(play: Play) -> None:
+    """One poisonous record stops nothing."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        poison, healthy = world.publish(2, "alpha")
+        world.log.records[poison.position] = poison._replace(event=b"\xff\xff")
+        await finished(world)
+        assert deliveries(world, [poison]) == [State.EXHAUSTED]
+        assert deliveries(world, [healthy]) == [State.DELIVERED]
+
+    play(scenario)

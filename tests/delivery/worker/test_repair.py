@@ -1,0 +1,216 @@
+"""Repair in virtual time: log or ledger were restored or made anew, and delivery goes on after it was told to."""
+
+import asyncio
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+from services.delivery.model import State, delivery_id
+from services.delivery.worker.repair import Repaired
+from services.eventlog.record import PARTITIONS, Record
+from tests.delivery.conftest import Play
+from tests.simulation.registry import PAUSED
+from tests.simulation.scenarios import ALPHA, deliveries, started
+from tests.simulation.world import World
+
+
+async def repaired(world: World, from_ms: int | None = None, *, dry_run: bool = False) -> Repaired:
+    repair = world.at_work().worker.repair
+    assert repair is not None
+    return await repair.run(from_ms, dry_run=dry_run)
+
+
+async def restarted(world: World) -> None:
+    """Start a worker that finds that log and ledger do not fit."""
+    await world.start()
+    await asyncio.sleep(30.0)
+    assert "partitions are stopped" in str(world.at_work().worker.why_not_ready())
+
+
+def stopped_partitions(world: World) -> set[int]:
+    follower = world.at_work().worker.follower
+    assert follower is not None
+    return {each.partition for each in follower.stopped.standing}
+
+
+def sent(world: World, record: Record) -> int:
+    """Return how many requests there were for an event."""
+    return sum(each.key[0] == record.event_id for each in world.endpoints.log)
+
+
+def make_log_anew(world: World) -> None:
+    world.log.records.clear()
+    world.log.head, world.log.trimmed_to, world.log.log_id = 0, 0, "another"
+    world.log.released = dict.fromkeys(range(PARTITIONS), 0)
+
+
+def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Play) -> None:
+    """Unfinished deliveries of the former log whose events are copied are delivered, though others stand at their positions."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        done = world.publish(20, "alpha")
+        await world.settle(60.0)
+        world.change(replace(ALPHA, state=PAUSED))
+        waiting = world.publish(20, "alpha")
+        await asyncio.sleep(30.0)  # the log wants all of it back, so the ledger copies what waits
+        await world.stop(crash=True)
+        make_log_anew(world)
+        new = world.publish(60, "alpha")
+        await restarted(world)
+        # What the ledger had released was another log's.
+        assert set(world.log.released.values()) == {0}
+        plan = await repaired(world, dry_run=True)
+        assert (plan.routed, plan.repeated, plan.skipped, plan.lost) == (60, 0, 0, 0)
+        assert "64 of 64" in plan.stopped
+        assert deliveries(world, new) == []
+        assert await repaired(world) == plan
+        assert world.at_work().worker.why_not_ready() is None
+        await asyncio.sleep(30.0)  # these wait as well, and are copied beside the former ones
+        world.change(ALPHA)
+        await asyncio.sleep(600.0)
+        assert deliveries(world, [*waiting, *new]) == [State.DELIVERED] * 80
+        assert all(sent(world, record) == 1 for record in done)
+        assert await repaired(world) == Repaired("")
+        # It is the log of the ledger from here on.
+        await world.stop(crash=True)
+        await world.start()
+        await asyncio.sleep(30.0)
+        assert world.at_work().worker.why_not_ready() is None
+        more = world.publish(5, "alpha")
+        await asyncio.sleep(60.0)
+        assert deliveries(world, more) == [State.DELIVERED] * 5
+
+    play(scenario, HOOKTIDE_HOUSEKEEPING_SECONDS="5")
+
+
+def test_after_a_log_was_restored_what_is_newer_than_the_ledger_is_routed_and_nothing_else(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        before = world.publish(30, "alpha")
+        await world.settle(60.0)
+        copied, head = dict(world.log.records), world.log.head
+        lost = world.publish(30, "alpha")
+        await world.settle(60.0)
+        await world.stop(crash=False)
+        world.log.records, world.log.head = copied, head
+        await asyncio.sleep(5.0)
+        new = world.publish(50, "alpha")
+        await restarted(world)
+        await asyncio.sleep(60.0)
+        stopped = stopped_partitions(world)
+        assert deliveries(world, [record for record in new if record.partition in stopped]) == []
+        plan = await repaired(world)
+        assert (plan.routed, plan.repeated, plan.skipped) == (sum(record.partition in stopped for record in new), 0, 0)
+        await asyncio.sleep(60.0)
+        assert deliveries(world, new) == [State.DELIVERED] * 50
+        assert all(sent(world, record) == 1 for record in (*before, *lost, *new))
+
+    play(scenario)
+
+
+def test_after_a_ledger_was_restored_what_it_does_not_know_is_routed_again_and_said_before(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.publish(30, "alpha")
+        await world.settle(60.0)
+        await world.stop(crash=False)
+        copy = world.path.with_name("copy.db")
+        shutil.copy(world.path, copy)
+        await world.start()
+        since = world.publish(30, "alpha")
+        await world.settle(60.0)
+        await asyncio.sleep(30.0)  # the log is told that they are needed no more
+        await world.stop(crash=False)
+        for left in world.path.parent.glob(f"{world.path.name}-*"):
+            left.unlink()
+        shutil.copy(copy, world.path)
+        world.log.records |= {record.position: record for record in since}  # not trimmed yet
+        await restarted(world)
+        plan = await repaired(world, dry_run=True)
+        assert (plan.routed, plan.repeated, plan.skipped, plan.lost) == (30, 30, 0, 0)
+        # Or whatever the operator decides.
+        late_ms = since[-1].accepted_ms + 1
+        skipping = await repaired(world, late_ms, dry_run=True)
+        assert (skipping.routed, skipping.repeated, skipping.skipped) == (0, 0, 0)
+        await repaired(world)
+        await asyncio.sleep(60.0)
+        assert all(sent(world, record) == 2 for record in since)
+
+    play(scenario, HOOKTIDE_HOUSEKEEPING_SECONDS="5")
+
+
+def test_a_new_ledger_begins_anew_however_often_it_is_interrupted(play: Play) -> None:
+    """What the one before it has released is needed again, and the new one is not taken for an older copy of it."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        records = world.publish(30, "alpha")
+        await world.settle(60.0)
+        await asyncio.sleep(30.0)
+        await world.stop(crash=False)
+        for left in world.path.parent.glob(f"{world.path.name}*"):
+            left.unlink()
+        world.log.records |= {record.position: record for record in records}  # not trimmed yet
+        world.log.trimmed_to = 0
+        for _ in range(5):
+            await world.start()
+            await asyncio.sleep(0.5)
+            world.lose_log()
+            await asyncio.sleep(0.5)
+            await world.stop(crash=True)
+        await world.start()
+        await asyncio.sleep(60.0)
+        assert world.at_work().worker.why_not_ready() is None
+        assert deliveries(world, records) == [State.DELIVERED] * 30
+
+    play(scenario, HOOKTIDE_HOUSEKEEPING_SECONDS="5")
+
+
+def test_from_a_time_on_events_are_routed_again_or_left_out(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.publish(10, "alpha")
+        await world.settle(60.0)
+        await world.stop(crash=False)
+        make_log_anew(world)
+        early = world.publish(10, "alpha")
+        await asyncio.sleep(100.0)
+        late = world.publish(10, "alpha")
+        await restarted(world)
+        middle_ms = (early[-1].accepted_ms + late[0].accepted_ms) // 2
+        plan = await repaired(world, middle_ms)
+        assert (plan.routed, plan.repeated, plan.skipped) == (10, 0, 10)
+        await asyncio.sleep(60.0)
+        assert deliveries(world, late) == [State.DELIVERED] * 10
+        assert deliveries(world, early) == []
+
+    play(scenario)
+
+
+def test_a_repair_moves_rows_out_of_the_way_each_time(play: Play) -> None:
+    """However often the log was made anew, no delivery takes the place of another's."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.change(replace(ALPHA, state=PAUSED))
+        waiting: list[Record] = []
+        for _ in range(3):
+            waiting += world.publish(10, "alpha")
+            await asyncio.sleep(30.0)
+            await world.stop(crash=True)
+            make_log_anew(world)
+            await restarted(world)
+            await repaired(world)
+            await asyncio.sleep(10.0)
+        with closing(sqlite3.connect(world.path)) as connection:
+            for table in ("open", "payloads"):
+                places = connection.execute(f"SELECT partition, position FROM {table}").fetchall()  # noqa: S608 - two tables
+                assert len(set(places)) == len(places) == 30, table
+        world.change(ALPHA)
+        await asyncio.sleep(600.0)
+        states = world.states()
+        assert [states[delivery_id(record.event_id, ALPHA.id)] for record in waiting] == [State.DELIVERED] * 30
+
+    play(scenario, HOOKTIDE_HOUSEKEEPING_SECONDS="5")

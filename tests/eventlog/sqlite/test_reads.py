@@ -1,0 +1,289 @@
+"""The queries against a model that looks at every record."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.eventlog.errors import PositionMismatchError
+from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.sqlite import reads
+from services.eventlog.sqlite.log import MIGRATIONS
+from services.runtime.database import connect, give_back_some, migrate, vacuum_some
+
+ROW = (
+    "INSERT INTO events (position, partition, event_id, accepted_ms, source, id, type, audience, digest, event) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+AUDIENCES = ("", "con_a", "con_b")
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """A log without records, to be copied."""
+    path = tmp_path_factory.mktemp("log") / "empty.db"
+    migrate(path, MIGRATIONS)
+    with closing(connect(path)) as connection:
+        yield connection
+
+
+@dataclass
+class World:
+    """Records, some of which are trimmed, in a database and in a list."""
+
+    made: list[Record]
+    trimmed: int
+    released: dict[int, int]
+
+    @property
+    def held(self) -> list[Record]:
+        """The records that are still there."""
+        return self.made[self.trimmed :]
+
+    @property
+    def trimmed_to(self) -> int:
+        """The position of the last record that is not."""
+        return self.made[self.trimmed - 1].position if self.trimmed else 0
+
+    @property
+    def head(self) -> int:
+        """The position of the last record ever."""
+        return self.made[-1].position if self.made else 0
+
+    def stored(self, empty: sqlite3.Connection) -> sqlite3.Connection:
+        """Return a database that holds this."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        empty.backup(connection)
+        connection.executemany(ROW, [row_of(record) for record in self.held])
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'trimmed_to'", (str(self.trimmed_to),))
+        connection.executemany("INSERT INTO released VALUES (?, ?)", self.released.items())
+        return connection
+
+
+def row_of(record: Record) -> tuple[object, ...]:
+    event_id = bytes.fromhex(record.event_id[4:])
+    return (
+        record.position,
+        record.partition,
+        event_id,
+        record.accepted_ms,
+        record.source,
+        str(record.position),
+        record.type,
+        record.audience,
+        b"",
+        record.event,
+    )
+
+
+def record(position: int, event_id: int, accepted_ms: int, partition: int = 0, kind: int = 0, size_bytes: int = 3) -> Record:
+    audience = AUDIENCES[kind % 3]
+    return Record(partition, position, f"evt_{event_id:032x}", f"t{kind % 2}", f"/s{kind % 4}", audience, accepted_ms, b"." * size_bytes)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Records with gaps between their positions, ids and times that grow, times that may stand still."""
+    made, position, event_id, accepted_ms = list[Record](), 0, 0, 1000
+    for gap, id_step, time_step, partition, kind in draw(
+        st.lists(
+            st.tuples(st.integers(1, 4), st.integers(1, 3), st.sampled_from([0, 0, 1, 50]), st.integers(0, 3), st.integers(0, 11)),
+            max_size=40,
+        )
+    ):
+        position, event_id, accepted_ms = position + gap, event_id + id_step, accepted_ms + time_step
+        made.append(record(position, event_id, accepted_ms, partition, kind))
+    released = draw(st.dictionaries(st.integers(0, 5), st.integers(0, position + 2), max_size=6))
+    return World(made, draw(st.integers(0, len(made))), released)
+
+
+@given(worlds(), st.integers(990, 3200))
+def test_a_time_is_found_by_halving(empty: sqlite3.Connection, world: World, time_ms: int) -> None:
+    with closing(world.stored(empty)) as connection:
+        expected = next((each.position for each in world.held if each.accepted_ms >= time_ms), world.head + 1)
+        assert reads.first_position_at(connection, time_ms) == expected
+
+
+@given(worlds(), st.integers(0, 130))
+def test_an_id_is_found_by_halving(empty: sqlite3.Connection, world: World, event_id: int) -> None:
+    with closing(world.stored(empty)) as connection:
+        expected = next((each for each in world.held if each.event_id == f"evt_{event_id:032x}"), None)
+        assert reads.record_by_id(connection, event_id.to_bytes(16, "big")) == expected
+        for each in world.held:
+            assert reads.record_by_id(connection, bytes.fromhex(each.event_id[4:])) == each
+
+
+@given(worlds(), st.integers(0, 170), st.integers(1, 50))
+def test_reading_on_from_a_position_misses_nothing(empty: sqlite3.Connection, world: World, after: int, limit: int) -> None:
+    with closing(world.stored(empty)) as connection:
+        assert reads.records_after(connection, after, limit) == [each for each in world.held if each.position > after][:limit]
+
+
+@given(worlds(), st.dictionaries(st.integers(0, 5), st.tuples(st.integers(0, 170), st.booleans()), min_size=1, max_size=6))
+def test_resume_points_are_compared_with_the_log(empty: sqlite3.Connection, world: World, asked: dict[int, tuple[int, bool]]) -> None:
+    """Those that fit lead to a start that lies before every record the follower is due."""
+    by_position = {each.position: each for each in world.made}
+    places, wrong = [], []
+    for partition, (position, with_id) in asked.items():
+        known = by_position.get(position)
+        event_id = known.event_id if known and with_id else ("evt_" + "f" * 32 if with_id else "")
+        places.append(Place(partition, position, event_id))
+        fits_there = known is not None and known.partition == partition
+        is_behind = with_id and position < world.released.get(partition, 0)
+        if position > world.head or is_behind or (with_id and position > world.trimmed_to and not fits_there):
+            wrong.append(partition)
+    with closing(world.stored(empty)) as connection:
+        if wrong:
+            with pytest.raises(PositionMismatchError) as caught:
+                reads.check_places(connection, places)
+            assert caught.value.partitions == tuple(wrong)
+            return
+        heads, start = reads.check_places(connection, places)
+    due = [each.position for each in world.held if each.partition in asked and each.position > asked[each.partition][0]]
+    assert start == min((position - 1 for position in due), default=world.head)
+    assert heads == {
+        partition: max((each.position for each in world.held if each.partition == partition), default=0) for partition in asked
+    }
+
+
+@given(
+    worlds(),
+    st.sampled_from([None, ("",), ("", "con_a")]),
+    st.sampled_from(["", "t0"]),
+    st.sampled_from(["", "/s1"]),
+    st.tuples(st.none() | st.integers(990, 2500), st.none() | st.integers(990, 2500)),
+    st.integers(1, 7),
+)
+def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
+    empty: sqlite3.Connection,
+    world: World,
+    audiences: tuple[str, ...] | None,
+    kind: str,
+    source: str,
+    between: tuple[int | None, int | None],
+    limit: int,
+) -> None:
+    start_ms, end_ms = between
+    found: list[Record] = []
+    with closing(world.stored(empty)) as connection:
+        before: int | None = None
+        while True:
+            wanted = reads.Wanted(before, limit, audiences, kind, source, start_ms, end_ms)
+            page, before = reads.newest_records(connection, wanted)
+            assert len(page) <= limit
+            found += page
+            if before is None:
+                break
+    assert found == [
+        each
+        for each in reversed(world.held)
+        if (audiences is None or each.audience in audiences)
+        and kind in {"", each.type}
+        and source in {"", each.source}
+        and (start_ms is None or each.accepted_ms >= start_ms)
+        and (end_ms is None or each.accepted_ms < end_ms)
+    ]
+
+
+def trimmable(world: World, before_ms: int) -> int:
+    """Return how many of the oldest records are old and lie before every record that a partition has not released."""
+    for index, each in enumerate(world.held):
+        if each.accepted_ms >= before_ms or each.position > world.released.get(each.partition, 0):
+            return index
+    return len(world.held)
+
+
+@given(worlds(), st.integers(990, 3200))
+def test_trimming_drops_what_is_old_and_released_and_nothing_behind_it(empty: sqlite3.Connection, world: World, before_ms: int) -> None:
+    count = trimmable(world, before_ms)
+    with closing(world.stored(empty)) as connection:
+        assert reads.trim_some(connection, before_ms) == count
+        assert reads.trim_some(connection, before_ms) == 0
+        assert reads.records_after(connection, 0, 1000) == world.held[count:]
+        heads, start = reads.check_places(connection, [Place(0, world.head)])
+        assert start == world.head
+        assert heads[0] <= world.head
+
+
+@settings(max_examples=50)
+@given(worlds(), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 200)), max_size=8))
+def test_releases_only_grow_and_end_at_the_head(empty: sqlite3.Connection, world: World, more: list[tuple[int, int]]) -> None:
+    with closing(world.stored(empty)) as connection:
+        expected = dict(world.released)
+        for partition, position in more:
+            reads.keep_released(connection, [Place(partition, position)])
+            expected[partition] = max(expected.get(partition, 0), min(position, world.head))
+        assert dict(connection.execute("SELECT partition, position FROM released").fetchall()) == expected
+
+
+def test_a_filtered_listing_looks_at_a_bounded_number_of_records_a_page(empty: sqlite3.Connection) -> None:
+    """A page may hold fewer than asked, also none, and still go on."""
+    with closing(World([], 0, {}).stored(empty)) as connection:
+        rare = record(2, 2, 1000, kind=1)
+        connection.executemany(ROW, [row_of(rare if number == 2 else record(number, number, 1000)) for number in range(1, 120_001)])
+        wanted = reads.Wanted(None, 10, None, "t1", "", None, None)
+        pages, befores = [], []
+        while True:
+            page, before = reads.newest_records(connection, wanted)
+            pages.append(page)
+            if before is None:
+                break
+            befores.append(before)
+            wanted = wanted._replace(before_position=before)
+        assert pages == [[], [], [rare]]
+        assert befores == [70_001, 20_001]
+
+
+def test_answers_are_bounded_in_bytes(empty: sqlite3.Connection) -> None:
+    """At least one record, and then as many as 3 MiB hold."""
+    large = [record(number, number, 1000, size_bytes=1024 * 1024) for number in range(1, 8)]
+    with closing(World([*large, record(8, 8, 1000, size_bytes=4 * 1024 * 1024)], 0, {}).stored(empty)) as connection:
+        assert [each.position for each in reads.records_after(connection, 0, 100)] == [1, 2, 3]
+        everything = reads.Wanted(None, 200, None, "", "", None, None)
+        pages, before = list[list[int]](), None
+        while not pages or before is not None:
+            page, before = reads.newest_records(connection, everything._replace(before_position=before))
+            pages.append([each.position for each in page])
+        assert pages == [[8], [7, 6, 5], [4, 3, 2], [1]]
+        places = [Place(0, position) for position in (8, 1, 2, 3, 4)]
+        found, complete = reads.records_at(connection, places, bytes_max=reads.BATCH_BYTES_MAX)
+        assert ([each.position for each in found], complete) == ([8], False)
+        found, complete = reads.records_at(connection, places[1:], bytes_max=reads.BATCH_BYTES_MAX)
+        assert ([each.position for each in found], complete) == ([1, 2, 3], False)
+        assert reads.records_at(connection, places[2:], bytes_max=reads.BATCH_BYTES_MAX)[1]
+        assert len(reads.records_at(connection, places)[0]) == 5
+
+
+def test_a_trim_is_bounded_and_goes_on(empty: sqlite3.Connection) -> None:
+    made = [record(number, number, 1000, partition=number % PARTITIONS) for number in range(1, 2501)]
+    with closing(World(made, 0, dict.fromkeys(range(PARTITIONS), 2500)).stored(empty)) as connection:
+        assert [reads.trim_some(connection, 2000) for _ in range(4)] == [1000, 1000, 500, 0]
+
+
+def test_free_pages_go_back_many_at_once_but_not_the_last_quarter(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    migrate(path, MIGRATIONS)
+    with closing(connect(path)) as connection:
+        connection.executemany(ROW, [row_of(record(number, number, 1000, size_bytes=3000)) for number in range(1, 1001)])
+        assert give_back_some(connection) == 0
+
+        def pages() -> int:
+            return int(connection.execute("PRAGMA page_count").fetchone()[0])
+
+        full = pages()
+        connection.execute("DELETE FROM events WHERE position <= 100")
+        assert connection.execute("PRAGMA freelist_count").fetchone()[0] > 50
+        assert give_back_some(connection) == 0
+        connection.execute("DELETE FROM events WHERE position <= 900")
+        given_back = give_back_some(connection)
+        assert given_back > 800
+        assert pages() <= full - given_back
+        assert give_back_some(connection) == 0
+        connection.execute("DELETE FROM events WHERE position <= 950")
+        assert vacuum_some(connection, pages_max=7) == 7
+        assert [each.position for each in reads.records_after(connection, 0, 1000)] == list(range(951, 1001))

@@ -1,0 +1,130 @@
+"""Witness: an endpoint that judges each request as it comes and keeps little of it, so that a long campaign fits into memory.
+
+Judged at once: the body is the planned event and the same on every attempt, and the event is for this endpoint. Kept: when each
+attempt came and how it was answered. Signatures that came before the secret was known are judged in the end.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from tests.faults.plan import Pattern, Plan, PlannedEvent
+from tests.support.webhook_receiver import Arrival, Endpoint
+
+_VIOLATIONS_MAX = 50
+
+
+class Seen(NamedTuple):
+    """One attempt as the endpoint saw it."""
+
+    began_at: float
+    """When its request came, by the monotonic clock."""
+    at: float
+    """When it was answered."""
+    status: int
+    attempt: int
+    """By its header."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the answer was 2xx."""
+        return 200 <= self.status < 300
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What all witnesses know together."""
+
+    plan: Plan
+    consumers: Sequence[str]
+    events: dict[str, PlannedEvent] = field(default_factory=dict)
+    """By the id that the system gave it, each event that arrived anywhere."""
+    ids: dict[str, str] = field(default_factory=dict)
+    """By the emitter's own id, the id that the system gave it."""
+    digests: dict[str, bytes] = field(default_factory=dict)
+    """By event id, of the body."""
+    violations: list[str] = field(default_factory=list)
+    accepted: int = 0
+    """How many (event, endpoint) were accepted, each counted once."""
+    arrivals: int = 0
+
+    def violated(self, law: str, what: str) -> None:
+        """Keep a breach of a law."""
+        if len(self.violations) < _VIOLATIONS_MAX:
+            self.violations.append(f"{law}: {what}")
+
+    def event_of(self, arrival: Arrival) -> PlannedEvent | None:
+        """Return the event of an arrival, after comparing its body with the plan and with what came before; None where it is no event."""
+        digest = hashlib.blake2b(arrival.body, digest_size=16).digest()
+        known = self.digests.setdefault(arrival.event_id, digest)
+        if known != digest:
+            self.violated("I2", f"{arrival.event_id} has two bodies, at {arrival.endpoint}")
+        event = self.events.get(arrival.event_id)
+        if event is None:
+            event = self._planned(arrival)
+            if event is not None:
+                self.events[arrival.event_id] = event
+        return event
+
+    def _planned(self, arrival: Arrival) -> PlannedEvent | None:
+        body = json.loads(arrival.body)
+        emitter, _, number = str(body.get("id", "")).rpartition("-")
+        if not number.isdigit():
+            self.violated("I2", f"{arrival.event_id} is no planned event: {arrival.body[:200]!r}")
+            return None
+        event = self.plan.event(emitter, int(number))
+        audience = None if event.audience is None else self.consumers[event.audience]
+        wanted = (event.type, event.source, event.subject, event.partitionkey, audience, event.data)
+        found = (*(body.get(name) for name in ("type", "source", "subject", "partitionkey", "audience")), body.get("data"))
+        if wanted != found:
+            self.violated("I2", f"{arrival.event_id} is not as it was emitted: {found} instead of {wanted}")
+        if self.ids.setdefault(event.id, arrival.event_id) != arrival.event_id:
+            self.violated("I1", f"{event.id} was accepted twice, as {self.ids[event.id]} and {arrival.event_id}")
+        return event
+
+
+@dataclass(slots=True, kw_only=True)
+class Witness(Endpoint):
+    """An endpoint that tells what it sees to the evidence."""
+
+    pattern: Pattern
+    evidence: Evidence
+    seen: dict[str, list[Seen]] = field(default_factory=dict)
+    """By event id, in the order of their answers."""
+    unverified: list[Arrival] = field(default_factory=list)
+
+    def add(self, arrival: Arrival) -> None:
+        """Judge and note an arrival."""
+        evidence = self.evidence
+        evidence.arrivals += 1
+        event = evidence.event_of(arrival)
+        if event is not None and not self.pattern.wants(event):
+            evidence.violated("I6", f"{arrival.event_id} ({event}) came to {self.name}, which wants {self.pattern}")
+        if not arrival.verified:
+            self.unverified.append(arrival)
+        attempts = self.seen.setdefault(arrival.event_id, [])
+        seen = Seen(arrival.began_at, arrival.at, arrival.status, int(arrival.headers["hooktide-attempt"]))
+        if seen.accepted and not any(each.accepted for each in attempts):
+            evidence.accepted += 1
+            self._accepted.add(arrival.event_id)
+        attempts.append(seen)
+
+    def judge_signatures(self) -> None:
+        """Judge what came before the secret was known."""
+        for arrival in self.unverified:
+            if not any(_verifies(secret, arrival) for secret in self.secrets):
+                self.evidence.violated("I7", f"the signature of {arrival.event_id} at {self.name} does not verify")
+        self.unverified.clear()
+
+
+def _verifies(secret: str, arrival: Arrival) -> bool:
+    try:
+        Webhook(secret).verify(arrival.body, arrival.headers)
+    except WebhookVerificationError:
+        return False
+    return True

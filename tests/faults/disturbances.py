@@ -1,0 +1,68 @@
+"""Unrest: what goes on around a campaign that is no crash: moods of endpoints, cut connections, subscriptions that come and go."""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from functools import partial
+
+from tests.faults.campaign import Campaign, be_well
+from tests.faults.invariants import Cut, Subscribed
+from tests.faults.plan import CONSUMERS, Pattern
+from tests.support.webhook_receiver import flapping
+
+_LIVING_MAX = 2
+_STATUSES = (500, 503, 404, 301)
+_TYPES: tuple[tuple[str, ...], ...] = ((), ("order.*",), ("user.joined", "invoice.*"))
+
+
+async def change_moods(campaign: Campaign, stop: asyncio.Event) -> None:
+    """Let lasting endpoints be slow, fail, flap and recover, one after the other, until all is to stop."""
+    rng = campaign.rng
+    lasting = [each.witness for each in campaign.course.subscribed]
+    while not stop.is_set():
+        witness = rng.choice(lasting)
+        be_well(witness)
+        match rng.randrange(6):
+            case 0:
+                witness.delay_s = rng.uniform(0.02, 0.25)
+            case 1:
+                witness.status = flapping(rng, 0.3)
+            case 2:
+                witness.status = partial(_always, rng.choice(_STATUSES))
+        await pause(stop, rng.uniform(0.1, 0.5))
+
+
+async def cut_connections(campaign: Campaign, stop: asyncio.Event) -> None:
+    """Take one receiver down and up again, at whatever stands behind it, until all is to stop."""
+    rng, receiver = campaign.rng, campaign.receivers[1]
+    while not stop.is_set():
+        await pause(stop, rng.uniform(1.0, 5.0))
+        began = time.monotonic()
+        await receiver.down()
+        campaign.course.cuts.append(Cut(began, time.monotonic(), frozenset(receiver.endpoints)))
+        await pause(stop, rng.uniform(0.1, 0.8))
+        await receiver.up()
+
+
+async def come_and_go(campaign: Campaign, stop: asyncio.Event) -> None:
+    """Let subscriptions be made and, a few later, deleted, until all is to stop; the last few stay."""
+    rng, number, living = campaign.rng, 0, deque[Subscribed]()
+    while not stop.is_set():
+        number += 1
+        pattern = Pattern(rng.randrange(CONSUMERS), rng.choice(_TYPES))
+        living.append(await campaign.subscribe(f"temporary-{number}", pattern, campaign.receivers[0]))
+        await pause(stop, rng.uniform(0.3, 1.5))
+        if len(living) > _LIVING_MAX:
+            await campaign.unsubscribe(living.popleft())
+
+
+def _always(status: int) -> int:
+    return status
+
+
+async def pause(stop: asyncio.Event, delay_s: float) -> None:
+    """Wait for a while, or until all is to stop."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(delay_s):
+            await stop.wait()

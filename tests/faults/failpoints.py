@@ -1,0 +1,46 @@
+"""Arming: lets a running service die at a crash point, once."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from services.runtime.failpoints import POINTS
+
+_FILE = "armed"
+
+
+def arm(directory: Path, point: str, hits: int = 1) -> None:
+    """Let the next process that reaches a point for the `hits`-th time from now on kill itself there."""
+    assert point in POINTS, point
+    part = directory / f"{_FILE}.part"
+    part.write_text(f"{point} {hits}")
+    part.replace(directory / _FILE)
+
+
+def is_armed(directory: Path) -> bool:
+    """Say whether nothing has died yet of what was armed last."""
+    return (directory / _FILE).exists()
+
+
+def disarm(directory: Path) -> None:
+    """Let nothing die any more."""
+    (directory / _FILE).unlink(missing_ok=True)
+
+
+class Armed:
+    """Takes the place of `crash.reached`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / _FILE
+        self._seen = 0
+
+    def __call__(self, point: str) -> None:
+        """End the process, as a crash would, where this point is armed and its time has come."""
+        with contextlib.suppress(FileNotFoundError):
+            armed, _, hits = self._file.read_text().partition(" ")
+            if armed == point:
+                self._seen += 1
+                if self._seen >= int(hits):
+                    self._file.unlink()
+                    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,210 @@
+"""Stage: a system whose disks and clocks can be spoilt, a receiver and a consumer, for tests that break one thing at a time."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import grpc
+import pytest
+from hooktide.delivery.v1 import delivery_pb2
+from hooktide.event.v1 import event_pb2
+from hooktide.ingest.v1 import event_log_pb2, ingest_pb2
+
+from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.ids import new_id
+from services.runtime.rpc.channel_and_server import service_metadata
+from tests.faults.serve import DIRECTORY
+from tests.faults.service_spawner import Nursery
+from tests.faults.shim import SHADOWED, Control
+from tests.support.consumers import Consumer, new_consumer
+from tests.support.system import PATIENCE_S, QUICK, SERVICES, System, until
+from tests.support.webhook_receiver import Endpoint, Receiver
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything that a test of faults needs; made by `running_stage`."""
+
+    system: System
+    told: Path
+    receiver: Receiver
+    consumer: Consumer
+    _controls: dict[str, Control] = field(default_factory=dict)
+
+    def control(self, service: str) -> Control:
+        """Return the disk and the clock of a service."""
+        if service not in self._controls:
+            self._controls[service] = Control(self.told, service)
+        return self._controls[service]
+
+    async def subscribed(self, name: str) -> Endpoint:
+        """Return a new endpoint, subscribed to events of the type of its name; a service that was restarted is waited for."""
+        endpoint = self.receiver.endpoint(name)
+        await self.system.found_again()
+        await self.consumer.subscribe(endpoint, [name])
+        return endpoint
+
+    # Publishing, without an emitter's patience
+
+    async def publish(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
+        """Publish one event with one call; raises `Failure` as the service answers."""
+        return await self.publish_event(event(event_type, own_id, data, **attributes))
+
+    async def published(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
+        """Publish one event, again as long as a service is away."""
+        receipt: list[ingest_pb2.PublishReceipt] = []
+
+        async def taken() -> bool:
+            try:
+                receipt.append(await self.publish(event_type, own_id, data, **attributes))
+            except Failure as failure:
+                if failure.reason is not Reason.UNAVAILABLE:
+                    raise
+            return bool(receipt)
+
+        await until_so(taken, PATIENCE_S, f"an event of {event_type} is taken")
+        return receipt[0]
+
+    async def publish_event(self, message: event_pb2.CloudEvent) -> ingest_pb2.PublishReceipt:
+        """Publish an event as it is; raises `Failure`."""
+        bearer = service_metadata(self.system.first.emitter)
+        answer = await said(
+            self.system.ingest.Publish(ingest_pb2.PublishRequest(event=message), metadata=bearer, timeout=10, wait_for_ready=True)
+        )
+        return answer.receipt
+
+    # Reading
+
+    async def logged(self, event_type: str) -> list[event_log_pb2.LogRecord]:
+        """Return the events of a type in the log, the newest first."""
+        request = event_log_pb2.ListEventsRequest(consumer_id="*", type=event_type, page_size=200)
+        answer = await said(self.system.event_log.ListEvents(request, metadata=self.system.metadata, wait_for_ready=True))
+        return list(answer.records)
+
+    async def released(self, position: int) -> None:
+        """Wait until the log has heard that delivery needs nothing more up to a position."""
+        uri = f"{(self.system.data_dir / 'ingest.db').as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            query = "SELECT count(*) FROM released WHERE position >= ?"
+            await until(lambda: connection.execute(query, (position,)).fetchone()[0], PATIENCE_S, "the report")
+
+    async def delivered(self, event_type: str) -> list[delivery_pb2.Delivery]:
+        """Return the deliveries of events of a type, the newest first."""
+        request = delivery_pb2.ListDeliveriesRequest(consumer_id="*", event_type=event_type, page_size=200)
+        answer = await said(self.system.deliveries.ListDeliveries(request, metadata=self.system.metadata, wait_for_ready=True))
+        return list(answer.deliveries)
+
+    async def in_state(
+        self, event_type: str, state: delivery_pb2.DeliveryState.ValueType, count: int, within_s: float = PATIENCE_S
+    ) -> None:
+        """Wait until there are so many deliveries of a type, all in one state."""
+
+        async def so() -> bool:
+            return [each.state for each in await self.delivered(event_type)] == [state] * count
+
+        await until_so(so, within_s, f"{count} deliveries of {event_type} in the state {state}")
+
+    async def metric(self, service: str, name: str) -> float:
+        """Return the value of a metric without labels."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.system.services[service].admin}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+    async def not_ready(self, service: str) -> str:
+        """Return why a service says that it is not ready; empty where it is."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.system.services[service].admin}/readyz") as answer:
+            return "" if answer.status == 200 else str((await answer.json())["detail"])
+
+    async def degraded(self, service: str) -> str:
+        """Return why a service says that it does a part of its work only; empty where it does all of it, or none."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.system.services[service].admin}/readyz") as answer:
+            body = await answer.json()
+        return str(body["detail"]) if body["status"] == "degraded" else ""
+
+    # Crashes
+
+    async def mend(self) -> None:
+        """Let disks and clocks be as they should, and every service run."""
+        for service in SERVICES:
+            self.control(service).restore()
+            if not self.system.running(service):
+                self.system.kill(service)
+                self.system.launch(service)
+        for service in SERVICES:
+            await self.system.ready(service)
+        await self.published("mended", new_id("req"))
+
+    async def kill_and_restart(self, *services: str) -> None:
+        """Kill services and start them again."""
+        for service in services:
+            self.system.kill(service)
+        for service in services:
+            await self.system.restart(service)
+
+
+def kill_at_once(system: System) -> None:
+    """Kill all services in one moment, as a loss of power does."""
+    running = [service.process for service in system.services.values() if service.process is not None]
+    for process in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGSTOP)
+    for name in SERVICES:
+        system.kill(name)
+
+
+def event(event_type: str, own_id: str, data: str = "{}", **attributes: str) -> event_pb2.CloudEvent:
+    """Return an event, of a source of its type's own."""
+    message = event_pb2.CloudEvent(id=own_id, source=f"/{event_type}", spec_version="1.0", type=event_type, text_data=data)
+    for name, value in attributes.items():
+        message.attributes[name].ce_string = value
+    return message
+
+
+async def until_so(condition: Callable[[], Awaitable[object]], within_s: float, what: str) -> None:
+    """Wait until a condition that must be asked for holds; fails with `what` where it does not in time."""
+    end = time.monotonic() + within_s
+    while not await condition():
+        assert time.monotonic() < end, f"not within {within_s} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def said(call: Awaitable[_Answer]) -> _Answer:
+    """Return a call's answer; raises `Failure` for what it says instead."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise failure_from_rpc(error) from error
+
+
+async def refused(call: Awaitable[object]) -> Failure:
+    """Return the failure that a call ends with."""
+    with pytest.raises(Failure) as caught:
+        await call
+    return caught.value
+
+
+@contextlib.asynccontextmanager
+async def running_stage(
+    directory: Path, nursery: Nursery, settings: Mapping[str, str] | None = None, *, spoilt: bool = True
+) -> AsyncIterator[Stage]:
+    """Run a system of its own; `spoilt`: on disks and by clocks that can be, for which the nursery must be preloaded with the shim."""
+    told, data = directory / "told", directory / "data"
+    told.mkdir(parents=True)
+    extra = {DIRECTORY: str(told), **({SHADOWED: str(data)} if spoilt else {})}
+    system = System(data, {**QUICK, **(settings or {})}, module="tests.faults.serve", extra=extra, spawn=nursery.spawn)
+    async with Receiver() as receiver:
+        try:
+            await system.start()
+            yield Stage(system, told, receiver, await new_consumer(system, "on stage"))
+        finally:
+            await system.close()

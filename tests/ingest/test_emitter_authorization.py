@@ -1,0 +1,420 @@
+"""What ingest asks the registry, counted by a registry of the test's own making."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from hooktide.error.v1 import error_pb2
+from hooktide.ingest.v1 import ingest_pb2
+from hooktide.subscription.v1 import access_pb2, catalogue_pb2
+
+from services.ingest.emitter_authorization import (
+    FRESH_S,
+    KEPT_MAX,
+    KEYS_ASKED_MAX,
+    RENEW_S,
+    RETRIED,
+    TURNS_REMEMBERED,
+    TYPES_ASKED_MAX,
+    WRONG_KEPT_MAX,
+    Registry,
+)
+from services.runtime.api_key import new_key
+from services.runtime.errors import Failure, Reason
+from services.runtime.ids import new_id
+from services.runtime.rpc.channel_and_server import open_channel
+from tests.ingest.world import TIMEOUT_S, TOKEN, cloud_event, ended, message, positions, rest, running_world, until
+from tests.subscription.client import MovedClock, refused
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def names(count: int, family: str = "t") -> list[str]:
+    return [f"{family}.{number}" for number in range(count)]
+
+
+@dataclass
+class Counted:
+    """A registry that knows every key, and has the catalogue that a test gives it; of the catalogue's calls it takes one."""
+
+    target: str
+    demanding: set[str] = field(default_factory=set)
+    calls: list[list[str]] = field(default_factory=list)
+    """The names of each call, sorted."""
+    failures: list[grpc.StatusCode] = field(default_factory=list)
+    """What the next calls end with."""
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Calls are answered while it is set."""
+    keys_open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Questions about keys are answered while it is set."""
+    wrong: set[str] = field(default_factory=set)
+    """The keys that it does not know."""
+    asked: list[list[str]] = field(default_factory=list)
+    """The keys of each call."""
+
+    async def authenticate(self, request: access_pb2.AuthenticateKeysRequest, _context: Context) -> access_pb2.AuthenticateKeysResponse:
+        """Say of each key that it is an emitter's, unless it is a wrong one."""
+        self.asked.append(list(request.keys))
+        await self.keys_open.wait()
+        emitter = access_pb2.AuthenticatedKey(key=access_pb2.Key(role=access_pb2.ROLE_EMITTER))
+        results = [access_pb2.AuthenticatedKey() if key in self.wrong else emitter for key in request.keys]
+        return access_pb2.AuthenticateKeysResponse(results=results)
+
+    async def find_audience_required(
+        self, request: catalogue_pb2.FindAudienceRequiredRequest, context: Context
+    ) -> catalogue_pb2.FindAudienceRequiredResponse:
+        """Answer from the catalogue as it is when the call comes."""
+        self.calls.append(sorted(request.names))
+        found = self.demanding.intersection(request.names)
+        if self.failures:
+            await context.abort(self.failures.pop(0))
+        await self.open.wait()
+        return catalogue_pb2.FindAudienceRequiredResponse(names=found)
+
+
+@pytest.fixture
+async def counted() -> AsyncIterator[Counted]:
+    """A registry that counts, running for one test."""
+    server = grpc.aio.server()
+    package = "hooktide.subscription.v1"
+    made = Counted(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    made.open.set()
+    made.keys_open.set()
+    authenticate: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+        cast("Any", made.authenticate),
+        request_deserializer=access_pb2.AuthenticateKeysRequest.FromString,
+        response_serializer=access_pb2.AuthenticateKeysResponse.SerializeToString,
+    )
+    find: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+        cast("Any", made.find_audience_required),
+        request_deserializer=catalogue_pb2.FindAudienceRequiredRequest.FromString,
+        response_serializer=catalogue_pb2.FindAudienceRequiredResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(f"{package}.AccessService", {"AuthenticateKeys": authenticate}),
+            grpc.method_handlers_generic_handler(f"{package}.CatalogueService", {"FindAudienceRequired": find}),
+        )
+    )
+    await server.start()
+    try:
+        yield made
+    finally:
+        await server.stop(None)
+
+
+@dataclass
+class Asking:
+    """The registry as a publisher asks it, with a clock that the test moves."""
+
+    registry: Registry
+    clock: MovedClock
+
+    async def required(self, types: Iterable[str]) -> set[str]:
+        """Return those of a message's types that require an audience."""
+        return set(await self.registry.audience_required(set(types)))
+
+    def soon(self, types: Iterable[str]) -> asyncio.Task[set[str]]:
+        """Begin to ask, beside what else the test does."""
+        return asyncio.ensure_future(self.required(types))
+
+
+@pytest.fixture
+async def asking(counted: Counted) -> AsyncIterator[Asking]:
+    """A client of the registry that counts."""
+    clock = MovedClock()
+    async with open_channel(counted.target, retried=RETRIED) as channel:
+        yield Asking(Registry(channel, TOKEN, clock), clock)
+
+
+async def test_what_was_answered_before_the_machine_was_suspended_is_asked_for_again(counted: Counted, asking: Asking) -> None:
+    key = new_key()
+    await asking.registry.authorize(bearer(key))
+    assert await asking.required(["a"]) == set()
+    counted.wrong.add(key)
+    counted.demanding.add("a")
+    asking.clock.suspended_s += FRESH_S
+    with pytest.raises(Failure) as caught:
+        await asking.registry.authorize(bearer(key))
+    assert caught.value.reason is Reason.KEY_INVALID
+    assert await asking.required(["a"]) == {"a"}
+
+
+async def test_a_thousand_types_of_one_message_are_one_call(counted: Counted, tmp_path: Path) -> None:
+    """The next messages of these types need none, whoever sends them."""
+    counted.demanding = {"t.7", "not published"}
+    async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
+        results = await world.publish_batch(cloud_event(type_=name) for name in names(1000))
+        assert [number for number, result in enumerate(results) if result.WhichOneof("result") == "error"] == [7]
+        assert results[7].error.reason == error_pb2.ERROR_REASON_AUDIENCE_REQUIRED
+        positions([*results[:7], *results[8:]])
+        assert counted.calls == [sorted(names(1000))]
+
+        async with world.stream() as call:
+            await call.write(message(*(cloud_event(type_=name) for name in names(500))))
+            await call.done_writing()
+            (response,) = await rest(call)
+            assert [result.error.reason for result in response.results if result.WhichOneof("result") == "error"] == [
+                error_pb2.ERROR_REASON_AUDIENCE_REQUIRED
+            ]
+        # Unless this machine was so slow that the answers became too old in between.
+        assert len(counted.calls) <= 2
+        assert all(len(asked) == 1000 for asked in counted.calls)
+
+
+async def test_events_that_name_their_consumer_need_no_answer(counted: Counted, tmp_path: Path) -> None:
+    counted.demanding = {"t.0"}
+    async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
+        events = [cloud_event(type_="t.0", audience=new_id("con")), cloud_event(type_="t.1")]
+        positions(await world.publish_batch(events))
+        assert counted.calls == [["t.1"]]
+
+
+async def test_only_what_is_not_known_is_asked_for(counted: Counted, asking: Asking) -> None:
+    counted.demanding = {"t.1", "u.1"}
+    assert await asking.required(names(3)) == {"t.1"}
+    assert await asking.required(names(5)) == {"t.1"}
+    assert await asking.required([*names(2), *names(2, "u")]) == {"t.1", "u.1"}
+    assert await asking.required([]) == set()
+    assert await asking.required(["t.0", "t.4", "u.1"]) == {"u.1"}
+    assert counted.calls == [["t.0", "t.1", "t.2"], ["t.3", "t.4"], ["u.0", "u.1"]]
+
+
+async def test_answers_that_are_too_old_are_asked_for_anew_in_one_call(counted: Counted, asking: Asking) -> None:
+    """All that were known, whichever messages they were asked for and whichever message comes first."""
+    for number in range(10):
+        await asking.required(names(100, f"m{number}"))
+        asking.clock.time_s += 0.1
+    assert len(counted.calls) == 10
+    asking.clock.time_s += FRESH_S
+    await asking.required(["m3.5", "new"])
+    for number in range(10):
+        await asking.required(names(100, f"m{number}"))
+    everything = [name for number in range(10) for name in names(100, f"m{number}")]
+    assert len(counted.calls) == 12  # the new one did not fit into a call with the 999 others and m3.5
+    assert counted.calls[10][-1] == "new"
+    assert sorted({*counted.calls[10], *counted.calls[11]}) == sorted([*everything, "new"])
+    assert len(counted.calls[10]) == TYPES_ASKED_MAX
+
+
+async def test_more_types_than_one_call_takes_are_asked_for_in_as_few_as_they_need(counted: Counted, asking: Asking) -> None:
+    for _ in range(3):
+        for first in (0, 1000, 2000):
+            await asking.required(names(2500)[first : first + 1000])
+        asking.clock.time_s += FRESH_S
+    assert sorted(map(len, counted.calls)) == [500, 500, 500] + [1000] * 6
+
+
+async def test_a_type_that_comes_to_require_an_audience_does_so_after_2_seconds_at_most(counted: Counted, asking: Asking) -> None:
+    """As one that no longer does."""
+    counted.demanding = {"t.1"}
+    assert await asking.required(names(2)) == {"t.1"}
+    counted.demanding = {"t.0"}
+    asking.clock.time_s += 1.9
+    assert await asking.required([*names(2), "t.2"]) == {"t.1"}
+    asking.clock.time_s += 0.1
+    assert await asking.required(names(2)) == {"t.0"}
+    assert counted.calls == [["t.0", "t.1"], ["t.2"], ["t.0", "t.1", "t.2"]]
+
+
+async def test_messages_at_once_share_the_questions_under_way(counted: Counted, asking: Asking) -> None:
+    counted.open.clear()
+    counted.demanding = {"t.4", "t.9"}
+    waiting = [asking.soon(names(5)) for _ in range(20)]
+    await until(lambda: len(counted.calls) == 1)
+    waiting += [asking.soon(names(10)) for _ in range(20)]
+    await until(lambda: len(counted.calls) == 2)
+    waiting += [asking.soon(["t.0", "t.9"]) for _ in range(20)]
+    counted.open.set()
+    answers = await asyncio.gather(*waiting)
+    assert answers == [{"t.4"}] * 20 + [{"t.4", "t.9"}] * 20 + [{"t.9"}] * 20
+    assert counted.calls == [names(5), names(10)[5:]]
+
+
+async def test_a_question_under_way_for_2_seconds_serves_those_who_wait_and_nobody_else(counted: Counted, asking: Asking) -> None:
+    counted.open.clear()
+    early = asking.soon(["t.0"])
+    await until(lambda: len(counted.calls) == 1)
+    counted.demanding = {"t.0"}
+    asking.clock.time_s += FRESH_S
+    late = asking.soon(["t.0"])
+    await until(lambda: len(counted.calls) == 2)
+    counted.open.set()
+    assert (await early, await late) == (set(), {"t.0"})
+    assert await asking.required(["t.0"]) == {"t.0"}
+    assert counted.calls == [["t.0"]] * 2
+
+
+async def test_a_type_that_nobody_publishes_any_more_is_forgotten(counted: Counted, asking: Asking) -> None:
+    """While those that somebody does are one call every time."""
+    await asking.required(["gone", "t.0", "t.1"])
+    for _ in range(2 * TURNS_REMEMBERED):
+        asking.clock.time_s += FRESH_S
+        for name in names(2):
+            await asking.required([name])
+    remembering = counted.calls.count(["gone", "t.0", "t.1"])
+    assert TURNS_REMEMBERED < remembering < len(counted.calls) == 2 * TURNS_REMEMBERED + 1
+    assert counted.calls[remembering:] == [["t.0", "t.1"]] * (len(counted.calls) - remembering)
+
+
+async def test_what_is_kept_is_bounded(counted: Counted, asking: Asking) -> None:
+    """Beyond it all is forgotten at once, and answers are as right as before."""
+    counted.demanding = {"m0.1"}
+    for number in range(KEPT_MAX // 1000):
+        await asking.required(names(1000, f"m{number}"))
+    assert await asking.required(["m0.0", "m0.1"]) == {"m0.1"}
+    assert await asking.required(["m0.0", "m0.1"]) == {"m0.1"}
+    assert [len(asked) for asked in counted.calls] == [1000] * (KEPT_MAX // 1000) + [2]
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED])
+async def test_without_an_answer_all_who_wait_for_it_are_refused_for_now(counted: Counted, asking: Asking, code: grpc.StatusCode) -> None:
+    """What is known stays known, and the next message asks again."""
+    await asking.required(["known"])
+    counted.failures = [code]
+    outcomes = await asyncio.gather(*(asking.soon(["known", "t.0"]) for _ in range(5)), return_exceptions=True)
+    for failure in outcomes:
+        assert isinstance(failure, Failure)
+        assert (failure.reason, failure.retry_after_s) == (Reason.UNAVAILABLE, 1.0)
+    assert await asking.required(["known"]) == set()
+    counted.demanding = {"t.0"}
+    assert await asking.required(["known", "t.0"]) == {"t.0"}
+    assert counted.calls == [["known"], ["t.0"], ["t.0"]]
+
+
+async def test_a_registry_that_cannot_be_reached_for_a_moment_is_asked_again(counted: Counted, asking: Asking) -> None:
+    counted.failures = [grpc.StatusCode.UNAVAILABLE] * 2
+    assert await asking.required(["t.0"]) == set()
+    assert len(counted.calls) == 3
+
+
+async def test_events_of_types_that_cannot_be_asked_for_are_refused_rather_than_taken(counted: Counted, tmp_path: Path) -> None:
+    counted.failures = [grpc.StatusCode.INTERNAL]
+    async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
+        failure = await refused(world.publish_batch([cloud_event(), cloud_event(type_="t.0")]))
+        assert (failure.reason, failure.retry_after_s) == (Reason.UNAVAILABLE, 1.0)
+        assert await world.records() == []
+
+
+async def test_one_who_gives_up_on_types_leaves_the_others_their_answer(counted: Counted, tmp_path: Path) -> None:
+    """They wait for it, each for as long as it wants to, and need not ask again."""
+    counted.open.clear()
+    async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
+        request = ingest_pb2.PublishRequest(event=cloud_event())
+        hurried = world.ingest.Publish(request, metadata=world.metadata(), timeout=0.3)
+        await until(lambda: len(counted.calls) == 1)
+        patient = world.ingest.Publish(request, metadata=world.metadata(), timeout=1.0)
+        most_patient = world.ingest.Publish(request, metadata=world.metadata(), timeout=TIMEOUT_S)
+        assert await ended(hurried) is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await ended(patient) is grpc.StatusCode.DEADLINE_EXCEEDED
+        counted.open.set()
+        assert (await most_patient).receipt.event_id
+        # Unless this machine was so slow that the others came only after two seconds.
+        assert len(counted.calls) <= 2
+
+
+async def test_messages_of_a_stream_stay_in_order_while_types_are_asked_for(counted: Counted, tmp_path: Path) -> None:
+    """A message whose types are known does not overtake one that waits for an answer."""
+    async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
+        await world.publish(cloud_event(type_="known"))
+        counted.open.clear()
+        async with world.stream() as call:
+            await call.write(message(cloud_event("first", type_="t.0", subject="s"), cloud_event("second", type_="known", subject="s")))
+            await call.write(message(cloud_event("third", type_="known", subject="s")))
+            await until(lambda: len(counted.calls) == 2)
+            counted.open.set()
+            await call.done_writing()
+            found = [position for response in await rest(call) for position in positions(response.results)]
+        assert found == sorted(found)
+        assert len(found) == 3
+
+
+async def test_a_type_is_enforced_within_2_seconds_among_a_thousand(counted: Counted, tmp_path: Path) -> None:
+    """On the way that events take, by the machine's own clock: every 2 seconds one call asks for all of them."""
+    batch = [cloud_event(type_=name, subject="s") for name in names(1000)]
+    async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
+        positions(await world.publish_batch(batch))
+        counted.demanding = {"t.500"}
+        changed = time.monotonic()
+        while True:
+            (result,) = await world.publish_batch([cloud_event(type_="t.500")])
+            if result.WhichOneof("result") == "error":
+                break
+            assert time.monotonic() - changed < FRESH_S + 1
+        assert result.error.reason == error_pb2.ERROR_REASON_AUDIENCE_REQUIRED
+        assert len(counted.calls) > 1
+        assert all(len(asked) == 1000 for asked in counted.calls)
+
+
+def bearer(key: str) -> str:
+    return f"Bearer {key}"
+
+
+async def refusals(asking: Asking, keys: Iterable[str]) -> list[Reason | None]:
+    """Judge keys side by side; returns why each may not publish, None if it may."""
+
+    async def judge(key: str) -> Reason | None:
+        try:
+            await asking.registry.authorize(bearer(key))
+        except Failure as failure:
+            return failure.reason
+        return None
+
+    return await asyncio.gather(*(judge(key) for key in keys))
+
+
+async def test_a_key_with_a_wrong_checksum_is_refused_without_a_question(counted: Counted, asking: Asking) -> None:
+    right = new_key()
+    mistyped = [right[:-1], right + "0", right[:-1] + ("0" if right[-1] != "0" else "1"), "hkt_", "x" * 5000]
+    assert await refusals(asking, mistyped) == [Reason.KEY_INVALID] * len(mistyped)
+    assert counted.asked == []
+
+
+async def test_many_wrong_keys_at_once_are_one_question_and_a_right_one_among_them_passes(counted: Counted, asking: Asking) -> None:
+    """Whoever comes while a question is under way is in the next one, however many there are."""
+    wrong, right = [new_key() for _ in range(150)], new_key()
+    counted.wrong.update(wrong)
+    counted.keys_open.clear()
+    first = asyncio.ensure_future(refusals(asking, wrong[:1]))
+    await until(lambda: len(counted.asked) == 1)
+    rest = asyncio.ensure_future(refusals(asking, [*wrong[1:], right]))
+    await asyncio.sleep(0)
+    counted.keys_open.set()
+    assert await first == [Reason.KEY_INVALID]
+    assert await rest == [Reason.KEY_INVALID] * 149 + [None]
+    assert [len(keys) for keys in counted.asked] == [1, 150]
+
+
+async def test_a_right_key_in_use_never_waits_for_the_registry(counted: Counted, asking: Asking) -> None:
+    """It is asked about again while the answer holds, also beside a question about other keys that is not answered."""
+    right = new_key()
+    assert await refusals(asking, [right]) == [None]
+    counted.keys_open.clear()
+    stranger = asyncio.ensure_future(refusals(asking, [new_key()]))
+    await until(lambda: len(counted.asked) == 2)
+    asking.clock.time_s += RENEW_S
+    assert await refusals(asking, [right]) == [None]
+    await until(lambda: counted.asked[2:] == [[right]])
+    asking.clock.time_s += RENEW_S
+    waits = asyncio.ensure_future(refusals(asking, [right]))
+    await asyncio.sleep(0)
+    assert not waits.done()
+    counted.keys_open.set()
+    assert await waits == [None]
+    assert await stranger == [None]
+
+
+async def test_guesses_displace_no_right_key(counted: Counted, asking: Asking) -> None:
+    right, wrong = new_key(), [new_key() for _ in range(WRONG_KEPT_MAX + 50)]
+    counted.wrong.update(wrong)
+    assert await refusals(asking, [right]) == [None]
+    assert set(await refusals(asking, wrong)) == {Reason.KEY_INVALID}
+    asked = len(counted.asked)
+    assert await refusals(asking, [right]) == [None]
+    assert len(counted.asked) == asked
+    assert all(len(keys) <= KEYS_ASKED_MAX for keys in counted.asked)

@@ -1,0 +1,262 @@
+"""Endpoints in memory and the transport that leads to them: they behave as a test says, and watch what they are sent."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
+
+TIMEOUT_S = 15.0
+LATE_S = 5.0
+LONG_S = 3600
+
+
+class Mode(Enum):
+    """How an endpoint behaves."""
+
+    OK = "answers 200 at once"
+    SLOW = "answers 200 after a while"
+    FAILING = "answers 500"
+    THROTTLING = "answers 429 and names a time"
+    SILENT = "never answers"
+    FLAKY = "does one or the other"
+    GONE = "answers 410"
+    LATE_GONE = "answers 410 after a while"
+    LATE_THROTTLING = "answers 429 after a while and names a long time"
+
+
+Key = tuple[str, str]
+"""A delivery: event and subscription."""
+
+
+@dataclass
+class Sent:
+    """What is known of one delivery's requests."""
+
+    attempts: int = 0
+    """The number that the latest request carried."""
+    answered_at: float = 0.0
+    wait_s: float = 0.0
+    """How long after the latest answer no further attempt may begin."""
+    asked_s: float = 0.0
+    """How long that answer has asked to wait, which binds where it came from."""
+    successes: int = 0
+    heard: bool = False
+    """Whether a worker that is still at work has had a success."""
+    under_way: bool = False
+    url: str = ""
+    """Where the latest request went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One request: for which delivery, when, which attempt it said it was, and where it went."""
+
+    key: Key
+    at: float
+    number: int
+    url: str
+
+
+@dataclass
+class Endpoints:
+    """All endpoints, by subscription."""
+
+    chance: random.Random
+    delays_s: tuple[float, ...]
+    modes: dict[str, Mode] = field(default_factory=dict)
+    slow_s: float | None = None
+    """How long a slow one takes; None: now so, now so."""
+    sent: dict[Key, Sent] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    throttled_until: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By subscription and sink."""
+    violations: list[str] = field(default_factory=list)
+    recorded: Callable[[Key], bool] = lambda _key: False
+    """Whether the ledger knows a delivery as finished."""
+    silenced: Callable[[str], bool] = lambda _subscription_id: False
+    """Whether a subscription has been paused or gone for longer than a worker may need to hear of it."""
+    unrecorded: Callable[[Key], bool] = lambda _key: False
+    """Whether a delivery should have been recorded before it is sent, and is not."""
+    elsewhere: Callable[[str, str], bool] = lambda _subscription_id, _url: False
+    """Whether a subscription has had another sink than this for longer than a worker may need to hear of it."""
+    unproven: Callable[[], bool] = lambda: False
+    """Whether the worker stood still, and has not asked the registry since."""
+    at_once: int = 1 << 30
+    """How many requests are under way at once: all sinks are of one host, and further ones wait for their turn."""
+    log: list[Taken] = field(default_factory=list)
+
+    def take(self, key: Key, request: Request, now: float) -> None:
+        """Take a request in and hold it against the laws."""
+        sent = self.sent.setdefault(key, Sent())
+        number = int(request.headers["hooktide-attempt"])
+        self.log.append(Taken(key, now, number, request.url))
+        if self.bodies.setdefault(key[0], request.body) != request.body:
+            self._violated("I2: another body", key)
+        if sent.heard:
+            self._violated("I3: sent again after a success was heard of", key)
+        if self.recorded(key):
+            self._violated("I3: sent again after its end was recorded", key)
+        if self.unrecorded(key):
+            self._violated("sent before it was recorded, although a worker before may have sent it", key)
+        if sent.under_way:
+            self._violated("sent while it is under way", key)
+        due_at = sent.answered_at + (max(sent.wait_s, sent.asked_s) if request.url == sent.url else sent.wait_s)
+        if number == sent.attempts + 1 and now < due_at:
+            self._violated(f"I5: attempt {number} began {due_at - now:.3f} s early", key)
+        if now < self.throttled_until.get((key[1], request.url), 0.0):
+            self._violated("sent while the endpoint had asked for a pause", key)
+        self._hold_against_the_registry(key, request.url)
+        sent.attempts, sent.under_way, sent.url = number, True, request.url
+
+    def _hold_against_the_registry(self, key: Key, url: str) -> None:
+        if self.silenced(key[1]):
+            self._violated("sent although the subscription does not want it", key)
+        if self.unproven():
+            self._violated("sent after a freeze, before the registry was asked", key)
+        if self.elsewhere(key[1], url):
+            self._violated(f"sent to {url}, where the subscription wants nothing any more", key)
+
+    def answer(self, key: Key) -> tuple[float, Answer]:
+        """Return what the endpoint answers, and after how many seconds."""
+        mode = self.modes.get(key[1], Mode.OK)
+        if mode is Mode.FLAKY:
+            mode = self.chance.choice((Mode.OK, Mode.SLOW, Mode.FAILING, Mode.FAILING, Mode.THROTTLING))
+        quick = self.chance.expovariate(200)
+        match mode:
+            case Mode.OK:
+                return quick, Answer(Outcome.DELIVERED, 200, "", b"", "")
+            case Mode.SLOW:
+                return self.slow_s or self.chance.uniform(0.03, 2.0), Answer(Outcome.DELIVERED, 204, "", b"", "")
+            case Mode.FAILING | Mode.GONE:
+                return quick, _refusal(500 if mode is Mode.FAILING else 410)
+            case Mode.LATE_GONE | Mode.LATE_THROTTLING:
+                return LATE_S, _refusal(410) if mode is Mode.LATE_GONE else _refusal(429, LONG_S)
+            case Mode.THROTTLING:
+                wait_s = self.chance.randint(1, 8)
+                return quick, _refusal(self.chance.choice((429, 503)), wait_s)
+            case _:
+                return TIMEOUT_S, Answer(Outcome.TIMEOUT, 0, "no answer within the time limit", b"", "")
+
+    def heard(self, key: Key, answer: Answer, now: float) -> None:
+        """Note that a worker has had an answer."""
+        sent = self.sent[key]
+        sent.under_way = False
+        sent.answered_at = now
+        retry_after_s = float(answer.retry_after or 0)
+        delay_s = self.delays_s[min(sent.attempts, len(self.delays_s)) - 1]
+        # A retry is due in whole milliseconds.
+        sent.wait_s, sent.asked_s = 0.5 * delay_s - 0.001, retry_after_s - 0.001
+        if answer.outcome is Outcome.DELIVERED:
+            sent.heard = True
+            sent.successes += 1
+        elif retry_after_s:
+            sink = (key[1], sent.url)
+            self.throttled_until[sink] = max(self.throttled_until.get(sink, 0.0), now + retry_after_s)
+
+    def forget_pauses(self, subscription_id: str) -> None:
+        """Forget that a subscription's sinks have asked for a pause."""
+        for sink in [each for each in self.throttled_until if each[0] == subscription_id]:
+            del self.throttled_until[sink]
+
+    def forget_waits(self) -> None:
+        """Forget when attempts may begin at the earliest: by the clock of the worker that begins now, it is late already."""
+        for sent in self.sent.values():
+            sent.wait_s = sent.asked_s = 0.0
+
+    def worker_ended(self) -> None:
+        """Note that a worker is no more: what it had heard and not recorded is forgotten."""
+        self.throttled_until.clear()
+        for sent in self.sent.values():
+            sent.heard = sent.under_way = False
+
+    @property
+    def requests(self) -> int:
+        """How many requests there were."""
+        return len(self.log)
+
+    def _violated(self, law: str, key: Key) -> None:
+        self.violations.append(f"{law}: event {key[0]}, subscription {key[1]}")
+
+
+def _refusal(status: int, wait_s: int = 0) -> Answer:
+    return Answer(Outcome.STATUS, status, f"the endpoint answered {status}", b"oh", str(wait_s or ""))
+
+
+class TransportOfTests:
+    """A `Transport` to the endpoints, for one worker."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._loop = asyncio.get_running_loop()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._begun = 0
+        self._waiting: deque[_Flight] = deque()
+        self.under_way = 0
+        """How many requests are not answered, begun or not."""
+        self.under_way_of: dict[str, int] = {}
+
+    def send(self, request: Request, done: Callable[[Answer], None]) -> None:
+        """See `Transport.send`."""
+        key = (request.headers["webhook-id"], request.headers["hooktide-subscription-id"])
+        assert request.subscription_id == key[1]
+        self.under_way += 1
+        self.under_way_of[key[1]] = self.under_way_of.get(key[1], 0) + 1
+        self._waiting.append(_Flight(key, request, done))
+        self._take_turns()
+
+    def withdraw(self, subscription_id: str) -> None:
+        """See `Transport.withdraw`."""
+        for flight in [each for each in self._waiting if each.key[1] == subscription_id]:
+            self._waiting.remove(flight)
+            self._call_later(0.0, partial(self._end, flight, WITHDRAWN))
+
+    def abandon(self) -> None:
+        """End, with all that is under way unanswered."""
+        for timer in self._timers:
+            timer.cancel()
+        self._waiting.clear()
+        self._endpoints.worker_ended()
+
+    def _take_turns(self) -> None:
+        while self._waiting and self._begun < self._endpoints.at_once:
+            may_begin = self._waiting[0].request.may_begin
+            if may_begin is not None and not may_begin():
+                return
+            self._begun += 1
+            flight = self._waiting.popleft()
+            self._endpoints.take(flight.key, flight.request, self._loop.time())
+            delay_s, answer = self._endpoints.answer(flight.key)
+            self._call_later(delay_s, partial(self._hear, flight, answer))
+
+    def _hear(self, flight: "_Flight", answer: Answer) -> None:
+        self._begun -= 1
+        self._endpoints.heard(flight.key, answer, self._loop.time())
+        self._end(flight, answer)
+        self._take_turns()
+
+    def _end(self, flight: "_Flight", answer: Answer) -> None:
+        self.under_way -= 1
+        self.under_way_of[flight.key[1]] -= 1
+        flight.done(answer)
+
+    def _call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            call()
+
+        timer = self._loop.call_later(delay_s, run)
+        self._timers.add(timer)
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A request, and who waits for its answer."""
+
+    key: Key
+    request: Request
+    done: Callable[[Answer], None]

@@ -1,0 +1,121 @@
+"""What may happen in the simulated world, and how often."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from tests.simulation.endpoints import Mode
+from tests.simulation.registry import DISABLED, PAUSED, Wish
+from tests.simulation.world import PATTERNS, World
+
+Happening = Callable[[World, list[Wish]], Awaitable[None]]
+YEAR_S = 365 * 86400.0
+_MOODS = (Mode.OK, Mode.SLOW, Mode.FAILING, Mode.FAILING, Mode.THROTTLING, Mode.SILENT, Mode.FLAKY, Mode.FLAKY)
+
+
+async def _events(world: World, _wishes: list[Wish]) -> None:
+    world.publish(world.chance.choice((1, 3, 10, 40)))
+
+
+async def _subscription(world: World, _wishes: list[Wish]) -> None:
+    world.subscribe()
+
+
+async def _mood(world: World, wishes: list[Wish]) -> None:
+    world.endpoints.modes[world.chance.choice(wishes).id] = world.chance.choice(_MOODS)
+
+
+async def _state(world: World, wishes: list[Wish]) -> None:
+    wish = world.change(replace(world.chance.choice(wishes), state=world.chance.choice((PAUSED, PAUSED, DISABLED))))
+    # Back soon, or later.
+    world.loop.call_later(world.chance.choice((0.01, 0.1, 10.0)) * world.chance.random(), world.activate, wish.id)
+
+
+async def _types(world: World, wishes: list[Wish]) -> None:
+    world.change(replace(world.chance.choice(wishes), types=world.chance.choice(PATTERNS)))
+
+
+async def _sink(world: World, wishes: list[Wish]) -> None:
+    world.change(replace(world.chance.choice(wishes), sink=f"https://consumer.example/hooks/{world.chance.randrange(9)}"))
+
+
+async def _deletion(world: World, wishes: list[Wish]) -> None:
+    if len(wishes) > 2:
+        world.delete(world.chance.choice(wishes).id)
+
+
+async def _restart(world: World, _wishes: list[Wish]) -> None:
+    await world.stop(crash=world.chance.random() < 0.7)
+    await world.start()
+
+
+async def _log(world: World, _wishes: list[Wish]) -> None:
+    world.lose_log()
+
+
+async def _registry(world: World, _wishes: list[Wish]) -> None:
+    world.lose_registry()
+
+
+async def _registry_restart(world: World, _wishes: list[Wish]) -> None:
+    world.registry.restart()
+    world.registry_back_at = world.loop.time() + 4.0
+
+
+async def _registry_copy(world: World, _wishes: list[Wish]) -> None:
+    world.copy_registry()
+
+
+async def _registry_put_back(world: World, _wishes: list[Wish]) -> None:
+    world.put_registry_back()
+
+
+async def _freeze(world: World, wishes: list[Wish]) -> None:
+    world.freeze(world.chance.choice((0.3, 0.9, 2.0, 60.0)))
+    # Meanwhile others go on.
+    if world.chance.random() < 0.5:
+        await _deletion(world, wishes)
+    if world.chance.random() < 0.3:
+        world.lose_registry()
+
+
+async def _wall_clock(world: World, _wishes: list[Wish]) -> None:
+    world.set_clock_ahead(world.chance.choice((YEAR_S, YEAR_S, 3600.0, -60.0)), 30.0 * world.chance.random())
+
+
+async def _compaction(world: World, _wishes: list[Wish]) -> None:
+    world.registry.compact()
+
+
+async def _disk(world: World, _wishes: list[Wish]) -> None:
+    await world.fill_disk(full=world.chance.random() < 0.3)
+
+
+async def _trim(world: World, _wishes: list[Wish]) -> None:
+    world.log.trim()
+
+
+async def _slowness(world: World, _wishes: list[Wish]) -> None:
+    world.loop.slowness = world.chance.choice((1.0, 1.0, 10.0, 50.0))
+
+
+HAPPENINGS: dict[Happening, int] = {
+    _events: 6,
+    _mood: 5,
+    _state: 2,
+    _disk: 2,
+    _subscription: 1,
+    _types: 1,
+    _sink: 1,
+    _deletion: 1,
+    _restart: 1,
+    _log: 1,
+    _registry: 1,
+    _registry_restart: 1,
+    _registry_copy: 1,
+    _registry_put_back: 1,
+    _freeze: 2,
+    _wall_clock: 1,
+    _compaction: 1,
+    _trim: 1,
+    _slowness: 1,
+}

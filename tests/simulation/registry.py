@@ -1,0 +1,330 @@
+"""A registry in memory, reached by a channel of its own: what the replica watches, under a test's control."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Self
+
+import grpc
+from hooktide.subscription.v1 import subscription_pb2
+
+from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
+from services.subscription.store.read_leases import ReadLeases
+
+ACTIVE = subscription_pb2.SUBSCRIPTION_STATE_ACTIVE
+PAUSED = subscription_pb2.SUBSCRIPTION_STATE_PAUSED
+DISABLED = subscription_pb2.SUBSCRIPTION_STATE_DISABLED
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A subscription as it stands in the registry."""
+
+    id: str
+    consumer_id: str
+    types: tuple[str, ...] = ()
+    source: str = ""
+    state: subscription_pb2.SubscriptionState.ValueType = ACTIVE
+    sink: str = "https://consumer.example/hooks"
+    revision: int = 0
+    sink_revision: int = 0
+    rate_per_second: float | None = None
+    secret: str = SECRET
+
+    def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
+        """Return it as the watch sends it."""
+        subscription = subscription_pb2.Subscription(
+            id=self.id,
+            consumer_id=self.consumer_id,
+            sink=self.sink,
+            types=self.types,
+            source=self.source,
+            state=self.state,
+            revision=self.revision,
+            sink_revision=self.sink_revision,
+            config=subscription_pb2.SubscriptionConfig(rate_per_second=self.rate_per_second),
+        )
+        secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
+        return subscription_pb2.WatchSubscriptionsResponse(
+            put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets)
+        )
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What a registry kept at some moment."""
+
+    wishes: dict[str, Wish]
+    revision: int
+    compacted: int
+    ids: dict[int, str]
+    changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]]
+
+
+class RegistryOfTests:
+    """Subscriptions, their changes, and a watch of them."""
+
+    def __init__(self, pause: Callable[[], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
+        """`pause` is awaited wherever a network would take its time."""
+        self._loop = loop
+        self.leases = ReadLeases(loop, may_be_others=False)
+        self.pause = pause
+        self.wishes: dict[str, Wish] = {}
+        self.revision = 1
+        self.compacted = 1
+        self._ids = {1: "first"}
+        """The ids of all changes, by revision."""
+        self.reachable = True
+        self.hears_of_gone = True
+        """Whether it can be told that a sink is gone."""
+        self.questions = 0
+        """How often it was asked for its revision."""
+        self.restarted_at = 0.0
+        """When it last became another process, which waits for leases that the one before may have granted."""
+        self.freezes = self.freezes_proven = 0
+        """How often the worker stood still, and how often it had when it began to ask the latest question."""
+        self.told_gone: list[str] = []
+        """The subscriptions that it was told so of, each time."""
+        self._changes_made = 0
+        self._changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]] = []
+        self._changed = asyncio.Event()
+
+    def put(self, wish: Wish) -> Wish:
+        """Create or change a subscription."""
+        self._advance()
+        before = self.wishes.get(wish.id)
+        sink_revision = self.revision if before is None or before.sink != wish.sink else before.sink_revision
+        wish = self.wishes[wish.id] = replace(wish, revision=self.revision, sink_revision=sink_revision)
+        self._note(wish.message())
+        return wish
+
+    def delete(self, subscription_id: str) -> None:
+        """Delete a subscription."""
+        del self.wishes[subscription_id]
+        self._advance()
+        deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=self.revision)
+        self._note(subscription_pb2.WatchSubscriptionsResponse(deleted=deleted))
+
+    def _advance(self) -> None:
+        """Take the next revision; its id has never been there before, whatever is put back."""
+        self.revision += 1
+        self._changes_made += 1
+        self._ids[self.revision] = f"change {self._changes_made}"
+
+    def copied(self) -> "Copy":
+        """Return what is kept on its disk."""
+        return Copy(dict(self.wishes), self.revision, self.compacted, dict(self._ids), list(self._changes))
+
+    def put_back(self, copy: "Copy") -> None:
+        """Be another process, on an older copy of what was kept."""
+        self.wishes, self.revision, self.compacted = dict(copy.wishes), copy.revision, copy.compacted
+        self._ids, self._changes = dict(copy.ids), list(copy.changes)
+        self.restart()
+
+    def compact(self) -> None:
+        """Forget all changes: whoever is behind needs a snapshot."""
+        self.compacted = self.revision
+        self._changes.clear()
+
+    def set_reachable(self, *, reachable: bool) -> None:
+        """Go away, or come back."""
+        self.reachable = reachable
+        self._wake()
+
+    def restart(self) -> None:
+        """Be another process, which knows what is committed, of no call, and of no lease."""
+        self.leases = ReadLeases(self._loop, may_be_others=True)
+        self.restarted_at = self._loop.time()
+        self._wake()
+
+    async def told(self, revision: int) -> None:
+        """Return once whoever made the change of a revision was told, and has asked again as often as that was cut short."""
+        leases = None
+        while leases is not self.leases:
+            leases = self.leases
+            await leases.known(revision)
+
+    def _note(self, message: subscription_pb2.WatchSubscriptionsResponse) -> None:
+        self._changes.append((self.revision, message))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def hear(self, asking: "_Asking", question: subscription_pb2.AskRevisionRequest) -> subscription_pb2.AskRevisionResponse | None:
+        """Take a question of AskRevision and return its answer, or take a confirmation."""
+        freezes = self.freezes
+        await self.pause()
+        self._refuse_if_away(asking.leases)
+        if question.confirms:
+            asking.leases.confirm(asking, question.reached_revision)
+            return None
+        self.questions += 1
+        self.freezes_proven = freezes
+        if question.reached_change_id != self._ids.get(question.reached_revision, "") and question.reached_revision >= self.revision:
+            raise _compacted()
+        lease_s = asking.leases.grant(asking, question.reached_revision, question.lease.ToMilliseconds() / 1000, self.revision)
+        answer = subscription_pb2.AskRevisionResponse(revision=self.revision)
+        answer.lease.FromMilliseconds(int(lease_s * 1000))
+        return answer
+
+    async def disable(self, request: subscription_pb2.DisableSubscriptionRequest) -> subscription_pb2.DisableSubscriptionResponse:
+        """Answer DisableSubscription."""
+        await self.pause()
+        self.told_gone.append(request.id)
+        if not self.hears_of_gone:
+            raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
+        wish = self.wishes[request.id]
+        if wish.sink_revision != request.sink_revision:
+            raise _rpc_error(Failure(Reason.ETAG_MISMATCH, "It has another sink now."))
+        self.put(replace(wish, state=DISABLED))
+        return subscription_pb2.DisableSubscriptionResponse()
+
+    async def watch(
+        self, request: subscription_pb2.WatchSubscriptionsRequest
+    ) -> AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]:
+        """Answer WatchSubscriptions."""
+        await self.pause()
+        revision, leases = request.after_revision, self.leases
+        if revision != 0 and request.after_change_id != self._ids.get(revision):
+            raise _compacted()
+        if revision == 0:
+            wishes, revision = list(self.wishes.values()), self.revision
+            for wish in wishes:
+                await self.pause()
+                self._refuse_if_away(leases)
+                yield wish.message()
+            yield self._checkpoint(revision)
+        while True:
+            self._refuse_if_away(leases)
+            if revision < self.compacted:
+                raise _compacted()
+            changes, changed = [change for change in self._changes if change[0] > revision], self._changed
+            for revision, message in changes:  # noqa: B007 - the last one counts
+                await self.pause()
+                self._refuse_if_away(leases)
+                yield message
+            yield self._checkpoint(revision)
+            if not changes:
+                await changed.wait()
+
+    def _checkpoint(self, revision: int) -> subscription_pb2.WatchSubscriptionsResponse:
+        checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id="registry", change_id=self._ids[revision])
+        return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
+
+    def _refuse_if_away(self, called: ReadLeases) -> None:
+        """Refuse where it is away, or another process than was called; that has its own leases."""
+        if not self.reachable or called is not self.leases:
+            raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
+
+
+def _compacted() -> grpc.aio.AioRpcError:
+    return _rpc_error(Failure(Reason.REVISION_COMPACTED, "Begin anew."))
+
+
+def _rpc_error(failure: Failure) -> grpc.aio.AioRpcError:
+    status = failure_status(failure)
+    trailing = grpc.aio.Metadata((STATUS_DETAILS_KEY, status.SerializeToString()))
+    return grpc.aio.AioRpcError(failure.reason.code, grpc.aio.Metadata(), trailing, failure.message, None)
+
+
+class _Watching:
+    """A call of the watch."""
+
+    def __init__(self, messages: AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]) -> None:
+        self._messages = messages
+
+    def __aiter__(self) -> AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]:
+        return self._messages
+
+    def cancel(self) -> bool:
+        """End the call."""
+        return True
+
+
+class _Asking:
+    """A call that asks for the revision."""
+
+    def __init__(self, registry: RegistryOfTests) -> None:
+        self._registry = registry
+        self.leases = registry.leases
+        self._answer: subscription_pb2.AskRevisionResponse | None = None
+
+    async def write(self, question: subscription_pb2.AskRevisionRequest) -> None:
+        """Send a question or a confirmation."""
+        self._answer = await self._registry.hear(self, question)
+
+    async def read(self) -> subscription_pb2.AskRevisionResponse:
+        """Return the answer."""
+        await self._registry.pause()
+        assert self._answer is not None
+        return self._answer
+
+    def cancel(self) -> bool:
+        """End the call."""
+        return True
+
+
+class RegistryChannel(grpc.aio.Channel):
+    """The way to a registry of tests, with the calls that delivery makes."""
+
+    def __init__(self, registry: RegistryOfTests) -> None:
+        self._registry = registry
+
+    def unary_unary(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Return what a stub calls."""
+
+        async def call(request: Any, **_options: object) -> object:
+            if not method.endswith("/DisableSubscription"):
+                _unknown(method)
+            return await self._registry.disable(request)
+
+        return call
+
+    def unary_stream(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Return what a stub calls."""
+        if not method.endswith("/WatchSubscriptions"):
+            _unknown(method)
+
+        def call(request: subscription_pb2.WatchSubscriptionsRequest, **_options: object) -> _Watching:
+            return _Watching(self._registry.watch(request))
+
+        return call
+
+    def stream_unary(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Refuse."""
+        _unknown(method)
+
+    def stream_stream(self, method: str, *_args: Any, **_options: Any) -> Any:
+        """Return what a stub calls."""
+        if not method.endswith("/AskRevision"):
+            _unknown(method)
+        return lambda **_options: _Asking(self._registry)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Nothing is open."""
+
+    async def close(self, grace: float | None = None) -> None:
+        """Nothing is open."""
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - grpc's own signature
+        """Return that it is ready."""
+        del try_to_connect
+        return grpc.ChannelConnectivity.READY
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Return at once."""
+
+    async def channel_ready(self) -> None:
+        """Return at once."""
+
+
+def _unknown(method: str) -> NoReturn:
+    message = f"{method} is not served here"
+    raise AssertionError(message)

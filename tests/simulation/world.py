@@ -1,0 +1,423 @@
+"""A seeded world: events, changing subscriptions, moody endpoints, a full disk, crashes; and what must be true of it.
+
+The worker is the real one, with a real ledger; registry, log and endpoints stand in memory.
+"""
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from services.delivery.ledger.sqlite import Ledger, open_ledger
+from services.delivery.ledger.sqlite_queries import day_tables
+from services.delivery.model import State, delivery_id
+from services.delivery.subscriptions.disable import Disabler
+from services.delivery.subscriptions.freshness import GAP_MAX_S
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.backpressure import FEW, MOST, Headway
+from services.delivery.worker.worker import Worker
+from services.eventlog.record import Record
+from services.runtime.clock import unix_ms
+from services.runtime.configuration.settings import DeliverySettings, read_settings
+from services.runtime.database import connect
+from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
+from tests.simulation.event_log import LogOfTests, cloud_event
+from tests.simulation.invariants import Published, Version, judged
+from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
+from tests.simulation.virtual_time import VirtualClock, VirtualLoop
+
+TYPES = ("order.created", "order.paid", "invoice.sent", "order")
+PATTERNS = (("order.*",), ("order.*",), ("order.created", "invoice.*"), (), ("*",), ("order", "order.paid"), ("nothing.*",))
+CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
+DELAYS_S = (0.5, 1.0, 4.0, 20.0)
+# How long a worker may need to hear of a change while the watch lives.
+_HEARS_WITHIN_S = 2.0
+_TOLD_WITHIN_S = 1.0
+
+
+def settings_of_tests(directory: Path, **values: str) -> DeliverySettings:
+    """Return settings with tiny bounds, so that all of them are met all the time."""
+    environ = {
+        "HOOKTIDE_DATA_DIR": str(directory),
+        "HOOKTIDE_SERVICE_TOKEN": "t" * 32,
+        "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": ",".join(str(delay) for delay in DELAYS_S),
+        "HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": "8",
+        "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "4",
+        "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5",
+        "HOOKTIDE_DELIVERY_BREAKER_SECONDS": "2",
+        "HOOKTIDE_HOUSEKEEPING_SECONDS": "60",
+    }
+    return read_settings(DeliverySettings, environ | values)
+
+
+@dataclass
+class Running:
+    """A worker at work."""
+
+    worker: Worker
+    transport: TransportOfTests
+    ledger: Ledger
+    task: asyncio.Task[None]
+    stack: contextlib.AsyncExitStack
+
+
+@dataclass
+class World:
+    """All there is, from a seed."""
+
+    loop: VirtualLoop
+    chance: random.Random
+    settings: DeliverySettings
+    path: Path
+    routed_few: int = 2
+    routed_most: int = 6
+    """How many deliveries may be routed and not recorded: so few that routing waits all the time, and everything happens meanwhile."""
+    published: list[Published] = field(default_factory=list)
+    versions: dict[str, list[Version]] = field(default_factory=dict)
+    finished: dict[bytes, int] = field(default_factory=dict)
+    crashes: int = 0
+    subscriptions_made: int = 0
+    disk_is_full: bool = False
+    checks: int = 0
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock(self.loop)
+        self.registry = RegistryOfTests(self.pause, self.loop)
+        self.log = LogOfTests(self.pause)
+        self.endpoints = Endpoints(
+            self.chance,
+            DELAYS_S,
+            recorded=self._is_recorded,
+            unrecorded=self._is_unrecorded,
+            silenced=self._is_silenced,
+            unproven=lambda: self.registry.freezes_proven < self.registry.freezes,
+            elsewhere=self._is_elsewhere,
+        )
+        self.head_at_start = 0
+        self.running: Running | None = None
+        self.registry_back_at = 0.0
+        self.copy: Copy | None = None
+        self._reading: sqlite3.Connection | None = None
+        self._telling: list[asyncio.Task[None]] = []
+
+    async def pause(self) -> None:
+        """Take as long as a network does."""
+        rare = 30.0 if self.chance.random() < 0.1 else 1.0
+        await asyncio.sleep(rare * self.chance.expovariate(1000))
+
+    # The worker
+
+    def route_freely(self) -> None:
+        """Let routing be as far ahead as a service's may be, for scenes about many deliveries that are routed; before the start."""
+        self.routed_few, self.routed_most = FEW, MOST
+
+    async def start(self) -> None:
+        """Start a worker on the ledger as it is."""
+        stack = contextlib.AsyncExitStack()
+        ledger = await stack.enter_async_context(open_ledger(self.path))
+        transport = TransportOfTests(self.endpoints)
+        channel, token = RegistryChannel(self.registry), "t" * 32
+        replica, disabler = Replica(channel, token, self.clock), Disabler(channel, token)
+        headway = Headway(self.routed_few, self.routed_most)
+        worker = Worker(self.settings, ledger, transport, self.log, replica, disabler, self.clock, headway)
+        if self.clock.ahead_s > 0:
+            self.endpoints.forget_waits()
+        self.head_at_start = self.log.head
+        self.registry.freezes_proven = self.registry.freezes
+        task = self.loop.create_task(worker.run())
+        self.running = Running(worker, transport, ledger, task, stack)
+        self._reading = connect(self.path, read_only=True)
+
+    async def ready(self) -> None:
+        """Wait until the worker knows the subscriptions."""
+        while self.at_work().worker.why_not_ready() is not None:  # noqa: ASYNC110 - time is virtual, looking costs nothing
+            await asyncio.sleep(1.0)
+
+    async def stop(self, *, crash: bool) -> None:
+        """End the worker: at once, with all that it has in memory, or as a service stops."""
+        running = self.at_work()
+        self.check()
+        # What cannot be written before the end is forgotten, as in a crash.
+        self.crashes += crash or self.disk_is_full
+        if not crash:
+            await running.worker.drain()
+            assert running.transport.under_way == 0, "drained, and attempts are under way"
+        running.transport.abandon()
+        self.disk_is_full = False
+        running.task.cancel()
+        if crash:
+            self.loop.crash_jobs()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running.task
+        await running.stack.aclose()
+        assert self._reading is not None
+        self._reading.close()
+        self.running = None
+
+    def at_work(self) -> Running:
+        """Return the worker that is running."""
+        assert self.running is not None
+        if self.running.task.done() and not self.running.task.cancelled():
+            self.running.task.result()
+        return self.running
+
+    async def fill_disk(self, *, full: bool) -> None:
+        """Leave no room for the ledger, or make room again."""
+
+        def limit(connection: sqlite3.Connection) -> None:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0] if full else 1 << 30
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+
+        ledger = self.at_work().ledger
+        # A disk fills whether or not the worker has its lease yet.
+        await self.loop.run_in_executor(ledger._writer, limit, ledger._connection)  # noqa: SLF001 - what the ledger itself has no way for
+        self.disk_is_full = full
+
+    # What happens
+
+    def publish(self, count: int, event_type: str = "", audience: str = "") -> list[Record]:
+        """Append events, of one type or of any."""
+        return [self._publish_one(event_type, audience) for _ in range(count)]
+
+    def _publish_one(self, event_type: str, audience: str) -> Record:
+        source = "/shop"
+        if not event_type:
+            event_type, source = self.chance.choice(TYPES), self.chance.choice(("/shop", "/bank"))
+            audience = self.chance.choice(CONSUMERS) if self.chance.random() < 0.3 else ""
+        event = cloud_event(str(self.log.head + 1), event_type, source)
+        record = self.log.append(event, accepted_ms=unix_ms(self.clock), audience=audience)
+        self.published.append(Published(record, self.loop.time()))
+        return record
+
+    def subscribe(self) -> Wish:
+        """Create a subscription."""
+        self.subscriptions_made += 1
+        wish = Wish(
+            f"sub_{self.subscriptions_made:032x}",
+            self.chance.choice(CONSUMERS),
+            self.chance.choice(PATTERNS),
+            self.chance.choice(("", "", "/shop")),
+            rate_per_second=self.chance.choice((None, None, 20.0)),
+        )
+        return self.change(wish)
+
+    def change(self, wish: Wish) -> Wish:
+        """Put a subscription as it now is."""
+        wish = self.registry.put(wish)
+        self._note(wish.id, wish)
+        return wish
+
+    def _note(self, subscription_id: str, wish: Wish | None) -> None:
+        version, revision = Version(self.loop.time(), wish), self.registry.revision
+        self.versions.setdefault(subscription_id, []).append(version)
+
+        async def tell() -> None:
+            await self.registry.told(revision)
+            version.told_at = self.loop.time()
+            assert version.told_at - max(version.since, self.registry.restarted_at) < _TOLD_WITHIN_S
+
+        self._telling.append(self.loop.create_task(tell()))
+
+    async def told(self, wish: Wish) -> Version:
+        """Wait until whoever changed a subscription last was told so."""
+        await asyncio.gather(*self._telling)
+        return self.versions[wish.id][-1]
+
+    def activate(self, subscription_id: str) -> None:
+        """Resume or enable a subscription, if it is still there."""
+        wish = self.registry.wishes.get(subscription_id)
+        if wish is not None and wish.state != ACTIVE:
+            self.change(replace(wish, state=ACTIVE))
+
+    def delete(self, subscription_id: str) -> None:
+        """Delete a subscription."""
+        self.registry.delete(subscription_id)
+        self._note(subscription_id, None)
+
+    def set_clock_ahead(self, seconds: float, for_s: float) -> None:
+        """Let the wall clock be ahead, or behind, for some seconds."""
+        self.clock.ahead_s = seconds
+        self.loop.call_later(for_s, setattr, self.clock, "ahead_s", 0.0)
+
+    def freeze(self, seconds: float) -> None:
+        """Let the worker's machine be suspended; of the worker's own time nothing passes."""
+        self.clock.suspended_s += seconds
+        if seconds > GAP_MAX_S:
+            self.registry.freezes += 1
+
+    def lose_log(self) -> None:
+        """Let the log go away for a while."""
+        self.log.set_reachable(reachable=False)
+        self.loop.call_later(self.chance.expovariate(0.5), lambda: self.log.set_reachable(reachable=True))
+
+    def lose_registry(self) -> None:
+        """Let the registry go away for a while."""
+        self.registry.set_reachable(reachable=False)
+        self.loop.call_later(self.chance.expovariate(0.5), self.return_registry)
+
+    def copy_registry(self) -> None:
+        """Keep a copy of the registry as it is."""
+        self.copy = self.registry.copied()
+
+    def put_registry_back(self) -> None:
+        """Let the registry be the older copy, if there is one, and be changed at once as often as there were changes since."""
+        if self.copy is None:
+            return
+        copy, before, lost = self.copy, self.registry.wishes, self.registry.revision - self.copy.revision
+        self.registry.put_back(copy)
+        self.registry_back_at = self.loop.time() + 4.0
+        for subscription_id in before.keys() | copy.wishes.keys():
+            wish = copy.wishes.get(subscription_id)
+            if wish != before.get(subscription_id):
+                self._note(subscription_id, wish)
+                # A sink that is there again after another one is taken for a new one.
+                self.endpoints.forget_pauses(subscription_id)
+        for number in range(lost):
+            wishes = list(self.registry.wishes.values())
+            if number == 0 or not wishes:
+                self.subscribe()
+            else:
+                self.change(replace(self.chance.choice(wishes), types=self.chance.choice(PATTERNS)))
+
+    def return_registry(self) -> None:
+        """Let the registry come back."""
+        self.registry.set_reachable(reachable=True)
+        # A watch may be opened again a while later.
+        self.registry_back_at = self.loop.time() + 4.0
+
+    async def heal(self) -> None:
+        """Make everything work again."""
+        if self.running is None:
+            await self.start()
+        await self.fill_disk(full=False)
+        self.loop.slowness = 1.0
+        self.log.set_reachable(reachable=True)
+        self.return_registry()
+        self.endpoints.modes.clear()
+        for wish in list(self.registry.wishes.values()):
+            if wish.state == PAUSED:
+                self.activate(wish.id)
+
+    async def settle(self, within_s: float) -> None:
+        """Wait until no delivery is unfinished and every event is routed; fail where that takes too long."""
+        deadline = self.loop.time() + within_s
+        while self.open_rows() or any(each.routed_by is None for each in self.published):
+            self.check()
+            assert self.loop.time() < deadline, f"I8: not drained: {self.open_rows()[:3]} …"
+            await asyncio.sleep(0.5)
+
+    # What must be true
+
+    def check(self) -> None:
+        """Hold the world against the laws that hold at every moment."""
+        running = self.at_work()
+        assert not self.endpoints.violations, self.endpoints.violations[:3]
+        settings, transport = self.settings, running.transport
+        assert transport.under_way <= settings.delivery_in_flight_max
+        assert max(transport.under_way_of.values(), default=0) <= settings.delivery_lane_in_flight_max
+        cursors = self._cursors()
+        for each in self.published:
+            if each.routed_by is None and cursors.get(each.record.partition, 0) >= each.record.position:
+                each.routed_by = self.loop.time()
+        self.checks += 1
+        for delivery, state in self._done_rows() if self.checks % 10 == 0 else ():
+            assert self.finished.setdefault(delivery, state) == state, f"I4: {delivery.hex()} was {self.finished[delivery]}, is {state}"
+
+    def check_end(self) -> None:
+        """Hold the world against what must have become of every event."""
+        self.check()
+        for telling in self._telling:
+            if telling.done():
+                telling.result()
+        done = self._done_rows()
+        states = dict(done)
+        assert len(states) == len(done), "I1: a delivery has two ends"
+        wanted: set[bytes] = set()
+        for each in self.published:
+            for subscription_id, versions in self.versions.items():
+                key = delivery_id(each.record.event_id, subscription_id)
+                must, may = judged(each, versions)
+                assert may or key not in states, f"I6: {each.record.event_id} was routed to {subscription_id}"
+                assert not must or key in states, f"I1: {each.record.event_id} was not routed to {subscription_id}"
+                if key in states:
+                    wanted.add(key)
+                    self._check_state((each.record.event_id, subscription_id), State(states[key]), versions)
+        assert wanted == set(states), "I6: there are deliveries of nothing"
+
+    async def check_rest(self) -> None:
+        """Hold a worker that has nothing to do against what that must look like: nothing held, nothing done."""
+        await asyncio.sleep(60.0)
+        dispatcher, jobs_before = self.at_work().worker.dispatcher, self.loop.jobs_done
+        assert (dispatcher.in_flight, dispatcher.lanes.held_bytes, dispatcher.unrecorded_sent) == (0, 0, 0)
+        for lane in dispatcher.lanes:
+            assert not lane.queue, f"{lane.subscription_id} has a queue and no delivery"
+            assert (len(lane.live), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)
+            assert lane.subscription_id in self.registry.wishes, f"the lane of {lane.subscription_id} outlives it"
+            if lane.trouble is not None and not lane.trouble.permits(self.loop.time()):
+                continue  # whether rows wait, it looks once it may send again
+            assert lane.next_due_ms is None or self.registry.wishes[lane.subscription_id].state != ACTIVE
+        await asyncio.sleep(180.0)
+        # Housekeeping looks a few times meanwhile.
+        assert self.loop.jobs_done - jobs_before < 100, "the ledger is kept busy for nothing"
+
+    def _check_state(self, key: Key, state: State, versions: list[Version]) -> None:
+        was_off = any(version.wish is None or version.wish.state == DISABLED for version in versions)
+        successes = self.endpoints.sent[key].successes if key in self.endpoints.sent else 0
+        assert state is not State.CANCELLED or was_off, f"{key} was cancelled, and its subscription was never off"
+        attempts = self.endpoints.sent[key].attempts if key in self.endpoints.sent else 0
+        assert state is not State.EXHAUSTED or attempts > len(DELAYS_S), f"{key} was given up after {attempts} attempts"
+        assert state is not State.DELIVERED or successes, f"{key} is called delivered, and no endpoint has taken it"
+        assert successes <= 1 + self.crashes, f"{key} was taken {successes} times in {self.crashes} crashes"
+        if state is State.EXHAUSTED:
+            assert self.endpoints.sent[key].attempts == len(DELAYS_S) + 1, f"{key} was given up early"
+
+    def states(self) -> dict[bytes, State]:
+        """Return the finished deliveries by their ids."""
+        return {delivery: State(state) for delivery, state in self._done_rows()}
+
+    def open_rows(self) -> list[tuple[Any, ...]]:
+        """Return the unfinished deliveries."""
+        return self.rows("SELECT event_id, subscription_id, attempt_count, due_ms, position FROM open")
+
+    def _cursors(self) -> dict[int, int]:
+        rows = self.rows("SELECT partition, position, subscription_id FROM cursors")
+        return {partition: position - 1 if through else position for partition, position, through in rows}
+
+    def done(self) -> list[tuple[bytes, int, int]]:
+        """Return the finished deliveries: id, state, number of attempts."""
+        assert self._reading is not None
+        tables = day_tables(self._reading)
+        rows = (row for table in tables for row in self.rows(f"SELECT id, state, attempt_count FROM {table}"))  # noqa: S608 - ours
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    def _done_rows(self) -> list[tuple[bytes, int]]:
+        return [row[:2] for row in self.done()]
+
+    def rows(self, text: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a query of the ledger finds."""
+        assert self._reading is not None
+        return self._reading.execute(text, values).fetchall()
+
+    def _is_recorded(self, key: Key) -> bool:
+        assert self._reading is not None
+        tables = day_tables(self._reading)
+        wanted = delivery_id(*key)
+        return any(self.rows(f"SELECT 1 FROM {table} WHERE id = ?", wanted) for table in tables)  # noqa: S608 - a table of ours
+
+    def _is_unrecorded(self, key: Key) -> bool:
+        before = int(key[0][-15:], 16) <= self.head_at_start
+        return before and not self.rows("SELECT 1 FROM open WHERE id = ?", delivery_id(*key))
+
+    def _is_silenced(self, subscription_id: str) -> bool:
+        latest = self.versions[subscription_id][-1]
+        return self._is_heard_of(latest) and (latest.wish is None or latest.wish.state != ACTIVE)
+
+    def _is_elsewhere(self, subscription_id: str, url: str) -> bool:
+        latest = self.versions[subscription_id][-1]
+        return self._is_heard_of(latest) and latest.wish is not None and latest.wish.sink != url
+
+    def _is_heard_of(self, latest: Version) -> bool:
+        return self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable
