@@ -1,17 +1,17 @@
-"""Headway: how far routing may be ahead of what has ended.
+"""Backpressure: how many deliveries may be routed before their attempts have ended and are recorded.
 
-route → lane → attempt → schedule → [headway] → recorder
+event log → log_follower → [backpressure] ← recorder ← dispatcher
 
-While it is this machine that sending waits for, routing stays just so far ahead of it that each delivery is written once: a
-backlog then waits in the log, where it stands already, and not a second time in the ledger. While it is endpoints, routing goes
-on without them, up to its bound, so that none keeps the others waiting.
+If sending waits for this machine, routing stays only so far ahead of sending that each delivery is written once. A backlog then
+waits in the log, which holds it already, and is not written a second time into the ledger. If sending waits for sinks, routing
+goes on up to its bound, so that no sink keeps the others waiting.
 
 Law: pure; time arrives as an argument.
 """
 
 from dataclasses import dataclass, field
 
-# So many that twice what may be under way at once is there to be sent.
+# Twice the attempts that may be in flight at once: there is always a delivery to send.
 FEW = 500
 MOST = 4000
 LOOK_S = 0.05
@@ -21,7 +21,11 @@ _BUSY = 0.5
 
 @dataclass(slots=True)
 class Headway:
-    """The bound of what is routed and not recorded, in deliveries: `few` at first and while the machine is busy, never beyond `most`."""
+    """The bound of what is routed and not recorded, in deliveries.
+
+    The bound is `few` at first and `most` while the machine is not busy. While the machine is busy, the bound is what ends in
+    `_AHEAD_S`, between `few` and `most`.
+    """
 
     few: int = FEW
     most: int = MOST
@@ -34,15 +38,15 @@ class Headway:
         self.limit = self.few
 
     def ended(self) -> None:
-        """Note that a delivery has ended after an attempt."""
+        """Note that a delivery of a chunk that is not flushed yet is settled."""
         self._ended += 1
 
     def wait_begins(self, now: float, busy_s: float) -> None:
-        """Begin to measure, since the bound is reached; `busy_s` is for how long the event loop's thread has been busy."""
+        """Begin to measure, because the bound is reached. `busy_s` is how long the event loop's thread has been busy in all."""
         self._ended, self._since, self._busy_s = 0, now, busy_s
 
     def look(self, now: float, busy_s: float) -> None:
-        """Set the bound by what has happened since the last look, once that is long enough ago."""
+        """Set the bound by what has happened since the last look; do nothing if that was less than `LOOK_S` ago."""
         elapsed_s = now - self._since
         if elapsed_s < LOOK_S:
             return

@@ -1,8 +1,9 @@
-"""Lag: how far routing is behind the log; true also while the log cannot be read.
+"""Lag: how far routing is behind the log; the figure stays true while the log cannot be read.
 
-event log → follow → [lag] → ingest, metrics
+event log → log_follower → [lag] → ingest, metrics
 
-Law: what delivery knows by itself is believed only while it reads; otherwise the log tells, and as long as that is silent, time does.
+Law: delivery trusts its own figure only while it reads the log. Otherwise the log's last answer counts, and while the log gives no
+answer, the length of that silence.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from services.eventlog.record import Lag
 from services.runtime.clock import Clock
 
 _EVERY_S = 1.0
-# A stream may be open and yet bring nothing. Below this, what the log tells is only as old as the report before.
+# A stream may be open and yet bring no event. An age below this may only mean that the log's answer is as old as the last report.
 _STALE_S = 5.0
 
 _unrouted_age = Gauge(
@@ -26,7 +27,7 @@ _unrouted_age = Gauge(
 
 
 class LagReporter:
-    """Tells the log what is routed, and keeps what it answers."""
+    """Reports to the log what is routed, and keeps the log's answer."""
 
     def __init__(self, log: EventLogReader, follower: Follower, clock: Clock) -> None:
         self._log = log

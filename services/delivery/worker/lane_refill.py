@@ -1,6 +1,6 @@
-"""Refill: read waiting rows back into their lanes.
+"""Lane refill: reads waiting rows back into their lanes, and cancels the rows of subscriptions that are deleted or off.
 
-ledger → [refill] → lane → attempt
+ledger → [lane_refill] → lane → dispatcher
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _FAR_MS = 1 << 53
 
 
 class Refiller:
-    """Reads rows back, a few lanes at a time."""
+    """Reads rows back, for a few lanes at a time."""
 
     def __init__(self, ledger: Ledger, log: EventLogReader, replica: Replica) -> None:
         self._ledger = ledger
@@ -39,22 +39,22 @@ class Refiller:
         self._recorder: Recorder
 
     def serve(self, dispatcher: Dispatcher, recorder: Recorder) -> None:
-        """Say whose lanes are refilled, and who records cancellations; before anything is asked."""
+        """Set the dispatcher with the lanes and the recorder of the cancellations. Call it before any other method."""
         self._dispatcher, self._recorder = dispatcher, recorder
 
     def hungry(self, lane: Lane) -> None:
-        """Ask for a lane's rows, once."""
+        """Request a refill of a lane, unless one is requested already."""
         if not lane.refilling:
             lane.refilling = True
             self._hungry.put_nowait(lane)
 
     def gone(self, subscription_id: str) -> None:
-        """Ask for the cancellation of all that waits for a subscription."""
+        """Cancel all deliveries that wait for a subscription: the queued ones now, the rows soon."""
         self._dispatcher.cancel(subscription_id)
         self._gone.put_nowait(subscription_id)
 
     async def start(self) -> None:
-        """Take up every lane that has unfinished rows, or cancel those of subscriptions that are no more."""
+        """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
         for subscription_id in await self._ledger.read(sqlite_queries.lanes_with_unfinished):
             if self._replica.wanted(subscription_id):
                 self._dispatcher.take_up(subscription_id)
@@ -62,7 +62,7 @@ class Refiller:
                 self._gone.put_nowait(subscription_id)
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Refill and cancel for ever."""
         async with asyncio.TaskGroup() as group:
             for _ in range(_WORKERS):
                 group.create_task(self._refill_lanes())
@@ -79,20 +79,20 @@ class Refiller:
                 self._dispatcher.look_again_in(lane, _AGAIN_S)
 
     async def _refill(self, lane: Lane) -> None:
-        """Read back what is due, as much as the lane has room for, leaving out what is in memory already."""
+        """Read back the rows that are due, as many as the lane has room for, except those of deliveries in memory."""
         dispatcher, subscription_id = self._dispatcher, lane.subscription_id
         now_ms, room = dispatcher.due.now_ms(), dispatcher.lanes.room_to_refill(lane)
         lane.added_due_ms = None
         put_back = lane.put_back
         with dispatcher.lanes.readings.begun(subscription_id) as left:
-            # Of what is in memory some may have rows, which are left out.
+            # Deliveries in memory may have rows too, which are left out: ask for as many more.
             limit = room + len(lane.live)
             rows = await self._ledger.read(sqlite_queries.unfinished, subscription_id, now_ms, limit)
             waiting = [row for row in rows if row.id not in lane.live and row.id not in left]
             records, taken = await self._records(waiting[:room])
             next_due_ms = await self._ledger.read(sqlite_queries.next_due_ms, subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
-            # Rows that were put back meanwhile stand before those that were read.
+            # Rows that were put back during the read come before the rows that it returned.
             active = subscription is not None and subscription.health is Health.ACTIVE and lane.put_back == put_back
             for row in waiting[:taken] if active else ():
                 if row.id not in lane.live and row.id not in left:
@@ -111,7 +111,7 @@ class Refiller:
             self._dispatcher.queue(delivery)
 
     async def _records(self, rows: list[OpenRow]) -> tuple[dict[str, Record], int]:
-        """Return the events of the first rows by their ids, and how many rows those are: all, or as many as fit into a refill."""
+        """Return the events of the first rows by their ids, and the number of these rows: all, or as many as fit into a refill."""
         found: dict[str, Record] = {}
         taken = size_bytes = 0
         part = _FETCH_FIRST
@@ -121,12 +121,12 @@ class Refiller:
             found |= records
             taken += len(some)
             size_bytes += sum(len(record.event) for record in records.values())
-            # How large they are is known only of those that were fetched.
+            # Sizes are known only after a fetch: estimate the next part from the events so far.
             part = max(1, (_REFILL_BYTES_MAX - size_bytes) * taken // max(1, size_bytes))
         return found, taken
 
     async def _fetch(self, rows: list[OpenRow]) -> dict[str, Record]:
-        """Return the events of rows by their ids: from the log, or from the ledger's copies of what the log has dropped."""
+        """Return the events of rows by their ids: from the log, or from the ledger's copies if the log has dropped them."""
         places = {row.event_id: Place(row.partition, row.position) for row in rows}
         found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}
         missing = [place for event_id, place in places.items() if event_id not in found]
@@ -138,7 +138,7 @@ class Refiller:
     async def _cancel_lanes(self) -> None:
         while True:
             subscription_id = await self._gone.get()
-            # What was being written as unfinished when the subscription went is among the rows after this.
+            # A flush under way may still write unfinished rows of this subscription: read the rows after it.
             await self._recorder.flushed()
             while not self._replica.wanted(subscription_id) and await self._cancel_some(subscription_id):
                 pass

@@ -1,6 +1,6 @@
-"""Follow: read the log from the ledger's cursors and route every event.
+"""Log follower: reads the log from the ledger's cursors and routes every event.
 
-event log → barrier → [follow: route] → lane → attempt → …
+event log → read_ahead → read_barrier → [log_follower: router] → lane → dispatcher → …
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from services.runtime.logs import logger
 _CHUNK_DELIVERIES = 200
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
-# Ingest may be away for as long as its restart takes before anybody is told.
+# Ingest may be away this long, enough for a restart, before readiness reports it.
 _AWAY_S = 3.0
 _id_of = operator.attrgetter("id")
 
@@ -63,16 +63,16 @@ class Follower:
         self._standing = {each.partition: Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
         self._log_id = ""
         self.stopped = StoppedPartitions()
-        """What is not followed."""
-        # Where each partition ended when this worker took it over: up to there events may have been sent
-        # before a crash, and are recorded before they are sent again, so that a crash loop sends them once a start.
+        """The partitions that are not followed."""
+        # The last position of each partition when this worker took it over. Events up to there may have been sent before a crash.
+        # They are recorded before they are sent again, so that a crash loop sends each of them once a start.
         self._record_first_through: dict[int, int] | None = None
         self._unrouted_since_ms: int | None = None
         self._away_since: float | None = clock.monotonic()
         self._following: asyncio.Timeout | None = None
 
     async def run(self) -> None:
-        """Follow for ever; after a loss go on from where routing stands."""
+        """Follow for ever; after the stream is lost, resume where routing stands."""
         known: str | None = await self._ledger.read(meta, "log_id")
         self._log_id = known or ""
         while True:
@@ -85,18 +85,18 @@ class Follower:
                     raise
 
     def go_on(self, standing: Iterable[Standing], log_id: str) -> None:
-        """Follow partitions that were stopped, from where they stand now, in the log of this identity."""
+        """Follow stopped partitions again from `standing`, in the log with the identity `log_id`."""
         self._log_id, self._away_since = log_id, self._clock.monotonic()
         for each in standing:
             self.stopped.remove(each.partition)
             self._standing[each.partition] = each
-            # What comes now may have been sent before.
+            # The events that follow may have been sent before: record them first.
             (self._record_first_through or {}).pop(each.partition, None)
         if self._following is not None:
             self._following.reschedule(asyncio.get_running_loop().time())
 
     async def _follow(self) -> None:
-        """Follow what is not stopped."""
+        """Follow the partitions that are not stopped, until all are stopped; then wait to be restarted."""
         backoff_s = _BACKOFF_FIRST_S
         while self._standing:
             try:
@@ -115,7 +115,7 @@ class Follower:
                 continue
             except PositionMismatchError as error:
                 self._stop(error.partitions, OLDER_COPY)
-                continue  # an answer names only some of them
+                continue  # an error names only some of the partitions that do not fit
             except LogUnavailableError:
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
             except EventLogError as error:
@@ -126,7 +126,7 @@ class Follower:
             logger().warning("follow.lost", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
         self.stopped.log()
-        await asyncio.Event().wait()  # nothing is left to follow until `go_on`; the alarm is out
+        await asyncio.Event().wait()  # no partition is left to follow until `go_on`; the reason is logged
 
     @property
     def is_reading(self) -> bool:
@@ -134,24 +134,24 @@ class Follower:
         return self._away_since is None and not self.stopped
 
     def why_not_reading(self) -> str | None:
-        """Return in a sentence why events are not read; None if they are, or have not been for a moment only."""
+        """Return in a sentence why events are not read; None if they are read, or were interrupted for less than `_AWAY_S`."""
         if self._away_since is not None and self._standing and self._clock.monotonic() - self._away_since > _AWAY_S:
             return "the event log cannot be read: the ingest service is away, and new events wait there"
         return self.stopped.why()
 
     def routed(self) -> list[Place]:
-        """Return for each partition the last event that is wholly routed, with its id where that is known; also of those stopped."""
+        """Return the place of the last wholly routed event of each partition, stopped or not, with the event's id if it is known."""
         return [
             Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
             for each in (*self._standing.values(), *self.stopped.standing)
         ]
 
     def unrouted_age_s(self) -> float:
-        """Return the age of the oldest event that was read and is not routed, in seconds."""
+        """Return the age of the oldest event that was read and is not routed, in seconds; 0 if there is no such event."""
         return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
 
     def _resume(self) -> list[Place]:
-        """Return where to read on: after the last event that is wholly routed; one that is routed in part is compared as well."""
+        """Return where to read on: after the last wholly routed event. The log also compares the id of an event that is routed in part."""
         return [
             Place(each.partition, each.position - 1, following_id=each.event_id)
             if each.through
@@ -164,9 +164,9 @@ class Follower:
             self.stopped.add(self._standing.pop(partition), why)
 
     async def _check_identity(self, following: Following) -> None:
-        """Keep which log is followed; raise `AnotherLogError` if it is not the one that the ledger follows."""
+        """Store the identity of the log at first; raise `AnotherLogError` if it is not the log that the ledger has followed."""
         if not self._log_id:
-            # A new ledger needs again what one before it has released.
+            # A new ledger needs the events again that an earlier ledger has released.
             await self._log.rewind(self._resume())
             await self._ledger.write(set_meta, "log_id", following.log_id)
             self._log_id = following.log_id
@@ -199,7 +199,7 @@ class Follower:
                 await self._recorder.room()
             if not self._barrier.holds():
                 await self._barrier.passed()
-            # Match after all waits: meanwhile subscriptions may have changed or gone, and nobody would cancel what is routed to those.
+            # Match after all waits: a subscription may go during a wait, and a delivery routed to it afterwards would never be cancelled.
             matches = self._replica.router.match(record.type, record.source, record.audience)
             start = bisect.bisect_right(matches, through, key=_id_of)
             part = matches[start : start + _CHUNK_DELIVERIES]
@@ -216,7 +216,7 @@ class Follower:
         record_first = position <= (self._record_first_through or {}).get(partition, 0)
         chunk = Chunk(partition, position, event_id, through, [], self._clock.monotonic(), record_first)
         for subscription in part:
-            # By place: a name for each would take as long again, and this is done for every delivery.
+            # Positional arguments: keywords would double the time, and this runs for every delivery.
             delivery = Delivery(
                 delivery_id(event_id, subscription.id),
                 event_id,

@@ -1,9 +1,9 @@
-"""Ahead: reads the log ahead of routing, so that all that has come while a batch was under way is the next one.
+"""Read ahead: reads the log ahead of routing. All records that arrive while a batch is routed make up the next batch.
 
-event log → [ahead] → barrier → route
+event log → [read_ahead] → read_barrier → log_follower
 
-To ask the registry for its revision, where that must be, takes longer than to route a few events. Were each message of the log routed by
-itself, many small ones would queue up before the barrier, and every event would be as late as that queue is long.
+A question to the registry for its revision, if one is needed, takes longer than the routing of a few events. If each message of the log
+were a batch of its own, many small batches would queue up before the barrier, and the queue would delay every event.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ BYTES_MAX = 4 * 1024 * 1024
 
 
 async def read_ahead(batches: AsyncIterator[Sequence[Record]]) -> AsyncGenerator[list[Record], None]:
-    """Yield the records of `batches`, in their order, each time all that are there.
+    """Yield the records of `batches` in their order, each time all that have arrived.
 
-    While so many or so large ones wait that a bound is reached, nothing is read. Ends as `batches` does, and raises what that
-    raises, after what came before it. To be closed (`contextlib.aclosing`) by who does not read to the end.
+    Reading pauses while `RECORDS_MAX` records or `BYTES_MAX` bytes wait. The iteration ends when `batches` ends. An error of `batches` is
+    raised after the records that came before it. A caller that does not read to the end must close it (`contextlib.aclosing`).
     """
     held: list[Record] = []
     come, room = asyncio.Event(), asyncio.Event()
@@ -54,4 +54,4 @@ async def read_ahead(batches: AsyncIterator[Sequence[Record]]) -> AsyncGenerator
         reading.cancel()
         await asyncio.wait([reading])
         if not reading.cancelled():
-            reading.exception()  # heard of above, or nobody's any more
+            reading.exception()  # mark the error as retrieved: it was raised above, or the caller has left

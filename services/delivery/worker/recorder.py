@@ -1,10 +1,10 @@
-"""Recorder: gathers what was routed and what became of it, and flushes it into the ledger.
+"""Recorder: gathers routed deliveries and their states, and flushes them into the ledger.
 
-route → lane → attempt → schedule → [recorder] → ledger
+log_follower, dispatcher → [recorder] → ledger
 
-Law 1: an event's deliveries and the cursor that passes it are in one flush, in whatever state they are by then.
-Law 2: one flush at a time; until one that failed has succeeded, nothing is sent.
-Law 3: what is routed but not recorded is bounded, and so is what was sent but not recorded.
+Law 1: one flush holds the deliveries of a chunk, in the states that they have by then, and the cursor that passes the chunk.
+Law 2: flushes run one at a time. After the ledger refuses a flush, nothing is sent until that flush succeeds.
+Law 3: the deliveries that are routed but not recorded are bounded, and so are the attempts that are sent but not recorded.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
-# Enough to gather what makes a transaction worth its fsync; nothing that is sent at once waits for it. The shorter, once so many
-# are sent and not recorded that sending might come to wait, or so much is held in memory until it is recorded.
+# Wait 40 ms so that a transaction is worth its fsync; an attempt that starts at once does not wait for it. The wait ends early, but not
+# before 15 ms, if so many unrecorded sends build up that sending might have to wait, or if much memory is held until its flush.
 _LINGER_MIN_S, _LINGER_MAX_S = 0.015, 0.04
 _LINGER_SENT_MAX, _LINGER_BYTES_MAX = UNRECORDED_SENT_MAX // 8, 1024 * 1024
-# An attempt that ends within this time is written once, with the delivery's final state; so is one that begins within the
-# other, which is longer: under load deliveries wait their turn, and to write each of them twice would make them wait longer.
+# A delivery is written once, in its final state, if its attempt begins within `_WAIT_FOR_TURN_S` and ends within `_WAIT_FOR_END_S`.
+# The former is longer: under load deliveries wait their turn, and writing each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
 _WAIT_FOR_TURN_S = 0.6
 _ROWS_MAX = 1000
@@ -38,7 +38,7 @@ _RETRY_S = 1.0
 
 @dataclass(slots=True)
 class _Taken:
-    """What one flush carries, as it was when it was taken: what happens meanwhile is for the next."""
+    """The contents of one flush, as they were when it began; changes during the flush belong to the next."""
 
     flush: Flush = field(default_factory=Flush)
     chunks: list[Chunk] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Recorder:
     """Flushes for one worker."""
 
     def __init__(self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, headway: Headway, *, gone: Callable[[str], bool]) -> None:
-        """`headway` bounds what is routed and not recorded; `gone` returns whether a subscription is no more."""
+        """`headway` bounds what is routed and not recorded; `gone` returns whether a subscription is deleted or off."""
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._clock = clock
@@ -76,7 +76,7 @@ class Recorder:
 
     @property
     def is_full(self) -> bool:
-        """Whether `room` has to be waited for."""
+        """Whether routing must wait for `room`."""
         return self._routed >= self._headway.limit
 
     async def room(self) -> None:
@@ -110,13 +110,13 @@ class Recorder:
             await self._flush_ends()
 
     async def flushed(self) -> None:
-        """Wait for the end of a flush that begins from now on: what was being written before is written then."""
+        """Wait for the end of a flush that begins after this call; a flush under way has ended by then too."""
         number = self._flushes_begun + 1
         while self._flushes_done < number:
             await self._flush_ends()
 
     async def recorded(self, partitions: Collection[int]) -> None:
-        """Wait until all that is routed of these partitions is written; nothing more may be routed of them meanwhile."""
+        """Wait until everything that is routed of these partitions is written. The caller must keep more from being routed until then."""
         while any(chunk.partition in partitions for chunk in self._chunks):
             await self._flush_ends()
         await self.flushed()
@@ -127,12 +127,12 @@ class Recorder:
         await self._flushed.wait()
 
     def close(self) -> None:
-        """Flush without waiting for ends from now on, and end `run` once nothing is left."""
+        """From now on flush without waiting for attempts to end; `run` ends once nothing is left."""
         self._closing = True
         self._wanted.set()
 
     async def run(self) -> None:
-        """Flush until closed. Raises what makes further work impossible (`LeaseLostError`, `sqlite3.Error`)."""
+        """Flush until closed. Raises the errors that make further work impossible (`LeaseLostError`, `sqlite3.Error`)."""
         while not (self._closing and not self._chunks and not self._changed):
             await self._wanted.wait()
             if not self._closing:
@@ -164,10 +164,11 @@ class Recorder:
             self._pressed.clear()
 
     def _is_due(self, chunk: Chunk, now: float, taken: _Taken) -> bool:
-        """Say whether a chunk is to be written as it stands, or something may still end soon."""
+        """Return whether a chunk is to be written as it stands; if not, its attempts may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
-        # What stands behind it has to be written before more may be sent: as much of it as this flush does not write anyway.
+        # Half of the permitted unrecorded sends would remain after this flush. Write this chunk, so that those behind it can be recorded
+        # before sending has to stop.
         if self._dispatcher.unrecorded_sent - len(taken.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
             return True
         sent_by = now - _WAIT_FOR_END_S
@@ -191,7 +192,7 @@ class Recorder:
             last[chunk.partition] = chunk
         for chunk in last.values():
             taken.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
-        # Of these as many again, so that routing never keeps an end from being written.
+        # Up to as many rows again for changed deliveries, so that routing never keeps their states from being written.
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
             self._write(taken, delivery)

@@ -1,10 +1,10 @@
-"""Repair: goes on with partitions that are stopped because log and ledger do not fit together.
+"""Repair: resumes partitions that are stopped because log and ledger do not fit together.
 
-event log, ledger → [repair] → follow
+event log, ledger → [repair] → log_follower
 
-Law 1: by default nothing that the ledger has routed is routed again and nothing is left out. Event ids grow with time, also over a log
-that was restored or made anew, so what is newer than the ledger's cursor was never routed.
-Law 2: rows and copies of events that the log does not hold any more give up their positions, which other events have or will have.
+Law 1: by default no event that the ledger has routed is routed again, and no event is left out. Event ids grow with time, also in a log
+that was restored or made anew, so an event with a later id than the ledger's cursor was never routed.
+Law 2: rows and copies of events that the log no longer holds give up their positions, because other events have or will have them.
 """
 
 import asyncio
@@ -27,27 +27,27 @@ from services.runtime.logs import logger
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What a repair does, or would do."""
+    """The effect of a repair, done or planned."""
 
     stopped: str
-    """What is stopped and why; empty: nothing is."""
+    """How many partitions are stopped and why, in a sentence; empty if no partition is stopped."""
     routed: int = 0
-    """How many events are routed after it."""
+    """How many events are routed after the repair."""
     repeated: int = 0
     """How many of those were routed before."""
     skipped: int = 0
-    """How many events are left out that were never routed."""
+    """How many events that were never routed are left out."""
     lost: int = 0
-    """How many unfinished deliveries are of events that are nowhere any more."""
+    """How many unfinished deliveries have an event that neither log nor ledger holds."""
 
 
 class _Turn(NamedTuple):
-    """What becomes of one partition."""
+    """How one partition is repaired."""
 
     standing: Standing
-    """Where it goes on."""
+    """Where routing resumes."""
     held_through: int
-    """Up to which position the ledger's rows are of events that the log holds."""
+    """The last position up to which the log holds the events of the ledger's rows."""
 
 
 class Repair:
@@ -62,7 +62,9 @@ class Repair:
         self._one = asyncio.Lock()
 
     async def run(self, from_ms: int | None, *, dry_run: bool) -> Repaired:
-        """Repair all stopped partitions, or say what that would do; `from_ms` is the earliest event's time of acceptance.
+        """Repair all stopped partitions, or with `dry_run` return what a repair would do.
+
+        If `from_ms` is given, routing resumes with the events accepted from then on, in ms since 1970; else after the ledger's cursors.
 
         Raises `EventLogError` while the log cannot be read, `LedgerFullError` while the ledger cannot be written.
         """
@@ -100,7 +102,7 @@ def _known_id(standing: Standing) -> str:
 
 
 def _goes_on(stopped: Standing, point: ResumePoint) -> Standing:
-    """Return where a partition goes on; in the middle of a fan-out if the event is still there."""
+    """Return where a partition resumes: in the middle of a fan-out if the log still holds that event."""
     place = point.place
     through = stopped.through if place.event_id and place.event_id == stopped.event_id else ""
     return Standing(stopped.partition, place.position, place.event_id, through)
@@ -132,7 +134,7 @@ def _repair(connection: sqlite3.Connection, log_id: str, turns: Iterable[_Turn])
     set_meta(connection, "log_id", log_id)
     for standing, held_through in turns:
         partition = standing.partition
-        # Below all positions there are: a log's own begin with 1.
+        # Move the rows below all positions in use; a log's positions begin with 1.
         (lowest,) = connection.execute("SELECT min(position) FROM open WHERE partition = ?", (partition,)).fetchone()
         (lowest_copy,) = connection.execute("SELECT min(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
         (highest,) = connection.execute("SELECT max(position) FROM open WHERE partition = ?", (partition,)).fetchone()

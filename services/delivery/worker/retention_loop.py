@@ -1,9 +1,11 @@
-"""Retention: what is old goes, in log and ledger, and nothing that is still needed goes with it.
+"""Retention loop: drops old data from log and ledger, and keeps everything that is still needed.
 
-Deliveries do not pin the log: before the log drops an event that an unfinished delivery needs, it is
+event log, ledger → [retention_loop] → event log, ledger
+
+Deliveries do not pin the log: before the log drops an event that an unfinished delivery needs, the event is
 copied once into the ledger.
 
-Law 1: a position is reported as released only once its event is recorded, and copied where it is still needed.
+Law 1: a position is reported as released only once its event is recorded, and copied if an unfinished delivery needs it.
 Law 2: a wall clock that is far ahead for a while makes nothing old.
 """
 
@@ -30,7 +32,7 @@ _COPIES_FIRST = 20
 _COPIES_MAX = 500
 _COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
-# How much of the copies is looked through each time, in steps of one transaction each; it goes on there the next time.
+# How many steps, of one transaction each, look through the copies in a pass. The next pass continues where this one ends.
 _COPY_STEPS = 50
 _FIRST = (-1, 0)
 
@@ -39,16 +41,16 @@ _ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on d
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how much is kept."""
+    """How long data is kept, and how much."""
 
     retention_s: float
     """Of finished deliveries."""
     expiry_s: float
     """Of unfinished deliveries, from their event's acceptance."""
     bytes_max: int
-    """Of the ledger."""
+    """The size of the ledger."""
     every_s: float
-    """Between two looks."""
+    """The pause between two passes."""
 
 
 class Retention:
@@ -62,19 +64,19 @@ class Retention:
         recorder: Recorder,
         limits: Callable[[], Limits],
     ) -> None:
-        """`limits` returns those that hold at that moment."""
+        """`limits` returns the limits that hold at the moment."""
         self._ledger = ledger
         self._log = log
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._limits = limits
         self.steps = asyncio.Lock()
-        """Held during each step, and by who changes where the partitions stand."""
+        """Held during each step, and by a repair, which moves the cursors."""
         self._copies_after = _FIRST
         self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
 
     async def run(self) -> None:
-        """Look after it for ever, at intervals."""
+        """Run all steps for ever, with a pause after each pass."""
         while True:
             for step in (self.release_log, self.expire, self.trim_ledger):
                 try:
@@ -87,11 +89,11 @@ class Retention:
             await asyncio.sleep(self._limits().every_s)
 
     def begin_anew(self, partitions: Iterable[int]) -> None:
-        """Forget up to where events of partitions are copied, since their positions are others now."""
+        """Forget how far the events of partitions are copied, because their positions have changed."""
         self._copied_through |= dict.fromkeys(partitions, 0)
 
     async def release_log(self) -> None:
-        """Report progress, copy what the log wants to drop and is still needed, and report again."""
+        """Report progress, copy the needed events among those that the log wants to drop, and report again."""
         expiring = await self._log.release(*await self._released())
         recorded = {place.partition: place.position for place in await self._ledger.read(sqlite_trims.recorded_through)}
         copied = 0
@@ -105,7 +107,7 @@ class Retention:
             await self._log.release(*await self._released())
 
     async def _released(self) -> tuple[list[Place], list[Place]]:
-        """Return up to where nothing is needed any more, and where the ledger stands."""
+        """Return the last place of each partition up to which no event is needed, and its last recorded place."""
         recorded = await self._ledger.read(sqlite_trims.recorded_through)
         looked_at = [Place(place.partition, min(self._copied_through[place.partition], place.position)) for place in recorded]
         needed = {place.partition: place.position for place in await self._ledger.read(sqlite_trims.first_uncopied, looked_at)}
@@ -113,7 +115,7 @@ class Retention:
         return released, recorded
 
     async def _copy(self, partition: int, through: int) -> int:
-        """Copy the events of a partition that unfinished deliveries need, up to a position that is wholly recorded."""
+        """Copy the events of a partition that unfinished deliveries need, up to a wholly recorded position; return how many."""
         copied = lost = size_bytes = 0
         after, limit = self._copied_through[partition], _COPIES_FIRST
         while places := await self._ledger.read(sqlite_trims.needed_copies, partition, after, through, limit):
@@ -122,7 +124,7 @@ class Retention:
             copied += len(records)
             lost += len(places) - len(records)
             size_bytes += sum(len(record.event) for record in records)
-            # How large the next are is known only by those before.
+            # Estimate the sizes of the next events from those before.
             limit = min(_COPIES_MAX, 1 + _COPY_BYTES * copied // max(1, size_bytes))
             after = places[-1].position
         if lost:
@@ -131,7 +133,7 @@ class Retention:
         return copied
 
     async def expire(self) -> None:
-        """Give up deliveries that are unfinished past their time, whatever held them back."""
+        """Give up deliveries that are unfinished after their expiry, whatever held them back."""
         dispatcher = self._dispatcher
         before_ms = dispatcher.due.age_ms(0) - int(self._limits().expiry_s * 1000)
         while True:

@@ -1,6 +1,6 @@
-"""Stopped partitions: those whose cursors do not fit the log, so that going on would skip or repeat events without end.
+"""Stopped partitions: their cursors do not fit the log, so following them further would skip or repeat events without end.
 
-event log → [stopped] → route
+event log → log_follower → [stopped_partitions] → repair
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Standing:
     position: int
     event_id: str
     through: str
-    """The last subscription routed of the event at the place; empty: all of them."""
+    """The id of the last subscription to which the event at the position is routed; empty if it is routed to all of them."""
 
 
 class StoppedPartitions:
-    """The stopped partitions of one worker, where they stand, and why they are stopped."""
+    """The stopped partitions of one worker, how far each is routed, and why each is stopped."""
 
     def __init__(self) -> None:
         self._standing: dict[int, Standing] = {}
@@ -44,20 +44,20 @@ class StoppedPartitions:
         return list(self._standing.values())
 
     def add(self, standing: Standing, why: str) -> None:
-        """Stop a partition; `log` tells of it."""
+        """Stop a partition; the next call of `log` reports it."""
         self._standing[standing.partition] = standing
         self._why[standing.partition] = self._unlogged[standing.partition] = why
         _stopped_partitions.inc()
 
     def remove(self, partition: int) -> None:
-        """Note that a partition goes on."""
+        """Note that a partition is followed again."""
         del self._standing[partition]
         del self._why[partition]
         self._unlogged.pop(partition, None)
         _stopped_partitions.dec()
 
     def log(self) -> None:
-        """Log what was stopped since the last call: one line for each reason, however many partitions."""
+        """Log the partitions that were stopped since the last call: one line for each reason, however many partitions."""
         for why in dict.fromkeys(self._unlogged.values()):
             partitions = sorted(partition for partition, reason in self._unlogged.items() if reason == why)
             logger().error(
@@ -70,7 +70,7 @@ class StoppedPartitions:
         self._unlogged.clear()
 
     def why(self) -> str | None:
-        """Return in a sentence what is stopped and why; None if nothing is."""
+        """Return in a sentence how many partitions are stopped and why; None if no partition is stopped."""
         if not self._why:
             return None
         return f"{len(self._why)} of {PARTITIONS} partitions are stopped: {next(iter(self._why.values()))}"

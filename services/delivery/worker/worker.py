@@ -1,4 +1,9 @@
-"""Worker: all that follows the log, routes, pushes and records, put together; `app.py` gives it the world it works in."""
+"""Worker: puts together the loops that follow the log, route, push and record.
+
+app → [worker: log_follower → dispatcher → recorder; lane_refill, retention_loop, lag, repair]
+
+`app.py` opens the ledger, transport, log and replica that the worker uses.
+"""
 
 import asyncio
 import contextlib
@@ -36,7 +41,7 @@ _JUMPED = "clock_jumped_ms"
 
 
 class Worker:
-    """All that follows, routes, pushes and records."""
+    """One worker: follows the log, routes, pushes and records."""
 
     def __init__(
         self,
@@ -57,7 +62,7 @@ class Worker:
         self._clock = clock
         self._refiller = Refiller(ledger, self._log, self._replica)
         self.freshness = Freshness(clock)
-        """Whether the subscriptions may be relied on."""
+        """Tells whether the replica may be relied on."""
         self.dispatcher = Dispatcher(
             transport,
             self._replica.get,
@@ -72,12 +77,12 @@ class Worker:
         self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
         self._refiller.serve(self.dispatcher, self._recorder)
         self.barrier = Barrier(self._replica, clock, self.freshness)
-        """What waits for the latest subscriptions."""
+        """Holds routing and test events back until the replica is new enough."""
         self.freshness.listen(lost=self._stood_still, proven=self.dispatcher.pump)
         self._intake: list[asyncio.Task[None]] = []
         self.follower: Follower | None = None
         self.repair: Repair | None = None
-        """Goes on with stopped partitions, once the worker has its lease."""
+        """Resumes stopped partitions; None until the worker has its lease."""
 
     def _stood_still(self) -> None:
         self.dispatcher.take_back()
@@ -87,12 +92,12 @@ class Worker:
         return not self._replica.wanted(subscription_id)
 
     def change_settings(self, settings: DeliverySettings) -> None:
-        """Go by the limits of other settings from now on."""
+        """Use the limits of other settings from now on."""
         self._settings = settings
         self.dispatcher.change(_schedule(settings), _bounds(settings))
 
     def why_not_ready(self) -> str | None:
-        """Return why no event is routed, None where all is well."""
+        """Return in a sentence why events are not routed or pushed; None if they are."""
         if not self._replica.complete:
             return "waiting for the subscription service: the first snapshot of subscriptions is not complete"
         if not self.dispatcher.sending:
@@ -130,7 +135,7 @@ class Worker:
                 group.create_task(LagReporter(self._log, follower, self._clock).run())
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
         finally:
-            # Whatever ended the others: nothing more is sent whose end could not be recorded.
+            # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
             self.dispatcher.close()
 
     async def _take_up_time(self) -> None:
@@ -140,21 +145,21 @@ class Worker:
         self.dispatcher.due.go_on(self._ledger.clock_jumped_ms, int(written_ms or 0))
 
     async def _watch_time(self) -> None:
-        """Keep in the ledger by how much the wall clock jumps, so that what waits does so for its time also after the next start."""
+        """Store in the ledger by how much the wall clock has jumped, so that waiting deliveries keep their waits across a restart."""
         ledger = self._ledger
         while True:
             await asyncio.sleep(_CLOCK_LOOK_S)
             jumped_ms = self.dispatcher.due.jumped_ms()
             if abs(jumped_ms - ledger.clock_jumped_ms) < _JUMP_MS:
                 continue
-            with contextlib.suppress(LedgerFullError):  # then it is tried again
+            with contextlib.suppress(LedgerFullError):  # the next look tries again
                 await ledger.write(set_meta, _JUMPED, str(jumped_ms))
                 by_s = round((jumped_ms - ledger.clock_jumped_ms) / 1000, 1)
                 logger().warning("clock.jumped", by_s=by_s, effect="retries keep their times; signatures carry the new one")
                 ledger.clock_jumped_ms = jumped_ms
 
     async def drain(self) -> None:
-        """Take in nothing more, start no more attempts, let those under way end, and record all that is known."""
+        """Stop taking events in, start no more attempts, let the attempts under way end, and record all that is known."""
         for task in self._intake:
             task.cancel()
         self.dispatcher.close()
