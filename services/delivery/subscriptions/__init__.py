@@ -1,1 +1,1 @@
-"""Subscriptions: what delivery knows of subscriptions, how fresh that is, and whom an event is for."""
+"""Subscriptions: delivery's copy of the subscriptions, how fresh the copy is, and which subscriptions an event is for."""

@@ -1,8 +1,8 @@
-"""Disable: tells the registry of sinks that have said that they are gone for good.
+"""Disable: tells the registry which sinks have answered 410 Gone, so that it disables their subscriptions.
 
-push → dispatch → [disable] ─gRPC─▶ registry ─Watch─▶ replica
+dispatcher → [disable] ─gRPC─▶ registry ─Watch─▶ replica
 
-Law: what it says is of the sink that was asked: where the subscription has another one by now, the registry leaves it be.
+Law: each report names the sink that answered. If the subscription has another sink by now, the registry does not disable it.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ _CALL_S = 5.0
 
 
 class Disabler:
-    """Disables subscriptions, each sink's once at a time."""
+    """Disables subscriptions, with one report at a time for each sink."""
 
     def __init__(self, registry: grpc.aio.Channel, service_token: ServiceToken) -> None:
         self._stub = subscription_pb2_grpc.SubscriptionServiceStub(registry)
         self._metadata = service_metadata(service_token)
-        # As many as there are subscriptions at most: a sink stands in it once.
+        # Bounded by the number of sinks that are gone: each is in the queue once.
         self._wanted: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self._known: set[tuple[str, int]] = set()
 
     def is_gone(self, subscription_id: str, sink_revision: int) -> None:
-        """Note that a sink is gone; what it was asked by is its revision."""
+        """Note that a sink is gone; `sink_revision` is the revision of the sink that answered."""
         sink = (subscription_id, sink_revision)
         if sink not in self._known:
             self._known.add(sink)
             self._wanted.put_nowait(sink)
 
     async def run(self) -> None:
-        """Tell the registry, for ever. What it cannot be told for a while stands back behind the others."""
+        """Report to the registry for ever. A report that fails goes to the end of the queue."""
         while True:
             sink = await self._wanted.get()
             if await self._disable(*sink):
@@ -49,7 +49,7 @@ class Disabler:
                 self._wanted.put_nowait(sink)
 
     async def _disable(self, subscription_id: str, sink_revision: int) -> bool:
-        """Say whether the registry has heard."""
+        """Report one sink; return whether the registry has answered, be it that the sink or subscription is no longer there."""
         request = subscription_pb2.DisableSubscriptionRequest(id=subscription_id, sink_revision=sink_revision, reason=REASON)
         for number in range(_TRIES):
             try:

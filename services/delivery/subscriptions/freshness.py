@@ -1,13 +1,13 @@
 """Freshness: whether this process may still rely on its copy of the subscriptions, after it stood still.
 
-[freshness] → barrier, dispatch, transport
+[freshness] → read_barrier, dispatcher, transport
 
-A process that is frozen (a suspended machine, a paused container) hears of no change meanwhile, and the registry waits for it no longer
-than its read lease runs. When it goes on, it may do anything first: take answers, ring timers, dial.
+A frozen process (a suspended machine, a paused container) hears of no change, and the registry waits for it only until its read lease
+ends. When the process goes on, it may do anything first: take answers, ring timers, dial.
 
-Law 1: after a gap of more than `GAP_MAX_S`, nothing is routed and no request leaves before the registry has answered a call that
+Law 1: after a gap of more than `GAP_MAX_S`, no event is routed and no request leaves until the registry has answered a call that
 began after the gap.
-Law 2: a gap is found by whoever asks, not by the heartbeat alone; time is read from a clock that goes on while the machine is suspended.
+Law 2: every caller of `holds` finds a gap, not only the heartbeat. The clock goes on while the machine is suspended.
 """
 
 import asyncio
@@ -33,22 +33,22 @@ class Freshness:
         self._proven: Callable[[], None] = _nothing
 
     def listen(self, *, lost: Callable[[], None], proven: Callable[[], None]) -> None:
-        """Say who is told of a gap, and of the proof after it; both soon, in that order."""
+        """Set the callbacks for a gap and for the proof after it. The event loop calls each soon, in that order."""
         self._lost, self._proven = lost, proven
 
     def holds(self) -> bool:
-        """Return whether there has been no gap, or a proof since."""
+        """Return whether there has been no gap since the latest proof, or none at all."""
         if self._clock.boottime() - self._beat_at > GAP_MAX_S:
             self._beat()
         return self._holds
 
     def gaps(self) -> int:
-        """Return how many gaps there have been; a proof begins with that number."""
+        """Return how many gaps there have been; pass this number, read before the call to the registry, to `prove`."""
         self.holds()
         return self._gaps
 
     def prove(self, gaps: int) -> bool:
-        """Take note of an answer of the registry to a call that began after so many gaps; returns whether it proves anything."""
+        """Note that the registry has answered a call that began after `gaps` gaps; return whether no gap came after that."""
         if self.gaps() != gaps:
             return False
         if not self._holds:
@@ -75,4 +75,4 @@ class Freshness:
 
 
 def _nothing() -> None:
-    """Hear of it before anyone listens."""
+    """Stand in until `listen` is called."""

@@ -1,12 +1,11 @@
-"""Barrier: a batch is routed only with subscriptions as new as the batch.
+"""Read barrier: a batch is routed only with subscriptions as new as the batch.
 
-event log → [barrier] → route
+event log → read_ahead → [read_barrier] → log_follower: router
 
-Law: a batch passes once the replica has reached the registry's revision as returned by a call that
-began after the batch was read, or at once while a read lease runs: then whatever anyone had heard of before
-is in the replica. Hence an event acknowledged after a subscription's 201 reaches it, and
-one acknowledged after its 204 does not. One call serves all who wait when it begins. Who waits while this process stands
-still waits for another call.
+Law 1: a batch passes once the replica has reached the registry's revision, as returned by a call that began after the batch was
+read. While a read lease runs, the batch passes at once. Either way the replica has every change that anyone had heard of before.
+Hence an event acknowledged after a subscription's 201 reaches the subscription, and an event acknowledged after its 204 does not.
+Law 2: one call serves all batches that wait when it begins. If this process stands still during the call, they wait for another call.
 """
 
 import asyncio
@@ -19,12 +18,12 @@ from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
 _RETRY_S = 0.2
-# The registry may be away for as long as its restart takes before anybody is told.
+# The registry may be away this long, enough for a restart, before readiness reports it.
 _AWAY_S = 3.0
 
 
 class Barrier:
-    """Lets batches pass."""
+    """Holds batches back until the replica is new enough."""
 
     def __init__(self, replica: Replica, clock: Clock, freshness: Freshness) -> None:
         self._replica = replica
@@ -38,13 +37,13 @@ class Barrier:
         replica.listen_for_progress(advanced=self._has_advanced, lost=self._has_lost)
 
     def why_not_passing(self) -> str | None:
-        """Return in a sentence why no batch passes; None if they pass, or have not for a moment only."""
+        """Return in a sentence why no batch passes; None if batches pass, or if the registry is away for less than `_AWAY_S`."""
         if self._away_since is None or self._clock.monotonic() - self._away_since < _AWAY_S:
             return None
         return "the subscription service is away: new events wait in the log"
 
     async def passed(self) -> None:
-        """Wait until the replica is new enough for what was read before this call."""
+        """Wait until the replica is new enough for the events that were read before this call."""
         if self._lease_runs() and self._replica.revision >= self._told.revision:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -53,15 +52,15 @@ class Barrier:
         await future
 
     def holds(self) -> bool:
-        """Return whether what has passed may still be routed: not after this process stood still."""
+        """Return whether a batch that has passed may still be routed: not after this process stood still, until the next proof."""
         return self._freshness.holds()
 
     def prove(self) -> None:
-        """Ask the registry soon, whether or not anything waits to pass: this process stood still."""
+        """Ask the registry soon, even if no batch waits, because this process stood still."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Let waiting batches pass, and confirm revisions, for ever."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -85,12 +84,12 @@ class Barrier:
         return self._clock.boottime() < self._told.lease_until
 
     def _has_advanced(self) -> None:
-        """Have the registry told, where somebody may be waiting for that."""
+        """Have the new revision confirmed while a lease runs: the registry may be waiting for that."""
         if self._lease_runs():
             self._wanted.set()
 
     def _has_lost(self) -> None:
-        """Rely on nothing while changes do not come."""
+        """End the lease here while no changes arrive."""
         self._told = Told(0, 0.0)
 
     async def _ask(self) -> Told:

@@ -1,10 +1,11 @@
-"""Revision: asks the registry how far it is, over one stream that stays open, and for how long it need not be asked again.
+"""Registry revision: asks the registry for its latest revision and a read lease, over one stream that stays open.
 
-event log → ahead → barrier → [revision] → subscription
+read_barrier → replica → [registry_revision] ─gRPC─▶ registry
 
-Law 1: the answer to a question was given after it was asked; after anything unexpected the stream is given up, and with it
-every answer that could belong to an earlier question.
-Law 2: a lease is counted from before it was asked for, so that it ends here before it does there, also while this machine is suspended.
+Law 1: each answer was given after its question was asked. After anything unexpected the stream is closed, and with it
+every answer that could belong to an earlier question is dropped.
+Law 2: a lease is counted from before its question, so that it ends here before it ends in the registry, also while this machine is
+suspended.
 """
 
 import asyncio
@@ -31,16 +32,19 @@ _Call = grpc.aio.StreamStreamCall[pb.AskRevisionRequest, pb.AskRevisionResponse]
 
 
 class Told(NamedTuple):
-    """What the registry has said."""
+    """The registry's answer."""
 
     revision: int
-    """That of its latest committed change."""
+    """The revision of the registry's latest committed change."""
     lease_until: float
-    """Until when, by the clock that goes on in suspension, nobody hears of a later change before this is confirmed to be known here."""
+    """When the lease ends, in seconds of the clock that goes on in suspension.
+
+    Until then nobody hears of a later change before this process has confirmed that it knows the change.
+    """
 
 
 class RevisionOfRegistry:
-    """Asks and confirms, one thing at a time."""
+    """Asks and confirms, one call at a time."""
 
     def __init__(self, stub: "subscription_pb2_grpc.SubscriptionServiceAsyncStub", service_token: ServiceToken, clock: Clock) -> None:
         self._stub = stub
@@ -51,8 +55,8 @@ class RevisionOfRegistry:
     async def ask(self, reached: int, change_id: str = "") -> Told:
         """Return the registry's latest committed revision, with a lease.
 
-        All changes up to the revision `reached` are known here; `change_id` is the id of its change, "" if that is not known.
-        Raises `RegistryAwayError` if the registry does not answer in time, or has another change by that revision.
+        All changes up to the revision `reached` are known here; `change_id` is the id of the change at `reached`, "" if it is not known.
+        Raises `RegistryAwayError` if the registry does not answer in time, or has another change at that revision.
         """
         asked_at = self._clock.boottime()
         question = pb.AskRevisionRequest(reached_revision=reached, reached_change_id=change_id)
@@ -65,7 +69,7 @@ class RevisionOfRegistry:
                 raise RegistryAwayError("UNAVAILABLE")
             return Told(answer.revision, asked_at + answer.lease.ToMilliseconds() / 1000)
 
-        # That a stream has ended is found out by using it: the registry may be back already.
+        # Only its use shows that a stream has ended. The registry may be back already, so try once more over a new stream.
         if self._call is not None:
             try:
                 return await self._over(self._call, answer)
@@ -75,20 +79,20 @@ class RevisionOfRegistry:
         return await self._over(call, answer)
 
     async def confirm(self, reached: int) -> None:
-        """Say that all changes up to a revision are known here; where that does not get there, the registry waits until the lease ends."""
+        """Confirm that all changes up to a revision are known here. If the message is lost, the registry waits until the lease ends."""
         if self._call is not None:
             message = pb.AskRevisionRequest(reached_revision=reached, confirms=True)
             with contextlib.suppress(RegistryAwayError):
                 await self._over(self._call, lambda call: call.write(message))
 
     def close(self) -> None:
-        """Give the stream up; the next question opens another."""
+        """Close the stream; the next question opens another."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
     async def _over(self, call: _Call, act: Callable[[_Call], Awaitable[_Result]]) -> _Result:
-        """Do something over the stream, which is given up where that fails."""
+        """Run `act` over the stream under a deadline; close the stream if `act` fails."""
         done = False
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
@@ -99,7 +103,7 @@ class RevisionOfRegistry:
         except grpc.aio.AioRpcError as error:
             raise RegistryAwayError(failure_from_rpc(error).reason.name) from error
         except (asyncio.InvalidStateError, asyncio.CancelledError):
-            # What grpc raises where the stream has ended before; and, of ours, the end of who asks.
+            # grpc raises these if the stream has ended before. A CancelledError may also be the cancellation of this task.
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             raise RegistryAwayError("UNAVAILABLE") from None

@@ -1,11 +1,12 @@
 """Replica: delivery's own copy of all subscriptions, kept up to date by watching the registry.
 
-subscription ─Watch─▶ [replica] → route
+registry ─Watch─▶ [replica] → router
 
-Law 1: a snapshot is built aside and takes the old one's place only when it is complete.
-Law 2: it knows which revision it has reached, so that routing can wait for one.
-Law 3: it resumes only from a change that the registry still has, by the change's id; from another history it takes a new snapshot.
-Law 4: a subscription whose secrets cannot be read keeps what comes for it and sends nothing; the others go on.
+Law 1: a snapshot is built aside and replaces the old one only when it is complete.
+Law 2: the replica knows which revision it has reached, so that routing can wait for a revision.
+Law 3: the watch resumes only from a change that the registry still has, found by the change's id. If the registry has another history,
+the replica takes a new snapshot.
+Law 4: if the secrets of a subscription cannot be read, its events are kept and not sent; the other subscriptions go on.
 """
 
 import asyncio
@@ -56,15 +57,15 @@ class Replica:
         self._advanced = asyncio.Event()
 
     def listen(self, *, changed: Callable[[str], None], gone: Callable[[str], None]) -> None:
-        """Say who is told the ids of subscriptions that are new or other, and of those that are no more or off."""
+        """Set the callbacks for the ids of subscriptions that are new or changed, and of those that are deleted or off."""
         self._changed, self._gone = changed, gone
 
     def listen_for_unasked(self, unasked: Callable[[str, str], None]) -> None:
-        """Say who is told the ids of subscriptions, and of their consumers, whose sinks are to be asked for their consent."""
+        """Set the callback for sinks that are to be asked for their consent: it gets the ids of the subscription and its consumer."""
         self._unasked = unasked
 
     def listen_for_progress(self, *, advanced: Callable[[], None], lost: Callable[[], None]) -> None:
-        """Say who is told that a later revision was reached, and that the watch was lost."""
+        """Set the callbacks for a checkpoint that was reached, and for a watch that has ended."""
         self._progress, self._lost = advanced, lost
 
     @property
@@ -73,20 +74,20 @@ class Replica:
         return self.revision > 0
 
     def get(self, subscription_id: str) -> Subscription | None:
-        """Return a subscription, None where there is none."""
+        """Return a subscription, None if it does not exist."""
         return self.router.by_id.get(subscription_id)
 
     def wanted(self, subscription_id: str) -> bool:
-        """Say whether anything may still be delivered to a subscription; before the first snapshot, yes."""
+        """Return whether events may still be delivered to a subscription; before the first snapshot, True."""
         subscription = self.router.get(subscription_id)
         return not self.complete or (subscription is not None and subscription.health is not Health.OFF)
 
     async def ask_revision(self) -> Told:
-        """Ask the registry for its revision, one caller at a time; raises `RegistryAwayError` where it does not answer."""
+        """Ask the registry for its revision, one caller at a time; raises `RegistryAwayError` if it does not answer."""
         return await self._ask_revision.ask(self._reached.revision, self._reached.change_id)
 
     async def confirm(self) -> None:
-        """Tell the registry which revision was reached; not while it is asked."""
+        """Tell the registry which revision was reached; never call it during `ask_revision`."""
         await self._ask_revision.confirm(self.revision)
 
     async def reached(self, revision: int) -> None:
@@ -96,7 +97,7 @@ class Replica:
             await self._advanced.wait()
 
     async def run(self) -> None:
-        """Watch until cancelled; after a loss resume from the last checkpoint."""
+        """Watch until cancelled; after the watch is lost, resume from the last checkpoint."""
         try:
             await self._watch_on()
         finally:
@@ -119,7 +120,7 @@ class Replica:
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def _watch(self) -> None:
-        # By the revision alone, without an id, another history would not be noticed.
+        # Resume only with a change id: the revision alone would not show that the registry has another history.
         resumes = self._reached.change_id and not self._anew
         resume = self._reached if resumes else pb.Checkpoint()
         request = pb.WatchSubscriptionsRequest(
@@ -171,15 +172,15 @@ class Replica:
 
 
 def _nobody(subscription_id: str) -> None:
-    """Hear of a subscription before anyone listens."""
+    """Stand in until `listen` is called."""
 
 
 def _nobody_asks(subscription_id: str, consumer_id: str) -> None:
-    """Hear of a sink that is to be asked before anyone listens."""
+    """Stand in until `listen_for_unasked` is called."""
 
 
 def _nothing() -> None:
-    """Hear of progress before anyone listens."""
+    """Stand in until `listen_for_progress` is called."""
 
 
 def _ids(subscriptions: Iterable[Subscription]) -> set[str]:
@@ -187,7 +188,7 @@ def _ids(subscriptions: Iterable[Subscription]) -> set[str]:
 
 
 def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
-    """Return the subscription in a watch's message; one that would be sent to and cannot be signed for is held back, with an alarm."""
+    """Return the subscription in a watch's message; if it is active and its secrets cannot be read, pause it and log an error."""
     message = watched.subscription
     health = _HEALTH.get(message.state, Health.OFF)
     try:

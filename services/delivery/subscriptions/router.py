@@ -1,10 +1,10 @@
-"""Route: which subscriptions an event is for.
+"""Router: finds the subscriptions that an event is for.
 
-event log → [route] → lane → attempt → ledger
+log_follower → [router] → lane → dispatcher
 
 Law 1: pure.
 Law 2: an event with an audience reaches that consumer's subscriptions and no other's.
-Law 3: the cost grows with the matches and the depth of the type's name, not with the subscriptions.
+Law 3: the cost grows with the number of matches and the depth of the type's name, not with the number of subscriptions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,13 +20,13 @@ _Key = tuple[str, str, str]
 
 
 class Router:
-    """An index of subscriptions by what they ask for."""
+    """An index of subscriptions by consumer, type pattern and source."""
 
     def __init__(self, subscriptions: Iterable[Subscription] = ()) -> None:
         self.by_id: dict[str, Subscription] = {}
-        """The subscriptions; to be read only."""
+        """The subscriptions; callers only read it."""
         self._index: dict[_Key, dict[str, Subscription]] = {}
-        # What was asked for lately; few types and sources make up most of a stream.
+        # A cache of recent matches: few types and sources make up most of a stream.
         self._matches: dict[_Key, tuple[Subscription, ...]] = {}
         for subscription in subscriptions:
             self.put(subscription)
@@ -38,11 +38,11 @@ class Router:
         return iter(self.by_id.values())
 
     def get(self, subscription_id: str) -> Subscription | None:
-        """Return a subscription by its id."""
+        """Return a subscription by its id, None if it does not exist."""
         return self.by_id.get(subscription_id)
 
     def put(self, subscription: Subscription) -> None:
-        """Take a subscription in, in place of its older self."""
+        """Add a subscription, or replace its older version."""
         self.remove(subscription.id)
         self._matches.clear()
         self.by_id[subscription.id] = subscription
@@ -51,7 +51,7 @@ class Router:
                 self._index.setdefault(key, {})[subscription.id] = subscription
 
     def remove(self, subscription_id: str) -> Subscription | None:
-        """Take a subscription out; returns it, None where there was none."""
+        """Remove and return a subscription; return None if it does not exist."""
         subscription = self.by_id.pop(subscription_id, None)
         if subscription is not None:
             self._matches.clear()
@@ -64,7 +64,7 @@ class Router:
         return subscription
 
     def match(self, event_type: str, source: str, audience: str) -> tuple[Subscription, ...]:
-        """Return the subscriptions that an event is for, by their ids, each once."""
+        """Return the subscriptions that an event is for, each once, sorted by id."""
         key = (audience, event_type, source)
         matches = self._matches.get(key)
         if matches is None:
@@ -75,7 +75,7 @@ class Router:
         return matches
 
     def search(self, event_type: str, source: str, audience: str) -> list[Subscription]:
-        """Return what `match` does, found anew."""
+        """Return the same as `match`, without the cache."""
         entries = []
         for pattern in patterns_of(event_type):
             for wanted_source in (source, ""):
@@ -84,13 +84,13 @@ class Router:
                     entries.append(entry)
         if not entries:
             return []
-        # The entries hold the subscriptions themselves: looking each up among all would cost the more, the more there are.
+        # The entries hold the subscriptions themselves: a lookup of each in `by_id` would cost more, the more subscriptions there are.
         found = entries[0] if len(entries) == 1 else {each: entry[each] for entry in entries for each in entry}
         return [found[each] for each in sorted(found)]
 
 
 def patterns_of(event_type: str) -> Iterator[str]:
-    """Yield every pattern that a type meets: its name, ``a.*`` for each segment above it, and ``*``."""
+    """Yield every pattern that a type matches: its name, ``a.*`` for each segment above it, and ``*``."""
     yield event_type
     end = event_type.rfind(".")
     while end > 0:
@@ -100,7 +100,7 @@ def patterns_of(event_type: str) -> Iterator[str]:
 
 
 def _keys(subscription: Subscription) -> Iterator[_Key]:
-    # Each stands in the index twice: for events to all, and for those to its own consumer.
+    # Each subscription is in the index twice: for events without an audience, and for events to its own consumer.
     for pattern in subscription.types or (_ALL,):
         for consumer_id in ("", subscription.consumer_id):
             yield (consumer_id, pattern, subscription.source)

@@ -11,7 +11,7 @@ Law: pure; time arrives as an argument.
 
 from dataclasses import dataclass, field
 
-# Twice the attempts that may be in flight at once: there is always a delivery to send.
+# About twice the default of attempts in flight at once, so that there is always a delivery to send.
 FEW = 500
 MOST = 4000
 LOOK_S = 0.05
