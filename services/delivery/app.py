@@ -1,4 +1,4 @@
-"""App: the delivery service put together."""
+"""App: puts the delivery service together and runs it."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ OpenTransport = Callable[[EgressPolicy, Reloadable[DeliverySettings]], AbstractA
 
 
 def open_transport(policy: EgressPolicy, reloadable: Reloadable[DeliverySettings]) -> AbstractAsyncContextManager[Transport]:
-    """Open what webhooks leave by."""
+    """Open the HTTP transport that webhooks leave by; a reload of the settings changes its limits."""
     limits = _transport_limits(reloadable.settings)
     reloadable.on_reload(lambda new: limits.replace(_transport_limits(new)))
     return open_http_transport(policy, limits, proxy=reloadable.settings.delivery_proxy)
@@ -60,7 +60,7 @@ def _transport_limits(settings: DeliverySettings) -> Limits:
 async def running(
     settings: DeliverySettings, lifecycle: Lifecycle, open_transport: OpenTransport = open_transport
 ) -> AsyncIterator[Addresses]:
-    """Run the service; yields where it is reached. On exit attempts under way may end, and what is known is recorded."""
+    """Run the service; yield the addresses it listens on. On exit attempts under way may end, and their outcomes are recorded."""
     reloadable = Reloadable(settings)
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "delivery"), client_tls(reloadable)
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
@@ -105,7 +105,7 @@ async def serve(settings: DeliverySettings, lifecycle: Lifecycle, open_transport
 
 
 def _policy(reloadable: Reloadable[DeliverySettings]) -> EgressPolicy:
-    """Return what sinks may be, kept up to date."""
+    """Return the policy for sink addresses; a reload of the settings replaces its rules."""
     policy = _policy_of(reloadable.settings)
 
     async def prepare(settings: DeliverySettings) -> Apply:
@@ -124,7 +124,7 @@ def _policy_of(settings: DeliverySettings) -> EgressPolicy:
 
 @contextlib.asynccontextmanager
 async def _running(asker: Asker) -> AsyncIterator[None]:
-    """Have sinks asked beside the body."""
+    """Run sink verification beside the body."""
     async with asyncio.TaskGroup() as group:
         asking = group.create_task(asker.run())
         try:
@@ -135,12 +135,12 @@ async def _running(asker: Asker) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _worker_running(worker: Worker, lifecycle: Lifecycle) -> AsyncIterator[None]:
-    """Run the worker beside the body; its failure stops the process, since it can then promise nothing."""
+    """Run the worker beside the body; its failure stops the process, which can then guarantee nothing."""
 
     async def run(work: Awaitable[None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - handed on: the lifecycle raises it at the end
+        except Exception as error:  # noqa: BLE001 - passed on: the lifecycle raises it at the end
             lifecycle.fail(error)
 
     async with asyncio.TaskGroup() as group:

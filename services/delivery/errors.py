@@ -1,19 +1,19 @@
-"""Errors of delivery. Each says whether trying again can help."""
+"""Errors of delivery: each tells its caller whether another try can help."""
 
 from services.runtime.lifecycle import FatalError
 
 
 class DeliveryError(Exception):
-    """Delivery could not do what it was asked to."""
+    """An operation of delivery has failed."""
 
 
 class RegistryAwayError(DeliveryError):
-    """The registry gives no answer; the message is the reason's name. Ask again later."""
+    """The registry does not answer; the message is the name of the reason. Try again later."""
 
 
 class LedgerFullError(DeliveryError):
-    """The disk is full; nothing was written, and the same flush is to be tried again."""
+    """The disk is full and nothing was written. Try the same write again later."""
 
 
 class LeaseLostError(DeliveryError, FatalError):
-    """Another worker has taken over; this one must stop and can write nothing more."""
+    """Another worker has taken the lease. This worker must stop, and can write nothing more."""

@@ -1,4 +1,4 @@
-"""Model: the words of delivery."""
+"""Model: the types that the rooms of delivery share."""
 
 import enum
 import hashlib
@@ -11,7 +11,7 @@ ENCODER_VERSION = 1
 
 
 class State(enum.IntEnum):
-    """What has become of a delivery; the numbers are stored."""
+    """The state of a delivery; the numbers are stored."""
 
     PENDING = 1
     DELIVERED = 2
@@ -20,14 +20,14 @@ class State(enum.IntEnum):
 
 
 class Secret(NamedTuple):
-    """A signing secret as raw bytes, and until when it signs (ms since 1970; None: open)."""
+    """A signing secret as raw bytes, and until when it signs (ms since 1970; None: without end)."""
 
     key: bytes
     expires_ms: int | None
 
 
 class Health(enum.Enum):
-    """Whether a subscription's lane may send."""
+    """Whether delivery keeps and sends the events of a subscription."""
 
     ACTIVE = "send"
     PAUSED = "keep, do not send"
@@ -37,7 +37,7 @@ class Health(enum.Enum):
 class ContentMode(enum.Enum):
     """How an event is put into a request."""
 
-    # There is one of each, and the hash of a name is slower than that of an object.
+    # Each member exists once, and the hash of an object is faster to compute than the hash of a name.
     __hash__ = object.__hash__
 
     STRUCTURED = "the whole event as JSON"
@@ -46,19 +46,19 @@ class ContentMode(enum.Enum):
 
 
 class Content(NamedTuple):
-    """A body, and the headers that belong to it, with names in lower case. Without data there may be no content-type."""
+    """A body and its headers, with names in lower case. An event without data may have no content-type."""
 
     headers: dict[str, str]
     body: bytes
 
 
 class Attempt(NamedTuple):
-    """One HTTP request and its end."""
+    """One attempt and its outcome."""
 
     started_ms: int
     duration_ms: int
     outcome: int
-    """Its number in the contract's `AttemptOutcome`, which is also that of `transport.protocol.Outcome`."""
+    """The number in the contract's `AttemptOutcome`, which is the same in `transport.protocol.Outcome`."""
     status: int
     error: str
     body: str
@@ -66,12 +66,12 @@ class Attempt(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Event:
-    """An event in memory, with what it is sent as once that is encoded; shared by its deliveries."""
+    """An event in memory, with its encoded contents once they are made; its deliveries share it."""
 
     record: Record
     contents: dict[ContentMode, Content] = field(default_factory=dict)
     size_bytes: int = field(init=False)
-    """About how much memory a delivery of it takes: the event as it stands in the log, and once more as the body that is made of it."""
+    """About how much memory its delivery takes: the event as it is in the log, and once more as the encoded body."""
 
     def __post_init__(self) -> None:
         self.size_bytes = 2 * len(self.record.event) + 500
@@ -92,55 +92,55 @@ class Delivery:
     consumer_id: str
     revision: int
     event: Event | None
-    """None while only its row is wanted."""
+    """None if only the delivery's row is needed."""
     body_mode: ContentMode = ContentMode.STRUCTURED
-    """That of its subscription when it was routed: all its attempts send the same bytes."""
+    """The content mode of its subscription when it was routed, so that all attempts send the same bytes."""
     chunk: "Chunk | None" = None
-    """What it was routed in, until that is flushed."""
+    """The chunk in which it was routed; None after that chunk's flush has begun."""
     state: State = State.PENDING
     attempts: list[Attempt] = field(default_factory=list)
     due_ms: int = 0
-    """When the next attempt is due; 0 before the first."""
+    """When the next attempt is due, in ms by the due clock; 0 before the first."""
     finished_ms: int = 0
     recorded: bool = False
-    """Whether the ledger has a row of it."""
+    """Whether the ledger has a row for it."""
     sent: bool = False
-    """Whether an attempt was started of which the ledger does not know the end."""
+    """Whether an attempt was started and its end is not in the ledger yet."""
     sent_at: float = 0.0
     """When the latest attempt began, by the monotonic clock, in seconds."""
     settled: bool = False
-    """Whether it waits for its flush: finished, due later, or spilled; else it is queued or under way."""
+    """Whether it waits for its flush: finished, due later, withdrawn or spilled. If not, it is queued, under way, or to be recorded first."""
     spilled: bool = False
-    """Whether it is settled because its lane had no room for it."""
+    """Whether it is settled because it waits as a row only: its lane had no room or could not send."""
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory it takes."""
+        """About how much memory the delivery takes."""
         return self.event.size_bytes if self.event is not None else 500
 
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """Some or all of one event's deliveries: the unit by which the cursor moves."""
+    """Some or all deliveries of one event; the cursor moves by whole chunks."""
 
     partition: int
     position: int
     event_id: str
     through: str
-    """The id of the last subscription in it; empty where the event ends with it."""
+    """The id of the last subscription in the chunk; empty if it is the event's last chunk."""
     deliveries: list[Delivery]
     routed_at: float
-    """By the monotonic clock, in seconds."""
+    """When it was routed, in seconds of the monotonic clock."""
     record_first: bool
-    """Whether its deliveries may be sent only once they are recorded."""
+    """Whether its deliveries may be sent only after they are recorded."""
     unsettled: int = 0
-    """How many of its deliveries are queued or under way."""
+    """How many of its deliveries in memory are not settled."""
 
 
 def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> bytes:
     """Return a delivery's id: a UUID of version 8 (RFC 9562) from the event's own time and a hash of the key.
 
-    The same key gives the same id, so routing again after a crash finds the same delivery; and ids sort by
+    The same key gives the same id, so routing again after a crash finds the same delivery. Ids sort by
     the events' time, so that indexes grow at their end.
     """
     digest = hashlib.blake2b(f"{event_id} {subscription_id} {replay_id}".encode(), digest_size=10).digest()

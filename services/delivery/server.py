@@ -1,4 +1,4 @@
-"""Server: DeliveryService over gRPC: the ledger's reading side, the question to a sink, and its test."""
+"""Server: DeliveryService over gRPC: reads of the ledger, readiness, repair, sink verification and test events."""
 
 import asyncio
 import sqlite3
@@ -28,14 +28,14 @@ RULES = {
     for name in ("GetDelivery", "ListDeliveries", "GetReadiness", "RepairRouting", "VerifySink", "SendTestEvent")
 }
 _EVERYONE = "*"
-# Nothing is released and trimmed meanwhile. What takes long is to count a large log's events.
+# Retention releases and trims nothing during a repair. The count of a large log's events takes most of the time.
 _REPAIR_S = 60.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
-    """Answers the services that read deliveries, or have a sink verified or tested."""
+    """Answers the services that read deliveries, verify or test a sink, ask for readiness, or repair routing."""
 
     def __init__(self, ledger: Ledger, verifier: Verifier, trial: Trial, worker: Worker) -> None:
         self._ledger = ledger
@@ -83,12 +83,12 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         )
 
     async def GetReadiness(self, request: delivery_pb2.GetReadinessRequest, context: Context) -> delivery_pb2.GetReadinessResponse:
-        """Say whether events are routed and pushed."""
+        """Return why events are not routed or pushed; empty if they are."""
         del request, context
         return delivery_pb2.GetReadinessResponse(why_not_ready=self._worker.why_not_ready() or "")
 
     async def RepairRouting(self, request: delivery_pb2.RepairRoutingRequest, context: Context) -> delivery_pb2.RepairRoutingResponse:
-        """Go on with stopped partitions, or say what that would do."""
+        """Repair stopped partitions, or return what a repair would do."""
         del context
         from_ms = _unix_ms("from_time", request.from_time) if request.HasField("from_time") else None
         if self._worker.repair is None:
@@ -111,14 +111,14 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         )
 
     async def VerifySink(self, request: delivery_pb2.VerifySinkRequest, context: Context) -> delivery_pb2.VerifySinkResponse:
-        """Ask a sink for its consent and report what it says."""
+        """Ask a sink for its consent and report the answer to the registry."""
         del context
         _consumer(request.consumer_id)
         await self._verifier.verify(request.consumer_id, request.subscription_id)
         return delivery_pb2.VerifySinkResponse()
 
     async def SendTestEvent(self, request: delivery_pb2.SendTestEventRequest, context: Context) -> delivery_pb2.SendTestEventResponse:
-        """Send a test event and return what came of it."""
+        """Send a test event and return its attempt."""
         del context
         tried = await self._trial.run(_consumer(request.consumer_id), request.subscription_id)
         response = delivery_pb2.SendTestEventResponse(event_id=tried.event_id)
@@ -176,7 +176,7 @@ def _unix_ms(field: str, time: Timestamp) -> int:
 
 
 def _consumer(consumer_id: str) -> str:
-    """Return whose deliveries a caller sees; empty for an administrator, who sees every one."""
+    """Return the consumer whose deliveries a caller sees; empty for an administrator, who sees the deliveries of all consumers."""
     if consumer_id == _EVERYONE:
         return ""
     if not is_id(consumer_id, "con"):

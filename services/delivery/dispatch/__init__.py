@@ -1,1 +1,1 @@
-"""Dispatch: which delivery goes next, and what follows from its answer."""
+"""Dispatch: which delivery is attempted next, and what follows from the answer to the attempt."""

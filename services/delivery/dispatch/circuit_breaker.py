@@ -1,50 +1,50 @@
-"""Breaker: spares an endpoint that fails, and the work of trying it.
+"""Circuit breaker: stops attempts to a sink that keeps failing, until a probe succeeds.
 
-lane → [breaker] → attempt
+lane → dispatcher → [sink_health: circuit_breaker] → lane
 
 Law 1: pure; time and chance arrive as arguments.
-Law 2: while it is open one probe at a time is let through; deliveries held back by it use up no attempts.
-Law 3: it changes no more than once in its first time, however the endpoint comes and goes: what would open it
-sooner lets the endpoint rest until then.
+Law 2: once its wait is over, an open breaker permits one probe at a time. Deliveries that it holds back use up no attempts.
+Law 3: the breaker opens or closes at most once in `open_first_s`, even if the sink flaps. If a failure would open it sooner, the lane
+rests until that time is over.
 """
 
 from dataclasses import dataclass
 
 FAILURES_MAX = 10
-# Times the first time; ten minutes by default.
+# In multiples of `open_first_s`; ten minutes by default.
 _OPEN_MAX = 20
-# Beyond these the maximum is reached; 2**n would in the end outgrow a float.
+# After so many doublings the maximum is reached; without this limit 2**n would in the end outgrow a float.
 _DOUBLINGS_MAX = 5
 _JITTER = 0.2
 
 
 @dataclass(slots=True)
 class Breaker:
-    """The state for one subscription; closed to begin with."""
+    """The state for one sink; closed at first."""
 
     open_first_s: float
-    """How long it stays open the first time; each further time twice as long, up to twenty times."""
+    """How long it stays open the first time, before jitter; each further time twice as long, up to twenty times as long."""
     failures: int = 0
-    """In a row."""
+    """How many in a row."""
     openings: int = 0
-    """In a row, without a success between them."""
+    """How often in a row it has opened, without a success in between."""
     open_until: float | None = None
-    """By the monotonic clock; None while closed."""
+    """When the next probe may start, in seconds of the monotonic clock; None while the breaker is closed."""
     probing: bool = False
     closed_at: float | None = None
     """When it closed last, by the monotonic clock."""
     rest_until: float = 0.0
-    """Closed, yet nothing is to be sent until then."""
+    """The breaker is closed, but no attempt may start until then."""
 
     @property
     def over_at(self) -> float | None:
-        """From when on a new one in its place would do the same; None where that depends on an answer."""
+        """When a new breaker in its place would act the same; None if that depends on an answer."""
         if self.open_until is not None or self.failures:
             return None
         return self.rest_until if self.closed_at is None else max(self.rest_until, self.closed_at + self.open_first_s)
 
     def permits(self, now: float) -> bool:
-        """Say whether an attempt may start now."""
+        """Return whether an attempt may start now."""
         if self.open_until is None:
             return now >= self.rest_until
         return now >= self.open_until and not self.probing
@@ -55,12 +55,12 @@ class Breaker:
             self.probing = True
 
     def withdrawn(self, began: float) -> None:
-        """Note that an attempt that started then has come to nothing: if it was the probe, another one may start."""
+        """Note that an attempt that started at `began` was withdrawn: if it was the probe, another probe may start."""
         if self.open_until is not None and began >= self.open_until:
             self.probing = False
 
     def succeeded(self, now: float) -> None:
-        """Note a success: a probe's closes it; of what was under way when it opened, none does."""
+        """Note a success. It closes the breaker, unless it comes before a probe may start: that attempt began before the breaker opened."""
         self.failures = 0
         if self.open_until is None or now >= self.open_until:
             self.closed_at = self.closed_at if self.open_until is None else now
@@ -68,9 +68,9 @@ class Breaker:
             self.open_until, self.probing = None, False
 
     def failed(self, now: float, chance: float) -> bool:
-        """Note a failure; returns True where it opens now. `chance` is uniform in [0, 1)."""
+        """Note a failure; return whether the breaker opens now. `chance` is uniform in [0, 1)."""
         self.failures += 1
-        # What was under way when it opened does not open it again.
+        # An attempt that was under way when the breaker opened does not open it again.
         if self.open_until is not None and not self.probing:
             return False
         if self.open_until is None:

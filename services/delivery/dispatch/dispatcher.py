@@ -1,11 +1,12 @@
-"""Dispatch: which delivery is attempted next, and what follows from its answer.
+"""Dispatcher: chooses which delivery is attempted next, and carries out what follows from the answer.
 
-route → lane → [dispatch] → attempt → schedule → recorder
+router → lane → [dispatcher] → sender → transport; the answer → sink_health, retry_policy → recorder
 
-Law 1: attempts under way, and sent-but-unrecorded work, are bounded.
+Law 1: attempts under way are bounded, and so are attempts whose end is not recorded.
 Law 2: lanes take turns; a lane that may not send keeps no slot.
 Law 3: a delivery in memory is in exactly one of: a lane's queue, under way, or waiting for its flush.
-Law 4: what is under way and has not begun when its subscription changes or its sink is spared comes back, and was no attempt.
+Law 4: when a subscription changes, or its sink must get no attempt for a while, the attempts that have not begun are withdrawn. Their
+deliveries wait again, and the attempts do not count.
 """
 
 import asyncio
@@ -48,19 +49,19 @@ class Dispatcher:
         *,
         fresh: Callable[[], bool],
     ) -> None:
-        """`origin` is the name by which sinks know this system, "" for none; while `fresh` does not hold, no attempt begins."""
+        """`origin` is the name by which sinks know this system, "" for none; no attempt begins while `fresh` returns False."""
         self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, lambda: self._bounds.token_calls, fresh)
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock
         self.due = DueClock(clock, schedule.expiry_s)
-        """The time line of all that waits."""
+        """The clock by which deliveries wait."""
         self._bounds = bounds
         self._changed: Callable[[Delivery], None]
         self._hungry: Callable[[Lane], None]
         self._gone: Callable[[str, int], None]
         self.lanes = Lanes(subscription, clock, self.due, bounds.lane_pending_max)
-        """All lanes, with what is held in memory."""
+        """All lanes, with the deliveries held in memory."""
         self._timers = Timers(clock, self._ring)
         self._round: deque[Lane] = deque()
         self._ended = asyncio.Event()
@@ -69,26 +70,26 @@ class Dispatcher:
         self.in_flight = 0
         """How many attempts are under way."""
         self.unrecorded_sent = 0
-        """How many attempts were started of which the ledger does not know the end."""
+        """How many started attempts have an end that is not in the ledger yet."""
         self.recordable = True
-        """False while the ledger takes no flush: nothing is sent then."""
+        """False while the ledger takes no flush; no attempt starts then."""
 
     def listen(self, *, changed: Callable[[Delivery], None], hungry: Callable[[Lane], None], gone: Callable[[str, int], None]) -> None:
-        """Say who is told of each delivery that is settled, of lanes that want rows, and of sinks that are gone; before anything is held.
+        """Set the callbacks for each settled delivery, for lanes that want rows, and for sinks that are gone.
 
-        Of a sink that has answered 410, its subscription and the revision that it was called by are told.
+        `gone` gets the subscription's id and the revision of the sink that answered 410. Call this before any delivery is held.
         """
         self._changed, self._hungry, self._gone = changed, hungry, gone
 
     def change(self, schedule: Schedule, bounds: Bounds) -> None:
-        """Go by another schedule and other bounds from now on; what is under way or waits beyond them is left to end."""
+        """Use another schedule and other bounds from now on; deliveries that are under way or waiting beyond the bounds stay."""
         self._schedule, self._bounds = schedule, bounds
         self.lanes.change(bounds.lane_pending_max)
         self.pump()
 
     @property
     def sending(self) -> bool:
-        """Whether attempts may start: not while the ledger takes no flush, and not once it is closed."""
+        """Whether attempts may start: not while the ledger takes no flush, and not after `close`."""
         return self.recordable and not self._closed
 
     async def idle(self) -> None:
@@ -107,7 +108,7 @@ class Dispatcher:
         self._join_round(lane)
 
     def queue(self, delivery: Delivery) -> None:
-        """Put a held delivery into its lane's queue; where its subscription has gone meanwhile, it is cancelled."""
+        """Put a held delivery into its lane's queue; cancel it if its subscription is deleted or off by now."""
         lane = self.lanes.lane(delivery.subscription_id)
         if self.lanes.is_gone(lane):
             self.finish(delivery, State.CANCELLED)
@@ -116,7 +117,7 @@ class Dispatcher:
         self._join_round(lane)
 
     def release(self, delivery: Delivery) -> None:
-        """Let go of a settled delivery that is recorded."""
+        """Drop a settled and recorded delivery from memory."""
         lane = self.lanes.lane(delivery.subscription_id)
         if self.lanes.let_go(lane, delivery) and not delivery.spilled:
             self.lanes.readings.note(delivery)
@@ -132,7 +133,7 @@ class Dispatcher:
             self.drop_if_idle(lane)
 
     def _spill(self, lane: Lane) -> None:
-        """Let go of what waits in memory; its rows are read back once the lane may send again."""
+        """Turn the deliveries in a lane's queue into rows; they are read back once the lane may send again."""
         self._withdraw(lane)
         lane.spilled = True
         lane.put_back += 1
@@ -180,13 +181,13 @@ class Dispatcher:
         return has_room and self.sending and self._pusher.fresh()
 
     def _join_round(self, lane: Lane) -> None:
-        # Whether its subscription permits fewer, `pump` asks.
+        # `pump` checks whether the subscription permits fewer.
         if lane.queue and not lane.ready and lane.in_flight < self._bounds.lane_in_flight_max:
             lane.ready = True
             self._round.append(lane)
 
     def _in_pace(self, lane: Lane, subscription: Subscription, now: float) -> bool:
-        """Say whether the subscription's own limits permit an attempt now; where only time is missing, look again then."""
+        """Return whether the subscription's own limits permit an attempt now; if only the rate forbids it, set a timer."""
         terms = subscription.terms
         if terms.in_flight_max is not None and lane.in_flight >= terms.in_flight_max:
             return False
@@ -230,7 +231,7 @@ class Dispatcher:
         elif answer.begun:
             delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
-            # How long a sink of the past wants to be left alone, is nothing to its successor.
+            # The `Retry-After` of a subscription's former sink does not apply to its present one.
             is_current = self._judge_sink(lane, terms, answer.status, wait_s, now)
             self._after_failure(lane, delivery, terms, answer, wait_s if is_current else None)
         else:
@@ -245,7 +246,7 @@ class Dispatcher:
         self.pump()
 
     def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:
-        """Put a delivery back whose attempt was withdrawn: it is due as it was, and becomes a row, or is cancelled."""
+        """Settle a delivery whose attempt was withdrawn: it becomes a row and keeps its due time, or is cancelled."""
         delivery.sent = False
         self.unrecorded_sent -= 1
         if lane.trouble is not None:
@@ -278,7 +279,7 @@ class Dispatcher:
                 self.finish(delivery, State.EXHAUSTED)
 
     def _judge_sink(self, lane: Lane, terms: Terms, status: int, wait_s: float | None, now: float) -> bool:
-        """Spare a sink that has failed as far as it has to be; says whether it is still the subscription's."""
+        """Note a sink's failure and stop attempts to it if need be; return whether it is still the subscription's sink."""
         subscription = self._subscription(lane.subscription_id)
         if subscription is None or subscription.terms.sink_revision != terms.sink_revision:
             return False
@@ -313,7 +314,7 @@ class Dispatcher:
     # Lanes over time
 
     def cancel(self, subscription_id: str) -> None:
-        """End all that waits in memory for a subscription; what has begun ends by itself."""
+        """Cancel all deliveries that wait in memory for a subscription; attempts that have begun run to their end."""
         self._pusher.forget(subscription_id)
         lane = self.lanes.find(subscription_id)
         if lane is not None:
@@ -341,7 +342,7 @@ class Dispatcher:
             self.pump()
 
     def take_up(self, subscription_id: str) -> None:
-        """Go on with a subscription of which unfinished rows may be waiting."""
+        """Resume a subscription that may have unfinished rows in the ledger."""
         lane = self.lanes.lane(subscription_id)
         lane.spilled = True
         lane.row_waits(0)
@@ -354,7 +355,7 @@ class Dispatcher:
             self.pump()
 
     def _wake(self, lane: Lane) -> None:
-        """Go on with a lane as far as it may: queue, rows that are due, or a later look."""
+        """Do what a lane permits now: join the round, ask for due rows, or set a timer for later."""
         self._join_round(lane)
         if self.lanes.sendable(lane) is None:
             self._look_again(lane)
@@ -370,7 +371,7 @@ class Dispatcher:
             self._timers.at(when, lane)
 
     def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
-        """Note when, by the ledger, the next of a lane's rows is due, after some were read back."""
+        """Note that some of a lane's rows were read back, and when the ledger says that the next row is due."""
         lane.next_due_ms = earlier(next_due_ms, lane.added_due_ms)
         if self.lanes.caught_up(lane):
             lane.spilled = False
@@ -383,18 +384,18 @@ class Dispatcher:
         self._timers.at(self._clock.monotonic() + delay_s, lane)
 
     def take_back(self) -> None:
-        """Have nothing begin that was started and has not begun: its subscription may be gone."""
+        """Withdraw every started attempt that has not begun: its subscription may be gone."""
         for lane in self.lanes:
             self._withdraw(lane)
 
     def close(self) -> None:
-        """Start nothing more, and have nothing begin that has not."""
+        """Start no more attempts, and withdraw those that have not begun."""
         self._closed = True
         self.take_back()
         self._pusher.close()
         self._timers.close()
 
     def drop_if_idle(self, lane: Lane) -> None:
-        """Forget a lane that nothing is known of, now or once that is so."""
+        """Forget a lane that is no different from a new one; if time will make it so, set a timer."""
         if (when := self.lanes.forget_if_idle(lane)) is not None:
             self._timers.at(when, lane)

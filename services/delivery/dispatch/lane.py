@@ -1,8 +1,8 @@
-"""Lane: what waits for one subscription.
+"""Lane: the deliveries that wait for one subscription.
 
-route → [lane] → attempt
+router → [lane] → dispatcher
 
-A lane is *direct* while all that waits fits into memory. Otherwise it is *spilled*: routing only
+A lane is *direct* while it may send and all its waiting deliveries fit into memory. Otherwise it is *spilled*: routing only
 writes rows, and the lane reads them back in the order of their positions until it has caught up.
 """
 
@@ -22,33 +22,33 @@ class Lane:
 
     subscription_id: str
     trouble: Trouble | None = None
-    """What is known of its sink; None while that has never failed."""
+    """The health of its sink; None while the sink has never failed."""
     bucket: Bucket = field(default_factory=Bucket)
     queue: deque[Delivery] = field(default_factory=deque)
     in_flight: int = 0
     spilled: bool = False
     put_back: int = 0
-    """How often what was in its queue was put back among the rows."""
+    """How often its queue was put back among the rows."""
     unflushed_spills: int = 0
-    """Deliveries routed while spilled whose rows are not written yet."""
+    """How many deliveries are spilled and have no written row yet."""
     live: dict[bytes, Delivery] = field(default_factory=dict)
     """The deliveries held in memory by their ids: queued, under way, or waiting for their flush."""
     next_due_ms: int | None = None
-    """When the next of its waiting rows is due, as far as is known; None where none waits."""
+    """When the next of its waiting rows is due, as far as is known; None if no row waits."""
     added_due_ms: int | None = None
-    """The same of those rows alone that began to wait after the latest reading of its rows began."""
+    """The same, but only of the rows that began to wait after the latest read of its rows began."""
     refilling: bool = False
     ready: bool = False
-    """Whether it stands in the dispatcher's round."""
+    """Whether it is in the dispatcher's round."""
 
     def row_waits(self, due_ms: int) -> None:
-        """Note that a row waits to be read back, from a time on."""
+        """Note that a row waits to be read back, from `due_ms` on."""
         self.next_due_ms = earlier(self.next_due_ms, due_ms)
         self.added_due_ms = earlier(self.added_due_ms, due_ms)
 
 
 class Readings:
-    """Which deliveries leave memory while rows are read: by the time the rows are here, theirs may be out of date."""
+    """The reads of rows under way. For each it gathers the deliveries that leave memory: the rows read for these may be out of date."""
 
     def __init__(self) -> None:
         self._under_way: dict[int, tuple[str, set[bytes]]] = {}
@@ -56,7 +56,7 @@ class Readings:
 
     @contextlib.contextmanager
     def begun(self, subscription_id: str = "") -> Iterator[set[bytes]]:
-        """While rows of a subscription (empty: of all) are read, gather the ids of the deliveries noted."""
+        """Gather the ids of noted deliveries while rows of a subscription (empty: of all subscriptions) are read."""
         self._begun += 1
         number, left = self._begun, set[bytes]()
         self._under_way[number] = (subscription_id, left)
@@ -66,14 +66,14 @@ class Readings:
             del self._under_way[number]
 
     def note(self, delivery: Delivery) -> None:
-        """Note that a delivery leaves memory, and that its row has changed since it came."""
+        """Note that a delivery leaves memory, and that its row has changed while it was there."""
         for subscription_id, left in self._under_way.values():
             if subscription_id in {"", delivery.subscription_id}:
                 left.add(delivery.id)
 
 
 def earlier(one_ms: int | None, other_ms: int | None) -> int | None:
-    """Return the earlier of two times, None standing for never."""
+    """Return the earlier of two times; None means never."""
     if one_ms is None or other_ms is None:
         return other_ms if one_ms is None else one_ms
     return min(one_ms, other_ms)

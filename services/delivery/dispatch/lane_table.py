@@ -1,9 +1,10 @@
-"""Lanes: all lanes of a worker, what is held of their deliveries, and what each may do now.
+"""Lane table: all lanes of a worker, the memory that their deliveries take, and what each lane may do now.
 
-route → [lanes: lane] → dispatch
+router → [lane_table: lane] → dispatcher
 
-Law 1: what is held in memory is counted; a lane beyond its bound, or all of them beyond theirs, take no more.
-Law 2: a lane that may not send takes none either, and one that nothing is known of is forgotten.
+Law 1: deliveries in memory are counted. A lane takes no more once it reaches its bound, or once all lanes together reach theirs.
+Law 2: a lane that may not send takes no deliveries into memory.
+Law 3: a lane that holds nothing is forgotten once a new lane in its place would act the same, or its subscription is deleted.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ _REFILL_ROWS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much a dispatcher does and holds at once."""
+    """How much a dispatcher does at once, and how much it holds."""
 
     in_flight_max: int
     lane_in_flight_max: int
@@ -33,7 +34,7 @@ class Bounds:
 
 
 class Lanes:
-    """The lanes by their subscriptions. Decides; the dispatcher acts."""
+    """The lanes by their subscriptions' ids. It decides; the dispatcher acts."""
 
     def __init__(self, subscription: Callable[[str], Subscription | None], clock: Clock, due: DueClock, pending_max: int) -> None:
         self._subscription = subscription
@@ -42,12 +43,12 @@ class Lanes:
         self.change(pending_max)
         self._lanes: dict[str, Lane] = {}
         self.readings = Readings()
-        """The readings of rows that are under way."""
+        """The reads of rows that are under way."""
         self.held_bytes = 0
-        """About how much the events held in memory take."""
+        """About how much memory the held deliveries take."""
 
     def change(self, pending_max: int) -> None:
-        """Hold so many deliveries of a lane in memory from now on."""
+        """From now on let at most `pending_max` deliveries wait in memory for a lane."""
         self._pending_max = pending_max
         self._refill_below = max(1, pending_max // 2)
 
@@ -61,11 +62,11 @@ class Lanes:
         return self._lanes.get(lane.subscription_id) is lane
 
     def find(self, subscription_id: str) -> Lane | None:
-        """Return a subscription's lane, None where there is none."""
+        """Return a subscription's lane, None if there is no lane."""
         return self._lanes.get(subscription_id)
 
     def lane(self, subscription_id: str) -> Lane:
-        """Return a subscription's lane, making it where there is none."""
+        """Return a subscription's lane; make it if there is no lane."""
         lane = self._lanes.get(subscription_id)
         if lane is None:
             lane = self._lanes[subscription_id] = Lane(subscription_id)
@@ -74,7 +75,7 @@ class Lanes:
     # What is held
 
     def has_room(self, lane: Lane, subscription: Subscription) -> bool:
-        """Say whether a new delivery to the lane's subscription may wait in memory; where not, the lane is spilled from now on."""
+        """Return whether a new delivery to the lane's subscription may wait in memory; if not, the lane is spilled from now on."""
         if lane.spilled:
             return False
         full = len(lane.queue) >= self._pending_max or self.held_bytes >= _HELD_BYTES_MAX
@@ -84,18 +85,18 @@ class Lanes:
         return True
 
     def hold(self, delivery: Delivery) -> None:
-        """Hold a delivery in memory; it is queued later, once it is recorded, or finished."""
+        """Hold a delivery in memory that is not queued yet: the caller queues it later or finishes it."""
         self.lane(delivery.subscription_id).live[delivery.id] = delivery
         self.held_bytes += delivery.size_bytes
 
     def holds(self, subscription_id: str, delivery_id: bytes) -> bool:
-        """Say whether a delivery is held in memory."""
+        """Return whether a delivery is held in memory."""
         lane = self._lanes.get(subscription_id)
         return lane is not None and delivery_id in lane.live
 
     def let_go(self, lane: Lane, delivery: Delivery) -> bool:
-        """Hold a delivery no longer; says whether it was held."""
-        # A spilled one is not held, but its row may be back already: it is seen a moment before its flush is heard of.
+        """Stop holding a delivery; return whether it was held."""
+        # A spilled delivery is not held, but its row may have been read back already: readers see a row shortly before its flush ends here.
         if lane.live.get(delivery.id) is not delivery:
             return False
         del lane.live[delivery.id]
@@ -103,40 +104,40 @@ class Lanes:
         return True
 
     def has_ended(self, delivery: Delivery) -> None:
-        """Let go of the event of a held delivery that has ended: of that, only the row is wanted."""
+        """Drop the event of a held delivery that has ended: only its row is still needed."""
         self.held_bytes -= delivery.size_bytes
         delivery.event = None
         self.held_bytes += delivery.size_bytes
 
     def spill(self, delivery: Delivery) -> None:
-        """Note that a delivery is to be a row only, to be read back later."""
+        """Note that a delivery waits as a row only and is read back later."""
         delivery.settled = delivery.spilled = True
         self.lane(delivery.subscription_id).unflushed_spills += 1
 
     # What a lane may do
 
     def sendable(self, lane: Lane) -> Subscription | None:
-        """Return a lane's subscription where an attempt may start now, else None."""
+        """Return a lane's subscription if an attempt may start now, else None."""
         subscription = self._subscription(lane.subscription_id)
         return subscription if subscription is not None and self._may_send(lane, subscription) else None
 
     def _may_send(self, lane: Lane, subscription: Subscription) -> bool:
-        # Most sinks have given no trouble: time need not be asked for.
+        # Most sinks have never failed: do not read the clock for them.
         return subscription.health is Health.ACTIVE and (lane.trouble is None or lane.trouble.permits(self._clock.monotonic()))
 
     def is_gone(self, lane: Lane) -> bool:
-        """Say whether nothing is delivered to a lane's subscription any more."""
+        """Return whether a lane's subscription is deleted or off."""
         subscription = self._subscription(lane.subscription_id)
         return subscription is None or subscription.health is Health.OFF
 
     def wants_rows(self, lane: Lane, now_ms: int) -> bool:
-        """Say whether rows that are due should be read back; where there is no room, it is asked again once there is."""
+        """Return whether rows that are due should be read back now; if there is no room, the dispatcher asks again once there is."""
         return lane.next_due_ms is not None and lane.next_due_ms <= now_ms and self.room_to_refill(lane) > 0
 
     def room_to_refill(self, lane: Lane) -> int:
-        """Return how many rows a lane should read back now: one for a probe, else up to half its bound.
+        """Return how many rows a lane should read back now: one for a probe, else up to half its bound or `_REFILL_ROWS_MAX`.
 
-        While memory is short, one by one: a lane that holds nothing always gets on.
+        While memory is short, a lane that holds nothing reads back one row, so that every lane makes progress.
         """
         trouble = lane.trouble
         if trouble is not None and trouble.is_open:
@@ -146,15 +147,16 @@ class Lanes:
         return min(max(0, self._refill_below - len(lane.queue)), _REFILL_ROWS_MAX)
 
     def caught_up(self, lane: Lane) -> bool:
-        """Say whether no row stands before what is routed from now on."""
+        """Return whether no due or unwritten row comes before the deliveries that are routed next; False while the breaker is open."""
         if lane.unflushed_spills or (lane.trouble is not None and lane.trouble.is_open):
             return False
         return lane.next_due_ms is None or lane.next_due_ms > self._due.now_ms()
 
     def forget_if_idle(self, lane: Lane) -> float | None:
-        """Forget a lane that nothing is known of, or whose subscription is deleted, so that memory follows what is going on.
+        """Forget an idle lane if a new one would act the same or its subscription is deleted, so that memory does not grow with past lanes.
 
-        Returns when to ask again, by the monotonic clock; None where it is forgotten, or something happens to it before.
+        Returns when to ask again, by the monotonic clock. Returns None if the lane is forgotten, or if some event will lead to the
+        next call.
         """
         if lane.live or lane.refilling or lane.unflushed_spills:
             return None

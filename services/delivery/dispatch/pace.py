@@ -1,6 +1,8 @@
-"""Pace: how much a lane may send, by what its subscription wants within what the operator permits.
+"""Pace: how long a lane must wait before its next attempt, by its subscription's rate.
 
-lane → [pace: bucket] → push
+lane → dispatcher → [pace: token_bucket] → sender
+
+The rate is the lower of what the sink has granted and what the subscription asks for; None means no limit.
 
 Law: pure.
 """
@@ -10,13 +12,13 @@ from services.delivery.request.settings import Subscription
 
 
 def wait_s(lane: Lane, subscription: Subscription | None, now: float) -> float:
-    """Return how long the next attempt has to wait."""
+    """Return how long the next attempt has to wait, in seconds; 0 if it may start now."""
     rate = None if subscription is None else subscription.terms.rate_per_second
     return 0.0 if rate is None else lane.bucket.wait_s(rate, now)
 
 
 def rested_in_s(lane: Lane, subscription: Subscription | None, now: float) -> float:
-    """Return how long a lane is to be remembered: until then a new one in its place could send more."""
+    """Return for how many seconds a lane must be remembered: until then a new lane in its place could send more."""
     rate = None if subscription is None else subscription.terms.rate_per_second
     return 0.0 if rate is None else lane.bucket.full_in_s(rate, now)
 

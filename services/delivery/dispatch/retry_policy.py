@@ -1,9 +1,9 @@
-"""Schedule: after an attempt that failed, decide whether its delivery is tried again or given up.
+"""Retry policy: after a failed attempt, decides whether its delivery is tried again or given up.
 
-route → lane → attempt → [schedule] → ledger
+sender → dispatcher → [retry_policy] → recorder → ledger
 
 Law 1: pure. Time and chance arrive as arguments.
-Law 2: what follows from a failure is decided in this file alone.
+Law 2: only this file decides whether and when a delivery is tried again after a failure.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 JITTER = 0.5
 RETRY_AFTER_MAX_S = 6 * 3600
 GONE = 410
-# What our own gateway answers to a webhook of ours: trying again would only go round once more.
+# Hooktide's own gateway answers this to a webhook of Hooktide's: another attempt would run into the same loop.
 LOOP_DETECTED = 508
 _THROTTLING = frozenset({429, 502, 503, 504})
 _PAUSE_FIRST_S = 1.0
@@ -23,14 +23,14 @@ _PAUSE_MAX_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """Try again at a time, in ms since 1970."""
+    """Try again at a time, in ms by the due clock."""
 
     due_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """No further attempt; why."""
+    """Make no further attempt; `reason` says why."""
 
     reason: str
 
@@ -45,7 +45,7 @@ class Schedule:
     delays_s: Sequence[float]
     """The wait before each attempt after the first, before jitter."""
     expiry_s: float
-    """From the event's acceptance; no attempt begins later."""
+    """Counted from the event's acceptance; no attempt is due later."""
 
     def after_failure(
         self,
@@ -58,7 +58,11 @@ class Schedule:
         retry_after_s: float | None = None,
         delays_s: Sequence[float] | None = None,
     ) -> Decision:
-        """Decide after the attempt number `attempts`; `chance` is uniform in [0, 1), `delays_s` are a subscription's own."""
+        """Decide after the attempt number `attempts` has failed.
+
+        `chance` is uniform in [0, 1). `delays_s` are the subscription's own delays, None if it has none. `accepted_ms` and `now_ms` are
+        by the due clock.
+        """
         delays_s = self.delays_s if delays_s is None else delays_s
         if status == LOOP_DETECTED:
             return Exhausted("the sink leads back to where webhooks come from")
@@ -74,7 +78,7 @@ class Schedule:
 def retry_after_s(value: str, now_ms: int) -> float | None:
     """Return the seconds in a `Retry-After` header (RFC 9110, section 10.2.3: seconds or a date), at most six hours.
 
-    None for what is neither, and for a time gone by.
+    Returns None if the value is neither, or if it names no later time.
     """
     text = value.strip()
     if text.isascii() and text.isdigit():
@@ -90,10 +94,10 @@ def retry_after_s(value: str, now_ms: int) -> float | None:
 
 
 def throttles(status: int) -> bool:
-    """Say whether a status asks to send less for a while."""
+    """Return whether a status asks to send less for a while."""
     return status in _THROTTLING
 
 
 def pause_s(times: int) -> float:
-    """Return how long to send nothing to an endpoint that has asked for a pause, so often in a row, and not said how long."""
+    """Return for how many seconds to send nothing to a sink that has asked `times` times in a row for a pause of no stated length."""
     return float(min(_PAUSE_FIRST_S * 2 ** min(times - 1, 10), _PAUSE_MAX_S))

@@ -1,9 +1,9 @@
-"""Trouble: what is known of a sink that has failed, and until when it is spared.
+"""Sink health: the failures of one sink, and until when no attempt to it may start.
 
-dispatch → [trouble: breaker] → lane
+dispatcher → [sink_health: circuit_breaker] → lane
 
 Law 1: pure; time and chance arrive as arguments.
-Law 2: it is of one sink alone, known by its revision; a subscription's next sink starts without it.
+Law 2: a record belongs to one sink, identified by its revision. A subscription's next sink starts without a record.
 """
 
 from dataclasses import dataclass
@@ -12,44 +12,44 @@ from typing import NamedTuple
 from services.delivery.dispatch.circuit_breaker import Breaker
 from services.delivery.dispatch.retry_policy import GONE, pause_s, throttles
 
-# A sink that is gone is left alone for so long; the registry may disable its subscription meanwhile.
+# A sink that is gone gets no attempt for this long, in which the registry may disable its subscription.
 _GONE_PAUSE_S = 3600.0
 
 
 class Verdict(NamedTuple):
-    """What begins with a failure; of failures that were under way together, with one of them."""
+    """What a failure begins. If several attempts that were under way together fail, only one of the failures begins it."""
 
     is_gone: bool
-    """The sink has said that it is gone for good."""
+    """The sink has answered 410: it is gone for good."""
     opens: bool
     """Its breaker opens."""
     pauses: bool
-    """It has asked for a pause."""
+    """The sink has asked for a pause, or is gone."""
 
 
 @dataclass(slots=True)
 class Trouble:
-    """What is known of a sink; made at its first failure."""
+    """The health of a sink; made at its first failure."""
 
     sink_revision: int
     breaker: Breaker
     paused_until: float = 0.0
-    """By the monotonic clock: it has asked for a pause, or has said that it is gone."""
+    """In seconds of the monotonic clock: the end of a pause that the sink has asked for, or of the pause after a 410."""
     pauses: int = 0
-    """How often in a row it has asked for one without saying for how long."""
+    """How often in a row the sink has asked for a pause without stating its length."""
     is_gone: bool = False
 
     def permits(self, now: float) -> bool:
-        """Say whether an attempt may start now."""
+        """Return whether an attempt may start now."""
         return now >= self.paused_until and self.breaker.permits(now)
 
     @property
     def is_open(self) -> bool:
-        """Whether no more than one probe at a time is let through."""
+        """Whether the breaker is open, so that at most one probe at a time may start."""
         return self.breaker.open_until is not None
 
     def failed(self, status: int, retry_after_s: float | None, now: float, chance: float) -> Verdict:
-        """Note a failure, with how long the answer asks to wait; `chance` is uniform in [0, 1)."""
+        """Note a failure; `retry_after_s` is how long the answer asks to wait, `chance` is uniform in [0, 1)."""
         pauses = now >= self.paused_until
         gone = status == GONE and (pauses or not self.is_gone)
         if gone:
@@ -68,12 +68,12 @@ class Trouble:
         self.breaker.succeeded(now)
 
     def spared_until(self, now: float) -> float | None:
-        """Return when to look whether an attempt may start; None where only an answer can tell, or nothing is in its way."""
+        """Return when to check again whether an attempt may start; None if only an answer decides that, or if one may start now."""
         waits = [when for when in (self.breaker.open_until, self.breaker.rest_until, self.paused_until) if when is not None and when > now]
         return max(waits, default=None)
 
     @property
     def over_at(self) -> float | None:
-        """From when on nothing of it makes a difference any more; None where that depends on an answer."""
+        """When this record makes no difference any more; None if that depends on an answer."""
         at = self.breaker.over_at
         return None if at is None else max(at, self.paused_until)

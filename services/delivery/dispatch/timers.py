@@ -1,4 +1,7 @@
-"""Timers: one alarm for many lanes."""
+"""Timers: one timer of the event loop wakes many lanes.
+
+dispatcher → [timers] → dispatcher
+"""
 
 import asyncio
 import heapq
@@ -9,7 +12,7 @@ from services.runtime.clock import Clock
 
 
 class Timers:
-    """Wakes lanes at the times asked for; a lane that asks for an earlier time is woken then."""
+    """Wakes lanes at the times that they ask for; a lane that asks again is woken at the earlier time."""
 
     def __init__(self, clock: Clock, wake: Callable[[Lane], None]) -> None:
         self._clock = clock
@@ -21,7 +24,7 @@ class Timers:
         self._closed = False
 
     def at(self, when: float, lane: Lane) -> None:
-        """Wake a lane at a time of the monotonic clock, unless it is to be woken earlier anyway."""
+        """Wake a lane at a time of the monotonic clock, unless it will be woken earlier anyway."""
         if self._closed or self._asked.get(lane, float("inf")) <= when:
             return
         self._asked[lane] = when
@@ -30,7 +33,7 @@ class Timers:
         self._arm()
 
     def close(self) -> None:
-        """Wake nobody any more."""
+        """Wake no lane any more."""
         self._closed = True
         if self._handle is not None:
             self._handle.cancel()

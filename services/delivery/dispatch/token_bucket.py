@@ -1,40 +1,40 @@
-"""Bucket: how many requests may begin, where a subscription has a rate.
+"""Token bucket: how many attempts may begin, if a subscription has a rate.
 
-lane → [bucket] → push
+lane → dispatcher → [pace: token_bucket] → sender
 
 Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
-Law 2: in no second are more requests begun than the rate says, except for those that must not wait.
+Law 2: in no second do more attempts begin than the rate permits, as long as each caller waits for `wait_s` before it takes a token.
 """
 
 from dataclasses import dataclass
 
-# A high rate comes in bursts of so many seconds' requests: nobody is woken for each of ten thousand.
+# A burst holds the attempts of this many seconds, so that a high rate (10,000 a second) does not need a timer for each attempt.
 _BURST_S = 0.02
-# What rounding may take from a token.
+# The part of a token that rounding may lose.
 _ROUNDING = 1e-6
 
 
 @dataclass(slots=True)
 class Bucket:
-    """Tokens of one lane, one for each request; full to begin with."""
+    """The tokens of one lane, one for each attempt; full at first."""
 
     taken: float = 0.0
-    """How many are missing from a full one."""
+    """How many tokens were missing from a full bucket at the time `at`."""
     at: float = 0.0
-    """When that was so."""
+    """When `taken` was last computed."""
 
     def wait_s(self, rate_per_second: float, now: float) -> float:
-        """Return how long it takes until there is a whole token; 0 where there is one."""
+        """Return how many seconds it takes until there is a whole token; 0 if there is one now."""
         short = self._missing(rate_per_second, now) + 1 - _burst(rate_per_second)
         return short / _refill(rate_per_second) if short > _ROUNDING else 0.0
 
     def full_in_s(self, rate_per_second: float, now: float) -> float:
-        """Return how long it takes until nothing is missing, from when on the bucket is as good as a new one."""
+        """Return how many seconds it takes until no token is missing; from then on the bucket acts like a new one."""
         missing = self._missing(rate_per_second, now)
         return missing / _refill(rate_per_second) if missing > _ROUNDING else 0.0
 
     def take(self, rate_per_second: float, now: float) -> None:
-        """Take a token, also where there is none: the next wait is the longer."""
+        """Take a token, even if there is none; the next wait is then longer."""
         self.taken, self.at = self._missing(rate_per_second, now) + 1, now
 
     def _missing(self, rate_per_second: float, now: float) -> float:
@@ -46,5 +46,5 @@ def _burst(rate_per_second: float) -> float:
 
 
 def _refill(rate_per_second: float) -> float:
-    # A full bucket and what a second adds to it are together no more than the rate.
+    # A full bucket and the whole tokens that are added within a second together do not exceed the rate.
     return rate_per_second - (_burst(rate_per_second) - 1)

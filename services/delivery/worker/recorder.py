@@ -91,7 +91,7 @@ class Recorder:
             self._headway.look(self._clock.monotonic(), self._clock.busy())
 
     def changed(self, delivery: Delivery) -> None:
-        """Note that a delivery is settled: finished, due later, or spilled."""
+        """Note that a delivery is settled: finished, due later, withdrawn or spilled."""
         if delivery.chunk is not None:
             delivery.chunk.unsettled -= 1
             self._headway.ended()
