@@ -124,7 +124,7 @@ def _policy_of(settings: DeliverySettings) -> EgressPolicy:
 
 @contextlib.asynccontextmanager
 async def _running(asker: Asker) -> AsyncIterator[None]:
-    """Run sink verification beside the body."""
+    """Run the queue of sink verifications beside the body."""
     async with asyncio.TaskGroup() as group:
         asking = group.create_task(asker.run())
         try:

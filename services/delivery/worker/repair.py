@@ -142,7 +142,7 @@ def _repair(connection: sqlite3.Connection, log_id: str, turns: Iterable[_Turn])
         by = max(highest or 0, highest_copy or 0) - min(lowest or 0, lowest_copy or 0, 0) + 1
         for table in ("open", "payloads"):
             connection.execute(
-                f"UPDATE {table} SET position = position - ? WHERE partition = ? AND position > ?",  # noqa: S608 - two tables of ours
+                f"UPDATE {table} SET position = position - ? WHERE partition = ? AND position > ?",  # noqa: S608 - the table names are constants
                 (by, partition, held_through),
             )
         connection.execute(
