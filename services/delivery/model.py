@@ -109,7 +109,7 @@ class Delivery:
     sent_at: float = 0.0
     """When the latest attempt began, by the monotonic clock, in seconds."""
     settled: bool = False
-    """Whether it waits for its flush: finished, due later, withdrawn or spilled. If not, it is queued, under way, or to be recorded first."""
+    """Whether it waits for its flush: finished, due later, withdrawn or spilled. If not, it is queued, under way or recorded first."""
     spilled: bool = False
     """Whether it is settled because it waits as a row only: its lane had no room or could not send."""
 
