@@ -65,7 +65,7 @@ class Follower:
         self.stopped = StoppedPartitions()
         """The partitions that are not followed."""
         # The last position of each partition when this worker took it over. Events up to there may have been sent before a crash.
-        # They are recorded before they are sent again, so that a crash loop sends each of them once a start.
+        # They are recorded before they are sent again, so that a crash loop sends each of them at most once a start.
         self._record_first_through: dict[int, int] | None = None
         self._unrouted_since_ms: int | None = None
         self._away_since: float | None = clock.monotonic()
