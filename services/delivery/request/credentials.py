@@ -1,8 +1,8 @@
-"""Credentials: what a request carries so that the sink knows it may come in, besides its signature.
+"""Credentials: authenticate Hooktide to the sink, in addition to the signature.
 
-attempt → [credentials] → transport
+request_builder → [credentials] → transport
 
-Law: pure, and no secret shows in a value's text.
+Law: pure, and no secret appears in the `repr` of a credential.
 Rules: RFC 7617 (Basic), RFC 6750 (Bearer).
 """
 
@@ -23,7 +23,7 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A token and the scheme that it is sent by."""
+    """A token, and the scheme with which it is sent."""
 
     token: str = field(repr=False)
     token_type: str
@@ -39,19 +39,19 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class OAuth2:
-    """A client of an authorization server, which gives out the tokens; see `oauth2`."""
+    """A client of an authorization server, which issues the access tokens; see `oauth2`."""
 
     token_url: str
     client_id: str
     client_secret: str = field(repr=False)
     scope: str
     ca_certificates: str = field(default="", repr=False)
-    """PEM: what the server's certificate may be issued by, besides the public ones; "" for nothing more."""
+    """PEM: authorities that may issue the server's certificate, besides the public ones; "" for no others."""
 
 
 @dataclass(frozen=True, slots=True)
 class MutualTls:
-    """A client certificate with those that lead to its root, and its private key, both PEM: for the connection, not for headers."""
+    """A client certificate with the chain to its root, and its private key, both PEM. The connection uses them, not a header."""
 
     certificate: str
     private_key: str = field(repr=False)
@@ -61,7 +61,7 @@ Credential = Plain | AccessToken | Header | OAuth2 | MutualTls
 
 
 def headers_of(credential: Credential | None, token: Token | None = None) -> dict[str, str]:
-    """Return the headers that a credential adds to a request; for OAuth2 by a `token` that `oauth2.need` has found usable.
+    """Return the headers that a credential adds to a request. OAuth2 needs a `token` that `oauth2.need` has found usable.
 
     Raises `ValueError` for OAuth2 without a token.
     """
@@ -82,5 +82,5 @@ def headers_of(credential: Credential | None, token: Token | None = None) -> dic
 
 
 def _basic(identifier: str, secret: str) -> str:
-    # RFC 7617 leaves the character set to the server, names UTF-8 as the one to ask for, and has it normalized.
+    # RFC 7617 leaves the character set to the server, allows the server to ask for UTF-8 only, and requires NFC normalization for UTF-8.
     return base64.b64encode(unicodedata.normalize("NFC", f"{identifier}:{secret}").encode()).decode()

@@ -1,10 +1,10 @@
-"""Envelope: an event as the body of a webhook, with the headers that belong to it.
+"""Envelope: encodes an event as the body of a webhook, with the headers that belong to the body.
 
 log record → [envelope] → signing → transport
 
-Law 1: pure, and the same record always gives the same bytes: a repeated attempt must not differ.
-Law 2: data is passed on as the emitter wrote it, byte for byte.
-Rule: CloudEvents 1.0.2: the JSON format in structured mode, and binary mode; or the data alone, as if there were no CloudEvents.
+Law 1: pure. The same record always gives the same bytes, because every attempt must send the same body.
+Law 2: the data is sent as the emitter wrote it, byte for byte.
+Rule: CloudEvents 1.0.2: the JSON format in structured mode, and binary mode. Data-only mode sends the data without CloudEvents.
 `proto_data` is sent as the bytes of its message (`Any.value`). Its type URL becomes `dataschema`, and `application/protobuf`
 becomes `datacontenttype`, unless the emitter set them.
 """
@@ -24,7 +24,7 @@ _CONTENT_TYPE_ATTRIBUTE = "datacontenttype"
 _SCHEMA_ATTRIBUTE = "dataschema"
 _DEFAULT_TYPES = {"text_data": "application/json", "binary_data": _OCTETS, "proto_data": _PROTOBUF}
 _JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
-# What a header may hold as it is; CloudEvents has the rest of an attribute percent-encoded.
+# Characters that a header may contain unchanged; CloudEvents requires all others of an attribute to be percent-encoded.
 _PLAIN = re.compile(r"[!#-$&-~]*")
 _ENCODED = re.compile(r"[^!#-$&-~]")
 _TRACE = {
@@ -35,7 +35,7 @@ _VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def content(raw: bytes, mode: ContentMode) -> Content:
-    """Return a CloudEvent, given as protobuf bytes, as it is sent; raises `ValueError` as `structured` does."""
+    """Return the body and headers for a CloudEvent given as protobuf bytes; raises `ValueError` as `structured` does."""
     event = _parsed(raw)
     trace = _trace_headers(event)
     match mode:
@@ -51,7 +51,7 @@ def content(raw: bytes, mode: ContentMode) -> Content:
 def structured(raw: bytes) -> bytes:
     """Return the structured JSON body of a CloudEvent given as protobuf bytes.
 
-    Raises `ValueError` for bytes that are no CloudEvent. That JSON data is JSON, acceptance has proven.
+    Raises `ValueError` for bytes that are no CloudEvent. Ingest has checked that JSON data is valid JSON.
     """
     return _structured(_parsed(raw))
 
@@ -96,9 +96,9 @@ def _attribute_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
 
 
 def _trace_headers(event: event_pb2.CloudEvent) -> dict[str, str]:
-    """Return the trace that an event belongs to (W3C Trace Context) as HTTP headers; what is no such thing is left out."""
+    """Return the event's trace (W3C Trace Context) as HTTP headers, without invalid values."""
     headers: dict[str, str] = {}
-    # The second says nothing without the first.
+    # `tracestate` means nothing without `traceparent`.
     if "traceparent" not in event.attributes:
         return headers
     for name, form in _TRACE.items():
@@ -116,7 +116,7 @@ def _header_value(value: str | int | bool) -> str:  # noqa: FBT001 - an attribut
 
 
 def _type_header(event: event_pb2.CloudEvent) -> dict[str, str]:
-    """Return the content type: the emitter's, else the default of the kind of data that the event has."""
+    """Return the content type: the emitter's, or the default for the event's kind of data; no header without data or type."""
     kind, said = event.WhichOneof("data"), ""
     if _CONTENT_TYPE_ATTRIBUTE in event.attributes:
         said = event.attributes[_CONTENT_TYPE_ATTRIBUTE].ce_string

@@ -1,11 +1,12 @@
-"""OAuth2: when an access token is fetched, used, renewed and given up. The client credentials grant.
+"""OAuth2: decides when to fetch, use, renew and drop an access token, by the client credentials grant.
 
-attempt → [oauth2] → credentials
+tokens → [oauth2] → credentials
 
 Law 1: pure; time (seconds of a monotonic clock) and chance arrive as arguments, and states are values.
-Law 2: a token is renewed before it ends, by one call at a time, and used until then; a server that fails is asked less and less.
-Law 3: a token that the sink refuses is replaced once; that the next one is refused too is the sink's word, not the token's fault.
-Rule: RFC 6749, sections 2.3.1, 4.4 and 5. No text that is shown repeats a secret, a token, or prose of the server's.
+Law 2: a token is renewed before it expires, by one call at a time, and used until then. After each failure of the server, the wait
+before the next call doubles, up to 300 s.
+Law 3: a token that the sink refuses is replaced once in 60 s. If the sink refuses the next token too, the token is not the cause.
+Rule: RFC 6749, sections 2.3.1, 4.4 and 5. No text that is shown contains a secret, a token, or the server's own prose.
 """
 
 import base64
@@ -35,7 +36,7 @@ _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token, and from when it is to be renewed and no longer to be used."""
+    """An access token, when to renew it, and when it expires."""
 
     value: str = field(repr=False)
     renew_at: float
@@ -44,37 +45,37 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenState:
-    """What is known of one subscription's tokens. A new credential begins with a new state."""
+    """The state of one credential's tokens. A new credential begins with a new state."""
 
     token: Token | None = None
     fetching: bool = False
     failures: int = 0
-    """In a row."""
+    """How many calls have failed in a row."""
     retry_at: float = 0.0
-    """The authorization server is not asked before."""
+    """The authorization server is not called before this time."""
     why: str = ""
     """Why the latest call to it failed."""
     trusted_until: float = 0.0
-    """A token that the sink refuses before is not replaced."""
+    """A token that the sink refuses before this time is not replaced."""
 
 
 class UseToken(NamedTuple):
-    """Send the request with this token; where `renew` is set, also fetch the next one."""
+    """Send the request with this token; if `renew` is set, also fetch the next token."""
 
     token: Token
     renew: bool
 
 
 class FetchToken(NamedTuple):
-    """Fetch a token first: note it by `began`, then `fetched` or `failed`."""
+    """Fetch a token first: call `began`, then `fetched` or `failed`."""
 
 
 class AwaitToken(NamedTuple):
-    """A token is being fetched: wait for it."""
+    """A token is being fetched; wait for it."""
 
 
 class NoToken(NamedTuple):
-    """There is none, and none is to be had before `retry_at`: the attempt fails; `why` is a clause."""
+    """There is no token, and none will be fetched before `retry_at`: the attempt fails. `why` is a clause."""
 
     why: str
     retry_at: float
@@ -92,13 +93,13 @@ class TokenRequest(NamedTuple):
 
 
 class TokenFailure(NamedTuple):
-    """An answer that holds no token; `why` is a clause."""
+    """A call that brought no token; `why` is a clause."""
 
     why: str
 
 
 def need(state: TokenState, now: float) -> Need:
-    """Return what an attempt that needs a token does now."""
+    """Return what an attempt that needs a token has to do now."""
     token = state.token
     if token is not None and now < token.expires_at:
         return UseToken(token, renew=now >= token.renew_at and not state.fetching and now >= state.retry_at)
@@ -118,17 +119,17 @@ def fetched(state: TokenState, token: Token) -> TokenState:
 
 
 def failed(state: TokenState, why: str, now: float, chance: float) -> TokenState:
-    """Note that no token was given; `chance` is uniform in [0, 1). One that is there is used until it ends."""
+    """Note a failed call; `chance` is uniform in [0, 1). A present token is used until it expires."""
     wait_s = min(_BACKOFF_FIRST_S * 2**state.failures, _BACKOFF_MAX_S) * (1 - _JITTER + 2 * _JITTER * chance)
-    # The exponent is bounded, since nothing bounds how long a server fails.
+    # Bound the exponent, because a server may fail any number of times.
     failures = min(state.failures + 1, 30)
     return dataclasses.replace(state, fetching=False, failures=failures, retry_at=now + wait_s, why=why)
 
 
 def rejected(state: TokenState, token: Token, now: float) -> tuple[TokenState, bool]:
-    """Note that the sink has answered 401 to a token; returns whether the attempt sends its request again, once, with another."""
+    """Note that the sink answered 401 to a token; return whether the attempt sends its request once more, with another token."""
     if state.token != token:
-        # Replaced in the meantime, on behalf of another request.
+        # The token was replaced meanwhile, for another request.
         return state, True
     if now < state.trusted_until:
         return state, False
@@ -136,7 +137,7 @@ def rejected(state: TokenState, token: Token, now: float) -> tuple[TokenState, b
 
 
 def token_request(token_url: str, client_id: str, client_secret: str, scope: str) -> TokenRequest:
-    """Return the call that fetches a token; a sink's rules hold for its URL, and its answer is bounded by `RESPONSE_BYTES_MAX`."""
+    """Return the call that fetches a token. Its URL obeys the rules for sinks; its answer is bounded by `RESPONSE_BYTES_MAX`."""
     basic = base64.b64encode(f"{quote_plus(client_id)}:{quote_plus(client_secret)}".encode()).decode()
     form = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
     headers = {
@@ -148,7 +149,7 @@ def token_request(token_url: str, client_id: str, client_secret: str, scope: str
 
 
 def token_of(status: int, body: bytes, asked_at: float) -> Token | TokenFailure:
-    """Return the token in an answer to a call that was begun at `asked_at`."""
+    """Return the token in the answer to a call that began at `asked_at`, or why there is none."""
     try:
         members = json.loads(body)
     except (ValueError, RecursionError):
@@ -172,10 +173,10 @@ def token_of(status: int, body: bytes, asked_at: float) -> Token | TokenFailure:
 
 
 def _lifetime_s(expires_in: object) -> float:
-    """Return for how long a token is good. Some servers write the number as text, or leave it out."""
+    """Return a token's lifetime in seconds. Some servers write the number as text, or leave it out."""
     if isinstance(expires_in, str) and _NUMBER.fullmatch(expires_in):
         expires_in = int(expires_in)
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return LIFETIME_DEFAULT_S
-    # Not a number is no number; and a whole one may be larger than any float.
+    # JSON parsing may give NaN, or an integer larger than any float.
     return float(min(expires_in, LIFETIME_MAX_S)) if expires_in == expires_in else LIFETIME_DEFAULT_S  # noqa: PLR0124

@@ -1,10 +1,10 @@
-"""Redaction: what an endpoint repeats of the secrets that it was sent, taken out of its words before they are kept.
+"""Redaction: removes secrets that an endpoint repeats from its answer, before the answer is stored or shown.
 
-transport → attempt → [redaction] → ledger
+transport → request_builder, tokens, sink_verification → [redaction] → ledger, registry, log
 
-Law 1: pure, and called for failures alone: nothing is kept of an answer that was a success.
-Law 2: a secret is known in the forms in which servers show what they were sent: as it is, as JSON, in a URL, in HTML, in base64
-and in hexadecimal digits; also where the end of what is kept cuts it.
+Law 1: pure. Nothing is kept of the answer to a delivered attempt, so only failures and the answers to a verification need it.
+Law 2: a secret is found in each form in which servers repeat what they received: plain, as JSON, in a URL, in HTML, in base64 and
+in hexadecimal digits. It is also found if the end of the kept text cuts it.
 """
 
 import base64
@@ -18,16 +18,16 @@ from services.delivery.model import Secret
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain, headers_of
 
 MARK = "[secret]"
-# What is shorter stands in any text.
+# A shorter string occurs in any text.
 _CHARS_MIN = 4
-# A header's value may be a scheme and a secret; a word of it that is as long as this may be the secret.
+# A header's value may be a scheme and a secret; a word of at least this length may be the secret.
 _WORD_CHARS_MIN = 8
-# Of so many the forms are remembered.
+# The forms of this many secrets are cached.
 _SECRETS_MAX = 128
 
 
 def secrets_of(credential: Credential | None, signing: Iterable[Secret]) -> Iterator[str]:
-    """Yield what an endpoint knows and nobody is to read where it repeats it. A token of OAuth2 is not among it."""
+    """Yield the secrets that an endpoint was sent and may repeat, except for OAuth2's access token (see `Answer.sent_secrets`)."""
     match credential:
         case Plain():
             yield credential.secret
@@ -45,9 +45,9 @@ def secrets_of(credential: Credential | None, signing: Iterable[Secret]) -> Iter
 
 
 def redacted(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
-    """Return a text with a mark in place of each secret; where the text is `cut`, also of one that its end cuts.
+    """Return a text with `MARK` in place of each secret; if the text is `cut`, also in place of a secret's beginning at its end.
 
-    A secret of less than four characters is not looked for.
+    Secrets of fewer than four characters stay.
     """
     if not text:
         return text
@@ -56,7 +56,7 @@ def redacted(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
         text = text.replace(form, MARK)
     if not cut:
         return text
-    # The end may also cut a character.
+    # The cut may also have split a character.
     stem = text.rstrip("\ufffd")
     begun = max((_begun(stem, form) for form in forms), default=0)
     return stem[: len(stem) - begun] + MARK if begun else text
@@ -72,7 +72,7 @@ def _forms(secret: str) -> frozenset[str]:
             *(text.replace("/", "\\/") for text in texts),
             *(quote(secret, safe=""), quote(secret), quote_plus(secret)),
             *(escaped, escaped.replace("&#x27;", "&#39;"), html.escape(secret, quote=False)),
-            # Without what pads them: it is of another length where more follows.
+            # Without the padding, which differs if more bytes follow the secret.
             *(encoded(raw).rstrip(b"=").decode() for encoded in (base64.b64encode, base64.urlsafe_b64encode)),
             raw.hex(),
         }
@@ -80,6 +80,6 @@ def _forms(secret: str) -> frozenset[str]:
 
 
 def _begun(text: str, form: str) -> int:
-    """Return how many characters of a form's beginning a text ends with."""
+    """Return the length of the longest beginning of `form`, of at least four characters, that `text` ends with; 0 for none."""
     sizes = range(min(len(form) - 1, len(text)), _CHARS_MIN - 1, -1)
     return next((size for size in sizes if text.endswith(form[:size])), 0)

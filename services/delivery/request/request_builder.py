@@ -1,6 +1,6 @@
-"""Attempt: make the one HTTP request of a delivery.
+"""Request builder: builds the HTTP request of one attempt, and the attempt's record from the answer.
 
-lane → push → [attempt] → transport → schedule
+lane → sender → [request_builder] → transport → retry_policy
 """
 
 from collections.abc import Callable
@@ -26,15 +26,15 @@ def request_of(
     token: Token | None = None,
     may_begin: Callable[[], bool] | None = None,
 ) -> Request:
-    """Return the request of the next attempt: the same body as always, signed anew for now, made as the subscription wants it.
+    """Return the request of the next attempt: the same body as in every attempt, a signature for now, and the subscription's terms.
 
-    `origin` is the name by which sinks know this system, "" for none; OAuth2 needs a `token`; `may_begin` is asked as it leaves.
-    Raises `ValueError` where the event cannot be encoded.
+    `origin` is the name by which sinks know this system, "" for none. OAuth2 needs a `token`. `may_begin` is as in `Request`.
+    Raises `ValueError` if the event cannot be encoded.
     """
     terms, timestamp_s = subscription.terms, now_ms // 1000
     content = _content(delivery)
     headers = {**terms.headers, **headers_of(terms.credential, token)} if terms.headers or terms.credential else {}
-    # Ours come last: whatever a subscription asks for, they stand.
+    # Hooktide's own headers come last, so that a subscription's headers cannot replace them.
     headers |= content.headers
     headers["user-agent"] = USER_AGENT
     headers["webhook-id"] = delivery.event_id
@@ -61,12 +61,12 @@ def request_of(
 
 
 def origin_headers(origin: str) -> dict[str, str]:
-    """Return what every request carries where this system has a name, so that a sink knows whom it has consented to."""
+    """Return the header that tells a sink which system it has consented to; no header if `origin` is empty."""
     return {"webhook-request-origin": origin} if origin else {}
 
 
 def _content(delivery: Delivery) -> Content:
-    """Return what a delivery sends; an event is encoded once for all of its deliveries of one mode."""
+    """Return a delivery's body and headers; each event is encoded once for all of its deliveries with the same mode."""
     event = delivery.event
     if event is None:
         message = "the event is not in memory"
@@ -78,11 +78,11 @@ def _content(delivery: Delivery) -> Content:
 
 
 def attempt_of(answer: Answer, terms: Terms, started_ms: int, duration_ms: int) -> Attempt:
-    """Return the record of an attempt by these terms from its answer, without the secrets that the endpoint may have repeated."""
+    """Return the record of an attempt made with `terms`, without the secrets that the endpoint may have repeated in its answer."""
     if answer.outcome is Outcome.DELIVERED:
         return Attempt(started_ms, duration_ms, answer.outcome, answer.status, "", "")
     error, body = answer.error, answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
-    # Of our own sentences, that on TLS alone has words of the endpoint's.
+    # Among this project's error sentences, only the TLS one can contain text from the endpoint.
     if body or answer.outcome is Outcome.TLS:
         secrets = (*answer.sent_secrets, *secrets_of(terms.credential, terms.secrets))
         error, body = redacted(error, secrets), redacted(body, secrets, cut=len(answer.body) >= RESPONSE_BYTES_KEPT)
@@ -90,7 +90,7 @@ def attempt_of(answer: Answer, terms: Terms, started_ms: int, duration_ms: int) 
 
 
 def log_failure(delivery: Delivery, answer: Answer, **fields: object) -> None:
-    """Write the line of an attempt that failed; `fields` say what follows from it."""
+    """Log a failed attempt; `fields` tell what happens next."""
     logger().info(
         "attempt.failed",
         subscription=delivery.subscription_id,

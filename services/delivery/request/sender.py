@@ -1,9 +1,10 @@
-"""Push: one attempt from its request to its answer, with an access token where the sink wants one.
+"""Sender: runs one attempt from its request to its answer, with an access token if the sink needs one.
 
-lane → [push: attempt] → tokens, transport → schedule
+lane → [sender: request_builder] → tokens, transport → retry_policy
 
 Law 1: each `push` is answered exactly once, on the event loop and never within `push`.
-Law 2: an attempt whose token the sink refuses is sent once more with another, to that same sink, and stays one attempt.
+Law 2: if the sink refuses an attempt's access token, the attempt is sent once more with a new token, to the same sink. It stays one
+attempt.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ Done = Callable[[Answer], None]
 
 
 class Pusher:
-    """Sends the attempts of a worker, in the name of `origin` ("": none); `ready` is told where a token has come or failed to."""
+    """Sends a worker's attempts, in the name of `origin` ("": none). Calls `ready` when the call for a token has ended."""
 
     def __init__(
         self,
@@ -37,9 +38,9 @@ class Pusher:
         token_calls: ShareNow,
         fresh: Callable[[], bool],
     ) -> None:
-        """`token_calls` bounds the calls to authorization servers, in all and of one consumer.
+        """`token_calls` bounds the calls to authorization servers, in all and for one consumer.
 
-        A request waits in the transport while `fresh` does not hold.
+        A request waits in the transport while `fresh` returns False.
         """
         self._transport = transport
         self._subscription = subscription
@@ -51,12 +52,12 @@ class Pusher:
         self._closed = False
 
     def may_push(self, subscription: Subscription) -> bool:
-        """Say whether an attempt may begin: not while the token for it is on its way."""
+        """Return whether an attempt may begin. If it needs a token and has none, fetch one and return False."""
         credential = subscription.terms.credential
         return not isinstance(credential, OAuth2) or self._tokens.look(subscription.id, subscription.consumer_id, credential) is not None
 
     def push(self, delivery: Delivery, subscription: Subscription, now_ms: int, done: Done) -> None:
-        """Begin an attempt that `may_push`; raises `ValueError`, and calls nobody, where the event cannot be encoded."""
+        """Begin an attempt after `may_push` returned True. If the event cannot be encoded, raises `ValueError` and never calls `done`."""
         credential = subscription.terms.credential
         if not isinstance(credential, OAuth2):
             self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin, may_begin=self.fresh), done)
@@ -68,20 +69,20 @@ class Pusher:
             case NoToken(why, _):
                 _soon(done, _without_token(why))
             case None:
-                # It has ended since `may_push`.
+                # The token has expired since `may_push`.
                 again = functools.partial(self._again, delivery, subscription.terms, credential, done, WITHDRAWN)
                 self._tokens.after(subscription.id, subscription.consumer_id, credential, again)
 
     def withdraw(self, subscription_id: str) -> None:
-        """Have nothing begin that was pushed for a subscription and has not begun; it is answered so."""
+        """Withdraw a subscription's requests that have not begun; each is answered with `WITHDRAWN`."""
         self._transport.withdraw(subscription_id)
 
     def forget(self, subscription_id: str) -> None:
-        """Let go of what is known for a subscription that is no more."""
+        """Forget the tokens of a subscription that no longer exists."""
         self._tokens.forget(subscription_id)
 
     def close(self) -> None:
-        """Send nothing a second time any more."""
+        """From now on, send no request again with another token."""
         self._closed = True
 
     def _answered(self, delivery: Delivery, terms: Terms, credential: OAuth2, token: Token, done: Done, answer: Answer) -> None:
@@ -101,7 +102,7 @@ class Pusher:
             again()
 
     def _again(self, delivery: Delivery, terms: Terms, credential: OAuth2, done: Done, answer: Answer) -> None:
-        """Send what a token was fetched for; where that is no longer wanted, the answer that there is stands."""
+        """Send the request with the fetched token; if it may no longer be sent, or there is no token yet, give the previous answer."""
         subscription = self._wanting(delivery.subscription_id, terms)
         if subscription is None:
             done(answer)
@@ -116,7 +117,7 @@ class Pusher:
                 done(answer)
 
     def _wanting(self, subscription_id: str, terms: Terms) -> Subscription | None:
-        """Return a subscription, where an attempt that was begun by these terms may go on by its present ones."""
+        """Return a subscription if an attempt that began with `terms` may go on with the present ones, else None."""
         subscription = self._subscription(subscription_id)
         if self._closed or subscription is None or subscription.health is not Health.ACTIVE:
             return None

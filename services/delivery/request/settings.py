@@ -1,8 +1,8 @@
-"""Terms: how a subscription wants its requests made, read from what the registry tells of it.
+"""Settings: how to make a subscription's requests (its terms), read from the registry's message.
 
-subscription ─Watch─▶ replica → [terms] → lane, attempt
+registry ─Watch─▶ replica → [settings] → lane, request_builder
 
-Law: pure. What the registry has left open stays None, for the operator's settings to fill.
+Law: pure. A setting that the registry leaves open is None here; the operator's setting then applies.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How requests are made. `secrets` and `keys` are those of the schemes that sign them."""
+    """How to make a subscription's requests. `secrets` and `keys` are empty for schemes that do not sign its requests."""
 
     sink_revision: int = 0
     content_mode: ContentMode = ContentMode.STRUCTURED
@@ -38,7 +38,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription as delivery knows it. No tuple: few are made, and what is read of them is read for every delivery."""
+    """A subscription as delivery knows it. Not a tuple: few are made, but every delivery reads fields, and slots read faster."""
 
     id: str
     consumer_id: str
@@ -51,7 +51,7 @@ class Subscription:
 
 
 def terms_of(watched: pb.WatchedSubscription) -> Terms:
-    """Return the terms in a watch's message; raises `ValueError` where a secret in it is none."""
+    """Return the terms in a Watch message; raises `ValueError` if a secret or key in it is invalid."""
     subscription, settings, config = watched.subscription, watched.subscription.protocol_settings, watched.subscription.config
     verification = subscription.verification
     schemes = set(settings.signatures) or {pb.SIGNATURE_SCHEME_V1}
@@ -74,13 +74,13 @@ def terms_of(watched: pb.WatchedSubscription) -> Terms:
 
 
 def rate_limit(granted_per_minute: int | None, configured_per_second: float | None) -> float | None:
-    """Return how many requests a second may be sent: the lower of what the sink permits and its owner wants; None for any number."""
+    """Return the rate limit in requests a second: the lower of the sink's limit and its owner's; None for no limit."""
     limits = [] if granted_per_minute is None else [granted_per_minute / 60]
     return min([*limits, *([] if configured_per_second is None else [configured_per_second])], default=None)
 
 
 def tls_of(terms: Terms) -> Tls | None:
-    """Return what the sink's TLS needs beyond the usual; None for nothing."""
+    """Return what the sink's TLS needs beyond the default; None for nothing."""
     credential = terms.credential
     if not terms.ca_certificates and not isinstance(credential, MutualTls):
         return None
@@ -89,7 +89,7 @@ def tls_of(terms: Terms) -> Tls | None:
 
 
 def credential_of(message: pb.SinkCredential, ca_certificates: str = "") -> Credential | None:
-    """Return the credential in a message, None where there is none; an authorization server's certificate is judged as the sink's is."""
+    """Return a message's credential, or None. `ca_certificates` verify the sink, and the authorization server too."""
     match message.WhichOneof("kind"):
         case "plain":
             return Plain(message.plain.identifier, message.plain.secret)

@@ -1,6 +1,6 @@
-"""Signing: the headers by which a receiver knows that a webhook is ours and unchanged.
+"""Signing: the `webhook-signature` header, which proves to a receiver that Hooktide sent the webhook and nothing changed it.
 
-attempt → [signing] → transport
+request_builder → [signing] → transport
 
 Law 1: pure.
 Law 2: the bytes signed are the bytes sent.
@@ -27,7 +27,7 @@ PRIVATE_KEY_PREFIX = "whsk_"
 
 
 class SigningKey(NamedTuple):
-    """An Ed25519 key, what names it in HTTP message signatures, and until when it signs (ms since 1970; None: open)."""
+    """An Ed25519 key, its key id in HTTP message signatures, and when it expires (ms since 1970; None: never)."""
 
     key: Ed25519PrivateKey
     key_id: str
@@ -35,12 +35,12 @@ class SigningKey(NamedTuple):
 
 
 def private_key(text: str) -> Ed25519PrivateKey:
-    """Return the key behind a text of the form ``whsk_`` + base64 of its 32 bytes."""
+    """Return the key in a text of the form ``whsk_`` + base64 of its 32 bytes."""
     return Ed25519PrivateKey.from_private_bytes(base64.b64decode(text.removeprefix(PRIVATE_KEY_PREFIX), validate=True))
 
 
 def secret_key(secret: str) -> bytes:
-    """Return the bytes behind a secret of the form ``whsec_`` + base64."""
+    """Return the bytes of a secret of the form ``whsec_`` + base64."""
     return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
 
 
@@ -51,7 +51,7 @@ def signature(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[
 
 
 def signature_v1a(message_id: str, timestamp_s: int, body: bytes, keys: Iterable[SigningKey], now_ms: int) -> str:
-    """Return one ``v1a`` entry for each key that is live, separated by spaces; "" where there is none."""
+    """Return one ``v1a`` entry for each key that is live, separated by spaces; "" if no key is live."""
     content = _signed(message_id, timestamp_s, body)
     return " ".join(
         "v1a," + base64.b64encode(key.key.sign(content)).decode() for key in keys if key.expires_ms is None or key.expires_ms > now_ms
@@ -59,9 +59,9 @@ def signature_v1a(message_id: str, timestamp_s: int, body: bytes, keys: Iterable
 
 
 def signatures(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[Secret], keys: Sequence[SigningKey], now_ms: int) -> str:
-    """Return the value of `webhook-signature` by the secrets and keys of the schemes that a subscription is signed by.
+    """Return the value of `webhook-signature`, with entries by the secrets and the keys of a subscription's signature schemes.
 
-    The entries that every library can verify come first.
+    The ``v1`` entries come first, because every library can verify them.
     """
     symmetric = signature(message_id, timestamp_s, body, secrets, now_ms)
     if not keys:
@@ -85,9 +85,9 @@ def _v1(key: bytes, content: bytes) -> str:
 
 @functools.lru_cache(_KEYS_MAX)
 def _keyed(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
-    """Return the two hashes of HMAC-SHA256 (RFC 2104) that have taken the key in, to be copied.
+    """Return the inner and outer hash of HMAC-SHA256 (RFC 2104) after the key, for copying.
 
-    To take it in anew would take longer than to sign a small body, and so would the copy of an `hmac.HMAC`.
+    Hashing the key again would take longer than signing a small body does, and so would copying an `hmac.HMAC`.
     """
     block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
     return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))

@@ -1,9 +1,9 @@
-"""Signing, a second time: an HTTP message signature over the request as a whole, for receivers that ask for one.
+"""Signing by RFC 9421: an HTTP message signature over the request, for subscriptions that ask for it in addition.
 
-attempt → [signing_rfc9421] → transport
+request_builder → [signing_rfc9421] → transport
 
 Law 1: pure.
-Law 2: what is signed is what is sent: the method, the URL, the body by its digest, and the headers that give it its meaning.
+Law 2: the signature covers what is sent: the method, the URL, the body through its digest, and the headers that define its meaning.
 Rules: RFC 9421 (HTTP Message Signatures), RFC 9530 (`content-digest`), RFC 8941 (structured fields).
 """
 
@@ -23,20 +23,20 @@ METHOD = "POST"
 TAG = "hooktide"
 _KEY_ID_BYTES = 8
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Of the headers, those that are there; all that tell of the event in binary mode besides.
+# The headers that are signed if the request has them. All `ce-` headers, which hold the event's attributes in binary mode, are signed too.
 _COVERED = ("content-type", "webhook-id", "webhook-timestamp", "hooktide-subscription-id", "hooktide-replay-id")
 _COVERED_PREFIX = "ce-"
 
 
 class Signer(NamedTuple):
-    """A key of one of the two algorithms, and its name."""
+    """A key of one of the two algorithms, and its key id."""
 
     key: bytes | Ed25519PrivateKey
     key_id: str
 
     @property
     def algorithm(self) -> str:
-        """Its name in the registry of RFC 9421."""
+        """The algorithm's name in the registry of RFC 9421."""
         return "hmac-sha256" if isinstance(self.key, bytes) else "ed25519"
 
     def sign(self, base: bytes) -> bytes:
@@ -45,12 +45,12 @@ class Signer(NamedTuple):
 
 
 def key_id(key: bytes) -> str:
-    """Return what names a secret, or a public key, by its bytes; the registry shows the same to the owner."""
+    """Return the key id of a secret or a public key, from its bytes; the registry shows the owner the same id."""
     return hashlib.sha256(key).digest()[:_KEY_ID_BYTES].hex()
 
 
 def signers(secrets: Iterable[Secret], keys: Iterable[SigningKey], now_ms: int) -> list[Signer]:
-    """Return who signs now: the live keys, or where there is none the live secrets."""
+    """Return the present signers: the live keys, or the live secrets if no key is live."""
     live = [Signer(key.key, key.key_id) for key in keys if key.expires_ms is None or key.expires_ms > now_ms]
     if live:
         return live
@@ -58,9 +58,9 @@ def signers(secrets: Iterable[Secret], keys: Iterable[SigningKey], now_ms: int) 
 
 
 def message_signature(url: str, headers: Mapping[str, str], body: bytes, by: Sequence[Signer], created_s: int) -> dict[str, str]:
-    """Return the headers `content-digest`, `signature-input` and `signature` of a request; none where nobody signs.
+    """Return the headers `content-digest`, `signature-input` and `signature` of a request; no headers if `by` is empty.
 
-    `headers` are those that the request carries, with names in lower case and values as they are sent.
+    `headers` are the request's headers, with names in lower case and values as they are sent.
     """
     if not by:
         return {}
@@ -79,13 +79,13 @@ def message_signature(url: str, headers: Mapping[str, str], body: bytes, by: Seq
 
 
 def signature_base(components: Iterable[tuple[str, str]], parameters: str) -> bytes:
-    """Return what is signed: a line for each component, and last the parameters that list them."""
+    """Return the bytes to sign: a line for each component, then the parameters that list the components."""
     lines = [f'"{name}": {value}' for name, value in components]
     return "\n".join([*lines, f'"@signature-params": {parameters}']).encode("ascii")
 
 
 def target_uri(url: str) -> str:
-    """Return a URL as the receiver knows it from the request: without its scheme's own port, and never without a path."""
+    """Return a URL as the receiver can rebuild it from the request: without the scheme's default port, and always with a path."""
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host

@@ -1,11 +1,12 @@
-"""Tokens: the access tokens of all subscriptions with OAuth2, fetched as they are needed.
+"""Tokens: the access tokens of all subscriptions with OAuth2, fetched on demand.
 
-push → [tokens: oauth2] → transport → authorization server
+sender → [tokens: oauth2] → transport → authorization server
 
-Law 1: what is done when is decided by `oauth2` alone. Subscriptions of one consumer with the same credential share its tokens,
-which one call at a time fetches.
-Law 2: the server is called by the transport of webhooks, by the rules of sinks.
-Law 3: servers of one consumer that do not answer take no more calls than its share, and nobody waits for a token for ever.
+Law 1: `oauth2` alone decides what to do and when. Subscriptions of one consumer with the same credential share its tokens, and one call
+at a time fetches them.
+Law 2: calls to the authorization server use the same transport as webhooks, and obey the same rules.
+Law 3: a consumer's authorization servers that do not answer hold at most that consumer's share of the calls. No attempt waits for a
+token longer than 10 s.
 """
 
 import asyncio
@@ -25,33 +26,33 @@ from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
 from services.runtime.logs import logger
 
 _ANSWER_S = 10.0
-# An attempt that waits for a token holds the place of another one, so it waits no longer than a call takes.
+# A waiting attempt blocks the place of another attempt, so it waits no longer than one call may take.
 _WAITED_FOR_S = 10.0
-# More than a consumer has credentials, each of which waits once.
+# More than any consumer has credentials; each credential waits at most once.
 _OWNER_WAITING_MAX = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
 class _Standing:
-    """One consumer's credential, its tokens, and who waits for the next one."""
+    """One consumer's credential, the state of its tokens, and the callers that wait for the next token."""
 
     owner: str
     credential: OAuth2
     state: TokenState = field(default_factory=TokenState)
     subscriptions: set[str] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
-    """The subscriptions that are told of the next token."""
+    """The subscriptions for which `arrived` is called when the next call has ended."""
     waiting: dict[Callable[[], None], asyncio.TimerHandle] = field(default_factory=dict)
-    """Who waits within an attempt, with what ends that wait."""
+    """The callbacks of attempts that wait, each with the timer that ends its wait."""
     place: Place | None = None
-    """That of the call which is under way, or waits for its turn."""
+    """The permit of the call that is under way or waits for its turn."""
 
 
 class Tokens:
-    """Tokens by subscription; `arrived` is told of a subscription whose call has ended, with a token or without."""
+    """Tokens by subscription. When a call has ended, with a token or without, `arrived` is called for each subscription that waits."""
 
     def __init__(self, transport: Transport, clock: Clock, arrived: Callable[[str], None], calls: ShareNow) -> None:
-        """`calls` bounds the calls under way, in all and of one consumer."""
+        """`calls` bounds the calls under way, in all and for one consumer."""
         self._transport = transport
         self._clock = clock
         self._arrived = arrived
@@ -61,7 +62,7 @@ class Tokens:
         self._shared: dict[tuple[str, OAuth2], _Standing] = {}
 
     def look(self, subscription_id: str, owner: str, credential: OAuth2) -> Token | NoToken | None:
-        """Return the token to send, or why there is none; None while one is on its way: `arrived` is told then."""
+        """Return the token to send, or why there is none; None while a token is being fetched: `arrived` is called when that has ended."""
         standing = self._standing_of(subscription_id, owner, credential)
         match oauth2.need(standing.state, self._clock.monotonic()):
             case UseToken(token, renew):
@@ -79,18 +80,18 @@ class Tokens:
                 return None
 
     def is_replaced(self, subscription_id: str, owner: str, credential: OAuth2, token: Token) -> bool:
-        """Note that the sink has answered 401 to a token; returns whether another one is worth a second try."""
+        """Note that the sink answered 401 to a token; return whether to try once more with another token."""
         standing = self._standing_of(subscription_id, owner, credential)
         standing.state, again = oauth2.rejected(standing.state, token, self._clock.monotonic())
         return again
 
     def after(self, subscription_id: str, owner: str, credential: OAuth2, then: Callable[[], None]) -> None:
-        """Call `then` once: when the call under way has ended, or when it takes too long."""
+        """Call `then` once: when the call under way has ended, or after 10 s."""
         standing = self._standing_of(subscription_id, owner, credential)
         standing.waiting[then] = asyncio.get_running_loop().call_later(_WAITED_FOR_S, self._tell, standing, then)
 
     def forget(self, subscription_id: str) -> None:
-        """Let go of a subscription's tokens."""
+        """Forget a subscription's tokens."""
         standing = self._standing.pop(subscription_id, None)
         if standing is None:
             return

@@ -1,1 +1,1 @@
-"""Sinks: talking to a sink without an event: the verification of its consent, and the test event."""
+"""Sinks: requests to a sink outside event delivery: sink verification, and the test event."""

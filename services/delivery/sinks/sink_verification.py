@@ -1,10 +1,10 @@
-"""Verify: asks a subscription's sink for its consent, and tells the registry what it says.
+"""Sink verification: asks a subscription's sink for its consent, and reports the answer to the registry.
 
-gateway ─gRPC─▶ server → [verify] → transport → sink
+gateway ─gRPC─▶ server → [sink_verification] → transport → sink
                             └────gRPC────▶ registry
 
-Law 1: whatever the sink does, the registry is told; what the sink thinks is decided by `handshake` alone.
-Law 2: sinks of one caller that do not answer take no more than its share: others ask meanwhile.
+Law 1: the registry gets a report, whatever the sink does. `verification_protocol` alone decides what the sink's answer means.
+Law 2: sinks that do not answer hold at most their caller's share of the calls, so that other callers can verify meanwhile.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _RETRY_S = 1.0
 
 
 class Verifier:
-    """Asks sinks, in the name of `origin`; `public_url` is where the gateway is reached from outside, "" where that is not known."""
+    """Asks sinks in the name of `origin`; `public_url` is the gateway's URL as seen from outside, "" if unknown."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Verifier:
         public_url: str,
         share: ShareNow,
     ) -> None:
-        """`share` bounds the calls of `verify` under way, in all and of one caller."""
+        """`share` bounds the calls of `verify` under way, in all and for one caller."""
         self._registry = subscription_pb2_grpc.SubscriptionServiceStub(registry)
         self._metadata = service_metadata(service_token)
         self._transport = transport
@@ -54,10 +54,10 @@ class Verifier:
         self._permits = FairSemaphore(share, owner_waiting_max=0)
 
     async def verify(self, consumer_id: str, subscription_id: str) -> None:
-        """Ask the sink of a subscription that a consumer ("*": anyone) may see, and report what it says.
+        """Ask the sink of a subscription that a consumer ("*": anyone) may see, and report its answer to the registry.
 
-        Raises OVERLOADED where the caller has too many such calls under way, and the registry's failures:
-        SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT, OVERLOADED, ETAG_MISMATCH.
+        Raises OVERLOADED if the caller has too many such calls under way, STATE_CONFLICT if `origin` is empty, and the
+        registry's failures: SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT, OVERLOADED, ETAG_MISMATCH.
         """
         try:
             async with self._permits.permit(consumer_id, _TURN_WITHIN_S):
@@ -67,7 +67,7 @@ class Verifier:
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
 
     async def ask(self, consumer_id: str, subscription_id: str) -> None:
-        """Do the same without a bound on how many are asked at once; raises the registry's failures."""
+        """Do the same as `verify` without the bound by `share`; raises STATE_CONFLICT if `origin` is empty, and the registry's failures."""
         begin = pb.BeginVerificationRequest(consumer_id=consumer_id, subscription_id=subscription_id)
         try:
             begun = await self._registry.BeginVerification(begin, metadata=self._metadata, timeout=_CALL_S)
@@ -91,7 +91,7 @@ class Verifier:
             callback_url=callback_url,
             rate_per_second=config.rate_per_second if config.HasField("rate_per_second") else None,
         )
-        # An access token is not worth its fetching here: a sink is asked whether it wants events before it is sent any.
+        # Do not fetch an access token for this: the sink has not yet agreed to receive events.
         credential = {} if isinstance(terms.credential, OAuth2) else headers_of(terms.credential)
         headers = {**terms.headers, **credential, "user-agent": USER_AGENT, **question}
         owner = watched.subscription.consumer_id
@@ -101,7 +101,7 @@ class Verifier:
         answer = await self._sent(request)
         if not answer.status:
             return pb.Verification(state=pb.VERIFICATION_STATE_FAILED, detail=answer.error[:_DETAIL_CHARS_MAX])
-        # What it says is shown; it may repeat what it was sent.
+        # The sink's answer is shown to users, and it may repeat secrets that it was sent.
         secrets = (callback_token, *secrets_of(terms.credential, terms.secrets))
         said = [
             (name, redacted(value, secrets))
@@ -114,7 +114,7 @@ class Verifier:
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def answered(answer: Answer) -> None:
-            # Whoever waited may have been cancelled.
+            # The waiting task may have been cancelled.
             if not done.done():
                 done.set_result(answer)
 

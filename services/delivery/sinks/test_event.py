@@ -1,10 +1,10 @@
-"""Trial: sends a subscription a test event, once, made and signed as any event is, and says what came of it.
+"""Test event: sends a subscription one test event, built and signed like any event, and returns the attempt.
 
-gateway ─gRPC─▶ server → [trial] → push → transport → sink
+gateway ─gRPC─▶ server → [test_event: sender] → transport → sink
 
-Law 1: nothing of it is kept: no delivery, no second try, no judgement of the sink.
-Law 2: it is one request to one sink at a time, by the rules that hold for every attempt.
-Law 3: sinks of one consumer that do not answer take no more than its share: others test meanwhile.
+Law 1: a test event leaves no delivery in the ledger, is not retried, and does not change the sink's health.
+Law 2: a subscription has at most one test event under way, and it obeys the rules of every attempt.
+Law 3: sinks that do not answer hold at most their consumer's share of the test events, so that other consumers can test meanwhile.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _RETRY_S = 1.0
 
 
 class Tried(NamedTuple):
-    """The test event's id, as its `webhook-id` has it, and the attempt."""
+    """The test event's id (its `webhook-id`), and the attempt."""
 
     event_id: str
     attempt: Attempt
@@ -53,9 +53,9 @@ class Trial:
         share: ShareNow,
         fresh: Callable[[], bool],
     ) -> None:
-        """`subscription` finds one by its id, as new as anybody has heard of once `current` has been waited for and `fresh` holds.
+        """`subscription` returns a subscription by its id; it is up to date after `current` has returned and while `fresh` returns True.
 
-        `share` bounds the test events under way, in all and for the subscriptions of one consumer.
+        `share` bounds the test events under way, in all and for one consumer.
         """
         self._transport = transport
         self._subscription = subscription
@@ -69,8 +69,9 @@ class Trial:
     async def run(self, consumer_id: str, subscription_id: str) -> Tried:
         """Send a test event to the sink of a subscription that a consumer ("": anyone) may see.
 
-        Raises SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT where it is not sent to, OVERLOADED where a test of it is under way or too
-        many of its consumer are, ETAG_MISMATCH where it changes meanwhile, and UNAVAILABLE while the registry cannot be asked.
+        Raises SUBSCRIPTION_NOT_FOUND; STATE_CONFLICT if the subscription is not active; OVERLOADED if it has a test event under way
+        or its consumer has too many; ETAG_MISMATCH if the request is withdrawn before it begins, because the subscription changes or
+        its sink fails; and UNAVAILABLE while the registry is unreachable.
         """
         subscription = await self._found(consumer_id, subscription_id)
         if subscription_id in self._under_way:
@@ -106,11 +107,11 @@ class Trial:
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def answered(answer: Answer) -> None:
-            # Whoever waited may have been cancelled.
+            # The waiting task may have been cancelled.
             if not done.done():
                 done.set_result(answer)
 
-        # A pusher of its own: an access token is fetched anew, so that the credential is tested too, and waits for no other call.
+        # Use a new pusher: it fetches a new access token, which tests the credential too, and waits for no other call.
         pusher = Pusher(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL, self._fresh)
         pusher.push(_delivery(event_id, subscription, now_ms), subscription, now_ms, answered)
         try:
@@ -145,4 +146,4 @@ def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Deliver
 
 
 def _nobody(_subscription_id: str) -> None:
-    """Hear that a token has come: who waits for it is told by other means."""
+    """Ignore the end of a token call: the attempt that waits gets its own callback."""

@@ -1,9 +1,9 @@
-"""Handshake: asks a sink for its consent, and reads its answer.
+"""Verification protocol: builds the request that asks a sink for its consent, and interprets the answer.
 
-registry → [handshake] → transport → [handshake] → registry
+sink_verification → [verification_protocol] → transport → [verification_protocol] → registry
 
 Law 1: pure.
-Law 2: consent is what the sink says in so many words, never a status: any server answers OPTIONS somehow.
+Law 2: only the answer's headers can express consent, never its status: any server answers OPTIONS somehow.
 Rule: CloudEvents HTTP 1.1 Web Hooks 1.0.2, "abuse protection".
 """
 
@@ -20,19 +20,19 @@ _ANY = "*"
 _RATE = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _SHOWN_CHARS_MAX = 100
 ANSWER_PREFIX = "webhook-"
-"""What the headers that are looked at in an answer begin with, in lower case."""
+"""The prefix, in lower case, of the answer's headers that matter here."""
 _ALLOWED_ORIGIN = "webhook-allowed-origin"
 _ALLOWED_RATE = "webhook-allowed-rate"
 
 
 class Granted(NamedTuple):
-    """The sink consents; `rate_per_minute` is None where it sets no limit."""
+    """The sink consents; `rate_per_minute` is None if the sink sets no limit."""
 
     rate_per_minute: int | None
 
 
 class Pending(NamedTuple):
-    """The sink has said nothing; it may still consent by the callback URL."""
+    """The sink has not answered the question; it may still consent by a call to the callback URL."""
 
     why: str
 
@@ -47,7 +47,7 @@ Consent = Granted | Pending | Refused
 
 
 def request_headers(origin: str, *, callback_url: str = "", rate_per_second: float | None = None) -> dict[str, str]:
-    """Return the headers of the question; `callback_url` is "" where there is none to offer."""
+    """Return the headers of the request for consent; `callback_url` is "" if there is none to offer."""
     headers = origin_headers(origin)
     if callback_url:
         headers["webhook-request-callback"] = callback_url
@@ -57,12 +57,12 @@ def request_headers(origin: str, *, callback_url: str = "", rate_per_second: flo
 
 
 def callback_url(public_url: str, token: str) -> str:
-    """Return where a sink may consent later; "" where the gateway's address is not known."""
+    """Return the URL at which a sink may consent later; "" if the gateway's URL is not known."""
     return f"{public_url}{CALLBACK_PATH}{token}" if public_url else ""
 
 
 def consent(headers: Iterable[tuple[str, str]], origin: str, *, callback_offered: bool) -> Consent:
-    """Return what the headers of a sink's answer say, of whatever status it was; names in any case, each as often as it came."""
+    """Return what a sink's answer means, whatever its status. `headers` may have names in any case, and a name more than once."""
     said: dict[str, list[str]] = {}
     for name, value in headers:
         said.setdefault(name.lower(), []).append(value.strip(" \t"))
@@ -90,5 +90,5 @@ def _rate(said: Mapping[str, list[str]]) -> Consent:
 
 
 def _shown(text: str) -> str:
-    """Return what a sink has said, cut, and without anything that could be taken for more than text."""
+    """Return a sink's text, cut to 100 characters, quoted, and with every unprintable or non-ASCII character escaped."""
     return ascii(text[:_SHOWN_CHARS_MAX])[:_SHOWN_CHARS_MAX]

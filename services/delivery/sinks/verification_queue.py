@@ -1,9 +1,9 @@
-"""Ask: has sinks asked for their consent that nobody has called for, where the operator wants that.
+"""Verification queue: verifies sinks without a call from outside, if the operator's settings ask for that.
 
-registry ─Watch─▶ replica → [ask] → verify → sink
+registry ─Watch─▶ replica → [verification_queue] → sink_verification → sink
 
-Law 1: it holds up nothing; a sink is asked by one call at a time, and events are sent to it meanwhile.
-Law 2: consumers take turns, and one has no more than its share: sinks that do not answer keep only their own consumer's others waiting.
+Law 1: nothing waits for this queue. A sink is asked by one call at a time, and events are sent to it meanwhile.
+Law 2: consumers take turns, and each has at most its share: sinks that do not answer delay only other sinks of their consumer.
 """
 
 import asyncio
@@ -16,28 +16,29 @@ from services.runtime.logs import logger
 _AGAIN_S = 5.0
 _EVERYONE = "*"
 _WAITING_HELPS = frozenset({Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.STORAGE_FULL})
-# More than a consumer has subscriptions, each of which waits once.
+# More than any consumer has subscriptions; each subscription waits at most once.
 _OWNER_WAITING_MAX = 10_000_000
 
 
 class Asker:
-    """Asks, a few sinks at once: as many as `share` permits, in all and of one consumer."""
+    """Asks a few sinks at once: as many as `share` permits, in all and for one consumer."""
 
     def __init__(self, verifier: Verifier, share: ShareNow) -> None:
         self._verifier = verifier
         self._permits = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX)
         self._permitted: asyncio.Queue[tuple[str, Place]] = asyncio.Queue()
-        """What holds a permit; the others wait in the semaphore."""
+        """The subscriptions that hold a permit; the others wait in the semaphore."""
         self._known: set[str] = set()
 
     def want(self, subscription_id: str, consumer_id: str) -> None:
-        """Note that the sink of a consumer's subscription is to be asked."""
+        """Queue the sink of a consumer's subscription, unless it is queued already."""
         if subscription_id not in self._known:
             self._known.add(subscription_id)
             self._queue(subscription_id, consumer_id)
 
     async def run(self) -> None:
-        """Ask for ever. What fails for another reason than an absence is wanted again by the subscription's next change."""
+        """Ask until cancelled. A call that fails while a service is unavailable is repeated; after any other failure, nothing is repeated
+        until the subscription's next change."""
         async with asyncio.TaskGroup() as group:
             while True:
                 subscription_id, place = await self._permitted.get()

@@ -1,12 +1,17 @@
-"""Transport: what every request to a sink leaves by, and the answers come in by.
+"""Transport: sends every request to a sink and reads the answers.
 
-attempt → [transport] → callback URL
+sender, tokens, sinks → [transport] → callback URL
 
-`protocol.py`   what the rest of delivery knows of it; a test or a benchmark may put another one in its place
-`http.py`       ours, HTTP/1.1 on the event loop: judges the URL and finds out what has to be known before a request can leave
-`resolver.py`      which addresses a name has, judged as a whole; `tls_contexts.py` by which certificates an endpoint is verified
-`single_flight.py` looks a name up, or makes a context, once for all who ask, in turns that are fair to consumers
-`pool.py`       whose turn it is, and over which connection; `exchange.py` is a request on its way; `fair_queue.py` has consumers take turns
-`dialling.py`   how a connection comes to stand, also through a proxy; `tls_stream.py` puts TLS over it
-`connection.py` one that stands, and what leaves over it; `response_parser.py` reads the answers
+`protocol.py`        the Protocol that the rest of delivery sees; a test or a benchmark may use another implementation
+`http.py`            our implementation, HTTP/1.1 on the event loop: checks the URL, and gathers what a request needs before it can leave
+`resolver.py`        resolves a name to its addresses, and judges all of them together
+`tls_contexts.py`    makes and caches the TLS contexts that verify endpoints
+`single_flight.py`   runs one lookup, or makes one context, for all callers that ask for it; consumers take turns
+`pool.py`            keeps the connections, and decides which request goes next and over which connection
+`exchange.py`        one request under way, its target, and the limits
+`fair_queue.py`      the requests that wait; consumers take turns
+`dialling.py`        opens a connection, directly or through a proxy
+`tls_stream.py`      puts TLS over a socket
+`connection.py`      an open connection, and the requests that leave over it
+`response_parser.py` parses the answers
 """

@@ -1,10 +1,11 @@
-"""Connection: one that stands, and the requests that leave over it one after another.
+"""Connection: an open connection to an endpoint, which carries one request after another.
 
 pool → dialling → [connection] → callback URL
 
-Law 1: nothing waits: what a socket does not take or give at once goes on when the event loop says that it does.
-Law 2: a flight that was put in comes out once: with its answer, or because a kept connection broke before anything of one came.
-Law 3: an answer is to a request that the endpoint has: one that came before it has delivered nothing.
+Law 1: no call blocks: if the socket is not ready to read or write, the event loop resumes the work when the socket is.
+Law 2: the keeper gets each flight back exactly once: with its answer, or as stale if a kept connection broke before any byte of an
+answer came.
+Law 3: an answer that the endpoint sent before it had the whole request delivers nothing.
 """
 
 import asyncio
@@ -28,37 +29,37 @@ from services.delivery.transport.tls_stream import Secured
 
 _COUNT = bytearray(4)
 _NOTHING = bytes(4)
-# Only there it is known what a peer has acknowledged.
+# Only Linux tells which bytes a peer has acknowledged.
 _IS_LINUX = sys.platform == "linux"
-# Where `tcpi_rtt` stands in `struct tcp_info` of linux/tcp.h, in µs; and as much of that as holds it.
+# The offset of `tcpi_rtt` (in µs) in `struct tcp_info` of linux/tcp.h, and the size of the prefix that contains it.
 _RTT_AT = 68
 _TCP_INFO_BYTES = 72
-# So much leaves at once (RFC 6928): after a round trip, the endpoint has it or has lost it.
+# A request of this size leaves in one flight of packets (RFC 6928): after one round trip the endpoint has received or lost it.
 _SMALL_BYTES_MAX = 8 * 1024
-# What is nearer acknowledges a request before anybody could look.
+# A nearer endpoint acknowledges a request before this code can look.
 _NEAR_S = 0.0005
-# All connections read into the same piece of memory: they are read one at a time, on one event loop.
+# All connections share this read buffer: one event loop reads them one at a time.
 _BUFFER = memoryview(bytearray(RESPONSE_BYTES_MAX))
 
 
 class Keeper(Protocol):
-    """Who keeps connections."""
+    """The owner of connections."""
 
     def answered(self, connection: "Connection", flight: Flight, answer: Answer) -> None:
-        """Take a flight's answer; the connection is idle, or closed."""
+        """Receive a flight's answer; the connection is then idle or closed."""
 
     def stale(self, connection: "Connection", flight: Flight) -> None:
-        """Take back a flight under which a kept connection broke, before anything of an answer had come; it is closed."""
+        """Take back a flight: its kept connection, now closed, broke before any byte of an answer came."""
 
     def lost(self, connection: "Connection") -> None:
-        """Take note that an idle connection is of no use any more."""
+        """Note that an idle connection can no longer be used."""
 
     def fault(self, error: BaseException) -> None:
-        """Take a fault of our own."""
+        """Receive an exception that is a bug in the transport."""
 
 
 class Connection:
-    """One connection, which serves one flight at a time."""
+    """One connection; it serves one flight at a time."""
 
     __slots__ = (
         *("_began", "_doubtful_until", "_early", "_keeper", "_limits", "_loop", "_number", "_reading", "_round_trip_s", "_served"),
@@ -75,14 +76,14 @@ class Connection:
         address: str,
         flight: Flight,
     ) -> None:
-        """Take a socket that stands, to an address; `flight` is the one for which it was opened, and has yet to be sent."""
+        """Take a socket connected to `address`; the pool opened it for `flight`, and has yet to send that flight."""
         self.origin = flight.target.origin
         self.owner = flight.request.owner
-        """For whom it was opened; it may serve others."""
+        """The owner of the flight that opened the connection; the connection may serve other owners."""
         self.trust = flight.trust
         self.address = address
         self.flight: Flight | None = None
-        """What is under way; None while it is idle."""
+        """The flight under way; None while the connection is idle."""
         self.is_closed = False
         self.born = self.idle_since = self._began = loop.time()
         self._keeper = keeper
@@ -95,19 +96,19 @@ class Connection:
         self._served = False
         self._round_trip_s = _round_trip_s(connected)
         self._doubtful_until = 0.0
-        """Until when an answer may have been sent before the request came; 0 where that is not looked at, or known."""
+        """An answer received before this time may have left the endpoint before the request arrived; 0 if there is nothing to check."""
         self._early = False
-        """Whether an answer came before the request had left whole."""
+        """Whether the endpoint answered before it had the whole request."""
         self._unsent: memoryview | None = None
         loop.add_reader(self._number, self._is_readable)
         if self._tls is not None and self._tls.pending():
-            # It came with the end of the handshake.
+            # Data arrived together with the end of the handshake.
             loop.call_soon(self._is_readable)
 
     def is_quiet(self) -> bool:
-        """Return whether a connection without a request has brought nothing; else it must be closed."""
+        """Return whether nothing came over a connection without a request; if something came, the caller must close the connection."""
         ioctl(self._number, termios.FIONREAD, _COUNT)
-        # What TLS has unpacked is looked for where no answer was read to its end.
+        # Check TLS's buffer only before the first answer: after each answer, `_complete` has checked it.
         if _COUNT == _NOTHING and (self._served or self._tls is None or not self._tls.pending()):
             return True
         if self._tls is None:
@@ -115,14 +116,14 @@ class Connection:
         try:
             self._socket.recv_into(_BUFFER)
         except LATER:
-            # It was of TLS itself, as a session ticket is.
+            # Only TLS's own messages came, such as a session ticket.
             return True
         except OSError:
             pass
         return False
 
     def send(self, flight: Flight, now: float) -> None:
-        """Send a flight's request; whatever comes of it comes later."""
+        """Begin to send a flight's request; the keeper is called later, never within this call."""
         self.flight = flight
         self._began = now
         self._reading.whole = flight.request.whole
@@ -142,7 +143,7 @@ class Connection:
             self._loop.add_writer(self._number, self._guarded, self._send_rest)
 
     def overdue(self, now: float) -> Answer | None:
-        """Return how the flight ends if its time is over, else None."""
+        """Return the answer that ends the flight if its time is over, else None."""
         flight = self.flight
         if flight is None:
             return None
@@ -153,21 +154,21 @@ class Connection:
         return None
 
     def close(self) -> None:
-        """Close it; what is under way is answered by nobody then."""
+        """Close the connection; a flight under way gets no answer from it."""
         if self.is_closed:
             return
         self.is_closed = True
         self._stop_sending()
         self._loop.remove_reader(self._number)
         if self._tls is not None and self.flight is None:
-            # Politely: an endpoint may take it for an attack where the connection just ends.
+            # Send `close_notify`: an endpoint may take a connection that ends without it for a truncation attack.
             with contextlib.suppress(OSError, ValueError):
                 self._tls.unwrap()
         self.flight = None
         self._socket.close()
 
     def cut_off(self, answer: Answer) -> None:
-        """Close it, and end what is under way with an answer of our own."""
+        """Close the connection, and end the flight under way with the given answer."""
         if self.flight is not None:
             self._end(self.flight, answer)
 
@@ -194,7 +195,7 @@ class Connection:
             self._stop_sending()
 
     def _after_failed_send(self, flight: Flight, error: OSError) -> None:
-        """End a flight that could not be sent whole, and the connection; an endpoint may have answered before it closed."""
+        """End the connection and its flight after a failed send; first read, because an endpoint may answer before it closes."""
         if self.flight is flight:
             self._read()
         if self.flight is flight:
@@ -211,7 +212,7 @@ class Connection:
         try:
             if not self.is_closed:
                 self._read()
-        except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more
+        except Exception as error:  # noqa: BLE001 - passed on: after a bug in the transport no guarantee holds
             self._keeper.fault(error)
 
     def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
@@ -243,14 +244,14 @@ class Connection:
             if complete:
                 self._complete(flight)
                 return
-            # What TLS has unpacked already, the event loop does not see.
+            # The event loop does not see data that TLS has already read from the socket.
             goes_on = self._tls is not None and self._tls.pending() > 0
 
     def _complete(self, flight: Flight) -> None:
         reading = self._reading
         answer = reading.answer() if not self._early else self._answer()
         if self._tls is not None and self.trust is not None and not self._served:
-            # The tickets of TLS 1.3 come with the first answer.
+            # TLS 1.3 sends its session tickets with the first answer.
             self.trust.remember(self.origin, self._tls.session)
         if not reading.keeps or self._early or (self._tls is not None and not self._tls.is_drained()):
             self.close()
@@ -260,16 +261,20 @@ class Connection:
         self._keeper.answered(self, flight, answer)
 
     def _look_for_haste(self) -> None:
-        """Note whether an answer has a status before the endpoint has the request: what it sends afterwards acknowledges all of that."""
+        """Note whether the endpoint sent a status before it had the whole request.
+
+        Each packet that the endpoint sends acknowledges all that it has received. If part of the request is unsent, or is still
+        unacknowledged when the status comes, then the endpoint answered too early.
+        """
         if self._unsent is None and monotonic() >= self._doubtful_until:
             self._doubtful_until = 0.0
         elif self._reading.status:
             self._doubtful_until = 0.0
             if self._unsent is not None:
                 self._early = True
-            # What TLS has sent by itself since then need not be acknowledged.
+            # If TLS has sent messages of its own, unacknowledged bytes prove nothing.
             elif _IS_LINUX and (self._tls is None or not self._tls.has_replied):
-                # SIOCOUTQ of tcp(7), which has the number of TIOCOUTQ.
+                # SIOCOUTQ of tcp(7), which has the same number as TIOCOUTQ.
                 ioctl(self._number, termios.TIOCOUTQ, _COUNT)
                 self._early = _COUNT != _NOTHING
 
@@ -280,7 +285,7 @@ class Connection:
         return answer
 
     def _broke(self, flight: Flight | None, error: OSError | None) -> None:
-        """Take the end of the connection, or what comes unasked."""
+        """Handle the end of the connection, or data that nobody requested."""
         if flight is None:
             self._keeper.lost(self)
         elif error is None and self._reading.ends_here():
@@ -289,14 +294,14 @@ class Connection:
             self.close()
             self._keeper.stale(self, flight)
         elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-            # An alert may come after the handshake, as a refusal of the client's certificate does.
+            # An alert may come after the handshake: TLS 1.3 refuses a client's certificate this way.
             self._end(flight, failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
         else:
             self._end(flight, failed(Outcome.RESET, "the connection broke before the answer was complete"))
 
 
 def _round_trip_s(connected: socket.socket | Secured) -> float:
-    """Return how long a request takes to the endpoint and its acknowledgement back; 0 if that is too short to matter, or not known."""
+    """Return the round-trip time to the endpoint; 0 if it is too short to matter, or unknown."""
     if not _IS_LINUX:
         return 0.0
     (round_trip_us,) = struct.unpack_from("=I", connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES), _RTT_AT)

@@ -1,10 +1,11 @@
-"""Dialling: how a connection comes to stand: to the endpoint or through the operator's proxy, and with TLS where the URL says so.
+"""Dialling: opens a connection to the endpoint, directly or through the operator's proxy, with TLS if the URL is https.
 
 pool → [dialling] → connection → callback URL
 
-Law 1: a socket is opened here and nowhere else, and only to an address that the policy allows at that moment.
-Law 2: nothing waits: what a socket does not take or give at once goes on when the event loop says that it does.
-Law 3: it is told of once, as the socket that stands or as the answer that says why there is none; not at all once it is closed.
+Law 1: only this file opens sockets, and only to an address that the egress policy allows at that moment, or to the operator's proxy.
+Law 2: no call blocks: if the socket is not ready to read or write, the event loop resumes the work when the socket is.
+Law 3: the keeper hears of each dialling exactly once: it gets a connected socket, or an answer that says why there is none. After
+`close` it hears nothing.
 """
 
 import asyncio
@@ -20,21 +21,21 @@ from services.delivery.transport.response_parser import HEAD_BYTES_MAX, TunnelRe
 from services.delivery.transport.tls_stream import Secured
 
 LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""What a socket raises that has nothing, or no room, at present."""
+"""A socket raises these when it has nothing to read, or no room to write, at present."""
 _REASON_CHARS_MAX = 200
 
 
 class Keeper(Protocol):
-    """Who has a connection dialled."""
+    """The owner of diallings."""
 
     def connected(self, dialling: "Dialling", connected: socket.socket | Secured) -> None:
-        """Take the socket over which the flight's request can be sent."""
+        """Receive the socket over which the flight's request can be sent."""
 
     def failed(self, dialling: "Dialling", answer: Answer) -> None:
-        """Take why there is none."""
+        """Receive the answer that says why there is no connection."""
 
     def fault(self, error: BaseException) -> None:
-        """Take a fault of our own."""
+        """Receive an exception that is a bug in the transport."""
 
 
 class _Phase(enum.Enum):
@@ -45,7 +46,7 @@ class _Phase(enum.Enum):
 
 
 class Dialling:
-    """One attempt to connect, for a flight."""
+    """One attempt to connect for a flight."""
 
     __slots__ = (
         *(
@@ -65,10 +66,10 @@ class Dialling:
     )
 
     def __init__(self, keeper: Keeper, way: Way, limits: Limits, loop: asyncio.AbstractEventLoop, flight: Flight) -> None:
-        """Begin with the next iteration of the event loop."""
+        """Schedule the dialling for the next iteration of the event loop."""
         self.flight = flight
         self.address = flight.addresses[flight.tried]
-        """The endpoint's."""
+        """The endpoint's address, also behind a proxy."""
         self._keeper = keeper
         self._way = way
         self._loop = loop
@@ -82,11 +83,11 @@ class Dialling:
         if not flight.tried:
             flight.connect_by = loop.time() + limits.connect_timeout_s
         self._connected_by = flight.connect_by
-        """Until when this address has time; one that answers may use the others' for its handshake."""
+        """The deadline to connect to this address. An address that answers may use the other addresses' time for its handshake."""
         loop.call_soon(self._guarded, self._dial)
 
     def overdue(self, now: float) -> Answer | None:
-        """Return how the flight ends if its time is over, else None."""
+        """Return the answer that ends the dialling if its time is over, else None."""
         connect_by = self._connected_by if self._phase is _Phase.CONNECTING else self.flight.connect_by
         if now < min(connect_by, self.flight.deadline):
             return None
@@ -95,12 +96,12 @@ class Dialling:
         return failed(Outcome.CONNECT, "no connection to the endpoint within the time limit")
 
     def close(self) -> None:
-        """Give up; nobody is told."""
+        """Give up without a call to the keeper."""
         self._phase = _Phase.OVER
         self._let_go()
 
     def cut_off(self, answer: Answer) -> None:
-        """Give up, and tell why."""
+        """Give up, and hand the keeper the answer that says why."""
         self.close()
         self._keeper.failed(self, answer)
 
@@ -111,7 +112,7 @@ class Dialling:
             self.cut_off(failed(Outcome.CONNECT, "no connection to the endpoint could be made"))
             return
         address, tunnel = self._left.pop(0), self._way.tunnel
-        # Behind a proxy the address of the sink was judged before, and the proxy is the operator's own.
+        # With a proxy there is nothing to judge here: `resolver` has judged the sink's address, and the proxy is the operator's own.
         why = self._way.why_not(address) if tunnel is None else None
         if why is not None:
             self.cut_off(failed(Outcome.BLOCKED, why))
@@ -119,7 +120,7 @@ class Dialling:
         now = self._loop.time()
         self._connected_by = now + (self.flight.connect_by - now) / (self.flight.addresses_left + len(self._left))
         try:
-            # Which fails too where this process has as many files open as it may.
+            # This also fails if the process has reached its limit of open files.
             self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
             self._number = self._socket.fileno()
             self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -146,7 +147,7 @@ class Dialling:
         there = f"{there}:{self.flight.target.port}"
         shown = f"Proxy-Authorization: {self._way.tunnel.authorization}\r\n" if self._way.tunnel.authorization else ""
         try:
-            # So short a request a new socket takes whole.
+            # A new socket takes such a short request whole.
             self._socket.send(f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n{shown}\r\n".encode())
         except OSError:
             self._dial_another()
@@ -211,7 +212,7 @@ class Dialling:
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more
+        except Exception as error:  # noqa: BLE001 - passed on: after a bug in the transport no guarantee holds
             self._keeper.fault(error)
 
     def _watch_for_room(self) -> None:
@@ -233,7 +234,7 @@ class Dialling:
 
 
 def reason(error: OSError) -> str:
-    """Return OpenSSL's words for what went wrong, without the names of its functions."""
+    """Return OpenSSL's reason for an error, without the names of its functions."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)[:_REASON_CHARS_MAX]
     if isinstance(error, ssl.SSLError) and error.reason:

@@ -1,6 +1,6 @@
-"""Flight: a request on its way, where it goes, and the limits that hold for all of them.
+"""Exchange: one request under way (a flight), its target, and the limits that hold for every request.
 
-http → [flight] → pool → connection → callback URL
+http → [exchange] → pool → connection → callback URL
 """
 
 from collections.abc import Callable
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 _LOOKUPS = Share(permits=32, owner_permits=4)
 ADDRESSES_DIALLED_MAX = 3
-"""How many addresses of a name one request is tried at; the next request begins with the others."""
-# RFC 9110, section 8.6: these say how long their body is, even where they have none.
+"""How many addresses of a name one request tries; the next request begins with the others."""
+# RFC 9110, section 8.6: requests with these methods carry `Content-Length` even if their body is empty.
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
 @dataclass(slots=True)
 class Limits:
-    """What holds for every request. It changes by `replace` alone, for requests that begin from then on."""
+    """Limits for every request. Only `replace` changes them, for requests that begin afterwards."""
 
     timeout_s: float
-    """In all, unless the request says otherwise."""
+    """For the whole request, unless the request has its own limit."""
     connect_timeout_s: float
-    """Until the connection stands, TLS and all addresses that are tried included."""
+    """Until a connection is ready, including TLS and all addresses that are tried."""
     first_byte_timeout_s: float
-    """From the request's beginning until the answer's first byte; a request with a time limit of its own may use all of that."""
+    """From the start of sending until the answer's first byte; does not apply to a request with its own time limit."""
     connections_max: int
-    """Open at once, idle ones included."""
+    """Connections open at once, including idle ones."""
     host_connections_max: int
-    """Under way at once to one host and port."""
+    """Requests under way at once to one host and port."""
     names_kept_s: float = 15.0
     """How long a name's addresses are used before it is looked up again."""
     lookups: Share = _LOOKUPS
-    """How many names are looked up at once; as many again of those that were found before."""
+    """How many names are looked up at once, in all and for one owner; the same number again for names that resolved before."""
     contexts_max: int = 128
-    """How many contexts of TLS are kept for what subscriptions trust or show beyond the usual."""
+    """How many TLS contexts are kept for subscriptions with their own authorities or client certificates."""
 
     def replace(self, other: "Limits") -> None:
-        """Take over others; how long names are kept stays."""
+        """Take over another object's limits, except `names_kept_s`."""
         self.timeout_s, self.connect_timeout_s = other.timeout_s, other.connect_timeout_s
         self.first_byte_timeout_s = other.first_byte_timeout_s
         self.connections_max, self.host_connections_max = other.connections_max, other.host_connections_max
@@ -52,87 +52,87 @@ class Limits:
 
 @dataclass(slots=True)
 class Tunnel:
-    """The operator's proxy, and where it is reached."""
+    """The operator's proxy and its addresses."""
 
     port: int
     authorization: str
-    """The value of `Proxy-Authorization`; empty: none."""
+    """The value of `Proxy-Authorization`; empty: no such header."""
     addresses: tuple[str, ...] = ()
-    """To be tried in this order."""
+    """In the order to try them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How all requests leave."""
+    """How all connections are made."""
 
     why_not: Callable[[str], str | None]
-    """Says why an address may not be dialled, None where it may."""
+    """Returns why an address may not be dialled; None if it may."""
     tunnel: Tunnel | None = None
-    """What then is all that is dialled; None: there is no proxy."""
+    """The proxy, if there is one: then nothing else is dialled."""
 
 
 class Target:
-    """Where a URL leads; never changes."""
+    """The parts of a URL that a request needs; immutable."""
 
     __slots__ = ("addresses", "is_tls", "name", "opening", "origin", "port")
 
     def __init__(
         self, name: str, addresses: tuple[str, ...], port: int, *, is_tls: bool, host: str, path: str, origin: tuple[str, int]
     ) -> None:
-        """`host` is as the `Host` header has it, `path` with its query as it is in the URL; `ValueError` where not printable."""
+        """`host` is the `Host` header's value; `path` is the URL's path with its query, unchanged. `ValueError` if not printable."""
         self.name = name
-        """The host's name; empty where the URL has an address."""
+        """The host's name; empty if the URL contains an address."""
         self.addresses = addresses
-        """That address; of a name they are looked up."""
+        """The URL's address; empty for a name, whose addresses are looked up."""
         self.port = port
         self.is_tls = is_tls
         self.origin = origin
-        """What connections are counted by."""
+        """The host and port by which connections are counted."""
         if not f"{path}{host}".isprintable():
             message = "the URL has characters that cannot be sent"
             raise ValueError(message)
         self.opening = f" {path} HTTP/1.1\r\nHost: {host}\r\n"
-        """How each request to it begins, behind its method."""
+        """The start of each request to this target, after the method."""
 
 
 class Flight:
-    """A request on its way."""
+    """A request under way."""
 
     __slots__ = ("addresses", "connect_by", "deadline", "done", "fresh", "host", "request", "target", "tried", "trust", "wire")
 
     def __init__(self, request: Request, done: Callable[[Answer], None], target: Target) -> None:
-        """Begin with nothing of it sent."""
+        """Start with nothing sent."""
         self.request = request
         self.done = done
         self.target = target
         self.addresses = target.addresses
-        """Where it may go to, in this order."""
+        """The addresses to try, in this order."""
         self.tried = 0
-        """How many of them could not be reached."""
+        """How many of the addresses could not be reached."""
         self.trust: Trust | None = None
-        """How its endpoint is verified; None without TLS."""
+        """The TLS context that verifies the endpoint; None without TLS."""
         self.fresh = False
-        """Whether it is to go over a new connection, since a kept one broke under it."""
+        """Whether to use a new connection, because a kept one broke under this flight."""
         self.host: Host
-        """What it is counted under; known once it is in the pool."""
+        """The pool's host that counts this flight; set once the flight is in the pool."""
         self.connect_by: float
-        """By the monotonic clock; known once a connection is dialled for it."""
+        """The deadline to connect, on the event loop's monotonic clock; set once a connection is dialled for the flight."""
         self.deadline: float
-        """By the monotonic clock; known once it has begun."""
+        """The deadline of the whole flight, on the event loop's monotonic clock; set once it has begun."""
         self.wire: bytes
-        """As it is sent; known once it has begun."""
+        """The request's bytes; set once the flight has begun."""
 
     @property
     def addresses_left(self) -> int:
-        """How many more addresses it may be tried at, the present one included."""
+        """How many addresses may still be tried, including the present one."""
         return min(len(self.addresses), ADDRESSES_DIALLED_MAX) - self.tried
 
 
 def wire_of(request: Request, target: Target) -> bytes:
-    """Return a request as it is sent (RFC 9112); raises `ValueError` where a header cannot be sent as it stands."""
+    """Return a request's bytes (RFC 9112); raises `ValueError` if a header or the method cannot be sent."""
     body, method = request.body, request.method
     lines = [f"{name}: {value}" if value else f"{name}:" for name, value in request.headers.items()]
-    # To look for each takes a sixth of what it takes to count them, as it would need once the lines' own ends are among them.
+    # Check before the lines' own ends are added: a search takes a sixth of the time of a count, and afterwards a count would be needed.
     text = "".join(lines)
     if "\n" in text or "\r" in text or "\0" in text or not method.isalpha():
         message = "a header of the request has a line break"
@@ -143,5 +143,5 @@ def wire_of(request: Request, target: Target) -> bytes:
 
 
 def failed(outcome: Outcome, error: str) -> Answer:
-    """Return the answer of a request that had none."""
+    """Return the answer of a request that got no response."""
     return Answer(outcome, 0, error, b"", "")

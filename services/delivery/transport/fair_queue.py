@@ -1,4 +1,4 @@
-"""Fair queue: requests that wait for the same thing, owners in turn.
+"""Fair queue: requests that wait for the same resource; owners take turns.
 
 pool → [fair_queue]
 """
@@ -9,10 +9,10 @@ from services.delivery.transport.exchange import Flight
 
 
 class FairQueue(dict[str, deque[Flight]]):
-    """The requests by owner; that whose turn is next comes first. No owner stands in it without a request."""
+    """The waiting requests by owner; the owner whose turn is next comes first. Every owner in the queue has at least one request."""
 
     def put(self, flight: Flight) -> None:
-        """Queue a request behind the others of its owner."""
+        """Add a request behind its owner's other requests."""
         owner = flight.request.owner
         waiting = self.get(owner)
         if waiting is None:
@@ -21,7 +21,7 @@ class FairQueue(dict[str, deque[Flight]]):
             waiting.append(flight)
 
     def take(self) -> Flight:
-        """Take out the request whose turn it is; raises `StopIteration` if there is none."""
+        """Remove and return the request whose turn it is; raises `StopIteration` if there is none."""
         owner = next(iter(self))
         waiting = self.pop(owner)
         flight = waiting.popleft()
@@ -30,7 +30,7 @@ class FairQueue(dict[str, deque[Flight]]):
         return flight
 
     def remove(self, flight: Flight) -> None:
-        """Take out a request; raises `KeyError` or `ValueError` if it is not there."""
+        """Remove a request; raises `KeyError` or `ValueError` if it is not in the queue."""
         owner = flight.request.owner
         waiting = self[owner]
         waiting.remove(flight)
@@ -38,5 +38,5 @@ class FairQueue(dict[str, deque[Flight]]):
             del self[owner]
 
     def flights(self) -> list[Flight]:
-        """Return all requests that wait."""
+        """Return all waiting requests."""
         return [flight for waiting in self.values() for flight in waiting]

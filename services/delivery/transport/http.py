@@ -1,6 +1,6 @@
-"""HTTP: the transport over HTTP/1.1: finds out where a request goes and how it is verified there, and hands it to the pool.
+"""HTTP: the transport over HTTP/1.1. It checks a request's URL, gathers its addresses and TLS context, and hands it to the pool.
 
-attempt → [http] → names, trust → pool → connection → callback URL
+sender, tokens, sinks → [http] → resolver, tls_contexts → pool → connection → callback URL
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from services.egress.urls import DEFAULT_PORTS, parse_url
 from services.runtime.fair_semaphore import Share
 from services.runtime.lifecycle import StartError
 
-# To judge a URL takes longer than all else that is done here; one that is known takes some two hundred bytes besides its own text.
+# Checking a URL takes longer than everything else in this file, so verdicts are cached; an entry takes about 200 bytes plus the URL's text.
 _URLS_MAX = 16_384
 _STOPPED = failed(Outcome.RESET, "the service stopped before the request was sent")
 
@@ -42,13 +42,13 @@ class HttpTransport:
         self._target = functools.lru_cache(_URLS_MAX)(self._judged)
         policy.on_change(self._judge_anew)
         self._preparing: dict[Flight, None] = {}
-        """What waits for a name to be looked up, or for what is trusted to be read."""
+        """Flights that wait for a name lookup (their own or the proxy's), or for a TLS context."""
         self._landed: list[tuple[Flight, Answer]] = []
         self._outbox: list[Flight] = []
         self._turn_asked = False
         self._closed = False
         self.fault: asyncio.Future[None] = self._loop.create_future()
-        """Carries a fault of the transport's own, after which it sends nothing."""
+        """Fails if the transport has a bug of its own; `open_http_transport` then closes the transport, and it sends nothing."""
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
         """Begin to send; see `Transport.send`."""
@@ -80,7 +80,7 @@ class HttpTransport:
         self._pool.withdraw(subscription_id)
 
     def close(self) -> None:
-        """Cut off what is under way: it is answered as reset before this returns."""
+        """Stop all requests under way; each is answered as reset before this returns."""
         self._closed = True
         self._names.close()
         self._trusts.close()
@@ -93,13 +93,13 @@ class HttpTransport:
         self._turn()
 
     def _judge_anew(self) -> None:
-        """Keep nothing that the policy permits no longer: the verdicts on URLs and names, and connections to what is forbidden now."""
+        """After a change of the policy, drop cached verdicts on URLs and names, and connections to addresses that are now forbidden."""
         self._target.cache_clear()
         self._names.forget()
         self._pool.retire(lambda address: self._policy.check_address(address) is not None)
 
     def _judged(self, url: str) -> "Target | str":
-        """Return where a URL leads, or why it may not be called."""
+        """Return a URL's target, or why the URL may not be called."""
         why = self._policy.check_url(url)
         if why is not None:
             return why
@@ -131,7 +131,7 @@ class HttpTransport:
             self._leave(flight)
 
     def _leave(self, flight: Flight) -> None:
-        """Put a flight out, or find out first what is yet to be known."""
+        """Put a flight into the outbox, or first get the TLS context or the proxy's address that it lacks."""
         if flight.target.is_tls and flight.trust is None:
             self._trusting(flight)
         elif self._proxy is None or self._proxy.is_known():
@@ -167,11 +167,11 @@ class HttpTransport:
     def _proxy_found(self, flight: Flight) -> None:
         if flight in self._preparing:
             del self._preparing[flight]
-            # Where it could not be found, connecting fails.
+            # If the proxy's address was not found, connecting fails.
             self._outbox.append(flight)
             self._ask_turn()
 
-    # What comes of it
+    # Answers
 
     def _come_out(self, flight: Flight, answer: Answer) -> None:
         self._landed.append((flight, answer))
@@ -184,7 +184,10 @@ class HttpTransport:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Hand the answers over. Who takes them soon sends what there is room for then: that leaves with what waits here already."""
+        """Hand the answers over, then empty the outbox one iteration later.
+
+        An answer frees room, and its receiver soon sends more: those requests leave together with the outbox.
+        """
         try:
             landed, self._landed = self._landed, []
             for flight, answer in landed:
@@ -193,7 +196,7 @@ class HttpTransport:
                 elif flight.tried:
                     self._names.prefer(flight.target.name, flight.addresses[flight.tried])
                 flight.done(answer)
-        except Exception as error:  # noqa: BLE001 - handed on: what was not answered then never will be
+        except Exception as error:  # noqa: BLE001 - passed on: the flights not yet answered will get no answer
             self._has_fault(error)
         if landed:
             self._loop.call_soon(self._send_out)
@@ -216,7 +219,7 @@ class HttpTransport:
             self.fault.set_exception(error)
 
 
-# There is one proxy, and everybody needs it.
+# There is only one name to look up, the proxy's.
 _ONE_NAME = Share(permits=1, owner_permits=1)
 _NOWHERE = Target("", (), 0, is_tls=False, host="", path="", origin=("", 0))
 
@@ -225,26 +228,26 @@ class Proxy:
     """The operator's proxy, by the URL ``http://[user:password@]host:port``."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        """Look nothing up yet."""
+        """Parse the URL; `ask` looks the name up."""
         parts = urlsplit(url)
         self._name = parts.hostname or ""
         user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
         shown = f"Basic {base64.b64encode(user.encode()).decode()}" if parts.username is not None else ""
         self.tunnel = Tunnel(parts.port or DEFAULT_PORTS["http"], shown)
-        # It may be wherever the operator has put it.
+        # The operator chose the proxy, so any address is allowed.
         self._names = Names(system_lookup, _AnyAddress(), timeout_s=timeout_s, kept_s=15.0, share=_ONE_NAME)
 
     def is_known(self) -> bool:
-        """Say whether it is known where it is reached."""
+        """Return whether the proxy's addresses are known, and update the tunnel with them."""
         found = self._names.known(self._name)
         if found is None:
             return False
-        # It may have been found after those who asked were told that it takes too long.
+        # A lookup may have ended after its callers were told that it takes too long.
         self.tunnel.addresses = found.addresses
         return True
 
     def ask(self, then: Callable[[], None]) -> None:
-        """Find out; `then` is called once, later. Where it cannot be found, connecting fails."""
+        """Look up the proxy's addresses, then call `then` once, later. If the lookup fails, connecting fails."""
 
         def found(found: Found) -> None:
             self.tunnel.addresses = found.addresses
@@ -253,7 +256,7 @@ class Proxy:
         self._names.ask(self._name, "", found)
 
     def close(self) -> None:
-        """Look up nothing any more."""
+        """Stop looking up."""
         self._names.close()
 
 
@@ -266,9 +269,9 @@ class _AnyAddress:
 
 
 def roots_file() -> str:
-    """Return the file of the certificates that this machine trusts; `SSL_CERT_FILE` names another one.
+    """Return the path of the certificates that this machine trusts; `SSL_CERT_FILE` overrides it.
 
-    Raises `StartError` where there is none.
+    Raises `StartError` if there is no such file.
     """
     path = ssl.get_default_verify_paths().cafile
     if path is None:
@@ -289,11 +292,11 @@ def _trusts(file: str, limits: Limits) -> Trusts:
 async def open_http_transport(
     policy: EgressPolicy, limits: Limits, *, proxy: str = "", lookup: Lookup = system_lookup, roots: str = ""
 ) -> AsyncIterator[HttpTransport]:
-    """Open a transport; on exit requests under way are cut off and answered as reset.
+    """Open a transport; on exit it answers the requests under way as reset.
 
-    `proxy` is the operator's (``http://host:port``), by which everything then goes, `lookup` resolves names,
-    and `roots` is a file of certificates to trust in place of this machine's; `StartError` where it cannot be read.
-    A fault of the transport ends the body.
+    `proxy` is the operator's (``http://[user:password@]host:port``); if given, all requests go through it. `lookup` resolves names.
+    `roots` is a file of certificates to trust instead of this machine's. Raises `StartError` if the certificates cannot be read.
+    A bug in the transport cancels the body and raises.
     """
     through = Proxy(proxy, limits.connect_timeout_s) if proxy else None
     transport = HttpTransport(policy, limits, _trusts(roots or roots_file(), limits), lookup, through)
@@ -306,7 +309,7 @@ async def open_http_transport(
         watching = group.create_task(watch())
         try:
             yield transport
-        except Exception as error:  # noqa: BLE001 - raised below: within the group it would become a group of one
+        except Exception as error:  # noqa: BLE001 - raised below: raised within the group, it would become an exception group of one
             failure = error
         finally:
             transport.close()

@@ -1,10 +1,11 @@
-"""Pool: the connections that are kept, who waits for one, and whose turn is next.
+"""Pool: keeps the connections, queues the flights that wait for one, and decides which flight is next.
 
 http → [pool] → dialling, connection → callback URL
 
-Law 1: every flight put in comes out exactly once, with its answer; at the end those under way come out too.
-Law 2: connections are bounded in all and for each host, and owners take turns for them; what waits has not begun, and can be withdrawn.
-Law 3: a flight under which a kept connection broke goes over a new one, once: a stale connection costs no attempt.
+Law 1: every flight that enters the pool leaves it exactly once, with its answer; `close` ends the flights that are left.
+Law 2: the number of connections is bounded, in all and for each host, and owners take turns for them. A waiting flight has not begun,
+and can be withdrawn.
+Law 3: if a kept connection breaks under a flight, the flight goes over a new connection, once: a stale connection costs no attempt.
 """
 
 import asyncio
@@ -24,9 +25,9 @@ Land = Callable[[Flight, Answer], None]
 
 _SWEEP_S = 0.25
 _IDLE_S = 30.0
-# So many that are idle are looked at for one to close.
+# To find an idle connection to close, look at no more than this many.
 _LOOKED_AT_MAX = 64
-# A name that moves on is followed at the latest then, even where its connections never rest.
+# When a name moves to other addresses, requests follow it after this time at the latest, even if its connections are never idle.
 _LIFETIME_S = 600.0
 _SPOKE_FIRST = failed(Outcome.PROTOCOL, "the endpoint sent something before it had a request")
 _STOPPED = failed(Outcome.RESET, "the service stopped before the answer came")
@@ -36,7 +37,7 @@ class Pool:
     """All connections of a transport."""
 
     def __init__(self, way: Way, limits: Limits, land: Land, fault: Callable[[BaseException], None]) -> None:
-        """`land` takes a flight that comes out, also within `put` and `withdraw`."""
+        """`land` takes each flight that leaves the pool; it may be called within `put` and `withdraw`."""
         self._way = way
         self._limits = limits
         self._land = land
@@ -44,13 +45,13 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._hosts: dict[tuple[str, int], Host] = {}
         self._open: dict[Connection | Dialling, None] = {}
-        # The one that has been idle for the longest time is the first.
+        # The connection that has been idle longest comes first.
         self._idle: dict[Connection, None] = {}
         self._wanting = FairQueue()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def put(self, flight: Flight) -> None:
-        """Send a request, as soon as its host has a turn for it."""
+        """Send a request as soon as its host has fewer than `host_connections_max` under way."""
         origin = flight.target.origin
         host = self._hosts.get(origin)
         if host is None:
@@ -64,7 +65,7 @@ class Pool:
             self._turn_over(host)
 
     def withdraw(self, subscription_id: str) -> None:
-        """Begin nothing that was put in for a subscription and has not begun."""
+        """Answer with `WITHDRAWN` a subscription's flights that wait, and those that are being dialled for but may not begin."""
         for host in self._hosts.values():
             for flight in [each for each in host.waiting.flights() if each.request.subscription_id == subscription_id]:
                 host.waiting.remove(flight)
@@ -76,7 +77,7 @@ class Pool:
         for each in [each for each in self._open if isinstance(each, Dialling) and each.flight.request.subscription_id == subscription_id]:
             begun = each.flight
             if _may_begin(begun):
-                # Where it cannot be reached there, it goes nowhere else.
+                # If the present address cannot be reached, try no other address.
                 begun.addresses = begun.addresses[: begun.tried + 1]
             else:
                 each.close()
@@ -85,7 +86,7 @@ class Pool:
                 self._land(begun, WITHDRAWN)
 
     def retire(self, is_forbidden: Callable[[str], bool]) -> None:
-        """Use no connection any more that leads to a forbidden address; one that waits for an answer is closed after it."""
+        """Stop using connections to forbidden addresses; a connection that waits for an answer closes after the answer."""
         for each in [each for each in self._open if isinstance(each, Connection) and is_forbidden(each.address)]:
             if each in self._idle:
                 self._let_go(each)
@@ -93,7 +94,7 @@ class Pool:
                 each.born = float("-inf")
 
     def close(self) -> None:
-        """Bring out all that is left, and close everything."""
+        """End every flight that is left, and close all connections."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         left = [each.flight for each in self._open if each.flight is not None]
@@ -107,10 +108,10 @@ class Pool:
         for flight in left:
             self._land(flight, _STOPPED)
 
-    # Beginning
+    # Start of a flight
 
     def _starts(self, flight: Flight) -> bool:
-        """Make the request as it is sent, with which its time begins, and have it sent; one that cannot be made comes out."""
+        """Serialize the request, start its time limit, and begin to send; return False, and end the flight, if it cannot be serialized."""
         request = flight.request
         try:
             flight.wire = wire_of(request, flight.target)
@@ -123,7 +124,7 @@ class Pool:
         return True
 
     def _begin(self, flight: Flight, now: float) -> None:
-        """Send what has its host's turn, over a kept connection or a new one."""
+        """Send a flight that has its host's turn, over a kept connection or a new one; queue it if it may not begin or the pool is full."""
         if not _may_begin(flight):
             self._wanting.put(flight)
             self._see_to_sweeping()
@@ -145,19 +146,19 @@ class Pool:
             self._see_to_sweeping()
 
     def _has_room(self) -> bool:
-        """Say whether another connection may be opened, after one that is idle was closed for it if need be."""
+        """Return whether another connection may be opened. If the pool is full, close one idle connection first."""
         if len(self._open) < self._limits.connections_max:
             return True
         oldest = list(itertools.islice(self._idle, _LOOKED_AT_MAX))
         if not oldest:
             return False
-        # A consumer with many hosts would else have the connections of all others closed.
+        # Take it from the owner with the most idle connections: otherwise a consumer with many hosts would close those of all others.
         ((most, _),) = Counter(each.owner for each in oldest).most_common(1)
         self._let_go(next(each for each in oldest if each.owner == most))
         return True
 
     def _turn_over(self, host: "Host") -> None:
-        """Give a host's turn to whoever waits for it."""
+        """Give a host's turn to the next flight that waits for the host."""
         while host.waiting:
             if self._starts(host.waiting.take()):
                 return
@@ -166,21 +167,21 @@ class Pool:
             del self._hosts[host.origin]
 
     def _end(self, flight: Flight, answer: Answer) -> None:
-        """Bring a flight out. What waits for one of all connections comes before what its host has yet to send."""
+        """End a flight. Flights that wait because the pool is full come before those that wait for this flight's host."""
         if self._wanting:
             self._serve_wanting()
         self._turn_over(flight.host)
         self._land(flight, answer)
 
     def _serve_wanting(self) -> None:
-        """Begin what waits for one of all connections, as far as there is one."""
-        # Each once: one that may not begin is put back.
+        """Begin the flights that wait for room in the pool or for `may_begin`, as far as there is room."""
+        # Try each flight once: a flight that may not begin returns to the queue.
         for _ in self._wanting.flights():
             if not self._wanting or not (self._idle or len(self._open) < self._limits.connections_max):
                 return
             self._begin(self._wanting.take(), self._loop.time())
 
-    # What is told of connections
+    # Calls from connections and diallings
 
     def connected(self, dialling: Dialling, connected: socket.socket | Secured) -> None:
         """See `dialling.Keeper.connected`."""
@@ -221,7 +222,7 @@ class Pool:
             host.idle.append(connection)
             self._idle[connection] = None
             if not host.waiting and not self._wanting:
-                # As it mostly is: nobody waits for what has become free.
+                # The usual case: no flight waits for the connection that has become free.
                 host.under_way -= 1
                 self._land(flight, answer)
                 return
@@ -247,14 +248,14 @@ class Pool:
         if not host.under_way and not host.idle:
             del self._hosts[idle.origin]
 
-    # Time
+    # Timeouts
 
     def _see_to_sweeping(self) -> None:
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
-        """End what has had its time, and let go of what has been idle for long."""
+        """End the flights whose time is over, and close connections that have been idle too long or whose TLS context is retired."""
         self._sweeping = None
         try:
             now = self._loop.time()
@@ -270,26 +271,26 @@ class Pool:
                 self._turn_over(flight.host)
                 self._land(flight, failed(Outcome.TIMEOUT, "no answer within the time limit"))
             self._serve_wanting()
-        except Exception as error:  # noqa: BLE001 - handed on: with a fault of our own nothing can be promised any more
+        except Exception as error:  # noqa: BLE001 - passed on: after a bug in the transport no guarantee holds
             self.fault(error)
         if self._open or self._wanting:
             self._see_to_sweeping()
 
 
 class Host:
-    """What goes to one host and port; known as long as anything is under way or a connection to it is kept."""
+    """The flights and connections of one host and port; exists while a flight is under way or an idle connection is kept."""
 
     __slots__ = ("idle", "origin", "under_way", "waiting")
 
     def __init__(self, origin: tuple[str, int]) -> None:
-        """Begin with nothing."""
+        """Start without flights and connections."""
         self.origin = origin
         self.under_way = 0
         self.waiting = FairQueue()
         self.idle: list[Connection] = []
 
     def kept(self, flight: Flight) -> Connection | None:
-        """Take out a kept connection that may serve a flight, the one used last; None where there is none."""
+        """Remove and return the kept connection that was used last and may serve a flight; None if there is none."""
         idle = self.idle
         at = len(idle)
         while at:

@@ -1,10 +1,10 @@
-"""Transport: the Protocol that every request to a sink leaves by.
+"""Protocol: the interface through which every request to a sink leaves.
 
-attempt → [protocol] → http, names, trust, pool, … → callback URL
+sender, tokens, sinks → [protocol] → http, resolver, tls_contexts, pool, … → callback URL
 
 Law 1: each `send` is answered exactly once, on the event loop and never within `send` or `withdraw`; neither raises.
-Law 2: no redirect is followed, no answer is decompressed or read beyond its limit, and the address
-dialled is checked, whatever name led to it.
+Law 2: the transport follows no redirect, decompresses no answer, and reads no answer beyond its limit. It checks every address
+that it dials, whatever name led to the address.
 """
 
 import enum
@@ -16,7 +16,7 @@ RESPONSE_BYTES_KEPT = 1024
 
 
 class Outcome(enum.IntEnum):
-    """How one attempt ended; the numbers are stored and are those of the contract's `AttemptOutcome`."""
+    """How one attempt ended. The ledger stores these numbers; they equal those of the contract's `AttemptOutcome`."""
 
     DELIVERED = 1
     STATUS = 2
@@ -31,54 +31,54 @@ class Outcome(enum.IntEnum):
 
 
 class Tls(NamedTuple):
-    """What one sink's TLS needs beyond the usual; all PEM. Connections are shared only by requests of the same."""
+    """What one sink's TLS needs beyond the default; all PEM. Requests share a connection only if their `Tls` is equal."""
 
     ca_pem: bytes = b""
-    """Certificates that the sink's may be issued by, besides the public ones."""
+    """Authorities that may issue the sink's certificate, besides the public ones."""
     certificate_pem: bytes = b""
-    """The client certificate, then those that lead to its root."""
+    """The client certificate, then the certificates that lead to its root."""
     key_pem: bytes = b""
-    """Its private key, without a passphrase; empty where it stands with the certificate."""
+    """The client certificate's private key, without a passphrase; empty if `certificate_pem` contains the key."""
 
 
 class Request(NamedTuple):
-    """A POST, unless it says otherwise."""
+    """One HTTP request; a POST by default."""
 
     url: str
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
     timeout_s: float | None = None
-    """How long it may take in all; None: as long as the transport's own limit."""
+    """How long the request may take in all; None: the transport's own limit."""
     tls: Tls | None = None
     subscription_id: str = ""
-    """Whose it is, by which it may be withdrawn; empty: nobody's."""
+    """The subscription that the request belongs to; `withdraw` finds the request by this id. Empty: no subscription."""
     owner: str = ""
-    """For whom it is made: what is scarce is shared fairly by owner. Opaque; a consumer's id."""
+    """The consumer's id, opaque here: owners share scarce resources fairly."""
     whole: bool = False
-    """Whether the answer's headers and body are wanted whatever its status, up to the limits."""
+    """Whether the caller wants the answer's headers and body for any status, up to the limits."""
     may_begin: Callable[[], bool] | None = None
-    """Asked at the moment it would leave; while the answer is False it waits, and may be withdrawn. None: it may."""
+    """Called when the request is about to leave. While this returns False, the request waits and can be withdrawn. None: no condition."""
 
 
 class Answer(NamedTuple):
-    """What came of it."""
+    """How a request ended."""
 
     outcome: Outcome
     status: int
-    """0 where there was none."""
+    """0 if there was no response."""
     error: str
-    """In a sentence; empty when delivered."""
+    """A sentence; empty when delivered."""
     body: bytes
-    """The beginning of the answer's body, of failures only; of a `whole` request as much as may be read."""
+    """The beginning of the response's body, for failures only; for a `whole` request, all that the limit allows."""
     retry_after: str
-    """The header of that name, as it came or in seconds; empty where there was none."""
+    """The header of that name, as received or in seconds; empty if there was none."""
     headers: Mapping[str, str] = {}
-    """Of a `whole` request: the answer's headers by their names in lower case; of one that came twice the first."""
+    """For a `whole` request, the response's headers by lower-case name. If a header came more than once, the first value."""
     sent_secrets: tuple[str, ...] = ()
-    """What the request carried that nobody is to read, besides what the subscription's terms hold."""
+    """Secrets that the request carried, besides those in the subscription's terms; no log or listing may show them."""
     begun: bool = True
-    """False where nothing of the request has left: it may as well not have been made."""
+    """False if no byte of the request has left; the attempt then does not count."""
 
 
 WITHDRAWN = Answer(Outcome.RESET, 0, "the request was withdrawn before it began", b"", "", begun=False)
@@ -88,9 +88,9 @@ class Transport(Protocol):
     """Sends requests."""
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
-        """Begin to send; `done` is called once with the answer."""
+        """Begin to send; the transport calls `done` once with the answer."""
         ...
 
     def withdraw(self, subscription_id: str) -> None:
-        """Begin none of a subscription's requests that have not begun, but answer them with `WITHDRAWN`; the others go on."""
+        """Answer a subscription's requests that have not begun with `WITHDRAWN`, and send none of them; the others go on."""
         ...

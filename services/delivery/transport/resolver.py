@@ -1,10 +1,10 @@
-"""Names: which addresses a host's name stands for, looked up off the event loop and judged as a whole.
+"""Resolver: looks up a host name's addresses off the event loop, judges all of them together, and caches the verdict.
 
-http → [names: single_flight] → pool
+http → [resolver: single_flight] → pool
 
-Law 1: a name may be called only if every one of its addresses may.
-Law 2: what was found is used for a few seconds, whatever lifetime the name's owner gave it.
-Law 3: a name server that does not answer holds up the names of its own consumer, and nobody else's.
+Law 1: a name may be called only if every one of its addresses may be dialled.
+Law 2: a result is used for `kept_s` seconds, a failure for at most 5 s, whatever the TTL of the DNS record.
+Law 3: a name server that does not answer delays only lookups of the consumer that asked, and of no other consumer.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from services.delivery.transport.single_flight import SingleFlight
 from services.runtime.fair_semaphore import FairSemaphore, ShareNow
 
 Lookup = Callable[[str], Sequence[str]]
-"""Returns the addresses of a name, at least one; raises `OSError` where there is none. It may block."""
+"""Returns the addresses of a name, at least one; raises `OSError` if the name has none. It may block."""
 
 
 class Judge(Protocol):
-    """Who says whether a name may be called, as `EgressPolicy` does."""
+    """Decides whether a name may be called; `EgressPolicy` is one."""
 
     def check_addresses(self, addresses: Sequence[str], /) -> str | None:
-        """Return None where it may by all of its addresses; else why not, in a sentence for the consumer."""
+        """Return None if every address may be dialled; else why not, in a sentence for the consumer."""
         ...
 
     def explain_addresses(self, addresses: Sequence[str], /) -> str:
@@ -39,14 +39,14 @@ class Judge(Protocol):
 
 FAILURE_KEPT_S = 5.0
 ADDRESSES_KEPT_MAX = 16
-"""How many addresses of a name are kept; all of them are judged."""
+"""How many addresses of a name are kept; the policy judges all of them, kept or not."""
 _NAMES_MAX = 16_384
-# As many requests of one consumer as can be under way, and then some.
+# More than the requests that one consumer can have under way.
 _OWNER_WAITING_MAX = 2048
 
 
 class Found(NamedTuple):
-    """What a name led to: addresses that may be dialled, the one to try first in front, or why there is none."""
+    """The result of a lookup: the addresses that may be dialled, in the order to try them, or why there is none."""
 
     addresses: tuple[str, ...]
     failure: Outcome | None = None
@@ -54,12 +54,12 @@ class Found(NamedTuple):
 
 
 class Names:
-    """A cache of names. Belongs to one event loop; `lookup` alone is called elsewhere."""
+    """A cache of lookups. Belongs to one event loop; only `lookup` and the policy's verdict run in other threads."""
 
     def __init__(self, lookup: Lookup, policy: Judge, *, timeout_s: float, kept_s: float, share: ShareNow) -> None:
-        """`timeout_s` is how long anybody waits for a lookup, `kept_s` how long what it found is used.
+        """`timeout_s` bounds how long a caller waits for a lookup; `kept_s` is how long a result is used.
 
-        A lookup counts in its owner's `share` until the resolver returns, also after those who asked were told that it takes too long.
+        A lookup counts in its owner's `share` until `lookup` returns, also after its callers were told that it takes too long.
         """
         self._kept_s = kept_s
         self._lookup = lookup
@@ -67,11 +67,11 @@ class Names:
         self._loop = asyncio.get_running_loop()
         self._found: OrderedDict[str, tuple[Found, float]] = OrderedDict()
         self._threads: list[_Threads] = []
-        # Names that were found before do not wait behind those that may hang.
+        # Two queues: names that resolved before do not wait behind names whose lookup may hang.
         self._proven, self._unproven = (self._flights(share, timeout_s) for _ in range(2))
 
     def known(self, name: str) -> Found | None:
-        """Return what is known of a name, None where it has to be asked for."""
+        """Return a name's cached result; None if there is none: then call `ask`."""
         entry = self._found.get(name)
         if entry is None or entry[1] <= self._loop.time():
             return None
@@ -79,31 +79,31 @@ class Names:
         return entry[0]
 
     def ask(self, name: str, owner: str, then: Callable[[Found], None]) -> None:
-        """Look a name up for an owner; `then` is called once, later, on the event loop."""
+        """Look a name up for an owner; call `then` once, later, on the event loop."""
         flights, other = self._unproven, self._proven
         if name in other or (name not in flights and self._is_proven(name)):
             flights = other
         flights.ask(name, owner, then)
 
     def prefer(self, name: str, address: str) -> None:
-        """Have an address tried first from now on: one before it could not be reached."""
+        """Try an address first from now on: it was reached, and an address before it was not."""
         entry = self._found.get(name)
         if entry is not None and address in entry[0].addresses:
             self._found[name] = (_with_first(entry[0], address), entry[1])
 
     def defer(self, name: str, addresses: Sequence[str]) -> None:
-        """Have addresses tried last from now on: they could not be reached."""
+        """Try addresses last from now on: they could not be reached."""
         entry = self._found.get(name)
         if entry is not None and entry[0].failure is None:
             in_order = sorted(entry[0].addresses, key=lambda each: each in addresses)
             self._found[name] = (Found(tuple(in_order)), entry[1])
 
     def forget(self) -> None:
-        """Look every name up anew when it is next asked for."""
+        """Drop every cached result, so that each name is looked up again when it is next needed."""
         self._found.clear()
 
     def close(self) -> None:
-        """Wait for no name any more: those who ask are told so."""
+        """Stop waiting for lookups; each waiting caller is told that the service stopped."""
         for flights in (self._proven, self._unproven):
             flights.close(_STOPPED)
         for threads in self._threads:
@@ -128,17 +128,17 @@ class Names:
             addresses = tuple(dict.fromkeys(self._lookup(name)))
         except (OSError, ValueError):
             found = Found((), Outcome.DNS, "the endpoint's name could not be resolved")
-        except Exception as error:  # noqa: BLE001 - a fault of the lookup's own ends this one; those who ask must hear of it
+        except Exception as error:  # noqa: BLE001 - a bug in `lookup` fails this lookup only; its callers must be told
             found = Found((), Outcome.DNS, f"the endpoint's name could not be resolved ({type(error).__name__})")
         else:
             why = self._policy.check_addresses(addresses)
             found = Found(_mixed(addresses)) if why is None else Found((), Outcome.BLOCKED, why)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and with it all who asked
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and with it every caller
             self._loop.call_soon_threadsafe(self._arrived, name, found, flights)
 
     def _arrived(self, name: str, found: Found, flights: SingleFlight[str, Found]) -> None:
         before = self._found.pop(name, None)
-        # The order of answers changes from one lookup to the next; connections to the address used so far are kept.
+        # The order changes from one lookup to the next. Keep the first address first, so that its connections stay in use.
         if before is not None and before[0].addresses and before[0].addresses[0] in found.addresses:
             found = _with_first(found, before[0].addresses[0])
         found = found._replace(addresses=found.addresses[:ADDRESSES_KEPT_MAX])
@@ -155,7 +155,7 @@ _TOO_MANY = Found((), Outcome.DNS, "too many names of this consumer's endpoints 
 
 
 def system_lookup(name: str) -> list[str]:
-    """Return the addresses that this machine's resolver gives for a name, in the order in which it would use them."""
+    """Return the addresses that this machine's resolver gives for a name, in the resolver's order of preference."""
     return [str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
 
@@ -164,14 +164,14 @@ def _with_first(found: Found, address: str) -> Found:
 
 
 def _mixed(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Return addresses with both families in turn (RFC 8305, section 4): if one family is away, the other is tried soon."""
+    """Return addresses with IPv4 and IPv6 alternating (RFC 8305, section 4): if one family is down, the other is tried soon."""
     first = ":" in addresses[0] if addresses else False
     families = [each for each in addresses if (":" in each) is first], [each for each in addresses if (":" in each) is not first]
     return tuple(each for pair in itertools.zip_longest(*families) for each in pair if each is not None)
 
 
 class _Threads:
-    """A few threads, started as they are needed, that die with the process: a lookup cannot be interrupted."""
+    """A few daemon threads, started on demand. They end with the process, because a lookup cannot be interrupted."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -186,7 +186,7 @@ class _Threads:
         self._jobs.put(job)
 
     def close(self) -> None:
-        """End the threads, each after what it is at."""
+        """End each thread after its present job."""
         for _ in range(self._threads):
             self._jobs.put(None)
 

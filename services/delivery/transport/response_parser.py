@@ -1,10 +1,10 @@
-"""Reading: the answers that come over one connection, read as far as they are wanted.
+"""Response parser: parses the answers that come over one connection, as far as the transport needs them.
 
-connection → [reading] → answer
+connection → [response_parser] → answer
 
-Law 1: what is kept of an answer is bounded, however it is framed, and of its body no more is read than may be.
-Law 2: what is not HTTP/1.x is no answer: llhttp reads it, and of its leniencies has none but for lines that end without a carriage return.
-That each answer begins as HTTP/1 does is seen to here: llhttp also takes RTSP, ICE and HTTP/2.0.
+Law 1: the parser keeps a bounded part of each answer, however the answer is framed, and reads no more of a body than the limit.
+Law 2: only HTTP/1.x is an answer. llhttp parses it strictly, with one leniency: a line may end without a carriage return. This file
+itself checks that each answer begins with `HTTP/1.`, because llhttp also accepts RTSP, ICE and HTTP/2.0.
 """
 
 import httptools
@@ -12,14 +12,14 @@ import httptools
 from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, RESPONSE_BYTES_MAX, Answer, Outcome
 
 HEAD_BYTES_MAX = 64 * 1024
-# A body may come in chunks of one byte, each of which takes six.
+# A body may come in chunks of one byte; each chunk takes six bytes.
 _BYTES_PER_BODY_BYTE_MAX = 8
 _OK = range(200, 300)
-# Made once: nearly all answers are one of these.
+# Made once, because nearly every answer is one of these.
 _DELIVERED = {status: Answer(Outcome.DELIVERED, status, "", b"", "") for status in _OK}
 _FINAL_MIN = 200
 _BEGINNING = b"HTTP/1."
-# Where the first digit of the status stands; by it an interim answer is known.
+# The index of the status's first digit, which shows whether an answer is interim (1xx).
 _STATUS_AT = 9
 _SWITCHING = 101
 _HEADER_CHARS_MAX = 200
@@ -27,7 +27,7 @@ _LATEST_BYTES_MAX = 1024
 
 
 class _EnoughError(Exception):
-    """As much is here as is ever read."""
+    """Enough has been read; stops the parser."""
 
 
 class _SwitchError(Exception):
@@ -35,7 +35,7 @@ class _SwitchError(Exception):
 
 
 class Reading:
-    """Reads one answer after another. The parser calls its `on_…`."""
+    """Parses one answer after another. llhttp calls the `on_…` methods."""
 
     __slots__ = (
         *("_body", "_body_size", "_complete", "_headers", "_is_final", "_latest", "_opening", "_parser", "_received"),
@@ -43,34 +43,34 @@ class Reading:
     )
 
     def __init__(self) -> None:
-        """Begin."""
+        """Start before the first answer."""
         self._parser = httptools.HttpResponseParser(self)
-        # RFC 9112, section 2.2: who reads may take a line feed alone for a line's end.
+        # RFC 9112, section 2.2: a recipient may accept a single line feed as the end of a line.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self.whole = False
-        """Whether headers and body are wanted whatever the status, up to the limits."""
+        """Whether the caller wants headers and body for any status, up to the limits."""
         self.keeps = False
-        """Of an answer that is complete: whether the connection may serve another request."""
+        """After a complete answer: whether the connection may serve another request."""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
-        """What is kept of it."""
+        """The part of the body that is kept."""
         self._body_size = 0
-        """Of all of it, in bytes."""
+        """The size of the whole body so far, in bytes."""
         self._latest = b"", 0
-        """The latest answer that was a short 2xx in one piece, and left all as it was; with its status."""
+        """The latest answer that was a short 2xx, came in one piece and kept the connection; with its status."""
         self._renew()
 
     def _renew(self) -> None:
         self._complete = False
-        """Whether all of the answer has come, or as much as is read."""
+        """Whether the answer has come whole, or up to the limit."""
         self.status = 0
-        """0 until the head has come, of interim answers aside."""
+        """0 until the head has come; interim answers do not count."""
         self._received = 0
-        """How many bytes of it have come, head and all."""
+        """How many bytes of the answer have come, with its head and the interim answers before it."""
         self._is_final = False
-        """Whether what is read now began as an answer of HTTP/1 does that is no interim one."""
+        """Whether the present answer began as an HTTP/1 answer that is not interim."""
         self._opening: bytes | None = b""
-        """The beginning of an answer whose status is not known; None within an interim one. Of no meaning once it is final."""
+        """The beginning of an answer while its status is unknown; None within an interim answer. Meaningless once `_is_final`."""
         if self._headers:
             self._headers = []
         if self._body:
@@ -79,15 +79,15 @@ class Reading:
 
     @property
     def begun(self) -> bool:
-        """Whether anything of the answer has come."""
+        """Whether any byte of the answer has come."""
         return self._received > 0
 
     def feed(self, data: memoryview) -> bool:
-        """Take what has come; returns whether the answer is complete. Raises `ValueError` where it is no HTTP, or too large."""
+        """Parse received data and return whether the answer is complete. Raises `ValueError` if it is not HTTP, or too large."""
         latest, status = self._latest
         size = len(data)
         if size == len(latest) and not self._received and not self.whole and bytes(data) == latest:
-            # An endpoint mostly answers as it did before: to the last byte what was parsed then, from where the parser stands now.
+            # An endpoint mostly repeats its last answer byte for byte: the parser is in the same state as then, so the result is the same.
             self.status, self._complete, self.keeps = status, True, True
             return True
         if not self._received:
@@ -99,7 +99,7 @@ class Reading:
             else:
                 self._feed_lines(bytes(data))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            # What comes after an answer that is complete is not looked at.
+            # Data after a complete answer is not parsed.
             if not self._complete:
                 raise ValueError from error
             self.keeps = False
@@ -107,21 +107,21 @@ class Reading:
             if self.keeps and self._received == size <= _LATEST_BYTES_MAX and self.status in _OK:
                 self._latest = bytes(data), self.status
             return True
-        # Trailers and what is said of chunks are without end elsewhere.
+        # llhttp does not bound trailers and chunk extensions; this does.
         if self._received > HEAD_BYTES_MAX + _BYTES_PER_BODY_BYTE_MAX * self._body_size:
             raise ValueError
         return False
 
     def _feed_lines(self, data: bytes) -> None:
-        """Feed what begins with an interim answer, or with less than a status, line by line: an answer begins with a line.
+        """Parse data line by line while an answer is interim or its status is unknown: each answer begins at the start of a line.
 
-        Raises `ValueError` where one begins otherwise than HTTP/1 does.
+        Raises `ValueError` if an answer does not begin with `HTTP/1.`.
         """
         at = 0
         while at < len(data):
             end = data.find(b"\n", at) + 1 or len(data)
             if self._opening is not None:
-                # RFC 9112, section 2.2: an empty line may stand before what begins.
+                # RFC 9112, section 2.2: empty lines may precede a message.
                 self._opening = (self._opening + data[at:end]).lstrip(b"\r\n")[: _STATUS_AT + 1]
                 if not self._opening.startswith(_BEGINNING[: len(self._opening)]):
                     raise ValueError
@@ -134,14 +134,14 @@ class Reading:
             at = end
 
     def ends_here(self) -> bool:
-        """Say whether the answer is complete now that the connection has ended: it is where nothing else says how long its body is."""
+        """Return whether the end of the connection completes the answer: it does if no header gives the body's length."""
         if not self.status:
             return False
         framing = {name.lower(): value.lower() for name, value in self._headers}
         return b"content-length" not in framing and not framing.get(b"transfer-encoding", b"").rstrip().endswith(b"chunked")
 
     def answer(self) -> Answer:
-        """Return the answer that is complete, and begin with another."""
+        """Return the complete answer, and get ready for the next one."""
         status = self.status
         answer = None if self.whole else _DELIVERED.get(status)
         if answer is None:
@@ -162,19 +162,19 @@ class Reading:
             texts.setdefault(name.decode("latin-1").lower(), value.decode("latin-1").strip())
         return texts
 
-    # What the parser calls
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """Take the beginning; what follows an answer that is complete, nobody has asked for: it ends the reading."""
+        """Note the beginning of an answer; if the present one is complete, stop the parser: nobody requested another answer."""
         if self._complete:
             raise _EnoughError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Keep a header."""
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Take the head's end; of an interim answer nothing is kept."""
+        """Note the end of the head; drop the headers of an interim answer."""
         status = self._parser.get_status_code()
         if status >= _FINAL_MIN:
             self.status = status
@@ -184,7 +184,7 @@ class Reading:
             self._headers.clear()
 
     def on_body(self, data: bytes) -> None:
-        """Take a piece of the body."""
+        """Keep a piece of the body, up to the limit."""
         room = (RESPONSE_BYTES_MAX if self.whole else RESPONSE_BYTES_KEPT) - len(self._body)
         if room > 0:
             self._body += data[:room]
@@ -194,7 +194,7 @@ class Reading:
             raise _EnoughError
 
     def on_message_complete(self) -> None:
-        """Take the end, of an interim answer or of the one that counts."""
+        """Note the end of an interim or a final answer."""
         if self.status:
             self._complete = True
             self.keeps = self._parser.should_keep_alive()
@@ -203,10 +203,10 @@ class Reading:
 
 
 class TunnelReading:
-    """Reads a proxy's answer to CONNECT."""
+    """Parses a proxy's answer to CONNECT."""
 
     def __init__(self) -> None:
-        """Begin."""
+        """Start before the answer."""
         self._parser = httptools.HttpResponseParser(self)
         self._bytes = 0
         self._opening = b""
@@ -214,7 +214,7 @@ class TunnelReading:
         """0 until the head has come."""
 
     def feed(self, data: memoryview) -> bool:
-        """Take what has come; returns whether the head is complete. Raises `ValueError` where it is no HTTP, or too large."""
+        """Parse received data and return whether the head is complete. Raises `ValueError` if it is not HTTP, or too large."""
         self._bytes += len(data)
         self._opening = (self._opening + data[: len(_BEGINNING)])[: len(_BEGINNING)]
         if not _BEGINNING.startswith(self._opening):
@@ -229,12 +229,12 @@ class TunnelReading:
         return bool(self.status)
 
     def on_headers_complete(self) -> None:
-        """Take the head's end."""
+        """Note the end of the head."""
         status = self._parser.get_status_code()
         if status >= _FINAL_MIN and not self.status:
             self.status = status
 
     @property
     def opened(self) -> bool:
-        """Whether the tunnel is open."""
+        """Whether the proxy has opened the tunnel."""
         return self.status in _OK

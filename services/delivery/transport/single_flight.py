@@ -1,9 +1,9 @@
-"""Single flight: one job at a time for each key, whoever asks, in turns that are fair to owners.
+"""Single flight: runs one job at a time for each key, and gives its result to all callers that asked; owners take turns.
 
-names, trust → [single_flight] → fair semaphore
+resolver, tls_contexts → [single_flight] → fair_semaphore
 
-Law 1: everybody who asks is told once, later, on the event loop: the job's result, or that it takes too long.
-Law 2: a job takes its turn as any of those who ask for it: nobody waits in the line of another owner.
+Law 1: each caller gets one result, later, on the event loop: the job's, `too_late` or `too_many`. `close` may end the wait with none.
+Law 2: a job starts as soon as any of its owners has a turn, so no owner waits in the queue of another.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True, eq=False)
 class _Party(Generic[Result]):
-    """All of one owner's who wait for one job."""
+    """One owner's callers that wait for one job."""
 
     timer: asyncio.TimerHandle
     place: Place | None = None
@@ -30,14 +30,14 @@ class _Party(Generic[Result]):
 
 @dataclass(slots=True, eq=False)
 class _Job(Generic[Result]):
-    """A job that is under way or waits for its turn."""
+    """A job that runs or waits for its turn."""
 
     parties: dict[str, _Party[Result]] = field(default_factory=dict)
     """By owner."""
     place: Place | None = None
-    """What it runs by."""
+    """The permit under which the job runs; None before it runs."""
     late_at: float = 0.0
-    """From when on it takes too long; 0 before it runs."""
+    """When the job becomes too late; 0 before it runs."""
 
 
 class SingleFlight(Generic[Key, Result]):
@@ -46,9 +46,10 @@ class SingleFlight(Generic[Key, Result]):
     def __init__(
         self, permits: FairSemaphore, run: Callable[[Key, str], None], *, timeout_s: float, too_late: Result, too_many: Result
     ) -> None:
-        """`run` begins a job in an owner's turn; `arrived` is told of its end. Nobody waits longer than `timeout_s`, a job's turn included.
+        """`run` begins a job in an owner's turn; the job's end must call `arrived`.
 
-        Who asks is given `too_late` after that, and `too_many` if the owner has too many jobs waiting.
+        A caller waits at most `timeout_s`, including the wait for a turn, and then gets `too_late`. If its owner has too many
+        jobs waiting, it gets `too_many`.
         """
         self._permits = permits
         self._run = run
@@ -62,7 +63,7 @@ class SingleFlight(Generic[Key, Result]):
         return key in self._jobs
 
     def ask(self, key: Key, owner: str, then: Callable[[Result], None]) -> None:
-        """Have a job done for an owner; `then` is called once, later, unless this is closed without a result before."""
+        """Run a job for an owner, or join it; call `then` once, later, unless `close` without a result comes first."""
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job()
@@ -82,7 +83,7 @@ class SingleFlight(Generic[Key, Result]):
         party.waiting.append(then)
 
     def arrived(self, key: Key, result: Result) -> None:
-        """Take the result of a job, and hand it to all who wait for it."""
+        """Take a job's result, and hand it to every caller that waits for the job."""
         job = self._jobs.pop(key)
         assert job.place is not None  # noqa: S101 - it has run
         job.place.leave()
@@ -92,7 +93,7 @@ class SingleFlight(Generic[Key, Result]):
                 then(result)
 
     def close(self, *result: Result) -> None:
-        """Wait for no job any more; who asks is given the result, or told nothing without one."""
+        """Stop waiting for jobs; each waiting caller gets `result` if it is given, else no call."""
         for job in self._jobs.values():
             parties, job.parties = job.parties, {}
             for party in parties.values():
@@ -102,7 +103,7 @@ class SingleFlight(Generic[Key, Result]):
 
     def _begin(self, key: Key, job: _Job[Result], place: Place) -> None:
         if job.place is not None or not job.parties:
-            # It runs by the turn of another owner, or nobody waits for it any more.
+            # The job already runs in another owner's turn, or no caller waits for it.
             place.leave()
             return
         job.place = place
@@ -117,7 +118,7 @@ class SingleFlight(Generic[Key, Result]):
             then(self._too_late)
 
     def _drop(self, key: Key, job: _Job[Result], owner: str) -> list[Callable[[Result], None]]:
-        """Let an owner wait no more; returns who is to be told. A job that runs goes on: its result may serve others."""
+        """Remove an owner from a job, and return the callers to tell. A running job goes on: its result may serve other owners."""
         party = job.parties.pop(owner)
         party.timer.cancel()
         if job.place is None:

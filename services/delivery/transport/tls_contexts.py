@@ -1,10 +1,10 @@
-"""Trust: by which certificates an endpoint is verified, and which one it is shown, made once for all connections that share them.
+"""TLS contexts: the certificates that verify an endpoint, and the client certificate, in contexts that connections share.
 
-http → [trust: single_flight] → connection
+http → [tls_contexts: single_flight] → dialling, connection
 
-Law 1: TLS 1.2 or newer, the certificate verified in full and for the name or address that was called.
-Law 2: what one subscription trusts or shows serves no other one, neither by a connection nor by a session.
-Law 3: contexts are made one at a time, consumers in turn. If too many are kept, the consumer with the most loses one.
+Law 1: TLS 1.2 or newer; the endpoint's certificate is verified in full, and for the name or address in the URL.
+Law 2: requests share a connection or a TLS session only if their `Tls` is equal.
+Law 3: contexts are made one at a time, and consumers take turns. If too many are kept, the consumer with the most loses one.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from services.runtime.fair_semaphore import FairSemaphore, Share
 from services.runtime.unnamed_file import open_unnamed, path_of
 
 _SESSIONS_MAX = 1024
-# What one subscription needs, and a few of its kind. There are many such contexts, and a session takes some kilobytes.
+# Enough for one subscription and a few like it. There are many such contexts, and a session takes some kilobytes.
 _OWN_SESSIONS_MAX = 16
 _ONE_AT_A_TIME = Share(permits=1, owner_permits=1)
 _OWNER_WAITING_MAX = 2048
@@ -34,16 +34,16 @@ UNREADABLE = "TLS failed: the certificates of the subscription's own authorities
 
 
 class Trust:
-    """A context of TLS, with the sessions that its connections may resume."""
+    """A TLS context, and the sessions that its connections may resume."""
 
     __slots__ = ("_sessions", "_sessions_max", "context", "retired")
 
     def __init__(self, context: ssl.SSLContext, sessions_max: int = _SESSIONS_MAX) -> None:
-        """Begin without sessions."""
+        """Start without sessions."""
         self._sessions_max = sessions_max
         self.context = context
         self.retired = False
-        """Whether it was forgotten: then no connection need be kept for it."""
+        """Whether the cache has dropped this context: its connections then need not be kept."""
         self._sessions: OrderedDict[tuple[str, int], ssl.SSLSession] = OrderedDict()
 
     def session(self, origin: tuple[str, int]) -> ssl.SSLSession | None:
@@ -51,7 +51,7 @@ class Trust:
         return self._sessions.get(origin)
 
     def remember(self, origin: tuple[str, int], session: ssl.SSLSession | None) -> None:
-        """Keep a session for the next connection."""
+        """Keep a session for the next connection to the endpoint; None changes nothing."""
         if session is not None:
             self._sessions[origin] = session
             self._sessions.move_to_end(origin)
@@ -60,37 +60,37 @@ class Trust:
 
 
 class Trusts:
-    """What is trusted, by what subscriptions ask for beyond the usual. Belongs to one event loop; contexts are made in a thread."""
+    """A cache of TLS contexts: a default one, and one for each `Tls`. Belongs to one event loop; a thread makes the contexts."""
 
     def __init__(self, roots_pem: bytes, *, kept_max: Callable[[], int], timeout_s: float) -> None:
-        """`roots_pem` are the authorities that are trusted without being asked for; raises `ssl.SSLError` where it has none.
+        """`roots_pem` are the authorities that every context trusts; raises `ssl.SSLError` if it contains no certificate.
 
-        Beyond the usual one, as many contexts are kept as `kept_max` returns; each takes about a megabyte.
-        Nobody waits for one longer than `timeout_s`.
+        Besides the default context, up to `kept_max()` contexts are kept; each takes about a megabyte.
+        No caller waits for a context longer than `timeout_s`.
         """
-        # From a file they are read without holding the interpreter up; from memory that would be for 20 ms.
+        # OpenSSL reads a file without the GIL; reading from memory would hold the GIL for 20 ms.
         self._roots = open_unnamed(roots_pem)
         self.usual = Trust(_context(self._roots))
         self._kept_max = kept_max
         self._loop = asyncio.get_running_loop()
         self._kept: dict[str, OrderedDict[Tls, Trust | str]] = {}
-        """By owner, that which was used last at the end."""
+        """By owner, the least recently used first."""
         self._kept_for: dict[Tls, str] = {}
-        """For which owner each is kept: it counts for that one alone."""
+        """The owner that each context counts for; a context counts for one owner only."""
         permits = FairSemaphore(_ONE_AT_A_TIME, owner_waiting_max=_OWNER_WAITING_MAX)
         self._flights = SingleFlight[Tls, Trust | str](permits, self._make, timeout_s=timeout_s, too_late=TOO_LATE, too_many=TOO_MANY)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trust")
         self._closed = False
 
     def known(self, tls: Tls, owner: str) -> Trust | str | None:
-        """Return the trust, or why there can be none, as far as it is known; else it has to be asked for."""
+        """Return the kept context, or why there can be none; None if it is not known: then call `ask`."""
         kept_for = self._kept_for.get(tls)
         if kept_for is None:
             return None
         kept = self._kept[kept_for]
         found = kept[tls]
         if kept_for != owner and len(self._kept.get(owner, ())) < len(kept):
-            # Of those who use it, the one with the fewest keeps it the longest.
+            # Move it to the owner with fewer contexts: there it is kept longest.
             self._remove(tls)
             self._keep(tls, owner, found)
         else:
@@ -98,11 +98,11 @@ class Trusts:
         return found
 
     def ask(self, tls: Tls, owner: str, then: Callable[[Trust | str], None]) -> None:
-        """Have it made for an owner; `then` is called once, later, on the event loop, unless this is closed before."""
+        """Make a context for an owner; call `then` once, later, on the event loop, unless `close` comes first."""
         self._flights.ask(tls, owner, then)
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """Make no more contexts; callers that wait get no answer."""
         self._closed = True
         self._flights.close()
         self._thread.shutdown(cancel_futures=True)
@@ -114,7 +114,7 @@ class Trusts:
 
     def _arrived(self, tls: Tls, owner: str, made: "asyncio.Future[Trust | str]") -> None:
         if made.cancelled() or made.exception() is not None or self._closed:
-            # As where this process has as many files open as it may: that passes, and those who ask must hear of it.
+            # The process may have reached its limit of open files. That is temporary, so no verdict is kept, and the callers are told.
             self._flights.arrived(tls, UNMADE)
             return
         found = made.result()
@@ -155,9 +155,9 @@ def _made(roots: BinaryIO, tls: Tls) -> Trust | str:
 
 
 def _context(roots: BinaryIO) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and name
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the certificate and its name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # What is trusted need not be a root: an operator may trust an intermediate authority alone.
+    # A trusted certificate need not be a root: an operator may trust an intermediate authority alone.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])

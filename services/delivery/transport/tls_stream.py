@@ -1,10 +1,10 @@
-"""Secured: a socket with TLS over it, which takes and gives as a socket does.
+"""TLS stream: a socket with TLS over it, with the methods of a socket.
 
-dialling → [secured] → connection
+dialling → [tls_stream] → connection
 
-Law 1: nothing waits, and no call reads more than a piece: OpenSSL by itself reads on for as long as nothing but its own messages comes,
-which an endpoint can send without an end.
-Law 2: beside the data that an endpoint sends, it sends little.
+Law 1: no call blocks, and no call reads more than one piece (16 KiB) from the socket. OpenSSL by itself would read on while only TLS's
+own messages come, and an endpoint can send those without end.
+Law 2: an endpoint may send only a bounded number of bytes besides its data.
 """
 
 import contextlib
@@ -12,35 +12,35 @@ import socket
 import ssl
 
 _PIECE_BYTES = 16 * 1024
-# The handshake is in it, with certificates of up to 100 KB. A record of one byte takes 23.
+# This includes the handshake, with certificates of up to 100 KB. A record with one byte of data takes 23 bytes.
 _BYTES_BESIDE_MAX = 256 * 1024
 _BYTES_PER_BYTE_MAX = 32
 
 
 class Secured:
-    """One end of a connection by TLS, as a client; owns the socket under it."""
+    """The client's end of a TLS connection; owns the socket under it."""
 
     __slots__ = ("_incoming", "_outgoing", "_packed", "_plain_bytes", "_received_bytes", "_sending", "_socket", "_tls", "has_replied")
 
     def __init__(self, connected: socket.socket, context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> None:
-        """Take a socket that is connected and does not block; `name` is what its certificate is to be for."""
+        """Take a connected non-blocking socket; the endpoint's certificate must be valid for `name`."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
         self._socket = connected
         self._packed = b""
         self._sending = 0
-        """How much of the data to be sent is packed, but has not all left."""
+        """How many bytes of the caller's data are encrypted but have not wholly left; 0 if none."""
         self._received_bytes = self._plain_bytes = 0
         self.has_replied = False
-        """Whether TLS has sent something of its own since the handshake, as its answer to a change of keys."""
+        """Whether TLS has sent a message of its own since the handshake, such as a reply to a key update."""
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """What another connection may resume."""
+        """The session that another connection may resume."""
         return self._tls.session
 
     def fileno(self) -> int:
-        """Return the socket's number."""
+        """Return the socket's file descriptor."""
         return self._socket.fileno()
 
     def getsockopt(self, level: int, option: int, size_bytes: int) -> bytes:
@@ -52,7 +52,7 @@ class Secured:
         self._socket.close()
 
     def do_handshake(self) -> None:
-        """Go on with the handshake. Raises `OSError` where it fails, `SSLWantReadError` or `SSLWantWriteError` where it waits."""
+        """Go on with the handshake. Raises `SSLWantReadError` or `SSLWantWriteError` while it waits, another `OSError` if it fails."""
         with contextlib.suppress(BlockingIOError):
             self._receive()
         try:
@@ -61,7 +61,7 @@ class Secured:
             if self._flushed():
                 raise
         except ssl.SSLError:
-            # The endpoint is to hear of it too.
+            # Send the endpoint the alert.
             with contextlib.suppress(OSError):
                 self._flushed()
             raise
@@ -69,7 +69,7 @@ class Secured:
             raise ssl.SSLWantWriteError
 
     def send(self, data: "bytes | memoryview") -> int:
-        """Send a piece of `data` and return its size; after a `BlockingIOError`, the next call has to begin with the same data."""
+        """Send a piece of `data` and return its size; after a `BlockingIOError`, the next call must begin with the same data."""
         if not self._sending:
             self._sending = self._tls.write(data if len(data) <= _PIECE_BYTES else memoryview(data)[:_PIECE_BYTES])
         if not self._flushed():
@@ -78,16 +78,16 @@ class Secured:
         return sent
 
     def recv_into(self, buffer: memoryview) -> int:
-        """Read some of what has come; 0 at the end. Raises `BlockingIOError` or `SSLWantReadError` where there is nothing now."""
+        """Read received data into `buffer`; returns 0 at the end. Raises `BlockingIOError` or `SSLWantReadError` if there is none yet."""
         if not self.pending():
             self._receive()
         try:
-            count: int = self._tls.read(len(buffer), buffer)  # type: ignore[assignment]  # a number, where there is a buffer
+            count: int = self._tls.read(len(buffer), buffer)  # type: ignore[assignment]  # a number if a buffer is given
         except ssl.SSLEOFError:
             return 0
         finally:
             if self._outgoing.pending or self._packed:
-                # What TLS has to say to what came; that it cannot be sent is no reason to lose what was read.
+                # TLS replies to a message that it received. If the reply cannot be sent, the data read so far must not be lost.
                 self.has_replied = True
                 with contextlib.suppress(OSError):
                     self._flushed()
@@ -95,11 +95,11 @@ class Secured:
         return count
 
     def pending(self) -> int:
-        """Return how much is here already, of which the event loop does not know."""
+        """Return how many bytes were already read from the socket; the event loop does not report them as readable."""
         return self._tls.pending() or self._incoming.pending
 
     def is_drained(self) -> bool:
-        """Say whether nothing has come behind what was read."""
+        """Return whether no data has come after the data that was read."""
         if not self.pending():
             return True
         try:
@@ -111,7 +111,7 @@ class Secured:
         return False
 
     def unwrap(self) -> None:
-        """Tell the endpoint that this is the end."""
+        """Send the endpoint `close_notify`."""
         try:
             self._tls.unwrap()
         finally:
@@ -130,7 +130,7 @@ class Secured:
         self._incoming.write(data)
 
     def _flushed(self) -> bool:
-        """Send what is packed; returns whether all of it has left."""
+        """Send the encrypted bytes, and return whether all of them have left."""
         if self._outgoing.pending:
             new = self._outgoing.read()
             self._packed = self._packed + new if self._packed else new
