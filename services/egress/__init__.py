@@ -1,1 +1,1 @@
-"""Egress: which addresses may be dialled. Pure: it decides, it never connects."""
+"""Egress: decides which URLs and addresses may be called. Pure: it never connects."""

@@ -1,10 +1,10 @@
-"""Policy: whether a URL may be a sink, and whether an address may be dialled.
+"""Policy: decides whether a URL may be a sink, and whether an address may be dialled.
 
-create, update, [URL check] … attempt, lookup, [address check], dial
+create or update a subscription → [URL check] … attempt → lookup → [address check] → dial
 
-Law 1: an address is judged each time it is dialled; what was judged before, or by name, counts for nothing.
-Law 2: the operator's denials come first, then the exceptions, then the table of special ranges.
-Law 3: an IPv6 address that carries an IPv4 address is judged by both.
+Law 1: an address is judged each time Hooktide dials it; an earlier verdict on the address or its name does not count.
+Law 2: the operator's `deny` list applies first, then the `allow` list, then the table of special ranges.
+Law 3: if an IPv6 address embeds an IPv4 address, both are judged.
 """
 
 import functools
@@ -14,8 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from services.egress.ranges import embedded, special_range
 from services.egress.urls import PORTS, UrlError, parse_url
 
-# Ports of protocols that may take the lines of an HTTP request for commands: those that browsers refuse too (the Fetch standard's
-# "bad ports"), with Redis and memcached. Fixed, so that a sink cannot make Hooktide speak to a mail server or a cache.
+# Ports of protocols that may read the lines of an HTTP request as commands: the Fetch standard's "bad ports", which browsers refuse
+# too, and those of Redis and memcached. The list is fixed, so that a sink cannot make Hooktide talk to a mail server or a cache.
 PORTS_DENIED = frozenset(
     {
         *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111),
@@ -33,11 +33,11 @@ _Network = IPv4Network | IPv6Network
 
 
 class EgressPolicy:
-    """What webhooks, and the calls made for them, may reach. It changes by `replace` alone; safe to share among threads.
+    """What webhooks, and calls made for webhooks, may reach. Only `replace` changes it; threads may share it.
 
-    `allow` and `deny` are address ranges (``10.0.0.0/8``, ``::1``); `allow` also takes the word
-    ``http``, without which only https is. `ports`, where given, are the only ones permitted; else all
-    from 1 to 65535 are, less `PORTS_DENIED`. A value that is none of these raises ValueError.
+    `allow` and `deny` are address ranges (``10.0.0.0/8``, ``::1``). `allow` also accepts the word ``http``; without it only https is
+    permitted. If `ports` is given, only those ports are permitted; else all from 1 to 65535 except `PORTS_DENIED`. Any other value
+    raises `ValueError`.
     """
 
     def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = (), ports: Collection[int] = ()) -> None:
@@ -45,19 +45,19 @@ class EgressPolicy:
         self._changed: list[Callable[[], None]] = []
 
     def replace(self, other: "EgressPolicy") -> None:
-        """Permit from now on what another policy permits, and tell those who asked for it by `on_change`."""
+        """Permit from now on what another policy permits, and call every function registered with `on_change`."""
         self._rules = other._rules  # noqa: SLF001 - of its own class
         for changed in self._changed:
             changed()
 
     def on_change(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called after each change, for those who keep what was judged before."""
+        """Call `changed` after each change, so that a caller can drop cached verdicts."""
         self._changed.append(changed)
 
     def check_url(self, url: str) -> str | None:
-        """Return None where `url` may be a sink, as far as its text tells; else a sentence that says what to change.
+        """Return None if the text of `url` permits it as a sink; else a sentence that says what to change.
 
-        A name is not looked up: each of its addresses is to be judged by `check_address` when it is dialled.
+        No name is looked up here: the caller must judge each of its addresses by `check_address` when it dials the address.
         """
         try:
             parsed = parse_url(url)
@@ -71,7 +71,7 @@ class EgressPolicy:
         return self._check_host(parsed.host)
 
     def check_address(self, address: str) -> str | None:
-        """Return None where an address (as dialled: no brackets, a zone allowed) may be dialled; else why not, in a sentence."""
+        """Return None if an address (without brackets; a zone is allowed) may be dialled; else why not, in a sentence."""
         why = self._rules.why_not(address)
         return None if why is None else f"the address {address} is {why}; use a public address"
 
@@ -105,7 +105,7 @@ class EgressPolicy:
 
 
 class _Rules:
-    """What a policy permits at one moment. Immutable, but for what it remembers to have judged."""
+    """What a policy permits at one moment. Immutable, except for its cache of verdicts."""
 
     def __init__(self, allow: Sequence[str], deny: Sequence[str], ports: Collection[int]) -> None:
         self.http_allowed = any(word.lower() == _HTTP for word in allow)
@@ -119,7 +119,7 @@ class _Rules:
         self.why_not = functools.lru_cache(_JUDGED_MAX)(self._judge)
 
     def _judge(self, text: str) -> str | None:
-        """Return what makes an address forbidden, as the predicate of a sentence."""
+        """Return why an address is forbidden, as the predicate of a sentence; None if it is permitted."""
         try:
             address = ip_address(text)
         except ValueError:

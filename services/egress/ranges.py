@@ -1,8 +1,11 @@
-"""Ranges: where an address stands in the registries of special addresses.
+"""Ranges: finds the special range that contains an address.
 
-Sources: the IANA special-purpose registries of IPv4 and IPv6 with the RFCs that each row names.
-IPv4 is public unless a row says otherwise; IPv6 is the reverse: only global unicast (2000::/3) is
-public, less the rows below it, so that a form not invented yet is refused rather than dialled.
+policy → [ranges]
+
+Sources: the IANA special-purpose registries of IPv4 and IPv6, and the documents that the rows name.
+Law 1: an IPv4 address is public unless a row contains it.
+Law 2: an IPv6 address is public only if it is global unicast (2000::/3) and no row contains it. So a future kind of address is refused
+rather than dialled.
 """
 
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class SpecialRange:
-    """A range that is not public: what it is for, and the document that says so."""
+    """A range that is not public, its purpose, and the document that defines it."""
 
     network: Network
     purpose: str
@@ -31,7 +34,7 @@ IPV4_SPECIAL = _table(
     ("10.0.0.0/8", "private use", "RFC 1918"),
     ("100.64.0.0/10", "shared by carriers", "RFC 6598"),
     ("127.0.0.0/8", "loopback", "RFC 1122"),
-    # The address of the host's own services on Azure; the registries do not list it.
+    # Azure serves its platform services to a virtual machine at this address; the registries do not list it.
     ("168.63.129.16/32", "a cloud platform's own services", "Azure documentation"),
     ("169.254.0.0/16", "link-local", "RFC 3927"),
     ("172.16.0.0/12", "private use", "RFC 1918"),
@@ -46,7 +49,7 @@ IPV4_SPECIAL = _table(
     ("198.51.100.0/24", "documentation", "RFC 5737"),
     ("203.0.113.0/24", "documentation", "RFC 5737"),
     ("224.0.0.0/4", "multicast", "RFC 5771"),
-    # Before the range around it: the first row that holds an address names it.
+    # This row must precede the range that contains it: the first row that contains an address names the address.
     ("255.255.255.255/32", "broadcast", "RFC 919"),
     ("240.0.0.0/4", "reserved", "RFC 1112"),
 )
@@ -85,7 +88,7 @@ _IPV4_MASK = 0xFFFFFFFF
 
 
 def special_range(address: Address) -> SpecialRange | None:
-    """Return the range that makes an address not public, else None. A zone (`%eth0`) is not looked at."""
+    """Return the special range that contains an address, or None if the address is public. A zone (`%eth0`) is ignored."""
     table = IPV4_SPECIAL if address.version == 4 else IPV6_SPECIAL  # noqa: PLR2004 - the version is its own name
     for row in table:
         if address in row.network:
@@ -96,7 +99,7 @@ def special_range(address: Address) -> SpecialRange | None:
 
 
 def embedded(address: Address) -> Iterator[IPv4Address]:
-    """Yield the IPv4 addresses that a packet to an IPv6 address may end up at, or pass through."""
+    """Yield the IPv4 addresses to which, or through which, a packet to an IPv6 address may go."""
     if isinstance(address, IPv4Address):
         return
     number = int(address)
@@ -107,7 +110,7 @@ def embedded(address: Address) -> Iterator[IPv4Address]:
         yield IPv4Address((number >> 64) & _IPV4_MASK)
         yield IPv4Address(low ^ _IPV4_MASK)
     elif address in _NAT64_LOCAL:
-        # RFC 6052 lets a network choose where in this prefix the IPv4 address stands: here by /96 or by /48.
+        # RFC 6052 lets a network choose the position of the IPv4 address in this prefix; these are the positions for /96 and /48.
         by_48 = ((number >> 64) & 0xFFFF) << 16 | (number >> 40) & 0xFFFF
         yield from (IPv4Address(found) for found in (low, by_48) if found or low == by_48)
     elif any(address in network for network in _IPV4_IS_LAST) and number > 1:

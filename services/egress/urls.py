@@ -1,7 +1,9 @@
-"""Urls: the raw text of a URL, read so strictly that no two parsers can disagree on its host.
+"""URLs: parses the text of a URL so strictly that no two parsers can disagree on its host.
 
-Law 1: what is not plainly one of the permitted forms is refused; nothing is repaired.
-Law 2: a host that is not a name is an address, in a notation that all parsers read alike.
+policy, http → [urls]
+
+Law 1: a URL that is not clearly in a permitted form is refused; nothing is repaired.
+Law 2: a host that is not a name must be an address in a notation that all parsers read alike.
 """
 
 import re
@@ -14,12 +16,12 @@ PORTS = range(1, 65536)
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _HOST_CHARS_MAX = 253
-# Printable ASCII without the backslash: what nearly every URL is, told at once.
+# Printable ASCII without the backslash. Nearly every URL matches, so this check comes first.
 _PLAIN = re.compile(r"[!-\[\]-~]+")
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(.*))?")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-# Parsers that know the old C notations take a host for a number when its last label is one.
+# Parsers that know the old C notations read a host as a number if its last label is a number.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -29,7 +31,7 @@ class UrlError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """What is judged of a URL: `host` is a lower-case ASCII name, or the address it denotes."""
+    """The parts of a URL that the policy judges; `host` is a lower-case ASCII name, or an address."""
 
     scheme: str
     host: str | IPv4Address | IPv6Address
@@ -37,7 +39,7 @@ class Url:
 
 
 def parse_url(url: str) -> Url:
-    """Return scheme, host and port of an absolute http or https URL; raise `UrlError` where it is anything else."""
+    """Return scheme, host and port of an absolute http or https URL; raise `UrlError` for any other text."""
     _check_characters(url)
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
@@ -70,7 +72,7 @@ def _check_characters(url: str) -> None:
 
 
 def _split(authority: str) -> tuple[str, str | None]:
-    """Return host (an IPv6 address in its brackets) and the text of the port, None where there is none."""
+    """Return the host (an IPv6 address with its brackets), and the text of the port or None."""
     if authority.startswith("["):
         bracketed = _BRACKETED.fullmatch(authority)
         if bracketed is None:
@@ -119,7 +121,7 @@ def _check_name(host: str) -> None:
 
 
 def _is_punycode(label: str) -> bool:
-    """Return whether a label denotes characters that no parser folds into other ones, such as circled digits into digits."""
+    """Return whether a label is valid punycode of characters that no parser folds into others, as circled digits into digits."""
     encoded = label.removeprefix("xn--")
     try:
         decoded = encoded.encode("ascii").decode("punycode")

@@ -1,4 +1,7 @@
-"""Ledger rows: deliveries as they are stored, and back."""
+"""Rows: convert deliveries, attempts and events to their stored form, and back.
+
+recorder → [rows] → sqlite → [rows] → lane_refill, server
+"""
 
 from typing import NamedTuple
 
@@ -95,7 +98,7 @@ def done_row(delivery: Delivery) -> DoneRow:
 
 
 def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
-    """Return the delivery of a row, to be tried again."""
+    """Return the unfinished delivery in a row."""
     return Delivery(
         id=row.id,
         event_id=row.event_id,
@@ -123,7 +126,7 @@ def _stored(attempts: list[Attempt]) -> bytes:
 
 
 def attempts_of(raw: bytes) -> list[Attempt]:
-    """Return the attempts in their stored form."""
+    """Return the attempts from their stored form."""
     return [
         Attempt(started_ms, duration_ms, outcome, status, error, body)
         for started_ms, duration_ms, outcome, status, error, body in orjson.loads(raw)
@@ -131,13 +134,13 @@ def attempts_of(raw: bytes) -> list[Attempt]:
 
 
 def kept_record(raw: bytes) -> Record:
-    """Return a record from the form in which the ledger keeps it."""
+    """Return an event's record from its stored form; the inverse of `keep_record`."""
     head_size = int.from_bytes(raw[:4], "big")
     partition, position, event_id, type_, source, audience, accepted_ms = orjson.loads(raw[4 : 4 + head_size])
     return Record(partition, position, event_id, type_, source, audience, accepted_ms, raw[4 + head_size :])
 
 
 def keep_record(record: Record) -> bytes:
-    """Return the form in which the ledger keeps a record: a JSON head, and the event's bytes as they are."""
+    """Return the stored form of an event's record: the head's size (4 bytes, big endian), a JSON head, and the event's bytes unchanged."""
     head = orjson.dumps(record[:-1])
     return len(head).to_bytes(4, "big") + head + record.event

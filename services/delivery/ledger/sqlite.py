@@ -1,9 +1,9 @@
-"""Ledger: the durable state of every delivery. One process has it open, one thread writes; every transaction first checks its lease.
+"""SQLite ledger: the durable state of every delivery. One process opens it, one thread writes; each transaction first checks the lease.
 
-route → lane → attempt → schedule → [ledger]
+router → lane → sender → retry_policy → recorder → [sqlite]
 
-Law 1: the deliveries of an event and the cursor that passes it are written in one transaction.
-Law 2: a worker whose lease is gone writes nothing.
+Law 1: one transaction writes an event's deliveries and the cursor that passes the event.
+Law 2: a worker that has lost its lease writes nothing.
 Law 3: a terminal state never changes: finished rows are only inserted.
 """
 
@@ -25,24 +25,24 @@ from services.runtime import failpoints
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, migrate, sole_owner
 from services.runtime.listing_reader import ListingReader
 
-MIGRATIONS = Path(__file__).parents[1] / "migrations"
-# Few sizes, so that each statement is prepared once: to prepare a long one takes as long as to run it.
+MIGRATIONS = Path(__file__).parent / "migrations"
+# Only a few sizes, so that each statement is prepared once: preparing a long statement takes as long as running it.
 _ROWS_PER_STATEMENT = (128, 32, 8, 2, 1)
 _STATEMENTS_MAX = 32
 WRITTEN = "written_ms"
-"""The name under which the ledger keeps `written_ms` of the latest flush with unfinished deliveries."""
+"""The name in `meta` of the latest `written_ms` of a flush with unfinished deliveries."""
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Up to where a partition's events are in the ledger: wholly up to the position before, this one up to a subscription."""
+    """How far a partition's events are in the ledger: all events before `position`, and the event there through a subscription."""
 
     partition: int
     position: int
     event_id: str
     through: str
-    """The last subscription of this event that is recorded; empty: all of them."""
+    """The last subscription of the event at `position` that is recorded; empty: all of its subscriptions."""
 
 
 @dataclass(slots=True)
@@ -54,13 +54,13 @@ class Flush:
     updated: list[OpenRow] = field(default_factory=list)
     """Unfinished deliveries whose row changes."""
     closed: list[bytes] = field(default_factory=list)
-    """Ids of deliveries whose open row goes, since they are among the finished."""
+    """Ids of finished deliveries whose open row must be deleted."""
     finished: list[DoneRow] = field(default_factory=list)
     """Finished deliveries."""
     cursors: dict[int, Cursor] = field(default_factory=dict)
     """By partition."""
     written_ms: int = 0
-    """When it is written, on the line by which rows are due."""
+    """When the flush is written, on the clock by which rows are due (`due_clock`)."""
 
     def __bool__(self) -> bool:
         return bool(self.opened or self.updated or self.finished or self.cursors)
@@ -78,52 +78,53 @@ class Ledger:
         self._reading = connect(path, read_only=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
         self.listings = ListingReader(path)
-        """Reads what people ask for; nothing that deliveries wait for."""
+        """Answers users' queries on connections of its own, so that deliveries do not wait for them."""
         self.clock_jumped_ms = 0
-        """By how much the wall clock has jumped since the ledger was made, as far as is known; times at which rows are due leave it out."""
+        """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
         self._owner = ""
         self._epoch = 0
         self._days: set[str] = set()
 
     async def close(self) -> None:
-        """Close; what is under way is finished first."""
+        """Finish the calls under way, then close."""
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._reader.shutdown)
         await self.listings.close()
-        # First: the last connection to close moves the write-ahead log into the file, which one that only reads cannot.
+        # Close the read-only connection first: the last connection to close checkpoints the write-ahead log, which needs write access.
         self._reading.close()
         self._checkpoints.close()
         self._connection.close()
 
     async def lease(self, owner: str) -> list[Cursor]:
-        """Take over all partitions under a new epoch; returns where each of them stands."""
+        """Take over all partitions under a new epoch, and return each partition's cursor."""
         return await self._in_writer(self._lease, owner)
 
     async def commit(self, flush: Flush) -> None:
         """Write a flush durably.
 
-        Raises `LeaseLostError` if another worker has taken over, `FileGoneError` if the file is no longer there, `LedgerFullError`
-        if the disk is full (nothing was written, try again), and `sqlite3.Error` if the disk fails.
+        Raises `LeaseLostError` if another worker has taken over, `FileGoneError` if the file no longer exists, `LedgerFullError`
+        if the disk is full (nothing was written; try again), and `sqlite3.Error` if the disk fails.
         """
         await self._in_writer(self._commit, flush)
 
     async def read(self, query: Callable[..., _Result], *arguments: object) -> _Result:
-        """Run a query of `ledger_reads` in the reader's thread."""
+        """Run a read-only query, such as those of `sqlite_queries`, in the reader's thread."""
         return await self._loop.run_in_executor(self._reader, functools.partial(query, self._reading, *arguments))
 
     async def write(self, function: Callable[..., _Result], *arguments: object) -> _Result:
-        """Run a function in the writer's thread, in one transaction; it may drop tables of days. Raises as `commit` does."""
+        """Run a function in the writer's thread, in one transaction; it may drop days' tables. Raises as `commit` does."""
         return await self._in_writer(self._other, function, *arguments)
 
     def shorten_files(self) -> None:
-        """Let the files shrink to what they hold, soon."""
+        """Shrink the files soon to the size of their content."""
         self._checkpoints.shorten()
 
     async def _in_writer(self, function: Callable[..., _Result], *arguments: object) -> _Result:
         return await self._loop.run_in_executor(self._writer, functools.partial(self._transact, function, *arguments))
 
     def _other(self, connection: sqlite3.Connection, function: Callable[..., _Result], *arguments: object) -> _Result:
-        # Deliveries may yet come that ended on a day whose table goes now: while the disk was full, or after the clock went back.
+        # The function may drop a day's table, and deliveries that finished on that day may come later: because the disk was full, or
+        # the clock went back. So forget which tables exist.
         self._days.clear()
         return function(connection, *arguments)
 
@@ -140,7 +141,7 @@ class Ledger:
         except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            # A day's table made in a transaction that was undone is not there.
+            # The rollback has also removed the days' tables that this transaction created.
             self._days.clear()
             if isinstance(error, sqlite3.OperationalError) and is_disk_full(error):
                 raise LedgerFullError("the disk is full") from error
@@ -243,15 +244,15 @@ def _create_day(connection: sqlite3.Connection, day: str) -> None:
 
 
 def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Keep a value of the ledger's own state, in place of an older one."""
+    """Set a value of the ledger's own state."""
     connection.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
 
 
 @contextlib.asynccontextmanager
 async def open_ledger(path: Path) -> AsyncIterator[Ledger]:
-    """Open the ledger in a file, creating it or bringing it up to date.
+    """Open the ledger in a file; create the file or migrate its schema if needed.
 
-    Raises `StartError` if the file cannot serve, or another process has it open.
+    Raises `StartError` if the file cannot be used, or another process has it open.
     """
     with sole_owner(path):
         await asyncio.to_thread(migrate, path, MIGRATIONS)

@@ -1,4 +1,7 @@
-"""Ledger reads: the ledger's queries, as plain functions over a connection."""
+"""SQLite queries: the ledger's reads, as plain functions over a connection.
+
+lane_refill, server → [sqlite_queries] → sqlite
+"""
 
 import contextlib
 import heapq
@@ -14,7 +17,7 @@ from services.runtime.listing_reader import Budget
 
 _OPEN = ", ".join(OPEN_COLUMNS)
 _DONE = ", ".join(DONE_COLUMNS)
-# How many rows of each table a listing examines in one step, and how many steps for one page before it answers with what it has.
+# How many rows of each table a listing examines in one step, and how many steps it takes for one page before it answers with what it has.
 _EXAMINED_STEP = 1_000
 _STEPS_MAX = 50
 # Ids have 16 bytes.
@@ -22,7 +25,7 @@ _ABOVE_ALL = b"\xff" * 17
 
 
 class Wanted(NamedTuple):
-    """Which deliveries a listing is about; empty texts and None stand for any."""
+    """The filter of a listing; an empty text or None matches everything."""
 
     before_id: bytes | None
     limit: int
@@ -36,7 +39,7 @@ class Wanted(NamedTuple):
 
 
 def unfinished(connection: sqlite3.Connection, subscription_id: str, due_by_ms: int, limit: int) -> list[OpenRow]:
-    """Return a lane's deliveries that are due: first those never tried, by position, then the others by due time."""
+    """Return up to `limit` of a lane's deliveries due by `due_by_ms`: first those never tried, by position, then the others by due time."""
     rows = connection.execute(
         f"SELECT {_OPEN} FROM open WHERE subscription_id = ? AND due_ms <= ? ORDER BY due_ms, position LIMIT ?",  # noqa: S608 - constants
         (subscription_id, due_by_ms, limit),
@@ -45,7 +48,7 @@ def unfinished(connection: sqlite3.Connection, subscription_id: str, due_by_ms: 
 
 
 def next_due_ms(connection: sqlite3.Connection, subscription_id: str, after_ms: int) -> int | None:
-    """Return when the next of a lane's deliveries becomes due after a time, None where none waits."""
+    """Return the earliest due time of a lane's deliveries after `after_ms`; None if there is no such delivery."""
     row = connection.execute(
         "SELECT min(due_ms) FROM open WHERE subscription_id = ? AND due_ms > ?", (subscription_id, after_ms)
     ).fetchone()
@@ -63,20 +66,20 @@ def lanes_with_unfinished(connection: sqlite3.Connection) -> list[str]:
 
 
 def payloads(connection: sqlite3.Connection, places: Sequence[Place]) -> list[bytes]:
-    """Return the records that the ledger keeps of events at `places`."""
+    """Return the ledger's copies of the records at `places`; a place without a copy is left out."""
     query = "SELECT record FROM payloads WHERE partition = ? AND position = ?"
     rows = [connection.execute(query, (place.partition, place.position)).fetchone() for place in places]
     return [row[0] for row in rows if row is not None]
 
 
 def meta(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return a value of the ledger's own state."""
+    """Return a value of the ledger's own state, or None."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def find(connection: sqlite3.Connection, delivery_id: bytes) -> OpenRow | DoneRow | None:
-    """Return one delivery, wherever it stands."""
+    """Return one delivery, unfinished or finished, or None."""
     with _snapshot(connection):
         row = connection.execute(f"SELECT {_OPEN} FROM open WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
         if row is not None:
@@ -89,9 +92,10 @@ def find(connection: sqlite3.Connection, delivery_id: bytes) -> OpenRow | DoneRo
 
 
 def newest(connection: sqlite3.Connection, wanted: Wanted, budget: Budget | None = None) -> tuple[list[OpenRow | DoneRow], bytes | None]:
-    """Return deliveries that `wanted` describes, the newest event first, and the id to go on below (None at the end).
+    """Return the deliveries that match `wanted`, the newest event first, and the id to continue below (None at the end).
 
-    It examines a bounded number of rows, and none after the budget is spent: a page may hold fewer than asked, also none, and go on.
+    A call examines a bounded number of rows, and stops when the budget is spent. So a page may have fewer rows than `limit`, even no
+    row, although more follow.
     """
     found: list[OpenRow | DoneRow] = []
     bottom, top = _bounds(wanted)
@@ -113,7 +117,7 @@ def newest(connection: sqlite3.Connection, wanted: Wanted, budget: Budget | None
 
 
 def _bounds(wanted: Wanted) -> tuple[bytes, bytes]:
-    """Return the lowest id that may be wanted and one above the highest. Ids begin with their event's time, 48 bits of milliseconds."""
+    """Return the lowest id that can match, and a bound above the highest. An id begins with its event's time, 48 bits of milliseconds."""
     bottoms, tops = [_time_bound(wanted.start_ms or 0)], [_ABOVE_ALL if wanted.before_id is None else wanted.before_id]
     if wanted.end_ms is not None:
         tops.append(_time_bound(wanted.end_ms))
@@ -129,7 +133,7 @@ def _time_bound(time_ms: int) -> bytes:
 
 
 def _floor(connection: sqlite3.Connection, table: str, consumer_id: str, bottom: bytes, top: bytes) -> bytes:
-    """Return the id down to which one step examines a table, `bottom` if that is less than a whole step."""
+    """Return the lowest id that one step examines in a table; `bottom` if fewer rows than a whole step are left."""
     row = connection.execute(
         f"SELECT id FROM {_source(table, consumer_id)} id >= ? AND id < ? ORDER BY id DESC LIMIT 1 OFFSET ?",  # noqa: S608 - a table of ours
         (*([consumer_id] if consumer_id else []), bottom, top, _EXAMINED_STEP - 1),
@@ -140,11 +144,11 @@ def _floor(connection: sqlite3.Connection, table: str, consumer_id: str, bottom:
 def _between(
     connection: sqlite3.Connection, table: str, wanted: Wanted, floor: bytes, top: bytes, limit: int
 ) -> Iterator[OpenRow | DoneRow]:
-    """Return the newest wanted rows of a table with ids from `floor` up to `top` (exclusive)."""
+    """Return the newest matching rows of a table with ids from `floor` up to `top` (exclusive)."""
     conditions, values = ["id >= ?", "id < ?"], list[object]([*([wanted.consumer_id] if wanted.consumer_id else []), floor, top])
     for column in ("subscription_id", "event_id", "event_type"):
         if value := getattr(wanted, column):
-            # By the order of the ids, not by another index, whose rows would all have to be sorted.
+            # The `+` keeps SQLite from using another index: it would have to sort all of that index's rows by id.
             conditions.append(f"+{column} = ?")
             values.append(value)
     if wanted.state is not None and table != "open":
@@ -159,13 +163,13 @@ def _between(
 
 
 def _source(table: str, consumer_id: str) -> str:
-    """Return what of a table is examined: what belongs to a consumer, by its index, or everything."""
+    """Return the SQL for the rows to examine: a consumer's rows, through its index, or the whole table."""
     return f"{table} INDEXED BY {table}_by_consumer WHERE consumer_id = ? AND" if consumer_id else f"{table} WHERE"
 
 
 @contextlib.contextmanager
 def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """See one moment: between two statements a row may move from open to done, and a day's table may go."""
+    """Read from one snapshot: between two statements a row may move from open to done, or a day's table may be dropped."""
     connection.execute("BEGIN")
     try:
         yield

@@ -1,4 +1,7 @@
-"""Ledger trims: what keeps the ledger from growing for ever, as plain functions over a connection, each a short step."""
+"""SQLite trims: bound the ledger's size; plain functions over a connection, each a short step.
+
+retention_loop → [sqlite_trims] → sqlite
+"""
 
 import sqlite3
 from collections.abc import Sequence
@@ -13,7 +16,10 @@ _ROWS = 2_000
 
 
 def recorded_through(connection: sqlite3.Connection) -> list[Place]:
-    """Return for each partition the last position whose event is wholly in the ledger, and the event that stands there or right after."""
+    """Return for each partition the last position whose event is wholly in the ledger.
+
+    Each place also has the id of the event there, or of the next event if that one is partly in the ledger.
+    """
     rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
     return [
         Place(partition, position - 1, following_id=event_id) if through else Place(partition, position, event_id)
@@ -22,9 +28,9 @@ def recorded_through(connection: sqlite3.Connection) -> list[Place]:
 
 
 def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[Place]) -> list[Place]:
-    """Return for each partition the lowest position that an unfinished delivery needs and of which no copy is kept.
+    """Return for each partition the lowest position whose event an unfinished delivery needs and the ledger has no copy of.
 
-    Only positions above those given are looked at; a partition without any is left out.
+    Only positions above `copied_through` count; a partition without such a position is left out.
     """
     query = (
         "SELECT position FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
@@ -40,7 +46,7 @@ def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[Plac
 
 
 def needed_copies(connection: sqlite3.Connection, partition: int, after: int, through: int, limit: int) -> list[Place]:
-    """Return positions of a partition, above `after` up to `through`, that unfinished deliveries need and of which no copy is kept."""
+    """Return up to `limit` positions above `after`, up to `through`, that unfinished deliveries need and the ledger has no copy of."""
     rows = connection.execute(
         "SELECT DISTINCT position FROM open WHERE partition = ? AND position > ? AND position <= ? AND NOT EXISTS"
         " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
@@ -51,15 +57,15 @@ def needed_copies(connection: sqlite3.Connection, partition: int, after: int, th
 
 
 def keep_payloads(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
-    """Keep copies of events that the log is about to drop."""
+    """Store copies of events that the event log is about to drop."""
     rows = [(record.partition, record.position, keep_record(record)) for record in records]
     connection.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?)", rows)
 
 
 def drop_payloads(connection: sqlite3.Connection, after: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
-    """Drop copies that no unfinished delivery needs any more, examining a bounded number of those after a partition and position.
+    """Drop event copies that no unfinished delivery needs. One call examines at most 2000 copies after a partition and position.
 
-    Return how many went, and the partition and position to go on after (None at the end).
+    Return how many copies were dropped, and the partition and position to continue after (None at the end).
     """
     examined = connection.execute(
         "SELECT partition, position FROM payloads WHERE (partition, position) > (?, ?) ORDER BY partition, position LIMIT ?",
@@ -76,16 +82,16 @@ def drop_payloads(connection: sqlite3.Connection, after: tuple[int, int]) -> tup
 
 
 def drop_days(connection: sqlite3.Connection, before_day: str) -> int:
-    """Drop finished deliveries of days (YYYYMMDD) before one, a bounded number; return how many went.
+    """Drop at most 2000 finished deliveries of days before `before_day` (YYYYMMDD); return how many were dropped.
 
-    A day's table goes with its last rows: dropped whole, a large one would keep the writer for minutes.
+    A day's table is dropped only when it is empty: to drop a large table whole would block the writer for minutes.
     """
     old = [table for table in day_tables(connection) if table.removeprefix("done_") < before_day]
     return _drop_some(connection, old[-1], last=False) if old else 0
 
 
 def shrink(connection: sqlite3.Connection, bytes_max: int) -> int:
-    """Where the ledger takes more than `bytes_max`, drop some of the oldest finished deliveries; return how many."""
+    """If the ledger takes more than `bytes_max`, drop at most 2000 of the oldest finished deliveries; return how many were dropped."""
     tables = day_tables(connection)
     if not tables or used_bytes(connection) <= bytes_max:
         return 0
@@ -93,7 +99,7 @@ def shrink(connection: sqlite3.Connection, bytes_max: int) -> int:
 
 
 def _drop_some(connection: sqlite3.Connection, table: str, *, last: bool) -> int:
-    """Drop some of a table's rows, or the table where it has none and is not the last one; return how many rows went, 1 for a table."""
+    """Drop some of a table's rows, or an empty table that is not the last one; return how many rows were dropped, 1 for a table."""
     dropped = connection.execute(
         f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?)",  # noqa: S608 - a table of ours
         (_ROWS,),
@@ -105,7 +111,7 @@ def _drop_some(connection: sqlite3.Connection, table: str, *, last: bool) -> int
 
 
 def expired(connection: sqlite3.Connection, before_ms: int, limit: int) -> list[OpenRow]:
-    """Return unfinished deliveries of events accepted before a time; their ids begin with that time."""
+    """Return up to `limit` unfinished deliveries of events accepted before `before_ms`; a delivery's id begins with that time."""
     bound = max(0, before_ms).to_bytes(6, "big")
     rows = connection.execute(f"SELECT {_OPEN} FROM open WHERE id < ? ORDER BY id LIMIT ?", (bound, limit))  # noqa: S608 - constants
     return [OpenRow(*row) for row in rows]

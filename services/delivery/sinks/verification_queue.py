@@ -37,8 +37,11 @@ class Asker:
             self._queue(subscription_id, consumer_id)
 
     async def run(self) -> None:
-        """Ask until cancelled. A call that fails while a service is unavailable is repeated; after any other failure, nothing is repeated
-        until the subscription's next change."""
+        """Ask until cancelled.
+
+        A call that fails with UNAVAILABLE, DEADLINE_EXCEEDED or STORAGE_FULL is repeated after 5 s. After any other failure, the sink is
+        asked again when its subscription next changes.
+        """
         async with asyncio.TaskGroup() as group:
             while True:
                 subscription_id, place = await self._permitted.get()
