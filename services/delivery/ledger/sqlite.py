@@ -25,7 +25,7 @@ from services.runtime import failpoints
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, migrate, sole_owner
 from services.runtime.listing_reader import ListingReader
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 # Only a few sizes, so that each statement is prepared once: preparing a long statement takes as long as running it.
 _ROWS_PER_STATEMENT = (128, 32, 8, 2, 1)
 _STATEMENTS_MAX = 32
@@ -78,7 +78,7 @@ class Ledger:
         self._reading = connect(path, read_only=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
         self.listings = ListingReader(path)
-        """Answers users' queries on connections of its own, so that deliveries do not wait for them."""
+        """Answers users' queries on a thread and a connection of its own, so that deliveries do not wait for the queries."""
         self.clock_jumped_ms = 0
         """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
         self._owner = ""

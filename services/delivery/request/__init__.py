@@ -1,1 +1,1 @@
-"""Request: one signed request, made from a delivery."""
+"""Request: builds, signs and sends the request of an attempt."""

@@ -82,5 +82,5 @@ def headers_of(credential: Credential | None, token: Token | None = None) -> dic
 
 
 def _basic(identifier: str, secret: str) -> str:
-    # RFC 7617 leaves the character set to the server, allows the server to ask for UTF-8 only, and requires NFC normalization for UTF-8.
+    # RFC 7617 leaves the character set to the server, lets the server ask for UTF-8 only, and expects UTF-8 in normalization form C.
     return base64.b64encode(unicodedata.normalize("NFC", f"{identifier}:{secret}").encode()).decode()

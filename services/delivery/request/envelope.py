@@ -51,7 +51,7 @@ def content(raw: bytes, mode: ContentMode) -> Content:
 def structured(raw: bytes) -> bytes:
     """Return the structured JSON body of a CloudEvent given as protobuf bytes.
 
-    Raises `ValueError` for bytes that are no CloudEvent. Ingest has checked that JSON data is valid JSON.
+    Raises `ValueError` for bytes that are no CloudEvent. Ingest has already checked that JSON data is valid JSON.
     """
     return _structured(_parsed(raw))
 

@@ -4,8 +4,8 @@ tokens → [oauth2] → credentials
 
 Law 1: pure; time (seconds of a monotonic clock) and chance arrive as arguments, and states are values.
 Law 2: a token is renewed before it expires, by one call at a time, and used until then. After each failure of the server, the wait
-before the next call doubles, up to 300 s.
-Law 3: a token that the sink refuses is replaced once in 60 s. If the sink refuses the next token too, the token is not the cause.
+before the next call doubles, up to 300 s (± 20 % by chance).
+Law 3: a token that the sink refuses is replaced at most once in 60 s. If the sink refuses the next token too, the token is not the cause.
 Rule: RFC 6749, sections 2.3.1, 4.4 and 5. No text that is shown contains a secret, a token, or the server's own prose.
 """
 

@@ -102,7 +102,7 @@ class Pusher:
             again()
 
     def _again(self, delivery: Delivery, terms: Terms, credential: OAuth2, done: Done, answer: Answer) -> None:
-        """Send the request with the fetched token; if it may no longer be sent, or there is no token yet, give the previous answer."""
+        """Send the request with the fetched token; if it may no longer be sent, or the fetch goes on, give the old answer."""
         subscription = self._wanting(delivery.subscription_id, terms)
         if subscription is None:
             done(answer)

@@ -6,7 +6,7 @@ Law 1: `oauth2` alone decides what to do and when. Subscriptions of one consumer
 at a time fetches them.
 Law 2: calls to the authorization server use the same transport as webhooks, and obey the same rules.
 Law 3: a consumer's authorization servers that do not answer hold at most that consumer's share of the calls. No attempt waits for a
-token longer than 10 s.
+token longer than 10 s, and each call has a time limit of 10 s.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 gateway ─gRPC─▶ server → [test_event: sender] → transport → sink
 
-Law 1: a test event leaves no delivery in the ledger, is not retried, and does not change the sink's health.
+Law 1: a test event leaves no delivery in the ledger, is not retried, and affects neither the circuit breaker nor the sink's health.
 Law 2: a subscription has at most one test event under way, and it obeys the rules of every attempt.
 Law 3: sinks that do not answer hold at most their consumer's share of the test events, so that other consumers can test meanwhile.
 """

@@ -31,7 +31,7 @@ class Asker:
         self._known: set[str] = set()
 
     def want(self, subscription_id: str, consumer_id: str) -> None:
-        """Queue the sink of a consumer's subscription, unless it is queued already."""
+        """Queue the sink of a consumer's subscription, unless it is queued or being asked already."""
         if subscription_id not in self._known:
             self._known.add(subscription_id)
             self._queue(subscription_id, consumer_id)

@@ -3,7 +3,7 @@
 sender, tokens, sinks → [transport] → callback URL
 
 `protocol.py`        the Protocol that the rest of delivery sees; a test or a benchmark may use another implementation
-`http.py`            our implementation, HTTP/1.1 on the event loop: checks the URL, and gathers what a request needs before it can leave
+`http.py`            the implementation, HTTP/1.1 on the event loop: checks the URL, and gathers what a request needs before it can leave
 `resolver.py`        resolves a name to its addresses, and judges all of them together
 `tls_contexts.py`    makes and caches the TLS contexts that verify endpoints
 `single_flight.py`   runs one lookup, or makes one context, for all callers that ask for it; consumers take turns

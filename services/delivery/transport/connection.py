@@ -34,7 +34,7 @@ _IS_LINUX = sys.platform == "linux"
 # The offset of `tcpi_rtt` (in µs) in `struct tcp_info` of linux/tcp.h, and the size of the prefix that contains it.
 _RTT_AT = 68
 _TCP_INFO_BYTES = 72
-# A request of this size leaves in one flight of packets (RFC 6928): after one round trip the endpoint has received or lost it.
+# A request of this size leaves in one burst of packets (RFC 6928): after one round trip the endpoint has received or lost it.
 _SMALL_BYTES_MAX = 8 * 1024
 # A nearer endpoint acknowledges a request before this code can look.
 _NEAR_S = 0.0005

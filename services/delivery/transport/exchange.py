@@ -23,7 +23,10 @@ _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 @dataclass(slots=True)
 class Limits:
-    """Limits for every request. Only `replace` changes them, for requests that begin afterwards."""
+    """Limits for every request. Only `replace` changes them.
+
+    A new `first_byte_timeout_s` also holds for requests under way; the other new limits hold for what begins afterwards.
+    """
 
     timeout_s: float
     """For the whole request, unless the request has its own limit."""

@@ -27,7 +27,8 @@ _SWEEP_S = 0.25
 _IDLE_S = 30.0
 # To find an idle connection to close, look at no more than this many.
 _LOOKED_AT_MAX = 64
-# When a name moves to other addresses, requests follow it after this time at the latest, even if its connections are never idle.
+# A connection of this age closes after its answer, even if it is never idle; so requests follow a proxy that moves after this time at the
+# latest. They follow a sink's name that moves as soon as it is looked up again, because `Host.kept` compares addresses.
 _LIFETIME_S = 600.0
 _SPOKE_FIRST = failed(Outcome.PROTOCOL, "the endpoint sent something before it had a request")
 _STOPPED = failed(Outcome.RESET, "the service stopped before the answer came")

@@ -3,8 +3,8 @@
 sender, tokens, sinks → [protocol] → http, resolver, tls_contexts, pool, … → callback URL
 
 Law 1: each `send` is answered exactly once, on the event loop and never within `send` or `withdraw`; neither raises.
-Law 2: the transport follows no redirect, decompresses no answer, and reads no answer beyond its limit. It checks every address
-that it dials, whatever name led to the address.
+Law 2: the transport follows no redirect, decompresses no answer, and reads no answer beyond its limit. It checks the sink's
+address before each connection, whatever name led to the address.
 """
 
 import enum
@@ -78,7 +78,7 @@ class Answer(NamedTuple):
     sent_secrets: tuple[str, ...] = ()
     """Secrets that the request carried, besides those in the subscription's terms; no log or listing may show them."""
     begun: bool = True
-    """False if no byte of the request has left; the attempt then does not count."""
+    """False only for a withdrawn request: no byte of it has left, so it does not count as an attempt."""
 
 
 WITHDRAWN = Answer(Outcome.RESET, 0, "the request was withdrawn before it began", b"", "", begun=False)

@@ -4,7 +4,7 @@ http → [resolver: single_flight] → pool
 
 Law 1: a name may be called only if every one of its addresses may be dialled.
 Law 2: a result is used for `kept_s` seconds, a failure for at most 5 s, whatever the TTL of the DNS record.
-Law 3: a name server that does not answer delays only lookups of the consumer that asked, and of no other consumer.
+Law 3: a name server that does not answer delays lookups of the consumer that asked, and of no other consumer.
 """
 
 import asyncio

@@ -2,7 +2,8 @@
 
 resolver, tls_contexts → [single_flight] → fair_semaphore
 
-Law 1: each caller gets one result, later, on the event loop: the job's, `too_late` or `too_many`. `close` may end the wait with none.
+Law 1: each caller gets one result, later, on the event loop: the job's, `too_late` or `too_many`. After `close` without a
+result, waiting callers get none.
 Law 2: a job starts as soon as any of its owners has a turn, so no owner waits in the queue of another.
 """
 
