@@ -1,36 +1,36 @@
-"""Errors of the event log. Each says whether asking again can help."""
+"""Errors: the errors of the event log, told apart by whether trying again can help."""
 
 from collections.abc import Sequence
 
 
 class EventLogError(Exception):
-    """The log could not do what it was asked to."""
+    """The log could not carry out a request."""
 
 
 class LogFullError(EventLogError):
-    """The log has reached its size limit; it takes events again once older ones are past their retention."""
+    """The log has reached its size limit; it takes events again once older events are trimmed after their retention."""
 
 
 class StorageFullError(EventLogError):
-    """The disk is full; nothing was appended, and appending works again once there is room."""
+    """The disk is full. Nothing was appended; appending works again once the disk has room."""
 
 
 class LogClosedError(EventLogError):
-    """The log is closed or has failed; whether what was under way was appended is unknown."""
+    """The log is closed or has failed. The outcome of appends under way is unknown."""
 
 
 class LogUnavailableError(EventLogError):
-    """The log cannot be reached for now; asking again helps."""
+    """The log cannot be reached for now; trying again helps."""
 
 
 class AnotherLogError(EventLogError):
-    """The log is not the one that its reader has followed: it was made anew, or is another system's."""
+    """The log is not the log that its reader has followed: it was created anew, or belongs to another system."""
 
 
 class PositionMismatchError(EventLogError):
-    """The log does not hold, at a reader's positions, the records that the reader knows: one of the two was restored from an older copy."""
+    """The log does not hold the records that a reader knows at its positions: the log or the reader was restored from an older copy."""
 
     def __init__(self, partitions: Sequence[int]) -> None:
-        """Name the partitions whose positions do not fit, at least one."""
+        """Take the partitions whose positions do not match, at least one."""
         super().__init__(f"partitions {', '.join(map(str, partitions))}: the log does not hold the records that the reader resumes from")
         self.partitions = tuple(partitions)

@@ -1,6 +1,9 @@
-"""Remote engine: the event log read through ingest's gRPC. Delivery's way to it.
+"""gRPC client: the event log's remote engine, by which delivery reads the log through ingest.
 
-Only transport errors become `LogUnavailableError`, on which the reader follows again from where it was.
+event log → ingest ─gRPC─▶ [grpc_client] → delivery
+
+Only passing errors (unavailable, overloaded, deadline exceeded) become `LogUnavailableError`; the reader then follows the log again
+from its last position.
 """
 
 import contextlib
@@ -46,7 +49,7 @@ class RemoteEventLog:
                 raise LogUnavailableError("ingest ended the stream")
             yield RemoteFollowing(responses, first, after)
         finally:
-            # An abandoned call is never collected by grpc itself.
+            # grpc itself never cleans up an abandoned call.
             call.cancel()
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
@@ -65,7 +68,7 @@ class RemoteEventLog:
         return records
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """Report progress; see `EventLogReader.release`."""
+        """Release records; see `EventLogReader.release`."""
         with _mapped(()):
             request = event_log_pb2.ReportProgressRequest(
                 released=[place_message(place) for place in released], recorded=[place_message(place) for place in recorded]
@@ -74,20 +77,20 @@ class RemoteEventLog:
         return [place_from(message) for message in answer.expiring]
 
     async def rewind(self, places: Sequence[Place]) -> None:
-        """Take back what was released; see `EventLogReader.rewind`."""
+        """Undo releases; see `EventLogReader.rewind`."""
         with _mapped(()):
             request = event_log_pb2.ReportProgressRequest(rewound=[place_message(place) for place in places])
             await self._stub.ReportProgress(request, metadata=self._metadata)
 
     async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
-        """Find where a reader goes on; see `EventLogReader.resume_points`."""
+        """Find where a reader resumes; see `EventLogReader.resume_points`."""
         with _mapped(()):
             request = event_log_pb2.FindResumePointsRequest(after=[place_message(place) for place in after])
             answer = await self._stub.FindResumePoints(request, metadata=self._metadata)
         return answer.log_id, [ResumePoint(place_from(each.place), each.following, each.unreleased) for each in answer.points]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
-        """Report what is routed; see `EventLogReader.report_routed`."""
+        """Report the events that were routed last; see `EventLogReader.report_routed`."""
         with _mapped(()):
             request = event_log_pb2.ReportProgressRequest(routed=[place_message(place) for place in routed])
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
@@ -117,7 +120,7 @@ class RemoteFollowing:
 
 
 def _after(asked: Sequence[Place], found: Sequence[Record]) -> list[Place]:
-    """Return the places that follow the last record found; the records stand in the order of the places, some left out."""
+    """Return the places after the last record found. The records are in the order of the places; some places may have no record."""
     places = iter(asked)
     for record in found:
         next(place for place in places if (place.partition, place.position) == (record.partition, record.position))

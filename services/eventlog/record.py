@@ -1,7 +1,6 @@
-"""Record: the words of the event log.
+"""Record: the values of the event log: records, new events, results, places and lag.
 
-These are named tuples, not dataclasses: one is made for every event on the hot path, and a tuple
-costs a third of a frozen dataclass.
+These are named tuples, not dataclasses: the hot path makes them for every event, and a named tuple costs a third of a frozen dataclass.
 """
 
 import zlib
@@ -11,7 +10,7 @@ PARTITIONS = 64
 
 
 class Record(NamedTuple):
-    """An accepted event where it stands in the log."""
+    """An accepted event with its position in the log."""
 
     partition: int
     position: int
@@ -19,28 +18,28 @@ class Record(NamedTuple):
     type: str
     source: str
     audience: str
-    """The one consumer that the event is for; empty: for all."""
+    """The id of the one consumer that the event is for; empty: for all consumers."""
     accepted_ms: int
     event: bytes
     """The event as the bytes of a `hooktide.event.v1.CloudEvent`."""
 
 
 class NewEvent(NamedTuple):
-    """A valid event about to be appended."""
+    """A valid event that is to be appended."""
 
     partition: int
     source: str
     id: str
-    """The emitter's own id; with `source` what the log deduplicates by."""
+    """The emitter's own id. The log deduplicates events by `source` and `id`."""
     type: str
     audience: str
     digest: bytes
-    """Over everything that makes two events of one id the same event."""
+    """A digest of all content that two events of one id must share to be the same event."""
     event: bytes
 
 
 class Appended(NamedTuple):
-    """Where an event stands, durably."""
+    """The durable position of an event."""
 
     event_id: str
     partition: int
@@ -49,43 +48,43 @@ class Appended(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """An event refused because another event of the same source and id was accepted before."""
+    """The refusal of an event, because another event of the same source and id was accepted before."""
 
     event_id: str
-    """The id of that other event."""
+    """The id that the log gave to the other event."""
 
 
 class Place(NamedTuple):
-    """A point in a partition; position 0 stands before the first record."""
+    """A point in a partition; position 0 is the point before the first record."""
 
     partition: int
     position: int
     event_id: str = ""
-    """The id of the event that stands there, where it is known; readers compare it with the log's."""
+    """The id of the event at this position, if it is known; the log compares it with its own."""
     following_id: str = ""
-    """The id of the event at the next position, where a reader has handled a part of that event; compared as well."""
+    """The id of the event at the next position, if a reader has handled a part of that event; the log compares it as well."""
 
 
 class ResumePoint(NamedTuple):
-    """Where a reader goes on in a partition."""
+    """The point where a reader resumes in a partition."""
 
     place: Place
-    """The last record that it has handled, with its id."""
+    """The last record that the reader has handled, with its event id."""
     following: int
-    """How many records of the partition come after that."""
+    """How many records of the partition come after that place."""
     unreleased: int
-    """How many of those no reader has released."""
+    """How many of those records are not released."""
 
 
 class Lag(NamedTuple):
-    """How much of the log its reader has not routed."""
+    """How many events of the log its reader has not routed."""
 
     events: int
-    """From the oldest one that is not routed to the newest; 0: all are routed."""
+    """The number of positions from the oldest event that is not routed to the newest event; 0: all are routed."""
     oldest_ms: int | None
     """When that oldest event was accepted; None: all are routed."""
 
 
 def partition_of(key: str) -> int:
-    """Return the partition of a key: the CRC-32 of its UTF-8 bytes modulo `PARTITIONS`. Never to be changed."""
+    """Return the partition of a key: the CRC-32 of its UTF-8 bytes modulo `PARTITIONS`. This mapping must never change."""
     return zlib.crc32(key.encode("utf-8", "surrogatepass")) % PARTITIONS

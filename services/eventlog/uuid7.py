@@ -1,7 +1,7 @@
-"""Event ids: UUIDs of version 7 that grow strictly, also within a millisecond and when the clock goes back.
+"""UUID7: event ids, which are UUIDs of version 7 that grow strictly, even within a millisecond and when the clock goes back.
 
-RFC 9562, section 6.2, method 2: within one millisecond the random part is incremented by a random step.
-Because the ids grow as positions do, the log finds an event by its id without an index of its own.
+RFC 9562, section 6.2, method 2: within one millisecond, each id increments the random part by a random step.
+Ids and positions grow together, so the log finds an event by its id without an index on ids.
 """
 
 import secrets
@@ -14,7 +14,7 @@ _LOW_MASK = (1 << _LOW_BITS) - 1
 
 
 class GrowingUuid7:
-    """Makes growing ids, in one thread."""
+    """Makes growing ids; for use in one thread."""
 
     def __init__(self, last: bytes | None = None) -> None:
         """Begin after `last`, the 16 bytes of the newest id in use."""
@@ -26,7 +26,7 @@ class GrowingUuid7:
         """Return `count` ids of 16 bytes, each greater than all before."""
         if now_ms > self._ms:
             self._ms = now_ms
-            # The top bit is left free, so that increments do not run over.
+            # The top bit stays 0, so that increments do not overflow.
             self._random = secrets.randbits(_RANDOM_BITS - 1)
         steps = secrets.token_bytes(count * 5)
         ids = []

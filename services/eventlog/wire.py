@@ -1,4 +1,4 @@
-"""Wire: records and places to and from the contract's messages. Ingest serves them, `grpc_client.py` reads them."""
+"""Wire: converts records and places to and from the contract's messages. Ingest sends these messages, `grpc_client.py` reads them."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ def record_message(record: Record) -> event_log_pb2.LogRecord:
 
 
 def add_records(messages: RepeatedCompositeFieldContainer[event_log_pb2.LogRecord], records: Iterable[Record]) -> None:
-    """Add records to an answer, in place: messages made apart and copied into it take three times as long."""
+    """Add records to an answer in place: building separate messages and copying them takes three times as long."""
     for record in records:
         message = messages.add()
         (

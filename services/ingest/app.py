@@ -1,4 +1,7 @@
-"""App: the ingest service put together."""
+"""App: the ingest service, from its settings to a serving process.
+
+settings → [app] → server, log_server, backlog
+"""
 
 import asyncio
 import contextlib
@@ -32,7 +35,7 @@ _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk
 
 @contextlib.asynccontextmanager
 async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterator[Addresses]:
-    """Run the service; yields where it is reached. On exit it drains, then closes the log."""
+    """Run the service; yield its addresses. On exit, drain the service, then close the log."""
     clock, reloadable = SteadyClock(SystemClock()), Reloadable(settings)
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "ingest"), client_tls(reloadable)
     path = database_path(settings.ingest_database_url, settings.data_dir, "ingest")
@@ -88,10 +91,10 @@ async def serve(settings: IngestSettings, lifecycle: Lifecycle) -> None:
 
 
 async def _trim(log: SqliteEventLog, reloadable: Reloadable[IngestSettings]) -> None:
-    """Drop what is past its retention and released, at intervals; nothing while the wall clock is in doubt."""
+    """At intervals, drop the events that are past their retention and released. Drop nothing while the wall clock is in doubt."""
     clock = SteadyClock(SystemClock(), confirm_s(reloadable.settings.ingest_retention_hours * 3600))
     while True:
-        with contextlib.suppress(EventLogError):  # the log is closing or has failed, which its owner hears of
+        with contextlib.suppress(EventLogError):  # the log is closing or has failed, and reports a failure itself
             before_ms = int(unix_ms(clock) - reloadable.settings.ingest_retention_hours * 3_600_000)
             dropped = await log.trim(before_ms=before_ms) if clock.settled() else 0
             if dropped:

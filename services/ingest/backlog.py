@@ -1,6 +1,6 @@
-"""Backlog: how much of the log is not routed, also while delivery is away or cannot read.
+"""Backlog: how many events of the log are not routed, and how old they are, even while delivery is down or cannot read.
 
-delivery's reports → [backlog] → metrics
+delivery's reports → event log → [backlog] → metrics
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _unrouted_age = Gauge("hooktide_log_unrouted_age_seconds", "Age of the oldest ev
 
 
 class Backlog:
-    """What delivery has yet to route of one log."""
+    """The events of one log that delivery has not routed yet."""
 
     def __init__(self, log: SqliteEventLog, clock: Clock) -> None:
         self._log = log
@@ -30,19 +30,19 @@ class Backlog:
         self._lag = Lag(0, None)
 
     def age_s(self) -> float:
-        """Return the age of the oldest event that is not routed, in seconds; it grows by itself."""
+        """Return the age of the oldest event that is not routed, in seconds; the age grows between two looks, too."""
         return 0.0 if self._lag.oldest_ms is None else max(0.0, self._clock.now() - self._lag.oldest_ms / 1000)
 
     async def look(self) -> None:
-        """Look at the log once."""
+        """Read the backlog from the log once."""
         self._lag = await self._log.lag()
         _unrouted_events.set(self._lag.events)
 
     async def run(self) -> None:
-        """Look again and again, also for room after events were refused for want of it."""
+        """Read the backlog every second; after the log has refused events because it was full, check whether it has room again."""
         _unrouted_age.set_function(self.age_s)
         while True:
-            with contextlib.suppress(EventLogError):  # the log is closing or has failed, which its owner hears of, or the disk is full
+            with contextlib.suppress(EventLogError):  # the disk is full, or the log is closing or has failed, and reports a failure itself
                 await self.look()
                 await self._log.look_for_room()
             await asyncio.sleep(_EVERY_S)

@@ -1,16 +1,15 @@
-"""Registry: what ingest needs to know of the subscription service, each answer kept for at most two seconds.
+"""Emitter authorization: which keys may publish and which event types require an audience; answers are cached for at most two seconds.
 
-emitter → [registry] → accept → event log → …
+server, publish → [emitter_authorization] ─gRPC─▶ registry
 
-Emitter keys decide who may publish, event types whether an audience is required. An answer that is
-too old is asked for again; where the registry is away, events are refused for the time being rather
-than taken on a key that may have been revoked.
+The registry (the subscription service) answers both questions. If an answer is too old, ingest asks again. If the registry
+cannot be reached, ingest refuses events for the time being, since the key may have been revoked.
 
-Law 1: a key with a wrong checksum is refused here, and nobody is asked about it.
-Law 2: an answer is kept for at most `FRESH_S` from when it was asked for.
-Law 3: a question under way serves all who need its answer, and has a deadline of its own, not that of whoever came first.
-Law 4: the types of a message that are not known are asked for in one call, and those known before are asked for anew with them,
-so that the number of calls does not grow with the number of types.
+Law 1: a key with a wrong checksum is refused here; the registry is not asked about it.
+Law 2: an answer is cached for at most `FRESH_S` from the moment of its question.
+Law 3: single-flight: a question under way serves all callers that need its answer. It has its own deadline, not the first caller's.
+Law 4: one call asks about all unknown types of a message. The call also renews types that were known before, so that the number
+of calls does not grow with the number of types.
 """
 
 import asyncio
@@ -31,17 +30,17 @@ from services.runtime.rpc.access import ServiceToken, bearer
 from services.runtime.rpc.channel_and_server import service_metadata
 
 FRESH_S = 2.0
-# From this age on, a right key that is used is asked about again while its answer still holds: whoever uses it never waits.
+# From this age on, the use of a valid key renews its answer in the background. If the renewal ends before `FRESH_S`, no caller waits.
 RENEW_S = 1.0
 # How many keys one call may ask for.
 KEYS_ASKED_MAX = 200
 # How many types one call may ask for.
 TYPES_ASKED_MAX = 1000
-# Each time that so many turns have passed, a minute, types are forgotten that nobody published in them.
+# After this many turns (at least a minute), forget the types that no emitter has published in the meantime.
 TURNS_REMEMBERED = 30
-# How many keys are kept, and from how many types on all are forgotten.
+# How many valid keys are cached. If the number of types reaches this figure, all types are forgotten.
 KEPT_MAX = 10_000
-# How many wrong keys are kept. They have a place of their own, so that guesses displace no key that is right.
+# How many invalid keys are cached. They have their own cache, so that guesses evict no valid key.
 WRONG_KEPT_MAX = 1_000
 
 RETRIED = (
@@ -53,7 +52,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Registry:
-    """Asks the subscription service about keys and event types."""
+    """Asks the subscription service about keys and event types, and caches its answers."""
 
     def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
         self._metadata = service_metadata(service_token)
@@ -63,12 +62,12 @@ class Registry:
         self._types = _Types(self._ask_types, clock)
 
     def is_known(self, authorization: str) -> bool:
-        """Return whether a key may publish by an answer that is not too old."""
+        """Return whether a fresh answer lets this key publish."""
         key = bearer(authorization)
         return key is not None and self._keys.is_right(key)
 
     async def authorize(self, authorization: str) -> None:
-        """Judge the value of `authorization`: return if its key may publish.
+        """Check the value of `authorization`; return if its key may publish.
 
         Raises `Failure` KEY_REQUIRED, KEY_INVALID, ROLE_FORBIDDEN, or UNAVAILABLE if the registry cannot be asked.
         """
@@ -80,9 +79,9 @@ class Registry:
             raise Failure(failure.reason, failure.message)
 
     async def audience_required(self, types: AbstractSet[str]) -> AbstractSet[str]:
-        """Return those of a message's types, at most `TYPES_ASKED_MAX`, whose events must name an audience.
+        """Return those of a message's types whose events must name an audience. `types` holds at most `TYPES_ASKED_MAX` names.
 
-        Types that are not in the catalogue are none of them. Does not wait where all are known and fresh.
+        A type that is not in the catalogue requires no audience. If all answers are known and fresh, the call does not wait.
         Raises `Failure` UNAVAILABLE.
         """
         return await self._types.demanding(types)
@@ -104,7 +103,7 @@ class Registry:
 
 
 def _judged(result: access_pb2.AuthenticatedKey) -> Failure | None:
-    """Return why a key may not publish, None if it may."""
+    """Return why a key may not publish; None if it may."""
     if not result.HasField("key"):
         return Failure(Reason.KEY_INVALID, "This API key is unknown, expired or revoked; send another.")
     if result.key.role != access_pb2.ROLE_EMITTER:
@@ -113,22 +112,22 @@ def _judged(result: access_pb2.AuthenticatedKey) -> Failure | None:
 
 
 def _away() -> Failure:
-    """Return what an emitter is told where the registry gives no answer, whatever the cause: it is none of the emitter's."""
+    """Return the failure for a registry that gives no answer. It hides the cause, which does not concern the emitter."""
     return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
 
 
 class _Keys:
-    """What was answered about keys: None if a key may publish, else why not. No answer is used for longer than `FRESH_S`.
+    """Cached answers about keys: None if a key may publish, else why not. No answer is used for longer than `FRESH_S`.
 
-    A right key that is in use is asked about again by itself, before its answer is too old. All other keys share one question at a
-    time, so that the registry is asked no more often however many wrong ones come in.
+    A valid key in use is renewed by its own question, before its answer is too old. All other keys share one question at a
+    time, so that a flood of invalid keys does not increase the rate of questions.
     """
 
     def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Sequence[Failure | None]]], clock: Clock) -> None:
         self._ask = ask
         self._clock = clock
         self._right: dict[str, float] = {}
-        """When each right key was asked about."""
+        """For each valid key, when the registry was asked about it."""
         self._wrong: dict[str, tuple[float, Failure]] = {}
         self._renewing: dict[str, asyncio.Task[Failure | None]] = {}
         self._new: dict[str, asyncio.Future[Failure | None]] = {}
@@ -178,7 +177,7 @@ class _Keys:
                 try:
                     answers = await self._ask_and_keep(keys)
                 except Failure as failure:
-                    # Those who wait for the next question would wait for its deadline as well.
+                    # Fail the keys of the next question too: otherwise their callers would wait for another deadline.
                     self._asked |= self._new
                     self._new = {}
                     answers = [failure] * len(self._asked)
@@ -209,7 +208,7 @@ class _Keys:
 
 
 def _keep(kept: dict[str, _Answer], key: str, answer: _Answer, kept_max: int) -> None:
-    """Keep an answer, in place of the oldest one if there are too many."""
+    """Cache an answer; if the cache is full, evict the oldest answer."""
     while len(kept) >= kept_max:
         kept.pop(next(iter(kept)))
     kept[key] = answer
@@ -217,22 +216,22 @@ def _keep(kept: dict[str, _Answer], key: str, answer: _Answer, kept_max: int) ->
 
 @dataclass(slots=True)
 class _Turn:
-    """What is asked about types within `FRESH_S`, and answered; a message is judged by the turn that it came in, however long it waits."""
+    """The questions about types within `FRESH_S`, and their answers. A message uses the turn in which it came in, however long it waits."""
 
     began_at: float
     due: list[str]
-    """Names that were answered in the turn before and not yet asked for in this one."""
+    """Names that are remembered from earlier turns and that this turn has not asked about yet."""
     answered: set[str] = field(default_factory=set)
     demanding: set[str] = field(default_factory=set)
-    """Those of the answered whose events must name an audience."""
+    """The answered names whose events must name an audience."""
     asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """The questions under way, by name."""
 
 
 class _Types:
-    """What was answered about types. All answers of a turn become too old at once, and the next turn begins without any.
+    """Cached answers about types. All answers of a turn become too old at once, and the next turn begins with no answers.
 
-    Were each of an age of its own, they would become too old one by one, and would be asked for one by one.
+    If each answer had its own age, answers would expire one by one and would cost one call each.
     """
 
     def __init__(self, ask: Callable[[Collection[str]], Awaitable[Iterable[str]]], clock: Clock) -> None:
@@ -241,7 +240,7 @@ class _Types:
         self._turn = _Turn(clock.boottime(), [])
         self._turns = 0
         self._published: set[str] = set()
-        """The types of messages since types were forgotten the last time."""
+        """The types that emitters have published since types were last forgotten."""
 
     async def demanding(self, names: AbstractSet[str]) -> AbstractSet[str]:
         turn = self._turn
@@ -256,7 +255,7 @@ class _Types:
         return names & turn.demanding
 
     def _next_turn(self) -> _Turn:
-        """Begin a turn that remembers the one before, unless there was too much of it, which would soon fill this one too."""
+        """Begin a turn that remembers the names of the turn before; forget them if there are too many, which would soon fill this turn."""
         self._turns += 1
         remembered = self._turn.answered
         if self._turns % TURNS_REMEMBERED == 0:
@@ -266,7 +265,7 @@ class _Types:
         return _Turn(self._clock.boottime(), list(remembered))
 
     def _ask_for(self, names: set[str], turn: _Turn) -> None:
-        """Ask for names that are not being asked for, if there are any, and for others that are due, as far as one call may."""
+        """Ask about names that no question under way covers, and fill the call up with names that are due. No names: no call."""
         if not names:
             return
         while turn.due and len(names) < TYPES_ASKED_MAX:
@@ -285,13 +284,13 @@ class _Types:
 
 
 def _apart(question: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
-    """Ask in a context of its own: the deadline of whoever asks first is not that of the others who wait for the answer."""
+    """Ask in a new context, so that the first caller's deadline does not apply to the other callers that wait for the answer."""
     asking = asyncio.get_running_loop().create_task(question, context=contextvars.Context())
     asking.add_done_callback(_heard)
     return asking
 
 
 def _heard(asking: asyncio.Task[Any]) -> None:
-    """Take note of how a question ended: whoever waits for it is told, and nobody else needs to hear of it."""
+    """Mark a question's exception as retrieved: its callers receive it, so that asyncio need not report it."""
     if not asking.cancelled():
         asking.exception()

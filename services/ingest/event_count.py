@@ -1,12 +1,12 @@
-"""Framing: how many events a message holds, counted before it is parsed.
+"""Event count: how many events a message holds, counted before the message is parsed.
 
-emitter → [framing] → accept → event log → …
+emitter → server → [event_count] → event_validation → event log
 
-`PublishBatchRequest` and `PublishStreamRequest` hold events in field 1 and nothing else. The protobuf wire format writes each as the tag
-0x0a, its length as a base-128 varint, and its bytes (protobuf.dev, "Encoding").
+`PublishBatchRequest` and `PublishStreamRequest` hold events in field 1 and nothing else. The protobuf wire format writes each event as
+the tag 0x0a, the length as a base-128 varint, and the bytes (protobuf.dev, "Encoding").
 
-Law 1: pure; any bytes are taken. Counting ends where the bytes are malformed, which the parser then refuses.
-Law 2: a message never holds more events than are counted. Other fields are skipped; what a group holds counts as if it stood alone.
+Law 1: pure; any bytes are taken. If bytes are malformed, the count ends there, and the parser refuses the message.
+Law 2: a message never holds more events than are counted. Other fields are skipped; the fields of a group count as if they stood alone.
 """
 
 _TAG = 0x0A
@@ -16,11 +16,11 @@ _VARINT_BITS_MAX = 70
 
 
 def count_events(message: bytes, events_max: int) -> int:
-    """Return how many events a message holds; the count ends beyond `events_max`."""
+    """Return how many events a message holds; the count stops at the first event beyond `events_max`."""
     count, at, end = 0, 0, len(message)
     try:
         while at < end and count <= events_max:
-            # Nearly all messages consist of these two, a tag of one byte and a length.
+            # Nearly all messages consist of such fields: a tag of one byte, a length, and bytes.
             if message[at] == _TAG:
                 length = message[at + 1]
                 at += 2
@@ -54,7 +54,7 @@ def _after_value(message: bytes, at: int, wire_type: int) -> int:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, and where it ends; raise IndexError if it has no end."""
+    """Return the number that begins at `at`, and the offset after its last byte; raise IndexError if the number has no end."""
     number = shift = 0
     while True:
         byte = message[at]

@@ -1,11 +1,11 @@
-"""Accept: decide whether one CloudEvent may enter the log, and in which form.
+"""Event validation: decide whether one CloudEvent may enter the log, and in which form.
 
-emitter → [accept] → event log → route → …
+publish → [event_validation] → event log → router
 
-Law 1: pure; whoever calls brings the limits.
-Law 2: what is accepted can be delivered: its attributes fit into HTTP headers and JSON, its JSON is JSON.
-Rules: CloudEvents 1.0.2, and RFC 8259 for JSON data, whose duplicate names, NaN and lone surrogates
-are refused because receivers disagree on them.
+Law 1: pure; the caller passes the limits.
+Law 2: an accepted event can be delivered: its attributes fit into HTTP headers and JSON, and its JSON data is valid JSON.
+Rules: CloudEvents 1.0.2, and RFC 8259 for JSON data. JSON with duplicate names, NaN or lone surrogates is refused,
+because receivers disagree on them.
 """
 
 import calendar
@@ -36,16 +36,16 @@ _TIME = re.compile(
 )
 _JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
 _RESERVED = frozenset({"id", "source", "type", "specversion", "data", "database64"})
-# Of the context that tracing adds anew on each try; two tries are still the same event.
+# Tracing adds these attributes anew on each try. The digest leaves them out, so that two tries are the same event.
 _TRACE = frozenset({"traceparent", "tracestate"})
 _MONTHS = 12
-# Few names make up most of a stream.
+# A few names make up most of a stream.
 _NAMES_MAX = 1024
 _STRINGS_ONLY = frozenset({"audience", "partitionkey", "subject", "datacontenttype"})
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal(Exception):  # noqa: N818 - a noun of the domain: it is what the emitter is told
+class Refusal(Exception):  # noqa: N818 - a noun of the domain: the emitter's answer
     """Why an event is refused: what to change, and in which field."""
 
     reason: Reason
@@ -55,7 +55,7 @@ class Refusal(Exception):  # noqa: N818 - a noun of the domain: it is what the e
 
 
 def accept(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
-    """Return the event in the form in which it is appended; raise `Refusal` where it may not be."""
+    """Return the event in the form that the log appends; raise `Refusal` if the event may not enter."""
     payload = event.SerializeToString()
     if len(payload) > bytes_max:
         raise Refusal(Reason.EVENT_TOO_LARGE, f"the event has {len(payload)} bytes, the limit is {bytes_max}; send a `dataref` instead")
@@ -82,7 +82,7 @@ def accept(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
 
 
 def _placement(own_id: str, source: str, attributes: dict[str, str]) -> str:
-    """Return what decides on the partition: the partition key, else source and subject, else the id."""
+    """Return the text that decides the partition: the partition key, else source and subject, else the id."""
     if key := attributes.get("partitionkey"):
         return key
     subject = attributes.get("subject")
@@ -92,7 +92,7 @@ def _placement(own_id: str, source: str, attributes: dict[str, str]) -> str:
 def _check_text(field: str, text: str, bytes_max: int) -> None:
     if not text:
         _refuse(field, "is required")
-    # isprintable is a quick yes for nearly all; what it refuses is looked at closely.
+    # `isprintable` quickly accepts nearly all texts; only the others need the regular expression.
     if (
         (not text.isprintable() and FORBIDDEN_CHARACTERS.search(text))
         or len(text) > bytes_max
@@ -104,7 +104,7 @@ def _check_text(field: str, text: str, bytes_max: int) -> None:
 
 
 def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
-    """Return the attributes as text, as they go into the digest; refuse what CloudEvents does not permit."""
+    """Return the attributes as text for the digest; refuse attributes that CloudEvents does not permit."""
     attributes = event.attributes
     if len(attributes) > ATTRIBUTES_MAX:
         _refuse("attributes", f"there are {len(attributes)}; at most {ATTRIBUTES_MAX} are permitted")
@@ -113,7 +113,7 @@ def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
         value = attributes[name]
         if not _is_name(name):
             _refuse(f"attributes.{name[:64]!a}", "is no attribute's name: 1 to 64 of a to z and 0 to 9, none of the fields' own")
-        # Nearly all are strings, and plain ones.
+        # Nearly all attributes are plain strings.
         text = value.ce_string
         if text.isascii() and text.isprintable() and 0 < len(text) <= ATTRIBUTE_BYTES_MAX and name != "time":
             texts[name] = text
@@ -145,7 +145,7 @@ def _is_time(text: str) -> bool:
 
 
 def _other_attribute(name: str, kind: str, value: event_pb2.CloudEvent.CloudEventAttributeValue) -> str:
-    """Return an attribute that is no string, in a form that no string has, since those have no control characters."""
+    """Return an attribute that is not a string. The text begins with a control character, so that it equals no string attribute."""
     if name in _STRINGS_ONLY:
         _refuse(f"attributes.{name}", "must be a string")
     if name == "time" and kind != "ce_timestamp":
@@ -166,7 +166,7 @@ def _other_attribute(name: str, kind: str, value: event_pb2.CloudEvent.CloudEven
 
 
 def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> bytes:
-    """Return the payload's bytes; refuse JSON that is none."""
+    """Return the bytes of the event's data; refuse malformed JSON."""
     if kind is None:
         return b""
     if kind == "proto_data":
@@ -183,28 +183,28 @@ def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> b
 
 
 def is_json(content_type: str) -> bool:
-    """Say whether data of this content type is JSON; without one it is, as in CloudEvents' JSON format."""
+    """Return whether data of this content type is JSON. An empty content type means JSON, as in CloudEvents' JSON format."""
     return content_type in {"", "application/json"} or _JSON_TYPE.fullmatch(content_type) is not None
 
 
 def check_json(data: bytes) -> None:
-    """Raise `Refusal` unless `data` is JSON that every receiver reads alike."""
+    """Raise `Refusal` unless `data` is JSON that all receivers read alike."""
     try:
         written = orjson.dumps(orjson.loads(data))
     except orjson.JSONDecodeError as error:
         _refuse("data", f"is not the JSON that datacontenttype says: {error}")
-    except orjson.JSONEncodeError:  # it writes fewer levels than it reads, and nothing else that it read can fail
+    except orjson.JSONEncodeError:  # orjson writes fewer levels than it reads; nothing else that it has read can fail here
         _refuse("data", "is nested too deeply")
     if written == data:
         return
-    # A colon follows every name of an object, and strings have some. Writing the value again leaves a name given twice out once,
-    # with its colon, and adds none, but where an escape hides one; equal counts prove that no name was given twice.
+    # A colon follows every name of an object; strings hold colons, too. Writing the parsed value drops a duplicate name with its
+    # colon. It adds no colon, unless a \u escape hides one. So equal counts, without such escapes, prove that no name is duplicate.
     if (b"\\" in data and b"\\u" in data) or data.count(b":") != written.count(b":"):
         _refuse_duplicate_names(data)
 
 
 def _refuse_duplicate_names(data: bytes) -> None:
-    """Look closely: whether it is so, and which name."""
+    """Parse slowly, and refuse the first duplicate name, if there is one."""
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         found: dict[str, object] = {}

@@ -1,17 +1,18 @@
-"""Intake: how much of all streams together is read and not yet in the log.
+"""Flow control: how much all streams together may have read and not yet appended to the log.
 
-emitter → [intake] → accept → event log → …
+emitter → server → [flow_control] → publish → event log
 
-Law 1: what is under way is bounded in events and bytes, however many streams there are; a stream that waits for room is
-not read, so that HTTP/2 holds its emitter back. At most one message a stream, read when there was room, comes on top.
-Law 2: streams take turns, the one that has waited longest first.
+Law 1: messages under way are bounded in events and bytes, however many streams there are. A stream that waits for room is not read,
+so that HTTP/2 applies backpressure to its emitter. Each stream may exceed the bound by one message that it began to read while there
+was room.
+Law 2: streams take turns; the stream that has waited longest goes first.
 """
 
 import asyncio
 from collections import deque
 
 EVENTS_MAX = 20_000
-# What waits is what a slow disk has yet to write: the more, the longer until an answer, and emitters ask again after 20 s.
+# A slow disk still has to write these bytes: more of them delay the answers, and emitters send again after 20 s.
 BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -25,7 +26,7 @@ class Intake:
         self.events = 0
         """How many events are under way."""
         self.bytes = 0
-        """How many bytes their messages have."""
+        """How many bytes the messages of these events have."""
 
     async def room(self) -> None:
         """Wait until another message may be read."""
@@ -38,17 +39,17 @@ class Intake:
         except asyncio.CancelledError:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            elif not turn.cancelled():  # its turn had come, and is another's now
+            elif not turn.cancelled():  # this stream's turn had come; pass it on
                 self._wake()
             raise
 
     def take(self, events: int, size_bytes: int) -> None:
-        """Count a message that was read."""
+        """Add a message that was read to what is under way."""
         self.events += events
         self.bytes += size_bytes
 
     def give_back(self, events: int, size_bytes: int) -> None:
-        """Count a message no more, since it is in the log or refused."""
+        """Subtract a message that is in the log or refused."""
         self.events -= events
         self.bytes -= size_bytes
         self._wake()
@@ -58,7 +59,7 @@ class Intake:
         return self.events >= self._events_max or self.bytes >= self._bytes_max
 
     def _wake(self) -> None:
-        """Let one stream read on; all of them where half the room is free, since those woken may have nothing to read."""
+        """Wake one waiting stream. If half the room is free, wake all of them, since a woken stream may have nothing to read."""
         if self._full:
             return
         roomy = self.events * 2 < self._events_max and self.bytes * 2 < self._bytes_max

@@ -1,4 +1,7 @@
-"""Log server: EventLogService over gRPC, the log's reading side for the other services."""
+"""Log server: EventLogService over gRPC, which lets the other services read the log.
+
+event log → [log_server] ─gRPC─▶ delivery, gateway
+"""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -73,7 +76,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         return event_log_pb2.FetchEventsResponse(records=[record_message(record) for record in found], truncated=not complete)
 
     async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
-        """Keep what a worker has released; return what the log would like to drop, and what is not routed."""
+        """Record how far a worker has released, routed or rewound; return up to where events expire, and how many are not routed."""
         del context
         if request.released or not (request.routed or request.rewound):
             released = _places(request.released, "released")
@@ -92,7 +95,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
     async def FindResumePoints(
         self, request: event_log_pb2.FindResumePointsRequest, context: Context
     ) -> event_log_pb2.FindResumePointsResponse:
-        """Return where a reader goes on."""
+        """Return where a reader resumes."""
         del context
         after = _places(request.after, "after")
         for index, place in enumerate(after):
@@ -106,12 +109,12 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         return response
 
     async def GetReadiness(self, request: event_log_pb2.GetReadinessRequest, context: Context) -> event_log_pb2.GetReadinessResponse:
-        """Say whether events are taken."""
+        """Return why the log refuses new events; empty if it takes them."""
         del request, context
         return event_log_pb2.GetReadinessResponse(why_not_ready=why_degraded(self._log) or "")
 
     async def GetEvent(self, request: event_log_pb2.GetEventRequest, context: Context) -> event_log_pb2.GetEventResponse:
-        """Return one event, where the caller may see it."""
+        """Return one event, if the caller may see it."""
         del context
         audiences = _audiences(request.consumer_id)
         with _refusing():
@@ -140,13 +143,13 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
 
 
 def why_degraded(log: SqliteEventLog) -> str | None:
-    """Return in a sentence why a log takes no events, though they can be read; None if it takes them."""
+    """Return in a sentence why a log refuses new events, though it can be read; None if it takes them."""
     return None if log.refusing is None else f"new events are refused: {log.refusing}"
 
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Turn the log's errors into what the caller is told."""
+    """Turn the log's errors into failures for the caller."""
     try:
         yield
     except StorageFullError as error:
@@ -177,7 +180,7 @@ def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> 
 
 
 def _audiences(consumer_id: str) -> tuple[str, ...] | None:
-    """Return which audiences a caller sees: for all and for itself; None for an administrator, who sees every one."""
+    """Return the audiences that a caller sees: events for all and events for itself. None: an administrator, who sees all audiences."""
     if consumer_id == _EVERYONE:
         return None
     if not is_id(consumer_id, "con"):

@@ -1,6 +1,6 @@
-"""Publish: take events through acceptance and the log's append, each with its own result.
+"""Publish: validate events and append them to the log; each event has its own result.
 
-emitter → accept → [publish] → event log → …
+server → event_validation → [publish] → event log → router
 """
 
 from collections.abc import Sequence
@@ -26,27 +26,27 @@ Result = Appended | Refusal
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A message's events after acceptance."""
+    """A message's events after validation."""
 
     judged: list[NewEvent | Refusal]
-    """Each event as it may enter, or why it may not."""
+    """Each event in the form that the log appends, or why it may not enter."""
     events: list[NewEvent]
-    """Those that may, in order."""
+    """The events that may enter, in order."""
 
 
 class Publisher:
-    """Publishes for callers that are already authorised."""
+    """Publishes events for callers that are already authorized."""
 
     def __init__(self, log: EventLog, registry: Registry, *, event_bytes_max: int) -> None:
         self._log = log
         self._registry = registry
         self.event_bytes_max = event_bytes_max
-        """The largest event that is taken; it may change at any time."""
+        """The size of the largest event that may enter; the limit may change at any time."""
 
     async def publish(self, events: Sequence[event_pb2.CloudEvent]) -> list[Result]:
-        """Append the events that may enter; return one result each, in order, once those are durable.
+        """Append the events that may enter; return one result per event, in order, once the appended events are durable.
 
-        Raises `Failure` where the message as a whole is wrong or the registry is away.
+        Raises `Failure` if the message as a whole is wrong, or if the registry or the log is unavailable.
         """
         return await self.append(await self.accepted(events))
 
@@ -74,7 +74,7 @@ class Publisher:
         return Accepted(judged, accepted)
 
     async def append(self, accepted: Accepted) -> list[Result]:
-        """Append what was accepted, in the order of the calls; return the results of the whole message once it is durable."""
+        """Append the accepted events, in the order of the calls; return the results of the whole message once they are durable."""
         results = await self._append(accepted.events)
         if len(results) == len(accepted.judged):
             return results
@@ -101,7 +101,7 @@ def batch_too_large() -> Failure:
 
 
 def _refused_if_in(demanding: AbstractSet[str], new: NewEvent | Refusal) -> NewEvent | Refusal:
-    """Refuse an event that names no consumer and is of a type that must."""
+    """Refuse an event that names no audience, if its type requires an audience."""
     if isinstance(new, Refusal) or new.audience or new.type not in demanding:
         return new
     message = f"events of the type {new.type} must name their consumer in the attribute `audience`"

@@ -1,8 +1,10 @@
-"""Server: IngestService over gRPC. Protobuf stops here.
+"""Server: IngestService over gRPC. Protobuf requests and responses stop here.
 
-A stream's messages enter the log in their order, await their commits side by side and are answered in order;
-how many may be under way is bounded, for each stream and for all (`flow_control.py`), beyond which the stream is read no
-further and HTTP/2 holds the emitter back.
+emitter ─gRPC─▶ [server] → flow_control → event_count → publish → event log
+
+A stream's messages enter the log in order, await their commits concurrently, and are answered in order. The number of messages under
+way is bounded for each stream and for all streams (`flow_control.py`). At the bound the server stops reading the stream, so that HTTP/2
+applies backpressure to the emitter.
 
 Messages arrive as bytes. Their events are counted before they are parsed (`event_count.py`), since 4 MB of empty events would take 230 MB.
 """
@@ -33,7 +35,7 @@ from services.runtime.rpc.access import Access
 from services.runtime.rpc.channel_and_server import authorization_of
 
 MESSAGES_UNDER_WAY_MAX = 16
-# Of all unary calls together: nothing but their number would hold those back, as flow control does a stream.
+# For all unary calls together: flow control holds back only streams, so without this limit only their number would bound unary calls.
 UNARY_BYTES_MAX = 64 * 1024 * 1024
 _OVERLOADED_RETRY_S = 0.5
 
@@ -46,7 +48,7 @@ _Message = TypeVar("_Message")
 
 
 class _Order:
-    """What keeps a stream's messages in order: each takes its turn, and after a failure none enters the log any more."""
+    """Keeps a stream's messages in order: each message takes its turn, and after a failure no message enters the log."""
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
@@ -54,7 +56,7 @@ class _Order:
 
 
 class IngestServer:
-    """Answers emitters, whose keys are judged before their messages are read (`runtime/rpc.py`)."""
+    """Answers emitters. Their keys are checked before their messages are read (`runtime/rpc/channel_and_server.py`)."""
 
     def __init__(self, publisher: Publisher, registry: Registry, stopping: asyncio.Event) -> None:
         self._publisher = publisher
@@ -64,7 +66,7 @@ class IngestServer:
         self._unary_bytes = 0
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the methods, which take messages as bytes."""
+        """Return the handlers of the methods, which take messages as bytes."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Publish": unary(self.publish, None, ingest_pb2.PublishResponse.SerializeToString),
@@ -96,7 +98,7 @@ class IngestServer:
             return response
 
     async def publish_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[ingest_pb2.PublishStreamResponse]:
-        """Append the events of a stream of `PublishStreamRequest`, message by message, answering in order."""
+        """Append the events of a stream of `PublishStreamRequest`, message by message; answer in order."""
         authorize = partial(self._registry.authorize, authorization_of(context.invocation_metadata()))
         await authorize()
         under_way: _UnderWay = asyncio.Queue()
@@ -117,7 +119,7 @@ class IngestServer:
                     _add(response.results, results)
                     try:
                         yield response
-                    except GeneratorExit:  # the emitter has gone; a task group would make an error of it
+                    except GeneratorExit:  # the emitter has gone; a task group would turn this into an error
                         break
                     failpoints.reached("ingest.after_ack")
             finally:
@@ -145,11 +147,11 @@ class IngestServer:
                 await places.acquire()
                 await self._intake.room()
         finally:
-            # Also after a stop: what was read is still answered.
+            # After a stop, too: messages that were read are still answered.
             under_way.put_nowait(None)
 
     def _count(self, events: int, size_bytes: int, publishing: asyncio.Task["list[Result] | Failure"]) -> None:
-        """Count a message as under way until it is in the log or refused; that its answer is read is not waited for."""
+        """Count a message as under way until it is in the log or refused; do not wait until the emitter reads the answer."""
         self._intake.take(events, size_bytes)
         publishing.add_done_callback(lambda _done: self._intake.give_back(events, size_bytes))
 
@@ -166,7 +168,7 @@ class IngestServer:
                     raise batch_too_large()
                 request = _parsed(ingest_pb2.PublishStreamRequest.FromString, message)
                 accepted = await self._publisher.accepted(request.events)
-            # Nothing is awaited between the turn's end and the log's queue, so messages enter it in their order.
+            # Nothing is awaited between the end of the turn and the log's queue, so messages enter the queue in order.
             return await self._publisher.append(accepted)
         except Failure as failure:
             order.failure = failure
@@ -178,7 +180,7 @@ class IngestServer:
 
     @contextlib.contextmanager
     def _counted(self, message: bytes) -> Iterator[None]:
-        """Count a unary call's bytes while it is under way; refuse it where they are too many."""
+        """Count a unary call's bytes while the call is under way; refuse the call if all calls together have too many bytes."""
         size = len(message)
         if self._unary_bytes and self._unary_bytes + size > UNARY_BYTES_MAX:
             raise Failure(
@@ -191,7 +193,7 @@ class IngestServer:
             self._unary_bytes -= size
 
     async def _authorize(self, context: Context) -> None:
-        """Judge the key again: the message may have come long after its call began."""
+        """Check the key again: the message may have come long after its call began."""
         await self._registry.authorize(authorization_of(context.invocation_metadata()))
 
 
@@ -203,7 +205,7 @@ def _parsed(parse: Callable[[bytes], _Message], message: bytes) -> _Message:
 
 
 def _add(messages: RepeatedCompositeFieldContainer[ingest_pb2.PublishResult], results: Sequence[Result]) -> None:
-    """Add results to an answer, in place: messages made apart and copied into it take four times as long."""
+    """Add results to an answer in place: building separate messages and copying them takes four times as long."""
     for result in results:
         if isinstance(result, Appended):
             _fill(messages.add().receipt, result)

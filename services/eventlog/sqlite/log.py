@@ -1,7 +1,9 @@
-"""SQLite engine: the embedded event log, one file.
+"""Log: the SQLite engine, an embedded event log in one file.
 
-Writing is `sqlite/writer.py`'s, queries are `reads.py`'s; this file bounds what waits for the
-writer, wakes followers, and keeps blocking calls off the event loop.
+ingest → [log] → writer, reads, tail → SQLite
+
+`writer.py` writes, `reads.py` holds the queries. This file bounds the appends that wait for the writer, wakes followers, and keeps
+blocking calls off the event loop.
 """
 
 import asyncio
@@ -37,7 +39,7 @@ class SqliteEventLog:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self.refusing: str | None = None
-        """Why the latest append was refused; None if it was not, or if there is room again."""
+        """Why the latest append was refused for lack of room; None if it was not refused, or if there is room again."""
         self._routed: Sequence[Place] | None = None
         self._retention_ms = int(retention_s * 1000)
         self._writer = SqliteWriter(
@@ -62,17 +64,17 @@ class SqliteEventLog:
         self._writer.start()
 
     def change_limits(self, *, bytes_max: int, retention_s: float) -> None:
-        """Go by another size, and another time that events are kept, from now on."""
+        """Use another size limit and another retention from now on."""
         self._writer.bytes_max = bytes_max
         self._retention_ms = int(retention_s * 1000)
 
     async def close(self) -> None:
-        """Commit what is under way and close."""
+        """Commit the appends under way, and close the log."""
         self.end_following()
         self._closed = True
         await self._listings.close()
         await asyncio.to_thread(self._reader.shutdown)
-        # First: the last connection to close moves the write-ahead log into the file, which one that only reads cannot.
+        # Close this one before the writer's: the last connection to close checkpoints the write-ahead log; a read-only connection cannot.
         self._reading.close()
         await asyncio.to_thread(self._writer.close)
 
@@ -92,7 +94,7 @@ class SqliteEventLog:
         """Append events in one transaction; see `EventLog.append`."""
         if not events:
             return []
-        async with self._entry:  # waiting for room, appends keep the order of their calls
+        async with self._entry:  # appends that wait for room keep the order of their calls
             while self._pending_events >= _PENDING_EVENTS_MAX or self._pending_bytes >= _PENDING_BYTES_MAX:
                 self._room.clear()
                 await self._room.wait()
@@ -130,7 +132,7 @@ class SqliteEventLog:
             self._tail.extend(settled.records)
 
     def _from_writer(self, function: Callable[[_Result], None], argument: _Result) -> None:
-        # The loop may have ended before the writer has: nobody is left to be told.
+        # The loop may have ended before the writer; then there is no caller left to answer.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, argument)
 
@@ -166,36 +168,36 @@ class SqliteEventLog:
         return records
 
     async def fetch_some(self, places: Sequence[Place], *, bytes_max: int | None) -> tuple[list[Record], bool]:
-        """Read records at given places up to a number of bytes (at least one); also say whether those were all."""
+        """Read records at given places up to a number of bytes (at least one record); return them, and whether all places were read."""
         return await self.read(reads.records_at, places, bytes_max=bytes_max)
 
     async def rewind(self, places: Sequence[Place]) -> None:
-        """Take back what was released; see `EventLogReader.rewind`."""
+        """Undo releases; see `EventLogReader.rewind`."""
         await self._step(lambda connection: reads.rewind(connection, places))
 
     async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
-        """Find where a reader goes on; see `EventLogReader.resume_points`."""
+        """Find where a reader resumes; see `EventLogReader.resume_points`."""
         if self._closed:
             raise LogClosedError("the log is closed")
         return self.log_id, await self._listings.read("", reads.resume_points, after)
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """Keep what a reader has released; see `EventLogReader.release`."""
+        """Store what a reader has released; see `EventLogReader.release`."""
         await self._step(lambda connection: reads.keep_released(connection, released, recorded))
         expired = await self.read(reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
         return [Place(place.partition, expired - 1) for place in released]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
-        """Take what is routed; see `EventLogReader.report_routed`."""
+        """Remember the events that were routed last; see `EventLogReader.report_routed`."""
         self._routed = routed
         return await self.lag()
 
     async def lag(self) -> Lag:
-        """Return what is not routed, by the latest report; before the first, what is not released."""
+        """Return how many events are not routed, by the latest report; before the first report, how many are not released."""
         return await self.read(reads.lag_behind, self._routed)
 
     async def look_for_room(self) -> None:
-        """After a refusal for want of room: find out whether there is some again. Raises `StorageFullError` while the disk is full."""
+        """After a refusal for lack of room, check whether there is room again. Raises `StorageFullError` while the disk is full."""
 
         def used_after_a_write(connection: sqlite3.Connection) -> int:
             connection.execute("UPDATE meta SET value = value WHERE name = 'trimmed_to'")
@@ -205,7 +207,7 @@ class SqliteEventLog:
             self.refusing = None
 
     async def trim(self, *, before_ms: int) -> int:
-        """Drop what is older and released, a bounded number of records a transaction; see `EventLog.trim`."""
+        """Delete older records that are released, a bounded number in each transaction; see `EventLog.trim`."""
         dropped = 0
         while step := await self._step(lambda connection: reads.trim_some(connection, before_ms)):
             dropped += step
@@ -217,19 +219,22 @@ class SqliteEventLog:
         return dropped
 
     async def locate(self, asker: str, event_id: bytes) -> Record | None:
-        """Return the event of an id (16 bytes), None if there is none (any more); in the turn of `asker`."""
+        """Return the record of an event id (16 bytes); None if the log does not hold it, or no longer. Askers take turns."""
         if self._closed:
             raise LogClosedError("the log is closed")
         return await self._listings.read(asker, reads.record_by_id, event_id)
 
     async def newest(self, asker: str, wanted: reads.Wanted) -> tuple[list[Record], int | None]:
-        """Return a page of records that `wanted` describes, the newest first, and the position to go on below; in the turn of `asker`."""
+        """Return a page of records that match `wanted`, the newest first, and the position below which the next page begins.
+
+        Askers take turns.
+        """
         if self._closed:
             raise LogClosedError("the log is closed")
         return await self._listings.read(asker, _page_of_newest, wanted)
 
     async def used_bytes(self) -> int:
-        """Return how many bytes the log takes."""
+        """Return how many bytes the log takes on disk."""
         return await self.read(used_bytes)
 
     async def read(
@@ -245,7 +250,7 @@ class SqliteEventLog:
 
     @property
     def is_followed(self) -> bool:
-        """Whether followings go on."""
+        """Whether readers may follow the log; False once it is about to close."""
         return self._following
 
 
@@ -280,7 +285,7 @@ class SqliteFollowing:
                 records = self._tail.after(self._scanned, self._batch_records_max, reads.BATCH_BYTES_MAX)
             else:
                 records = await self._log.read(reads.records_after, self._scanned, self._batch_records_max)
-            if not records:  # the rest up to where the tail began has been trimmed
+            if not records:  # all records before the start of the tail have been trimmed
                 self._scanned = tail_start
                 continue
             self._scanned = records[-1].position
@@ -294,10 +299,10 @@ class SqliteFollowing:
 async def open_sqlite_log(
     path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]
 ) -> AsyncIterator[SqliteEventLog]:
-    """Open the log in a file, creating it or bringing it up to date.
+    """Open the log in a file; create the file, or bring its schema up to date.
 
-    `bytes_max` is the size at which appends are refused; `failed` is called once with the error after
-    which the log can promise nothing any more. Raises `StartError` where the file cannot serve.
+    `bytes_max` is the size at which appends are refused. `failed` is called once, with the error after which the log can guarantee
+    nothing any more. Raises `StartError` if the file cannot be used.
     """
     with sole_owner(path):
         await asyncio.to_thread(migrate, path, MIGRATIONS)

@@ -1,7 +1,9 @@
-"""SQLite reads: the queries of the embedded engine, as plain functions over a connection.
+"""Reads: the queries and small writes of the SQLite engine, as plain functions over a connection.
 
-Positions and times of acceptance both grow with the rows, so a time or an event id is found by
-halving, without an index that every append would have to pay for.
+log → [reads] → SQLite
+
+Positions, event ids and times of acceptance all grow with the rows. So a binary search finds a time or an event id, without an index
+that would slow down every append.
 """
 
 import sqlite3
@@ -16,13 +18,13 @@ from services.runtime.listing_reader import Budget
 BATCH_BYTES_MAX = 3 * 1024 * 1024
 _TRIM_ROWS = 1_000
 _RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
-# How many records a listing examines for one page before it answers with what it has, and how many in one statement.
+# For one page, a listing examines at most so many records, and then returns the records found; and at most so many in one statement.
 _EXAMINED_MAX = 50_000
 _EXAMINED_STEP = 2_000
 
 
 class Wanted(NamedTuple):
-    """Which records a listing is about; empty texts and None stand for any."""
+    """The filter of a listing; empty texts and None match every record."""
 
     before_position: int | None
     limit: int
@@ -40,7 +42,7 @@ def record_of(row: Sequence[object]) -> Record:
 
 
 def records_after(connection: sqlite3.Connection, position: int, records_max: int) -> list[Record]:
-    """Return the records after a position, of all partitions, bounded in count and bytes (at least one)."""
+    """Return the records of all partitions after a position, bounded in count and bytes (at least one record, if there is any)."""
     rows = connection.execute(f"SELECT {_RECORD} FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, records_max))  # noqa: S608 - a constant
     records, size = list[Record](), 0
     for row in rows:
@@ -52,10 +54,11 @@ def records_after(connection: sqlite3.Connection, position: int, records_max: in
 
 
 def check_places(connection: sqlite3.Connection, after: Sequence[Place], *, begins_anew: bool = True) -> tuple[dict[int, int], int]:
-    """Compare resume points with the log; return each partition's head and the position to read on from.
+    """Compare resume points with the log; return each partition's head, and the position after which reading resumes.
 
-    Raises `PositionMismatchError` for points beyond their partition's head, with another event's id, or before what their reader has
-    released: that reader was further once, so its own store is from an older copy. A reader that begins anew names no event and no log.
+    Raises `PositionMismatchError` for a point beyond the head of the log, with another event's id, or before what its reader has
+    released. In the last case the reader was further once, so its own store is an older copy; but a reader that begins anew, and so names
+    neither log nor event, may go back.
     """
     heads: dict[int, int] = {}
     starts: list[int] = []
@@ -81,7 +84,7 @@ def check_places(connection: sqlite3.Connection, after: Sequence[Place], *, begi
 
 
 def _holds(connection: sqlite3.Connection, place: Place, head: int, trimmed_to: int) -> bool:
-    """Return whether the log has the records that a place names, as far as it can tell."""
+    """Return whether the log holds the records that a place names. A trimmed record cannot be compared and counts as held."""
     partition, position, event_id, following_id = place
     if position > head or (following_id and _id_at(connection, partition, position + 1) != following_id):
         return False
@@ -94,9 +97,10 @@ def _id_at(connection: sqlite3.Connection, partition: int, position: int) -> str
 
 
 def lag_behind(connection: sqlite3.Connection, routed: Sequence[Place] | None) -> Lag:
-    """Return what the log holds beyond what was routed last in each partition; None: beyond what was released.
+    """Return how many events the log holds after the last routed event of each partition; `routed` None: after the released events.
 
-    An event that the log does not hold at its place belongs to another history of one of the two: then what is newer than it counts.
+    If the log does not hold that event at its place, the log or the reader was restored from an older copy. Then the events with newer
+    ids count.
     """
     places = [Place(*each) for each in _released(connection).items()] if routed is None else routed
     positions = dict.fromkeys(range(PARTITIONS), 0) | {place.partition: _routed_to(connection, place) for place in places}
@@ -119,9 +123,9 @@ def _routed_to(connection: sqlite3.Connection, place: Place) -> int:
 
 
 def records_at(connection: sqlite3.Connection, places: Sequence[Place], *, bytes_max: int | None = None) -> tuple[list[Record], bool]:
-    """Return the records at given places that are still there, and whether all places were looked at.
+    """Return the records at given places that still exist, and whether all places were read.
 
-    With `bytes_max` it stops at the record that would exceed it, except at the first.
+    With `bytes_max`, reading stops before the record that would exceed it; the first record is always returned.
     """
     records, size = list[Record](), 0
     for partition, position, *_ in places:
@@ -136,16 +140,17 @@ def records_at(connection: sqlite3.Connection, places: Sequence[Place], *, bytes
 
 
 def record_by_id(connection: sqlite3.Connection, event_id: bytes) -> Record | None:
-    """Return the record of an event id, found by halving, since ids grow as positions do."""
+    """Return the record of an event id, found by a binary search, since ids and positions grow together."""
     position = _first_position(connection, "event_id", lambda value: value >= event_id)  # type: ignore[operator]  # both are bytes
     row = connection.execute(f"SELECT {_RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
     return record_of(row) if row is not None and row[2] == event_id else None
 
 
 def newest_records(connection: sqlite3.Connection, wanted: Wanted, budget: Budget | None = None) -> tuple[list[Record], int | None]:
-    """Return the records wanted, the newest first, bounded in bytes (at least one), and the position to go on below (None at the end).
+    """Return the matching records, the newest first, bounded in bytes (at least one), and the position below which the next page begins.
 
-    It examines a bounded number of records, and none after the budget is spent: a page may hold fewer than asked, also none, and go on.
+    That position is None at the end. A page examines a bounded number of records, and stops when the budget is spent. So a page may hold
+    fewer records than the limit, or no record, and still have a next page.
     """
     top = _head(connection) + 1
     if wanted.before_position is not None:
@@ -175,7 +180,7 @@ def _wanted_between(connection: sqlite3.Connection, wanted: Wanted, floor: int, 
     conditions, values = ["position < ?", "position >= ?"], list[object]([top, floor])
     for column in ("type", "source"):
         if value := getattr(wanted, column):
-            # Not by the index over source and id, which would have to be sorted.
+            # The `+` keeps SQLite from the index over source and id, whose rows it would have to sort.
             conditions.append(f"+{column} = ?")
             values.append(value)
     if wanted.audiences is not None:
@@ -188,12 +193,12 @@ def _wanted_between(connection: sqlite3.Connection, wanted: Wanted, floor: int, 
 
 
 def first_position_at(connection: sqlite3.Connection, time_ms: int) -> int:
-    """Return the position of the first record accepted at or after a time; one beyond the head where there is none."""
+    """Return the position of the first record accepted at or after a time; head + 1 if there is no such record."""
     return _first_position(connection, "accepted_ms", lambda value: value >= time_ms)  # type: ignore[operator]  # both are numbers
 
 
 def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
-    """Delete released records accepted before a time, a bounded number; return how many went."""
+    """Delete a bounded number of released records that were accepted before a time; return how many were deleted."""
     last = min(first_position_at(connection, before_ms) - 1, _released_through(connection))
     first = connection.execute("SELECT min(position) FROM events").fetchone()[0]
     if first is None or first > last:
@@ -205,9 +210,9 @@ def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
 
 
 def keep_released(connection: sqlite3.Connection, released: Sequence[Place], recorded: Sequence[Place] = ()) -> int:
-    """Keep up to where partitions are released, which is never taken back; what is not appended yet cannot be released.
+    """Store up to where partitions are released. A release never moves a position back, and never beyond the head of the log.
 
-    Partitions are left out whose record at `recorded` the log does not hold. Returns how many were kept.
+    If the log does not hold a partition's record at `recorded`, that partition is left out. Returns the number of partitions stored.
     """
     head, trimmed_to = _head(connection), _trimmed_to(connection)
     foreign = {place.partition for place in recorded if not _holds(connection, place, head, trimmed_to)}
@@ -217,7 +222,7 @@ def keep_released(connection: sqlite3.Connection, released: Sequence[Place], rec
 
 
 def rewind(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
-    """Take back what was released after these places; return how many there are."""
+    """Undo the release of records after these places; return the number of places."""
     connection.executemany(
         "UPDATE released SET position = min(position, ?) WHERE partition = ?", [(place.position, place.partition) for place in places]
     )
@@ -225,7 +230,7 @@ def rewind(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
 
 
 def resume_points(connection: sqlite3.Connection, after: Sequence[Place]) -> list[ResumePoint]:
-    """Return where a reader goes on that has handled the events of these ids; see `EventLogReader.resume_points`."""
+    """Return where a reader resumes after the events with these ids; see `EventLogReader.resume_points`."""
     released, points = _released(connection), []
     newest = "SELECT position, event_id FROM events WHERE partition = ? AND position < ? ORDER BY position DESC LIMIT 1"
     count = "SELECT count(*) FROM events WHERE partition = ? AND position > ?"
@@ -241,7 +246,7 @@ def resume_points(connection: sqlite3.Connection, after: Sequence[Place]) -> lis
 
 
 def _released_through(connection: sqlite3.Connection) -> int:
-    """Return the position up to which no partition holds a record that its reader may still need."""
+    """Return the last position up to which the records of all partitions are released."""
     released = _released(connection)
     bounds = []
     for partition in range(PARTITIONS):
@@ -254,7 +259,7 @@ def _released_through(connection: sqlite3.Connection) -> int:
 
 
 def _released(connection: sqlite3.Connection) -> dict[int, int]:
-    """Return for each partition the position up to which its reader has released it."""
+    """Return, for each partition, the position up to which its reader has released the records."""
     return dict(connection.execute("SELECT partition, position FROM released").fetchall())
 
 

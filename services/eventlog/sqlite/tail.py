@@ -1,7 +1,8 @@
-"""Tail: the newest records of a log, in memory, and the waiting for newer ones.
+"""Tail: the newest records of a log, in memory; readers wait here for newer records.
 
-A reader that keeps up never touches the file; one that has fallen behind the tail reads the file
-until it has caught up.
+writer → log → [tail] → readers
+
+A reader that keeps up never reads the file. A reader that has fallen behind the tail reads the file until it has caught up.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 from services.eventlog.record import Record
 
-# Delivery leaves a backlog in the log: from here it is read at a third of what it takes from the file.
+# Delivery leaves a backlog in the log. Reading the backlog from memory costs a third of reading it from the file.
 _BYTES_MAX = 32 * 1024 * 1024
 _RECORDS_MAX = 16_384
 
@@ -20,10 +21,10 @@ def _position(record: Record) -> int:
 
 
 class Tail:
-    """Records after `start` up to `end`, without gap."""
+    """The records after position `start` up to position `end`, without a gap."""
 
     def __init__(self, head: int) -> None:
-        """Begin empty, after the log's present head."""
+        """Begin empty, at the log's present head."""
         self.start = head
         self.end = head
         self._records: list[Record] = []
@@ -31,7 +32,7 @@ class Tail:
         self._grown: asyncio.Future[None] | None = None
 
     def extend(self, records: Sequence[Record]) -> None:
-        """Take new records; drop the oldest half when there are too many or they are too large."""
+        """Add new records; drop the oldest half while there are too many records or bytes."""
         self._records += records
         self._bytes += sum([len(record.event) for record in records])
         self.end = records[-1].position
@@ -60,7 +61,7 @@ class Tail:
         await asyncio.shield(self._grown)
 
     def wake(self) -> None:
-        """Wake whoever waits."""
+        """Wake all readers that wait."""
         if self._grown is not None and not self._grown.done():
             self._grown.set_result(None)
         self._grown = None

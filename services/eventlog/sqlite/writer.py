@@ -1,10 +1,10 @@
-"""SQLite writer: one thread that turns concurrent appends into few transactions.
+"""Writer: one thread that groups concurrent appends into few SQLite transactions.
 
-append → [queue] → one transaction, one fsync → acknowledge
+log → [writer: queue → one transaction, one fsync] → acknowledge
 
 Law 1: a group is acknowledged after its commit, never before.
-Law 2: a full disk refuses a group and heals; any other write error is final, since after a failed
-fsync nobody knows what is on disk. The log then stops, and the process with it.
+Law 2: if the disk is full or the file is locked, the group is refused and later groups may succeed. Any other write error is final,
+since after a failed fsync the state on disk is unknown. The log then stops, and the process with it.
 """
 
 import queue
@@ -23,9 +23,9 @@ from services.runtime.clock import Clock, unix_ms
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, used_bytes
 
 GROUP_EVENTS_MAX = 2000
-# On a slow disk, whoever comes next waits for a whole group; beyond this a larger one is no quicker for each event.
+# On a slow disk, the next append waits for a whole group. Beyond this size, a larger group saves no time per event.
 GROUP_BYTES_MAX = 4 * 1024 * 1024
-# Rows of one INSERT statement: long statements keep the interpreter lock free for the event loop.
+# Rows of one INSERT statement: long statements leave the interpreter lock to the event loop.
 _ROWS_PER_STATEMENT = 200
 _COLUMNS = 10
 _INSERT = (
@@ -42,12 +42,12 @@ _Result = TypeVar("_Result")
 
 @dataclass(slots=True, eq=False)
 class Append:
-    """One call's events, and what became of them."""
+    """The events of one call, and their results."""
 
     events: Sequence[NewEvent]
     results: Results | None = None
     size_bytes: int = field(init=False)
-    """How large the events are together."""
+    """The size of all events together."""
 
     def __post_init__(self) -> None:
         self.size_bytes = sum([len(event.event) for event in self.events])
@@ -55,7 +55,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Other work on the writing connection, in a transaction of its own; `done` is told the result, or why there is none."""
+    """Other work on the writing connection, in its own transaction; `done` receives the result, or the error."""
 
     run: Callable[[sqlite3.Connection], int]
     done: Callable[[int | EventLogError], None]
@@ -63,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A group of appends that is decided: durable, with its new records, or refused with an error."""
+    """A group of appends with its outcome: durable, with its new records, or refused, with an error."""
 
     appends: list[Append]
     records: list[Record]
@@ -95,7 +95,7 @@ class SqliteWriter:
         (trimmed_to,) = self._connection.execute("SELECT value FROM meta WHERE name = 'trimmed_to'").fetchone()
         self.head = max(newest[0] if newest else 0, int(trimmed_to))
         self._ids = GrowingUuid7(newest[1] if newest else None)
-        # Times of acceptance never go back, so that they can be searched by halving.
+        # Times of acceptance never go back, so that a binary search works on them.
         self._now_ms = newest[2] if newest else 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
@@ -109,11 +109,11 @@ class SqliteWriter:
         self._queue.put(work)
 
     def shorten_files(self) -> None:
-        """Let the files shrink to what they hold, soon."""
+        """Ask for the files to be shortened to their content soon."""
         self._checkpoints.shorten()
 
     def close(self) -> None:
-        """Commit what is queued, then end the thread and close the connection."""
+        """Commit the queued work, then end the thread and close the connection."""
         self._queue.put(None)
         self._thread.join()
         self._checkpoints.close()
@@ -128,13 +128,13 @@ class SqliteWriter:
                 continue
             try:
                 self._write(appends, steps)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the log can promise nothing from here on
+            except Exception as error:  # noqa: BLE001 - after any such error the log can guarantee nothing
                 broken = True
                 self._refuse(appends, steps)
                 self._failed(error)
 
     def _next(self) -> tuple[list[Append], list[Step], bool]:
-        """Wait for work and take what else is waiting, up to a group's size; False where the end of the queue was met."""
+        """Wait for work, and take more queued work up to the size of a group; the flag is False at the end of the queue."""
         appends, steps, count, size_bytes = list[Append](), list[Step](), 0, 0
         work = self._queue.get()
         while work is not None:
@@ -153,7 +153,7 @@ class SqliteWriter:
         return appends, steps, False
 
     def _write(self, appends: list[Append], steps: list[Step]) -> None:
-        """Do the work; what is decided is taken off the lists, so that after an error they hold what is not."""
+        """Do the work. Remove finished work from the lists, so that after an error they hold only unfinished work."""
         if appends:
             self._settled(self._commit(appends.copy()))
             appends.clear()
@@ -187,9 +187,9 @@ class SqliteWriter:
         step.done(result)
 
     def _transaction(self, run: Callable[[], _Result]) -> _Result:
-        """Run within a transaction.
+        """Run `run` within a transaction.
 
-        Raises `StorageFullError` or `LogUnavailableError` where nothing was changed and trying again helps.
+        Raises `StorageFullError` or `LogUnavailableError` if nothing was changed and trying again helps.
         """
         connection = self._connection
         try:
@@ -206,12 +206,12 @@ class SqliteWriter:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY" and not connection.in_transaction:
                 raise LogUnavailableError("another process has locked the log's file; end that one") from error
             raise
-        # Before anybody is told: it also finds out whether the file is still where it was.
+        # Before the acknowledgement: this call also checks that the file was neither moved nor removed.
         self._checkpoints.after_commit()
         return result
 
     def _insert(self, group: list[Append]) -> list[Record]:
-        """Insert the group's events; sets each append's results and returns the new records."""
+        """Insert the group's events; set the results of each append, and return the new records."""
         self._now_ms = now_ms = max(unix_ms(self._clock), self._now_ms)
         flat = [event for append in group for event in append.events]
         fresh = (
@@ -229,7 +229,7 @@ class SqliteWriter:
             values += (position, partition, raw_id, now_ms, source, own_id, type_, audience, digest, payload)
             event_id = "evt_" + raw_id.hex()
             records.append(Record(partition, position, event_id, type_, source, audience, now_ms, payload))
-            results.append(Appended(event_id, partition, position, False))  # noqa: FBT003 - by place, at half the cost
+            results.append(Appended(event_id, partition, position, False))  # noqa: FBT003 - positional arguments cost half
         if self._execute_rows(values) < len(flat):
             results, records = self._resolve(flat, _firsts(flat), records)
         start = 0
@@ -249,7 +249,7 @@ class SqliteWriter:
         return inserted
 
     def _resolve(self, flat: list[NewEvent], firsts: dict[tuple[str, str], int], records: list[Record]) -> tuple[Results, list[Record]]:
-        """Decide on each event where some were there before: first, duplicate, or conflict."""
+        """Decide whether each event is new, a duplicate or a conflict, if some events were in the log before."""
         ours = {record.position: record for record in records}
         results: Results = []
         kept: dict[int, Record] = {}
@@ -267,5 +267,5 @@ class SqliteWriter:
 
 
 def _firsts(events: Sequence[NewEvent]) -> dict[tuple[str, str], int]:
-    """Return for each source and id where it stands first."""
+    """Return, for each source and id, the index of its first event."""
     return {(event.source, event.id): index for index, event in reversed(list(enumerate(events)))}

@@ -1,7 +1,7 @@
-"""The log: records, what readers have released, and the log's own state.
+"""The log: the records, the releases of readers, and the log's own state.
 
-`position` is one counter over all partitions: strictly growing within each, and readable for all of
-them in one pass. The rows are written in that order, so the table grows at its end.
+`position` is one counter over all partitions. It grows strictly within each partition, and one pass reads all partitions.
+The rows are written in that order, so the table grows at its end.
 """
 
 from alembic import op
