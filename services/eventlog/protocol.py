@@ -2,7 +2,7 @@
 
 Law 1: `append` returns only after the events are durable.
 Law 2: positions of a partition grow strictly and become visible in order. After a reader has seen a position, no lower position
-appears.
+of that partition appears later.
 Law 3: a record that its reader has not released is never trimmed.
 """
 
@@ -53,7 +53,7 @@ class EventLogReader(Protocol):
         ...
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """Release records up to these places (inclusive), since this reader no longer needs them; return up to where records have expired.
+        """Release the records up to these places (inclusive), which this reader no longer needs; return up to where records expired.
 
         `recorded` holds the places that the reader's store has reached. If the log does not hold a partition's record at that place,
         nothing of that partition is released.
@@ -79,7 +79,7 @@ class EventLog(EventLogReader, Protocol):
     async def append(self, events: Sequence[NewEvent]) -> list[Appended | Conflict]:
         """Append events in one transaction; return one result per event, in order, once the events are durable.
 
-        Raises `LogFullError`, `StorageFullError` (nothing was appended) or `LogClosedError` (outcome unknown).
+        Raises `LogFullError`, `StorageFullError` or `LogUnavailableError` (nothing was appended), or `LogClosedError` (outcome unknown).
         """
         ...
 

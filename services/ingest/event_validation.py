@@ -145,7 +145,7 @@ def _is_time(text: str) -> bool:
 
 
 def _other_attribute(name: str, kind: str, value: event_pb2.CloudEvent.CloudEventAttributeValue) -> str:
-    """Return an attribute that is not a string. The text begins with a control character, so that it equals no string attribute."""
+    """Return an attribute that is not a string. The text begins with a control character, which no string attribute has."""
     if name in _STRINGS_ONLY:
         _refuse(f"attributes.{name}", "must be a string")
     if name == "time" and kind != "ce_timestamp":

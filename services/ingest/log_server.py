@@ -76,7 +76,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         return event_log_pb2.FetchEventsResponse(records=[record_message(record) for record in found], truncated=not complete)
 
     async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
-        """Record how far a worker has released, routed or rewound; return up to where events expire, and how many are not routed."""
+        """Note how far a worker has released, routed or rewound; return up to where events have expired, and how many are not routed."""
         del context
         if request.released or not (request.routed or request.rewound):
             released = _places(request.released, "released")

@@ -1,8 +1,8 @@
-"""App: the subscription service from its settings to a serving process, and back.
+"""App: starts the subscription service from its settings, and stops it.
 
-settings → opening → store → [app] → server
+settings → startup_checks → store → [app] → server
 
-Shutdown: health NOT_SERVING, watches end, calls under way are answered, then the database closes.
+Shutdown: the health becomes NOT_SERVING, the watches end, the calls under way are answered, then the database closes.
 """
 
 import asyncio
@@ -49,9 +49,9 @@ RULES = {f"/{service.full_name}/{method.name}": Access.SERVICE for service in _S
 async def running(
     settings: SubscriptionSettings, lifecycle: Lifecycle, clock: Clock | None = None, resolve: Resolve = system_addresses
 ) -> AsyncIterator[Addresses]:
-    """Run the service; yields the addresses bound. Raises `StartError` where it cannot start.
+    """Run the service; yield its addresses. Raises `StartError` if the service cannot start.
 
-    `resolve` tells the addresses of a name, waiting for them.
+    `resolve` returns the addresses of a name; it blocks until they are known.
     """
     reloadable = Reloadable(settings)
     reloadable.on_reload(lambda new: server.change_limits(CallLimits.of(new)))
@@ -89,7 +89,7 @@ async def running(
 
 
 async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resealer, settings: SubscriptionSettings) -> Apply:
-    """Judge the secret keys of new settings, as at a start, and have what the former ones sealed resealed with the newest."""
+    """Check the secret keys of new settings, as at a start; return a function that uses them and starts resealing with the newest key."""
     keys, vault = await asyncio.to_thread(settings.secret_keys), registry.vault
     if vault.newest not in keys:
         message = (
@@ -101,7 +101,7 @@ async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resea
         secret_keys.check(writing.connection, Vault(keys), registry.path, writing.now_ms)
 
     try:
-        # On the writer's thread, so that nothing is being sealed meanwhile.
+        # On the writer's thread, so that no write seals a value in the meantime.
         await store.write(check)
     except Failure as failure:
         message = f"{PREFIX}SECRET_KEY cannot be compared with {registry.path} now: {failure}; send SIGHUP again later"
@@ -116,7 +116,7 @@ async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resea
 
 @contextlib.asynccontextmanager
 async def _resealing(resealer: Resealer) -> AsyncIterator[None]:
-    """Reseal beside the body."""
+    """Run the resealer while the body runs."""
     async with asyncio.TaskGroup() as group:
         working = group.create_task(resealer.run())
         try:
@@ -133,7 +133,7 @@ async def serve(settings: SubscriptionSettings, lifecycle: Lifecycle) -> None:
 
 
 def _policy(reloadable: Reloadable[SubscriptionSettings]) -> EgressPolicy:
-    """Return what sinks may be, kept up to date."""
+    """Return the policy for sinks; a reload of the settings updates it."""
     policy = _policy_of(reloadable.settings)
 
     async def prepare(settings: SubscriptionSettings) -> Apply:
@@ -161,6 +161,6 @@ def _handshake(settings: SubscriptionSettings) -> Handshake:
 
 
 async def _release(store: Store) -> None:
-    """Let go on what waits for a consent that the operator no longer requires."""
+    """Activate the subscriptions that wait for a consent that the operator no longer requires."""
     for subscription_id in await store.read(unverified):
         await store.write(partial(release, subscription_id=subscription_id))

@@ -1,6 +1,6 @@
-"""Bootstrap: the first keys, since without an admin's key nobody could make one.
+"""Bootstrap: creates the first keys, since only an admin's key can create keys.
 
-supervisor → [bootstrap] → opening → access
+supervisor → [bootstrap] → startup_checks, access
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ FIRST_CONSUMER = "first consumer"
 
 @dataclass(frozen=True, slots=True)
 class BootstrapKeys:
-    """The first keys in clear, one a role, and the consumer ("con_…") that the consumer's key belongs to."""
+    """The first keys in clear text, one for each role, and the consumer ("con_…") that owns the consumer's key."""
 
     consumer_id: str
     admin: str = field(repr=False)
@@ -27,10 +27,10 @@ class BootstrapKeys:
 
 
 def bootstrap(settings: SubscriptionSettings, clock: Clock | None = None) -> BootstrapKeys | None:
-    """Make the first consumer and the first keys, in one transaction; None where a key was ever made.
+    """Create the first consumer and the first keys in one transaction; return None if any key was ever created.
 
-    For the time before the service runs: it opens the registry for itself and closes it again. Raises `StartError`
-    as the service's own start does, also where the service is running.
+    Call this before the service runs: it opens the registry exclusively and closes it again. Raises `StartError` as the service's own
+    start does, and also if the service is running.
     """
     with opened(settings, clock) as registry, registry.engine.begin() as connection:
         writing = Writing(connection, registry.vault, unix_ms(clock or SystemClock()), registry.changes_kept)

@@ -1,9 +1,9 @@
-"""Credential: how requests authenticate themselves to a sink, and how a change is merged into the one that is kept.
+"""Credential: how requests authenticate to a sink, and how an update is merged into the stored credential.
 
 server → [credential] → store
 
-Law 1: pure. Every kind has members that are shown and exactly one that is secret; the two are never kept in one place.
-Law 2: a secret that is not given again stays as it was, as long as the kind does.
+Law 1: pure. Every kind has members that are shown and exactly one that is secret; the secret is never stored with the others.
+Law 2: if an update does not give the secret again, and the kind stays the same, the secret stays the same.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ SECTION = "sink_credential"
 
 
 class CredentialKind(Enum):
-    """The kinds; the values are their names in the contract."""
+    """The kinds of credentials; the values are their names in the contract."""
 
     PLAIN = "plain"
     ACCESS_TOKEN = "access_token"  # noqa: S105 - a name, not a token
@@ -37,13 +37,13 @@ SECRET: Mapping[CredentialKind, str] = {
     CredentialKind.OAUTH2: "client_secret",
     CredentialKind.MTLS: "private_key",
 }
-# What an update may name: the whole of it, or one member of one kind.
+# The paths that an update may name: the whole credential, or one member of one kind.
 PATHS = frozenset({SECTION, *(f"{SECTION}.{kind.value}.{member}" for kind in CredentialKind for member in (*SHOWN[kind], SECRET[kind]))})
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A credential as its owner sees it: all of it but the secret member."""
+    """A credential as its owner sees it: all members except the secret one."""
 
     kind: CredentialKind
     shown: Mapping[str, str]
@@ -63,7 +63,7 @@ class SecretCredential:
 
 
 def credential_of(kind: CredentialKind, members: Mapping[str, str]) -> SecretCredential:
-    """Return the credential with these members; those that are missing are empty."""
+    """Return the credential with these members; missing members become empty, or the default of their kind."""
     shown = {name: members.get(name, "") for name in SHOWN[kind]}
     match kind:
         case CredentialKind.ACCESS_TOKEN:
@@ -76,10 +76,11 @@ def credential_of(kind: CredentialKind, members: Mapping[str, str]) -> SecretCre
 
 
 def merged(stored: SecretCredential | None, wanted: SecretCredential | None, paths: Collection[str]) -> SecretCredential | None:
-    """Return what is kept after an update that names `paths`, of `PATHS`; None for no credential.
+    """Return the credential to store after an update that names `paths`; None for no credential.
 
-    The whole of it is replaced, but for a secret of the same kind that is not given. Single members are put into the one
-    that is kept where that is of their kind, else into an empty one.
+    If `paths` names the section, the update replaces the whole credential; if it gives no secret and the kind is the same, the stored
+    secret stays. If `paths` names single members, the update puts them into the stored credential, or into an empty one if the stored
+    one is of another kind. Paths outside `PATHS` have no effect.
     """
     named = [path for path in paths if path in PATHS]
     if SECTION in named:

@@ -1,4 +1,4 @@
-"""Model: what the registry keeps, as values.
+"""Model: the registry's entities, as values.
 
 server → [model] → store
 
@@ -58,7 +58,11 @@ class Role(Enum):
 
 
 class Handshake(Enum):
-    """What the operator wants of sinks: never asked for consent, sent to only with it, or sent to and asked."""
+    """The operator's policy for sink verification (the handshake).
+
+    OFF: no sink is asked for consent. REQUIRED: a sink receives events only with its consent. BEST_EFFORT: a sink receives events, and
+    is asked as well.
+    """
 
     OFF = "off"
     REQUIRED = "required"
@@ -66,7 +70,7 @@ class Handshake(Enum):
 
 
 class Consent(Enum):
-    """What is known of a sink's consent; see the contract's `VerificationState`."""
+    """The state of a sink's consent; see the contract's `VerificationState`."""
 
     PENDING = "pending"
     GRANTED = "granted"
@@ -76,7 +80,7 @@ class Consent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Limits and notes; None: as the operator has set. No delays: a failed delivery is not tried again."""
+    """Limits and a description. None: the operator's setting. An empty `retry_delays_ms`: a failed delivery is not tried again."""
 
     description: str = ""
     rate_per_second: float | None = None
@@ -98,7 +102,7 @@ class ProtocolSettings:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What the sink of a subscription has said to the ownership handshake; no rate: without a limit."""
+    """The result of a sink verification (the handshake). `rate_per_minute` None: the sink sets no limit."""
 
     consent: Consent
     rate_per_minute: int | None
@@ -108,7 +112,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A consumer's wish to be told, as it stood after the change numbered `revision`. The credential is without its secret."""
+    """A consumer's registration for events, as it was after the change numbered `revision`. Its credential lacks the secret member."""
 
     id: SubscriptionId
     consumer_id: ConsumerId
@@ -129,13 +133,13 @@ class Subscription:
 
     @property
     def etag(self) -> str:
-        """Changes with every change; says nothing else."""
+        """A text that every change alters; it has no other meaning."""
         return _etag(self.id, self.revision, self.update_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class SigningSecret:
-    """A secret ("whsec_…") or private key ("whsk_…") that webhooks are signed with; it is used until `expire_ms`."""
+    """A secret ("whsec_…") or private key ("whsk_…") that signs webhooks until `expire_ms`."""
 
     scheme: Scheme
     secret: str = field(repr=False)
@@ -154,7 +158,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key, without its clear text. `consumer_id` is set for the role consumer and only there."""
+    """An API key, without its clear text. `consumer_id` is set only for the role consumer."""
 
     id: KeyId
     role: Role
@@ -167,7 +171,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An entry of the catalogue, as it stood after the catalogue's change numbered `version`."""
+    """An entry of the catalogue, as it was after the catalogue's change numbered `version`."""
 
     name: str
     description: str
@@ -178,13 +182,13 @@ class EventType:
 
     @property
     def etag(self) -> str:
-        """Changes with every change; says nothing else."""
+        """A text that every change alters; it has no other meaning."""
         return _etag(self.name, self.version, self.update_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A subscription as it now is, with its live secrets of all schemes, the newest first, and its credential's secret member."""
+    """A subscription in its present state, with its live secrets of all schemes, the newest first, and its credential's secret member."""
 
     subscription: Subscription
     secrets: tuple[SigningSecret, ...]
@@ -193,14 +197,14 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A subscription that is gone since `revision`."""
+    """A subscription that the change numbered `revision` deleted."""
 
     id: SubscriptionId
     revision: int
 
 
 class ResumePoint(NamedTuple):
-    """A place in the history of the subscriptions: a revision, and the random id of the change that took it."""
+    """A point in the history of the subscriptions: a revision, and the random id of the change that took it."""
 
     revision: int
     change_id: str
@@ -208,7 +212,7 @@ class ResumePoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything up to a point in the history of the registry `registry_id` has been told."""
+    """The watch has delivered everything up to this point in the history of the registry `registry_id`."""
 
     point: ResumePoint
     registry_id: str
@@ -218,5 +222,5 @@ WatchItem = Put | Deleted | Checkpoint
 
 
 def _etag(name: str, number: int, update_ms: int) -> str:
-    # The time too: a registry that was restored from an older copy counts up to the same number again.
+    # The hash includes the time, since a registry that was restored from an older copy reaches the same number again.
     return hashlib.blake2b(f"{name}@{number}@{update_ms}".encode(), digest_size=10).hexdigest()

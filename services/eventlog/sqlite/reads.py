@@ -18,7 +18,7 @@ from services.runtime.listing_reader import Budget
 BATCH_BYTES_MAX = 3 * 1024 * 1024
 _TRIM_ROWS = 1_000
 _RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
-# For one page, a listing examines at most so many records, and then returns the records found; and at most so many in one statement.
+# The limits of a listing: how many records it examines for one page before it returns those found, and how many in one statement.
 _EXAMINED_MAX = 50_000
 _EXAMINED_STEP = 2_000
 
@@ -210,7 +210,7 @@ def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
 
 
 def keep_released(connection: sqlite3.Connection, released: Sequence[Place], recorded: Sequence[Place] = ()) -> int:
-    """Store up to where partitions are released. A release never moves a position back, and never beyond the head of the log.
+    """Store the position up to which each partition is released. A release never moves it back, and never beyond the head of the log.
 
     If the log does not hold a partition's record at `recorded`, that partition is left out. Returns the number of partitions stored.
     """

@@ -1,1 +1,1 @@
-"""API: the gRPC servers of the registry, and the forms of its messages."""
+"""API: the registry's gRPC servers, and the conversion of their messages."""

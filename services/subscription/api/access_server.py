@@ -1,6 +1,6 @@
-"""Server: AccessService over gRPC.
+"""Access server: AccessService over gRPC.
 
-gateway, ingest ─gRPC─▶ [server] → validation → store
+gateway, ingest ─gRPC─▶ [access_server] → validation → access → store
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ _KEYS_MAX = 200
 
 
 class AccessServer(access_pb2_grpc.AccessServiceServicer):
-    """Keeps consumers and API keys."""
+    """Serves consumers and API keys."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def Authenticate(self, request: pb.AuthenticateRequest, _context: Context) -> pb.AuthenticateResponse:
-        """Say whose a key is; a malformed one is refused without asking the database."""
+        """Return the API key of a clear text; refuse a malformed one without a query to the database."""
         if parse_key(request.key) is None:
             raise key_invalid()
         (found,) = await self._store.read(partial(access.authenticate, clears=[request.key]))
@@ -46,7 +46,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
         return pb.AuthenticateResponse(key=wire.key_message(found))
 
     async def AuthenticateKeys(self, request: pb.AuthenticateKeysRequest, _context: Context) -> pb.AuthenticateKeysResponse:
-        """Say whose each of several keys is."""
+        """Return the API keys of several clear texts, each empty if its clear text is not valid."""
         if not 1 <= len(request.keys) <= _KEYS_MAX:
             raise invalid_field("keys", f"give 1 to {_KEYS_MAX}")
         response = pb.AuthenticateKeysResponse()
@@ -122,7 +122,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
         return pb.RevokeKeyResponse()
 
     async def GetResealing(self, _request: pb.GetResealingRequest, _context: Context) -> pb.GetResealingResponse:
-        """Say what older secret keys are still needed for."""
+        """Return how many values still need each older secret key."""
 
         def look(reading: Reading) -> pb.GetResealingResponse:
             vault = reading.vault

@@ -1,6 +1,6 @@
-"""Server: CatalogueService over gRPC.
+"""Catalogue server: CatalogueService over gRPC.
 
-gateway, ingest ─gRPC─▶ [server] → validation → store
+gateway, ingest ─gRPC─▶ [catalogue_server] → validation → catalogue → store
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ _LIST = "event-types"
 
 
 class CatalogueServer(catalogue_pb2_grpc.CatalogueServiceServicer):
-    """Keeps the event catalogue."""
+    """Serves the event catalogue."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -45,7 +45,7 @@ class CatalogueServer(catalogue_pb2_grpc.CatalogueServiceServicer):
         return pb.ListEventTypesResponse(event_types=shown, next_page_token=page_token(_LIST, (shown[-1].name,)) if more else "")
 
     async def FindAudienceRequired(self, request: pb.FindAudienceRequiredRequest, _context: Context) -> pb.FindAudienceRequiredResponse:
-        """Say which of the named event types require an audience."""
+        """Return which of the named event types require an audience."""
         refuse(event_types_asked_problems(request.names))
         found = await self._store.read(partial(catalogue.audience_required, names=set(request.names)))
         return pb.FindAudienceRequiredResponse(names=found)

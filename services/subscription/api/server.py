@@ -1,8 +1,8 @@
 """Server: SubscriptionService over gRPC.
 
-gateway, delivery ─gRPC─▶ [server] → validation → store
+gateway, delivery ─gRPC─▶ [server] → validation → subscriptions, verifications, watch → store
 
-Law: every call says for which consumer it acts, and sees no other's.
+Law: every call that acts for a consumer names that consumer, and sees no other consumer's subscriptions; "*" stands for all consumers.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
-    """Keeps subscriptions."""
+    """Serves subscriptions, their secrets, their sink verification and their watch."""
 
     def __init__(self, store: Store, policy: EgressPolicy, lookups: Lookups, handshake: Handshake) -> None:
         self._store = store
@@ -149,7 +149,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         return pb.GetSecretsResponse(secrets=wire_settings.signing_secrets(found), keys=wire_settings.signing_keys(found))
 
     async def RotateSecret(self, request: pb.RotateSecretRequest, _context: Context) -> pb.RotateSecretResponse:
-        """Put a new secret, or a new key, in place."""
+        """Add a new signing secret or signing key; those in use expire after the overlap."""
         overlap_ms = wire_settings.duration_ms(request.overlap) if request.HasField("overlap") else OVERLAP_DEFAULT_MS
         scheme = wire_settings.scheme_asked(request.scheme, request.secret)
         once = wire.once_from(request, request.consumer_id, "RotateSecret")
@@ -176,7 +176,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         return pb.RotateSecretResponse.FromString(answer)
 
     async def DisableSubscription(self, request: pb.DisableSubscriptionRequest, _context: Context) -> pb.DisableSubscriptionResponse:
-        """Disable a subscription whose endpoint is gone."""
+        """Disable a subscription whose sink is gone."""
         refuse([*required_problems("id", request.id), *reason_problems(request.reason)])
         changed = await self._store.write(
             partial(subscriptions.disable, subscription_id=request.id, sink_revision=request.sink_revision, reason=request.reason)
@@ -184,7 +184,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         return pb.DisableSubscriptionResponse(subscription=wire.subscription_message(changed))
 
     async def BeginVerification(self, request: pb.BeginVerificationRequest, _context: Context) -> pb.BeginVerificationResponse:
-        """Begin an ownership handshake."""
+        """Begin a sink verification (the handshake)."""
         refuse([*consumer_problems(request.consumer_id), *required_problems("subscription_id", request.subscription_id)])
 
         def begin(writing: Writing) -> pb.BeginVerificationResponse:
@@ -196,7 +196,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         return await self._store.write(begin)
 
     async def ReportVerification(self, request: pb.ReportVerificationRequest, _context: Context) -> pb.ReportVerificationResponse:
-        """Take what a sink has answered."""
+        """Store a sink's answer to the handshake."""
         consent = wire_settings.consent_of(request.verification)
         rate = wire_settings.rate_of(request.verification)
         refuse(
@@ -217,22 +217,22 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         return await self._store.write(report)
 
     async def ConfirmVerification(self, request: pb.ConfirmVerificationRequest, _context: Context) -> pb.ConfirmVerificationResponse:
-        """Take a consent given by the callback URL."""
+        """Store a consent that a sink gave by the callback URL."""
         rate = wire_settings.rate_of(request)
         refuse([*required_problems("token", request.token), *rate_problems("rate_per_minute", rate)])
-        # Anyone may send tokens, and whoever guesses shall not keep those who write waiting.
+        # Anyone may send tokens. This read refuses wrong tokens, so that guesses do not occupy the writer.
         await self._store.read(partial(verifications.find, token=request.token))
         await self._store.write(partial(verifications.confirm, token=request.token, rate_per_minute=rate, handshake=self._handshake))
         return pb.ConfirmVerificationResponse()
 
     async def GetRevision(self, _request: pb.GetRevisionRequest, _context: Context) -> pb.GetRevisionResponse:
-        """Return the latest committed revision, without asking the database."""
+        """Return the latest committed revision, without a query to the database."""
         return pb.GetRevisionResponse(revision=(await self._store.settled()).revision)
 
     async def AskRevision(
         self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
     ) -> AsyncIterator[pb.AskRevisionResponse]:
-        """Return the latest committed revision, each time it is asked for; raises UNAVAILABLE once the registry stops."""
+        """Answer each question with the latest committed revision, and perhaps a read lease; raise UNAVAILABLE once the registry stops."""
         questions, over, holder, leases = (
             aiter(request_iterator),
             asyncio.ensure_future(self._store.watching_over()),
@@ -248,7 +248,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                     await over
                 question = asked.result()
                 if question is None:
-                    # One that breaks off may be relied on all the same.
+                    # The holder ended its stream, so it no longer relies on the lease. If a stream breaks off, its holder still may.
                     leases.release(holder)
                     return
                 if question.confirms:
@@ -257,7 +257,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 latest = await self._store.settled()
                 if not _is_known(question, latest):
                     raise revision_compacted()
-                # A commit that has begun since may be seen by a reader before the revision that is answered here is out of date.
+                # If a commit is under way, grant no lease: a reader may see its change while this answer still counts as current.
                 wanted_s = 0.0 if self._store.commit_under_way else question.lease.ToMilliseconds() / 1000
                 lease_s = leases.grant(holder, question.reached_revision, wanted_s, latest.revision)
                 yield wire.revision_message(latest.revision, lease_s)
@@ -277,7 +277,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
 
 def _is_known(question: pb.AskRevisionRequest, latest: ResumePoint) -> bool:
-    """Return whether an asker's changes are this registry's, as far as that matters: one that is behind hears of it by its watch."""
+    """Return whether an asker may share this registry's history. If the asker is behind, its watch checks the history."""
     if question.reached_revision == latest.revision:
         return question.reached_change_id in {"", latest.change_id}
     return question.reached_revision < latest.revision

@@ -1,8 +1,8 @@
-"""Wire: the contract's messages from and to the registry's values.
+"""Wire: converts the contract's messages from and to the registry's values.
 
 gRPC ─▶ server → [wire] → model
 
-Law: pure; nothing is judged here. What no value can hold (an unknown role or protocol) becomes None for validation to name.
+Law: pure; this file validates nothing. An unknown number (of a role or protocol) becomes None, and validation reports it.
 """
 
 import hashlib
@@ -66,22 +66,22 @@ class RepeatableRequest(Shape):
 
     @property
     def request_id(self) -> str:
-        """The id; "" for none."""
+        """The request id (idempotency key); "": none."""
         ...
 
     def SerializeToString(self, *, deterministic: bool = ...) -> bytes:  # noqa: N802 - named by protobuf
-        """Return the message's bytes, the same for the same content where asked to be deterministic."""
+        """Return the message's bytes; if `deterministic`, the same content gives the same bytes."""
         ...
 
 
 def once_from(request: RepeatableRequest, scope: str, method: str) -> Once:
-    """Return what tells a request sent twice from another one. The digest covers the request id, which is the same then."""
+    """Return the identity of an idempotent call. The digest covers the whole request, even the request id, which a repeat shares."""
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     return Once(scope, method, request.request_id, digest)
 
 
 def subscription_draft(message: subscription_pb2.Subscription) -> SubscriptionDraft:
-    """Return what a caller wants of a subscription."""
+    """Return the subscription that a caller wants."""
     return SubscriptionDraft(
         sink=message.sink,
         protocol=_PROTOCOLS.get(message.protocol),
@@ -94,13 +94,13 @@ def subscription_draft(message: subscription_pb2.Subscription) -> SubscriptionDr
 
 
 def key_draft(message: access_pb2.Key) -> KeyDraft:
-    """Return what a caller wants of a key."""
+    """Return the API key that a caller wants."""
     expire_ms = _timestamp_ms(message.expire_time) if message.HasField("expire_time") else None
     return KeyDraft(role=_ROLES.get(message.role), consumer_id=message.consumer_id, name=message.name, expire_ms=expire_ms)
 
 
 def subscription_message(subscription: Subscription) -> subscription_pb2.Subscription:
-    """Return a subscription as the contract has it."""
+    """Return a subscription as the contract's message."""
     return subscription_pb2.Subscription(
         id=subscription.id,
         consumer_id=subscription.consumer_id,
@@ -123,7 +123,10 @@ def subscription_message(subscription: Subscription) -> subscription_pb2.Subscri
 
 
 def put_message(put: Put, handshake: Handshake) -> subscription_pb2.WatchedSubscription:
-    """Return a subscription with all that is needed to send to its sink, where the operator wants such handshakes."""
+    """Return a subscription with all that delivery needs to send to its sink, and whether delivery shall ask the sink for its consent.
+
+    `handshake` is the operator's policy for sink verification.
+    """
     kept, message = put.subscription.credential, subscription_message(put.subscription)
     return subscription_pb2.WatchedSubscription(
         subscription=message,
@@ -135,7 +138,7 @@ def put_message(put: Put, handshake: Handshake) -> subscription_pb2.WatchedSubsc
 
 
 def watch_message(item: WatchItem, handshake: Handshake) -> subscription_pb2.WatchSubscriptionsResponse:
-    """Return one message of a watch, where the operator wants such handshakes."""
+    """Return one message of a watch; `handshake` is the operator's policy for sink verification."""
     match item:
         case Put():
             return subscription_pb2.WatchSubscriptionsResponse(put=put_message(item, handshake))
@@ -149,7 +152,7 @@ def watch_message(item: WatchItem, handshake: Handshake) -> subscription_pb2.Wat
 
 
 def revision_message(revision: int, lease_s: float) -> subscription_pb2.AskRevisionResponse:
-    """Return the answer to a question for the revision, with a read lease of so many seconds; 0: with none."""
+    """Return the answer to a question for the latest revision, with a read lease of `lease_s` seconds; 0: without a lease."""
     answer = subscription_pb2.AskRevisionResponse(revision=revision)
     if lease_s:
         answer.lease.FromMilliseconds(int(lease_s * 1000))
@@ -157,7 +160,7 @@ def revision_message(revision: int, lease_s: float) -> subscription_pb2.AskRevis
 
 
 def event_type_message(event_type: EventType) -> catalogue_pb2.EventType:
-    """Return an event type as the contract has it."""
+    """Return an event type as the contract's message."""
     return catalogue_pb2.EventType(
         name=event_type.name,
         description=event_type.description,
@@ -169,12 +172,12 @@ def event_type_message(event_type: EventType) -> catalogue_pb2.EventType:
 
 
 def consumer_message(consumer: Consumer) -> access_pb2.Consumer:
-    """Return a consumer as the contract has it."""
+    """Return a consumer as the contract's message."""
     return access_pb2.Consumer(id=consumer.id, name=consumer.name, create_time=timestamp(consumer.create_ms))
 
 
 def key_message(key: Key) -> access_pb2.Key:
-    """Return a key, without its clear text, as the contract has it."""
+    """Return an API key, without its clear text, as the contract's message."""
     return access_pb2.Key(
         id=key.id,
         role=_ROLE_NUMBERS[key.role],

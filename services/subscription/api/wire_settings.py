@@ -1,8 +1,8 @@
-"""Wire: settings, credentials, secrets and consents, from and to the registry's values.
+"""Wire settings: converts settings, credentials, secrets and verifications from and to the registry's values.
 
 gRPC ─▶ server → wire → [wire_settings] → model
 
-Law: pure; nothing is judged here. A number that the contract does not know becomes None for validation to name.
+Law: pure; this file validates nothing. A number that the contract does not know becomes None, and validation reports it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ _CONSENTS = {number: consent for consent, number in _CONSENT_NUMBERS.items()}
 
 
 def config_draft(message: pb.SubscriptionConfig) -> Config:
-    """Return the limits and notes that a caller wants."""
+    """Return the limits and the description that a caller wants."""
     return Config(
         description=message.description,
         rate_per_second=message.rate_per_second if message.HasField("rate_per_second") else None,
@@ -44,7 +44,7 @@ def config_draft(message: pb.SubscriptionConfig) -> Config:
 
 
 def config_message(config: Config) -> pb.SubscriptionConfig:
-    """Return limits and notes as the contract has them."""
+    """Return the limits and the description as the contract's message."""
     delays_ms = config.retry_delays_ms
     return pb.SubscriptionConfig(
         description=config.description,
@@ -55,7 +55,7 @@ def config_message(config: Config) -> pb.SubscriptionConfig:
 
 
 def settings_draft(message: pb.ProtocolSettings) -> SettingsDraft:
-    """Return what a caller wants of requests."""
+    """Return the request settings that a caller wants."""
     return SettingsDraft(
         headers=tuple(message.headers.items()),
         timeout_ms=duration_ms(message.timeout) if message.HasField("timeout") else None,
@@ -67,7 +67,7 @@ def settings_draft(message: pb.ProtocolSettings) -> SettingsDraft:
 
 
 def settings_message(settings: ProtocolSettings) -> pb.ProtocolSettings:
-    """Return how requests are made, as the contract has it."""
+    """Return request settings as the contract's message."""
     return pb.ProtocolSettings(
         headers=dict(settings.headers),
         timeout=None if settings.timeout_ms is None else _duration(settings.timeout_ms),
@@ -79,7 +79,7 @@ def settings_message(settings: ProtocolSettings) -> pb.ProtocolSettings:
 
 
 def credential_draft(message: pb.SinkCredential) -> SecretCredential | None:
-    """Return the credential that a caller wants, None for none."""
+    """Return the credential that a caller wants; None for no credential."""
     name = message.WhichOneof("kind")
     if name is None:
         return None
@@ -98,24 +98,24 @@ def secret_credential_message(credential: Credential, secret: str) -> pb.SinkCre
 
 
 def scheme_asked(number: pb.SignatureScheme.ValueType, secret: str) -> Scheme | None:
-    """Return whose secret is to be rotated; None for a number that the contract does not know."""
+    """Return the scheme whose secret shall be rotated; None for a number that the contract does not know."""
     if number == pb.SIGNATURE_SCHEME_UNSPECIFIED:
         return Scheme.V1A if secret.startswith(PRIVATE_PREFIX) else Scheme.V1
     return _SCHEMES.get(number)
 
 
 def signing_secrets(secrets: Iterable[SigningSecret]) -> list[pb.SigningSecret]:
-    """Return the secrets of the scheme V1, in clear."""
+    """Return the secrets of the scheme V1, in clear text."""
     return [signing_secret_message(secret) for secret in secrets if secret.scheme is Scheme.V1]
 
 
 def signing_keys(secrets: Iterable[SigningSecret], *, private: bool = False) -> list[pb.SigningKey]:
-    """Return the keys of the scheme V1A, with their private halves for delivery only."""
+    """Return the keys of the scheme V1A; `private` adds the private halves, for delivery only."""
     return [signing_key_message(secret, private=private) for secret in secrets if secret.scheme is Scheme.V1A]
 
 
 def signing_secret_message(secret: SigningSecret) -> pb.SigningSecret:
-    """Return a signing secret, in clear, as the contract has it."""
+    """Return a signing secret, in clear text, as the contract's message."""
     return pb.SigningSecret(
         secret=secret.secret,
         create_time=timestamp(secret.create_ms),
@@ -125,7 +125,7 @@ def signing_secret_message(secret: SigningSecret) -> pb.SigningSecret:
 
 
 def signing_key_message(secret: SigningSecret, *, private: bool = False) -> pb.SigningKey:
-    """Return an Ed25519 key as the contract has it, with its private half for delivery only."""
+    """Return an Ed25519 key as the contract's message; `private` adds the private half, for delivery only."""
     public = public_key(secret.secret)
     return pb.SigningKey(
         public_key=public,
@@ -137,7 +137,7 @@ def signing_key_message(secret: SigningSecret, *, private: bool = False) -> pb.S
 
 
 def verification_message(verification: Verification) -> pb.Verification:
-    """Return what a sink has said, as the contract has it."""
+    """Return a sink's verification as the contract's message."""
     return pb.Verification(
         state=_CONSENT_NUMBERS[verification.consent],
         rate_per_minute=verification.rate_per_minute,
@@ -147,12 +147,12 @@ def verification_message(verification: Verification) -> pb.Verification:
 
 
 def consent_of(message: pb.Verification) -> Consent | None:
-    """Return what a report says of a sink's consent; None where it says nothing that the contract knows."""
+    """Return the consent in a report; None for a number that the contract does not know, or unspecified."""
     return _CONSENTS.get(message.state)
 
 
 def rate_of(message: pb.Verification | pb.ConfirmVerificationRequest) -> int | None:
-    """Return how many requests a minute a sink permits; None for any number."""
+    """Return how many requests a minute a sink permits; None for no limit."""
     return message.rate_per_minute if message.HasField("rate_per_minute") else None
 
 
@@ -162,13 +162,13 @@ def duration_ms(duration: Duration) -> int:
 
 
 def timestamp(time_ms: int) -> Timestamp:
-    """Return a time as the contract has it."""
+    """Return a time as a protobuf timestamp."""
     seconds, rest_ms = divmod(time_ms, 1000)
     return Timestamp(seconds=seconds, nanos=rest_ms * 1_000_000)
 
 
 def optional_timestamp(time_ms: int | None) -> Timestamp | None:
-    """Return a time as the contract has it, None where there is none."""
+    """Return a time as a protobuf timestamp; None for no time."""
     return None if time_ms is None else timestamp(time_ms)
 
 

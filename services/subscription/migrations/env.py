@@ -1,4 +1,4 @@
-"""Where alembic meets the connection that `services.runtime.database.migrate` opened."""
+"""Alembic's entry point for the registry's schema; it uses the connection that `services.runtime.database.migrate` opened."""
 
 from services.runtime.database import run_migrations
 

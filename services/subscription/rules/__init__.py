@@ -1,1 +1,1 @@
-"""Rules: what a subscription may say, and what a sink's consent means."""
+"""Rules: what a subscription may contain, and how a sink's consent changes its state."""

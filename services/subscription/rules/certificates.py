@@ -1,8 +1,8 @@
-"""Certificates: the PEM texts that a consumer may give, read before they are kept.
+"""Certificates: checks the certificates and private keys (PEM) that a consumer gives, before they are stored.
 
-validation → [certificates]
+settings_validation, credential_validation → [certificates]
 
-Law: pure, and no message repeats anything of a private key.
+Law: pure, and no message repeats any part of a private key.
 """
 
 import re
@@ -25,13 +25,13 @@ _CERTIFICATE = "CERTIFICATE"
 
 
 def certificates_problem(pem: str) -> str | None:
-    """Return what is wrong with a list of certificates, in words that go on from its name; None where it is one."""
+    """Return what is wrong with a list of certificates, as a predicate for the field's name; None if the list is valid."""
     if len(pem) > CERTIFICATES_CHARS_MAX:
         return f"must be at most {CERTIFICATES_CHARS_MAX} characters"
     labels = _BLOCK.findall(pem)
     if not labels or _BLOCK.sub("", pem).strip():
         return "must be certificates in PEM and nothing else: -----BEGIN CERTIFICATE-----…"
-    # What else stands there might be a private key, which this would show to whoever reads the subscription.
+    # Any other block might be a private key, which every reader of the subscription would see.
     if set(labels) != {_CERTIFICATE}:
         return "must hold certificates only; a private key has a place of its own"
     if len(labels) > CERTIFICATES_MAX:
@@ -45,7 +45,7 @@ def certificates_problem(pem: str) -> str | None:
 
 
 def private_key_problem(pem: str, certificate: str) -> str | None:
-    """Return what is wrong with a private key (PEM) for a certificate that is well-formed; None where it is the certificate's."""
+    """Return what is wrong with a private key (PEM) for a well-formed certificate; None if the key belongs to the certificate."""
     if len(pem) > PRIVATE_KEY_CHARS_MAX:
         return f"must be at most {PRIVATE_KEY_CHARS_MAX} characters"
     try:

@@ -1,8 +1,8 @@
-"""Verification: what becomes of a subscription when its sink is changed, consents or refuses.
+"""Consent: decide a subscription's state when its sink changes, consents, refuses or is gone.
 
-server → [verification] → subscriptions
+subscriptions, verifications → [consent]
 
-Law: pure; every change of a subscription's state is decided here.
+Law: pure; every change of a stored subscription's state is decided in this file.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ NOT_ASKED = "the sink has not yet consented to receive events; run its verificat
 
 
 def first_state(handshake: Handshake) -> tuple[State, str]:
-    """Return the state of a new subscription, and why."""
+    """Return the state of a new subscription, and the reason for it."""
     return (State.UNVERIFIED, NOT_ASKED) if handshake is Handshake.REQUIRED else (State.ACTIVE, "")
 
 
 def pointed(current: Subscription, sink: str, handshake: Handshake) -> Subscription:
-    """Return a subscription whose sink is another one now: what was known of the former sink no longer counts."""
+    """Return a subscription with a new sink; the former sink's verification no longer counts."""
     state, reason = first_state(handshake)
     if current.state is State.PAUSED and state is State.ACTIVE:
         state, reason = current.state, current.state_reason
@@ -27,19 +27,19 @@ def pointed(current: Subscription, sink: str, handshake: Handshake) -> Subscript
 
 
 def disabled(current: Subscription, reason: str) -> Subscription:
-    """Return a subscription whose endpoint is gone."""
+    """Return a subscription whose sink is gone."""
     return current if current.state is State.DISABLED else dataclasses.replace(current, state=State.DISABLED, state_reason=reason)
 
 
 def is_wanted(current: Subscription, handshake: Handshake) -> bool:
-    """Say whether the sink is to be asked without anyone calling for it: by best effort, once, while it is sent to."""
+    """Return whether delivery shall ask the sink for its consent by itself: if the policy is best effort, once, while it is active."""
     return handshake is Handshake.BEST_EFFORT and current.state is State.ACTIVE and current.verification is None
 
 
 def answered(current: Subscription, verification: Verification, handshake: Handshake) -> Subscription:
-    """Return a subscription whose sink has answered.
+    """Return a subscription whose sink verification has a result.
 
-    A consent holds until the sink takes it back: that it could not be asked again changes nothing but the note.
+    A consent holds until the sink refuses: a later verification that fails changes only the detail.
     """
     before = current.verification
     match verification.consent:
@@ -61,5 +61,5 @@ def answered(current: Subscription, verification: Verification, handshake: Hands
 
 
 def released(current: Subscription) -> Subscription:
-    """Return a subscription that waited for a consent which is no longer required."""
+    """Return a subscription, now active, that waited for a consent that is no longer required."""
     return dataclasses.replace(current, state=State.ACTIVE, state_reason="")

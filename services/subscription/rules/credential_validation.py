@@ -1,8 +1,8 @@
-"""Validation of credentials.
+"""Credential validation: which credentials a subscription may have.
 
-server → [validation_credential] → store
+validation → [credential_validation] → certificates, header_rules
 
-Law: pure, and no message repeats a secret. Each check returns the problems it finds, under the names of the contract.
+Law: pure, and no message repeats a secret. Each check returns the problems that it finds, under the names of the contract.
 """
 
 import re
@@ -23,13 +23,13 @@ TOKEN_TYPE_CHARS_MAX = 64
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _TOKEN_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Scope tokens of RFC 6749: visible ASCII without quotation mark and backslash.
+# Scope tokens of RFC 6749: visible ASCII without the quotation mark and the backslash.
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 _VISIBLE_AND_SPACE = re.compile(r"[\x20-\x7e]+")
 
 
 def credential_problems(wanted: SecretCredential | None, policy: EgressPolicy, refusals: Mapping[str, str]) -> list[FieldError]:
-    """Judge a credential as it shall be kept, its secret included; `refusals` as in `subscription_problems`."""
+    """Validate a credential as it will be stored, including its secret; `refusals` as in `subscription_problems`."""
     if wanted is None:
         return []
     kind, shown, secret = wanted.credential.kind, wanted.credential.shown, wanted.secret
@@ -61,7 +61,7 @@ def credential_problems(wanted: SecretCredential | None, policy: EgressPolicy, r
 
 
 def header_clash_problems(wanted: SecretCredential | None, headers: tuple[tuple[str, str], ...]) -> list[FieldError]:
-    """Judge whether a credential's header is free, since each header is sent once."""
+    """Check that no header in the settings has the name of a credential's header, since a request carries each header once."""
     if wanted is None or wanted.credential.kind is not CredentialKind.HEADER:
         return []
     name = wanted.credential.shown["name"]

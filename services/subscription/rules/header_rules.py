@@ -1,9 +1,9 @@
-"""Header rules: which headers a consumer may have put on its webhooks.
+"""Header rules: which headers a consumer may add to its webhooks.
 
-validation → [header_rules]
+settings_validation, credential_validation → [header_rules]
 
-Law 1: pure. Names are judged without regard to case, and no value can end its line.
-Law 2: what frames the message, what we say of ourselves, and what intermediaries read is ours alone.
+Law 1: pure. Names are compared without regard to case, and no value can end its line.
+Law 2: a consumer cannot set the headers that frame the message, that Hooktide sets or forbids, or that intermediaries read.
 """
 
 import re
@@ -16,14 +16,14 @@ NAME_CHARS_MAX = 100
 VALUE_CHARS_MAX = 1024
 HEADERS_CHARS_MAX = 8192
 
-# Narrower than a token of RFC 9110: what some intermediary drops or reads differently is of no use to anyone.
+# Narrower than a token of RFC 9110: some intermediaries drop other names, or read them differently.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _OURS = frozenset(
     {
-        # The message's frame, and what holds for one connection only.
+        # Headers that frame the message, or apply to one connection only.
         *("host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "expect"),
-        # What we say ourselves, or let nobody say: no cookies, no compression, our own name, the event's trace.
+        # Headers that Hooktide sets itself (its name, the date, signatures, the event's trace), or never sends (cookies, compression).
         *("user-agent", "date", "cookie", "accept-encoding", "signature", "signature-input", "traceparent", "tracestate"),
     }
 )
@@ -32,8 +32,8 @@ _AUTHORIZATION = "authorization"
 
 
 def name_problem(name: str, *, secret: bool = False) -> str | None:
-    """Return what is wrong with a header's name, in words that go on from it; `secret` is one whose value is never shown."""
-    # Servers that hand headers on as variables make one of `_` and `-`.
+    """Return what is wrong with a header's name, as a predicate for the name; `secret`: the header's value is never shown."""
+    # Servers that pass headers on as variables treat `_` and `-` as the same character.
     lower = name.lower().replace("_", "-")
     if _NAME.fullmatch(name) is None or len(name) > NAME_CHARS_MAX:
         return (
@@ -48,7 +48,7 @@ def name_problem(name: str, *, secret: bool = False) -> str | None:
 
 
 def value_problem(value: str, chars_max: int = VALUE_CHARS_MAX) -> str | None:
-    """Return what is wrong with a header's value, in words that go on from its name, without repeating it."""
+    """Return what is wrong with a header's value, as a predicate for the name, without repeating the value."""
     if len(value) > chars_max:
         return f"must be at most {chars_max} characters, this has {len(value)}"
     if _VALUE.fullmatch(value) is None:
@@ -57,7 +57,7 @@ def value_problem(value: str, chars_max: int = VALUE_CHARS_MAX) -> str | None:
 
 
 def headers_problems(field: str, headers: Sequence[tuple[str, str]]) -> list[FieldError]:
-    """Judge the headers that every webhook of a subscription shall carry, by the name of their field in the contract."""
+    """Validate the headers that every webhook of a subscription carries; `field` is their field's name in the contract."""
     if len(headers) > HEADERS_MAX:
         return [FieldError(field, f"must be at most {HEADERS_MAX}, these are {len(headers)}")]
     problems = []

@@ -1,8 +1,8 @@
-"""Validation of limits and of how requests are made.
+"""Settings validation: which limits and which request settings a subscription may have.
 
-server → [validation_settings] → store
+validation → [settings_validation] → certificates, header_rules
 
-Law: pure. Each check returns the problems it finds, under the names of the contract.
+Law: pure. Each check returns the problems that it finds, under the names of the contract.
 """
 
 import math
@@ -43,7 +43,7 @@ SETTINGS_PATHS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SettingsDraft:
-    """What a caller wants of requests, not yet judged: None stands for a number that the contract does not know."""
+    """The request settings that a caller wants, before validation. None in an enum field: a number that the contract does not know."""
 
     headers: tuple[tuple[str, str], ...]
     timeout_ms: int | None
@@ -53,7 +53,7 @@ class SettingsDraft:
     ca_certificates: str
 
     def settled(self) -> ProtocolSettings:
-        """Return the settings that a judged draft stands for."""
+        """Return the settings of a valid draft."""
         assert self.content_mode is not None  # noqa: S101 - refused before
         schemes = tuple(scheme for scheme in Scheme if scheme in self.signatures)
         headers = tuple(sorted((name.lower(), value) for name, value in self.headers))
@@ -63,7 +63,7 @@ class SettingsDraft:
 
 
 def drafted(settings: ProtocolSettings) -> SettingsDraft:
-    """Return kept settings as a draft."""
+    """Return stored settings as a draft."""
     return SettingsDraft(
         settings.headers,
         settings.timeout_ms,
@@ -75,7 +75,7 @@ def drafted(settings: ProtocolSettings) -> SettingsDraft:
 
 
 def merged_config(kept: Config, wanted: Config, paths: Collection[str]) -> Config:
-    """Return what is kept after an update that names `paths`."""
+    """Return the limits and the description to store after an update that names `paths`."""
 
     def named(*names: str) -> bool:
         return CONFIG in paths or any(f"{CONFIG}.{name}" in paths for name in names)
@@ -89,7 +89,7 @@ def merged_config(kept: Config, wanted: Config, paths: Collection[str]) -> Confi
 
 
 def merged_settings(kept: ProtocolSettings, wanted: SettingsDraft, paths: Collection[str]) -> SettingsDraft:
-    """Return what is to be judged and kept after an update that names `paths`."""
+    """Return the settings to validate and store after an update that names `paths`."""
     before = drafted(kept)
 
     def chosen(name: str) -> SettingsDraft:
@@ -111,7 +111,7 @@ def merged_settings(kept: ProtocolSettings, wanted: SettingsDraft, paths: Collec
 
 
 def config_problems(config: Config) -> list[FieldError]:
-    """Judge limits and notes."""
+    """Validate the limits and the description."""
     problems = []
     if len(config.description) > DESCRIPTION_CHARS_MAX:
         advice = f"must be at most {DESCRIPTION_CHARS_MAX} characters, this has {len(config.description)}"
@@ -126,7 +126,7 @@ def config_problems(config: Config) -> list[FieldError]:
 
 
 def settings_problems(settings: SettingsDraft) -> list[FieldError]:
-    """Judge how requests are to be made."""
+    """Validate the request settings."""
     problems = headers_problems("subscription.protocol_settings.headers", settings.headers)
     if settings.timeout_ms is not None and settings.timeout_ms not in TIMEOUT_MS:
         advice = f"must be from {TIMEOUT_MS[0] // 1000} to {TIMEOUT_MS[-1] // 1000} seconds"

@@ -1,10 +1,10 @@
-"""Signing key: an Ed25519 key's forms in Standard Webhooks 1.0.0, and the names of keys in HTTP message signatures.
+"""Signing key: the text forms of an Ed25519 key in Standard Webhooks 1.0.0, and the key ids in HTTP message signatures.
 
-server → [signing_key] → store
+server, validation, subscriptions, wire_settings → [signing_key]
 
-``whsk_`` is the private half, ``whpk_`` the public one, each with the padded standard base64 of 32 bytes. As brought from
-elsewhere, the private half may also be followed by the public one, 64 bytes in all.
-Law: pure, apart from the chance that a new key is made of. No message ever repeats a private key.
+``whsk_`` begins the private half and ``whpk_`` the public half; each holds the padded standard base64 of 32 bytes. A private key that
+the caller brings may also hold the public half after the private half, 64 bytes in all.
+Law: pure, apart from the randomness of a new key. No message repeats a private key.
 """
 
 import base64
@@ -28,7 +28,7 @@ def new_private_key() -> str:
 
 
 def private_key_problem(text: str) -> str | None:
-    """Return what is wrong with a private key, in words that go on from its name; None where it is one."""
+    """Return what is wrong with a private key, as a predicate for the field's name; None if the key is valid."""
     if not text.startswith(PRIVATE_PREFIX):
         return f"must begin with {PRIVATE_PREFIX}"
     encoded = text.removeprefix(PRIVATE_PREFIX)
@@ -56,9 +56,9 @@ def public_key(private_key: str) -> str:
 
 
 def key_id(shown: str) -> str:
-    """Return what names a secret ("whsec_…") or a public key ("whpk_…") in HTTP message signatures.
+    """Return the key id of a secret ("whsec_…") or a public key ("whpk_…") for HTTP message signatures.
 
-    It gives nothing away: both hold at least 24 random bytes, and the digest is cut.
+    The id reveals nothing: a secret or key holds at least 24 random bytes, and the id is a truncated digest.
     """
     prefix = SECRET_PREFIX if shown.startswith(SECRET_PREFIX) else PUBLIC_PREFIX
     return hashlib.sha256(base64.b64decode(shown.removeprefix(prefix))).digest()[:_ID_BYTES].hex()

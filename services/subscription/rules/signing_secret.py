@@ -1,8 +1,8 @@
-"""Signing secret: its form in Standard Webhooks 1.0.0, ``whsec_`` and the padded standard base64 of 24 to 64 bytes.
+"""Signing secret: its text form in Standard Webhooks 1.0.0, ``whsec_`` and the padded standard base64 of 24 to 64 bytes.
 
-server → [signing_secret] → store
+validation, server → [signing_secret]
 
-Law: pure, apart from the chance that a new secret is made of. No message ever repeats a secret.
+Law: pure, apart from the randomness of a new secret. No message repeats a secret.
 """
 
 import base64
@@ -21,7 +21,7 @@ def new_secret() -> str:
 
 
 def secret_problem(text: str) -> str | None:
-    """Return what is wrong with a signing secret, in words that go on from its name; None where it is one."""
+    """Return what is wrong with a signing secret, as a predicate for the field's name; None if the secret is valid."""
     if not text.startswith(PREFIX):
         return f"must begin with {PREFIX}"
     encoded = text.removeprefix(PREFIX)

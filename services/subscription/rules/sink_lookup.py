@@ -1,10 +1,10 @@
-"""Lookup: where the names in URLs lead, before a subscription with them is kept.
+"""Sink lookup: resolve the host names in a subscription's URLs and check their addresses, before the subscription is stored.
 
-server → [lookup] → validation
+server → [sink_lookup] → validation
 
-Law 1: this spares consumers a surprise and promises nothing: each address is judged again when it is dialled.
-Law 2: a lookup takes no longer than its time. A name whose addresses are not known by then passes.
-Law 3: so many run at once, and so many for one consumer: names that hang keep nobody else's from being judged.
+Law 1: the check warns consumers early and guarantees nothing: each address is checked again when it is dialled.
+Law 2: a lookup has a deadline. If the addresses of a name are not known by then, the name passes.
+Law 3: the number of lookups at once is bounded, in all and for each consumer, so that names that hang do not block other consumers.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ Resolve = Callable[[str], Sequence[str]]
 
 
 def system_addresses(host: str) -> list[str]:
-    """Return the addresses of a name as the system's resolver tells, waiting for it; raises OSError where there are none."""
+    """Return the addresses of a name from the system's resolver, which blocks; raises OSError if there are none."""
     return [str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
 class Lookups:
-    """Looks names up and judges what they lead to."""
+    """Looks names up and checks their addresses."""
 
     def __init__(self, policy: EgressPolicy, share: ShareNow, resolve: Resolve = system_addresses, timeout_s: float = LOOKUP_S) -> None:
-        """Take `resolve`, which waits for a name's addresses on a thread of its own, and how long it is waited for.
+        """Take `resolve`, which blocks a thread of its own until a name's addresses are known, and the deadline of each lookup.
 
-        A lookup counts in its consumer's `share` until the resolver returns.
+        A lookup counts in its consumer's `share` until the resolver returns, even after the deadline.
         """
         self._policy = policy
         self._permits = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX)
@@ -44,13 +44,13 @@ class Lookups:
         self._timeout_s = timeout_s
 
     async def refusals(self, urls: Iterable[str], consumer_id: str) -> dict[str, str]:
-        """Return those of a consumer's URLs whose names lead to a forbidden address, each with the reason, in a sentence."""
+        """Return those of a consumer's URLs whose names resolve to a forbidden address, each with the reason."""
         hosts = {url: host for url in urls if (host := self._name(url)) is not None}
         whys = await asyncio.gather(*(self._refusal(host, consumer_id) for host in hosts.values()))
         return {url: why for url, why in zip(hosts, whys, strict=True) if why is not None}
 
     def _name(self, url: str) -> str | None:
-        """Return the name to look up; None for an address, and for a URL that is refused by its text alone."""
+        """Return the name to look up; None for an address, and for a URL that the policy refuses by its text alone."""
         if self._policy.check_url(url) is not None:
             return None
         host = parse_url(url).host
@@ -65,7 +65,7 @@ class Lookups:
             async with asyncio.timeout(self._timeout_s):
                 addresses = await found
         except (OSError, UnicodeError):
-            # What a name will lead to once it is known, nobody can say now. TimeoutError is an OSError.
+            # The name does not resolve now, but may later, so it passes. TimeoutError is an OSError.
             return None
         finally:
             if not place.holds_permit:
@@ -93,9 +93,9 @@ class Lookups:
             failed = None
             try:
                 addresses = self._resolve(host)
-            except Exception as error:  # noqa: BLE001 - handed on to whoever waits
+            except Exception as error:  # noqa: BLE001 - passed on to the caller that waits
                 failed = error
-            # The loop may have ended in the meantime.
+            # The event loop may have ended in the meantime.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(finish, addresses, failed)
 

@@ -1,10 +1,10 @@
-"""Validation: what a caller may ask the registry to keep. Every wrong field is found, not only the first.
+"""Validation: what a caller may ask the registry to store. It finds every wrong field, not only the first.
 
 server → [validation] → store
-                ├ validation_settings
-                └ validation_credential → certificates, header_rules
+                ├ settings_validation   → certificates, header_rules
+                └ credential_validation → certificates, header_rules
 
-Law: pure. Each check returns the problems it finds; `refuse` turns all of a call's problems into one failure.
+Law: pure. Each check returns the problems that it finds; `refuse` turns all problems of a call into one failure.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ NAME_CHARS_MAX = 200
 REQUEST_ID_BYTES_MAX = 300
 OVERLAP_DEFAULT_MS = 24 * 3600 * 1000
 OVERLAP_MAX_MS = 7 * 24 * 3600 * 1000
-# The last millisecond of the year 9999, as far as a protobuf Timestamp reaches.
+# The last millisecond of the year 9999, which is the last one of a protobuf Timestamp.
 TIME_MS_MAX = 253_402_300_799_999
 
 SUBSCRIPTION_PATHS: Final = frozenset({"sink", "types", "source", *CONFIG_PATHS, *SETTINGS_PATHS, *credential.PATHS})
@@ -53,14 +53,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class ForbiddenSink(FieldError):  # noqa: N818 - no exception
-    """A well-formed call whose sink may not be called; alone, it has a reason of its own."""
+    """A well-formed sink that the policy forbids. If this is a call's only problem, the failure has its own reason."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionDraft:
-    """What a caller wants of a subscription, not yet judged; `protocol` is None where there is none of that number."""
+    """The subscription that a caller wants, before validation; `protocol` None: a number that the contract does not know."""
 
     sink: str
     protocol: Protocol | None
@@ -71,7 +71,7 @@ class SubscriptionDraft:
     credential: SecretCredential | None
 
     def urls(self, paths: Collection[str] | None = None) -> list[str]:
-        """Return the URLs that are new where all of it, or what `paths` name, is taken."""
+        """Return the URLs that the draft brings in: all of them, or those in the sections that `paths` name."""
         sections = {"sink", credential.SECTION} if paths is None else {path.partition(".")[0] for path in paths}
         token_url = "" if self.credential is None else self.credential.credential.shown.get("token_url", "")
         return [url for section, url in (("sink", self.sink), (credential.SECTION, token_url)) if url and section in sections]
@@ -79,7 +79,7 @@ class SubscriptionDraft:
 
 @dataclass(frozen=True, slots=True)
 class KeyDraft:
-    """What a caller wants of an API key, not yet judged; `role` is None where it is unset or unknown."""
+    """The API key that a caller wants, before validation; `role` None: unset or unknown."""
 
     role: Role | None
     consumer_id: str
@@ -88,7 +88,7 @@ class KeyDraft:
 
 
 def refuse(problems: Sequence[FieldError]) -> None:
-    """Raise the failure that names all problems; return where there are none."""
+    """Raise the failure that names all problems; return if there are none."""
     match problems:
         case []:
             return
@@ -99,33 +99,33 @@ def refuse(problems: Sequence[FieldError]) -> None:
 
 
 def consumer_problems(consumer_id: str) -> list[FieldError]:
-    """Judge for whom a call acts."""
+    """Validate the consumer that a call acts for."""
     if consumer_id:
         return []
     return [FieldError("consumer_id", f'is required: the consumer to act for, or "{EVERY_CONSUMER}" for an administrator')]
 
 
 def owner_problems(consumer_id: str) -> list[FieldError]:
-    """Judge who shall own a new subscription."""
+    """Validate the owner of a new subscription."""
     if consumer_id and consumer_id != EVERY_CONSUMER:
         return []
     return [FieldError("consumer_id", "is required: the consumer that shall own the subscription, con_…")]
 
 
 def required_problems(field: str, value: str) -> list[FieldError]:
-    """Judge a field that names something."""
+    """Check that a required field is not empty."""
     return [] if value else [FieldError(field, "is required")]
 
 
 def request_id_problems(request_id: str) -> list[FieldError]:
-    """Judge the id that makes a call idempotent."""
+    """Validate the request id (idempotency key) of a call."""
     if len(request_id.encode()) <= REQUEST_ID_BYTES_MAX:
         return []
     return [FieldError("request_id", f"must be at most {REQUEST_ID_BYTES_MAX} bytes")]
 
 
 def secret_problems(secret: str, scheme: Scheme | None = Scheme.V1) -> list[FieldError]:
-    """Judge a signing secret, or a private key, that the caller brings; none is fine, since one is made then."""
+    """Validate a signing secret or private key that the caller brings. An empty one is valid: the registry then makes a new one."""
     if scheme is None:
         return [FieldError("scheme", "must be SIGNATURE_SCHEME_V1 or SIGNATURE_SCHEME_V1A")]
     judge = secret_problem if scheme is Scheme.V1 else private_key_problem
@@ -134,14 +134,14 @@ def secret_problems(secret: str, scheme: Scheme | None = Scheme.V1) -> list[Fiel
 
 
 def overlap_problems(overlap_ms: int) -> list[FieldError]:
-    """Judge how long the secrets in use stay valid beside a new one."""
+    """Validate for how long the live secrets stay valid beside a new one."""
     if 0 <= overlap_ms <= OVERLAP_MAX_MS:
         return []
     return [FieldError("overlap", f"must be between 0 and {OVERLAP_MAX_MS // 1000} seconds (7 days)")]
 
 
 def mask_problems(paths: Sequence[str]) -> list[FieldError]:
-    """Judge which fields an update names."""
+    """Validate the fields that an update names."""
     known = ", ".join(_SECTIONS)
     if not paths:
         return [FieldError("update_mask", f"must name at least one field: {known}")]
@@ -158,7 +158,7 @@ def mask_problems(paths: Sequence[str]) -> list[FieldError]:
 def merged_draft(
     current: Subscription, kept: SecretCredential | None, wanted: SubscriptionDraft, paths: Collection[str]
 ) -> SubscriptionDraft:
-    """Return what an update wants, with all that it does not name as it is kept, below the sections that have members."""
+    """Return the draft of an update; in the sections that have members, members that the update does not name keep the stored value."""
     return dataclasses.replace(
         wanted,
         config=merged_config(current.config, wanted.config, paths),
@@ -170,9 +170,9 @@ def merged_draft(
 def subscription_problems(
     draft: SubscriptionDraft, policy: EgressPolicy, refusals: Mapping[str, str], paths: Collection[str] | None = None
 ) -> list[FieldError]:
-    """Judge a subscription: all of it, or the sections that an update's `paths` are about.
+    """Validate a subscription: all of it, or the sections that an update's `paths` name.
 
-    `refusals` are the URLs whose names lead where nothing may be sent, with the reasons.
+    `refusals` holds the URLs whose names resolve to forbidden addresses, with the reasons.
     """
     checks: dict[str, Callable[[], list[FieldError]]] = {
         "sink": lambda: _sink_problems(draft.sink, policy, refusals),
@@ -191,31 +191,31 @@ def subscription_problems(
 
 
 def reason_problems(reason: str) -> list[FieldError]:
-    """Judge why a subscription shall be disabled."""
+    """Validate the reason for which a subscription shall be disabled."""
     return _text_problems("reason", reason, REASON_CHARS_MAX) if reason else [FieldError("reason", "is required")]
 
 
 def detail_problems(field: str, detail: str) -> list[FieldError]:
-    """Judge what is told of a sink's answer."""
+    """Validate the detail of a sink's answer."""
     return _text_problems(field, detail, REASON_CHARS_MAX)
 
 
 def rate_problems(field: str, rate_per_minute: int | None) -> list[FieldError]:
-    """Judge how many requests a minute a sink permits."""
+    """Validate how many requests a minute a sink permits."""
     if rate_per_minute is None or rate_per_minute > 0:
         return []
     return [FieldError(field, "must be above 0; leave it out for no limit")]
 
 
 def consumer_name_problems(name: str) -> list[FieldError]:
-    """Judge a consumer's name."""
+    """Validate a consumer's name."""
     if name.strip():
         return _text_problems("consumer.name", name, NAME_CHARS_MAX)
     return [FieldError("consumer.name", f"is required, 1 to {NAME_CHARS_MAX} characters")]
 
 
 def key_problems(draft: KeyDraft, now_ms: int) -> list[FieldError]:
-    """Judge an API key."""
+    """Validate an API key."""
     problems = _text_problems("key.name", draft.name, NAME_CHARS_MAX)
     if draft.role is None:
         problems.append(FieldError("key.role", "must be ROLE_ADMIN, ROLE_EMITTER or ROLE_CONSUMER"))
@@ -229,7 +229,7 @@ def key_problems(draft: KeyDraft, now_ms: int) -> list[FieldError]:
 
 
 def event_type_problems(name: str, description: str) -> list[FieldError]:
-    """Judge an entry of the catalogue."""
+    """Validate an entry of the catalogue."""
     problems = _text_problems("event_type.description", description, EVENT_TYPE_DESCRIPTION_CHARS_MAX)
     if problem := event_type_problem(name):
         problems.append(FieldError("event_type.name", problem))
@@ -237,7 +237,7 @@ def event_type_problems(name: str, description: str) -> list[FieldError]:
 
 
 def event_types_asked_problems(names: Sequence[str]) -> list[FieldError]:
-    """Judge how many event types a call asks about; which names it gives, is no matter."""
+    """Validate how many event types a call asks about; the names themselves may be any text."""
     if 1 <= len(names) <= EVENT_TYPES_ASKED_MAX:
         return []
     return [FieldError("names", f"must be 1 to {EVENT_TYPES_ASKED_MAX}, these are {len(names)}")]

@@ -1,1 +1,1 @@
-"""Store: the registry's database: its rows, their history, and what guards them."""
+"""Store: the registry's database: its rows, their history, and the sealing of secrets."""

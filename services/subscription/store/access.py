@@ -1,8 +1,8 @@
-"""Access: the consumers there are, and whose an API key is.
+"""Access: the consumers, and the API keys with their owners.
 
-server → [access] → SQLite
+access_server → [access] → SQLite
 
-Law: a key's clear text exists in the answer that creates it and nowhere else; stored is a keyed hash.
+Law: a key's clear text exists only in the answer to the call that creates the key; the database stores a keyed hash.
 """
 
 import hmac
@@ -24,7 +24,7 @@ _KEY_COLUMNS = (keys.c.id, keys.c.role, keys.c.consumer_id, keys.c.name, keys.c.
 
 
 def create_consumer(writing: Writing, name: str) -> Consumer:
-    """Create a consumer of a judged name; names need not differ."""
+    """Create a consumer with a valid name; several consumers may have the same name."""
     created = Consumer(ConsumerId(new_id("con")), name, writing.now_ms)
     writing.connection.execute(consumers.insert().values(id=created.id, name=created.name, create_ms=created.create_ms))
     return created
@@ -46,7 +46,7 @@ def consumer_page(reading: Reading, after_id: str, size: int) -> tuple[list[Cons
 
 
 def create_key(writing: Writing, draft: KeyDraft) -> tuple[Key, str]:
-    """Create a judged key; returns it and its clear text. Raises CONSUMER_NOT_FOUND."""
+    """Create a key from a valid draft; return the key and its clear text. Raises CONSUMER_NOT_FOUND."""
     assert draft.role is not None  # noqa: S101 - refused before
     owner = get_consumer(writing, draft.consumer_id).id if draft.consumer_id else None
     clear = api_key.new_key()
@@ -93,12 +93,12 @@ def revoke_key(writing: Writing, key_id: str) -> None:
 
 
 def any_key(reading: Reading) -> bool:
-    """Say whether there ever was a key."""
+    """Return whether any key was ever created."""
     return reading.connection.execute(sa.select(keys.c.id).limit(1)).one_or_none() is not None
 
 
 def authenticate(reading: Reading, clears: Sequence[str]) -> list[Key | None]:
-    """Return the keys of clear texts, in their order; None for one that is malformed, unknown, expired or revoked."""
+    """Return the keys of clear texts, in order; None for a key that is malformed, unknown, expired or revoked."""
     wanted: dict[bytes, list[tuple[KeyHash, str]]] = {}
     for clear in clears:
         if api_key.parse_key(clear) is not None:

@@ -1,6 +1,6 @@
-"""Catalogue: the event types there are. Nothing in a watch speaks of them.
+"""Catalogue: the event types. Watches do not report them.
 
-server → [catalogue] → SQLite
+catalogue_server → [catalogue] → SQLite
 """
 
 from collections.abc import Collection
@@ -35,7 +35,7 @@ def audience_required(reading: Reading, names: Collection[str]) -> list[str]:
 
 
 def put(writing: Writing, name: str, description: str, *, audience_required: bool, etag: str) -> tuple[EventType, bool]:
-    """Write a judged event type; returns it, and whether it is new. Raises ETAG_MISMATCH where another state than that stands."""
+    """Write a valid event type; return it, and whether it is new. Raises ETAG_MISMATCH if `etag` is not that of the present state."""
     current = _find(writing, name)
     _check_etag(current, etag)
     version = writing.connection.execute(
@@ -58,7 +58,7 @@ def put(writing: Writing, name: str, description: str, *, audience_required: boo
 
 
 def delete(writing: Writing, name: str, etag: str) -> None:
-    """Delete an event type; raises EVENT_TYPE_NOT_FOUND, or ETAG_MISMATCH where another state than that stands."""
+    """Delete an event type. Raises EVENT_TYPE_NOT_FOUND, or ETAG_MISMATCH if `etag` is not that of the present state."""
     _check_etag(get(writing, name), etag)
     writing.connection.execute(event_types.delete().where(event_types.c.name == name))
 

@@ -3,9 +3,9 @@
 subscriptions → [changes] → watch
 
 Law 1: a change takes the next revision in its own transaction; with one writer, revisions become visible in order, without gaps.
-Law 2: at a checkpoint the watcher knows every subscription as it stood then or later, never earlier.
-Law 3: one subscription's damaged secret is its own trouble: all others are told of.
-Law 4: every change has a random id; a watch resumes only if the registry still has the change that the watch has seen last.
+Law 2: at a checkpoint, the watcher knows every subscription in its state at that revision or a later state, never an earlier one.
+Law 3: a damaged secret affects only its own subscription: watches report it as paused instead of active, and all others as usual.
+Law 4: every change has a random id; a watch resumes only if the registry still has the last change that the watch has seen.
 """
 
 from collections.abc import Iterable
@@ -25,14 +25,14 @@ from services.subscription.store.schema import changes, registry, subscriptions
 from services.subscription.store.transaction import Reading, Row, Writing
 from services.subscription.store.vault import UnsealError
 
-# Reading a batch takes about 10 ms, which is how long other reads may have to wait.
+# Reading a batch takes about 10 ms; other reads may have to wait that long.
 BATCH_MAX = 200
 _COMPACTED_MAX = 100
 _CHANGE_ID_BYTES = 16
 
 
 class Kind(Enum):
-    """What a change did."""
+    """The kind of a change."""
 
     PUT = "put"
     DELETED = "deleted"
@@ -40,14 +40,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some changes, folded into the latest state of each subscription; with them, all up to `point` are told."""
+    """Some changes, folded into the latest state of each subscription. After this batch, all changes up to `point` are delivered."""
 
     items: tuple[Put | Deleted, ...]
     point: ResumePoint
 
 
 def record(writing: Writing, kind: Kind, subscription_id: SubscriptionId) -> int:
-    """Take the next revision for a change of a subscription; forget some changes beyond those to be kept."""
+    """Take the next revision for a change of a subscription; delete some of the changes that exceed the number to keep."""
     assert writing.change is None  # noqa: S101 - one change a transaction
     row = writing.connection.execute(sa.select(registry)).one()
     change = ResumePoint(row.revision + 1, token_hex(_CHANGE_ID_BYTES))
@@ -72,8 +72,8 @@ def latest_point(reading: Reading) -> ResumePoint:
 def changes_after(reading: Reading, point: ResumePoint) -> Batch:
     """Return up to `BATCH_MAX` changes after a point, folded; a change id of "" is not compared.
 
-    A subscription that a later change has taken away is left out. Raises REVISION_COMPACTED for a revision that is ahead
-    of the registry, whose change has another id here, or whose following changes are no longer kept.
+    The batch leaves out a subscription that a change after the batch has deleted. Raises REVISION_COMPACTED if the revision is ahead of
+    the registry, if its change has another id here, or if the changes after it are no longer kept.
     """
     point = _known(reading, point)
     query = sa.select(changes).where(changes.c.revision > point.revision).order_by(changes.c.revision).limit(BATCH_MAX)
@@ -94,9 +94,9 @@ def changes_after(reading: Reading, point: ResumePoint) -> Batch:
 
 
 def _known(reading: Reading, point: ResumePoint) -> ResumePoint:
-    """Return a point with the id that its change has here.
+    """Return a point with the id that its change has in this registry.
 
-    Raises REVISION_COMPACTED if the ids differ, or if not all changes that follow are kept.
+    Raises REVISION_COMPACTED if the ids differ, if the revision is ahead of the registry, or if a change after it is no longer kept.
     """
     row = reading.connection.execute(sa.select(registry)).one()
     if not row.compacted_revision <= point.revision <= row.revision:
@@ -109,7 +109,7 @@ def _known(reading: Reading, point: ResumePoint) -> ResumePoint:
 
 
 def _change_id(reading: Reading, revision: int) -> str:
-    """Return the id of a change that is kept, "" for any other."""
+    """Return the id of a change; "" if the change is not kept."""
     change_id: str | None = reading.connection.execute(sa.select(changes.c.change_id).where(changes.c.revision == revision)).scalar()
     return change_id or ""
 
@@ -121,7 +121,7 @@ def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[Put]:
 
 
 def put_of(reading: Reading, subscription: Subscription) -> Put:
-    """Return a subscription as watches tell of it; raises `UnsealError` where a secret of it does not open."""
+    """Return a subscription as watches report it; raises `UnsealError` if one of its secrets cannot be unsealed."""
     return _all_opened(reading, [subscription])[0]
 
 
@@ -140,7 +140,7 @@ def _all_opened(reading: Reading, found: list[Subscription]) -> list[Put]:
 
 
 def _put_or_held(reading: Reading, subscription: Subscription) -> Put:
-    """Return a subscription; one with a damaged secret as paused, so that what comes for it is kept, and the others go on."""
+    """Return a subscription; if a secret is damaged, return it as paused, so that its deliveries wait and other subscriptions go on."""
     try:
         return put_of(reading, subscription)
     except UnsealError as error:

@@ -1,8 +1,8 @@
-"""Credentials: their secret members, sealed for their owner's subscription.
+"""Credentials: the secret members of credentials, each sealed for its owner, subscription and kind.
 
-subscriptions → [credentials] → changes
+subscriptions, changes → [credentials] → vault, SQLite
 
-Law: a secret opens only at the place that it was sealed for: this owner, this subscription, this kind.
+Law: a secret can be unsealed only for the owner, the subscription and the kind that it was sealed for.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def opened(reading: Reading, subscriptions: Iterable[Subscription]) -> dict[Subs
 
 
 def kept(reading: Reading, current: Subscription) -> SecretCredential | None:
-    """Return a subscription's credential with its secret member, "" for one that is damaged; None where it has none."""
+    """Return a subscription's credential with its secret member, "" if that is damaged; None if the subscription has no credential."""
     if current.credential is None:
         return None
     try:
@@ -37,7 +37,7 @@ def kept(reading: Reading, current: Subscription) -> SecretCredential | None:
 
 
 def keep(writing: Writing, subscription_id: SubscriptionId, owner: ConsumerId, credential: SecretCredential | None) -> None:
-    """Put a subscription's credential in the place of the one before; None leaves it without one."""
+    """Replace a subscription's stored secret member with that of `credential`; None only removes it."""
     remove(writing, subscription_id)
     if credential is None:
         return
@@ -48,10 +48,10 @@ def keep(writing: Writing, subscription_id: SubscriptionId, owner: ConsumerId, c
 
 
 def remove(writing: Writing, subscription_id: SubscriptionId) -> None:
-    """Remove the credential of a subscription."""
+    """Remove the secret member of a subscription's credential."""
     writing.connection.execute(credential_secrets.delete().where(credential_secrets.c.subscription_id == subscription_id))
 
 
 def place_of(owner: ConsumerId, kind: CredentialKind, subscription_id: SubscriptionId) -> str:
-    """Return the place that a credential's secret is sealed for."""
+    """Return the context that a credential's secret is sealed for."""
     return f"sink-credential/{owner}/{subscription_id}/{kind.value}"

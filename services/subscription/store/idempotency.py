@@ -1,9 +1,9 @@
-"""Answers: a call sent twice is carried out once, and answered twice.
+"""Idempotency: a call that is sent twice with one idempotency key (the request id) is carried out once and answered twice.
 
-server → [answers] → subscriptions, access
+server, access_server → [idempotency] → subscriptions, access
 
-Law 1: the answer is written in the transaction of the change it speaks of, so neither stands without the other.
-Law 2: answers hold secrets; they are sealed for their own place, together with the digest of the request.
+Law 1: the answer is written in the transaction of its change, so neither exists without the other.
+Law 2: answers hold secrets. Each answer is sealed, together with the digest of its request, for its own call.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """A call that may be sent twice: who calls what, by which request id ("": not idempotent), with which content."""
+    """The identity of a call that may be sent twice: caller, method, request id ("": not idempotent), and digest of the content."""
 
     scope: str
     method: str
@@ -32,14 +32,14 @@ class Once:
 
     @property
     def place(self) -> str:
-        """Where the answer is sealed for; lengths keep different calls apart."""
+        """The context that the answer is sealed for; it holds the length of the scope, so that different calls have different contexts."""
         return f"answer/{len(self.scope)}/{self.scope}/{self.method}/{self.request_id}"
 
 
 def answered(writing: Writing, once: Once, work: Callable[[], bytes]) -> bytes:
-    """Return the answer that the same call was given within 24 hours; else carry it out, keep its answer and return it.
+    """Return the stored answer to the same call within the last 24 hours; else carry the call out, store its answer and return it.
 
-    Raises IDEMPOTENCY_KEY_REUSED where the request id came with other content, and whatever `work` raises.
+    Raises IDEMPOTENCY_KEY_REUSED if the request id came with other content, and any error of `work`.
     """
     if not once.request_id:
         return work()
@@ -69,7 +69,7 @@ def answered(writing: Writing, once: Once, work: Callable[[], bytes]) -> bytes:
 
 
 def _forget(writing: Writing) -> None:
-    """Remove some of the answers that have had their time; each write removes more than it adds."""
+    """Delete some of the expired answers; if there are enough, each write deletes more than it adds."""
     rowid = sa.literal_column("rowid", sa.Integer)
     old = (
         sa.select(rowid)

@@ -1,10 +1,10 @@
-"""Read leases: for how long those who keep a copy of the subscriptions may rely on it without asking.
+"""Read leases: for how long a replica of the subscriptions may be relied on without asking the registry.
 
-store → [read leases] ─gRPC─▶ route
+store, server → [read_leases] ─gRPC─▶ delivery's read barrier
 
-Law 1: while a lease runs, no caller hears of a change before the lease's holder has confirmed that it knows of it.
-Law 2: nobody is waited for beyond the end of the lease, and who is behind gets none; what may have been granted before this process
-began ends as if granted just then.
+Law 1: while a lease runs, no caller learns of a change before the holder of the lease has confirmed the change.
+Law 2: no caller waits beyond the end of a lease, and a holder that is behind gets no lease. A lease that an earlier process may have
+granted ends as if it had been granted when this process began.
 Source: C. Gray and D. Cheriton, "Leases", SOSP 1989.
 """
 
@@ -13,7 +13,7 @@ import contextlib
 from dataclasses import dataclass
 
 LEASE_MAX_S = 0.5
-# The holder counts from when it asked, by a clock of its own, which may go slower than ours by so much in this time.
+# The holder counts from the moment of its question, by its own clock. During a lease, its clock may fall behind ours by so much.
 _MARGIN_S = 0.05
 
 
@@ -24,19 +24,19 @@ class _Lease:
 
 
 class ReadLeases:
-    """All leases, by their holders; used on one event loop."""
+    """All leases, by their holders; for use on one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, may_be_others: bool) -> None:
-        """`may_be_others` says that a process before this one may have granted some."""
+        """Begin without leases; `may_be_others`: an earlier process may have granted leases."""
         self._loop = loop
         self._leases: dict[object, _Lease] = {}
         self._others_until = loop.time() + LEASE_MAX_S + _MARGIN_S if may_be_others else 0.0
         self._confirmed = asyncio.Event()
 
     def grant(self, holder: object, reached: int, wanted_s: float, revision: int) -> float:
-        """Let a holder that knows all changes up to `reached` rely on that, if these are all that there are, which `revision` says.
+        """Grant a lease to a holder that knows all changes up to `reached`, if that is not before the latest `revision`.
 
-        Returns for how many seconds from when it asked; 0: not at all.
+        Returns the length of the lease in seconds, counted from the moment of the question; 0: no lease.
         """
         now = self._loop.time()
         self._leases = {other: lease for other, lease in self._leases.items() if lease.until > now}
@@ -50,26 +50,26 @@ class ReadLeases:
         return granted_s
 
     def confirm(self, holder: object, reached: int) -> None:
-        """Take note that a holder knows all changes up to a revision."""
+        """Note that a holder knows all changes up to a revision."""
         lease = self._leases.get(holder)
         if lease is not None and lease.reached < reached:
             lease.reached = reached
             self._wake()
 
     def release(self, holder: object) -> None:
-        """End a holder's lease; it relies on nothing any more."""
+        """End a holder's lease, since the holder no longer relies on it."""
         if self._leases.pop(holder, None) is not None:
             self._wake()
 
     async def known(self, revision: int) -> None:
-        """Wait until all who have a lease know the changes up to a revision."""
+        """Wait until every holder of a lease knows all changes up to a revision, or its lease has ended."""
         while (wait_s := self._ends_at(revision) - self._loop.time()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._confirmed.wait()
 
     def _ends_at(self, revision: int) -> float:
-        """Return when the last lease ends of those whose holders do not know that revision."""
+        """Return when the last lease ends whose holder does not know that revision."""
         return max([self._others_until, *(lease.until for lease in self._leases.values() if lease.reached < revision)])
 
     def _wake(self) -> None:

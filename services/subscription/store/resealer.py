@@ -1,8 +1,8 @@
-"""Resealer: has all values sealed anew in the background, at the start and whenever the secret keys change.
+"""Resealer: reseals all values in the background, at the start and whenever the secret keys change.
 
 app → [resealer] → store → resealing
 
-Law: other writes come between any two steps, and a full disk only delays it.
+Law: other writes may run between any two steps, and a full disk only delays resealing.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _to_reseal = Gauge("hooktide_secrets_to_reseal", "Values that are still sealed w
 
 
 class Resealer:
-    """Reseals what older secret keys have sealed."""
+    """Reseals the values that older secret keys have sealed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -32,11 +32,11 @@ class Resealer:
         self._wanted.set()
 
     def want(self) -> None:
-        """Look once more, since the secret keys have changed."""
+        """Ask for another pass, since the secret keys have changed."""
         self._wanted.set()
 
     async def run(self) -> Never:
-        """Reseal each time that it is wanted, until cancelled."""
+        """Make a pass each time that one is asked for, until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()

@@ -1,10 +1,10 @@
-"""Resealing: values that an older secret key sealed are opened and sealed with the newest one, some in each transaction.
+"""Resealing: unseals the values that an older secret key sealed, and seals them with the newest key, some in each transaction.
 
 resealer → [resealing] → vault, SQLite
 
-Law 1: a value says the same before and after. No subscription changes, so nobody is told of anything.
-Law 2: a value that does not open stays damaged, and is assigned to the newest key: it must not hold the older one back for ever.
-Law 3: what has expired is removed instead.
+Law 1: the clear text of a value stays the same. No subscription changes, so watches report nothing.
+Law 2: a value that cannot be unsealed stays damaged and is assigned to the newest key, so that the older key is not needed for ever.
+Law 3: an expired value is deleted instead.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Position = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One table of sealed values: how its rows are told apart, and the place that each is sealed for."""
+    """One table of sealed values: the columns that identify a row, and the context that each value is sealed for."""
 
     table: sa.Table
     identity: tuple[sa.Column[str] | sa.Column[int], ...]
@@ -38,7 +38,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one transaction did, and where the next one goes on; None after the last row of the last table."""
+    """The result of one transaction, and where the next transaction goes on; None after the last row of the last table."""
 
     resealed: int
     damaged: int
@@ -49,7 +49,7 @@ FIRST: tuple[int, Position] = (0, ())
 
 
 def reseal_some(writing: Writing, at: tuple[int, Position]) -> Step:
-    """Reseal up to `BATCH` values from a place on."""
+    """Reseal up to `BATCH` values after a position."""
     number, after = at
     if number == 0 and not after:
         secret_keys.note_checks(writing.connection, writing.vault)
@@ -69,7 +69,7 @@ def reseal_some(writing: Writing, at: tuple[int, Position]) -> Step:
 
 
 def _reseal(writing: Writing, kind: _Kind, row: Row) -> bool | None:
-    """Reseal one value; returns whether it could be opened, None where that takes a secret key that is not here."""
+    """Reseal one value; return whether it was unsealed or had expired, and None if its secret key is unknown."""
     here = sa.and_(*(part == getattr(row, part.name) for part in kind.identity))
     if kind.is_expired(row, writing.now_ms):
         writing.connection.execute(kind.table.delete().where(here))
@@ -89,7 +89,7 @@ def _reseal(writing: Writing, kind: _Kind, row: Row) -> bool | None:
 
 
 def _reseal_peppers(writing: Writing) -> None:
-    """Keep what API keys were hashed with, sealed with the newest secret key; let go of what no API key needs."""
+    """Store the peppers that API keys were hashed with, sealed with the newest secret key; delete the peppers that no API key needs."""
     vault, connection = writing.vault, writing.connection
     hashed_by = set(connection.execute(sa.select(keys.c.secret_key_id).where(keys.c.revoke_ms.is_(None)).distinct()).scalars())
     connection.execute(key_peppers.delete().where(key_peppers.c.id.not_in(hashed_by)))

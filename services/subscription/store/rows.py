@@ -1,8 +1,8 @@
-"""Rows: a subscription as its row, and back.
+"""Rows: converts a subscription to its row and back.
 
 subscriptions, changes → [rows] → schema
 
-What is as it is by default is left out of the JSON columns, so that a row says what its owner has said.
+The JSON columns leave out default values, so that a row holds only what its owner has set.
 """
 
 from collections.abc import Mapping

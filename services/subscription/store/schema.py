@@ -2,7 +2,7 @@
 
 store → [schema] → SQLite
 
-Ids sort by time of creation, so a list by id is a list by age. Every sealed value stands beside the id of its secret key.
+Ids sort by time of creation, so a list by id is a list by age. Every sealed value is stored beside the id of its secret key.
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 _JSON = sa.JSON(none_as_null=True)
 
-# One row. `revision` is that of the latest change of a subscription; changes up to `compacted_revision` are no longer kept.
+# One row. `revision` is the revision of the latest change of a subscription; changes up to `compacted_revision` are no longer kept.
 # `change_id` and `compacted_change_id` are the random ids of the changes of those two revisions.
 registry = sa.Table(
     "registry",
@@ -24,7 +24,7 @@ registry = sa.Table(
     sa.Column("compacted_change_id", sa.Text, nullable=False),
 )
 
-# A known text sealed with each secret key, by which a wrong secret key is found at the start.
+# A known text, sealed with each secret key; it reveals a wrong secret key at the start.
 secret_key_checks = sa.Table(
     "secret_key_checks",
     metadata,
@@ -32,7 +32,8 @@ secret_key_checks = sa.Table(
     sa.Column("box", sa.LargeBinary, nullable=False),
 )
 
-# What API keys were hashed with by a secret key that has been replaced, sealed by a newer one: `id` is that of the former.
+# The peppers of secret keys that were replaced: API keys were hashed with them. `id` is the id of the replaced secret key, and
+# `secret_key_id` that of the newer secret key that seals the pepper.
 key_peppers = sa.Table(
     "key_peppers",
     metadata,
@@ -49,7 +50,7 @@ consumers = sa.Table(
     sa.Column("create_ms", sa.Integer, nullable=False),
 )
 
-# `lookup` is the beginning of `digest`: the search compares no more than that, the rest is compared in constant time.
+# `lookup` is the beginning of `digest`: the search compares only `lookup`; then the whole digest is compared in constant time.
 keys = sa.Table(
     "keys",
     metadata,
@@ -90,7 +91,7 @@ subscriptions = sa.Table(
     sa.Index("subscriptions_by_consumer", "consumer_id", "id"),
 )
 
-# The secret member of a subscription's credential; the others stand in its row.
+# The secret member of a subscription's credential; the other members are in the subscription's row.
 credential_secrets = sa.Table(
     "credential_secrets",
     metadata,
@@ -99,7 +100,7 @@ credential_secrets = sa.Table(
     sa.Column("box", sa.LargeBinary, nullable=False),
 )
 
-# Whoever has the token whose digest this is consents for the sink, as it was at `sink_revision`.
+# The holder of the token with this digest may consent for the sink that the subscription had at `sink_revision`.
 callback_tokens = sa.Table(
     "callback_tokens",
     metadata,
@@ -125,8 +126,8 @@ signing_secrets = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# The history that watches resume from; the revisions in it have no gaps. `change_id` is random: two registries that went on from
-# the same copy have the same revisions, and other ids.
+# The history that watches resume from; its revisions have no gaps. `change_id` is random: two registries that continue from
+# the same copy have the same revisions, but different ids.
 changes = sa.Table(
     "changes",
     metadata,
@@ -147,7 +148,7 @@ event_types = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
 )
 
-# What a call with a request id was answered, for the next such call; `box` holds the request's digest and the answer.
+# The answer to a call with a request id, for a repeat of that call; `box` holds the request's digest and the answer.
 answers = sa.Table(
     "answers",
     metadata,

@@ -1,8 +1,8 @@
-"""Secret keys: whether they are the right ones, and what each of them is still needed for.
+"""Secret keys: whether the configured secret keys are the right ones, and how many values still need each of them.
 
-opening, reload → [secret keys] → SQLite
+startup_checks, app → [secret_keys] → vault, SQLite
 
-Law: a secret key that is missing or wrong is refused, with one line, before anything is sealed or opened.
+Law: a missing or wrong secret key is refused with a message of one line, before it seals or unseals any other value.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ _CHECK = b"hooktide"
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How many values a secret key is needed for."""
+    """How many values need a secret key, by kind."""
 
     secret_key_id: str
     signing_secrets: int
@@ -32,7 +32,7 @@ class Use:
 
 
 def check(connection: sa.Connection, vault: Vault, path: Path, now_ms: int) -> None:
-    """Raise `StartError` unless a vault has every secret key that the registry at `path` needs, each the right one."""
+    """Raise `StartError` unless a vault has every secret key that the registry at `path` needs, and each is the right key of its id."""
     for secret_key_id, box in connection.execute(sa.select(secret_key_checks.c.secret_key_id, secret_key_checks.c.box)):
         if secret_key_id in vault.secret_key_ids:
             try:
@@ -53,20 +53,20 @@ def check(connection: sa.Connection, vault: Vault, path: Path, now_ms: int) -> N
 
 
 def unnoted(connection: sa.Connection, vault: Vault) -> list[str]:
-    """Return the ids of the secret keys of which nothing is noted to tell them from others of their id."""
+    """Return the ids of the secret keys that have no check stored, so that another key of the same id would not be noticed."""
     noted = set(connection.execute(sa.select(secret_key_checks.c.secret_key_id)).scalars())
     return [secret_key_id for secret_key_id in vault.secret_key_ids if secret_key_id not in noted]
 
 
 def note_checks(connection: sa.Connection, vault: Vault) -> None:
-    """Note by what each secret key is told from another one of its id."""
+    """Store a check for each secret key that has none, which reveals another key of the same id."""
     for secret_key_id in unnoted(connection, vault):
         sealed = vault.seal_with(secret_key_id, _CHECK, _check_place(secret_key_id))
         connection.execute(secret_key_checks.insert().values(secret_key_id=secret_key_id, box=sealed.box))
 
 
 def open_peppers(connection: sa.Connection, vault: Vault) -> None:
-    """Let a vault recognise the API keys that earlier secret keys hashed; a pepper that does not open is found by `check`."""
+    """Let a vault recognise the API keys that earlier secret keys hashed; `check` reports a missing or wrong secret key of a pepper."""
     for name, secret_key_id, box in connection.execute(sa.select(key_peppers)):
         try:
             vault.keep_pepper(name, vault.open(Sealed(secret_key_id, box), pepper_place(name)))
@@ -75,7 +75,7 @@ def open_peppers(connection: sa.Connection, vault: Vault) -> None:
 
 
 def uses(connection: sa.Connection, newest: str, now_ms: int) -> list[Use]:
-    """Return what secret keys other than the newest are needed for, by their ids; none where all of them may go."""
+    """Return how many values need each secret key other than the newest, by id; empty if all of those keys may be removed."""
     signing, credentials, kept = (
         _counted(connection, column)
         for column in (signing_secrets.c.secret_key_id, credential_secrets.c.secret_key_id, answers.c.secret_key_id)
@@ -91,7 +91,7 @@ def _counted(connection: sa.Connection, column: sa.Column[str]) -> Counter[str]:
 
 
 def api_keys_by_secret_key(connection: sa.Connection, now_ms: int) -> Counter[str]:
-    """Return how many working API keys need each secret key: the one they were hashed by, or the one that seals its pepper."""
+    """Return how many valid API keys need each secret key: the key that they were hashed with, or the key that seals its pepper."""
     sealed_by = {row.id: row.secret_key_id for row in connection.execute(sa.select(key_peppers.c.id, key_peppers.c.secret_key_id))}
     works = sa.and_(keys.c.revoke_ms.is_(None), sa.or_(keys.c.expire_ms.is_(None), keys.c.expire_ms > now_ms))
     found: Counter[str] = Counter()
@@ -101,12 +101,12 @@ def api_keys_by_secret_key(connection: sa.Connection, now_ms: int) -> Counter[st
 
 
 def pepper_place(name: str) -> str:
-    """Return the place that a pepper is sealed for."""
+    """Return the context that a pepper is sealed for."""
     return f"key-pepper/{name}"
 
 
 def _needed(connection: sa.Connection, now_ms: int) -> set[str]:
-    """Return the ids of the secret keys without which something that still counts would be lost."""
+    """Return the ids of the secret keys that unexpired values and valid API keys need."""
     live = sa.or_(signing_secrets.c.expire_ms.is_(None), signing_secrets.c.expire_ms > now_ms)
     sealed = sa.union(
         sa.select(signing_secrets.c.secret_key_id).where(live),

@@ -1,6 +1,6 @@
-"""Secrets: the signing secrets and private keys of the subscriptions, sealed, each until it expires.
+"""Secrets: the signing secrets and private keys of the subscriptions, sealed; each is kept until it expires.
 
-subscriptions → [secrets] → changes
+subscriptions, changes → [secrets] → vault, SQLite
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ LIVE_MAX = 10
 
 
 def live(reading: Reading, subscription_ids: Sequence[SubscriptionId]) -> dict[SubscriptionId, tuple[SigningSecret, ...]]:
-    """Return the secrets of all schemes in use now, the newest first, by subscription."""
+    """Return the live secrets of all schemes, the newest first, by subscription."""
     columns = signing_secrets.c
     query = (
         sa.select(columns.subscription_id, columns.scheme, columns.secret_key_id, columns.box, columns.create_ms, columns.expire_ms)
@@ -32,9 +32,9 @@ def live(reading: Reading, subscription_ids: Sequence[SubscriptionId]) -> dict[S
 
 
 def add(writing: Writing, subscription_id: SubscriptionId, scheme: Scheme, secret: str, *, overlap_ms: int) -> SigningSecret:
-    """Put a new secret in place; those of its scheme end after the overlap, or earlier where that was planned; the expired go.
+    """Add a new secret. Older secrets of its scheme expire after the overlap, or earlier if they already do; expired secrets are deleted.
 
-    Raises STATE_CONFLICT where too many would be in use.
+    Raises STATE_CONFLICT if the scheme would have more than `LIVE_MAX` live secrets.
     """
     connection, columns, now_ms = writing.connection, signing_secrets.c, writing.now_ms
     end_ms = now_ms + overlap_ms
@@ -62,10 +62,10 @@ def add(writing: Writing, subscription_id: SubscriptionId, scheme: Scheme, secre
 
 
 def remove_all(writing: Writing, subscription_id: SubscriptionId) -> None:
-    """Remove the secrets of a subscription that goes."""
+    """Remove the secrets of a subscription that is deleted."""
     writing.connection.execute(signing_secrets.delete().where(signing_secrets.c.subscription_id == subscription_id))
 
 
 def place_of(subscription_id: SubscriptionId) -> str:
-    """Return the place that a subscription's secrets are sealed for."""
+    """Return the context that a subscription's secrets are sealed for."""
     return f"signing-secret/{subscription_id}"

@@ -1,9 +1,9 @@
-"""Opening: from the settings to a registry that may be trusted, or one line that says what to change.
+"""Startup checks: open a registry whose file and secret keys are right, or fail with one line that says what to change.
 
-[opening] → store → server
+settings → [startup_checks] → store → server
 
-Law 1: one process at a time has the registry open, so that its latest revision may be kept in memory.
-Law 2: a secret key that is missing or wrong is found here, never later by a value that does not open.
+Law 1: only one process at a time has the registry open, so that the process may keep the latest revision in memory.
+Law 2: a missing or wrong secret key is found here, not later when a value cannot be unsealed.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """An open registry: its file, the engine to write by, and what stood there when it was opened."""
+    """An open registry: its file, the engine for writes, the vault, and its state when it was opened."""
 
     path: Path
     engine: sa.Engine
@@ -34,15 +34,15 @@ class Registry:
     registry_id: str
     latest: ResumePoint
     is_new: bool
-    """Whether it was made just now, so that nobody can have known it before."""
+    """Whether this process has just created the registry, so that no earlier process can have granted read leases."""
     changes_kept: int
 
 
 @contextlib.contextmanager
 def opened(settings: SubscriptionSettings, clock: Clock | None = None) -> Iterator[Registry]:
-    """Open the registry, bring its schema up to date and check the secret keys; close it in the end.
+    """Open the registry, bring its schema up to date and check the secret keys; close the registry at the end.
 
-    Raises `StartError` where another process has it open, the file is no registry, or a secret key is missing or wrong.
+    Raises `StartError` if another process has the registry open, the file is not a registry, or a secret key is missing or wrong.
     """
     vault = Vault(settings.secret_keys())
     path = database_path(settings.subscription_database_url, settings.data_dir, "subscription")

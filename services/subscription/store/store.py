@@ -1,12 +1,13 @@
-"""Store: the way to the registry's database: one thread writes, one reads, the event loop waits for neither.
+"""Store: access to the registry's database. One thread writes, one thread reads, and neither blocks the event loop.
 
 server, watch → [store] → transaction → SQLite
 
-Law 1: what a write did is told to the watches after its commit, and before its caller hears of it.
-Law 2: nobody hears of a change of a subscription before those who have a read lease know of it.
-Law 3: the revision that is told, and a read lease with it, is never older than what a reader has seen: a commit under way is waited for.
-Law 4: after a failed sync, an I/O error or damage nothing more is written and the process ends, also once the file was removed
-or replaced; a full disk only refuses.
+Law 1: watches are woken for a write after its commit, and before its caller gets the result.
+Law 2: no caller learns of a change of a subscription before every holder of a read lease knows the change.
+Law 3: a revision that the store reports, or grants a read lease for, is never older than a state that a reader has seen: the store
+waits for a commit under way.
+Law 4: after a failed sync, an I/O error or damage, nothing more is written and the process ends; also after the file was removed or
+replaced. A full disk only refuses the write.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from services.subscription.store.transaction import Reading, Writing
 
 WAITING_MAX = 1000
 SNAPSHOTS_MAX = 4
-# A snapshot's transaction keeps the write-ahead log from being folded into the file.
+# A snapshot's transaction keeps SQLite from checkpointing the write-ahead log into the file.
 SNAPSHOT_S = 120.0
 
 _PRIMARY_CODE = 0xFF
@@ -46,7 +47,7 @@ Result = TypeVar("Result")
 
 @contextlib.asynccontextmanager
 async def running_store(registry: Registry, lifecycle: Lifecycle, clock: Clock | None = None) -> AsyncIterator["Store"]:
-    """Run the threads of an open registry."""
+    """Run the store of an open registry, with its threads."""
     store = Store(registry, lifecycle, clock or SteadyClock(SystemClock()))
     try:
         yield store
@@ -55,7 +56,7 @@ async def running_store(registry: Registry, lifecycle: Lifecycle, clock: Clock |
 
 
 class Store:
-    """Reads and writes a registry, and tells when its revision has grown."""
+    """Reads and writes a registry, and lets callers wait for a new revision."""
 
     def __init__(self, registry: Registry, lifecycle: Lifecycle, clock: Clock) -> None:
         self.registry_id = registry.registry_id
@@ -66,7 +67,7 @@ class Store:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self.leases = ReadLeases(self._loop, may_be_others=not registry.is_new)
-        """Who relies on knowing the subscriptions."""
+        """The read leases, whose holders rely on their replicas of the subscriptions."""
         self._read_engine = _open_reader(registry.path)
         self._files = DatabaseFiles(registry.path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
@@ -79,13 +80,13 @@ class Store:
 
     @property
     def commit_under_way(self) -> bool:
-        """Whether a reader may see a change that is not yet noted as the latest one."""
+        """Whether a reader may see a change that is not yet noted as the latest change."""
         return self._coming > self._latest.revision
 
     async def settled(self) -> ResumePoint:
-        """Return the point of the latest change, after the commit that is under way; raises UNAVAILABLE once watching is over.
+        """Return the point of the latest change, after the commit under way; raises UNAVAILABLE once watching is over.
 
-        Whatever anybody may have read before this call is at or below that point.
+        Every state that a reader has seen before this call is at or below that point.
         """
         coming = self._coming
         while self._latest.revision < coming <= self._coming:
@@ -95,13 +96,13 @@ class Store:
 
     @property
     def broken(self) -> bool:
-        """Whether the database failed, so that nothing more can be written."""
+        """Whether the database failed, so that no more writes are possible."""
         return self._broken
 
     async def write(self, work: Callable[[Writing], Result]) -> Result:
-        """Run `work` in a transaction of its own, committed and synced when this returns.
+        """Run `work` in its own transaction, which is committed and synced when this returns.
 
-        Whatever `work` raises undoes the transaction and is raised here. Raises STORAGE_FULL, UNAVAILABLE and OVERLOADED.
+        An error of `work` rolls the transaction back and is raised here. Raises STORAGE_FULL, UNAVAILABLE and OVERLOADED.
         """
         return await self._known(self._run(self._writer, lambda: self._write(work)))
 
@@ -110,12 +111,12 @@ class Store:
         return await self._run(self._reader, lambda: self._read(work))
 
     async def read_known(self, work: Callable[[Reading], Result]) -> Result:
-        """Run `work` as `read` does, for somebody who may rely on what it says of subscriptions."""
+        """Run `work` as `read` does; return only after every holder of a read lease knows the changes that the result may show."""
         return await self._known(self.read(work))
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Snapshot"]:
-        """Hold one consistent state for up to `SNAPSHOT_S`; at most `SNAPSHOTS_MAX` are held at once, more wait."""
+        """Hold one consistent state for up to `SNAPSHOT_S`; at most `SNAPSHOTS_MAX` are held at once, further callers wait."""
         async with self._snapshots:
             held = Snapshot(self)
             expiry = self._loop.call_later(SNAPSHOT_S, self._reader.submit, held.end)
@@ -123,12 +124,12 @@ class Store:
                 yield held
             finally:
                 expiry.cancel()
-                # After the threads have ended, the connection goes with the process.
+                # If the threads have already ended, the connection ends with the process.
                 with contextlib.suppress(RuntimeError):
                     self._reader.submit(held.end)
 
     async def wait_beyond(self, revision: int) -> None:
-        """Return once the registry has gone beyond a revision; raises UNAVAILABLE once watching is over."""
+        """Return once the latest revision is higher than `revision`; raises UNAVAILABLE once watching is over."""
         while True:
             self.check_watching()
             if self._latest.revision > revision:
@@ -136,7 +137,7 @@ class Store:
             await self._changed.wait()
 
     async def watching_over(self) -> Never:
-        """Wait until watching is over; then raises UNAVAILABLE."""
+        """Wait until watching is over; then raise UNAVAILABLE."""
         while True:
             self.check_watching()
             await self._changed.wait()
@@ -147,7 +148,7 @@ class Store:
             raise unavailable("it is stopping")
 
     def stop_watching(self) -> None:
-        """End every watch, now and to come."""
+        """End every present and future watch."""
         self._watching_over = True
         self._wake()
 
@@ -159,7 +160,7 @@ class Store:
         self._read_engine.dispose()
 
     async def _known(self, work: Awaitable[Result]) -> Result:
-        """Hand on what comes of `work`, be it a refusal, once those who have a read lease know what it may be based on."""
+        """Return the result of `work`, or raise its failure, once every holder of a read lease knows the changes that either may show."""
         try:
             result = await work
         except Failure:
@@ -180,13 +181,13 @@ class Store:
     def _write(self, work: Callable[[Writing], Result]) -> Result:
         if self._broken:
             raise unavailable("its database failed")
-        # Before it also: a connection made anew would make a file that is missing.
+        # Also before the transaction: a new connection would create a missing file.
         self._check_files()
         try:
             with self._registry.engine.begin() as connection:
                 writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
                 result = work(writing)
-                # A reader may see the change from the commit on, before it is noted below.
+                # From the commit on, a reader may see the change before it is noted below.
                 self._coming = writing.change.revision if writing.change else self._latest.revision
                 failpoints.reached("registry.before_commit")
             failpoints.reached("registry.after_commit")
@@ -248,11 +249,11 @@ class Snapshot:
         self._ended = False
 
     async def read(self, work: Callable[[Reading], Result]) -> Result:
-        """Run `work` over the state of the first read; raises UNAVAILABLE once it has been held too long."""
+        """Run `work` over the state of the first read; raises UNAVAILABLE once that state was held for too long."""
         return await self._store._run(self._store._reader, lambda: self._read(work))  # noqa: SLF001 - two halves of one thing
 
     def end(self) -> None:
-        """Let go of the state; on the reader's thread."""
+        """Release the state; runs on the reader's thread."""
         self._ended = True
         if self._connection is not None:
             self._connection.close()

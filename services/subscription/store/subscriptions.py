@@ -1,8 +1,8 @@
-"""Subscriptions: created, read, changed and deleted, each within one transaction.
+"""Subscriptions: create, read, change and delete subscriptions, each within one transaction.
 
-server → [subscriptions] → secrets, credentials, changes
+server → [subscriptions] → consent, secrets, credentials, changes
 
-Law: another consumer's subscription is not found, exactly as a missing one is not.
+Law: for a caller, another consumer's subscription looks exactly like a missing one: it is not found.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from services.subscription.store.vault import UnsealError
 def create(
     writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret: str, handshake: Handshake
 ) -> tuple[Subscription, SigningSecret]:
-    """Create a judged subscription with its first secret; raises CONSUMER_NOT_FOUND."""
+    """Create a subscription from a valid draft, with its first secret; raises CONSUMER_NOT_FOUND."""
     assert draft.protocol is not None  # noqa: S101 - refused before
     if writing.connection.execute(sa.select(consumers.c.id).where(consumers.c.id == owner)).one_or_none() is None:
         raise consumer_not_found()
@@ -87,7 +87,7 @@ def page(reading: Reading, scope: str, after_id: str, size: int) -> tuple[list[S
 
 
 def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, paths: Collection[str], handshake: Handshake) -> Subscription:
-    """Change what `paths` name to a draft that was merged and judged; where nothing differs, nothing changes, the etag neither."""
+    """Change the sections that `paths` name to those of a merged, valid draft. If nothing differs, nothing changes, not even the etag."""
     sections = {path.partition(".")[0] for path in paths}
     changed = dataclasses.replace(
         current,
@@ -108,7 +108,7 @@ def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, pa
 
 
 def disable(writing: Writing, subscription_id: str, sink_revision: int, reason: str) -> Subscription:
-    """Disable a subscription whose endpoint is gone; raises ETAG_MISMATCH where that was a former one."""
+    """Disable a subscription whose sink is gone; raises ETAG_MISMATCH if that is a former sink."""
     current = get(writing, EVERY_CONSUMER, subscription_id)
     if current.sink_revision != sink_revision:
         raise sink_changed()
@@ -117,7 +117,7 @@ def disable(writing: Writing, subscription_id: str, sink_revision: int, reason: 
 
 
 def delete(writing: Writing, current: Subscription) -> int:
-    """Delete a subscription with its secrets; returns the revision of the deletion."""
+    """Delete a subscription with its secrets; return the revision of the deletion."""
     store_secrets.remove_all(writing, current.id)
     store_credentials.remove(writing, current.id)
     writing.connection.execute(callback_tokens.delete().where(callback_tokens.c.subscription_id == current.id))
@@ -126,12 +126,12 @@ def delete(writing: Writing, current: Subscription) -> int:
 
 
 def secrets(reading: Reading, current: Subscription) -> tuple[SigningSecret, ...]:
-    """Return the secrets of all schemes in use now, the newest first."""
+    """Return the live secrets of all schemes, the newest first."""
     return store_secrets.live(reading, [current.id]).get(current.id, ())
 
 
 def rotate(writing: Writing, current: Subscription, scheme: Scheme, secret: str, overlap_ms: int) -> SigningSecret:
-    """Put a new secret in place, which is a change of the subscription. Raises INVALID_ARGUMENT for one in use already."""
+    """Add a new secret, which is a change of the subscription. Raises INVALID_ARGUMENT if that secret is live already."""
     if any(live.secret == secret for live in _readable_secrets(writing, current)):
         raise invalid_field("secret", "is in use already; bring another one, or none to have one made")
     added = store_secrets.add(writing, current.id, scheme, secret, overlap_ms=overlap_ms)
@@ -143,18 +143,18 @@ def _readable_secrets(reading: Reading, current: Subscription) -> tuple[SigningS
     try:
         return secrets(reading, current)
     except UnsealError:
-        # To replace a damaged one is how its owner goes on.
+        # The owner repairs a damaged secret by rotating it, so the damage must not stop the rotation.
         return ()
 
 
 def check_etag(current: Subscription, etag: str) -> None:
-    """Raise ETAG_MISMATCH where the caller names another state than the current one; "" is any."""
+    """Raise ETAG_MISMATCH if the caller names another state than the current one; "" matches any state."""
     if etag not in {"", current.etag}:
         raise etag_mismatch()
 
 
 def put(writing: Writing, current: Subscription, changed: Subscription) -> Subscription:
-    """Put a subscription in the place of its older self, as the change of this transaction, and return it."""
+    """Store a changed subscription as the change of this transaction, and return it with its new revision."""
     revision = store_changes.record(writing, store_changes.Kind.PUT, changed.id)
     sink_revision = current.sink_revision if changed.sink == current.sink else revision
     stored = dataclasses.replace(changed, update_ms=writing.now_ms, revision=revision, sink_revision=sink_revision)
@@ -163,7 +163,7 @@ def put(writing: Writing, current: Subscription, changed: Subscription) -> Subsc
 
 
 def _give_key(writing: Writing, subscription: Subscription) -> None:
-    """Make the first key of a subscription that is to be signed by one."""
+    """Create the first Ed25519 key of a subscription if its settings ask for V1A signatures and no such key is live."""
     if Scheme.V1A not in subscription.settings.signatures:
         return
     if not any(live.scheme is Scheme.V1A for live in secrets(writing, subscription)):

@@ -1,4 +1,4 @@
-"""Transaction: what the store's functions are given to read or to write with.
+"""Transaction: the object through which the store's functions read or write.
 
 server → store → [transaction] → SQLite
 """
@@ -16,7 +16,7 @@ Row = sa.Row[*tuple[Any, ...]]
 
 @dataclass(slots=True)
 class Reading:
-    """One transaction: everything read in it stood there at one moment, `now_ms`."""
+    """One transaction: all its reads see one consistent state; its time is `now_ms`."""
 
     connection: sa.Connection
     vault: Vault
@@ -25,9 +25,9 @@ class Reading:
 
 @dataclass(slots=True)
 class Writing(Reading):
-    """One transaction that changes something, the only one at that moment.
+    """One transaction that may write; no other writes at the same time.
 
-    `change` is None until a subscription has changed; a transaction makes at most one change.
+    `change` is None until a subscription has changed; a transaction makes at most one change of a subscription.
     """
 
     changes_kept: int

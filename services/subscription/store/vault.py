@@ -1,12 +1,12 @@
-"""Vault: secrets at rest, and API keys as keyed hashes.
+"""Vault: seals secrets at rest, and hashes API keys with a key.
 
-server → [vault] → store
+secrets, credentials, idempotency, access → [vault]
 
-Law 1: every sealed value names the secret key it was sealed with and is bound to the place it stands at (`context`),
-so that it opens nowhere else.
-Law 2: the newest secret key seals and hashes; all known ones open and recognise. A secret key may go once nothing is sealed
-with it any more (`store_resealing`). The hash of an API key cannot be made anew without the key, so the pepper of a secret key that goes is
-kept, sealed with the newest one.
+Law 1: every sealed value names the secret key that sealed it, and is bound to its place in the store (`context`), so that it can be
+unsealed at no other place.
+Law 2: the newest secret key seals and hashes; all known secret keys unseal, and recognise API keys. A secret key may be removed once no
+value is sealed with it any more (`resealing.py`). The hash of an API key cannot be made anew without the clear text, so the pepper of a
+removed secret key is kept, sealed with the newest one.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _DERIVED_BYTES = 32
 
 
 class UnsealError(Failure):
-    """A sealed value that does not open: another secret key, another place, or damaged."""
+    """A sealed value cannot be unsealed: it belongs to another secret key or another place, or it is damaged."""
 
     def __init__(self) -> None:
         message = "A stored secret is damaged and cannot be read; replace it: rotate with an overlap of 0, or give the credential anew."
@@ -37,7 +37,7 @@ class UnsealError(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """An encrypted value: the id of its secret key, and nonce (12 bytes), ciphertext and tag (16 bytes) in one."""
+    """An encrypted value: the id of its secret key, and a box of nonce (12 bytes), ciphertext and tag (16 bytes)."""
 
     secret_key_id: str
     box: bytes
@@ -45,7 +45,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class KeyHash:
-    """An API key's hash (32 bytes), and the id of the secret key that it was made with."""
+    """An API key's hash (32 bytes), and the id of the secret key that made the hash."""
 
     secret_key_id: str
     digest: bytes
@@ -53,7 +53,7 @@ class KeyHash:
 
 @dataclass(frozen=True, slots=True)
 class _Ring:
-    """The secret keys in use, by their ids, the newest first, and what is derived from them."""
+    """The ciphers and peppers that are derived from the secret keys, by the ids of the keys, the newest first."""
 
     ciphers: Mapping[str, AESGCM]
     peppers: Mapping[str, bytes]
@@ -67,9 +67,9 @@ class _Ring:
 
 
 class Vault:
-    """Seals and opens with AES-256-GCM, hashes API keys with HMAC-SHA256, each by keys derived from the secret keys.
+    """Seals and unseals with AES-256-GCM, and hashes API keys with HMAC-SHA256, by keys that HKDF derives from the secret keys.
 
-    Safe to use from several threads; each value is sealed, opened or hashed by the secret keys of one moment.
+    Safe to use from several threads: each operation uses the secret keys of one moment.
     """
 
     def __init__(self, secret_keys: Mapping[str, bytes]) -> None:
@@ -92,11 +92,11 @@ class Vault:
         self._ring = _Ring.of(secret_keys)
 
     def keep_pepper(self, secret_key_id: str, pepper: bytes) -> None:
-        """Recognise API keys that were hashed by a secret key, also once that is gone."""
+        """Recognise API keys that a secret key hashed, even after that secret key is removed."""
         self._kept_peppers = {**self._kept_peppers, secret_key_id: pepper}
 
     def pepper(self, secret_key_id: str) -> bytes | None:
-        """Return what a secret key hashes API keys with, None where it is not known."""
+        """Return the pepper with which a secret key hashes API keys; None if it is unknown."""
         return self._ring.peppers.get(secret_key_id) or self._kept_peppers.get(secret_key_id)
 
     def seal(self, clear: bytes, context: str) -> Sealed:
@@ -119,12 +119,12 @@ class Vault:
             raise UnsealError from None
 
     def hash_key(self, key: str) -> KeyHash:
-        """Return the hash that a new API key is stored by."""
+        """Return the hash under which a new API key is stored."""
         name, pepper = next(iter(self._ring.peppers.items()))
         return KeyHash(name, _hash(pepper, key))
 
     def key_hashes(self, key: str) -> list[KeyHash]:
-        """Return every hash that an API key may be stored by: one for each secret key that is, or was, in use."""
+        """Return every hash under which an API key may be stored: one for each known pepper, of present and former secret keys."""
         return [KeyHash(name, _hash(pepper, key)) for name, pepper in {**self._kept_peppers, **self._ring.peppers}.items()]
 
 

@@ -1,8 +1,8 @@
-"""Verifications: the tokens by which a sink may consent later, and what sinks have answered.
+"""Verifications: the callback tokens with which a sink may consent later, and the sinks' answers.
 
-server → [verifications] → subscriptions
+server → [verifications] → consent, subscriptions
 
-Law 1: a token is kept as its digest; it counts for one sink, and for 24 hours.
+Law 1: only a token's digest is stored; a token is valid for one sink, and for 24 hours.
 Law 2: an answer counts only for the sink that gave it.
 """
 
@@ -28,7 +28,7 @@ _FORM = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 def begin(writing: Writing, current: Subscription, handshake: Handshake) -> str:
-    """Return a new callback token; raises STATE_CONFLICT where handshakes are off, OVERLOADED after too many in an hour."""
+    """Return a new callback token; raises STATE_CONFLICT if sink verification is off, OVERLOADED after too many within an hour."""
     if handshake is Handshake.OFF:
         raise handshake_off()
     columns, now_ms = callback_tokens.c, writing.now_ms
@@ -47,7 +47,7 @@ def begin(writing: Writing, current: Subscription, handshake: Handshake) -> str:
 
 
 def report(writing: Writing, subscription_id: str, sink_revision: int, answer: Verification, handshake: Handshake) -> Subscription:
-    """Take what a sink has answered; raises SUBSCRIPTION_NOT_FOUND, and ETAG_MISMATCH where the sink is another one now."""
+    """Store a sink's answer; raises SUBSCRIPTION_NOT_FOUND, and ETAG_MISMATCH if the subscription has another sink now."""
     current = store_subscriptions.get(writing, EVERY_CONSUMER, subscription_id)
     if current.sink_revision != sink_revision:
         raise sink_changed()
@@ -57,7 +57,7 @@ def report(writing: Writing, subscription_id: str, sink_revision: int, answer: V
 
 
 def find(reading: Reading, token: str) -> Subscription:
-    """Return the subscription whose sink a token consents for; raises VERIFICATION_NOT_FOUND."""
+    """Return the subscription of a callback token; raises VERIFICATION_NOT_FOUND."""
     columns = callback_tokens.c
     query = sa.select(columns.subscription_id, columns.sink_revision).where(
         columns.digest == _digest(token), columns.expire_ms > reading.now_ms
@@ -72,7 +72,7 @@ def find(reading: Reading, token: str) -> Subscription:
 
 
 def confirm(writing: Writing, token: str, rate_per_minute: int | None, handshake: Handshake) -> None:
-    """Take the consent that a token stands for; raises VERIFICATION_NOT_FOUND."""
+    """Store the consent that a callback token gives; raises VERIFICATION_NOT_FOUND."""
     current = find(writing, token)
     known = current.verification
     if known is not None and (known.consent, known.rate_per_minute) == (Consent.GRANTED, rate_per_minute):
@@ -82,17 +82,17 @@ def confirm(writing: Writing, token: str, rate_per_minute: int | None, handshake
 
 
 def remove(writing: Writing, subscription_id: SubscriptionId) -> None:
-    """Remove the tokens of a subscription: nobody consents by them any more."""
+    """Remove the callback tokens of a subscription, so that they can give no consent any more."""
     writing.connection.execute(callback_tokens.delete().where(callback_tokens.c.subscription_id == subscription_id))
 
 
 def unverified(reading: Reading) -> list[str]:
-    """Return the ids of the subscriptions that wait for a consent."""
+    """Return the ids of the subscriptions that wait for their sink's consent."""
     return list(reading.connection.execute(sa.select(subscriptions.c.id).where(subscriptions.c.state == State.UNVERIFIED.value)).scalars())
 
 
 def release(writing: Writing, subscription_id: str) -> None:
-    """Let a subscription go on without the consent that it waited for."""
+    """Activate a subscription that waited for its sink's consent, since consent is no longer required."""
     current = store_subscriptions.get(writing, EVERY_CONSUMER, subscription_id)
     store_subscriptions.put(writing, current, consent.released(current))
 

@@ -1,9 +1,9 @@
-"""Watch: every change of a subscription, in order, to whoever keeps a replica.
+"""Watch: streams every change of a subscription, in order, to the holders of replicas.
 
-subscriptions → changes → [watch] ─gRPC─▶ route
+subscriptions → changes → [watch] ─gRPC─▶ delivery's replica
 
-Law 1: a checkpoint is sent only when everything up to its revision has been.
-Law 2: a watcher that cannot be told all that it missed is told so, and begins anew.
+Law 1: a checkpoint is sent only after all changes up to its revision were sent.
+Law 2: if the registry cannot send a watcher all changes that it missed, the watch fails, and the watcher begins anew.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from services.subscription.store.store import Store
 
 
 async def watch(store: Store, after: ResumePoint, registry_id: str) -> AsyncGenerator[WatchItem]:
-    """Yield what changed after a point, and from then on what changes; with revision 0 the whole state comes first.
+    """Yield the changes after a point, then new changes as they come; with revision 0, the whole state comes first.
 
-    A watcher that resumes is given a checkpoint at once, even where nothing has changed. Raises REVISION_COMPACTED where
-    the changes after that point are not kept or its change is not the registry's, and UNAVAILABLE once the registry stops.
+    A watcher that resumes gets a checkpoint at once, even if nothing has changed. Raises REVISION_COMPACTED if the changes after that
+    point are no longer kept or its change is not this registry's, and UNAVAILABLE once the registry stops.
     """
     point = after
     if after.revision == 0:
@@ -43,7 +43,7 @@ async def watch(store: Store, after: ResumePoint, registry_id: str) -> AsyncGene
 
 
 async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:
-    """Yield all subscriptions as they stood at one moment, and the checkpoint of that moment."""
+    """Yield all subscriptions in their state at one moment, then the checkpoint of that moment."""
     async with store.snapshot() as snapshot:
         point = await snapshot.read(latest_point)
         last = SubscriptionId("")

@@ -1,4 +1,4 @@
-"""The registry: consumers, keys, subscriptions with their secrets and changes, the catalogue, answers to repeat."""
+"""The registry: consumers, keys, subscriptions with their secrets and changes, the catalogue, answers of idempotent calls."""
 
 import uuid
 
@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the first tables, and give this registry its identity."""
+    """Create the first tables, and give this registry its identity."""
     registry = op.create_table(
         "registry",
         sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="one_row"), primary_key=True),

@@ -1,4 +1,4 @@
-"""Credentials, settings of requests and limits, Ed25519 keys, and the ownership handshake."""
+"""Credentials, request settings and limits, Ed25519 keys, and sink verification."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add what subscriptions may now say; those there are keep the sink that they have had since their latest change."""
+    """Add the new columns of subscriptions. For an existing subscription, the sink counts as set by the latest change."""
     op.add_column("subscriptions", sa.Column("sink_revision", sa.Integer, nullable=False, server_default="0"))
     op.execute("UPDATE subscriptions SET sink_revision = revision")
     op.add_column("subscriptions", sa.Column("limits", sa.JSON, nullable=False, server_default="{}"))

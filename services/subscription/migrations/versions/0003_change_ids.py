@@ -1,4 +1,4 @@
-"""Random ids of changes, by which a registry that was restored from an older copy is noticed."""
+"""Random ids of changes, which reveal that a registry was restored from an older copy."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _RANDOM = sa.func.lower(sa.func.hex(sa.func.randomblob(16)))
 
 
 def upgrade() -> None:
-    """Give every change an id. Nobody knows one yet, so that every watch takes a new snapshot once."""
+    """Give every change an id. No watch knows these ids yet, so every watch takes a new snapshot once."""
     op.add_column("changes", sa.Column("change_id", sa.Text, nullable=False, server_default=""))
     op.add_column("registry", sa.Column("change_id", sa.Text, nullable=False, server_default=""))
     op.add_column("registry", sa.Column("compacted_change_id", sa.Text, nullable=False, server_default=""))

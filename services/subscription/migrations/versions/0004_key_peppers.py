@@ -1,4 +1,4 @@
-"""What API keys were hashed with, kept beyond the secret key that it was derived from."""
+"""Peppers, with which API keys are hashed; each is kept after the secret key that it was derived from is removed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make room for the peppers; they are filled in as values are resealed."""
+    """Create the table of peppers; resealing fills it."""
     op.create_table(
         "key_peppers",
         sa.Column("id", sa.Text, primary_key=True),
