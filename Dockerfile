@@ -1,4 +1,4 @@
-# One image for every service; the command says which: docker run hooktide serve ingest
+# One image for every service; the command selects the service: docker run hooktide serve ingest
 FROM python:3.13-slim-bookworm AS build
 
 ENV UV_PYTHON_DOWNLOADS=never \
@@ -10,7 +10,7 @@ ENV UV_PYTHON_DOWNLOADS=never \
 RUN pip install --no-cache-dir uv==0.13.9
 
 WORKDIR /src
-# First what others wrote, so that a change of ours leaves that layer alone.
+# Install the dependencies first, so that a change of our own code leaves their layer alone.
 COPY pyproject.toml uv.lock hatch_build.py README.md LICENSE ./
 COPY protos/pyproject.toml protos/pyproject.toml
 RUN uv sync --frozen --no-dev --no-install-workspace --no-cache
@@ -22,7 +22,7 @@ RUN uv sync --frozen --no-dev --no-editable --no-cache
 
 FROM python:3.13-slim-bookworm
 
-# A volume on this folder takes over its owner when it is first used.
+# A new volume on this folder takes over the folder's owner.
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin hooktide \
     && install -d -o hooktide -g hooktide -m 0700 /var/lib/hooktide
 

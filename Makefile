@@ -1,11 +1,11 @@
-# Every target sets up what it needs by itself; what that is, and from what, stands in .ci/setup.
+# Every target sets up what it needs; .ci/setup lists the tools and their sources.
 #
-#   make demo    four services, a receiver, a stream of events, on this machine
-#   make test    all tests but the slow ones     make test ARGS="tests/egress -q"
-#   make slow    the tests that are marked slow: load, failover, fuzzing
-#   make lint    all checks that run nothing
+#   make demo    run four services, a receiver and a stream of events, on this machine
+#   make test    run all tests except the slow ones     make test ARGS="tests/egress -q"
+#   make slow    run the tests that are marked slow: load, failover, fuzzing
+#   make lint    run all static checks
 #   make bench   measure throughput and latency
-#   make torture kill services at random, KILLS times, and count what was lost
+#   make torture kill services at random, KILLS times, and count lost events
 #   make protos  write the stubs from the .proto files
 
 ARGS ?=
@@ -14,7 +14,7 @@ KILLS ?= 1000
 BIN := .venv/bin
 GENERATE := .bootstrap/generator/bin/python protos/generate.py
 
-# A virtual environment that happens to be active is none of ours.
+# Ignore a virtual environment that happens to be active: it is not ours.
 unexport VIRTUAL_ENV
 unexport PYTHONHOME
 
