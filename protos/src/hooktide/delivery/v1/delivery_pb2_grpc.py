@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class DeliveryServiceStub(object):
-    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the
+    service token.
     """
 
     def __init__(self, channel):
@@ -68,11 +69,12 @@ class DeliveryServiceStub(object):
 
 
 class DeliveryServiceServicer(object):
-    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the
+    service token.
     """
 
     def GetDelivery(self, request, context):
-        """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also for another consumer's.
+        """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also if it is another consumer's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,28 +88,28 @@ class DeliveryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VerifySink(self, request, context):
-        """Asks a subscription's sink for its consent (the ownership handshake of CloudEvents HTTP 1.1 Web Hooks) and reports what
-        it answers to the registry, where it is then read: also a refusal, or no answer at all, is no failure of this call.
-        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the operator has
-        switched handshakes off; ABORTED / ETAG_MISMATCH where the sink has changed in the meantime.
+        """Asks a subscription's sink for its consent (the ownership handshake of CloudEvents HTTP 1.1 Web Hooks) and reports the
+        answer to the registry; read it there. The call succeeds also if the sink refuses or does not answer.
+        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also if the subscription is another consumer's; FAILED_PRECONDITION / STATE_CONFLICT if the
+        operator has switched handshakes off; ABORTED / ETAG_MISMATCH if the sink has changed in the meantime.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendTestEvent(self, request, context):
-        """Sends a subscription a test event, once, made and signed as any event is, and returns what came of it. Nothing of it is
-        kept, and it is not tried again: that the endpoint fails is no failure of this call.
-        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also for another consumer's; FAILED_PRECONDITION / STATE_CONFLICT where the subscription is
-        not active; RESOURCE_EXHAUSTED / OVERLOADED while another test of it is under way; ABORTED / ETAG_MISMATCH where it has
-        changed in the meantime.
+        """Sends a test event to a subscription's sink, once, made and signed as any event is, and returns the attempt. The test event is
+        not stored, and it is not tried again. The call succeeds also if the attempt fails.
+        NOT_FOUND / SUBSCRIPTION_NOT_FOUND also if the subscription is another consumer's; FAILED_PRECONDITION / STATE_CONFLICT if the
+        subscription is not active; RESOURCE_EXHAUSTED / OVERLOADED while another test of it is under way; ABORTED / ETAG_MISMATCH if
+        it has changed in the meantime.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RepairRouting(self, request, context):
-        """Goes on with partitions that are stopped because log and ledger do not fit together, or says what that would do.
+        """Resumes partitions that are stopped because log and ledger do not fit together, or returns what that would do.
         UNAVAILABLE while the log is away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -115,7 +117,7 @@ class DeliveryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetReadiness(self, request, context):
-        """Says whether events are routed and pushed.
+        """Returns whether events are routed and pushed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,7 +165,8 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeliveryService(object):
-    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the service token.
+    """Reads the ledger of deliveries, asks sinks for their consent, and sends test events. For services only: every call needs the
+    service token.
     """
 
     @staticmethod

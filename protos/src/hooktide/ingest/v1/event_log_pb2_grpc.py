@@ -77,31 +77,31 @@ class EventLogServiceServicer(object):
     """
 
     def FollowLog(self, request, context):
-        """Follows partitions from given positions, first what is there, then what comes.
+        """Follows partitions from given positions: first the records that are there, then new ones.
         The first response carries the log's id and heads and no records; the stream ends only with an error.
-        Cursors that do not fit the log end it with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names each of them.
+        If cursors do not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FetchEvents(self, request, context):
-        """Reads the records at given positions; those that are gone are left out of the answer.
+        """Reads the records at given positions; the answer leaves out records that are gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportProgress(self, request, context):
-        """Says how far a worker has routed, and up to where it has everything it needs, so that older records may be dropped.
-        Nothing that the lowest report still needs is ever dropped.
+        """Reports how far a worker has routed, and up to which position it no longer needs records, so that the log may drop them.
+        The log drops no record that the lowest report still needs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEvent(self, request, context):
-        """Reads one event by its id. NOT_FOUND / EVENT_NOT_FOUND where it is gone or not for this caller.
+        """Reads one event by its id. NOT_FOUND / EVENT_NOT_FOUND if it is gone or not for this caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,14 +115,14 @@ class EventLogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FindResumePoints(self, request, context):
-        """Finds where a reader goes on whose own cursors do not fit the log any more.
+        """Finds where a reader resumes if its own cursors no longer fit the log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReadiness(self, request, context):
-        """Says whether events are taken.
+        """Returns whether the log accepts events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,9 +29,9 @@ class IngestServiceStub(object):
     """Takes events from emitters and makes them durable.
 
     Callers send `authorization: Bearer hkt_…` with a key of the role emitter.
-    A receipt means: the event is on disk, flushed, and will be delivered.
-    Publishing is idempotent by `source` and `id` for 24 hours, so a call whose outcome
-    is unknown is safely sent again.
+    A receipt means that the event is on disk, synced, and will be delivered.
+    Publishing is idempotent by `source` and `id` for at least 24 hours, so it is safe to repeat a call
+    if its outcome is unknown.
     """
 
     def __init__(self, channel):
@@ -61,9 +61,9 @@ class IngestServiceServicer(object):
     """Takes events from emitters and makes them durable.
 
     Callers send `authorization: Bearer hkt_…` with a key of the role emitter.
-    A receipt means: the event is on disk, flushed, and will be delivered.
-    Publishing is idempotent by `source` and `id` for 24 hours, so a call whose outcome
-    is unknown is safely sent again.
+    A receipt means that the event is on disk, synced, and will be delivered.
+    Publishing is idempotent by `source` and `id` for at least 24 hours, so it is safe to repeat a call
+    if its outcome is unknown.
     """
 
     def Publish(self, request, context):
@@ -74,8 +74,8 @@ class IngestServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PublishBatch(self, request, context):
-        """Appends several events, each with its own result: a refused event does not hold up its neighbours.
-        The call itself fails only for reasons that concern all of them (key, message size).
+        """Appends several events, each with its own result: a refused event does not hold up the others.
+        The call itself fails only for reasons that concern all events (key, message size).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,9 +120,9 @@ class IngestService(object):
     """Takes events from emitters and makes them durable.
 
     Callers send `authorization: Bearer hkt_…` with a key of the role emitter.
-    A receipt means: the event is on disk, flushed, and will be delivered.
-    Publishing is idempotent by `source` and `id` for 24 hours, so a call whose outcome
-    is unknown is safely sent again.
+    A receipt means that the event is on disk, synced, and will be delivered.
+    Publishing is idempotent by `source` and `id` for at least 24 hours, so it is safe to repeat a call
+    if its outcome is unknown.
     """
 
     @staticmethod

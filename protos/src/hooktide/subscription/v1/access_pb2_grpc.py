@@ -92,14 +92,14 @@ class AccessServiceServicer(object):
     """
 
     def Authenticate(self, request, context):
-        """Says whose an API key is. UNAUTHENTICATED / KEY_INVALID for one that is malformed, unknown, expired or revoked.
+        """Returns the owner and role of an API key. UNAUTHENTICATED / KEY_INVALID if the key is malformed, unknown, expired or revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AuthenticateKeys(self, request, context):
-        """Says whose each of several API keys is, all in one read, so that many wrong keys cost little more than one.
+        """Returns the owners and roles of several API keys, all in one read, so that many wrong keys cost little more than one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,14 +120,14 @@ class AccessServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListConsumers(self, request, context):
-        """Lists consumers by id, which is by time of creation.
+        """Lists consumers by id, which is also the order of creation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateKey(self, request, context):
-        """Creates an API key and returns it, this once, in clear.
+        """Creates an API key and returns it in clear, this once only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +141,7 @@ class AccessServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """Lists keys by id, which is by time of creation; revoked ones are left out.
+        """Lists keys by id, which is also the order of creation; revoked keys are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +155,7 @@ class AccessServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetResealing(self, request, context):
-        """Says how far the resealing of stored secrets with the newest secret key has come.
+        """Returns how far the resealing of stored secrets with the newest secret key has come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

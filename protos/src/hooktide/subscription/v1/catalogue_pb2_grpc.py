@@ -81,14 +81,14 @@ class CatalogueServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FindAudienceRequired(self, request, context):
-        """Says which of the named event types require an audience, all of them by one reading of the catalogue.
+        """Returns which of the named event types require an audience, all from one read of the catalogue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutEventType(self, request, context):
-        """Writes an event type, whether or not it exists.
+        """Creates or replaces an event type.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

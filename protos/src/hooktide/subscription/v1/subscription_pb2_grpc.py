@@ -28,7 +28,7 @@ if _version_not_supported:
 class SubscriptionServiceStub(object):
     """Keeps subscriptions. For services only: every call needs the service token.
 
-    Each call says for which consumer it acts; another consumer's id answers
+    Each call names the consumer for which it acts. A subscription of another consumer answers
     NOT_FOUND, exactly as a missing one does.
     """
 
@@ -113,12 +113,12 @@ class SubscriptionServiceStub(object):
 class SubscriptionServiceServicer(object):
     """Keeps subscriptions. For services only: every call needs the service token.
 
-    Each call says for which consumer it acts; another consumer's id answers
+    Each call names the consumer for which it acts. A subscription of another consumer answers
     NOT_FOUND, exactly as a missing one does.
     """
 
     def CreateSubscription(self, request, context):
-        """Creates a subscription with an id and a signing secret of the server's making.
+        """Creates a subscription. The server makes its id and, unless the caller brings one, its signing secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,14 +132,14 @@ class SubscriptionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSubscriptions(self, request, context):
-        """Lists subscriptions by id, which is by time of creation.
+        """Lists subscriptions by id, which is also the order of creation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSubscription(self, request, context):
-        """Changes the fields named by the mask. With an etag, only if it is still the current one
+        """Changes the fields that the mask names. With an etag, it changes them only if the etag is still current
         (else ABORTED / ETAG_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -147,7 +147,7 @@ class SubscriptionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSubscription(self, request, context):
-        """Deletes a subscription: nothing more is sent for it. A second time is NOT_FOUND.
+        """Deletes a subscription: no more requests are sent for it. A second call answers NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,65 +161,65 @@ class SubscriptionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RotateSecret(self, request, context):
-        """Puts a new signing secret in place; the ones before stay valid for the overlap.
+        """Adds a new signing secret; the secrets before it stay valid for the overlap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableSubscription(self, request, context):
-        """Disables a subscription whose endpoint has said that it is gone (410), if its sink is still the one that said so
-        (else ABORTED / ETAG_MISMATCH). One that is disabled already stays as it is.
+        """Disables a subscription because its sink has answered 410 Gone, if that sink is still the subscription's
+        (else ABORTED / ETAG_MISMATCH). A subscription that is already disabled stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BeginVerification(self, request, context):
-        """Begins an ownership handshake: gives out what asking the sink for its consent needs.
-        FAILED_PRECONDITION / STATE_CONFLICT where the operator has switched handshakes off.
+        """Begins an ownership handshake: returns the data for the request that asks the sink for its consent.
+        FAILED_PRECONDITION / STATE_CONFLICT if the operator has switched handshakes off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportVerification(self, request, context):
-        """Says what the sink has answered, if it is still the subscription's sink (else ABORTED / ETAG_MISMATCH).
+        """Reports the sink's answer, if it is still the subscription's sink (else ABORTED / ETAG_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmVerification(self, request, context):
-        """Takes a consent given by the callback URL. A token that is unknown, expired or of a former sink is
-        NOT_FOUND / VERIFICATION_NOT_FOUND; one that was used already is not.
+        """Records a consent given by the callback URL. A token that is unknown, expired or of a former sink answers
+        NOT_FOUND / VERIFICATION_NOT_FOUND; a token that was already used succeeds again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRevision(self, request, context):
-        """Returns the current revision: that of the latest committed change.
+        """Returns the current revision: the number of the latest committed change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AskRevision(self, request_iterator, context):
-        """Answers each question with the revision as it stands when the question is read, in the order of the questions:
-        GetRevision for one who asks again and again, at a quarter of the cost. With the answer may come a read lease, if the asker
-        knows all changes: while it runs, no caller hears of a change (and none that a subscription is as it is) before the asker has confirmed
-        on this stream that it knows of it, so that until then it need not ask again. A stream that the asker closes ends its lease.
-        An asker that names a change that this registry does not have is told so: the stream ends with OUT_OF_RANGE / REVISION_COMPACTED.
+        """Answers each question, in order, with the revision at the moment when the question is read. A caller that asks
+        again and again pays a quarter of GetRevision's cost. The answer may carry a read lease, if the asker knows all changes. While the
+        lease runs, no caller hears of a change, or that a subscription is as the change left it, before the asker has confirmed the
+        change on this stream; so the asker need not ask again until the lease ends. A stream that the asker closes ends its lease.
+        If the asker names a change that this registry does not have, the stream ends with OUT_OF_RANGE / REVISION_COMPACTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchSubscriptions(self, request, context):
-        """Streams every change after a revision, in order. With revision 0 the whole state comes first.
-        A checkpoint follows the snapshot and then each batch of changes: everything up to its revision has been sent.
-        A revision that is no longer kept, or whose change has another id here, ends the stream with OUT_OF_RANGE / REVISION_COMPACTED.
+        """Streams every change after a revision, in order. With revision 0 a snapshot of the whole state comes first.
+        A checkpoint follows the snapshot and then each batch of changes: every change up to its revision has been sent.
+        If the revision is no longer kept, or its change has another id here, the stream ends with OUT_OF_RANGE / REVISION_COMPACTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -309,7 +309,7 @@ def add_SubscriptionServiceServicer_to_server(servicer, server):
 class SubscriptionService(object):
     """Keeps subscriptions. For services only: every call needs the service token.
 
-    Each call says for which consumer it acts; another consumer's id answers
+    Each call names the consumer for which it acts. A subscription of another consumer answers
     NOT_FOUND, exactly as a missing one does.
     """
 
