@@ -30,8 +30,8 @@ class IngestServiceStub(object):
 
     Callers send `authorization: Bearer hkt_…` with a key of the role emitter.
     A receipt means that the event is on disk, synced, and will be delivered.
-    Publishing is idempotent by `source` and `id` for at least 24 hours, so it is safe to repeat a call
-    if its outcome is unknown.
+    Publishing is idempotent by `source` and `id` as long as the log keeps the event (168 hours by default; the operator
+    sets its retention), so it is safe to repeat a call if its outcome is unknown.
     """
 
     def __init__(self, channel):
@@ -62,8 +62,8 @@ class IngestServiceServicer(object):
 
     Callers send `authorization: Bearer hkt_…` with a key of the role emitter.
     A receipt means that the event is on disk, synced, and will be delivered.
-    Publishing is idempotent by `source` and `id` for at least 24 hours, so it is safe to repeat a call
-    if its outcome is unknown.
+    Publishing is idempotent by `source` and `id` as long as the log keeps the event (168 hours by default; the operator
+    sets its retention), so it is safe to repeat a call if its outcome is unknown.
     """
 
     def Publish(self, request, context):
@@ -121,8 +121,8 @@ class IngestService(object):
 
     Callers send `authorization: Bearer hkt_…` with a key of the role emitter.
     A receipt means that the event is on disk, synced, and will be delivered.
-    Publishing is idempotent by `source` and `id` for at least 24 hours, so it is safe to repeat a call
-    if its outcome is unknown.
+    Publishing is idempotent by `source` and `id` as long as the log keeps the event (168 hours by default; the operator
+    sets its retention), so it is safe to repeat a call if its outcome is unknown.
     """
 
     @staticmethod
