@@ -1,1 +1,1 @@
-"""Simulation: delivery in virtual time, in a seeded world where anything may fail."""
+"""Simulation: runs delivery in virtual time, in a seeded world where anything may fail."""

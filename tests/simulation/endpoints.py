@@ -1,4 +1,4 @@
-"""Endpoints in memory and the transport that leads to them: they behave as a test says, and watch what they are sent."""
+"""Endpoints: endpoints in memory and the transport to them; they behave as a test says and check each request that they get."""
 
 import asyncio
 import random
@@ -35,26 +35,26 @@ Key = tuple[str, str]
 
 @dataclass
 class Sent:
-    """What is known of one delivery's requests."""
+    """What the endpoints know of one delivery's requests."""
 
     attempts: int = 0
-    """The number that the latest request carried."""
+    """The attempt number of the latest request."""
     answered_at: float = 0.0
     wait_s: float = 0.0
     """How long after the latest answer no further attempt may begin."""
     asked_s: float = 0.0
-    """How long that answer has asked to wait, which binds where it came from."""
+    """The pause that the latest answer asked for; it binds only attempts at the sink that asked."""
     successes: int = 0
     heard: bool = False
-    """Whether a worker that is still at work has had a success."""
+    """Whether the running worker has received a success."""
     under_way: bool = False
     url: str = ""
-    """Where the latest request went."""
+    """The sink of the latest request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One request: for which delivery, when, which attempt it said it was, and where it went."""
+    """One request: its delivery, its time, its attempt number and its URL."""
 
     key: Key
     at: float
@@ -70,28 +70,28 @@ class Endpoints:
     delays_s: tuple[float, ...]
     modes: dict[str, Mode] = field(default_factory=dict)
     slow_s: float | None = None
-    """How long a slow one takes; None: now so, now so."""
+    """How long a slow endpoint takes; None: a random time for each request."""
     sent: dict[Key, Sent] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     throttled_until: dict[tuple[str, str], float] = field(default_factory=dict)
-    """By subscription and sink."""
+    """When each pause ends, by subscription and sink."""
     violations: list[str] = field(default_factory=list)
     recorded: Callable[[Key], bool] = lambda _key: False
-    """Whether the ledger knows a delivery as finished."""
+    """Whether the ledger holds a delivery as finished."""
     silenced: Callable[[str], bool] = lambda _subscription_id: False
-    """Whether a subscription has been paused or gone for longer than a worker may need to hear of it."""
+    """Whether a subscription has been paused, disabled or deleted for longer than a worker may need to hear of the change."""
     unrecorded: Callable[[Key], bool] = lambda _key: False
-    """Whether a delivery should have been recorded before it is sent, and is not."""
+    """Whether a delivery must be recorded before it is sent, and is not."""
     elsewhere: Callable[[str, str], bool] = lambda _subscription_id, _url: False
-    """Whether a subscription has had another sink than this for longer than a worker may need to hear of it."""
+    """Whether a subscription's sink is another URL, and has been for longer than a worker may need to hear of the change."""
     unproven: Callable[[], bool] = lambda: False
-    """Whether the worker stood still, and has not asked the registry since."""
+    """Whether the worker was frozen and has not asked the registry since."""
     at_once: int = 1 << 30
-    """How many requests are under way at once: all sinks are of one host, and further ones wait for their turn."""
+    """How many requests may be under way at once: all sinks share one host, and further requests wait for their turn."""
     log: list[Taken] = field(default_factory=list)
 
     def take(self, key: Key, request: Request, now: float) -> None:
-        """Take a request in and hold it against the laws."""
+        """Record a request and check it against the laws."""
         sent = self.sent.setdefault(key, Sent())
         number = int(request.headers["hooktide-attempt"])
         self.log.append(Taken(key, now, number, request.url))
@@ -122,7 +122,7 @@ class Endpoints:
             self._violated(f"sent to {url}, where the subscription wants nothing any more", key)
 
     def answer(self, key: Key) -> tuple[float, Answer]:
-        """Return what the endpoint answers, and after how many seconds."""
+        """Return the endpoint's answer, and the seconds until it arrives."""
         mode = self.modes.get(key[1], Mode.OK)
         if mode is Mode.FLAKY:
             mode = self.chance.choice((Mode.OK, Mode.SLOW, Mode.FAILING, Mode.FAILING, Mode.THROTTLING))
@@ -143,7 +143,7 @@ class Endpoints:
                 return TIMEOUT_S, Answer(Outcome.TIMEOUT, 0, "no answer within the time limit", b"", "")
 
     def heard(self, key: Key, answer: Answer, now: float) -> None:
-        """Note that a worker has had an answer."""
+        """Record that a worker has received an answer."""
         sent = self.sent[key]
         sent.under_way = False
         sent.answered_at = now
@@ -159,24 +159,24 @@ class Endpoints:
             self.throttled_until[sink] = max(self.throttled_until.get(sink, 0.0), now + retry_after_s)
 
     def forget_pauses(self, subscription_id: str) -> None:
-        """Forget that a subscription's sinks have asked for a pause."""
+        """Forget every pause that a subscription's sinks have asked for."""
         for sink in [each for each in self.throttled_until if each[0] == subscription_id]:
             del self.throttled_until[sink]
 
     def forget_waits(self) -> None:
-        """Forget when attempts may begin at the earliest: by the clock of the worker that begins now, it is late already."""
+        """Forget when attempts may begin at the earliest: the clock of the worker that starts now is ahead."""
         for sent in self.sent.values():
             sent.wait_s = sent.asked_s = 0.0
 
     def worker_ended(self) -> None:
-        """Note that a worker is no more: what it had heard and not recorded is forgotten."""
+        """Record that a worker has ended: it forgets every answer that it has not recorded."""
         self.throttled_until.clear()
         for sent in self.sent.values():
             sent.heard = sent.under_way = False
 
     @property
     def requests(self) -> int:
-        """How many requests there were."""
+        """The number of requests."""
         return len(self.log)
 
     def _violated(self, law: str, key: Key) -> None:
@@ -197,7 +197,7 @@ class TransportOfTests:
         self._begun = 0
         self._waiting: deque[_Flight] = deque()
         self.under_way = 0
-        """How many requests are not answered, begun or not."""
+        """How many requests have no answer yet, whether they have begun or not."""
         self.under_way_of: dict[str, int] = {}
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
@@ -216,7 +216,7 @@ class TransportOfTests:
             self._call_later(0.0, partial(self._end, flight, WITHDRAWN))
 
     def abandon(self) -> None:
-        """End, with all that is under way unanswered."""
+        """End, and leave all requests without an answer."""
         for timer in self._timers:
             timer.cancel()
         self._waiting.clear()
@@ -255,7 +255,7 @@ class TransportOfTests:
 
 @dataclass(eq=False)
 class _Flight:
-    """A request, and who waits for its answer."""
+    """A request, and the callback for its answer."""
 
     key: Key
     request: Request

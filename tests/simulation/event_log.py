@@ -1,4 +1,4 @@
-"""An event log in memory, and events for it."""
+"""Event log: an event log in memory, and events for it."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ class LogOfTests:
     """An `EventLogReader` to which a test appends."""
 
     def __init__(self, pause: Callable[[], Awaitable[None]]) -> None:
-        """`pause` is awaited wherever a network would take its time."""
+        """Await `pause` wherever a network would take time."""
         self._pause = pause
         self.records: dict[int, Record] = {}
         self.head = 0
@@ -33,7 +33,7 @@ class LogOfTests:
         """Append an event."""
         self.head += 1
         event_id = f"evt_{accepted_ms:012x}70008{self.head:015x}"
-        # Neighbours often share a partition.
+        # Neighbouring events often share a partition.
         partition = partition_of(event.id[:-1])
         record = Record(partition, self.head, event_id, event.type, event.source, audience, accepted_ms, event.SerializeToString())
         self.records[self.head] = record
@@ -41,14 +41,14 @@ class LogOfTests:
         return record
 
     def trim(self) -> None:
-        """Drop everything that is released."""
+        """Drop every released record."""
         for position, record in list(self.records.items()):
             if position <= self.released[record.partition]:
                 del self.records[position]
         self.trimmed_to = min(self.records, default=self.head + 1) - 1
 
     def set_reachable(self, *, reachable: bool) -> None:
-        """Go away, or come back."""
+        """Become unreachable, or reachable again."""
         self.reachable = reachable
         self._wake()
 
@@ -108,7 +108,7 @@ class LogOfTests:
         return self.log_id, points
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """See `EventLogReader.release`; all that there is may go."""
+        """See `EventLogReader.release`; every record may be released."""
         await self._pause()
         self.refuse_if_away()
         foreign = {place.partition for place in recorded if not self._holds(place)}
@@ -142,7 +142,7 @@ class LogOfTests:
             await grown.wait()
 
     def refuse_if_away(self) -> None:
-        """Raise where the log is away."""
+        """Raise if the log is unreachable."""
         if not self.reachable:
             raise LogUnavailableError("the log is away")
 

@@ -1,4 +1,4 @@
-"""What may happen in the simulated world, and how often."""
+"""Faults: what may happen in the simulated world, and how often."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ async def _mood(world: World, wishes: list[Wish]) -> None:
 
 async def _state(world: World, wishes: list[Wish]) -> None:
     wish = world.change(replace(world.chance.choice(wishes), state=world.chance.choice((PAUSED, PAUSED, DISABLED))))
-    # Back soon, or later.
+    # The subscription becomes active again soon, or later.
     world.loop.call_later(world.chance.choice((0.01, 0.1, 10.0)) * world.chance.random(), world.activate, wish.id)
 
 
@@ -71,7 +71,7 @@ async def _registry_put_back(world: World, _wishes: list[Wish]) -> None:
 
 async def _freeze(world: World, wishes: list[Wish]) -> None:
     world.freeze(world.chance.choice((0.3, 0.9, 2.0, 60.0)))
-    # Meanwhile others go on.
+    # The other processes go on during the freeze.
     if world.chance.random() < 0.5:
         await _deletion(world, wishes)
     if world.chance.random() < 0.3:

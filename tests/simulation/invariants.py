@@ -1,4 +1,4 @@
-"""Judging: to whom an event must have been routed, and to whom it may have been, by what the registry held and had told."""
+"""Invariants: decide from the registry's history to whom an event must be routed and to whom it may be."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from tests.simulation.registry import DISABLED, Wish
 
 @dataclass
 class Version:
-    """A subscription from some time on; `wish` is None once it is deleted."""
+    """A subscription from a point in time on; `wish` is None after its deletion."""
 
     since: float
     wish: Wish | None
     told_at: float = float("inf")
-    """When whoever has made it so was told that it is."""
+    """When the caller who made this version got the answer that it holds."""
 
 
 @dataclass
 class Published:
-    """An event, and until when it was surely not routed yet."""
+    """An event, when it was published, and the first time at which it was certainly routed."""
 
     record: Record
     at: float
@@ -26,9 +26,10 @@ class Published:
 
 
 def judged(event: Published, versions: list[Version]) -> tuple[bool, bool]:
-    """Say whether an event must have been routed to a subscription, and whether it may have been."""
+    """Return whether an event must be routed to a subscription, and whether it may be."""
     assert event.routed_by is not None
-    # What the registry held while the event was accepted and until it was surely routed; a change holds for sure once it was told.
+    # The versions that held at any time between the acceptance of the event and its routing. A change certainly holds once its caller
+    # has the answer.
     spans = zip(versions, [*versions[1:], Version(float("inf"), None)], strict=True)
     seen = [version.wish for version, following in spans if following.told_at >= event.at and version.since <= event.routed_by]
     matches = [wish is not None and _matches(wish, event.record) for wish in seen]

@@ -1,4 +1,4 @@
-"""A registry in memory, reached by a channel of its own: what the replica watches, under a test's control."""
+"""Registry: a registry in memory under a test's control, and a gRPC channel to it for delivery's calls."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ class Wish:
     secret: str = SECRET
 
     def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
-        """Return it as the watch sends it."""
+        """Return the message in which the watch sends this subscription."""
         subscription = subscription_pb2.Subscription(
             id=self.id,
             consumer_id=self.consumer_id,
@@ -54,7 +54,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Copy:
-    """What a registry kept at some moment."""
+    """What a registry had stored at some moment."""
 
     wishes: dict[str, Wish]
     revision: int
@@ -64,10 +64,10 @@ class Copy:
 
 
 class RegistryOfTests:
-    """Subscriptions, their changes, and a watch of them."""
+    """Subscriptions, their changes, and a watch of the changes."""
 
     def __init__(self, pause: Callable[[], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
-        """`pause` is awaited wherever a network would take its time."""
+        """Await `pause` wherever a network would take time."""
         self._loop = loop
         self.leases = ReadLeases(loop, may_be_others=False)
         self.pause = pause
@@ -75,18 +75,18 @@ class RegistryOfTests:
         self.revision = 1
         self.compacted = 1
         self._ids = {1: "first"}
-        """The ids of all changes, by revision."""
+        """The id of each change, by revision."""
         self.reachable = True
         self.hears_of_gone = True
-        """Whether it can be told that a sink is gone."""
+        """Whether DisableSubscription succeeds, by which delivery reports that a sink is gone."""
         self.questions = 0
-        """How often it was asked for its revision."""
+        """How many questions for its revision it has received."""
         self.restarted_at = 0.0
-        """When it last became another process, which waits for leases that the one before may have granted."""
+        """When it last became another process. A new process waits for the leases that the one before may have granted."""
         self.freezes = self.freezes_proven = 0
-        """How often the worker stood still, and how often it had when it began to ask the latest question."""
+        """How often the worker was frozen, and how often it had been when it asked its latest question."""
         self.told_gone: list[str] = []
-        """The subscriptions that it was told so of, each time."""
+        """The subscription of each DisableSubscription call, in order."""
         self._changes_made = 0
         self._changes: list[tuple[int, subscription_pb2.WatchSubscriptionsResponse]] = []
         self._changed = asyncio.Event()
@@ -108,39 +108,39 @@ class RegistryOfTests:
         self._note(subscription_pb2.WatchSubscriptionsResponse(deleted=deleted))
 
     def _advance(self) -> None:
-        """Take the next revision; its id has never been there before, whatever is put back."""
+        """Take the next revision; the id of its change is new, even after an older copy was put back."""
         self.revision += 1
         self._changes_made += 1
         self._ids[self.revision] = f"change {self._changes_made}"
 
     def copied(self) -> "Copy":
-        """Return what is kept on its disk."""
+        """Return what its disk holds."""
         return Copy(dict(self.wishes), self.revision, self.compacted, dict(self._ids), list(self._changes))
 
     def put_back(self, copy: "Copy") -> None:
-        """Be another process, on an older copy of what was kept."""
+        """Become another process on an older copy of the store."""
         self.wishes, self.revision, self.compacted = dict(copy.wishes), copy.revision, copy.compacted
         self._ids, self._changes = dict(copy.ids), list(copy.changes)
         self.restart()
 
     def compact(self) -> None:
-        """Forget all changes: whoever is behind needs a snapshot."""
+        """Forget all changes: a watch that is behind needs a snapshot."""
         self.compacted = self.revision
         self._changes.clear()
 
     def set_reachable(self, *, reachable: bool) -> None:
-        """Go away, or come back."""
+        """Become unreachable, or reachable again."""
         self.reachable = reachable
         self._wake()
 
     def restart(self) -> None:
-        """Be another process, which knows what is committed, of no call, and of no lease."""
+        """Become another process, which knows everything committed, but no calls and no leases."""
         self.leases = ReadLeases(self._loop, may_be_others=True)
         self.restarted_at = self._loop.time()
         self._wake()
 
     async def told(self, revision: int) -> None:
-        """Return once whoever made the change of a revision was told, and has asked again as often as that was cut short."""
+        """Return when the caller who made a revision has the answer; the caller asks again after each restart."""
         leases = None
         while leases is not self.leases:
             leases = self.leases
@@ -155,7 +155,7 @@ class RegistryOfTests:
         self._changed = asyncio.Event()
 
     async def hear(self, asking: "_Asking", question: subscription_pb2.AskRevisionRequest) -> subscription_pb2.AskRevisionResponse | None:
-        """Take a question of AskRevision and return its answer, or take a confirmation."""
+        """Answer a question of AskRevision, or take a confirmation and return None."""
         freezes = self.freezes
         await self.pause()
         self._refuse_if_away(asking.leases)
@@ -216,7 +216,7 @@ class RegistryOfTests:
         return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
 
     def _refuse_if_away(self, called: ReadLeases) -> None:
-        """Refuse where it is away, or another process than was called; that has its own leases."""
+        """Fail the call if the registry is unreachable, or was restarted since the call began; a restarted registry has its own leases."""
         if not self.reachable or called is not self.leases:
             raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
 
@@ -246,7 +246,7 @@ class _Watching:
 
 
 class _Asking:
-    """A call that asks for the revision."""
+    """A call of AskRevision."""
 
     def __init__(self, registry: RegistryOfTests) -> None:
         self._registry = registry
@@ -269,13 +269,13 @@ class _Asking:
 
 
 class RegistryChannel(grpc.aio.Channel):
-    """The way to a registry of tests, with the calls that delivery makes."""
+    """A channel to a registry of tests that serves the calls which delivery makes."""
 
     def __init__(self, registry: RegistryOfTests) -> None:
         self._registry = registry
 
     def unary_unary(self, method: str, *_args: Any, **_options: Any) -> Any:
-        """Return what a stub calls."""
+        """Return the callable for a stub."""
 
         async def call(request: Any, **_options: object) -> object:
             if not method.endswith("/DisableSubscription"):
@@ -285,7 +285,7 @@ class RegistryChannel(grpc.aio.Channel):
         return call
 
     def unary_stream(self, method: str, *_args: Any, **_options: Any) -> Any:
-        """Return what a stub calls."""
+        """Return the callable for a stub."""
         if not method.endswith("/WatchSubscriptions"):
             _unknown(method)
 
@@ -299,7 +299,7 @@ class RegistryChannel(grpc.aio.Channel):
         _unknown(method)
 
     def stream_stream(self, method: str, *_args: Any, **_options: Any) -> Any:
-        """Return what a stub calls."""
+        """Return the callable for a stub."""
         if not method.endswith("/AskRevision"):
             _unknown(method)
         return lambda **_options: _Asking(self._registry)
@@ -308,13 +308,13 @@ class RegistryChannel(grpc.aio.Channel):
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     async def close(self, grace: float | None = None) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - grpc's own signature
-        """Return that it is ready."""
+        """Return that the channel is ready."""
         del try_to_connect
         return grpc.ChannelConnectivity.READY
 

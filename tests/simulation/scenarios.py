@@ -1,4 +1,4 @@
-"""What scenarios in virtual time share: two subscriptions, a beginning and an end."""
+"""Scenarios: the subscriptions, the start and the end that scenarios in virtual time share."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ BETA = Wish("sub_" + "b" * 32, CONSUMERS[0], ("beta",))
 
 
 async def started(world: World, *wishes: Wish) -> None:
-    """Begin with these subscriptions and a worker that follows and routes as freely as a service does."""
+    """Start a worker with these subscriptions; it routes as far ahead as a real service may."""
     world.route_freely()
     for wish in wishes:
         world.change(wish)
@@ -21,12 +21,12 @@ async def started(world: World, *wishes: Wish) -> None:
 
 
 async def finished(world: World, within_s: float = 600.0) -> None:
-    """Wait until all is delivered, and the worker rests."""
+    """Wait until every delivery is finished, then check that the worker is idle."""
     await world.settle(within_s)
     await world.check_rest()
 
 
 def deliveries(world: World, records: list[Record], wish: Wish = ALPHA) -> list[State]:
-    """Return what has become of events for a subscription, of those that are finished."""
+    """Return the states of the finished deliveries of these events for a subscription."""
     states = world.states()
     return [states[key] for key in (delivery_id(record.event_id, wish.id) for record in records) if key in states]

@@ -1,6 +1,6 @@
-"""Virtual time: an event loop that jumps over idle time, so that hours pass in moments and a seed gives the same run again.
+"""Virtual time: an event loop that skips idle time, so that hours pass in moments and a seed gives the same run again.
 
-What would run in threads runs on the loop, at seeded moments: a job is done at one, and its caller hears of it at a later one.
+A job for an executor runs on the loop at a seeded moment, and its caller hears of the result at a later seeded moment.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ START_S = 1_800_000_000.0
 
 
 class _Jumping(selectors.SelectSelector):
-    """Never waits: the time that it would have waited has passed."""
+    """A selector that never waits: it adds the timeout to the virtual time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,9 +60,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jobs: dict[Executor | None, dict[_Job, None]] = {}
         self.jobs_done = 0
         self.slowness = 1.0
-        """A factor of the time that jobs take."""
+        """A factor for the time that jobs take."""
         self.slow_jobs: dict[str, tuple[float, float]] = {}
-        """By a job's name: how long it takes to be done, and after how much more its caller hears of it, in seconds."""
+        """By a job's name: the seconds until it is done, and the further seconds until its caller hears of it."""
 
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
@@ -71,7 +71,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]  # the stubs want a coroutine's generics that this does not need
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run a function at a seeded moment, jobs of one executor in their order, each after the one before."""
+        """Run a function at a seeded moment; the jobs of one executor run in order, each after the one before."""
         future: asyncio.Future[Any] = self.create_future()
         before_s, after_s = self.slow_jobs.get(_name(func)) or (self._duration(), self._duration())
         job = _Job(lambda: self._run_job(func, args, future, after_s))
@@ -88,7 +88,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     def crash_jobs(self) -> None:
-        """End what waits for executors, as a crash does: the first jobs of each may still have been done, the others never."""
+        """End all waiting jobs, as a crash does: the first jobs of each executor may still run, the rest never do."""
         for jobs in self._jobs.values():
             lost = False
             for job in list(jobs):
@@ -100,7 +100,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             jobs.clear()
 
     def _duration(self) -> float:
-        # Now and then something takes much longer, so that what usually comes first comes last.
+        # Now and then a job takes much longer, so that what usually comes first comes last.
         rare = 30.0 if self._chance.random() < 0.1 else 1.0
         return self.slowness * rare * (1e-5 + self._chance.expovariate(1000))
 
@@ -115,7 +115,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def _name(func: Callable[..., Any]) -> str:
-    """Return the name of the function that a job runs in the end, be it within a transaction."""
+    """Return the name of the function that a job runs, also if it runs within a transaction."""
     if not isinstance(func, functools.partial):
         return getattr(func, "__name__", "")
     first = func.args[0] if func.args else None
@@ -138,11 +138,11 @@ class VirtualClock:
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
         self.busy_share = 0.0
-        """How busy the thread is, from 0 to 1; to be set at the beginning."""
+        """How busy the thread is, from 0 to 1; set it at the beginning."""
         self.ahead_s = 0.0
-        """How far the wall clock is ahead."""
+        """How many seconds the wall clock is ahead."""
         self.suspended_s = 0.0
-        """For how long the machine was suspended; nothing else of its time passes meanwhile."""
+        """How long the machine was suspended, in seconds; only the boot clock counts that time."""
 
     def now(self) -> float:
         """Return wall time."""
@@ -153,7 +153,7 @@ class VirtualClock:
         return self._loop.time()
 
     def boottime(self) -> float:
-        """Return the loop's time, with that in which the machine was suspended."""
+        """Return the loop's time plus the time for which the machine was suspended."""
         return self._loop.time() + self.suspended_s
 
     def busy(self) -> float:

@@ -1,6 +1,6 @@
-"""A seeded world: events, changing subscriptions, moody endpoints, a full disk, crashes; and what must be true of it.
+"""World: a seeded world of events, changing subscriptions, faulty endpoints, a full disk and crashes, and checks of its invariants.
 
-The worker is the real one, with a real ledger; registry, log and endpoints stand in memory.
+The worker and its ledger are the real ones; the registry, the event log and the endpoints are in memory.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ TYPES = ("order.created", "order.paid", "invoice.sent", "order")
 PATTERNS = (("order.*",), ("order.*",), ("order.created", "invoice.*"), (), ("*",), ("order", "order.paid"), ("nothing.*",))
 CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
 DELAYS_S = (0.5, 1.0, 4.0, 20.0)
-# How long a worker may need to hear of a change while the watch lives.
+# The longest time that a worker may need to hear of a change while its watch works.
 _HEARS_WITHIN_S = 2.0
 _TOLD_WITHIN_S = 1.0
 
 
 def settings_of_tests(directory: Path, **values: str) -> DeliverySettings:
-    """Return settings with tiny bounds, so that all of them are met all the time."""
+    """Return settings with tiny limits, so that the worker reaches all of them all the time."""
     environ = {
         "HOOKTIDE_DATA_DIR": str(directory),
         "HOOKTIDE_SERVICE_TOKEN": "t" * 32,
@@ -55,7 +55,7 @@ def settings_of_tests(directory: Path, **values: str) -> DeliverySettings:
 
 @dataclass
 class Running:
-    """A worker at work."""
+    """A running worker."""
 
     worker: Worker
     transport: TransportOfTests
@@ -66,7 +66,7 @@ class Running:
 
 @dataclass
 class World:
-    """All there is, from a seed."""
+    """The whole simulated world, made from a seed."""
 
     loop: VirtualLoop
     chance: random.Random
@@ -74,7 +74,7 @@ class World:
     path: Path
     routed_few: int = 2
     routed_most: int = 6
-    """How many deliveries may be routed and not recorded: so few that routing waits all the time, and everything happens meanwhile."""
+    """How many deliveries may be routed and not recorded: so few that routing waits all the time, and all else happens meanwhile."""
     published: list[Published] = field(default_factory=list)
     versions: dict[str, list[Version]] = field(default_factory=dict)
     finished: dict[bytes, int] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class World:
     # The worker
 
     def route_freely(self) -> None:
-        """Let routing be as far ahead as a service's may be, for scenes about many deliveries that are routed; before the start."""
+        """Let routing be as far ahead as a real service's may be, for scenarios with many routed deliveries; call it before `start`."""
         self.routed_few, self.routed_most = FEW, MOST
 
     async def start(self) -> None:
@@ -137,10 +137,10 @@ class World:
             await asyncio.sleep(1.0)
 
     async def stop(self, *, crash: bool) -> None:
-        """End the worker: at once, with all that it has in memory, or as a service stops."""
+        """End the worker: at once, with everything that it has in memory, or as a service stops."""
         running = self.at_work()
         self.check()
-        # What cannot be written before the end is forgotten, as in a crash.
+        # A full disk loses what cannot be written before the end, as a crash does.
         self.crashes += crash or self.disk_is_full
         if not crash:
             await running.worker.drain()
@@ -165,14 +165,14 @@ class World:
         return self.running
 
     async def fill_disk(self, *, full: bool) -> None:
-        """Leave no room for the ledger, or make room again."""
+        """Fill the disk of the ledger, or make room again."""
 
         def limit(connection: sqlite3.Connection) -> None:
             pages = connection.execute("PRAGMA page_count").fetchone()[0] if full else 1 << 30
             connection.execute(f"PRAGMA max_page_count = {pages}")
 
         ledger = self.at_work().ledger
-        # A disk fills whether or not the worker has its lease yet.
+        # A disk fills whether or not the worker has its read lease yet.
         await self.loop.run_in_executor(ledger._writer, limit, ledger._connection)  # noqa: SLF001 - what the ledger itself has no way for
         self.disk_is_full = full
 
@@ -205,7 +205,7 @@ class World:
         return self.change(wish)
 
     def change(self, wish: Wish) -> Wish:
-        """Put a subscription as it now is."""
+        """Create a subscription, or replace it."""
         wish = self.registry.put(wish)
         self._note(wish.id, wish)
         return wish
@@ -222,7 +222,7 @@ class World:
         self._telling.append(self.loop.create_task(tell()))
 
     async def told(self, wish: Wish) -> Version:
-        """Wait until whoever changed a subscription last was told so."""
+        """Wait until every caller who changed a subscription has an answer; return the subscription's latest version."""
         await asyncio.gather(*self._telling)
         return self.versions[wish.id][-1]
 
@@ -238,32 +238,32 @@ class World:
         self._note(subscription_id, None)
 
     def set_clock_ahead(self, seconds: float, for_s: float) -> None:
-        """Let the wall clock be ahead, or behind, for some seconds."""
+        """Set the wall clock ahead (or behind, if negative) for `for_s` seconds."""
         self.clock.ahead_s = seconds
         self.loop.call_later(for_s, setattr, self.clock, "ahead_s", 0.0)
 
     def freeze(self, seconds: float) -> None:
-        """Let the worker's machine be suspended; of the worker's own time nothing passes."""
+        """Suspend the worker's machine: only its boot clock goes on."""
         self.clock.suspended_s += seconds
         if seconds > GAP_MAX_S:
             self.registry.freezes += 1
 
     def lose_log(self) -> None:
-        """Let the log go away for a while."""
+        """Make the log unreachable for a while."""
         self.log.set_reachable(reachable=False)
         self.loop.call_later(self.chance.expovariate(0.5), lambda: self.log.set_reachable(reachable=True))
 
     def lose_registry(self) -> None:
-        """Let the registry go away for a while."""
+        """Make the registry unreachable for a while."""
         self.registry.set_reachable(reachable=False)
         self.loop.call_later(self.chance.expovariate(0.5), self.return_registry)
 
     def copy_registry(self) -> None:
-        """Keep a copy of the registry as it is."""
+        """Keep a copy of the registry."""
         self.copy = self.registry.copied()
 
     def put_registry_back(self) -> None:
-        """Let the registry be the older copy, if there is one, and be changed at once as often as there were changes since."""
+        """Put the older copy back, if there is one, and make as many changes at once as were lost."""
         if self.copy is None:
             return
         copy, before, lost = self.copy, self.registry.wishes, self.registry.revision - self.copy.revision
@@ -273,7 +273,7 @@ class World:
             wish = copy.wishes.get(subscription_id)
             if wish != before.get(subscription_id):
                 self._note(subscription_id, wish)
-                # A sink that is there again after another one is taken for a new one.
+                # A sink that returns after another sink counts as a new sink.
                 self.endpoints.forget_pauses(subscription_id)
         for number in range(lost):
             wishes = list(self.registry.wishes.values())
@@ -283,9 +283,9 @@ class World:
                 self.change(replace(self.chance.choice(wishes), types=self.chance.choice(PATTERNS)))
 
     def return_registry(self) -> None:
-        """Let the registry come back."""
+        """Make the registry reachable again."""
         self.registry.set_reachable(reachable=True)
-        # A watch may be opened again a while later.
+        # The worker may open its watch again up to some seconds later.
         self.registry_back_at = self.loop.time() + 4.0
 
     async def heal(self) -> None:
@@ -302,7 +302,7 @@ class World:
                 self.activate(wish.id)
 
     async def settle(self, within_s: float) -> None:
-        """Wait until no delivery is unfinished and every event is routed; fail where that takes too long."""
+        """Wait until every event is routed and every delivery is finished; fail after `within_s` seconds."""
         deadline = self.loop.time() + within_s
         while self.open_rows() or any(each.routed_by is None for each in self.published):
             self.check()
@@ -312,7 +312,7 @@ class World:
     # What must be true
 
     def check(self) -> None:
-        """Hold the world against the laws that hold at every moment."""
+        """Check the invariants that hold at every moment."""
         running = self.at_work()
         assert not self.endpoints.violations, self.endpoints.violations[:3]
         settings, transport = self.settings, running.transport
@@ -327,7 +327,7 @@ class World:
             assert self.finished.setdefault(delivery, state) == state, f"I4: {delivery.hex()} was {self.finished[delivery]}, is {state}"
 
     def check_end(self) -> None:
-        """Hold the world against what must have become of every event."""
+        """Check what became of every event."""
         self.check()
         for telling in self._telling:
             if telling.done():
@@ -348,7 +348,7 @@ class World:
         assert wanted == set(states), "I6: there are deliveries of nothing"
 
     async def check_rest(self) -> None:
-        """Hold a worker that has nothing to do against what that must look like: nothing held, nothing done."""
+        """Check that an idle worker holds no deliveries and leaves the ledger alone."""
         await asyncio.sleep(60.0)
         dispatcher, jobs_before = self.at_work().worker.dispatcher, self.loop.jobs_done
         assert (dispatcher.in_flight, dispatcher.lanes.held_bytes, dispatcher.unrecorded_sent) == (0, 0, 0)
@@ -360,7 +360,7 @@ class World:
                 continue  # whether rows wait, it looks once it may send again
             assert lane.next_due_ms is None or self.registry.wishes[lane.subscription_id].state != ACTIVE
         await asyncio.sleep(180.0)
-        # Housekeeping looks a few times meanwhile.
+        # Housekeeping runs a few times during this wait.
         assert self.loop.jobs_done - jobs_before < 100, "the ledger is kept busy for nothing"
 
     def _check_state(self, key: Key, state: State, versions: list[Version]) -> None:
@@ -375,7 +375,7 @@ class World:
             assert self.endpoints.sent[key].attempts == len(DELAYS_S) + 1, f"{key} was given up early"
 
     def states(self) -> dict[bytes, State]:
-        """Return the finished deliveries by their ids."""
+        """Return the states of the finished deliveries by their ids."""
         return {delivery: State(state) for delivery, state in self._done_rows()}
 
     def open_rows(self) -> list[tuple[Any, ...]]:
@@ -397,7 +397,7 @@ class World:
         return [row[:2] for row in self.done()]
 
     def rows(self, text: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return what a query of the ledger finds."""
+        """Return the rows of a query of the ledger."""
         assert self._reading is not None
         return self._reading.execute(text, values).fetchall()
 

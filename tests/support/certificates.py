@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, servers that it vouches for, and clients."""
+"""Certificates: a certificate authority for tests, with servers and clients that it certifies."""
 
 import datetime as dt
 import ssl
@@ -11,7 +11,7 @@ from services.delivery.transport.protocol import Tls
 
 
 class Authority:
-    """A certificate authority; its own certificate stands in a file."""
+    """A certificate authority; `file` holds its own certificate."""
 
     def __init__(self, folder: Path) -> None:
         self._ca = trustme.CA()
@@ -27,12 +27,12 @@ class Authority:
         clients: "Authority | None" = None,
         client_needed: bool = True,
     ) -> ssl.SSLContext:
-        """Return a server's side for names; with `clients` it asks for their certificates."""
+        """Return a TLS context for a server of these names; with `clients` the server asks for a client certificate of that authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         end = dt.datetime.now(dt.UTC) - dt.timedelta(days=1) if expired else None
         self._ca.issue_cert(*names, not_before=end - dt.timedelta(days=9) if end else None, not_after=end).configure_cert(context)
         with warnings.catch_warnings():
-            # That old versions are deprecated is why they are tested.
+            # Deprecated versions of TLS are tested on purpose.
             warnings.simplefilter("ignore", DeprecationWarning)
             if version_max < ssl.TLSVersion.TLSv1_2:
                 context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
@@ -44,7 +44,7 @@ class Authority:
         return context
 
     def client(self, name: str, ca_pem: bytes = b"") -> Tls:
-        """Return what a request needs to show a client's certificate."""
+        """Return what a request needs to present a client certificate."""
         made = self._ca.issue_cert(common_name=name)
         chain = b"".join(blob.bytes() for blob in made.cert_chain_pems)
         return Tls(ca_pem, chain, made.private_key_pem.bytes())

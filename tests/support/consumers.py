@@ -1,4 +1,4 @@
-"""Consumers: accounts, keys and subscriptions made over REST, as outsiders make them."""
+"""Consumers: accounts, keys and subscriptions, made over REST as an outsider makes them."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class Consumer:
     key: str
 
     async def subscribe(self, endpoint: Endpoint, types: list[str] | None = None, **more: object) -> str:
-        """Subscribe an endpoint and return the subscription's id; the endpoint then verifies with its secret.
+        """Subscribe an endpoint and return the subscription's id; the endpoint then verifies with the subscription's secret.
 
-        Asked again for the same endpoint, after an answer that was lost, it is still the same subscription.
+        A second call for the same endpoint, after a lost answer, returns the same subscription.
         """
         body = {"sink": endpoint.url, "types": types or [], **more}
         status, created = await self.system.call("POST", "/v1/subscriptions", self.key, body, idempotency_key=f"subscribe-{endpoint.name}")
@@ -31,7 +31,7 @@ class Consumer:
         assert status == 204, answer
 
     async def deliveries(self, **query: str) -> list[dict[str, object]]:
-        """Return all deliveries that the consumer sees, over as many pages as there are."""
+        """Return all deliveries that the consumer sees, over all pages."""
         found: list[dict[str, object]] = []
         cursor = ""
         while True:
@@ -47,7 +47,7 @@ class Consumer:
 
 
 async def new_consumer(system: System, name: str) -> Consumer:
-    """Make a consumer and its key, as the administrator."""
+    """Make a consumer and its key, with the administrator's key."""
     status, consumer = await system.call("POST", "/v1/consumers", system.first.admin, {"name": name})
     assert status == 201, consumer
     wanted = {"role": "consumer", "consumer_id": consumer["id"], "name": name}

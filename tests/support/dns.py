@@ -1,4 +1,4 @@
-"""DNS: a name server of our own on this machine, and a lookup that asks it."""
+"""DNS: a name server on this machine, and a lookup that asks it."""
 
 import asyncio
 import contextlib
@@ -18,33 +18,33 @@ _LINKS_MAX = 8
 
 @dataclass(slots=True)
 class Zone:
-    """What the server answers, by name; changed by tests as they go."""
+    """What the server answers, by name; tests change it as they run."""
 
     port: int = 0
     addresses: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
-    """The addresses of a name, anew at each question."""
+    """For each name, a function that returns its addresses; the server calls it for each lookup."""
     aliases: dict[str, str] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
-    """Names for which no answer comes."""
+    """Names that get no answer."""
     broken: set[str] = field(default_factory=set)
-    """Names for which the answer is SERVFAIL."""
+    """Names that get SERVFAIL."""
     lifetime_s: int = 86400
     asked: Counter[str] = field(default_factory=Counter)
     """How often each name was looked up."""
 
     def put(self, name: str, *addresses: str) -> str:
-        """Let a name have these addresses; returns the name."""
+        """Give a name these addresses; return the name."""
         self.addresses[name] = lambda: list(addresses)
         return name
 
     def flip(self, name: str, *answers: list[str]) -> str:
-        """Let a name have other addresses at each lookup, at last always the same; returns the name."""
+        """Give a name other addresses at each lookup, and the last list from then on; return the name."""
         rest: Iterator[list[str]] = itertools.chain(answers, itertools.repeat(answers[-1]))
         self.addresses[name] = lambda: next(rest)
         return name
 
     def lookup(self, name: str) -> list[str]:
-        """Ask the server as a resolver does, along its aliases; raises `OSError` where there is no address."""
+        """Ask the server as a resolver does, and follow aliases; raise `OSError` if there is no address."""
         self.asked[name] += 1
         found = [str(record.rdata) for kind in ("A", "AAAA") for record in self._ask(name, kind)]
         if not found:
@@ -87,7 +87,7 @@ class _Server(asyncio.DatagramProtocol):
         elif name not in self._zone.addresses:
             answer.header.rcode = RCODE.NXDOMAIN
         else:
-            # A lookup asks for both kinds, the first of them first: both are answered from the same list.
+            # A lookup asks for A first, then for AAAA: both answers come from the same list.
             if kind == "A":
                 self._pair[name] = self._zone.addresses[name]()
             for address in self._pair[name]:

@@ -1,7 +1,7 @@
-"""Flood: an endpoint in a process of its own that never stops answering, so that its memory is not the sender's.
+"""Endless answers: an endpoint in a process of its own that never stops answering, so that its memory does not count as the sender's.
 
-`python -m tests.support.endless_answers 1000` prints the port that it listens on, lets all the answers of a thousand requests begin before
-any of them goes on, and ends with its standard input.
+`python -m tests.support.endless_answers 1000` prints its port. All the answers of a thousand requests begin before any of them
+goes on. The process ends when its standard input closes.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _PIECE = b"x" * 0x4000
 
 
 class Crowd:
-    """Those who wait until there are enough of them; then the next crowd begins to gather."""
+    """A barrier: callers wait until there are enough of them; then the next crowd gathers."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -33,7 +33,7 @@ class Crowd:
         await complete.wait()
 
     async def answer(self, connection: Connection) -> None:
-        """Answer without an end, together with all the others."""
+        """Answer without end, together with all the others."""
         await connection.request()
         await connection.send(b"HTTP/1.1 500 Said\r\n\r\n" + _PIECE)
         await self.join()
@@ -43,7 +43,7 @@ class Crowd:
 
 @contextlib.asynccontextmanager
 async def flood(at_once: int) -> AsyncIterator[str]:
-    """Run it; yields the URL."""
+    """Run the endpoint; yield its URL."""
     command = (sys.executable, "-m", "tests.support.endless_answers", str(at_once))
     process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -60,7 +60,7 @@ async def _serve(at_once: int) -> None:
         sys.stdout.write(f"{server.port}\n")
         sys.stdout.flush()
         ended = asyncio.Event()
-        # Nothing is ever written to it: it can be read once it is closed.
+        # Nothing is ever written to this pipe: it becomes readable when it closes.
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
         await ended.wait()
 

@@ -1,4 +1,4 @@
-"""Tickets: an endpoint of TLS 1.3 that sends session tickets without an end, many to a record, and never an answer."""
+"""Endless tickets: a TLS 1.3 endpoint that sends session tickets without end, many in a record, and never an answer."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ _RECORD_BYTES_MAX = 16_384
 
 @contextlib.contextmanager
 def flooding(context: ssl.SSLContext, folder: Path, records: int) -> Iterator[int]:
-    """Serve one connection in a thread; yields the port."""
+    """Serve one connection in a thread; yield the port."""
     secrets = folder / "secrets"
     context.keylog_filename = str(secrets)
     context.num_tickets = 0
@@ -43,7 +43,7 @@ def flooding(context: ssl.SSLContext, folder: Path, records: int) -> Iterator[in
 
 
 def _sealed(secret: bytes, records: int) -> bytes:
-    """Return records full of tickets (RFC 8446, section 5.2), as the first that a server sends after its handshake."""
+    """Return records full of tickets (RFC 8446, section 5.2), encrypted as the first ones after the server's handshake."""
     cipher, base = AESGCM(_expanded(secret, b"key", 32)), int.from_bytes(_expanded(secret, b"iv", 12))
     inner = _TICKET * (_RECORD_BYTES_MAX // len(_TICKET)) + b"\x16"
     header = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2)

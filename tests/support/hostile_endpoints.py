@@ -1,4 +1,4 @@
-"""Hostile: a server on this machine that speaks raw TCP (or TLS), and the ways in which endpoints misbehave."""
+"""Hostile endpoints: a server on this machine that speaks raw TCP (or TLS), and the ways in which endpoints misbehave."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One connection, with the server's side of it."""
+    """One connection, seen from the server."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     server: "HostileServer"
 
     async def request(self) -> bytes | None:
-        """Read one request and return it whole; None where the client has closed."""
+        """Read one whole request and return it; None if the client has closed."""
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -49,7 +49,7 @@ Behaviour = Callable[[Connection], Awaitable[None]]
 
 @dataclass(slots=True)
 class HostileServer:
-    """What has come to a server."""
+    """What a server has received."""
 
     host: str = ""
     port: int = 0
@@ -59,13 +59,13 @@ class HostileServer:
 
     @property
     def url(self) -> str:
-        """Where it is reached."""
+        """The server's URL."""
         return f"{self.scheme}://{self.host}:{self.port}/hook"
 
 
 @contextlib.asynccontextmanager
 async def hostile(behaviour: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[HostileServer]:
-    """Run a server that does the same to every connection."""
+    """Run a server that treats every connection alike."""
     known = HostileServer(host, scheme="http" if tls is None else "https")
     tasks: set[asyncio.Task[None]] = set()
 
@@ -97,7 +97,7 @@ async def hostile(behaviour: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSL
 
 @contextlib.asynccontextmanager
 async def black_hole(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Listen and accept nothing, with a queue that is full: a connection is neither made nor refused. Yields the URL."""
+    """Listen with a full queue and accept nothing: a connection is neither made nor refused. Yield the URL."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind((host, port))
@@ -110,7 +110,7 @@ async def black_hole(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[st
 
 
 def answering(answer: bytes) -> Behaviour:
-    """Answer every request alike, on kept connections."""
+    """Answer every request alike, on keep-alive connections."""
 
     async def behave(connection: Connection) -> None:
         while await connection.request() is not None:
@@ -157,7 +157,7 @@ def dripping(interval_s: float, start: bytes = b"") -> Behaviour:
 
 
 def endless(start: bytes, piece: bytes) -> Behaviour:
-    """Answer without an end, as fast as it goes."""
+    """Answer without end, as fast as possible."""
 
     async def behave(connection: Connection) -> None:
         await connection.request()
@@ -169,13 +169,13 @@ def endless(start: bytes, piece: bytes) -> Behaviour:
 
 
 async def resetting(connection: Connection) -> None:
-    """Take the request and break the connection."""
+    """Take the request and reset the connection."""
     await connection.request()
     connection.reset()
 
 
 async def closing(connection: Connection) -> None:
-    """Take the request and close the connection in good order, without an answer."""
+    """Take the request and close the connection cleanly, without an answer."""
     await connection.request()
     connection.writer.close()
 
@@ -187,7 +187,7 @@ def bomb(header: str) -> bytes:
 
 
 def kept_open(open_now: set[Connection]) -> Behaviour:
-    """Answer everything, and tell which connections stand."""
+    """Answer everything, and record which connections are open."""
 
     async def behave(connection: Connection) -> None:
         open_now.add(connection)

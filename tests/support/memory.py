@@ -1,4 +1,4 @@
-"""Memory: what the processes of a system take, sampled while something goes on."""
+"""Memory: the resident memory of a system's processes, sampled while a test runs."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ class Samples:
     taken: dict[str, list[int]] = field(default_factory=dict)
 
     def take(self) -> dict[str, int]:
-        """Take one sample of each process that runs."""
+        """Take one sample of each running process."""
         now = {name: resident_bytes(self.system, name) for name in self.names if self.system.running(name)}
         for name, size in now.items():
             self.taken.setdefault(name, []).append(size)
@@ -50,7 +50,7 @@ async def sampled(
     tell: Callable[[str], None] | None = None,
     tell_every_s: float = 5.0,
 ) -> AsyncIterator[Samples]:
-    """Take samples while the body runs; `tell` is given a line now and then."""
+    """Take samples while the body runs; call `tell` with a line now and then."""
     samples = Samples(system, names)
     samples.take()
 
@@ -73,7 +73,7 @@ async def sampled(
 
 
 async def metric(system: System, service: str, name: str) -> float:
-    """Return a metric of a service."""
+    """Return the value of a metric of a service."""
     async with aiohttp.ClientSession() as http, http.get(f"http://{system.services[service].admin}/metrics") as answer:
         for line in (await answer.text()).splitlines():
             if line.startswith(f"{name} "):

@@ -1,7 +1,7 @@
-"""Catcher: an endpoint in a process of its own that costs little and remembers in which order numbered events came.
+"""Order receiver: an endpoint in a process of its own that costs little and remembers the order of numbered events.
 
-Events carry their number as `{"n": 7, …}` (`load.py` makes them). Every path is an endpoint of its own, of which two
-arrays of numbers are kept, in the order in which they came: first attempts, and those that were tried before.
+Events carry their number as `{"n": 7, …}` (`load.py` makes them). Every path is an endpoint of its own. For each the process
+keeps two arrays of numbers, in the order of arrival: first attempts, and later attempts.
 """
 
 import array
@@ -29,7 +29,7 @@ _CODE = "I"
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection of requests with a content-length."""
+    """One keep-alive connection whose requests have a Content-Length."""
 
     def __init__(self, arrived: dict[bytes, "array.array[int]"]) -> None:
         self._arrived = arrived
@@ -38,10 +38,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none of asyncio's classes
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's transport is no subclass of asyncio's
 
     def data_received(self, data: bytes) -> None:
-        """Answer each whole request in what has come so far."""
+        """Answer each whole request that has arrived."""
         buffer = self._buffer
         buffer += data
         while (end := buffer.find(_END)) >= 0:
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
             del buffer[:stop]
 
     def _tell(self, path: bytes) -> None:
-        """Answer `GET /count/…` with how many came, `GET /first/…` and `/again/…` with the numbers themselves."""
+        """Answer `GET /count/…` with the count, `GET /first/…` and `/again/…` with the numbers."""
         endpoint = path[path.index(b"/", 1) :]
         if path.startswith(b"/count/"):
             body = str(sum(len(self._arrived.get(kind + endpoint, b"")) for kind in (b"/first", b"/again"))).encode()
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
 
 
 class Catcher:
-    """A catcher's process, which may be away for a while and come back at the same port."""
+    """The receiver's process, which a test may stop and start again at the same port."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,7 +90,7 @@ class Catcher:
         return self._process.pid
 
     async def up(self) -> None:
-        """Start it."""
+        """Start the process."""
         command = [sys.executable, "-m", "tests.support.order_receiver", str(self._port)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)  # noqa: S603, ASYNC220 - ours, and quick
         assert self._process.stdout is not None
@@ -98,7 +98,7 @@ class Catcher:
         self._http = self._http or aiohttp.ClientSession()
 
     def down(self) -> None:
-        """End it; what it remembers goes with it."""
+        """End the process; it forgets everything."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -109,15 +109,15 @@ class Catcher:
         return int(await self._get(f"count/{path}"))
 
     async def first(self, path: str) -> list[int]:
-        """Return the numbers of the events that came to an endpoint at their first attempt, in order."""
+        """Return the numbers of the events that came in first attempts, in order."""
         return list(array.array(_CODE, await self._get(f"first/{path}")))
 
     async def again(self, path: str) -> list[int]:
-        """Return the numbers of the events that came at a later attempt, in order."""
+        """Return the numbers of the events that came in later attempts, in order."""
         return list(array.array(_CODE, await self._get(f"again/{path}")))
 
     async def counted(self, path: str, count: int, within_s: float) -> None:
-        """Wait until an endpoint has answered so many requests."""
+        """Wait until an endpoint has answered a number of requests."""
         end = time.monotonic() + within_s
         while (seen := await self.count(path)) < count:
             assert time.monotonic() < end, f"not within {within_s} s: {count} at /{path}; it is {seen}"
@@ -137,7 +137,7 @@ class Catcher:
 
 @contextlib.asynccontextmanager
 async def catching() -> AsyncIterator[Catcher]:
-    """Run a catcher."""
+    """Run a receiver."""
     catcher = Catcher()
     await catcher.up()
     try:
@@ -147,7 +147,7 @@ async def catching() -> AsyncIterator[Catcher]:
 
 
 async def main(port: int) -> None:
-    """Serve until standard input closes; prints the port."""
+    """Serve until standard input closes; print the port."""
     loop = asyncio.get_running_loop()
     arrived: dict[bytes, array.array[int]] = {}
     server = await loop.create_server(lambda: Connection(arrived), "127.0.0.1", port, backlog=2048)

@@ -1,4 +1,4 @@
-"""Proxy: a proxy of the operator's, on this machine."""
+"""Proxy: an operator's HTTP proxy on this machine."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """A proxy that opens tunnels, and notes what it was asked for."""
+    """A proxy that opens tunnels and records the requests for them."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.authorizations: set[str] = set()
-        """What those who asked showed for themselves."""
+        """The credentials that clients presented."""
         self.refusing = b""
         self.url = ""
 

@@ -1,4 +1,4 @@
-"""Servers on loopback that answer as they please: what a webhook may meet."""
+"""Scripted receivers: servers on loopback that answer as a test says."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @dataclass
 class RawServer:
-    """A server below HTTP, and what it has seen."""
+    """A server below HTTP, and the requests that it has received."""
 
     port: int = 0
     connections: int = 0
@@ -22,24 +22,24 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        """Return where it is."""
+        """Return the server's URL."""
         return f"http://127.0.0.1:{self.port}/hook"
 
     async def take(self, request: bytes) -> None:
-        """Note a request."""
+        """Record a request."""
         async with self.arrived:
             self.requests.append(request)
             self.arrived.notify_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is true of what has arrived."""
+        """Wait until a condition on the received requests holds."""
         async with asyncio.timeout(60), self.arrived:
             await self.arrived.wait_for(condition)
 
 
 @contextlib.asynccontextmanager
 async def raw_server(respond: Respond, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    """Serve connections: each request is read to its end, then `respond` does what it likes."""
+    """Serve connections: read each request to its end, then call `respond`."""
     state = RawServer()
     writers: set[asyncio.StreamWriter] = set()
 
@@ -70,7 +70,7 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 def answering(text: bytes, *, close: bool = False) -> Respond:
-    """Return what writes a text for an answer."""
+    """Return a `respond` that writes a fixed text."""
 
     async def respond(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(text)
@@ -96,13 +96,13 @@ class Hook:
 
     @property
     def attempt(self) -> int:
-        """Return which attempt it says it is."""
+        """Return the attempt number that its header states."""
         return int(self.headers["hooktide-attempt"])
 
 
 @dataclass
 class Receiver:
-    """An aiohttp application that takes webhooks; `answer` decides on the status."""
+    """An aiohttp application that takes webhooks; `answer` returns the status."""
 
     port: int = 0
     hooks: list[Hook] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Receiver:
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def url(self, path: str = "/hook") -> str:
-        """Return where it is."""
+        """Return the receiver's URL."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     async def take(self, request: web.Request) -> web.Response:
@@ -123,7 +123,7 @@ class Receiver:
         return web.Response(status=self.answer(hook))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is true of what has arrived."""
+        """Wait until a condition on the arrived webhooks holds."""
         async with asyncio.timeout(60), self.arrived:
             await self.arrived.wait_for(condition)
 

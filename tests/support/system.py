@@ -1,4 +1,4 @@
-"""Processes: the four services, each an operating-system process that a test may kill and start again."""
+"""System: the four services, each an operating-system process that a test may kill and start again."""
 
 import asyncio
 import base64
@@ -31,10 +31,10 @@ from services.subscription.bootstrap import BootstrapKeys, bootstrap
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")
 ROOT = Path(__file__).parents[2]
-# How long is waited for what is bound to come: by far longer than it takes on a machine that has much else to do, since
-# waiting costs nothing where all is well. What must come within a time is measured where that is promised.
+# How long to wait for what must happen: far longer than it takes on a busy machine, since waiting costs nothing if all is well. A
+# test that promises a time measures it by itself.
 PATIENCE_S = 60.0
-# Quick enough for tests: a failure is repeated within fractions of a second, an endpoint is spared as briefly.
+# Quick enough for tests: a retry follows a failure within fractions of a second, and a circuit breaker stays open as briefly.
 QUICK = {
     "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": ",".join(["0.2"] * 5 + ["0.5"] * 200),
     "HOOKTIDE_DELIVERY_BREAKER_SECONDS": "0.3",
@@ -43,16 +43,16 @@ QUICK = {
 
 
 class Process(Protocol):
-    """A running process: what is used here of `subprocess.Popen`."""
+    """A running process: the part of `subprocess.Popen` that tests use."""
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """The process id."""
         ...
 
     @property
     def stdin(self) -> IO[bytes] | None:
-        """Its standard input, whose closing asks it to stop."""
+        """Its standard input; closing it asks the process to stop."""
         ...
 
     def poll(self) -> int | None:
@@ -69,18 +69,18 @@ class Process(Protocol):
 
 
 Spawn = Callable[[Sequence[str], Mapping[str, str], Path], Process]
-"""Starts a command with an environment; what it prints is added to a file."""
+"""Starts a command with an environment, and appends its output to a file."""
 
 
 def spawn(command: Sequence[str], environ: Mapping[str, str], output: Path) -> Process:
-    """Start a process as everybody does."""
+    """Start a process through `subprocess`."""
     with output.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environ, cwd=ROOT)  # noqa: S603 - our own interpreter and module
 
 
 @dataclass(slots=True)
 class Service:
-    """One service's process, and where it is reached once it has been ready."""
+    """One service's process, and its addresses once it has been ready."""
 
     name: str
     process: Process | None = None
@@ -91,20 +91,20 @@ class Service:
 
 @dataclass(slots=True)
 class System:
-    """Everything that runs over one data directory."""
+    """All processes over one data directory."""
 
     data_dir: Path
     settings: dict[str, str]
     module: str = "services"
-    """What is run: `services`, or a launcher of the tests that does the same and more."""
+    """The module that runs: `services`, or a launcher of the tests that does more."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """Further environment variables, not ours."""
+    """Further environment variables, not of Hooktide."""
     prefix: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By service, a command to run it under, such as taskset."""
     spawn: Spawn = spawn
     """How processes are started."""
     reservations: Reservations = field(default_factory=Reservations)
-    """The ports of the services, which nobody else is given while they are down."""
+    """The ports of the services; no other process gets them while the services are down."""
     services: dict[str, Service] = field(default_factory=lambda: {name: Service(name) for name in SERVICES})
     token: str = field(default_factory=lambda: "hts_" + secrets.token_hex(16))
     keys: BootstrapKeys | None = None
@@ -114,7 +114,7 @@ class System:
     # Processes
 
     async def start(self, names: Sequence[str] = SERVICES) -> None:
-        """Start services, in order, each once the one before takes work; the first time makes the keys."""
+        """Start services in order, each after the one before is ready; the first call makes the keys."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         key_file = self.data_dir / "secret.key"
         if not key_file.exists():
@@ -130,7 +130,7 @@ class System:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every service."""
-        # Compiled modules are kept, since every start would else compile all of them anew.
+        # Keep compiled modules: otherwise every start compiles all of them again.
         left_out = ("HOOKTIDE_", "COV", "PYTHONDONTWRITEBYTECODE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         ours = {
@@ -148,7 +148,7 @@ class System:
         return {**kept, **ours, **self.settings, **self.extra}
 
     def launch(self, name: str) -> None:
-        """Start one service, without waiting."""
+        """Start one service without waiting."""
         service = self.services[name]
         ready_file = self._ready_file(name)
         ready_file.unlink(missing_ok=True)
@@ -157,7 +157,7 @@ class System:
         service.starts += 1
 
     async def ready(self, name: str, within_s: float = PATIENCE_S) -> None:
-        """Wait until a service takes work; fails with the end of its log where it does not."""
+        """Wait until a service is ready; if it does not become ready, fail with the end of its log."""
         service, ready_file = self.services[name], self._ready_file(name)
         end = time.monotonic() + within_s
         while not ready_file.exists():
@@ -177,7 +177,7 @@ class System:
             self._reap(process)
 
     async def restart(self, name: str) -> None:
-        """Start a service again, at the addresses it had; a channel that there was to it stands again."""
+        """Start a service again at its addresses; wait until an existing channel to it is connected again."""
         self.launch(name)
         await self.ready(name)
         if name in self.channels:
@@ -189,7 +189,7 @@ class System:
         await self.restart(name)
 
     async def found_again(self) -> None:
-        """Wait until the gateway has found every service; it connects to one that was restarted at most two seconds later."""
+        """Wait until the gateway has found every service; it connects to a restarted service at most two seconds later."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 status, answer = await self.call("GET", "/readyz", self.first.admin)
@@ -199,14 +199,14 @@ class System:
                 await asyncio.sleep(0.05)
 
     async def terminate(self, name: str, within_s: float = PATIENCE_S) -> int:
-        """Stop a service by SIGTERM; returns its exit code."""
+        """Stop a service by SIGTERM; return its exit code."""
         process = self.services[name].process
         assert process is not None
         process.terminate()
         return await self.ended(name, within_s)
 
     async def ended(self, name: str, within_s: float = PATIENCE_S) -> int:
-        """Wait until a service has ended by itself; returns its exit code, negative for a signal."""
+        """Wait until a service has ended by itself; return its exit code, negative for a signal."""
         process = self.services[name].process
         assert process is not None
         end = time.monotonic() + within_s
@@ -216,11 +216,11 @@ class System:
         return self._reap(process)
 
     def log(self, name: str) -> str:
-        """Return what a service has logged."""
+        """Return a service's log."""
         return (self.data_dir / f"{name}.log").read_text(errors="replace")
 
     def running(self, name: str) -> bool:
-        """Say whether a service's process is there."""
+        """Return whether a service's process is running."""
         process = self.services[name].process
         return process is not None and process.poll() is None
 
@@ -248,12 +248,12 @@ class System:
 
     @property
     def first(self) -> BootstrapKeys:
-        """The first keys."""
+        """The keys that the first start made."""
         assert self.keys is not None
         return self.keys
 
     async def call(self, method: str, path: str, key: str, body: object = None, **headers: str) -> tuple[int, dict[str, object]]:
-        """Call the REST API; returns status and JSON (empty where there is none)."""
+        """Call the REST API; return status and JSON (empty if there is none)."""
         if self.http is None:
             self.http = aiohttp.ClientSession()
         url = f"http://{self.services['gateway'].listen}{path}"
@@ -268,7 +268,7 @@ class System:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What shows that a call comes from a service."""
+        """The metadata that shows that a call comes from a service."""
         return service_metadata(self.token)
 
     def channel(self, name: str) -> grpc.aio.Channel:
@@ -279,33 +279,33 @@ class System:
 
     @property
     def deliveries(self) -> "delivery_pb2_grpc.DeliveryServiceAsyncStub":
-        """The ledger's reading side."""
+        """A stub of the ledger's reading side."""
         return delivery_pb2_grpc.DeliveryServiceStub(self.channel("delivery"))
 
     @property
     def subscriptions(self) -> "subscription_pb2_grpc.SubscriptionServiceAsyncStub":
-        """The registry."""
+        """A stub of the registry."""
         return subscription_pb2_grpc.SubscriptionServiceStub(self.channel("subscription"))
 
     @property
     def catalogue(self) -> "catalogue_pb2_grpc.CatalogueServiceAsyncStub":
-        """The catalogue."""
+        """A stub of the catalogue."""
         return catalogue_pb2_grpc.CatalogueServiceStub(self.channel("subscription"))
 
     @property
     def ingest(self) -> "ingest_pb2_grpc.IngestServiceAsyncStub":
-        """Publishing."""
+        """A stub for publishing."""
         return ingest_pb2_grpc.IngestServiceStub(self.channel("ingest"))
 
     @property
     def event_log(self) -> "event_log_pb2_grpc.EventLogServiceAsyncStub":
-        """The log's reading side."""
+        """A stub of the log's reading side."""
         return event_log_pb2_grpc.EventLogServiceStub(self.channel("ingest"))
 
 
 @contextlib.asynccontextmanager
 async def running_system(data_dir: Path, settings: Mapping[str, str] | None = None, **options: object) -> AsyncIterator[System]:
-    """Run all services; stops them in the end."""
+    """Run all services; stop them at the end."""
     system = System(data_dir, {**QUICK, **(settings or {})}, **options)  # type: ignore[arg-type]  # the fields' own types
     try:
         await system.start()
@@ -315,7 +315,7 @@ async def running_system(data_dir: Path, settings: Mapping[str, str] | None = No
 
 
 async def until(condition: object, within_s: float, what: str) -> None:
-    """Wait until `condition()` is true; fails with `what` where it is not in time."""
+    """Wait until `condition()` is true; fail with `what` after the time limit."""
     assert callable(condition)
     end = time.monotonic() + within_s
     while not condition():

@@ -1,11 +1,11 @@
-"""Waiting for something to become true, without guessing how long that takes."""
+"""Waiting: wait until a condition holds, without guessing how long that takes."""
 
 import asyncio
 from collections.abc import Callable
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let everything else go on until a condition holds; fails after 60 seconds."""
+    """Let other tasks run until a condition holds; fail after 60 seconds."""
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for is not ours to signal
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Receiver: a real HTTP server that plays consumers' endpoints, well-behaved or not, and remembers what came."""
+"""Webhook receiver: a real HTTP server with consumers' endpoints, well-behaved or not, that remembers each request."""
 
 import asyncio
 import hashlib
@@ -23,13 +23,13 @@ class Arrival:
     endpoint: str
     event_id: str
     at: float
-    """By the monotonic clock, in seconds."""
+    """The monotonic time of the answer, in seconds."""
     status: int
     body: bytes
     headers: dict[str, str]
     verified: bool
     began_at: float = 0.0
-    """When the request's head had come, by the same clock."""
+    """The monotonic time at which the request's head had arrived, in seconds."""
 
 
 @dataclass(slots=True)
@@ -39,23 +39,23 @@ class Endpoint:
     name: str
     url: str
     secrets: list[str] = field(default_factory=list)
-    """The signing secrets, one of which must verify; empty: nothing is verified."""
+    """The signing secrets, one of which must verify; empty: the endpoint verifies nothing."""
     status: Callable[[], int] = lambda: 200
     delay_s: float = 0.0
     gate: asyncio.Event | None = None
-    """Where there is one, nothing is answered before it is set."""
+    """If set, no request is answered before this event is set."""
     keep_bodies: bool = True
     arrivals: list[Arrival] = field(default_factory=list)
     begun: int = 0
-    """How many requests have come, answered or not."""
+    """How many requests have begun, answered or not."""
     _accepted: set[str] = field(default_factory=set)
 
     def accepted(self) -> set[str]:
-        """Return the ids of the events that were answered with 2xx."""
+        """Return the ids of the events that got a 2xx."""
         return self._accepted
 
     def add(self, arrival: Arrival) -> None:
-        """Remember an arrival."""
+        """Record an arrival."""
         self.arrivals.append(arrival)
         if 200 <= arrival.status < 300:
             self._accepted.add(arrival.event_id)
@@ -69,7 +69,7 @@ class Endpoint:
 
 
 class Receiver:
-    """Serves endpoints on a port of its own; it may be taken down and brought back at the same port."""
+    """Serves endpoints on a port of its own; a test may take it down and bring it back at the same port."""
 
     def __init__(self) -> None:
         self.endpoints: dict[str, Endpoint] = {}
@@ -93,18 +93,19 @@ class Receiver:
         self._port = self._runner.addresses[0][1]
 
     async def down(self) -> None:
-        """Stop listening and cut off what is under way."""
+        """Stop listening and cut off all requests under way."""
         if self._runner is not None:
             for site in tuple(self._runner.sites):
                 await site.stop()
-            # What was accepted at the last moment comes to stand first; the clean-up knows nothing of it before.
+            # A connection that was accepted at the last moment needs some turns of the loop; before them, the clean-up does not know
+            # it.
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
             await self._runner.cleanup()
             self._runner = None
 
     def endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint, making it where there is none."""
+        """Return an endpoint; make it if it does not exist."""
         if name not in self.endpoints:
             self.endpoints[name] = Endpoint(name, f"http://127.0.0.1:{self._port}/{name}")
         return self.endpoints[name]
@@ -134,7 +135,7 @@ def _verifies(secret: str, body: bytes, headers: dict[str, str]) -> bool:
 
 
 def flapping(rng: random.Random, failing: float) -> Callable[[], int]:
-    """Return a behaviour that answers 500 for a share of the requests."""
+    """Return a behaviour that answers a share of the requests with 500."""
     return lambda: 500 if rng.random() < failing else 200
 
 
