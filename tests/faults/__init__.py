@@ -1,1 +1,1 @@
-"""Faults: crashes, disks that fail, clocks that jump, and what must hold all the same."""
+"""Faults: crashes, failing disks and jumping clocks, and what must hold all the same."""

@@ -1,4 +1,4 @@
-"""Campaign: a system under a seeded load, in which anything may be killed, and which must come out of it as the laws say."""
+"""Campaign: runs a system under a seeded load while anything may be killed, and checks the invariants afterwards."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from tests.support.webhook_receiver import Receiver
 EMITTER = "emitter"
 VICTIMS = (*SERVICES, EMITTER)
 DRAINED_WITHIN_S = 60.0
-# What was accepted a moment ago stands in the ledger a moment later.
+# The ledger holds an accepted delivery a moment after its acceptance.
 RECORDED_WITHIN_S = 5.0
 _ATTEMPTS_SAMPLED = 300
 _PAGE = 200
@@ -39,23 +39,23 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What came of a campaign."""
+    """The result of a campaign."""
 
     acknowledged: int
     due: int
     repeated: int
-    """Events that came again after a 2xx, each with a crash or an unknown outcome to excuse it."""
+    """How many events came again after a 2xx, each excused by a crash or an unknown outcome."""
     attempts: int
     broken: list[str]
 
 
 class Campaign:
-    """One system with its receivers, its load, and what has happened to it; made by `running_campaign`."""
+    """One system with its receivers, its load and the record of what happened to it; made by `running_campaign`."""
 
     def __init__(self, system: System, told: Path, receivers: tuple[Receiver, Receiver], seed: int, rates: Rates) -> None:
         self.system = system
         self.told = told
-        """The directory through which services are told to die, and of their disks and clocks."""
+        """The directory that tells services when to die, and what disk and clock they have."""
         self.receivers = receivers
         self.seed = seed
         self.rng = random.Random(seed)
@@ -76,7 +76,7 @@ class Campaign:
     # Subscriptions
 
     async def subscribe(self, name: str, pattern: Pattern, receiver: Receiver) -> Subscribed:
-        """Subscribe a new endpoint, however often that has to be asked for."""
+        """Subscribe a new endpoint; ask again until a request succeeds."""
         witness = Witness(name, receiver.endpoint(name).url, pattern=pattern, evidence=self.evidence)
         receiver.endpoints[name] = witness
         consumer = self._consumers[pattern.consumer]
@@ -87,12 +87,12 @@ class Campaign:
         return subscribed
 
     async def unsubscribe(self, subscribed: Subscribed) -> None:
-        """Delete a subscription, however often that has to be asked for."""
+        """Delete a subscription; ask again until a request succeeds."""
         key = self._consumers[subscribed.witness.pattern.consumer].key
 
         async def delete() -> int:
             status, answer = await self.system.call("DELETE", f"/v1/subscriptions/{subscribed.id}", key)
-            assert status in {204, 404}, answer  # 404 after an answer that was lost: it is deleted
+            assert status in {204, 404}, answer  # 404: an earlier request deleted it, and its answer was lost
             return status
 
         subscribed.closing = time.monotonic()
@@ -102,7 +102,7 @@ class Campaign:
     # Faults
 
     def kill(self, victim: str) -> None:
-        """Kill a service or the emitter's process; it stays down until it is started again."""
+        """Kill a service or the emitter's process; it stays down until `start_again`."""
         if victim == EMITTER:
             self.load.kill_process()
         else:
@@ -110,15 +110,15 @@ class Campaign:
         self.note_kill(victim)
 
     def note_kill(self, victim: str) -> None:
-        """Note that something was killed."""
+        """Record that a process was killed."""
         self.kills[victim] += 1
         if victim == "delivery":
             self.course.delivery_ends.append(time.monotonic())
 
     def start_again(self, victim: str) -> None:
-        """Start what was killed, without waiting until it is ready."""
+        """Start a killed process, without waiting until it is ready."""
         if victim == "delivery":
-            # Until now what the old process has sent may have lain unread before its endpoint.
+            # Until now a request of the old process may have waited unread at its endpoint.
             self.course.delivery_ends.append(time.monotonic())
         if victim == EMITTER:
             self.load.start_process_again()
@@ -126,12 +126,12 @@ class Campaign:
             self.system.launch(victim)
 
     async def restart(self, service: str) -> None:
-        """Start a service that was killed, and wait until it is ready."""
+        """Start a killed service and wait until it is ready."""
         self.start_again(service)
         await self.system.ready(service)
 
     def check_alive(self) -> None:
-        """Fail where something has ended that nobody has killed."""
+        """Fail if a process has ended without being killed."""
         for name in SERVICES:
             assert self.system.running(name), f"{name} has ended by itself:\n{self.system.log(name)[-4000:]}"
         assert not self.load.process_has_ended(), "the emitter has ended by itself"
@@ -139,7 +139,7 @@ class Campaign:
     # Judgement
 
     async def heal(self) -> None:
-        """Let every endpoint answer and every service be ready."""
+        """Let every endpoint answer again, and wait until every service is ready."""
         for subscribed in self.course.subscribed:
             be_well(subscribed.witness)
         self.check_alive()
@@ -147,7 +147,7 @@ class Campaign:
             await self.system.ready(name)
 
     async def drained(self) -> None:
-        """Wait until all that is due was accepted and nothing is pending."""
+        """Wait until every due event is accepted and no delivery is pending."""
         end = time.monotonic() + DRAINED_WITHIN_S
         while (missing := self._missing()) or await self.pending():
             assert time.monotonic() < end, f"I8: not drained in {DRAINED_WITHIN_S} s (seed {self.seed}): {missing[:5]} …"
@@ -155,7 +155,7 @@ class Campaign:
             await asyncio.sleep(0.05)
 
     def _missing(self) -> list[str]:
-        """Return some of what is due to lasting subscriptions and not accepted yet."""
+        """Return some deliveries to lasting subscriptions that are due and not accepted yet."""
         for subscribed in self.course.subscribed:
             if subscribed.closing == float("inf"):
                 accepted, wants = subscribed.witness.accepted(), subscribed.witness.pattern.wants
@@ -175,7 +175,7 @@ class Campaign:
         return list(answer.deliveries)
 
     async def look(self, pages: int = 1) -> None:
-        """Note the states of some finished deliveries, the newest ones; nothing where the ledger is away."""
+        """Record the states of the newest finished deliveries; do nothing if the ledger is unreachable."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             for breach in note_finished(self.course, [each async for each in self._deliveries(pages, wait_for_ready=False)]):
                 self.evidence.violated(*breach.split(": ", 1))
@@ -192,7 +192,7 @@ class Campaign:
                 return
 
     async def judge(self) -> Judgement:
-        """Hold everything that was seen, and what the ledger says, against the laws."""
+        """Check everything that was seen, and everything in the ledger, against the invariants."""
         for subscribed in self.course.subscribed:
             subscribed.witness.judge_signatures()
         broken: list[str] = []
@@ -224,7 +224,7 @@ class Campaign:
 
 
 async def eventually(step: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Take a REST step again while services are away."""
+    """Repeat a REST step while services are down."""
     end = time.monotonic() + EMIT_TIMEOUT_S
     while True:
         try:
@@ -236,7 +236,7 @@ async def eventually(step: Callable[[], Awaitable[_Result]]) -> _Result:
 
 
 def be_well(witness: Witness) -> None:
-    """Let an endpoint answer at once, and well."""
+    """Let an endpoint answer at once with 200."""
     witness.status, witness.delay_s = _fine, 0.0
 
 
@@ -246,8 +246,8 @@ def _fine() -> int:
 
 @contextlib.asynccontextmanager
 async def running_campaign(directory: Path, nursery: Nursery, seed: int, rates: Rates, *, spoilt: bool = False) -> AsyncIterator[Campaign]:
-    """Run a system with its receivers and lasting subscriptions; `spoilt`: on a disk that may lose what is not synced."""
-    # A receiver that is taken down in the midst of answers complains of it.
+    """Run a system with its receivers and lasting subscriptions; if `spoilt`, on a disk that may lose what is not synced."""
+    # A receiver logs errors when a test takes it down in the middle of answers.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     told = directory / "faults"
     told.mkdir(parents=True)

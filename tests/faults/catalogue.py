@@ -1,4 +1,4 @@
-"""Catalogue: which test shows what happens under which fault. `python -m tests.faults.catalogue` prints it."""
+"""Catalogue: which test shows what happens under which fault; `python -m tests.faults.catalogue` prints the table."""
 
 import sys
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A fault, what must happen, and the tests of that, each as `<module within tests>::<test>`."""
+    """A fault, what must happen, and its tests, each as `<module within tests>::<test>`."""
 
     fault: str
     outcome: str

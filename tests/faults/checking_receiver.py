@@ -1,7 +1,7 @@
-"""Witness: an endpoint that judges each request as it comes and keeps little of it, so that a long campaign fits into memory.
+"""Checking receiver: an endpoint that checks each request as it comes and keeps little, so that a long campaign fits into memory.
 
-Judged at once: the body is the planned event and the same on every attempt, and the event is for this endpoint. Kept: when each
-attempt came and how it was answered. Signatures that came before the secret was known are judged in the end.
+It checks at once that the body is the planned event and the same on every attempt, and that the event is for this endpoint. It keeps
+when each attempt came and how it was answered. It checks at the end the signatures that came before it knew the secret.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ _VIOLATIONS_MAX = 50
 
 
 class Seen(NamedTuple):
-    """One attempt as the endpoint saw it."""
+    """One attempt, as its endpoint saw it."""
 
     began_at: float
-    """When its request came, by the monotonic clock."""
+    """When the request came, by the monotonic clock."""
     at: float
-    """When it was answered."""
+    """When the endpoint answered."""
     status: int
     attempt: int
-    """By its header."""
+    """The attempt number that the header states."""
 
     @property
     def accepted(self) -> bool:
@@ -38,28 +38,28 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Evidence:
-    """What all witnesses know together."""
+    """What all checking endpoints have seen together."""
 
     plan: Plan
     consumers: Sequence[str]
     events: dict[str, PlannedEvent] = field(default_factory=dict)
-    """By the id that the system gave it, each event that arrived anywhere."""
+    """Each event that arrived anywhere, by the id that the system gave it."""
     ids: dict[str, str] = field(default_factory=dict)
-    """By the emitter's own id, the id that the system gave it."""
+    """The id that the system gave an event, by the emitter's own id."""
     digests: dict[str, bytes] = field(default_factory=dict)
-    """By event id, of the body."""
+    """A digest of the body, by event id."""
     violations: list[str] = field(default_factory=list)
     accepted: int = 0
-    """How many (event, endpoint) were accepted, each counted once."""
+    """How many pairs of event and endpoint were accepted, each counted once."""
     arrivals: int = 0
 
     def violated(self, law: str, what: str) -> None:
-        """Keep a breach of a law."""
+        """Record a violation of an invariant."""
         if len(self.violations) < _VIOLATIONS_MAX:
             self.violations.append(f"{law}: {what}")
 
     def event_of(self, arrival: Arrival) -> PlannedEvent | None:
-        """Return the event of an arrival, after comparing its body with the plan and with what came before; None where it is no event."""
+        """Return the event of an arrival, after comparing its body with the plan and earlier arrivals; None if it is no planned event."""
         digest = hashlib.blake2b(arrival.body, digest_size=16).digest()
         known = self.digests.setdefault(arrival.event_id, digest)
         if known != digest:
@@ -90,16 +90,16 @@ class Evidence:
 
 @dataclass(slots=True, kw_only=True)
 class Witness(Endpoint):
-    """An endpoint that tells what it sees to the evidence."""
+    """An endpoint that checks its arrivals and adds them to the evidence."""
 
     pattern: Pattern
     evidence: Evidence
     seen: dict[str, list[Seen]] = field(default_factory=dict)
-    """By event id, in the order of their answers."""
+    """The attempts by event id, in the order of their answers."""
     unverified: list[Arrival] = field(default_factory=list)
 
     def add(self, arrival: Arrival) -> None:
-        """Judge and note an arrival."""
+        """Check and record an arrival."""
         evidence = self.evidence
         evidence.arrivals += 1
         event = evidence.event_of(arrival)
@@ -115,7 +115,7 @@ class Witness(Endpoint):
         attempts.append(seen)
 
     def judge_signatures(self) -> None:
-        """Judge what came before the secret was known."""
+        """Check the signatures that came before the secret was known."""
         for arrival in self.unverified:
             if not any(_verifies(secret, arrival) for secret in self.secrets):
                 self.evidence.violated("I7", f"the signature of {arrival.event_id} at {self.name} does not verify")

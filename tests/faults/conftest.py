@@ -1,4 +1,4 @@
-"""One nursery for all tests of faults, preloaded with the shim."""
+"""Fixtures: one service spawner for all tests of faults, with the shim preloaded, and the systems that tests break."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ from tests.faults.shim import build_shim
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """The shim, where it can be built."""
+    """The compiled shim; None if it cannot be built."""
     return build_shim(tmp_path_factory.mktemp("shim"))
 
 
@@ -26,7 +26,7 @@ def nursery(shim: Path | None) -> Iterator[Nursery]:
 
 @pytest.fixture(scope="session")
 def spoiling_nursery(shim: Path | None, nursery: Nursery) -> Nursery:
-    """Starts services whose disks and clocks can be spoilt; without a compiler the test is skipped, except where all tests must run."""
+    """Starts services whose disks and clocks a test can break; without a C compiler the test is skipped, or fails under CI."""
     if shim is None:
         assert not os.environ.get("CI"), "there is no C compiler (cc)"
         pytest.skip("there is no C compiler (cc)")
@@ -41,13 +41,13 @@ async def lasting_stage(spoiling_nursery: Nursery, tmp_path_factory: pytest.Temp
 
 @pytest_asyncio.fixture
 async def own_stage(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
-    """A stage for one test alone, which may leave its stores and clocks as it likes."""
+    """A system for one test alone, which may leave stores and clocks in any condition."""
     async with running_stage(tmp_path / "stage", spoiling_nursery, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
         yield running
 
 
 @pytest_asyncio.fixture
 async def stage(lasting_stage: Stage) -> AsyncIterator[Stage]:
-    """One stage for all tests that leave its stores as they should be; whatever they broke is mended after each."""
+    """One system for all tests that leave its stores in order; everything else that a test broke is repaired after the test."""
     yield lasting_stage
     await lasting_stage.mend()

@@ -1,4 +1,4 @@
-"""Disk writer: commits ten rows one by one, until one fails, says how that went, and is gone at once, as if killed."""
+"""Disk writer: commits ten rows one by one until a commit fails, prints the result, and kills itself at once."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from tests.faults.shim import attach
 
 
 def main(directory: Path, database: Path, synchronous: str) -> None:
-    """Write; prints "ok" or the error that it met, and the wall and the boot clock in seconds."""
+    """Write; print "ok" or the error, and the wall clock and the boot clock in seconds."""
     attach(directory, "writer")
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""Unrest: what goes on around a campaign that is no crash: moods of endpoints, cut connections, subscriptions that come and go."""
+"""Disturbances: what disturbs a campaign besides crashes: changing endpoints, cut connections, subscriptions that come and go."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _TYPES: tuple[tuple[str, ...], ...] = ((), ("order.*",), ("user.joined", "invoic
 
 
 async def change_moods(campaign: Campaign, stop: asyncio.Event) -> None:
-    """Let lasting endpoints be slow, fail, flap and recover, one after the other, until all is to stop."""
+    """Let lasting endpoints be slow, fail, flap and recover, one after another, until `stop` is set."""
     rng = campaign.rng
     lasting = [each.witness for each in campaign.course.subscribed]
     while not stop.is_set():
@@ -34,7 +34,7 @@ async def change_moods(campaign: Campaign, stop: asyncio.Event) -> None:
 
 
 async def cut_connections(campaign: Campaign, stop: asyncio.Event) -> None:
-    """Take one receiver down and up again, at whatever stands behind it, until all is to stop."""
+    """Take one receiver down and up again, whatever requests are under way at it, until `stop` is set."""
     rng, receiver = campaign.rng, campaign.receivers[1]
     while not stop.is_set():
         await pause(stop, rng.uniform(1.0, 5.0))
@@ -46,7 +46,7 @@ async def cut_connections(campaign: Campaign, stop: asyncio.Event) -> None:
 
 
 async def come_and_go(campaign: Campaign, stop: asyncio.Event) -> None:
-    """Let subscriptions be made and, a few later, deleted, until all is to stop; the last few stay."""
+    """Make subscriptions and delete each some time later, until `stop` is set; the last few stay."""
     rng, number, living = campaign.rng, 0, deque[Subscribed]()
     while not stop.is_set():
         number += 1
@@ -62,7 +62,7 @@ def _always(status: int) -> int:
 
 
 async def pause(stop: asyncio.Event, delay_s: float) -> None:
-    """Wait for a while, or until all is to stop."""
+    """Wait for `delay_s` seconds, or until `stop` is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(delay_s):
             await stop.wait()

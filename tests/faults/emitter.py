@@ -1,8 +1,8 @@
-"""Emitter: emits the plan's events without end and keeps a journal of what it tried and of what was acknowledged.
+"""Emitter: emits the plan's events without end and keeps a journal of each attempt and each acknowledgement.
 
-As a process of its own, `python -m tests.faults.emitter <order as JSON>`, it may be killed: started again, it reads
-its journal, emits again whatever was tried and not acknowledged, as an emitter with an outbox does, and goes on with
-the next number. It ends once its standard input closes and all that was tried is acknowledged.
+It can run as a process of its own, `python -m tests.faults.emitter <order as JSON>`, which a test may kill. Started again, it reads
+its journal, emits again every event that was tried and not acknowledged, as an emitter with an outbox does, and goes on with
+the next number. It ends when its standard input closes and every tried event is acknowledged.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from tests.faults.plan import Plan
 KEY = "FAULTS_EMITTER_KEY"
 EMIT_TIMEOUT_S = 90.0
 _BURST = 8
-# The same whenever an event is emitted, as an outbox would have kept it: else it would be another event of the same id.
+# The same at every attempt, as an outbox would keep it: another time would make another event with the same id.
 _TIME = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 
 
 class Tried(NamedTuple):
-    """An event is about to be emitted."""
+    """The emitter is about to emit an event."""
 
     number: int
     at: float
@@ -47,10 +47,10 @@ Entry = Tried | Acknowledged
 
 
 class Journal(Protocol):
-    """Takes note of what happens, in order."""
+    """Records entries in order."""
 
     def note(self, entry: Entry) -> None:
-        """Keep an entry."""
+        """Record an entry."""
         ...
 
 
@@ -64,12 +64,12 @@ class FileJournal:
             self._file.write("\n")
 
     def note(self, entry: Entry) -> None:
-        """Keep an entry: it is the system's before this returns."""
+        """Record an entry: the operating system has it before this returns."""
         self._file.write(json.dumps(entry) + "\n")
 
 
 def entries(lines: Iterable[str]) -> Iterator[Entry]:
-    """Return a journal's entries, without what a kill cut off."""
+    """Return a journal's entries, without a line that a kill cut off."""
     for line in lines:
         try:
             values = json.loads(line)
@@ -87,13 +87,13 @@ class Emitting:
     name: str
     per_s: float
     consumers: Sequence[str]
-    """The ids of the consumers that the plan numbers."""
+    """The consumers' ids; the plan refers to consumers by their index here."""
     journal: Journal
     holds_back: Callable[[], bool] = lambda: False
-    """Whether to pause, since the rest of the system is far behind."""
+    """Whether to pause because the rest of the system is far behind."""
 
     async def run(self, emitter: hooktide.Emitter, stop: asyncio.Event, *, again: Sequence[int] = (), first: int = 0) -> None:
-        """Emit some numbers again and then all from `first` on, until stopped; returns once all are acknowledged."""
+        """Emit the numbers in `again`, then all from `first` on until `stop` is set; return when all are acknowledged."""
         await asyncio.gather(*(self._emit(emitter, number) for number in again))
         number = first
         while not stop.is_set():
@@ -120,7 +120,7 @@ class Emitting:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an emitter's process is told."""
+    """The order for an emitter's process."""
 
     target: str
     seed: int
@@ -130,12 +130,12 @@ class Order:
     consumers: Sequence[str]
 
     def command(self) -> list[str]:
-        """Return the command that runs it."""
+        """Return the command that runs the process."""
         return [sys.executable, "-m", "tests.faults.emitter", json.dumps(asdict(self))]
 
 
 def environment(key: str, base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the process, which hides the key from the list of processes."""
+    """Return the environment of the process; the key is there so that the list of processes does not show it."""
     return {**base, KEY: key}
 
 

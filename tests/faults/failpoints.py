@@ -1,4 +1,4 @@
-"""Arming: lets a running service die at a crash point, once."""
+"""Failpoints: kills a running service at a failpoint, once."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ _FILE = "armed"
 
 
 def arm(directory: Path, point: str, hits: int = 1) -> None:
-    """Let the next process that reaches a point for the `hits`-th time from now on kill itself there."""
+    """Let the next process that reaches a failpoint for the `hits`-th time from now on kill itself there."""
     assert point in POINTS, point
     part = directory / f"{_FILE}.part"
     part.write_text(f"{point} {hits}")
@@ -19,24 +19,24 @@ def arm(directory: Path, point: str, hits: int = 1) -> None:
 
 
 def is_armed(directory: Path) -> bool:
-    """Say whether nothing has died yet of what was armed last."""
+    """Return whether the failpoint that was armed last has not killed a process yet."""
     return (directory / _FILE).exists()
 
 
 def disarm(directory: Path) -> None:
-    """Let nothing die any more."""
+    """Disarm the failpoint."""
     (directory / _FILE).unlink(missing_ok=True)
 
 
 class Armed:
-    """Takes the place of `crash.reached`."""
+    """Replaces `failpoints.reached` of the services."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / _FILE
         self._seen = 0
 
     def __call__(self, point: str) -> None:
-        """End the process, as a crash would, where this point is armed and its time has come."""
+        """Kill this process if this failpoint is armed and was reached often enough."""
         with contextlib.suppress(FileNotFoundError):
             armed, _, hits = self._file.read_text().partition(" ")
             if armed == point:

@@ -1,4 +1,4 @@
-"""Stage: a system whose disks and clocks can be spoilt, a receiver and a consumer, for tests that break one thing at a time."""
+"""Faulty system: a system with breakable disks and clocks, a receiver and a consumer, for tests that break one thing at a time."""
 
 import asyncio
 import contextlib
@@ -42,26 +42,26 @@ class Stage:
     _controls: dict[str, Control] = field(default_factory=dict)
 
     def control(self, service: str) -> Control:
-        """Return the disk and the clock of a service."""
+        """Return the control of a service's disk and clock."""
         if service not in self._controls:
             self._controls[service] = Control(self.told, service)
         return self._controls[service]
 
     async def subscribed(self, name: str) -> Endpoint:
-        """Return a new endpoint, subscribed to events of the type of its name; a service that was restarted is waited for."""
+        """Return a new endpoint, subscribed to the event type of its name; first wait until the gateway has found restarted services."""
         endpoint = self.receiver.endpoint(name)
         await self.system.found_again()
         await self.consumer.subscribe(endpoint, [name])
         return endpoint
 
-    # Publishing, without an emitter's patience
+    # Publishing, without an emitter's retries
 
     async def publish(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
-        """Publish one event with one call; raises `Failure` as the service answers."""
+        """Publish one event with one call; raise the service's `Failure`."""
         return await self.publish_event(event(event_type, own_id, data, **attributes))
 
     async def published(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
-        """Publish one event, again as long as a service is away."""
+        """Publish one event; try again while a service is down."""
         receipt: list[ingest_pb2.PublishReceipt] = []
 
         async def taken() -> bool:
@@ -76,7 +76,7 @@ class Stage:
         return receipt[0]
 
     async def publish_event(self, message: event_pb2.CloudEvent) -> ingest_pb2.PublishReceipt:
-        """Publish an event as it is; raises `Failure`."""
+        """Publish an event as it is; raise `Failure`."""
         bearer = service_metadata(self.system.first.emitter)
         answer = await said(
             self.system.ingest.Publish(ingest_pb2.PublishRequest(event=message), metadata=bearer, timeout=10, wait_for_ready=True)
@@ -86,20 +86,20 @@ class Stage:
     # Reading
 
     async def logged(self, event_type: str) -> list[event_log_pb2.LogRecord]:
-        """Return the events of a type in the log, the newest first."""
+        """Return the events of a type in the log, newest first."""
         request = event_log_pb2.ListEventsRequest(consumer_id="*", type=event_type, page_size=200)
         answer = await said(self.system.event_log.ListEvents(request, metadata=self.system.metadata, wait_for_ready=True))
         return list(answer.records)
 
     async def released(self, position: int) -> None:
-        """Wait until the log has heard that delivery needs nothing more up to a position."""
+        """Wait until delivery has reported to the log that it needs nothing more up to a position."""
         uri = f"{(self.system.data_dir / 'ingest.db').as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             query = "SELECT count(*) FROM released WHERE position >= ?"
             await until(lambda: connection.execute(query, (position,)).fetchone()[0], PATIENCE_S, "the report")
 
     async def delivered(self, event_type: str) -> list[delivery_pb2.Delivery]:
-        """Return the deliveries of events of a type, the newest first."""
+        """Return the deliveries of events of a type, newest first."""
         request = delivery_pb2.ListDeliveriesRequest(consumer_id="*", event_type=event_type, page_size=200)
         answer = await said(self.system.deliveries.ListDeliveries(request, metadata=self.system.metadata, wait_for_ready=True))
         return list(answer.deliveries)
@@ -107,7 +107,7 @@ class Stage:
     async def in_state(
         self, event_type: str, state: delivery_pb2.DeliveryState.ValueType, count: int, within_s: float = PATIENCE_S
     ) -> None:
-        """Wait until there are so many deliveries of a type, all in one state."""
+        """Wait until exactly `count` deliveries of a type exist, all in one state."""
 
         async def so() -> bool:
             return [each.state for each in await self.delivered(event_type)] == [state] * count
@@ -121,12 +121,12 @@ class Stage:
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     async def not_ready(self, service: str) -> str:
-        """Return why a service says that it is not ready; empty where it is."""
+        """Return why a service is not ready; empty if it is ready."""
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.system.services[service].admin}/readyz") as answer:
             return "" if answer.status == 200 else str((await answer.json())["detail"])
 
     async def degraded(self, service: str) -> str:
-        """Return why a service says that it does a part of its work only; empty where it does all of it, or none."""
+        """Return why a service does only a part of its work; empty if it does all or none of it."""
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.system.services[service].admin}/readyz") as answer:
             body = await answer.json()
         return str(body["detail"]) if body["status"] == "degraded" else ""
@@ -134,7 +134,7 @@ class Stage:
     # Crashes
 
     async def mend(self) -> None:
-        """Let disks and clocks be as they should, and every service run."""
+        """Repair all disks and clocks, and start every service that is down."""
         for service in SERVICES:
             self.control(service).restore()
             if not self.system.running(service):
@@ -153,7 +153,7 @@ class Stage:
 
 
 def kill_at_once(system: System) -> None:
-    """Kill all services in one moment, as a loss of power does."""
+    """Kill all services at the same moment, as a loss of power does."""
     running = [service.process for service in system.services.values() if service.process is not None]
     for process in running:
         with contextlib.suppress(ProcessLookupError):
@@ -163,7 +163,7 @@ def kill_at_once(system: System) -> None:
 
 
 def event(event_type: str, own_id: str, data: str = "{}", **attributes: str) -> event_pb2.CloudEvent:
-    """Return an event, of a source of its type's own."""
+    """Return an event whose source is named after its type."""
     message = event_pb2.CloudEvent(id=own_id, source=f"/{event_type}", spec_version="1.0", type=event_type, text_data=data)
     for name, value in attributes.items():
         message.attributes[name].ce_string = value
@@ -171,7 +171,7 @@ def event(event_type: str, own_id: str, data: str = "{}", **attributes: str) -> 
 
 
 async def until_so(condition: Callable[[], Awaitable[object]], within_s: float, what: str) -> None:
-    """Wait until a condition that must be asked for holds; fails with `what` where it does not in time."""
+    """Wait until an asynchronous condition holds; fail with `what` after `within_s` seconds."""
     end = time.monotonic() + within_s
     while not await condition():
         assert time.monotonic() < end, f"not within {within_s} s: {what}"
@@ -179,7 +179,7 @@ async def until_so(condition: Callable[[], Awaitable[object]], within_s: float, 
 
 
 async def said(call: Awaitable[_Answer]) -> _Answer:
-    """Return a call's answer; raises `Failure` for what it says instead."""
+    """Return a call's answer; raise its error as a `Failure`."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
@@ -187,7 +187,7 @@ async def said(call: Awaitable[_Answer]) -> _Answer:
 
 
 async def refused(call: Awaitable[object]) -> Failure:
-    """Return the failure that a call ends with."""
+    """Return the failure with which a call ends."""
     with pytest.raises(Failure) as caught:
         await call
     return caught.value
@@ -197,7 +197,7 @@ async def refused(call: Awaitable[object]) -> Failure:
 async def running_stage(
     directory: Path, nursery: Nursery, settings: Mapping[str, str] | None = None, *, spoilt: bool = True
 ) -> AsyncIterator[Stage]:
-    """Run a system of its own; `spoilt`: on disks and by clocks that can be, for which the nursery must be preloaded with the shim."""
+    """Run a system of its own; if `spoilt`, with breakable disks and clocks, for which `nursery` must have the shim preloaded."""
     told, data = directory / "told", directory / "data"
     told.mkdir(parents=True)
     extra = {DIRECTORY: str(told), **({SHADOWED: str(data)} if spoilt else {})}

@@ -1,9 +1,9 @@
-"""Laws: what must hold after a campaign, whatever happened meanwhile.
+"""Invariants: what must hold after a campaign, whatever happened during it.
 
 I1 each acknowledged event and matching subscription have exactly one terminal state, and it was accepted · I2 id and body never change ·
 I3 nothing is sent again after a 2xx, except around a crash or an unknown outcome · I4 terminal states stay · I5 no attempt before
-its time · I6 nothing crosses consumers · I7 every signature verifies · I8 nothing is left pending. I2, I6 and
-I7 are `checking_receiver.py`'s.
+its time · I6 nothing crosses consumers · I7 every signature verifies · I8 nothing is left pending. `checking_receiver.py` checks I2, I6
+and I7.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from tests.faults.checking_receiver import Seen, Witness
 from tests.faults.plan import PlannedEvent
 
 JITTER = 0.5
-# An answer is noted a moment before it is sent, and the kill of a process a moment after it was asked for.
+# The tolerance: an answer is recorded a moment before it is sent, and a kill a moment after it happened.
 _SLACK_S = 0.25
 _MS = 0.001
 
@@ -48,7 +48,7 @@ class Subscribed:
 
 @dataclass(slots=True)
 class Cut:
-    """Connections to some endpoints were cut within a time, so that answers may not have arrived."""
+    """A time in which connections to some endpoints were cut, so that answers may be lost."""
 
     start: float
     end: float
@@ -57,13 +57,13 @@ class Cut:
 
 @dataclass(slots=True)
 class Course:
-    """What happened in a campaign."""
+    """The record of a campaign."""
 
     delays_s: Sequence[float]
     emitted: dict[str, Emitted] = field(default_factory=dict)
-    """By event id."""
+    """The acknowledged events, by event id."""
     unacknowledged: set[str] = field(default_factory=set)
-    """The emitters' own ids of what was tried."""
+    """The emitters' own ids of the events that were tried and not acknowledged."""
     subscribed: list[Subscribed] = field(default_factory=list)
     delivery_ends: list[float] = field(default_factory=list)
     """When delivery was killed, and when it was started again."""
@@ -73,7 +73,7 @@ class Course:
 
 
 def note_finished(course: Course, deliveries: Iterable[pb.Delivery]) -> list[str]:
-    """Keep the states of finished deliveries; return where one has changed (I4)."""
+    """Record the states of finished deliveries; return each change of a recorded state (I4)."""
     broken = []
     for delivery in deliveries:
         key = (delivery.event_id, delivery.subscription_id)
@@ -85,7 +85,7 @@ def note_finished(course: Course, deliveries: Iterable[pb.Delivery]) -> list[str
 
 
 def judge_ledger(course: Course, deliveries: Sequence[pb.Delivery]) -> tuple[int, list[str]]:
-    """Return how many deliveries were due, and where the ledger is not what it must be (I1, I6, I8)."""
+    """Return how many deliveries were due, and each violation in the ledger (I1, I6, I8)."""
     broken: list[str] = []
     rows: dict[str, dict[str, pb.Delivery]] = {each.id: {} for each in course.subscribed}
     for delivery in deliveries:
@@ -105,7 +105,7 @@ def judge_ledger(course: Course, deliveries: Sequence[pb.Delivery]) -> tuple[int
         of_subscription = rows[subscribed.id]
         for emitted in by_time[first:]:
             if subscribed.witness.pattern.wants(emitted.event):
-                # A deletion may also govern what was acknowledged before it, and not routed yet.
+                # A deletion may also apply to events that were acknowledged before it and not routed yet.
                 due += subscribed.closing == float("inf")
                 broken += _judge_due(subscribed, emitted, of_subscription.get(emitted.event_id))
         broken += _judge_rows(course, subscribed, of_subscription)
@@ -142,7 +142,7 @@ def _judge_rows(course: Course, subscribed: Subscribed, rows: Mapping[str, pb.De
 
 
 def judge_arrivals(course: Course) -> tuple[int, list[str]]:
-    """Return how many events were sent again after a 2xx, and what was sent again or too early without cause (I3, I5)."""
+    """Return how many events were sent again after a 2xx, and which attempts came again or too early without cause (I3, I5)."""
     repeated, broken = 0, list[str]()
     ends = sorted(course.delivery_ends)
     for subscribed in course.subscribed:
@@ -163,12 +163,12 @@ def judge_arrivals(course: Course) -> tuple[int, list[str]]:
 
 
 def earliest_s(delays_s: Sequence[float], attempt: Seen) -> float:
-    """Return how long the next attempt has to wait at least."""
+    """Return the shortest time that the next attempt must wait."""
     return delays_s[min(attempt.attempt, len(delays_s)) - 1] * (1 - JITTER)
 
 
 def judge_attempts(course: Course, delivery: pb.Delivery) -> list[str]:
-    """Return which of a delivery's recorded attempts began before its time (I5)."""
+    """Return which of a delivery's recorded attempts began too early (I5)."""
     broken = []
     for before, after in itertools.pairwise(delivery.attempts):
         ended_ms = before.start_time.ToMilliseconds() + before.duration.ToMilliseconds()
@@ -179,5 +179,5 @@ def judge_attempts(course: Course, delivery: pb.Delivery) -> list[str]:
 
 
 def _within(times: Sequence[float], start: float, end: float) -> bool:
-    """Say whether one of some sorted times lies within a span."""
+    """Return whether one of some sorted times lies within a span."""
     return bisect_right(times, end) > bisect_right(times, start)

@@ -1,4 +1,4 @@
-"""Load: the emitters of a campaign, those within the test's process and the one that may be killed, and what they know."""
+"""Load: the emitters of a campaign, some in the test's process and one in a process that may be killed, and what they recorded."""
 
 import asyncio
 import contextlib
@@ -16,25 +16,25 @@ from tests.faults.service_spawner import Nursling
 from tests.support.system import System, until
 
 PROCESS = "process"
-# Beyond this many deliveries that are due and not accepted yet, emitters pause.
+# Emitters pause if more than this many due deliveries are not accepted yet.
 _OUTSTANDING_MAX = 3_000
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How much is emitted."""
+    """How fast the load emits."""
 
     emitters: int = 3
-    """How many emit within the test's process."""
+    """The number of emitters in the test's process."""
     per_s: float = 40.0
-    """Events a second by each of these."""
+    """Events a second of each of these emitters."""
     process_per_s: float = 40.0
-    """By the one that is a process of its own; 0: there is none."""
+    """Events a second of the emitter in a process of its own; 0: there is no such process."""
 
 
 @dataclass(slots=True)
 class _Noted:
-    """The journal of an emitter within this process."""
+    """The journal of an emitter in the test's process."""
 
     load: "Load"
     name: str
@@ -44,7 +44,7 @@ class _Noted:
 
 
 class Load:
-    """Emits what the plan says, and notes in the course of the campaign what was acknowledged."""
+    """Emits the plan's events and records each acknowledgement in the campaign's course."""
 
     def __init__(self, system: System, plan: Plan, rates: Rates, course: Course, evidence: Evidence) -> None:
         self._system = system
@@ -57,11 +57,11 @@ class Load:
         self._read_bytes = 0
         self._rounds = 0
         self.due = 0
-        """How many deliveries to lasting subscriptions are due for what was acknowledged."""
+        """How many deliveries to lasting subscriptions are due for the acknowledged events."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Emit while the body runs, then wait until all that was tried is acknowledged."""
+        """Emit while the body runs, then wait until every tried event is acknowledged."""
         self._rounds += 1
         stop = asyncio.Event()
         async with self._system.emitter(timeout=EMIT_TIMEOUT_S) as emitter, asyncio.TaskGroup() as group:
@@ -79,7 +79,7 @@ class Load:
         self.read_journal()
 
     def note(self, name: str, entry: Entry) -> None:
-        """Note that an event was tried or acknowledged."""
+        """Record that an event was tried or acknowledged."""
         event = self._plan.event(name, entry.number)
         if not isinstance(entry, Acknowledged):
             self._began.setdefault(event.id, entry.at)
@@ -93,25 +93,25 @@ class Load:
     def _holds_back(self) -> bool:
         return self.due - self._evidence.accepted > _OUTSTANDING_MAX
 
-    # The emitter that is a process
+    # The emitter in a process of its own
 
     def kill_process(self) -> None:
-        """End the emitter's process, as a crash would."""
+        """Kill the emitter's process, as a crash would."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process.stdin.close()
 
     def start_process_again(self) -> None:
-        """Start it again; it goes on from its journal."""
+        """Start the emitter's process again; it goes on from its journal."""
         self._start_process()
 
     def process_has_ended(self) -> bool:
-        """Say whether it has ended without being killed."""
+        """Return whether the emitter's process has ended without being killed."""
         return self._process is not None and self._process.poll() is not None
 
     def read_journal(self) -> None:
-        """Note what the process has written since this was last read."""
+        """Record what the process has written since the last call."""
         if not self._journal.exists():
             return
         with self._journal.open("rb") as file:
@@ -140,7 +140,7 @@ class Load:
         self._process = started
 
     async def _end_process(self) -> None:
-        """Let the process end as it should: with everything acknowledged that it has tried."""
+        """End the process normally, after it has an acknowledgement for every event that it tried."""
         process, self._process = self._process, None
         if process is None:
             return

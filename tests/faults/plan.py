@@ -1,7 +1,7 @@
-"""Plan: from a seed, which events are emitted and who subscribes to what; and who is due, by comparing each with each.
+"""Plan: derives from a seed the events and the subscriptions of a campaign, and decides which event is due to which subscription.
 
-Pure. An event is known by its emitter's name and its number, so that a process which is started anew, and the test
-that judges in the end, both make the same event of them again.
+Pure. An emitter's name and a number identify an event. So a restarted emitter and the test that checks the result
+make the same event of them.
 """
 
 import random
@@ -18,13 +18,13 @@ _SUBJECT_SHARE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class PlannedEvent:
-    """What an emitter emits."""
+    """An event that an emitter emits."""
 
     type: str
     source: str
     id: str
     audience: int | None
-    """The number of the consumer that it is meant for; None: for all."""
+    """The index of the consumer that the event is for; None: for all."""
     subject: str | None
     partitionkey: str | None
     data: Mapping[str, object]
@@ -32,14 +32,14 @@ class PlannedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a subscription asks for."""
+    """The events that a subscription asks for."""
 
     consumer: int
     types: tuple[str, ...] = ()
     source: str = ""
 
     def wants(self, event: PlannedEvent) -> bool:
-        """Say whether an event is for this subscription, by the rules as they stand in the documentation."""
+        """Return whether an event is for this subscription, by the documented rules."""
         return (
             event.audience in {None, self.consumer}
             and self.source in {"", event.source}
@@ -70,13 +70,13 @@ def _meets(event_type: str, pattern: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All events that there may be."""
+    """All possible events of a seed."""
 
     seed: int
     padding: str = field(default="x" * 120)
 
     def event(self, emitter: str, number: int) -> PlannedEvent:
-        """Return an emitter's event of a number."""
+        """Return the event of an emitter and a number."""
         rng = random.Random(f"{self.seed}/{emitter}/{number}")
         subject = f"subject-{rng.randrange(40)}" if rng.random() < _SUBJECT_SHARE else None
         return PlannedEvent(

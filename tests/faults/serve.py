@@ -1,7 +1,7 @@
-"""Serve: what `python -m services` does, by a process that can be told to die at a point, or on what disk and by what clock it runs.
+"""Serve: runs `python -m services` in a process that tests can kill at a failpoint and give a disk and a clock of their own.
 
-`FAULTS_DIR` names the directory through which tests tell it: `failpoints.py` arms points there, and `shim.py` keeps a control file for each
-service.
+`FAULTS_DIR` names the directory through which tests control the process: `failpoints.py` arms failpoints there, and `shim.py` keeps a
+control file for each service there.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Nursery: starts services in a tenth of the time, so that many can be killed.
+"""Service spawner: starts services in a tenth of the usual time, so that tests can kill many.
 
 Most of a start is importing. Here one process imports everything once, before it has any thread, and each start is a
-fork of it: a process of its own, with its own memory, files and sockets, which is killed like any other. What
-differs from a start by hand (`tests/e2e` does that) is only where the modules come from.
+fork of it: a process of its own, with its own memory, files and sockets, which a test kills like any other. A fork differs
+from a start by hand (`tests/e2e` does that) only in where the modules come from.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _IMPORTED = ("services.cli.app", "services.subscription.app", "services.ingest.a
 
 
 class Nursling:
-    """A process that the nursery has started; used like `subprocess.Popen`."""
+    """A process that the spawner has started; used like `subprocess.Popen`."""
 
     def __init__(self, stdin: IO[bytes], status: IO[str]) -> None:
         self.stdin = stdin
@@ -37,7 +37,7 @@ class Nursling:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal, None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         with selectors.DefaultSelector() as selector:
             if self._code is None:
                 selector.register(self._status, selectors.EVENT_READ)
@@ -46,7 +46,7 @@ class Nursling:
         return self._code
 
     def wait(self) -> int:
-        """Wait for its end and return the exit code."""
+        """Wait for the end of the process and return the exit code."""
         if self._code is None:
             self._code = int(self._status.readline())
             self._status.close()
@@ -58,13 +58,13 @@ class Nursling:
 
 
 class Nursery:
-    """The process that starts others; made by `running_nursery`."""
+    """The process that starts other processes; made by `running_nursery`."""
 
     def __init__(self, ordering: socket.socket) -> None:
         self._ordering = ordering
 
     def spawn(self, command: Sequence[str], environ: Mapping[str, str], output: Path) -> Nursling:
-        """Start a command of the form `python -m <module> …`; the nursery's interpreter takes the place of the named one."""
+        """Start a command of the form `python -m <module> …`; the spawner's interpreter runs the module."""
         assert command[0] == sys.executable, command
         assert command[1] == "-m", command
         read_stdin, write_stdin = os.pipe()
@@ -80,7 +80,7 @@ class Nursery:
 
 @contextlib.contextmanager
 def running_nursery(environ: Mapping[str, str] | None = None) -> Iterator[Nursery]:
-    """Run a nursery, with further environment variables of its own; its children end with their standard input."""
+    """Run a spawner with further environment variables; its children end when their standard input closes."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         command = [sys.executable, "-m", "tests.faults.service_spawner", str(theirs.fileno())]
@@ -91,12 +91,12 @@ def running_nursery(environ: Mapping[str, str] | None = None) -> Iterator[Nurser
 
 
 def main(descriptor: int) -> None:
-    """Serve orders until there is nobody left to give any."""
+    """Serve orders until the other end of the socket closes."""
     for name in _IMPORTED:
         __import__(name)
     gc.collect()
     gc.freeze()
-    # From here on a signal of the terminal is for those who use the nursery: it ends when they do.
+    # From here on ignore the terminal's interrupt: this process ends when its users do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     woken, waking = socket.socketpair()
     os.set_blocking(waking.fileno(), False)
@@ -142,7 +142,7 @@ def _take_order(orders: socket.socket, children: dict[int, int]) -> bool:
 
 
 def _be(order: Mapping[str, object], stdin: int, output: int) -> NoReturn:
-    """Become the process that was ordered."""
+    """Become the ordered process."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)

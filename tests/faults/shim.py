@@ -1,8 +1,8 @@
-"""Shim: builds `shim.c`, and tells it what disk and what clock a service is to have.
+"""Shim: builds `shim.c`, and controls the disk and the clock that it gives to a service.
 
-Power is lost by killing every service and putting in the place of each database file what its shadow holds: only what was synced, under
-the names that were synced. Of the pages that were written and not synced a disk may have kept any: so a share of their
-sectors may be kept too, by chance.
+To lose power, the tests kill every service and replace each database file with the contents of its shadow: only synced bytes, under
+synced names. A disk may have kept any of the pages that were written and not synced, so a random share of their sectors
+may be kept too.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ _CONTROL = struct.Struct("qiiii")
 
 
 def build_shim(directory: Path) -> Path | None:
-    """Compile the shim; None where there is no compiler."""
+    """Compile the shim; return None if there is no compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -36,7 +36,7 @@ def build_shim(directory: Path) -> Path | None:
 
 
 def attach(directory: Path, service: str) -> None:
-    """Within a service that was started with the shim preloaded: give it its disk and its clock."""
+    """Give this service, which must run with the shim preloaded, its disk and its clock."""
     shadows = directory / "shadows"
     shadows.mkdir(exist_ok=True)
     control = _control_file(directory, service)
@@ -46,7 +46,7 @@ def attach(directory: Path, service: str) -> None:
 
 
 def _control_file(directory: Path, service: str) -> Path:
-    """Return a service's control file, made where there is none."""
+    """Return a service's control file; make it if it does not exist."""
     path = directory / f"{service}.control"
     if not path.exists():
         part = path.with_suffix(f".{os.getpid()}")
@@ -56,48 +56,48 @@ def _control_file(directory: Path, service: str) -> Path:
 
 
 class Control:
-    """The disk and the clock of one service."""
+    """Controls the disk and the clock of one service."""
 
     def __init__(self, directory: Path, service: str) -> None:
         with _control_file(directory, service).open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), _PAGE)
 
     def shift_clock(self, seconds: float) -> None:
-        """Move the wall clock that the service sees by so much from the true one."""
+        """Shift the wall clock that the service sees by some seconds from the true one."""
         self._write(0, int(seconds * 1e9))
 
     def fail_syncs(self, errno: int, times: int = -1) -> None:
-        """Let the next syncs fail (-1: all that follow); 0 lets them succeed again."""
+        """Let the next `times` syncs fail with `errno` (-1: all of them); 0 lets them succeed again."""
         self._write(2, times)
         self._write(1, errno)
 
     def fail_writes(self, errno: int) -> None:
-        """Let writes fail; 0 lets them succeed again."""
+        """Let writes fail with `errno`; 0 lets them succeed again."""
         self._write(3, errno)
 
     def restore(self) -> None:
-        """Let everything be as it should."""
+        """Let all writes and syncs succeed, and reset the clock."""
         for index in range(5):
             self._write(index, 0)
 
     @property
     def refused(self) -> int:
-        """How many calls were made to fail."""
+        """How many calls have failed on purpose."""
         return int(self._values()[4])
 
     def _values(self) -> tuple[int, ...]:
         return _CONTROL.unpack_from(self._memory)
 
     def _write(self, index: int, value: int) -> None:
-        # One field at a time: the service may be counting in another.
+        # Write one field at a time: the service may be counting in another field.
         offset, form = (0, "q") if index == 0 else (8 + 4 * (index - 1), "i")
         struct.pack_into(form, self._memory, offset, value)
 
 
 def lose_power(directory: Path, data_dir: Path, *, kept: float, rng: random.Random) -> list[str]:
-    """Leave of all database files only what a disk would hold, after every service was killed.
+    """After every service was killed, leave of the database files only what a disk would hold.
 
-    Of what was not synced, `kept` (0 to 1) of the sectors are kept all the same. Returns what was lost, a line for each file.
+    `kept` (0 to 1) is the share of unsynced sectors that survive all the same. Return what was lost, one line for each file.
     """
     shadows = directory / "shadows"
     synced = shadows / "names"

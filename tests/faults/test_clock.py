@@ -1,4 +1,4 @@
-"""Row 20: the wall clock jumps by an hour, and nothing waits for it, hurries or comes twice because of that."""
+"""Row 20: the wall clock jumps by an hour; nothing waits longer, comes earlier or comes twice because of the jump."""
 
 import itertools
 import time
@@ -20,7 +20,7 @@ _EARLIEST_S = 0.1
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
 async def test_a_clock_that_jumps_moves_no_retry(own_stage: Stage, jump_s: float) -> None:
-    """What waits for its next attempt makes it when it would have, routed before the jump or after, also in a process that starts later."""
+    """Retries keep their times, whether their events were routed before or after the jump, also in a process that starts later."""
     stage = own_stage
     name = f"clock.jumps.{'forward' if jump_s > 0 else 'back'}"
     endpoint = await stage.subscribed(name)
@@ -43,7 +43,7 @@ async def test_a_clock_that_jumps_moves_no_retry(own_stage: Stage, jump_s: float
     for attempts in endpoint.by_event().values():
         for earlier, later in itertools.pairwise(attempts):
             if _number(later) == _number(earlier):
-                # Killed before its end was recorded, the next process makes the same attempt again.
+                # The old process was killed before it recorded this attempt, so the next process repeats it.
                 assert earlier.began_at < killed_at < later.began_at
             else:
                 assert later.began_at - earlier.at >= _EARLIEST_S
@@ -94,7 +94,7 @@ async def test_after_a_start_by_another_clock_everything_that_waited_goes_on(own
 
 
 async def test_a_clock_far_ahead_for_a_while_ends_and_drops_nothing(own_stage: Stage) -> None:
-    """Neither what waits, nor what has ended, nor events, nor what the registry keeps for a time."""
+    """A clock that is 400 days ahead ends no waiting delivery, and drops no finished delivery, event, secret or answer for idempotency."""
     stage, consumer = own_stage, own_stage.consumer
     arriving, waiting = await stage.subscribed("clock.arrives"), stage.receiver.endpoint("clock.waits")
     subscription_id = await consumer.subscribe(waiting, ["clock.waits"])
@@ -108,7 +108,7 @@ async def test_a_clock_far_ahead_for_a_while_ends_and_drops_nothing(own_stage: S
     for service in SERVICES:
         stage.control(service).shift_clock(FAR_S)
     await until(lambda: "event=clock.jumped" in stage.system.log("delivery"), PATIENCE_S, "the alarm")
-    # Each takes longer than it takes housekeeping to look again.
+    # These attempts take longer than the interval of housekeeping.
     seen = len(waiting.arrivals)
     await until(lambda: len(waiting.arrivals) >= seen + 4, PATIENCE_S, "attempts meanwhile")
     await _rotated(stage, subscription_id)
@@ -132,13 +132,13 @@ async def test_a_clock_far_ahead_for_a_while_ends_and_drops_nothing(own_stage: S
 
 
 async def _rotated(stage: Stage, subscription_id: str) -> None:
-    """Put a new secret in place; the one before stays for an hour."""
+    """Rotate the secret; the previous secret stays valid for an hour."""
     path, consumer = f"/v1/subscriptions/{subscription_id}/secret/rotate", stage.consumer
     status, answer = await stage.system.call("POST", path, consumer.key, {"overlap_seconds": int(HOUR_S)})
     assert status == 200, answer
 
 
 async def _live_secrets(stage: Stage, subscription_id: str) -> int:
-    """Return how many secrets are in use."""
+    """Return how many secrets are valid."""
     request = subscription_pb2.GetSecretsRequest(consumer_id="*", subscription_id=subscription_id)
     return len((await stage.system.subscriptions.GetSecrets(request, metadata=stage.system.metadata)).secrets)

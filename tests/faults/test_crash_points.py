@@ -15,7 +15,7 @@ from tests.faults.service_spawner import Nursery
 from tests.support.system import PATIENCE_S, until
 
 _SERVICES = {"registry": "subscription", "log": "ingest", "ingest": "ingest", "ledger": "delivery", "delivery": "delivery"}
-# These are met while a service starts, so that what recovers is hit by the next crash.
+# A service reaches these points while it starts, so the crash hits its recovery.
 _IN_RECOVERY = {"registry.opened", "log.opened", "ledger.opened", "ledger.leased", "delivery.taken_up", "delivery.resumed"}
 
 
@@ -29,7 +29,7 @@ async def campaign(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must(campaign: Campaign, point: str) -> None:
-    """Before and after each commit, acknowledgement, attempt and flush, and in the midst of recovering from such a crash."""
+    """Crashes before and after each commit, acknowledgement, attempt and flush, and during the recovery from such a crash."""
     service = _SERVICES[point.partition(".")[0]]
     async with campaign.load.running():
         before = len(campaign.course.emitted)
@@ -52,7 +52,7 @@ async def test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must(
 
 
 async def _died(campaign: Campaign, service: str, point: str) -> None:
-    """Wait until the service has killed itself; the registry is given something to write meanwhile."""
+    """Wait until the service has killed itself; a registry meanwhile gets a subscription to write."""
     name = f"at-{point}"
     changing = None
     if service == "subscription" and point not in _IN_RECOVERY:
@@ -62,5 +62,5 @@ async def _died(campaign: Campaign, service: str, point: str) -> None:
     if changing is not None:
         campaign.kill(service)
         await campaign.restart(service)
-        # Whether it was made before the crash or is made now, asked for again it is one subscription.
+        # Whether the subscription was made before the crash or is made now, the repeated request yields a single subscription.
         await campaign.unsubscribe(await changing)

@@ -1,4 +1,4 @@
-"""Rows 1 to 4: a crash on each side of a commit, of an acknowledgement and of a flush, each event by itself."""
+"""Rows 1 to 4: a crash on each side of a commit, of an acknowledgement and of a flush, with one event for each case."""
 
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
@@ -67,7 +67,7 @@ async def test_a_delivery_that_was_answered_and_not_recorded_is_made_again_with_
 
 
 async def test_a_delivery_is_not_sent_again_and_again_by_a_service_that_cannot_stay_up(stage: Stage) -> None:
-    """What may have been sent before a crash is sent once a start, however many there are."""
+    """A service in a crash loop sends a delivery at most once for each start."""
     endpoint = await stage.subscribed("crash.again")
     stage.system.kill("delivery")
     receipt = await stage.published("crash.again", "1")
@@ -76,7 +76,7 @@ async def test_a_delivery_is_not_sent_again_and_again_by_a_service_that_cannot_s
         stage.system.launch("delivery")
         await until(lambda: not stage.system.running("delivery"), PATIENCE_S, "it dies of the answer")
         stage.system.kill("delivery")
-    # An answer to another delivery may have ended a start before this one was sent.
+    # The answer to another delivery may have ended a start before this delivery was sent.
     assert len(endpoint.arrivals) <= 3
     await stage.system.restart("delivery")
     await stage.in_state("crash.again", pb.DELIVERY_STATE_DELIVERED, 1)

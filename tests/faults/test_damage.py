@@ -1,13 +1,13 @@
-"""Row 7 and its neighbours: files that are cut off, garbled or may not be written.
+"""Row 7 and its neighbours: files that are cut off, garbled or read-only.
 
-A write-ahead log whose end is torn is what a crash of the machine leaves in the midst of a commit that nobody was told of.
-SQLite finds it by its checksums and recovers all commits before. Torn in an acknowledged commit, as these tests do it for
-want of another, it would mean that the disk has lied about a sync: then that commit is lost, which nothing but a second copy
-could prevent; what must hold is that everything before it is there and that the log goes on.
+A crash of the machine in the middle of an unacknowledged commit leaves a write-ahead log with a torn end. SQLite finds the tear by
+its checksums and recovers all commits before it. These tests have no unacknowledged commit, so they tear an acknowledged one. Such a
+tear would mean that the disk lied about a sync. Then that commit is lost, and only a second copy could prevent the loss. What must
+hold: everything before the tear is there, and the log goes on.
 
 SQLite keeps no checksums of the pages of the database itself. Damage of their structure is found at the start (up to a size at
-which looking takes no time) or when it is met, and ends in an error that names the file. A flipped bit within a stored value
-is not found; that is what file systems with checksums, or a second copy, are for.
+which the check takes no time) or when a query meets it, and ends in an error that names the file. A flipped bit within a stored
+value is not found; file systems with checksums, or a second copy, are for that.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ from tests.support.system import PATIENCE_S, QUICK, System, until
 
 
 def _frames(database: Path) -> tuple[int, int]:
-    """Return how many frames a database's write-ahead log has, and how many of them are in the database already (SQLite's WAL-index)."""
+    """Return how many frames a database's write-ahead log has, and how many of them the database already holds (SQLite's WAL-index)."""
     shared = database.with_name(f"{database.name}-shm").read_bytes()
     return struct.unpack_from("=I", shared, 16)[0], struct.unpack_from("=I", shared, 96)[0]
 
 
 def _tail_is_torn(database: Path, how: str) -> None:
-    """Spoil the last frame of a database's write-ahead log; behind it the file may have frames of an earlier one."""
+    """Damage the last frame of a database's write-ahead log; old frames may follow it in the file."""
     last, _ = _frames(database)
     end = 32 + last * (24 + 4096)
     with database.with_name(f"{database.name}-wal").open("r+b") as file:
@@ -71,7 +71,7 @@ async def test_a_torn_end_of_the_write_ahead_log_costs_no_commit_before_it(spoil
 
 
 async def _started_and_refused(system: System, service: str) -> str:
-    """Start a service that cannot start; returns what it says."""
+    """Start a service that cannot start; return its log."""
     (system.data_dir / f"{service}.log").write_text("")
     system.launch(service)
     assert await system.ended(service) == 2
@@ -82,7 +82,7 @@ async def _started_and_refused(system: System, service: str) -> str:
 
 @pytest_asyncio.fixture
 async def stopped(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
-    """A stage whose services have stopped; each of its databases holds something."""
+    """A system whose services have stopped; each of its databases holds rows."""
     async with running_stage(tmp_path / "stage", spoiling_nursery) as stage:
         endpoint = await stage.subscribed("damage.made")
         for number in range(100):
@@ -98,7 +98,7 @@ SERVICES_WITH_STORES = ("subscription", "ingest", "delivery")
 
 
 async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stopped: Stage) -> None:
-    """In one line, that says what to do."""
+    """The message is a single line, and it tells the operator what to do."""
     for service in SERVICES_WITH_STORES:
         path = stopped.system.data_dir / f"{service}.db"
         sound = path.read_bytes()
@@ -112,7 +112,7 @@ async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stoppe
 
 
 async def test_no_damage_of_a_databases_structure_is_taken_for_sound(stopped: Stage, tmp_path: Path) -> None:
-    """Garbled, cut off or with one bit flipped in the head of any page: it is refused, or everything is there all the same."""
+    """Whatever page is garbled, cut off or has a bit flipped in its head: the file is refused, or every row is still there."""
     system = stopped.system
     migrations = {"subscription": startup_checks.MIGRATIONS, "ingest": log.MIGRATIONS, "delivery": log.MIGRATIONS}
     tables = {"subscription": "subscriptions", "ingest": "events", "delivery": "open"}
@@ -136,7 +136,7 @@ async def test_no_damage_of_a_databases_structure_is_taken_for_sound(stopped: St
 
 
 def _refusal(path: Path, migrations: Path) -> str:
-    """Open a database as a service does; returns why it is refused, empty where it is not."""
+    """Open a database as a service does; return why it is refused, or an empty text."""
     try:
         migrate(path, migrations)
     except StartError as error:
@@ -150,7 +150,7 @@ def _rows(path: Path, table: str) -> list[tuple[object, ...]]:
 
 
 def _flipped(sound: bytes, page: int, at: int) -> bytes:
-    """Return a database with a bit flipped at a place of a page (0 for the first)."""
+    """Return the database with one bit flipped at an offset of a page (0 is the first page)."""
     flipped = bytearray(sound)
     flipped[page * 4096 + at] ^= 1 << (page + at) % 8
     return bytes(flipped)
@@ -162,7 +162,7 @@ def _damages(sound: bytes) -> Iterator[bytes]:
     yield sound[: len(sound) // 2]
     yield sound[:5000]
     for page in range(len(sound) // 4096):
-        # The first page has the database's own head before its own.
+        # On the first page the database's header precedes the page's own.
         start = 100 if page == 0 else 0
         yield sound[: page * 4096 + start] + rng.randbytes(16) + sound[page * 4096 + start + 16 :]
         for _ in range(4):
@@ -171,7 +171,7 @@ def _damages(sound: bytes) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def read_only(at: Path) -> Iterator[None]:
-    """Let nothing in a mounted directory be written, also by an administrator."""
+    """Make a mounted directory read-only, also for root."""
     subprocess.run(["/bin/mount", "-o", "remount,ro", str(at)], check=True)  # noqa: S603 - a fixed command
     try:
         yield

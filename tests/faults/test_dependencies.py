@@ -1,4 +1,4 @@
-"""Rows 16 and 17: a service that is away costs the others only what they cannot do without it."""
+"""Rows 16 and 17: while a service is down, the others stop only the work that needs it."""
 
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
@@ -7,7 +7,7 @@ from tests.support.system import PATIENCE_S, until
 
 
 async def test_without_the_registry_what_is_routed_goes_on_and_new_events_wait_in_the_log(stage: Stage) -> None:
-    """They are acknowledged as long as ingest may still trust what it was told; the age of the oldest that waits is a metric."""
+    """Events are acknowledged while ingest may still trust its cached answers; a metric shows the age of the oldest waiting event."""
     endpoint = await stage.subscribed("away.registry")
     endpoint.status = lambda: 503
     routed = await stage.publish("away.registry", "routed")
@@ -32,7 +32,7 @@ async def test_without_the_registry_what_is_routed_goes_on_and_new_events_wait_i
 
 
 async def test_without_ingest_delivery_waits_and_goes_on_from_its_position(stage: Stage) -> None:
-    """Nothing comes twice and nothing is left out, whatever was read when the log went away."""
+    """No event comes twice and none is left out, wherever reading stood when the log went away."""
     endpoint = await stage.subscribed("away.ingest")
     before = [await stage.publish("away.ingest", f"before {number}") for number in range(20)]
     await stage.kill_and_restart("ingest")

@@ -1,4 +1,4 @@
-"""Rows 8 and 9: a disk that is full heals, a disk that fails ends the process; neither ever acknowledges what is not kept."""
+"""Rows 8 and 9: a service recovers from a full disk and stops on a failing disk; neither ever acknowledges what is not stored."""
 
 import asyncio
 import errno
@@ -47,7 +47,7 @@ async def _emit(stage: Stage, event_type: str) -> str:
 
 
 async def test_with_its_disk_full_delivery_sends_nothing_until_it_can_record_again(stage: Stage) -> None:
-    """What was under way when it was found out is sent once: it is recorded as soon as there is room."""
+    """An attempt that was under way when delivery met the full disk is sent once: it is recorded as soon as there is room."""
     endpoint = await stage.subscribed("disk.full.delivery")
     control = stage.control("delivery")
     control.fail_writes(errno.ENOSPC)
@@ -82,7 +82,7 @@ async def test_with_its_disk_full_the_registry_refuses_changes_and_heals(stage: 
 
 @pytest.mark.parametrize("failing", FAILING)
 async def test_a_disk_that_fails_ends_ingest_before_anything_is_acknowledged(stage: Stage, failing: str) -> None:
-    """And what it acknowledges after a new start outlives a loss of power, although a failed sync leaves behind what is not on disk."""
+    """After a new start everything acknowledged survives a loss of power, although a failed sync leaves pages that are not on disk."""
     event_type = f"disk.fails.ingest.{failing}"
     before = await stage.publish(event_type, "before")
     how, number = FAILING[failing]

@@ -1,4 +1,4 @@
-"""Rows 21 to 26: events that come again, contradict, break something, are too large, are no JSON, or never end."""
+"""Rows 21 to 26: events that are repeated, contradictory, broken, too large, not JSON, or endless."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ NO_JSON = {
 
 
 async def test_the_same_event_again_is_the_first_one(stage: Stage) -> None:
-    """However often and in whatever order its attributes come; it is delivered once."""
+    """An event that is repeated, with its attributes in any order, is delivered once."""
     endpoint = await stage.subscribed("again.same")
     first = await stage.publish("again.same", "1", '{"a": 1}', subject="x", partitionkey="k")
     for _ in range(3):
@@ -60,7 +60,7 @@ async def test_another_event_of_the_same_id_is_a_conflict_and_the_first_stays(st
 
 
 async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_its_neighbours_flow(stage: Stage) -> None:
-    """Acceptance lets none in; so here one is spoilt within the log, as a fault of the machine would."""
+    """Ingest accepts no such event, so the test damages one within the log, as a fault of the machine would."""
     endpoint = await stage.subscribed("broken.payload")
     stage.system.kill("delivery")
     receipts = [await stage.publish("broken.payload", str(number), partitionkey="one") for number in range(3)]
@@ -110,7 +110,7 @@ async def test_what_is_no_json_is_refused_by_its_field(stage: Stage, kind: str) 
 
 
 async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory(nursery: Nursery, tmp_path: Path) -> None:
-    """Its client writes as fast as it is let; how fast that is, the disk decides, and nothing is gathered on the way there."""
+    """The client writes as fast as backpressure lets it; the disk sets that speed, and no buffer grows on the way."""
     async with running_stage(tmp_path / "stage", nursery, spoilt=False) as stage:
         endpoint = await stage.subscribed("endless.other")
         process = stage.system.services["ingest"].process
@@ -144,7 +144,7 @@ async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_ta
 
 
 async def test_events_of_one_message_have_their_own_results(stage: Stage) -> None:
-    """What is wrong with one of them, of any kind, keeps none of the others out."""
+    """An invalid event of any kind keeps no other event of its message out."""
     endpoint = await stage.subscribed("mixed.message")
     good = [event("mixed.message", str(number)) for number in range(3)]
     bad = [event("mixed.message", kind, text) for kind, text in NO_JSON.items()]

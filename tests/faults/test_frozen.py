@@ -1,4 +1,4 @@
-"""Row 63: the delivery service is frozen for a while, as a suspended machine or a paused container is, and goes on."""
+"""Row 63: the delivery service is frozen for a while, as on a suspended machine or in a paused container, and then goes on."""
 
 import asyncio
 import os
@@ -13,13 +13,13 @@ from tests.faults.campaign import eventually
 from tests.faults.faulty_system import Stage, event, said, until_so
 from tests.support.system import PATIENCE_S, until
 
-# Longer than a service may stand still without asking the registry anew.
+# Longer than a service may stand still without asking the registry again.
 _FROZEN_S = 1.5
 _EVENTS = 150
 
 
 async def test_after_a_freeze_nothing_is_sent_to_a_subscription_that_was_deleted_meanwhile(own_stage: Stage) -> None:
-    """What was under way when it froze is answered as it goes on, and nothing follows it."""
+    """Requests that were under way at the freeze are answered when the service goes on, and no request follows them."""
     stage = own_stage
     endpoint = stage.receiver.endpoint("frozen")
     subscription_id = await stage.consumer.subscribe(endpoint, ["frozen"])
@@ -33,9 +33,9 @@ async def test_after_a_freeze_nothing_is_sent_to_a_subscription_that_was_deleted
     os.kill(process.pid, signal.SIGSTOP)
     frozen_at = time.monotonic()
     try:
-        # Its requests are answered now, so that the first thing it meets is room for more.
+        # All its requests are answered now, so that the first thing that it finds is room for more.
         endpoint.gate.set()
-        # Its watch has ended before the deletion, and it hears of that only once the registry is back.
+        # Its watch ends before the deletion, and it hears of the deletion only when the registry is back.
         await stage.kill_and_restart("subscription")
         await eventually(lambda: stage.consumer.unsubscribe(subscription_id))
         stage.system.kill("subscription")

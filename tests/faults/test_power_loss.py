@@ -1,11 +1,11 @@
 """Row 6: power is lost, and with it every write that was not synced.
 
-The services run on a disk of the tests' own (`shim.c`): a write only marks pages, and a sync that succeeds copies them to where
-they outlive the loss. All services are stopped in one moment, and each database is put back to what that disk holds. So a
-commit that was acknowledged without a sync, or synced before it was written, would be gone, and with it an acknowledged event.
-Besides losing all that was not synced, the disk may have kept any part of it: a share of its sectors, by chance, is the other case.
+The services run on a disk of the tests' own (`shim.c`): a write only marks pages, and a successful sync copies them to where
+they survive the loss. All services are stopped at the same moment, and each database is put back to what that disk holds. So a
+commit that was acknowledged without a sync, or synced before it was written, would be lost, and an acknowledged event with it.
+In one case the disk loses everything unsynced; in the other it keeps a random share of the unsynced sectors.
 
-What this does not show: a disk that lies about a sync, and a sync that is itself cut off half-way (here a sync is whole,
+These tests do not cover a disk that lies about a sync, or a sync that is itself cut off half-way (here a sync is whole,
 or has not happened). `test_shim.py` proves that the disk does lose what is not synced.
 """
 
@@ -26,7 +26,7 @@ _LOSSES = 2
 
 @pytest.mark.parametrize("kept", [0.0, 0.5])
 async def test_no_acknowledged_event_is_lost_with_the_power(spoiling_nursery: Nursery, tmp_path: Path, kept: float) -> None:
-    """Several times in a row; what comes again has the same id and bytes, and comes only around a loss."""
+    """Power is lost several times in a row; a repeated event has the same id and bytes, and is repeated only around a loss."""
     seed = random.SystemRandom().randrange(1 << 32)
     rates = Rates(emitters=2, per_s=80.0, process_per_s=0.0)
     lost: list[str] = []

@@ -1,10 +1,10 @@
-"""Row 10: a store that was put back to an older copy. Nothing is skipped in silence, nothing comes in a storm: an alarm says it.
+"""Row 10: a store is put back to an older copy. No event is skipped silently, no events come in a storm: an alarm reports it.
 
-The log tells that it is the older one when a cursor of the ledger lies beyond its end or names another event than stands there.
-It tells that the ledger is the older one when a cursor lies before what delivery has already released; that is reported at
-intervals of housekeeping, so that what was delivered since the last report would come again, with the same ids. The registry
-tells by its revision and by the random id of the change there: a replica that is ahead of it, or knows another change by that
-revision, takes a new snapshot.
+The log finds that it is the older copy if a cursor of the ledger lies beyond its end, or names another event than the log holds there.
+The log finds that the ledger is the older copy if a cursor lies before what delivery has already released. Delivery reports that at
+intervals of housekeeping, so whatever was delivered since the last report would come again, with the same ids. The registry is
+recognised by its revision and by the random id of the change there: a replica that is ahead of the registry, or knows another change
+by that revision, takes a new snapshot.
 """
 
 import shutil
@@ -21,7 +21,7 @@ STOPPED = "hooktide_stopped_partitions"
 
 
 async def _publish(stage: Stage, event_type: str, numbers: range) -> list[ingest_pb2.PublishReceipt]:
-    """Publish events that all stand in one partition."""
+    """Publish events that all belong to one partition."""
     return [await stage.publish(event_type, str(number), partitionkey="one") for number in numbers]
 
 
@@ -43,7 +43,7 @@ async def _restored(stage: Stage, service: str, copy: Path) -> None:
 
 
 async def _alarmed(stage: Stage) -> None:
-    """Wait until a partition is stopped, and said to be."""
+    """Wait until a partition is stopped, and check that the log has the alarm."""
 
     async def stopped() -> bool:
         return await stage.metric("delivery", STOPPED) > 0
@@ -54,7 +54,7 @@ async def _alarmed(stage: Stage) -> None:
 
 
 async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
-    """Also when it has grown beyond the cursor again, with other events; partitions that fit go on."""
+    """The partition also stops if the log has grown beyond the cursor again with other events; partitions that fit go on."""
     stage = own_stage
     endpoint = await stage.subscribed("older.log")
     await _publish(stage, "older.log", range(10))
@@ -90,7 +90,7 @@ async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partiti
 
 
 async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
-    """Going on from its cursor would send again what was delivered since, and pass over what the log has trimmed."""
+    """If delivery went on from the old cursor, it would repeat deliveries and skip what the log has trimmed."""
     stage = own_stage
     endpoint = await stage.subscribed("older.ledger")
     await _publish(stage, "older.ledger", range(10))
@@ -105,7 +105,7 @@ async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_a
 
 
 async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stage) -> None:
-    """What was subscribed since is no more and what it waits for is cancelled; what was there before goes on."""
+    """Later subscriptions are gone and their waiting deliveries are cancelled; older subscriptions go on."""
     stage = own_stage
     before, since = await stage.subscribed("older.registry"), stage.receiver.endpoint("since")
     copy = await _copied(stage, "subscription")
@@ -128,7 +128,7 @@ async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stag
 
 
 async def test_a_registry_that_is_put_back_and_changed_as_often_is_taken_as_it_is_now(own_stage: Stage) -> None:
-    """Its revision is the same as before: the ids of the changes tell the two histories apart, from the first event on."""
+    """The revision is the same as before: the ids of the changes tell the two histories apart, from the first event on."""
     stage = own_stage
     before, gone, there = await stage.subscribed("other.registry"), stage.receiver.endpoint("gone"), stage.receiver.endpoint("there")
     copy = await _copied(stage, "subscription")

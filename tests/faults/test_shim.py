@@ -23,7 +23,7 @@ def told(tmp_path: Path) -> Path:
 
 
 def write(nursery: Nursery, told: Path, synchronous: str) -> tuple[str, int, int]:
-    """Run the writer until it is gone; returns "ok" or the error that it met, and its wall and boot clock in seconds."""
+    """Run the writer until it is killed; return "ok" or its error, and its wall clock and boot clock in seconds."""
     data, output = told.parent / "data", told / "output"
     output.write_text("")
     command = [sys.executable, "-m", "tests.faults.disk_writer", str(told), str(data / "a.db"), synchronous]
@@ -46,7 +46,7 @@ def stored(told: Path) -> list[int]:
 
 @pytest.mark.parametrize("kept", [0.0, 0.5])
 def test_what_was_synced_outlives_a_loss_of_power(spoiling_nursery: Nursery, told: Path, kept: float) -> None:
-    """Twice, since one must be able to go on from what is left."""
+    """The test does it twice, since a service must be able to go on from what is left."""
     for times in (1, 2):
         assert write(spoiling_nursery, told, "FULL")[0] == "ok"
         power_is_lost(told, kept)
@@ -54,7 +54,7 @@ def test_what_was_synced_outlives_a_loss_of_power(spoiling_nursery: Nursery, tol
 
 
 def test_what_was_not_synced_is_lost(spoiling_nursery: Nursery, told: Path) -> None:
-    """Without this, the other tests of power loss would prove nothing."""
+    """Without this test, the other tests of power loss would prove nothing."""
     assert write(spoiling_nursery, told, "FULL")[0] == "ok"
     assert write(spoiling_nursery, told, "OFF")[0] == "ok"
     power_is_lost(told)
@@ -70,7 +70,7 @@ def test_a_file_whose_name_was_not_synced_is_lost(spoiling_nursery: Nursery, tol
 
 
 def test_a_later_sync_does_not_make_up_for_a_failed_one(spoiling_nursery: Nursery, told: Path) -> None:
-    """As on Linux: what a process reads back after it may not be on disk, and then neither is what was written behind it."""
+    """As on Linux: pages that a process reads back after a failed sync may not be on disk, and then later writes are lost too."""
     assert write(spoiling_nursery, told, "FULL")[0] == "ok"
     Control(told, "writer").fail_syncs(errno.EIO, times=1)
     assert write(spoiling_nursery, told, "FULL")[0] == "SQLITE_IOERR_FSYNC"
@@ -81,7 +81,7 @@ def test_a_later_sync_does_not_make_up_for_a_failed_one(spoiling_nursery: Nurser
 
 
 def stored_as_read(told: Path) -> list[int]:
-    """Read without leaving a trace."""
+    """Return the stored numbers without changing any file."""
     copy = told.parent / "copy"
     shutil.copytree(told.parent / "data", copy)
     with contextlib.closing(sqlite3.connect(copy / "a.db")) as connection:

@@ -1,4 +1,4 @@
-"""Row 51: a service that is asked to stop ends what it has begun, in time, and loses and repeats nothing."""
+"""Row 51: a service that is asked to stop finishes its work in time, and loses and repeats nothing."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ DRAINED_WITHIN_S = 25.0
 
 
 async def test_delivery_ends_its_attempts_and_records_them_before_it_stops(stage: Stage) -> None:
-    """So that none of them is repeated by the next process."""
+    """So the next process repeats none of the attempts."""
     endpoint = await stage.subscribed("stop.delivery")
     endpoint.gate = asyncio.Event()
     events = [event("stop.delivery", str(number)) for number in range(100)]
@@ -38,7 +38,7 @@ async def test_delivery_ends_its_attempts_and_records_them_before_it_stops(stage
 
 
 async def test_delivery_does_not_wait_for_an_endpoint_that_never_answers(stage: Stage) -> None:
-    """An attempt that is cut off has an unknown outcome, and is made again."""
+    """An attempt that is cut off has an unknown outcome, so the next process repeats it."""
     endpoint = await stage.subscribed("stop.silent")
     endpoint.delay_s = 60.0
     receipt = await stage.published("stop.silent", "1")
@@ -53,7 +53,7 @@ async def test_delivery_does_not_wait_for_an_endpoint_that_never_answers(stage: 
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_service_that_stops_under_load_loses_nothing(stage: Stage, service: str) -> None:
-    """Its exit code is 0 and it takes less than the time it is given; emitters notice no more than a pause."""
+    """The service exits with 0 before its deadline; emitters notice only a pause."""
     event_type = f"stop.load.{service}"
     failures = stage.system.log(service).count("service.failed")
     endpoint = await stage.subscribed(event_type)

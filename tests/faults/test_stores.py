@@ -1,4 +1,4 @@
-"""Rows 62, 64 and 65: two processes on one store, a store whose file goes away, and a log that does not fit the ledger any more."""
+"""Rows 62, 64 and 65: two processes on one store, a store whose file disappears, and a log that no longer fits the ledger."""
 
 import contextlib
 import shutil
@@ -13,7 +13,7 @@ from tests.support.system import PATIENCE_S, Service, until
 
 
 async def test_a_second_delivery_service_on_one_ledger_is_refused(own_stage: Stage) -> None:
-    """In one line, before it sends anything; the first one goes on."""
+    """The second service stops with a one-line error before it sends anything; the first one goes on."""
     system = own_stage.system
     endpoint = await own_stage.subscribed("one.ledger")
     first, system.services["delivery"] = system.services["delivery"], Service("delivery")
@@ -31,7 +31,7 @@ async def test_a_second_delivery_service_on_one_ledger_is_refused(own_stage: Sta
 
 
 async def test_a_delivery_service_whose_ledger_is_removed_stops(own_stage: Stage) -> None:
-    """With one line and no traceback. It does not begin anew by itself, which would send everything again, but goes on once it is back."""
+    """It stops with one line and no traceback. It goes on after the file is back; a new ledger would send everything again."""
     system = own_stage.system
     endpoint = await own_stage.subscribed("gone.ledger")
     first = await own_stage.publish("gone.ledger", "1")
@@ -57,7 +57,7 @@ async def test_a_delivery_service_whose_ledger_is_removed_stops(own_stage: Stage
 
 
 async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_stage: Stage) -> None:
-    """In one line, though all partitions stop; and the lag grows, though delivery reads nothing."""
+    """One line reports it although all partitions stop; the lag grows although delivery reads nothing."""
     stage, system = own_stage, own_stage.system
     endpoint = await stage.subscribed("deleted.log")
     await stage.publish("deleted.log", "1")
@@ -102,7 +102,7 @@ async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_sta
 
 
 async def test_what_is_not_routed_is_known_while_delivery_is_away(own_stage: Stage) -> None:
-    """Also after a restart of ingest, which then goes by what delivery has released."""
+    """Also after a restart of ingest, which then counts from what delivery has released."""
     stage = own_stage
     endpoint = await stage.subscribed("away.delivery")
     first = await stage.publish("away.delivery", "1")
@@ -117,7 +117,7 @@ async def test_what_is_not_routed_is_known_while_delivery_is_away(own_stage: Sta
     stage.system.kill("delivery")
     for number in range(3):
         await stage.publish("away.delivery", f"later-{number}")
-    # The first one is routed; whether that was reported is another matter.
+    # The first event is routed; delivery may or may not have reported that.
     await unrouted(range(3, 5))
     await stage.system.kill_and_restart("ingest")
     await unrouted(range(3, 5))

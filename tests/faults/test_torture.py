@@ -10,7 +10,7 @@ from tests.faults.torture import Options, torture
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_thirty_kills_at_random_under_load_lose_nothing(nursery: Nursery, tmp_path: Path) -> None:
-    """Each service and an emitter, at random moments, two at once among them; the seed decides which and is shown where it fails."""
+    """Each service and an emitter is killed at random moments, two at once among them; a failure shows the seed that decides them."""
     seed = random.SystemRandom().randrange(1 << 32)
     said: list[str] = []
     judgement = await torture(Options(kills=30, seed=seed), tmp_path / "torture", nursery, said.append)

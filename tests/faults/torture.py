@@ -1,6 +1,6 @@
-"""Torture: kill services and emitters at random, under load, as often as is asked for, and count what was lost.
+"""Torture: kills services and emitters at random under load, as often as asked, and counts what is lost.
 
-`python -m tests.faults.torture --kills 1000 --seed 7`: nothing may be.
+`python -m tests.faults.torture --kills 1000 --seed 7`: nothing may be lost.
 A run that finds a loss prints its seed and keeps its data directory.
 """
 
@@ -28,14 +28,14 @@ _PROGRESS_EVERY_S = 5.0
 _WEIGHTS = {"subscription": 2, "ingest": 3, "delivery": 4, "gateway": 1, EMITTER: 2}
 _KILL_AFTER_S = (0.05, 1.0)
 _DOWN_S = (0.0, 0.4)
-# From time to time the load must have come on before the next kill, however long the machine takes: after so many kills, by so many events.
+# After every so many kills the load must make progress by so many events before the next kill, however slow the machine is.
 _KILLS_BETWEEN = 5
 _EVENTS_BETWEEN = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is asked for."""
+    """The options of a run."""
 
     kills: int
     seed: int
@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 
 async def torture(options: Options, directory: Path, nursery: Nursery, say: Say) -> Judgement:
-    """Run a campaign with so many kills; returns its judgement, raises `AssertionError` where it cannot come to its end."""
+    """Run a campaign with a number of kills; return its judgement; raise `AssertionError` if it cannot finish."""
     say(f"torture: {options.kills} kills, seed {options.seed}, in {directory}")
     async with running_campaign(directory, nursery, options.seed, options.rates) as campaign:
         stop = asyncio.Event()
@@ -67,7 +67,7 @@ async def torture(options: Options, directory: Path, nursery: Nursery, say: Say)
 
 
 async def _kill_some(campaign: Campaign, kills: int) -> None:
-    """Kill at random moments; what was killed starts again within a moment, in which something else may be killed as well."""
+    """Kill at random moments; each killed process starts again a moment later, and another kill may come in that moment."""
     rng, never = campaign.rng, asyncio.Event()
     down: set[str] = set()
 

@@ -172,7 +172,7 @@ class World:
             connection.execute(f"PRAGMA max_page_count = {pages}")
 
         ledger = self.at_work().ledger
-        # A disk fills whether or not the worker has its read lease yet.
+        # A disk fills whether or not the worker holds its lease on the ledger.
         await self.loop.run_in_executor(ledger._writer, limit, ledger._connection)  # noqa: SLF001 - what the ledger itself has no way for
         self.disk_is_full = full
 
