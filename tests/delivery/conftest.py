@@ -19,16 +19,16 @@ Scenario = Callable[[World], Awaitable[None]]
 
 
 class Play(Protocol):
-    """Plays a scenario in a world of its own, in virtual time."""
+    """Plays a scenario in virtual time, in a world of its own."""
 
     def __call__(self, scenario: Scenario, seed: int = 0, /, **settings: str) -> None:
-        """Play it to its end; `settings` are those of the delivery service, beyond the tiny ones."""
+        """Play the scenario to its end; `settings` override the tiny ones of the simulation's delivery service."""
         ...
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Thousands of failed attempts are no news here."""
+    """Silence the log: these tests make thousands of failed attempts."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture
 def quick_directory(tmp_path: Path) -> Iterator[Path]:
-    """A place for the ledger, in memory where the machine has one: thousands of commits need not reach a disk here."""
+    """A directory for the ledger, in memory if the machine has one: thousands of commits need not reach a disk here."""
     memory = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made in it
     if not os.access(memory, os.W_OK):
         yield tmp_path
@@ -48,7 +48,7 @@ def quick_directory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def play(quick_directory: Path, quiet: None) -> Play:
-    """Return what plays scenarios."""
+    """Return a function that plays scenarios."""
     del quiet
 
     def run(scenario: Scenario, seed: int = 0, /, **settings: str) -> None:

@@ -1,4 +1,4 @@
-"""Sending: the product's transport as tests open it, and one request at a time through it."""
+"""Sending: the real transport with the options of tests, and helpers that send one request through it."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ _ANSWERED_WITHIN_S = 60.0
 
 
 def no_names(name: str) -> Sequence[str]:
-    """Find no name."""
+    """Find no addresses for any name."""
     raise OSError(name)
 
 
@@ -26,7 +26,7 @@ def no_names(name: str) -> Sequence[str]:
 async def sending(
     *, allow: Sequence[str] = LOOPBACK, lookup: Lookup = no_names, proxy: str = "", roots: Path | None = None, **limits: float
 ) -> AsyncIterator[HttpTransport]:
-    """Open a transport that may call this machine; `limits` are those of `Limits`."""
+    """Open a transport that may call this machine; `limits` are fields of `Limits`."""
     policy = EgressPolicy(allow=allow)
     made = replace(LIMITS, **limits)  # type: ignore[arg-type]  # the fields' own types
     async with open_http_transport(policy, made, proxy=proxy, lookup=lookup, roots=str(roots or "")) as transport:
@@ -34,7 +34,7 @@ async def sending(
 
 
 def sent(transport: Transport, request: Request) -> asyncio.Future[Answer]:
-    """Begin to send; returns what the answer comes in."""
+    """Start to send; return a future for the answer."""
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     transport.send(request, future.set_result)
     assert not future.done(), "answered within send"

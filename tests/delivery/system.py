@@ -1,4 +1,4 @@
-"""Registry, ingest and delivery as real services on loopback, in this process."""
+"""System: registry, ingest and delivery as real services on loopback, in this process."""
 
 import asyncio
 import base64
@@ -47,7 +47,7 @@ def event(own_id: str, event_type: str = "order.created", **attributes: str) -> 
 
 @dataclass
 class Delivering:
-    """A delivery service that runs, and a caller of it."""
+    """A running delivery service, and a client of it."""
 
     stub: "delivery_pb2_grpc.DeliveryServiceAsyncStub"
     lifecycle: Lifecycle
@@ -60,7 +60,7 @@ class Delivering:
         return list((await self.stub.ListDeliveries(request, metadata=service_metadata(TOKEN))).deliveries)
 
     async def until(self, count: int, **filters: object) -> list[delivery_pb2.Delivery]:
-        """Wait until there are so many deliveries of a kind."""
+        """Wait until there are exactly `count` deliveries of a kind."""
         found: list[delivery_pb2.Delivery] = []
 
         async def enough() -> bool:
@@ -78,7 +78,7 @@ class Delivering:
 
 @dataclass
 class System:
-    """The services around delivery, and whom they know."""
+    """The services around delivery, and a consumer and keys that they know."""
 
     environ: dict[str, str]
     registry: Client
@@ -106,7 +106,7 @@ class System:
         return await self.registry.call(self.registry.subscriptions.CreateSubscription, request)
 
     async def publish(self, *events: event_pb2.CloudEvent) -> list[str]:
-        """Publish events; return the ids that they were given."""
+        """Publish events; return their ids."""
         return [receipt.event_id for receipt in await self.receipts(*events)]
 
     async def receipts(self, *events: event_pb2.CloudEvent) -> Sequence[ingest_pb2.PublishReceipt]:
@@ -135,7 +135,7 @@ async def running_system(directory: Path) -> AsyncIterator[System]:
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
-    """Wait until something holds that only asking can tell."""
+    """Wait until an asynchronous condition holds."""
     async with asyncio.timeout(within_s):
         while not await holds():  # noqa: ASYNC110 - nothing tells of it by itself
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Subscriptions that change while deliveries are under way, in every phase of them."""
+"""Changes: subscriptions that change while their deliveries are in any phase."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from tests.simulation.world import CONSUMERS, World
 
 
 def end(world: World, *, by_deletion: bool) -> None:
-    """Delete the subscription, or switch it off."""
+    """Delete the subscription, or disable it."""
     if by_deletion:
         world.delete(ALPHA.id)
     else:
@@ -30,7 +30,7 @@ by_deletion = pytest.mark.parametrize("by_deletion", [True, False], ids=["delete
 @by_deletion
 @pytest.mark.parametrize("bound", ["5", "100"])
 def test_what_waits_is_cancelled(play: Play, bound: str, by_deletion: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """In memory, in the ledger, under way, and due later."""
+    """The deliveries wait in memory, wait in the ledger, are under way, or are due for a later retry."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
@@ -55,7 +55,7 @@ def test_what_waits_is_cancelled(play: Play, bound: str, by_deletion: bool) -> N
 @by_deletion
 @pytest.mark.parametrize("mode", [Mode.SLOW, Mode.SILENT])
 def test_what_is_under_way_ends_by_its_own_answer(play: Play, mode: Mode, by_deletion: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A success counts, a failure is not tried again."""
+    """A success counts; a failure is not tried again."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -71,7 +71,7 @@ def test_what_is_under_way_ends_by_its_own_answer(play: Play, mode: Mode, by_del
 
 @by_deletion
 def test_what_is_being_recorded_before_it_is_sent_is_cancelled(play: Play, by_deletion: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """After a restart events of before wait for their flush; the subscription goes meanwhile."""
+    """After a restart, older events wait for a flush before they are sent; the subscription ends during that wait."""
 
     async def scenario(world: World) -> None:
         world.change(ALPHA)
@@ -97,7 +97,7 @@ def test_what_waits_to_be_routed_when_its_subscription_goes_is_not_left_pending(
     others: int,
     by_deletion: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """Routing waits for room before an event, or in the middle of its fan-out, while the subscription goes."""
+    """Routing waits for room before an event, or in the middle of its fan-out, while the subscription ends."""
 
     async def scenario(world: World) -> None:
         for number in range(others):
@@ -113,7 +113,7 @@ def test_what_waits_to_be_routed_when_its_subscription_goes_is_not_left_pending(
         await asyncio.sleep(2.0)
         world.loop.slow_jobs.clear()
         await finished(world, within_s=60.0)
-        # What began before it went has ended by its own answer.
+        # An attempt that began before the subscription ended counts by its own answer.
         assert set(deliveries(world, records)) <= {State.DELIVERED, State.CANCELLED}
         assert len(deliveries(world, records)) < 20
 
@@ -127,7 +127,7 @@ def test_what_is_being_written_as_unfinished_is_cancelled(
     after_s: float,
     by_deletion: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """The subscription goes in the middle of the commit that writes its deliveries."""
+    """The subscription ends in the middle of the commit that writes its deliveries."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
@@ -159,13 +159,13 @@ def test_what_has_gone_while_no_worker_ran_is_cancelled_at_the_next_start(play: 
 
 
 def test_thousands_are_cancelled_while_others_keep_the_recorder_busy(play: Play) -> None:
-    """Cancelling waits for its own rows, not for a moment without any."""
+    """Cancelling waits for its own rows to be recorded, not for a moment without any unrecorded rows."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED), BETA)
         records = world.publish(2500, "alpha")
         await asyncio.sleep(5.0)
-        # Each flush takes longer than it takes the next event to come.
+        # Each flush takes longer than the time until the next event.
         world.loop.slow_jobs["_commit"] = (0.05, 0.05)
         world.delete(ALPHA.id)
         for _ in range(400):
@@ -178,7 +178,7 @@ def test_thousands_are_cancelled_while_others_keep_the_recorder_busy(play: Play)
 
 
 def test_what_is_enabled_again_while_it_is_being_cancelled_is_not_left_behind(play: Play) -> None:
-    """Cancelled as far as it had come, delivered from there on."""
+    """Deliveries that were cancelled so far stay cancelled, the others are delivered."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
@@ -222,7 +222,7 @@ def test_while_paused_nothing_is_sent_and_nothing_is_lost(play: Play) -> None:
 
 
 def test_a_changed_sink_is_called_from_the_next_attempt_on(play: Play) -> None:
-    """Deliveries that were routed before the change go to where the consumer wants them now."""
+    """Deliveries that were routed before the change go to the new sink."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -241,7 +241,7 @@ def test_a_changed_sink_is_called_from_the_next_attempt_on(play: Play) -> None:
 
 @pytest.mark.parametrize("later", [50.0, None], ids=["raised", "lifted"])
 def test_a_rate_that_is_granted_later_counts_at_once(play: Play, later: float | None) -> None:
-    """What waits does not wait on for its turn by the former one."""
+    """A waiting delivery does not wait for its turn by the old rate."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, rate_per_second=1 / 60))
@@ -274,7 +274,7 @@ def test_a_rate_that_is_lowered_counts_from_the_next_request_on(play: Play) -> N
 
 
 def test_types_changed_between_two_events_count_for_the_second(play: Play) -> None:
-    """What is routed already stays."""
+    """Events that are already routed stay routed."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -290,7 +290,7 @@ def test_types_changed_between_two_events_count_for_the_second(play: Play) -> No
 
 
 def test_an_event_is_routed_by_the_subscriptions_as_of_its_acceptance(play: Play) -> None:
-    """However late the watch is: it reaches one made just before, and none deleted just before."""
+    """However late the watch is, the event reaches a subscription made just before it, and none deleted just before it."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -322,7 +322,7 @@ def test_an_audience_gets_what_is_its_own_and_nobody_else_does(play: Play) -> No
 
 
 def test_a_new_snapshot_takes_the_place_of_the_old_one(play: Play) -> None:
-    """Changes that the registry has forgotten are found by comparing."""
+    """The replica compares snapshots to find changes that the registry has forgotten."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA, replace(ALPHA, id="sub_" + "c" * 32, state=PAUSED))
@@ -346,7 +346,7 @@ def test_a_new_snapshot_takes_the_place_of_the_old_one(play: Play) -> None:
 @pytest.mark.parametrize("secret", ["whsec_%%%", "whsec_", "whsec_ä"], ids=["no base64", "empty", "no ascii"])
 @pytest.mark.parametrize("from_the_start", [True, False], ids=["in the snapshot", "by a change"])
 def test_what_cannot_be_signed_waits_and_the_others_go_on(play: Play, secret: str, from_the_start: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A secret that is none holds its own subscription back, with an alarm, until a readable one comes."""
+    """An unreadable secret holds its own subscription back, with an alarm, until a readable one comes."""
 
     async def scenario(world: World) -> None:
         unreadable = replace(ALPHA, secret=secret)

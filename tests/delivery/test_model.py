@@ -9,7 +9,7 @@ ids = st.uuids(version=4).map(lambda each: each.hex)
 
 @given(ids, ids, ids)
 def test_a_delivery_s_id_follows_from_what_it_is(event: str, subscription: str, replay: str) -> None:
-    """The same event, subscription and replay give the same id; another of any of them gives another."""
+    """The same event, subscription and replay give the same id; a different one of any of them gives a different id."""
     key = (f"evt_{event}", f"sub_{subscription}", "")
     first = delivery_id(*key)
     assert delivery_id(*key) == first
@@ -28,7 +28,7 @@ def test_a_delivery_s_id_is_a_uuid_of_version_8_with_the_event_s_time(event: str
 
 
 def test_a_delivery_s_id_never_changes() -> None:
-    """Another way of making it would deliver again whatever was under way across the upgrade."""
+    """If ids were made in another way, an upgrade would repeat the deliveries under way."""
     assert delivery_id("evt_0192f0c1a2b37c4d8e5f60718293a4b5", "sub_0192f0c1a2b37c4d8e5f60718293a4b6").hex() == (
         "0192f0c1a2b3879b9c993384f0a88c6c"
     )

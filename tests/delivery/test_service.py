@@ -28,7 +28,7 @@ DELIVERED, PENDING, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_S
 
 
 async def test_an_event_arrives_signed_as_it_was_published(system: System, hooks: Receiver) -> None:
-    """The official library verifies it, the data is the emitter's own bytes, and the ledger knows of it."""
+    """The official library verifies the webhook, the data is the emitter's own bytes, and the ledger knows the delivery."""
     async with system.delivering() as delivering:
         created = await system.subscribe(hooks.url(), "order.*")
         (event_id,) = await system.publish(event("7", subject="eu-7"))
@@ -64,7 +64,7 @@ async def test_failures_are_tried_again_with_the_same_id_and_bytes(system: Syste
 
 
 async def test_an_endpoint_that_is_down_gets_all_once_it_is_back(system: System) -> None:
-    """More than the breaker takes, on one and the same port."""
+    """The failures are more than the breaker tolerates, and the endpoint returns on the same port."""
     async with receiver() as first:
         port = first.port
     async with system.delivering() as delivering:
@@ -77,12 +77,12 @@ async def test_an_endpoint_that_is_down_gets_all_once_it_is_back(system: System)
 
 
 async def _tried(delivering: Delivering, count: int) -> bool:
-    """Say whether so many deliveries have met an endpoint that takes no connection."""
+    """Return whether so many deliveries have failed on an endpoint that takes no connection."""
     return sum(delivery.attempt_count > 0 for delivery in await delivering.deliveries(state=PENDING)) >= count
 
 
 async def test_a_long_queue_of_a_small_lane_drains_in_order(system: System, hooks: Receiver) -> None:
-    """Three hundred wait while five may be in memory; those never tried arrive in the order of their positions."""
+    """Three hundred deliveries wait and five may be in memory; those never tried arrive in the order of their positions."""
     hooks.answer = lambda _hook: 500
     bounds = {"HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5", "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "1"}
     async with system.delivering(**bounds) as delivering:
@@ -120,7 +120,7 @@ async def test_a_deletion_cancels_what_waits(system: System, hooks: Receiver) ->
 
 
 async def test_an_audience_is_respected(system: System, hooks: Receiver) -> None:
-    """An event for one consumer reaches its subscriptions and no other's."""
+    """An event for one consumer reaches only that consumer's subscriptions."""
     other_id = await system.registry.consumer("Bank")
     async with system.delivering():
         await system.subscribe(hooks.url("/own"), "order.*")
@@ -132,7 +132,7 @@ async def test_an_audience_is_respected(system: System, hooks: Receiver) -> None
 
 
 async def test_during_a_rotation_both_secrets_verify(system: System, hooks: Receiver) -> None:
-    """The new one at once, the old one until its overlap ends."""
+    """The new secret verifies at once, and the old one until its overlap ends."""
     async with system.delivering():
         created = await system.subscribe(hooks.url(), "order.*")
         old, new = created.secret.secret, "whsec_" + base64.b64encode(b"n" * 32).decode()
@@ -149,7 +149,7 @@ async def test_during_a_rotation_both_secrets_verify(system: System, hooks: Rece
 
 
 async def test_after_a_restart_unfinished_deliveries_go_on(system: System, hooks: Receiver) -> None:
-    """Nothing is forgotten, what was delivered is not sent again, and attempts are counted on."""
+    """Nothing is forgotten, delivered events are not sent again, and attempt numbers go on."""
     hooks.answer = lambda hook: 200 if json.loads(hook.body)["id"] == "done" else 500
     slow = {"HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": "2,2,2"}
     async with system.delivering(**slow) as delivering:
@@ -179,7 +179,7 @@ async def test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on(s
 
 
 async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Receiver) -> None:
-    """Where locks do not hold: it fails at once, with its next write, whatever that is."""
+    """If file locks do not hold, the service fails at its next write, whatever that is."""
     async with system.delivering(HOOKTIDE_HOUSEKEEPING_SECONDS="0.1") as first:
         await system.subscribe(hooks.url(), "order.*")
         await system.publish(event("1"))
@@ -194,7 +194,7 @@ async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Rece
 
 
 async def test_it_is_ready_once_it_knows_the_subscriptions(system: System) -> None:
-    """Without a registry it says what it waits for."""
+    """Without a registry it reports what it waits for."""
     away = {"HOOKTIDE_SUBSCRIPTION_TARGET": "127.0.0.1:1"}
     async with aiohttp.ClientSession() as session:
 
@@ -230,7 +230,7 @@ async def reason_of(call: Awaitable[object]) -> Reason:
 
 
 async def test_a_consumer_reads_its_own_deliveries_and_no_others(system: System, hooks: Receiver) -> None:
-    """By every call there is; another's looks as if it did not exist."""
+    """Every call hides another consumer's delivery as if it did not exist."""
     other_id = await system.registry.consumer("Bank")
     async with system.delivering() as delivering:
         await system.subscribe(hooks.url(), "order.*")

@@ -12,7 +12,7 @@ STEPS = 120
 
 
 async def _step(world: World) -> None:
-    """Let one thing happen, then some time pass."""
+    """Let one fault happen, then some time pass."""
     chance = world.chance
     (happening,) = chance.choices(list(HAPPENINGS), list(HAPPENINGS.values()))
     await happening(world, list(world.registry.wishes.values()))
@@ -36,7 +36,7 @@ async def _run(world: World) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_every_event_reaches_its_end(seed: int, play: Play) -> None:
-    """From any seed: the invariants I1 to I6 hold, and once everything works again the backlog drains (I8)."""
+    """From any seed: the invariants I1 to I6 hold, and when everything works again the backlog drains (I8)."""
     bounds = random.Random(seed)
     settings = {
         "HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": bounds.choice(("4", "8", "64")),

@@ -8,7 +8,7 @@ from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, Breaker
 
 
 def opened(*, times: int = 1) -> tuple[Breaker, float]:
-    """Return a breaker that has opened so often, probe after failed probe, and the time by then."""
+    """Return a breaker that has opened `times` times, with a failed probe between, and the time of the last failure."""
     breaker, now = Breaker(30.0), 0.0
     for _ in range(FAILURES_MAX):
         breaker.failed(now, 0.0)
@@ -53,7 +53,7 @@ def test_a_probe_that_succeeds_closes_it() -> None:
 
 @pytest.mark.parametrize(("times", "open_s"), [(1, 30.0), (2, 60.0), (3, 120.0), (5, 480.0), (6, 600.0), (7, 600.0), (5000, 600.0)])
 def test_each_failed_probe_doubles_the_time_up_to_twenty_times(times: int, open_s: float) -> None:
-    """Also for an endpoint that has been away for months."""
+    """The limit also holds for an endpoint that has been down for months."""
     breaker, now = opened(times=times)
     assert breaker.open_until == pytest.approx(now + open_s)
 
@@ -75,7 +75,7 @@ def test_what_was_under_way_when_it_opened_does_not_open_it_again() -> None:
 
 
 def test_what_was_under_way_when_it_opened_and_succeeds_does_not_close_it() -> None:
-    """An endpoint that now answers and now does not would else be asked at full speed all the time."""
+    """Otherwise an endpoint that answers only now and then would get requests at full speed all the time."""
     breaker, _ = opened()
     breaker.succeeded(5.0)
     assert not breaker.permits(29.9)
@@ -95,7 +95,7 @@ def test_an_endpoint_that_fails_again_at_once_rests_before_it_opens_again() -> N
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 3)), max_size=300), st.integers(1, 64))
 def test_however_an_endpoint_flaps_it_changes_at_most_once_in_thirty_seconds(history: list[tuple[bool, float]], at_once: int) -> None:
-    """With as many attempts under way as it permits, each of which may succeed or fail."""
+    """As many attempts are under way as the breaker permits, and each may succeed or fail."""
     breaker, now, under_way = Breaker(30.0), 0.0, 0
     changes = [0.0]
     for succeeds, wait_s in history:
@@ -118,7 +118,7 @@ def test_however_an_endpoint_flaps_it_changes_at_most_once_in_thirty_seconds(his
 
 @given(st.lists(st.tuples(st.sampled_from(["start", "ok", "fail", "wait"]), st.floats(0, 100)), max_size=200))
 def test_whatever_happens_it_permits_again_in_the_end(history: list[tuple[str, float]]) -> None:
-    """An open breaker with no probe under way permits one after its time, which is never more than twelve minutes away."""
+    """An open breaker with no probe under way permits one after its time, which is at most twelve minutes away."""
     breaker, now, under_way = Breaker(30.0), 0.0, 0
     for what, amount in history:
         if what == "start" and breaker.permits(now):

@@ -1,4 +1,4 @@
-"""Lanes in virtual time: what waits in memory, what waits in the ledger, and the way back."""
+"""Lanes in virtual time: deliveries wait in memory or in the ledger, and come back from the ledger."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ from tests.simulation.world import DELAYS_S, World
 
 @pytest.mark.parametrize("bound", ["1", "2", "3"])
 def test_the_smallest_bounds_drain(play: Play, bound: str) -> None:
-    """A lane that may hold one delivery still reads the others back."""
+    """A lane that may hold a single delivery still reads the others back."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -31,7 +31,7 @@ def test_the_smallest_bounds_drain(play: Play, bound: str) -> None:
 
 
 def test_a_lane_that_only_waits_for_retries_wakes_for_them(play: Play) -> None:
-    """An outage with nothing new meanwhile: the breaker is open, every delivery is due after the probe's time, and none is forgotten."""
+    """No new event comes after an outage: the breaker is open, every retry is due after the probe's time, and no retry is forgotten."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -47,11 +47,11 @@ def test_a_lane_that_only_waits_for_retries_wakes_for_them(play: Play) -> None:
 
 
 def test_due_rows_that_find_no_room_cost_no_time(play: Play) -> None:
-    """More retries are due than there is room for: nothing turns in place until there is."""
+    """More retries are due than the lane has room for: nothing loops until there is room."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
-        # One success between keeps the breaker closed, so that the lane stays direct.
+        # A success between the failures keeps the breaker closed, so that the lane keeps its deliveries in memory.
         for _ in range(6):
             world.endpoints.modes[ALPHA.id] = Mode.FAILING
             world.publish(8, "alpha")
@@ -71,13 +71,13 @@ def test_due_rows_that_find_no_room_cost_no_time(play: Play) -> None:
 
 
 def test_a_row_written_while_rows_are_read_is_read_too(play: Play) -> None:
-    """A lane may not call itself caught up on a view of the ledger from before its own latest rows."""
+    """A lane may not count as caught up by a view of the ledger that is older than the lane's latest rows."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
         world.publish(1, "alpha")
         await asyncio.sleep(1.0)
-        # Reading takes a second, and sees nothing of what is written meanwhile.
+        # The read takes a second, and sees nothing that is written during it.
         world.loop.slow_jobs["unfinished"] = (0.001, 1.0)
         world.change(ALPHA)
         await asyncio.sleep(0.3)
@@ -89,7 +89,7 @@ def test_a_row_written_while_rows_are_read_is_read_too(play: Play) -> None:
 
 
 def test_a_retry_that_begins_to_wait_while_rows_are_read_is_not_forgotten(play: Play) -> None:
-    """When it is due, it learns from its own end, whatever the view of the ledger from before has said."""
+    """The lane learns the retry's due time from the attempt's own end, whatever the older view of the ledger says."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
@@ -106,14 +106,14 @@ def test_a_retry_that_begins_to_wait_while_rows_are_read_is_not_forgotten(play: 
 
 @pytest.mark.parametrize("job", ["unfinished", "next_due_ms"])
 def test_a_delivery_that_ends_while_its_row_is_read_is_not_sent_again(play: Play, job: str) -> None:
-    """Its row was read while it was under way, and arrives after its success is recorded."""
+    """Its row was read while the attempt was under way, and arrives after its success is recorded."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
         world.endpoints.modes[ALPHA.id] = Mode.FAILING
         world.publish(1, "alpha")
         await asyncio.sleep(0.4)
-        # Under way for longer than a flush waits: its row is written as unfinished.
+        # The attempt takes longer than a flush waits, so its row is written as unfinished.
         world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 2.0
         world.loop.slow_jobs[job] = (0.001, 3.0)
         during = world.publish(1, "alpha")
@@ -124,7 +124,7 @@ def test_a_delivery_that_ends_while_its_row_is_read_is_not_sent_again(play: Play
 
 
 def test_a_row_that_is_seen_before_its_flush_is_heard_of_is_sent_once(play: Play) -> None:
-    """What is committed may be read back before the commit's caller knows of it."""
+    """A committed row may be read back before the commit's caller knows of the commit."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
@@ -142,7 +142,7 @@ def test_a_row_that_is_seen_before_its_flush_is_heard_of_is_sent_once(play: Play
 
 
 def test_what_is_let_go_of_while_it_is_being_written_comes_back(play: Play) -> None:
-    """Paused in the middle of the flush that writes its deliveries for the first time, and resumed before it ends."""
+    """The subscription is paused during the flush that first writes its deliveries, and resumed before the flush ends."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -189,7 +189,7 @@ def test_a_pause_lets_go_of_what_was_read_back_and_a_resumption_takes_it_up(play
 
 
 def test_a_dead_endpoint_costs_neither_memory_nor_the_others_time(play: Play) -> None:
-    """Thousands of deliveries wait for it in the ledger, while the healthy one's go on."""
+    """Thousands of deliveries wait for the dead endpoint in the ledger, and the healthy endpoint's deliveries go on."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
@@ -210,7 +210,7 @@ def test_a_dead_endpoint_costs_neither_memory_nor_the_others_time(play: Play) ->
 
 
 def test_after_an_outage_events_arrive_in_the_order_of_their_positions(play: Play) -> None:
-    """Those that were not tried during it; the tried ones follow as they are due."""
+    """The order holds for events that were not tried during the outage; the tried ones follow when they are due."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -228,7 +228,7 @@ def test_after_an_outage_events_arrive_in_the_order_of_their_positions(play: Pla
 
 
 def test_an_open_breaker_lets_one_probe_through_at_a_time(play: Play) -> None:
-    """However many wait, an endpoint that is away is asked once each time, ever more rarely, and no attempt is used up meanwhile."""
+    """However many deliveries wait, a dead endpoint gets one probe at a time, ever more rarely, and no delivery loses an attempt."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -269,7 +269,7 @@ def test_an_endpoint_that_asks_for_a_pause_gets_it_and_the_others_none(play: Pla
 
 
 def test_a_lane_of_many_keeps_no_other_waiting(play: Play) -> None:
-    """Lanes take turns: ten events are not behind three thousand, but for those that are sent until routing comes to them."""
+    """Lanes take turns: ten events wait only for the requests that are sent before their routing, not for all three thousand."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
@@ -285,7 +285,7 @@ def test_a_lane_of_many_keeps_no_other_waiting(play: Play) -> None:
 
 
 def test_lanes_are_forgotten_once_nothing_is_known_of_them(play: Play) -> None:
-    """Memory follows what is going on, not all subscriptions there ever were."""
+    """Memory follows current work, not all subscriptions that ever existed."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
@@ -302,7 +302,7 @@ def test_lanes_are_forgotten_once_nothing_is_known_of_them(play: Play) -> None:
 
 
 def test_a_lane_is_remembered_for_as_long_as_its_breaker_may_not_change_again(play: Play) -> None:
-    """Then it is forgotten by itself; another that has failed a few times in a row is not."""
+    """Then the lane is forgotten by itself; another lane whose latest attempt has failed is not."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)

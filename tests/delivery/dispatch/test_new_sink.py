@@ -1,4 +1,4 @@
-"""A subscription whose sink is changed, in virtual time: nothing that the old one has done counts for the new one."""
+"""A subscription whose sink is changed, in virtual time: nothing that the old sink did counts for the new one."""
 
 import asyncio
 from dataclasses import replace
@@ -23,7 +23,7 @@ LONG = {
 
 
 async def sent_at_once(world: World, count: int = 5) -> None:
-    """See that new events are delivered without delay."""
+    """Check that new events are delivered without delay."""
     records = world.publish(count, "alpha")
     await asyncio.sleep(0.5)
     assert deliveries(world, records) == [State.DELIVERED] * count
@@ -31,7 +31,7 @@ async def sent_at_once(world: World, count: int = 5) -> None:
 
 
 async def troubled(world: World, mode: Mode) -> None:
-    """Have the old sink do something for which it is spared for long."""
+    """Let the old sink do something after which it gets no requests for long."""
     await started(world, ALPHA)
     world.endpoints.modes[ALPHA.id] = mode
     world.publish(12, "alpha")
@@ -43,7 +43,7 @@ async def troubled(world: World, mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.FAILING, Mode.THROTTLING, Mode.GONE], ids=["open breaker", "pause asked for", "gone"])
 def test_it_is_sent_to_at_once(play: Play, mode: Mode) -> None:
-    """Whatever the old one was being spared for; what was held back for its sake goes out too."""
+    """Whatever held the old sink's deliveries back; the deliveries that were held back go out too."""
 
     async def scenario(world: World) -> None:
         world.registry.hears_of_gone = False
@@ -52,7 +52,7 @@ def test_it_is_sent_to_at_once(play: Play, mode: Mode) -> None:
         held_back = len(world.open_rows())
         world.change(replace(ALPHA, sink=NEW))
         await sent_at_once(world)
-        # What has failed waits for its own time; what was never tried does not.
+        # A delivery that has failed waits for its own time; a delivery that was never tried does not.
         assert len(world.open_rows()) < held_back
         world.registry.hears_of_gone = True
         await finished(world, within_s=3600.0)
@@ -78,7 +78,7 @@ def test_it_may_be_changed_while_the_subscription_is_off(play: Play) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.LATE_GONE, Mode.LATE_THROTTLING])
 def test_late_answers_of_the_old_sink_are_not_the_new_ones(play: Play, mode: Mode) -> None:
-    """A dozen attempts were under way when the sink was changed, and end in failure later."""
+    """A dozen attempts were under way when the sink was changed, and fail later."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -96,7 +96,7 @@ def test_late_answers_of_the_old_sink_are_not_the_new_ones(play: Play, mode: Mod
 
 
 def test_a_late_success_of_the_old_sink_does_not_speak_for_the_new_one(play: Play) -> None:
-    """The new one stays spared, since it is the new one that fails."""
+    """The new sink's breaker opens all the same, since the new sink is the one that fails."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -111,7 +111,7 @@ def test_a_late_success_of_the_old_sink_does_not_speak_for_the_new_one(play: Pla
         failed = world.endpoints.requests
         world.publish(20, "alpha")
         await asyncio.sleep(1.0)
-        # The tenth failure in a row opens the breaker; as many as may be under way at once are sent before it is heard of.
+        # The tenth failure in a row opens the breaker; requests up to the concurrency limit are sent before the worker hears of it.
         assert world.endpoints.requests <= failed + 16
         world.publish(20, "alpha")
         await asyncio.sleep(100.0)
@@ -123,7 +123,7 @@ def test_a_late_success_of_the_old_sink_does_not_speak_for_the_new_one(play: Pla
 
 
 def test_a_retry_after_of_the_old_sink_holds_no_delivery_back_that_hears_of_it_after_the_change(play: Play) -> None:
-    """It waits as long as the schedule says, and no longer."""
+    """The delivery waits for the delay of the retry policy, and no longer."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)

@@ -15,7 +15,7 @@ chances = st.floats(0, 1, exclude_max=True)
 def test_a_failure_is_tried_again_as_often_as_there_are_delays(
     delays_s: list[float], attempts: int, chance: float, wait_s: float | None
 ) -> None:
-    """Each time after its own delay, give or take the jitter, and not before the endpoint wants it."""
+    """Each retry waits for its own delay, plus or minus the jitter, and not less than the endpoint's Retry-After."""
     schedule = Schedule(delays_s, DAYS_14_S)
     decision = schedule.after_failure(attempts=attempts, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=chance, retry_after_s=wait_s)
     if attempts > len(delays_s):

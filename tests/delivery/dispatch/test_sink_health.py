@@ -39,7 +39,7 @@ def test_the_longest_of_several_pauses_counts_and_begins_once() -> None:
 
 
 def test_a_pause_of_no_length_doubles_each_time_up_to_half_a_minute_until_a_success() -> None:
-    """Those that were under way together count once."""
+    """Several failures of attempts that were under way together count once."""
     one, now, waits = trouble(), 0.0, []
     for number in range(7):
         if number == 6:
@@ -92,7 +92,7 @@ STEPS = st.tuples(
 
 @given(st.lists(STEPS, max_size=60))
 def test_once_it_is_over_it_permits_as_one_that_never_was(history: list[tuple[str, int, float | None, float]]) -> None:
-    """And what is spared is spared until a time, or is let through already."""
+    """If no attempt is permitted, there is a time at which one is."""
     one, now = trouble(), 0.0
     for what, status, wait_s, passed_s in history:
         if what == "wait":

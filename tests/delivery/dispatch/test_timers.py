@@ -13,7 +13,7 @@ from tests.simulation.virtual_time import VirtualClock, VirtualLoop
 
 @dataclass
 class Rung:
-    """Timers in virtual time, and when they rang for whom."""
+    """Timers in virtual time, and the times at which they woke each lane."""
 
     loop: VirtualLoop
     rings: list[tuple[float, str]] = field(default_factory=list)
@@ -46,7 +46,7 @@ def test_each_lane_is_woken_at_its_time() -> None:
 
 
 def test_of_several_times_for_one_lane_the_earliest_counts() -> None:
-    """It asks again once it is awake, so that later ones need not be kept."""
+    """A lane asks again when it is awake, so that later times need not be kept."""
 
     async def run(rung: Rung) -> None:
         one = lane("a")
@@ -81,7 +81,7 @@ def test_once_closed_nobody_is_woken() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50), st.integers(0, 5)), max_size=40))
 def test_every_lane_is_woken_at_the_earliest_time_it_has_asked_for(asked: list[tuple[int, int, int]]) -> None:
-    """Whatever is asked for in whatever order, with time passing between."""
+    """The order of the requests does not matter, and time passes between them."""
     expected: list[tuple[float, str]] = []
     pending: dict[str, float] = {}
 
@@ -95,7 +95,7 @@ def test_every_lane_is_woken_at_the_earliest_time_it_has_asked_for(asked: list[t
         lanes = [lane(str(number)) for number in range(4)]
         for number, ahead, pause in asked:
             now = rung.loop.time()
-            # Never on the moment of another thing, so that there is one right order.
+            # No time falls on the moment of another event, so that there is a single right order.
             when = round(now + ahead + 0.5 + number / 10, 6)
             rung.timers.at(when, lanes[number])
             pending[str(number)] = min(when, pending.get(str(number), when))

@@ -11,7 +11,7 @@ from tests.simulation.world import World
 
 @given(st.floats(0.01, 10_000), st.lists(st.floats(0, 3), max_size=60))
 def test_in_no_second_are_there_more_than_the_rate(rate: float, rests_s: list[float]) -> None:
-    """However the moments fall at which somebody asks; a rate below one a second is one in so many seconds."""
+    """Callers may ask at any moments; a rate below one a second means one attempt in 1/rate seconds."""
     bucket, now = Bucket(), 1000.0
     began: list[float] = []
     window_s, most = (1.0, rate) if rate >= 1 else (1 / rate, 1.0)
@@ -39,7 +39,7 @@ def test_who_waits_as_long_as_told_finds_a_token(rate: float) -> None:
 
 @pytest.mark.parametrize(("rate", "count"), [(0.5, 20), (5.0, 60), (200.0, 600)])
 def test_a_lane_keeps_to_its_rate_and_the_others_do_not_wait_for_it(play: Play, rate: float, count: int) -> None:
-    """Also while it is idle in between and its lane is forgotten; nothing is spent but time."""
+    """The rate also holds while the lane is idle and forgotten; a delivery that waits for a token loses no attempt."""
 
     async def scenario(world: World) -> None:
         slow = Wish(ALPHA.id, ALPHA.consumer_id, ALPHA.types, rate_per_second=rate)

@@ -28,14 +28,14 @@ ANY = Wanted(None, 1000, "", None, "", "", "", None, None)
 
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    """A ledger whose lease is taken."""
+    """A ledger with its lease taken."""
     async with open_ledger(tmp_path / "delivery.db") as opened:
         await opened.lease("one")
         yield opened
 
 
 def delivery(number: int, subscription: str = "a", **changed: object) -> Delivery:
-    """Return a delivery of the event with a number, accepted in the millisecond of that number."""
+    """Return a delivery of event number `number`, accepted in the millisecond of that number."""
     event_id = f"evt_{NOW_MS + number:012x}7000{'8':0<16}"
     subscription_id = "sub_" + subscription * 32
     made = Delivery(
@@ -62,7 +62,7 @@ async def rows(ledger: Ledger) -> list[OpenRow | DoneRow]:
 
 
 async def newest(ledger: Ledger, want: Wanted) -> list[OpenRow | DoneRow]:
-    """Return a page that holds everything."""
+    """Return one page that holds every row."""
     found, before_id = await ledger.read(sqlite_queries.newest, want)
     assert before_id is None or len(found) == want.limit
     return found
@@ -85,7 +85,7 @@ async def test_a_flush_is_there_whole(ledger: Ledger) -> None:
 
 
 async def test_or_not_at_all(ledger: Ledger) -> None:
-    """One row that cannot be written leaves neither the others nor the cursor."""
+    """If one row cannot be written, neither the other rows nor the cursor are."""
     broken = finished(3)._replace(attempt_count="many")  # type: ignore[arg-type]  # what the database refuses
     with pytest.raises(sqlite3.IntegrityError):
         await ledger.commit(Flush([open_row(delivery(1))], finished=[finished(2), broken], cursors={1: Cursor(1, 65, "", "")}))
@@ -113,7 +113,7 @@ async def test_a_terminal_state_never_changes(ledger: Ledger) -> None:
 
 
 async def test_a_row_that_is_there_is_not_begun_anew(ledger: Ledger) -> None:
-    """Routing an event again does not forget the attempts that were made."""
+    """Routing an event again keeps the attempts that were made."""
     attempted = open_row(delivery(1, due_ms=NOW_MS + 5000))
     await ledger.commit(Flush([attempted]))
     await ledger.commit(Flush([open_row(delivery(1))]))
@@ -139,7 +139,7 @@ async def test_after_a_restart_all_is_as_it_was(tmp_path: Path) -> None:
 
 
 async def test_a_worker_whose_lease_was_taken_writes_nothing(tmp_path: Path) -> None:
-    """Whoever leases last writes; also where both have the same name. Nothing at all is written otherwise, be it the ledger's own state."""
+    """Only the worker that took the lease last writes, also if both have the same name; the other cannot write even the ledger's own state."""
     path = tmp_path / "delivery.db"
     async with open_ledger(path) as first, unlocked(path) as second:
         await first.lease("worker")
@@ -162,7 +162,7 @@ async def test_a_worker_whose_lease_was_taken_writes_nothing(tmp_path: Path) -> 
 
 @contextlib.asynccontextmanager
 async def unlocked(path: Path) -> AsyncIterator[Ledger]:
-    """Open a ledger that another has open, as two processes do where no lock holds."""
+    """Open a ledger that is already open, as two processes could on a file system without locks."""
     second = Ledger(path)
     try:
         yield second
@@ -171,7 +171,7 @@ async def unlocked(path: Path) -> AsyncIterator[Ledger]:
 
 
 async def test_one_process_at_a_time_has_the_ledger_open(tmp_path: Path) -> None:
-    """Also by another name of the file."""
+    """The lock also holds for another name of the file."""
     path, link = tmp_path / "delivery.db", tmp_path / "link.db"
     link.symlink_to(path)
     async with open_ledger(path):
@@ -201,7 +201,7 @@ async def test_a_worker_without_a_lease_writes_nothing(tmp_path: Path) -> None:
 
 
 async def limit_pages(ledger: Ledger, spare: int) -> None:
-    """Let the file grow by so many pages and no more."""
+    """Let the file grow by at most `spare` pages."""
 
     def limit(connection: sqlite3.Connection) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -211,7 +211,7 @@ async def limit_pages(ledger: Ledger, spare: int) -> None:
 
 
 async def test_on_a_full_disk_nothing_is_written_until_there_is_room(ledger: Ledger) -> None:
-    """The same flush can be tried again; the table of a new day, undone with it, is made again."""
+    """The same flush can be repeated; the table of a new day, rolled back with the flush, is made again."""
     await limit_pages(ledger, 3)
     large = [finished(number, attempts=[Attempt(0, 0, Outcome.STATUS, 500, "", "x" * 1000)]) for number in range(100)]
     flush = Flush([open_row(delivery(200))], finished=large, cursors={1: Cursor(1, 65, "", "")})
@@ -260,7 +260,7 @@ async def test_a_lane_reads_back_by_position_and_then_by_due_time(ledger: Ledger
 
 
 def wanted(row: OpenRow | DoneRow, want: Wanted) -> bool:
-    """Say from the words of `Wanted` whether a row is meant."""
+    """Return whether a row matches, by the definition of `Wanted`."""
     state = State.PENDING if isinstance(row, OpenRow) else State(row.state)
     return (
         want.consumer_id in {"", row.consumer_id}
@@ -284,7 +284,7 @@ async def pages(ledger: Ledger, want: Wanted, size: int, budget: Budget | None =
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_listing_finds_what_is_wanted_page_by_page(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Across the unfinished and the finished of several days, the newest event first, each once."""
+    """The listing covers unfinished rows and the finished rows of several days, newest event first, each row once."""
     chance = random.Random(seed)
     every: list[OpenRow | DoneRow] = []
     for number in range(120):
@@ -321,7 +321,7 @@ async def test_a_listing_finds_what_is_wanted_page_by_page(ledger: Ledger, monke
 async def test_a_listing_examines_a_bounded_number_of_rows_a_page(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, consumer_id: str
 ) -> None:
-    """A page may be empty and go on; one that is out of time ends after a step. What SQLite does is counted, in steps of its machine."""
+    """A page may be empty and still name a next one; a page that is out of time ends after one step. SQLite's machine steps are counted."""
     monkeypatch.setattr(sqlite_queries, "_STEPS_MAX", 4)
     await ledger.commit(Flush(finished=[finished(number, day=number % 3) for number in range(1, 30_000)]))
     await ledger.commit(Flush(finished=[finished(0, event_type="rare")]))
@@ -351,14 +351,14 @@ async def test_a_listing_examines_a_bounded_number_of_rows_a_page(
 
 
 async def test_a_listing_by_event_looks_at_nothing_else(ledger: Ledger) -> None:
-    """Deliveries' ids begin with their event's time."""
+    """A delivery's id begins with its event's time, so the query reads only ids of that time."""
     await ledger.commit(Flush(finished=[finished(number) for number in range(30_000)]))
     found, before_id = await ledger.read(sqlite_queries.newest, ANY._replace(event_id=finished(7).event_id), Budget(0.0))
     assert (found, before_id) == ([finished(7)], None)
 
 
 async def test_a_listing_sees_a_moving_delivery_once(ledger: Ledger) -> None:
-    """A row that moves from open to done between two pages is on one of them, not on both and not on none."""
+    """A row that moves from open to done between two pages is on exactly one of them."""
     await ledger.commit(Flush([open_row(delivery(number)) for number in range(10)]))
     first = await newest(ledger, ANY._replace(limit=5))
     moved = [finished(number) for number in range(10)]
@@ -383,7 +383,7 @@ async def test_copies_of_events_are_kept_as_long_as_they_are_needed(ledger: Ledg
 
 
 async def test_copies_are_looked_through_in_bounded_steps(ledger: Ledger) -> None:
-    """However many of them are still needed, one step keeps the writer for a moment."""
+    """However many copies are still needed, one step keeps the writer busy only for a moment."""
     events = [Record(number % 2, number, delivery(number).event_id, "order.created", "/shop", "", NOW_MS, b"") for number in range(1, 5001)]
     await ledger.commit(
         Flush([open_row(delivery(number, partition=number % 2)) for number in range(1, 5001) if number not in {1999, 3000}])
@@ -400,7 +400,7 @@ async def test_copies_are_looked_through_in_bounded_steps(ledger: Ledger) -> Non
 
 
 async def test_what_is_not_copied_yet_is_found(ledger: Ledger) -> None:
-    """By partition: the lowest position that an unfinished delivery needs."""
+    """For each partition the query returns the lowest position that an unfinished delivery needs."""
     await ledger.commit(Flush([open_row(delivery(number)) for number in (1, 65, 129, 2)]))
     record = Record(1, 1, delivery(1).event_id, "order.created", "/shop", "", NOW_MS, b"")
     everywhere = [Place(partition, 0) for partition in range(PARTITIONS)]
@@ -437,7 +437,7 @@ async def test_days_past_their_retention_go(ledger: Ledger) -> None:
 
 
 async def test_a_delivery_of_a_day_that_has_gone_is_still_written(ledger: Ledger) -> None:
-    """As after the disk was full for days, or the clock went back."""
+    """A flush may be so late after the disk was full for days, or after the clock went back."""
     await ledger.commit(Flush(finished=[finished(1, day=-5)]))
     await drop_all(ledger, day_of(NOW_MS))
     await ledger.commit(Flush(finished=[finished(2, day=-5)]))
@@ -445,7 +445,7 @@ async def test_a_delivery_of_a_day_that_has_gone_is_still_written(ledger: Ledger
 
 
 async def test_beyond_its_size_the_oldest_finished_deliveries_go(ledger: Ledger) -> None:
-    """Unfinished ones never do."""
+    """Unfinished deliveries are never dropped."""
     large = [Attempt(0, 0, Outcome.STATUS, 500, "", "x" * 1000)]
     ended = [finished(number, day=number // 3000, attempts=large) for number in range(6000)]
     opened = [open_row(delivery(number)) for number in range(6000, 6100)]

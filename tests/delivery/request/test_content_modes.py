@@ -1,4 +1,4 @@
-"""Events in the three content modes, read back by the official SDK."""
+"""Content modes: events in the three modes, read back by the official SDK."""
 
 import datetime as dt
 import json
@@ -45,7 +45,7 @@ def event(payload: event_pb2.CloudEvent, content_type: str = "", **attributes: e
 
 
 def sdk_reads(sent: Content) -> tuple[dict[str, object], object]:
-    """What the official SDK makes of a request: the attributes and the data."""
+    """Return what the official SDK reads from a request: the attributes and the data."""
     read = from_http_event(HTTPMessage(sent.headers, sent.body))
     return read.get_attributes(), read.get_data()
 
@@ -60,7 +60,7 @@ def test_a_payload_is_the_body_byte_for_byte_under_its_own_content_type(name: st
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_the_sdk_reads_the_same_event_in_binary_and_structured_mode(name: str) -> None:
-    """But for what binary mode cannot tell: text that looks like JSON or text is read as such from bytes too."""
+    """Except for what binary mode cannot express: the SDK reads bytes that look like JSON or text as JSON or text."""
     payload, content_type, body = PAYLOADS[name]
     raw = event(payload, content_type, **ATTRIBUTES)
     attributes, data = sdk_reads(content(raw, ContentMode.BINARY))
@@ -90,7 +90,7 @@ def test_the_sdk_reads_the_same_event_in_binary_and_structured_mode(name: str) -
 
 
 def test_what_cannot_stand_in_a_header_is_percent_encoded_and_nothing_else() -> None:
-    """The example of the specification, among others."""
+    """The examples include the one of the specification."""
     subject = "Euro € 😀\"%!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
     headers = content(event(CloudEvent(), subject=Value(ce_string=subject)), ContentMode.BINARY).headers
     assert headers["ce-subject"] == "Euro%20%E2%82%AC%20%F0%9F%98%80%22%25!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"

@@ -13,7 +13,7 @@ def decoded(headers: dict[str, str]) -> str:
 
 
 def test_basic_is_that_of_rfc_7617() -> None:
-    """Its two examples."""
+    """The two examples are those of the RFC."""
     assert headers_of(Plain("Aladdin", "open sesame")) == {"authorization": "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="}
     assert headers_of(Plain("test", "123\u00a3")) == {"authorization": "Basic dGVzdDoxMjPCow=="}
 

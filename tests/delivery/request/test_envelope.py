@@ -37,7 +37,7 @@ def event(data: str | bytes | AnyMessage | None = None, **attributes: Value) -> 
 
 
 def body_of(made: event_pb2.CloudEvent) -> dict[str, object]:
-    """Return what a receiver reads."""
+    """Return what a receiver parses from the body."""
     body: dict[str, object] = json.loads(structured(made.SerializeToString()))
     return body
 
@@ -80,7 +80,7 @@ def test_every_type_of_attribute_has_its_form_in_json() -> None:
 @pytest.mark.parametrize("kind", [None, "application/json", "application/json; charset=utf-8", "text/json", "application/vnd.shop+json"])
 @pytest.mark.parametrize("text", ['{"b":1,  "a":[ 1.50,1e400, 12345678901234567890123]}', " null ", '"\\u00fc\\/"', "0.10"])
 def test_json_is_passed_on_as_it_was_written(kind: str | None, text: str) -> None:
-    """Spaces, order, escapes and digits stay: a number read and written again may be another one."""
+    """Spaces, order, escapes and digits stay: a number that is parsed and written again may change."""
     attributes = {} if kind is None else {"datacontenttype": content_type(kind)}
     for made in (event(text, **attributes), *([event(text.encode(), **attributes)] if kind else [])):
         assert structured(made.SerializeToString()).endswith(b',"data":' + text.encode() + b"}")
@@ -99,7 +99,7 @@ def test_text_that_is_no_json_arrives_as_text(text: str) -> None:
 
 @given(st.binary())
 def test_binary_data_arrives_in_base64(raw: bytes) -> None:
-    """Without a content type bytes are bytes, whatever they look like."""
+    """Without a content type, bytes stay bytes, whatever they look like."""
     for attributes in ({}, {"datacontenttype": content_type("application/octet-stream")}):
         body = body_of(event(raw, **attributes))
         assert "data" not in body
@@ -144,7 +144,7 @@ def test_a_protobuf_message_without_a_type_has_no_schema() -> None:
     st.dictionaries(st.from_regex(r"\A[a-z0-9]{1,8}\Z"), st.text(alphabet="abc", min_size=1), max_size=8), st.randoms(use_true_random=False)
 )
 def test_the_same_event_always_gives_the_same_bytes(attributes: dict[str, str], chance: random.Random) -> None:
-    """In whatever order its attributes stand in the record."""
+    """The order of the attributes in the record does not matter."""
     names = list(attributes)
     one = event("1", **{name: Value(ce_string=attributes[name]) for name in names}).SerializeToString()
     chance.shuffle(names)

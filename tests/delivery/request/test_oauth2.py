@@ -139,7 +139,7 @@ def test_no_sequence_fetches_twice_at_once_or_uses_a_token_that_has_ended(steps:
 
 
 def test_the_call_is_that_of_rfc_6749() -> None:
-    """Client authentication by Basic, of the form-encoded id and secret; the scope only where there is one."""
+    """The client authenticates by Basic with the form-encoded id and secret; the scope is sent only if there is one."""
     request = token_request("https://id.example/token", "me & you", "s:é+%", "a b")
     assert request.url == "https://id.example/token"
     name, _, secret = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode().partition(":")

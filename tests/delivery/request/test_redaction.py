@@ -1,4 +1,4 @@
-"""What endpoints repeat of secrets is not kept: by itself, and from end to end with endpoints that show all that they were sent."""
+"""Redaction: secrets that an endpoint repeats are not stored; tested alone, and end to end with endpoints that show all they got."""
 
 import base64
 import html
@@ -90,7 +90,7 @@ def test_what_the_limit_or_the_character_set_cuts_is_known_too() -> None:
     for kept in (4, 5, 6, 7, 8, 9, 10, 11):
         raw = b"x" * (RESPONSE_BYTES_KEPT - kept) + "tökentöken".encode()
         found = failed(raw[:RESPONSE_BYTES_KEPT], terms)
-        # What is left of it after the cut, of fewer than four characters, stands in any text.
+        # A rest of fewer than four characters after the cut could be part of any text, so it stays.
         assert found.endswith(MARK) == (kept > 4), kept
         assert found.startswith("x" * (RESPONSE_BYTES_KEPT - kept))
 
@@ -109,18 +109,18 @@ def test_no_secret_of_a_certificate_is_sent() -> None:
     assert list(secrets_of(None, ())) == []
 
 
-# From end to end
+# End to end
 
 
 @dataclass
 class Echo:
-    """A sink that answers 500 with all that it was sent, and what it was sent."""
+    """A sink that answers 500 with everything that it was sent, and that remembers it."""
 
     url: str = ""
     authorizations: list[str] = field(default_factory=list)
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Repeat the request's headers, in several forms."""
+        """Repeat the request's headers in several forms."""
         headers = {name.lower(): value for name, value in request.headers.items() if "auth" in name.lower() or "key" in name.lower()}
         self.authorizations.append(headers.get("authorization", ""))
         status = 401 if self.authorizations[-1].endswith("token-1") else 500
@@ -130,7 +130,7 @@ class Echo:
 
 @pytest.fixture
 async def echo() -> AsyncIterator[Echo]:
-    """A sink that repeats."""
+    """A running echo."""
     sink = Echo()
     runner = web.ServerRunner(web.Server(sink.answer))
     await runner.setup()

@@ -1,4 +1,4 @@
-"""One attempt of a sink that wants access tokens, and what may happen to its subscription meanwhile."""
+"""Sender: one attempt at a sink that wants access tokens, and changes of its subscription during the attempt."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,7 +36,7 @@ CHANGES = {
 
 @dataclass
 class Post:
-    """A transport whose requests are answered by hand, one after the other."""
+    """A transport whose requests the test answers by hand, one after the other."""
 
     sent: list[tuple[Request, Callable[[Answer], None]]] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Post:
         self.withdrawn.append(subscription_id)
 
     def answer(self, answer: Answer) -> None:
-        """Answer the request that was sent first."""
+        """Answer the oldest request."""
         _, done = self.sent.pop(0)
         done(answer)
 
@@ -63,7 +63,7 @@ class Post:
 
 @dataclass
 class Pushing:
-    """An attempt, its subscription as it stands, and its answers."""
+    """An attempt, its subscription as it now is, and the attempt's answers."""
 
     post: Post = field(default_factory=Post)
     subscription: Subscription | None = BEFORE
@@ -73,13 +73,13 @@ class Pushing:
         self.pusher = Pusher(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8), lambda: True)
 
     def push(self) -> None:
-        """Begin the attempt."""
+        """Start the attempt."""
         record = Record(0, 1, EVENT_ID, "a", "/shop", "", 0, cloud_event("1", "a").SerializeToString())
         delivery = Delivery(b"1" * 16, EVENT_ID, 0, 1, "a", 0, BEFORE.id, BEFORE.consumer_id, 1, Event(record))
         self.pusher.push(delivery, BEFORE, 0, self.answers.append)
 
     def refuse_token(self) -> None:
-        """Have the sink answer 401 to the first token."""
+        """Let the sink answer 401 to the first token."""
         assert not self.pusher.may_push(BEFORE)
         self.post.give_token("one")
         self.push()
@@ -102,7 +102,7 @@ async def test_a_second_try_that_does_not_begin_leaves_the_first_answer(pushing:
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("late", [True, False], ids=["before the token", "before the answer"])
 async def test_a_second_try_is_made_for_what_the_first_was_alone(pushing: Pushing, change: str, *, late: bool) -> None:
-    """Anything else is the next attempt's."""
+    """If anything has changed, the second try is left to the next attempt."""
     if late:
         pushing.refuse_token()
         pushing.subscription = CHANGES[change]
@@ -137,7 +137,7 @@ async def test_what_waits_for_its_first_token_and_is_not_wanted_any_more_has_not
 
 
 async def test_a_token_that_does_not_come_holds_no_attempt_up(pushing: Pushing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with the sink's answer; the token may serve later ones."""
+    """The attempt ends with the sink's answer; the token may serve later attempts."""
     monkeypatch.setattr("services.delivery.request.tokens._WAITED_FOR_S", 0.05)
     pushing.refuse_token()
     assert pushing.answers == []
@@ -152,7 +152,7 @@ async def test_a_token_that_does_not_come_holds_no_attempt_up(pushing: Pushing, 
 
 
 async def test_a_call_that_waits_for_its_turn_ends_with_its_subscription() -> None:
-    """And those of its attempts that wait for it with it; what has been called for is taken, and serves nobody."""
+    """The attempts that wait for the call end too. A call that was already sent goes on, and its token serves no subscription."""
     post, arrived = Post(), list[str]()
     tokens = Tokens(post, SystemClock(), arrived.append, Share(1, 1))
     first, second = OAuth2(TOKEN_URL, "one", "secret", ""), OAuth2(TOKEN_URL, "two", "secret", "")

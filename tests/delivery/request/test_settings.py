@@ -1,4 +1,4 @@
-"""What delivery is told of a subscription, by a registry that runs."""
+"""Settings: what a running registry tells delivery of a subscription."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ CREDENTIALS: list[tuple[pb.SinkCredential, Credential]] = [
 
 
 async def terms(folder: Path, wanted: pb.Subscription, rate_per_minute: int | None = None) -> Terms:
-    """Create a subscription in a registry of its own, have its sink consent, and return the terms that a watch tells."""
+    """Create a subscription in a registry, let its sink consent, and return the terms that a watch sends."""
     environ = {
         "HOOKTIDE_DATA_DIR": str(folder),
         "HOOKTIDE_SERVICE_TOKEN": "hts_a-token-for-this-test-only",

@@ -1,4 +1,4 @@
-"""Signatures, verified by others: the official libraries of Python and JavaScript, raw Ed25519, and RFC 9421 as its text has it."""
+"""Signatures, verified by others: the official libraries of Python and JavaScript, raw Ed25519, and a verifier by the text of RFC 9421."""
 
 import base64
 import hashlib
@@ -58,7 +58,7 @@ def test_v1a_is_plain_ed25519_over_id_timestamp_and_body_by_each_live_key(body: 
 
 
 def test_v1a_signs_as_the_test_vector_of_rfc_8032_does() -> None:
-    """Its third vector: the same key gives the same signature, whatever is put around what is signed here."""
+    """The RFC's third vector: the same key gives the same signature, whatever bytes surround the message here."""
     seed = bytes.fromhex("c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7")
     key = private_key("whsk_" + base64.b64encode(seed).decode())
     assert key.public_key().public_bytes_raw().hex() == "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025"
@@ -67,7 +67,7 @@ def test_v1a_signs_as_the_test_vector_of_rfc_8032_does() -> None:
 
 @pytest.mark.parametrize("body", [b'{"id": 7}', "grüße".encode()])
 def test_the_official_python_library_verifies_by_either_secret_and_passes_over_v1a(body: bytes) -> None:
-    # The libraries compare with the clock, which has gone on since this module was read.
+    # The libraries compare with the current time, which is later than the time at which this module was imported.
     sent_s = int(time.time())
     value = signatures(EVENT_ID, sent_s, body, (*LIVE, EXPIRED), KEYS, NOW_MS)
     assert [entry.partition(",")[0] for entry in value.split(" ")] == ["v1", "v1", "v1a", "v1a"]
@@ -118,13 +118,13 @@ def test_the_official_javascript_library_verifies_by_either_secret(tmp_path: Pat
     assert json.loads(answer.stdout) == ["verified", "verified", "refused", "refused", "refused"]
 
 
-# RFC 9421, as a receiver that has nothing but its text would read it.
+# RFC 9421, as a receiver would verify it by the text alone
 MEMBER = re.compile(r'(\w+)=(\((?:"[^"]*" ?)*\)(?:;[a-z]+=(?:"[^"]*"|\d+))*)(?:, |$)')
 BYTES = re.compile(r"(\w+)=:([A-Za-z0-9+/=]*):(?:, |$)")
 
 
 def verified(method: str, url: str, headers: dict[str, str], body: bytes, keys: dict[str, bytes | Ed25519PublicKey]) -> list[str]:
-    """Verify every signature of a request; returns the names of the keys that made them. Raises on anything that does not fit."""
+    """Verify every signature of a request; return the names of the keys that made them. Raise on anything that does not fit."""
     digests = dict(part.split("=", 1) for part in headers["content-digest"].split(", "))
     assert digests["sha-256"] == f":{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
     inputs = dict(MEMBER.findall(headers["signature-input"]))

@@ -18,7 +18,7 @@ def secret_of(number: int) -> str:
 
 
 def verifies(secret: str, signed: str, timestamp_s: int, body: bytes = BODY) -> bool:
-    """Say whether the official library accepts it."""
+    """Return whether the official library accepts the signature."""
     headers = {"webhook-id": MESSAGE_ID, "webhook-timestamp": str(timestamp_s), "webhook-signature": signed}
     try:
         Webhook(secret).verify(body, headers, json_parse=False)
@@ -37,7 +37,7 @@ def test_one_secret_verifies() -> None:
 
 
 def test_during_a_rotation_both_secrets_verify() -> None:
-    """Those that are live sign; one that has expired does not."""
+    """Every live secret signs; an expired one does not."""
     now_s = int(time.time())
     secrets = [
         Secret(secret_key(secret_of(1)), None),
@@ -58,7 +58,7 @@ def test_any_text_and_any_secret_verify(body: bytes, key: bytes) -> None:
 
 
 def test_a_published_signature_is_ours_too() -> None:
-    """An example by which implementations of the scheme compare themselves."""
+    """The example is one by which implementations of the scheme compare themselves."""
     secret = Secret(secret_key("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), None)
     signed = signature(
         "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", 1_649_367_553, b'{"email":"test@example.com","username":"test_user"}', [secret], 0

@@ -1,4 +1,4 @@
-"""What a subscription asks for arrives at its sink: a registry, ingest and delivery that run, and real receivers."""
+"""Subscription settings reach the sink: with a running registry, ingest and delivery, and real receivers."""
 
 import asyncio
 import base64
@@ -25,14 +25,14 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 async def subscribed(system: System, sink: str, **wanted: object) -> pb.CreateSubscriptionResponse:
-    """Create a subscription that asks for something."""
+    """Create a subscription with some settings."""
     subscription = pb.Subscription(sink=sink, **wanted)  # type: ignore[arg-type]  # whatever a test wants
     request = pb.CreateSubscriptionRequest(consumer_id=system.consumer_id, subscription=subscription)
     return await system.registry.call(system.registry.subscriptions.CreateSubscription, request)
 
 
 async def arrived(system: System, hooks: Receiver, **wanted: object) -> Hook:
-    """Publish an event to a subscription that asks for something, and return what comes."""
+    """Publish an event to a subscription with some settings, and return the webhook that arrives."""
     async with system.delivering() as delivering:
         await subscribed(system, hooks.url(), **wanted)
         await system.publish(event("7", subject="eü 7", traceparent=TRACE, tracestate="a=b"))
@@ -92,7 +92,7 @@ async def test_what_has_no_data_and_no_type_is_not_called_a_form(system: System,
 
 
 async def test_a_delivery_keeps_the_mode_that_it_was_routed_with(system: System, hooks: Receiver) -> None:
-    """All its attempts send the same bytes, across a change and a restart."""
+    """All attempts of a delivery send the same bytes, across a change and a restart."""
     hooks.answer = lambda _hook: 500
     async with system.delivering():
         made = await subscribed(system, hooks.url())
@@ -112,7 +112,7 @@ async def test_a_delivery_keeps_the_mode_that_it_was_routed_with(system: System,
 
 
 async def test_both_schemes_verify_before_and_after_a_rotation(system: System, hooks: Receiver) -> None:
-    """By nothing but the public key that the registry shows, and by the secret; the old ones go on for the overlap."""
+    """The registry's public key and the secret suffice to verify; the old ones stay valid during the overlap."""
     schemes = [pb.SIGNATURE_SCHEME_V1, pb.SIGNATURE_SCHEME_V1A]
     async with system.delivering() as delivering:
         made = await subscribed(system, hooks.url(), protocol_settings=pb.ProtocolSettings(signatures=schemes))
@@ -139,7 +139,7 @@ async def test_both_schemes_verify_before_and_after_a_rotation(system: System, h
 
 
 def verifies(hook: Hook, public_key: str) -> bool:
-    """Verify a webhook as a receiver would that has read Standard Webhooks and knows a public key."""
+    """Verify a webhook as a receiver would that follows Standard Webhooks and knows a public key."""
     key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_")))
     signed = f"{hook.headers['webhook-id']}.{hook.headers['webhook-timestamp']}.".encode() + hook.body
     for entry in hook.headers["webhook-signature"].split():
@@ -174,7 +174,7 @@ async def test_its_own_delays_decide_how_often_it_is_tried(system: System, hooks
 
 
 async def test_its_own_time_limit_holds(system: System) -> None:
-    """Also where it is longer than the operator's for a first byte."""
+    """The limit also holds if it is longer than the operator's limit for the first byte."""
 
     async def slow(request: web.Request) -> web.Response:
         await asyncio.sleep(1.5 if request.path == "/within" else 60)
@@ -192,7 +192,7 @@ async def test_its_own_time_limit_holds(system: System) -> None:
 
 
 async def test_a_rate_and_a_number_at_once_hold(system: System) -> None:
-    """At most two at once, and two where that is asked for; of eleven attempts the last begins a second after the first."""
+    """At most two attempts are under way, and sometimes two are; of any eleven attempts the last begins a second after the first."""
     under_way = most = 0
     two = asyncio.Event()
 
@@ -237,7 +237,7 @@ async def test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on(sy
 
 
 async def test_what_a_former_sink_says_of_itself_does_not_count(system: System, hooks: Receiver) -> None:
-    """It answers 410 to a request from before the change; the subscription goes on at its new sink."""
+    """The old sink answers 410 to a request from before the change; the subscription goes on at its new sink."""
     asked, changed = asyncio.Event(), asyncio.Event()
 
     async def late(_request: web.Request) -> web.Response:
@@ -259,7 +259,7 @@ async def test_what_a_former_sink_says_of_itself_does_not_count(system: System, 
 
 
 async def test_a_client_certificate_and_a_private_authority_work_together(system: System) -> None:
-    """The server verifies for real: without either there is no delivery."""
+    """The server verifies for real: if either is missing, nothing is delivered."""
     authority, clients = trustme.CA(), trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -289,7 +289,7 @@ async def test_a_client_certificate_and_a_private_authority_work_together(system
 
 @contextlib.asynccontextmanager
 async def serving(handler: "web._handlers", tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:  # type: ignore[name-defined]
-    """Serve every request by a handler; yields where."""
+    """Serve every request by a handler; yield the URL."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)

@@ -1,4 +1,4 @@
-"""OAuth2 from end to end: a registry, ingest and delivery that run, a sink, and an authorization server that gives out tokens."""
+"""Tokens: OAuth2 end to end, with a running registry, ingest and delivery, a sink, and an authorization server."""
 
 import asyncio
 import base64
@@ -32,11 +32,11 @@ class Authority:
     status: int = 200
     given: list[str] = field(default_factory=list)
     going_on: asyncio.Event | None = None
-    """What a call has to wait for; None: nothing."""
+    """If set, a call waits for this event."""
     forms: list[dict[str, str]] = field(default_factory=list)
 
     async def token(self, request: web.Request) -> web.Response:
-        """Give out a token, each time another."""
+        """Give out a new token for each call."""
         self.forms.append({name: str(value) for name, value in (await request.post()).items()})
         if self.going_on is not None:
             await self.going_on.wait()
@@ -74,7 +74,7 @@ async def subscribed(
     ca: str = "",
     owner: str = "",
 ) -> pb.Subscription:
-    """Create a subscription whose sink wants tokens."""
+    """Create a subscription whose sink wants access tokens."""
     oauth2 = pb.OAuth2Credential(token_url=f"{scheme}://{host}:{port}/token", client_id=CLIENT_ID, client_secret=secret, scope="a b")
     settings = pb.ProtocolSettings(ca_certificates=ca)
     subscription = pb.Subscription(sink=sink, sink_credential=pb.SinkCredential(oauth2=oauth2), protocol_settings=settings)
@@ -83,12 +83,12 @@ async def subscribed(
 
 
 def tokens(hooks: list[Hook]) -> list[str]:
-    """Return what webhooks carried."""
+    """Return the tokens that webhooks carried."""
     return [hook.headers["authorization"].removeprefix("Bearer ") for hook in hooks]
 
 
 async def tried(delivering: Delivering, outcome: int) -> list[delivery_pb2.Attempt]:
-    """Wait for a delivery with a failed attempt; return its attempts, the first of which ended so."""
+    """Wait for a delivery whose first attempt has failed with an outcome; return its attempts."""
     found: list[delivery_pb2.Attempt] = []
 
     async def has_failed() -> bool:
@@ -181,7 +181,7 @@ async def test_a_server_at_a_forbidden_address_is_not_called(system: System, hoo
 
 
 def private_tls() -> tuple[ssl.SSLContext, str]:
-    """Return a server's side for this machine, and the certificate (PEM) of the private authority that vouches for it."""
+    """Return a TLS context for a server on this machine, and the certificate (PEM) of the private authority that signed it."""
     private = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     private.issue_cert("127.0.0.1").configure_cert(context)
@@ -191,7 +191,7 @@ def private_tls() -> tuple[ssl.SSLContext, str]:
 async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptions_own_certificates(
     system: System, hooks: Receiver
 ) -> None:
-    """As its sink is; the certificates of one subscription count for no other one, though both call the same server."""
+    """So is the sink; the certificates of one subscription count for no other subscription, though both call the same server."""
     tls, ca = private_tls()
     async with authority(tls=tls) as server, system.delivering() as delivering:
         await subscribed(system, hooks.url("/with"), server.port, scheme="https", ca=ca)
@@ -213,7 +213,7 @@ async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptio
 
 
 async def test_certificates_that_are_given_later_are_used_at_once(system: System, hooks: Receiver) -> None:
-    """However long the server would have been spared after its failures."""
+    """Earlier failures of the server do not delay the next call."""
     tls, ca = private_tls()
     async with authority(tls=tls) as server, system.delivering(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.1,0.1,0.1") as delivering:
         made = await subscribed(system, hooks.url(), server.port, scheme="https")
@@ -227,7 +227,7 @@ async def test_certificates_that_are_given_later_are_used_at_once(system: System
 
 
 async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is_off(system: System, hooks: Receiver) -> None:
-    """Its first answer, 401, stands; nobody is sent anything after the switch."""
+    """The first answer, 401, stands; no request is sent after the subscription was disabled."""
     going_on = asyncio.Event()
     async with authority() as server, system.delivering() as delivering:
 
@@ -244,7 +244,7 @@ async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is
         await eventually(asked_again)
         off = pb.DisableSubscriptionRequest(id=made.id, sink_revision=made.sink_revision, reason="a test")
         await system.registry.call(system.registry.subscriptions.DisableSubscription, off)
-        # What comes to this one shows that the worker has heard of the switch before.
+        # A webhook at this sink shows that the worker has heard of the earlier change.
         await system.subscribe(hooks.url("/after"), "after")
         await system.publish(event("8", "after"))
         await hooks.until(lambda: hooks.hooks[-1].path == "/after")
@@ -257,7 +257,7 @@ async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is
 
 
 async def test_token_calls_of_one_consumer_that_hang_hold_up_nobody_else(system: System, hooks: Receiver) -> None:
-    """Neither another consumer's webhooks nor its token calls, though there are more of them than connections."""
+    """Another consumer's webhooks and token calls go on, though more calls hang than there are connections."""
     attacker = await system.registry.consumer("attacker")
     async with (
         authority() as hanging,

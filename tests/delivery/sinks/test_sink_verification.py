@@ -1,4 +1,4 @@
-"""The ownership handshake: a registry and a delivery service that run, and sinks that answer as they like."""
+"""Sink verification: a running registry and delivery service, and sinks that answer as a test says."""
 
 import asyncio
 import contextlib
@@ -30,17 +30,17 @@ REFUSED, FAILED = pb.VERIFICATION_STATE_REFUSED, pb.VERIFICATION_STATE_FAILED
 
 @dataclass
 class Sink:
-    """A sink that notes what it is asked."""
+    """A sink that records each question."""
 
     url: str = ""
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
     repeated: str = ""
-    """The header of the question that it repeats as the origin that it permits."""
+    """The header of the question that the sink repeats as the origin that it allows."""
     asked: list[tuple[str, str, Mapping[str, str]]] = field(default_factory=list)
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Answer any request alike."""
+        """Answer every request alike."""
         self.asked.append((request.method, str(request.rel_url), {name.lower(): value for name, value in request.headers.items()}))
         permitted = {"WebHook-Allowed-Origin": request.headers[self.repeated]} if self.repeated else {}
         return web.Response(status=self.status, headers={**self.headers, **permitted})
@@ -63,7 +63,7 @@ async def listening() -> AsyncIterator[Sink]:
 
 @dataclass
 class World:
-    """What runs, and one consumer of it."""
+    """The running services, and one consumer."""
 
     registry: Client
     delivery: grpc.aio.Channel
@@ -77,7 +77,7 @@ class World:
         return (await self.registry.call(self.registry.subscriptions.CreateSubscription, request)).subscription
 
     async def verified(self, made: pb.Subscription, consumer_id: str = "*") -> pb.Subscription:
-        """Have a sink asked, and return the subscription as it is then."""
+        """Let the service ask a sink, and return the subscription afterwards."""
         request = delivery_pb2.VerifySinkRequest(consumer_id=consumer_id, subscription_id=made.id)
         stub = delivery_pb2_grpc.DeliveryServiceStub(self.delivery)
         await stub.VerifySink(request, metadata=service_metadata(self.registry.token), timeout=20)
@@ -187,7 +187,7 @@ async def test_without_a_name_of_ours_no_sink_is_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("repeated", ["webhook-request-callback", "authorization"])
 async def test_a_sink_that_repeats_its_question_tells_its_asker_nothing(world: World, repeated: str) -> None:
-    """Whoever reads the subscription could else consent in the sink's name."""
+    """Otherwise whoever reads the subscription could consent in the sink's name."""
     world.sink.repeated = repeated
     credential = pb.SinkCredential(access_token=pb.AccessTokenCredential(token="canary"))
     after = await world.verified(await world.subscription(sink_credential=credential))
@@ -199,13 +199,13 @@ async def test_a_sink_that_repeats_its_question_tells_its_asker_nothing(world: W
 
 
 async def hanging_subscriptions(world: World, server: HostileServer, count: int) -> list[pb.Subscription]:
-    """Have another consumer subscribe sinks that never answer."""
+    """Let another consumer subscribe sinks that never answer."""
     attacker = await world.registry.consumer("attacker")
     return [await replace(world, owner=attacker).subscription(sink=server.url) for _ in range(count)]
 
 
 async def test_verifications_of_one_consumer_that_hang_keep_nobody_else_waiting(world: World) -> None:
-    """It has its share, and is told at once that it has no more."""
+    """The consumer has its share, and a call beyond that share fails at once."""
     world.sink.headers = {"WebHook-Allowed-Origin": ORIGIN}
     async with hostile(silent) as server:
         made = await hanging_subscriptions(world, server, 6)
@@ -221,11 +221,11 @@ async def test_verifications_of_one_consumer_that_hang_keep_nobody_else_waiting(
         await asyncio.wait(asked)
 
 
-# Asked without being called for
+# Verification without a call
 
 
 async def consented(world: World, made: pb.Subscription, state: pb.VerificationState.ValueType = GRANTED) -> pb.Subscription:
-    """Wait until it is known what a sink thinks."""
+    """Wait until the verification of a subscription's sink is in a state; return the subscription."""
     get = pb.GetSubscriptionRequest(consumer_id="*", id=made.id)
     found = made
 
@@ -239,7 +239,7 @@ async def consented(world: World, made: pb.Subscription, state: pb.VerificationS
 
 
 async def test_by_best_effort_a_sink_is_asked_and_sent_to_meanwhile(tmp_path: Path) -> None:
-    """At its creation and whenever it is another one, once each."""
+    """Delivery asks a sink once when the subscription is created, and once for each new sink."""
     async with running_world(tmp_path, "best_effort") as world:
         world.sink.headers = {"WebHook-Allowed-Origin": ORIGIN, "WebHook-Allowed-Rate": "120"}
         made = await world.subscription()
@@ -282,12 +282,12 @@ async def test_otherwise_no_sink_is_asked_that_nobody_has_called_for(tmp_path: P
         item = await watched(world.registry, made.id)
         assert not item.consent_wanted
     async with running_world(tmp_path, "best_effort") as world:
-        # Once it is no longer required, or wanted at all, it is.
+        # When the mode is best effort, the sink is asked.
         await consented(world, made, FAILED)
 
 
 async def watched(registry: Client, name: str) -> pb.WatchedSubscription:
-    """Return a subscription as delivery is told of it."""
+    """Return a subscription as a watch sends it to delivery."""
     async with registry.watch() as stream:
         items, _ = await until_checkpoint(stream)
     return next(item.put for item in items if item.put.subscription.id == name)

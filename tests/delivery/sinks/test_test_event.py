@@ -1,4 +1,4 @@
-"""Test events: made, signed and guarded as any event is, and forgotten afterwards."""
+"""Test events: made, signed and checked as any event is, and not kept afterwards."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ BLOCKED, CREDENTIAL = delivery_pb2.ATTEMPT_OUTCOME_BLOCKED, delivery_pb2.ATTEMPT
 
 @pytest.fixture
 async def zone() -> AsyncIterator[Zone]:
-    """A name server of ours."""
+    """A name server of the test's own."""
     async with name_server() as running:
         yield running
 
@@ -40,7 +40,7 @@ async def sent(running: Delivering, subscription_id: str, consumer_id: str = "*"
 
 
 async def test_it_is_a_webhook_like_any_other_and_leaves_nothing_behind(system: System, hooks: Receiver) -> None:
-    """Also one that the subscription's types do not match, at once after the subscription was made."""
+    """The subscription's types need not match, and the subscription may be brand-new."""
     secret = "whsec_" + base64.b64encode(bytes(range(24))).decode()
     async with system.delivering() as running:
         for _ in range(20):
@@ -74,7 +74,7 @@ async def test_a_sink_that_fails_is_told_of_and_neither_asked_again_nor_judged(s
 
 
 async def test_it_goes_nowhere_that_an_event_may_not_go(system: System, zone: Zone) -> None:
-    """By the address that a name leads to when it is dialled."""
+    """The check applies to the address that a name leads to when it is dialled."""
     zone.put("inside.example", "10.0.0.1")
     async with delivering_by_names(system, zone) as running, hostile(answering(status(500))) as server:
         zone.flip("flips.example", ["127.0.0.1"], ["169.254.169.254"])
@@ -86,7 +86,7 @@ async def test_it_goes_nowhere_that_an_event_may_not_go(system: System, zone: Zo
 
 
 async def test_an_access_token_is_fetched_for_it(system: System, hooks: Receiver) -> None:
-    """By a call of its own each time: the credential is tested too, and without a token nothing is sent."""
+    """Each test event fetches its own token: the credential is tested too, and without a token nothing is sent."""
     async with authority() as server, system.delivering() as running:
         made = await subscribed(system, hooks.url(), server.port)
         for _ in range(2):
@@ -135,7 +135,7 @@ async def test_one_is_under_way_at_a_time(system: System) -> None:
 
 
 async def test_test_events_of_one_consumer_that_hang_keep_nobody_else_from_testing(system: System, hooks: Receiver) -> None:
-    """It has its share, and is told at once that it has no more."""
+    """The consumer has its share, and a call beyond that share fails at once."""
     attacker = await system.registry.consumer("attacker")
     async with system.delivering() as running, hostile(silent) as server:
         made = [(await system.subscribe(server.url, consumer_id=attacker)).subscription for _ in range(32)]

@@ -1,4 +1,4 @@
-"""Sinks that are gone, and a registry that does not hear of them at once."""
+"""Disable: sinks that are gone, and a registry that does not hear of them at once."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.delivery.system import TOKEN
 
 
 async def test_the_registry_is_told_again_until_it_hears() -> None:
-    """It is away at first; a sink is told of once, however often it answers 410 meanwhile."""
+    """The registry is unreachable at first; each sink is reported once, however often it answers 410 meanwhile."""
     told: list[pb.DisableSubscriptionRequest] = []
     heard = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Freshness: after this process stood still nothing is routed and nothing leaves before the registry has been asked."""
+"""Freshness: after the process stood still, nothing is routed and no request leaves before the registry has answered."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ LONG_S = 10 * GAP_MAX_S
 
 
 class Told:
-    """What is told of it, in order."""
+    """Records the calls of a freshness's listeners, in order."""
 
     def __init__(self, freshness: Freshness) -> None:
         self.what: list[str] = []
@@ -36,7 +36,7 @@ def virtually(scene: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> None
 
 
 def test_a_gap_is_found_by_whoever_asks_first() -> None:
-    """A process that goes on may ask before its heartbeat does."""
+    """When the process goes on, a caller may ask before the heartbeat does."""
 
     async def scene(loop: VirtualLoop) -> None:
         clock = VirtualClock(loop)
@@ -96,7 +96,7 @@ def test_a_call_that_began_before_the_gap_proves_nothing() -> None:
 
 @pytest.mark.parametrize("frozen_s", [LONG_S, GAP_MAX_S / 2], ids=["long", "briefly"])
 def test_after_a_freeze_nothing_is_routed_or_sent_until_the_registry_answers(play: Play, frozen_s: float) -> None:
-    """Retries that are due, what waits for its turn, and what is routed next; a brief freeze changes nothing for what is routed."""
+    """Due retries, requests that wait for their turn, and new events all wait; after a brief freeze the routed ones go on."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -124,7 +124,7 @@ def test_after_a_freeze_nothing_is_routed_or_sent_until_the_registry_answers(pla
 
 
 def test_what_waits_for_room_to_be_routed_is_not_routed_after_a_freeze(play: Play) -> None:
-    """Although it had passed the barrier before."""
+    """These events had passed the read barrier before the freeze."""
 
     async def scenario(world: World) -> None:
         world.change(ALPHA)
@@ -150,13 +150,13 @@ def test_what_waits_for_room_to_be_routed_is_not_routed_after_a_freeze(play: Pla
 
 
 class Fresh:
-    """Says whether a request may leave."""
+    """Decides whether a request may leave."""
 
     def __init__(self, *, holds: bool) -> None:
         self.holds = holds
 
     def __call__(self) -> bool:
-        """Return what a test has set."""
+        """Return what the test has set."""
         return self.holds
 
 
@@ -197,7 +197,7 @@ async def test_what_is_being_connected_does_not_leave_either(server: HostileServ
     fresh = Fresh(holds=True)
     async with sending() as transport:
         waiting = sent(transport, of(server, fresh))
-        # The next turn puts it in, and begins to connect.
+        # The loop's next turn takes the request in and begins to connect.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         fresh.holds = False

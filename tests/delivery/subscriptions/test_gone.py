@@ -1,4 +1,4 @@
-"""Sinks that say that they are gone, in virtual time: nothing more is sent to them, however long the registry takes to hear of it."""
+"""Sinks that answer 410 Gone, in virtual time: they get no more requests, however long the registry takes to hear of it."""
 
 import asyncio
 from dataclasses import replace
@@ -13,7 +13,7 @@ HOUR_S = 3600.0
 
 
 async def gone(world: World) -> None:
-    """Have a sink, whose subscription has changed since it was made, say that it is gone."""
+    """Change the subscription once, then let its sink answer 410."""
     await started(world, ALPHA)
     world.change(replace(ALPHA, types=("alpha", "beta")))
     await asyncio.sleep(1.0)
@@ -25,7 +25,7 @@ async def gone(world: World) -> None:
 
 
 def test_a_change_of_anything_but_the_sink_sends_nothing_to_it(play: Play) -> None:
-    """Its sink is still the one that is gone."""
+    """The sink is still the one that is gone."""
 
     async def scenario(world: World) -> None:
         await gone(world)
@@ -53,7 +53,7 @@ def test_a_new_snapshot_sends_nothing_to_it(play: Play) -> None:
 
 
 def test_the_registry_is_told_until_it_hears(play: Play) -> None:
-    """Then what waits is cancelled."""
+    """When the registry has heard, waiting deliveries are cancelled."""
 
     async def scenario(world: World) -> None:
         await gone(world)
@@ -74,7 +74,7 @@ def test_it_is_asked_once_an_hour_while_the_registry_cannot_be_told(play: Play) 
         world.publish(20, "alpha")
         for hour in range(1, 4):
             await asyncio.sleep(HOUR_S)
-            # As many as may be under way at once are sent before the first of them is answered.
+            # Requests up to the concurrency limit are sent before the first of them is answered.
             assert world.endpoints.requests <= 1 + 4 * hour
         world.registry.hears_of_gone = True
         await finished(world, within_s=60.0)

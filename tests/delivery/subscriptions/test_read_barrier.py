@@ -1,4 +1,4 @@
-"""The barrier in virtual time: how often the registry is asked, and how soon it may answer who changes something."""
+"""Read barrier in virtual time: how often delivery asks the registry, and how soon a subscription write is answered."""
 
 import asyncio
 from dataclasses import replace
@@ -27,7 +27,7 @@ def test_the_registry_is_asked_once_a_lease_however_much_comes(play: Play) -> No
 
 
 def test_a_change_within_a_lease_is_answered_as_soon_as_it_is_known(play: Play) -> None:
-    """And from then on every event is routed by it."""
+    """From that answer on every event is routed by the change."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -52,7 +52,7 @@ def test_a_change_within_a_lease_is_answered_as_soon_as_it_is_known(play: Play) 
 
 
 def test_a_worker_that_hears_of_nothing_holds_a_change_up_until_its_lease_ends(play: Play) -> None:
-    """And where its watch is lost, relies on nothing more: the next event waits until the registry can be asked."""
+    """A worker that has lost its watch relies on no lease: the next event waits until the registry can be asked."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)

@@ -16,7 +16,7 @@ from tests.support.system import PATIENCE_S, until
 
 
 class Registry:
-    """Tells its revision, while `open` is set; counts streams and questions."""
+    """A registry that answers with its revision while `open` is set; it counts streams and questions."""
 
     def __init__(self) -> None:
         self.revision = 1
@@ -109,7 +109,7 @@ async def test_no_answer_in_time_is_an_answer_too() -> None:
 
 
 async def test_an_answer_that_nobody_waits_for_is_not_the_next_ones() -> None:
-    """Who asked was cancelled; the next question is answered by what holds then."""
+    """The first caller was cancelled; the next question gets an answer that is current for it."""
     registry = Registry()
     async with serving(registry) as port, asking(port) as revision:
         registry.open.clear()

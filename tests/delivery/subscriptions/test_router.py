@@ -8,7 +8,7 @@ from services.delivery.subscriptions.router import Router, patterns_of
 segments = st.sampled_from(["order", "created", "eu", "a", "b-c", "_"])
 names = st.lists(segments, min_size=1, max_size=4).map(".".join)
 patterns = st.one_of(names, names.map(lambda name: f"{name}.*"), st.just("*"))
-# Acceptance lets any text be a type: dots at the ends, in a row, and stars.
+# Acceptance allows any text as a type: dots at the ends, dots in a row, and stars.
 event_types = st.one_of(names, st.text(alphabet="ab.*", min_size=1, max_size=8))
 consumers = st.sampled_from(["con_1", "con_2"])
 sources = st.sampled_from(["", "/shop", "/bank"])
@@ -28,7 +28,7 @@ changes = st.lists(st.one_of(subscriptions, st.integers(0, 9).map(lambda number:
 
 
 def wants(subscription: Subscription, event_type: str, source: str, audience: str) -> bool:
-    """Say from the words of the contract whether a subscription wants an event."""
+    """Return whether a subscription wants an event, by the words of the contract."""
     meets = any(
         pattern in {"*", event_type} or (pattern.endswith(".*") and event_type.startswith(pattern.removesuffix("*")))
         for pattern in subscription.types
@@ -45,7 +45,7 @@ def wants(subscription: Subscription, event_type: str, source: str, audience: st
 def test_an_event_is_routed_to_exactly_the_subscriptions_that_want_it(
     history: list[Subscription | str], event_type: str, source: str, audience: str
 ) -> None:
-    """After any history of changes: each once, in the order of their ids, as they now are."""
+    """After any history of changes, each current subscription matches once, in the order of ids."""
     router = Router()
     known: dict[str, Subscription] = {}
     for change in history:
@@ -67,7 +67,7 @@ def test_a_type_meets_its_name_and_the_families_above_it() -> None:
 
 
 def test_what_is_removed_leaves_nothing_behind() -> None:
-    """An index that kept empty entries would grow with every subscription there ever was."""
+    """An index that kept empty entries would grow with every subscription that ever existed."""
     router = Router()
     subscription = Subscription("sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", Health.ACTIVE, 1, Terms())
     router.put(subscription)

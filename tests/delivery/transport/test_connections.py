@@ -1,4 +1,4 @@
-"""Connections: what an endpoint does to one at odd moments, and that no request gets what is not its own."""
+"""Connections: what an endpoint may do to one at odd moments, and that no request gets another request's answer."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.mark.parametrize("extra", [OK, status(500), b"HTTP/1.1 200", b"H", b"\r\n", b"\x00" * 100], ids=ascii)
 @pytest.mark.parametrize("tls", [True, False])
 async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(*, tls: bool, extra: bytes, authority: Authority) -> None:
-    """Were it taken for one, each request after it would have the answer of the one before."""
+    """If the extra bytes counted as an answer, each later request would get the answer of the request before."""
 
     async def behave(connection: Connection) -> None:
         while (request := await connection.request()) is not None:
@@ -45,7 +45,7 @@ async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(*
 
 
 async def test_an_answer_that_is_given_again_is_taken_again_and_any_other_for_what_it_is() -> None:
-    """Whole or not, in one piece or in two, over one connection; until one says that it ends."""
+    """A repeated answer may be read whole or not, in one piece or in two, over one connection, until an answer closes it."""
     taken, failed, longer = status(200, body="taken"), status(500, body="t0ken"), status(202, "x: y")
     in_two = [taken[:20], taken[20:]]
     plan = [[taken], [taken], in_two, [failed], [taken], [longer], [longer], [taken], [failed], [taken], [status(200, "connection: close")]]
@@ -88,7 +88,7 @@ async def test_what_comes_over_an_idle_connection_is_its_end() -> None:
 
 @pytest.mark.parametrize("closes", [True, False])
 async def test_an_answer_that_comes_before_the_request_is_whole_counts(*, closes: bool) -> None:
-    """As of an endpoint that takes no bodies so large; the connection serves no other request."""
+    """An endpoint may refuse such a large body early; the connection then serves no other request."""
 
     async def behave(connection: Connection) -> None:
         head = await connection.reader.readuntil(b"\r\n\r\n")
@@ -108,7 +108,7 @@ async def test_an_answer_that_comes_before_the_request_is_whole_counts(*, closes
 
 @pytest.mark.parametrize("begins", [len(OK), len(OK) - 2, 3], ids=["whole", "its head", "a few bytes"])
 async def test_a_success_that_comes_before_the_request_is_whole_has_delivered_nothing(begins: int) -> None:
-    """Only the endpoint knows what it took: the request is made again, over another connection."""
+    """Only the endpoint knows what it took, so the attempt fails and a retry uses another connection."""
 
     async def behave(connection: Connection) -> None:
         head = await connection.reader.readuntil(b"\r\n\r\n")
@@ -121,7 +121,7 @@ async def test_a_success_that_comes_before_the_request_is_whole_has_delivered_no
 
     async with hostile(behave) as server, sending() as transport:
         answer = await answer_to(transport, post(server.url, LARGE))
-        # Of the few bytes nobody can tell what they will say.
+        # From a few bytes the transport cannot tell what the answer will be.
         assert answer.outcome is (Outcome.DELIVERED if begins == 3 else Outcome.PROTOCOL)
         assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
     assert server.connections == 2
@@ -129,7 +129,7 @@ async def test_a_success_that_comes_before_the_request_is_whole_has_delivered_no
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a peer has acknowledged")
 async def test_a_success_is_none_while_the_request_has_not_all_reached_the_endpoint() -> None:
-    """Though it has left this process: the endpoint's kernel has no room for it."""
+    """The request has left this process, but the endpoint's kernel has no room for it."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listening.bind(("127.0.0.1", 0))
@@ -155,7 +155,7 @@ async def test_a_success_is_none_while_the_request_has_not_all_reached_the_endpo
 
 @pytest.mark.parametrize("tls", [True, False])
 async def test_what_comes_unasked_just_before_the_next_request_is_not_its_answer(*, tls: bool, authority: Authority) -> None:
-    """The event loop has not seen it yet."""
+    """The event loop has not read these bytes yet."""
     context = authority.server("127.0.0.1") if tls else None
     answered, sent_more = threading.Event(), threading.Event()
 
@@ -190,8 +190,8 @@ async def test_what_an_endpoint_sends_before_it_has_a_request_is_no_answer() -> 
     class Waiting(EgressPolicy):
         def check_address(self, address: str) -> str | None:
             judged.append(address)
-            # The first time it is the URL that is judged. Right after the socket begins to connect, the loop stands still
-            # until the endpoint has sent.
+            # The first call judges the URL. Right after the socket begins to connect, the loop stands still until the endpoint has
+            # sent.
             if len(judged) == 2:
                 loop.call_soon(has_sent.wait, 10)
             return super().check_address(address)
@@ -286,7 +286,7 @@ async def test_a_head_is_read_up_to_its_limit() -> None:
 
 @contextlib.contextmanager
 def no_more_files() -> Iterator[None]:
-    """Leave this process no file that it could open, beyond the number that it has."""
+    """Use up all file descriptors that this process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = os.dup(0)
     os.close(highest)
@@ -342,7 +342,7 @@ async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytes
     assert server.connections == 2
 
 
-# What is without end
+# Endless answers
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytes
     ids=["trailers", "one trailer", "an extension of a chunk", "headers"],
 )
 async def test_what_frames_an_answer_is_read_up_to_a_limit(start: bytes, piece: bytes) -> None:
-    """Else memory would grow for as long as a request may take."""
+    """Otherwise memory would grow for as long as a request may take."""
     async with hostile(endless(b"HTTP/1.1 200 OK\r\n" + start, piece)) as server, sending() as transport:
         assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
 
@@ -368,7 +368,7 @@ async def test_an_answer_in_the_smallest_chunks_is_read_whole() -> None:
 
 
 async def test_many_that_cannot_be_made_may_wait_for_a_turn() -> None:
-    """One after another has it, and each gives it on."""
+    """Each of them takes its turn, fails and passes the turn on."""
 
     async def behave(connection: Connection) -> None:
         await connection.request()
@@ -397,7 +397,7 @@ async def test_an_endpoint_that_sends_tickets_without_an_end_is_cut_off_and_its_
 
 
 async def test_what_waits_for_a_connection_has_it_before_a_host_that_has_more_to_send() -> None:
-    """Else a busy host keeps all connections, and the others' requests end at their time without having left."""
+    """Otherwise a busy host would keep all connections, and the other hosts' requests would time out before they leave."""
     order, all_wait = list[str](), asyncio.Event()
 
     def behaviour(name: str) -> Behaviour:

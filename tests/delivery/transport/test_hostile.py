@@ -1,4 +1,4 @@
-"""Hostile endpoints, one by one: what each is recorded as, and that it costs no more than its bounds."""
+"""Hostile endpoints: how each is recorded, and that it costs no more than its limits."""
 
 import asyncio
 import time
@@ -71,7 +71,7 @@ async def test_an_answer_of_one_byte_at_a_time_ends_at_the_total_timeout(start: 
     began = time.monotonic()
     answer = await answer_of(dripping(0.02, start), timeout_s=0.5)
 
-    # What begins without being HTTP is found out at once.
+    # An answer that does not begin as HTTP is refused at once.
     assert answer.outcome is (Outcome.TIMEOUT if start else Outcome.PROTOCOL)
     assert time.monotonic() - began < LIMITS.timeout_s / 2
 
@@ -227,7 +227,7 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(number: int) -> None:
 
 @pytest.mark.parametrize("value", ["120", "0", "-5", "soon", "", "9" * 24, "1e99", "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_retry_after_is_handed_on_as_it_came(value: str) -> None:
-    """What it means is for the schedule to say."""
+    """The retry policy decides what the header means."""
     answer = await answer_of(answering(status(503, f"Retry-After: {value}", body="busy")))
 
     assert (answer.outcome, answer.status, answer.body) == (Outcome.STATUS, 503, b"busy")
@@ -242,7 +242,7 @@ async def test_of_a_huge_retry_after_little_is_kept() -> None:
 
 
 async def test_memory_stays_flat_under_a_thousand_endless_answers_at_once() -> None:
-    """As many requests as a service may have under way, all of whose answers have begun before any of them goes on for ever."""
+    """As many requests are under way as a service may have, and all their answers begin before any of them goes on without end."""
     process, peaks = psutil.Process(), []
     limits = {"connections_max": 1000, "host_connections_max": 1000, "timeout_s": 60.0, "first_byte_timeout_s": 60.0}
     async with flood(1000) as url, sending(**limits) as transport:  # type: ignore[arg-type]  # limits alone
@@ -258,7 +258,7 @@ async def test_memory_stays_flat_under_a_thousand_endless_answers_at_once() -> N
             }
             peaks.append(peak - before)
 
-    # What is kept of an answer and what its connection needs; then nothing more, however often.
+    # The first round allocates what an answer and its connection need; later rounds allocate nothing more, however often they run.
     assert peaks[0] < 64 << 20, f"grown by {peaks[0] >> 20} MiB"
     assert max(peaks) - peaks[0] < 16 << 20, [peak >> 20 for peak in peaks]
 

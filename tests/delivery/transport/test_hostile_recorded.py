@@ -1,4 +1,4 @@
-"""Misbehaving endpoints and what the ledger says of them: each as a real server, with a registry, ingest and delivery that run."""
+"""Recorded hostile endpoints: what the ledger says of each real misbehaving server, with a running registry, ingest and delivery."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -49,14 +49,14 @@ CANARY = "http://127.0.0.1:1/"
 
 @dataclass(frozen=True)
 class Row:
-    """How an endpoint behaves, and what is recorded of one attempt."""
+    """How an endpoint behaves, and what the ledger records of one attempt."""
 
     behaviour: Behaviour
     outcome: int
     number: int = 0
     """The status."""
     body: str = ""
-    """What its body begins with, as far as it is kept."""
+    """The beginning of the answer's body, as far as the ledger keeps it."""
 
 
 FAULTS = {
@@ -86,7 +86,7 @@ TIMES = {
 
 @contextlib.asynccontextmanager
 async def delivering(system: System, zone: Zone, roots: Path | str = "", **values: str) -> AsyncIterator[Delivering]:
-    """Run a delivery service that finds names by our own name server."""
+    """Run a delivery service that resolves names by the test's own name server."""
     settings = read_settings(DeliverySettings, system.environ | TIMES | values)
 
     def open_transport(policy: EgressPolicy, _reloadable: Reloadable[DeliverySettings]) -> AbstractAsyncContextManager[Transport]:
@@ -100,13 +100,13 @@ async def delivering(system: System, zone: Zone, roots: Path | str = "", **value
 
 @pytest.fixture
 async def zone() -> AsyncIterator[Zone]:
-    """A name server of ours."""
+    """A name server of the test's own."""
     async with name_server() as running:
         yield running
 
 
 async def recorded(system: System, delivering: Delivering, sink: str) -> list[delivery_pb2.Attempt]:
-    """Publish one event to a sink, and return what is recorded of it in the end."""
+    """Publish one event to a sink, and return what the ledger holds of it at the end."""
     made = (await system.subscribe(sink, "row")).subscription
     await system.publish(event(made.id, "row"))
     found: list[delivery_pb2.Delivery] = []
@@ -138,7 +138,7 @@ async def test_names_of_one_consumer_that_hang_are_nobody_elses_failure(system: 
 
 
 async def test_each_fault_is_recorded_as_its_own_class(system: System, zone: Zone) -> None:
-    """And, but for a loop, tried again as often as there are delays."""
+    """Each fault except a loop is tried again as often as there are delays."""
     async with delivering(system, zone) as running:
         for name, row in FAULTS.items():
             async with hostile(row.behaviour) as server:
@@ -153,7 +153,7 @@ async def test_each_fault_is_recorded_as_its_own_class(system: System, zone: Zon
 
 
 async def test_what_is_never_reached_is_recorded_as_its_own_class(system: System, zone: Zone) -> None:
-    """A black hole, a refused connection, a name that is not there, one that leads where nothing may be sent or comes to lead there."""
+    """The cases: a black hole, a refused connection, an unknown name, and a name that leads or comes to lead to a forbidden address."""
     zone.put("inside.example", "10.0.0.1")
     zone.broken.add("broken.example")
     async with delivering(system, zone) as running, black_hole() as hole, hostile(answering(status(500))) as server:

@@ -1,4 +1,4 @@
-"""What sinks may have changes while connections are open."""
+"""Policy change: the operator changes which sinks are allowed while connections are open."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def loopback(_name: str) -> Sequence[str]:
 
 @pytest.mark.parametrize("busy", [False, True])
 async def test_a_connection_to_what_is_forbidden_now_is_closed_and_an_answer_that_is_awaited_is_taken(*, busy: bool) -> None:
-    """By a name, whose addresses are remembered as well as the connection is kept; allowed again, it is called again."""
+    """The sink has a name, so both its addresses and its connection were cached; when it is allowed again, it is called again."""
     came, release, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def behave(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Pool: whatever endpoints do, whatever is withdrawn and whenever all of it ends, each request is answered once, and by its own answer."""
+"""Pool: whatever endpoints do and whenever requests are withdrawn, each request gets exactly one answer, and its own."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from tests.delivery.sending import sending
 from tests.support.certificates import Authority
 from tests.support.hostile_endpoints import Behaviour, Connection, hostile, status
 
-# When a socket is ready is not the seed's to say, and so in some rounds a kind does not happen.
+# The seed does not decide when a socket is ready, so some kinds of answers are missing in some rounds.
 _ROUNDS_MIN, _ROUNDS_MAX = 6, 60
 _KINDS = {Outcome.DELIVERED, Outcome.STATUS, Outcome.TIMEOUT, Outcome.CONNECT, Outcome.RESET, Outcome.TLS, Outcome.PROTOCOL}
 _REQUESTS = 150
@@ -70,7 +70,7 @@ _WEIGHTS = (60, 5, 5, 5, 5, 5, 5, 2)
 
 
 def misbehaving(chance: random.Random) -> Behaviour:
-    """Answer most requests with their own body, and do something else to the others."""
+    """Answer most requests with their own body, and misbehave for the others."""
 
     async def behave(connection: Connection) -> None:
         if chance.random() < 0.05:
@@ -83,13 +83,13 @@ def misbehaving(chance: random.Random) -> Behaviour:
 
 
 class Requests:
-    """What was sent, and every answer to it."""
+    """The requests, and every answer to each of them."""
 
     def __init__(self) -> None:
         self.answers: list[list[Answer]] = []
 
     def send(self, transport: HttpTransport, url: str, chance: random.Random, trusts: list[Tls | None]) -> None:
-        """Send one of anybody's; its body is its number."""
+        """Send one request of a random subscription; its body is its number."""
         answers, number = list[Answer](), len(self.answers)
         self.answers.append(answers)
         tls = chance.choice(trusts) if url.startswith("https:") else None
@@ -98,11 +98,11 @@ class Requests:
         transport.send(request, answers.append)
 
     def all_are_answered(self) -> bool:
-        """Say whether nothing is under way."""
+        """Return whether every request is answered."""
         return all(self.answers)
 
     def check(self) -> None:
-        """Check that each was answered once, and by nobody else's answer."""
+        """Check that each request was answered once, and not with another request's answer."""
         for number, answers in enumerate(self.answers):
             assert len(answers) == 1, number
             assert answers[0].status in {0, 200, 500}
@@ -110,7 +110,7 @@ class Requests:
 
 
 def check_at_rest(pool: Pool) -> None:
-    """Check that what is counted is what there is."""
+    """Check that the pool's counters match its connections."""
     hosts = pool._hosts.values()  # noqa: SLF001 - nothing else tells
     assert [(host.under_way, len(host.waiting)) for host in hosts] == [(0, 0)] * len(hosts)
     assert all(host.idle for host in hosts)
@@ -119,12 +119,12 @@ def check_at_rest(pool: Pool) -> None:
 
 
 def open_files() -> int:
-    """Return how many this process has."""
+    """Return the number of open file descriptors of this process."""
     return len(os.listdir("/dev/fd"))  # noqa: PTH208 - a Path of each is not wanted
 
 
 async def play(chance: random.Random, authority: Authority, context: ssl.SSLContext) -> list[Answer]:
-    """Send much at once and withdraw some of it; let it all be answered, or cut it off. Returns the answers."""
+    """Send many requests at once and withdraw some; let all be answered, or close the transport. Return the answers."""
     requests, cut_off = Requests(), chance.random() < 0.5
     async with contextlib.AsyncExitStack() as stack:
         hosts = [f"127.0.0.{number}" for number in (1, 2, 3)]
@@ -154,7 +154,7 @@ async def play(chance: random.Random, authority: Authority, context: ssl.SSLCont
 def test_each_request_is_answered_once_and_nothing_is_left_open(
     seed: int, loop_factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:
-    """On both event loops, in plain and by TLS, with fewer connections than hosts want; until all kinds of answers have been."""
+    """Both event loops, plain and TLS, fewer connections than the hosts want; rounds go on until every kind of answer has come."""
     authority, chance, answers = Authority(tmp_path), random.Random(seed), list[Answer]()
     context = authority.server(*(f"127.0.0.{number}" for number in (1, 2, 3)), *_ADDRESSES)
 
@@ -162,7 +162,7 @@ def test_each_request_is_answered_once_and_nothing_is_left_open(
         return {answer.outcome for answer in answers} == _KINDS and WITHDRAWN in answers
 
     async def rounds() -> None:
-        # An event loop opens files of its own as it goes.
+        # An event loop opens files of its own as it runs.
         answers.extend(await play(chance, authority, context))
         gc.collect()
         before = open_files()

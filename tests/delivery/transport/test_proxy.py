@@ -1,4 +1,4 @@
-"""The operator's proxy: everything goes through it, and it is told the address that was judged, never the name."""
+"""Proxy: every request goes through the operator's proxy, which gets the checked address and never the name."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ from tests.support.proxy import Proxy, running_proxy
 async def test_a_webhook_goes_through_the_proxy_to_the_address_that_was_judged() -> None:
     async with name_server() as zone, running_proxy() as proxy, hostile(answering(OK), host="127.0.0.2") as server:
         zone.put("hook.example", "127.0.0.2")
-        # The proxy's own address need not be one that sinks may have.
+        # The egress policy need not allow the proxy's own address.
         async with sending(allow=("http", "127.0.0.2"), lookup=zone.lookup, proxy=proxy.url) as transport:
             answers = [await answer_to(transport, post(f"http://{host}:{server.port}/")) for host in ("hook.example", "127.0.0.2")]
 

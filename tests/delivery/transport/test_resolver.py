@@ -1,4 +1,4 @@
-"""Names: looked up beside the event loop, judged as a whole, kept for a little while."""
+"""Resolver: names are looked up beside the event loop, judged as a whole, and cached for a little while."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from tests.support.hostile_endpoints import OK, answering, black_hole, hostile
 
 
 class Book:
-    """A lookup whose answers tests turn as they need; it counts, and may be made to hang."""
+    """A lookup with answers that tests change; it counts its calls, and a name may hang."""
 
     def __init__(self, **addresses: Sequence[str]) -> None:
         self.addresses = {name: list(found) for name, found in addresses.items()}
@@ -34,7 +34,7 @@ class Book:
         return self.addresses[name]
 
     def hang(self, name: str) -> threading.Event:
-        """Let a name hang; returns what lets it go on."""
+        """Let a name hang; return the event that releases it."""
         self.hanging[name] = threading.Event()
         return self.hanging[name]
 
@@ -139,7 +139,7 @@ async def test_names_that_hang_do_not_hold_up_those_that_were_found_before() -> 
 
 
 async def test_names_of_one_consumer_that_hang_hold_up_nobody_else() -> None:
-    """Neither names that nobody has looked up before, nor the very names that wait in the other's line."""
+    """Neither a new name of another consumer waits, nor a name that also waits in the first consumer's queue."""
     book = Book(**{f"bad{number}": ["127.0.0.1"] for number in range(64)}, good=["127.0.0.1"])
     names = names_by(book, timeout_s=0.5)
     events = [book.hang(f"bad{number}") for number in range(64)]
@@ -151,7 +151,7 @@ async def test_names_of_one_consumer_that_hang_hold_up_nobody_else() -> None:
     assert sum(book.asked.values()) == 3, "the attacker's share, and the name that both wanted"
     assert {(await each).failure for each in hanging} == {Outcome.DNS}
     assert (await found_by(names, "other", "victim")).error == "the endpoint's name could not be resolved"
-    # What has not begun by then is not looked up for nobody.
+    # A lookup that has not begun when its callers give up never runs.
     for event in events:
         event.set()
     async with asyncio.timeout(60):
@@ -245,7 +245,7 @@ async def test_a_name_whose_addresses_are_all_away_is_a_failure_to_connect() -> 
 
 
 async def test_of_a_name_with_a_thousand_addresses_a_few_are_dialled() -> None:
-    """By each request others than before."""
+    """The next request dials other addresses."""
     refusing, dialled = [f"127.1.{number // 250}.{number % 250 + 1}" for number in range(1000)], list[str]()
 
     class Noting(EgressPolicy):
@@ -262,7 +262,7 @@ async def test_of_a_name_with_a_thousand_addresses_a_few_are_dialled() -> None:
 
 
 async def test_addresses_that_do_not_answer_share_the_time_for_connecting() -> None:
-    """The last that is tried is reached within it."""
+    """The last address that is tried is reached within that time."""
     async with (
         hostile(answering(OK), host="127.0.0.9") as server,
         black_hole("127.0.0.7", server.port),

@@ -1,4 +1,4 @@
-"""Single flight: whoever asks, in whatever order jobs begin, end and are given up."""
+"""Single flight: correct for any callers and any order in which jobs begin, end and are given up."""
 
 import asyncio
 import functools
@@ -29,7 +29,7 @@ def test_everybody_is_told_once_and_no_job_runs_twice_at_once(seed: int) -> None
             running[key] = owner
             assert len(running) <= 4
             assert max(Counter(running.values()).values()) <= 2
-            # Some take longer than anybody waits.
+            # Some jobs take longer than any caller waits.
             loop.call_later(chance.choice((0.0, 0.1, 1.0, 5.0)), end, key)
 
         def end(key: int) -> None:
@@ -40,7 +40,7 @@ def test_everybody_is_told_once_and_no_job_runs_twice_at_once(seed: int) -> None
             told[number] += 1
             assert result in {"done", "late", "many"}
             if chance.random() < 0.2:
-                # Who is told may ask at once.
+                # A caller that gets its result may ask again at once.
                 flights.ask(chance.choice(KEYS), owner, lambda _result: None)
 
         flights = SingleFlight[int, str](permits, run, timeout_s=2.0, too_late="late", too_many="many")

@@ -1,6 +1,6 @@
-"""Server-side request forgery: whatever a sink's URL or name says, nothing that is forbidden is ever connected to.
+"""Server-side request forgery: whatever a sink's URL or name says, no forbidden address is ever connected to.
 
-A canary listens on every address of this machine, and must see nobody. What may be called is 127.0.0.2 alone.
+A canary listens on every address of this machine, and must see no connection. Only 127.0.0.2 may be called.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from tests.support.hostile_endpoints import OK, Connection, HostileServer, answe
 
 PERMITTED = "127.0.0.2"
 
-# Ways to write this machine, or a host that some parsers take for it; P is the canary's port.
+# Ways to write this machine's address, or a host that some parsers take for it; P is the canary's port.
 URLS = [
     "http://127.0.0.1:P/",
     "http://127.0.0.3:P/",
@@ -119,7 +119,7 @@ class Canary:
         self.port: int = listening.getsockname()[1]
 
     def assert_unseen(self) -> None:
-        """Fail where anybody has connected."""
+        """Fail if there was any connection."""
         with contextlib.suppress(BlockingIOError):
             connection, peer = self._listening.accept()
             connection.close()
@@ -146,13 +146,13 @@ async def zone() -> AsyncIterator[Zone]:
 
 @pytest_asyncio.fixture
 async def transport(zone: Zone) -> AsyncIterator[HttpTransport]:
-    """A transport that may call `PERMITTED` alone, and finds names by our own name server."""
+    """A transport that may call only `PERMITTED`, and resolves names by the test's own name server."""
     async with sending(allow=("http", PERMITTED), lookup=zone.lookup, names_kept_s=0.0) as opened:
         yield opened
 
 
 async def test_the_canary_sees_who_comes(canary: Canary) -> None:
-    """Without which all that follows would prove nothing."""
+    """Without this test, the following tests would prove nothing."""
     async with sending(allow=("http", "127.0.0.0/8")) as transport:
         sending_it = asyncio.ensure_future(answer_to(transport, post(f"http://127.0.0.1:{canary.port}/")))
         with pytest.raises(pytest.fail.Exception):  # noqa: PT012 - the canary is looked at until the request has ended
@@ -164,7 +164,7 @@ async def test_the_canary_sees_who_comes(canary: Canary) -> None:
 
 @pytest.mark.parametrize("url", URLS)
 async def test_a_url_that_leads_to_this_machine_is_blocked(url: str, canary: Canary, zone: Zone, transport: HttpTransport) -> None:
-    # Names among them lead here too, as those of a real machine may.
+    # Names in this list lead to this machine too, as those of a real machine may.
     for name in ("localhost", "localhost.localdomain", "ip6-localhost", "a.localhost"):
         zone.put(name, "127.0.0.1", "::1")
 
@@ -186,13 +186,13 @@ async def test_a_special_address_is_blocked(address: str, canary: Canary, transp
 
 @pytest.mark.parametrize("address", [address for address, _ in SPECIAL_ADDRESSES if "%" not in address])
 async def test_a_name_of_a_special_address_is_blocked(address: str, canary: Canary, zone: Zone, transport: HttpTransport) -> None:
-    """Alone, and behind or before one that may be called."""
+    """The special address comes alone, or before or behind an allowed one."""
     for number, addresses in enumerate(([address], [PERMITTED, address], [address, PERMITTED])):
         name = zone.put(f"n{number}.example", *addresses)
         answer = await answer_to(transport, post(f"http://{name}:{canary.port}/"))
 
         assert answer.outcome is Outcome.BLOCKED
-        # The consumer reads it, and is not to learn what our resolver says beyond the range.
+        # The consumer reads the error, and must not learn what the operator's resolver says beyond the range.
         assert address not in answer.error.replace(f"{address}/", "")
 
 
@@ -209,7 +209,7 @@ async def test_a_redirect_to_this_machine_is_not_followed(number: int, host: str
 
 
 async def test_no_vector_is_reached_by_a_redirect(canary: Canary, zone: Zone, transport: HttpTransport) -> None:
-    """Each URL and each special address of this file as the place that an endpoint sends us to; all of them by each way to say so."""
+    """An endpoint redirects to each URL and each special address of this file, by each kind of redirect."""
     for name in ("localhost", "localhost.localdomain", "ip6-localhost", "a.localhost"):
         zone.put(name, "127.0.0.1", "::1")
     hosts = [f"[{address}]" if ":" in address else address for address, _ in SPECIAL_ADDRESSES]
@@ -221,7 +221,7 @@ async def test_no_vector_is_reached_by_a_redirect(canary: Canary, zone: Zone, tr
         while (request := await connection.request()) is not None:
             target = targets[int(request.split(b" ")[1].rpartition(b"/")[2])]
             asked.append(target)
-            # Without its line breaks, which would end the header.
+            # The vector without its line breaks, which would end the header.
             for_header = target.encode().replace(b"\r", b"").replace(b"\n", b"")
             await connection.send(
                 b"HTTP/1.1 307 Go\r\nlocation: %b\r\nrefresh: 0; url=%b\r\ncontent-length: 0\r\n\r\n" % (for_header, for_header)
@@ -239,7 +239,7 @@ async def test_no_vector_is_reached_by_a_redirect(canary: Canary, zone: Zone, tr
 
 @pytest_asyncio.fixture
 async def endpoint() -> AsyncIterator[HostileServer]:
-    """The one endpoint that may be called; it closes every connection, so that each request has to dial."""
+    """The single endpoint that may be called; it closes every connection, so that each request must dial."""
     async with hostile(answering(OK.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)), host=PERMITTED) as running:
         yield running
 
@@ -254,7 +254,7 @@ async def test_a_name_of_a_permitted_address_is_called(endpoint: HostileServer, 
 async def test_a_name_that_flips_between_check_and_dial_is_dialled_as_it_was_checked(
     endpoint: HostileServer, zone: Zone, transport: HttpTransport
 ) -> None:
-    """It is looked up once, and the address that was judged is the one dialled; the next lookup is judged anew."""
+    """The name is looked up once, and the judged address is the one that is dialled; the next lookup is judged again."""
     name = zone.flip("flip.example", [PERMITTED], ["127.0.0.1"])
     with socket.create_server(("127.0.0.1", endpoint.port)) as other:
         other.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -277,7 +277,7 @@ async def test_a_name_that_flips_is_blocked_though_a_connection_to_its_old_addre
 
 
 async def test_a_name_that_moves_is_called_where_it_is(zone: Zone) -> None:
-    """A connection to the old address is not used for the new one, and neither for another name."""
+    """A connection to the old address serves neither the new address nor another name."""
     async with (
         hostile(answering(OK), host="127.0.0.3") as old,
         sending(allow=("http", "127.0.0.0/8"), lookup=zone.lookup, names_kept_s=0.0) as transport,
@@ -353,7 +353,7 @@ async def test_a_name_that_is_not_found_is_a_failure_of_its_own(kind: str, zone:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"])  # noqa: S104 - refused
 async def test_the_socket_itself_is_refused_whatever_was_judged_before(address: str, canary: Canary) -> None:
-    """Were URL, name and answers all waved through, no connection would be made all the same."""
+    """Even if URL, name and answers were all let through, no connection would be made."""
     landed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def land(_flight: Flight, answer: Answer) -> None:

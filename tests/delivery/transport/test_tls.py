@@ -1,4 +1,4 @@
-"""TLS: sinks are verified in full, and what one subscription trusts or shows serves no other one."""
+"""TLS: sinks are verified in full, and what one subscription trusts or presents serves no other one."""
 
 import asyncio
 import ssl
@@ -72,7 +72,7 @@ async def test_a_certificate_that_does_not_fit_is_refused_with_its_reason(case: 
 
 
 async def test_a_certificate_that_vouches_for_itself_is_refused(authority: Authority) -> None:
-    """Trusted by nobody but its own authority, which is none of this machine's."""
+    """Only the certificate's own authority trusts it, and this machine does not have that authority."""
     answer = await answer_from(authority.server("hook.example"), None, "hook.example")
 
     assert answer.outcome is Outcome.TLS
@@ -118,7 +118,7 @@ async def test_a_subscriptions_own_authority_is_trusted_besides_the_public_ones(
 
 
 async def test_the_file_of_public_authorities_is_read_once(authority: Authority, other: Authority) -> None:
-    """However many requests have an authority of their own, and whatever becomes of the file meanwhile."""
+    """It is read once however many requests have an authority of their own, and even if the file disappears."""
     tls = Tls(ca_pem=other.pem)
     async with (
         hostile(answering(OK), tls=other.server("127.0.0.1")) as own,
@@ -138,7 +138,7 @@ async def test_a_file_of_public_authorities_that_cannot_be_read_is_said_so(tmp_p
 
 
 async def test_what_one_subscription_trusts_no_other_one_does(authority: Authority, other: Authority) -> None:
-    """Not even over a connection that is open already."""
+    """The sink gets no request of another subscription even over a connection that is already open."""
     async with hostile(answering(OK), tls=other.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
         with_it, without = post(server.url)._replace(tls=Tls(ca_pem=other.pem)), post(server.url)
         outcomes = [(await answer_to(transport, request)).outcome for request in (with_it, without, with_it, without)]
@@ -155,7 +155,7 @@ async def test_an_endpoint_that_wants_a_certificate_refuses_without_it(
     tls = other.client("stranger") if stranger else None
     answer = await answer_from(authority.server("127.0.0.1", clients=authority, version_max=version), authority.file, tls=tls)
 
-    # By TLS 1.3 the server refuses once the client takes the handshake for done; this one does so by just closing.
+    # In TLS 1.3 the server refuses after the client's side of the handshake is done; this server just closes.
     assert answer.outcome in ({Outcome.TLS} if version is ssl.TLSVersion.TLSv1_2 else {Outcome.TLS, Outcome.RESET})
 
 
@@ -182,7 +182,7 @@ async def test_an_endpoint_that_wants_a_certificate_is_shown_it(authority: Autho
 
 
 def naming(*, keep: bool) -> tuple["Names", object]:
-    """Return a behaviour that answers with the name on the client's certificate, and what it notes."""
+    """Return a behaviour that answers with the name on the client's certificate, and the record of those names."""
     names = Names()
 
     async def behave(connection: Connection) -> None:
@@ -200,14 +200,14 @@ def naming(*, keep: bool) -> tuple["Names", object]:
 
 
 class Names:
-    """What a naming server has noted."""
+    """What a naming server has recorded."""
 
     def __init__(self) -> None:
         self.resumed: list[bool] = []
 
 
 async def names_shown(transport: HttpTransport, server: HostileServer, wearers: list[Tls | None]) -> list[str]:
-    """Send as each of the wearers, at once and several times over; return the name under which each was known."""
+    """Send with each client certificate, at once and several times over; return the names under which the server knew each client."""
     requests = [Request(server.url, {}, b"", tls=tls, whole=True) for tls in wearers]
     answers = await asyncio.gather(*(sent(transport, request) for request in requests))
     return [answer.body.decode() for answer in answers]
@@ -216,7 +216,7 @@ async def names_shown(transport: HttpTransport, server: HostileServer, wearers: 
 @pytest.mark.parametrize("keep", [True, False], ids=["kept connections", "resumed sessions"])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_certificate_is_shown_for_its_own_subscription_alone(*, keep: bool, version: ssl.TLSVersion, authority: Authority) -> None:
-    """Neither an open connection nor a session carries one's identity to another one."""
+    """Neither an open connection nor a TLS session carries the identity of one subscription to another."""
     alice, bob = authority.client("alice"), authority.client("bob")
     names, behave = naming(keep=keep)
     context = authority.server("127.0.0.1", clients=authority, client_needed=False, version_max=version)

@@ -1,4 +1,4 @@
-"""Trust: what a subscription's own certificates cost, and what becomes of those that cannot be read."""
+"""TLS contexts: what a subscription's own certificates cost, and what happens if they cannot be read."""
 
 import asyncio
 import ssl
@@ -23,7 +23,7 @@ def trusts_of(authority: Authority, kept_max: int = 4, timeout_s: float = 60.0) 
 
 
 def other(number: int) -> Tls:
-    """Return one of many that cost their time to be found unusable."""
+    """Return one of many unusable certificates, which take time to reject."""
     return Tls(ca_pem=str(number).encode())
 
 
@@ -34,7 +34,7 @@ def asked(trusts: Trusts, tls: Tls, owner: str) -> asyncio.Future[Trust | str]:
 
 
 async def test_of_many_trusts_few_are_kept_and_all_are_served(authority: Authority, tmp_path: Path) -> None:
-    """Their connections go with them, since each has a megabyte of authorities."""
+    """The connections of a dropped context close with it, since each holds a megabyte of authorities."""
     open_now: set[Connection] = set()
 
     async with (
@@ -74,7 +74,7 @@ async def test_authorities_that_cannot_be_read_are_said_so(pem: bytes, authority
 
 
 async def test_a_consumer_with_many_trusts_keeps_nobody_waiting_for_one(authority: Authority) -> None:
-    """Also if it waits for that very one itself, behind all of its others."""
+    """Others do not wait even if the consumer itself waits for the same context, behind all its others."""
     trusts, mine = trusts_of(authority), Tls(ca_pem=authority.pem)
     many = [asked(trusts, other(number), "attacker") for number in range(140)]
     same = asked(trusts, mine, "attacker")
@@ -86,7 +86,7 @@ async def test_a_consumer_with_many_trusts_keeps_nobody_waiting_for_one(authorit
 
 
 async def test_trusts_of_one_consumer_displace_none_of_another(authority: Authority) -> None:
-    """One that both use counts for the one that has the fewest."""
+    """A context that both consumers use counts for the consumer with the fewest contexts."""
     trusts, mine, shared = trusts_of(authority), Tls(ca_pem=authority.pem), Tls(ca_pem=authority.pem * 2)
     await asked(trusts, shared, "attacker")
     await asked(trusts, mine, "victim")

@@ -1,4 +1,4 @@
-"""Secured: how much one call takes of what an endpoint sends."""
+"""TLS stream: how much of an endpoint's bytes one call reads."""
 
 import contextlib
 import fcntl
@@ -20,13 +20,13 @@ _WITHIN_S = 20.0
 
 
 def here(connected: socket.socket) -> int:
-    """Return how many bytes have come and were not taken."""
+    """Return how many bytes have arrived and were not read."""
     (count,) = struct.unpack("i", fcntl.ioctl(connected, termios.FIONREAD, b"\0" * 4))
     return int(count)
 
 
 def test_no_call_takes_more_than_a_piece_of_tickets_without_an_end(tmp_path: Path) -> None:
-    """OpenSSL with the socket in its hands would read on until there is data: others would wait."""
+    """If OpenSSL read the socket itself, it would read on until there is data, and other requests would wait."""
     authority = Authority(tmp_path)
     context = ssl.create_default_context(cafile=str(authority.file))
     with flooding(authority.server("127.0.0.1"), tmp_path, records=100) as port, socket.create_connection(("127.0.0.1", port)) as connected:

@@ -1,4 +1,4 @@
-"""The transport: what leaves, over which connections, and that each request is answered once."""
+"""Transport: which requests leave over which connections, and that each request is answered once."""
 
 import asyncio
 import contextlib
@@ -110,7 +110,7 @@ async def test_cookies_are_forgotten_at_once() -> None:
     ],
 )
 async def test_a_url_is_judged_at_each_attempt(allow: tuple[str, ...], url: str, told: str) -> None:
-    """What the operator has forbidden since a subscription was made is not called any more."""
+    """A URL that the operator has forbidden since its subscription was made is not called any more."""
     async with sending(allow=allow) as transport:
         answer = await answer_to(transport, post(url))
 
@@ -118,7 +118,7 @@ async def test_a_url_is_judged_at_each_attempt(allow: tuple[str, ...], url: str,
     assert told in answer.error
 
 
-# Other requests than webhooks
+# Requests that are not webhooks
 
 
 async def test_a_handshake_is_answered_with_its_headers() -> None:
@@ -187,7 +187,7 @@ async def test_connections_are_kept() -> None:
 
 
 async def test_a_host_has_its_own_limit_and_its_waiters_lose_no_time() -> None:
-    """What waits for its turn has not begun: its time limit runs from then."""
+    """A request that waits for its turn has not begun, and its time limit has not started."""
     release = asyncio.Event()
     under_way, most = 0, 0
 
@@ -213,7 +213,7 @@ async def test_a_host_has_its_own_limit_and_its_waiters_lose_no_time() -> None:
 
 
 async def test_one_consumers_requests_for_a_host_keep_nobody_elses_waiting_behind_all_of_them() -> None:
-    """They take turns, also for the connections of all hosts."""
+    """Consumers take turns for the connections to a host, and for all connections."""
     order = list[bytes]()
 
     async def behave(connection: Connection) -> None:
@@ -241,7 +241,7 @@ async def test_a_consumer_with_many_hosts_has_its_own_idle_connections_closed() 
         honest = await stack.enter_async_context(hostile(answering(OK)))
         servers = [await stack.enter_async_context(hostile(answering(OK), host=f"127.0.0.{number}")) for number in range(2, 12)]
         transport = await stack.enter_async_context(sending(connections_max=5))
-        # Three of the other's are idle first.
+        # First three of the other consumer's connections are idle.
         for server in servers[:3]:
             await answer_to(transport, post(server.url)._replace(owner="many"))
         await answer_to(transport, post(honest.url)._replace(owner="one"))
@@ -253,7 +253,7 @@ async def test_a_consumer_with_many_hosts_has_its_own_idle_connections_closed() 
 
 
 async def test_all_connections_together_have_a_limit() -> None:
-    """An idle one goes for a new one."""
+    """An idle connection is closed to make room for a new one."""
     open_now: set[Connection] = set()
 
     async with contextlib.AsyncExitStack() as stack:
@@ -280,7 +280,7 @@ async def test_a_connection_that_was_closed_while_idle_costs_nothing() -> None:
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
 @pytest.mark.parametrize("read", [True, False], ids=["after the request was read", "before it was read"])
 async def test_a_kept_connection_that_breaks_under_a_request_costs_no_attempt(*, read: bool, reset: bool) -> None:
-    """The worst moment: the endpoint gives a kept connection up just when a request is on its way."""
+    """The worst moment: the endpoint closes a kept connection just when a request is on its way."""
 
     async def behave(connection: Connection) -> None:
         await connection.request()

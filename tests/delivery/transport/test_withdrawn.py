@@ -1,4 +1,4 @@
-"""Requests that wait to begin, and are not wanted any more: they never leave, and are no attempts."""
+"""Withdrawn requests: a request that waits to begin and is withdrawn never leaves, and is no attempt."""
 
 import asyncio
 import threading
@@ -30,13 +30,13 @@ NEW = "https://consumer.example/new"
 
 
 class Gate:
-    """A server that answers once it is let."""
+    """A server that answers when the test lets it."""
 
     def __init__(self) -> None:
         self.opens = asyncio.Event()
 
     async def behave(self, connection: Connection) -> None:
-        """Wait with each answer."""
+        """Wait before each answer."""
         while await connection.request() is not None:
             await self.opens.wait()
             await connection.send(OK)
@@ -64,12 +64,12 @@ async def requested(server: HostileServer, count: int) -> None:
 
 
 async def taken_in(transport: HttpTransport, host: str = "127.0.0.1") -> None:
-    """Wait until what was put in before has been taken in: one that cannot be made is answered right then."""
+    """Wait until the transport has taken in all earlier requests: it answers an invalid request at that moment."""
     assert (await answer_to(transport, post(f"http://{host}:9000/", x="\r\n"))).outcome is Outcome.PROTOCOL
 
 
 async def test_what_waits_for_its_hosts_turn_is_answered_at_once_and_never_leaves(gate: Gate, server: HostileServer) -> None:
-    """What is under way over kept connections goes on, and so do the others that wait."""
+    """Requests under way over kept connections go on, and so do the other waiting requests."""
     async with sending(host_connections_max=2) as transport:
         gate.opens.set()
         await asyncio.gather(*(sent(transport, of("a", server.url)) for _ in range(2)))
@@ -88,7 +88,7 @@ async def test_what_waits_for_its_hosts_turn_is_answered_at_once_and_never_leave
 
 
 async def test_what_is_put_in_within_the_same_moment_has_not_begun(server: HostileServer) -> None:
-    """Put in before it is withdrawn; what is put in afterwards is not meant."""
+    """The request was sent before it was withdrawn in the same moment; a request that is sent afterwards is not withdrawn."""
     async with sending(host_connections_max=1) as transport:
         first, before = sent(transport, of("b", server.url)), sent(transport, of("a", server.url))
         transport.withdraw("a")
@@ -133,7 +133,7 @@ async def test_what_waits_for_one_of_all_connections_is_answered_at_once_and_nev
 
 
 async def test_what_cannot_be_reached_goes_on_to_no_other_address() -> None:
-    """It has begun, and is answered by what came of it."""
+    """The withdrawn request has begun, so its answer is the result of its first address."""
     addresses = ["127.0.0.8", "127.0.0.9"]
     async with (
         hostile(answering(OK), host=addresses[1]) as server,
@@ -155,7 +155,7 @@ async def test_after_the_end_there_is_nothing_to_withdraw() -> None:
     transport.withdraw("a")
 
 
-# The dispatcher, in virtual time: all sinks are of one host, which takes one request at a time
+# The dispatcher in virtual time: all sinks share one host, which takes one request at a time
 
 ONE_BY_ONE = {
     "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "100",
@@ -165,7 +165,7 @@ ONE_BY_ONE = {
 
 
 async def waiting_behind(world: World, mode: Mode, count: int = 10) -> list[Record]:
-    """Have one request under way, and the others wait for their turn."""
+    """Keep one request under way while the others wait for their turn."""
     world.endpoints.at_once = 1
     await started(world, ALPHA, BETA)
     world.endpoints.modes[ALPHA.id] = mode
@@ -193,7 +193,7 @@ def test_what_waits_for_its_turn_is_cancelled_without_an_attempt(play: Play, *, 
 
 
 def test_what_waits_for_its_turn_while_paused_begins_after_it(play: Play) -> None:
-    """As its first attempt."""
+    """A delivery that waited makes its first attempt after the pause."""
 
     async def scenario(world: World) -> None:
         records = await waiting_behind(world, Mode.SILENT)
@@ -223,7 +223,7 @@ def test_what_waits_for_its_turn_goes_to_the_sink_of_now(play: Play) -> None:
 
 @pytest.mark.parametrize(("mode", "requests"), [(Mode.FAILING, FAILURES_MAX), (Mode.THROTTLING, 1), (Mode.GONE, 1)])
 def test_what_waits_for_its_turn_is_held_back_with_the_others(play: Play, mode: Mode, requests: int) -> None:
-    """By an open breaker, a pause, and an answer that the sink is gone; no attempt is used up."""
+    """An open breaker, a pause, or a 410 answer holds them back; no attempt is used up."""
 
     async def scenario(world: World) -> None:
         world.registry.hears_of_gone = False
@@ -260,7 +260,7 @@ def test_a_probe_that_is_withdrawn_makes_room_for_the_next(play: Play) -> None:
 
 
 def test_a_stop_begins_nothing_that_waits_for_its_turn(play: Play) -> None:
-    """Nor is it waited for; it begins after the next start, as a first attempt."""
+    """The stop does not wait for them either; they begin after the next start, as first attempts."""
 
     async def scenario(world: World) -> None:
         records = await waiting_behind(world, Mode.SLOW)
@@ -281,7 +281,7 @@ def test_a_stop_begins_nothing_that_waits_for_its_turn(play: Play) -> None:
 
 
 async def waiting_for(system: System, server: HostileServer, delivering: Delivering) -> subscription_pb2.Subscription:
-    """Have one request under way, and four wait for the host's turn."""
+    """Keep one request under way while four wait for the host's turn."""
     created = await system.subscribe(server.url, "order.*")
     await system.publish(*(event(str(number)) for number in range(5)))
     await requested(server, 1)
@@ -290,7 +290,7 @@ async def waiting_for(system: System, server: HostileServer, delivering: Deliver
 
 
 async def test_after_a_deletion_no_request_leaves_that_waits(system: System, gate: Gate, server: HostileServer) -> None:
-    """What waits is cancelled while the one under way still is."""
+    """Waiting deliveries are cancelled while the request under way still runs."""
     async with system.delivering(HOOKTIDE_DELIVERY_HOST_CONNECTIONS_MAX="1") as delivering:
         subscription = await waiting_for(system, server, delivering)
         await system.registry.delete(system.consumer_id, subscription.id)
@@ -304,7 +304,7 @@ async def test_after_a_deletion_no_request_leaves_that_waits(system: System, gat
 async def test_after_a_change_of_the_sink_what_waits_goes_to_the_new_one(
     system: System, gate: Gate, server: HostileServer, hooks: Receiver
 ) -> None:
-    """The old one's host need not answer first."""
+    """The old sink's host need not answer first."""
     async with system.delivering(HOOKTIDE_DELIVERY_HOST_CONNECTIONS_MAX="1") as delivering:
         subscription = await waiting_for(system, server, delivering)
         subscription.sink = hooks.url()

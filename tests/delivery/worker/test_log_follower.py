@@ -1,4 +1,4 @@
-"""Following the log in virtual time: away, back, restored from another copy."""
+"""Log follower in virtual time: the log goes away, comes back, or is restored from another copy."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.simulation.world import CONSUMERS, World
 
 
 def test_while_the_registry_is_away_new_events_wait_and_deliveries_go_on(play: Play) -> None:
-    """With a metric that grows until it is back."""
+    """A metric shows the growing age of the oldest waiting event until the registry is back."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -37,7 +37,7 @@ def test_while_the_registry_is_away_new_events_wait_and_deliveries_go_on(play: P
 
 
 def test_while_the_log_is_away_lanes_wait_for_it(play: Play) -> None:
-    """What is in memory goes on; what must be read back follows once it can be."""
+    """Deliveries in memory go on; deliveries that must be read back follow when the log is back."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -49,9 +49,9 @@ def test_while_the_log_is_away_lanes_wait_for_it(play: Play) -> None:
         jobs = world.loop.jobs_done
         await asyncio.sleep(120.0)
         assert "event log cannot be read" in str(world.at_work().worker.why_not_ready())
-        # Nobody can tell what is in the log: the time tells for how long.
+        # Delivery cannot know what the log holds; the metric is the time since the log went away.
         assert 110.0 < (REGISTRY.get_sample_value("hooktide_unrouted_age_seconds") or 0.0) < 125.0
-        # Asked about once a second, not without pause.
+        # The worker asks about once a second, not without pause.
         assert world.loop.jobs_done - jobs < 120 * 3 + 100
         world.log.set_reachable(reachable=True)
         await finished(world)
@@ -61,7 +61,7 @@ def test_while_the_log_is_away_lanes_wait_for_it(play: Play) -> None:
 
 
 def test_following_goes_on_from_where_routing_stood(play: Play) -> None:
-    """However often the stream is lost, each event is routed once."""
+    """However often the stream breaks, each event is routed once."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -77,7 +77,7 @@ def test_following_goes_on_from_where_routing_stood(play: Play) -> None:
 
 
 def test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out(play: Play) -> None:
-    """The rest of the fan-out is for the event that its beginning was for, and for no other that took its place."""
+    """The rest of a fan-out belongs to the event with which it began, and to no other event at the same position."""
 
     async def scenario(world: World) -> None:
         for number in range(2600):
@@ -102,7 +102,7 @@ def test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out(play: Play) -> Non
 
 
 def test_a_partition_that_does_not_fit_the_ledger_is_stopped_and_the_others_flow(play: Play) -> None:
-    """The log was restored from an older copy: no silent skip, no storm, an alarm."""
+    """The log was restored from an older copy: no event is skipped silently, no events come in a storm, and an alarm reports it."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -110,7 +110,7 @@ def test_a_partition_that_does_not_fit_the_ledger_is_stopped_and_the_others_flow
         await world.settle(60.0)
         await world.stop(crash=False)
         stopped_before = REGISTRY.get_sample_value("hooktide_stopped_partitions") or 0.0
-        # Another event stands where the cursor of its partition does.
+        # Another event is at the position of the partition's cursor.
         last = max((record for record in first if record.partition == first[-1].partition), key=lambda record: record.position)
         world.log.records[last.position] = last._replace(event_id="evt_" + "f" * 32)
         await world.start()
@@ -141,7 +141,7 @@ def test_another_log_is_not_followed(play: Play) -> None:
         jobs = world.loop.jobs_done
         await asyncio.sleep(60.0)
         assert world.endpoints.requests == 3
-        # Nor asked again and again.
+        # The worker does not ask again and again.
         assert world.loop.jobs_done - jobs < 200
         assert not world.at_work().task.done()
 

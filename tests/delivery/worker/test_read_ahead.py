@@ -14,7 +14,7 @@ def record(position: int, size_bytes: int = 10) -> Record:
 
 
 class Log:
-    """Batches that are given one by one; knows how many were taken."""
+    """Gives out batches one by one; counts how many were taken."""
 
     def __init__(self, size: int, size_bytes: int = 10) -> None:
         self.taken = 0
@@ -35,7 +35,7 @@ class Log:
 
 
 async def settled() -> None:
-    """Let everything run that can."""
+    """Let every ready task run."""
     for _ in range(100):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""Recording in virtual time: bounds, a full disk, stops and crashes, and what is known after each."""
+"""Recorder in virtual time: limits, a full disk, stops and crashes, and what the ledger knows after each."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ WIDE = {
 
 
 def test_a_delivery_that_ends_at_once_is_written_once(play: Play) -> None:
-    """In its final state: it never has an unfinished row."""
+    """It is written in its final state, and never has an unfinished row."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -39,7 +39,7 @@ def test_a_delivery_that_ends_at_once_is_written_once(play: Play) -> None:
 
 
 def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
-    """While a commit hangs, sending goes on up to the bound, and routing up to its own."""
+    """While a commit hangs, sending goes on up to its limit, and routing up to its own."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -57,7 +57,7 @@ def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
 
 
 def test_at_the_bound_of_unrecorded_work_what_is_under_way_still_is_written_once(play: Play) -> None:
-    """Only so much is written before its end as it takes to come below the bound, and never what is not even sent."""
+    """Only as many deliveries are written before their end as are needed to come below the limit, and none that is not even sent."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -76,7 +76,7 @@ def test_at_the_bound_of_unrecorded_work_what_is_under_way_still_is_written_once
 
 
 def test_ends_of_recorded_deliveries_are_bounded_too(play: Play) -> None:
-    """What was read back or recorded first has a row, but its end has none until it is flushed."""
+    """A delivery that was read back or recorded first has a row, but its end is not in the ledger before the next flush."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
@@ -93,7 +93,7 @@ def test_ends_of_recorded_deliveries_are_bounded_too(play: Play) -> None:
 
 
 def test_while_the_disk_is_full_nothing_is_sent_and_then_all_is(play: Play) -> None:
-    """No attempt begins whose end could not be recorded; waiting costs nothing; it heals by itself."""
+    """No attempt begins if its end could not be recorded; waiting costs nothing; delivery recovers by itself."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
@@ -184,7 +184,7 @@ def test_a_stop_while_events_keep_coming_ends_in_time(play: Play) -> None:
 
 
 def test_after_each_of_many_crashes_an_event_is_sent_at_most_once(play: Play) -> None:
-    """A crash loop repeats what it has sent, but no more than once a start, and only after it is recorded."""
+    """A crash loop repeats a request at most once for each start, and only after the delivery is recorded."""
 
     async def scenario(world: World) -> None:
         world.change(ALPHA)
@@ -204,7 +204,7 @@ def test_after_each_of_many_crashes_an_event_is_sent_at_most_once(play: Play) ->
 
 
 def test_a_worker_that_has_lost_its_lease_sends_nothing_more(play: Play) -> None:
-    """Another one has taken over: the first fails at its next flush, and does not begin another attempt."""
+    """Another worker has taken the lease: the first worker fails at its next flush, and starts no attempt after that."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -234,7 +234,7 @@ def test_a_worker_that_has_lost_its_lease_sends_nothing_more(play: Play) -> None
 
 @pytest.mark.parametrize("flushes", [1, 2, 3])
 def test_a_large_fan_out_goes_on_where_the_crash_has_cut_it(play: Play, flushes: int) -> None:
-    """One event for 2600 subscriptions spans several flushes; each gets it, and none that has it recorded gets it again."""
+    """One event for 2600 subscriptions spans several flushes; every subscription gets it, and a recorded delivery is not repeated."""
 
     async def scenario(world: World) -> None:
         wishes = [world.change(Wish(f"sub_{number:032x}", CONSUMERS[0], ("alpha",))) for number in range(2600)]
@@ -257,7 +257,7 @@ def test_a_large_fan_out_goes_on_where_the_crash_has_cut_it(play: Play, flushes:
 
 
 def test_a_paused_delivery_past_its_time_is_given_up(play: Play) -> None:
-    """Whatever has held it back, in the ledger or in memory."""
+    """It is given up whether the pause holds it back in the ledger or in memory."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
@@ -276,7 +276,7 @@ def test_a_paused_delivery_past_its_time_is_given_up(play: Play) -> None:
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["meanwhile", "at the start"])
 def test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing(play: Play, *, restarts: bool) -> None:
-    """Neither what is paused nor what fails meanwhile; and what has ended stays in the ledger."""
+    """Neither paused deliveries nor failures meanwhile are given up; finished deliveries stay in the ledger."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, replace(BETA, state=PAUSED))
@@ -322,7 +322,7 @@ def test_events_that_the_log_drops_are_copied_while_a_delivery_needs_them(play: 
 
 
 def test_a_delivery_whose_event_is_nowhere_any_more_is_given_up(play: Play) -> None:
-    """As after a log was lost: it does not wait for ever, and its neighbours flow."""
+    """After a log was lost, such a delivery does not wait for ever, and its neighbours go on."""
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
@@ -338,7 +338,7 @@ def test_a_delivery_whose_event_is_nowhere_any_more_is_given_up(play: Play) -> N
 
 
 def test_an_event_that_cannot_be_encoded_is_set_aside(play: Play) -> None:
-    """One poisonous record stops nothing."""
+    """One record that cannot be encoded stops nothing else."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)

@@ -1,4 +1,4 @@
-"""Repair in virtual time: log or ledger were restored or made anew, and delivery goes on after it was told to."""
+"""Repair in virtual time: the log or the ledger was restored or made anew, and delivery goes on after the operator's repair."""
 
 import asyncio
 import shutil
@@ -22,7 +22,7 @@ async def repaired(world: World, from_ms: int | None = None, *, dry_run: bool = 
 
 
 async def restarted(world: World) -> None:
-    """Start a worker that finds that log and ledger do not fit."""
+    """Start a worker that finds that the log and the ledger do not fit."""
     await world.start()
     await asyncio.sleep(30.0)
     assert "partitions are stopped" in str(world.at_work().worker.why_not_ready())
@@ -46,7 +46,7 @@ def make_log_anew(world: World) -> None:
 
 
 def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Play) -> None:
-    """Unfinished deliveries of the former log whose events are copied are delivered, though others stand at their positions."""
+    """Unfinished deliveries of the old log whose events were copied are delivered, though other events have their positions."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -54,12 +54,12 @@ def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Pl
         await world.settle(60.0)
         world.change(replace(ALPHA, state=PAUSED))
         waiting = world.publish(20, "alpha")
-        await asyncio.sleep(30.0)  # the log wants all of it back, so the ledger copies what waits
+        await asyncio.sleep(30.0)  # the log wants all its space back, so the ledger copies the waiting events
         await world.stop(crash=True)
         make_log_anew(world)
         new = world.publish(60, "alpha")
         await restarted(world)
-        # What the ledger had released was another log's.
+        # What the ledger had released belonged to the old log.
         assert set(world.log.released.values()) == {0}
         plan = await repaired(world, dry_run=True)
         assert (plan.routed, plan.repeated, plan.skipped, plan.lost) == (60, 0, 0, 0)
@@ -67,13 +67,13 @@ def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Pl
         assert deliveries(world, new) == []
         assert await repaired(world) == plan
         assert world.at_work().worker.why_not_ready() is None
-        await asyncio.sleep(30.0)  # these wait as well, and are copied beside the former ones
+        await asyncio.sleep(30.0)  # the new deliveries wait as well, and their events are copied beside the old ones
         world.change(ALPHA)
         await asyncio.sleep(600.0)
         assert deliveries(world, [*waiting, *new]) == [State.DELIVERED] * 80
         assert all(sent(world, record) == 1 for record in done)
         assert await repaired(world) == Repaired("")
-        # It is the log of the ledger from here on.
+        # From here on the new log belongs to the ledger.
         await world.stop(crash=True)
         await world.start()
         await asyncio.sleep(30.0)
@@ -121,16 +121,16 @@ def test_after_a_ledger_was_restored_what_it_does_not_know_is_routed_again_and_s
         await world.start()
         since = world.publish(30, "alpha")
         await world.settle(60.0)
-        await asyncio.sleep(30.0)  # the log is told that they are needed no more
+        await asyncio.sleep(30.0)  # delivery reports to the log that it needs these events no more
         await world.stop(crash=False)
         for left in world.path.parent.glob(f"{world.path.name}-*"):
             left.unlink()
         shutil.copy(copy, world.path)
-        world.log.records |= {record.position: record for record in since}  # not trimmed yet
+        world.log.records |= {record.position: record for record in since}  # the log has not trimmed them yet
         await restarted(world)
         plan = await repaired(world, dry_run=True)
         assert (plan.routed, plan.repeated, plan.skipped, plan.lost) == (30, 30, 0, 0)
-        # Or whatever the operator decides.
+        # Or the operator decides otherwise.
         late_ms = since[-1].accepted_ms + 1
         skipping = await repaired(world, late_ms, dry_run=True)
         assert (skipping.routed, skipping.repeated, skipping.skipped) == (0, 0, 0)
@@ -142,7 +142,7 @@ def test_after_a_ledger_was_restored_what_it_does_not_know_is_routed_again_and_s
 
 
 def test_a_new_ledger_begins_anew_however_often_it_is_interrupted(play: Play) -> None:
-    """What the one before it has released is needed again, and the new one is not taken for an older copy of it."""
+    """Events that the old ledger had released are needed again, and the new ledger is not taken for an older copy of it."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -152,7 +152,7 @@ def test_a_new_ledger_begins_anew_however_often_it_is_interrupted(play: Play) ->
         await world.stop(crash=False)
         for left in world.path.parent.glob(f"{world.path.name}*"):
             left.unlink()
-        world.log.records |= {record.position: record for record in records}  # not trimmed yet
+        world.log.records |= {record.position: record for record in records}  # the log has not trimmed them yet
         world.log.trimmed_to = 0
         for _ in range(5):
             await world.start()
@@ -190,7 +190,7 @@ def test_from_a_time_on_events_are_routed_again_or_left_out(play: Play) -> None:
 
 
 def test_a_repair_moves_rows_out_of_the_way_each_time(play: Play) -> None:
-    """However often the log was made anew, no delivery takes the place of another's."""
+    """However often the log is made anew, no delivery takes the place of another."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
