@@ -1,4 +1,4 @@
-"""The engines of the event log; what is tested of one is tested of all."""
+"""Fixtures: the engines of the event log; every test of one engine runs over all of them."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,14 +20,14 @@ from tests.subscription.client import MovedClock
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A log as one engine reads it."""
+    """A log and one engine's reader of it."""
 
     log: EventLog
-    """Appends, on whatever stands behind the reader."""
+    """The log behind the reader, to which tests append."""
     reader: EventLogReader
     clock: MovedClock
     lose: Callable[[], Awaitable[None]]
-    """Takes the log away from its readers, as a stop in good order does."""
+    """Makes the log unreachable for its readers, as a normal stop does."""
 
 
 OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
@@ -64,7 +64,7 @@ async def _remote(path: Path) -> AsyncIterator[Engine]:
 
 @pytest.fixture(params=[_sqlite, _remote], ids=["sqlite", "remote"])
 def open_engine(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEngine:
-    """Opens the log of this test, for the first time or again."""
+    """Returns a function that opens this test's log, for the first time or again."""
     opening: Callable[[Path], AbstractAsyncContextManager[Engine]] = request.param
     return lambda: opening(tmp_path / "ingest.db")
 

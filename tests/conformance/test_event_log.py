@@ -1,4 +1,4 @@
-"""The event log's Protocols, over every engine."""
+"""Event log: tests of its Protocols, over every engine."""
 
 import asyncio
 import random
@@ -52,7 +52,7 @@ async def test_no_events_are_no_transaction(engine: Engine) -> None:
 
 
 async def test_the_same_event_again_is_the_first_one(engine: Engine) -> None:
-    """In a later append, and within one."""
+    """The repetition comes in a later append, or within one append."""
     (first,) = await appended(engine.log, [new_event(1)])
     again = await appended(engine.log, [new_event(2), new_event(1), new_event(2)])
     assert again[1] == first._replace(duplicate=True)
@@ -64,7 +64,7 @@ async def test_the_same_event_again_is_the_first_one(engine: Engine) -> None:
 
 
 async def test_another_event_of_the_same_source_and_id_is_a_conflict(engine: Engine) -> None:
-    """It names the one that was first, in a later append and within one, and leaves nothing behind."""
+    """The conflict names the first event, in a later append and within one, and the refused event leaves nothing behind."""
     (first,) = await appended(engine.log, [new_event(1)])
     results = await engine.log.append([new_event(1, content="other"), new_event(2), new_event(2, content="other"), new_event(3)])
     assert results[0] == Conflict(first.event_id)
@@ -116,7 +116,7 @@ async def test_a_follower_gets_only_the_partitions_it_asks_for(engine: Engine) -
 
 
 async def test_a_follower_goes_on_after_its_places(engine: Engine) -> None:
-    """Each partition after its own place, which is not repeated."""
+    """Each partition goes on after its own place, and the event at the place is not repeated."""
     receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(20)])
     places = [Place(*receipts[10][1:3], receipts[10].event_id), Place(*receipts[17][1:3])]
     async with engine.reader.follow(places) as following:
@@ -176,7 +176,7 @@ async def test_a_place_that_the_log_does_not_hold_is_refused_by_its_partition(en
 
 
 async def test_a_reader_of_another_log_is_refused(engine: Engine) -> None:
-    """Whatever its places are; who names no log, or this one, is served."""
+    """Its places do not matter; a reader that names this log, or no log, is served."""
     with pytest.raises(AnotherLogError):
         async with engine.reader.follow(everything(1000), log_id="0" * 32):
             pass
@@ -187,7 +187,7 @@ async def test_a_reader_of_another_log_is_refused(engine: Engine) -> None:
 
 
 async def test_partitions_that_do_not_fit_are_named_together(engine: Engine) -> None:
-    """As many as an answer has room for."""
+    """The error names as many partitions as an answer has room for."""
     await appended(engine.log, new_events(range(10)))
     places = [Place(partition, 0 if partition == 7 else 100 + partition) for partition in range(PARTITIONS)]
     with pytest.raises(PositionMismatchError) as caught:
@@ -230,7 +230,7 @@ async def test_what_is_not_routed_is_what_follows_the_last_event_routed(engine: 
 
 @pytest.mark.parametrize(("by_ms", "events"), [(10_000, 0), (-10_000, 3)])
 async def test_what_is_not_routed_goes_by_the_age_of_an_event_that_the_log_does_not_hold(engine: Engine, by_ms: int, events: int) -> None:
-    """The reader has routed another history, perhaps further: what is newer than its last event is not routed."""
+    """The reader has routed another history, perhaps further: every event newer than its last event is not routed."""
     await appended(engine.log, new_events(range(3), partition=1))
     time_ms = int(engine.clock.time_s * 1000) + by_ms
     foreign = f"evt_{time_ms:012x}70008{0:015x}"
@@ -239,7 +239,7 @@ async def test_what_is_not_routed_goes_by_the_age_of_an_event_that_the_log_does_
 
 
 async def test_a_reader_that_knows_the_log_may_not_stand_before_what_it_has_released(engine: Engine) -> None:
-    """Also where it names no event; a reader that begins anew may, and one that says so."""
+    """It may not even if it names no event; a reader that begins anew may, and so may one that has called `rewind`."""
     receipts = await appended(engine.log, new_events(range(3), partition=1))
     await engine.reader.release([Place(1, receipts[1].position)])
     async with engine.reader.follow([Place(1, 0)]) as following:
@@ -253,7 +253,7 @@ async def test_a_reader_that_knows_the_log_may_not_stand_before_what_it_has_rele
 
 
 async def test_nothing_is_released_of_a_partition_that_stands_elsewhere(engine: Engine) -> None:
-    """What its worker has released belongs to another log, or to another history of this one."""
+    """What the worker has released there belongs to another log, or to another history of this log."""
     receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4)])
     last = receipts[2:]
     recorded = [Place(0, last[0].position, last[0].event_id), Place(1, last[1].position, "evt_" + "f" * 32)]
@@ -265,7 +265,7 @@ async def test_nothing_is_released_of_a_partition_that_stands_elsewhere(engine: 
 
 
 async def test_a_resume_point_is_found_by_the_id_of_the_last_event_handled(engine: Engine) -> None:
-    """Wherever that event stood, in this log or in another."""
+    """The event's position does not matter, in this log or in another."""
     receipts = await appended(engine.log, new_events(range(3), partition=1))
     engine.clock.time_s += 60
     receipts += await appended(engine.log, new_events(range(3, 5), partition=1))
@@ -294,7 +294,7 @@ async def test_batches_are_bounded_in_records(engine: Engine) -> None:
 
 
 async def test_batches_are_bounded_in_bytes(engine: Engine) -> None:
-    """Whether they come from memory or from the file: the log here is larger than what stays in memory."""
+    """The bound holds for batches from memory and from the file: this log is larger than what stays in memory."""
     await appended(engine.log, new_events(range(20), size_bytes=MIB))
     async with engine.reader.follow(everything()) as following:
         reading = Reading(following)
@@ -304,7 +304,7 @@ async def test_batches_are_bounded_in_bytes(engine: Engine) -> None:
 
 
 async def test_followers_far_behind_and_close_by_all_see_everything_once(engine: Engine) -> None:
-    """While many append at once, in memory and beyond what stays there, each partition arrives in order."""
+    """Many callers append at once, in memory and beyond it, and each partition arrives in order."""
     rng = random.Random(7)
     total, appends = 12_000, 60
 
@@ -337,7 +337,7 @@ async def test_followers_far_behind_and_close_by_all_see_everything_once(engine:
 
 
 async def test_fetch_returns_records_in_the_order_asked(engine: Engine) -> None:
-    """Places where there is nothing, or another partition's record, are left out."""
+    """Places that are empty, or hold another partition's record, are left out."""
     receipts = await appended(engine.log, new_events(range(10)))
     places = [Place(receipt.partition, receipt.position) for receipt in receipts]
     wrong = [Place((places[0].partition + 1) % PARTITIONS, places[0].position), Place(0, 0), Place(5, 10_000)]
@@ -349,7 +349,7 @@ async def test_fetch_returns_records_in_the_order_asked(engine: Engine) -> None:
 
 
 async def test_fetch_takes_more_places_and_bytes_than_fit_into_one_message(engine: Engine) -> None:
-    """Also with places repeated, and with nothing at some of them."""
+    """Some of the places are repeated, and some are empty."""
     small = await appended(engine.log, new_events(range(2500)))
     large = await appended(engine.log, new_events(range(5000, 5008), size_bytes=MIB))
     places = [Place(receipt.partition, receipt.position) for receipt in small[:1200] + large + small[1200:] + large[:2]]
@@ -381,7 +381,7 @@ async def test_nothing_is_trimmed_that_is_not_old(engine: Engine) -> None:
 
 
 async def test_the_partition_that_needs_most_holds_the_others(engine: Engine) -> None:
-    """Records after it stay too, and go once it is released."""
+    """Records after its first needed record stay too, and go when it is released."""
     receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(10)])
     end_ms = int(engine.clock.time_s * 1000) + 1
     await engine.reader.release([Place(0, receipts[-1].position), Place(1, receipts[3].position)])
@@ -401,7 +401,7 @@ async def test_a_release_is_never_taken_back(engine: Engine) -> None:
 
 
 async def test_what_is_not_appended_yet_cannot_be_released(engine: Engine) -> None:
-    """A reader whose own store is newer than the log must not cost anyone the events that come."""
+    """A reader whose own store is newer than the log must not cost anyone the later events."""
     await appended(engine.log, new_events(range(3), partition=0))
     await engine.reader.release([Place(0, 1_000_000)])
     later = await appended(engine.log, new_events(range(3, 6), partition=0))
@@ -418,7 +418,7 @@ async def test_a_release_is_answered_with_what_is_past_its_retention(engine: Eng
 
 
 async def test_positions_and_places_outlive_trimming(open_engine: OpenEngine) -> None:
-    """After everything is trimmed, and after opening the log again, positions go on, and a trimmed place still is one."""
+    """When everything is trimmed and the log is opened again, positions go on, and a trimmed place is still valid."""
     async with open_engine() as engine:
         receipts = await appended(engine.log, new_events(range(10), partition=0))
         last = receipts[-1]
@@ -450,7 +450,7 @@ async def test_an_event_may_come_again_once_the_first_is_trimmed(engine: Engine)
 
 
 async def test_a_log_that_closes_ends_its_followings(engine: Engine) -> None:
-    """With the error on which a reader follows again; whoever waits is told at once."""
+    """Waiting readers get the error after which a reader follows again, at once."""
     await appended(engine.log, [new_event(1)])
     async with engine.reader.follow(everything()) as following:
         reading = Reading(following)

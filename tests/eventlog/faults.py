@@ -1,4 +1,4 @@
-"""Faults of disks, as the system gives them."""
+"""Faults: faults of disks and files, made by the operating system."""
 
 import contextlib
 import resource
@@ -11,7 +11,7 @@ import pytest
 
 @contextlib.contextmanager
 def files_bounded(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size: writing on is an input/output error."""
+    """Let no file of this process grow beyond a size: a write beyond it fails with an input/output error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
@@ -22,7 +22,7 @@ def files_bounded(size_bytes: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(at: Path, size_bytes: int) -> Iterator[Path]:
-    """Mount a file system of a size in memory; skips the test where that is not permitted."""
+    """Mount a file system of a size in memory; skip the test if mounting is not permitted."""
     at.mkdir()
     mounted = subprocess.run(  # noqa: S603 - a fixed command
         ["/bin/mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", str(at)], capture_output=True, check=False
@@ -36,7 +36,7 @@ def small_disk(at: Path, size_bytes: int) -> Iterator[Path]:
 
 
 def take_away(database: Path, how: str) -> None:
-    """Remove a database's file, put a copy in its place, or move it with all that belongs to it."""
+    """Remove a database's file, replace it by a copy, or move it with all its companion files."""
     if how == "moved":
         (database.parent / "elsewhere").mkdir()
         for file in database.parent.glob(f"{database.name}*"):

@@ -1,4 +1,4 @@
-"""Events to append, and logs to append them to."""
+"""Logs: events to append, and logs to append them to."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ LARGE = 1 << 40
 
 
 def new_event(number: int, *, partition: int | None = None, content: str = "", size_bytes: int = 20) -> NewEvent:
-    """Return an event whose id is `number`; `content` makes it another event of the same id."""
+    """Return an event with the id `number`; another `content` makes a different event with the same id."""
     payload = f"{number}:{content}".encode().ljust(size_bytes, b".")
     digest = hashlib.sha256(payload).digest()
     return NewEvent(
@@ -37,7 +37,7 @@ def everything(position: int = 0) -> list[Place]:
 
 
 async def appended(log: EventLog, events: Sequence[NewEvent]) -> list[Appended]:
-    """Append events of which none may be refused."""
+    """Append events and fail if one of them is refused."""
     async with asyncio.timeout(TIMEOUT_S):
         results = await log.append(events)
     assert len(results) == len(events)
@@ -45,14 +45,14 @@ async def appended(log: EventLog, events: Sequence[NewEvent]) -> list[Appended]:
 
 
 def accepted(result: Appended | Conflict) -> Appended:
-    """Return a result that is no conflict."""
+    """Return a result and fail if it is a conflict."""
     assert isinstance(result, Appended)
     return result
 
 
 @dataclasses.dataclass
 class Reading:
-    """The records of one following, taken as many at a time as a test wants."""
+    """Reads one following, as many records at a time as a test wants."""
 
     following: Following
     batch_sizes: list[int] = dataclasses.field(default_factory=list)
@@ -68,7 +68,7 @@ class Reading:
         return records
 
     async def take(self, count: int) -> list[Record]:
-        """Return the next records, exactly so many: the last batch may hold none beyond."""
+        """Return exactly the next `count` records: the last batch may hold no further record."""
         records: list[Record] = []
         while len(records) < count:
             records += await self.batch()
@@ -78,7 +78,7 @@ class Reading:
 
 @dataclasses.dataclass
 class OpenLog:
-    """An open SQLite log with the clock it goes by, and what it failed with."""
+    """An open SQLite log with its clock and its failures."""
 
     log: SqliteEventLog
     clock: MovedClock
@@ -88,7 +88,7 @@ class OpenLog:
 
 @contextlib.asynccontextmanager
 async def opened(path: Path, clock: MovedClock | None = None, *, bytes_max: int = LARGE) -> AsyncIterator[OpenLog]:
-    """Open the SQLite log in a file."""
+    """Open a SQLite log in a file."""
     clock = clock or MovedClock()
     failures: list[BaseException] = []
     failed = asyncio.Event()

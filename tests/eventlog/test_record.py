@@ -18,7 +18,7 @@ from services.eventlog.record import PARTITIONS, partition_of
     ],
 )
 def test_the_partition_of_a_key_never_changes(key: str, partition: int) -> None:
-    """The CRC-32 of published check values, and of keys as they occur: any other answer would tear order apart at an upgrade."""
+    """The CRC-32 of published check values and of typical keys: another function would break the order at an upgrade."""
     assert partition_of(key) == partition
 
 

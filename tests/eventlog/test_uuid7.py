@@ -11,7 +11,7 @@ RANDOM_BITS = 74
 
 
 def uuid7_of(ms: int, random: int) -> bytes:
-    """Put a UUID of version 7 together by RFC 9562, figure 8."""
+    """Build a UUID of version 7 by RFC 9562, figure 8."""
     value = ms << 80 | 7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (2**62 - 1)
     return value.to_bytes(16, "big")
 
@@ -47,7 +47,7 @@ def test_an_id_carries_the_time_unless_the_clock_went_back(first_ms: int, step_m
 
 @given(TIMES_MS, st.integers(0, 2**RANDOM_BITS - 1), st.integers(-1000, 1000))
 def test_ids_go_on_after_the_newest_in_use(last_ms: int, random: int, step_ms: int) -> None:
-    """Also where the clock was put back between, and where the newest has its random part used up."""
+    """Ids also go on if the clock was put back meanwhile, and if the newest id has used up its random part."""
     last = uuid7_of(last_ms, random)
     made = [last, *GrowingUuid7(last).take(max(0, last_ms + step_ms), 20)]
     for raw in made:

@@ -1,4 +1,4 @@
-"""A slow, exact reading of RFC 8259, character by character, with the refusals that ingest adds."""
+"""JSON model: a slow, exact reader of RFC 8259, character by character, with the refusals that ingest adds."""
 
 import re
 
@@ -11,11 +11,11 @@ _HIGH, _LOW = range(0xD800, 0xDC00), range(0xDC00, 0xE000)
 
 
 class NotAcceptedError(Exception):
-    """The text is no JSON, or JSON on which receivers disagree."""
+    """The text is not JSON, or it is JSON that receivers read differently."""
 
 
 def is_acceptable(data: bytes) -> bool:
-    """Say whether data is JSON, each name once an object, no lone surrogates, no infinite numbers, not nested too deeply."""
+    """Return whether data is JSON with no name twice in an object, no lone surrogates, no infinite numbers and no deep nesting."""
     try:
         text = data.decode("utf-8", "strict")
         reading = _Reading(text)

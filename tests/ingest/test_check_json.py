@@ -45,7 +45,7 @@ def accepts(data: bytes) -> bool:
 
 
 def escaped(text: str, how: list[int]) -> str:
-    """Write a string with some characters as escapes, as `how` says for each."""
+    """Write a string; `how` says for each character whether and how it is escaped."""
     parts = []
     for char, way in zip(text, how, strict=False):
         if way == 0 or char in '"\\' or char < " ":
@@ -58,7 +58,7 @@ def escaped(text: str, how: list[int]) -> str:
     return '"' + "".join(parts) + '"'
 
 
-# Names that are easily the same, and hold what the end of a name looks like.
+# Names that are easily equal, and names that contain what the end of a name looks like.
 NAMES = st.text(st.sampled_from('ab":, \\u{é😀'), max_size=3)
 STRINGS = st.builds(escaped, NAMES, st.lists(st.integers(0, 2), min_size=3, max_size=3))
 SCALARS = st.one_of(STRINGS, st.sampled_from(["0", "-1.5e3", "1e308", "1E400", "12345678901234567890123", "true", "null", "NaN", "01"]))
@@ -163,7 +163,7 @@ def test_what_is_json_is_accepted(data: bytes) -> None:
 @pytest.mark.parametrize("escape", ["", '"\\u0061"'])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_nesting_is_bounded_at_one_depth(opening: str, closing: str, escape: str) -> None:
-    """Whichever way the data is looked at, and without the interpreter's own limits being met."""
+    """The depth is the same for every check of the data, and below the interpreter's own limits."""
     for depth in (1, DEPTH_MAX, DEPTH_MAX + 1, 1023, 1024, 1025, 10_000, 100_000):
         data = (opening * depth + (escape or "1") + closing * depth).encode()
         assert accepts(data) is (depth <= DEPTH_MAX), depth
@@ -171,7 +171,7 @@ def test_nesting_is_bounded_at_one_depth(opening: str, closing: str, escape: str
 
 @pytest.mark.parametrize("last", ['"\\u0061":1', '"z":1,"z":2'])
 def test_many_names_are_compared_in_little_time(last: str) -> None:
-    """Not each with each: that would hold up everyone else for minutes."""
+    """If each name were compared with each other name, everyone else would wait for minutes."""
     names = ",".join(f'"n{number}":1' for number in range(100_000))
     started = time.process_time()
     assert accepts(f"{{{names},{last}}}".encode()) is ("z" not in last)

@@ -1,4 +1,4 @@
-"""What ingest asks the registry, counted by a registry of the test's own making."""
+"""Emitter authorization: what ingest asks the registry, counted by a registry of the test's own."""
 
 import asyncio
 import time
@@ -40,25 +40,25 @@ def names(count: int, family: str = "t") -> list[str]:
 
 @dataclass
 class Counted:
-    """A registry that knows every key, and has the catalogue that a test gives it; of the catalogue's calls it takes one."""
+    """A registry that knows every key except `wrong`, and whose catalogue a test sets; it serves one call of the catalogue."""
 
     target: str
     demanding: set[str] = field(default_factory=set)
     calls: list[list[str]] = field(default_factory=list)
     """The names of each call, sorted."""
     failures: list[grpc.StatusCode] = field(default_factory=list)
-    """What the next calls end with."""
+    """The errors with which the next calls end."""
     open: asyncio.Event = field(default_factory=asyncio.Event)
-    """Calls are answered while it is set."""
+    """While set, catalogue calls are answered."""
     keys_open: asyncio.Event = field(default_factory=asyncio.Event)
-    """Questions about keys are answered while it is set."""
+    """While set, calls about keys are answered."""
     wrong: set[str] = field(default_factory=set)
-    """The keys that it does not know."""
+    """The keys that the registry does not know."""
     asked: list[list[str]] = field(default_factory=list)
     """The keys of each call."""
 
     async def authenticate(self, request: access_pb2.AuthenticateKeysRequest, _context: Context) -> access_pb2.AuthenticateKeysResponse:
-        """Say of each key that it is an emitter's, unless it is a wrong one."""
+        """Answer that each key is an emitter's, unless it is wrong."""
         self.asked.append(list(request.keys))
         await self.keys_open.wait()
         emitter = access_pb2.AuthenticatedKey(key=access_pb2.Key(role=access_pb2.ROLE_EMITTER))
@@ -68,7 +68,7 @@ class Counted:
     async def find_audience_required(
         self, request: catalogue_pb2.FindAudienceRequiredRequest, context: Context
     ) -> catalogue_pb2.FindAudienceRequiredResponse:
-        """Answer from the catalogue as it is when the call comes."""
+        """Answer by the catalogue at the moment of the call."""
         self.calls.append(sorted(request.names))
         found = self.demanding.intersection(request.names)
         if self.failures:
@@ -110,23 +110,23 @@ async def counted() -> AsyncIterator[Counted]:
 
 @dataclass
 class Asking:
-    """The registry as a publisher asks it, with a clock that the test moves."""
+    """Asks the registry as a publisher does, by a clock that the test moves."""
 
     registry: Registry
     clock: MovedClock
 
     async def required(self, types: Iterable[str]) -> set[str]:
-        """Return those of a message's types that require an audience."""
+        """Return the types of a message that require an audience."""
         return set(await self.registry.audience_required(set(types)))
 
     def soon(self, types: Iterable[str]) -> asyncio.Task[set[str]]:
-        """Begin to ask, beside what else the test does."""
+        """Start to ask, while the test goes on."""
         return asyncio.ensure_future(self.required(types))
 
 
 @pytest.fixture
 async def asking(counted: Counted) -> AsyncIterator[Asking]:
-    """A client of the registry that counts."""
+    """A client of the counting registry."""
     clock = MovedClock()
     async with open_channel(counted.target, retried=RETRIED) as channel:
         yield Asking(Registry(channel, TOKEN, clock), clock)
@@ -146,7 +146,7 @@ async def test_what_was_answered_before_the_machine_was_suspended_is_asked_for_a
 
 
 async def test_a_thousand_types_of_one_message_are_one_call(counted: Counted, tmp_path: Path) -> None:
-    """The next messages of these types need none, whoever sends them."""
+    """Later messages of these types need no call, whoever sends them."""
     counted.demanding = {"t.7", "not published"}
     async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
         results = await world.publish_batch(cloud_event(type_=name) for name in names(1000))
@@ -162,7 +162,7 @@ async def test_a_thousand_types_of_one_message_are_one_call(counted: Counted, tm
             assert [result.error.reason for result in response.results if result.WhichOneof("result") == "error"] == [
                 error_pb2.ERROR_REASON_AUDIENCE_REQUIRED
             ]
-        # Unless this machine was so slow that the answers became too old in between.
+        # Unless this machine is so slow that the answers have become too old meanwhile.
         assert len(counted.calls) <= 2
         assert all(len(asked) == 1000 for asked in counted.calls)
 
@@ -186,7 +186,7 @@ async def test_only_what_is_not_known_is_asked_for(counted: Counted, asking: Ask
 
 
 async def test_answers_that_are_too_old_are_asked_for_anew_in_one_call(counted: Counted, asking: Asking) -> None:
-    """All that were known, whichever messages they were asked for and whichever message comes first."""
+    """The call asks for all known types, whichever messages had them and whichever message comes first."""
     for number in range(10):
         await asking.required(names(100, f"m{number}"))
         asking.clock.time_s += 0.1
@@ -196,7 +196,7 @@ async def test_answers_that_are_too_old_are_asked_for_anew_in_one_call(counted: 
     for number in range(10):
         await asking.required(names(100, f"m{number}"))
     everything = [name for number in range(10) for name in names(100, f"m{number}")]
-    assert len(counted.calls) == 12  # the new one did not fit into a call with the 999 others and m3.5
+    assert len(counted.calls) == 12  # the new type did not fit into a call with the 999 others and m3.5
     assert counted.calls[10][-1] == "new"
     assert sorted({*counted.calls[10], *counted.calls[11]}) == sorted([*everything, "new"])
     assert len(counted.calls[10]) == TYPES_ASKED_MAX
@@ -211,7 +211,7 @@ async def test_more_types_than_one_call_takes_are_asked_for_in_as_few_as_they_ne
 
 
 async def test_a_type_that_comes_to_require_an_audience_does_so_after_2_seconds_at_most(counted: Counted, asking: Asking) -> None:
-    """As one that no longer does."""
+    """A type that no longer requires an audience changes within the same time."""
     counted.demanding = {"t.1"}
     assert await asking.required(names(2)) == {"t.1"}
     counted.demanding = {"t.0"}
@@ -251,7 +251,7 @@ async def test_a_question_under_way_for_2_seconds_serves_those_who_wait_and_nobo
 
 
 async def test_a_type_that_nobody_publishes_any_more_is_forgotten(counted: Counted, asking: Asking) -> None:
-    """While those that somebody does are one call every time."""
+    """The types that are still published are one call each time."""
     await asking.required(["gone", "t.0", "t.1"])
     for _ in range(2 * TURNS_REMEMBERED):
         asking.clock.time_s += FRESH_S
@@ -263,7 +263,7 @@ async def test_a_type_that_nobody_publishes_any_more_is_forgotten(counted: Count
 
 
 async def test_what_is_kept_is_bounded(counted: Counted, asking: Asking) -> None:
-    """Beyond it all is forgotten at once, and answers are as right as before."""
+    """Beyond the limit everything is forgotten at once, and answers stay correct."""
     counted.demanding = {"m0.1"}
     for number in range(KEPT_MAX // 1000):
         await asking.required(names(1000, f"m{number}"))
@@ -274,7 +274,7 @@ async def test_what_is_kept_is_bounded(counted: Counted, asking: Asking) -> None
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED])
 async def test_without_an_answer_all_who_wait_for_it_are_refused_for_now(counted: Counted, asking: Asking, code: grpc.StatusCode) -> None:
-    """What is known stays known, and the next message asks again."""
+    """Known answers stay, and the next message asks again."""
     await asking.required(["known"])
     counted.failures = [code]
     outcomes = await asyncio.gather(*(asking.soon(["known", "t.0"]) for _ in range(5)), return_exceptions=True)
@@ -302,7 +302,7 @@ async def test_events_of_types_that_cannot_be_asked_for_are_refused_rather_than_
 
 
 async def test_one_who_gives_up_on_types_leaves_the_others_their_answer(counted: Counted, tmp_path: Path) -> None:
-    """They wait for it, each for as long as it wants to, and need not ask again."""
+    """The others wait for the answer, each up to its own deadline, and need not ask again."""
     counted.open.clear()
     async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
         request = ingest_pb2.PublishRequest(event=cloud_event())
@@ -314,12 +314,12 @@ async def test_one_who_gives_up_on_types_leaves_the_others_their_answer(counted:
         assert await ended(patient) is grpc.StatusCode.DEADLINE_EXCEEDED
         counted.open.set()
         assert (await most_patient).receipt.event_id
-        # Unless this machine was so slow that the others came only after two seconds.
+        # Unless this machine is so slow that the others came after two seconds.
         assert len(counted.calls) <= 2
 
 
 async def test_messages_of_a_stream_stay_in_order_while_types_are_asked_for(counted: Counted, tmp_path: Path) -> None:
-    """A message whose types are known does not overtake one that waits for an answer."""
+    """A message with known types does not overtake a message that waits for an answer."""
     async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
         await world.publish(cloud_event(type_="known"))
         counted.open.clear()
@@ -335,7 +335,7 @@ async def test_messages_of_a_stream_stay_in_order_while_types_are_asked_for(coun
 
 
 async def test_a_type_is_enforced_within_2_seconds_among_a_thousand(counted: Counted, tmp_path: Path) -> None:
-    """On the way that events take, by the machine's own clock: every 2 seconds one call asks for all of them."""
+    """The test publishes events by the machine's own clock: every 2 seconds one call asks for all types."""
     batch = [cloud_event(type_=name, subject="s") for name in names(1000)]
     async with running_world(tmp_path, HOOKTIDE_SUBSCRIPTION_TARGET=counted.target) as world:
         positions(await world.publish_batch(batch))
@@ -356,7 +356,7 @@ def bearer(key: str) -> str:
 
 
 async def refusals(asking: Asking, keys: Iterable[str]) -> list[Reason | None]:
-    """Judge keys side by side; returns why each may not publish, None if it may."""
+    """Authorize keys side by side; return why each may not publish, None if it may."""
 
     async def judge(key: str) -> Reason | None:
         try:
@@ -376,7 +376,7 @@ async def test_a_key_with_a_wrong_checksum_is_refused_without_a_question(counted
 
 
 async def test_many_wrong_keys_at_once_are_one_question_and_a_right_one_among_them_passes(counted: Counted, asking: Asking) -> None:
-    """Whoever comes while a question is under way is in the next one, however many there are."""
+    """A caller that comes while a question is under way joins the next one, however many callers there are."""
     wrong, right = [new_key() for _ in range(150)], new_key()
     counted.wrong.update(wrong)
     counted.keys_open.clear()
@@ -391,7 +391,7 @@ async def test_many_wrong_keys_at_once_are_one_question_and_a_right_one_among_th
 
 
 async def test_a_right_key_in_use_never_waits_for_the_registry(counted: Counted, asking: Asking) -> None:
-    """It is asked about again while the answer holds, also beside a question about other keys that is not answered."""
+    """The registry is asked again while the old answer still holds, even if a question about other keys gets no answer."""
     right = new_key()
     assert await refusals(asking, [right]) == [None]
     counted.keys_open.clear()

@@ -25,7 +25,7 @@ def test_fields_that_the_message_does_not_have_are_skipped_in_every_wire_type() 
 
 
 def test_a_number_without_an_end_does_not_take_long() -> None:
-    """Both begin as an event does; adding up a number of a megabyte would take seconds."""
+    """Both messages begin as an event does; adding up a number of a megabyte would take seconds."""
     assert count_events(b"\x0a" + b"\xff" * 1_000_000, MOST) <= 1
     assert count_events(b"\xff" * 1_000_000, MOST) == 0
 

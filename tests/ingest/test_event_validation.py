@@ -95,7 +95,7 @@ def test_control_characters_and_noncharacters_are_refused_others_are_not(name: s
 
 
 def test_the_size_limit_is_exact() -> None:
-    """And is looked at before anything else is."""
+    """The size is checked before anything else."""
     event = event_of_size(5000)
     assert len(accept(event, bytes_max=5000).event) == 5000
     assert refused(event, bytes_max=4999).reason is Reason.EVENT_TOO_LARGE
@@ -281,7 +281,7 @@ def test_the_type_url_of_a_protobuf_message_must_fit_into_an_attribute(type_url:
 
 @st.composite
 def events(draw: st.DrawFn) -> CloudEvent:
-    """Events whose parts are easily taken for one another's."""
+    """Events with parts that are easily confused with one another."""
     texts = st.sampled_from(["a", "b", "ab", "a=b", "1", "True", "/a", "text_data", "ce_integer:1", "ce_boolean:True", "subject=a"])
     event = CloudEvent(id=draw(texts), source=draw(texts), type=draw(texts), spec_version="1.0")
     values = st.one_of(
@@ -308,7 +308,7 @@ def events(draw: st.DrawFn) -> CloudEvent:
 
 
 def without_trace(event: CloudEvent) -> tuple[object, ...]:
-    """Return all that makes an event the same event, in a form that is compared by value."""
+    """Return everything that makes an event the same event, in a form that compares by value."""
     attributes = {name: value.SerializeToString() for name, value in event.attributes.items() if name not in {"traceparent", "tracestate"}}
     kind = event.WhichOneof("data")
     data = kind and (event.proto_data.SerializeToString() if kind == "proto_data" else getattr(event, kind))

@@ -1,4 +1,4 @@
-"""The room that all streams share."""
+"""Flow control: the room that all streams share."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ async def waiting(intake: Intake) -> "asyncio.Task[None]":
 
 
 async def settled(*tasks: "asyncio.Task[None]") -> list[bool]:
-    """Return which streams may read on, after all had their chance."""
+    """Return which streams may read on, after each had its chance."""
     for _ in range(3):
         await asyncio.sleep(0)
     return [task.done() for task in tasks]
@@ -60,7 +60,7 @@ async def test_a_stream_that_goes_away_hands_its_turn_on() -> None:
     gone.cancel()
     assert await settled(gone, called, other) == [True, False, False]
     intake.give_back(1, 1)
-    called.cancel()  # just when its turn has come
+    called.cancel()  # just when the caller's turn has come
     assert await settled(called, other, last) == [True, True, False]
     assert (gone.cancelled(), called.cancelled(), other.cancelled()) == (True, True, False)
     last.cancel()

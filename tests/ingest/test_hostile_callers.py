@@ -1,4 +1,4 @@
-"""What callers without a right key may take of ingest, and that those with one do not notice."""
+"""Hostile callers: what callers without a valid key may take from ingest, and that callers with one do not notice."""
 
 import asyncio
 import resource
@@ -24,19 +24,19 @@ METHODS = ("Publish", "PublishBatch", "PublishStream")
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process takes, ingest's included."""
+    """Return the resident memory of this process, ingest's included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def bytes_call(world: World, method: str) -> grpc.aio.StreamStreamMultiCallable[bytes, bytes]:
-    """Return a call of a method that sends and receives bytes, none or many."""
+    """Return a method's call that sends and receives any number of messages as bytes."""
     return world.channel.stream_stream(f"/hooktide.ingest.v1.IngestService/{method}", bytes, bytes)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("authorization", ["", f"Bearer {format_key(bytes(32))}", "Bearer hkt_guess"])
 async def test_a_stranger_is_refused_before_a_message_is_read(world: World, method: str, authorization: str) -> None:
-    """None is sent here, so a service that waited for it would wait for ever."""
+    """The client sends no message here, so a service that waited for one would wait for ever."""
     call = bytes_call(world, method)(metadata=(("authorization", authorization),) if authorization else ())
     assert await ended(call) is grpc.StatusCode.UNAUTHENTICATED
 
@@ -50,7 +50,7 @@ async def test_a_message_is_not_taken_from_a_stranger(world: World) -> None:
 
 
 async def refusal_of(call: Awaitable[object]) -> grpc.StatusCode | None:
-    """Return the code that a call is refused with, None if it is not."""
+    """Return the code with which a call is refused, None if it is not refused."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -88,7 +88,7 @@ async def test_gzip_is_refused_with_a_right_key_as_well(world: World) -> None:
 
 
 async def test_guesses_are_slowed_and_a_right_key_from_the_same_address_is_not(world: World) -> None:
-    """The key is one that ingest has not seen before, and comes while many refusals wait."""
+    """The key is new to ingest, and comes while many refusals wait."""
     count, right = FAILURES_BURST + 10, (await world.key()).clear_text
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -113,7 +113,7 @@ async def test_guesses_are_slowed_and_a_right_key_from_the_same_address_is_not(w
 
 
 async def test_a_stranger_who_guesses_side_by_side_is_held_back(world: World) -> None:
-    """Once one refusal of a connection waits, nothing more is taken from that connection for as long; others go on."""
+    """While one refusal of a connection waits, ingest takes no call from that connection; other connections go on."""
     loop = asyncio.get_running_loop()
     async with open_channel(world.addresses.listen) as channel:
         guess = channel.stream_stream("/hooktide.ingest.v1.IngestService/Publish", bytes, bytes)
@@ -142,7 +142,7 @@ async def test_calls_of_one_address_are_bounded_but_not_those_of_services(tmp_pa
 
 
 async def test_a_client_that_makes_many_calls_at_once_is_refused_none(world: World) -> None:
-    """They are more than one connection may have under way; gRPC holds the rest back."""
+    """The calls are more than one connection may have under way; gRPC holds the rest back."""
     async with open_channel(world.addresses.listen) as channel:
         publish = ingest_pb2_grpc.IngestServiceStub(channel).Publish
         requests = [ingest_pb2.PublishRequest(event=cloud_event()) for _ in range(600)]
@@ -151,7 +151,7 @@ async def test_a_client_that_makes_many_calls_at_once_is_refused_none(world: Wor
 
 
 async def test_connections_of_one_address_are_bounded_and_the_silent_ones_go(tmp_path: Path) -> None:
-    """Sixty that send nothing but their greeting leave an emitter and a service of the same address their connections."""
+    """Sixty connections that send only their greeting; an emitter and a service of the same address keep their connections."""
     async with running_world(tmp_path, HOOKTIDE_GRPC_ADDRESS_CONNECTIONS_MAX="8") as world, asyncio.timeout(TIMEOUT_S):
         await world.publish(cloud_event())
         host, _, port = world.addresses.listen.rpartition(":")
@@ -170,7 +170,7 @@ async def test_connections_of_one_address_are_bounded_and_the_silent_ones_go(tmp
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells how much a connection has brought")
 async def test_a_header_block_without_an_end_is_cut_off(world: World) -> None:
-    """GRPC itself would keep it, however long it becomes."""
+    """GRPC itself would keep the block, however long it becomes."""
     host, _, port = world.addresses.listen.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     settings, headers, continuation = 4, 1, 9

@@ -18,7 +18,7 @@ UNKNOWN = "hkt_" + "0" * 40
 
 
 async def refused_stream(world: World, key: str) -> Failure:
-    """Return the failure that a stream ends with at its first answer."""
+    """Return the failure with which a stream ends at its first answer."""
     async with world.stream(key=key) as call:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
@@ -26,7 +26,7 @@ async def refused_stream(world: World, key: str) -> Failure:
 
 
 async def until_refused(world: World, key: str, taken_for_s: float = TIMEOUT_S) -> Failure:
-    """Publish until that is refused; fails where something is taken that began more than so long after this."""
+    """Publish until ingest refuses; fail if it takes an event that began more than `taken_for_s` seconds after the start."""
     first = time.monotonic()
     while True:
         began = time.monotonic()
@@ -57,7 +57,7 @@ async def test_a_call_without_a_key_is_refused(world: World) -> None:
 
 
 async def test_a_call_with_two_keys_is_refused(world: World) -> None:
-    """Whichever is meant, a proxy in between may have judged the other one."""
+    """Whichever key is meant, a proxy in between may have judged the other one."""
     request = ingest_pb2.PublishRequest(event=cloud_event())
     failure = await refused(world.ingest.Publish(request, metadata=(*world.metadata(), *world.metadata()), timeout=TIMEOUT_S))
     assert failure.reason is Reason.KEY_REQUIRED
@@ -72,7 +72,7 @@ async def test_only_emitters_publish(world: World, role: access_pb2.Role.ValueTy
 
 
 async def test_a_revoked_key_stops_within_2_seconds(world: World) -> None:
-    """Single calls and open streams alike, none that began later is taken; another key goes on."""
+    """No call or message of a stream that began later is taken; another key goes on."""
     doomed = await world.key()
     async with world.stream(key=doomed.clear_text) as call:
         await call.write(message(cloud_event()))
@@ -86,7 +86,7 @@ async def test_a_revoked_key_stops_within_2_seconds(world: World) -> None:
 
 
 async def test_without_the_registry_events_are_refused_for_now(world: World) -> None:
-    """Once what is known is too old; with it back, all goes on without a restart of ingest."""
+    """They are refused when the cached answers are too old; when the registry is back, ingest goes on without a restart."""
     async with world.stream() as call:
         await call.write(message(cloud_event()))
         await answer(call)
@@ -105,13 +105,13 @@ async def test_without_the_registry_events_are_refused_for_now(world: World) -> 
 
 
 async def test_a_registry_that_denies_ingest_is_no_fault_of_the_emitter(tmp_path: Path) -> None:
-    """An emitter that was told that its credential is wrong would give up."""
+    """An emitter that gets an error about its credential would give up."""
     async with running_world(tmp_path, HOOKTIDE_SERVICE_TOKEN="hts_not-the-token-of-the-registry") as world:
         assert (await refused(world.publish(cloud_event()))).reason is Reason.UNAVAILABLE
 
 
 async def test_one_caller_in_a_hurry_does_not_fail_the_others(tmp_path: Path) -> None:
-    """They wait for one answer of a registry that gives none, each for as long as it wants to."""
+    """All wait for one answer of a registry that gives none, each up to its own deadline."""
     asked = asyncio.Event()
 
     async def never(_request: bytes, _context: Any) -> bytes:

@@ -33,7 +33,7 @@ async def lost(following: Following) -> Failure:
 
 
 async def test_a_stop_answers_what_was_read_and_ends_every_stream(tmp_path: Path) -> None:
-    """At once: neither an idle emitter nor a follower is waited for."""
+    """The stop is quick: it waits neither for an idle emitter nor for a follower."""
     async with running_world(tmp_path) as world, world.stream() as busy, world.stream() as idle:
         async with world.follow(pb.FollowLogRequest(after=EVERYTHING)) as following:
             await following.read()
@@ -79,7 +79,7 @@ async def test_health_and_readiness_tell_of_the_stop(tmp_path: Path) -> None:
 
 
 async def test_an_input_output_error_ends_the_process(world: World, tmp_path: Path) -> None:
-    """Nothing is acknowledged after it, on whichever way, and readers are told to come again."""
+    """No call acknowledges anything after it, and readers get an error that lets them come again."""
     async with world.stream() as call:
         await call.write(message(cloud_event("1")))
         await answer(call)
@@ -101,7 +101,7 @@ async def test_an_input_output_error_ends_the_process(world: World, tmp_path: Pa
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
 async def test_nothing_is_acknowledged_into_a_file_that_is_gone(world: World, tmp_path: Path, how: str) -> None:
-    """Of the database alone: its write-ahead log stands where it was. The service stops, and says which file it is."""
+    """Only the database is gone: its write-ahead log is where it was. The service stops, and names the file."""
     await world.publish(cloud_event("1"))
     database = tmp_path / "ingest.db"
     take_away(database, how)
@@ -112,7 +112,7 @@ async def test_nothing_is_acknowledged_into_a_file_that_is_gone(world: World, tm
 
 
 async def test_a_full_log_is_degraded_until_there_is_room(tmp_path: Path) -> None:
-    """It is still read, so it is not said to be out of service."""
+    """The log is still read, so the service does not report itself as not ready."""
     async with running_world(tmp_path, HOOKTIDE_INGEST_LOG_BYTES_MAX=str(1024 * 1024)) as world, aiohttp.ClientSession() as http:
 
         async def state() -> tuple[int, str]:

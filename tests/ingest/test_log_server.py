@@ -73,7 +73,7 @@ async def test_a_place_that_the_log_does_not_hold_is_named(world: World) -> None
 
 
 async def test_every_method_is_for_services_alone(world: World) -> None:
-    """An emitter's key opens none of them."""
+    """An emitter's key opens no method."""
     methods = vars(world.log)
     assert len(methods) == 7
     for name, method in methods.items():
@@ -84,7 +84,7 @@ async def test_every_method_is_for_services_alone(world: World) -> None:
 
 
 async def test_a_fetch_ends_early_where_the_records_are_too_large(world: World) -> None:
-    """After at least one, and it says so."""
+    """The answer holds at least one record, and says that it ends early."""
     seen = positions(await world.publish_batch(event_of_size(SIZE) for _ in range(14)))
     records = await world.records()
     places = [Place(partition=record.partition, position=record.position) for record in records]
@@ -107,7 +107,7 @@ async def test_a_fetch_asks_for_1_to_1000_places(world: World) -> None:
 
 
 async def test_an_event_is_shown_to_those_it_is_meant_for(world: World) -> None:
-    """To the consumer that it names, or to every one; another consumer cannot tell it from one that does not exist."""
+    """It is shown to the consumer that it names, or to all; another consumer cannot tell it from a missing event."""
     mine, other = new_id("con"), new_id("con")
     public = (await world.publish(cloud_event())).event_id
     private = (await world.publish(cloud_event(audience=mine))).event_id
@@ -160,7 +160,7 @@ async def test_a_list_holds_what_the_caller_may_see_the_newest_first(world: Worl
 
 
 async def test_a_list_is_bounded_by_times_of_acceptance(world: World) -> None:
-    """From the first, to before the second."""
+    """The start time is included, the end time is not."""
     ids = [(await world.publish(cloud_event())).event_id for _ in range(3)]
     times = [record.accepted_unix_ms for record in await world.records()]
 

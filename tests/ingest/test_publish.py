@@ -36,7 +36,7 @@ async def test_a_published_event_stands_in_the_log(world: World) -> None:
 
 
 async def test_the_same_event_again_is_the_first_one(world: World) -> None:
-    """Also when tracing has added another context, and over another call."""
+    """It is the first event also if tracing has added another context, and over another call."""
     first = await world.publish(cloud_event("1", traceparent="00-1"))
     again = await world.publish(cloud_event("1", traceparent="00-2"))
     (result,) = await world.publish_batch([cloud_event("1")])
@@ -70,7 +70,7 @@ async def test_an_event_that_may_not_enter_is_refused_by_its_field(world: World)
 
 
 async def test_each_event_of_a_batch_has_its_own_result_in_order(world: World) -> None:
-    """A refused event does not hold up its neighbours, whatever it is refused for."""
+    """A refused event does not hold up its neighbours, whatever the reason."""
     deep = '{"a":' * 600 + "1" + "}" * 600
     results = await world.publish_batch(
         [
@@ -143,7 +143,7 @@ async def test_a_message_beyond_what_the_transport_takes_is_too_large(world: Wor
 
 
 async def test_a_type_may_require_an_audience(world: World) -> None:
-    """Events without one are refused, their neighbours and other types are not."""
+    """Events without an audience are refused; their neighbours and other types are not."""
     await world.put_type("invoice.paid", audience_required=True)
     await world.put_type("order.created", audience_required=False)
     consumer = new_id("con")
@@ -193,7 +193,7 @@ async def test_a_full_log_refuses_each_event_and_says_when_to_come_again(tmp_pat
 
 @pytest.mark.parametrize("timeout_s", [0.001, 0.01])
 async def test_a_caller_that_gives_up_leaves_the_others_their_answers(world: World, timeout_s: float) -> None:
-    """What it published may be there or not, and can be published again."""
+    """Its events may be in the log or not, and can be published again."""
     batch = [cloud_event(subject="s") for _ in range(200)]
     request = ingest_pb2.PublishBatchRequest(events=batch)
     calls = [world.ingest.PublishBatch(request, metadata=world.metadata(), timeout=timeout_s) for _ in range(10)]
@@ -206,7 +206,7 @@ async def test_a_caller_that_gives_up_leaves_the_others_their_answers(world: Wor
 
 
 async def test_more_than_is_taken_at_once_is_refused_for_now(world: World, tmp_path: Path) -> None:
-    """What was taken is appended as soon as the log can, and what was refused may then be sent again."""
+    """Accepted events are appended as soon as the log can write, and refused ones may then be sent again."""
     batches = [[event_of_size(EVENT_BYTES_MAX) for _ in range(15)] for _ in range(20)]
     await world.publish(cloud_event())
 
@@ -215,7 +215,7 @@ async def test_more_than_is_taken_at_once_is_refused_for_now(world: World, tmp_p
         answer = await ingest_pb2_grpc.IngestServiceStub(channel).PublishBatch(request, metadata=metadata, timeout=TIMEOUT_S)
         return list(answer.results)
 
-    # One connection has no more calls under way at once than are taken.
+    # One connection allows no more calls at once than ingest takes.
     async with open_channel(world.addresses.listen) as first, open_channel(world.addresses.listen) as second:
         with contextlib.closing(sqlite3.connect(tmp_path / "ingest.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

@@ -36,7 +36,7 @@ async def own_ids(world: World) -> list[str]:
 
 
 def weighty(name: str) -> ingest_pb2.PublishStreamRequest:
-    """Return a message that is large, and so is its answer: each event is refused, and the refusal shows what is wrong."""
+    """Return a large message with a large answer: each event is refused, and the refusal shows what is wrong."""
     event = cloud_event(name, text="x" * 5000)
     event.attributes["\U0001f6d2" * 64].ce_string = "x"
     return message(*[event] * 100)
@@ -53,7 +53,7 @@ async def test_messages_are_answered_one_by_one_in_order(world: World) -> None:
 
 
 async def test_many_messages_under_way_keep_their_order(world: World) -> None:
-    """More than are taken at once, all written before the first answer is read."""
+    """More messages than ingest takes at once are written before the first answer is read."""
     count = 10 * MESSAGES_UNDER_WAY_MAX
     async with world.stream() as call:
         for number in range(count):
@@ -68,7 +68,7 @@ async def test_many_messages_under_way_keep_their_order(world: World) -> None:
 
 
 async def test_events_enter_the_log_in_the_order_of_their_messages(world: World) -> None:
-    """Also where a message has to wait until the registry has told of its type, and those behind it would not have to."""
+    """A message may wait until the registry has answered about its type; later messages wait behind it although they need no answer."""
     await world.publish(cloud_event(type_="known"))
     for attempt in range(5):
         async with world.stream() as call:
@@ -96,7 +96,7 @@ async def test_refused_events_are_results_and_the_stream_goes_on(world: World) -
 
 @pytest.mark.parametrize("count", [0, 1001])
 async def test_a_message_that_is_wrong_as_a_whole_ends_the_stream(world: World, count: int) -> None:
-    """What was sent before it is answered; what was sent after it does not enter the log."""
+    """Earlier messages are answered; later messages do not enter the log."""
     async with world.stream() as call:
         await call.write(message(cloud_event("before")))
         await call.write(message(*(cloud_event() for _ in range(count))))
@@ -134,7 +134,7 @@ async def test_a_message_beyond_what_the_transport_takes_ends_the_stream(world: 
 
 
 async def test_a_client_that_does_not_read_is_held_back(world: World) -> None:
-    """The server reads no further; others are served meanwhile; once the client reads, all goes on where it stood."""
+    """The server stops reading; others are served meanwhile; when the client reads, the stream goes on where it stood."""
     count = 250
     async with world.stream() as call:
 
@@ -174,7 +174,7 @@ async def test_a_client_that_neither_reads_nor_goes_on_leaves_nothing_behind(wor
 
 @pytest.mark.parametrize("how", ["cancelled", "connection closed", "deadline"])
 async def test_a_client_that_disappears_leaves_nothing_behind(world: World, how: str) -> None:
-    """Neither a task nor a place among those that await their commit; what it sent may be published again."""
+    """No task stays, and no place among the pending events; the client may publish its events again."""
     events = [[cloud_event() for _ in range(50)] for _ in range(40)]
     async with open_channel(world.addresses.listen) as channel:
         call = raw_stream(channel, world, timeout_s=0.5 if how == "deadline" else TIMEOUT_S)
@@ -197,14 +197,14 @@ async def test_a_client_that_disappears_leaves_nothing_behind(world: World, how:
 
 
 async def write_some(call: RawStream, batches: list[list[CloudEvent]]) -> None:
-    """Write until that is no longer possible."""
+    """Write until no more can be written."""
     with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, asyncio.CancelledError):
         for batch in batches:
             await call.write(message(*batch).SerializeToString())
 
 
 async def test_an_iterator_of_requests_is_served_as_well(world: World) -> None:
-    """With several streams at once, whose events do not mix up."""
+    """Several streams run at once, and their events do not mix."""
 
     async def one(name: str) -> list[int]:
         async def requests() -> AsyncIterator[ingest_pb2.PublishStreamRequest]:

@@ -1,4 +1,4 @@
-"""A running ingest service with a running registry, as emitters and the other services meet them."""
+"""World: a running ingest service with a running registry, as emitters and the other services meet them."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ _numbers = count(1)
 
 
 def cloud_event(own_id: str = "", *, type_: str = "order.created", text: str = '{"id":1}', **attributes: str) -> event_pb2.CloudEvent:
-    """Return an event, by default with an id of its own."""
+    """Return an event; without an id it gets a new one."""
     event = event_pb2.CloudEvent(id=own_id or f"event-{next(_numbers)}", source="/shop", spec_version="1.0", type=type_, text_data=text)
     for name, value in attributes.items():
         event.attributes[name].ce_string = value
@@ -36,9 +36,9 @@ def cloud_event(own_id: str = "", *, type_: str = "order.created", text: str = '
 
 
 def event_of_size(size_bytes: int) -> event_pb2.CloudEvent:
-    """Return an event that has exactly so many bytes."""
+    """Return an event of exactly that many bytes."""
     event = cloud_event(text="", datacontenttype="text/plain")
-    # The length of the text takes bytes as well; how many depends on it.
+    # The length of the text is encoded as well, in a number of bytes that depends on it.
     while (missing := size_bytes - event.ByteSize()) > 0:
         event.text_data += "x" * max(1, missing - 3)
     assert event.ByteSize() == size_bytes
@@ -47,7 +47,7 @@ def event_of_size(size_bytes: int) -> event_pb2.CloudEvent:
 
 @dataclass
 class World:
-    """Both services and calls to them."""
+    """Both services, and calls to them."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class World:
         self._registry_listen = "127.0.0.1:0"
 
     async def start_registry(self) -> None:
-        """Start the registry, the second time at the same address."""
+        """Start the registry; use the same address the second time."""
         environ = {
             "HOOKTIDE_DATA_DIR": str(self.folder),
             "HOOKTIDE_SERVICE_TOKEN": TOKEN,
@@ -85,7 +85,7 @@ class World:
 
     @property
     def settings(self) -> IngestSettings:
-        """What ingest is started with."""
+        """Return the settings of ingest."""
         environ = {
             "HOOKTIDE_DATA_DIR": str(self.folder),
             "HOOKTIDE_SERVICE_TOKEN": TOKEN,
@@ -104,11 +104,11 @@ class World:
         self.log = event_log_pb2_grpc.EventLogServiceStub(self.channel)
 
     async def stop_ingest_service(self) -> None:
-        """Stop ingest; the connection is kept, as an emitter's would be."""
+        """Stop ingest; keep the connection, as an emitter would."""
         await self._ingest_stack.aclose()
 
     async def stop_ingest(self) -> None:
-        """Stop ingest and let go of the connection."""
+        """Stop ingest and close the connection."""
         await self.stop_ingest_service()
         await self.channel.close(None)
 
@@ -125,7 +125,7 @@ class World:
     # Emitters
 
     def metadata(self, key: str | None = None) -> tuple[tuple[str, str], ...]:
-        """Return what an emitter sends along."""
+        """Return the metadata that an emitter sends."""
         return service_metadata(self.emitter if key is None else key)
 
     async def publish(self, event: event_pb2.CloudEvent, *, key: str | None = None) -> ingest_pb2.PublishReceipt:
@@ -141,7 +141,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def stream(self, *, key: str | None = None) -> AsyncIterator[Stream]:
-        """Open a publishing stream; it is cancelled in the end."""
+        """Open a publishing stream; cancel it at the end."""
         call: Stream = self.ingest.PublishStream(None, metadata=self.metadata(key), timeout=3 * TIMEOUT_S)
         try:
             yield call
@@ -151,12 +151,12 @@ class World:
     # Services
 
     async def call(self, method: Any, request: Any) -> Any:
-        """Call as a service does."""
+        """Make a call as a service does."""
         return await method(request, metadata=service_metadata(TOKEN), timeout=TIMEOUT_S)
 
     @contextlib.asynccontextmanager
     async def follow(self, request: event_log_pb2.FollowLogRequest) -> AsyncIterator["Following"]:
-        """Follow the log; the stream is cancelled in the end."""
+        """Follow the log; cancel the stream at the end."""
         call: Following = self.log.FollowLog(request, metadata=service_metadata(TOKEN), timeout=3 * TIMEOUT_S)
         try:
             yield call
@@ -164,7 +164,7 @@ class World:
             call.cancel()
 
     async def records(self) -> list[event_log_pb2.LogRecord]:
-        """Return all records, the oldest first."""
+        """Return all records, oldest first."""
         found: list[event_log_pb2.LogRecord] = []
         token = ""
         while True:
@@ -181,7 +181,7 @@ Following = grpc.aio.UnaryStreamCall[event_log_pb2.FollowLogRequest, event_log_p
 
 @contextlib.asynccontextmanager
 async def running_world(folder: Path, **variables: str) -> AsyncIterator[World]:
-    """Run both services; `variables` are ingest's own."""
+    """Run both services; `variables` are settings of ingest."""
     world = World(folder, variables)
     await world.start_registry()
     try:
@@ -196,7 +196,7 @@ async def running_world(folder: Path, **variables: str) -> AsyncIterator[World]:
 
 
 def message(*events: event_pb2.CloudEvent) -> ingest_pb2.PublishStreamRequest:
-    """Return a stream's message."""
+    """Return a message for a stream."""
     return ingest_pb2.PublishStreamRequest(events=events)
 
 
@@ -209,7 +209,7 @@ async def answer(call: Stream) -> ingest_pb2.PublishStreamResponse:
 
 
 async def rest(call: Stream) -> list[ingest_pb2.PublishStreamResponse]:
-    """Return what a stream still answers before it ends well."""
+    """Return the remaining answers of a stream that ends without an error."""
     responses: list[ingest_pb2.PublishStreamResponse] = []
     async with asyncio.timeout(TIMEOUT_S):
         while isinstance(response := await call.read(), ingest_pb2.PublishStreamResponse):
@@ -218,19 +218,19 @@ async def rest(call: Stream) -> list[ingest_pb2.PublishStreamResponse]:
 
 
 async def ended(call: grpc.aio.Call) -> grpc.StatusCode:
-    """Return the code that a call ends with."""
+    """Return the code with which a call ends."""
     async with asyncio.timeout(TIMEOUT_S):
         return await call.code()
 
 
 def positions(results: Sequence[ingest_pb2.PublishResult]) -> list[int]:
-    """Return the positions of results of which none is a refusal."""
+    """Return the positions of results; fail if one is a refusal."""
     assert all(result.WhichOneof("result") == "receipt" for result in results)
     return [result.receipt.position for result in results]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let others run until a condition holds."""
+    """Let other tasks run until a condition holds."""
     async with asyncio.timeout(TIMEOUT_S):
         while not condition():  # noqa: ASYNC110 - what it is about tells nobody
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A client of a running registry, as the other services are one."""
+"""Client: calls a running registry as the other services do."""
 
 import contextlib
 import dataclasses
@@ -33,28 +33,28 @@ class MovedClock:
 
     time_s: float = 1_800_000_000.0
     suspended_s: float = 0.0
-    """For how long the machine was suspended; only boot time has gone on meanwhile."""
+    """For how many seconds the machine was suspended; only boot time counts them."""
 
     def now(self) -> float:
-        """Return the time it was moved to."""
+        """Return the time to which the test moved the clock."""
         return self.time_s
 
     def monotonic(self) -> float:
-        """Return the time it was moved to."""
+        """Return the time to which the test moved the clock."""
         return self.time_s
 
     def boottime(self) -> float:
-        """Return the time it was moved to, with that in suspension."""
+        """Return the time to which the test moved the clock, plus the time in suspension."""
         return self.time_s + self.suspended_s
 
     def busy(self) -> float:
-        """Return no time at all."""
+        """Return 0."""
         return 0.0
 
 
 @dataclasses.dataclass
 class Client:
-    """Stubs of the three services, and calls that a test makes often."""
+    """Stubs of the three services, and calls that tests make often."""
 
     channel: grpc.aio.Channel
     token: str
@@ -68,7 +68,7 @@ class Client:
         self.access = access_pb2_grpc.AccessServiceStub(self.channel)
 
     async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
-        """Call as a service does."""
+        """Make a call as a service does."""
         return await method(request, metadata=service_metadata(self.token), timeout=20)
 
     async def consumer(self, name: str = "Shop") -> str:
@@ -81,7 +81,7 @@ class Client:
         return await self.call(self.access.CreateKey, access_pb2.CreateKeyRequest(key=access_pb2.Key(role=role, consumer_id=consumer_id)))
 
     async def authenticate(self, clear: str) -> access_pb2.Key:
-        """Return whose a key is."""
+        """Return the key that a text authenticates."""
         return (await self.call(self.access.Authenticate, access_pb2.AuthenticateRequest(key=clear))).key
 
     async def subscribe(self, consumer_id: str, sink: str = SINK, types: Sequence[str] = ()) -> subscription_pb2.CreateSubscriptionResponse:
@@ -93,14 +93,14 @@ class Client:
     async def update(
         self, consumer_id: str, changed: subscription_pb2.Subscription, *paths: str, etag: str = ""
     ) -> subscription_pb2.Subscription:
-        """Change the fields named by the paths."""
+        """Change the fields that the paths name."""
         request = subscription_pb2.UpdateSubscriptionRequest(
             consumer_id=consumer_id, subscription=changed, update_mask=FieldMask(paths=paths), etag=etag
         )
         return (await self.call(self.subscriptions.UpdateSubscription, request)).subscription
 
     async def delete(self, consumer_id: str, subscription_id: str) -> int:
-        """Delete a subscription; returns the revision."""
+        """Delete a subscription; return the revision."""
         request = subscription_pb2.DeleteSubscriptionRequest(consumer_id=consumer_id, id=subscription_id)
         return (await self.call(self.subscriptions.DeleteSubscription, request)).revision
 
@@ -119,7 +119,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def watch(self, after_revision: int = 0, registry_id: str = "", change_id: str = "") -> AsyncIterator[Watching]:
-        """Watch; the stream is cancelled in the end."""
+        """Watch; cancel the stream at the end."""
         request = subscription_pb2.WatchSubscriptionsRequest(
             after_revision=after_revision, registry_id=registry_id, after_change_id=change_id
         )
@@ -139,14 +139,14 @@ async def served(settings: SubscriptionSettings, clock: Clock | None = None, res
 
 
 async def refused(call: Awaitable[Any]) -> Failure:
-    """Return the failure that a call ends with."""
+    """Return the failure with which a call ends."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return failure_from_rpc(caught.value)
 
 
 async def until_checkpoint(call: Watching) -> tuple[list[Seen], subscription_pb2.Checkpoint]:
-    """Return what a watch sends up to its next checkpoint, and that checkpoint."""
+    """Return the items that a watch sends up to its next checkpoint, and that checkpoint."""
     items: list[Seen] = []
     while True:
         item = await call.read()

@@ -12,7 +12,7 @@ SECRET_KEY = "k1:" + base64.b64encode(bytes(range(32))).decode()
 
 @pytest.fixture
 def settings(tmp_path: Path) -> SubscriptionSettings:
-    """A registry in a folder of its own, on free ports."""
+    """The settings of a registry in a directory of its own, on free ports."""
     return read_settings(
         SubscriptionSettings,
         {

@@ -1,4 +1,4 @@
-"""Certificates and keys, made for the tests."""
+"""PEM: certificates and keys, made for the tests."""
 
 import datetime as dt
 
@@ -19,7 +19,7 @@ DSA = dsa.generate_private_key(2048)
 
 
 def certificate(key: CertificateIssuerPrivateKeyTypes, name: str = "client.example") -> str:
-    """Return a certificate that a key has signed for itself, as PEM."""
+    """Return a self-signed certificate as PEM."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     made = (

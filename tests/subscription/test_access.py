@@ -138,7 +138,7 @@ async def test_several_keys_are_authenticated_at_once_each_in_its_place(client: 
 
 
 async def test_a_malformed_key_is_refused_without_asking_the_database(client: Client, tmp_path: Path) -> None:
-    """The table may be gone: only a well-formed key is looked up in it."""
+    """The table may be missing: only a well-formed key is looked up there."""
     with sqlite3.connect(tmp_path / "subscription.db") as other:
         other.execute("DROP TABLE keys")
     other.close()

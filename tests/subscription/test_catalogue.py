@@ -53,7 +53,7 @@ async def test_an_event_type_is_written_read_changed_and_deleted(settings: Subsc
 
 
 async def test_an_etag_guards_against_a_change_in_between(client: Client) -> None:
-    """An etag also says that the event type exists, and the one before a deletion never fits again."""
+    """An etag also says that the event type exists, and an etag from before a deletion never fits again."""
     assert (await refused(put(client, "a", etag="e"))).reason is Reason.ETAG_MISMATCH
     first = (await put(client, "a")).event_type
     second = (await put(client, "a", "changed", etag=first.etag)).event_type
@@ -99,7 +99,7 @@ async def test_a_call_that_names_nothing_is_told_so(client: Client) -> None:
 
 
 async def test_those_types_are_found_that_require_an_audience(client: Client) -> None:
-    """Of those asked for alone, each once; what is not in the catalogue, or could never be, requires none."""
+    """Each name in the question is found at most once; a name that is not in the catalogue, or could never be, requires no audience."""
     for name in ("a", "b", "c", "not.asked"):
         await put(client, name, audience_required=name != "b")
     asked = ["c", "b", "a", "a", "missing", "A", "a ", "", "a\x00", "%", "no name ü", "a" * 5000]

@@ -27,7 +27,7 @@ SECRETS = {kind: str(getattr(getattr(message, kind.value), SECRET[kind])) for ki
 
 
 def without_secret(credential: pb.SinkCredential) -> pb.SinkCredential:
-    """A credential as its owner sees it."""
+    """Return a credential as its owner sees it."""
     shown = pb.SinkCredential()
     shown.CopyFrom(credential)
     kind = CredentialKind(str(shown.WhichOneof("kind")))
@@ -42,7 +42,7 @@ async def created(client: Client, owner: str, credential: pb.SinkCredential | No
 
 
 async def kept(client: Client, subscription_id: str) -> pb.SinkCredential | None:
-    """What delivery is told of a subscription's credential."""
+    """Return what delivery gets of a subscription's credential."""
     async with client.watch() as stream:
         items, _ = await until_checkpoint(stream)
     (watched,) = [item.put for item in items if item.put.subscription.id == subscription_id]
@@ -149,7 +149,7 @@ async def test_what_is_left_out_has_its_default(client: Client) -> None:
 
 @pytest.mark.parametrize("kind", CredentialKind)
 async def test_a_credential_put_without_its_secret_keeps_it(client: Client, kind: CredentialKind) -> None:
-    """And where nothing else differs either, nothing has changed."""
+    """If nothing else differs either, the subscription does not change."""
     owner = await client.consumer()
     made = await created(client, owner, CREDENTIALS[kind])
     again = await changed(client, owner, made, made.sink_credential, "sink_credential")
@@ -255,7 +255,7 @@ async def test_a_header_is_either_a_credential_or_a_setting(client: Client) -> N
 
 
 async def test_a_secret_key_is_needed_as_long_as_a_credential_is_sealed_with_it(settings: SubscriptionSettings) -> None:
-    """A change seals it with the newest; a subscription that goes takes its credential along."""
+    """A change seals the credential with the newest key; a deletion of the subscription deletes its credential."""
     second = "k2:" + base64.b64encode(bytes(32)).decode()
     both = settings.model_copy(update={"secret_key": f"{second},{SECRET_KEY}"})
     async with served(settings) as client:

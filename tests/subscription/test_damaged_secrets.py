@@ -1,4 +1,4 @@
-"""One bit of a stored secret is another: its subscription waits, all others go on, and its owner can mend it."""
+"""Damaged secrets: one bit of a stored secret has flipped; its subscription waits, all others go on, and its owner can repair it."""
 
 import contextlib
 import sqlite3
@@ -36,7 +36,7 @@ async def subscribed(client: Client, owner: str) -> pb.Subscription:
 
 @contextlib.asynccontextmanager
 async def damaged(settings: SubscriptionSettings, table: str) -> AsyncIterator[tuple[Client, pb.Subscription, pb.Subscription]]:
-    """Run a registry with two subscriptions, of which the first has a damaged secret."""
+    """Run a registry with two subscriptions; the secret of the first is damaged."""
     async with served(settings) as client:
         owner = await client.consumer()
         hurt, sound = await subscribed(client, owner), await subscribed(client, owner)
@@ -52,7 +52,7 @@ async def puts(stream: Watching) -> dict[str, pb.WatchedSubscription]:
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_a_damaged_secret_holds_back_its_own_subscription_alone(settings: SubscriptionSettings, table: str) -> None:
-    """Watchers are told that it is paused, so that its events are kept; the log says why."""
+    """Watchers get the subscription as paused, so that its events are kept; the log says why."""
     with capture_logs() as lines:
         async with damaged(settings, table) as (client, hurt, sound), client.watch() as stream:
             told = await puts(stream)
@@ -79,7 +79,7 @@ async def test_a_damaged_secret_is_mended_by_another_one(settings: SubscriptionS
 
 
 async def test_a_damaged_credential_is_mended_by_another_one(settings: SubscriptionSettings) -> None:
-    """Left out, its secret does not stay as it was."""
+    """An update without the secret cannot keep the old one."""
     async with damaged(settings, "credential_secrets") as (client, hurt, _), client.watch() as stream:
         await puts(stream)
         wanted = pb.Subscription(id=hurt.id, sink_credential=pb.SinkCredential(access_token=pb.AccessTokenCredential()))

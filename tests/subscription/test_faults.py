@@ -27,7 +27,7 @@ from tests.subscription.client import Client, refused
 
 @contextlib.contextmanager
 def files_bounded(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size: writing on is an I/O error."""
+    """Let no file of this process grow beyond a size: a write beyond it fails with an I/O error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
@@ -37,7 +37,7 @@ def files_bounded(size_bytes: int) -> Iterator[None]:
 
 
 async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSettings) -> None:
-    """What was refused is undone, what stood before stays readable, and the service goes on."""
+    """Refused changes are undone, earlier data stays readable, and the service goes on."""
     lifecycle = Lifecycle("subscription")
 
     def limit_pages(writing: Writing, pages: int) -> None:
@@ -67,7 +67,7 @@ async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSet
 
 
 async def test_an_input_output_error_ends_the_process(client: Client, tmp_path: Path) -> None:
-    """Nothing is acknowledged after it, and readiness says why."""
+    """Nothing is acknowledged after it, and the readiness endpoint says why."""
     await client.consumer()
     with files_bounded((tmp_path / "subscription.db-wal").stat().st_size):
         failure = await refused(client.consumer())
@@ -82,7 +82,7 @@ async def test_an_input_output_error_ends_the_process(client: Client, tmp_path: 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 async def test_no_change_is_acknowledged_into_a_file_that_is_gone(client: Client, tmp_path: Path, how: str) -> None:
-    """Nor is anything read from another one: the service stops, and says which file it is."""
+    """Nothing is read from another file either: the service stops, and names the file."""
     owner = await client.consumer()
     database = tmp_path / "subscription.db"
     take_away(database, how)

@@ -75,7 +75,7 @@ async def test_a_rotation_sent_twice_makes_one_secret(client: Client) -> None:
 
 
 async def test_consumers_and_keys_are_created_once_a_request_id(settings: SubscriptionSettings) -> None:
-    """Even where the request, sent again, would by then be refused."""
+    """A repeated request gets the first answer even if a new request would be refused by then."""
     clock = MovedClock()
     async with served(settings, clock) as client:
         consumer = access_pb2.CreateConsumerRequest(consumer=access_pb2.Consumer(name="Shop"), request_id="r")

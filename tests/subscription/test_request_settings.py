@@ -1,4 +1,4 @@
-"""Limits (`config`) and how requests are made (`protocol_settings`)."""
+"""Request settings: limits (`config`) and how requests are made (`protocol_settings`)."""
 
 import math
 
@@ -169,7 +169,7 @@ async def test_a_mask_that_names_what_cannot_be_changed_is_refused(client: Clien
 
 @pytest.mark.parametrize("name", ["Host", "", "x.y", "x y", "x/y~z", "webhook-id"])
 async def test_a_header_named_by_a_mask_is_judged_like_any_other(client: Client, name: str) -> None:
-    """And to remove one that cannot be there changes nothing."""
+    """The removal of a header that cannot exist changes nothing."""
     owner = await client.consumer()
     made = await full(client, owner)
     path = f"protocol_settings.headers.{name}"

@@ -1,4 +1,4 @@
-"""The secret key is replaced: what the old one sealed is sealed anew, after which the old one may go."""
+"""Resealing: when a new secret key replaces the old one, everything is sealed anew, and then the old key may go."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ WITHIN_S = 60.0
 
 @dataclass
 class Stored:
-    """What a registry was told, to be compared with what it says later."""
+    """What the test stored in a registry, to compare with later answers."""
 
     owner: str
     ids: list[str]
@@ -69,7 +69,7 @@ def again(request: pb.CreateSubscriptionRequest) -> pb.CreateSubscriptionRequest
 
 
 async def unchanged(client: Client, before: Stored) -> None:
-    """Assert that everything reads as it did."""
+    """Assert that everything reads as before."""
     assert {name: await client.secrets(before.owner, name) for name in before.ids} == before.secrets
     async with client.watch() as stream:
         items, _ = await until_checkpoint(stream)
@@ -97,7 +97,7 @@ def refusal(settings: SubscriptionSettings) -> str:
 
 
 def many_answers(settings: SubscriptionSettings) -> None:
-    """Keep more answers than two transactions reseal, in one that is quicker than so many calls."""
+    """Store more answers than two transactions reseal, in one transaction, which is quicker than as many calls."""
     with opened(settings) as registry, registry.engine.begin() as connection:
         writing = Writing(connection, registry.vault, unix_ms(SystemClock()), registry.changes_kept)
         for number in range(2 * store_resealing.BATCH + 5):
@@ -105,7 +105,7 @@ def many_answers(settings: SubscriptionSettings) -> None:
 
 
 async def test_all_is_readable_after_the_old_secret_key_was_taken_away(settings: SubscriptionSettings) -> None:
-    """Signing secrets and keys, credentials, kept answers and API keys; more of them than one transaction reseals."""
+    """The data are signing secrets and keys, credentials, kept answers and API keys, more than one transaction reseals."""
     async with served(having(settings, K1)) as client:
         before = await stored(client)
     many_answers(having(settings, K1))
@@ -139,7 +139,7 @@ async def test_resealing_that_was_broken_off_goes_on_at_the_next_start(settings:
 
 @pytest.mark.parametrize("table", ["signing_secrets", "credential_secrets"])
 async def test_a_damaged_value_does_not_hold_the_old_key_back(settings: SubscriptionSettings, table: str) -> None:
-    """It stays damaged: its subscription waits, as before, and the others are readable."""
+    """The value stays damaged: its subscription waits as before, and the others are readable."""
     async with served(having(settings, K1)) as client:
         before = await stored(client)
     hurt, *sound = before.ids
@@ -167,13 +167,13 @@ async def test_what_has_expired_is_removed_and_needs_no_key(settings: Subscripti
 
 @dataclass
 class Running:
-    """A registry whose secret keys stand in a file that is read anew."""
+    """A registry that reads its secret keys again from a file at each reload."""
 
     client: Client
     file: Path
 
     async def reload(self, *keys: str) -> bool:
-        """Write the file and have it read; returns whether it was accepted."""
+        """Write the file and reload; return whether the registry accepted it."""
         self.file.write_text("\n".join(keys))
         before = reloads("applied"), reloads("refused")
         self.client.lifecycle.reload_asked.set()
@@ -185,7 +185,7 @@ class Running:
 
 @pytest.fixture
 def from_file(settings: SubscriptionSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubscriptionSettings:
-    """Settings out of the process's own environment, with the secret keys in a file."""
+    """Settings from the process's own environment, with the secret keys in a file."""
     file = tmp_path / "secret.key"
     file.write_text(K1)
     listen = {f"SUBSCRIPTION_{which}LISTEN": "127.0.0.1:0" for which in ("", "ADMIN_")}

@@ -18,7 +18,7 @@ def given(size_bytes: int) -> str:
 
 
 async def test_secrets_never_stand_in_the_file_in_clear(settings: SubscriptionSettings, tmp_path: Path) -> None:
-    """Neither as text nor as the bytes it stands for, neither made nor given."""
+    """The file holds neither their text nor their bytes, whether the registry made them or the owner gave them."""
     async with served(settings) as client:
         owner = await client.consumer()
         made = await client.subscribe(owner)

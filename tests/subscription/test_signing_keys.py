@@ -99,7 +99,7 @@ async def test_keys_rotate_apart_from_secrets(settings: SubscriptionSettings) ->
 @pytest.mark.parametrize("raw", [SEED, SEED + PUBLIC])
 @pytest.mark.parametrize("scheme", [pb.SIGNATURE_SCHEME_UNSPECIFIED, pb.SIGNATURE_SCHEME_V1A])
 async def test_a_key_may_be_brought_from_elsewhere(client: Client, raw: bytes, scheme: pb.SignatureScheme.ValueType) -> None:
-    """Its prefix tells what it is; of its two forms, the short one is kept."""
+    """A key's prefix tells its kind; of its two forms, the registry keeps the short one."""
     owner = await client.consumer()
     made = (await client.subscribe(owner)).subscription
     request = pb.RotateSecretRequest(consumer_id=owner, subscription_id=made.id, secret=encoded("whsk_", raw), scheme=scheme)

@@ -43,7 +43,7 @@ def refusal(settings: SubscriptionSettings) -> str:
 
 
 async def filled(settings: SubscriptionSettings) -> tuple[str, str, str]:
-    """Run a registry for as long as it takes to make a consumer, a subscription and a key; returns them."""
+    """Run a registry just long enough to make a consumer, a subscription and a key; return them."""
     async with served(settings) as client:
         owner = await client.consumer()
         return owner, (await client.subscribe(owner)).subscription.id, (await client.key(access_pb2.ROLE_ADMIN)).clear_text
@@ -67,7 +67,7 @@ def test_the_migrations_make_the_tables_that_the_code_uses(settings: Subscriptio
 
 
 async def test_a_wrong_secret_key_is_found_at_the_start(settings: SubscriptionSettings) -> None:
-    """Even while there is nothing yet that it would have to open; and the message shows no key."""
+    """The check works even if there is nothing to open yet, and the message shows no key."""
     with opened(settings):
         pass
     wrong = with_secret_key(settings, SAME_ID_OTHER_KEY)
@@ -100,7 +100,7 @@ async def test_after_a_new_secret_key_everything_old_still_works(settings: Subsc
 
 
 async def test_a_secret_key_is_no_longer_needed_once_nothing_made_with_it_counts(settings: SubscriptionSettings) -> None:
-    """Keys revoked, secrets rotated and expired, answers older than a day."""
+    """The keys are revoked, the secrets rotated and expired, the answers older than a day."""
     clock = MovedClock()
     async with served(settings, clock) as client:
         owner = await client.consumer()
@@ -186,7 +186,7 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
         asked = {method.name: GetMessageClass(method.input_type)() for service in services for method in service.methods}
         methods = {name: method for stub in stubs for name, method in vars(stub).items()}
         assert methods.keys() == asked.keys()
-        # So many refusals would close a connection that has never shown the token.
+        # Otherwise so many refusals would close a connection that has never shown the token.
         await client.revision()
         for name, method in methods.items():
             for authorization in ("", "Bearer hts_another-token-altogether", f"Basic {settings.token()}"):
@@ -216,7 +216,7 @@ async def test_health_and_readiness_tell_of_the_stop(settings: SubscriptionSetti
 
 
 async def test_serving_lasts_until_the_stop_and_says_where(settings: SubscriptionSettings, tmp_path: Path) -> None:
-    """Here the stop was asked for before the start, so the service is ready and stops at once."""
+    """The stop was requested before the start, so the service becomes ready and stops at once."""
     lifecycle = Lifecycle("subscription", ready_file=tmp_path / "ready.json")
     lifecycle.stop()
     async with asyncio.timeout(60):
@@ -241,7 +241,7 @@ def modes_in(folder: Path) -> dict[str, int]:
 
 
 async def test_what_it_keeps_is_its_owner_s_alone(settings: SubscriptionSettings, tmp_path: Path) -> None:
-    """Whoever else may look into the directory."""
+    """The file mode does not depend on who else may read the directory."""
     async with served(settings) as client:
         await client.consumer()
         modes = modes_in(tmp_path)

@@ -39,7 +39,7 @@ async def page(client: Client, consumer_id: str, size: int = 0, token: str = "")
 
 
 async def test_what_is_created_is_stored_as_asked_with_id_secret_and_state_of_the_servers_making(client: Client) -> None:
-    """Read-only fields of the request are ignored, repeated types are kept once."""
+    """Read-only fields of the request are ignored, and repeated types are kept once."""
     owner = await client.consumer()
 
     answer = await client.call(client.subscriptions.CreateSubscription, creation(owner))
@@ -153,7 +153,7 @@ async def test_a_subscription_cannot_belong_to_every_consumer(client: Client) ->
 
 
 async def test_a_list_goes_on_where_the_page_before_ended(client: Client) -> None:
-    """Pages hold a consumer's own subscriptions, oldest first, and an administrator's hold all."""
+    """A page holds a consumer's own subscriptions, oldest first; an administrator's pages hold all."""
     ours, theirs = await client.consumer("A"), await client.consumer("B")
     made = [(await client.subscribe(owner)).subscription.id for owner in (ours, theirs, ours, ours, theirs, ours, ours)]
 
@@ -174,7 +174,7 @@ async def test_a_list_goes_on_where_the_page_before_ended(client: Client) -> Non
 
 
 async def test_a_page_of_large_subscriptions_is_cut_to_what_fits_into_a_message(client: Client) -> None:
-    """The next page goes on with the first one that did not fit; none is lost, none comes twice."""
+    """The next page begins with the first subscription that did not fit; none is lost, none comes twice."""
     owner = await client.consumer()
     large = pb.Subscription(sink=SINK, protocol_settings=pb.ProtocolSettings(ca_certificates=certificate(KEYS["rsa"]) * 50))
     made = [(await client.call(client.subscriptions.CreateSubscription, creation(owner, large))).subscription.id for _ in range(45)]
@@ -280,7 +280,7 @@ async def test_a_deleted_subscription_is_gone_and_a_second_time_not_found(client
 
 
 async def test_another_consumers_subscription_is_answered_as_a_missing_one(client: Client) -> None:
-    """Whichever call it is, whatever etag, mask or request id comes with it, and nothing changes."""
+    """Every call hides it, with any etag, mask or request id, and changes nothing."""
     ours, theirs = await client.consumer("A"), await client.consumer("B")
     made = (await client.subscribe(ours)).subscription
     revision = await client.revision()

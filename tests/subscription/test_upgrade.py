@@ -1,4 +1,4 @@
-"""A registry written by the schema's first revision is taken over as it stands."""
+"""Upgrade: a registry that the schema's first revision wrote is taken over as it is."""
 
 import contextlib
 import json

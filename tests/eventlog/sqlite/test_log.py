@@ -27,7 +27,7 @@ def stored(path: Path) -> int:
 
 
 async def until_refused(log: SqliteEventLog, refusal: type[EventLogError]) -> list[Appended]:
-    """Append until it is refused; return what was accepted."""
+    """Append until the log refuses; return what was accepted."""
     receipts = list[Appended]()
     while True:
         try:
@@ -37,7 +37,7 @@ async def until_refused(log: SqliteEventLog, refusal: type[EventLogError]) -> li
 
 
 async def test_many_callers_at_once_keep_the_order_of_their_calls(path: Path) -> None:
-    """Also those that had to wait until there was room for them."""
+    """The order holds also for calls that had to wait for room."""
     async with opened(path) as it, asyncio.timeout(TIMEOUT_S):
         calls = [asyncio.ensure_future(it.log.append(new_events(range(start, start + 1000)))) for start in range(0, 40_000, 1000)]
         await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def test_what_awaits_its_commit_is_bounded_in_bytes(path: Path) -> None:
 
 
 async def test_a_caller_that_has_gone_leaves_nothing_pending(path: Path) -> None:
-    """Whether it was waiting for its commit or for room; the others are not disturbed."""
+    """The caller was waiting for its commit or for room; other callers go on."""
     async with opened(path) as it, asyncio.timeout(TIMEOUT_S):
         calls = [asyncio.ensure_future(it.log.append(new_events(range(start, start + 1000)))) for start in range(0, 30_000, 1000)]
         await asyncio.sleep(0)
@@ -70,7 +70,7 @@ async def test_a_caller_that_has_gone_leaves_nothing_pending(path: Path) -> None
 
 
 async def test_closing_answers_every_append(path: Path) -> None:
-    """Each is durable, or was told that it is not known to be; none hangs."""
+    """Each append is durable, or gets an error that it may not be; none hangs."""
     async with opened(path) as it:
         calls = [asyncio.ensure_future(it.log.append(new_events(range(start, start + 1000)))) for start in range(0, 40_000, 1000)]
         await asyncio.sleep(0)
@@ -112,7 +112,7 @@ async def test_a_foreign_database_is_left_alone(path: Path) -> None:
 
 
 async def test_an_input_output_error_fails_all_and_stops_the_log(path: Path) -> None:
-    """What was acknowledged before is there after a new start, and positions go on behind it."""
+    """After a new start every acknowledged event is there, and positions go on after it."""
     async with opened(path) as it, asyncio.timeout(TIMEOUT_S):
         before = await appended(it.log, new_events(range(100)))
         with files_bounded(path.with_name("ingest.db-wal").stat().st_size):
@@ -132,7 +132,7 @@ async def test_an_input_output_error_fails_all_and_stops_the_log(path: Path) -> 
 
 
 async def test_a_log_whose_file_is_gone_acknowledges_nothing(path: Path) -> None:
-    """Writing to a file that no name leads to would succeed, and be lost."""
+    """A write to a file without a name would succeed, and be lost."""
     home = path.parent / "home"
     home.mkdir()
     async with opened(home / "ingest.db") as it, asyncio.timeout(TIMEOUT_S):
@@ -144,7 +144,7 @@ async def test_a_log_whose_file_is_gone_acknowledges_nothing(path: Path) -> None
 
 
 async def test_a_full_disk_refuses_and_heals(tmp_path: Path) -> None:
-    """Everything acknowledged on the way is there, once, and the log itself goes on."""
+    """Every acknowledged event is there, once, and the log recovers by itself."""
     with small_disk(tmp_path / "disk", 6 * MIB) as disk:
         async with opened(disk / "ingest.db") as it, asyncio.timeout(TIMEOUT_S):
             ballast = disk / "ballast"
@@ -161,7 +161,7 @@ async def test_a_full_disk_refuses_and_heals(tmp_path: Path) -> None:
 
 
 async def test_a_locked_file_is_unavailable_for_now(path: Path) -> None:
-    """Another program that holds the lock too long costs neither events nor the process."""
+    """If another program holds the lock too long, that costs neither events nor the process."""
     async with opened(path) as it, asyncio.timeout(TIMEOUT_S):
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -184,7 +184,7 @@ async def test_at_its_size_limit_the_log_takes_events_again_after_a_trim(path: P
 
 
 async def test_appends_go_on_while_much_is_trimmed(path: Path) -> None:
-    """A trim is many short steps; the file is smaller in the end, and what is new is kept."""
+    """A trim is many short steps; at the end the file is smaller, and the new events are kept."""
     async with opened(path) as it, asyncio.timeout(TIMEOUT_S):
         old = await appended(it.log, new_events(range(20_000), size_bytes=500))
         size = await it.log.used_bytes()
@@ -202,7 +202,7 @@ async def test_appends_go_on_while_much_is_trimmed(path: Path) -> None:
 
 
 async def test_a_follower_that_falls_behind_reads_the_file_until_it_has_caught_up(path: Path) -> None:
-    """Across the boundary between file and memory nothing is left out and nothing comes twice."""
+    """At the boundary between file and memory no record is left out and none comes twice."""
     async with opened(path) as it, it.log.follow(everything(), batch_records_max=300) as following:
         reading = Reading(following)
         await appended(it.log, new_events(range(100)))

@@ -1,4 +1,4 @@
-"""The queries against a model that looks at every record."""
+"""Reads: the queries are compared with a model that looks at every record."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connecti
 
 @dataclass
 class World:
-    """Records, some of which are trimmed, in a database and in a list."""
+    """Records, of which some are trimmed, in a database and in a list."""
 
     made: list[Record]
     trimmed: int
@@ -42,12 +42,12 @@ class World:
 
     @property
     def held(self) -> list[Record]:
-        """The records that are still there."""
+        """The records that are not trimmed."""
         return self.made[self.trimmed :]
 
     @property
     def trimmed_to(self) -> int:
-        """The position of the last record that is not."""
+        """The position of the last trimmed record."""
         return self.made[self.trimmed - 1].position if self.trimmed else 0
 
     @property
@@ -56,7 +56,7 @@ class World:
         return self.made[-1].position if self.made else 0
 
     def stored(self, empty: sqlite3.Connection) -> sqlite3.Connection:
-        """Return a database that holds this."""
+        """Return a database that holds these records."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         empty.backup(connection)
         connection.executemany(ROW, [row_of(record) for record in self.held])
@@ -88,7 +88,7 @@ def record(position: int, event_id: int, accepted_ms: int, partition: int = 0, k
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Records with gaps between their positions, ids and times that grow, times that may stand still."""
+    """Records with gaps between positions, with growing ids and times; neighbouring times may be equal."""
     made, position, event_id, accepted_ms = list[Record](), 0, 0, 1000
     for gap, id_step, time_step, partition, kind in draw(
         st.lists(
@@ -126,7 +126,7 @@ def test_reading_on_from_a_position_misses_nothing(empty: sqlite3.Connection, wo
 
 @given(worlds(), st.dictionaries(st.integers(0, 5), st.tuples(st.integers(0, 170), st.booleans()), min_size=1, max_size=6))
 def test_resume_points_are_compared_with_the_log(empty: sqlite3.Connection, world: World, asked: dict[int, tuple[int, bool]]) -> None:
-    """Those that fit lead to a start that lies before every record the follower is due."""
+    """Places that fit lead to a start before every record that the follower must get."""
     by_position = {each.position: each for each in world.made}
     places, wrong = [], []
     for partition, (position, with_id) in asked.items():
@@ -191,7 +191,7 @@ def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
 
 
 def trimmable(world: World, before_ms: int) -> int:
-    """Return how many of the oldest records are old and lie before every record that a partition has not released."""
+    """Return how many of the oldest records are old enough and lie before every record that a partition has not released."""
     for index, each in enumerate(world.held):
         if each.accepted_ms >= before_ms or each.position > world.released.get(each.partition, 0):
             return index
@@ -222,7 +222,7 @@ def test_releases_only_grow_and_end_at_the_head(empty: sqlite3.Connection, world
 
 
 def test_a_filtered_listing_looks_at_a_bounded_number_of_records_a_page(empty: sqlite3.Connection) -> None:
-    """A page may hold fewer than asked, also none, and still go on."""
+    """A page may hold fewer records than asked, even none, and still name a next page."""
     with closing(World([], 0, {}).stored(empty)) as connection:
         rare = record(2, 2, 1000, kind=1)
         connection.executemany(ROW, [row_of(rare if number == 2 else record(number, number, 1000)) for number in range(1, 120_001)])
@@ -240,7 +240,7 @@ def test_a_filtered_listing_looks_at_a_bounded_number_of_records_a_page(empty: s
 
 
 def test_answers_are_bounded_in_bytes(empty: sqlite3.Connection) -> None:
-    """At least one record, and then as many as 3 MiB hold."""
+    """An answer holds at least one record, and then as many as fit into 3 MiB."""
     large = [record(number, number, 1000, size_bytes=1024 * 1024) for number in range(1, 8)]
     with closing(World([*large, record(8, 8, 1000, size_bytes=4 * 1024 * 1024)], 0, {}).stored(empty)) as connection:
         assert [each.position for each in reads.records_after(connection, 0, 100)] == [1, 2, 3]

@@ -28,7 +28,7 @@ def held(tail: Tail) -> list[Record]:
 def test_what_follows_a_position_is_found_within_its_bounds(
     head: int, groups: list[list[int]], records_max: int, bytes_max: int, data: st.DataObject
 ) -> None:
-    """Positions may have gaps; the bounds may be exceeded by one record's bytes only."""
+    """Positions may have gaps; the last record may exceed the limit in bytes."""
     tail, made, position = Tail(head), list[Record](), head
     for gaps in groups:
         group = []

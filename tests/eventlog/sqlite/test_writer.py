@@ -19,7 +19,7 @@ from tests.subscription.client import MovedClock
 
 @dataclass
 class Settling:
-    """A writer and what it says; its thread runs once the test starts it."""
+    """A writer and the results that it reports; its thread runs when the test starts it."""
 
     path: Path
     writer: SqliteWriter
@@ -27,24 +27,24 @@ class Settling:
     visible: list[bool] = field(default_factory=list)
 
     def next(self) -> Settled:
-        """Return what became of the next group."""
+        """Return the result of the next group."""
         settled = self.said.get(timeout=TIMEOUT_S)
         assert isinstance(settled, Settled), settled
         return settled
 
     def step(self, run: str) -> None:
-        """Queue a statement."""
+        """Queue a statement as a step."""
         self.writer.put(Step(lambda connection: connection.execute(run).rowcount, self.said.put))
 
     def count(self) -> int:
-        """Return how many records there are, as another connection sees them."""
+        """Return the number of records that another connection sees."""
         with contextlib.closing(connect(self.path, read_only=True)) as connection:
             return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
 
 
 @contextlib.contextmanager
 def writing(path: Path, clock: MovedClock | None = None, *, bytes_max: int = LARGE) -> Iterator[Settling]:
-    """Open a writer, and close it in the end."""
+    """Open a writer; close it at the end."""
     migrate(path, MIGRATIONS)
     said: queue.Queue[Settled | BaseException | int | EventLogError] = queue.Queue()
     visible: list[bool] = []
@@ -72,7 +72,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_waits_is_committed_together(path: Path) -> None:
-    """Up to a group's size, in the order of the calls, and visible before anyone is told."""
+    """A commit takes waiting appends up to a group's size, in the order of the calls, and is visible before a caller hears of it."""
     with writing(path) as it:
         appends = [Append(new_events(range(start, start + 100))) for start in range(0, 5000, 100)]
         for append in appends:
@@ -96,7 +96,7 @@ def test_an_append_larger_than_a_group_stays_whole(path: Path) -> None:
 
 
 def test_duplicates_and_conflicts_are_found_across_the_appends_of_a_group(path: Path) -> None:
-    """The first call wins; each call has its results in the order of its events."""
+    """The first call wins; each call gets its results in the order of its events."""
     with writing(path) as it:
         for events in (
             [new_event(1), new_event(2)],
@@ -132,7 +132,7 @@ def test_a_group_of_nothing_new_takes_no_position(path: Path) -> None:
 
 
 def test_times_of_acceptance_and_ids_grow_when_the_clock_goes_back(path: Path) -> None:
-    """Also when the log was closed between."""
+    """This is a promise also for a log that was closed meanwhile."""
     clock, seen = MovedClock(), []
     for opening in range(2):
         with writing(path, clock) as it:
@@ -168,7 +168,7 @@ def test_at_its_size_limit_the_log_refuses_until_there_is_room(path: Path) -> No
 
 
 def test_a_full_disk_refuses_a_group_and_heals(path: Path) -> None:
-    """Nothing of a refused group stays, and other work on the log waits for room as well."""
+    """A refused group leaves nothing behind, and other work on the log waits for room as well."""
     with writing(path) as it:
         it.writer.start()
         it.writer.put(Append([new_event(0)]))
@@ -193,7 +193,7 @@ def without_its_table(path: Path) -> None:
 
 
 def test_an_error_fails_everything_that_waits(path: Path) -> None:
-    """Appends and other work, the group's own and what comes later; and the log still closes."""
+    """Appends and other work fail, in this group and later; and the log still closes."""
     with writing(path) as it:
         without_its_table(path)
         it.writer.put(Append([new_event(1)]))
@@ -213,7 +213,7 @@ def test_an_error_fails_everything_that_waits(path: Path) -> None:
 
 
 def test_an_error_in_other_work_is_as_final(path: Path) -> None:
-    """What was committed in the same group before it stays acknowledged."""
+    """Everything committed before it in the same group stays acknowledged."""
     with writing(path) as it:
         it.writer.put(Append([new_event(1)]))
         it.step("DELETE FROM a_table_that_is_not_there")

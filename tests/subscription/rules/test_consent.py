@@ -123,7 +123,7 @@ async def test_where_handshakes_are_off_none_is_begun(client: Client) -> None:
 
 
 async def test_a_new_sink_has_to_consent_anew(required: Client) -> None:
-    """What the former one has said, or is still saying, counts no more; the same sink put again changes nothing."""
+    """No earlier or late answer of the old sink counts any more; an update with the same sink changes nothing."""
     owner = await required.consumer()
     made = (await required.subscribe(owner)).subscription
     token = (await begun(required, owner, made.id)).callback_token

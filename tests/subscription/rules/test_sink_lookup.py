@@ -47,7 +47,7 @@ async def test_addresses_and_urls_that_are_refused_by_their_text_are_not_looked_
 
 
 async def test_names_of_one_consumer_that_hang_pass_and_those_of_others_are_judged() -> None:
-    """Those beyond its share are not even looked up; once the slow ones are done, its names are judged again."""
+    """Names beyond the consumer's share are not even looked up; when the slow lookups are done, its names are judged again."""
     gate = threading.Event()
     asked: list[str] = []
 

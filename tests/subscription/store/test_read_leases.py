@@ -1,4 +1,4 @@
-"""Read leases: nobody hears of a change before those who rely on knowing all of them have said that they know it."""
+"""Read leases: nobody hears of a change before every lease holder has confirmed it or its lease is over."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.simulation.virtual_time import VirtualLoop
 from tests.subscription.client import Client, refused, served
 from tests.support.system import PATIENCE_S
 
-# What the registry waits for longer than it grants: the holder's clock may go slower.
+# How much longer than the granted lease the registry waits: the holder's clock may run slower.
 MARGIN_S = 0.05
 Response = TypeVar("Response")
 Asking = grpc.aio.StreamStreamCall[pb.AskRevisionRequest, pb.AskRevisionResponse]
@@ -135,7 +135,7 @@ async def committed(client: Client, revision: int) -> None:
 
 
 async def held_until_confirmed(client: Client, call: Asking, change: Coroutine[Any, Any, Response], revision: int) -> Response:
-    """Begin a change while a lease runs; it must not be answered before it is confirmed. Returns its answer."""
+    """Start a change while a lease runs; check that it is not answered before the holder confirms it. Return its answer."""
     loop = asyncio.get_running_loop()
     asked_at = loop.time()
     assert (await asked(call, revision - 1)).lease.ToMilliseconds() == LEASE_MAX_S * 1000
@@ -143,7 +143,7 @@ async def held_until_confirmed(client: Client, call: Asking, change: Coroutine[A
     await committed(client, revision)
     answer = await asked(call, revision - 1)
     assert (answer.revision, answer.HasField("lease")) == (revision, False)
-    # On a machine that slow it is over.
+    # On a very slow machine the lease may be over.
     assert not changing.done() or loop.time() - asked_at > LEASE_MAX_S
     await call.write(pb.AskRevisionRequest(reached_revision=revision, confirms=True))
     async with asyncio.timeout(PATIENCE_S):
@@ -158,7 +158,7 @@ async def test_a_change_is_answered_once_who_has_a_lease_knows_it(client: Client
 
 
 async def test_nobody_else_hears_of_it_either(client: Client) -> None:
-    """Neither who reads it, nor who is refused because of it."""
+    """Neither a reader nor a caller that the change refuses hears of it."""
     owner, loop = await client.consumer(), asyncio.get_running_loop()
     created = (await client.subscribe(owner)).subscription
     get, every = pb.GetSubscriptionRequest(consumer_id=owner, id=created.id), pb.ListSubscriptionsRequest(consumer_id=owner)
@@ -183,13 +183,13 @@ async def test_nobody_else_hears_of_it_either(client: Client) -> None:
 
 
 class Held:
-    """Takes the place of `failpoints.reached`: the first commit has happened, and the writer gets no further until it is let go."""
+    """Replaces `failpoints.reached`: holds the writer right after its first commit until the test lets it go."""
 
     def __init__(self) -> None:
         self.committed, self.go_on = threading.Event(), threading.Event()
 
     def __call__(self, point: str) -> None:
-        """Hold the writer up at the point behind its commit."""
+        """Hold the writer at the failpoint after its commit."""
         if point == "registry.after_commit":
             self.committed.set()
             assert self.go_on.wait(PATIENCE_S)
@@ -198,7 +198,7 @@ class Held:
 async def test_while_a_change_can_be_seen_and_is_not_noted_nobody_is_told_an_older_revision(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor given a lease by it: a reader has seen the change already, and relies on it."""
+    """No lease is granted by the old revision either: a reader has seen the change already and relies on it."""
     owner, held = await client.consumer(), Held()
     every = pb.ListSubscriptionsRequest(consumer_id=owner)
     monkeypatch.setattr(failpoints, "reached", held)
@@ -209,7 +209,7 @@ async def test_while_a_change_can_be_seen_and_is_not_noted_nobody_is_told_an_old
             assert len((await client.call(client.subscriptions.ListSubscriptions, every)).subscriptions) == 1
             answering = asyncio.ensure_future(asked(call, 1))
             told = asyncio.ensure_future(client.revision())
-            # Whoever answers too early does so before this, which takes the same ways.
+            # An answer that came too early would come before these calls, which take the same path.
             for _ in range(5):
                 await client.call(client.subscriptions.ListSubscriptions, every)
         finally:

@@ -44,7 +44,7 @@ async def listed(client: Client) -> dict[str, pb.Subscription]:
 
 
 async def until_revision(call: Watching, revision: int, known: dict[str, pb.Subscription]) -> dict[str, pb.Subscription]:
-    """Follow until a checkpoint of at least that revision; returns what a watcher knows then."""
+    """Follow until a checkpoint of at least that revision; return what a watcher then knows."""
     while True:
         items, checkpoint = await until_checkpoint(call)
         known = replica(items, known)
@@ -91,7 +91,7 @@ async def test_the_whole_state_comes_first_then_each_change_with_its_checkpoint(
 
 
 async def test_a_watch_resumes_after_any_revision_across_a_restart(settings: SubscriptionSettings) -> None:
-    """And it is given a checkpoint at once, even where nothing has changed since."""
+    """It gets a checkpoint at once, even if nothing has changed since."""
     async with served(settings) as client:
         owner = await client.consumer()
         made = [(await client.subscribe(owner)).subscription for _ in range(5)]
@@ -142,7 +142,7 @@ async def test_a_watch_begins_anew_where_it_cannot_be_told_everything(client: Cl
 
 
 async def test_only_so_many_changes_are_kept(settings: SubscriptionSettings) -> None:
-    """The last ten here: resuming after the eleventh last is told to begin anew, also after a restart."""
+    """Here the last ten are kept: a resume after the eleventh last is told to begin anew, also after a restart."""
     settings = settings.model_copy(update={"subscription_changes_kept": 10})
     async with served(settings) as client:
         owner = await client.consumer()
@@ -160,7 +160,7 @@ async def test_only_so_many_changes_are_kept(settings: SubscriptionSettings) -> 
 
 
 async def test_fewer_changes_to_keep_take_effect_write_by_write(settings: SubscriptionSettings) -> None:
-    """Each write forgets a bounded number, and resuming stays possible after all that remain."""
+    """Each write forgets a bounded number, and a resume stays possible after every change that remains."""
     async with served(settings) as client:
         owner = await client.consumer()
         name = (await client.subscribe(owner)).subscription.id
@@ -201,14 +201,14 @@ async def test_more_than_a_batch_of_state_and_changes_arrives_whole(client: Clie
         items, checkpoint = await until_checkpoint(stream)
     assert [item.put.subscription.id for item in items] == sorted(names)
     assert checkpoint.revision == len(names) + 1
-    # The first batch of changes speaks of one that a later batch takes away.
+    # The first batch of changes names a subscription that a later batch deletes.
     last = await client.delete(owner, items[0].put.subscription.id)
     async with client.watch(1, checkpoint.registry_id) as stream:
         assert await until_revision(stream, last, {}) == await listed(client)
 
 
 async def test_watchers_agree_with_the_registry_whatever_happens_while_they_watch(client: Client) -> None:
-    """Two that watch from the start, one that begins and one that resumes half-way, while many callers change things."""
+    """Two watchers watch from the start, one begins and one resumes half-way, while many callers change things."""
     owner = await client.consumer()
     async with contextlib.AsyncExitStack() as stack:
         early = [await stack.enter_async_context(client.watch()) for _ in range(2)]
@@ -315,7 +315,7 @@ async def test_many_snapshots_at_once_take_turns(client: Client, watchers: int) 
 async def test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_changes_only(
     settings: SubscriptionSettings, tmp_path: Path
 ) -> None:
-    """The revisions are the same again, the ids of the changes are not."""
+    """The revisions are the same as before, but the ids of the changes differ."""
     async with served(settings) as client:
         owner = await client.consumer()
         common = await checkpoint_after(client, client.subscribe(owner))
@@ -332,7 +332,7 @@ async def test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_c
         for point in (common, *kept):
             assert await resumable(client, point.revision, point.registry_id, point.change_id)
         await compacted(client, common.revision, common.registry_id, kept[0].change_id)
-        # Who asks for the revision learns it too; one that is behind is told by its watch.
+        # The answer to AskRevision shows the difference too; a watcher that is behind learns it from its watch.
         assert await asked(client, kept[-1]) == await asked(client, lost[0]) == kept[-1].revision
         for point in (lost[-1], pb.Checkpoint(revision=kept[-1].revision + 1)):
             assert (await refused(asked(client, point))).reason is Reason.REVISION_COMPACTED
@@ -341,7 +341,7 @@ async def test_a_registry_that_was_restored_and_changed_as_often_knows_its_own_c
 async def test_an_etag_of_a_change_that_a_restored_registry_does_not_have_never_fits(
     settings: SubscriptionSettings, tmp_path: Path
 ) -> None:
-    """Although the subscription, or the event type, has changed as often since."""
+    """The etag fails although the subscription, or the event type, has changed as often since."""
     wanted = catalogue_pb2.PutEventTypeRequest(event_type=catalogue_pb2.EventType(name="a"))
     async with served(settings) as client:
         owner = await client.consumer()
@@ -364,7 +364,7 @@ async def test_an_etag_of_a_change_that_a_restored_registry_does_not_have_never_
 
 
 async def checkpoint_after(client: Client, change: Awaitable[object]) -> pb.Checkpoint:
-    """Make a change and return the checkpoint that a new watch begins with."""
+    """Make a change and return the checkpoint with which a new watch begins."""
     await change
     async with client.watch() as stream:
         _, checkpoint = await until_checkpoint(stream)
@@ -372,7 +372,7 @@ async def checkpoint_after(client: Client, change: Awaitable[object]) -> pb.Chec
 
 
 async def asked(client: Client, point: pb.Checkpoint) -> int:
-    """Ask for the revision as one that has reached a checkpoint."""
+    """Ask for the revision, as a caller that has reached a checkpoint."""
     call = client.subscriptions.AskRevision(metadata=service_metadata(client.token))
     try:
         await call.write(pb.AskRevisionRequest(reached_revision=point.revision, reached_change_id=point.change_id))
@@ -384,7 +384,7 @@ async def asked(client: Client, point: pb.Checkpoint) -> int:
 
 
 async def test_the_id_of_the_last_change_that_is_not_kept_is_kept(settings: SubscriptionSettings) -> None:
-    """Resuming right behind it is possible, by its own id only."""
+    """A watch may resume right behind it, but only by its own id."""
     async with served(settings.model_copy(update={"subscription_changes_kept": 2})) as client:
         owner = await client.consumer()
         async with client.watch() as stream:
