@@ -18,7 +18,7 @@ _TITLE = "Hooktide bench: services on core 0, load and receiver on core 1, 1 KB 
 
 
 async def main(extent: Extent, shown: Shown) -> int:
-    """Measure; exit code 0 where every bar is met, or nothing was meant to be told, else 1."""
+    """Measure; return 0 if every bar is met, or if the run is only a quick check, else 1."""
     published = await publishing.measure(extent, shown)
     found = await delivering.measure(extent, shown)
     routed = await routing.measure(extent, shown)

@@ -1,4 +1,4 @@
-"""Attacked: what honest callers notice while hostile ones come in, by the kind of attack."""
+"""Attacked: how long honest calls take beside hostile clients, by the kind of attack."""
 
 import asyncio
 import itertools
@@ -36,7 +36,7 @@ _NAMES = ("subscription", "ingest", "gateway")
 
 @dataclass(slots=True)
 class Waits:
-    """How long honest calls took, in seconds, by what was called, and those that failed."""
+    """The latencies of honest calls in seconds, by what was called, and the calls that failed."""
 
     health: list[float] = field(default_factory=list)
     publish: list[float] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Waits:
 
 
 class Attack(NamedTuple):
-    """What one kind of attack came to; times are 99th percentiles in seconds."""
+    """The result of one kind of attack; times are 99th percentiles in seconds."""
 
     kind: str
     health_s: float
@@ -54,11 +54,11 @@ class Attack(NamedTuple):
     failed: list[str]
     """Honest calls that were refused or not answered in time."""
     grown_mb: float
-    """The most that a service's memory grew by meanwhile."""
+    """The largest growth of a service's memory during the attack."""
     left_mb: float
-    """What was left of that, at most 60 s later."""
+    """The growth that was left at most 60 s later."""
     calls: int
-    """What the hostile clients sent."""
+    """How many calls the hostile clients sent."""
 
 
 class Attacked(NamedTuple):
@@ -68,7 +68,7 @@ class Attacked(NamedTuple):
     attacks: list[Attack]
 
     def worst(self, of: Callable[[Attack], float]) -> float:
-        """Return a figure of the attack that is worst by it."""
+        """Return the largest value of a figure over the attacks."""
         return max(of(each) for each in self.attacks)
 
 
@@ -135,7 +135,7 @@ _numbers = itertools.count()
 
 
 async def _probed(system: System, consumer: Consumer, for_s: float) -> Waits:
-    """Call as honest callers do, at a steady rate, for so long."""
+    """Make honest calls at a steady rate for some seconds."""
     waits = Waits()
     gateway, ingest = f"http://{system.services['gateway'].listen}", system.services["ingest"].listen
     emitter_key = (("authorization", f"Bearer {system.first.emitter}"),)
@@ -149,7 +149,7 @@ async def _probed(system: System, consumer: Consumer, for_s: float) -> Waits:
                 answer.raise_for_status()
 
         async def health() -> None:
-            # A probe opens a connection of its own each time.
+            # A health check opens a connection of its own each time.
             async with probe.get(f"{gateway}/healthz") as answer:
                 answer.raise_for_status()
             options = [("grpc.use_local_subchannel_pool", 1)]
@@ -168,7 +168,7 @@ async def _probed(system: System, consumer: Consumer, for_s: float) -> Waits:
 
 
 async def _steadily(call: Callable[[], Awaitable[None]], taken: list[float], failed: list[str], per_s: float, for_s: float) -> None:
-    """Begin calls at a steady rate, whether or not earlier ones have ended; each counts from when it was due."""
+    """Start calls at a steady rate, whether or not earlier ones have ended; each latency counts from the time when the call was due."""
     began = time.monotonic()
 
     async def one(due: float) -> None:

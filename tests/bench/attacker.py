@@ -1,7 +1,7 @@
 """Attacker: hostile clients of one kind, from an address of their own, in a process of low priority on the load's core.
 
 Reads a `Job` as JSON from standard input, begins at once, and prints `Done` as JSON when its time is over.
-gRPC is spoken by hand, since no library sends what these clients send.
+It speaks gRPC by hand, since no library sends what these clients send.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import uvloop
 from services.runtime.api_key import new_key
 
 ADDRESS = "127.0.0.2"
-"""Where all hostile clients come from; honest ones come from 127.0.0.1."""
+"""The address of all hostile clients; honest clients use 127.0.0.1."""
 _NICE = 15
 _EVENTS = 4_000_000
 _STREAMS = 100
@@ -35,28 +35,28 @@ _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 
 
 class Job(NamedTuple):
-    """What is to be done."""
+    """The attack to make."""
 
     kind: str
     """A name in `KINDS`."""
     host: str
     port: int
-    """Of the service that is attacked."""
+    """The port of the attacked service."""
     connections: int
     for_s: float
 
 
 class Done(NamedTuple):
-    """What the hostile clients saw."""
+    """What the hostile clients counted."""
 
     opened: int
-    """Connections that were accepted."""
+    """The number of accepted connections."""
     calls: int
-    """Calls or requests begun."""
+    """The number of calls or requests begun."""
 
 
 class Count:
-    """Counts for `Done`."""
+    """The counters for `Done`."""
 
     def __init__(self) -> None:
         self.opened = 0
@@ -107,7 +107,7 @@ async def wrong_keys(connection: Connection, count: Count) -> None:
 
 
 async def wrong_keys_grpc(connection: Connection, count: Count) -> None:
-    """Guess emitters' keys of the right form, one after the other."""
+    """Guess emitters' keys of the right form over gRPC, one after the other."""
     await _calls(connection, count, "Publish", lambda: {"authorization": f"Bearer {new_key()}"}, b"\0\0\0\0\0")
 
 
@@ -167,7 +167,8 @@ async def _calls(connection: Connection, count: Count, method: str, metadata: Ca
     for number in range(1, 1 << 30, 2):
         count.calls += 1
         writer.write(_frame(_HEADERS, _END_HEADERS, number, _head(method, metadata())))
-        # As much as may be sent before the service gives more room; who waits for that room is refused before it comes.
+        # Send as much as is allowed before the service enlarges the window; a caller that waits for the window is refused before it
+        # opens.
         part, end = message[:60_000], len(message) <= 60_000
         for start in range(0, len(part), 16_000):
             last = start + 16_000 >= len(part)
@@ -182,7 +183,7 @@ async def _calls(connection: Connection, count: Count, method: str, metadata: Ca
 
 
 async def _next_frame(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, int, int]:
-    """Read one frame, and acknowledge it where HTTP/2 (RFC 9113) asks for that; returns its type, flags and stream."""
+    """Read one frame, and acknowledge it if HTTP/2 (RFC 9113) requires that; return its type, flags and stream."""
     head = await reader.readexactly(9)
     size, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
     body = await reader.readexactly(size)
@@ -230,7 +231,7 @@ def _bomb() -> bytes:
 
 
 async def attack(job: Job) -> Done:
-    """Keep so many hostile connections up for so long; each that ends is opened again."""
+    """Keep `connections` hostile connections up for `for_s` seconds; reopen each that ends."""
     count, client, ends_at = Count(), KINDS[job.kind], time.monotonic() + job.for_s
 
     async def keep_attacking() -> None:
@@ -261,7 +262,7 @@ async def attack(job: Job) -> Done:
 
 
 def main(argv: Sequence[str] = ()) -> None:
-    """Do the job that standard input names."""
+    """Do the job that standard input describes."""
     del argv
     given = json.load(sys.stdin)
     os.sched_setaffinity(0, {given.pop("core")})

@@ -13,7 +13,7 @@ FOR_S = 60.0
 
 
 async def main(extent: Extent, shown: Shown) -> int:
-    """Measure and print a table a round."""
+    """Measure and print a table for each round."""
     rounds = await attacked.measure(extent, shown, FOR_S)
     found = {"rounds": [{"quiet": each.quiet._asdict(), "attacks": [one._asdict() for one in each.attacks]} for each in rounds]}
     files = results.write("attacks", extent, found, {})

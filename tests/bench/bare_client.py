@@ -1,4 +1,4 @@
-"""Bare client: a transport with nothing around it, which sends what the delivery service would send.
+"""Bare client: a transport alone, which sends what the delivery service would send.
 
 Reads a `Job` as JSON from standard input; prints a `Speed` as JSON.
 """
@@ -23,35 +23,35 @@ _OK = 200
 
 
 class Job(NamedTuple):
-    """What is to be sent."""
+    """The requests to send."""
 
     transport: str
     urls: list[str]
-    """The sinks, in turn; all have the same headers and body."""
+    """The sinks, in turn; all requests have the same headers and body."""
     headers: Mapping[str, str]
     body: str
     measured: int
-    """How many are sent."""
+    """The number of measured requests."""
     warm: int
-    """How many are sent before them, so that the connections stand."""
+    """The number of requests before them, which open the connections."""
 
 
 class Speed(NamedTuple):
-    """How fast it went."""
+    """The measured speed."""
 
     per_s: float
     cpu_us: float
-    """What each took of the sending process, in µs of CPU time."""
+    """The CPU time of the sending process for each request, in µs."""
 
 
 def under_way(settings: DeliverySettings, sinks: int) -> int:
-    """Return how many attempts the delivery service has under way for so many sinks, each of one subscription and host."""
+    """Return how many attempts the delivery service has under way for a number of sinks, each of one subscription and host."""
     each = min(settings.delivery_lane_in_flight_max, settings.delivery_host_connections_max)
     return min(settings.delivery_in_flight_max, sinks * each)
 
 
 async def send(transport: Transport, requests: list[Request], count: int, at_once: int) -> None:
-    """Send so many requests, `at_once` under way; returns once all are answered, each with 200."""
+    """Send `count` requests, `at_once` of them under way; return when all are answered, each with 200."""
     left, sent = count, 0
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

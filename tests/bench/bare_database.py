@@ -1,4 +1,4 @@
-"""Bare database: `executemany` of an event log's rows, with nothing around it. Prints rows a second."""
+"""Bare database: `executemany` of an event log's rows without anything around it. Prints rows a second."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noq
 
 
 def main(core: int, count: int, per_transaction: int, run: str) -> float:
-    """Return rows a second, `per_transaction` rows to a durable commit."""
+    """Return rows a second, with `per_transaction` rows in each durable commit."""
     os.sched_setaffinity(0, {core})
     ids = GrowingUuid7().take(int(time.time() * 1000), count)
     rows = []

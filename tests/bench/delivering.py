@@ -1,4 +1,4 @@
-"""Delivering: how fast events reach their callbacks, and how soon; beside the same system with aiohttp, and the clients alone."""
+"""Delivering: how fast and how soon events reach their callbacks, beside the same system with aiohttp, and beside the clients alone."""
 
 import contextlib
 import statistics
@@ -18,18 +18,18 @@ _DELIVERIES, _FAN_OUT, _PACED_S = 20_000, 100, 6.0
 
 
 class Delivering(NamedTuple):
-    """What was measured."""
+    """The measurements."""
 
     speeds: dict[str, list[Speed]]
-    """Of each way, in the order of the rounds."""
+    """The speeds of each way, in the order of the rounds."""
     half_per_s: float
-    """The load at which the latencies were measured."""
+    """The deliveries a second at which the latencies were measured."""
     latencies: list[list[float]]
-    """Of each round, from acknowledgement to arrival, in seconds, sorted."""
+    """For each round, the seconds from acknowledgement to arrival, sorted."""
 
 
 async def measure(extent: Extent, steps: Steps) -> Delivering:
-    """Measure, with two systems up that differ in their transport alone."""
+    """Measure two systems that differ only in their transport."""
     count = extent.of(_DELIVERIES)
     async with contextlib.AsyncExitStack() as stack:
         seen = stack.enter_context(sink())
@@ -55,7 +55,7 @@ async def measure(extent: Extent, steps: Steps) -> Delivering:
             extent.rounds,
             steps,
         )
-        # Idle, it would still take its turns on the core.
+        # Even if idle, this system would still take its turns on the core.
         await beside.aclose()
         half_per_s = statistics.median(speed.per_s for speed in speeds[SYSTEM]) / 2
         at_half = partial(latencies, one, half_per_s, _PACED_S / 20 if extent.quick else _PACED_S)

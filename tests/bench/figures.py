@@ -1,4 +1,4 @@
-"""Figures: what was measured in several rounds, as a median and the range that it lies in."""
+"""Figures: measurements of several rounds, as a median and its range."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a figure must reach."""
+    """The bar that a figure must reach."""
 
     limit: float
     at_least: bool = True
 
     def is_met(self, value: float) -> bool:
-        """Say whether a figure reaches it."""
+        """Return whether a figure reaches the bar."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -26,11 +26,11 @@ class Row:
 
     what: str
     parts: str
-    """The absolute figures that it was made of."""
+    """The absolute figures from which the row's figures were made."""
     values: tuple[float, ...]
-    """One of each round."""
+    """One figure for each round."""
     bar: Bar | None
-    """None: only reported."""
+    """None: the row is only reported."""
     unit: str = ""
 
     @property
@@ -40,12 +40,12 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is met; None where there is none."""
+        """Whether the bar is met; None if there is none."""
         return None if self.bar is None else self.bar.is_met(self.value)
 
 
 def ratio(what: str, over: Sequence[float], under: Sequence[float], unit: str, bar: Bar | None) -> Row:
-    """Return the row of one thing divided by another, each by that of its own round: what slowed one has slowed the other too."""
+    """Return the row of one thing divided by another within each round: what slowed one has slowed the other too."""
     digits = 0 if statistics.median(over) >= 100 else 2
     parts = f"{statistics.median(over):,.{digits}f} ÷ {statistics.median(under):,.{digits}f} {unit}"
     return Row(what, parts, tuple(one / other for one, other in zip(over, under, strict=True)), bar)
@@ -58,5 +58,5 @@ def ranged(values: Sequence[float], digits: int, unit: str = "") -> str:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return what `share` of the sorted figures do not exceed."""
+    """Return the value that `share` of the sorted figures do not exceed."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,6 +1,6 @@
-"""Flows: events published to a system that is up, and how fast, how soon and at what cost they reach the sink.
+"""Flows: events published to a running system, and how fast, how soon and at what cost they reach the sink.
 
-Beside it, the same requests sent by a transport alone.
+For comparison, a transport alone sends the same requests.
 """
 
 import asyncio
@@ -18,30 +18,30 @@ from tests.support.system import System
 from tests.support.webhook_receiver import Endpoint
 
 _AT_ONCE = 16
-# A message has some thirty events then: with fewer, it is the messages and no more the events that make the load, which half the
-# events would not halve; more would come as bursts, whose own length would be measured.
+# At this tick a message has some thirty events. With fewer events the messages would be the load, and half the events would not halve
+# it; with more events the latencies would measure the length of the bursts.
 _TICK_S = 0.008
-# The steady state is measured, not what the beginning of the stream piles up.
+# The steady state is measured, not the queue from the beginning of the stream.
 _LEAD_S = 2.0
 _WARM = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What is published to a system, and where it goes."""
+    """The events that are published to a system, and the sinks that they go to."""
 
     system: System
     seen: Sink
     type_: str
-    """The type of its events."""
+    """The type of the events."""
     urls: list[str]
-    """The beginnings of its sinks' URLs, each of another host; the events of source n go to the one at n."""
+    """The beginnings of the sinks' URLs, each with another host; the events of source n go to URL n."""
     copies: int
-    """How many subscriptions each event reaches."""
+    """How many subscriptions get each event."""
 
     @property
     def warm(self) -> int:
-        """How many deliveries bring it up to speed, its connections and all."""
+        """How many deliveries bring the system up to speed and open its connections."""
         return max(_WARM, 2 * len(self.urls))
 
     def sink(self, number: int, copy: int) -> str:
@@ -50,7 +50,7 @@ class Flow:
 
 
 class Flows:
-    """Makes flows through a system, with a consumer of its own."""
+    """Makes flows through a system, for a consumer of their own."""
 
     def __init__(self, system: System, seen: Sink) -> None:
         self._system = system
@@ -76,10 +76,10 @@ class Flows:
 
 
 async def delivered(flow: Flow, deliveries: int, run: str) -> Speed:
-    """Publish as fast as it goes.
+    """Publish as fast as possible.
 
-    Returns deliveries a second from the first event sent to the last webhook come, and what each took of the delivery
-    service. Neither what was before nor that connections are made is measured.
+    Return deliveries a second, from the first event sent to the last webhook received, and the CPU time of the delivery service for each
+    delivery. Earlier work and the opening of connections are not measured.
     """
     await _arrived(flow, flow.warm, f"warm-{run}")
     await quiet(flow.system)
@@ -102,7 +102,7 @@ async def _arrived(flow: Flow, deliveries: int, run: str) -> float:
 async def latencies(flow: Flow, per_s: float, for_s: float, run: str) -> list[float]:
     """Publish at a steady rate; return for each event the seconds from its acknowledgement to its arrival, sorted.
 
-    Those of the first two seconds, or of the first half if that is less, do not count.
+    The events of the first two seconds, or of the first half if that is less, do not count.
     """
     await _arrived(flow, flow.warm, f"warm-{run}")
     await quiet(flow.system)
@@ -126,13 +126,13 @@ async def latencies(flow: Flow, per_s: float, for_s: float, run: str) -> list[fl
     assert len(acknowledged) == len(made)
     await flow.seen.counted(len(made))
     arrivals = await flow.seen.arrivals()
-    # A webhook may arrive before its emitter has read the acknowledgement: that is no time at all.
+    # A webhook may arrive before its emitter has read the acknowledgement: the latency is then zero.
     measured = list(acknowledged.items())[int(per_s * lead_s) :]
     return sorted(max(0, arrivals[event_id] - at_ns) / 1e9 for event_id, at_ns in measured)
 
 
 async def sample(flow: Flow) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of a request that the system makes for this flow."""
+    """Return the headers and the body of a request that the system makes for this flow."""
     await _arrived(flow, flow.warm, "sample-")
     return await flow.seen.sample()
 

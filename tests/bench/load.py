@@ -1,4 +1,4 @@
-"""Load: events of about 1 KB, and the stream by which they are published as fast as the log takes them."""
+"""Load: events of about 1 KB, and the stream that publishes them as fast as the log takes them."""
 
 import json
 import time
@@ -16,12 +16,12 @@ Batch = ingest_pb2.PublishStreamRequest
 
 
 def source(number: int) -> str:
-    """Return the source of that number."""
+    """Return the source with a number."""
     return f"/bench/{number}"
 
 
 def event(number: int, run: str = "", type_: str = "bench.made", sources: int = 1) -> event_pb2.CloudEvent:
-    """Return an event of about 1 KB, from one of so many sources in turn."""
+    """Return an event of about 1 KB, from one of some sources in turn."""
     made = event_pb2.CloudEvent(id=f"{run}{number:012d}", source=source(number % sources), spec_version="1.0", type=type_, text_data=_DATA)
     made.attributes["datacontenttype"].ce_string = "application/json"
     made.attributes["subject"].ce_string = f"s-{number % 997}"
@@ -29,22 +29,22 @@ def event(number: int, run: str = "", type_: str = "bench.made", sources: int = 
 
 
 def events(count: int, run: str, type_: str = "bench.made", sources: int = 1) -> list[event_pb2.CloudEvent]:
-    """Return events, made beforehand: making them is not what is measured."""
+    """Return events that are made beforehand: their making is not measured."""
     return [event(number, run, type_, sources) for number in range(count)]
 
 
 def batches(made: Sequence[event_pb2.CloudEvent]) -> list[Batch]:
-    """Return a stream's messages, of many events each."""
+    """Return a stream's messages, each with many events."""
     return [Batch(events=made[start : start + PER_MESSAGE]) for start in range(0, len(made), PER_MESSAGE)]
 
 
 def publish(system: System, sent: AsyncIterator[Batch]) -> AsyncIterable[ingest_pb2.PublishStreamResponse]:
-    """Publish over one stream; returns its answers."""
+    """Publish over one stream; return its answers."""
     return system.ingest.PublishStream(sent, metadata=(("authorization", f"Bearer {system.first.emitter}"),))
 
 
 async def publish_at_once(system: System, sent: Sequence[Batch]) -> float:
-    """Publish as fast as it goes, many messages under way; returns how long it took until the last receipt, in seconds."""
+    """Publish as fast as possible with many messages under way; return the seconds until the last receipt."""
 
     async def send() -> AsyncIterator[Batch]:
         for batch in sent:

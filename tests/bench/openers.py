@@ -1,4 +1,4 @@
-"""Openers: the transports that are measured, by their names, each opened as the delivery service would."""
+"""Openers: the measured transports by name, each opened as the delivery service would open it."""
 
 from contextlib import AbstractAsyncContextManager
 
@@ -12,7 +12,7 @@ PRODUCT, YARDSTICK = "http", "aiohttp"
 
 
 def opener(name: str) -> OpenTransport:
-    """Return what opens a transport."""
+    """Return the function that opens a transport."""
     return {PRODUCT: open_transport, YARDSTICK: _aiohttp}[name]
 
 

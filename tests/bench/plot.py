@@ -10,7 +10,7 @@ _BARS_WIDTH, _ROW, _NAMES, _FIGURES = 760, 26, 270, 170
 
 
 def latency_svg(sorted_ms: Sequence[float]) -> str:
-    """Return the latencies (sorted, in ms) by percentile, the percentiles drawn so that each further nine has its own room."""
+    """Return the latencies (sorted, in ms) by percentile, on a scale that gives each further nine the same width."""
     top = max(percentile(sorted_ms, 0.999), 0.001) * 1.1
     points = []
     for step in range(401):
@@ -25,7 +25,7 @@ def latency_svg(sorted_ms: Sequence[float]) -> str:
 
 
 def bars_svg(title: str, series: Mapping[str, Sequence[float]]) -> str:
-    """Return for each name its median as a bar, with the range as a line upon it and both in figures beside it."""
+    """Return for each name its median as a bar, with the range as a line on the bar and both as figures beside it."""
     top = max(max(values) for values in series.values())
     bars = "".join(_bar(row, name, values, top) for row, (name, values) in enumerate(series.items()))
     return _svg(_BARS_WIDTH, 28 + _ROW * len(series) + 8, title, bars)

@@ -1,4 +1,4 @@
-"""Program: what the programs of this folder share: their arguments, their cores, and the progress they show."""
+"""Program: what the programs of this folder share: arguments, cores, and the display of progress."""
 
 import argparse
 import os
@@ -16,12 +16,12 @@ from tests.bench.world import pin
 
 MEANINGLESS = "a quick run: it shows that all works, its figures mean nothing"
 
-# Where there is no terminal: as wide as the table.
+# The width if there is no terminal: that of the table.
 _WIDTH = 160
 
 
 class Shown:
-    """The progress on a console: a bar on a terminal, else a line for each step."""
+    """Shows progress on a console: a bar on a terminal, else a line for each step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -31,7 +31,7 @@ class Shown:
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=None)
         self.latest = "the beginning"
-        """What was begun last."""
+        """The step that began last."""
 
     def __enter__(self) -> Self:
         return self
@@ -40,13 +40,13 @@ class Shown:
         self._bar.stop()
 
     def begin(self, part: str, count: int) -> None:
-        """Begin a part of so many steps."""
+        """Begin a part with a number of steps."""
         self._part = part
         self._bar.reset(self._task, total=count)
         self._bar.start()
 
     def step(self, what: str) -> None:
-        """Begin the next of them."""
+        """Begin the next step."""
         self.latest = f"{self._part}: {what}"
         line = f"{time.monotonic() - self._began:5.0f} s  {self.latest}"
         if self._console.is_terminal:
@@ -56,14 +56,14 @@ class Shown:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, *found: RenderableType) -> None:
-        """Show what was found, or left out; the bar gives way to it."""
+        """Print a result or an omission; the bar is redrawn after it."""
         self._bar.stop()
         for each in found:
             self._console.print(each)
 
 
 def run(name: str, about: str, main: Callable[[Extent, Shown], Coroutine[Any, Any, int]]) -> int:
-    """Read the arguments and measure; returns the exit code: that of `main`, or 2 where nothing could be measured."""
+    """Read the arguments and measure; return the exit code of `main`, or 2 if nothing could be measured."""
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=about.splitlines()[0])
     parser.add_argument("--rounds", type=int, choices=range(1, 101), metavar="1…100", default=5, help="how often each thing is measured")
     parser.add_argument("--quick", action="store_true", help="a twentieth of everything, to see that all works; the figures mean nothing")

@@ -16,7 +16,7 @@ _CALLERS = 1_000
 
 
 async def measure(extent: Extent, steps: Steps) -> dict[str, list[float]]:
-    """Return durable events a second of each way, one figure a round; each round begins with an empty log, as the bare database does."""
+    """Return durable events a second for each way, one figure a round; each round begins with an empty log, as the bare database does."""
     figures: dict[str, list[float]] = {}
     for number in range(extent.rounds):
         for name, (per_s,) in (await _round(f"publishing {number + 1}/{extent.rounds}", extent.of(_EVENTS), steps)).items():
@@ -48,7 +48,7 @@ async def _round(part: str, count: int, steps: Steps) -> dict[str, list[float]]:
 
 
 async def _by_client(system: System, count: int, run: str) -> float:
-    """Emit by the client, many callers at once, each waiting for its receipt; returns events a second."""
+    """Emit by the client, with many callers that each wait for their receipts; return events a second."""
     following = iter(events(count, run))
 
     async def caller(emitter: hooktide.Emitter) -> None:

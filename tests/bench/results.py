@@ -1,4 +1,4 @@
-"""Results: what a run leaves in `bench-results/`."""
+"""Results: the files that a run leaves in `bench-results/`."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _PACKAGES = ("aiohttp", "grpcio", "httptools", "uvloop")
 
 
 def write(name: str, extent: Extent, found: Mapping[str, object], pictures: Mapping[str, str]) -> list[Path]:
-    """Write what was found as JSON, with what it was measured on, and pictures (SVG by name); returns the files."""
+    """Write the results and the description of the machine as JSON, and pictures (SVG by name); return the files."""
     _FOLDER.mkdir(exist_ok=True)
     began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     written = [_FOLDER / f"{name}-{began}.json", *(_FOLDER / f"{picture}.svg" for picture in pictures)]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 WITHIN_S = 180.0
-"""How long anything that is measured once may take."""
+"""The longest time that one measurement may take."""
 _QUICK = 20
 
 T = TypeVar("T")
 Way = Callable[[str], Awaitable[T]]
-"""Does the work once and returns what came of it; is given a text that no other run has."""
+"""Does the work once and returns the result; its argument is a text that no other measurement has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +20,27 @@ class Extent:
 
     rounds: int
     quick: bool
-    """Whether only to see that all works: the figures then mean nothing."""
+    """Whether the run only checks that everything works: its figures mean nothing."""
 
     def of(self, count: int) -> int:
-        """Return how many there are to be of what there usually are `count`."""
+        """Return `count`, or in a quick run a small part of it."""
         return max(1, count // _QUICK) if self.quick else count
 
 
 class Steps(Protocol):
-    """Is told how far the measuring has come."""
+    """Hears how far the measurement has come."""
 
     def begin(self, part: str, count: int) -> None:
-        """Begin a part of so many steps."""
+        """Begin a part with a number of steps."""
         ...
 
     def step(self, what: str) -> None:
-        """Begin the next of them."""
+        """Begin the next step."""
         ...
 
 
 async def in_turn(part: str, ways: Mapping[str, Way[T]], rounds: int, steps: Steps) -> dict[str, list[T]]:
-    """Return what came of each way, in the order of the rounds; raises `TimeoutError` where one takes too long."""
+    """Return the results of each way in the order of the rounds; raise `TimeoutError` if one takes too long."""
     figures: dict[str, list[T]] = {name: [] for name in ways}
     steps.begin(part, rounds * len(ways))
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""Routing: what one event costs with few subscriptions and with many, of which as many match."""
+"""Routing: the cost of an event with few subscriptions and with many, when the same number matches."""
 
 import time
 from functools import partial
@@ -14,7 +14,7 @@ _MATCHES, _EVENTS = 10, 20_000
 
 
 async def measure(extent: Extent, steps: Steps) -> dict[str, list[float]]:
-    """Return µs an event of each, one figure a round."""
+    """Return µs an event for each, one figure a round."""
     events = extent.of(_EVENTS)
     return await in_turn("routing", {name: partial(_us, _router(count), events) for name, count in _COUNTS.items()}, extent.rounds, steps)
 
@@ -29,7 +29,7 @@ async def _us(router: Router, events: int, _run: str) -> float:
 
 
 def _router(count: int) -> Router:
-    """Make subscriptions of which _MATCHES match, by exact type, by a type above it, and by source; the others do not."""
+    """Make subscriptions of which _MATCHES match, by exact type, by a type pattern above it, and by source; the others do not match."""
     router = Router()
     for number in range(count):
         types: tuple[str, ...] = (f"shop.order.other{number}", f"other{number}.*")

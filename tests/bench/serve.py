@@ -1,4 +1,4 @@
-"""Runs one service, like `python -m services`, on the one core that BENCH_CORE names, with the transport that BENCH_TRANSPORT names."""
+"""Serve: runs one service, like `python -m services`, on the core that BENCH_CORE names, with the transport that BENCH_TRANSPORT names."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Sink: the handle on a sink's process."""
+"""Sink: controls a sink's process."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ from tests.bench.sink_server import addresses
 from tests.bench.world import LOAD_CORE
 from tests.support.system import ROOT
 
-# What each client says of its connection and of the body by itself.
+# Headers that each client adds for its connection and for the body.
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "connection", "accept", "accept-encoding"})
 _LOOK_S = 0.02
 
 
 @contextlib.contextmanager
 def sink(count: int = 1) -> Iterator["Sink"]:
-    """Run a sink of `count` addresses on the load's core."""
+    """Run a sink with `count` addresses on the load's core."""
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
         command = [sys.executable, "-m", "tests.bench.sink_server", str(LOAD_CORE), folder, str(count)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:  # noqa: S603 - ours
@@ -39,14 +39,14 @@ class Sink:
         self._addresses = addresses(count)
         self._ports = self._heard()
         self.roots = str(self._ports["roots"])
-        """The file of the certificate that its own are issued by."""
+        """The file with the authority's certificate that the sink's certificates are issued by."""
 
     def urls(self, scheme: str, count: int) -> list[str]:
-        """Return the beginnings of so many URLs, each of another host."""
+        """Return the beginnings of `count` URLs, each with another host."""
         return [f"{scheme}://{address}:{self._ports[scheme]}" for address in self._addresses[:count]]
 
     async def counted(self, count: int) -> int:
-        """Wait until so many requests have come; returns when the last came, in ns of the monotonic clock."""
+        """Wait until a number of requests have come; return when the last one came, in ns of the monotonic clock."""
         async with asyncio.timeout(WITHIN_S):
             while (seen := await self._asked("count"))["count"] < count:  # noqa: ASYNC110 - another process's
                 await asyncio.sleep(_LOOK_S)
@@ -54,18 +54,18 @@ class Sink:
         return last_ns
 
     async def arrivals(self) -> dict[str, int]:
-        """Return when each event came first, by event id, by the same clock."""
+        """Return when each event first came, by event id, in ns of the same clock."""
         found: dict[str, int] = await self._asked("arrivals")
         return found
 
     async def sample(self) -> tuple[dict[str, str], bytes]:
-        """Return the headers and the body of the latest request, without those headers that belong to its connection."""
+        """Return the headers and the body of the latest request, without the headers that belong to its connection."""
         head, body = await self._asked("sample")
         lines = [line.partition(": ") for line in head.split("\r\n")[1:] if line]
         return {name: value for name, _, value in lines if name not in _OF_THE_CONNECTION}, body.encode("latin-1")
 
     async def forget(self) -> None:
-        """Start anew."""
+        """Forget all requests."""
         await self._asked("forget")
 
     async def _asked(self, what: str) -> Any:

@@ -1,10 +1,10 @@
-"""Sink: a receiver that costs next to nothing, in a process of its own, plaintext and TLS, at as many addresses as are asked for.
+"""Sink server: a receiver that costs next to nothing, in a process of its own, plaintext and TLS, at as many addresses as asked for.
 
-It answers 200 to every request, counts, and notes when each `webhook-id` first came (in ns of the monotonic
-clock, which all processes of a machine share). One line to its standard input is answered by one line of JSON:
-`count`, `arrivals`, `sample` (the latest request as it came), `forget` (start anew). It ends when that input closes.
+It answers 200 to every request, counts, and records when each `webhook-id` first came (in ns of the monotonic
+clock, which all processes of a machine share). It answers each line on its standard input with one line of JSON:
+`count`, `arrivals`, `sample` (the latest request as it came), `forget` (forget all requests). It ends when standard input closes.
 
-Sockets are read as they are, without an event loop's machinery: what the receiver takes of its core is not there for the load.
+It reads sockets without an event loop, since CPU time that the receiver takes of its core is missing for the load.
 """
 
 import json
@@ -27,24 +27,24 @@ _BACKLOG = 2048
 
 
 def addresses(count: int) -> list[str]:
-    """Return so many addresses of this machine, 127.0.0.1 first; `count` is at most 50 000."""
+    """Return `count` addresses of this machine, 127.0.0.1 first; `count` is at most 50 000."""
     return [f"127.0.{number // 250}.{number % 250 + 1}" for number in range(count)]
 
 
 class Seen:
-    """What has come."""
+    """The requests that have come."""
 
     def __init__(self) -> None:
         self.latest = b"", b""
         self.forget()
 
     def forget(self) -> None:
-        """Start anew."""
+        """Forget all requests."""
         self.count, self.last_ns = 0, 0
         self.first: dict[bytes, int] = {}
 
     def take(self, head: bytes, body: bytes) -> None:
-        """Note a request; of its head, the lines after the first must have their names in lower case."""
+        """Count a request; the names of its header lines must be in lower case."""
         self.count += 1
         self.last_ns = time.monotonic_ns()
         at = head.find(_ID) + len(_ID)
@@ -52,7 +52,7 @@ class Seen:
         self.latest = head, body
 
     def told(self, what: str) -> object:
-        """Return what is asked for."""
+        """Return the answer to a line."""
         match what:
             case "count":
                 return {"count": self.count, "last_ns": self.last_ns}
@@ -67,7 +67,7 @@ class Seen:
 
 
 class Peer:
-    """One connection, kept alive; its requests say their size."""
+    """One keep-alive connection, whose requests state their size."""
 
     __slots__ = ("_rest", "_seen", "_shaken", "_socket")
 
@@ -78,7 +78,7 @@ class Peer:
         self._rest = b""
 
     def ready(self) -> bool:
-        """Read what has come and answer it; returns whether the connection still stands, else it is closed."""
+        """Read what has come and answer it; return whether the connection is still open, else close it."""
         stands = self._read()
         if not stands:
             self._socket.close()
@@ -93,7 +93,7 @@ class Peer:
                 answers = self._requests(self._rest + data if self._rest else data)
                 if answers and self._socket.send(_OK * answers) < len(_OK) * answers:
                     return False
-                # Of TLS, no more than one record comes at a time.
+                # With TLS, one read returns at most one record.
                 if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
                     return True
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -103,7 +103,7 @@ class Peer:
         return False
 
     def _requests(self, data: bytes) -> int:
-        """Take whole requests out of what has come so far; returns how many."""
+        """Take whole requests out of the bytes so far; return their number."""
         count = start = 0
         while (end := data.find(_END, start)) >= 0:
             head = data[start : end + 2].lower()
@@ -127,7 +127,7 @@ class Server:
         self._ready: dict[int, Callable[[], bool]] = {}
 
     def listen(self, address: str, port: int, context: ssl.SSLContext | None) -> int:
-        """Listen at an address, at `port` or any free one, which is returned."""
+        """Listen at an address, at `port` or any free port; return the port."""
         listener = socket.create_server((address, port), backlog=_BACKLOG)
         listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._watch(listener, lambda: self._accept(listener, context))
@@ -165,13 +165,13 @@ class Server:
 
 
 def say(what: object) -> None:
-    """Answer by a line."""
+    """Answer a line."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
 
 def main(core: int, folder: Path, count: int) -> None:
-    """Serve at `count` addresses; prints the ports, and puts the root of its certificates into the folder."""
+    """Serve at `count` addresses; print the ports, and put the root of the certificates into the folder."""
     os.sched_setaffinity(0, {core})
     server, authority = Server(Seen()), Authority(folder)
     ports = {"http": 0, "https": 0}

@@ -1,4 +1,4 @@
-"""The attacker must be understood by what it attacks: else it would measure how quickly nonsense is refused."""
+"""Attacker: its calls must be valid for the attacked service; otherwise the bench would measure how fast nonsense is refused."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from tests.bench.attacker import ADDRESS, INGEST, KINDS, Job, attack
 
 
 class _Heard(grpc.GenericRpcHandler):
-    """Answers every method, and notes method, key and size of each message."""
+    """Answers every method, and records method, key and size of each message."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, int]] = []
@@ -34,7 +34,7 @@ class _Heard(grpc.GenericRpcHandler):
     [("wrong keys over gRPC", "Publish", 0), ("compressed bombs to ingest", "PublishBatch", 8_000_000)],
 )
 async def test_hostile_calls_are_whole_calls(kind: str, method: str, size_bytes: int) -> None:
-    """A server without any guard takes them as they were meant, from the attacker's own address."""
+    """A server without any guard accepts the calls as intended, from the attacker's own address."""
     heard, server = _Heard(), grpc.aio.server(options=[("grpc.max_receive_message_length", 16_000_000)])
     server.add_generic_rpc_handlers([heard])
     port = server.add_insecure_port("127.0.0.1:0")

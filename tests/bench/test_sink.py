@@ -1,4 +1,4 @@
-"""The sink must count right: all figures of deliveries are its."""
+"""Sink: it must count right, since all figures of deliveries come from it."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ def _seen() -> Iterator[Sink]:
 @pytest.mark.parametrize("transport", [PRODUCT, YARDSTICK])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_what_a_bare_client_sends_arrives(seen: Sink, scheme: str, transport: str) -> None:
-    """Each request is counted once, at each address, over verified TLS too; the latest one is shown as it was."""
+    """Each request is counted once, at each address, over verified TLS too; the latest request is shown as it came."""
     await seen.forget()
     job = Job(transport, [f"{url}/hook" for url in seen.urls(scheme, 3)], _HEADERS, _BODY, measured=200, warm=50)
     environ = {**os.environ, "SSL_CERT_FILE": seen.roots, "HOOKTIDE_SINK_ALLOW": "http,127.0.0.0/8"}

@@ -1,7 +1,7 @@
-"""Transport over aiohttp: pooled keep-alive connections, one task per request.
+"""Transport over aiohttp: pooled keep-alive connections, one task for each request.
 
-The URL is judged before each request, each address that its name leads to when it is looked up, and
-the address dialled once more when its socket is made.
+The egress policy judges the URL before each request, and every address of its name when the name is looked up. It judges
+the dialled address once more when the socket is made.
 """
 
 import asyncio
@@ -27,24 +27,24 @@ _CUT_OFF = Answer(Outcome.RESET, 0, "the service stopped before the answer came"
 
 
 class _Limits(TypedDict, total=False):
-    """The time that one request may take, where it is another than that of all."""
+    """The time limits of one request, if they differ from the general limits."""
 
     timeout: aiohttp.ClientTimeout
 
 
 class BlockedError(OSError):
-    """The URL, or an address that its name leads to, may not be called; the message names no address but the URL's own."""
+    """The URL, or an address of its name, may not be called; the message names no address that is not in the URL."""
 
 
 class JudgingResolver(AbstractResolver):
-    """Looks names up, and refuses those that lead to any address which may not be dialled."""
+    """Looks names up, and refuses a name if one of its addresses may not be dialled."""
 
     def __init__(self, policy: EgressPolicy, names: AbstractResolver) -> None:
         self._policy = policy
         self._names = names
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        """Return the addresses of a name; raise `BlockedError` where one of them is forbidden."""
+        """Return the addresses of a name; raise `BlockedError` if one of them is forbidden."""
         found = await self._names.resolve(host, port, family)
         why = self._policy.check_addresses([each["host"] for each in found])
         if why is not None:
@@ -52,12 +52,12 @@ class JudgingResolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        """Close what looks the names up."""
+        """Close the underlying resolver."""
         await self._names.close()
 
 
 class AiohttpTransport:
-    """Sends by aiohttp; made by `open_aiohttp_transport`."""
+    """Sends through aiohttp; made by `open_aiohttp_transport`."""
 
     def __init__(self, session: aiohttp.ClientSession, group: asyncio.TaskGroup, policy: EgressPolicy) -> None:
         self._session = session
@@ -66,21 +66,21 @@ class AiohttpTransport:
         self._waiting: dict[asyncio.Task[None], Callable[[Answer], None]] = {}
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
-        """Begin to send; see `Transport.send`."""
+        """Start to send; see `Transport.send`."""
         task = self._group.create_task(self._send(request))
         self._waiting[task] = done
         task.add_done_callback(self._cut_off)
 
     def withdraw(self, subscription_id: str) -> None:
-        """See `Transport.withdraw`; what waits for a connection here has begun."""
+        """See `Transport.withdraw`; here a request that waits for a connection has already begun."""
 
     def cut_off(self) -> None:
-        """End what is under way."""
+        """Cut off all requests under way."""
         for task in list(self._waiting):
             task.cancel()
 
     def _cut_off(self, task: asyncio.Task[None]) -> None:
-        """Answer for a task that was cancelled, be it before it began."""
+        """Answer for a cancelled task, even if the task never started."""
         done = self._waiting.pop(task, None)
         if done is not None:
             done(_CUT_OFF)
@@ -118,7 +118,7 @@ class AiohttpTransport:
 
 
 def _headers_of(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """Return an answer's headers by their names in lower case; of one that came twice the first."""
+    """Return an answer's headers by their names in lower case; of a repeated header return the first."""
     headers: dict[str, str] = {}
     for name, value in response.headers.items():
         headers.setdefault(name.lower(), value)
@@ -126,7 +126,7 @@ def _headers_of(response: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read up to the limit; an answer that goes on beyond it loses its connection, the status counts."""
+    """Read up to the limit; a longer answer loses its connection, and its status counts."""
     body = bytearray()
     async for part in response.content.iter_any():
         body += part
@@ -158,14 +158,14 @@ def _failed(error: BaseException) -> Answer:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the short reason of a connection's error, without the addresses that its text may name."""
+    """Return the short reason for a connection's error, without the addresses that its text may contain."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return getattr(error.certificate_error, "verify_message", "") or "the certificate was not accepted"
     cause = getattr(error, "os_error", None)
     if isinstance(cause, ssl.SSLError):
         return cause.reason or type(cause).__name__
     if isinstance(cause, OSError):
-        # Its own text names the address; without a number it sums up what several addresses said.
+        # The error's own text names the address; an error without a number sums up the errors of several addresses.
         return os.strerror(cause.errno) if cause.errno else "none of its addresses took it"
     return "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
 
@@ -174,9 +174,9 @@ def _reason(error: BaseException) -> str:
 async def open_aiohttp_transport(
     policy: EgressPolicy, *, timeout_s: float, connect_timeout_s: float, connections_max: int, names: AbstractResolver | None = None
 ) -> AsyncIterator[AiohttpTransport]:
-    """Open the connection pool; on exit requests under way are cut off and answered as reset.
+    """Open the connection pool; on exit, requests under way are cut off and answered as reset.
 
-    `names` looks names up; left out, the system does.
+    `names` looks names up; without it, the system's resolver does.
     """
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:

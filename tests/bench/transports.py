@@ -1,9 +1,9 @@
-"""Compares transports in the whole path and alone, plaintext and TLS, with one sink and with many; prints a Markdown table.
+"""Transports: compares transports in the whole path and alone, plaintext and TLS, with one sink and with many; prints a Markdown table.
 
     .venv/bin/python -m tests.bench.transports [--rounds 5] [--quick]
 
-Each has a system of its own, all up in the same run on the same core, measured in turn. Each cell is the median with the
-range, of deliveries a second and of what each took of the delivery service's CPU (alone: of the client's).
+Each transport has a system of its own, all up in the same run on the same core, measured in turn. Each cell is the median with the
+range, of deliveries a second and of the delivery service's CPU time for each delivery (alone: the client's).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _DELIVERIES, _HOSTS = 20_000, 1_000
 
 
 class Case(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     alone: bool
     scheme: str

@@ -1,4 +1,4 @@
-"""World: which core is whose, and the system on its own."""
+"""World: assigns the cores, and runs the system on its own core."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ _QUIET_S, _QUIET_WITHIN_S, _QUIET_SHARE = 0.2, 20.0, 0.1
 
 
 def pin() -> None:
-    """Put this process on the load's core, with as many files open at once as it may have, and all that it starts likewise."""
+    """Put this process, and everything that it starts, on the load's core, with as many open files as permitted."""
     os.sched_setaffinity(0, {LOAD_CORE})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -30,7 +30,7 @@ def pin() -> None:
 
 @contextlib.asynccontextmanager
 async def bench_system(*names: str, transport: str = "http", roots: str = "") -> AsyncIterator[System]:
-    """Run services on their core; without names, all four. `roots` is a file of certificates to trust in place of the machine's."""
+    """Run services on their core; without names, all four. `roots` is a file of certificates to trust instead of the machine's."""
     extra = {"BENCH_CORE": str(SERVICE_CORE), "BENCH_TRANSPORT": transport, **({"SSL_CERT_FILE": roots} if roots else {})}
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
         system = System(Path(folder), {}, module="tests.bench.serve", extra=extra)
@@ -42,14 +42,14 @@ async def bench_system(*names: str, transport: str = "http", roots: str = "") ->
 
 
 def cpu_s(system: System, *names: str) -> float:
-    """Return the CPU time that services have taken so far, in seconds; without names, all of them."""
+    """Return the CPU time in seconds that services have used so far; without names, of all services."""
     running = [service.process for name, service in system.services.items() if service.process and (not names or name in names)]
     times = [psutil.Process(process.pid).cpu_times() for process in running]
     return sum(each.user + each.system for each in times)
 
 
 async def quiet(system: System) -> None:
-    """Wait until a system has ended what it had to do, and recorded it, and until the disk has what others wrote before."""
+    """Wait until a system has finished and recorded its work, and until the disk has all earlier writes."""
     await asyncio.to_thread(os.sync)
     end = time.monotonic() + _QUIET_WITHIN_S
     while True:
@@ -63,7 +63,7 @@ async def quiet(system: System) -> None:
 
 
 async def on_service_core(module: str, given: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Any:
-    """Run a program on the services' core: it is given JSON, with its `core`, and its answer is JSON too."""
+    """Run a program on the services' core; its input is JSON with the `core` added, and its answer is JSON."""
     text, pipe = json.dumps({"core": SERVICE_CORE, **given}), subprocess.PIPE
     with subprocess.Popen([sys.executable, "-m", module], stdin=pipe, stdout=pipe, cwd=ROOT, env=environ, text=True) as process:  # noqa: ASYNC220, S603 - ours
         try:

@@ -1,1 +1,1 @@
-"""Bounds: memory and disk stay within limits, whatever is slow, down, or too much."""
+"""Bounds: memory and disk stay within limits, whatever is slow, down or overloaded."""

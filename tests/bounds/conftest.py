@@ -1,4 +1,4 @@
-"""One system and one catcher for the tests of this folder that leave them as they found them."""
+"""Fixtures: one system and one order receiver for the tests of this folder that leave them as they found them."""
 
 from collections.abc import AsyncIterator
 

@@ -13,7 +13,7 @@ TYPE = "bounds.made"
 
 
 def event(number: int, size_bytes: int = 1000, *, run: str = "") -> event_pb2.CloudEvent:
-    """Return the event of a number within a run; its data has about `size_bytes`."""
+    """Return the event with a number within a run; its data has about `size_bytes`."""
     made = event_pb2.CloudEvent(id=f"{run}{number:09d}", source="/bounds", spec_version="1.0", type=TYPE)
     made.text_data = f'{{"n":{number},"fill":"{"x" * max(0, size_bytes - 30)}"}}'
     return made
@@ -28,9 +28,9 @@ async def publish(
     run: str = "",
     pace: Callable[[int], Awaitable[None]] | None = None,
 ) -> list[ingest_pb2.PublishReceipt]:
-    """Publish numbered events on one stream, in order, and return their receipts once all are acknowledged.
+    """Publish numbered events on one stream, in order; return their receipts when all are acknowledged.
 
-    `pace` is awaited before each message, and told the number of its first event.
+    `pace` is awaited before each message, with the number of the message's first event.
     """
     per_message = min(per_message, max(1, 1_000_000 // size_bytes))
 

@@ -2,8 +2,8 @@
 
     python -m tests.bounds.pending --deliveries 200000
 
-The endpoint is down while the events are published, and returns once all of them are routed. Exits 1 where the delivery
-service takes more than `--above-idle` MB beyond what it takes when idle, or the deliveries do not come in the order of
+The endpoint is down while the events are published, and returns when all of them are routed. The program exits with 1 if the delivery
+service takes more than `--above-idle` MB beyond its idle memory, or if the deliveries do not come in the order of
 their events' positions.
 """
 
@@ -25,13 +25,13 @@ from tests.support.system import System, running_system
 
 ROUTED = "hooktide_routed_events_total"
 _WARM = 500
-# How many places later than its turn a delivery may come: with 64 attempts under way, one may take long.
+# How many places later than its turn a delivery may come: with 64 attempts under way, one of them may take long.
 _DISPLACED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured; sizes in bytes of the delivery service's resident memory."""
+    """The measurements; sizes are the delivery service's resident memory in bytes."""
 
     idle: int
     most_while_pending: int
@@ -39,13 +39,13 @@ class Result:
     routed_in_s: float
     drained_in_s: float
     displaced_by: int
-    """By how many positions a first attempt came after one of a later position, at most."""
+    """The largest number of positions by which a first attempt came too late."""
     tried_before: int
-    """How many had been tried while the endpoint was down; they came last."""
+    """How many deliveries had been tried while the endpoint was down; they came last."""
 
     @property
     def above_idle(self) -> int:
-        """How much more than idle it took, at most."""
+        """The largest memory above idle."""
         return max(self.most_while_pending, self.most_while_draining) - self.idle
 
 
@@ -59,7 +59,7 @@ async def measure(
     endpoint: str = "pending",
     tell: Callable[[str], None] | None = None,
 ) -> Result:
-    """Let so many deliveries wait for an endpoint that is down, then let it return."""
+    """Let a number of deliveries wait for an endpoint that is down, then let the endpoint return."""
     consumer = await new_consumer(system, "pending")
     status, answer = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": catcher.url(endpoint), "types": ["bounds.*"]})
     assert status == 201, answer
@@ -78,7 +78,7 @@ async def measure(
     routed_in_s = time.monotonic() - began
     await catcher.up()
     async with sampled(system, ["delivery"], tell=tell) as draining:
-        # A probe finds out that it is back, some time later.
+        # A probe finds out some time later that the endpoint is back.
         await catcher.counted(endpoint, 1, within_s)
         began = time.monotonic()
         await catcher.counted(endpoint, deliveries, within_s)
@@ -91,12 +91,12 @@ async def measure(
 
 
 def _displacement(numbers: Sequence[int]) -> int:
-    """Return by how much a number is below one before it, at most."""
+    """Return the largest amount by which a number is below an earlier number."""
     return max((highest - number for number, highest in zip(numbers, accumulate(numbers, max), strict=True)), default=0)
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    """Measure, tell, and judge."""
+    """Measure, print, and return the exit code."""
 
     def tell(line: str) -> None:
         sys.stdout.write(f"{line}\n")

@@ -1,6 +1,6 @@
-"""Slow disk: runs one service, like `python -m services`, over a disk that writes only so many bytes a second.
+"""Slow disk: runs one service, like `python -m services`, over a disk that writes only a number of bytes a second.
 
-SQLite's own hook for tests is used: every write of its to a file takes as long as the disk needs for the bytes.
+It uses SQLite's own hook for tests: every write of SQLite to a file takes as long as the disk would need for the bytes.
 """
 
 import _sqlite3
@@ -37,7 +37,7 @@ SetSystemCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Vfs), ctypes.c_cha
 
 
 def slow_down(bytes_per_s: float) -> object:
-    """Let this process's SQLite write at most so many bytes a second; returns what must be kept alive."""
+    """Let this process's SQLite write at most `bytes_per_s`; return what the caller must keep alive."""
     sqlite = ctypes.CDLL(_sqlite3.__file__)
     sqlite.sqlite3_vfs_find.restype = ctypes.POINTER(Vfs)
     vfs = sqlite.sqlite3_vfs_find(None)
@@ -49,7 +49,7 @@ def slow_down(bytes_per_s: float) -> object:
 
     slow = Pwrite(pwrite)
     set_system_call = SetSystemCall(vfs.contents.xSetSystemCall)
-    for name in (b"pwrite", b"pwrite64"):  # it has the one or the other
+    for name in (b"pwrite", b"pwrite64"):  # this SQLite has one or the other
         set_system_call(vfs, name, ctypes.cast(slow, ctypes.c_void_p))
     return slow
 

@@ -1,9 +1,9 @@
-"""Soak: very many events pass, and every process takes as much memory in the end as in the beginning.
+"""Soak: very many events pass, and every process takes as much memory at the end as at the beginning.
 
     python -m tests.bounds.soak --events 500000
 
 Two subscriptions get every event; emitting stays at most `--ahead` events before the slower of them. After a warm-up
-(the first fifth) no process may grow by more than `--growth` MB. Exits 1 where one does, or an event is missing.
+(the first fifth) no process may grow by more than `--growth` MB. The program exits with 1 if a process does, or if an event is missing.
 """
 
 import argparse
@@ -26,17 +26,17 @@ ENDPOINTS = ("one", "other")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured; sizes in bytes of resident memory, by service."""
+    """The measurements; sizes are resident memory in bytes, by service."""
 
     took_s: float
     begun_with: dict[str, int]
-    """The most each took before the warm-up's end."""
+    """The largest sample of each service before the end of the warm-up."""
     most: dict[str, int]
-    """The most each took after it."""
+    """The largest sample of each service after the warm-up."""
     ended_with: dict[str, int]
 
     def growth(self, service: str) -> int:
-        """Return how much more a service took after the warm-up than before its end."""
+        """Return how much more memory a service took after the warm-up than before its end."""
         return self.most[service] - self.begun_with[service]
 
 
@@ -51,7 +51,7 @@ async def measure(
     size_bytes: int = 1000,
     tell: Callable[[str], None] | None = None,
 ) -> Result:
-    """Let so many events pass and compare the memory of before and after the warm-up."""
+    """Let a number of events pass and compare the memory before and after the end of the warm-up."""
     consumer = await new_consumer(system, "soak")
     made = []
     for endpoint in ENDPOINTS:
@@ -63,7 +63,7 @@ async def measure(
     warm: list[dict[str, list[int]]] = []
 
     async def pace(number: int) -> None:
-        """Wait where the endpoints are too far behind; note when the warm-up ends."""
+        """Wait if the endpoints are too far behind; note when the warm-up ends."""
         for endpoint in ENDPOINTS:
             if number > ahead:
                 await catcher.counted(endpoint, number - ahead, within_s)
@@ -91,7 +91,7 @@ async def measure(
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    """Measure, tell, and judge."""
+    """Measure, print, and return the exit code."""
 
     def tell(line: str) -> None:
         sys.stdout.write(f"{line}\n")

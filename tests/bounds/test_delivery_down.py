@@ -10,7 +10,7 @@ _WARM = 9_000  # as many as the log keeps in memory for its followers
 
 
 async def test_a_delivery_service_that_is_down_costs_the_others_only_log_space(system: System, catcher: Catcher) -> None:
-    """However many events it misses, the memory of the others stays where it was; all are delivered once it is back."""
+    """However many events delivery misses, the others' memory stays flat; all events are delivered when it is back."""
     others = ["subscription", "ingest", "gateway"]
     consumer = await new_consumer(system, "missed")
     status, made = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": catcher.url("missed"), "types": ["bounds.*"]})

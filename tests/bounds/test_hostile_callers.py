@@ -21,10 +21,10 @@ from tests.support.system import PATIENCE_S, ROOT, System, until
 
 _CONNECTIONS, _FOR_S, _PAUSE_S = 200, 8.0, 0.05
 _GROWN_MAX, _LEFT_MAX = 100 * MB, 50 * MB
-# gRPC refuses compressed calls itself, at once, and keeps up to 4 000 of them until this process has taken them up: above the 100 MB that
-# are the aim. With fewer it would cancel honest calls.
+# gRPC refuses compressed calls itself, at once, and keeps up to 4 000 of them until this process takes them up. That exceeds the aim
+# of 100 MB; a smaller number would cancel honest calls.
 _GROWN_BY_KIND_MAX = {"compressed bombs to ingest": 220 * MB}
-# By far more than it takes: how long calls take beside an attack is measured by the bench.
+# Far more than an answer takes: the bench measures how long calls take beside an attack.
 _ANSWER_WITHIN_S = 10.0
 
 _numbers = itertools.count()
@@ -58,7 +58,7 @@ def attacker(system: System, kind: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", INGEST)
 async def test_hostile_callers_take_little_and_refuse_nobody_an_answer(system: System, kind: str) -> None:
-    """200 hostile connections: memory grows by little and comes back, and every honest call is answered."""
+    """With 200 hostile connections, memory grows by little and comes back, and every honest call gets an answer."""
     metadata, answered, failed = service_metadata(system.first.emitter), 0, list[grpc.aio.AioRpcError]()
     before = resident_bytes(system, "ingest")
     async with sampled(system, ("ingest",)) as samples:

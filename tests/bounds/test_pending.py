@@ -10,9 +10,9 @@ from tests.support.system import running_system
 
 @pytest.mark.slow
 async def test_what_waits_for_an_endpoint_drains_in_order_and_takes_little_memory(tmp_path: Path, catcher: Catcher) -> None:
-    """One attempt at a time shows the order: that of the positions, and last those that were tried meanwhile.
+    """One attempt at a time shows the order: by positions, and last the deliveries that were tried during the outage.
 
-    The bound is one in bytes, so it holds for a few large events as for many small ones.
+    The limit is in bytes, so it holds for a few large events as for many small ones.
     """
     settings = {"HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "1", "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "200"}
     async with running_system(tmp_path, settings) as system:

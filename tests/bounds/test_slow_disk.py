@@ -20,7 +20,7 @@ from tests.support.system import PATIENCE_S, System, until
 _DISK_BYTES_PER_S = 2_000_000
 _STREAMS = 24
 _ABOVE_IDLE_MAX = 160 * MB
-"""16 MiB under way a few times over, and for each stream what the transport reads ahead and a message."""
+"""Several times the 16 MiB of events under way, and for each stream the transport's read-ahead and one message."""
 _Call = grpc.aio.StreamStreamCall[ingest_pb2.PublishStreamRequest, ingest_pb2.PublishStreamResponse]
 
 
@@ -30,12 +30,12 @@ class Told:
 
     acknowledged: set[str] = field(default_factory=set)
     acknowledged_bytes: int = 0
-    """Of the events' data."""
+    """The bytes of the events' data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The services that publishing needs, ingest over a slow disk."""
+    """The services that publishing needs; ingest has a slow disk."""
 
     system: System
     idle: int
@@ -57,7 +57,7 @@ async def slow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slow]:
 
 
 async def _emit_without_end(system: System, run: str, told: Told, events: int, size_bytes: int) -> None:
-    """Send messages as fast as they are taken, on a stream of its own, and listen to the answers."""
+    """Send messages on a stream of its own as fast as the service takes them, and collect the answers."""
     call: _Call = system.ingest.PublishStream(None, metadata=service_metadata(system.first.emitter))
 
     async def send() -> None:
@@ -79,7 +79,7 @@ async def _emit_without_end(system: System, run: str, told: Told, events: int, s
 
 
 async def test_emitters_faster_than_the_disk_are_slowed_not_buffered(slow: Slow) -> None:
-    """Half of them send large events, half very many small ones: what waits is bounded in bytes and in number."""
+    """Half of the emitters send large events, half send very many small ones: the queue is bounded in bytes and in number."""
     told = Told()
     async with sampled(slow.system, ["ingest"]) as samples:
         emitting = [

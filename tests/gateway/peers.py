@@ -1,4 +1,4 @@
-"""Peers: an event log and a ledger of the tests' own, real gRPC servers over records that the tests write."""
+"""Peers: an event log and a ledger of the tests' own, as real gRPC servers over records that the tests write."""
 
 import asyncio
 import contextlib
@@ -29,11 +29,11 @@ LEDGER_RULES = {
 
 
 class Log(event_log_pb2_grpc.EventLogServiceServicer):
-    """An event log, the newest record last."""
+    """An event log; the newest record is the last."""
 
     def __init__(self) -> None:
         self.records: list[event_log_pb2.LogRecord] = []
-        # What every call is refused with, and what it waits for before it answers.
+        # The failure with which every call ends, and the event for which a call waits before it answers.
         self.failure: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -95,39 +95,39 @@ class Log(event_log_pb2_grpc.EventLogServiceServicer):
 
 
 class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
-    """A ledger, the newest delivery last, and a delivery service that asks no sink but knows what each of them answers."""
+    """A ledger, whose newest delivery is the last, and a delivery service that asks no sink and has a fixed answer for each."""
 
     def __init__(self) -> None:
         self.deliveries: list[delivery_pb2.Delivery] = []
-        # What sinks answer, and the callback token of the latest handshake.
+        # The answer of every sink, and the callback token of the latest handshake.
         self.consent = subscription_pb2.Verification(state=subscription_pb2.VERIFICATION_STATE_PENDING, detail="it may consent later")
         self.callback_token = ""
-        # Why it does not do its work; empty: it does.
+        # Why the service does not do its work; empty: it does.
         self.why_not_ready = ""
-        # What comes of a test event.
+        # The attempt that a test event makes.
         self.attempt = delivery_pb2.Attempt()
         self._registry: tuple[grpc.aio.Channel, str] | None = None
 
     def report_to(self, registry: grpc.aio.Channel, token: str) -> None:
-        """Say which registry is told what sinks answer."""
+        """Set the registry that gets the sinks' answers."""
         self._registry = registry, token
 
     async def GetReadiness(  # noqa: N802 - the contract's name
         self, _request: delivery_pb2.GetReadinessRequest, _context: Context
     ) -> delivery_pb2.GetReadinessResponse:
-        """Say whether it does its work."""
+        """Return why the service does not do its work."""
         return delivery_pb2.GetReadinessResponse(why_not_ready=self.why_not_ready)
 
     async def RepairRouting(  # noqa: N802 - the contract's name
         self, _request: delivery_pb2.RepairRoutingRequest, _context: Context
     ) -> delivery_pb2.RepairRoutingResponse:
-        """Have nothing to repair."""
+        """Answer that there is nothing to repair."""
         return delivery_pb2.RepairRoutingResponse()
 
     async def VerifySink(  # noqa: N802 - the contract's name
         self, request: delivery_pb2.VerifySinkRequest, _context: Context
     ) -> delivery_pb2.VerifySinkResponse:
-        """Ask nobody, and report what is known."""
+        """Ask no sink, and report the fixed answer."""
         assert self._registry is not None
         channel, token = self._registry
         stub, metadata = subscription_pb2_grpc.SubscriptionServiceStub(channel), service_metadata(token)
@@ -148,7 +148,7 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
     async def SendTestEvent(  # noqa: N802 - the contract's name
         self, request: delivery_pb2.SendTestEventRequest, _context: Context
     ) -> delivery_pb2.SendTestEventResponse:
-        """Send nothing, and say what the endpoint would have answered."""
+        """Send nothing, and return the fixed attempt."""
         assert self._registry is not None
         channel, token = self._registry
         stub, get = subscription_pb2_grpc.SubscriptionServiceStub(channel), subscription_pb2.GetSubscriptionRequest
@@ -188,13 +188,13 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
 
 
 def new_log() -> Log:
-    """Return an empty event log; what the gateway never calls stays unimplemented."""
+    """Return an empty event log; methods that the gateway never calls stay unimplemented."""
     return Log()  # type: ignore[abstract]  # the generated base answers UNIMPLEMENTED for the rest
 
 
 @contextlib.asynccontextmanager
 async def serving_log(log: Log, token: str) -> AsyncIterator[str]:
-    """Serve a log; yields its address."""
+    """Serve a log; yield its address."""
     server = Server(LOG_RULES, token)
     event_log_pb2_grpc.add_EventLogServiceServicer_to_server(log, server.grpc)
     address = await server.start("127.0.0.1:0")
@@ -205,7 +205,7 @@ async def serving_log(log: Log, token: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def serving_ledger(ledger: Ledger, token: str) -> AsyncIterator[str]:
-    """Serve a ledger; yields its address."""
+    """Serve a ledger; yield its address."""
     server = Server(LEDGER_RULES, token)
     delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(ledger, server.grpc)
     address = await server.start("127.0.0.1:0")

@@ -35,7 +35,7 @@ async def test_a_key_is_shown_in_clear_once(world: World) -> None:
 @pytest.mark.parametrize("role", ["admin", "emitter"])
 async def test_a_new_key_works_at_once_and_a_revoked_one_no_longer(world: World, role: str) -> None:
     created = await world.call("POST", "/v1/keys", {"role": role}, key=world.keys.admin)
-    # Revoked before it is used: nobody remembers it, so there is nothing to wait for.
+    # The key is revoked before its first use: no cache holds it, so there is nothing to wait for.
     assert (await world.call("DELETE", created.headers["location"], key=world.keys.admin)).status == 204
     refused = await world.call("GET", "/v1/whoami", key=created.json["key"])
     assert (refused.status, refused.json["reason"]) == (401, "KEY_INVALID")

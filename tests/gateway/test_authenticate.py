@@ -21,21 +21,21 @@ class Time:
         return self.at_s
 
     def monotonic(self) -> float:
-        """Return monotonic time; here they are one."""
+        """Return monotonic time, which is the wall time here."""
         return self.at_s
 
     def boottime(self) -> float:
-        """Return the same, with the time in which the machine was suspended."""
+        """Return the same time plus the time in which the machine was suspended."""
         return self.at_s + self.suspended_s
 
     def busy(self) -> float:
-        """Return no time at all."""
+        """Return 0."""
         return 0.0
 
 
 @dataclass
 class Registry:
-    """Knows the keys in `callers`; counts the questions, and answers once `open` is set."""
+    """Knows the keys in `callers`; counts the questions, and answers while `open` is set."""
 
     callers: dict[str, Caller | Failure] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -107,7 +107,7 @@ async def test_the_time_in_which_the_machine_is_suspended_counts(registry: Regis
 
 
 async def test_the_time_that_the_registry_takes_counts(registry: Registry, time: Time, authenticator: Authenticator) -> None:
-    """A key revoked right after a slow question was answered still stops within two seconds of that question."""
+    """If a key is revoked right after a slow question was answered, it still stops within two seconds of that question."""
     registry.callers[A] = caller(1)
     registry.open.clear()
     async with asyncio.TaskGroup() as group:

@@ -31,7 +31,7 @@ def shown(name: str) -> dict[str, str]:
 
 
 async def watched(world: World, subscription_id: str) -> pb.WatchedSubscription:
-    """What delivery is told of a subscription."""
+    """Return what delivery gets of a subscription."""
     stub = subscription_pb2_grpc.SubscriptionServiceStub(world.registry)
     call = stub.WatchSubscriptions(pb.WatchSubscriptionsRequest(), metadata=METADATA, timeout=20)
     async for item in call:

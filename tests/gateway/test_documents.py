@@ -10,7 +10,7 @@ from tests.gateway.world import World
 
 @pytest.mark.parametrize("reason", list(Reason), ids=lambda reason: reason.name)
 async def test_every_problem_s_type_is_a_page_about_it(world: World, reason: Reason) -> None:
-    """Without a key, since whoever has none meets problems too."""
+    """The page needs no key, since a client without a key meets problems too."""
     problem = problem_of(Failure(reason, "Why."), "req_1")
     answer = await world.call("GET", str(problem.members["type"]), key="")
     assert answer.status == 200

@@ -1,4 +1,4 @@
-"""More silent connections than the gateway's process may have files open."""
+"""File limit: more silent connections than the gateway's process may have open files."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ runpy.run_module("services", run_name="__main__")
 
 @contextlib.asynccontextmanager
 async def limited_gateway(folder: Path) -> AsyncIterator[str]:
-    """Run a gateway that may have 1 024 files open; yields where it listens. The services behind it are away."""
+    """Run a gateway that may have 1 024 files open; yield its address. The services behind it are down."""
     ready_file, away = folder / "ready", "127.0.0.1:1"
     environ = System(folder, {}).environment() | {
         "HOOKTIDE_SERVICE_TOKEN": TOKEN,
@@ -59,5 +59,5 @@ async def test_honest_clients_are_served_beside_more_silent_connections_than_the
             async with Dialled(listen) as honest:
                 await honest.send(head("GET", "/healthz"))
                 assert (await honest.answer()).status == 200
-            # Those that send nothing are closed after ten seconds; an honest client does not wait for that.
+            # Silent connections are closed after ten seconds; an honest client does not wait for that.
             assert time.monotonic() - began < 5

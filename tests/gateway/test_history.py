@@ -25,7 +25,7 @@ def at(ms: int) -> Timestamp:
 
 
 def delivery(world: World, **members: object) -> pb.Delivery:
-    """Put a delivery of the consumer's into the ledger."""
+    """Put a delivery of the consumer into the ledger."""
     defaults: dict[str, object] = {
         "id": new_id("dlv"),
         "event_id": new_id("evt"),

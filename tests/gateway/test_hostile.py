@@ -1,4 +1,4 @@
-"""Bodies and connections that mean no good, over real sockets."""
+"""Hostile requests: malicious bodies and connections, over real sockets."""
 
 import contextlib
 import json
@@ -197,7 +197,7 @@ async def test_a_key_in_what_is_no_http_reaches_neither_the_log_nor_the_answer(w
 
 
 async def test_what_follows_a_request_to_upgrade_is_not_gathered_in_memory(world: World) -> None:
-    """The gateway upgrades nothing. A client that goes on sending before its answer is cut off."""
+    """The gateway upgrades no connection. A client that goes on sending before its answer is cut off."""
     world.log.gate.clear()
     request = head("GET", "/v1/events", f"authorization: Bearer {world.keys.consumer}", "connection: upgrade", "upgrade: websocket")
     async with Dialled(world.gateway.listen) as wire:

@@ -1,4 +1,4 @@
-"""Connections that mean no good, beside an honest client: what the one takes must not be missing to the other."""
+"""Hostile connections beside an honest client: they may not use up what the honest client needs."""
 
 import asyncio
 import contextlib
@@ -20,26 +20,26 @@ JSON = "content-type: application/json"
 
 @contextlib.asynccontextmanager
 async def dialled(world: World, count: int, host: str = HOSTILE) -> AsyncIterator[list[Wire]]:
-    """Hold several connections to the gateway open, from one address."""
+    """Open several connections to the gateway from one address."""
     async with contextlib.AsyncExitStack() as stack:
         yield [await stack.enter_async_context(Dialled(world.gateway.listen, local=host)) for _ in range(count)]
 
 
 async def whoami(wire: Wire, key: str, *lines: str) -> int:
-    """Ask whose a key is, and return the status of the answer."""
+    """Ask for the owner of a key, and return the status of the answer."""
     await wire.send(head("GET", "/v1/whoami", f"authorization: Bearer {key}", *lines))
     return (await wire.answer()).status
 
 
 async def test_silent_connections_give_way_to_an_honest_client(tmp_path: Path) -> None:
-    """The oldest of them are closed, as many as are in the way."""
+    """The oldest silent connections are closed, as many as necessary."""
     async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_CONNECTIONS_MAX": "16"}) as world, dialled(world, 16) as hostile:
         assert (await world.call("GET", "/v1/whoami")).status == 200
         assert await hostile[0].ended()
         async with dialled(world, 1, "127.0.0.1") as (honest,):
             assert await whoami(honest, world.keys.consumer) == 200
             async with dialled(world, 20):
-                # A connection that showed a valid key gives way after all that did not.
+                # A connection that has shown a valid key gives way only after every connection that has not.
                 assert await whoami(honest, world.keys.consumer) == 200
 
 
@@ -70,7 +70,7 @@ async def test_what_is_being_answered_does_not_give_way(tmp_path: Path) -> None:
 
 
 async def test_headers_have_seconds_also_on_a_connection_that_was_used(tmp_path: Path) -> None:
-    """A byte now and then does not make the time longer."""
+    """The time limit for headers stays the same if a byte comes now and then."""
     async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_HEADERS_SECONDS": "0.3"}) as world, dialled(world, 2) as (fresh, used):
         assert await whoami(used, world.keys.consumer) == 200
         for wire in (fresh, used):
@@ -90,7 +90,7 @@ async def test_headers_have_seconds_also_on_a_connection_that_was_used(tmp_path:
 
 
 async def test_a_connection_waits_longer_for_its_next_request_than_for_headers(tmp_path: Path) -> None:
-    """Also after a request whose body came by itself."""
+    """The longer wait also applies after a request whose body came apart from its headers."""
     async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_HEADERS_SECONDS": "0.2"}) as world, dialled(world, 1) as (wire,):
         whose = f"authorization: Bearer {world.keys.consumer}"
         await wire.send(head("POST", "/v1/subscriptions", whose, JSON, f"content-length: {len(SINK) + 11}"))
@@ -102,7 +102,7 @@ async def test_a_connection_waits_longer_for_its_next_request_than_for_headers(t
 
 
 async def test_a_flood_of_requests_on_new_connections_of_one_address_is_cut_off(tmp_path: Path) -> None:
-    """Connections that send nothing do not count, so they are not in an honest client's way, whatever its address."""
+    """Silent connections do not count, so they do not hinder an honest client, whatever its address."""
     slow = {"HOOKTIDE_GATEWAY_ADDRESS_CONNECTIONS_PER_SECOND": "10"}
     async with running_world(tmp_path, gateway=slow) as world, dialled(world, 30), dialled(world, 60) as hostile:
         assert await whoami(hostile[0], world.keys.consumer) == 200
@@ -114,7 +114,7 @@ async def test_a_flood_of_requests_on_new_connections_of_one_address_is_cut_off(
 
 
 async def test_heads_are_limited_in_all_before_and_after_they_are_complete(world: World) -> None:
-    """Each header is as long as one may be; a hundred of them are more than is held for a stranger."""
+    """Each header is as long as allowed; a hundred of them exceed what the gateway holds for a stranger."""
     lines = [f"x-{number}: {'a' * 8000}" for number in range(6)]
     async with dialled(world, 2) as (whole, part):
         await whole.send(head("GET", "/v1/whoami", f"authorization: Bearer {world.keys.consumer}", *lines[:5]))
@@ -128,7 +128,7 @@ async def test_heads_are_limited_in_all_before_and_after_they_are_complete(world
 
 
 async def test_wrong_keys_are_answered_at_a_rate_and_a_right_key_at_once(tmp_path: Path) -> None:
-    """The right key comes from the same address, on a new connection, and was never seen before."""
+    """The right key comes from the same address, on a new connection, and is new to the gateway."""
     async with running_world(tmp_path, gateway=THROTTLED) as world, dialled(world, 30) as hostile:
         made = await world.call("POST", "/v1/keys", {"role": "emitter"}, key=world.keys.admin)
         guesses = [asyncio.ensure_future(whoami(wire, new_key())) for wire in hostile]
@@ -146,7 +146,7 @@ async def test_wrong_keys_are_answered_at_a_rate_and_a_right_key_at_once(tmp_pat
 
 
 async def test_behind_a_trusted_proxy_only_the_hostile_client_is_throttled(tmp_path: Path) -> None:
-    """What it writes into the header itself is not believed."""
+    """The gateway does not trust what the client itself writes into the header."""
     async with (
         running_world(tmp_path, gateway={"HOOKTIDE_TRUSTED_PROXIES": "127.0.0.9", **THROTTLED}) as world,
         dialled(world, 11, "127.0.0.9") as (*hostile, honest),
@@ -163,7 +163,7 @@ async def test_behind_a_trusted_proxy_only_the_hostile_client_is_throttled(tmp_p
 
 
 async def test_a_spoofed_header_from_an_untrusted_peer_changes_nothing(tmp_path: Path) -> None:
-    """A client cannot get rid of its address, nor use up another's room."""
+    """A client can neither hide its address nor use up another client's allowance."""
     async with running_world(tmp_path, gateway=THROTTLED) as world, dialled(world, 10) as hostile:
         lines = ("x-forwarded-for: 127.0.0.1", "forwarded: for=127.0.0.1")
         guesses = [asyncio.ensure_future(whoami(wire, new_key(), lines[number % 2])) for number, wire in enumerate(hostile)]
@@ -194,7 +194,7 @@ async def test_a_trusted_proxy_has_no_limit_for_one_address_and_its_clients_have
 
 
 async def test_one_consumer_s_slow_requests_take_no_other_consumer_s_turn(tmp_path: Path) -> None:
-    """Those beyond its share wait, up to a bound; other consumers are answered."""
+    """Requests beyond the share wait, up to a limit; other consumers get answers."""
     async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_CONSUMER_REQUESTS_MAX": "2"}) as world:
         world.log.gate.clear()
         async with dialled(world, 20) as slow:
@@ -211,7 +211,7 @@ async def test_one_consumer_s_slow_requests_take_no_other_consumer_s_turn(tmp_pa
 
 
 async def test_an_answer_that_nobody_reads_takes_of_the_consumer_s_own_share(tmp_path: Path) -> None:
-    """It stays in memory for as long."""
+    """The answer stays in memory as long as it is not read."""
     async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_CONSUMER_REQUESTS_MAX": "1"}) as world:
         for _ in range(12):
             world.log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="big", text_data=json.dumps("x" * 500_000)))

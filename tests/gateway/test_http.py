@@ -1,4 +1,4 @@
-"""What holds for every request: ids, headers, methods, logs, limits of time."""
+"""HTTP: what holds for every request: ids, headers, methods, logs, time limits."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def test_a_secret_sent_as_request_id_is_neither_logged_nor_echoed(world: W
 
 
 async def test_two_authorization_headers_are_refused(world: World) -> None:
-    """A proxy may have judged one of them, and the gateway another."""
+    """A proxy may have judged one of the headers, and the gateway the other."""
     mine = f"authorization: Bearer {world.keys.consumer}"
     async with Dialled(world.gateway.listen) as wire:
         for second in (mine, "Authorization: Bearer hkt_x", "authorization:"):
@@ -66,7 +66,7 @@ async def test_two_authorization_headers_are_refused(world: World) -> None:
 
 
 async def test_a_json_answer_ends_with_a_newline(world: World) -> None:
-    """So that a shell prompt stands on a line of its own after curl."""
+    """After curl, the shell prompt is then on a line of its own."""
     for path in ("/healthz", "/v1/whoami", "/v1/subscriptions", "/nope"):
         assert (await world.call("GET", path)).raw.endswith(b"}\n")
     for path in ("/healthz", "/readyz"):
@@ -117,7 +117,7 @@ async def test_one_line_is_logged_for_each_request_and_no_secret_with_it(world: 
 
 
 async def test_a_fault_of_our_own_is_logged_and_not_told(world: World) -> None:
-    """A record that is no CloudEvent cannot be shown; the client learns only that there is a fault."""
+    """A record that is no CloudEvent cannot be shown; the client learns only that the server failed."""
     event_id = world.log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="broken"))
     world.log.records[-1].event = b"\xff\xff"
     with structlog.testing.capture_logs() as lines:

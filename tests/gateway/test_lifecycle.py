@@ -1,4 +1,4 @@
-"""Start, stop, and the absence of the services behind the gateway."""
+"""Lifecycle: start, stop, and services behind the gateway that are down."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from tests.support.waiting import until
 
 
 async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_it_is_away(tmp_path: Path) -> None:
-    """503 with Retry-After while it is away, readyz names it, and all is well once it is back."""
+    """While it is down, answers are 503 with Retry-After and readyz names it; when it is back, everything works."""
     settings = registry_settings(tmp_path)
     keys = await asyncio.to_thread(bootstrap, settings)
     assert keys is not None
@@ -54,7 +54,7 @@ async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_i
 
 
 async def test_a_service_that_answers_and_does_not_do_its_work_is_told_of(world: World) -> None:
-    """Everybody hears that it is not ready, operators also why; requests are served meanwhile."""
+    """Every client hears that it is not ready, and operators hear why; requests are served meanwhile."""
 
     async def said(delivery: str) -> dict[str, Any]:
         answer: dict[str, Any] = {}

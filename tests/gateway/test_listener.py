@@ -19,7 +19,7 @@ async def test_a_handler_s_own_fault_is_a_problem_without_its_text() -> None:
 
 
 async def test_an_answer_that_breaks_off_ends_the_connection() -> None:
-    """A second head in the middle of a body would be taken for a part of it."""
+    """A second head in the middle of a body would be read as part of the body."""
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-length": "100"})

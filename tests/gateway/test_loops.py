@@ -1,4 +1,4 @@
-"""Webhooks of Hooktide's own that arrive at its API: whatever they ask for is not done, so that nothing goes round."""
+"""Loops: Hooktide's own webhooks that arrive at its API are refused, so that no event goes round in a circle."""
 
 import pytest
 

@@ -10,7 +10,7 @@ CONTRACT = Path(__file__).parents[2] / "protos" / "hooktide" / "error" / "v1" / 
 
 
 def documented() -> dict[str, int | None]:
-    """Return the HTTP status that the contract's comments give each reason; None where they give none."""
+    """Return the HTTP status that the contract's comments give each reason; None if they give none."""
     entries = re.findall(r"((?:\s*//[^\n]*\n)+)\s*ERROR_REASON_(\w+) = [1-9]", CONTRACT.read_text())
     statuses = {name: re.search(r"HTTP (\d{3})", comment) for comment, name in entries}
     return {name: int(match[1]) if match else None for name, match in statuses.items()}
@@ -18,7 +18,7 @@ def documented() -> dict[str, int | None]:
 
 @pytest.mark.parametrize("reason", list(Reason), ids=lambda reason: reason.name)
 def test_every_reason_has_the_status_that_the_contract_documents(reason: Reason) -> None:
-    """A reason without one is for services only, and a fault of the system to a client."""
+    """Only services meet a reason without a status; to a client it is an internal error."""
     status = documented()[reason.name]
     problem = problem_of(Failure(reason, "Why."), "req_1")
     assert problem.status == (status or 500)

@@ -1,4 +1,4 @@
-"""Who may call what: the whole matrix, written out, against the running gateway."""
+"""Roles: which role may make which call; the whole matrix, against the running gateway."""
 
 import pytest
 
@@ -60,7 +60,7 @@ async def test_the_matrix_names_every_route_there_is() -> None:
 @pytest.mark.parametrize("role", ["admin", "emitter", "consumer", "none"])
 @pytest.mark.parametrize(("method", "template"), list(ROLES), ids=" ".join)
 async def test_a_role_may_what_the_matrix_says(world: World, method: str, template: str, role: str) -> None:
-    """A forbidden call is refused before its query and body are looked at; a permitted one is not refused for its role."""
+    """A forbidden call is refused before its query and body are read; an allowed call is not refused for its role."""
     path = template.format(id=new_id("sub"), name="no.such") + "?unknown=1"
     key = {"admin": world.keys.admin, "emitter": world.keys.emitter, "consumer": world.keys.consumer, "none": ""}[role]
     answer = await world.call(method, path, key=key, raw=b"{not json" if method in {"POST", "PUT", "PATCH"} else None)

@@ -14,7 +14,7 @@ OBJECTS = st.dictionaries(TEXT, VALUES, max_size=8)
 
 
 def refused(raw: bytes) -> str:
-    """Return the sentence that a body is refused with."""
+    """Return the sentence with which a body is refused."""
     with pytest.raises(Failure) as caught:
         parse_object(raw)
     assert caught.value.reason is Reason.MALFORMED_BODY
@@ -65,7 +65,7 @@ def test_a_hundred_thousand_levels_neither_overflow_nor_take_long(opening: bytes
 
 @pytest.mark.parametrize("filler", [b'\\"', b"\\", b'"', b"[]", b'""', b"]", b"[]{},"])
 def test_the_depth_of_a_mebibyte_of_anything_is_measured_in_linear_time(filler: bytes) -> None:
-    """Backtracking over half a million unclosed quotation marks would take hours."""
+    """A parser that backtracks over half a million unclosed quotation marks would take hours."""
     refused(b'{"x":"' + filler * (1024 * 1024 // len(filler)))
 
 
@@ -104,7 +104,7 @@ def test_a_pair_of_surrogates_is_the_character_it_stands_for() -> None:
 
 
 def test_a_long_name_with_many_values_below_it_costs_its_length_once() -> None:
-    """Were the place of each value written out, this body of a mebibyte would take 100 GB."""
+    """If the path of each value were written out, this body of a mebibyte would take 100 GB."""
     name = "n" * 400_000
     raw = ('{"' + name + '":[' + "1," * 250_000 + '"\\ud83c\\udf0a"]}').encode()
     assert len(parse_object(raw)[name]) == 250_001  # type: ignore[arg-type]  # it is a list

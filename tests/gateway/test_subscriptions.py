@@ -19,7 +19,7 @@ SETTINGS: dict[str, object] = {
 
 
 async def test_a_created_subscription_is_shown_with_its_secret_and_location(world: World) -> None:
-    """201 with Location, ETag, the read-only members and the secret, which nobody may store."""
+    """The answer is 201 with Location, ETag, the read-only members and the secret, and must not be stored by any cache."""
     wanted = {"sink": SINK, "types": ["order.created", "invoice.*"], "source": "/shop", "config": {"description": "d"}}
     answer = await world.call("POST", "/v1/subscriptions", wanted)
     assert answer.status == 201

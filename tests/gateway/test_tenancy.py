@@ -1,4 +1,4 @@
-"""Another consumer's id answers exactly as a missing one, on every route that takes an id."""
+"""Tenancy: another consumer's id gets exactly the answer of a missing id, on every route that takes an id."""
 
 import pytest
 from hooktide.delivery.v1 import delivery_pb2
@@ -39,14 +39,14 @@ CALLS: list[tuple[Prefix, str, str, object, dict[str, str]]] = [
 
 
 async def theirs(world: World, prefix: Prefix) -> str:
-    """Make something that belongs to the other consumer and return its id."""
+    """Make an object of the other consumer and return its id."""
     owner = world.keys.other_id
     if prefix == "sub":
         return str((await world.subscription(key=world.keys.other))["id"])
     if prefix == "evt":
         return world.log.append(CloudEvent(id="1", source="/t", spec_version="1.0", type="t.t"), audience=owner)
     own_id = new_id("dlv")
-    # One id in all three places, so that each filter would find the delivery.
+    # The same id is in all three places, so that each filter would find the delivery.
     world.ledger.deliveries.append(
         delivery_pb2.Delivery(
             id=own_id, subscription_id=own_id, event_id=own_id, consumer_id=owner, state=delivery_pb2.DELIVERY_STATE_PENDING
@@ -56,7 +56,7 @@ async def theirs(world: World, prefix: Prefix) -> str:
 
 
 def seen(answer: Answer, own_id: str) -> tuple[object, ...]:
-    """Return all that a client sees of an answer and that does not differ between any two answers."""
+    """Return what a client sees of an answer, without what differs between any two answers."""
     headers = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in VARYING}
     body = answer.json if answer.raw else None
     if isinstance(body, dict):

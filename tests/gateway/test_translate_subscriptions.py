@@ -70,7 +70,7 @@ def errors(failure: Failure) -> dict[str, str]:
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """Return what RFC 7396 makes of a target, as its pseudocode says."""
+    """Return the result of the pseudocode of RFC 7396 for a target and a patch."""
     if not isinstance(patch, dict):
         return patch
     target = dict(target) if isinstance(target, dict) else {}
@@ -83,7 +83,7 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 def shown(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document's writable members as answers show them: defaults in place of what is missing, no secrets."""
+    """Return a document's writable members as answers show them: with defaults for missing members, without secrets."""
     config, settings = document.get("config", {}), document.get("protocolsettings", {})
     delays = (config.get("retry") or {}).get("delays_seconds")
     return {
@@ -122,7 +122,7 @@ def shown_credential(credential: dict[str, Any] | None) -> dict[str, Any] | None
 
 
 def kept(draft: SubscriptionDraft) -> Subscription:
-    """Return a draft as the registry keeps it."""
+    """Return a draft as the registry stores it."""
     return Subscription(
         id=SubscriptionId("sub_1"),
         consumer_id=ConsumerId("con_1"),
@@ -153,14 +153,14 @@ def applied(before: pb.Subscription, patch: pb.Subscription, paths: tuple[str, .
 
 @given(DOCUMENTS, PATCHES)
 def test_a_merge_patch_does_what_rfc_7396_says(document: dict[str, Any], patch: dict[str, Any]) -> None:
-    """As far as answers show it; the members of a credential's former type go with it."""
+    """The comparison covers what answers show; a new credential type removes the members of the old one."""
     before = replace_request("con_1", "sub_1", document, "").subscription
     change = parse_patch(patch)
     after = subscription_json(applied(before, change.subscription, change.paths))
     standing = merged({}, document)
     alone = patch.get("sinkcredential")
     if alone and len(alone) == 1:
-        # A type alone changes nothing, since there is nothing that it could be about.
+        # A patch with only a type changes nothing, since there is no credential to which it could apply.
         patch = {name: value for name, value in patch.items() if name != "sinkcredential"}
     assert {name: after[name] for name in WRITABLE} == shown(merged(standing, {name: patch[name] for name in WRITABLE if name in patch}))
 
@@ -173,7 +173,7 @@ def test_a_patch_masks_only_members_that_are_there(patch: dict[str, Any]) -> Non
 
 @given(st.fixed_dictionaries(MEMBERS))
 def test_what_an_answer_shows_can_be_put_again_unchanged(document: dict[str, Any]) -> None:
-    """But for a credential's secret, which the registry has kept."""
+    """The exception is a credential's secret, which the registry keeps."""
     first = replace_request("con_1", "sub_1", document, "")
     assert list(first.update_mask.paths) == list(FIELDS)
     stored = applied(pb.Subscription(), first.subscription, tuple(first.update_mask.paths))

@@ -1,4 +1,4 @@
-"""The ownership handshake through REST, where the operator requires consent."""
+"""Verifications: the ownership handshake through REST when the operator requires consent."""
 
 from collections.abc import AsyncIterator
 
@@ -46,7 +46,7 @@ async def test_a_sink_that_consents_makes_its_subscription_active(strict: World)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("sent", "rate"), [(None, None), ("*", None), ("120", 120)])
 async def test_a_sink_consents_later_by_the_callback_url(strict: World, method: str, sent: str | None, rate: int | None) -> None:
-    """Without a key, once or several times."""
+    """The callback needs no key, and may come several times."""
     made = await strict.subscription()
     path = f"/v1/subscriptions/{made['id']}"
     pending = await verified(strict, pb.Verification(state=pb.VERIFICATION_STATE_PENDING, detail="it may consent later"), path)

@@ -1,4 +1,4 @@
-"""Wire: HTTP by hand, for what no client library would send."""
+"""Wire: HTTP by hand, for requests that no client library would send."""
 
 import asyncio
 import socket
@@ -16,13 +16,13 @@ class Wire:
     interim: list[int] = field(default_factory=list)
 
     async def send(self, *parts: bytes) -> None:
-        """Send bytes as they are."""
+        """Send raw bytes."""
         for part in parts:
             self.writer.write(part)
             await self.writer.drain()
 
     async def answer(self, *, has_body: bool = True) -> Answer:
-        """Read one answer to its end; interim ones (1xx) are noted in `interim`."""
+        """Read one answer to its end; collect interim answers (1xx) in `interim`."""
         async with asyncio.timeout(60):
             status, headers = await self._head()
             while status < 200:
@@ -32,7 +32,7 @@ class Wire:
             return Answer(status, headers, await self.reader.readexactly(length))
 
     async def ended(self) -> bool:
-        """Wait for the other side to close, and say that nothing came before."""
+        """Wait until the other side closes; return whether nothing came before."""
         async with asyncio.timeout(60):
             try:
                 return await self.reader.read() == b""
@@ -47,10 +47,10 @@ class Wire:
 
 
 class Dialled:
-    """A connection for the length of a block."""
+    """A connection that is open within a block."""
 
     def __init__(self, address: str, *, receive_bytes: int | None = None, local: str | None = None) -> None:
-        """Take the address, how much the kernel and the reader may hold for us before the other side has to wait, and our own address."""
+        """Take the server's address, the size of the receive buffers after which the server must wait, and the local address."""
         self._host, _, self._port = address.rpartition(":")
         self._receive_bytes = receive_bytes
         self._local = local

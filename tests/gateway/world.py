@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Clear texts of keys by role, and the consumers that two of them belong to."""
+    """Keys in clear text by role, and the ids of the consumers that own two of them."""
 
     admin: str
     emitter: str
@@ -72,7 +72,7 @@ class World:
         headers: Mapping[str, str] | None = None,
         raw: bytes | None = None,
     ) -> Answer:
-        """Call the API as a consumer, or with another key ("": none)."""
+        """Call the API with the consumer's key, or with another key ("": none)."""
         key = self.keys.consumer if key is None else key
         sent = {"authorization": f"Bearer {key}"} if key else {}
         data = raw if body is None else json.dumps(body).encode()
@@ -85,7 +85,7 @@ class World:
             return Answer(answer.status, answer.headers, await answer.read())
 
     async def subscription(self, *, key: str | None = None, **members: object) -> dict[str, Any]:
-        """Create a subscription and return what the API says of it."""
+        """Create a subscription and return the API's answer."""
         answer = await self.call("POST", "/v1/subscriptions", {"sink": SINK, **members}, key=key)
         assert answer.status == 201, answer.raw
         return dict(answer.json)
@@ -110,7 +110,7 @@ def registry_settings(folder: Path, *, listen: str = "127.0.0.1:0", handshake: s
 def gateway_settings(
     *, registry: str, log: str = "127.0.0.1:1", ledger: str = "127.0.0.1:1", token: str = TOKEN, **variables: str
 ) -> GatewaySettings:
-    """Return the settings of a gateway; port 1 of the loopback stands for a service that is away."""
+    """Return the settings of a gateway; the default target of each service is port 1 of loopback, where no service listens."""
     return read_settings(
         GatewaySettings,
         {
@@ -130,7 +130,7 @@ def gateway_settings(
 async def running_world(
     folder: Path, limits: HttpLimits | None = None, *, handshake: str = "off", gateway: Mapping[str, str] | None = None
 ) -> AsyncIterator[World]:
-    """Run everything, in this process, on free ports; `gateway` are variables of the gateway's."""
+    """Run everything in this process, on free ports; `gateway` are variables of the gateway's."""
     settings = registry_settings(folder, handshake=handshake)
     first = await asyncio.to_thread(bootstrap, settings)
     assert first is not None

@@ -139,7 +139,7 @@ async def test_after_a_restart_all_is_as_it_was(tmp_path: Path) -> None:
 
 
 async def test_a_worker_whose_lease_was_taken_writes_nothing(tmp_path: Path) -> None:
-    """Only the worker that took the lease last writes, also if both have the same name; the other writes not even the ledger's own state."""
+    """Only the worker that took the lease last writes, also if both have the same name; the other cannot even write the ledger's state."""
     path = tmp_path / "delivery.db"
     async with open_ledger(path) as first, unlocked(path) as second:
         await first.lease("worker")

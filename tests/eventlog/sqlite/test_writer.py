@@ -132,7 +132,7 @@ def test_a_group_of_nothing_new_takes_no_position(path: Path) -> None:
 
 
 def test_times_of_acceptance_and_ids_grow_when_the_clock_goes_back(path: Path) -> None:
-    """This is a promise also for a log that was closed meanwhile."""
+    """They also grow if the log was closed meanwhile."""
     clock, seen = MovedClock(), []
     for opening in range(2):
         with writing(path, clock) as it:
