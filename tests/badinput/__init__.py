@@ -1,1 +1,1 @@
-"""Bad input and bad circumstances: each is one clear error that says what to change, and nothing is lost."""
+"""Bad input and bad circumstances: each ends in one clear error that says what to change, and nothing is lost."""

@@ -1,4 +1,4 @@
-"""Runs `hooktide` commands in processes that are forked ready to run: a hundred mistakes in the time of three starts."""
+"""Commands: runs `hooktide` in processes that are forked ready to run: a hundred mistakes in the time of three starts."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ class Told:
 
 
 def told(*arguments: str, **variables: str) -> Told:
-    """Run a command to its end, with no other HOOKTIDE_ variables than `variables`."""
+    """Run a command to its end, with no HOOKTIDE_ variables except `variables`."""
     ours, its = _context.Pipe(duplex=False)
     process = _context.Process(target=_run, args=(arguments, variables, its))
     process.start()
@@ -44,7 +44,7 @@ def told(*arguments: str, **variables: str) -> Told:
 
 
 def _run(arguments: Sequence[str], variables: Mapping[str, str], answer: Connection) -> None:
-    """Be the command, and send how it ended."""
+    """Run the command in the forked process, and send how it ended."""
     for name in [name for name in os.environ if name.startswith("HOOKTIDE_")]:
         del os.environ[name]
     os.environ.update(variables)

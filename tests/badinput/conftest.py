@@ -1,4 +1,4 @@
-"""One system, as users meet it, for all tests of this folder; none leaves anything behind that another would notice."""
+"""Fixtures: one system, as users meet it, for all tests of this folder; no test leaves anything that another test would notice."""
 
 from collections.abc import AsyncIterator
 
@@ -12,6 +12,6 @@ from tests.support.system import System, running_system
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     async with running_system(tmp_path_factory.mktemp("badinput")) as running:
         yield running
-        # Whatever was sent, no service met a fault of its own.
+        # Whatever the tests sent, no service logged a fault of its own.
         for name in running.services:
             assert "Traceback" not in running.log(name), name

@@ -1,4 +1,4 @@
-"""Starting: one service in this process, where it may, and the line it ends with where it may not."""
+"""Starting: starts one service in this process, or returns the line with which the service refuses to start."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ TOKEN = "hts_a-token-for-these-tests-only"
 
 
 def environ_of(folder: Path, **variables: str) -> dict[str, str]:
-    """Return what every service needs, on any free port."""
+    """Return the variables that every service needs, with free ports."""
     listen = {f"HOOKTIDE_{name}_{which}": "127.0.0.1:0" for name in ("SUBSCRIPTION", "INGEST", "DELIVERY", "GATEWAY") for which in _LISTENS}
     shared = {"HOOKTIDE_DATA_DIR": str(folder), "HOOKTIDE_SERVICE_TOKEN": TOKEN, "HOOKTIDE_SECRET_KEY": "k1:" + "A" * 43 + "="}
     return {**shared, **listen, **variables}
@@ -38,13 +38,13 @@ STORING = ("subscription", "ingest", "delivery")
 
 @contextlib.asynccontextmanager
 async def started(service: str, folder: Path, **variables: str) -> AsyncIterator[Addresses]:
-    """Run a service in this process; the services that it calls need not be there."""
+    """Run a service in this process; the services that it calls need not run."""
     async with SERVICES[service](environ_of(folder, **variables)) as addresses:
         yield addresses
 
 
 async def refusal(service: str, folder: Path, **variables: str) -> str:
-    """Return the line that a service ends with instead of starting."""
+    """Return the line with which a service ends instead of starting."""
     with pytest.raises(StartError) as caught:
         async with asyncio.timeout(60), started(service, folder, **variables):
             pass

@@ -1,6 +1,6 @@
-"""Table: every kind of bad input and bad circumstance, and the tests that show what becomes of it.
+"""Table: every kind of bad input and bad circumstance, with the tests that show its effect.
 
-A test is named as pytest names it, without parameters.
+Tests have the names that pytest gives them, without parameters.
 """
 
 ROWS: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""Circumstances in which a service cannot start: one line that says what to change, and every file stays as it is."""
+"""Circumstances in which a service cannot start: one line says what to change, and every file stays as it is."""
 
 import asyncio
 import contextlib
@@ -92,7 +92,7 @@ async def test_the_databases_of_two_services_are_not_mixed_up(service: str, tmp_
 
 @pytest.mark.parametrize("service", STORING)
 async def test_a_place_where_nothing_can_be_written_is_named(service: str, tmp_path: Path) -> None:
-    """A file in place of the directory, a directory of the kernel's, one in place of the file, and no path at all."""
+    """The cases: a file in place of the directory, a directory of the kernel's, a directory in place of the file, and no path at all."""
     (tmp_path / "file").write_text("")
     assert f"cannot create {tmp_path / 'file'}" in await refusal(service, tmp_path, HOOKTIDE_DATA_DIR=str(tmp_path / "file"))
     for where in ("/proc", "/sys/kernel"):
@@ -108,7 +108,7 @@ async def test_a_place_where_nothing_can_be_written_is_named(service: str, tmp_p
 
 @contextlib.contextmanager
 def occupied() -> Iterator[str]:
-    """Hold a port; yields its address."""
+    """Occupy a port; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as occupant:
         yield f"127.0.0.1:{occupant.getsockname()[1]}"
 
@@ -116,7 +116,7 @@ def occupied() -> Iterator[str]:
 @pytest.mark.parametrize("which", ["LISTEN", "ADMIN_LISTEN"])
 @pytest.mark.parametrize("service", SERVICES)
 async def test_an_address_that_cannot_be_had_is_named(service: str, which: str, tmp_path: Path) -> None:
-    """In use, of another machine, of no machine; once it can be had, the service starts."""
+    """The address is in use, of another machine, or of no machine; when it is free, the service starts."""
     name = f"HOOKTIDE_{service.upper()}_{which}"
     with occupied() as address:
         line = await refusal(service, tmp_path, **{name: address})
@@ -140,7 +140,7 @@ async def test_a_unix_socket_that_cannot_be_made_is_named(service: str, tmp_path
 
 
 async def test_a_second_supervisor_leaves_the_first_ones_directory_alone(tmp_path: Path) -> None:
-    """Nor does a missing secret key make a new one, under which the old secrets could not be read."""
+    """A missing secret key also does not lead to a new key, under which the old secrets could not be read."""
     at = ("--data-dir", str(tmp_path / "data"))
     async with running("up", "--free-ports", "--json", *at) as first:
         await first.json_line()

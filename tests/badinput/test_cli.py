@@ -1,4 +1,4 @@
-"""What a user of the command line reads after a mistake: one line, in terms of what was typed."""
+"""CLI: what a user of the command line reads after a mistake: one line, in terms of what the user typed."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ EMIT = ("emit", "a.b", "--source", "/s", "--target", "127.0.0.1:9", "--key", "hk
 
 
 def one_line(ended: Told, code: int) -> str:
-    """Return the one line that a command ends with."""
+    """Return the single line with which a command ends."""
     assert (ended.code, ended.out) == (code, ""), ended
     assert "Traceback" not in ended.err
     (line,) = ended.err.splitlines()

@@ -25,7 +25,7 @@ _BYTES_MAX = 64 * 1024
 _numbers = count()
 PLAIN = st.text("abcäß漢💧 \"\\'/\u2028", min_size=1, max_size=20)
 ODD = st.text(max_size=20) | st.sampled_from(["", "\x00", "\ufffe", "a" * 5000])
-TEXT = st.sampled_from(range(16)).flatmap(lambda number: ODD if number == 11 else PLAIN)  # hypothesis would take both as often
+TEXT = st.sampled_from(range(16)).flatmap(lambda number: ODD if number == 11 else PLAIN)  # hypothesis would take both equally often
 ATTRIBUTES = ["subject", "time", "datacontenttype", "dataschema", "partitionkey", "traceparent", "data", "id", "x"]
 NAMES = st.text("abcdefxyz0123456789", min_size=1, max_size=8) | st.sampled_from([*ATTRIBUTES, "a_b"])
 CONTENT_TYPES = st.sampled_from(
@@ -61,7 +61,7 @@ def values(draw: st.DrawFn) -> CloudEvent.CloudEventAttributeValue:
 
 @st.composite
 def events(draw: st.DrawFn) -> CloudEvent:
-    """Return an event that is right in most of its parts."""
+    """Return an event most of whose parts are valid."""
     event = CloudEvent(id=draw(TEXT), spec_version="1.0")
     event.source, event.type = draw(TEXT), draw(TEXT)
     for name in draw(st.lists(NAMES, max_size=3)):
@@ -81,7 +81,7 @@ def events(draw: st.DrawFn) -> CloudEvent:
 
 
 def judged(event: CloudEvent) -> NewEvent | Refusal:
-    """Return what acceptance makes of an event; a refusal is a sentence, not a novel."""
+    """Return the result of the validation of an event: the event or its refusal."""
     try:
         return accept(event, bytes_max=_BYTES_MAX)
     except Refusal as refusal:
@@ -89,7 +89,7 @@ def judged(event: CloudEvent) -> NewEvent | Refusal:
 
 
 def strictly(raw: bytes) -> Any:
-    """Return the value of JSON as a reader that minds duplicate names and NaN reads it."""
+    """Parse JSON, and fail on a duplicate name or NaN."""
 
     def refuse(name: str) -> Any:
         raise AssertionError(name)
@@ -112,7 +112,7 @@ async def log(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SqliteE
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_whatever_is_accepted_arrives_as_valid_json_with_all_its_parts(log: SqliteEventLog, event: CloudEvent) -> None:
     if event.id:
-        event.id = f"{next(_numbers)}{event.id}"  # a new one in this log
+        event.id = f"{next(_numbers)}{event.id}"  # a new event in this log
     new = judged(event)
     if isinstance(new, Refusal):
         assert 0 < len(new.message) < 400
@@ -134,7 +134,7 @@ async def test_whatever_is_accepted_arrives_as_valid_json_with_all_its_parts(log
             assert base64.b64decode(value["data_base64"]) == event.proto_data.value
         case None:
             assert not {"data", "data_base64"} & value.keys()
-    # The same bytes on every attempt, and the same event in the API.
+    # Every attempt has the same bytes, and the API shows the same event.
     assert structured(record.event) == body
     assert strictly(orjson.dumps(event_json(CloudEvent.FromString(record.event)))) == value
 

@@ -1,4 +1,4 @@
-"""Page tokens and cursors: opaque, yet anybody can make one, since their check sum is no secret."""
+"""Page tokens and cursors: opaque, but any client can make one, since their checksum is no secret."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,7 +23,7 @@ _OK = {None, Reason.PAGE_TOKEN_INVALID}
 
 
 def listings(system: System) -> dict[str, Callable[[str], Awaitable[Any]]]:
-    """Return a call for every list that there is, by the kind that its tokens name."""
+    """Return a call for every list, by the kind that the list's tokens name."""
     access = access_pb2_grpc.AccessServiceStub(system.channel("subscription"))
     calls: dict[str, tuple[Any, Any]] = {
         "subscriptions/*": (system.subscriptions.ListSubscriptions, subscription_pb2.ListSubscriptionsRequest(consumer_id="*")),
@@ -47,7 +47,7 @@ def listings(system: System) -> dict[str, Callable[[str], Awaitable[Any]]]:
 
 
 async def reason(call: Awaitable[Any]) -> Reason | None:
-    """Return what a call is refused with, None where it is answered."""
+    """Return the reason with which a call is refused, None if it is answered."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -62,7 +62,7 @@ KINDS = ("subscriptions/*", "event-types", "consumers", "keys", "events", "deliv
 @given(place=PLACES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_token_of_anybodys_making_is_a_place_or_refused(system: System, kind: str, place: list[int | str]) -> None:
-    """It has the right kind and check sum, and names any place: no list meets a fault over it."""
+    """The token has the right kind and checksum, and names any place: it causes no fault in any list."""
     assert await reason(listings(system)[kind](page_token(kind, tuple(place)))) in _OK
 
 

@@ -1,4 +1,4 @@
-"""Bodies of the REST API: whatever JSON or bytes come, the answer is a problem that says what to change, or a success."""
+"""REST: whatever JSON or bytes a body holds, the answer is a success or a problem that says what to change."""
 
 import json
 import time
@@ -42,7 +42,7 @@ FUZZ = settings(max_examples=50, deadline=None, suppress_health_check=[HealthChe
 
 
 async def send(system: System, method: str, path: str, raw: bytes, content_type: str = "application/json") -> tuple[int, dict[str, Any]]:
-    """Send a body as it is, as the administrator; returns status and answer."""
+    """Send raw bytes as the administrator; return status and answer."""
     headers = {"authorization": f"Bearer {system.first.admin}", "content-type": content_type}
     async with (
         aiohttp.ClientSession(headers=headers) as http,
@@ -52,7 +52,7 @@ async def send(system: System, method: str, path: str, raw: bytes, content_type:
 
 
 def is_a_clear_problem(status: int, answer: dict[str, Any]) -> bool:
-    """Say whether an answer is a problem that is the client's, with a reason, a sentence and the places at fault."""
+    """Return whether an answer is a problem of the client's, with a reason, a sentence and the places at fault."""
     return (
         400 <= status < 500
         and answer["status"] == status
@@ -117,7 +117,7 @@ async def test_a_wrong_member_is_told_with_what_to_change(system: System, body: 
 
 
 async def test_a_key_that_is_revoked_or_was_never_one_is_nobodys(system: System) -> None:
-    """Why is not told; a revoked one stops within two seconds."""
+    """The answer does not tell which; a revoked key stops within two seconds."""
     admin = system.first.admin
     status, made = await system.call("POST", "/v1/keys", admin, {"role": "admin"})
     assert status == 201

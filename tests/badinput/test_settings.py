@@ -66,7 +66,7 @@ def test_a_time_that_is_none_or_never_ends_is_refused(name: str, value: str) -> 
 
 
 def test_a_secret_in_the_wrong_place_is_not_shown(tmp_path: Path) -> None:
-    """A secret key without its id and a token that is too short are told by where they stand."""
+    """The errors for a secret key without its id and for a short token name their place, not their value."""
     secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
     file = tmp_path / "secret.key"
     for text in (secret, f"{secret}\n{secret}", f"k1;{secret}"):

@@ -56,7 +56,7 @@ class Shown:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, *found: RenderableType) -> None:
-        """Print a result or an omission; the bar is redrawn after it."""
+        """Print results, or notes about what was left out; the bar stops first."""
         self._bar.stop()
         for each in found:
             self._console.print(each)

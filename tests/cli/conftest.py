@@ -10,7 +10,7 @@ from tests.cli.processes import Command, running
 
 @dataclass
 class Up:
-    """A running `hooktide up`, with what it printed once it was ready."""
+    """A running `hooktide up`, with what it printed when it was ready."""
 
     command: Command
     data_dir: Path
@@ -24,7 +24,7 @@ class Up:
 
 @pytest.fixture(scope="session")
 async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
-    """All services on free ports, for the tests of this folder that only use them."""
+    """All services on free ports, for tests of this folder that only use them."""
     data_dir = tmp_path_factory.mktemp("up") / "data"
     async with running("up", "--free-ports", "--json", "--data-dir", str(data_dir)) as command:
         yield Up(command, data_dir, await command.json_line())

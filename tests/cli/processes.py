@@ -1,4 +1,4 @@
-"""Runs the `hooktide` command as a process, as its users do."""
+"""Processes: runs the `hooktide` command as a process, as its users do."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 WITHIN_S = 60.0
-# Hundreds of short processes: each module is compiled by the first of them only, whatever the surroundings say.
+# Tests start hundreds of short processes: only the first one compiles each module, whatever the environment says.
 _COMPILED = Path(tempfile.gettempdir()) / "hooktide-tests-pycache"
 
 
 def clean_environ(**more: str) -> dict[str, str]:
-    """Return this process's environment without settings of Hooktide, and with `more`."""
+    """Return this process's environment without Hooktide's settings, plus `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HOOKTIDE_")}
     for name in ("PYTHONDONTWRITEBYTECODE", "FORCE_COLOR", "TTY_COMPATIBLE"):
         kept.pop(name, None)
@@ -35,7 +35,7 @@ class Ended:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The JSON object on its only line."""
+        """The JSON object on the only line of the output."""
         value = json.loads(self.out)
         assert isinstance(value, dict)
         return value
@@ -51,7 +51,7 @@ async def hooktide(*arguments: str, environ: Mapping[str, str] | None = None, st
 
 @dataclass
 class Command:
-    """A command that runs until it is told to stop."""
+    """A command that runs until a test stops it."""
 
     process: asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Command:
         return value
 
     async def end(self, number: signal.Signals | None = None) -> Ended:
-        """Send a signal, wait for the end, and return how it ended; standard output is what was not read before."""
+        """Send a signal, wait for the end, and return how the command ended; `out` holds only the output that was not read before."""
         if number is not None:
             self.process.send_signal(number)
         async with asyncio.timeout(WITHIN_S):
@@ -92,7 +92,7 @@ class Command:
 
 @contextlib.asynccontextmanager
 async def running(*arguments: str, environ: Mapping[str, str] | None = None) -> AsyncIterator[Command]:
-    """Run a command in the background; it is killed at the end if it still runs."""
+    """Run a command in the background; kill it at the end if it still runs."""
     command = Command(await _start(arguments, environ, None))
     try:
         yield command

@@ -21,7 +21,7 @@ MERGE = {"content-type": "application/merge-patch+json"}
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port: int = holder.getsockname()[1]
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 async def test_an_emitted_event_reaches_a_subscribed_receiver_verified(up: Up) -> None:
-    """The tour of the README: subscribe, receive, emit, unsubscribe, with the defaults that `up` has left."""
+    """The README's tour: subscribe, receive, emit, unsubscribe, with the defaults that `up` has left."""
     at = ("--data-dir", str(up.data_dir), "--json")
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
@@ -67,7 +67,7 @@ async def test_the_version_is_the_distribution_s() -> None:
 
 
 async def test_what_answers_but_is_no_api_is_said_in_words(up: Up) -> None:
-    """Another service's port, where HTTP is not spoken."""
+    """The port is another service's, which does not speak HTTP."""
     ingest = up.told["addresses"]["ingest"]["listen"]
     ended = await hooktide("subscribe", "http://127.0.0.1:9/", "--key", "k", "--api", f"http://{ingest}")
     assert (ended.code, ended.out) == (1, "")
@@ -103,7 +103,7 @@ async def test_a_receiver_shows_what_it_cannot_verify_and_fails_as_told(up: Up) 
 
 
 async def test_a_receiver_reads_every_content_mode_and_verifies_both_schemes_with_keys_from_a_file(up: Up, tmp_path: Path) -> None:
-    """Subscribed to by REST, since only that can ask for binary mode and for Ed25519."""
+    """The test subscribes over REST, since only REST can ask for binary mode and for Ed25519."""
     keys = DataDirectory(up.data_dir).read_keys()
     assert keys is not None
     held = tmp_path / "keys"
@@ -149,7 +149,7 @@ async def test_a_receiver_takes_its_secret_from_the_environment_and_says_which_s
 
 
 async def test_a_sender_cannot_steer_the_receivers_terminal_nor_stop_the_receiver() -> None:
-    """By control characters, text that is no UTF-8, or great length."""
+    """The sender uses control characters, text that is not UTF-8, and great length."""
     event = {"specversion": "1.0", "type": "\x1b[31mred", "source": "\x9b2J", "subject": "\ud800" * 1000, "data": "\x9b2J \udcff"}
     headers = {"content-type": "application/cloudevents+json", "webhook-id": "\udcff"}
     for options in ((), ("--json",)):
@@ -167,7 +167,7 @@ async def test_a_sender_cannot_steer_the_receivers_terminal_nor_stop_the_receive
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 async def test_a_reader_that_goes_away_stops_no_receiver(options: tuple[str, ...]) -> None:
-    """As `hooktide receive | head -1` does."""
+    """`hooktide receive | head -1` does this."""
     port = free_port()
     ours, its = os.pipe()
     process = await asyncio.create_subprocess_exec(
@@ -206,7 +206,7 @@ async def test_colours_are_for_terminals_and_for_those_who_want_them(wishes: dic
 
 
 async def test_flags_and_variables_come_before_what_up_has_left(up: Up, tmp_path: Path) -> None:
-    """In an empty data directory all must be said; HOOKTIDE_API and HOOKTIDE_KEY say it as well as the flags."""
+    """In an empty data directory the user must give everything; HOOKTIDE_API and HOOKTIDE_KEY work as well as the flags."""
     keys = DataDirectory(up.data_dir).read_keys()
     assert keys is not None
     environ = clean_environ(HOOKTIDE_API=up.api, HOOKTIDE_KEY=keys.consumer, HOOKTIDE_DATA_DIR=str(tmp_path))

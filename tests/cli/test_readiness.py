@@ -1,4 +1,4 @@
-"""What of a service's readiness is worth telling."""
+"""Readiness: which changes of a service's readiness are reported."""
 
 import pytest
 

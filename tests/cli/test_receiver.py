@@ -19,7 +19,7 @@ BODY = b'{"specversion":"1.0"}'
 
 
 def signed(body: bytes = BODY, *, secret: str = SECRET, webhook_id: str = "evt_1", timestamp: int | None = None) -> dict[str, str]:
-    """Headers as the official implementation signs them."""
+    """Return headers as the official implementation signs them."""
     timestamp = int(time.time()) if timestamp is None else timestamp
     signature = Official(secret).sign(webhook_id, datetime.fromtimestamp(timestamp, UTC), body.decode())
     return {"webhook-id": webhook_id, "webhook-timestamp": str(timestamp), "webhook-signature": signature}
@@ -57,7 +57,7 @@ def test_old_and_future_timestamps_are_judged_as_officially(age_s: int) -> None:
 
 
 def test_one_good_signature_among_others_is_enough() -> None:
-    """As during a rotation: one for each secret, and of versions that are not known here."""
+    """During a rotation there is a signature for each secret, and there may be signatures of unknown versions."""
     new, old = signed(secret=SECRET), signed(secret=OTHER)
     both = {**new, "webhook-signature": f"v1a,AAAA nonsense {old['webhook-signature']} {new['webhook-signature']}"}
     assert good(both)
@@ -91,14 +91,14 @@ OTHER_PUBLIC = "whpk_" + base64.b64encode(Ed25519PrivateKey.generate().public_ke
 
 
 def with_v1a(headers: dict[str, str], body: bytes = BODY, *, alone: bool = False) -> dict[str, str]:
-    """Add a signature by Ed25519, or have none but it."""
+    """Add an Ed25519 signature, or replace the other signatures by it."""
     content = b".".join((headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body))
     signature = "v1a," + base64.b64encode(PRIVATE.sign(content)).decode()
     return headers | {"webhook-signature": signature if alone else f"{headers['webhook-signature']} {signature}"}
 
 
 def judged(headers: Mapping[str, str], *keys: str, body: bytes = BODY) -> object:
-    """Return the schemes by which a request is verified, or why it is not."""
+    """Return the schemes that verify a request, or why it does not verify."""
     try:
         return verify(keys, headers, body, now=time.time())
     except SignatureError as error:
@@ -110,7 +110,7 @@ def test_both_schemes_are_verified_by_their_own_keys() -> None:
     assert judged(both, SECRET, PUBLIC) == ("v1", "v1a")
     assert judged(both, SECRET) == judged(only_v1, SECRET) == ("v1",)
     assert judged(both, PUBLIC) == judged(only_v1a, PUBLIC) == judged(both, OTHER_PUBLIC, PUBLIC) == ("v1a",)
-    # What came by only one scheme is verified by that one.
+    # A webhook with a single scheme is verified by that scheme.
     assert judged(only_v1, SECRET, PUBLIC) == ("v1",)
     assert judged(only_v1a, SECRET, PUBLIC) == ("v1a",)
 

@@ -16,7 +16,7 @@ ENVIRON = {
 
 
 async def test_sighup_makes_a_service_read_its_settings_file_anew(tmp_path: Path) -> None:
-    """A good set is taken over, a bad one is refused line by line, and the service goes on."""
+    """A valid file is taken over, an invalid file is refused line by line, and the service goes on."""
     file = tmp_path / "settings.env"
     file.write_text("HOOKTIDE_LOG_LEVEL=info\n")
     environ = clean_environ(**ENVIRON, HOOKTIDE_SETTINGS_FILE=str(file))
@@ -46,8 +46,8 @@ async def test_up_hands_sighup_on_to_every_service(tmp_path: Path) -> None:
         assert (await up.end(signal.SIGTERM)).code == 0
 
 
-# Starts a service on a terminal of its own, closes the terminal once the service has reloaded, and prints how the service ended.
-# With SIGHUP ignored, as `nohup` has it, the service must reload once more instead: only then it is killed.
+# Starts a service on a terminal of its own, closes the terminal after the service has reloaded, and prints how the service ended. If
+# SIGHUP is ignored, as under `nohup`, the service must reload once more instead, and only then is killed.
 ON_A_TERMINAL = """
 import os, pathlib, pty, signal, sys, time
 folder, disposition = pathlib.Path(sys.argv[1]), int(sys.argv[2])
@@ -76,7 +76,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 async def test_the_end_of_its_terminal_ends_a_service_unless_nohup_started_it(
     tmp_path: Path, disposition: signal.Handlers, ended_by: signal.Signals
 ) -> None:
-    """SIGHUP means a reload while the terminal is there; once it is gone, nobody would see what the service goes on saying."""
+    """While the terminal is there, SIGHUP means a reload; without the terminal, nobody would see the service's output."""
     arguments = ("-P", "-c", ON_A_TERMINAL, str(tmp_path), str(int(disposition)))
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env=clean_environ(**ENVIRON), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""One system for the tests that leave it as they found it."""
+"""Fixtures: one system for the tests that leave it as they found it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

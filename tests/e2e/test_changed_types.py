@@ -1,4 +1,4 @@
-"""Over REST, with all four services as processes: what a change of `types` means for events that were acknowledged before it."""
+"""Changed types, over REST with all four services as processes: which `types` apply to events that were acknowledged before a change."""
 
 import asyncio
 
@@ -10,14 +10,14 @@ from tests.support.webhook_receiver import Receiver
 
 
 async def test_narrower_types_govern_what_is_not_routed_yet_and_leave_what_is(system: System, receiver: Receiver) -> None:
-    """Of the events acknowledged before the answer to the PATCH; of those acknowledged after it, all."""
+    """The new types apply to unrouted events that were acknowledged before the answer to the PATCH, and to all events after it."""
     consumer, endpoint = await new_consumer(system, "narrow"), receiver.endpoint("narrow")
     endpoint.status = lambda: 503
     subscription_id = await consumer.subscribe(endpoint, ["narrow.former", "narrow.kept"])
     async with system.emitter() as emitter:
 
         async def emitted(event_type: str) -> str:
-            """Emit an event and return its id; all are routed in their order."""
+            """Emit an event and return its id; the events are routed in order."""
             return (await emitter.emit(type=event_type, source="/narrow", partitionkey="one")).event_id
 
         routed = await emitted("narrow.former")
@@ -39,7 +39,7 @@ async def test_narrower_types_govern_what_is_not_routed_yet_and_leave_what_is(sy
 
 
 async def _until_recorded(system: System, subscription_id: str, expected: set[str]) -> set[str]:
-    """Wait until the ledger has deliveries of some events to a subscription; returns all events that it has any of."""
+    """Wait until the ledger has deliveries of the expected events to a subscription; return all events that it has deliveries of."""
     request = pb.ListDeliveriesRequest(consumer_id="*", subscription_id=subscription_id, page_size=200)
     found: set[str] = set()
     async with asyncio.timeout(PATIENCE_S):

@@ -133,7 +133,7 @@ async def test_a_type_that_requires_an_audience_refuses_events_without_one(syste
 
 
 async def test_after_an_unsubscription_what_is_pending_is_cancelled(system: System, receiver: Receiver) -> None:
-    """And no attempt begins more than two seconds after the answer."""
+    """No attempt begins more than two seconds after the answer."""
     consumer = await new_consumer(system, "leaves")
     endpoint = receiver.endpoint("left")
     endpoint.status = lambda: 500
@@ -154,7 +154,7 @@ async def test_after_an_unsubscription_what_is_pending_is_cancelled(system: Syst
 
 
 async def _all_in(consumer: Consumer, state: str, count: int) -> list[dict[str, object]]:
-    """Wait until there are so many deliveries, all in one state; returns them."""
+    """Wait until there are exactly `count` deliveries, all in one state; return them."""
     while True:
         found = await consumer.deliveries()
         if [each["state"] for each in found] == [state] * count:
@@ -163,7 +163,7 @@ async def _all_in(consumer: Consumer, state: str, count: int) -> list[dict[str, 
 
 
 async def _attempts_of(system: System, key: str, delivery: dict[str, object]) -> list[str]:
-    """Return when the attempts of a delivery began."""
+    """Return when each attempt of a delivery began."""
     _, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", key)
     attempts = shown["attempts"]
     assert isinstance(attempts, list)

@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 
 
 async def _emit_until(system: System, stop: asyncio.Event, acknowledged: set[str], endpoint: Endpoint) -> None:
-    """Emit without pause, but never far ahead of the receiver, so that the backlog drains soon after."""
+    """Emit without pause, but never far ahead of the receiver, so that the backlog drains soon after the end."""
     async with system.emitter(timeout=60.0) as emitter:
         number = 0
         while not stop.is_set():
@@ -49,7 +49,7 @@ async def test_each_service_is_killed_once_under_load_and_nothing_is_lost(tmp_pa
 
 @pytest.mark.slow
 async def test_a_subscription_gets_what_follows_its_201_and_nothing_that_follows_its_204(tmp_path: Path) -> None:
-    """Over 500 rounds, with the registry killed and started again after a random number of them, whatever the machine's pace."""
+    """Over 500 rounds the registry is killed and started again, each time after a random number of rounds, whatever the machine's speed."""
     rounds, kills, seed = 500, 8, random.randrange(1 << 32)
     rng = random.Random(seed)
     begun, kill_after = 0, sorted(rng.sample(range(20, rounds - 20), kills))
@@ -98,13 +98,13 @@ async def test_a_subscription_gets_what_follows_its_201_and_nothing_that_follows
 
 
 async def _unsubscribe(system: System, key: str, subscription_id: str) -> None:
-    """Delete; a 404 after a lost answer means that it is deleted."""
+    """Delete; a 404 after a lost answer means that the subscription is deleted."""
     status, answer = await system.call("DELETE", f"/v1/subscriptions/{subscription_id}", key)
     assert status in {204, 404}, answer
 
 
 async def _eventually(step: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Take a REST step again while the registry is away; its refusals then fail the step's own check."""
+    """Repeat a REST step while the registry is down; its refusals fail the step's own check."""
     end = time.monotonic() + 60
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Limits change while the services run."""
+"""Reload of limits: limits change while the services run."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ async def test_the_sizes_of_events_and_of_request_bodies_change(system: System, 
 
 
 async def test_the_number_of_attempts_at_once_changes(system: System, file: Path) -> None:
-    """One at a time while the host's limit is 1; three once it is 3."""
+    """One attempt at a time is under way while the host's limit is 1; three are while it is 3."""
     answering = asyncio.Event()
 
     async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +67,7 @@ async def test_the_number_of_attempts_at_once_changes(system: System, file: Path
         await endpoint.until(lambda: len(endpoint.requests) == 1)
         put(file, "HOOKTIDE_DELIVERY_HOST_CONNECTIONS_MAX=3\n")
         await system.reload("delivery")
-        # What waits for its host's turn is looked at when the host has answered, or when something new comes.
+        # The pool looks at waiting requests when the host has answered, or when a new request comes.
         answering.set()
         await endpoint.until(lambda: len(endpoint.requests) == 3)
         answering.clear()

@@ -1,4 +1,4 @@
-"""A sink that leads back to Hooktide's own gateway, by a key that would open it."""
+"""Loops: a sink that leads back to Hooktide's own gateway, with a key that would be valid there."""
 
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.system import System, until
@@ -13,7 +13,7 @@ async def subscriptions_of(consumer: Consumer) -> list[dict[str, object]]:
 
 
 async def test_a_webhook_to_our_own_gateway_does_nothing_and_is_not_tried_again(system: System, receiver: Receiver) -> None:
-    """The event's data would make one more subscription of the same kind at each delivery: one becomes two, two become four."""
+    """The event's data would make one more such subscription at each delivery: one would become two, and two would become four."""
     consumer = await new_consumer(system, "ouroboros")
     wanted: dict[str, object] = {
         "sink": f"http://{system.services['gateway'].listen}/v1/subscriptions",

@@ -1,6 +1,6 @@
-"""Secrets that nobody may ever read again: seeded everywhere, then looked for in all that a system has written and answered.
+"""Secret leaks: secrets that must never be readable again are used everywhere, then looked for in everything written and answered.
 
-Every sink repeats what it is sent, and most answers are failures: what is kept of those must not hold a secret either.
+Every sink repeats what it is sent, and most answers are failures: what the ledger keeps of them must not hold a secret either.
 """
 
 import base64
@@ -23,37 +23,37 @@ from tests.support.system import PATIENCE_S, System, running_system, until
 
 
 class Canaries:
-    """Secrets by what they are for."""
+    """The secrets, in each form that could appear, by what they are for."""
 
     def __init__(self) -> None:
         self.known: dict[str, bytes] = {}
 
     def new(self, name: str, prefix: str = "") -> str:
-        """Make one that occurs nowhere by chance."""
+        """Make a secret that cannot occur by chance."""
         return self.add(name, prefix + secrets.token_hex(16))
 
     def add(self, name: str, secret: str) -> str:
-        """Take in one that is made already."""
+        """Add an existing secret."""
         raw = secret.encode()
         for number, form in enumerate((raw, base64.b64encode(raw).rstrip(b"="), raw.hex().encode())):
             self.known[f"{name} ({number})"] = form
         return secret
 
     def add_basic(self, name: str, user: str, password: str) -> None:
-        """Take in a password as it is sent, with its user's name."""
+        """Add a user name and password in the form in which Basic sends them."""
         self.add_raw(name, base64.b64encode(f"{user}:{password}".encode()).rstrip(b"="))
 
     def add_raw(self, name: str, raw: bytes) -> None:
-        """Take in the bytes that a secret stands for."""
+        """Add the bytes that a secret stands for."""
         self.known[f"{name} (raw)"] = raw
 
     def in_(self, text: bytes) -> list[str]:
-        """Return the names of those that a text holds."""
+        """Return the names of the secrets that a text holds."""
         return [name for name, form in self.known.items() if form in text]
 
 
 class Answers:
-    """A caller of the REST API that keeps what it is answered, wherever no secret belongs there."""
+    """A caller of the REST API that keeps every answer in which no secret may be."""
 
     def __init__(self, system: System, key: str) -> None:
         self._system = system
@@ -118,7 +118,7 @@ async def test_no_secret_shows_in_what_a_system_writes_and_answers(tmp_path: Pat
 
 
 def test_a_canary_that_sings_is_heard(tmp_path: Path) -> None:
-    """The search finds what is there: in a database, in a log, in base64 and in hexadecimal digits."""
+    """The search finds a secret in a database, in a log, in base64 and in hexadecimal digits."""
     canaries = Canaries()
     secret = canaries.new("secret")
     with contextlib.closing(sqlite3.connect(tmp_path / "one.db")) as connection:
@@ -136,7 +136,7 @@ _SINKS = {"/plain", "/accesstoken", "/header", "/oauth2", "/token", "/refusing",
 
 
 def _settings(canaries: Canaries, folder: Path, proxy: Proxy) -> dict[str, str]:
-    """Return the settings of the system: everything goes through a proxy that wants a password."""
+    """Return the settings of the system: every request goes through a proxy that wants a password."""
     password = canaries.new("password of the proxy")
     canaries.add_basic("authorization of the proxy", "operator", password)
     return {
@@ -149,7 +149,7 @@ def _settings(canaries: Canaries, folder: Path, proxy: Proxy) -> dict[str, str]:
 
 
 async def _failed_by_the_proxy(answers: Answers) -> None:
-    """Wait until an attempt was refused by the proxy."""
+    """Wait until the proxy has refused an attempt."""
     while True:
         listed = await answers.ask("GET", "/v1/deliveries?limit=200")
         for item in listed["items"]:  # type: ignore[attr-defined]  # a list
@@ -159,7 +159,7 @@ async def _failed_by_the_proxy(answers: Answers) -> None:
 
 
 async def _keys_of_the_servers_making(canaries: Canaries, system: System) -> None:
-    """Seed what nobody has been told: the private keys that the registry has made itself, as it tells them to delivery alone."""
+    """Add the private keys that the registry has made itself; it tells them only to delivery."""
     watch = system.subscriptions.WatchSubscriptions(pb.WatchSubscriptionsRequest(), metadata=system.metadata)
     made = 0
     async for message in watch:
@@ -181,7 +181,7 @@ def _credentials(canaries: Canaries, sink: str) -> dict[str, dict[str, str] | No
         canaries.add_raw(f"line {number} of the private key", line.encode())
         canaries.add_raw(f"line {number} of the private key in DER", base64.b64decode(line))
     oauth2 = {"tokenurl": f"{sink}/token", "clientid": "client", "clientsecret": canaries.new("client secret"), "scope": ""}
-    # An error of an authorization server is shown where it is a word of small letters.
+    # An authorization server's error code is shown if it is a word of small letters.
     letters = canaries.add("refused secret", "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(32)))
     password = canaries.new("password")
     canaries.add_basic("authorization by the password", "i", password)
@@ -198,7 +198,7 @@ def _credentials(canaries: Canaries, sink: str) -> dict[str, dict[str, str] | No
 
 
 async def _seed(canaries: Canaries, consumer: Consumer, answers: Answers, sink: str, name: str, credential: dict[str, str] | None) -> None:
-    """Create a subscription, rotate its secrets, have its sink asked."""
+    """Create a subscription, rotate its secrets, and let its sink be verified."""
     wanted: dict[str, object] = {
         "sink": f"{sink}/{name}",
         "types": ["canary.*"],
@@ -227,7 +227,7 @@ def _signing(canaries: Canaries, name: str, secret: str) -> None:
 
 
 async def _provoke(canaries: Canaries, answers: Answers, sink: str) -> None:
-    """Make mistakes with secrets in them."""
+    """Make invalid requests that contain secrets."""
     plain = {"credentialtype": "PLAIN", "identifier": "i", "secret": canaries.new("bad password") + "\n"}
     for wrong in (
         {"sink": f"{sink}/x", "sinkcredential": plain},
@@ -261,7 +261,7 @@ def _written(folder: Path) -> Iterator[tuple[Path, bytes]]:
 
 @contextlib.asynccontextmanager
 async def _sink(canaries: Canaries, seen: set[str]) -> AsyncIterator[str]:
-    """Run the sinks and the authorization server; yields where. All repeat what they are sent, and fail but for the second attempt."""
+    """Run the sinks and the authorization server; yield their URL. All repeat what they are sent; a sink succeeds only at attempt 3."""
 
     async def answer(request: web.BaseRequest) -> web.Response:
         if request.method == "POST":
@@ -277,7 +277,7 @@ async def _sink(canaries: Canaries, seen: set[str]) -> AsyncIterator[str]:
             return web.json_response({"error": client_secret, "error_description": sent}, status=401)
         if request.headers.get("hooktide-attempt") == "3":
             return web.Response(text=sent)
-        # By 401 another token is fetched, and the request comes again within its attempt.
+        # After a 401 delivery fetches another token and sends the request again within the same attempt.
         return web.Response(
             status=401 if request.path == "/oauth2" else 500, text=f"{sent} {await request.text()}", headers={"x-sent": sent}
         )

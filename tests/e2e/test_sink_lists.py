@@ -1,4 +1,4 @@
-"""The lists of what sinks may have change while the services run."""
+"""Sink lists: the lists of allowed and denied sinks change while the services run."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ SERVICES = ("subscription", "delivery")
 
 
 async def outcome(system: System, event_id: str) -> delivery_pb2.Attempt:
-    """Return the first attempt at the delivery of an event."""
+    """Return the first attempt of an event's delivery."""
     metadata = service_metadata(TOKEN)
     async with open_channel(system.addresses["delivery"].listen) as channel, asyncio.timeout(WITHIN_S):
         stub = delivery_pb2_grpc.DeliveryServiceStub(channel)
@@ -34,7 +34,7 @@ async def outcome(system: System, event_id: str) -> delivery_pb2.Attempt:
 async def test_a_range_that_is_denied_at_a_reload_gets_nothing_more_and_one_that_is_allowed_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither over a connection that is open already, nor for a new subscription; a list that is wrong changes nothing."""
+    """A denied range also gets nothing over an open connection, and no new subscription may use it; an invalid list changes nothing."""
     file = tmp_path / "settings.env"
     file.write_text(ALLOWED)
     values: dict[str, str | Path] = {

@@ -1,4 +1,4 @@
-"""Over REST, with all four services as processes: what a subscription asks for, and consent before anything is sent."""
+"""Subscription settings, over REST with all four services as processes; and consent before anything is sent."""
 
 import asyncio
 import base64
@@ -56,7 +56,7 @@ async def strict(tmp_path: Path) -> AsyncIterator[System]:
 
 
 async def test_nothing_is_sent_before_the_sink_consents(strict: System) -> None:
-    """And then it is told by whom, and not asked more often than it permits."""
+    """Then the sink learns who sends, and does not get more requests than it allows."""
     posts: list[dict[str, str]] = []
     asked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The README's tour, as written: three terminals in one folder, line by line. Only the ports and the keys are put in."""
+"""The README's tour, as written: three terminals in one folder, line by line. Only the ports and the keys are replaced."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ SERVICES = ("SUBSCRIPTION", "INGEST", "DELIVERY", "GATEWAY")
 
 
 class Terminal:
-    """A terminal in the folder of the tour, with the command on its PATH as the tour's first lines put it there."""
+    """A terminal in the folder of the tour, with the command on its PATH, where the tour's first lines put it."""
 
     def __init__(self, folder: Path, replaced: dict[str, str], environ: dict[str, str]) -> None:
         self._folder = folder
@@ -30,14 +30,14 @@ class Terminal:
         self._environ = environ
 
     def as_typed(self, line: str) -> str:
-        """Return a line of the README with what stands for ports, keys and secrets put in."""
+        """Return a line of the README with real ports, keys and secrets."""
         for written, here in self._replaced.items():
             line = line.replace(written, here)
         assert "…" not in line, line
         return line
 
     async def run(self, line: str) -> str:
-        """Type a line and return what it prints."""
+        """Type a line and return its output."""
         async with self.running(line) as command:
             ended = await command.end()
         assert (ended.code, ended.err) == (0, ""), ended
@@ -66,7 +66,7 @@ class Terminal:
 
 
 def blocks() -> dict[str, list[str]]:
-    """Return the tour's blocks of code, one list a language, in their order."""
+    """Return the tour's blocks of code, one list for each language, in order."""
     tour = re.search(r"## Five minutes\n(.*?)\n## ", README.read_text(encoding="utf-8"), re.DOTALL)
     assert tour is not None
     found: dict[str, list[str]] = {}

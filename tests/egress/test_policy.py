@@ -34,7 +34,7 @@ PUBLIC_ADDRESSES = [
     "3fff:1000::1",
 ]
 
-# Each with the range that must be named, so that no address is refused for a reason that is not its own.
+# Each address comes with the range that the refusal must name, so that no address is refused for the wrong reason.
 SPECIAL_ADDRESSES = [
     ("0.0.0.0", "0.0.0.0/8"),  # noqa: S104 - judged, not listened on
     ("0.1.2.3", "0.0.0.0/8"),
@@ -218,7 +218,7 @@ def test_localhost_is_judged_as_the_loopback_addresses(allowed: str, address: st
     ],
 )
 def test_an_allowed_ipv6_range_does_not_open_the_ipv4_addresses_within(allowed: str, address: str) -> None:
-    """The IPv4 address that a translator or tunnel would go on to is judged as if it were dialled."""
+    """The IPv4 address to which a translator or tunnel would connect is judged as if it were dialled."""
     assert EgressPolicy(allow=[allowed]).check_address(address) is not None
 
 
@@ -265,7 +265,7 @@ def test_a_name_may_be_called_if_every_answer_may(answers: list[str], *, allowed
 
 
 def test_the_refusal_of_a_name_reads_the_same_for_every_forbidden_address() -> None:
-    """A sentence that named the range would let a consumer map the operator's network; the log has the details."""
+    """An error that named the range would let a consumer map the operator's network; the log has the details."""
     policy = EgressPolicy(deny=["8.8.8.0/24"])
     answers = (["10.77.88.99"], ["8.8.8.8"], ["127.0.0.1"], ["1.1.1.1", "169.254.169.254"], ["64:ff9b::a9fe:a9fe"])
     sentences = {policy.check_addresses(addresses) for addresses in answers}

@@ -62,7 +62,7 @@ REFUSED = [
     ("https://example.com%00.example.org/", "percent"),
     ("https://[fe80::1%25eth0]/", "percent"),
     ("https://[fe80::1%eth0]/", "percent"),
-    # No host, or none that is a name.
+    # No host, or a host that is not a name.
     ("https://", "no host"),
     ("https:///hook", "no host"),
     ("https://?a=b", "no host"),
@@ -226,7 +226,7 @@ _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*
 @settings(max_examples=1000, deadline=None)
 @given(_URLS)
 def test_whatever_is_accepted_has_one_host_for_every_parser(url: str) -> None:
-    """Two other parsers agree on scheme, host and port, and the host is a name or an address that may be dialled."""
+    """Two other parsers agree on scheme, host and port, and the host is a name or an allowed address."""
     policy = EgressPolicy(allow=["http"])
     if policy.check_url(url) is not None:
         return

@@ -1,4 +1,4 @@
-"""A small ingest service that keeps the contract, and misbehaves on demand."""
+"""Service: a small ingest service that keeps the contract, and misbehaves on demand."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass
 class ServiceEnd:
-    """How a stream is to be ended by the service."""
+    """How the service ends a stream."""
 
     code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     reason: str | None = None
@@ -26,17 +26,18 @@ class ServiceEnd:
 
 @dataclass
 class Behaviour:
-    """What the service does; tests change it while it runs."""
+    """What the service does; tests change it while the service runs."""
 
     # Returns the refusal of an event, or None to accept it.
     refuse: Callable[[CloudEvent], EventError | None] = lambda _event: None
-    # Returns how to end the stream instead of answering a message (its number within the stream, from 0, and first event), or None.
+    # Returns how to end the stream instead of answering a message (its number within the stream, from 0, and its first event), or
+    # None.
     end_before_answer: Callable[[int, CloudEvent], ServiceEnd | None] = lambda _number, _event: None
     # Whether a message is stored although its answer is withheld.
     store_before_end: bool = False
     # Whether an answer lacks its last result.
     forget_a_result: Callable[[], bool] = lambda: False
-    # While clear, nothing is answered.
+    # While this event is not set, the service answers nothing.
     answering: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -57,7 +58,7 @@ class IngestOfTests(ingest_pb2_grpc.IngestServiceServicer):
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the events stored, in order."""
+        """The ids of the stored events, in order."""
         return [event_id for _, event_id in self.stored]
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -66,20 +67,20 @@ class IngestOfTests(ingest_pb2_grpc.IngestServiceServicer):
             await self.changed.wait_for(condition)
 
     async def notify(self) -> None:
-        """Wake whoever waits for a condition."""
+        """Wake every task that waits for a condition."""
         async with self.changed:
             self.changed.notify_all()
 
     async def Publish(  # noqa: N802 - the contract's name
         self, request: ingest_pb2.PublishRequest, context: Context
     ) -> ingest_pb2.PublishResponse:
-        """Refuse: the emitter has one stream for everything."""
+        """Refuse: the emitter uses one stream for everything."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"no {request.DESCRIPTOR.name} here")
 
     async def PublishBatch(  # noqa: N802 - the contract's name
         self, request: ingest_pb2.PublishBatchRequest, context: Context
     ) -> ingest_pb2.PublishBatchResponse:
-        """Refuse: the emitter has one stream for everything."""
+        """Refuse: the emitter uses one stream for everything."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"no {request.DESCRIPTOR.name} here")
 
     async def PublishStream(  # noqa: N802 - the contract's name
@@ -126,7 +127,7 @@ class IngestOfTests(ingest_pb2_grpc.IngestServiceServicer):
 
 
 async def abort(context: Context, end: ServiceEnd) -> None:
-    """End a call as the contract says, or as a bare transport would."""
+    """End a call as the contract says, or as a transport error does."""
     if end.reason is None:
         await context.abort(end.code, "as the test wants it")
     detail = AnyMessage()
@@ -137,7 +138,7 @@ async def abort(context: Context, end: ServiceEnd) -> None:
 
 @dataclass
 class Running:
-    """A running service; it can be stopped and started again on the same port."""
+    """A running service; tests can stop it and start it again on the same port."""
 
     service: IngestOfTests
     port: int = 0
@@ -145,7 +146,7 @@ class Running:
 
     @property
     def target(self) -> str:
-        """Where it is reached."""
+        """The service's address."""
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:

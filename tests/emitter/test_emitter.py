@@ -73,7 +73,7 @@ async def test_messages_stay_within_one_mebibyte_unless_one_event_is_larger(runn
 async def test_what_a_broken_stream_left_unanswered_is_sent_again_in_order(
     running: Running, service: IngestOfTests, *, stored: bool
 ) -> None:
-    """Each of the first streams dies at its third message, with and without having stored it; all is acknowledged, in order, once."""
+    """Each of the first streams dies at its third message, before or after storing it; every event is acknowledged, in order, once."""
     service.behaviour.store_before_end = stored
     service.behaviour.end_before_answer = lambda number, _event: ServiceEnd() if number == 2 and service.streams < 4 else None
     async with emitter_to(running) as emitter:
@@ -93,7 +93,7 @@ async def test_a_stream_is_made_anew_whatever_fault_ended_it(running: Running, s
 
 
 async def test_an_emitter_outlives_a_restart_of_the_service(running: Running, service: IngestOfTests) -> None:
-    """Emits under way and emits begun while the service is away all end with a receipt."""
+    """Emits under way and emits begun during the restart all end with a receipt."""
     async with emitter_to(running) as emitter:
         await emit_many(emitter, 1)
         service.behaviour.answering.clear()
@@ -198,7 +198,7 @@ async def test_a_refused_key_fails_every_emit_at_once_and_is_tried_anew_by_the_n
 
 
 async def test_events_refused_for_their_key_are_known_not_to_be_stored(running: Running, service: IngestOfTests) -> None:
-    """Where no other message was under way: else it might be the later one that was refused."""
+    """No other message was under way: otherwise a later message might be the refused one."""
     service.behaviour.end_before_answer = lambda _number, _event: ServiceEnd(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID")
     async with emitter_to(running) as emitter:
         with pytest.raises(hooktide.NotAuthorized) as raised:
@@ -208,7 +208,7 @@ async def test_events_refused_for_their_key_are_known_not_to_be_stored(running: 
 
 
 async def test_a_refused_message_fails_its_own_events_only(running: Running, service: IngestOfTests) -> None:
-    """The service refuses a whole message for good; the messages sent behind it are sent again and stored."""
+    """The service refuses a whole message permanently; the messages behind it are sent again and stored."""
     service.behaviour.end_before_answer = lambda _number, event: (
         ServiceEnd(grpc.StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE") if event.id == "0" else None
     )
@@ -222,7 +222,7 @@ async def test_a_refused_message_fails_its_own_events_only(running: Running, ser
 
 
 async def test_an_answer_of_the_wrong_length_is_not_believed(running: Running, service: IngestOfTests) -> None:
-    """No result can be told from another then, so the events are sent again on a new stream."""
+    """The results cannot be matched with the events, so the events are sent again on a new stream."""
     service.behaviour.forget_a_result = lambda: service.streams == 1
     async with emitter_to(running) as emitter:
         receipts = await emit_many(emitter, 3)
@@ -231,7 +231,7 @@ async def test_an_answer_of_the_wrong_length_is_not_believed(running: Running, s
 
 
 async def test_emits_wait_where_the_backlog_is_full(running: Running, service: IngestOfTests) -> None:
-    """With room for 10 events, only 10 reach the service while it answers nothing; all arrive in order once it does."""
+    """With room for 10 events, only 10 reach the service while it answers nothing; all arrive in order when it answers."""
     service.behaviour.answering.clear()
     async with emitter_to(running, backlog_events_max=10) as emitter:
         emits = asyncio.create_task(emit_many(emitter, 35))
@@ -258,7 +258,7 @@ async def test_the_backlog_is_bounded_in_bytes_too(running: Running, service: In
 
 
 async def test_a_cancelled_emit_gives_its_place_back_wherever_it_was(running: Running, service: IngestOfTests) -> None:
-    """Cancelled while sent, while queued for a place, and just as the place is granted: the others go on."""
+    """An emit is cancelled after it was sent, while it waits for a place, or just as it gets the place: the others go on."""
     service.behaviour.answering.clear()
     async with emitter_to(running, backlog_events_max=2) as emitter:
         emits = [asyncio.create_task(emitter.emit(type="t", source="/s", id=str(number))) for number in range(6)]
@@ -299,7 +299,7 @@ async def test_without_a_service_an_emit_ends_at_its_timeout(running: Running) -
 
 
 async def test_an_unanswered_event_ends_with_its_outcome_unknown(running: Running, service: IngestOfTests) -> None:
-    """The error holds the event, so that emitting it again settles the matter."""
+    """The error holds the event, so that the caller can emit it again to settle the outcome."""
     service.behaviour.answering.clear()
     async with emitter_to(running, timeout=0.3) as emitter:
         with pytest.raises(hooktide.Unavailable, match="may or may not be stored") as raised:

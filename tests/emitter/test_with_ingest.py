@@ -1,4 +1,4 @@
-"""The emitter against the services themselves: what the tests' own service promises, the real one keeps."""
+"""Emitter with ingest: what the tests' own service promises, the real services keep."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ TOKEN = "hts_" + "t" * 40
 
 @dataclass
 class Services:
-    """The registry, running, and ingest, which may be stopped and started again at the same address."""
+    """A running registry, and an ingest service that tests can stop and start again at the same address."""
 
     keys: BootstrapKeys
     settings: IngestSettings
@@ -29,11 +29,11 @@ class Services:
 
     @property
     def target(self) -> str:
-        """Where events are published."""
+        """The address to publish to."""
         return self.settings.ingest_listen
 
     async def start_ingest(self) -> None:
-        """Start ingest; the port of the first time is kept."""
+        """Start ingest, always on the port of the first start."""
         addresses = await self.ingest.enter_async_context(ingest.running(self.settings, Lifecycle("ingest")))
         self.settings = self.settings.model_copy(update={"ingest_listen": addresses.listen})
 
@@ -107,7 +107,7 @@ async def test_other_keys_may_not_publish(services: Services, key: str) -> None:
 
 
 async def test_nothing_is_lost_or_out_of_order_over_restarts_of_ingest(services: Services) -> None:
-    """Fifty callers emit one after another, each about its own subject, while ingest is stopped and started three times."""
+    """Fifty callers emit one event after another, each about its own subject, while ingest is stopped and started three times."""
     done = asyncio.Event()
 
     async def caller(emitter: hooktide.Emitter, subject: str) -> list[hooktide.Receipt]:

@@ -110,7 +110,7 @@ def registry_settings(folder: Path, *, listen: str = "127.0.0.1:0", handshake: s
 def gateway_settings(
     *, registry: str, log: str = "127.0.0.1:1", ledger: str = "127.0.0.1:1", token: str = TOKEN, **variables: str
 ) -> GatewaySettings:
-    """Return the settings of a gateway; the default target of each service is port 1 of loopback, where no service listens."""
+    """Return the settings of a gateway; by default log and ledger are at port 1 of loopback, where no service listens."""
     return read_settings(
         GatewaySettings,
         {

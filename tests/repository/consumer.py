@@ -1,4 +1,4 @@
-"""A service that emits: `test_installed` type-checks it as somebody else's project, with nothing but the installed packages."""
+"""Consumer: a program that emits; `test_installed` type-checks it as somebody else's project, with only the installed packages."""
 
 import asyncio
 import datetime as dt
@@ -11,7 +11,7 @@ from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 
 async def by_the_emitter() -> str:
-    """Return the id of an event, or why there is none."""
+    """Return the id of an event, or why it has none."""
     credentials = grpc.ssl_channel_credentials()
     async with hooktide.Emitter("localhost:1", key="hkt_…", credentials=credentials, default=str) as emitter:
         try:

@@ -1,4 +1,4 @@
-"""Prints the settings as the rows of README.md's table: `python -m tests.repository.settings_table`."""
+"""Settings table: prints the settings as the rows of README.md's table: `python -m tests.repository.settings_table`."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ HEADER = ("| Variable | Read by | Default | What it is |", "|---|---|---|---|")
 
 
 def rows() -> list[str]:
-    """Return one row for each setting: first those that every service reads, then by service."""
+    """Return one row for each setting: first the settings that every service reads, then the others by service."""
     readers: dict[str, list[str]] = {}
     kinds: tuple[type[Settings], ...] = (Settings, *ALL)
     fields = {name: field for kind in kinds for name, field in kind.model_fields.items()}

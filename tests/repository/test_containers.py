@@ -71,7 +71,7 @@ def test_only_the_gateway_and_ingest_are_published_and_only_on_this_host(compose
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_containers_environment_is_what_its_service_reads(compose: dict[str, Any], name: str) -> None:
-    """No misspelt variable, none of another service, and every address reachable from the other containers."""
+    """No variable is misspelt or of another service, and every address is reachable from the other containers."""
     environ = {key: value for key, value in compose["services"][name]["environment"].items() if key.startswith("HOOKTIDE_")}
     fields = {f"HOOKTIDE_{field.upper()}" for field in SETTINGS[name].model_fields}
     settings = read_settings(SETTINGS[name], environ)
@@ -153,7 +153,7 @@ def test_the_image_is_built_with_the_uv_that_make_uses(dockerfile: list[str]) ->
 
 
 def test_the_compose_file_shows_how_to_require_the_handshake_and_to_rotate_secrets() -> None:
-    """What stands in comments must be settings that there are."""
+    """Settings that the file shows in comments must exist."""
     commented = dict(re.findall(r"# (HOOKTIDE_[A-Z_]+): (\S+)", (ROOT / "docker-compose.yml").read_text()))
 
     assert commented == {"HOOKTIDE_SINK_HANDSHAKE": "required", "HOOKTIDE_ORIGIN": "hooks.example.com"}

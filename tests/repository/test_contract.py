@@ -1,4 +1,4 @@
-"""The contract, held against what it promises to others: reasons with codes, and bytes of the CloudEvents protobuf format."""
+"""Contract: what it promises to others: reasons with codes, and the bytes of the CloudEvents protobuf format."""
 
 import importlib
 import re
@@ -42,7 +42,7 @@ def test_every_reason_ends_a_call_with_the_code_that_the_contract_documents(reas
 
 
 def varint(number: int) -> bytes:
-    """A base-128 number, seven bits a byte, the lowest first."""
+    """Return a base-128 number: seven bits a byte, lowest bits first."""
     number &= 2**64 - 1
     out = bytearray()
     while number > 0x7F:
@@ -52,7 +52,7 @@ def varint(number: int) -> bytes:
 
 
 def field(number: int, value: int | str | bytes) -> bytes:
-    """A tagged field: a varint for a number, else its length and its bytes."""
+    """Return a tagged field: a varint for a number, otherwise length and bytes."""
     if isinstance(value, int):
         return varint(number << 3 | VARINT) + varint(value)
     raw = value.encode() if isinstance(value, str) else value
@@ -60,7 +60,7 @@ def field(number: int, value: int | str | bytes) -> bytes:
 
 
 def attribute(name: str, value: bytes) -> bytes:
-    """An entry of `attributes`: a map is a repeated message of key 1 and value 2."""
+    """Return an entry of `attributes`: a map is a repeated message of key 1 and value 2."""
     return field(5, field(1, name) + field(2, value))
 
 
@@ -137,7 +137,7 @@ def test_any_text_number_and_payload_survive_both_ways(text: str, number: int, p
 
 @pytest.mark.parametrize("path", sorted(PROTOS.glob("hooktide/**/*.proto")), ids=lambda path: path.stem)
 def test_a_file_names_its_packages_in_go_and_java(path: Path) -> None:
-    """Without these, plain protoc serves neither; once released they are names that others import."""
+    """Without these names plain protoc serves neither language; after a release others import them."""
     area = path.parent.relative_to(PROTOS).parts[1]
     name = path.relative_to(PROTOS).as_posix()
     importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Written in parts, so that this file does not hold what it looks for.
+# The words are written in parts, so that this file does not contain them.
 MACHINE_PATHS = [r"/" + folder + r"/" for folder in ("root", "home", "work", "Users", "opt/wheels")]
 REGISTRY_HOSTS = [
     re.escape(".".join(parts))
@@ -27,7 +27,7 @@ MACHINE = re.compile("|".join(rf"(?<![\w.-]){path}" for path in MACHINE_PATHS) +
 
 
 def project_files() -> list[str]:
-    """The files that are, or would be, in the repository."""
+    """The files that are in the repository, or would be after an add."""
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout, so which files are the project's is unknown")
@@ -42,7 +42,7 @@ def project_files() -> list[str]:
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    """A lock file must: it records where each package is from."""
+    """A lock file is an exception: it records the origin of each package."""
     found = []
     for name in project_files():
         if name == "uv.lock":

@@ -1,6 +1,6 @@
-"""Both distributions as others install them: built, then installed with the lowest and with the newest dependencies.
+"""Installed: both distributions as others install them: built, then installed with the lowest and with the newest dependencies.
 
-Takes packages from the package index by uv. Without an index the tests are skipped, but not in CI.
+The tests take packages from the package index by uv. Without an index they are skipped, but not in CI.
 """
 
 import email
@@ -41,19 +41,19 @@ class Wheels:
 
     @staticmethod
     def metadata(wheel: Path) -> Message:
-        """Return what a wheel says of itself, with the package page as its payload."""
+        """Return a wheel's metadata, with the package page as its payload."""
         with ZipFile(wheel) as archive:
             (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
             return email.message_from_bytes(archive.read(name))
 
     def others(self, *wheels: Path) -> list[str]:
-        """Return what the wheels depend on, except for each other: named outright, it is what "lowest-direct" lowers."""
+        """Return the wheels' dependencies without the wheels themselves, since "lowest-direct" lowers only directly named dependencies."""
         wanted = [line for wheel in wheels for line in self.metadata(wheel).get_all("Requires-Dist", [])]
         return [line for line in wanted if not re.match(r"hooktide\b", line)]
 
 
 def uv(*arguments: str | Path) -> None:
-    """Run uv; without an index to take packages from, skip, or fail in CI."""
+    """Run uv; if there is no package index, skip the test, or fail in CI."""
     own = ROOT / ".bootstrap" / "bin" / "uv"
     program = str(own) if own.exists() else shutil.which("uv")
     if program is None:
@@ -65,7 +65,7 @@ def uv(*arguments: str | Path) -> None:
 
 
 def unavailable(why: str) -> NoReturn:
-    """Skip, or fail in CI."""
+    """Skip the test, or fail in CI."""
     if os.environ.get("CI"):
         pytest.fail(why)
     pytest.skip(why)
@@ -80,14 +80,14 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
 
 
 def environment(path: Path, resolution: str, *wanted: str | Path) -> Path:
-    """Make a virtual environment with these packages and return its folder of commands."""
+    """Make a virtual environment with these packages and return its directory of commands."""
     uv("venv", "--quiet", "--python", sys.executable, path)
     uv("pip", "install", "--quiet", "--python", path / "bin" / "python", "--resolution", resolution, *wanted)
     return path / "bin"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command in a folder that holds nothing of ours, and return what it printed."""
+    """Run a command in a directory without files of the repository, and return its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False, cwd=cwd)  # noqa: S603 - our own command
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -95,7 +95,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
 def test_the_demo_runs_on_the_lowest_and_on_the_newest_versions(wheels: Wheels, tmp_path: Path, resolution: str) -> None:
-    """By the command of the distribution's name, as `uvx hooktide-server demo` does."""
+    """The test runs the command that is named like the distribution, as `uvx hooktide-server demo` does."""
     others = wheels.others(wheels.server, wheels.contract)
     commands = environment(tmp_path / "venv", resolution, wheels.server, wheels.contract, *others)
 

@@ -1,4 +1,4 @@
-"""What the two distributions declare, held against what their code needs."""
+"""Packages: the two distributions declare what their code needs."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ def lowest(project: dict[str, Any], package: str) -> tuple[int, ...]:
 
 
 def test_the_lowest_protobuf_and_grpcio_are_those_that_the_stubs_demand() -> None:
-    """A stub refuses at its import to run on anything older than what generated it."""
+    """At its import, a stub refuses versions older than those that generated it."""
     contract = declared("protos/pyproject.toml")
     messages, calls = list(STUBS.rglob("*_pb2.py")), list(STUBS.rglob("*_pb2_grpc.py"))
     assert len(messages) > 5 < len(calls)

@@ -7,7 +7,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_readme_lists_every_setting_with_its_default() -> None:
-    """Where this fails, `python -m tests.repository.settings_table` prints the table that belongs between the markers."""
+    """If this test fails, `python -m tests.repository.settings_table` prints the table that belongs between the markers."""
     marked = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README.read_text(encoding="utf-8"), re.DOTALL)
 
     assert marked is not None

@@ -1,1 +1,1 @@
-"""Retention: what is old goes, its disk space comes back, and nothing that is still needed goes with it."""
+"""Retention: old rows are deleted, their disk space comes back, and nothing that is still needed is deleted."""

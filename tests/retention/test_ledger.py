@@ -1,4 +1,4 @@
-"""What keeps the ledger and the log's copies in bounds, step by step."""
+"""Ledger: the steps that keep the ledger and its copies of events within limits."""
 
 import contextlib
 import sqlite3
@@ -56,7 +56,7 @@ def done(index: int, finished_ms: int) -> DoneRow:
 
 
 def unfinished(index: int, place: Place) -> OpenRow:
-    """Return the row of a delivery of the event at a place."""
+    """Return the row of an unfinished delivery of the event at a place."""
     return OpenRow(
         id=index.to_bytes(16, "big"),
         event_id=place.event_id,
@@ -77,7 +77,7 @@ def unfinished(index: int, place: Place) -> OpenRow:
 
 
 async def drop_days(ledger: Ledger, before_day: str) -> list[int]:
-    """Drop all that is of earlier days; returns how much went at each step."""
+    """Drop all days before a day; return how many rows and tables each step dropped."""
     steps = []
     while step := await ledger.write(sqlite_trims.drop_days, before_day):
         steps.append(step)
@@ -89,7 +89,7 @@ async def days(ledger: Ledger) -> list[str]:
 
 
 async def test_days_before_the_first_to_be_kept_go_in_short_steps(ledger: Ledger) -> None:
-    """However large a day is, no step keeps the writer for long; the steps add up to its rows and its table."""
+    """However large a day is, no step keeps the writer busy for long; the steps add up to the day's rows and its table."""
     await ledger.commit(Flush(finished=[done(index, TODAY_MS - 2 * DAY_MS) for index in range(5000)]))
     await ledger.commit(Flush(finished=[done(index, TODAY_MS - DAY_MS) for index in range(10)] + [done(1, TODAY_MS)]))
     kept = [f"done_{day_of(TODAY_MS)}", f"done_{day_of(TODAY_MS - DAY_MS)}"]
@@ -102,7 +102,7 @@ async def test_days_before_the_first_to_be_kept_go_in_short_steps(ledger: Ledger
 
 
 async def test_a_delivery_may_end_on_a_day_that_was_dropped_already(ledger: Ledger) -> None:
-    """Its flush had to wait for room on the disk, or the clock went back: it is recorded, and goes with the next look."""
+    """Its flush had to wait for room on the disk, or the clock went back: it is recorded, and dropped by the next check."""
     yesterday = TODAY_MS - DAY_MS
     await ledger.commit(Flush(finished=[done(1, yesterday)]))
     await drop_days(ledger, day_of(TODAY_MS))
@@ -128,7 +128,7 @@ async def test_beyond_its_size_the_oldest_rows_go_first_and_todays_table_stays(l
 
 
 class Nowhere:
-    """A transport that nothing is sent by."""
+    """A transport that gets no request."""
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
         """Never called."""
@@ -140,7 +140,7 @@ class Nowhere:
 
 
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> Retention:
-    """Return what looks after a ledger and a log; nothing is under way beside it."""
+    """Return the retention of a ledger and a log; no delivery is under way."""
     bounds = Bounds(1, 1, 1, 1.0, Share(1, 1))
     dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, bounds, origin="", fresh=lambda: True)
     recorder = Recorder(ledger, dispatcher, clock, Headway(), gone=lambda _id: False)
@@ -163,7 +163,7 @@ async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_a
         with contextlib.closing(sqlite3.connect(tmp_path / "ingest.db")) as damaged, damaged:
             damaged.execute("DELETE FROM events WHERE position = ?", (lost.position,))
         looking = retention(ledger, it.log, SystemClock())
-        # Nothing is past its retention: nothing is copied, and what is needed pins the log for the time being.
+        # No event is past its retention: nothing is copied, and needed events pin the log for now.
         await looking.release_log()
         assert await copies(ledger) == []
         assert await it.log.trim(before_ms=1 << 50) == 0
@@ -176,12 +176,12 @@ async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_a
 
 
 async def release_all_others(ledger: Ledger, head: Place) -> None:
-    """Let the cursors of all partitions stand at the log's head, as they would after a while."""
+    """Move the cursors of all other partitions to the log's head, as happens after a while."""
     others = {partition: Cursor(partition, head.position, "", "") for partition in range(PARTITIONS) if partition != head.partition}
     await ledger.commit(Flush(cursors=others))
 
 
 async def copies(ledger: Ledger) -> list[Record]:
-    """Return the events of which the ledger keeps copies."""
+    """Return the events of which the ledger has copies."""
     rows = await ledger.read(lambda connection: connection.execute("SELECT record FROM payloads ORDER BY position").fetchall())
     return [kept_record(raw) for (raw,) in rows]

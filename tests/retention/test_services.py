@@ -1,4 +1,4 @@
-"""Retention with real services, whose limits are seconds and megabytes."""
+"""Retention in real services, with limits of seconds and megabytes."""
 
 import asyncio
 import contextlib
@@ -69,13 +69,13 @@ async def delivered(consumer: Consumer, event_id: str) -> dict[str, object]:
 
 
 async def trimmed(system: System) -> None:
-    """Wait until the log holds nothing any more."""
+    """Wait until the log is empty."""
     await until(lambda: number(log(system), "SELECT count(*) FROM events") == 0, PATIENCE_S, "everything to be trimmed")
 
 
 @contextlib.asynccontextmanager
 async def subscribed(system: System, *urls: str) -> AsyncIterator[Consumer]:
-    """Subscribe endpoints for the length of a test; nothing is left to be delivered to them then."""
+    """Subscribe endpoints for the length of a test; afterwards nothing is left to deliver to them."""
     consumer = await new_consumer(system, "retention")
     made = [await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": url, "types": ["bounds.*"]}) for url in urls]
     assert {status for status, _ in made} == {201}, made
@@ -88,7 +88,7 @@ async def subscribed(system: System, *urls: str) -> AsyncIterator[Consumer]:
 
 @contextlib.asynccontextmanager
 async def restarted(system: System, service: str, **settings: str) -> AsyncIterator[None]:
-    """Run a service with other settings for a while, from a new start on."""
+    """Run a service with other settings within a block; it is killed and started at both ends."""
     before = dict(system.settings)
     system.settings |= settings
     try:
@@ -101,7 +101,7 @@ async def restarted(system: System, service: str, **settings: str) -> AsyncItera
 
 
 async def test_unfinished_deliveries_outlive_the_log(system: System, receiver: Receiver) -> None:
-    """Their events are copied once, before the log drops them; the copy makes the same body, and goes when it is needed no more."""
+    """The ledger copies their events once, before the log drops them; the body stays the same, and the copy goes when it is not needed."""
     endpoints = [receiver.endpoint("one"), receiver.endpoint("two")]
     for endpoint in endpoints:
         endpoint.status = lambda: 500
@@ -126,7 +126,7 @@ async def test_unfinished_deliveries_outlive_the_log(system: System, receiver: R
 
 
 async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System, catcher: Catcher) -> None:
-    """While delivery is away the log keeps all; once it is back and has delivered, events go and their space comes back."""
+    """While delivery is down the log keeps all events; after it has returned and delivered them, they go and their space comes back."""
     async with subscribed(system, catcher.url("late")) as consumer:
         await trimmed(system)
         system.kill("delivery")
@@ -156,7 +156,7 @@ async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_a
             assert accepted > 300
             assert (refused.reason, refused.reason.code) == (Reason.LOG_FULL, grpc.StatusCode.RESOURCE_EXHAUSTED)
             assert refused.retry_after_s == 30.0
-            # What was accepted is delivered while the log is full.
+            # Accepted events are delivered while the log is full.
             await catcher.up()
             await catcher.counted("full", accepted, PATIENCE_S)
             assert await _publish_one(system, accepted) is not None
@@ -168,7 +168,7 @@ async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_a
 
 
 async def _publish_one(system: System, number: int) -> Failure | None:
-    """Publish an event of 2 KB; returns what it was refused with."""
+    """Publish an event of 2 KB; return the failure if it is refused."""
     request = ingest_pb2.PublishRequest(event=event(number, 2000, run="full-"))
     try:
         await system.ingest.Publish(request, metadata=service_metadata(system.first.emitter), wait_for_ready=True)
@@ -178,7 +178,7 @@ async def _publish_one(system: System, number: int) -> Failure | None:
 
 
 async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back(system: System, catcher: Catcher) -> None:
-    """Rows of days past their retention, 20 000 of them, are dropped with their tables; those of yesterday and today stay."""
+    """20 000 rows of days past their retention are dropped with their tables; the rows of yesterday and today stay."""
     async with subscribed(system, catcher.url("aged")) as consumer:
         (receipt,) = await publish(system, 1, run="aged-")
         await catcher.counted("aged", 1, PATIENCE_S)
@@ -194,7 +194,7 @@ async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back
         before = size_on_disk(ledger(system))
         assert before > 5 * _MB
         old_days = {f"done_{day_of(now_ms - age * _DAY_MS)}" for age in (10, 11, 12)}
-        # A clock is believed after a tenth of the shortest window that it measures, which is a minute by default.
+        # The service trusts a clock after a tenth of the shortest window that the clock measures; by default this is a minute.
         async with restarted(system, "delivery", HOOKTIDE_DELIVERY_EXPIRY_HOURS=str(20 / 3600)):
             await until(lambda: old_days.isdisjoint(days(system)), PATIENCE_S, "old days to go")
             await until(lambda: size_on_disk(ledger(system)) < before / 4, PATIENCE_S, f"the ledger's files to shrink from {before} bytes")
@@ -229,7 +229,7 @@ def _done(index: int, finished_ms: int) -> DoneRow:
 
 
 async def test_a_ledger_beyond_its_size_lets_the_oldest_finished_deliveries_go(system: System, catcher: Catcher) -> None:
-    """The newest stay readable with their attempts; the file keeps within the limit and its free quarter."""
+    """The newest stay readable with their attempts; the file keeps within the limit plus its free quarter."""
     async with (
         restarted(system, "delivery", HOOKTIDE_DELIVERY_LEDGER_BYTES_MAX=str(_LEDGER_BYTES_MAX)),
         subscribed(system, catcher.url("many")) as consumer,

@@ -1,4 +1,4 @@
-"""Asks a gRPC server to describe itself."""
+"""Reflection client: asks a gRPC server to describe itself."""
 
 import asyncio
 

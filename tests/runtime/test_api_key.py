@@ -52,7 +52,7 @@ def test_base62_goes_there_and_back(value: int) -> None:
 
 
 def test_digits_beyond_32_bytes_are_no_key() -> None:
-    """43 digits hold a little more than 32 bytes do; a right checksum does not change that."""
+    """43 digits hold a little more than 32 bytes; a right checksum does not change that."""
     body = "hkt_" + "z" * 43
     assert api_key.parse_key(body + api_key.base62(zlib.crc32(body.encode()), 6)) is None
 

@@ -33,7 +33,7 @@ def test_a_few_failures_are_answered_at_once_and_more_at_the_rate() -> None:
 
 @given(st.lists(st.floats(0, 2), min_size=50, max_size=300), st.floats(0.5, 50), st.integers(1, 30))
 def test_refusals_leave_no_faster_than_the_rate(rests_s: list[float], per_second: float, burst: int) -> None:
-    """However the failures arrive, as long as no refusal waits for the longest delay."""
+    """The failures may arrive in any way, as long as no refusal waits for the longest delay."""
     throttle, now_s = AuthenticationThrottle(burst=burst, per_second=per_second), 1000.0
     sent_s: list[float] = []
     for rest_s in rests_s:

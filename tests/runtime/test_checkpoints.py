@@ -1,4 +1,4 @@
-"""Checkpoints: under steady writing the write-ahead log stays bounded, whoever reads meanwhile, and nothing is lost by it."""
+"""Checkpoints: under steady writing the write-ahead log stays bounded, whoever reads meanwhile, and no row is lost."""
 
 import contextlib
 import sqlite3
@@ -14,7 +14,7 @@ ROW = b"x" * 20_000
 
 
 class Writing:
-    """A database that is written to all the time."""
+    """A database with steady writing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,11 +26,11 @@ class Writing:
 
     @property
     def log_bytes(self) -> int:
-        """How long the write-ahead log's file is."""
+        """The length of the write-ahead log's file."""
         return self.path.with_name(f"{self.path.name}-wal").stat().st_size
 
     def write(self, count: int) -> None:
-        """Commit so many rows, each by itself."""
+        """Commit `count` rows, each in its own transaction."""
         for _ in range(count):
             self.rows += 1
             self.connection.execute("INSERT INTO rows VALUES (?, ?)", (self.rows, ROW))
@@ -53,7 +53,7 @@ def writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writing
 
 
 def test_the_log_stays_bounded_and_its_file_is_written_over(writing: Writing) -> None:
-    """It is begun anew once it is too long, which the thread that moves its pages finds out a little later."""
+    """The log restarts when it is too long; the checkpoint thread finds that out a little later."""
     writing.write(200)
     longest = writing.log_bytes
     for _ in range(10):
@@ -66,7 +66,7 @@ def test_the_log_stays_bounded_and_its_file_is_written_over(writing: Writing) ->
 
 
 def test_a_reader_in_the_way_stops_no_commit(writing: Writing) -> None:
-    """As a backup is: the log grows as long as it reads, and is begun anew after it."""
+    """A backup is such a reader: the log grows as long as it reads, and restarts after it."""
     with contextlib.closing(sqlite3.connect(writing.path)) as reading:
         reading.execute("BEGIN")
         (seen,) = reading.execute("SELECT count(*) FROM rows").fetchone()

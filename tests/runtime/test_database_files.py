@@ -1,4 +1,4 @@
-"""Database files: each way in which an open database no longer stands at its path."""
+"""Database files: each way in which an open database may no longer be at its path."""
 
 import contextlib
 import os
@@ -58,7 +58,7 @@ def test_files_that_are_gone_are_noticed(database: Path, how: str) -> None:
 
 
 def test_commits_checkpoints_and_readers_change_nothing(database: Path) -> None:
-    """Nor does another program that opens the database and closes it."""
+    """Another program that opens and closes the database changes nothing either."""
     files = DatabaseFiles(database)
     with contextlib.closing(connect(database)) as writing:
         writing.execute("INSERT INTO rows VALUES (1)")
@@ -69,7 +69,7 @@ def test_commits_checkpoints_and_readers_change_nothing(database: Path) -> None:
 
 
 def test_a_database_that_was_removed_is_not_made_anew_by_itself(database: Path) -> None:
-    """Put back, it is opened; so is a new one, once the lock file is gone too."""
+    """If the file is put back, it is opened; if the lock file is removed too, a new database is made."""
     with sole_owner(database):
         files, content = DatabaseFiles(database), database.read_bytes()
         database.unlink()
@@ -81,6 +81,6 @@ def test_a_database_that_was_removed_is_not_made_anew_by_itself(database: Path) 
     database.write_bytes(content)
     with sole_owner(database):
         database.unlink()
-    # It was removed while no service had it open: by intention.
+    # The file was removed while no service had it open, so that was intended.
     with sole_owner(database):
         pass

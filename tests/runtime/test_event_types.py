@@ -8,7 +8,7 @@ from services.ingest.event_validation import Refusal, accept
 from services.runtime.event_types import event_type_pattern_problem, event_type_problem
 from services.subscription.rules.validation import event_type_problems
 
-# Text with what could confuse one of the rules.
+# Text with parts that could confuse one of the rules.
 NAMES = st.text(st.sampled_from("ab.*/:+ ü%\x00\x85\n\ufdd0\u2028") | st.characters(exclude_categories=["Cs"]), max_size=12)
 
 

@@ -9,7 +9,7 @@ from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, P
 
 
 def entered(semaphore: FairSemaphore, owner: str, begun: list[Place]) -> Place:
-    """Ask for a permit; the place is noted once it has begun."""
+    """Ask for a permit; its place is added to `begun` when it begins."""
     place = semaphore.enter(owner, begun.append)
     assert place is not None
     return place
@@ -66,7 +66,7 @@ async def test_places_that_come_and_go_leave_nothing_behind() -> None:
 
 
 async def test_permits_are_never_lost_nor_given_twice() -> None:
-    """Whatever comes, leaves and is given up, in any order."""
+    """Owners come, leave and give up in any order."""
     chance, live, begun = random.Random(7), list[Place](), list[Place]()
     semaphore = FairSemaphore(Share(5, 2), owner_waiting_max=4)
     for _ in range(20_000):

@@ -21,7 +21,7 @@ print(json.dumps([raised, resource.getrlimit(resource.RLIMIT_NOFILE)[0], connect
 def test_the_file_limit_is_raised_as_far_as_permitted_and_connections_stay_below(
     soft: int, hard: int, wanted: int, raised: int, connections: int
 ) -> None:
-    """In a process of its own, since no process may raise a hard limit again."""
+    """The test runs in a process of its own, since no process may raise a lowered hard limit again."""
     command = [sys.executable, "-c", _PROGRAM, *map(str, (soft, hard, wanted))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603 - our own program
     assert json.loads(done.stderr.splitlines()[-1]) == [raised, raised, connections]

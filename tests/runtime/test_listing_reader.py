@@ -1,4 +1,4 @@
-"""Listing reader: turns for those who ask, and bounds for what waits."""
+"""Listing reader: callers take turns, and the queue is bounded."""
 
 import asyncio
 import sqlite3
@@ -24,7 +24,7 @@ async def reader(tmp_path: Path) -> AsyncIterator[ListingReader]:
 
 
 async def test_those_who_ask_take_turns(reader: ListingReader) -> None:
-    """Who asks for much at once holds the others up by one query each time."""
+    """A caller with many queries holds the others up by one query each time."""
     go_on, order = threading.Event(), list[str]()
 
     def query(_connection: sqlite3.Connection, name: str) -> None:

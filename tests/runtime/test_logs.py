@@ -17,7 +17,7 @@ def restored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("restored")
 def test_every_line_names_its_service_also_where_there_is_no_context(capsys: pytest.CaptureFixture[str]) -> None:
-    """As in callbacks that another thread has scheduled."""
+    """Callbacks that another thread has scheduled are such a case."""
     configure_logs("delivery", "info")
     logger().info("here")
     thread = threading.Thread(target=contextvars.Context().run, args=(logger().info, "there"))

@@ -8,7 +8,7 @@ from services.runtime.memory import FREE_BYTES_MAX
 from tests.support.system import ROOT
 
 _MESSAGES, _MESSAGE_BYTES, _PAGE_BYTES = 200, 600_000, 4096
-# Makes and frees messages, one after the other; prints how many pages the system had to give for that.
+# Makes and frees messages, one after the other; prints how many pages the system had to provide.
 _PROGRAM = f"""
 import resource, sys
 from services.runtime.memory import keep_freed_memory
@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-# Makes and frees many small pieces; prints how much memory that took, and how much was left of it, in bytes.
+# Makes and frees many small pieces; prints how many bytes they took, and how many the process still has afterwards.
 _PEAK_PROGRAM = """
 import resource
 from services.runtime.memory import give_back_free_memory, keep_freed_memory

@@ -27,7 +27,7 @@ class Moved:
         return self.boottime_s
 
     def busy(self) -> float:
-        """Return no time at all."""
+        """Return 0."""
         return 0.0
 
     def passes(self, seconds: float) -> None:
@@ -79,7 +79,7 @@ def test_what_little_a_clock_is_corrected_by_is_followed() -> None:
 
 
 def test_it_is_settled_once_time_has_gone_on_evenly() -> None:
-    """Also at the beginning: a machine may start with a wrong clock."""
+    """The rule also holds at the start: a machine may start with a wrong clock."""
     clock = Moved()
     steady = SteadyClock(clock, 10.0)
     assert not steady.settled()

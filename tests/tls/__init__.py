@@ -1,1 +1,1 @@
-"""TLS of listeners and of calls between services."""
+"""TLS: the listeners, and the calls between services."""

@@ -1,4 +1,4 @@
-"""An authority for tests, and the certificates that it issues, as files."""
+"""Authority: a certificate authority for tests, and the certificates that it issues, as files."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import trustme
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate with its key, in files that can be replaced as an operator replaces them."""
+    """A certificate with its key, in files that a test replaces as an operator would."""
 
     cert: Path
     key: Path
 
     def replace_by(self, other: "Issued") -> None:
-        """Take over another certificate."""
+        """Replace the files by another certificate."""
         self.cert.write_bytes(other.cert.read_bytes())
         self.key.write_bytes(other.key.read_bytes())
 
@@ -32,7 +32,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.file)
 
     def issue(self, *, ends_in: dt.timedelta = dt.timedelta(days=9), begins: dt.timedelta = dt.timedelta(days=-1)) -> Issued:
-        """Issue a certificate for this machine, good for a server and for a client."""
+        """Issue a certificate for this machine, valid for a server and for a client."""
         now = dt.datetime.now(dt.UTC)
         made = self._ca.issue_cert(
             "localhost", "127.0.0.1", not_before=now + min(begins, ends_in - dt.timedelta(days=1)), not_after=now + ends_in

@@ -1,4 +1,4 @@
-"""A bare TLS handshake, of any version, with whatever certificate."""
+"""Handshake: a bare TLS handshake in any version, without verification."""
 
 import asyncio
 import ssl
@@ -6,12 +6,12 @@ import warnings
 
 
 async def negotiated(target: str, version: ssl.TLSVersion, protocol: str) -> str | None:
-    """Return the TLS version that a listener settles on with a client that knows none above `version`; None if it refuses."""
+    """Return the TLS version that a listener agrees with a client that knows no version above `version`; None if it refuses."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols([protocol])
     with warnings.catch_warnings():
-        # That old versions are deprecated is why they are tested.
+        # Deprecated versions of TLS are tested on purpose.
         warnings.simplefilter("ignore", DeprecationWarning)
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.minimum_version = ssl.TLSVersion.TLSv1

@@ -1,4 +1,4 @@
-"""All four services in this process, with settings from the environment, and a receiver of webhooks."""
+"""System: all four services in this process, with settings from the environment, and a receiver of webhooks."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ WITHIN_S = 60.0
 
 @dataclass
 class System:
-    """The services that run, and what the receiver got."""
+    """The running services, and the webhooks that the receiver got."""
 
     keys: BootstrapKeys
     sink: str = ""
@@ -40,7 +40,7 @@ class System:
     webhooks: "asyncio.Queue[Webhook]" = field(default_factory=asyncio.Queue)
 
     async def reload(self, *services: str) -> None:
-        """Have services read their settings anew, all by default, and wait until they have."""
+        """Let services (by default all) read their settings again, and wait until they have."""
         for name in services or SERVICES:
             before = reloads("applied"), reloads("refused")
             self.lifecycles[name].reload_asked.set()
@@ -56,13 +56,13 @@ class System:
 
 
 def reloads(outcome: str) -> float:
-    """Return how many reloads of this process ended so."""
+    """Return how many reloads in this process had an outcome."""
     return REGISTRY.get_sample_value("hooktide_reloads_total", {"outcome": outcome}) or 0.0
 
 
 @contextlib.asynccontextmanager
 async def running_system(monkeypatch: pytest.MonkeyPatch, folder: Path, **environ: str | Path) -> AsyncIterator[System]:
-    """Run everything with these settings in the process's own environment, where a reload finds them again."""
+    """Run everything with these settings in the process's own environment, where a reload reads them again."""
     for name in [name for name in os.environ if name.startswith("HOOKTIDE_")]:
         monkeypatch.delenv(name)
     listen = {f"{name.upper()}_{which}LISTEN": "127.0.0.1:0" for name in SERVICES for which in ("", "ADMIN_")}
@@ -93,7 +93,7 @@ def _take(webhooks: "asyncio.Queue[Webhook]", webhook: Webhook) -> int:
 
 
 async def accepted(delivery: str, token: str) -> bool:
-    """Return whether the delivery service takes a token."""
+    """Return whether the delivery service accepts a token."""
     async with open_channel(delivery) as channel:
         stub = delivery_pb2_grpc.DeliveryServiceStub(channel)
         try:

@@ -1,4 +1,4 @@
-"""What the emitter client trusts."""
+"""Emitter: which certificates the emitter client trusts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ def ours(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 async def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Authority) -> AsyncIterator[System]:
-    """Services whose ingest listens by TLS."""
+    """Services whose ingest listens with TLS."""
     issued = ours.issue()
     token = "hts_a-token-for-this-test-only"
     files = {"INGEST_TLS_CERT_FILE": issued.cert, "INGEST_TLS_KEY_FILE": issued.key, "TLS_CA_FILE": ours.file}
@@ -62,7 +62,7 @@ def test_a_ca_that_would_trust_everybody_or_nobody_is_refused(tmp_path: Path) ->
 async def test_the_command_line_leaves_a_unix_socket_plain_as_the_listener_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Authority
 ) -> None:
-    """Whatever authorities it is told to trust."""
+    """The option that names an authority makes no difference."""
     issued = ours.issue()
     listen = f"unix:{tmp_path}/ingest.sock"
     files = {"INGEST_TLS_CERT_FILE": issued.cert, "INGEST_TLS_KEY_FILE": issued.key}

@@ -1,4 +1,4 @@
-"""gRPC listeners and the calls between services."""
+"""gRPC: TLS of the gRPC listeners and of the calls between services."""
 
 import contextlib
 import ssl
@@ -24,7 +24,7 @@ AWAY = grpc.StatusCode.UNAVAILABLE
 
 
 class Side:
-    """What one process would have: its settings, and a reload as SIGHUP would cause."""
+    """The settings of one process, and a reload as SIGHUP would cause it."""
 
     def __init__(self, **files: Path) -> None:
         environ = {f"HOOKTIDE_{name}": str(path) for name, path in files.items()}
@@ -124,7 +124,7 @@ async def test_a_unix_socket_is_plain_whatever_is_set(ours: Authority, tmp_path:
 
 
 async def test_a_reload_takes_new_certificates_and_authorities_on_both_sides(ours: Authority, theirs: Authority) -> None:
-    """A stream that is under way stays; new calls go over new connections, by the new authority alone."""
+    """A stream under way stays; new calls use new connections, which trust only the new authority."""
     shown, showing = ours.issue(), ours.issue()
     server, client = Side(**server_files(shown), INGEST_TLS_CLIENT_CA_FILE=ours.file), Side(**client_files(ours, showing))
     async with listening(server) as target, calling(target, client) as channel:

@@ -1,4 +1,4 @@
-"""The HTTP listener of the REST API."""
+"""HTTP: TLS of the REST API's listener."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.tls.handshake import negotiated
 
 
 class Listener:
-    """A listener with TLS, where it is, and a reload as SIGHUP would cause."""
+    """A listener with TLS, its address, and a reload as SIGHUP would cause it."""
 
     def __init__(self, issued: Issued, clients: Authority | None) -> None:
         environ = {"HOOKTIDE_GATEWAY_TLS_CERT_FILE": str(issued.cert), "HOOKTIDE_GATEWAY_TLS_KEY_FILE": str(issued.key)}
@@ -52,7 +52,7 @@ def trusting(authority: Authority, shown: Issued | None = None) -> ssl.SSLContex
 
 
 async def got(target: str, context: ssl.SSLContext, path: str = "/") -> str | None:
-    """Return the text that is answered, None for whoever gets none."""
+    """Return the text of the answer, None if the connection fails."""
     async with aiohttp.ClientSession() as session:
         try:
             async with session.get(f"https://{target}{path}", ssl=context) as response:
@@ -136,7 +136,7 @@ async def test_a_session_from_before_a_reload_is_no_way_around_the_new_authoriti
 
 
 def resumed(target: str, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
-    """Ask for an answer with the TLS session of an earlier connection; return that of this one."""
+    """Make a request with the TLS session of an earlier connection; return this connection's session."""
     host, _, port = target.rpartition(":")
     with (
         socket.create_connection((host, int(port)), timeout=20) as raw,

@@ -1,4 +1,4 @@
-"""The service as a process, on the event loop that it has in production."""
+"""Process: a service as a process, on the event loop that it has in production."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""All services with TLS and client certificates everywhere, as an operator would run them."""
+"""System: all services with TLS and client certificates everywhere, as an operator would run them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ OLD, NEW = "hts_the-token-before-the-rotation", "hts_the-token-after-the-rotatio
 
 
 async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From `hooktide subscribe` over emit to the webhook; then every certificate and authority is replaced, without a stop."""
+    """The flow works from `hooktide subscribe` and emit to the webhook; then every certificate and authority is replaced without a stop."""
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     pairs = {name: ours.issue() for name in (*SERVICES, "calls")}
     files = {
@@ -44,7 +44,7 @@ async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_
 
 
 async def test_the_service_token_is_replaced_without_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are accepted, then the new one is sent, then the old one goes; after each step, and between services, events arrive."""
+    """First both tokens are accepted, then the new one is sent, then the old one goes; after each step events arrive."""
     file = tmp_path / "token"
     file.write_text(f"{OLD}\n")
     async with running_system(monkeypatch, tmp_path, SERVICE_TOKEN_FILE=file) as system:

@@ -79,7 +79,7 @@ def test_one_bad_signature_or_one_wrong_receiver_spoils_the_tally() -> None:
 
 
 async def test_the_demo_loses_nothing_and_minds_no_settings_of_the_user() -> None:
-    """Four services, a crash in the middle; the last line says that all that was due has come."""
+    """Four services and a crash in the middle; the last line says that every due event has come."""
     ended = await hooktide("demo", "--events", "40", environ=clean_environ(HOOKTIDE_INGEST_LISTEN="nonsense"))
     assert ended.code == 0, ended
     due = sum(is_due(event, name) for event in shop_events(40) for name in (ACCOUNTING, WAREHOUSE))

@@ -1,4 +1,4 @@
-"""`hooktide keys`: how services that are started by hand, in containers for example, get their first keys."""
+"""`hooktide keys`: how services that are started by hand, for example in containers, get their first keys."""
 
 import shlex
 import subprocess
@@ -27,7 +27,7 @@ def told_commands() -> list[str]:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """What the subscription service's container would find, after its reader has done as told; in a folder instead of a volume."""
+    """The variables of the subscription service's container, after the reader has typed the commands; a directory replaces the volume."""
     for command in told_commands():
         if not command.startswith("docker "):
             here = command.replace("python3 ", f"{shlex.quote(sys.executable)} ")

@@ -142,7 +142,7 @@ async def test_a_directory_in_use_names_its_owner(directory: DataDirectory) -> N
 
 
 async def test_services_left_by_a_dead_supervisor_are_waited_for(directory: DataDirectory) -> None:
-    """The lock is held by someone else than the supervisor named in it, who is dead: wait until it is free."""
+    """A service holds the lock of its supervisor, which is dead: wait until the lock is free."""
     path = directory.path / "supervisor.lock"
     orphan = os.open(path, os.O_RDWR | os.O_CREAT)
     os.write(orphan, b"4194304\n")  # above any process id

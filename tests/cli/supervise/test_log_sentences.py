@@ -31,7 +31,7 @@ HEAD = "timestamp=2030-01-31T12:00:00.000000Z level=warning service=delivery "
             HEAD + 'event=rpc.failed method=/a exception="Traceback (most recent call last):\\n  File \\"a.py\\"\\nKeyError: 7"',
             "a warning, rpc: failed (method /a, KeyError: 7)",
         ),
-        # A field that a known event lacks.
+        # This event is known, and one of its fields is missing.
         (HEAD + "event=lane.opened subscription=sub_1", "a warning, lane: opened (subscription sub_1)"),
         ("level=WARNING logger=asyncio Executing took 0.2 s", "warning from asyncio: Executing took 0.2 s"),
         ("Traceback (most recent call last): level=error", "Traceback (most recent call last): level=error"),

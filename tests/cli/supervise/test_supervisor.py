@@ -38,7 +38,7 @@ async def is_ready(supervisor: Supervisor, service: str) -> bool:
 
 
 async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path: Path) -> None:
-    """Ingest stops as its log is removed. Told to, it begins another one, which delivery does not take for the one that it has followed."""
+    """Ingest stops when its log is removed. After the operator allows it, it begins a new log, which delivery does not take for the old one."""
     notices: list[Notice] = []
 
     async def told(kind: str, text: str) -> Notice:
@@ -220,7 +220,7 @@ async def test_up_says_where_everything_is_and_what_to_do_next_and_a_signal_stop
 
 
 async def test_no_service_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    """And the next one waits for their end, then starts."""
+    """The next supervisor waits for the services to end, then starts."""
     async with running("up", "--data-dir", str(tmp_path), "--free-ports", "--json") as command:
         await command.json_line()
         services = psutil.Process(command.process.pid).children()

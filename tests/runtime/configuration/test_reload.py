@@ -16,7 +16,7 @@ SET = "HOOKTIDE_LOG_LEVEL"
 
 
 class World:
-    """Settings in a file, and what was made of them."""
+    """Settings in a file, and the objects that use them."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "settings.env"
@@ -28,12 +28,12 @@ class World:
         self.reloadable.on_reload(lambda new: self.applied.append(new.log_level))
 
     async def reload(self, text: str) -> bool:
-        """Write the file and have it read."""
+        """Write the file and reload it."""
         self.file.write_text(text)
         return await self.reloadable.reload()
 
     def refuse(self, *whys: str) -> None:
-        """Have every new set of settings refused."""
+        """Let every new set of settings be refused."""
         for why in whys:
 
             async def prepare(_settings: GatewaySettings, why: str = why) -> Apply:

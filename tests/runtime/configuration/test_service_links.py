@@ -1,4 +1,4 @@
-"""What Kubernetes puts into every container's environment does not stop a service."""
+"""Service links: the variables that Kubernetes puts into every container do not stop a service."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from services.runtime.lifecycle import StartError
 
 
 def links(service: str, *, host: str = "10.96.0.7", port: int = 8080, protocol: str = "tcp") -> dict[str, str]:
-    """Return what Kubernetes sets for a Service of one named port, as its documentation has it."""
+    """Return the variables that Kubernetes sets for a Service with one named port, by its documentation."""
     name, shown = service.upper().replace("-", "_"), f"[{host}]" if ":" in host else host
     url, long_name = f"{protocol}://{shown}:{port}", f"{name}_PORT_{port}_{protocol.upper()}"
     return {
@@ -63,7 +63,7 @@ def test_a_misspelt_setting_that_looks_like_a_link_is_still_reported(name: str, 
 
 
 def test_no_setting_has_the_name_of_a_link() -> None:
-    """Else a value that Kubernetes sets would be read as a setting."""
+    """Otherwise a variable that Kubernetes sets would be read as a setting."""
     values = ("10.0.0.7", "8080", "tcp", "tcp://10.0.0.7:8080")
     known = {variable(name) for kind in ALL for name in kind.model_fields} | CLIENT_VARIABLES
     assert [name for name in sorted(known) for value in values if is_service_link(name, value)] == []

@@ -9,7 +9,7 @@ from services.runtime.http.connections import ConnectionLimits
 
 
 async def test_silent_and_slow_connections_do_not_keep_operators_out() -> None:
-    """They are closed when their time for headers is over, or give way before that."""
+    """Such connections are closed when their time for headers is over, or earlier to make room."""
     limits = ConnectionLimits(connections_max=4, headers_s=0.5)
     async with http_server(admin_app(lambda: None), "127.0.0.1:0", limits) as listen, asyncio.timeout(60):
         host, _, port = listen.rpartition(":")

@@ -10,7 +10,7 @@ STEP = st.tuples(st.sampled_from(["open", "close", "serve", "await"]), st.intege
 
 
 class Listener:
-    """Connections by name, and the names of those that gave way, in order."""
+    """Connections by name, and the names of the connections that gave way, in order."""
 
     def __init__(self, connections_max: int = 100, network_max: int = 100) -> None:
         limits = ConnectionLimits(connections_max, network_max, 1e6)

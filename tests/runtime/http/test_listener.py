@@ -15,7 +15,7 @@ AUTHORITY = trustme.CA()
 
 @contextlib.asynccontextmanager
 async def served(gate: Gate, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[str, int]]:
-    """Answer every request with 204; yields host and port."""
+    """Answer every request with 204; yield host and port."""
 
     async def handler(_request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=204)
@@ -40,7 +40,7 @@ async def status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def test_silence_before_a_tls_handshake_ends_with_the_time_for_headers_and_gives_way() -> None:
-    """Aiohttp hears of a connection only once it is open; it counts from when it is accepted."""
+    """Aiohttp hears of a connection only after the handshake; the listener counts it from its acceptance."""
     trusted = ssl.create_default_context()
     AUTHORITY.configure_trust(trusted)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -79,7 +79,7 @@ async def test_what_is_no_tls_is_closed_and_the_listener_goes_on() -> None:
 
 @pytest.mark.parametrize("connections_max", [1, 3])
 async def test_every_connection_is_counted_until_it_is_closed(connections_max: int) -> None:
-    """However many come and go, and whoever closes them."""
+    """Any number of connections come and go, and either side closes them."""
     gate = Gate(ConnectionLimits(connections_max=connections_max))
     async with served(gate) as (host, port), asyncio.timeout(60):
         writers = []

@@ -60,7 +60,7 @@ async def test_the_refusal_of_a_stranger_waits_once_the_burst_is_over(*, exempt:
     refused = asyncio.ensure_future(guard.refused(PEER))
     done, _ = await asyncio.wait([refused], timeout=0.2)
     assert bool(done) is not waits
-    # Another address has its own account, and a second refusal of one connection does not wait: the connection is closed instead.
+    # Another address counts separately. A second refusal on one connection does not wait: the connection is closed instead.
     await guard.refused(OTHER_ADDRESS)
     await guard.refused(PEER)
     refused.cancel()

@@ -19,7 +19,7 @@ from services.runtime.rpc.channel_arguments import REQUEST_BYTES_MAX
 TOKEN = "hts_a-token-for-this-test-only"
 SECRET_TEXT = "password=hunter2"
 SERVICE = "test.v1.Probe"
-# A deadline travels as a coarse figure.
+# A deadline travels as a rounded figure.
 ROUNDING_S = 0.5
 METHODS = ("Echo", "Fail", "Refuse", "Remaining", "Relay", "Flaky")
 STREAMS = ("FailLater",)
@@ -28,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Probe:
-    """A service of the tests' own, which shows what the boundary does."""
+    """A service of the tests' own, which shows how the server treats a call."""
 
     def __init__(self) -> None:
         self.listen = "127.0.0.1:0"
@@ -36,20 +36,20 @@ class Probe:
         self.attempts = 0
 
     async def echo(self, request: StringValue, _context: Context) -> StringValue:
-        """Answer what was asked."""
+        """Answer with the request."""
         return request
 
     async def fail(self, _request: StringValue, _context: Context) -> StringValue:
-        """Raise what no caller may read."""
+        """Raise an error whose text no caller may read."""
         raise ValueError(SECRET_TEXT)
 
     async def fail_later(self, request: StringValue, _context: Context) -> AsyncIterator[StringValue]:
-        """Raise what no caller may read, after an answer."""
+        """Raise an error whose text no caller may read, after an answer."""
         yield request
         raise ValueError(SECRET_TEXT)
 
     async def refuse(self, _request: StringValue, _context: Context) -> StringValue:
-        """Refuse with all that a failure can carry."""
+        """Refuse with every detail that a failure can carry."""
         fields = [FieldError(f"field[{number}]", "wrong " * 100) for number in range(100)]
         raise Failure(Reason.STORAGE_FULL, "Make room. " * 1000, fields=fields, retry_after_s=2.5)
 
@@ -58,19 +58,19 @@ class Probe:
         return DoubleValue(value=context.time_remaining() or 0)
 
     async def relay(self, request: StringValue, _context: Context) -> DoubleValue:
-        """Call on for the caller, without a deadline of its own."""
+        """Make a call for the caller, without a deadline of its own."""
         async with open_channel(self.target) as channel:
             return DoubleValue.FromString(await ask(channel, "Remaining", request))
 
     async def flaky(self, request: StringValue, _context: Context) -> StringValue:
-        """Be away twice, then answer."""
+        """Fail as unavailable twice, then answer."""
         self.attempts += 1
         if self.attempts % 3:
             raise Failure(Reason.UNAVAILABLE, "Try again.")
         return request
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the methods, to be added to a server."""
+        """Return the methods for a server."""
         unary = (self.echo, self.fail, self.refuse, self.remaining, self.relay, self.flaky)
         known: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(method, StringValue.FromString, lambda answer: answer.SerializeToString())
@@ -196,7 +196,7 @@ async def test_health_is_for_everyone_and_follows_the_service() -> None:
 
 
 async def test_health_is_known_by_the_name_of_each_service() -> None:
-    """As `grpc_health_probe -service` asks, and as `List` answers."""
+    """`grpc_health_probe -service` asks for it this way, and `List` answers with it."""
     serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
     probe = Probe()
     async with served(probe) as server, asyncio.timeout(10), open_channel(probe.target) as channel:
@@ -227,7 +227,7 @@ async def test_what_is_not_protobuf_is_refused_without_a_traceback(
 
 
 async def test_a_call_without_credentials_is_refused_before_it_sends_a_message(channel: grpc.aio.Channel) -> None:
-    """Nothing is read of a caller that is not known: a call that never sends its message is refused as well."""
+    """The server reads nothing from an unknown caller: it refuses also a call that never sends its message."""
     async with asyncio.timeout(10):
         for method in ("Echo", "Undeclared", "Missing"):
             call = channel.stream_stream(f"/{SERVICE}/{method}", request_serializer=bytes, response_deserializer=bytes)()
@@ -267,7 +267,7 @@ async def test_calls_that_send_no_message_are_bounded_as_well() -> None:
         await stack.enter_async_context(served(probe))
         channels = [await stack.enter_async_context(open_channel(probe.target)) for _ in range(3)]
         another = channels.pop()
-        # More than are permitted, since a check may take the place of one of them.
+        # More calls than are permitted, since a check may take the place of one of them.
         silent = [
             channel.stream_stream("/grpc.health.v1.Health/Watch", bytes, bytes)()
             for channel in channels
@@ -313,7 +313,7 @@ async def test_a_service_that_is_away_is_unavailable() -> None:
 
 
 async def test_a_channel_does_not_share_the_pause_that_another_makes() -> None:
-    """What was opened while a service was away says nothing of one opened since it is there."""
+    """The failures of a channel that was opened while the service was down do not delay a channel that was opened later."""
     with contextlib.closing(socket.socket()) as reserved:
         reserved.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{reserved.getsockname()[1]}"

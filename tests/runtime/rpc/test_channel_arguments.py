@@ -12,14 +12,14 @@ _SETTINGS, _PING, _GO_AWAY = 4, 6, 7
 
 
 def names() -> list[str]:
-    """Return the name of every option that we give to gRPC."""
+    """Return the name of every option that the services give to gRPC."""
     options = [*server_arguments(Connecting()), *channel_arguments(["a.B/C"]), *emitter._CHANNEL_OPTIONS]  # noqa: SLF001 - ours
     return sorted({name for name, _ in options})
 
 
 @pytest.fixture(scope="module")
 def library() -> bytes:
-    """The installed library's binary, which holds the name of each option that it knows."""
+    """The installed library's binary, which contains the name of each option that it knows."""
     (binary,) = (Path(grpc.__file__).parent / "_cython").glob("cygrpc.*.so")
     return binary.read_bytes()
 
@@ -34,7 +34,7 @@ def test_an_option_that_does_not_exist_would_be_noticed(library: bytes) -> None:
 
 
 async def test_an_idle_connection_may_ping_as_often_as_our_channels_do() -> None:
-    """At a hundredth of the real intervals. Without a permission for pings, gRPC closes a connection at the third."""
+    """The test runs at a hundredth of the real intervals. Without the permission, gRPC closes a connection at the third ping."""
     permitted = Connecting().pings_permitted_s
     assert all(value >= 1000 * permitted for name, value in channel_arguments([]) if name == "grpc.keepalive_time_ms")
     assert all(value >= 1000 * permitted for name, value in emitter._CHANNEL_OPTIONS if name == "grpc.keepalive_time_ms")  # noqa: SLF001 - ours

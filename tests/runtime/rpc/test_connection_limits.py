@@ -73,7 +73,7 @@ def test_what_is_left_keeps_to_the_limits(connections: list[Connection], connect
 
 @contextlib.asynccontextmanager
 async def listening() -> AsyncIterator[tuple[int, list[asyncio.StreamReader], list[asyncio.StreamWriter]]]:
-    """A TCP server that keeps what connects to it."""
+    """A TCP server that keeps every connection."""
     received: list[asyncio.StreamReader] = []
     accepted: list[asyncio.StreamWriter] = []
 
@@ -101,7 +101,7 @@ async def test_sockets_are_found_by_their_addresses_and_closed() -> None:
                 while len(accepted) <= number:  # noqa: ASYNC110 - the server tells nobody else
                     await asyncio.sleep(0)
                 local = client[1].get_extra_info("sockname")[1]
-                # The first one has called with a key.
+                # The first client has called with a key.
                 found = connections.of(f"ipv4:127.0.0.1:{local}", float(number))
                 assert found is not None
                 found.standing = Standing.KEY if number == 0 else Standing.UNKNOWN

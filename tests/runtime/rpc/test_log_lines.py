@@ -14,7 +14,7 @@ from services.runtime.logs import configure_logs, logger
 capture_grpc_lines()
 configure_logs("test", "debug")
 """
-# A client that compresses is refused, which gRPC logs as an error.
+# A client that compresses is refused, and gRPC logs that as an error.
 _COMPRESSED = """
 import grpc
 from services.runtime.rpc.channel_arguments import Connecting, server_arguments
@@ -39,7 +39,7 @@ os.write(2, b"Fatal Python error: somebody else\\n")
 logger().info("ours")
 print("from print", file=sys.stderr)
 """
-# The process lives until the line that it wrote last has come out of the pipe.
+# The process lives until its last line has come out of the pipe.
 _AFTER = """
 os.write(2, b"the last line\\n")
 sys.stdin.read()
