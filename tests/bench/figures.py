@@ -45,7 +45,7 @@ class Row:
 
 
 def ratio(what: str, over: Sequence[float], under: Sequence[float], unit: str, bar: Bar | None) -> Row:
-    """Return the row of one thing divided by another within each round: what slowed one has slowed the other too."""
+    """Return the row of one thing divided by another within each round: a cause that slowed one has slowed the other too."""
     digits = 0 if statistics.median(over) >= 100 else 2
     parts = f"{statistics.median(over):,.{digits}f} ÷ {statistics.median(under):,.{digits}f} {unit}"
     return Row(what, parts, tuple(one / other for one, other in zip(over, under, strict=True)), bar)

@@ -6,7 +6,7 @@ from tests.bench.rounds import Extent, in_turn
 
 
 def test_a_ratio_divides_within_each_round() -> None:
-    """What slowed both sides of a round leaves their ratio unchanged."""
+    """Anything that slowed both sides of a round leaves their ratio unchanged."""
     row = ratio("one ÷ other", [1000.0, 500.0, 3000.0], [500.0, 250.0, 1000.0], "events/s", Bar(2))
     assert row.values == (2.0, 2.0, 3.0)
     assert row.value == 2.0

@@ -253,7 +253,7 @@ async def test_a_reader_that_knows_the_log_may_not_stand_before_what_it_has_rele
 
 
 async def test_nothing_is_released_of_a_partition_that_stands_elsewhere(engine: Engine) -> None:
-    """What the worker has released there belongs to another log, or to another history of this log."""
+    """The worker's releases there belong to another log, or to another history of this log."""
     receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4)])
     last = receipts[2:]
     recorded = [Place(0, last[0].position, last[0].event_id), Place(1, last[1].position, "evt_" + "f" * 32)]

@@ -1,4 +1,4 @@
-"""Emitter with ingest: what the tests' own service promises, the real services keep."""
+"""Emitter with ingest: the real services keep every promise of the tests' own service."""
 
 import asyncio
 import base64

@@ -158,7 +158,7 @@ async def run(order: Order, before: Sequence[Entry]) -> None:
 
 
 def main(order: Order) -> None:
-    """Be the emitter's process."""
+    """Run as the emitter's process."""
     journal = Path(order.journal)
     before = list(entries(journal.read_text().splitlines())) if journal.exists() else []
     asyncio.run(run(order, before))

@@ -1,4 +1,4 @@
-"""Failpoints: kills a running service at a failpoint, once."""
+"""Failpoints: kills a running service when it reaches an armed failpoint, once."""
 
 import contextlib
 import os

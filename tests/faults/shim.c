@@ -1,14 +1,14 @@
-/* Shim: a disk and a clock that tests can spoil, between a service and its C library (LD_PRELOAD).
+/* Shim: a disk and a clock that tests can break, between a service and its C library (LD_PRELOAD).
  *
  * It does nothing until `faults_attach` names a control file, a watched directory and a shadow directory. From then on:
  *
  * - For each database file in the watched directory the shadow holds what a disk would hold: writes only mark their
- *   pages dirty, and a successful fsync or fdatasync copies the dirty pages to the shadow. A failing one copies nothing and
+ *   pages dirty, and a successful fsync or fdatasync copies the dirty pages to the shadow. A failing sync copies nothing and
  *   leaves the pages clean, as Linux does, so that a later success does not bring them back.
  * - A name is on disk once its directory was synced: the shadow holds that mapping from names to files as well.
  * - The control file makes syncs and writes fail, and moves CLOCK_REALTIME.
  *
- * Files are known by inode and time of birth, so that one made anew under an old inode number is another file.
+ * A file is identified by inode and time of birth, so that a new file with an old inode number is another file.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -34,9 +34,9 @@
 struct control {
     int64_t clock_shift_ns;
     int32_t sync_errno;     /* what syncs fail with; 0: they succeed */
-    int32_t syncs_to_fail;  /* how many still fail so; negative: all */
+    int32_t syncs_to_fail;  /* how many more syncs fail; negative: all */
     int32_t write_errno;    /* what writes fail with; 0: they succeed */
-    int32_t refused;        /* how many calls were made to fail */
+    int32_t refused;        /* how many calls have failed on purpose */
 };
 
 struct file {
@@ -67,7 +67,7 @@ __attribute__((constructor)) static void resolve(void) {
     real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
 }
 
-/* Returns 0, or the error. All three are absolute; the directories exist, and the control file is as large as a page. */
+/* Returns 0, or the error. All three paths are absolute; the directories exist, and the control file is one page long. */
 int faults_attach(const char *control_file, const char *watched_directory, const char *shadow_directory) {
     int fd = open(control_file, O_RDWR | O_CLOEXEC);
     if (fd < 0)
@@ -91,7 +91,7 @@ static int key_of(int fd, const char *name, char *key, size_t size, mode_t *mode
     return 0;
 }
 
-/* The index of shared memory between connections (-shm) is no data: it is made anew after every crash. */
+/* The index in shared memory between connections (-shm) is not data: SQLite makes it again after every crash. */
 static int is_database(const char *name) {
     const char *found = strstr(name, ".db");
     return found != NULL && (found[3] == 0 || strcmp(found, ".db-wal") == 0 || strcmp(found, ".db-journal") == 0);
@@ -114,7 +114,7 @@ static void copy_page(int from, int to, off_t page) {
         real_pwrite(to, bytes, (size_t)got, page * PAGE);
 }
 
-/* Returns what is known of a database file, NULL for any other. What stood in it when it was first seen is taken as synced. Under the lock. */
+/* Returns the state of a database file, NULL for any other file. Its first contents count as synced. The caller holds the lock. */
 static struct file *file_of(int fd) {
     char path[PATH_MAX], key[64], name[PATH_MAX + 80];
     mode_t mode;
@@ -136,7 +136,7 @@ static struct file *file_of(int fd) {
     file->shadow = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     struct stat state;
     if (file->shadow >= 0 && fstat(fd, &state) == 0) {
-        /* Through this descriptor: closing another one would let go of all of SQLite's locks on the file. */
+        /* Read through this descriptor: closing another one would release all of SQLite's locks on the file. */
         for (off_t page = 0; page * PAGE < state.st_size; page++)
             copy_page(fd, file->shadow, page);
     } else {
@@ -154,7 +154,7 @@ static void mark(struct file *file, off_t start, off_t end) {
         file->dirty[page] = 1;
 }
 
-/* Returns 0 where a write may go on, else -1 with errno. */
+/* Returns 0 if a write may go on, else -1 with errno. */
 static int before_write(int fd, off_t start, off_t end) {
     if (control == NULL)
         return 0;
@@ -210,7 +210,7 @@ static int syncs_fail(void) {
     return control->sync_errno;
 }
 
-/* All names of the watched directory are on disk now. */
+/* Puts all names of the watched directory on the disk. */
 static void note_names(int fd) {
     char path[PATH_MAX], link[64], part[PATH_MAX + 16], whole[PATH_MAX + 16], key[64];
     mode_t mode;
@@ -261,7 +261,7 @@ static int sync_with(int fd, int (*really)(int)) {
         errno = failed;
         return -1;
     }
-    return 0; /* the shadow is the disk of these tests: nothing need wait for the real one */
+    return 0; /* the shadow is the disk of these tests: no call needs to wait for the real disk */
 }
 
 int fsync(int fd) {

@@ -108,7 +108,7 @@ def lose_power(directory: Path, data_dir: Path, *, kept: float, rng: random.Rand
         path, key = data_dir / name, names.get(name)
         before = path.read_bytes() if path.exists() else b""
         if path.exists() and key is not None and key.split("-")[0] != str(path.stat().st_ino):
-            before = b""  # another file of that name, whose own name was not synced
+            before = b""  # another file of the same name, and its own name was not synced
         if key is None:
             path.unlink()
             lost.append(f"{name}: {len(before)} bytes, whose name was not synced")

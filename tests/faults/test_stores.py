@@ -102,7 +102,7 @@ async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_sta
 
 
 async def test_what_is_not_routed_is_known_while_delivery_is_away(own_stage: Stage) -> None:
-    """Also after a restart of ingest, which then counts from what delivery has released."""
+    """Ingest counts them even after a restart, from the positions that delivery has released."""
     stage = own_stage
     endpoint = await stage.subscribed("away.delivery")
     first = await stage.publish("away.delivery", "1")

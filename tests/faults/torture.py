@@ -119,7 +119,7 @@ def _summarise(campaign: Campaign, judgement: Judgement, took_s: float, say: Say
 
 
 def main() -> int:
-    """Run from the command line; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Kill services at random, under load, and count what was lost.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))

@@ -31,7 +31,7 @@ def test_the_lowest_protobuf_and_grpcio_are_those_that_the_stubs_demand() -> Non
         assert lowest(contract, "protobuf") == tuple(map(int, demanded.groups())), path
     for path in calls:
         version = re.search(r"GRPC_GENERATED_VERSION = '([\d.]+)'", path.read_text(encoding="utf-8"))
-        if version is not None:  # a file without a service has none
+        if version is not None:  # a file without a gRPC service names no version
             assert (*lowest(contract, "grpcio"), 0) == tuple(map(int, version[1].split("."))), path
 
 

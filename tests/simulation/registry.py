@@ -20,7 +20,7 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 @dataclass(frozen=True)
 class Wish:
-    """A subscription as it stands in the registry."""
+    """A subscription in the registry."""
 
     id: str
     consumer_id: str

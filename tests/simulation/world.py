@@ -357,7 +357,7 @@ class World:
             assert (len(lane.live), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)
             assert lane.subscription_id in self.registry.wishes, f"the lane of {lane.subscription_id} outlives it"
             if lane.trouble is not None and not lane.trouble.permits(self.loop.time()):
-                continue  # whether rows wait, it looks once it may send again
+                continue  # the lane looks for waiting rows when it may send again
             assert lane.next_due_ms is None or self.registry.wishes[lane.subscription_id].state != ACTIVE
         await asyncio.sleep(180.0)
         # Housekeeping runs a few times during this wait.

@@ -33,12 +33,12 @@ class Connection:
         return whole
 
     async def send(self, data: bytes) -> None:
-        """Write."""
+        """Write bytes."""
         self.writer.write(data)
         await self.writer.drain()
 
     def reset(self) -> None:
-        """Break the connection by RST."""
+        """Reset the connection (RST)."""
         raw: socket.socket = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()

@@ -21,7 +21,7 @@ class Issued:
 
 
 class Authority:
-    """A certificate authority; its own certificate stands in `file`."""
+    """A certificate authority; `file` holds its own certificate."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._ca = trustme.CA()

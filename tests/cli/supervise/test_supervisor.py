@@ -38,7 +38,7 @@ async def is_ready(supervisor: Supervisor, service: str) -> bool:
 
 
 async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path: Path) -> None:
-    """Ingest stops when its log is removed. After the operator allows it, it begins a new log, which delivery does not take for the old one."""
+    """Ingest stops when its log is removed. When the operator allows it, ingest begins a new log; delivery does not accept that log."""
     notices: list[Notice] = []
 
     async def told(kind: str, text: str) -> Notice:

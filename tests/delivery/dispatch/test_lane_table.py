@@ -51,7 +51,7 @@ def test_due_rows_that_find_no_room_cost_no_time(play: Play) -> None:
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
-        # A success between the failures keeps the breaker closed, so that the lane keeps its deliveries in memory.
+        # A success between the failures keeps the breaker closed, so that the lane stays direct.
         for _ in range(6):
             world.endpoints.modes[ALPHA.id] = Mode.FAILING
             world.publish(8, "alpha")

@@ -187,7 +187,7 @@ async def test_without_a_name_of_ours_no_sink_is_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("repeated", ["webhook-request-callback", "authorization"])
 async def test_a_sink_that_repeats_its_question_tells_its_asker_nothing(world: World, repeated: str) -> None:
-    """Otherwise whoever reads the subscription could consent in the sink's name."""
+    """Otherwise any reader of the subscription could consent in the sink's name."""
     world.sink.repeated = repeated
     credential = pb.SinkCredential(access_token=pb.AccessTokenCredential(token="canary"))
     after = await world.verified(await world.subscription(sink_credential=credential))

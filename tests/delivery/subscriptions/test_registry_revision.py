@@ -30,7 +30,7 @@ class Registry:
     async def ask_revision(
         self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AskRevisionResponse]:
-        """Answer questions."""
+        """Answer each question with the revision."""
         self.streams += 1
         async for question in request_iterator:
             if question.confirms:

@@ -54,7 +54,7 @@ class Row:
     behaviour: Behaviour
     outcome: int
     number: int = 0
-    """The status."""
+    """The answer's HTTP status."""
     body: str = ""
     """The beginning of the answer's body, as far as the ledger keeps it."""
 

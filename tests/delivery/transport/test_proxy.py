@@ -106,7 +106,7 @@ def test_a_setting_that_is_a_proxy_is_taken(value: str) -> None:
     assert read_settings(DeliverySettings, {"HOOKTIDE_DELIVERY_PROXY": value}).delivery_proxy == value
 
 
-# What a proxy does
+# The exchange with a proxy
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Pl
         make_log_anew(world)
         new = world.publish(60, "alpha")
         await restarted(world)
-        # What the ledger had released belonged to the old log.
+        # The ledger's releases belonged to the old log.
         assert set(world.log.released.values()) == {0}
         plan = await repaired(world, dry_run=True)
         assert (plan.routed, plan.repeated, plan.skipped, plan.lost) == (60, 0, 0, 0)
