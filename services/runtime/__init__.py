@@ -1,5 +1,6 @@
-"""Runtime: how a process lives, the same for every service.
+"""Runtime: what every service's process has in common.
 
-Settings are read once and frozen; a lifecycle owns start and stop; one gRPC server and channel
-factory knows the transport's pitfalls; errors, ids, page tokens, clock, logs and health have one form.
+A process reads its settings at the start and freezes them; a reload replaces them as a whole. A lifecycle owns start and stop. One
+factory makes gRPC servers and channels, because it knows the transport's pitfalls. Errors, ids, page tokens, clock, logs and health
+have one form.
 """

@@ -1,9 +1,9 @@
-"""API key: the form of an API key, so that a key with a typing error, and most guesses, are refused without a lookup.
+"""API key: the form of an API key. A checksum refuses keys with a typing error, and most guesses, without a lookup.
 
 gateway, ingest → [api_key] → registry
 
 ``hkt_`` + 43 base62 digits of 32 random bytes + 6 base62 digits of a CRC-32 over what stands before them.
-Law: pure, apart from the chance that a new key is made of.
+Law: pure, except for the random bytes of a new key.
 """
 
 import re

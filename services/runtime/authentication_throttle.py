@@ -41,7 +41,7 @@ def network_of(address: str) -> str:
 
 @dataclass(slots=True)
 class _Bucket:
-    """Tokens left, below zero while refusals wait, and when that was so."""
+    """How many tokens were left at `at_s`; below zero while refusals wait."""
 
     tokens: float
     at_s: float
@@ -58,7 +58,7 @@ class AuthenticationThrottle:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def change(self, *, burst: int, per_second: float) -> None:
-        """Go by other limits from now on."""
+        """Use other limits from now on."""
         self._burst, self._per_second = float(burst), per_second
 
     def failed(self, network: str, now_s: float) -> float:

@@ -1,4 +1,4 @@
-"""Certificates: PEM files read and judged, so that one that cannot work is refused before it is used.
+"""Certificates: reads and checks PEM files, so that a file that cannot work is refused before it is used.
 
 [certificates] → tls → listeners, channels
 
@@ -21,13 +21,13 @@ _FILE_BYTES_MAX = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """A file, and the variable that names it."""
+    """A file, and the environment variable that names it."""
 
     variable: str
     path: Path
 
     def read(self) -> bytes:
-        """Return its content; raises `StartError` for a file that cannot be read."""
+        """Return the file's content; raises `StartError` if it cannot be read."""
         try:
             with self.path.open("rb") as file:
                 content = file.read(_FILE_BYTES_MAX + 1)
@@ -39,7 +39,7 @@ class NamedFile:
         return content
 
     def wrong(self, what: str) -> StartError:
-        """Return the error for what is wrong with it."""
+        """Return the error that says what is wrong with the file."""
         return StartError(f"{self.variable}: {self.path}: {what}")
 
 
@@ -50,11 +50,11 @@ class Pair:
     chain_pem: bytes
     key_pem: bytes = field(repr=False)
     expires: dt.datetime
-    """When the first certificate of the chain expires that does so (UTC)."""
+    """When the first of the chain's certificates expires (UTC)."""
 
 
 def read_pair(certificate: NamedFile, key: NamedFile, now: dt.datetime) -> Pair:
-    """Return a certificate and its key; raises `StartError` unless both are readable, fit, and are valid at `now`."""
+    """Return a certificate and its key; raises `StartError` unless both can be read, belong together, and are valid at `now`."""
     chain_pem, key_pem = certificate.read(), key.read()
     chain = _parsed(certificate, chain_pem)
     for each in chain:
@@ -88,7 +88,7 @@ def read_authorities(file: NamedFile, now: dt.datetime) -> bytes:
 
 
 def show(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
-    """Have a context show a certificate; raises `ssl.SSLError` where OpenSSL refuses it."""
+    """Make a context show a certificate; raises `ssl.SSLError` if OpenSSL refuses it."""
     with open_unnamed(chain_pem) as chain, open_unnamed(key_pem) as key:
         context.load_cert_chain(path_of(chain), path_of(key), password=_no_passphrase)
 

@@ -1,7 +1,7 @@
-"""Clock: the one place where time enters.
+"""Clock: the only source of time.
 
-Wall time is for what is stored or sent; monotonic time is for waiting and measuring; boot time is for what must end although
-the machine was suspended.
+Use wall time for what is stored or sent, and monotonic time for waiting and measuring. Use boot time for a period that must also
+end while the machine is suspended.
 """
 
 import functools
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 _SCHEDULED = Path("/proc/thread-self/schedstat")
-"""Linux: nanoseconds run and nanoseconds kept from running, and how often it ran."""
+"""Linux: how many nanoseconds the thread ran, how many it was ready and did not run, and how often it ran."""
 _SCHEDULED_BYTES_MAX = 128
 
 
 class Clock(Protocol):
-    """Readings of time, so that tests can move them."""
+    """Reads the time; tests replace it with a clock that they move."""
 
     def now(self) -> float:
         """Return wall time in seconds since 1970-01-01T00:00:00Z."""
@@ -27,13 +27,13 @@ class Clock(Protocol):
         ...
 
     def boottime(self) -> float:
-        """Return seconds from an arbitrary start, never going back, with the time in which the machine was suspended."""
+        """Return seconds from an arbitrary start, never going back, and including the time that the machine was suspended."""
         ...
 
     def busy(self) -> float:
-        """Return for how many seconds the calling thread has run, or been ready to run and kept from it, since an arbitrary start.
+        """Return for how many seconds, since an arbitrary start, the calling thread has run or was ready to run and did not.
 
-        A clock is asked for this by one thread.
+        Only one thread may call this on one clock.
         """
         ...
 
@@ -41,20 +41,20 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    # The functions themselves, since both are called several times for every event.
+    # The library's functions themselves, without a wrapper: both are called several times for every event.
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
-    # Linux stops its monotonic clock while it is suspended, and has another one. Others let theirs go on.
+    # While Linux is suspended, its monotonic clock stops and its boot clock goes on. On other systems the monotonic clock goes on.
     boottime = staticmethod(functools.partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
 
     def __init__(self) -> None:
-        """Begin."""
+        """Open nothing yet."""
         self._scheduled: io.FileIO | None = None
 
     def busy(self) -> float:
-        """Return what `Clock.busy` does; where the system does not tell how long a thread was kept waiting, for how long it has run."""
+        """Return as `Clock.busy`. If the system does not report how long the thread was ready and did not run, return only how long it ran."""
         try:
-            # Kept open: to open it takes longer than to read it.
+            # The file stays open, since opening it takes longer than reading it.
             if self._scheduled is None:
                 self._scheduled = _SCHEDULED.open("rb", buffering=0)
             self._scheduled.seek(0)

@@ -1,6 +1,6 @@
-"""Database: opening a service's SQLite file so that a commit is a promise, and bringing its schema up to date.
+"""Database: opens a service's SQLite file with durable commits, and brings its schema up to date.
 
-Law: WAL with synchronous=FULL, asserted on every connection; a database that cannot give that is refused.
+Law: every connection uses WAL with synchronous=FULL and checks both; a database that cannot provide them is refused.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from services.runtime.lifecycle import StartError
 
 SQLITE_VERSION_MIN = (3, 35, 0)
 BUSY_TIMEOUT_MS = 5_000
-# Looking through a database takes about 3 ms a MiB.
+# Checking the structure of a database takes about 3 ms a MiB.
 _LOOKED_THROUGH_BYTES_MAX = 64 * 1024 * 1024
-# Each connection fills its own in time; beyond it there is the system's page cache, which is nobody's resident memory.
+# Each connection fills its own cache in time. Further pages are in the system's page cache, which is no process's resident memory.
 _WRITING_CACHE_KIB = 8 * 1024
 _READING_CACHE_KIB = 4 * 1024
 
@@ -31,7 +31,7 @@ _READING_CACHE_KIB = 4 * 1024
 def database_path(url: str, data_dir: Path, service: str) -> Path:
     """Return the SQLite file of a service: the one in `url` (``sqlite:///path``) or the default in the data directory.
 
-    A link is followed to the file, beside which SQLite keeps its journal and we keep the lock. Creates the directory.
+    A symbolic link is followed, since SQLite keeps its journal beside the real file, and we keep the lock there. Creates the directory.
     Raises `StartError` for another engine or a directory that cannot be written.
     """
     if url and not url.startswith("sqlite:///"):
@@ -42,7 +42,7 @@ def database_path(url: str, data_dir: Path, service: str) -> Path:
         message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:/// lacks the file's path; write for example sqlite:////var/lib/x.db"
         raise StartError(message)
     if "?" in named or "@" in named:
-        # Whatever stands there may be a password, and a path is shown in errors.
+        # This part may hold a password, and errors show the path.
         message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:///path takes neither ?parameters nor user@host; leave them out"
         raise StartError(message)
     path = Path(named) if url else data_dir / f"{service}.db"
@@ -55,9 +55,9 @@ def database_path(url: str, data_dir: Path, service: str) -> Path:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open a connection in autocommit mode, usable from any one thread at a time; transactions are written out.
+    """Open a connection in autocommit mode, for one thread at a time. Callers write BEGIN and COMMIT themselves.
 
-    Raises `StartError` where the file is no usable database.
+    Raises `StartError` if the file is not a usable database.
     """
     with explained(path):
         uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
@@ -67,7 +67,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> None:
-    """Set a connection's pragmas and assert that durability is what we promise."""
+    """Set a connection's pragmas and check that its commits are durable."""
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
         message = f"SQLite {sqlite3.sqlite_version} is too old; a Python with SQLite 3.35 or newer is needed"
         raise StartError(message)
@@ -88,8 +88,8 @@ def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> Non
 
 
 def open_engine(path: Path) -> sa.Engine:
-    """Return a SQLAlchemy engine over a file, whose transactions begin with BEGIN IMMEDIATE."""
-    # Errors are logged, and what was written may be nobody's to read.
+    """Return a SQLAlchemy engine over a file; its transactions begin with BEGIN IMMEDIATE."""
+    # Errors are logged, and the parameters of a statement may be secret.
     engine = sa.create_engine("sqlite://", creator=lambda: connect(path), poolclass=sa.pool.QueuePool, pool_size=2, hide_parameters=True)
 
     @sa.event.listens_for(engine, "begin")
@@ -100,18 +100,18 @@ def open_engine(path: Path) -> sa.Engine:
 
 
 def migrate(path: Path, migrations: Path) -> None:
-    """Bring a database's schema to the newest revision in `migrations`, one transaction a step.
+    """Bring a database's schema to the newest revision in `migrations`, one transaction for each step.
 
-    Raises `StartError` where the file is foreign, damaged, or was written by a newer version.
+    Raises `StartError` if the file is foreign, is damaged, or was written by a newer version.
     """
     with explained(path):
         _refuse_damaged(path)
         config = Config()
         config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-        # Before a connection is configured, which would change a file that is none of ours.
+        # This check comes before a connection is configured, since configuring would change a file that is not ours.
         _refuse_foreign(path, {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()})
-        # Closing the only connection moves what an earlier process has left in the write-ahead log into the file and syncs that:
-        # where a failed sync has ended that process, what is read back from its log may not be on disk.
+        # Closing the only connection moves everything that an earlier process left in the write-ahead log into the file, and syncs it. If a
+        # failed sync ended that process, the pages that are read back from its log may not be on disk yet.
         _make_private(path)
         connect(path).close()
         engine = open_engine(path)
@@ -124,15 +124,15 @@ def migrate(path: Path, migrations: Path) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Let a new file be its owner's alone, and so the journals beside it; why it cannot be made, opening it tells."""
+    """Create a new file that only its owner can read, and so its journals too. If this fails, opening the file reports why."""
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _refuse_damaged(path: Path) -> None:
-    """Look through the structure of a database that is not too large; in a larger one damage is found as it is met.
+    """Check the structure of a database that is not too large. In a larger one, damage is found when a query meets it.
 
-    What is damaged is left as it is, for whoever is to mend it: a connection that only reads moves nothing out of the write-ahead log.
+    A damaged file stays as it is, for whoever repairs it: a connection that only reads moves nothing out of the write-ahead log.
     """
     if not path.exists() or not 0 < path.stat().st_size <= _LOOKED_THROUGH_BYTES_MAX:
         return
@@ -144,7 +144,7 @@ def _refuse_damaged(path: Path) -> None:
 
 
 def _merely_reading(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    """Return a connection that changes nothing about a file, not even its journal mode."""
+    """Return a read-only connection that does not change the file, not even its journal mode."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000))
 
@@ -167,7 +167,7 @@ def _refuse_foreign(path: Path, known: set[str]) -> None:
 
 
 def _family(revision: str) -> str:
-    """Return what the revisions of one service's schema begin with."""
+    """Return the prefix that all revisions of one service's schema share."""
     return revision.rstrip("0123456789")
 
 
@@ -188,7 +188,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: sqlite3.Error) -> bool:
-    """Say whether an error means that there is no room, which heals, and not that the disk fails, which does not."""
+    """Return whether an error means a full disk, which can recover, and not a failing disk, which cannot."""
     return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
 
 
@@ -200,10 +200,10 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 @contextlib.contextmanager
 def sole_owner(path: Path) -> Iterator[None]:
-    """Hold the lock beside a database, for services that keep in memory what stands in the file.
+    """Hold the lock beside a database, for services that keep the file's content in memory.
 
-    The system frees it however the process ends. Raises `StartError` if another process holds it, or if the database was removed while
-    it was open and is not there again.
+    The system frees the lock however the process ends. Raises `StartError` if another process holds it, or if the database was removed
+    while it was open and is still missing.
     """
     beside = lock_file(path)
     try:
@@ -226,7 +226,7 @@ def sole_owner(path: Path) -> Iterator[None]:
 
 
 def vacuum_some(connection: sqlite3.Connection, pages_max: int = 1_000) -> int:
-    """Give free pages back to the file system, at most `pages_max`; return how many went.
+    """Give at most `pages_max` free pages back to the file system; return how many were given back.
 
     Call it within a transaction: each page is a statement of its own, since Python's driver ends the pragma after its first page.
     """
@@ -238,27 +238,28 @@ def vacuum_some(connection: sqlite3.Connection, pages_max: int = 1_000) -> int:
 
 
 def give_back_some(connection: sqlite3.Connection) -> int:
-    """Give free pages back to the file system, a bounded number, while they are more than a quarter of the file.
+    """Give a bounded number of free pages back to the file system if more than a quarter of the file is free; return how many.
 
-    What is free below that is soon used again, and giving it back would move a used page for each. Returns how many went.
+    Below a quarter, free pages are soon used again, and giving each of them back would move a used page.
     """
     (pages,), (free,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count"))
     return vacuum_some(connection) if free * 4 > pages else 0
 
 
 class WalCheckpoints:
-    """Keeps the write-ahead log short without making commits wait: a thread of its own moves pages over.
+    """Keeps the write-ahead log short: a thread of its own runs passive checkpoints, so that commits need not.
 
-    Often, and so little at a time: while its pages go to the disk, a commit waits, and what it holds up comes in a heap.
-    Under steady writing such a passive checkpoint never reaches the end, so that the log would only
-    grow; beyond a bound the writer itself finishes the little that is left and begins the log anew. Its file keeps its length, since
-    to write over it costs less than to have it grow again.
-    A file that was vacuumed becomes shorter on the disk only once its write-ahead log is moved over whole: `shorten`.
+    A checkpoint runs after every few commits and so moves few pages. While its pages go to the disk, a commit waits, and the work
+    behind that commit then arrives in a burst.
+    Under steady writing a passive checkpoint never reaches the end of the log, so the log would only grow. Beyond a bound the writer
+    itself finishes the little that is left and restarts the log. The log's file keeps its length, since writing over it costs less
+    than growing it again.
+    A vacuumed file becomes shorter on the disk only after a checkpoint of the whole write-ahead log: `shorten`.
     """
 
     _COMMITS_BETWEEN = 8
     _RESTART_BYTES = 64 * 1024 * 1024
-    # So little may the writer have to wait for a reader that is in the way, as a backup is; it is tried again.
+    # The longest time for which the writer waits for a reader that blocks the restart, such as a backup. The restart is tried again later.
     _RESTART_WITHIN_MS = 20
     _SHORTEN_WITHIN_MS = 200
     _SHORTEN_AGAIN_S = 1.0
@@ -266,7 +267,7 @@ class WalCheckpoints:
     def __init__(self, path: Path, writing: sqlite3.Connection) -> None:
         self._writing = writing
         writing.execute("PRAGMA wal_autocheckpoint = 0")
-        # The first read makes the write-ahead log's file.
+        # The first read creates the write-ahead log's file.
         writing.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._files = DatabaseFiles(path)
         self._connection = connect(path)
@@ -285,7 +286,7 @@ class WalCheckpoints:
         self._thread.start()
 
     def after_commit(self) -> None:
-        """Note a commit; called by the writer, outside of transactions, before it tells anybody. Raises `FileGoneError`."""
+        """Note a commit. The writer calls this outside of transactions, before it acknowledges the commit. Raises `FileGoneError`."""
         self._files.check()
         self._commits += 1
         if self._is_long:
@@ -299,14 +300,14 @@ class WalCheckpoints:
         try:
             self._writing.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except sqlite3.OperationalError as error:
-            # Without room, the pages stay in the write-ahead log, where they are as safe.
+            # If the disk is full, the pages stay in the write-ahead log, where they are just as safe.
             if not is_disk_full(error):
                 raise
         finally:
             self._writing.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
     def shorten(self) -> None:
-        """Let the files shrink to what they hold, soon, after pages were given back."""
+        """Ask the thread to shrink the files soon, after pages were given back."""
         self._shorten = True
         self._wanted.set()
 
@@ -324,7 +325,7 @@ class WalCheckpoints:
             self._wanted.clear()
             if self._closing:
                 return
-            # A failure here loses nothing: the pages stay in the write-ahead log, and the writer meets the same disk.
+            # A failure here loses nothing: the pages stay in the write-ahead log, and the writer meets the same disk error.
             with contextlib.suppress(sqlite3.OperationalError):
                 ((_, pages, _),) = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                 self._is_long = pages > self._restart_pages
@@ -334,7 +335,7 @@ class WalCheckpoints:
 
 
 def run_migrations() -> None:
-    """Run alembic's migrations on the connection that `migrate` opened: the body of every env.py."""
+    """Run alembic's migrations on the connection that `migrate` opened. Every env.py calls this."""
     context.configure(connection=context.config.attributes["connection"], transactional_ddl=True, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()

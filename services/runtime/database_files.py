@@ -1,9 +1,10 @@
-"""Database files: notices when an open database no longer stands where it was opened.
+"""Database files: notices that an open database's file was removed, replaced or moved.
 
-SQLite goes on writing to a file that was removed or replaced: such commits succeed and are lost once the process ends.
+SQLite goes on writing to such a file: the commits succeed, and they are lost once the process ends.
 
-Law 1: a store checks its files after each commit, before anybody hears of that commit.
-Law 2: a service that stops because its file was removed does not begin anew by itself: it would send everything again, or cancel it.
+Law 1: a store checks its files after each commit, before it acknowledges the commit to anybody.
+Law 2: if a service has stopped because its file was removed, its next start refuses to begin with an empty database. With one, it would
+send everything again, or cancel it.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from services.runtime.lifecycle import FatalError
 
-# Stands in the lock file beside a database that was removed while it was open.
+# The content of the lock file beside a database that was removed while it was open.
 _REMOVED = b"removed\n"
 
 
@@ -22,7 +23,7 @@ def lock_file(path: Path) -> Path:
 
 
 def was_removed(path: Path, lock: int) -> bool:
-    """Return whether a database was removed while it was open, and is still missing; `lock` is its lock file's descriptor."""
+    """Return whether a database was removed while it was open and is still missing; `lock` is the descriptor of its lock file."""
     is_noted = os.pread(lock, len(_REMOVED), 0) == _REMOVED
     if is_noted and path.exists():
         os.ftruncate(lock, 0)
@@ -40,10 +41,10 @@ class FileGoneError(FatalError):
 
 
 class DatabaseFiles:
-    """A database's file and the write-ahead log beside it, as they are while both are open."""
+    """The identities of a database's file and of the write-ahead log beside it, as they were when both were opened."""
 
     def __init__(self, path: Path) -> None:
-        """Note which files these are. A connection that has read from the database must be open.
+        """Note the identities. A connection that has read from the database must be open.
 
         Raises `FileGoneError` if one of them is missing.
         """
@@ -52,12 +53,12 @@ class DatabaseFiles:
         self._identities = self._seen()
 
     def check(self) -> None:
-        """Raise `FileGoneError` if a path leads to another file now, or to none (about 3 µs)."""
+        """Raise `FileGoneError` if a path now leads to another file or to no file. The check takes about 3 µs."""
         if self._seen() != self._identities:
             raise FileGoneError(self._path)
 
     def _note_removal(self) -> None:
-        # If the directory is gone as well, there is no place to note it.
+        # If the directory is gone as well, there is no place for the note.
         with contextlib.suppress(OSError), lock_file(self._path).open("r+b") as file:
             file.write(_REMOVED)
 

@@ -1,8 +1,7 @@
-"""Errors: the one class that crosses a service boundary, and its way to a gRPC status and back.
+"""Errors: the one error class that crosses a service boundary, and its conversion to a gRPC status and back.
 
-A `Failure` carries a reason of the contract's `ErrorReason`; code and retry advice follow from the
-reason, so no caller chooses them anew. Any other exception is a bug and leaves the process only as
-INTERNAL, without its text.
+A `Failure` carries a reason from the contract's `ErrorReason`. The status code follows from the reason, so the code that raises it
+does not choose one; it adds `retry_after_s` if waiting helps. Any other exception is a bug: the caller gets INTERNAL without its text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,11 +18,11 @@ from hooktide.error.v1 import error_pb2
 
 DOMAIN = "hooktide"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
-# grpc caps metadata at 16 KiB; what is cut here is prose only.
+# gRPC limits metadata to 16 KiB. Only sentences for people are cut to stay below it.
 _DETAIL_CHARS_MAX = 400
 _FIELDS_MAX = 20
 
-# Each reason with the canonical code that its calls end with; the contract documents the same.
+# The canonical status code of each reason; the contract documents the same codes.
 _CODES: dict[str, grpc.StatusCode] = {
     "INTERNAL": grpc.StatusCode.INTERNAL,
     "UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
@@ -65,7 +64,7 @@ _CODES: dict[str, grpc.StatusCode] = {
 
 
 class Reason(Enum):
-    """The contract's `ErrorReason`, by its names without prefix; the values are its numbers."""
+    """The contract's `ErrorReason`: its names without their prefix, and its numbers as values."""
 
     INTERNAL = error_pb2.ERROR_REASON_INTERNAL
     UNAVAILABLE = error_pb2.ERROR_REASON_UNAVAILABLE
@@ -106,7 +105,7 @@ class Reason(Enum):
 
     @property
     def code(self) -> grpc.StatusCode:
-        """The canonical code that calls refused for this reason end with."""
+        """The canonical status code of calls that are refused for this reason."""
         return _CODES[self.name]
 
 
@@ -119,10 +118,9 @@ class FieldError:
 
 
 class Failure(Exception):  # noqa: N818 - a noun of the contract: it is what a caller is told
-    """A call refused for a reason that the caller may know.
+    """The refusal of a call, for a reason that the caller may know.
 
-    `message` is a sentence for people that says what to change. `retry_after_s` is set where
-    waiting helps.
+    `message` is a sentence for people that says what to change. `retry_after_s` is set if waiting helps.
     """
 
     def __init__(
@@ -152,7 +150,7 @@ def invalid_fields(fields: Sequence[FieldError]) -> Failure:
 
 
 def failure_status(failure: Failure) -> status_pb2.Status:
-    """Return the `google.rpc.Status` of a failure, cut so that it fits into metadata."""
+    """Return the `google.rpc.Status` of a failure, with sentences cut so that it fits into metadata."""
     status = status_pb2.Status(code=code_pb2.Code.Value(failure.reason.code.name), message=failure.message[:_DETAIL_CHARS_MAX])
     status.details.append(_packed(error_details_pb2.ErrorInfo(reason=failure.reason.name, domain=DOMAIN)))
     if failure.fields:
@@ -181,8 +179,8 @@ def _packed(
 def failure_from_rpc(error: grpc.aio.AioRpcError) -> Failure:
     """Return the failure that a call's error stands for.
 
-    An error without our details (the transport's own) becomes UNAVAILABLE, DEADLINE_EXCEEDED or,
-    where it is neither, INTERNAL; its text is kept out, since it may name addresses.
+    An error without our details comes from the transport. It becomes UNAVAILABLE, DEADLINE_EXCEEDED, REQUEST_TOO_LARGE or, if its code
+    fits none of these, INTERNAL. The transport's text is left out, since it may name addresses.
     """
     status = _status_of(error)
     if status is None:

@@ -28,7 +28,7 @@ def event_type_problem(name: str) -> str | None:
 
 
 def star_problem(name: str) -> str | None:
-    """Return why an event type may not hold the character that patterns are made with, None if it does not."""
+    """Return why an event type with a `*` is refused, None if the name has none."""
     return "must not contain *, which stands for families of types such as order.*" if "*" in name else None
 
 

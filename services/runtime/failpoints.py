@@ -1,7 +1,7 @@
-"""Crash: names for the moments at which an end of the process is most telling. In the product nothing happens there.
+"""Failpoints: named points in the code at which a test can end the process. In production nothing happens there.
 
-Tests put a function in the place of `reached` that ends the process at one of them. Points stand around commits,
-acknowledgements, attempts and flushes: one call for each of those, never one for each event.
+A test replaces `reached` with a function that ends the process at one of the points. Points stand around commits, acknowledgements,
+attempts and flushes: one call for each of those, never one for each event.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ POINTS: Final = (
     "delivery.before_flush",
     "delivery.after_flush",
 )
-"""All points, by the service's part that meets them."""
+"""All points; the first word names the part of the service that reaches the point."""
 
 
 def _go_on(point: str) -> None:
@@ -36,4 +36,4 @@ def _go_on(point: str) -> None:
 
 
 reached: Callable[[str], None] = _go_on
-"""Called with the name of each point as it is reached; look it up in the module at every call."""
+"""Called with the name of each point when it is reached. Look this function up in the module at every call, so that a test can replace it."""

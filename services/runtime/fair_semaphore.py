@@ -1,7 +1,7 @@
 """Fair semaphore: a bounded number of permits that owners share.
 
 Law 1: an owner holds at most its share of the permits, and a bounded number of its places wait.
-Law 2: owners take turns. An owner below its share waits for the permits of others, never for the places that others have waiting.
+Law 2: owners take turns. An owner below its share waits until permits come free, and never behind the whole queue of another owner.
 Law 3: a place is started at most once, and gives its permit back once.
 """
 
@@ -20,15 +20,15 @@ class Share(NamedTuple):
 
 
 ShareNow = Share | Callable[[], Share]
-"""A share, or what tells the present one: that may change at any time, for places that begin from then on."""
+"""A share, or a function that returns the present share. The share may change at any time, for places that begin from then on."""
 
 
 class PermitRefusedError(Exception):
-    """The owner has as many places as it may have, or no permit came free in time."""
+    """The owner already has its maximum of places, or no permit came free in time."""
 
 
 class Place:
-    """One request for a permit: it waits, then holds a permit, then is over."""
+    """One request for a permit: it waits, then holds a permit, then ends."""
 
     __slots__ = ("_semaphore", "_start", "holds_permit", "owner")
 
@@ -45,31 +45,31 @@ class Place:
         self._start(self)
 
     def leave(self) -> None:
-        """Give the permit back, or wait no more. A second call does nothing."""
+        """Give the permit back, or stop waiting for one. A second call does nothing."""
         self._semaphore.leave(self)
 
 
 class FairSemaphore:
-    """Permits shared by owners, which are any strings. Belongs to one event loop."""
+    """Permits that owners share. An owner is any string. Use it in one event loop only."""
 
     def __init__(self, share: ShareNow, *, owner_waiting_max: int) -> None:
-        """Besides its share, an owner may have `owner_waiting_max` places, which then wait."""
+        """Let each owner have `owner_waiting_max` places that wait, beyond its share."""
         self._share = share if callable(share) else lambda: share
         self._owner_waiting_max = owner_waiting_max
         self._held = 0
         self._owners: dict[str, _Owner] = {}
         self._round: deque[_Owner] = deque()
-        """Owners that have a place waiting and are below their share, each once."""
+        """The owners that have a waiting place and are below their share, each once."""
         self._serving = False
 
     def __len__(self) -> int:
-        """Return how many entries about owners are held, of whatever use."""
+        """Return how many entries about owners are held."""
         return max(len(self._owners), len(self._round))
 
     def enter(self, owner: str, start: Callable[[Place], None]) -> Place | None:
-        """Ask for a permit: `start` is called once with the place that holds it, within this call if one is free.
+        """Ask for a permit. `start` is called once, with the place that holds the permit; if a permit is free, within this call.
 
-        Returns the place, or None if the owner has too many already.
+        Returns the place, or None if the owner has too many places already.
         """
         known = self._owners.get(owner)
         if known is None:
@@ -92,7 +92,7 @@ class FairSemaphore:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    # Shielded: a place may be started after its time is over, and before it leaves.
+                    # Shielded: a place may still be started between the timeout and its `leave`.
                     await asyncio.shield(started)
             if not place.holds_permit:
                 raise PermitRefusedError
@@ -121,12 +121,12 @@ class FairSemaphore:
             self._round.append(owner)
 
     def _forget_if_idle(self, owner: "_Owner") -> None:
-        # One that stands in the round stays known: else each place that comes and goes would leave another entry there.
+        # An owner in the round stays known. Otherwise each place that comes and goes would add another entry to the round.
         if not owner.held and not owner.waiting and not owner.in_round:
             self._owners.pop(owner.name, None)
 
     def _serve(self) -> None:
-        """Start places while there are permits. A place may leave within its start, so this does not call itself."""
+        """Start places while there are permits. A place may leave within its start, so a nested call returns at once."""
         if self._serving:
             return
         self._serving = True

@@ -1,8 +1,8 @@
-"""File limit: how many files, connections included, the system lets this process have open.
+"""File limit: how many files, connections included, this process may have open.
 
-A connection that finds no free file descriptor cannot be accepted, and neither can a database or a certificate be opened. So every
-service raises its own limit at its start as far as the system permits (getrlimit(2): the soft limit up to the hard one), and keeps the
-number of its connections below it.
+Without a free file descriptor, a process can neither accept a connection nor open a database or a certificate. So every service raises
+its own limit at its start as far as the system permits (getrlimit(2): the soft limit up to the hard one), and keeps the number of its
+connections below the limit.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import resource
 from services.runtime.logs import logger
 
 FILES_WANTED = 65_536
-# For databases, logs, the event loop, channels to other services, and connections that close at this moment.
+# For databases, logs, the event loop, channels to other services, and connections that are just closing.
 FILES_RESERVED = 128
 _CONNECTIONS_MIN = 16
 
@@ -25,7 +25,7 @@ def raise_file_limit(wanted: int = FILES_WANTED) -> int:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return files_max()
     raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    # Some systems name a hard limit and permit less. `connections_within` warns if what is left is too little.
+    # Some systems report a hard limit and permit less. `connections_within` warns if the limit in force is too low.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
     return files_max()

@@ -1,6 +1,6 @@
 """Ids: a type prefix and a time-ordered UUID (RFC 9562, version 7), without any dot.
 
-Ids sort by the time they were made, so the indexes that hold them grow at one end.
+Ids sort by the time of their creation, so indexes over them grow at one end.
 """
 
 import re
@@ -20,7 +20,7 @@ def new_id(prefix: Prefix) -> str:
 
 
 def is_id(text: str, prefix: Prefix) -> bool:
-    """Say whether a text has the form of an id of this type."""
+    """Return whether a text has the form of an id of this type."""
     return text.startswith(f"{prefix}_") and _ID.fullmatch(text) is not None
 
 

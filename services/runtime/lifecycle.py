@@ -1,8 +1,8 @@
-"""Lifecycle: from start to stop of one process.
+"""Lifecycle: a process from its start to its stop.
 
-Law 1: a signal, or the supervisor's end, asks for a stop once; a second signal ends the process at once.
-Law 2: a service that cannot go on fails the whole process; it never limps.
-Law 3: SIGHUP asks a process that can reload to do so, from its first moment on; the end of its terminal ends it.
+Law 1: the first signal, or the end of the supervisor, asks for a stop. A signal after that ends the process at once.
+Law 2: a service that cannot go on ends the whole process; it never runs half-broken.
+Law 3: once its event loop runs, a process that can reload does so on SIGHUP. If SIGHUP means that its terminal is gone, it ends.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class StartError(Exception):
 
 
 class FatalError(Exception):
-    """The service cannot go on, and that is no bug; the message is one line that says what to change."""
+    """The service cannot go on, for a cause outside its code; the message is one line that says what to change."""
 
 
 def cannot_listen(listen: str, error: OSError) -> StartError:
@@ -54,18 +54,18 @@ class Addresses:
 
 
 class Lifecycle:
-    """What a service is told about its process, and what it tells in turn."""
+    """The link between a service and its process: requests to stop or reload, and reports of readiness and failure."""
 
     def __init__(self, service: str, *, ready_file: Path | None = None) -> None:
         self.service = service
         self.stopping = asyncio.Event()
         self.reload_asked = asyncio.Event()
-        """Set when the settings are to be read anew; whoever does that clears it."""
+        """Set to ask for a reload of the settings; the code that reloads clears it."""
         self._ready_file = ready_file
         self._failure: BaseException | None = None
 
     def ready(self, **addresses: str) -> None:
-        """Say that the service takes work, and at which addresses."""
+        """Report that the service takes work, and at which addresses."""
         spare_the_collector()
         logger().info("service.ready", **addresses)
         if self._ready_file is not None:
@@ -84,7 +84,7 @@ class Lifecycle:
         self.stopping.set()
 
     def raise_failure(self) -> None:
-        """Raise what `fail` was called with, if it was."""
+        """Raise the failure that `fail` was called with, if there is one."""
         if self._failure is not None:
             raise self._failure
 
@@ -95,7 +95,7 @@ Serve = Callable[[Lifecycle], Awaitable[None]]
 def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False, reloads: bool = False) -> int:
     """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start.
 
-    With `reloads`, SIGHUP sets `Lifecycle.reload_asked`; without, it ends the process, as it does by default.
+    With `reloads`, SIGHUP sets `Lifecycle.reload_asked`. Without, SIGHUP ends the process, as it does by default.
     """
     structlog.contextvars.bind_contextvars(service=service)
     keep_freed_memory()
@@ -115,7 +115,7 @@ def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_std
 
 
 def _fatal(error: BaseException) -> FatalError | None:
-    """Return the error that explains itself: `error`, or one in the group that it is."""
+    """Return `error` if it is a `FatalError`, or the first `FatalError` in an exception group; else None."""
     if isinstance(error, BaseExceptionGroup):
         return next((found for each in error.exceptions if (found := _fatal(each)) is not None), None)
     return error if isinstance(error, FatalError) else None
@@ -147,7 +147,7 @@ async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool,
 
 
 def _reload_on_sighup(loop: asyncio.AbstractEventLoop, lifecycle: Lifecycle) -> None:
-    """Ask for a reload on SIGHUP, unless the signal says that the terminal is gone, which `nohup` has a process outlive."""
+    """Ask for a reload on SIGHUP, unless the signal means that the terminal is gone. A process under `nohup` outlives its terminal."""
     outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or not _has_terminal()
 
     def on_hangup() -> None:
@@ -170,7 +170,7 @@ def _has_terminal() -> bool:
 
 
 def _on_stdin(loop: asyncio.AbstractEventLoop, lifecycle: Lifecycle) -> None:
-    """Stop once the supervisor's end of the pipe is gone; what it writes is ignored."""
+    """Stop once the supervisor has closed its end of the pipe; ignore what it writes."""
     if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
         lifecycle.stop()

@@ -1,7 +1,7 @@
-"""Listing reader: lists a database for people on a thread and a connection of its own, so that nothing else waits for listings.
+"""Listing reader: runs list queries on a thread and a database connection of its own, so that nothing else waits for them.
 
-Law 1: who asks much waits for himself: those who ask take turns, one query each.
-Law 2: what waits is bounded, for each who asks and in all; a query is to bound what it examines (`Budget`).
+Law 1: askers take turns, one query each, so an asker with many queries delays only itself.
+Law 2: the number of waiting queries is bounded, for each asker and in all. A query must bound how much it examines (`Budget`).
 """
 
 import asyncio
@@ -28,16 +28,16 @@ _Arguments = ParamSpec("_Arguments")
 
 
 class Budget:
-    """For how long one query may examine rows; asked between steps, so that a slow disk makes a page smaller and not later."""
+    """How long one query may examine rows. The query checks it between steps, so that a slow disk makes a page smaller and not later."""
 
     def __init__(self, seconds: float = PAGE_S, now: Callable[[], float] = time.monotonic) -> None:
-        """Begin now, by `now` in seconds."""
+        """Begin the time now; `now` is the clock, in seconds."""
         self._now = now
         self._end = now() + seconds
 
     @property
     def is_spent(self) -> bool:
-        """Whether the page is to end with what it has."""
+        """Whether the time is over, so that the page must end with the rows it has."""
         return self._now() >= self._end
 
 
@@ -64,7 +64,7 @@ class ListingReader:
         *arguments: _Arguments.args,
         **options: _Arguments.kwargs,
     ) -> _Result:
-        """Run a query in the turn of `asker`. Raises OVERLOADED if too many of theirs, or of all together, wait."""
+        """Run a query when it is the turn of `asker`. Raises `Failure` OVERLOADED if too many queries of this asker, or of all, wait."""
         waiting = self._waiting.get(asker, ())
         if self._count >= WAITING_MAX or len(waiting) >= WAITING_EACH_MAX:
             raise Failure(Reason.OVERLOADED, "More is listed at once than is taken; send it again.", retry_after_s=_RETRY_S)
@@ -75,14 +75,14 @@ class ListingReader:
         return await asked.answer  # type: ignore[no-any-return]  # what the query returns
 
     def _next(self) -> None:
-        """Run the next query that somebody still waits for."""
+        """Run the next query whose asker still waits."""
         while self._waiting and not self._is_reading:
             asker = next(iter(self._waiting))
             queue = self._waiting.pop(asker)
             asked = queue.popleft()
             self._count -= 1
             if queue:
-                self._waiting[asker] = queue  # behind everybody else
+                self._waiting[asker] = queue  # behind all other askers
             if not asked.answer.done():
                 self._is_reading = True
                 running = asyncio.get_running_loop().run_in_executor(self._thread, asked.run)
@@ -100,7 +100,7 @@ class ListingReader:
         self._next()
 
     async def close(self) -> None:
-        """Refuse what waits, let the query under way end, and close."""
+        """Cancel the waiting queries, let the running one end, and close."""
         for queue in self._waiting.values():
             for asked in queue:
                 asked.answer.cancel()

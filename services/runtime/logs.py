@@ -1,4 +1,4 @@
-"""Logs: one line per thing that happened, an event name and its fields, to standard error."""
+"""Logs: writes one line to standard error for each thing that happened, with an event name and fields."""
 
 import logging
 import sys
@@ -25,12 +25,12 @@ def configure_logs(service: str, level: LogLevel) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries log through the standard module; only what is wrong is of interest.
+    # Libraries log through the standard module; only their warnings and errors are of interest.
     logging.basicConfig(level=logging.WARNING, handlers=[_Libraries()])
 
 
 class _Libraries(logging.Handler):
-    """Hands on what libraries log, in the form of our own lines."""
+    """Writes the log records of libraries as lines of our own form."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
@@ -42,12 +42,12 @@ class _Libraries(logging.Handler):
 
 
 def set_log_level(level: LogLevel) -> None:
-    """Log what is of this level or above from now on."""
+    """Log only lines of this level and above from now on."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
 
 
 def _named(service: str) -> structlog.typing.Processor:
-    """Return what puts the service's name on each line, also on those of callbacks that come from a thread without a context."""
+    """Return a processor that adds the service's name to each line, also in callbacks from a thread without a context."""
 
     def name(_logger: object, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
         fields.setdefault("service", service)

@@ -1,6 +1,6 @@
-"""Memory: how a service's process keeps and frees it.
+"""Memory: how a service's process reuses freed memory and gives it back to the system.
 
-Law: what a service holds is bounded by its own limits; here it is only said what becomes of what it has let go.
+Law: a service's own limits bound the memory that it holds. This file only decides what happens to memory that it has freed.
 """
 
 import asyncio
@@ -9,20 +9,20 @@ import ctypes
 import gc
 from collections.abc import Iterator
 
-# With Python's 700, a busy service would look through its objects many times a second.
+# With Python's 700, the collector would scan a busy service's objects many times a second.
 _COLLECT_AFTER_OBJECTS = 20_000
-# mallopt(3): parameters and the values that they get. Beyond the first, free memory at the heap's end goes back to the system; what is
-# larger than the second is mapped by itself, and unmapped when it is freed; by the third, the heap grows.
+# mallopt(3): parameters and their values. If more than the trim threshold is free at the heap's end, it goes back to the system. A block
+# larger than the mmap threshold is mapped by itself, and unmapped when it is freed. The top pad is the step by which the heap grows.
 _M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 256 * 1024 * 1024
 _M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 * 1024 * 1024
 _M_TOP_PAD, _TOP_PAD_BYTES = -2, 1024 * 1024
 FREE_BYTES_MAX = 32 * 1024 * 1024
-"""How much free memory a process keeps for what it makes next, once `GIVE_BACK_EVERY_S` have passed."""
+"""How much free memory a process keeps for reuse; every `GIVE_BACK_EVERY_S` seconds it gives free memory back if it has more."""
 GIVE_BACK_EVERY_S = 10.0
 
 
 class _HeapUse(ctypes.Structure):
-    """What mallinfo2(3) returns, in bytes where the name does not say otherwise."""
+    """The result of mallinfo2(3): bytes, or counts of blocks."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
@@ -31,10 +31,10 @@ class _HeapUse(ctypes.Structure):
 
 
 def spare_the_collector() -> None:
-    """Have cycles collected less often, and never among what was made to start.
+    """Collect reference cycles less often, and never scan the objects that were made during the start.
 
-    Nearly all that a service makes goes by its reference count; by its defaults the collector would look through it after
-    each 700 objects that stay a while, which took a sixth of a busy service's time.
+    Reference counts free nearly all of a service's objects. By default the collector would run after every 700 objects that survive for
+    a while, which took a sixth of a busy service's time.
     """
     gc.collect()
     gc.freeze()
@@ -42,10 +42,10 @@ def spare_the_collector() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep what is freed for what is made next, where it can be told so; returns whether it was.
+    """Make the C library keep freed memory for reuse, if it has such an option; return whether it accepted.
 
-    Every message of half a megabyte would otherwise be mapped, cleared page by page and unmapped again, which took a twentieth of a
-    busy system's time. Only glibc has this to be told; others are left as they are.
+    Otherwise every message of half a megabyte would be mapped, cleared page by page and unmapped again, which took a twentieth of a
+    busy system's time. Only glibc has this option; other C libraries stay as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -55,9 +55,10 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_free_memory() -> bool:
-    """Give what is free back to the system if it is more than `FREE_BYTES_MAX`; returns whether it was.
+    """Give free memory back to the system if more than `FREE_BYTES_MAX` is free; return whether that was so.
 
-    Only glibc is asked. It takes about 7 ms for 100 MB, and what is needed again is cleared page by page: hence at intervals only.
+    This works with glibc only. It takes about 7 ms for 100 MB, and memory that is needed again is cleared page by page, so it is done
+    at intervals only.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
@@ -71,7 +72,7 @@ def give_back_free_memory() -> bool:
 
 @contextlib.contextmanager
 def giving_back_free_memory(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Give free memory back at intervals, beside the body."""
+    """Give free memory back at intervals while the body runs."""
     timer: asyncio.TimerHandle
 
     def give_back() -> None:

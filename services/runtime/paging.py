@@ -1,7 +1,7 @@
-"""Paging: page sizes coerced into their limits, page tokens that only the list that made them accepts.
+"""Paging: coerces page sizes into their limits, and makes page tokens that only the same list accepts.
 
-A token is base64url over a JSON array of the list's kind and the place to go on from, with a CRC
-against truncation and typing errors. It is opaque, not secret: every list checks access on each page.
+A token is base64url over a JSON array of the list's kind and the place to continue after, with a CRC against truncation and typing
+errors. The token is opaque, not secret: every list checks access on each page.
 """
 
 import base64
@@ -15,7 +15,7 @@ from services.runtime.errors import Failure, Reason
 PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 200
 PAGE_BYTES_MAX = 2 * 1024 * 1024
-"""A page ends before the item that would take it beyond this, so that it fits into one gRPC message."""
+"""A page ends before the item that would make it larger than this, so that it fits into one gRPC message."""
 _CRC_BYTES = 4
 
 Place = tuple[str | int, ...]
@@ -46,9 +46,8 @@ def fitting(sizes: Iterable[int], bytes_max: int = PAGE_BYTES_MAX) -> int:
 def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> Place | None:
     """Return the place in a token, None for the empty token.
 
-    Raises `Failure` PAGE_TOKEN_INVALID for anything that `page_token(kind, …)` with values
-    of the types in `shape` did not make. As anybody can compute a CRC, a place is still to be taken for
-    a caller's own: any number of 64 bits, any text of Unicode.
+    Raises `Failure` PAGE_TOKEN_INVALID for anything that `page_token(kind, …)` with values of the types in `shape` cannot have made.
+    Anybody can compute a CRC, so treat a place as the caller's input: any number of 64 bits, any Unicode text.
     """
     if not token:
         return None
@@ -66,7 +65,7 @@ def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> Place | 
 
 
 def _storable(part: str | int) -> bool:
-    """Say whether a database takes a value at all."""
+    """Return whether a database can store a value."""
     if isinstance(part, int):
         return -(1 << 63) <= part < 1 << 63
     return not any("\ud800" <= char <= "\udfff" for char in part)

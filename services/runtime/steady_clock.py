@@ -1,7 +1,7 @@
-"""Steady clock: wall time that believes a step only once it has lasted.
+"""Steady clock: wall time that follows a step of the system's clock only after the step has lasted.
 
-A clock that is far ahead for some seconds (after a start with a wrong clock, or by a mistaken time server) must not make anything old.
-What is dropped, ended or stamped by its age therefore asks this clock.
+The system's clock can be far ahead for some seconds, after a start with a wrong clock or because of a mistaken time server. Nothing may
+expire because of that. So code that drops, ends or stamps something by its age uses this clock.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ _LOOK_S = 1.0
 
 
 def confirm_s(window_s: float) -> float:
-    """Return how long a step has to last where times of `window_s` are measured: a minute, less where they are short."""
+    """Return how long a step has to last if periods of `window_s` are measured: a minute, or a tenth of the period if that is less."""
     return min(CONFIRM_S, window_s / 10)
 
 
 class SteadyClock:
-    """A `Clock` over another one; a step of its wall time is passed on once it has lasted for `confirm_s` seconds."""
+    """A `Clock` over another clock; it passes on a step of the other's wall time once the step has lasted for `confirm_s` seconds."""
 
     def __init__(self, clock: Clock, confirm_s: float = CONFIRM_S) -> None:
         self._clock = clock
@@ -28,12 +28,12 @@ class SteadyClock:
         self.boottime = clock.boottime
         self.busy = clock.busy
         self._offset_s = clock.now() - clock.boottime()
-        # The offset after a step that is not believed yet, and since when it has been seen.
+        # The offset after a step that is not confirmed yet, and the boot time at which the step was first seen.
         self._doubted: tuple[float, float] | None = None
         self._settled_at = clock.boottime() + confirm_s
 
     def now(self) -> float:
-        """Return wall time in seconds since 1970; a step that has not lasted is left out."""
+        """Return wall time in seconds since 1970, without a step that is not confirmed yet."""
         boottime = self._clock.boottime()
         offset_s, doubted = self._clock.now() - boottime, self._doubted
         if abs(offset_s - self._offset_s) <= _STEP_S:
@@ -46,12 +46,12 @@ class SteadyClock:
         return boottime + self._offset_s
 
     def settled(self) -> bool:
-        """Return whether wall time has gone on evenly for `confirm_s`, also since this clock began: what is dropped now is old."""
+        """Return whether wall time has had no step for `confirm_s`, and this clock is at least that old. Only then may age expire anything."""
         self.now()
         return self._doubted is None and self._clock.boottime() >= self._settled_at
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, and look at the wall clock meanwhile, so that no step goes unseen."""
+        """Sleep, and read the wall clock every second, so that no step is missed."""
         ends_at = self.boottime() + seconds
         while (left_s := ends_at - self.boottime()) > 0:
             await asyncio.sleep(min(left_s, _LOOK_S))

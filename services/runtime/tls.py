@@ -1,10 +1,10 @@
-"""TLS: what listeners show and whom they trust, and the same for calls between services; read anew on SIGHUP.
+"""TLS: the certificates and authorities of listeners and of calls between services; SIGHUP reads them anew.
 
 settings → certificates → [tls] → gRPC server, HTTP server, channels
 
-Law 1: TLS 1.2 at least. With an authority for clients, a client without a certificate of its is refused.
-Law 2: new connections use what was read last; those that are open go on.
-Law 3: whether there is TLS is settled at the start; no reload leaves it out.
+Law 1: TLS 1.2 is the minimum. If client authorities are set, a client without a certificate from one of them is refused.
+Law 2: a new connection uses the files as they were last read; an open connection goes on.
+Law 3: the settings at the start decide whether there is TLS; no reload turns it off.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ _expires = Gauge(
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The files of one side: a certificate and its key, or neither, and authorities, or none."""
+    """The files of a listener or of outgoing calls: optionally a certificate with its key, and optionally authorities."""
 
     pair: tuple[NamedFile, NamedFile] | None
     authorities: NamedFile | None
 
     @classmethod
     def of(cls, settings: Settings, before: str, authorities: str) -> Self:
-        """Return what settings name; raises `StartError` for half a pair."""
+        """Return the files that the settings name; raises `StartError` for a certificate without a key, or a key without a certificate."""
         cert, key, trusted = (_file(settings, f"{before}tls_{name}_file") for name in ("cert", "key", authorities))
         if (cert is None) != (key is None):
             given, missing = ("cert", "key") if key is None else ("key", "cert")
@@ -46,13 +46,13 @@ class _Files:
         return cls(None if cert is None or key is None else (cert, key), trusted)
 
     def read(self) -> "_Read":
-        """Read and judge them; raises `StartError`."""
+        """Read and check the files; raises `StartError`."""
         now = dt.datetime.now(dt.UTC)
         pair = None if self.pair is None else read_pair(*self.pair, now)
         return _Read(pair, b"" if self.authorities is None else read_authorities(self.authorities, now))
 
     def note_expiry(self, read: "_Read") -> None:
-        """Let the metrics tell when the certificate expires."""
+        """Set the metric of the certificate's expiry."""
         if self.pair is not None and read.pair is not None:
             _expires.labels(self.pair[0].variable).set(read.pair.expires.timestamp())
 
@@ -74,7 +74,7 @@ class ServerTls:
         files.note_expiry(read)
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Return what a gRPC server listens with; each handshake asks for the newest."""
+        """Return the credentials of a gRPC server; each handshake uses the newest certificate."""
         told = self._read
 
         def newest() -> "grpc.ServerCertificateConfiguration | None":
@@ -92,7 +92,7 @@ class ServerTls:
         )
 
     def http_context(self) -> ssl.SSLContext:
-        """Return what an HTTP server on the event loop listens with; each handshake uses the newest."""
+        """Return the TLS context of an HTTP server on the event loop; each handshake uses the newest certificate."""
         return _NewestContext(lambda: self._context)
 
     async def prepare(self, _settings: Settings) -> Apply:
@@ -108,9 +108,10 @@ class ServerTls:
 
 
 class _NewestContext(ssl.SSLContext):
-    """A context that another one stands in for at each handshake.
+    """A context that delegates each handshake to the newest context.
 
-    To replace the certificate within one context would leave its cache of TLS 1.2 sessions, and with it a way around new authorities.
+    Replacing the certificate within one context would keep its cache of TLS 1.2 sessions. A client could resume such a session and so
+    avoid the check against new authorities.
     """
 
     def __new__(cls, _newest: Callable[[], ssl.SSLContext]) -> Self:
@@ -120,7 +121,7 @@ class _NewestContext(ssl.SSLContext):
         self._newest = newest
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:  # noqa: ANN401 - as the library's own
-        """Begin a connection, as `ssl.SSLContext.wrap_bio`."""
+        """Begin a connection with the newest context, as `ssl.SSLContext.wrap_bio`."""
         return self._newest().wrap_bio(*arguments, **named)
 
 
@@ -134,18 +135,18 @@ class ClientTls:
         files.note_expiry(read)
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return what a channel is opened with."""
+        """Return the credentials of a channel."""
         pair = self._read.pair
         if pair is None:
             return grpc.ssl_channel_credentials(self._read.authorities_pem)
         return grpc.ssl_channel_credentials(self._read.authorities_pem, pair.key_pem, pair.chain_pem)
 
     def on_renewal(self, renew: Callable[[], None]) -> None:
-        """Have `renew` called each time that the files were read anew."""
+        """Call `renew` each time that a reload has found other content in the files."""
         self._renewals.append(renew)
 
     def forget(self, renew: Callable[[], None]) -> None:
-        """Call `renew` no more."""
+        """Stop calling `renew`."""
         self._renewals.remove(renew)
 
     async def prepare(self, _settings: Settings) -> Apply:
@@ -164,7 +165,7 @@ class ClientTls:
 
 
 def server_tls(reloadable: Reloadable[Kind], service: str) -> ServerTls | None:
-    """Return the TLS of a service's listener, None if it has none; raises `StartError` for files that cannot work."""
+    """Return the TLS of a service's listener, None if it listens without; raises `StartError` for files that cannot work."""
     files = _Files.of(reloadable.settings, f"{service}_", "client_ca")
     if files.pair is None:
         if files.authorities is not None:
@@ -177,7 +178,7 @@ def server_tls(reloadable: Reloadable[Kind], service: str) -> ServerTls | None:
 
 
 def client_tls(reloadable: Reloadable[Kind]) -> ClientTls | None:
-    """Return the TLS of calls to other services, None if they are made without; raises `StartError` for files that cannot work."""
+    """Return the TLS of calls to other services, None if these use no TLS; raises `StartError` for files that cannot work."""
     files = _Files.of(reloadable.settings, "", "ca")
     if files.authorities is None:
         if files.pair is not None:

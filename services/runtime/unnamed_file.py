@@ -1,4 +1,4 @@
-"""Unnamed files: content in memory that a library can read by a path, as OpenSSL wants certificates and keys."""
+"""Unnamed file: content in memory that a library can read by a path, as OpenSSL does with certificates and keys."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 
 def open_unnamed(content: bytes) -> BinaryIO:
-    """Return an open file without a name that holds `content`, in memory if the system has such files; the caller closes it."""
+    """Return an open file without a name that holds `content`, in memory if the system supports that; the caller closes it."""
     in_memory = getattr(os, "memfd_create", None)
     file: BinaryIO = tempfile.TemporaryFile() if in_memory is None else os.fdopen(in_memory("hooktide"), "w+b")  # noqa: SIM115 - the caller's
     file.write(content)

@@ -1,1 +1,1 @@
-"""RPC: gRPC servers and channels, and what guards them."""
+"""RPC: gRPC servers and channels, and the limits that protect them."""

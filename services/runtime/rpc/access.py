@@ -1,7 +1,7 @@
-"""Access: who may call which gRPC method. What is not declared is denied.
+"""Access: who may call which gRPC method. A method that is not declared is denied.
 
-Services know each other by a shared token in `authorization: Bearer hts_…`; emitters send an API key
-in the same header, which the method itself checks against the registry.
+Services authenticate each other by a shared token in `authorization: Bearer hts_…`. Emitters send an API key in the same header; the
+server's authorizer or the method itself checks it against the registry.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _BEARER = "bearer "
 
 
 class Access(Enum):
-    """Who may call a method."""
+    """The kinds of caller that may use a method."""
 
     PUBLIC = "anyone, without credentials"
     KEY = "whoever has an API key; the method checks it"
@@ -31,28 +31,28 @@ def new_service_token() -> str:
 
 
 def bearer(authorization: str) -> str | None:
-    """Return the credential of an `authorization` value of the scheme Bearer, else None."""
+    """Return the credential of an `authorization` value; None if its scheme is not Bearer."""
     if authorization[: len(_BEARER)].lower() != _BEARER:
         return None
     return authorization[len(_BEARER) :].strip() or None
 
 
 class ServiceTokens(Sequence[tuple[str, str]]):
-    """The tokens by which the services know each other: the first is sent, all are accepted.
+    """The tokens by which the services authenticate each other: the first is sent, all are accepted.
 
-    It is at the same time the metadata of a call, and reads as whatever it holds when the call begins.
+    The object also serves as the metadata of a call, and yields the token that is current when the call begins.
     """
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self.replace(tokens)
 
     def replace(self, tokens: Sequence[str]) -> None:
-        """Send and accept these from now on; at least one."""
+        """Send and accept these tokens from now on; there must be at least one."""
         self._digests = tuple(_digest(token) for token in tokens)
         self._metadata = (("authorization", f"Bearer {tokens[0]}"),)
 
     def accepts(self, token: str) -> bool:
-        """Return whether a token is one of them; the time it takes tells nothing of them."""
+        """Return whether a token is accepted. The time that the check takes reveals nothing about the accepted tokens."""
         digest = _digest(token)
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
@@ -70,19 +70,19 @@ class ServiceTokens(Sequence[tuple[str, str]]):
 
 
 ServiceToken = str | ServiceTokens
-"""One token, for as long as the process runs, or those that a reload may replace."""
+"""One token for the life of the process, or tokens that a reload may replace."""
 
 
 class AccessRules:
-    """Decides on calls by method name and credential."""
+    """Decides by method name and credential whether a call is permitted."""
 
     def __init__(self, rules: Mapping[str, Access], service_token: ServiceToken) -> None:
-        """Take the full method names (``/package.Service/Method``) with who may call them."""
+        """Take the access of each method, by its full name (``/package.Service/Method``)."""
         self._rules = dict(rules)
         self._tokens = service_token if isinstance(service_token, ServiceTokens) else ServiceTokens([service_token])
 
     def check(self, method: str, authorization: str) -> Access:
-        """Return who may call the method; raise `Failure` if it is for services and the token is not theirs."""
+        """Return the method's access; raise `Failure` if the method is for services, or not declared, and the token is not accepted."""
         match self._rules.get(method):
             case (Access.PUBLIC | Access.KEY) as access:
                 return access

@@ -1,13 +1,13 @@
-"""Call guard: what a call may take before its caller is known, and how many calls one network has under way.
+"""Call guard: what a call may use before its caller is known, and how many calls one network may have in flight.
 
 connection_limits → [call_guard] → handler
 
-Law 1: a call with a valid key or the service token is never refused or delayed because others failed. The one exception is a proxy that
-is not trusted: as long as its connection has shown no valid key, its clients share the pauses of law 2.
-Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` says, and for that long nothing more
-is taken from a connection that has never shown valid ones. What waits is bounded in number and bytes; beyond that, a refusal is sent
-at once, or the connection is closed where the system cannot pause it.
-Law 3: calls with the service token have no limit here.
+Law 1: a call with a valid key or the service token is never refused or delayed because other calls failed. The only exception is a proxy
+that is not trusted: until its connection has shown a valid key, its clients share the pauses of law 2.
+Law 2: the refusal of a call without valid credentials waits as long as `authentication_throttle` decides. Meanwhile the process reads
+nothing more from a connection that has never shown valid credentials. The waiting refusals are bounded in number and bytes; beyond that,
+a refusal is sent at once, or the connection is closed if the system cannot pause it.
+Law 3: this file does not limit calls with the service token.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ from services.runtime.rpc.connection_limits import Connection, Connections, Stan
 
 LOOK_EVERY_S = 0.25
 PUBLIC_CALLS_MAX = 1000
-"""How many calls without credentials (health checks, reflection) are under way at once."""
+"""How many calls without credentials (health checks, reflection) are in flight at once."""
 PUBLIC_CALLS_PER_NETWORK_MAX = 100
-# A refusal that waits takes about 35 kB, and what its call has sent so far, up to `READ_AHEAD_BYTES` (channel_arguments.py).
+# A waiting refusal takes about 35 kB, plus the bytes that its call has sent so far, up to `READ_AHEAD_BYTES` (channel_arguments.py).
 REFUSALS_WAITING_MAX = 3072
 REFUSALS_WAITING_PER_NETWORK_MAX = 1536
 _ABANDONED_MAX = 10
 _HELD_BYTES_MAX = 1024 * 1024
-"""How much a paused connection may have sent if several of its refusals are to wait."""
+"""How much a paused connection may have sent so that several of its refusals may wait."""
 _RETRY_S = 1.0
-# What a call may bring while its caller is unknown: metadata, and of its message what the transport reads ahead.
+# How much a call may send while its caller is unknown: its metadata, and the part of its message that the transport reads ahead.
 _CALL_BYTES_MAX = READ_AHEAD_BYTES + 16 * 1024
 _PUBLIC_CALL_BYTES_MAX = 2 * 1024
 
@@ -48,7 +48,7 @@ def _nobody(_address: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """What clients may take of a gRPC listener; a network is an IPv4 address or an IPv6 /64."""
+    """How much of a gRPC listener clients may use; a network is an IPv4 address or an IPv6 /64."""
 
     connections_max: int = 1024
     connections_per_network_max: int = 256
@@ -57,11 +57,11 @@ class CallLimits:
     failures_burst: int = FAILURES_BURST
     failures_per_second: float = FAILURES_PER_SECOND
     is_exempt: Callable[[str], bool] = _nobody
-    """Which addresses no limit per network applies to."""
+    """Returns whether an address has no limits per network."""
 
     @classmethod
     def of(cls, settings: GrpcSettings, *, calls_per_connection_max: int = 100) -> Self:
-        """Return the limits that the settings ask for, below the limit of open files."""
+        """Return the limits from the settings, below the limit of open files."""
         return cls(
             connections_max=connections_within(variable("grpc_connections_max"), settings.grpc_connections_max),
             connections_per_network_max=settings.grpc_address_connections_max,
@@ -93,13 +93,13 @@ class CallGuard:
         self._timer: asyncio.TimerHandle | None = None
 
     def change(self, limits: CallLimits) -> None:
-        """Go by other limits from now on; `connections_max` and `calls_per_connection_max` stay, since gRPC takes them at the start."""
+        """Use other limits from now on. `connections_max` and `calls_per_connection_max` stay, since gRPC reads them only at the start."""
         self._limits = limits
         self._throttle.change(burst=limits.failures_burst, per_second=limits.failures_per_second)
         self._connections.change(per_network_max=limits.connections_per_network_max, is_exempt=limits.is_exempt)
 
     def watch(self, port: int) -> None:
-        """Look after the connections to a port from now on, until `stop`."""
+        """Check the connections to a port at intervals of `LOOK_EVERY_S`, until `stop`."""
         loop = asyncio.get_running_loop()
 
         def look() -> None:
@@ -109,13 +109,13 @@ class CallGuard:
         look()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking the connections."""
         if self._timer is not None:
             self._timer.cancel()
 
     @contextlib.contextmanager
     def admitted(self, peer: str, access: Access) -> Iterator[None]:
-        """Count a call while it is under way; raise `Failure` OVERLOADED if its network has too many."""
+        """Count a call while it is in flight; raise `Failure` OVERLOADED if its network, or all networks without credentials, have too many."""
         connection = self._connections.of(peer, self._monotonic()) or self._local
         if access is not Access.PUBLIC:
             connection.standing = max(connection.standing, Standing.KEY if access is Access.KEY else Standing.SERVICE)
@@ -145,11 +145,11 @@ class CallGuard:
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S)
 
     def begun(self, peer: str) -> None:
-        """Note that a call has begun whose caller is not known yet."""
+        """Note that a call has begun and its caller is not known yet."""
         (self._connections.of(peer, self._monotonic()) or self._local).bytes_max += _CALL_BYTES_MAX
 
     def abandoned(self, peer: str) -> None:
-        """Count a call whose caller left before it was known; a connection that does little else is closed."""
+        """Count a call whose caller left before it was known. A throttled connection without valid credentials and with many such calls closes."""
         connection = self._connections.of(peer, self._monotonic()) or self._local
         connection.abandoned += 1
         if self._failed(connection) and connection.abandoned >= _ABANDONED_MAX and self._is_stranger(connection):
@@ -169,7 +169,7 @@ class CallGuard:
         return connection is not self._local and connection.standing is Standing.UNKNOWN
 
     async def refused(self, peer: str) -> None:
-        """Count a call without valid credentials, and wait as long as its refusal has to."""
+        """Count a call without valid credentials, and wait until its refusal may be sent."""
         connection = self._connections.of(peer, self._monotonic()) or self._local
         delay_s = self._failed(connection)
         if not delay_s:
@@ -192,10 +192,10 @@ class CallGuard:
                 del self._waiting[connection.network]
 
     def _may_hold(self, connection: Connection) -> bool:
-        """Return whether another refusal of a stranger may wait.
+        """Return whether another refusal may wait on a connection without valid credentials.
 
-        As long as they wait, their calls count, and gRPC itself turns away the calls beyond `calls_per_connection_max`
-        that the peer had sent before it was paused.
+        While refusals wait, their calls count as open. So gRPC itself refuses the calls beyond `calls_per_connection_max` that the peer had
+        sent before it was paused.
         """
         return connection.is_paused and self._connections.received_bytes(connection) <= _HELD_BYTES_MAX
 

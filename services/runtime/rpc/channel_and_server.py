@@ -1,9 +1,9 @@
-"""RPC: the one way to make a gRPC server or channel, with the pitfalls of grpc.aio answered.
+"""Channel and server: the only place that makes gRPC servers and channels, because it avoids the pitfalls of grpc.aio.
 
-Server: the outermost interceptor asks who calls before the message is read, denies undeclared methods, maps every exception to a
-status without leaking its text, and keeps the caller's deadline for the calls made on its behalf. One port, one server.
-Channel: round robin over all addresses, keepalive within what our servers permit, retries of named
-idempotent reads, and a deadline on every unary call.
+Server: the outermost interceptor authenticates the caller before it reads the message, denies undeclared methods, maps every exception
+to a status without leaking its text, and keeps the caller's deadline for the calls made on its behalf. One server has one port.
+Channel: round robin over all addresses, keepalive within what our servers permit, retries of named idempotent reads, and a deadline on
+every unary call.
 """
 
 import asyncio
@@ -35,29 +35,29 @@ DRAIN_S = 20.0
 
 _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("deadline", default=None)
 
-# How long the first message may take to come: without credentials only health checks and reflection are served, which are small.
+# How long the first message may take to arrive. Without credentials only health checks and reflection are served, which are small.
 _PUBLIC_REQUEST_S, _REQUEST_S = 10.0, 60.0
 
-# In quotes: the stubs say generic, the class is not.
+# In quotes, since the class is generic in the stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Parse = Callable[[Any], Any]
 _Outcome = TypeVar("_Outcome")
 Behaviour = Callable[[Any, Any], _Outcome]
-# After these a caller is still unknown.
+# After a refusal for one of these reasons the caller is still unknown.
 _STRANGERS = frozenset({Reason.ROUTE_NOT_FOUND, Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.SERVICE_TOKEN_REQUIRED})
 
 
 class Authorizer(Protocol):
-    """Judges API keys, given as the value of `authorization`."""
+    """Checks API keys; callers pass the value of `authorization`."""
 
     def is_known(self, authorization: str) -> bool:
-        """Return whether the key may call, as far as that is known without a question."""
+        """Return whether the key is known to be permitted, without asking the registry."""
         ...
 
     async def authorize(self, authorization: str) -> None:
-        """Return if the key may call; raise `Failure` KEY_REQUIRED, KEY_INVALID, ROLE_FORBIDDEN or UNAVAILABLE."""
+        """Return if the key is permitted; raise `Failure` KEY_REQUIRED, KEY_INVALID, ROLE_FORBIDDEN or UNAVAILABLE."""
         ...
 
 
@@ -70,7 +70,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._guard = guard
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        """Return what answers a call: its handler, wrapped, or a refusal that reads no message."""
+        """Return the handler that answers a call: the method's own, wrapped, or a refusal that reads no message."""
         method = str(details.method)
         try:
             authorization = authorization_of(details.invocation_metadata)
@@ -89,7 +89,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return bounded.handler(handler)
 
     async def _judge(self, method: str, authorization: str, context: Context) -> None:
-        """Return if the call's key is right; end the call otherwise. Nothing of its message is read by then."""
+        """Return if the call's key is right; otherwise end the call. Its message is not read before that."""
         assert self._authorizer is not None  # noqa: S101 - asked before
         self._guard.begun(context.peer())
         try:
@@ -97,7 +97,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         except Failure as failure:
             await self._end(context, failure)
         except asyncio.CancelledError:
-            # Calls that are opened and reset at once would otherwise be the cheapest way to keep this process busy.
+            # Without this count, opening and resetting calls would be the cheapest way to keep this process busy.
             self._guard.abandoned(context.peer())
             raise
         except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
@@ -126,7 +126,7 @@ def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
 
 
 class _Bounded:
-    """One call's handler, with its limits, its deadline and its errors. Messages arrive as bytes and are parsed here."""
+    """Wraps the handler of one call with limits, deadline and error mapping. Messages arrive as bytes and are parsed here."""
 
     def __init__(self, method: str, access: Access, guard: CallGuard) -> None:
         self._method = method
@@ -146,7 +146,7 @@ class _Bounded:
         return make(cast("Any", inner), None, serialize)
 
     def judged(self, handler: Handler, judge: Callable[[Context], Awaitable[None]]) -> Handler:
-        """Return the handler wrapped, to be called once `judge` has returned; until then no message is read."""
+        """Return a wrapped handler that awaits `judge` first; until `judge` returns, no message is read."""
         inner = self._inner(handler)
         if not handler.request_streaming:
             inner = self._of_first_message(inner, streams=handler.response_streaming, within_s=_REQUEST_S)
@@ -166,7 +166,7 @@ class _Bounded:
         return self._stream(behaviour, parsing) if handler.response_streaming else self._unary(behaviour, parsing)
 
     def _of_first_message(self, inner: Behaviour[Any], *, streams: bool, within_s: float) -> Behaviour[AsyncIterator[Any]]:
-        """Return a method of one request as one of a stream, so that the wait for the request is counted and has an end."""
+        """Turn a method with one request into a stream method, so that the wait for the request is counted and has a time limit."""
 
         async def call(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
             async with _mapped_errors(self._method, context):
@@ -204,7 +204,7 @@ class _Bounded:
 
 
 def _parsing(parse: Parse | None) -> Parse:
-    """Return a parser that refuses what is not protobuf; without one, bytes stay bytes."""
+    """Return a parser that refuses bytes that are not protobuf. If `parse` is None, bytes stay bytes."""
     if parse is None:
         return lambda message: message
 
@@ -278,10 +278,10 @@ class Server:
         limits: CallLimits | None = None,
         reflection: bool = False,
     ) -> None:
-        """Make a server that permits what `rules` declare, and health checks.
+        """Make a server that permits the methods that `rules` declare, and health checks.
 
-        `authorizer` judges the keys of methods of `Access.KEY`; without it they judge them themselves.
-        With `reflection` it describes its methods to anyone.
+        `authorizer` checks the keys for methods of `Access.KEY`; without it, those methods check the keys themselves.
+        With `reflection` the server describes its methods to anyone.
         """
         limits = limits or CallLimits()
         public = dict.fromkeys((*HEALTH_METHODS, *(REFLECTION_METHODS if reflection else ())), Access.PUBLIC)
@@ -296,7 +296,7 @@ class Server:
             self.grpc.add_generic_rpc_handlers(reflection_handlers(names))
 
     async def start(self, listen: str, tls: ServerTls | None = None) -> str:
-        """Bind `listen` (``host:port`` or ``unix:path``, which is never encrypted), start, and return the address bound."""
+        """Bind `listen`, start, and return the address bound. `listen` is ``host:port``, or ``unix:path``, which is never encrypted."""
         try:
             if tls is None or listen.startswith("unix:"):
                 port = self.grpc.add_insecure_port(listen)
@@ -307,13 +307,13 @@ class Server:
         await self.grpc.start()
         if not listen.startswith("unix:"):
             self._guard.watch(port)
-        # A Unix socket that cannot be made is no error to grpc.
+        # gRPC reports no error if it cannot create a Unix socket.
         if listen.startswith("unix:") and not _is_socket(listen.removeprefix("unix:").removeprefix("//")):
             raise _cannot_listen(listen)
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
     def change_limits(self, limits: CallLimits) -> None:
-        """Go by other limits from now on, as far as gRPC does not take them at the start."""
+        """Use other limits from now on, except those that gRPC reads only at the start."""
         self._guard.change(limits)
 
     async def set_serving(self, *, serving: bool) -> None:
@@ -321,7 +321,7 @@ class Server:
         self._health.set_serving(serving=serving)
 
     async def stop(self, grace_s: float = DRAIN_S) -> None:
-        """Take no more calls, let those under way end within `grace_s`, then cut them off."""
+        """Take no more calls, let calls in flight end within `grace_s`, then cut them off."""
         self._health.stop()
         self._guard.stop()
         with contextlib.suppress(TimeoutError):
@@ -341,7 +341,7 @@ def _cannot_listen(listen: str) -> StartError:
 
 
 class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):
-    """Gives every unary call a deadline: what is left of the caller's own, at most the default."""
+    """Gives every unary call a deadline: its own timeout or the default, and no later than the caller's deadline."""
 
     async def intercept_unary_unary(
         self,
@@ -367,8 +367,7 @@ class Deadlines(grpc.aio.UnaryUnaryClientInterceptor):
 def open_channel(target: str, *, retried: Sequence[str] = (), tls: ClientTls | None = None) -> grpc.aio.Channel:
     """Open a channel to `target` (``host:port``, ``dns:///name:port`` or ``unix:path``, which is never encrypted).
 
-    `retried` names idempotent methods (``package.Service/Method``) that are sent again, up to four
-    more times, where the server could not be reached.
+    `retried` names idempotent methods (``package.Service/Method``). If the server cannot be reached, they are sent up to four more times.
     """
     options = channel_arguments(retried)
     interceptors: Any = [Deadlines()]
@@ -386,5 +385,5 @@ def service_metadata(service_token: ServiceToken) -> Sequence[tuple[str, str]]: 
 
 
 def service_metadata(service_token: ServiceToken) -> Sequence[tuple[str, str]]:
-    """Return the metadata by which one service shows another that it is one."""
+    """Return the metadata by which one service authenticates to another."""
     return service_token if isinstance(service_token, ServiceTokens) else (("authorization", f"Bearer {service_token}"),)

@@ -1,6 +1,6 @@
-"""gRPC arguments: the options of every gRPC server and channel, in one place.
+"""Channel arguments: the options of every gRPC server and channel, in one place.
 
-gRPC ignores an option whose name it does not know, without a word. A test therefore looks for each name in the installed library.
+gRPC silently ignores an option whose name it does not know. So a test looks for each name in the installed library.
 """
 
 import json
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 REQUEST_BYTES_MAX = 4 * 1024 * 1024 + 64 * 1024
-"""The largest request: 4 MiB of events and what frames them."""
+"""The largest request: 4 MiB of events and their framing."""
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """The largest answer."""
 PING_INTERVAL_S = 30.0
@@ -20,15 +20,15 @@ _METADATA_BYTES_MAX = 8 * 1024
 _CALLS_PENDING_MAX = 4_000
 _CALLS_ENDING_MAX = 200
 READ_AHEAD_BYTES = 256 * 1024
-"""How much of a call the transport takes in before anybody asks for it, also of a caller who is not known yet."""
-# By itself the transport would raise that as far as a fast peer can fill it: 24 emitters faster than the disk took 1.8 GB of
-# ingest's memory within seconds.
+"""How much of a call the transport reads before the handler asks for it, even while the caller is unknown."""
+# By default the transport would raise this limit as far as a fast peer can fill it: 24 emitters that were faster than the disk took
+# 1.8 GB of ingest's memory within seconds.
 _READ_AHEAD: list[tuple[str, int]] = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", READ_AHEAD_BYTES)]
 
 
 @dataclass(frozen=True, slots=True)
 class Connecting:
-    """How many connections a server keeps, and how it notices those that are dead or silent."""
+    """How many connections a server keeps, and how it notices dead or silent ones."""
 
     connections_max: int = 1024
     calls_per_connection_max: int = 100
@@ -45,19 +45,19 @@ def server_arguments(connecting: Connecting) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        # Only the algorithm "identity": a few kilobytes of gzip would unfold into the largest message.
+        # Only the algorithm "identity" is accepted: a few kilobytes of gzip could expand into the largest message.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_allowed_incoming_connections", connecting.connections_max),
         ("grpc.max_concurrent_streams", connecting.calls_per_connection_max),
-        # By its default gRPC counts calls that have ended and are not tidied up yet, and refuses a client that keeps to the limit.
+        # By default gRPC also counts calls that have ended and are not cleaned up yet, and so refuses a client that keeps to the limit.
         ("grpc.http2.max_deallocating_streams", _CALLS_ENDING_MAX),
         ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES_MAX),
-        # By its defaults (1 000 and 3 000) gRPC would cancel calls at random, honest ones too, once so many have not been taken up.
+        # By default (1 000 and 3 000) gRPC would cancel calls at random, honest ones too, once that many wait for a handler.
         ("grpc.server.max_pending_requests", _CALLS_PENDING_MAX),
         ("grpc.server.max_pending_requests_hard_limit", _CALLS_PENDING_MAX),
         ("grpc.server_handshake_timeout_ms", _ms(connecting.handshake_s)),
-        # Clients behind a name with several addresses look it up again only when a connection ends.
+        # A client that uses a name with several addresses resolves the name again only when a connection ends.
         ("grpc.max_connection_age_ms", 30 * 60 * 1000),
         ("grpc.max_connection_age_grace_ms", 60 * 1000),
         ("grpc.keepalive_time_ms", _ms(connecting.ping_interval_s)),
@@ -86,7 +86,7 @@ def channel_arguments(retried: Sequence[str], *, ping_interval_s: float = PING_I
         ("grpc.service_config", json.dumps(config)),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        # Else channels to one target share their connections, and with them the pause after one that failed.
+        # Otherwise channels to one target would share their connections, and the backoff after a failed connection.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", _ms(ping_interval_s)),
         ("grpc.keepalive_timeout_ms", 10_000),

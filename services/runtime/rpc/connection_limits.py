@@ -1,13 +1,14 @@
-"""Connection limits: which connections of a listener are closed, so that no client takes the room of the others.
+"""Connection limits: which connections of a listener are closed, so that no client takes the capacity of the others.
 
 accept → [connection_limits] → call_guard → handler
 
-gRPC limits how many connections a server keeps in all, and tells nobody which they are. The addresses of their sockets do: once a
-second the process looks through its own file descriptors and shuts down what is beyond its share. gRPC then sees a peer that left.
+gRPC limits how many connections a server keeps in all, and offers no list of them. The process finds them by the addresses of their
+sockets: each time that `call_guard` asks, it looks through its own file descriptors and shuts down the connections beyond a client's
+share. gRPC then sees a peer that left.
 
-Law 1: which connections go is decided by a pure function. Time (seconds of a monotonic clock) arrives as an argument.
-Law 2: a connection that another service has shown its token on is never closed. One that has shown a valid key is closed only if its
-own network has nothing else to close.
+Law 1: a pure function decides which connections are surplus. Time (seconds of a monotonic clock) arrives as an argument.
+Law 2: a connection on which another service has shown its token is never closed. A connection that has shown a valid key is closed only
+if its own network has more connections than its limit and no others to close.
 """
 
 import ctypes
@@ -23,21 +24,21 @@ from urllib.parse import unquote
 from services.runtime.authentication_throttle import network_of
 
 GREETING_BYTES_MAX = 16 * 1024
-"""How many bytes a connection may bring without a call: a TLS handshake with certificates, and HTTP/2's settings."""
-# How long a call that has arrived may not be counted yet, and how much such calls may have brought: 16 times what is read ahead.
+"""How many bytes a connection may send without a call: a TLS handshake with certificates, and HTTP/2's settings."""
+# How long a call may have arrived without being counted, and how many bytes such calls may have sent: 16 times the read-ahead.
 _UNCOUNTED_S, _UNCOUNTED_BYTES_MAX = 3.0, 4 * 1024 * 1024
 _CROWDED_SHARE, _RELIEVED_SHARE = 0.9, 0.8
 _OWN_DESCRIPTORS = "/dev/fd"
-# Linux, asm-generic/socket.h: SO_ATTACH_FILTER takes a struct sock_fprog, here of one instruction, "return 0": keep no byte.
+# Linux, asm-generic/socket.h: SO_ATTACH_FILTER takes a struct sock_fprog. Ours has one instruction, "return 0": keep no byte.
 _ATTACH, _DETACH = 26, 27
-# Linux, linux/tcp.h: where tcpi_bytes_received stands in struct tcp_info.
+# Linux, linux/tcp.h: the offset of tcpi_bytes_received in struct tcp_info.
 _RECEIVED_AT = 128
 _RETURN_NOTHING = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
 _DROP_ALL = struct.pack("@HP", 1, ctypes.addressof(_RETURN_NOTHING))
 
 
 class Standing(IntEnum):
-    """What a connection has shown so far."""
+    """The best credential that a connection has shown so far."""
 
     UNKNOWN = 0
     KEY = 1
@@ -53,23 +54,23 @@ class Connection:
     network: str
     since_s: float
     exempt: bool = False
-    """Whether its network has no limit of its own."""
+    """Whether the limits per network do not apply to it."""
     standing: Standing = Standing.UNKNOWN
     waiting: int = 0
     """How many of its refusals wait."""
     abandoned: int = 0
-    """How many of its calls its peer left before it was known."""
+    """How many of its calls the peer has left before its credentials were checked."""
     is_paused: bool = False
-    """Whether nothing that its peer sends is taken."""
+    """Whether the system drops everything that its peer sends."""
     bytes_max: int = GREETING_BYTES_MAX
-    """How many bytes its peer may have sent while it is unknown; each call adds to them."""
+    """How many bytes its peer may have sent while it is unknown; each call raises this limit."""
     beyond_since_s: float | None = None
-    """Since when its peer has sent more than that."""
+    """Since when its peer has been above that limit."""
 
     def is_overdue(self, received_bytes: int, now_s: float) -> bool:
-        """Return whether its peer has sent too much for too long, or by far too much.
+        """Return whether its peer has been above its limit for too long, or is far above it.
 
-        A call that has arrived may wait for this process for a moment before it is counted.
+        A short excess is permitted, since a call that has arrived may wait a moment before this process counts it.
         """
         if received_bytes <= self.bytes_max:
             self.beyond_since_s = None
@@ -101,7 +102,7 @@ def surplus(connections: Iterable[Connection], *, connections_max: int, per_netw
 
 
 def _order_of_leaving(connection: Connection) -> tuple[Standing, float]:
-    """Order strangers first, the oldest of them first; of those with a key the newest first, since the others are at work."""
+    """Order unknown connections first, oldest first. Then those with a key, newest first, since the older ones are at work."""
     stranger = connection.standing is Standing.UNKNOWN
     return (connection.standing, connection.since_s if stranger else -connection.since_s)
 
@@ -110,7 +111,7 @@ class Connections:
     """The connections of one TCP listener."""
 
     def __init__(self, *, connections_max: int, per_network_max: int, is_exempt: Callable[[str], bool]) -> None:
-        """Take the limits of `surplus`, and which addresses have no limit per network."""
+        """Take the limits of `surplus`, and a function that returns whether an address has no limit per network."""
         self._connections_max = connections_max
         self._per_network_max = per_network_max
         self._is_exempt = is_exempt
@@ -120,7 +121,7 @@ class Connections:
         self._descriptors: dict[int, tuple[str, int]] = {}
 
     def change(self, *, per_network_max: int, is_exempt: Callable[[str], bool]) -> None:
-        """Go by other limits from now on."""
+        """Use other limits from now on."""
         self._per_network_max, self._is_exempt = per_network_max, is_exempt
         for each in self._known.values():
             each.exempt = is_exempt(each.host)
@@ -137,7 +138,7 @@ class Connections:
         return found
 
     def look(self, port: int, now_s: float) -> int:
-        """Look which connections to `port` are open, close the surplus, and return how many there were."""
+        """Find the open connections to `port`, close the surplus and the overdue ones, and return how many were open."""
         self._port = port
         self._descriptors = dict(_accepted(port, _own_descriptors()))
         found = {place: self._at(place, now_s) for place in self._descriptors.values()}
@@ -146,13 +147,13 @@ class Connections:
         for each in surplus(found.values(), connections_max=self._connections_max, per_network_max=self._per_network_max):
             self.close(each)
         for each in found.values():
-            # gRPC keeps a header block that never ends, at eleven times its size, and no limit of its own applies before its end.
+            # gRPC buffers a header block that never ends, at eleven times its size, and applies no limit of its own before the end.
             if each.standing is Standing.UNKNOWN and not each.exempt and each.is_overdue(self.received_bytes(each), now_s):
                 self.close(each)
         return len(found)
 
     def received_bytes(self, connection: Connection) -> int:
-        """Return how many bytes a connection has brought so far; 0 where the system does not tell."""
+        """Return how many bytes a connection has received so far; 0 if the system does not report it."""
         received = 0
 
         def ask(found: socket.socket) -> None:
@@ -169,29 +170,29 @@ class Connections:
         return self._with_socket(connection, lambda found: found.shutdown(socket.SHUT_RDWR))
 
     def pause(self, connection: Connection) -> bool:
-        """Take nothing more from a connection until `resume`; return whether that was possible.
+        """Receive nothing more from a connection until `resume`; return whether that was possible.
 
-        The system drops what arrives, and TCP sends it again later. So neither gRPC nor this process spends time on it, and the peer
-        does not come back at once on a new connection, as it would if this one were closed. Linux alone can do it (socket(7)).
+        The system drops the packets that arrive, and TCP sends them again later. So neither gRPC nor this process spends time on them. If
+        the connection were closed instead, the peer would come back at once on a new one. Only Linux can do this (socket(7)).
         """
         if not connection.is_paused and sys.platform == "linux":
             connection.is_paused = self._with_socket(connection, lambda found: found.setsockopt(socket.SOL_SOCKET, _ATTACH, _DROP_ALL))
         return connection.is_paused
 
     def resume(self, connection: Connection) -> None:
-        """Take again what a connection sends."""
+        """Receive from a connection again."""
         if connection.is_paused:
             connection.is_paused = False
             self._with_socket(connection, lambda found: found.setsockopt(socket.SOL_SOCKET, _DETACH, 0))
 
     def _with_socket(self, connection: Connection, act: Callable[[socket.socket], None]) -> bool:
-        """Act on a connection's socket; return whether it was found and the system let it happen."""
+        """Call `act` with a connection's socket; return whether the socket was found and the system reported no error."""
         place = (connection.host, connection.port)
         descriptor = self._descriptor_of(place)
         if descriptor is None:
             return False
         try:
-            # A copy stays what it is, even if the descriptor's number is another socket's by now.
+            # A copy keeps its socket, even if the descriptor's number is reused meanwhile; the peer's address proves that it is the right one.
             with socket.socket(fileno=os.dup(descriptor)) as copy:
                 if _normal(copy.getpeername()) == place:
                     act(copy)
@@ -202,7 +203,7 @@ class Connections:
         return False
 
     def _descriptor_of(self, place: tuple[str, int]) -> int | None:
-        """Return the descriptor of a connection's socket; of one that is new, by a look at the descriptors that are new."""
+        """Return the descriptor of a connection's socket; for a new connection, look through the new descriptors."""
         for descriptor, known in self._descriptors.items():
             if known == place:
                 return descriptor
@@ -223,7 +224,7 @@ def _own_descriptors() -> set[int]:
 
 
 def _accepted(port: int, descriptors: Iterable[int]) -> Iterable[tuple[int, tuple[str, int]]]:
-    """Return which descriptors are TCP connections to one of this process's ports, with the peers' hosts and ports."""
+    """Yield each descriptor that is a TCP connection to a port of this process, with the peer's host and port."""
     for descriptor in descriptors:
         try:
             looked_at = socket.socket(fileno=descriptor)

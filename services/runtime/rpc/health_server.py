@@ -1,6 +1,6 @@
-"""Health: the standard gRPC health service (grpc.health.v1), for the whole server and for each of its services by name.
+"""Health server: the standard gRPC health service (grpc.health.v1), for the whole server and for each of its services by name.
 
-Law: a watcher that reads nothing holds up nobody else; how many watch at once is bounded by the server's limits for calls.
+Law: a watcher that reads nothing delays no other watcher. The server's limits for calls bound how many watch at once.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class HealthServer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the package has no stubs for it
-    """Answers whether the server takes calls: one state for all names that it serves, "" being the server itself."""
+    """Answers whether the server takes calls: one state for all names that it serves. The name "" is the server itself."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Serve these names (``package.Service``) besides ""; none is serving at first."""
+        """Answer for these names (``package.Service``) and for ""; the state is NOT_SERVING at first."""
         self._names = frozenset(["", *names])
         self._serving = False
         self._stopping = False

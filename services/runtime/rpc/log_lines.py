@@ -1,11 +1,11 @@
-"""gRPC log lines: what the gRPC library writes to standard error by itself becomes lines of our log.
+"""Log lines: turns the lines that the gRPC library writes to standard error into lines of our log.
 
-The library's core is C++ and writes to file descriptor 2 in Abseil's form (``E1130 11:05:02.374915 16478 call.cc:358] text``). Nothing
-can be put in between but a pipe: descriptor 2 becomes its one end, and a thread reads the other. Our own log goes past it.
+The library's core is C++ and writes to file descriptor 2 in Abseil's form (``E1130 11:05:02.374915 16478 call.cc:358] text``). Only a
+pipe can intercept these lines: descriptor 2 becomes its writing end, and a thread reads the other end. Our own log bypasses the pipe.
 
 Law 1: a line that is not gRPC's is passed on as it is.
-Law 2: whatever peers make gRPC write, at most `LINES_PER_S` lines a second are logged; the rest are counted.
-A last line that gRPC writes as it aborts the process may be lost with the pipe.
+Law 2: at most `LINES_PER_S` lines a second are logged, however many peers make gRPC write; the rest are counted.
+If gRPC aborts the process, its last line may be lost with the pipe.
 """
 
 import io
@@ -26,7 +26,7 @@ _ABSEIL = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ([^\]]{1,200})\] (
 
 
 class LineLimit:
-    """Permits so many lines in each second. Pure: time (seconds, monotonic) is an argument."""
+    """Permits `per_s` lines in each second. Pure: time (seconds, monotonic) is an argument."""
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
@@ -35,7 +35,7 @@ class LineLimit:
         self._left_out = 0
 
     def permits(self, now_s: float) -> tuple[bool, int]:
-        """Return whether a line may be logged now, and how many before it were not and have not been told of."""
+        """Return whether a line may be logged now, and how many suppressed lines have not been reported yet."""
         if int(now_s) != self._second:
             self._second, self._count = int(now_s), 0
         if self._count >= self._per_s:
@@ -47,19 +47,19 @@ class LineLimit:
 
 
 def capture_grpc_lines(monotonic: Callable[[], float] = time.monotonic) -> None:
-    """Begin, for the rest of this process; call it before the log is set up. `sys.stderr` is the real one from then on as before."""
+    """Begin to capture, for the rest of the process. Call it before the log is set up. `sys.stderr` still writes to the real standard error."""
     real = os.dup(_STDERR)
     reading, writing = os.pipe()
     os.dup2(writing, _STDERR)
     os.close(writing)
-    # By lines, each in one write, so that two threads never share a line.
+    # Buffered by line: each line is one write, so that two threads never mix within a line.
     sys.stderr = io.TextIOWrapper(os.fdopen(real, "wb"), errors="backslashreplace", line_buffering=True)
 
     def run() -> None:
         try:
             _read(reading, real, LineLimit(LINES_PER_S), monotonic)
         finally:
-            # Who writes to a pipe that nobody reads would wait for ever.
+            # A writer to a pipe that nobody reads would wait for ever.
             os.dup2(real, _STDERR)
 
     threading.Thread(target=run, name="grpc-log-lines", daemon=True).start()
@@ -86,7 +86,7 @@ def _log(line: bytes, limit: LineLimit, monotonic: Callable[[], float]) -> bool:
     permitted, left_out = limit.permits(monotonic())
     if permitted:
         more = {"left_out": left_out} if left_out else {}
-        # Most of what gRPC calls an error is a peer's doing.
+        # Peers cause most lines that gRPC calls errors, so these become warnings.
         log = {"I": logger().debug, "F": logger().critical}.get(level, logger().warning)
         log("grpc.core", source=source, detail=text[:_LINE_BYTES_MAX], **more)
     return True

@@ -1,4 +1,4 @@
-"""Reflection: a server describes its services, so that tools such as grpcurl need no `.proto` files.
+"""Reflection: lets a server describe its services, so that tools such as grpcurl need no `.proto` files.
 
 The library knows the protocol's version v1alpha. Version v1 has the same messages, so it is served under both names.
 """
@@ -13,7 +13,7 @@ REFLECTION_METHODS = tuple(f"/{version}/ServerReflectionInfo" for version in _VE
 
 
 def reflection_handlers(names: Iterable[str]) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return the handlers that describe the services of these names (``package.Service``) and all that their messages need."""
+    """Return the handlers that describe the services of these names (``package.Service``) and the types of their messages."""
     servicer = reflection.aio.ReflectionServicer(sorted([*names, "grpc.health.v1.Health", *_VERSIONS]))
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

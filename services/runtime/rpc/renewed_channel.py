@@ -1,8 +1,8 @@
-"""RenewedChannel: a gRPC channel that goes on with new certificates once they were read.
+"""Renewed channel: a gRPC channel that uses new certificates as soon as a reload has read them.
 
-tls → [renewed channel] → stubs
+tls → [renewed_channel] → stubs
 
-Law: calls that begin after a renewal use the new connections; a stream that is under way stays where it is until it ends.
+Law: a call that begins after a renewal uses the new connections; a call in flight stays on its connection until it ends.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ import grpc
 
 from services.runtime.tls import ClientTls
 
-# Longer than a server lets a connection live, so that no stream is cut off by us.
+# Longer than a server lets a connection live, so that the client cuts off no stream.
 _OLD_KEPT_S = 35 * 60.0
-# A closing channel takes no calls, also not one whose interceptors have begun before.
+# A closing channel takes no calls, not even a call whose interceptors have already begun.
 _CLOSED_AFTER_S = 15.0
 Open = Callable[[grpc.ChannelCredentials], grpc.aio.Channel]
 
 
 class RenewedChannel(grpc.aio.Channel):
-    """A channel over another one, which is replaced each time that the certificates of `tls` change."""
+    """A channel over an inner channel, which is replaced each time that the certificates of `tls` change."""
 
     def __init__(self, tls: ClientTls, open_channel: Open) -> None:
         self._tls = tls
         self._open = open_channel
         self.current = open_channel(tls.credentials())
-        """The channel that new calls go by."""
+        """The inner channel of new calls."""
         self._ending: set[asyncio.Task[None]] = set()
         tls.on_renewal(self._renew)
 
@@ -40,7 +40,7 @@ class RenewedChannel(grpc.aio.Channel):
         task.add_done_callback(self._ending.discard)
 
     async def close(self, grace: float | None = None) -> None:
-        """Close this channel and those before it; see `grpc.aio.Channel.close`."""
+        """Close the current inner channel and the earlier ones; see `grpc.aio.Channel.close`."""
         with contextlib.suppress(ValueError):
             self._tls.forget(self._renew)
         for task in tuple(self._ending):
@@ -84,7 +84,7 @@ class RenewedChannel(grpc.aio.Channel):
 
 
 class _Method:
-    """A method of a stub, by whichever channel is the current one."""
+    """A method of a stub; each call uses the channel that is current when it begins."""
 
     def __init__(self, owner: RenewedChannel, make: Callable[[grpc.aio.Channel], Any]) -> None:
         self._owner = owner
@@ -100,7 +100,7 @@ class _Method:
 
 
 async def _end(channel: grpc.aio.Channel) -> None:
-    """Close a channel once its calls have ended, or this is cancelled."""
+    """Close a channel once its calls have ended, or at once if this is cancelled."""
     try:
         await asyncio.sleep(_CLOSED_AFTER_S)
         await channel.close(_OLD_KEPT_S)
