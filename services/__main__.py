@@ -1,6 +1,6 @@
-"""The composition root: the one place that knows every service.
+"""Main: the composition root, the only module that knows every service.
 
-Each is imported only where it is run, so a process holds no more than its own service.
+Each service is imported by the function that runs it, so a process loads only its own service.
 """
 
 from typing import TypeVar

@@ -52,7 +52,7 @@ class SystemClock:
         self._scheduled: io.FileIO | None = None
 
     def busy(self) -> float:
-        """Return as `Clock.busy`. If the system does not report how long the thread was ready and did not run, return only how long it ran."""
+        """Return as `Clock.busy`; if the system does not report how long the thread was ready and did not run, only how long it ran."""
         try:
             # The file stays open, since opening it takes longer than reading it.
             if self._scheduled is None:

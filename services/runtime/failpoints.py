@@ -36,4 +36,4 @@ def _go_on(point: str) -> None:
 
 
 reached: Callable[[str], None] = _go_on
-"""Called with the name of each point when it is reached. Look this function up in the module at every call, so that a test can replace it."""
+"""Called with the name of each point when it is reached. Callers look it up in the module at every call, so that a test can replace it."""

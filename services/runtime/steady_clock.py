@@ -46,7 +46,7 @@ class SteadyClock:
         return boottime + self._offset_s
 
     def settled(self) -> bool:
-        """Return whether wall time has had no step for `confirm_s`, and this clock is at least that old. Only then may age expire anything."""
+        """Return whether this clock is `confirm_s` old and wall time has had no step for as long; only then may anything expire by age."""
         self.now()
         return self._doubted is None and self._clock.boottime() >= self._settled_at
 

@@ -1,1 +1,1 @@
-"""Configuration: settings, from the environment and files to values that may change while a service runs."""
+"""Configuration: reads settings from the environment and files, checks them, and reloads some of them while a service runs."""

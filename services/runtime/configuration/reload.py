@@ -1,10 +1,10 @@
-"""Reload: SIGHUP reads the settings anew; the new set comes into force as a whole, or nothing changes.
+"""Reload: SIGHUP reads the settings anew; the new set is applied as a whole, or nothing changes.
 
-SIGHUP → read settings → prepare, by everyone who uses them → apply
+SIGHUP → read settings → prepare, by every part that uses them → apply
 
-Law 1: nothing is applied before everyone has prepared; one refusal leaves all as it was, with an error line for each mistake.
-Law 2: what is read at the start only keeps its value until a restart, and a warning says so.
-Law 3: lines name variables, never their values.
+Law 1: nothing is applied before all parts have prepared. One refusal leaves everything as it was, with an error line for each mistake.
+Law 2: a setting that is read only at the start keeps its value until a restart, and a warning says so.
+Law 3: log lines name variables, never their values.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ _last_reload_ok.set(1)
 
 
 class Reloadable(Generic[Kind]):
-    """The settings in force, and who takes over new ones."""
+    """The settings in force, and the functions that take over new ones."""
 
     def __init__(self, settings: Kind, read: Callable[[], Kind] | None = None) -> None:
-        """Take the settings of the start; `read` reads them anew, by default from the environment and the settings file."""
+        """Take the settings of the start. `read` reads them anew, by default from the environment and the settings file."""
         self.settings = settings
-        """The settings in force; ask again instead of keeping them."""
+        """The settings in force. Read this each time; do not keep a copy."""
         self._read = read or functools.partial(read_settings, type(settings))
         self._prepares: list[Callable[[Kind], Awaitable[Apply]]] = []
         self.on_reload(lambda new: set_log_level(new.log_level))
 
     def on_reload(self, apply: Callable[[Kind], None]) -> None:
-        """Have `apply` called with each new set of settings; it must not fail."""
+        """Call `apply` with each new set of settings; it must not fail."""
 
         async def prepare(settings: Kind) -> Apply:
             return functools.partial(apply, settings)
@@ -50,11 +50,11 @@ class Reloadable(Generic[Kind]):
         self._prepares.append(prepare)
 
     def on_prepare(self, prepare: Callable[[Kind], Awaitable[Apply]]) -> None:
-        """Have `prepare` judge each new set: it raises `StartError` to refuse it, or returns what puts it into force."""
+        """Call `prepare` with each new set: it raises `StartError` to refuse the set, or returns a function that applies it."""
         self._prepares.append(prepare)
 
     async def reload(self) -> bool:
-        """Read the settings anew and put them into force; returns whether they were accepted."""
+        """Read the settings anew and apply them; return whether they were accepted."""
         try:
             read = await asyncio.to_thread(self._read)
             hidden = await asyncio.to_thread(masked, os.environ)
@@ -81,7 +81,7 @@ class Reloadable(Generic[Kind]):
         return True
 
     def _kept(self, read: Kind) -> tuple[Kind, list[str]]:
-        """Return the new settings with those of the start that stay, and the variables of what stays though it was changed."""
+        """Return the new settings, with old values for settings that need a restart, and the variables of those that have changed."""
         stays = {name: getattr(self.settings, name) for name in type(read).model_fields if name not in reloaded_fields(type(read))}
         fixed = [variable(name) for name, value in stays.items() if getattr(read, name) != value]
         return read.model_copy(update=stays), fixed
@@ -105,7 +105,7 @@ def _refused() -> bool:
 
 
 def service_tokens(reloadable: Reloadable[Kind]) -> ServiceTokens:
-    """Return the tokens by which the services know each other, kept up to date; raises `StartError` where there is none."""
+    """Return the tokens by which the services authenticate each other, kept up to date; raises `StartError` if there is no token."""
     tokens = ServiceTokens(reloadable.settings.tokens())
 
     async def prepare(settings: Kind) -> Apply:
@@ -117,7 +117,7 @@ def service_tokens(reloadable: Reloadable[Kind]) -> ServiceTokens:
 
 @contextlib.asynccontextmanager
 async def reloading(reloadable: Reloadable[Kind], lifecycle: Lifecycle) -> AsyncIterator[None]:
-    """Reload beside the body, each time that the process is asked to."""
+    """While the body runs, reload each time that the process is asked to."""
 
     async def run() -> None:
         while True:

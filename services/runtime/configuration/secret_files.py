@@ -1,6 +1,6 @@
-"""Secret files: the value of a setting out of the file that ``<SETTING>_FILE`` names, so that no secret need stand in the environment.
+"""Secret files: reads a setting from the file that ``<SETTING>_FILE`` names, so that no secret need be in the environment.
 
-Law: the value itself goes first; what stands in a file is never shown, whatever is wrong with it.
+Law: a value in the setting itself has precedence. No error shows the content of a file.
 """
 
 import base64
@@ -17,7 +17,7 @@ SECRET_KEY_BYTES = 32
 
 
 def read_secret(variable: str, path: str) -> str:
-    """Return what stands in the file that a variable names, without the space around it; raises `StartError`."""
+    """Return the content of the file that a variable names, without surrounding space; raises `StartError`."""
     where = f"{variable}={plainly_shown(path)}"
     try:
         with Path(path).open("rb") as file:
@@ -32,7 +32,7 @@ def read_secret(variable: str, path: str) -> str:
 
 
 def with_secret_files(environ: Mapping[str, str], settings: Iterable[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Return the environment with these settings out of their files, the files by the variables they gave, and a line for each mistake."""
+    """Return the environment completed from secret files, the file of each variable so completed, and a line for each mistake."""
     completed, from_files, mistakes = dict(environ), dict[str, str](), list[str]()
     for name in settings:
         path = environ.get(f"{_PREFIX}{name}_FILE", "")
@@ -46,7 +46,7 @@ def with_secret_files(environ: Mapping[str, str], settings: Iterable[str]) -> tu
 
 
 def value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
-    """Return a setting's value, and where it stands, for what may be said of it; raises `StartError` where there is none."""
+    """Return a setting's value, and its origin for error messages; raises `StartError` if there is no value."""
     if value:
         return value, f"{_PREFIX}{name}"
     if file is None:
@@ -61,13 +61,13 @@ def value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
 
 
 def checked_secret_key(where: str, key_id: str, encoded: str) -> bytes:
-    """Return a secret key (32 bytes) out of its base64; raises `StartError`, which does not show it."""
+    """Return a secret key (32 bytes) from its base64; raises `StartError`, which does not show the key."""
     try:
         raw = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raw = b""
     if not key_id or len(raw) != SECRET_KEY_BYTES:
-        # The key itself is never shown, and without a colon the whole of it stands where the id should.
+        # The key itself is never shown. Without a colon, the whole key is in the place of the id.
         which = f"the key {key_id[:16]!a}" if encoded else "each key"
         message = f"{where}: {which} must be <key id>:<base64 of {SECRET_KEY_BYTES} bytes>"
         raise StartError(message)

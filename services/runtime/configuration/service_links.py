@@ -1,7 +1,7 @@
-"""Service links: the variables that Kubernetes sets in every container for each Service of its namespace.
+"""Service links: recognises the variables that Kubernetes sets in every container for each Service of its namespace.
 
 A Service named ``hooktide-gateway`` gives each container ``HOOKTIDE_GATEWAY_SERVICE_HOST=10.0.0.7``,
-``HOOKTIDE_GATEWAY_PORT=tcp://10.0.0.7:8080`` and more, in the form of Docker's container links. They are no settings.
+``HOOKTIDE_GATEWAY_PORT=tcp://10.0.0.7:8080`` and more, in the form of Docker's container links. They are not settings.
 
 Source: Kubernetes, "Discovering services", environment variables.
 """
@@ -17,12 +17,12 @@ _PORT_DIGITS_MAX = 5
 
 
 def without_service_links(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without what Kubernetes sets for its Services, told by both name and value."""
+    """Return the environment without the variables of Kubernetes Services, recognised by both name and value."""
     return {name: value for name, value in environ.items() if not is_service_link(name, value)}
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Return whether a variable is one that Kubernetes sets for a Service; a setting never has both such a name and such a value."""
+    """Return whether Kubernetes sets such a variable for a Service; a setting never has both such a name and such a value."""
     return any(ending.fullmatch(name) is not None and fits(value) for ending, fits in _LINKS)
 
 
@@ -48,7 +48,7 @@ def _named(ending: str) -> re.Pattern[str]:
 
 
 _PORT = f"PORT_[0-9]+_(?:{'|'.join(_PROTOCOLS).upper()})"
-# A Service may itself be named after one of these endings, so that a name can be read in more than one way.
+# A Service may itself be named after one of these endings, so several patterns can match one name.
 _LINKS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
     (_named("SERVICE_HOST"), _is_address),
     (_named("SERVICE_PORT(?:_[A-Z0-9_]+)?"), _is_port),

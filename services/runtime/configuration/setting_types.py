@@ -1,6 +1,6 @@
-"""Setting types: the forms that settings have, each with the line that says what to write instead of a wrong value.
+"""Setting types: the forms of settings, each with an error line that says what to write instead of a wrong value.
 
-[setting types] → settings
+[setting_types] → settings
 
 Law: pure; no message shows a password.
 """
@@ -24,7 +24,7 @@ _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?",
 _HOURS_MAX = 87_600  # ten years
 # Declares that a setting takes effect on SIGHUP; give it to `Field` as `json_schema_extra`.
 RELOADED: dict[str, JsonValue] = {"reloaded": True}
-# Declares that SIGHUP reads the file anew that a setting names, while the name stays.
+# Declares that SIGHUP reads the content of the named file anew, while the setting itself keeps its value.
 CONTENT_RELOADED: dict[str, JsonValue] = {"reloaded": "content"}
 
 
@@ -46,7 +46,7 @@ def _tcp_address(text: str) -> str:
 
 
 def checked_target(text: str) -> str:
-    """Return where a service is to be reached; raise ValueError, saying what to write, for a text that is no target."""
+    """Return the text if it is a target of gRPC calls; else raise ValueError, which says what to write."""
     return text if text.startswith(("dns:", "unix:", "ipv4:", "ipv6:")) else _address(text)
 
 

@@ -1,9 +1,9 @@
-"""Settings: what an operator may set by `HOOKTIDE_*`, validated and frozen.
+"""Settings: the `HOOKTIDE_*` variables of operators, validated and frozen.
 
-They are read at the start; on SIGHUP those that are declared `RELOADED` are read anew (`reload.py`).
+A process reads them at the start. On SIGHUP it reads those anew that are declared `RELOADED` (`reload.py`).
 
-Every variable of every service is declared here, so that a misspelt one is reported instead of
-ignored, whichever service reads it. Each mistake is one line that says what to change.
+This file declares every variable of every service. So each service reports a misspelt variable instead of ignoring it. Each mistake is
+one line that says what to change.
 """
 
 import difflib
@@ -46,14 +46,14 @@ from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
 
 PREFIX = "HOOKTIDE_"
-# What the client commands read in place of --api, --key and --secret; no service does.
+# The client commands read these in place of --api, --key and --secret; no service reads them.
 CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_KEY_FILE", "HOOKTIDE_SIGNING_SECRET"})
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
 _TOKEN_CHARS_MIN = 24
 
 
 class Settings(BaseSettings):
-    """What every service reads."""
+    """The settings of every service."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
 
 
 class ClientSettings(Settings):
-    """What the services read about their clients."""
+    """The settings of the services that have clients, about those clients."""
 
     trusted_proxies: Proxies = Field(
         (),
@@ -123,13 +123,13 @@ class ClientSettings(Settings):
     )
 
     def proxies(self) -> TrustedProxies:
-        """Return the proxies that are trusted."""
+        """Return the trusted proxies."""
         networks = [ip_network(word) for word in self.trusted_proxies if word != UNIX_PEERS]
         return TrustedProxies(networks, unix=UNIX_PEERS in self.trusted_proxies)
 
 
 class GrpcSettings(ClientSettings):
-    """What the services read that listen for gRPC: what clients may take. Calls with the service token have no limit per address."""
+    """The settings of services that listen for gRPC: limits for clients. Calls with the service token have no limit per address."""
 
     grpc_connections_max: int = Field(
         1024,
@@ -157,7 +157,7 @@ class GrpcSettings(ClientSettings):
 
 
 class SinkSettings(Settings):
-    """What the services read that judge or call sinks."""
+    """The settings of services that check or call sinks."""
 
     sink_allow: Words = Field(
         (),
@@ -185,12 +185,12 @@ class SinkSettings(Settings):
     )
 
     def share_of(self, permits: int) -> Share:
-        """Return how one consumer's share of so many permits is bounded: at least one, rounded up."""
+        """Return `permits` and one consumer's share of them, rounded up and at least one."""
         return Share(permits, max(1, math.ceil(permits * self.consumer_share_percent / 100)))
 
 
 class SubscriptionSettings(SinkSettings, GrpcSettings):
-    """What the subscription service reads."""
+    """The settings of the subscription service."""
 
     sink_handshake: Literal["off", "required", "best_effort"] = Field(
         "off",
@@ -216,7 +216,7 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
     secret_key_file: Path | None = Field(None, description="A file that holds the secret keys, one a line.", json_schema_extra=RELOADED)
 
     def secret_keys(self) -> dict[str, bytes]:
-        """Return the keys by their ids; the first one encrypts, all decrypt."""
+        """Return the keys by their ids; the first key encrypts, all keys decrypt."""
         text, where = value_or_file("SECRET_KEY", self.secret_key, self.secret_key_file)
         keys: dict[str, bytes] = {}
         for part in text.replace("\n", ",").split(","):
@@ -230,7 +230,7 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
 
 
 class IngestSettings(GrpcSettings):
-    """What the ingest service reads."""
+    """The settings of the ingest service."""
 
     ingest_listen: Address = Field("127.0.0.1:50052", description="The ingest service's gRPC address.")
     ingest_admin_listen: TcpAddress = Field("127.0.0.1:9052", description="Its /healthz, /readyz and /metrics.")
@@ -253,7 +253,7 @@ class IngestSettings(GrpcSettings):
 
 
 class DeliverySettings(SinkSettings, GrpcSettings):
-    """What the delivery service reads."""
+    """The settings of the delivery service."""
 
     public_url: PublicUrl = Field(
         "", description="Where the gateway is reached from outside, as https://events.example.com: by it, sinks may consent later."
@@ -344,7 +344,7 @@ class DeliverySettings(SinkSettings, GrpcSettings):
 
 
 class GatewaySettings(ClientSettings):
-    """What the gateway reads."""
+    """The settings of the gateway."""
 
     gateway_listen: Address = Field("127.0.0.1:8080", description="The REST API's address.")
     gateway_admin_listen: TcpAddress = Field("127.0.0.1:8081", description="Its /healthz, /readyz and /metrics.")
@@ -399,8 +399,8 @@ _Read = TypeVar("_Read", bound=Settings)
 def read_settings(kind: type[_Read], environ: Mapping[str, str] | None = None) -> _Read:
     """Read the settings of one service from the environment.
 
-    `HOOKTIDE_SETTINGS_FILE` completes it. Raises `StartError` with one line per mistake: values out of their limits,
-    and names beginning with HOOKTIDE_ that neither a service knows nor Kubernetes sets.
+    The file that `HOOKTIDE_SETTINGS_FILE` names completes the environment. Raises `StartError` with one line for each mistake: a value out
+    of its limits, or a name that begins with HOOKTIDE_ and is neither a setting nor set by Kubernetes.
     """
     environ = without_service_links(with_settings_file(os.environ if environ is None else environ))
     own = [name.removesuffix("_file").upper() for name in kind.model_fields if name.endswith(("_url_file", "_proxy_file"))]
@@ -427,12 +427,12 @@ def variable(field: str) -> str:
 
 
 def misspelt(environ: Mapping[str, str]) -> list[str]:
-    """Return a line for each HOOKTIDE_ variable that no service knows, with the name it is nearest to."""
+    """Return a line for each HOOKTIDE_ variable that no service knows, with the nearest known name."""
     known = {variable(name) for kind in ALL for name in kind.model_fields} | CLIENT_VARIABLES
     lines = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known:
-            # What all names begin with would make any two of them alike.
+            # The common prefix is left out, since it would make any two names similar.
             near = difflib.get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1)
             lines.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "; see the table in README.md"))
     return lines

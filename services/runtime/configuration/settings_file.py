@@ -1,7 +1,7 @@
-"""Settings file: settings in a file, so that they can change while the process runs.
+"""Settings file: reads settings from a file, so that they can change while the process runs.
 
-HOOKTIDE_SETTINGS_FILE names it: one ``HOOKTIDE_NAME=value`` a line, as in an env file of Docker. Empty lines and
-lines that begin with ``#`` are skipped; quotes around a whole value are taken off. The environment goes first.
+HOOKTIDE_SETTINGS_FILE names the file. It has one ``HOOKTIDE_NAME=value`` on each line, as Docker's env files. Empty lines and lines that
+begin with ``#`` are skipped; quotes around a whole value are removed. A value in the environment has precedence.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ _QUOTES = ("'", '"')
 
 
 def with_settings_file(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ`, completed by the settings of the file it names.
+    """Return `environ`, completed by the settings of the file that it names.
 
-    Raises `StartError`, one line a mistake, for a file that cannot be read or holds anything else.
+    Raises `StartError`, with one line for each mistake, if the file cannot be read or holds anything but settings.
     """
     name = environ.get(VARIABLE, "")
     if not name:
@@ -29,7 +29,7 @@ def with_settings_file(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def masked(environ: Mapping[str, str]) -> list[str]:
-    """Return the settings of the file that have no effect, since the environment has other values; raises as `with_settings_file`."""
+    """Return the settings of the file that have no effect because the environment has other values; raises as `with_settings_file`."""
     name = environ.get(VARIABLE, "")
     values = _parsed(name, _read(name)) if name else {}
     return sorted(key for key, value in values.items() if environ.get(key, "") not in {"", value})
@@ -56,7 +56,7 @@ def _parsed(name: str, text: str) -> dict[str, str]:
             continue
         key, equals, value = setting.partition("=")
         key = key.removeprefix("export ").strip()
-        # A line may hold a secret, so a mistake shows no more of it than the name of a setting.
+        # A line may hold a secret, so an error shows only the name of a setting.
         if not equals or not key.startswith(_PREFIX) or key == VARIABLE:
             mistakes.append(f"{VARIABLE}={plainly_shown(name)}: line {number} is no HOOKTIDE_NAME=value")
         elif key in values:

@@ -1,4 +1,4 @@
-"""Shown: how a line of an error or a log may show a value that somebody set."""
+"""Shown: makes the value of a setting safe to show in an error or a log line."""
 
 import re
 
@@ -7,19 +7,19 @@ CHARS_MAX = 80
 
 
 def shown(text: str) -> str:
-    """Return a value in quotes: printable, without a password, and at most about 80 characters of it."""
+    """Return a value in quotes, printable, without a password, and cut to about 80 characters."""
     quoted = ascii(without_password(text))
     return quoted if len(quoted) <= CHARS_MAX else f"{quoted[:CHARS_MAX]}…"
 
 
 def plainly_shown(text: str) -> str:
-    """Return a value as it is if a line can show it so, else as `shown` does."""
+    """Return a value without quotes if it is printable and short, else as `shown`; in both cases without a password."""
     plain = without_password(text)
     return plain if plain.isprintable() and len(plain) <= CHARS_MAX else shown(plain)
 
 
 def without_password(text: str) -> str:
-    """Return a value without what may be a secret before its last @: all of it in a URL, else `user:password`."""
+    """Return a value without a possible secret before its last @: in a URL everything after the scheme, else `user:password`."""
     before, at, after = text.rpartition("@")
     scheme = _SCHEME.match(before)
     begins = scheme[0] if scheme else ""

@@ -1,1 +1,1 @@
-"""HTTP: the listeners of the REST API and of the admin ports, and what guards them."""
+"""HTTP: the listeners of the REST API and of the admin ports, and the limits that protect them."""

@@ -1,4 +1,4 @@
-"""Admin: the small HTTP side of every service, for operators: /healthz, /readyz, /metrics."""
+"""Admin: the small HTTP server of every service, for operators: /healthz, /readyz, /metrics."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,15 @@ from services.runtime.http.listener import Gate, GuardedConnection, accepting
 
 Ready = Callable[[], str | None]
 
-# Probes and a monitoring system need a handful of connections; a service keeps its files for its own work.
+# Probes and a monitoring system need few connections; the service needs its files for its own work.
 _LIMITS = ConnectionLimits(connections_max=64, network_connections_max=32, headers_s=5.0, idle_s=75.0)
 
 
 def admin_app(ready: Ready, degraded: Ready = lambda: None) -> web.Application:
-    """Return the application; `ready` returns None, or in a sentence why work cannot be taken.
+    """Return the application. `ready` returns None, or a sentence that says why the service takes no work.
 
-    `degraded` returns None, or in a sentence why only a part of the work is done. /readyz then answers 200 all the same, since who takes
-    such a service out of service, as load balancers do after a 503, would lose the part that works.
+    `degraded` returns None, or a sentence that says why the service does only a part of its work. /readyz then still answers 200: after a
+    503, a load balancer would remove the service, and so the part that works.
     """
 
     async def healthz(_request: web.Request) -> web.Response:

@@ -1,12 +1,12 @@
-"""Client address: whose request it is, if a proxy stands in front.
+"""Client address: which client sent a request, even through a proxy.
 
 peer, `Forwarded`, `X-Forwarded-For` → [client_address] → caps and throttles by network
 
 Law 1: pure.
-Law 2: the headers are believed only from a trusted peer, and from right to left only as far as every address is trusted too: the
-first address that is not is the client, and all that stands left of it is the client's own invention.
-Law 3: a request whose headers are malformed, or name two different clients, counts as the proxy's own. A client gains nothing by
-sending such headers: it then shares one account with every other client that does.
+Law 2: only a trusted peer's headers are used. They are read from right to left while the addresses are trusted too: the first address
+that is not trusted is the client, and everything to the left of it may be the client's invention.
+Law 3: a request whose headers are malformed, or name two different clients, counts as the proxy's own. A client gains nothing by such
+headers, since it then shares one limit with all other clients that send them.
 """
 
 import re
@@ -19,7 +19,7 @@ from services.runtime.authentication_throttle import network_of
 Network = IPv4Network | IPv6Network
 
 _HOPS_MAX = 32
-# RFC 7239, 4: pairs of a token and a token or quoted string, by semicolons; elements by commas.
+# RFC 7239, 4: pairs of a token and a token or quoted string, separated by semicolons; elements are separated by commas.
 _PAIR = re.compile(r"""\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;]*))\s*(;|,|$)""")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%\w]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
@@ -27,12 +27,12 @@ _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%\w]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who sent a request, as far as caps are concerned."""
+    """The client that a request counts against."""
 
     network: str
     """An IPv4 address, or the /64 of an IPv6 address."""
     is_proxied: bool
-    """Whether a trusted proxy passed the request on, so that its connection is not the client's own."""
+    """Whether a trusted proxy passed the request on, so that the connection is the proxy's."""
 
 
 class TrustedProxies:
@@ -56,14 +56,14 @@ class TrustedProxies:
         return any(parsed in network for network in self._networks)
 
     def client(self, peer: str, forwarded: Sequence[str], x_forwarded_for: Sequence[str]) -> Client:
-        """Return the client of a request from `peer`, given the values of all its lines of both headers, in their order."""
+        """Return the client of a request from `peer`; `forwarded` and `x_forwarded_for` are the values of all lines of both headers, in order."""
         if not self.trusts(peer) or not (forwarded or x_forwarded_for):
             return Client(network_of(peer), is_proxied=False)
         named = {self._first_untrusted(peer, hops) for hops in (_forwarded(forwarded), _listed(x_forwarded_for)) if hops is not None}
         return Client(network_of(named.pop() if len(named) == 1 else peer), is_proxied=True)
 
     def _first_untrusted(self, peer: str, hops: Sequence[str]) -> str:
-        """Return the client that `hops` (the farthest first) lead to; the last trusted one if they are all trusted or end in nonsense."""
+        """Return the first untrusted address of `hops`, read from the last. If all are trusted, return the farthest; for a malformed one, `peer`."""
         nearest = peer
         for hop in hops[: -_HOPS_MAX - 1 : -1]:
             address = _address(hop)
@@ -76,7 +76,7 @@ class TrustedProxies:
 
 
 def _forwarded(values: Sequence[str]) -> list[str] | None:
-    """Return the `for` of each element of `Forwarded` (RFC 7239), "" for an element without; None without the header."""
+    """Return the `for` of each element of `Forwarded` (RFC 7239), "" if an element has none; None without the header."""
     if not values:
         return None
     text, at, hops, current = ",".join(values), 0, list[str](), ""

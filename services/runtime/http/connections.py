@@ -1,13 +1,13 @@
-"""HTTP connections: which new connection an HTTP listener takes, and which open one gives way to it.
+"""Connections: which new connection an HTTP listener accepts, and which open connection it closes in return.
 
-accept → [http_connections] → http_listener
+accept → [connections] → listener
 
-An open connection is at every moment the server's turn (a complete request is being answered) or its client's (the next request, the
-rest of a body, or the reading of an answer is awaited). At a limit the connection that has awaited its client for longest gives way:
-first among those that never showed a valid API key, then among the others. What the server is working on never gives way.
+On an open connection it is always either the server's turn (it answers a complete request) or the client's turn (it sends the next
+request or the rest of a body, or reads an answer). At a limit, the connection that has waited longest for its client gives way: first
+among those that never showed a valid API key, then among the others. A connection never gives way while it is the server's turn.
 
 Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
-Law 2: every operation takes constant time, however many connections are open.
+Law 2: every operation on a connection takes constant time, however many are open.
 """
 
 from collections import OrderedDict
@@ -15,28 +15,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _NETWORKS_MAX = 10_000
-# How many seconds' worth of new connections a network may use at once: a program that starts opens its connections together.
+# How many seconds' worth of new connections a network may use at once: a starting program opens its connections together.
 _BURST_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections a listener holds, and how long a client may take over its next move, in seconds."""
+    """How many connections a listener holds, and how long a client may take before it sends its next bytes, in seconds."""
 
     connections_max: int = 4096
     network_connections_max: int = 256
     """How many connections one client may hold: an IPv4 address, or the /64 of an IPv6 address."""
     network_connections_per_second: float = 200.0
-    """On how many new connections one client may send something, on average; more are closed at their first byte."""
+    """On how many new connections a second one client may send bytes, on average; further connections are closed at their first byte."""
     headers_s: float = 10.0
-    """From the connection to its first byte, and from the first byte of a request to the end of its headers."""
+    """The time from the connection to its first byte, and from the first byte of a request to the end of its headers."""
     idle_s: float = 75.0
-    """From the end of an answer to the first byte of the next request."""
+    """The time from the end of an answer to the first byte of the next request."""
 
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """An open connection. `network` is whose it is, None if it is exempt from the limits for each network."""
+    """An open connection. `network` is the network that it counts against, None if the limits per network do not apply to it."""
 
     network: str | None
     give_way: Callable[[], None]
@@ -53,7 +53,7 @@ def _nothing() -> None:
 
 
 class _Queue:
-    """Connections that await their clients, in the order in which they began to."""
+    """Connections that wait for their clients, in the order in which they began to wait."""
 
     def __init__(self) -> None:
         self._unknown: OrderedDict[Connection, None] = OrderedDict()
@@ -83,11 +83,11 @@ class _Network:
 
 
 class _Rates:
-    """A token bucket for each network; `per_second` tokens come in a second, and a full bucket holds those of `_BURST_S`."""
+    """A token bucket for each network: `per_second` tokens are added each second, and a full bucket holds those of `_BURST_S`."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
-        # How many tokens are missing from a full bucket, and when that was so.
+        # For each network, how many tokens were missing from a full bucket, and at what time.
         self._missing: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, network: str, now_s: float) -> bool:
@@ -116,16 +116,16 @@ class Connections:
         return self._count
 
     def change(self, limits: ConnectionLimits) -> None:
-        """Put other limits into force; what is open beyond them gives way as far as it awaits its clients."""
+        """Use other limits from now on; connections beyond the total limit are closed if they wait for their clients."""
         self._limits = limits
         self._speaking = _Rates(limits.network_connections_per_second)
         while self._count > limits.connections_max and self._make_room(self._awaiting):
             pass
 
     def admit(self, network: str | None) -> bool:
-        """Return whether a new connection of a network (None: exempt from the limits for each) may be opened.
+        """Return whether a new connection of a network (None: the limits per network do not apply) may be opened.
 
-        At a limit another connection gives way, so that there is room afterwards; if none can, the answer is no.
+        At a limit, another connection gives way to make room. If no connection can give way, the result is False.
         """
         held = None if network is None else self._networks.get(network)
         if held is not None and held.count >= self._limits.network_connections_max and not self._make_room(held.awaiting):
@@ -133,19 +133,19 @@ class Connections:
         return self._count < self._limits.connections_max or self._make_room(self._awaiting)
 
     def opened(self, connection: Connection) -> None:
-        """Count a connection that was admitted; it is its client's turn."""
+        """Count a connection that was admitted; it is the client's turn."""
         self._count += 1
         if connection.network is not None:
             self._networks.setdefault(connection.network, _Network()).count += 1
         self.await_client(connection)
 
     def closed(self, connection: Connection) -> None:
-        """Forget a connection, once or more often."""
+        """Forget a connection; further calls do nothing."""
         if not connection.is_open:
             return
         self.serve(connection)
         connection.is_open = False
-        # The function leads back to the connection; without this only the collector of cycles would free the two.
+        # The function refers back to the connection. Without this line only the garbage collector would free the two.
         connection.give_way = _nothing
         self._count -= 1
         if connection.network is not None:
@@ -181,5 +181,5 @@ class Connections:
         return True
 
     def may_speak(self, network: str | None, now_s: float) -> bool:
-        """Return whether a network (None: exempt) may send on one more new connection; take a token for it if there is one."""
+        """Take a token for a network (None: exempt) that sends on one more new connection; return whether there was one."""
         return network is None or self._speaking.take(network, now_s)

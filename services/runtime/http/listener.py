@@ -1,12 +1,12 @@
-"""HTTP listener: accepts connections within limits, and closes those whose clients are too slow to send a request.
+"""Listener: accepts HTTP connections within limits, and closes a connection if its client is too slow to send a request.
 
-client → accept → [http_listener] → aiohttp's parser → handler
-            └ http_connections
+client → accept → [listener] → aiohttp's parser → handler
+            └ connections
 
-Law 1: a connection is counted from the moment it is accepted, so that one in the middle of a TLS handshake counts too.
-Law 2: the listener never holds more connections than its limits permit, which are below the limit of open files.
-Law 3: a connection gets a protocol and memory of its own once its client has sent something.
-Law 4: whatever a client fails to send, its connection ends: by the limit of time for headers, or because it gives way.
+Law 1: a connection counts as soon as it is accepted, so a connection in the middle of a TLS handshake counts too.
+Law 2: the listener never holds more connections than its limits permit, and the limits are below the limit of open files.
+Law 3: a connection gets a protocol and memory of its own only after its client has sent something.
+Law 4: every connection of a client that stops sending ends: by the time limit for headers, or because it gives way.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from services.runtime.logs import logger
 
 HEAD_BYTES_MAX = 32 * 1024
 """How many bytes of a request's head a connection holds before the head is complete."""
-# The system holds so much of what a client sends before it is read; it is also the most that one read returns.
+# How much the system buffers of what a client sends before the process reads it, and so the most that one read returns.
 _RECEIVE_BUFFER_BYTES = 64 * 1024
 _BACKLOG = 1024
-# So many connections are accepted between two looks at those that are open already.
+# How many connections are accepted before the event loop serves the open ones again.
 _ACCEPTS_A_TURN = 16
-# What accept(2) reports while the process or the system is out of files or memory.
+# The errors that accept(2) reports while the process or the system is out of files or memory.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1
 _UNIX = "unix:"
@@ -52,7 +52,7 @@ class GuardedConnection(web.RequestHandler):
     __slots__ = ("_body", "_connection", "_connections", "_gone", "_head_bytes", "_headers_s", "_late", "_wire")
 
     def __init__(self, server: web.Server, gate: "Gate", connection: Connection, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
-        """Take the connection as it is counted, and aiohttp's settings of a `RequestHandler`."""
+        """Take the counted connection, and aiohttp's settings for a `RequestHandler`."""
         super().__init__(server, keepalive_timeout=gate.limits.idle_s, **settings)
         self._connections = gate.connections
         self._headers_s = gate.limits.headers_s
@@ -60,7 +60,7 @@ class GuardedConnection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._late: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
-        # How much of the next request's head has come, as far as it is not complete.
+        # How many bytes of the next request's incomplete head have arrived.
         self._head_bytes = 0
         self._gone = asyncio.Event()
 
@@ -78,7 +78,7 @@ class GuardedConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what the client sent; a head that has begun must be complete within the limit of time."""
+        """Receive what the client sent; a request's head must be complete within the time limit once it has begun."""
         requests = self._request_count
         is_between = not self._messages and (self._body is None or self._body.is_eof())
         super().data_received(data)
@@ -96,7 +96,7 @@ class GuardedConnection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Answer what is no HTTP with 400. aiohttp would log a traceback for each, and with it what was sent."""
+        """Answer 400 to bytes that are not HTTP. aiohttp would log a traceback for each, and with it what the client sent."""
         if status != web.HTTPBadRequest.status_code or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
         logger().info("request.malformed", status=status, fault=type(exc).__name__)
@@ -110,7 +110,7 @@ class GuardedConnection(web.RequestHandler):
         return self._connection.peer
 
     def abort(self) -> None:
-        """Close the connection at once; what was not sent yet is dropped."""
+        """Close the connection at once, and drop what was not sent yet."""
         if self._wire is not None:
             self._wire.abort()
 
@@ -120,7 +120,7 @@ class GuardedConnection(web.RequestHandler):
 
     @contextlib.contextmanager
     def clients_turn(self) -> Iterator[None]:
-        """Note for the length of a block that the answer waits for the client, so that the connection may give way."""
+        """Note that it is the client's turn while the block runs, so that the connection may give way."""
         self._connections.await_client(self._connection)
         try:
             yield
@@ -128,7 +128,7 @@ class GuardedConnection(web.RequestHandler):
             self._connections.serve(self._connection)
 
     async def hold_back(self, delay_s: float) -> None:
-        """Wait before an answer is sent; no longer than the client stays."""
+        """Wait `delay_s` before an answer is sent, or until the client has gone."""
         with self.clients_turn(), contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._gone.wait()
@@ -160,7 +160,7 @@ class GuardedConnection(web.RequestHandler):
 
 
 class Gate:
-    """What decides on new connections; the connections of one listener share it."""
+    """Decides on new connections; all connections of one listener share a gate."""
 
     def __init__(self, limits: ConnectionLimits, proxies: TrustedProxies | None = None) -> None:
         self.limits = limits
@@ -168,12 +168,12 @@ class Gate:
         self.connections = Connections(limits)
 
     def change(self, limits: ConnectionLimits, proxies: TrustedProxies) -> None:
-        """Put other limits into force, for the connections that come from now on."""
+        """Use other limits from now on. Open connections keep their time limits."""
         self.limits, self.proxies = limits, proxies
         self.connections.change(limits)
 
     def network(self, peer: str) -> str | None:
-        """Return whose connections a peer's count as, None if it is exempt: a trusted proxy, or the peer of a Unix socket."""
+        """Return the network that a peer's connections count against, None for a trusted proxy or the peer of a Unix socket."""
         return None if not peer or self.proxies.trusts(peer) else network_of(peer)
 
 
@@ -184,7 +184,7 @@ Connect = Callable[[Connection], GuardedConnection]
 async def accepting(connect: Connect, gate: Gate, listen: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Accept connections on `listen` (``host:port`` or ``unix:path``); yields the address bound.
 
-    `connect` makes the protocol of each. Connections that are open at the end are left to their server. Raises `StartError`.
+    `connect` makes the protocol of each connection. At the end, open connections stay open and belong to their server. Raises `StartError`.
     """
     try:
         sockets = await _bound(listen)
@@ -205,14 +205,14 @@ async def accepting(connect: Connect, gate: Gate, listen: str, *, tls: ssl.SSLCo
 
 @dataclass(slots=True, eq=False)
 class _Arrival:
-    """A connection from its acceptance until its protocol has it: silent at first, then opening."""
+    """A connection between its acceptance and its handover to a protocol: silent at first, then opening."""
 
     accepted: socket.socket
     connection: Connection
     late: asyncio.TimerHandle | None = None
     """Set while the client is silent."""
     protocol: GuardedConnection | None = None
-    """Set once the client has spoken."""
+    """Set once the client has sent something."""
     opening: asyncio.Task[None] | None = None
     has_transport: bool = False
     """Whether the socket belongs to a transport, which then closes it."""
@@ -230,30 +230,30 @@ class _Acceptor:
         self._next_line_s = 0.0
 
     async def close(self) -> None:
-        """Give up connections that are not open yet."""
+        """Close the connections that are not open yet."""
         opening = [arrival.opening for arrival in self._arriving if arrival.opening is not None]
         for arrival in tuple(self._arriving):
             self._close(arrival)
         await asyncio.gather(*opening, return_exceptions=True)
 
     def accept(self, listening: socket.socket) -> None:
-        """Accept what waits on a socket, up to a bound."""
+        """Accept the connections that wait on a socket, at most `_ACCEPTS_A_TURN`."""
         for _ in range(_ACCEPTS_A_TURN):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # Any other error is of a connection that failed before it was accepted (accept(2)).
+                # Any other error belongs to a connection that failed before it was accepted (accept(2)).
                 if error.errno in _EXHAUSTED:
-                    # The limits are meant to prevent this; another part of the process has used the files up.
+                    # The limits should prevent this; another part of the process has used up the files.
                     logger().error("connections.cannot_accept", error=error.strerror, connections=len(self._gate.connections))
                     self._pause(listening)
                 return
             self._admit(accepted, address[0] if isinstance(address, tuple) else "")
 
     def _admit(self, accepted: socket.socket, peer: str) -> None:
-        """Keep a connection until its client speaks, if the limits permit it."""
+        """Keep a connection until its client sends something, if the limits permit it."""
         network = self._gate.network(peer)
         if not self._gate.connections.admit(network):
             accepted.close()
@@ -269,11 +269,11 @@ class _Acceptor:
         arrival = _Arrival(accepted, connection)
         self._gate.connections.opened(connection)
         self._arriving.add(arrival)
-        # Often the first bytes, or the end, have come already.
+        # Often the first bytes, or the end of the connection, have already arrived.
         self._hear(arrival)
 
     def _listen_to(self, arrival: _Arrival) -> None:
-        """Wait for a client's first byte. Until then its connection costs a socket, and no more."""
+        """Wait for a client's first byte. Until then its connection costs only a socket."""
         arrival.late = self._loop.call_later(self._gate.limits.headers_s, self._close, arrival)
         self._loop.add_reader(arrival.accepted, self._spoken, arrival)
 
@@ -288,7 +288,7 @@ class _Acceptor:
         self._hear(arrival)
 
     def _hear(self, arrival: _Arrival) -> None:
-        """Open a connection whose client has sent something; close one whose client has gone, or opens too many."""
+        """Open the connection if its client has sent something; close it if the client has gone, or opens too many a second."""
         try:
             first = arrival.accepted.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -307,7 +307,7 @@ class _Acceptor:
         arrival.opening.add_done_callback(lambda _done: self._arriving.discard(arrival))
 
     async def _open(self, arrival: _Arrival, protocol: GuardedConnection) -> None:
-        """Hand a connection to its protocol, after the TLS handshake if there is to be one."""
+        """Hand a connection to its protocol, after the TLS handshake if the listener uses TLS."""
         arrival.has_transport = True
         handshake_s = None if self._tls is None else self._gate.limits.headers_s
         try:
@@ -316,14 +316,14 @@ class _Acceptor:
             self._gate.connections.closed(arrival.connection)
             raise
         except (OSError, ssl.SSLError):
-            # The client has gone, or speaks no TLS that is accepted here.
+            # The client has gone, or its TLS is not accepted here.
             self._gate.connections.closed(arrival.connection)
         except Exception:  # noqa: BLE001 - whatever one connection does, the listener goes on
             logger().exception("connection.failed")
             self._gate.connections.closed(arrival.connection)
 
     def _close(self, arrival: _Arrival) -> None:
-        """Close a connection at once, however far it has come."""
+        """Close a connection at once, in whatever phase it is."""
         self._gate.connections.closed(arrival.connection)
         self._listen_no_more(arrival)
         if arrival.opening is not None:
@@ -335,7 +335,7 @@ class _Acceptor:
             arrival.protocol.abort()
 
     def _note(self, how: str, network: str | None) -> None:
-        """Count a connection that the limits closed; log the first of a while, since there may be thousands."""
+        """Count a connection that the limits closed; log one at most every `_LINE_EVERY_S`, since there may be thousands."""
         _closed.labels(how).inc()
         if self._loop.time() >= self._next_line_s:
             self._next_line_s = self._loop.time() + _LINE_EVERY_S
@@ -352,7 +352,7 @@ class _Acceptor:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket that an earlier process left behind, which would be in the way."""
+    """Remove the socket that an earlier process left behind; it would prevent binding."""
     if path.is_socket():
         path.unlink()
 
