@@ -1,1 +1,1 @@
-"""Gateway: the public REST API, translated to gRPC. No database and no business rule of its own."""
+"""Gateway: the public REST API, translated to gRPC. It has no database and no business rules of its own."""

@@ -1,4 +1,4 @@
-"""Answers: what every response has in common."""
+"""Answers: makes the HTTP responses, with the headers that all of them share."""
 
 from collections.abc import Mapping
 
@@ -17,12 +17,12 @@ _ALWAYS = {
     "referrer-policy": "no-referrer",
 }
 NO_STORE = {"cache-control": "no-store"}
-# May be kept by the client itself, and is asked for again each time by its ETag.
+# The client itself may store the answer, and must revalidate it each time by its ETag.
 _REVALIDATED = {"cache-control": "private, no-cache"}
 
 
 def json_answer(body: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a JSON object on a line of its own; nobody stores it on its way unless `headers` permit that."""
+    """Return a JSON object on a line of its own. Caches may not store it unless `headers` permit that."""
     merged = {"content-type": "application/json", **NO_STORE, **(headers or {})}
     return web.Response(body=orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status=status, headers=merged)
 
@@ -33,12 +33,12 @@ def tagged_answer(body: Mapping[str, object], etag: str, *, status: int = 200, h
 
 
 def not_modified(etag: str) -> web.Response:
-    """Return that the client's copy is the current one."""
+    """Return 304: the client's copy is the current one."""
     return web.Response(status=304, headers={"etag": f'"{etag}"', **_REVALIDATED})
 
 
 def no_content() -> web.Response:
-    """Return that it is done and there is nothing to say."""
+    """Return 204: the request is done and there is no content."""
     return web.Response(status=204, headers=NO_STORE)
 
 
@@ -48,12 +48,12 @@ def page_answer(items: list[dict[str, object]], next_page_token: str) -> web.Res
 
 
 def problem_answer(failure: Failure, request_id: str) -> web.Response:
-    """Return what a client is told of a failure, as `application/problem+json`."""
+    """Return a failure as `application/problem+json`."""
     problem = problem_of(failure, request_id)
     return json_answer(problem.members, status=problem.status, headers={"content-type": PROBLEM_CONTENT_TYPE, **problem.headers})
 
 
 def dress(response: web.StreamResponse, request_id: str) -> None:
-    """Put on a response what all of them carry."""
+    """Add the headers that all responses carry."""
     response.headers.update(_ALWAYS)
     response.headers[REQUEST_ID_HEADER] = request_id

@@ -1,6 +1,6 @@
-"""App: the gateway put together.
+"""App: puts the gateway together.
 
-settings → [app] → listener → pipeline → routes → peers
+settings → [app] → listener → pipeline → routes → upstreams
 """
 
 import contextlib
@@ -36,14 +36,14 @@ from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.tls import server_tls
 
 _LIMITS = HttpLimits()
-# So many consumers may use up their shares at once, and so many of a consumer's requests wait for each that is worked on.
+# How many consumers may use their whole shares at once, and how many of a consumer's requests may wait for each that is in progress.
 _CONSUMERS_AT_ONCE, _WAITING_FACTOR = 32, 8
-# Requests that need no key, and those for routes that do not exist.
+# The throttle of requests that need no key, and of requests for routes that do not exist.
 _STRANGERS_BURST, _STRANGERS_PER_SECOND = 200, 100.0
 
 
 def route_table(peers: Peers, bodies: Bodies, readiness: Readiness) -> list[Route]:
-    """Return everything that can be called."""
+    """Return all routes."""
     return [
         *Subscriptions(peers, bodies).routes(),
         *Verifications(peers).routes(),
@@ -68,7 +68,7 @@ def connection_limits(settings: GatewaySettings) -> ConnectionLimits:
 
 
 def guard(settings: GatewaySettings) -> Guard:
-    """Return what keeps clients from taking each other's room."""
+    """Return the limits that keep clients from taking each other's capacity."""
     each_max = settings.gateway_consumer_requests_max
     return Guard(
         proxies=settings.proxies(),
@@ -83,10 +83,10 @@ def guard(settings: GatewaySettings) -> Guard:
 
 @contextlib.asynccontextmanager
 async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpLimits = _LIMITS) -> AsyncIterator[Addresses]:
-    """Run the gateway, whether or not the services behind it are there yet; yields the addresses bound.
+    """Run the gateway, even if the services behind it do not run yet; yields the addresses bound.
 
-    On exit it takes no more connections, answers the requests under way, then lets go of the services.
-    Raises `StartError` where it cannot start.
+    On exit it takes no more connections, answers the requests in flight, then closes the channels to the services.
+    Raises `StartError` if it cannot start.
     """
     reloadable = Reloadable(settings)
     tls = server_tls(reloadable, "gateway")

@@ -1,10 +1,10 @@
-"""Authenticate: whose an API key is, asked of the registry and remembered for a moment.
+"""Authenticate: finds the caller of an API key in the registry, and caches the answer for a moment.
 
 client → pipeline → [authenticate] → registry
 
-Law 1: an answer is used for at most 2 s from when it was asked for, so a revoked key stops working within 2 s.
-Law 2: calls with one key at one time share one question, and refusals are remembered as well.
-Law 3: no key is kept in clear, and what is remembered is bounded.
+Law 1: an answer is used for at most 2 s after the registry was asked, so a revoked key stops working within 2 s.
+Law 2: concurrent calls with one key share one lookup (single-flight). The refusal KEY_INVALID is cached as well.
+Law 3: no key is stored in clear, and the size of the cache is bounded.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose an API key is. `shown` is the key as its owner may read it, without its clear text."""
+    """The owner of an API key. `shown` is the key as its owner may read it, without its clear text."""
 
     key_id: str
     role: Role
@@ -43,13 +43,13 @@ class Caller:
 
     @property
     def acts_for(self) -> str:
-        """The consumer that calls are made for; "*" stands for all."""
+        """The consumer for which the caller acts; "*" stands for all."""
         return "*" if self.role is Role.ADMIN else self.consumer_id
 
 
 @dataclass(slots=True)
 class _Question:
-    """A question under way; `outcome` stays None where whoever asked was cancelled."""
+    """A lookup in flight; `outcome` stays None if the call that asked was cancelled."""
 
     done: asyncio.Event = field(default_factory=asyncio.Event)
     outcome: Caller | Failure | None = None
@@ -65,7 +65,7 @@ class Authenticator:
     """Turns an `authorization` header into a caller."""
 
     def __init__(self, ask: Callable[[str], Awaitable[Caller]], clock: Clock, *, remembered_max: int = REMEMBERED_MAX) -> None:
-        """Take `ask`, which returns the caller of a key in clear or raises `Failure`."""
+        """Take `ask`: given a key in clear, it returns the caller or raises `Failure`."""
         self._ask = ask
         self._clock = clock
         self._remembered_max = remembered_max
@@ -73,19 +73,19 @@ class Authenticator:
         self._questions: dict[bytes, _Question] = {}
 
     async def caller(self, authorization: str) -> Caller:
-        """Return who calls; raise `Failure` KEY_REQUIRED, KEY_INVALID or what the registry's absence is."""
+        """Return the caller; raise `Failure` KEY_REQUIRED, KEY_INVALID or, if the registry cannot be reached, its failure."""
         key = bearer(authorization)
         if key is None:
             raise Failure(Reason.KEY_REQUIRED, "Send an API key as `Authorization: Bearer hkt_…`.")
         if parse_key(key) is None:
-            # By its checksum: a typing error, and most guesses, cost the registry nothing.
+            # The checksum finds typing errors, and most guesses, without a call to the registry.
             raise Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
         digest = hashlib.sha256(key.encode()).digest()
         outcome = self._remembered(digest)
         while outcome is None:
             outcome = await self._asked(digest, key)
         if isinstance(outcome, Failure):
-            # A fresh one for each call: an exception gathers its tracebacks.
+            # Each call raises a new exception, since an exception collects tracebacks.
             raise Failure(outcome.reason, outcome.message, retry_after_s=outcome.retry_after_s)
         return outcome
 

@@ -1,8 +1,8 @@
-"""Bodies: a request's body as a JSON object.
+"""Bodies: reads a request's body as a JSON object.
 
-client → [bodies] → strict JSON → translate
+client → [bodies] → strict_json → translate
 
-Law: nothing is buffered beyond the limit, and nothing waited for beyond the time allowed.
+Law: reading stops as soon as a body exceeds the limit of bytes or the time allowed.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Bodies:
     timeout_s: float
 
     async def read(self, request: web.BaseRequest, media_types: Collection[str] = JSON, *, optional: bool = False) -> dict[str, object]:
-        """Return the JSON object that is the body; where it is `optional`, no body is an empty object.
+        """Return the body's JSON object. If the body is `optional`, an absent body counts as an empty object.
 
         Raises `Failure`: MALFORMED_BODY, REQUEST_TOO_LARGE or UNSUPPORTED_MEDIA_TYPE.
         """
@@ -48,7 +48,7 @@ class Bodies:
             raise self._too_large()
         if request.version == HttpVersion11 and request.headers.get("expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            # The answer proper has not begun.
+            # The count of sent bytes is reset, since the actual answer has not begun.
             request.writer.output_size = 0
         body = bytearray()
         try:

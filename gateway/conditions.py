@@ -1,4 +1,4 @@
-"""Conditions: the headers by which a client makes a call depend on something: ETags and Idempotency-Key."""
+"""Conditions: reads the headers that make a request conditional or idempotent: ETags and Idempotency-Key."""
 
 import hashlib
 import re
@@ -15,9 +15,9 @@ _OPAQUE = re.compile(r'"([\x21\x23-\x7e]*)"')
 
 
 def request_id_of(call: Call) -> str:
-    """Return the id that makes a call idempotent for the services: from key, route and `Idempotency-Key`; "" without one.
+    """Return the id by which services recognise a repeated call, made from API key, method, path and `Idempotency-Key`; "" without one.
 
-    Raises `Failure` INVALID_ARGUMENT for a header of another form.
+    Raises `Failure` INVALID_ARGUMENT if the header is malformed.
     """
     sent = call.request.headers.getall("idempotency-key", [])
     if not sent:
@@ -30,9 +30,9 @@ def request_id_of(call: Call) -> str:
 
 
 def etag_to_match(call: Call) -> str:
-    """Return the etag that a change depends on (`If-Match`); "" where it depends on none.
+    """Return the etag that a change requires (`If-Match`); "" if it requires none.
 
-    Raises `Failure`: INVALID_ARGUMENT for a header of another form, ETAG_MISMATCH for a weak one, which never matches.
+    Raises `Failure`: INVALID_ARGUMENT if the header is malformed, ETAG_MISMATCH for a weak ETag, which never matches.
     """
     sent = ", ".join(call.request.headers.getall("if-match", []))
     if sent in {"", "*"}:
@@ -45,6 +45,6 @@ def etag_to_match(call: Call) -> str:
 
 
 def is_current(call: Call, etag: str) -> bool:
-    """Say whether the client's copy (`If-None-Match`) is the one of this etag; a header of another form is none."""
+    """Return whether the client's copy (`If-None-Match`) has this etag; a malformed header is ignored."""
     sent = ", ".join(call.request.headers.getall("if-none-match", []))
     return sent == "*" or (_TAGS.fullmatch(sent) is not None and etag in _OPAQUE.findall(sent))

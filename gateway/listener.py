@@ -1,4 +1,4 @@
-"""Listener: the HTTP server itself, with every limit set and its own errors in our form.
+"""Listener: the gateway's HTTP server, with every limit set and protocol errors as problem+json.
 
 client → [listener] → pipeline
 """
@@ -24,11 +24,11 @@ from services.runtime.tls import ServerTls
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """How long clients may take once their headers are there, in seconds, and how much they may send besides bodies."""
+    """How long clients may take after their headers have arrived, in seconds, and how much they may send besides bodies."""
 
     body_s: float = 20.0
     answer_s: float = 30.0
-    # What a client goes on sending after its refusal is read and dropped for so long, so that it sees the answer.
+    # How long the bytes that a client sends after its refusal are read and dropped, so that the client sees the answer.
     lingering_s: float = 2.0
     drain_s: float = 20.0
     header_bytes_max: int = 8190
@@ -36,14 +36,14 @@ class HttpLimits:
 
 
 class _Connection(GuardedConnection):
-    """A connection whose protocol errors are problems like all others."""
+    """A connection that answers protocol errors with problem+json, like all other errors."""
 
     __slots__ = ()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Return the answer to what is no HTTP; `message` is the parser's, and nobody is told of it."""
+        """Return the answer to bytes that are not HTTP; `message` is the parser's, and is neither sent nor logged."""
         if request.writer.output_size > 0:
             message = "the answer has begun, there is no room for another"
             raise ConnectionError(message)
@@ -58,13 +58,13 @@ class _Connection(GuardedConnection):
         response = problem_answer(failure, request_id)
         dress(response, request_id)
         response.force_close()
-        # Not the parser's message: it may repeat what was sent, and with it a key.
+        # The parser's message is left out: it may repeat what was sent, and so a key.
         logger().info("request.malformed", request_id=request_id, status=response.status, fault=type(exc).__name__)
         return response
 
 
 def connection_of(request: web.BaseRequest) -> GuardedConnection:
-    """Return the connection that a request came by."""
+    """Return the connection of a request."""
     return cast("GuardedConnection", request.protocol)
 
 
@@ -76,9 +76,9 @@ async def listening(
     gate: Gate,
     tls: ServerTls | None = None,
 ) -> AsyncIterator[str]:
-    """Serve on `listen` (``host:port``, or ``unix:path``, which is never encrypted) what `gate` admits; yields the address bound.
+    """Serve the connections that `gate` admits on `listen` (``host:port``, or ``unix:path``, never encrypted); yields the address bound.
 
-    At the end, requests under way have `limits.drain_s` to be answered. Raises `StartError`.
+    At the end, requests in flight have `limits.drain_s` to be answered. Raises `StartError`.
     """
     server, loop = web.Server(handler), asyncio.get_running_loop()
 
@@ -92,7 +92,7 @@ async def listening(
             max_line_size=limits.header_bytes_max,
             max_field_size=limits.header_bytes_max,
             max_headers=limits.headers_max,
-            # Bodies are taken uncompressed only, so that none unfolds into more than was sent.
+            # Compressed bodies are refused, so that no body expands into more than was sent.
             auto_decompress=False,
             access_log=None,
         )

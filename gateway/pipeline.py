@@ -1,12 +1,13 @@
-"""Pipeline: from a request to its answer, the same for every route.
+"""Pipeline: the steps from a request to its answer, the same for every route.
 
-client → listener → [pipeline] → route → peers
+client → listener → [pipeline] → route → upstreams
 
-In this order: request id, client address, loop, route, key, role, query, the consumer's turn, handler. Each step may refuse; whatever
-happens, the client gets a JSON answer with its request id, and the log gets one line.
+In this order: request id, client address, the turn of a proxied client's network, header size, webhook loop, route, key, role, query, the
+consumer's turn, handler. Each step after the client address may refuse. In every case the answer carries the request id, and the log gets
+one line.
 
-Law: requests without a valid key are answered no faster than at a rate for each client address; a request with one never waits because
-of those. What is delayed is the answer, after the key was looked up and proved wrong.
+Law: requests without a valid key are answered no faster than at a fixed rate for each client network. A request with a valid key never
+waits because of them. Only the answer is delayed, after the key was looked up and proved wrong.
 """
 
 import asyncio
@@ -39,11 +40,11 @@ _held_back = Counter("hooktide_answers_held_back_total", "Answers to requests wi
 
 PARAMETERS_MAX = 32
 _TURN_WITHIN_S = 10.0
-# Every webhook carries it, and no subscription can set or leave it out.
+# Every webhook carries this header, and no subscription can set it or leave it out.
 WEBHOOK_HEADER = "hooktide-subscription-id"
-# Refusals that tell whether a guess was right. The other answers to requests without a valid key tell nothing, and cost less.
+# Refusals that reveal whether a guess was right. Other answers to requests without a valid key reveal nothing, and cost less.
 _GUESSES = frozenset({Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.VERIFICATION_NOT_FOUND})
-# Failures of the system, which say nothing about who asks.
+# Failures of the system, which say nothing about the caller.
 _OURS = frozenset({Reason.INTERNAL, Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.STORAGE_FULL, Reason.OVERLOADED})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # An API key, service token, signing secret or private key in the wrong header must reach neither the log nor the answer.
@@ -52,26 +53,26 @@ _SECRET = re.compile(r"(?:hkt|hts|whsec|whsk)_", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What keeps clients from taking each other's room."""
+    """The limits that keep clients from taking each other's capacity."""
 
     proxies: TrustedProxies
     networks: FairSemaphore
-    """The requests of clients behind a trusted proxy, by network: their connections are the proxy's, and not counted for each."""
+    """The requests of clients behind a trusted proxy, by network: their connections are the proxy's and so not limited by network."""
     consumers: FairSemaphore
     """The requests with a valid key, by consumer."""
     guesses: AuthenticationThrottle
-    """Refusals of keys and tokens that are wrong or missing."""
+    """Refusals of wrong or missing keys and tokens."""
     strangers: AuthenticationThrottle
     """All other answers to requests without a valid key."""
 
 
 @dataclass(slots=True)
 class _Trail:
-    """What becomes known of a request on its way."""
+    """The facts about a request that its steps find out."""
 
     client: Client
     turns: contextlib.AsyncExitStack
-    """The shares that the request uses, given back at its end."""
+    """The permits that the request holds; they are given back at its end."""
     route: str = "-"
     caller: Caller | None = None
 
@@ -83,16 +84,16 @@ class Pipeline:
         self._router = router
         self._authenticator = authenticator
         self.guard = guard
-        """May be replaced; requests under way keep the turns that they have."""
+        """May be replaced; requests in flight keep their permits."""
         self._clock = clock
         self._limits = limits
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Return the answer, already sent."""
+        """Answer a request; return the response after it was sent."""
         started = time.monotonic()
         request_id = _request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            # A turn lasts until the answer is sent: a client that does not read holds it in memory.
+            # A turn lasts until the answer is sent, since the answer is in memory until the client reads it.
             async with contextlib.AsyncExitStack() as turns:
                 trail = _Trail(self._client(request), turns)
                 response = await self._answer(request, request_id, trail)
@@ -112,7 +113,7 @@ class Pipeline:
             logger().exception("request.failed", route=trail.route)
             return problem_answer(internal(), request_id)
         if trail.caller is None and reason not in _OURS:
-            # Who waits for a refusal must not be in the way of a correct key from the same address.
+            # A waiting refusal must not block a request with a correct key from the same address.
             await trail.turns.aclose()
             await self._hold_back(request, trail.client, self.guard.guesses if reason in _GUESSES else self.guard.strangers)
         return response
@@ -128,7 +129,7 @@ class Pipeline:
         delay_s = throttle.failed(client.network, now_s)
         if delay_s:
             _held_back.inc()
-            # Refusals that wait for as long as one may would else all end at one moment, and be followed by as many guesses.
+            # Without jitter, refusals that wait for the maximum would all end at one moment, and as many guesses would follow.
             await connection_of(request).hold_back(delay_s * random.uniform(1.0, 1.5))  # noqa: S311 - it spreads load
         elif throttle.is_throttled(client.network, now_s):
             logger().warning("requests.throttled", network=client.network, proxied=client.is_proxied)
@@ -138,7 +139,7 @@ class Pipeline:
             await self._take_turn(trail, self.guard.networks, trail.client.network)
         _check_head(request)
         if WEBHOOK_HEADER in request.headers:
-            # Whatever it asks for, and by whose key: what it did would be told again, and again.
+            # Refused whatever it asks for and whatever its key: the result of a webhook could cause further webhooks without end.
             raise Failure(Reason.LOOP_DETECTED, "This is a webhook of Hooktide's: a sink must not be an address of Hooktide's own API.")
         route, path = self._router.find(request.method, request.rel_url.raw_path)
         trail.route = route.template
@@ -154,7 +155,7 @@ class Pipeline:
         return await route.handler(Call(request, path, query, caller))
 
     async def _take_turn(self, trail: _Trail, turns: FairSemaphore, owner: str) -> None:
-        """Wait until an owner may have one more request worked on; raise `Failure` OVERLOADED if that takes too long."""
+        """Wait until an owner may have one more request in progress; raise `Failure` OVERLOADED if the wait is too long."""
         try:
             await trail.turns.enter_async_context(turns.permit(owner, _TURN_WITHIN_S))
         except PermitRefusedError:
@@ -162,9 +163,9 @@ class Pipeline:
             raise Failure(Reason.OVERLOADED, message) from None
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
-        """Send the answer; a client that does not take it in time loses its connection."""
+        """Send the answer; close the connection if the client does not read it in time."""
         if not request.content.is_eof():
-            # The rest of the body is of no use, and the next request begins behind it.
+            # The rest of the body is useless, and the next request would begin only behind it.
             response.force_close()
         try:
             with connection_of(request).clients_turn():
@@ -172,14 +173,14 @@ class Pipeline:
                     await response.prepare(request)
                     await response.write_eof()
         except ConnectionError:
-            # Whoever asked has gone; the server notices by itself.
+            # The client has gone; the server notices by itself.
             return
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
 
     def _log(self, request: web.BaseRequest, response: web.Response, trail: _Trail, started: float) -> None:
-        # Never the path or the query: whoever mistakes the place of a key puts it there.
+        # Never the path or the query: a client may have put its key there by mistake.
         fields: dict[str, object] = {
             "method": request.method,
             "route": trail.route,
@@ -201,7 +202,7 @@ def _request_id(request: web.BaseRequest) -> str:
 
 
 def _check_head(request: web.BaseRequest) -> None:
-    """Raise `Failure` REQUEST_TOO_LARGE if the headers are too large in all; each by itself is judged by the parser."""
+    """Raise `Failure` REQUEST_TOO_LARGE if all headers together are too large; the parser limits each by itself."""
     if sum(len(name) + len(value) for name, value in request.raw_headers) > HEAD_BYTES_MAX:
         raise Failure(Reason.REQUEST_TOO_LARGE, f"The headers are larger than {HEAD_BYTES_MAX} bytes in all; send fewer or shorter ones.")
 
@@ -209,7 +210,7 @@ def _check_head(request: web.BaseRequest) -> None:
 def _authorization(request: web.BaseRequest) -> str:
     """Return the `Authorization` header, "" without one; raise `Failure` INVALID_ARGUMENT if there are several.
 
-    A proxy in front may have judged another one of them than the gateway would (RFC 9110, 5.3: the field is no list).
+    A proxy in front may have checked another of the values than the gateway would use (RFC 9110, 5.3: the field is no list).
     """
     sent = request.headers.getall("authorization", [])
     if len(sent) > 1:
@@ -218,7 +219,7 @@ def _authorization(request: web.BaseRequest) -> str:
 
 
 def _query(raw: str, route: Route) -> dict[str, str]:
-    """Return the query's parameters; refuse those that the route does not have, and any that comes twice."""
+    """Return the query's parameters; refuse parameters that the route does not have, and repeated ones."""
     try:
         pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
     except UnicodeDecodeError:

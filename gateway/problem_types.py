@@ -1,9 +1,9 @@
-"""Kinds: what each reason is to a client: its status, its title, and what it means.
+"""Problem types: the HTTP status, the title and the meaning of each reason.
 
-[kinds] → problems → answers → client
-      └→ routes.documents
+[problem_types] → problems → answers → client
+              └→ routes.documents
 
-Law: a reason that is not here is for services only, and a fault of the system to a client.
+Law: a reason that is missing here is for services only; to a client it appears as an internal fault.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ DOCUMENTS = "/docs/errors"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of problem: HTTP status, title, and what it means and asks of the client, in a sentence or two."""
+    """A problem type: HTTP status, title, and what it means and asks of the client, in a sentence or two."""
 
     status: int
     title: str
@@ -94,12 +94,12 @@ KINDS: Mapping[Reason, Kind] = {
 
 
 def document_of(reason: Reason) -> str:
-    """Return the path of the page about a reason: what `type` of its problems is."""
+    """Return the path of the page about a reason; it is the `type` of the reason's problems."""
     return f"{DOCUMENTS}/{_name(reason)}"
 
 
 def reason_of(name: str) -> Reason | None:
-    """Return the reason whose page has this name, None where there is none."""
+    """Return the reason whose page has this name, None if there is no such page."""
     return next((reason for reason in KINDS if _name(reason) == name), None)
 
 

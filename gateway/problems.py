@@ -1,12 +1,11 @@
-"""Problems: a failure as a problem (RFC 9457), with the status that the contract documents.
+"""Problems: turns a failure into a problem (RFC 9457), with the status that the contract documents.
 
-service → peers → [problems] → answers → client
+service → upstreams → [problems] → answers → client
 
 Law 1: pure.
 Law 2: whatever goes wrong, the client reads this one shape.
-Law 3: a `FieldError` here names a *place* of the request: a JSON pointer (``/sink``; empty: the whole body),
-a query or path parameter (``?limit``) or a header (``If-Match:``). Services name fields of the contract; `in_places`
-turns those into places.
+Law 3: a `FieldError` here names a *place* in the request: a JSON pointer (``/sink``; empty: the whole body), a query or path parameter
+(``?limit``) or a header (``If-Match:``). Services name fields of the contract; `in_places` turns fields into places.
 """
 
 import math
@@ -26,7 +25,7 @@ PROBLEMS_MAX = 20
 _RESOURCE = re.compile(r"(?:subscription|key|consumer|event_type)\.(?=.)")
 _INDEX = re.compile(r"\[(\d+)\]")
 _LAST_INDEX = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
-# Fields of the contract's requests that stand elsewhere in REST, or under another name.
+# Fields of the contract's requests that have another place or another name in REST.
 _PLACES = {
     "page_size": "?limit",
     "page_token": "?cursor",
@@ -53,7 +52,7 @@ _PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem's status, the headers that belong to it, and the members of its JSON object."""
+    """A problem's status, its headers, and the members of its JSON object."""
 
     status: int
     headers: Mapping[str, str]
@@ -69,13 +68,13 @@ class Refusal(Failure):
 
 
 def invalid(problems: Sequence[FieldError]) -> Failure:
-    """Return the failure for one or more wrong places; the first of many are enough to go on with."""
+    """Return the failure for one or more wrong places; only the first `PROBLEMS_MAX` are shown."""
     shown = problems[:PROBLEMS_MAX]
     return Failure(Reason.INVALID_ARGUMENT, _sentence(shown), fields=shown)
 
 
 def in_places(failure: Failure) -> Failure:
-    """Return a service's failure in the words of REST: places for fields, and no name of the contract in the text."""
+    """Return a service's failure in terms of REST: with places instead of fields, and without the contract's names in the text."""
     match failure.reason:
         case Reason.PAGE_TOKEN_INVALID:
             problem = FieldError("?cursor", "is not one that this list gave out; leave it out to begin at the first page")
@@ -105,9 +104,9 @@ def place_of(path: str) -> str:
 
 
 def problem_of(failure: Failure, request_id: str) -> Problem:
-    """Return what a client is told of a failure.
+    """Return the problem that a client gets for a failure.
 
-    Reasons that only services may tell each other are a fault of the system to a client.
+    A reason that is for services only becomes an internal fault.
     """
     kind = KINDS.get(failure.reason)
     if kind is None:
@@ -125,7 +124,7 @@ def problem_of(failure: Failure, request_id: str) -> Problem:
 
 
 def internal() -> Failure:
-    """Return what a client is told of a fault of our own: nothing but that it is one."""
+    """Return the failure for a fault of our own; it reveals nothing about the fault."""
     return Failure(Reason.INTERNAL, "The request met a fault of the system; its logs, under this request id, say which.")
 
 

@@ -1,6 +1,6 @@
-"""Readiness: whether the services behind the gateway answer, asked again and again in the background.
+"""Readiness: asks the services behind the gateway in the background whether they are ready.
 
-Law: asking us whether we are ready never makes us ask anybody else, so nobody can multiply calls that way.
+Law: a readiness request to the gateway never causes a call to a service, so nobody can multiply calls that way.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
 from services.runtime.lifecycle import Lifecycle
 
-# The registry is part of every call; without the others, only their own lists are away.
+# Every call needs the registry. Without one of the other services, only the routes to that service fail.
 NEEDED = "subscription"
 SERVICES = (NEEDED, "ingest", "delivery")
 EVERY_READY_S = 1.0
@@ -20,16 +20,16 @@ AWAY = "away"
 
 
 class Readiness:
-    """What is known of the services."""
+    """The last known state of the services."""
 
     def __init__(self, why_not_ready: Callable[[str], Coroutine[None, None, str | None]], lifecycle: Lifecycle) -> None:
-        """Take `why_not_ready`: within a bounded time it returns None, `AWAY`, or in a sentence why a service does not do all its work."""
+        """Take `why_not_ready`: within a bounded time it returns None, `AWAY`, or a sentence that says why a service is not fully ready."""
         self._why_not_ready = why_not_ready
         self._lifecycle = lifecycle
         self._wrong: dict[str, str] = dict.fromkeys(SERVICES, AWAY)
 
     def services(self) -> Mapping[str, str]:
-        """Return for each service "ok", "away" or "not ready"; for everybody, so without reasons."""
+        """Return "ok", "away" or "not ready" for each service, without reasons, since anybody may read it."""
         return {service: self._in_a_word(service) for service in SERVICES}
 
     def _in_a_word(self, service: str) -> str:
@@ -38,7 +38,7 @@ class Readiness:
         return AWAY if self._wrong[service] == AWAY else "not ready"
 
     def why_not(self) -> str | None:
-        """Return None, or in a sentence why requests cannot be served."""
+        """Return None, or a sentence that says why requests cannot be served."""
         if self._lifecycle.stopping.is_set():
             return "The gateway is stopping."
         if NEEDED not in self._wrong:
@@ -46,7 +46,7 @@ class Readiness:
         return "Away: " + ", ".join(service for service in SERVICES if self._wrong.get(service) == AWAY) + "."
 
     def why_degraded(self) -> str | None:
-        """Return None, or in a sentence which services do not do their work and why; for operators."""
+        """Return None, or a sentence for operators that names the services that are not ready, and why."""
         wrong = [f"{service} is {why if why == AWAY else f'not ready: {why}'}" for service, why in self._wrong.items()]
         return "; ".join(wrong) or None
 
@@ -57,7 +57,7 @@ class Readiness:
         self._wrong = {service: why for service, task in asked.items() if (why := task.result()) is not None}
 
     async def keep_looking(self) -> None:
-        """Ask again and again, more often while something is away."""
+        """Ask all services at intervals, and more often while one is away."""
         while True:
             await self.look()
             await asyncio.sleep(EVERY_AWAY_S if AWAY in self._wrong.values() else EVERY_READY_S)
@@ -65,7 +65,7 @@ class Readiness:
 
 @contextlib.asynccontextmanager
 async def watched(readiness: Readiness) -> AsyncIterator[None]:
-    """Keep looking for as long as the block runs."""
+    """Keep asking the services while the block runs."""
     async with asyncio.TaskGroup() as group:
         looking = group.create_task(readiness.keep_looking())
         try:

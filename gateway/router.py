@@ -1,6 +1,6 @@
-"""Router: which route a method and a path are, and what the route demands before its handler runs.
+"""Router: finds the route of a method and a path, and what the route demands before its handler runs.
 
-Law: what is not listed does not exist, and a listed route says who may use it.
+Law: a route that is not listed does not exist, and every listed route names the roles that may use it.
 """
 
 import re
@@ -14,7 +14,7 @@ from gateway.authenticate import Caller, Role
 from gateway.problems import Refusal
 from services.runtime.errors import Failure, Reason
 
-# Who may use a route; None instead of a set: anyone, without a key.
+# The roles that may use a route. None instead of a set means anyone, without a key.
 ADMINS = frozenset({Role.ADMIN})
 OWNERS = frozenset({Role.ADMIN, Role.CONSUMER})
 EVERYONE = frozenset(Role)
@@ -22,7 +22,7 @@ EVERYONE = frozenset(Role)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as a handler sees it. `known` is None on routes that need no key only."""
+    """One request, as a handler sees it. `known` is None only on routes that need no key."""
 
     request: web.BaseRequest
     path: Mapping[str, str]
@@ -31,7 +31,7 @@ class Call:
 
     @property
     def caller(self) -> Caller:
-        """Whoever calls a route that needs a key."""
+        """The caller of a route that needs a key."""
         assert self.known is not None  # noqa: S101 - the pipeline authenticates before it calls the handler
         return self.known
 
@@ -41,7 +41,7 @@ Handler = Callable[[Call], Awaitable[web.Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and a path, with names in braces for the segments that vary."""
+    """A method and a path template, with names in braces for variable segments."""
 
     method: str
     template: str
@@ -63,7 +63,7 @@ class Router:
                 methods["HEAD"] = route
 
     def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
-        """Return the route and the values of its path's names.
+        """Return the route and the values of the names in its path.
 
         Raises `Failure` ROUTE_NOT_FOUND or METHOD_NOT_ALLOWED (with `Allow`).
         """

@@ -1,10 +1,10 @@
-"""Strict JSON: an object as all readers would understand it, or a failure that says where it is none.
+"""Strict JSON: parses an object that all readers understand alike, or raises a failure that says where the JSON is wrong.
 
-bodies → [strict JSON] → translate
+bodies → [strict_json] → translate
 
 Law 1: pure.
-Law 2: what readers could understand in two ways is refused: duplicate names, numbers that JSON does not have,
-lone surrogates, other encodings than UTF-8.
+Law 2: JSON that readers could understand in two ways is refused: duplicate names, numbers that JSON does not have, lone surrogates,
+encodings other than UTF-8.
 Law 3: depth is measured before anything recurses.
 """
 
@@ -20,25 +20,25 @@ from services.runtime.errors import Failure, FieldError, Reason
 DEPTH_MAX = 64
 _SHOWN_CHARS_MAX = 64
 
-# A string, complete or cut off at the end: it always matches where a quotation mark stands, so the scan is linear.
+# A string, complete or cut off at the end. The pattern matches at every quotation mark, so the scan is linear.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
-# Each opening bracket becomes 2 and each closing one 0, so that one less is its step in depth.
+# Each opening bracket becomes 2 and each closing bracket 0; minus one, that is its step in depth.
 _STEPS = bytes.maketrans(b"[{]}", bytes((2, 2, 0, 0)))
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# As text in UTF-8 holds none, only an escape can stand for one.
+# Text in UTF-8 holds no surrogates, so only an escape can produce one.
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Place(NamedTuple):
-    """Where a value of the body stands."""
+    """The place of a value in the body."""
 
     within: "_Place | None"
     name: str | int
 
 
 def parse_object(raw: bytes) -> dict[str, object]:
-    """Return the JSON object that `raw` is; raise `Failure` MALFORMED_BODY, saying where, for anything else."""
+    """Return the JSON object in `raw`; for anything else raise `Failure` MALFORMED_BODY, which says where it is wrong."""
     if _depth(raw) > DEPTH_MAX:
         raise malformed(f"The body is nested deeper than {DEPTH_MAX} levels.")
     try:
@@ -50,7 +50,7 @@ def parse_object(raw: bytes) -> dict[str, object]:
     except json.JSONDecodeError as error:
         raise malformed(f"The body is no JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
     except ValueError:
-        # The interpreter converts integers of a few thousand digits only.
+        # The interpreter refuses to convert integers of more than a few thousand digits.
         raise malformed("The body holds a number of too many digits.") from None
     if not isinstance(value, dict):
         raise malformed("The body must be a JSON object.")
@@ -60,7 +60,7 @@ def parse_object(raw: bytes) -> dict[str, object]:
 
 
 def _depth(raw: bytes) -> int:
-    """Return the depth of nesting; of what is no JSON, at least the depth up to where a parser would stop."""
+    """Return the depth of nesting. For invalid JSON, return at least the depth that a parser would reach before it stops."""
     steps = _STRING.sub(b"", raw).translate(_STEPS, _NO_BRACKETS)
     return max(itertools.accumulate(map((-1).__add__, steps)), default=0)
 
@@ -85,7 +85,7 @@ def _finite(digits: str) -> float:
 
 
 def _refuse_surrogates(body: dict[str, object]) -> None:
-    """Walk the body; where each value stands is put together only for the one that is refused."""
+    """Walk the body; the pointer is built only for a value that is refused."""
     rest: list[tuple[_Place | None, object]] = [(None, body)]
     while rest:
         place, value = rest.pop()
@@ -110,15 +110,15 @@ def _pointer(place: _Place | None) -> str:
 
 
 def pointer_token(name: str) -> str:
-    """Return a member's name as it stands in a JSON pointer (RFC 6901)."""
+    """Return a member's name in the form of a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
 def _shown(text: str) -> str:
-    """Return a text of the client's as a sentence may show it: ASCII, and short."""
+    """Return the client's text in a form that a sentence may show: ASCII, and short."""
     return json.dumps(text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…")
 
 
 def malformed(message: str, *fields: FieldError) -> Failure:
-    """Return the failure for a body that is no JSON object."""
+    """Return the failure for a body that is not the JSON object it should be."""
     return Failure(Reason.MALFORMED_BODY, message, fields=fields)

@@ -1,9 +1,9 @@
-"""Peers: the services behind the gateway, one channel each, and the one way to call them.
+"""Upstreams: the services behind the gateway, with one channel each, and the only way to call them.
 
-route → [peers] → subscription, ingest, delivery
+route → [upstreams] → subscription, ingest, delivery
 
-Law 1: a call ends within its deadline, and reads are sent again where a service could not be reached.
-Law 2: what goes wrong comes back as a `Failure` in the words of REST, never as an error of gRPC.
+Law 1: a call ends within its deadline. A read is sent again if a service could not be reached.
+Law 2: every error of a call becomes a `Failure` in terms of REST; no gRPC error reaches a route.
 """
 
 import contextlib
@@ -36,14 +36,14 @@ _REGISTRY_READS = (
 )
 _LOG_READS = tuple(f"hooktide.ingest.v1.EventLogService/{name}" for name in ("GetEvent", "ListEvents"))
 _LEDGER_READS = tuple(f"hooktide.delivery.v1.DeliveryService/{name}" for name in ("GetDelivery", "ListDeliveries"))
-# What only services tell each other; between us and a service it means that the two do not fit together.
+# Reasons that are for services only. If the gateway gets one, it and the service do not fit together.
 _MISFITS = frozenset({Reason.SERVICE_TOKEN_REQUIRED, Reason.ROUTE_NOT_FOUND, Reason.METHOD_NOT_ALLOWED})
 
 _Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer", bound=Message)
 
 if TYPE_CHECKING:
-    # The generated stubs have their asyncio form for type checkers only.
+    # The asyncio form of the generated stubs exists for type checkers only.
     from hooktide.delivery.v1.delivery_pb2_grpc import DeliveryServiceAsyncStub
     from hooktide.ingest.v1.event_log_pb2_grpc import EventLogServiceAsyncStub
     from hooktide.subscription.v1.access_pb2_grpc import AccessServiceAsyncStub
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The services, and the metadata by which they know us."""
+    """The services, and the metadata by which the gateway authenticates to them."""
 
     subscriptions: "SubscriptionServiceAsyncStub"
     catalogue: "CatalogueServiceAsyncStub"
@@ -66,7 +66,7 @@ class Peers:
     async def call(
         self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request, *, timeout_s: float | None = None
     ) -> _Answer:
-        """Return a service's answer, within `timeout_s` (None: what calls have by default); raise `Failure` where it refuses or is away."""
+        """Return a service's answer within `timeout_s` (None: the default deadline); raise `Failure` if the service refuses or is away."""
         try:
             return await method(request, metadata=self.metadata, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -77,7 +77,7 @@ class Peers:
         raise in_places(failure)
 
     async def why_not_ready(self, service: str) -> str | None:
-        """Return None, or why a service does not do all its work: in its own words, or `AWAY`; the registry must also accept our token."""
+        """Return None, or why a service is not fully ready: its own sentence, or `AWAY`. The registry must also accept our token."""
         try:
             if service == "subscription":
                 await self.subscriptions.GetRevision(subscription_pb2.GetRevisionRequest(), metadata=self.metadata, timeout=PROBE_S)
@@ -99,7 +99,7 @@ class Peers:
                     await self.ledger.GetReadiness(delivery_pb2.GetReadinessRequest(), metadata=self.metadata, timeout=PROBE_S)
                 ).why_not_ready
         except grpc.aio.AioRpcError as error:
-            # A service of an older version says nothing; one that does not know our token is told of by each call.
+            # A service of an older version does not have this method. If a service does not accept our token, each call logs that.
             if error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED}:
                 return None
             raise
@@ -108,7 +108,7 @@ class Peers:
 
 @contextlib.asynccontextmanager
 async def connected(reloadable: Reloadable[GatewaySettings]) -> AsyncIterator[Peers]:
-    """Open the channels to all services, without waiting for any; close them at the end."""
+    """Open the channels to all services without waiting for a connection; close the channels at the end."""
     settings, tls = reloadable.settings, client_tls(reloadable)
     metadata = service_metadata(service_tokens(reloadable))
     async with (

@@ -1,1 +1,1 @@
-"""Routes: what can be called, one module a noun. Each handler translates, calls one service, and translates back."""
+"""Routes: the handlers of the REST API, one module for each noun. A handler translates, calls a service, and translates back."""

@@ -1,4 +1,4 @@
-"""Routes of consumers and API keys, for administrators, and whoami for everyone."""
+"""Access: the routes of consumers and API keys, for administrators, and whoami for everyone."""
 
 from aiohttp import web
 from hooktide.subscription.v1 import access_pb2 as pb
@@ -37,7 +37,7 @@ class Access:
         return json_answer(call.caller.shown)
 
     async def create_consumer(self, call: Call) -> web.Response:
-        """201 with `Location`."""
+        """Return 201 with `Location`."""
         request_id = request_id_of(call)
         request = translate.create_consumer_request(await self._bodies.read(call.request), request_id)
         consumer = (await self._peers.call(self._peers.access.CreateConsumer, request)).consumer
@@ -57,7 +57,7 @@ class Access:
         return json_answer(translate.consumer_json(answer.consumer))
 
     async def create_key(self, call: Call) -> web.Response:
-        """201 with `Location`, and the key in clear, this once."""
+        """Return 201 with `Location` and the key in clear; only this answer shows the clear key."""
         request_id = request_id_of(call)
         request = translate.create_key_request(await self._bodies.read(call.request), request_id)
         answer = await self._peers.call(self._peers.access.CreateKey, request)
@@ -78,6 +78,6 @@ class Access:
         return json_answer(translate.key_json(answer.key))
 
     async def revoke_key(self, call: Call) -> web.Response:
-        """204; the key stops working within 2 seconds."""
+        """Return 204; the key stops working within 2 seconds."""
         await self._peers.call(self._peers.access.RevokeKey, pb.RevokeKeyRequest(id=call.path["id"]))
         return no_content()

@@ -1,4 +1,4 @@
-"""Routes of event types: which events there are."""
+"""Catalogue: the routes that list event types."""
 
 from aiohttp import web
 from hooktide.subscription.v1 import catalogue_pb2 as pb
@@ -25,7 +25,7 @@ class Catalogue:
         ]
 
     async def list(self, call: Call) -> web.Response:
-        """Return a page, by name."""
+        """Return a page, sorted by name."""
         query = Query(call.query)
         request = pb.ListEventTypesRequest(page_size=query.limit(), page_token=query.text("cursor"))
         query.done()
@@ -33,7 +33,7 @@ class Catalogue:
         return page_answer([event_type_json(event_type) for event_type in answer.event_types], answer.next_page_token)
 
     async def get(self, call: Call) -> web.Response:
-        """200 with an ETag, or 304."""
+        """Return 200 with an ETag, or 304."""
         request = pb.GetEventTypeRequest(name=call.path["name"])
         event_type = (await self._peers.call(self._peers.catalogue.GetEventType, request)).event_type
         if is_current(call, event_type.etag):

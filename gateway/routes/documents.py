@@ -1,4 +1,4 @@
-"""Routes of documents: what each kind of problem means, where its `type` leads. Anyone may ask."""
+"""Documents: the routes that explain each problem type; a problem's `type` leads here. They need no key."""
 
 from aiohttp import web
 
@@ -18,11 +18,11 @@ class Documents:
         return [Route("GET", DOCUMENTS, self.errors, None), Route("GET", f"{DOCUMENTS}/{{reason}}", self.error, None)]
 
     async def errors(self, _call: Call) -> web.Response:
-        """200: all kinds of problems."""
+        """Return 200 with all problem types."""
         return json_answer({"items": [_shown(reason) for reason in KINDS], "next_cursor": None}, headers=_HOUR_LONG)
 
     async def error(self, call: Call) -> web.Response:
-        """200: one kind of problem."""
+        """Return 200 with one problem type."""
         reason = reason_of(call.path["reason"])
         if reason is None:
             raise Failure(Reason.ROUTE_NOT_FOUND, f"There is no such kind of problem; {DOCUMENTS} lists those there are.")

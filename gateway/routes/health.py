@@ -1,4 +1,4 @@
-"""Routes of health: whether the gateway lives, and whether it can serve. Anyone may ask."""
+"""Health: the routes that answer whether the gateway runs and whether it can serve. They need no key."""
 
 from aiohttp import web
 
@@ -19,11 +19,11 @@ class Health:
         return [Route("GET", "/healthz", self.healthz, None), Route("GET", "/readyz", self.readyz, None)]
 
     async def healthz(self, _call: Call) -> web.Response:
-        """200 as long as the process answers at all."""
+        """Return 200 while the process answers at all."""
         return json_answer({"status": "ok"})
 
     async def readyz(self, _call: Call) -> web.Response:
-        """200 where the registry answers, with what is known of the other services; else a problem that names who is away."""
+        """Return 200 with the state of all services if the registry answers; else a problem that names the services that are away."""
         why = self._readiness.why_not()
         if why is not None:
             raise Failure(Reason.UNAVAILABLE, why)

@@ -1,4 +1,4 @@
-"""Routes of events and deliveries: what happened, and who was told."""
+"""History: the routes that read events and deliveries."""
 
 from aiohttp import web
 from hooktide.delivery.v1 import delivery_pb2
@@ -11,7 +11,7 @@ from gateway.upstreams import Peers
 
 
 class History:
-    """The handlers; a consumer sees the events for all and for itself, and its own deliveries."""
+    """The handlers. A consumer sees the events for all consumers and for itself, and its own deliveries."""
 
     def __init__(self, peers: Peers) -> None:
         self._peers = peers

@@ -1,4 +1,4 @@
-"""Routes of subscriptions: create, read, change, delete, verify, test, and their signing secrets."""
+"""Subscriptions: the routes that create, read, change, delete, verify and test subscriptions, and manage their signing secrets."""
 
 from aiohttp import web
 from hooktide.delivery.v1.delivery_pb2 import SendTestEventRequest, VerifySinkRequest
@@ -17,12 +17,12 @@ from services.runtime.errors import Failure, Reason
 
 _ALL = "/v1/subscriptions"
 _ONE = "/v1/subscriptions/{id}"
-# A sink that is slow to answer is waited for longer than a service is: an attempt may take a minute, and its access token ten seconds.
+# Calls that wait for a sink get longer deadlines than others: an attempt may take a minute, and its access token ten seconds.
 _VERIFY_S, _TEST_S = 40.0, 90.0
 
 
 class Subscriptions:
-    """The handlers; a consumer's key acts for its consumer, an administrator's for all."""
+    """The handlers. A consumer's key acts for its consumer, an administrator's key for all."""
 
     def __init__(self, peers: Peers, bodies: Bodies) -> None:
         self._peers = peers
@@ -44,7 +44,7 @@ class Subscriptions:
         ]
 
     async def create(self, call: Call) -> web.Response:
-        """201 with `Location`, and the signing secret besides the subscription."""
+        """Return 201 with `Location`, the subscription and its signing secret."""
         request_id = request_id_of(call)
         request = translate.create_request(call.caller, await self._bodies.read(call.request), request_id)
         answer = await self._peers.call(self._peers.subscriptions.CreateSubscription, request)
@@ -61,20 +61,20 @@ class Subscriptions:
         return page_answer([translate.subscription_json(item) for item in answer.subscriptions], answer.next_page_token)
 
     async def get(self, call: Call) -> web.Response:
-        """200 with an ETag, or 304."""
+        """Return 200 with an ETag, or 304."""
         current = await self._current(call)
         if is_current(call, current.etag):
             return not_modified(current.etag)
         return tagged_answer(translate.subscription_json(current), current.etag)
 
     async def replace(self, call: Call) -> web.Response:
-        """Put a whole subscription in the place of the one that stands there."""
+        """Replace the whole subscription."""
         etag = etag_to_match(call)
         body = await self._bodies.read(call.request)
         return await self._updated(translate.replace_request(call.caller.acts_for, call.path["id"], body, etag))
 
     async def patch(self, call: Call) -> web.Response:
-        """Merge a patch; one that changes nothing answers with what stands there."""
+        """Merge a patch; if it changes nothing, return the subscription as it is."""
         etag = etag_to_match(call)
         patch = translate.parse_patch(await self._bodies.read(call.request, MERGE_PATCH))
         if patch.paths:
@@ -85,20 +85,20 @@ class Subscriptions:
         return tagged_answer(translate.subscription_json(current), current.etag)
 
     async def delete(self, call: Call) -> web.Response:
-        """204; a second one is 404."""
+        """Return 204; a second call gets 404."""
         request = pb.DeleteSubscriptionRequest(consumer_id=call.caller.acts_for, id=call.path["id"], etag=etag_to_match(call))
         await self._peers.call(self._peers.subscriptions.DeleteSubscription, request)
         return no_content()
 
     async def secrets(self, call: Call) -> web.Response:
-        """Return the secrets that signatures are made with now, and the public halves of keys, the newest first."""
+        """Return the secrets that sign now, and the public halves of the keys that do, the newest first."""
         request = pb.GetSecretsRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
         answer = await self._peers.call(self._peers.subscriptions.GetSecrets, request)
         secrets, keys = [translate.secret_json(secret) for secret in answer.secrets], [translate.key_json(key) for key in answer.keys]
         return json_answer({"secrets": secrets, "keys": keys})
 
     async def rotate(self, call: Call) -> web.Response:
-        """Return the new secret, or the public half of the new key; it is made unless the body brings one."""
+        """Return the new secret, or the public half of the new key. It is generated unless the body has one."""
         request_id = request_id_of(call)
         body = await self._bodies.read(call.request, optional=True)
         request = translate.rotate_request(call.caller.acts_for, call.path["id"], body, request_id)
@@ -106,7 +106,7 @@ class Subscriptions:
         return json_answer(translate.rotated_json(answer))
 
     async def verify(self, call: Call) -> web.Response:
-        """Have the sink asked for its consent, and return the subscription with what it has answered."""
+        """Start a sink verification, and return the subscription with the result."""
         Fields(await self._bodies.read(call.request, optional=True)).done()
         request = VerifySinkRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
         await self._peers.call(self._peers.ledger.VerifySink, request, timeout_s=_VERIFY_S)
@@ -114,7 +114,7 @@ class Subscriptions:
         return tagged_answer(translate.subscription_json(current), current.etag)
 
     async def test(self, call: Call) -> web.Response:
-        """Have a test event sent to the sink, and return what came of it; that the sink failed is no error."""
+        """Send a test event to the sink, and return the attempt. A failure of the sink is not an error of this call."""
         Fields(await self._bodies.read(call.request, optional=True)).done()
         request = SendTestEventRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
         answer = await self._peers.call(self._peers.ledger.SendTestEvent, request, timeout_s=_TEST_S)

@@ -1,6 +1,6 @@
-"""Routes of verifications: where a sink, or whoever looks after it, consents later. The token in the path is the key.
+"""Verifications: the route by which a sink, or its administrator, consents later. The token in the path authorizes the request.
 
-A browser's GET is enough, as CloudEvents HTTP 1.1 Web Hooks has it: an administrator may find the address in a log and open it.
+A browser's GET is enough, as in CloudEvents HTTP 1.1 Web Hooks: an administrator may find the address in a log and open it.
 """
 
 import re
@@ -32,7 +32,7 @@ class Verifications:
         return [Route("GET", PATH, self.confirm, None), Route("POST", PATH, self.confirm, None)]
 
     async def confirm(self, call: Call) -> web.Response:
-        """200 once the consent is taken, with what was permitted; a second time as well."""
+        """Return 200 with the permitted rate once the consent is recorded; repeating the request gets 200 too."""
         if call.request.method == "HEAD":
             raise Refusal(Reason.METHOD_NOT_ALLOWED, "Looking is no consent: send GET or POST.", headers={"allow": "GET, POST"})
         if _TOKEN.fullmatch(call.path["token"]) is None:
@@ -44,7 +44,7 @@ class Verifications:
 
 
 def _rate_of(request: web.BaseRequest) -> int | None:
-    """Return how many requests a minute the sink permits; None for any number."""
+    """Return how many requests a minute the sink permits; None if it sets no limit."""
     sent = request.headers.getall(_RATE_HEADER, [])
     if not sent or sent == [_ANY_RATE]:
         return None

@@ -1,4 +1,6 @@
-"""Translate: JSON to the contract's messages and back. The only package that sees both; pure.
+"""Translate: turns JSON into the contract's messages and back. Pure.
 
-bodies → [translate] → peers → [translate] → answers
+bodies → [translate] → upstreams → [translate] → answers
+
+Only this package knows both forms of a resource. Routes themselves build only messages of a few plain values, such as an id.
 """

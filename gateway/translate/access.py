@@ -1,4 +1,4 @@
-"""Consumers and API keys in JSON and in the contract."""
+"""Access: translates consumers and API keys between JSON and the contract."""
 
 from hooktide.subscription.v1 import access_pb2 as pb
 

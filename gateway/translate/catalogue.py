@@ -1,4 +1,4 @@
-"""Event types in JSON and in the contract."""
+"""Catalogue: translates event types from the contract to JSON."""
 
 from hooktide.subscription.v1 import catalogue_pb2 as pb
 

@@ -1,4 +1,4 @@
-"""Event: a CloudEvent of the contract in the JSON format of CloudEvents 1.0.
+"""Event: writes a CloudEvent of the contract in the JSON format of CloudEvents 1.0.
 
 Law: JSON data is passed on byte for byte, so that no number loses a digit.
 """
@@ -13,9 +13,9 @@ _JSON_TYPE = re.compile(r"[^/;]+/(?:[^;]*\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
 
 def event_json(event: event_pb2.CloudEvent) -> dict[str, object]:
-    """Return the event: `data` for JSON and text, `data_base64` for other bytes, neither where there is no data.
+    """Return the event: with `data` for JSON and text, with `data_base64` for other bytes, and with neither if there is no data.
 
-    It is what webhooks carry, so that both show the same.
+    Webhooks carry the same form.
     """
     attributes = {name: _attribute(value) for name, value in sorted(event.attributes.items())}
     if event.WhichOneof("data") == "proto_data":
@@ -57,7 +57,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def _inline(raw: bytes) -> object:
-    """Return JSON as it is; what is none is shown as the text it is."""
+    """Return JSON as it is; return bytes that are not JSON as text."""
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -1,6 +1,6 @@
-"""Fields: reads the members of a JSON object one by one, and finds every one that is wrong.
+"""Fields: reads the members of a JSON object one by one, and reports every wrong member.
 
-Law: a member that nobody asks for is unknown and refused; null is the same as not there.
+Law: a member that no code reads is unknown and refused. Null is the same as an absent member.
 """
 
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from gateway.strict_json import pointer_token
 from gateway.translate.values import one_of, parse_time
 from services.runtime.errors import FieldError
 
-# Part of the public API's shape, yet not of what this version does.
+# Part of the public API's shape, but not supported by this version.
 _NOT_YET = frozenset({"/filters", "/config/ordering"})
 _NAME_SHOWN_MAX = 100
 _Value = TypeVar("_Value")
-# Since `object` is a method's name here.
+# Needed because `object` is a method's name here.
 _Anything: TypeAlias = object
 
 
 class Fields:
-    """The members of one object; `done` must be called once all known ones were read."""
+    """The members of one object. Call `done` after reading all known members."""
 
     def __init__(self, members: Mapping[str, object], *, pointer: str = "", problems: list[FieldError] | None = None) -> None:
-        """Take the object, and where it stands in the body."""
+        """Take the object and its place in the body."""
         self._members = members
         self._pointer = pointer
         self._problems = [] if problems is None else problems
@@ -33,19 +33,19 @@ class Fields:
         self._inner: list[Fields] = []
 
     def has(self, name: str) -> bool:
-        """Say whether the member is there, be it null."""
+        """Return whether the member is there, even as null."""
         return name in self._members
 
     def has_value(self, name: str) -> bool:
-        """Say whether the member is there and not null."""
+        """Return whether the member is there and not null."""
         return self._members.get(name) is not None
 
     def is_object(self, name: str) -> bool:
-        """Say whether the member is an object."""
+        """Return whether the member is an object."""
         return isinstance(self._members.get(name), dict)
 
     def ignore(self, *names: str) -> None:
-        """Let read-only members be there."""
+        """Accept read-only members without reading them."""
         self._known |= dict.fromkeys(names)
 
     def problem(self, name: str, description: str, *, index: int | None = None) -> None:
@@ -56,11 +56,11 @@ class Fields:
         self._problems.append(FieldError(f"{self._pointer}/{shown}" + ("" if index is None else f"/{index}"), description))
 
     def text(self, name: str) -> str:
-        """Return a text; "" where there is none."""
+        """Return a text; "" if the member is absent."""
         return self._read(name, str, "must be a text") or ""
 
     def whole(self, name: str, largest: int) -> int | None:
-        """Return a whole number of at most ± `largest`; None where there is none."""
+        """Return a whole number from -`largest` to `largest`; None if the member is absent."""
         value = self._read(name, int, "must be a whole number")
         if isinstance(value, bool):
             self.problem(name, "must be a whole number")
@@ -71,11 +71,11 @@ class Fields:
         return value
 
     def number(self, name: str, largest: int) -> float | None:
-        """Return a number of at most ± `largest`; None where there is none."""
+        """Return a number from -`largest` to `largest`; None if the member is absent."""
         return self._number(name, self._read(name, object, ""), largest)
 
     def numbers(self, name: str, largest: int) -> list[float] | None:
-        """Return a list of such numbers; None where there is none."""
+        """Return a list of such numbers; None if the member is absent."""
         values: list[object] | None = self._read(name, list, "must be a list of numbers")
         if values is None:
             return None
@@ -83,11 +83,11 @@ class Fields:
         return [value for value in found if value is not None]
 
     def flag(self, name: str) -> bool:
-        """Return true or false; false where there is none."""
+        """Return true or false; false if the member is absent."""
         return self._read(name, bool, "must be true or false") or False
 
     def texts(self, name: str) -> list[str]:
-        """Return a list of texts; an empty one where there is none."""
+        """Return a list of texts; an empty list if the member is absent."""
         values: list[object] = self._read(name, list, "must be a list of texts") or []
         for index, value in enumerate(values):
             if not isinstance(value, str):
@@ -95,7 +95,7 @@ class Fields:
         return [value for value in values if isinstance(value, str)]
 
     def word(self, name: str, words: Mapping[str, _Value], default: _Value) -> _Value:
-        """Return what a word stands for; `default` where there is none."""
+        """Return the value that a word stands for; `default` if the member is absent."""
         word = self._read(name, str, "must be a text")
         if word is None:
             return default
@@ -105,7 +105,7 @@ class Fields:
         return words[word]
 
     def words(self, name: str, words: Mapping[str, _Value]) -> list[_Value]:
-        """Return what each word of a list stands for; an empty list where there is none."""
+        """Return the values that the words of a list stand for; an empty list if the member is absent."""
         values: list[object] = self._read(name, list, "must be a list of words") or []
         for index, value in enumerate(values):
             if not isinstance(value, str) or value not in words:
@@ -113,13 +113,13 @@ class Fields:
         return [words[value] for value in values if isinstance(value, str) and value in words]
 
     def every_text(self) -> dict[str, str]:
-        """Return all members of an object that has no names of its own, each a text; null is the same as not there."""
+        """Return all members of an object with arbitrary names; each value is a text. Members that are null are left out."""
         for name in self._members:
             self._read(name, str, "must be a text")
         return {name: value for name, value in self._members.items() if isinstance(value, str)}
 
     def time(self, name: str) -> Timestamp | None:
-        """Return a time; None where there is none."""
+        """Return a time; None if the member is absent."""
         text = self._read(name, str, "must be a text")
         if text is None:
             return None
@@ -130,14 +130,14 @@ class Fields:
             return None
 
     def object(self, name: str) -> "Fields":
-        """Return the members of an object, none where there is none; they are done with this object."""
+        """Return the members of an inner object, empty if it is absent. This object's `done` covers them too."""
         members: dict[str, object] = self._read(name, dict, "must be an object") or {}
         inner = Fields(members, pointer=f"{self._pointer}/{name}", problems=self._problems)
         self._inner.append(inner)
         return inner
 
     def done(self) -> None:
-        """Refuse the body where anything is wrong with it."""
+        """Refuse the body if anything in it is wrong."""
         self._note_unknown()
         if self._problems:
             raise invalid(self._problems)

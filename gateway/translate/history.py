@@ -1,4 +1,4 @@
-"""Events and deliveries, what happened, in JSON and in the contract."""
+"""History: translates queries for events and deliveries to the contract, and their answers to JSON."""
 
 from collections.abc import Mapping
 
@@ -54,7 +54,7 @@ def list_deliveries_request(acts_for: str, parameters: Mapping[str, str]) -> del
 
 
 def record_json(record: log.LogRecord) -> dict[str, object]:
-    """Return an accepted event with where it stands in the log."""
+    """Return an accepted event with its partition and position in the log."""
     accepted = Timestamp()
     accepted.FromMilliseconds(record.accepted_unix_ms)
     return {
@@ -67,7 +67,7 @@ def record_json(record: log.LogRecord) -> dict[str, object]:
 
 
 def delivery_json(item: delivery.Delivery) -> dict[str, object]:
-    """Return a delivery as lists show it, without its attempts."""
+    """Return a delivery without its attempts, as in lists."""
     return {
         "id": item.id,
         "event_id": item.event_id,

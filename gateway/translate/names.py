@@ -1,11 +1,11 @@
-"""Names: what the members of a subscription are called in REST and in the contract, where the two differ.
+"""Names: the names of a subscription's members that differ between REST and the contract.
 
-Law: every such pair stands here once, for requests, answers and errors alike.
+Law: every such pair of names is here once, for requests, answers and errors alike.
 """
 
 from collections.abc import Mapping
 
-# The types of credentials by their kinds in the contract.
+# The contract's kinds of credentials by their types in REST.
 CREDENTIAL_KINDS: Mapping[str, str] = {
     "PLAIN": "plain",
     "ACCESSTOKEN": "access_token",
@@ -13,7 +13,7 @@ CREDENTIAL_KINDS: Mapping[str, str] = {
     "OAUTH2": "oauth2",
     "MTLS": "mtls",
 }
-# For each kind, its members in REST by their names in the contract; the last one is the secret.
+# For each kind, the contract's names of its members by their names in REST; the last member is the secret.
 CREDENTIAL_MEMBERS: Mapping[str, Mapping[str, str]] = {
     "plain": {"identifier": "identifier", "secret": "secret"},
     "access_token": {"accesstokentype": "token_type", "accesstoken": "token"},
@@ -23,7 +23,7 @@ CREDENTIAL_MEMBERS: Mapping[str, Mapping[str, str]] = {
 }
 HEADERS_FIELD = "subscription.protocol_settings.headers."
 HEADERS_PLACE = "/protocolsettings/headers/"
-# Fields of the contract by their places in a subscription's body.
+# The places in a subscription's body by the contract's fields.
 PLACES: Mapping[str, str] = {
     "subscription.config.retry.delays": "/config/retry/delays_seconds",
     "subscription.protocol_settings": "/protocolsettings",

@@ -1,4 +1,4 @@
-"""Settings of a subscription in JSON and in the contract: its limits, how requests are made, its credential, its consent."""
+"""Settings: translates a subscription's limits, request settings, credential and verification between JSON and the contract."""
 
 from collections.abc import Mapping
 
@@ -11,14 +11,14 @@ from gateway.translate.values import one_of, time_json, word_of
 
 _MODES = {"structured": pb.CONTENT_MODE_STRUCTURED, "binary": pb.CONTENT_MODE_BINARY, "data_only": pb.CONTENT_MODE_DATA_ONLY}
 SCHEMES = {"v1": pb.SIGNATURE_SCHEME_V1, "v1a": pb.SIGNATURE_SCHEME_V1A}
-# As far as a protobuf Duration reaches; what is sensible is for the registry to say.
+# The range of a protobuf Duration; the registry decides which values are sensible.
 SECONDS_MAX = 315_576_000_000
 _IN_FLIGHT_MAX = (1 << 31) - 1
 _TYPES = {kind: name for name, kind in CREDENTIAL_KINDS.items()}
 
 
 def config_of(fields: Fields) -> pb.SubscriptionConfig:
-    """Return the limits and notes in the members of `config`."""
+    """Return the limits and the description from the members of `config`."""
     retry = fields.object("retry")
     delays_s = retry.numbers("delays_seconds", SECONDS_MAX)
     return pb.SubscriptionConfig(
@@ -30,7 +30,7 @@ def config_of(fields: Fields) -> pb.SubscriptionConfig:
 
 
 def config_json(config: pb.SubscriptionConfig) -> dict[str, object]:
-    """Return limits and notes; null for what is as the operator has set."""
+    """Return the limits and the description; null for a value that the operator's default decides."""
     delays_s = [_seconds(delay) for delay in config.retry.delays]
     return {
         "description": config.description or None,
@@ -41,7 +41,7 @@ def config_json(config: pb.SubscriptionConfig) -> dict[str, object]:
 
 
 def settings_of(fields: Fields) -> pb.ProtocolSettings:
-    """Return what is wanted of requests in the members of `protocolsettings`."""
+    """Return the request settings from the members of `protocolsettings`."""
     timeout_s = fields.number("timeout_seconds", SECONDS_MAX)
     return pb.ProtocolSettings(
         headers=fields.object("headers").every_text(),
@@ -54,7 +54,7 @@ def settings_of(fields: Fields) -> pb.ProtocolSettings:
 
 
 def settings_json(settings: pb.ProtocolSettings) -> dict[str, object]:
-    """Return how requests are made; null for what is as the operator has set."""
+    """Return the request settings; null for a value that the operator's default decides."""
     return {
         "headers": dict(sorted(settings.headers.items())),
         "timeout_seconds": _seconds(settings.timeout) if settings.HasField("timeout") else None,
@@ -66,7 +66,7 @@ def settings_json(settings: pb.ProtocolSettings) -> dict[str, object]:
 
 
 def credential_of(fields: Fields) -> pb.SinkCredential:
-    """Return the credential in the members of `sinkcredential`; its members are those of its type alone."""
+    """Return the credential from the members of `sinkcredential`; only the members of its type are permitted."""
     kind = fields.word("credentialtype", CREDENTIAL_KINDS, "")
     if not kind:
         if not fields.has_value("credentialtype"):
@@ -88,7 +88,7 @@ def credential_of(fields: Fields) -> pb.SinkCredential:
 
 
 def credential_json(credential: pb.SinkCredential) -> dict[str, object] | None:
-    """Return a credential without its secret member, whatever the message holds; None for none."""
+    """Return a credential without its secret member, whatever the message holds; None if there is no credential."""
     kind = credential.WhichOneof("kind")
     if kind is None:
         return None
@@ -98,7 +98,7 @@ def credential_json(credential: pb.SinkCredential) -> dict[str, object] | None:
 
 
 def verification_json(verification: pb.Verification) -> dict[str, object]:
-    """Return what a sink has said; a rate of null is no limit."""
+    """Return the result of a sink verification; a rate of null means no limit."""
     return {
         "state": word_of(pb.VerificationState.Name(verification.state), "VERIFICATION_STATE_"),
         "rate_per_minute": verification.rate_per_minute if verification.HasField("rate_per_minute") else None,
@@ -108,7 +108,7 @@ def verification_json(verification: pb.Verification) -> dict[str, object]:
 
 
 def config_paths(config: Mapping[str, object]) -> list[str]:
-    """Return what a merge patch of `config` changes, as paths of the contract."""
+    """Return the contract's paths that a merge patch of `config` changes."""
     paths = [f"config.{name}" for name in ("description", "rate_per_second", "in_flight_max") if name in config]
     retry = config.get("retry")
     if isinstance(retry, dict):
@@ -117,7 +117,7 @@ def config_paths(config: Mapping[str, object]) -> list[str]:
 
 
 def settings_paths(settings: Mapping[str, object]) -> list[str]:
-    """Return what a merge patch of `protocolsettings` changes: of its headers, those that it names."""
+    """Return the contract's paths that a merge patch of `protocolsettings` changes; of the headers, those that it names."""
     names = {"timeout_seconds": "timeout"} | {
         name: name for name in ("content_mode", "signatures", "http_message_signature", "ca_certificates")
     }
@@ -129,7 +129,7 @@ def settings_paths(settings: Mapping[str, object]) -> list[str]:
 
 
 def credential_paths(credential: Mapping[str, object]) -> list[str]:
-    """Return what a merge patch of `sinkcredential` changes: the members that it names, of its type."""
+    """Return the contract's paths that a merge patch of `sinkcredential` changes: the members of its type that it names."""
     kind = CREDENTIAL_KINDS.get(str(credential.get("credentialtype")), "")
     return [f"sink_credential.{kind}.{field}" for member, field in CREDENTIAL_MEMBERS.get(kind, {}).items() if member in credential]
 

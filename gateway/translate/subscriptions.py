@@ -1,4 +1,4 @@
-"""Subscriptions in JSON (the shape of the CloudEvents Subscriptions API) and in the contract."""
+"""Subscriptions: translates subscriptions between JSON (the shape of the CloudEvents Subscriptions API) and the contract."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ from gateway.translate.settings import (
 from gateway.translate.values import time_json, word_of
 
 _READ_ONLY = ("id", "state", "state_reason", "verification", "created_at", "updated_at")
-# The members that can be changed, with their fields in the contract; those that have members of their own, with what tells
-# which of these a merge patch changes.
+# The members that can be changed, with their fields in the contract. A member that is an object also has a function that returns which
+# inner members a merge patch changes.
 _PLAIN = {"sink": "sink", "types": "types", "source": "source"}
 _MERGED: dict[str, tuple[str, Callable[[Mapping[str, object]], list[str]]]] = {
     "config": ("config", config_paths),
@@ -40,14 +40,14 @@ _PROTOCOLS = {"HTTP": pb.PROTOCOL_HTTP}
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What a merge patch changes; an empty mask changes nothing."""
+    """The fields that a merge patch changes; without paths it changes nothing."""
 
     subscription: pb.Subscription
     paths: tuple[str, ...]
 
 
 def create_request(caller: Caller, body: dict[str, object], request_id: str) -> pb.CreateSubscriptionRequest:
-    """Return the call that a body asks for. An administrator says whose the subscription is, a consumer's is its own."""
+    """Return the call that a body asks for. An administrator names the subscription's consumer; a consumer's subscription is its own."""
     fields = Fields(body)
     consumer_id = fields.text("consumer_id") if caller.role is Role.ADMIN else caller.consumer_id
     fields.ignore("consumer_id", *_READ_ONLY)
@@ -59,7 +59,7 @@ def create_request(caller: Caller, body: dict[str, object], request_id: str) -> 
 
 
 def replace_request(acts_for: str, subscription_id: str, body: dict[str, object], etag: str) -> pb.UpdateSubscriptionRequest:
-    """Return the call that puts a whole subscription in the place of another: what the body leaves out has its default again."""
+    """Return the call that replaces a whole subscription: members that the body leaves out get their defaults again."""
     fields = Fields(body)
     fields.ignore("consumer_id", *_READ_ONLY)
     subscription = _subscription(fields)
@@ -68,13 +68,13 @@ def replace_request(acts_for: str, subscription_id: str, body: dict[str, object]
 
 
 def parse_patch(body: dict[str, object]) -> Patch:
-    """Return what a JSON merge patch (RFC 7396) changes: the members that are there, null being the default."""
+    """Return the changes of a JSON merge patch (RFC 7396): the members that it has; null restores a member's default."""
     fields = Fields(body)
     fields.ignore("consumer_id", *_READ_ONLY)
     subscription = _subscription(fields)
     paths = [field for name, field in _PLAIN.items() if fields.has(name)]
     for name, (field, inner_paths) in _MERGED.items():
-        # An object is merged with the one that stands there, so it names its own members; null takes that one's place.
+        # An object is merged with the existing one, so only its own members change. Null replaces the existing object.
         inner = body.get(name)
         if isinstance(inner, dict):
             paths += inner_paths(inner)
@@ -130,7 +130,7 @@ def subscription_json(subscription: pb.Subscription) -> dict[str, object]:
 
 
 def secret_json(secret: pb.SigningSecret) -> dict[str, object]:
-    """Return a signing secret with its times; `expires_at` is null while no end is planned."""
+    """Return a signing secret with its times; `expires_at` is null while no expiry is planned."""
     return {
         "secret": secret.secret,
         "key_id": secret.key_id,

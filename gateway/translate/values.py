@@ -1,4 +1,4 @@
-"""Values: the single values of REST and of the contract: times, enumerations, pages."""
+"""Values: translates single values between REST and the contract: times, enumerations, pages."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from gateway.problems import invalid
 from services.runtime.errors import FieldError
 from services.runtime.paging import PAGE_SIZE_MAX
 
-# What every list takes.
+# The parameters of every list.
 PAGE_PARAMETERS = frozenset({"limit", "cursor"})
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 _LIMIT = re.compile(r"\d{1,9}", re.ASCII)
@@ -18,7 +18,7 @@ _Value = TypeVar("_Value")
 
 
 def parse_time(text: str) -> Timestamp:
-    """Return the time that a text of RFC 3339 names; raise ValueError, saying what to write, for another text."""
+    """Return the time in a text of RFC 3339; for any other text raise ValueError, which says what to write."""
     message = "must be a time as in RFC 3339, for example 2030-01-31T12:00:00Z"
     match = _TIME.fullmatch(text)
     if match is None:
@@ -42,19 +42,19 @@ def word_of(name: str, prefix: str) -> str:
 
 
 def one_of(words: Iterable[str]) -> str:
-    """Return the advice to choose from words."""
+    """Return the advice to write one of the words."""
     return "must be " + " or ".join(f'"{word}"' for word in words)
 
 
 class Query:
-    """Reads the parameters of a query; those that the route does not know were refused before."""
+    """Reads the parameters of a query; the pipeline has already refused unknown ones."""
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
         self._parameters = parameters
         self._problems: list[FieldError] = []
 
     def limit(self) -> int:
-        """Return how many items a page may have; 0 where the caller leaves it to the service."""
+        """Return how many items a page may have; 0 if the caller leaves the size to the service."""
         text = self._parameters.get("limit")
         if text is None:
             return 0
@@ -64,11 +64,11 @@ class Query:
         return int(text)
 
     def text(self, name: str) -> str:
-        """Return a parameter's text; "" where there is none."""
+        """Return a parameter's text; "" if it is absent."""
         return self._parameters.get(name, "")
 
     def word(self, name: str, words: Mapping[str, _Value], default: _Value) -> _Value:
-        """Return what a word stands for; `default` where there is none."""
+        """Return the value that a word stands for; `default` if the parameter is absent."""
         word = self._parameters.get(name)
         if word is None:
             return default
@@ -78,7 +78,7 @@ class Query:
         return words[word]
 
     def time(self, name: str) -> Timestamp | None:
-        """Return a time; None where there is none."""
+        """Return a time; None if the parameter is absent."""
         text = self._parameters.get(name)
         if text is None:
             return None
@@ -89,6 +89,6 @@ class Query:
             return None
 
     def done(self) -> None:
-        """Refuse the query where anything is wrong with it."""
+        """Refuse the query if anything in it is wrong."""
         if self._problems:
             raise invalid(self._problems)

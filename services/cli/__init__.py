@@ -1,1 +1,1 @@
-"""CLI: the `hooktide` command: everything on a laptop, one service in production, and tools for both sides."""
+"""CLI: the `hooktide` command. It runs everything on a laptop or one service in production, and has tools for emitters and consumers."""

@@ -30,7 +30,7 @@ def _say_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
 
 
 def make_app(composition: Composition) -> typer.Typer:
-    """Return the command line over a composition of services."""
+    """Return the command line for a composition of services."""
     app = typer.Typer(
         name="hooktide",
         no_args_is_help=True,
@@ -64,9 +64,9 @@ def _hooktide(
 
 
 def run_app(composition: Composition) -> None:
-    """Run the command line and exit: 0 done, 1 could not, 2 was not asked rightly."""
+    """Run the command line and exit: 0 if it succeeded, 1 if it failed, 2 if the command or a setting was wrong."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What others sent may be no UTF-8; it is shown all the same.
+        # Text from others may not be UTF-8; it is shown with escapes.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         make_app(composition)()

@@ -1,10 +1,10 @@
-"""CloudEvent: what a webhook carries, read back by the HTTP protocol binding of CloudEvents 1.0.2.
+"""CloudEvent: reads a webhook's event by the HTTP protocol binding of CloudEvents 1.0.2.
 
 receiver → [cloudevent] → receive
 
-Written apart from the code that sends, so that the one proves the other.
+It is written independently of the code that sends, so that each tests the other.
 
-Law: pure, and any request has an answer: whoever reaches the receiver may send it anything.
+Law: pure. Every request has a result, since anybody who reaches the receiver may send anything.
 """
 
 import base64
@@ -24,7 +24,7 @@ _PREFIX = "ce-"
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """How a request carries its event, and the event as in CloudEvents' JSON format.
+    """The content mode of a request, and its event as in CloudEvents' JSON format.
 
     In the mode `data_only` there is no event: the members are `data` or `data_base64`, and `datacontenttype`.
     """
@@ -34,7 +34,7 @@ class Received:
 
 
 def read(headers: Mapping[str, str], body: bytes) -> Received:
-    """Return what a request carries; `headers` by their names in lower case."""
+    """Return the event of a request; the names in `headers` are in lower case."""
     content_type = headers.get("content-type", "")
     if content_type.lower().startswith(_STRUCTURED):
         event = _json(body)
@@ -60,7 +60,7 @@ _NO_JSON = object()
 
 
 def _json(body: bytes) -> object:
-    """Return the value of JSON, `_NO_JSON` if it is none."""
+    """Return the value of JSON; `_NO_JSON` if the body is not JSON."""
     try:
         value: object = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Composition: what the command line is given by `services.__main__`, since it knows no service itself."""
+"""Composition: the services that `services.__main__` passes to the command line, which itself imports no service."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from services.runtime.lifecycle import Serve
 
 
 class FirstKeys(Protocol):
-    """The keys of a fresh registry, in clear, and the consumer ("con_…") whose the consumer's key is."""
+    """The keys of a fresh registry, in clear, and the id ("con_…") of the consumer that owns the consumer key."""
 
     @property
     def consumer_id(self) -> str:
@@ -37,7 +37,7 @@ Bootstrap = Callable[[SubscriptionSettings], FirstKeys | None]
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """How each service is run in this process, by its name, and how a fresh registry gets its first keys."""
+    """The function that runs each service in this process, by the service's name, and the function that makes a registry's first keys."""
 
     services: Mapping[str, Serve]
     bootstrap: Bootstrap

@@ -1,6 +1,6 @@
-"""Defaults: where the client commands find the services and a key, unless they are told.
+"""Defaults: the addresses of the services and the API key that the client commands use.
 
-A flag comes first, then its variable, then what `hooktide up` keeps in the data directory, then the default ports.
+A flag has precedence, then its variable, then the values that `hooktide up` keeps in the data directory, then the default ports.
 """
 
 import os
@@ -18,7 +18,7 @@ from services.runtime.configuration.secret_files import read_secret
 from services.runtime.configuration.setting_types import checked_target
 
 DATA_DIR = Path("hooktide-data")
-# Whatever a header can carry; whether it is a key is for the services to say.
+# Any text that a header can carry; the services decide whether it is a key.
 _KEY = re.compile(r"[\x21-\x7e]+")
 
 DataDir = Annotated[
@@ -43,7 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 
 def api_url(given: str, data_dir: Path, ca: Path | None = None) -> str:
-    """Return the URL of the REST API, without a slash at its end; https by default with an authority `ca`, and where it speaks TLS."""
+    """Return the URL of the REST API, without a slash at its end; by default https if `ca` is given or the gateway uses TLS."""
     scheme = "https" if ca is not None or speaks_tls("gateway", data_dir) else "http"
     url = given or f"{scheme}://{address('gateway', 'listen', data_dir)}"
     try:
@@ -58,7 +58,7 @@ def api_url(given: str, data_dir: Path, ca: Path | None = None) -> str:
 
 
 def ingest_target(given: str, data_dir: Path) -> str:
-    """Return where events are published."""
+    """Return the target of the ingest service."""
     try:
         return checked_target(given or os.environ.get("HOOKTIDE_INGEST_TARGET", "") or address("ingest", "listen", data_dir))
     except ValueError as error:
@@ -67,13 +67,13 @@ def ingest_target(given: str, data_dir: Path) -> str:
 
 
 def speaks_tls(service: str, data_dir: Path) -> bool:
-    """Return whether a service listens by TLS, as far as this machine knows."""
+    """Return whether a service listens with TLS, as far as this machine knows."""
     known = DataDirectory(data_dir).read_addresses().get(service)
     return known["scheme"] == "https" if known is not None else bool(os.environ.get(f"HOOKTIDE_{service.upper()}_TLS_CERT_FILE", ""))
 
 
 def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> str:
-    """Return where a service listens, as far as this machine knows."""
+    """Return a service's address, as far as this machine knows."""
     known = DataDirectory(data_dir).read_addresses().get(service)
     if known is not None:
         return known[which]
@@ -83,7 +83,7 @@ def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> 
 
 
 def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir: Path) -> str:
-    """Return an API key; raises `CommandError` where there is none."""
+    """Return an API key; raises `CommandError` if there is no key."""
     file = os.environ.get("HOOKTIDE_KEY_FILE", "")
     if not given and file:
         given = read_secret("HOOKTIDE_KEY_FILE", file)

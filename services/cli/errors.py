@@ -1,10 +1,10 @@
-"""Errors: what a command ends with when it cannot do what was asked."""
+"""Errors: the error of a command that cannot do its work."""
 
 
 class CommandError(Exception):
     """The command failed; the message is one line that says what to do next.
 
-    `code` is the exit code: 1 where the world was not as needed, 2 where the command was not.
+    `code` is the exit code: 1 if the work failed, 2 if the command was wrong.
     """
 
     def __init__(self, message: str, *, code: int = 1) -> None:

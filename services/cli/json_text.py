@@ -1,6 +1,6 @@
-"""JSON text: what a user gives as JSON or as text is checked before it goes anywhere, and sent as it was written.
+"""JSON text: checks JSON and text from the user before they are sent; they are sent as they were written.
 
-The ingest service checks again and more; here a mistake is told in terms of the option that holds it.
+The ingest service checks them again, and more strictly. Here an error names the option that holds the mistake.
 """
 
 import json
@@ -10,7 +10,7 @@ from services.cli.errors import CommandError
 
 
 def checked_json(option: str, raw: bytes) -> bytes:
-    """Return bytes that are JSON which every reader understands alike; raise `CommandError` for others."""
+    """Return the bytes if they are JSON that every reader understands alike; else raise `CommandError`."""
     try:
         json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -25,7 +25,7 @@ def checked_json(option: str, raw: bytes) -> bytes:
 
 
 def checked_text(name: str, text: str) -> str:
-    """Return an argument that is text; raise `CommandError` for bytes that are none."""
+    """Return an argument if it is text; raise `CommandError` if it holds bytes that are not UTF-8."""
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise _refused(name, "is not UTF-8; check the terminal's encoding")
     return text

@@ -1,4 +1,4 @@
-"""Output: what commands print: lines for people, JSON objects for programs."""
+"""Output: prints the commands' output: lines for people, JSON objects for programs."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from rich.text import Text
 
 # Control characters, which a terminal would obey.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Where uvx keeps the environments that it makes for one run.
+# The directory where uvx keeps the environments that it makes for one run.
 _EPHEMERAL = re.compile(r"/archive-v\d+/")
-# A stretch of a line, as it is or with a style of rich's.
+# A part of a line: plain, or with a rich style.
 Part = str | tuple[str, str]
 
 
@@ -32,12 +32,12 @@ def warn(line: str) -> None:
 
 
 def say_styled(*parts: Part) -> None:
-    """Print a line for people, in colours on a terminal that has them, unless NO_COLOR is set."""
+    """Print a line for people; in colours if the terminal has colours and NO_COLOR is not set."""
     _write_styled(sys.stdout, parts)
 
 
 def warn_styled(*parts: Part) -> None:
-    """Print a line to standard error, in colours as `say_styled`."""
+    """Print a line to standard error; in colours as `say_styled`."""
     _write_styled(sys.stderr, parts)
 
 
@@ -63,21 +63,21 @@ class _Console(Console):
 
 
 def _mute(file: IO[str]) -> None:
-    """Have nothing come of what is written from now on: its reader is gone, as after `| head -1`, and the work goes on."""
+    """Discard everything that is written from now on, and let the work go on: the reader is gone, as after `| head -1`."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, file.fileno())
     os.close(null)
 
 
 def printable(text: str) -> str:
-    """Return text of somebody else's with escapes in place of what a terminal would obey."""
+    """Return foreign text with escapes in place of control characters."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def program() -> str:
-    """Return what to type in another terminal for the command that runs here: its name, or a path if the name leads nowhere."""
+    """Return what to type in another terminal to run this program: its name, or a path if PATH does not have the name."""
     if _EPHEMERAL.search(sys.prefix):
-        # Its name leads here, but in no other terminal.
+        # PATH has its name here, but in no other terminal.
         return "uvx hooktide-server"
     if shutil.which("hooktide"):
         return "hooktide"

@@ -1,4 +1,4 @@
-"""Readiness: what the services say of themselves at /readyz, asked once or watched.
+"""Readiness: reads the services' /readyz, once or repeatedly.
 
 service → /readyz → [readiness] → health, supervisor
 """
@@ -12,14 +12,14 @@ from services.cli.supervise.data_directory import DataDirectory
 
 READY = "ready"
 TIMEOUT_S = 3.0
-# An event that is durable has been told of already; for a note about it nobody waits long.
+# The receipt of a durable event has been printed already; a note about its delivery is not worth a long wait.
 _NOTE_S = 1.0
-# So often in a row something must be said before it is told: at a start or a restart, much is so for a moment.
+# How many times in a row a state must be seen before it is reported, since many states last only a moment at a start or a restart.
 _LOOKS = 3
 
 
 async def readiness(session: aiohttp.ClientSession, admin: str) -> str:
-    """Return `READY`, or in a sentence what a service does not do; `admin` is its ``host:port``."""
+    """Return `READY`, or a sentence that says why a service is not fully ready; `admin` is its ``host:port``."""
     try:
         async with session.get(f"http://{admin}/readyz") as response:
             body = await response.json()
@@ -31,7 +31,7 @@ async def readiness(session: aiohttp.ClientSession, admin: str) -> str:
 
 
 async def why_not_delivered(data_dir: Path) -> str | None:
-    """Return why the delivery service that `hooktide up` runs here is not ready; None if it is, or nothing is known of it."""
+    """Return why the delivery service that `hooktide up` runs here is not ready; None if it is ready, or no such service is known."""
     delivery = DataDirectory(data_dir).read_addresses().get("delivery")
     if delivery is None:
         return None
@@ -41,7 +41,7 @@ async def why_not_delivered(data_dir: Path) -> str | None:
 
 
 class ReadinessWatch:
-    """Decides what of one service's answers is worth telling (pure)."""
+    """Decides which changes of one service's readiness are reported (pure)."""
 
     def __init__(self) -> None:
         self._said = READY
@@ -49,7 +49,7 @@ class ReadinessWatch:
         self._told = READY
 
     def looked(self, said: str) -> str | None:
-        """Take an answer; return it if it is to be told."""
+        """Take an answer; return it if it must be reported."""
         self._times = self._times + 1 if said == self._said else 1
         self._said = said
         if self._times < _LOOKS or said == self._told:

@@ -1,7 +1,7 @@
-"""Receiver: a webhook endpoint that verifies each signature by the Standard Webhooks specification, version 1.0.0.
+"""Receiver: a webhook sink that verifies each signature by the Standard Webhooks specification, version 1.0.0.
 
-A signing secret (``whsec_``) verifies signatures of the scheme ``v1``, HMAC-SHA256; a public key (``whpk_``) those of ``v1a``, Ed25519.
-Written apart from the code that signs, so that the one proves the other.
+A signing secret (``whsec_``) verifies signatures of the scheme ``v1``, HMAC-SHA256; a public key (``whpk_``) verifies those of ``v1a``,
+Ed25519. The receiver is written independently of the code that signs, so that each tests the other.
 """
 
 import base64
@@ -22,7 +22,7 @@ from services.runtime.http.admin import http_server
 from services.runtime.http.connections import ConnectionLimits
 
 TOLERANCE_S = 300
-# One delivery service is its only client, and opens as many connections as it is told to.
+# The only client is one delivery service, and its settings limit how many connections it opens.
 _LIMITS = ConnectionLimits(network_connections_max=4096, network_connections_per_second=100_000.0)
 BODY_BYTES_MAX = 8 * 1024 * 1024
 Scheme = Literal["v1", "v1a"]
@@ -33,14 +33,14 @@ _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64
 
 
 class SignatureError(Exception):
-    """A webhook is not to be trusted; the message says why."""
+    """A webhook cannot be trusted; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One request that came in. `problem` is None if its signatures are good, else why they are not.
+    """One received request. `problem` is None if its signatures are good, else it says why they are not.
 
-    `schemes` are those by which it was verified. `missing` are those for which a key is known and no signature came.
+    `schemes` are the schemes by which it was verified. `missing` are the schemes for which a key is known and no signature arrived.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Webhook:
 
 
 def key_problem(key: str) -> str | None:
-    """Return what is wrong with a signing secret or a public key, None if it is one."""
+    """Return what is wrong with a signing secret or a public key, None if it is valid."""
     try:
         _ = public_key(key) if key.startswith(_PUBLIC_PREFIX) else secret_bytes(key)
     except ValueError as error:
@@ -91,10 +91,10 @@ def secret_bytes(secret: str) -> bytes:
 
 
 def verify(keys: Sequence[str], headers: Mapping[str, str], body: bytes, *, now: float) -> tuple[Scheme, ...]:
-    """Verify a request by the keys, and within five minutes of `now`; returns the schemes by which it was verified.
+    """Verify a request by the keys, and its time to within five minutes of `now`; return the schemes by which it was verified.
 
-    Every scheme that a key is given for, and a signature has come by, must be good; there must be one. `headers` by their names in
-    lower case. Raises `SignatureError`.
+    At least one scheme must have both a key and a signature in the request, and every such scheme must verify. The names in `headers` are
+    in lower case. Raises `SignatureError`.
     """
     webhook_id, timestamp, signatures = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
     if absent := [name for name in ("id", "timestamp", "signature") if not headers.get(f"webhook-{name}")]:
@@ -141,7 +141,7 @@ def _advice(came: Mapping[Scheme, Sequence[str]]) -> str:
 
 def _is_good_v1(secrets: Sequence[str], content: bytes, came: Sequence[str]) -> bool:
     expected = [base64.b64encode(hmac.digest(secret_bytes(secret), content, hashlib.sha256)) for secret in secrets]
-    # All are compared, in constant time, so that the time taken tells nothing.
+    # All are compared, in constant time, so that the time taken reveals nothing.
     return sum(hmac.compare_digest(_raw(given), digest) for given in came for digest in expected) > 0
 
 
@@ -158,7 +158,7 @@ def _is_by(key: Ed25519PublicKey, content: bytes, given: str) -> bool:
 
 
 def _raw(header: str) -> bytes:
-    # As it came in: what is no UTF-8 was kept as surrogates.
+    # Restores the received bytes: bytes that are not UTF-8 were kept as surrogates.
     return header.encode(errors="surrogateescape")
 
 
@@ -169,8 +169,8 @@ Answer = Callable[[Webhook], int]
 async def receiving(keys: Callable[[str], Sequence[str]], answer: Answer, *, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """Receive webhooks on every path; yields the URL of the root, without a slash at its end.
 
-    `keys` returns the secrets and public keys of a path (none: nothing can be verified). `answer` takes each webhook and returns the
-    HTTP status to answer with.
+    `keys` returns the secrets and public keys of a path; without any, nothing can be verified. `answer` takes each webhook and returns the
+    HTTP status of the answer.
     """
 
     async def receive(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""REST: the few calls to the gateway that the command line makes."""
+"""REST: the command line's calls to the gateway."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ class RestClient:
         self._url = url
 
     async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request and return the answer's JSON object, empty where it has none."""
+        """Send a request and return the answer's JSON object, empty if the answer has no JSON object."""
         try:
             async with self._session.request(method, f"{self._url}{path}", json=body, allow_redirects=False) as response:
                 answer = await response.json(content_type=None) if await response.read() else {}
@@ -39,7 +39,7 @@ class RestClient:
 
 @contextlib.asynccontextmanager
 async def rest_client(url: str, key: str, ca: Path | None = None) -> AsyncIterator[RestClient]:
-    """Open a client for the API at `url`, which trusts the authorities in the file `ca`, the public ones without it."""
+    """Open a client for the API at `url`; it trusts the authorities in the file `ca`, or the public ones without `ca`."""
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     connector = aiohttp.TCPConnector(ssl=http_tls(ca)) if url.startswith("https:") else None
     async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}, timeout=timeout, connector=connector) as session:
@@ -47,7 +47,7 @@ async def rest_client(url: str, key: str, ca: Path | None = None) -> AsyncIterat
 
 
 def reason_of(error: Exception) -> str:
-    """Return in a few words why there was no answer."""
+    """Return a short reason why there was no answer."""
     if isinstance(error, aiohttp.ClientSSLError):
         return _tls_reason(error)
     match error:
@@ -69,7 +69,7 @@ def _tls_reason(error: aiohttp.ClientSSLError) -> str:
 
 
 def _where(error: Mapping[str, Any]) -> str:
-    """Return what of the request an error is about: a place in the body, a parameter, or a header."""
+    """Return which part of the request an error is about: a place in the body, a parameter, or a header."""
     return str(error.get("pointer") or error.get("parameter") or error.get("header") or "request")
 
 

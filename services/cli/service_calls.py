@@ -1,4 +1,4 @@
-"""Service calls: what commands need that call a service itself, as other services do, with the service token."""
+"""Service calls: lets commands call a service directly, as other services do, with the service token."""
 
 import os
 from collections.abc import Awaitable
@@ -20,7 +20,7 @@ _Answer = TypeVar("_Answer", bound=Message)
 
 
 def service_target(service: str, given: str, data_dir: Path) -> str:
-    """Return where a service is called: `given`, or where it listens as far as this machine knows."""
+    """Return the target of a service: `given`, or its address as far as this machine knows."""
     try:
         return checked_target(given or address(service, "listen", data_dir))
     except ValueError as error:
@@ -28,13 +28,13 @@ def service_target(service: str, given: str, data_dir: Path) -> str:
 
 
 def service_channel(service: str, target: str, ca: Path | None, data_dir: Path) -> grpc.aio.Channel:
-    """Open a channel to a service, by TLS if `ca` is given or the service speaks it; a Unix socket is never encrypted."""
+    """Open a channel to a service, with TLS if `ca` is given or the service uses TLS; a Unix socket is never encrypted."""
     is_tls = not target.startswith("unix:") and (ca is not None or speaks_tls(service, data_dir))
     return grpc.aio.secure_channel(target, grpc_tls(ca)) if is_tls else grpc.aio.insecure_channel(target)
 
 
 async def answered(service: str, target: str, call: Awaitable[_Answer]) -> _Answer:
-    """Return what a call answers; raise `CommandError` if it fails."""
+    """Return the answer of a call; raise `CommandError` if the call fails."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
@@ -47,7 +47,7 @@ async def answered(service: str, target: str, call: Awaitable[_Answer]) -> _Answ
 
 
 def service_token(data_dir: Path) -> str:
-    """Return the service token that is sent: from the settings, else that of `hooktide up`."""
+    """Return the service token to send: the one from the settings, else the one of `hooktide up`."""
     given, file = os.environ.get("HOOKTIDE_SERVICE_TOKEN", ""), os.environ.get("HOOKTIDE_SERVICE_TOKEN_FILE", "")
     if not given:
         own = DataDirectory(data_dir).token_file

@@ -1,6 +1,6 @@
-"""TLS of the client commands: whom they trust, and the certificate that they show.
+"""TLS: the authorities that the client commands trust, and the certificate that they show.
 
-[tls] → rest, emit, secrets
+[tls] → rest, publish, service_calls
 """
 
 import datetime as dt
@@ -30,7 +30,7 @@ CaFile = Annotated[
 
 
 def http_tls(ca: Path | None) -> ssl.SSLContext:
-    """Return what calls to an https URL trust and show: the public authorities without `ca`; raises `StartError`."""
+    """Return the TLS context of calls to an https URL; without `ca` it trusts the public authorities. Raises `StartError`."""
     authorities, pair = _read(ca)
     context = ssl.create_default_context(cadata=authorities.decode("ascii", "ignore") or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -40,7 +40,7 @@ def http_tls(ca: Path | None) -> ssl.SSLContext:
 
 
 def grpc_tls(ca: Path | None) -> grpc.ChannelCredentials:
-    """Return what gRPC calls trust and show: the public authorities without `ca`; raises `StartError`."""
+    """Return the credentials of gRPC calls; without `ca` they trust the public authorities. Raises `StartError`."""
     authorities, pair = _read(ca)
     shown = (None, None) if pair is None else (pair.key_pem, pair.chain_pem)
     return grpc.ssl_channel_credentials(authorities or None, *shown)

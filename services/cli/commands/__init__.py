@@ -1,1 +1,1 @@
-"""Commands: one file for each command of `hooktide`."""
+"""Commands: the commands of `hooktide`, one module for each; `emit` is in `publish.py`, `subscribe` and `unsubscribe` share one."""

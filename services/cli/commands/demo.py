@@ -1,4 +1,4 @@
-"""`hooktide demo`: the whole of Hooktide in a quarter of a minute, with a crash in the middle.
+"""Demo: `hooktide demo` shows all of Hooktide in 15 seconds, with a crash in the middle.
 
 [emit] → ingest → delivery → [receive, verify], subscribed through the gateway
 """
@@ -90,7 +90,7 @@ def demo_command(composition: Composition) -> Callable[..., None]:
 
 
 async def _unless_stopped(lifecycle: Lifecycle, work: Coroutine[None, None, None]) -> str | None:
-    """Do the work, or break it off when a stop is asked for; returns what went wrong, in a line."""
+    """Do the work, or cancel it when a stop is asked for; return what went wrong, in one line."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(lifecycle.stopping.wait())
     try:
         await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -110,7 +110,7 @@ async def _unless_stopped(lifecycle: Lifecycle, work: Coroutine[None, None, None
 async def _demonstrate(composition: Composition, events: int, tally: Tally, shown: View, alarms: deque[str]) -> None:
     secrets: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(prefix="hooktide-demo-", ignore_cleanup_errors=True) as folder:
-        # Nothing of the user's own settings: the demo must touch no real data.
+        # The user's own settings are left out: the demo must touch no real data.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("HOOKTIDE_")}
         environ |= {"HOOKTIDE_LOG_LEVEL": "warning", "HOOKTIDE_SINK_ALLOW": SINK_ALLOW_LOCAL}
         shown.step("starting four services as processes of their own: subscription, ingest, delivery, gateway")
@@ -152,7 +152,7 @@ def _receiver(tally: Tally, shown: View) -> Callable[[Webhook], int]:
 
 
 async def _subscribe(supervisor: Supervisor, name: str, url: str, shown: View) -> _Subscriber:
-    """Make a consumer with a key as the administrator would, and subscribe with that key as the consumer would."""
+    """Make a consumer and a key as an administrator does, and subscribe with that key as a consumer does."""
     api = f"http://{supervisor.addresses('gateway').listen}"
     if supervisor.keys is None:
         raise CommandError("the registry of the demo was not new")
@@ -206,7 +206,7 @@ async def _emit_all(
 
 
 async def _until_delivered(tally: Tally, shown: View) -> None:
-    """Wait until all that is due has arrived, as long as more arrives; then a moment for what should not."""
+    """Wait until all due deliveries have arrived, as long as more arrive; then wait a moment for deliveries that should not arrive."""
     delivered, since = tally.delivered, time.monotonic()
     while tally.lost and time.monotonic() - since < STALLED_S:
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""`hooktide health`: whether the services take work."""
+"""Health: `hooktide health` asks the services whether they are ready."""
 
 import asyncio
 from pathlib import Path

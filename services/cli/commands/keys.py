@@ -1,4 +1,4 @@
-"""`hooktide keys`: the first keys of a registry whose service is started by hand."""
+"""Keys: `hooktide keys` makes the first keys of a registry whose service is started by hand."""
 
 import dataclasses
 from collections.abc import Callable

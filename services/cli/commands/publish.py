@@ -1,4 +1,4 @@
-"""`hooktide emit`: publish one event."""
+"""Publish: `hooktide emit` publishes one event."""
 
 import asyncio
 import dataclasses
@@ -58,7 +58,7 @@ def emit(  # noqa: PLR0913 - one parameter for each option
         "audience": None if audience is None else checked_text("--audience", audience),
     }
     if data is not None:
-        # Sent as it was written: whoever reads it is to see the same digits.
+        # Sent as it was written, so that readers see the same digits.
         attributes |= {"data": checked_json("--data", _payload(data)), "datacontenttype": "application/json"}
     to = ingest_target(target, data_dir)
     emitter = hooktide.Emitter(
@@ -87,13 +87,13 @@ async def _emit(target: str, emitter: hooktide.Emitter, attributes: dict[str, An
 
 
 def _credentials(target: str, ca: Path | None, data_dir: Path) -> grpc.ChannelCredentials | None:
-    """Return what turns TLS on, None for none; a Unix socket is never encrypted."""
+    """Return the TLS credentials, None without TLS; a Unix socket is never encrypted."""
     is_tls = not target.startswith("unix:") and (ca is not None or speaks_tls("ingest", data_dir))
     return grpc_tls(ca) if is_tls else None
 
 
 def checked_time(option: str, text: str) -> datetime:
-    """Return the time that an option gives; raise `CommandError` if it has no zone."""
+    """Return the time in an option; raise `CommandError` if it is not a time with a zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -105,7 +105,7 @@ def checked_time(option: str, text: str) -> datetime:
 
 
 def _payload(data: str) -> bytes:
-    """Return what `--data` stands for."""
+    """Return the bytes that `--data` stands for."""
     try:
         if data == "-":
             return sys.stdin.buffer.read()

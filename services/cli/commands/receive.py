@@ -1,4 +1,4 @@
-"""`hooktide receive`: a local receiver that verifies and shows."""
+"""Receive: `hooktide receive` runs a local receiver that verifies webhooks and shows them."""
 
 import json
 from datetime import datetime
@@ -64,7 +64,7 @@ def _answer(status: int, fail_first: int, *, as_json: bool) -> Answer:
 
 
 def _keys(given: str) -> list[str]:
-    """Return the keys that one `--secret` stands for; raises `CommandError` if there is none, or one that is no key."""
+    """Return the keys that one `--secret` stands for; raises `CommandError` if there is no key, or one is invalid."""
     keys = [given]
     if given.startswith("@"):
         try:

@@ -1,4 +1,4 @@
-"""`hooktide repair`: goes on where delivery has stopped because log and ledger do not fit together."""
+"""Repair: `hooktide repair` makes delivery continue after it has stopped because log and ledger do not fit together."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ from services.cli.output import say, say_json
 from services.cli.service_calls import answered, service_channel, service_target, service_token
 from services.cli.tls import CaFile
 
-# As long as a large log takes to be counted.
+# The time that counting a large log takes.
 _CALL_S = 60.0
 
 

@@ -1,4 +1,4 @@
-"""`hooktide secrets`: what the secret keys are needed for."""
+"""Secrets: `hooktide secrets` shows which secret keys stored secrets still need."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`hooktide serve`: one service in this process."""
+"""Serve: `hooktide serve` runs one service in this process."""
 
 from collections.abc import Callable
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""`hooktide subscribe` and `unsubscribe`: a consumer's wish to be told, through the REST API."""
+"""Subscriptions: `hooktide subscribe` and `hooktide unsubscribe` make and delete a consumer's registration for events, by the REST API."""
 
 import asyncio
 from pathlib import Path

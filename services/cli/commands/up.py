@@ -1,4 +1,4 @@
-"""`hooktide up`: everything on this machine, under one supervisor."""
+"""Up: `hooktide up` runs all services on this machine, under one supervisor."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Demo: what `hooktide demo` shows, and what it counts."""
+"""Demo: the events of `hooktide demo`, its counters, and its display."""

@@ -1,4 +1,4 @@
-"""DemoShop: the story of the demo: a shop, what happens in it, and who wants to know. Pure."""
+"""Shop: the demo's events, from a shop, and the event types that each subscriber wants. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _GIFT_EVERY, _LOW_EVERY, _REFUND_EVERY = 4, 5, 6
 
 @dataclass(frozen=True, slots=True)
 class ShopEvent:
-    """Something that happened. `audience` names the one subscriber that may hear of it, None for all."""
+    """One event of the shop. `audience` names the only subscriber that may receive it, None for all."""
 
     type: str
     subject: str
@@ -27,7 +27,7 @@ class ShopEvent:
 
 
 def shop_events(number: int) -> list[ShopEvent]:
-    """Return so many events of a shop's day, the same on every call."""
+    """Return the first `number` events of a shop's day, the same on every call."""
     return list(islice(_day(), number))
 
 
@@ -38,7 +38,7 @@ def _day() -> Iterator[ShopEvent]:
         subject, quantity = f"order-{order}", 1 + order % 3
         total = round(price * quantity, 2)
         yield ShopEvent("order.created", subject, {"order": order, "article": article, "quantity": quantity, "city": next(cities)})
-        # A voucher is paid for and has nothing to pack: the warehouse asks for all of order.*, and must not hear of it.
+        # A voucher is paid and never packed. The warehouse subscribes to order.*, and must not receive this event.
         voucher = order % _GIFT_EVERY == 0
         yield ShopEvent("order.paid", subject, {"order": order, "total": total, "voucher": voucher}, ACCOUNTING if voucher else None)
         yield ShopEvent("invoice.issued", subject, {"invoice": f"I-{order}", "total": total}, ACCOUNTING)
@@ -51,7 +51,7 @@ def _day() -> Iterator[ShopEvent]:
 
 
 def is_due(event: ShopEvent, subscriber: str) -> bool:
-    """Say whether a subscriber is to hear of an event. Written apart from the services, so that it proves them."""
+    """Return whether an event is due to a subscriber. This is written independently of the services, so that it tests them."""
     return event.audience in {None, subscriber} and any(_wants(wanted, event.type) for wanted in WANTED[subscriber])
 
 

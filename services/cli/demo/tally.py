@@ -1,4 +1,4 @@
-"""DemoTally: what was emitted, what is due because of it, and what has arrived. Pure."""
+"""Tally: counts the emitted events, the deliveries that are due for them, and the deliveries that have arrived. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -31,7 +31,7 @@ class Tally:
         self._due.update((subscriber, event_id) for subscriber in WANTED if is_due(event, subscriber))
 
     def arrive(self, subscriber: str, event_id: str, *, verified: bool) -> int:
-        """Note that a webhook has come; returns how often this one has by now."""
+        """Note that a webhook has arrived; return how often this webhook has arrived by now."""
         arrivals = self._arrived.setdefault((subscriber, event_id), _Arrivals())
         if verified:
             arrivals.verified += 1
@@ -46,34 +46,34 @@ class Tally:
 
     @property
     def delivered(self) -> int:
-        """How many of those due have arrived, once or more."""
+        """How many of the due deliveries have arrived, once or more."""
         return len(self._due & self._arrived.keys())
 
     @property
     def verified(self) -> int:
-        """How many of those due have arrived, every time with a good signature."""
+        """How many of the due deliveries have arrived, every time with a good signature."""
         return sum(1 for pair in self._due & self._arrived.keys() if not self._arrived[pair].unverified)
 
     @property
     def lost(self) -> int:
-        """How many of those due have not arrived."""
+        """How many of the due deliveries have not arrived."""
         return self.due - self.delivered
 
     @property
     def repeated(self) -> int:
-        """How many webhooks came that had come before."""
+        """How many webhooks were repetitions."""
         return sum(arrivals.count - 1 for arrivals in self._arrived.values())
 
     @property
     def misdirected(self) -> int:
-        """How many have arrived that were not due; meaningful once everything emitted is noted."""
+        """How many deliveries have arrived that were not due; correct only once all emitted events are noted."""
         return len(self._arrived.keys() - self._due)
 
     @property
     def is_perfect(self) -> bool:
-        """Whether all that was due arrived, verified, and nothing else did."""
+        """Whether all due deliveries arrived and were verified, and no others arrived."""
         return self.due == self.delivered == self.verified and not self.misdirected
 
     def last_line(self) -> str:
-        """Return the line that the demo ends with."""
+        """Return the last line of the demo."""
         return f"demo: {self.emitted} emitted, {self.due} due, {self.delivered} delivered, {self.verified} verified, {self.lost} lost"

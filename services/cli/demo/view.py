@@ -1,4 +1,4 @@
-"""DemoView: what the demo shows: a live picture on a terminal, plain lines otherwise."""
+"""View: shows the demo: a live display on a terminal, plain lines otherwise."""
 
 import contextlib
 import sys
@@ -21,13 +21,13 @@ from services.cli.output import say
 
 _WEBHOOKS_SHOWN = 14
 _STEPS_SHOWN = 9
-# The frames of both panels, the counters, and the line that the cursor stands on.
+# How many lines the frames of both panels, the counters and the cursor's line take.
 _FURNITURE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One webhook as it is shown. `problem` is None where its signature is good; `times` counts its arrivals."""
+    """One webhook as it is shown. `problem` is None if its signature is good; `times` counts its arrivals."""
 
     subscriber: str
     event_type: str
@@ -39,13 +39,13 @@ class Shown:
 
     @property
     def judged(self) -> str:
-        """What was found of its signature, and whether it had come before."""
+        """The result of verifying its signature, and whether it had arrived before."""
         verdict = "signature verified" if self.problem is None else f"SIGNATURE NOT VERIFIED: {self.problem}"
         return verdict if self.times == 1 else f"{verdict}, seen before: same webhook-id"
 
 
 class View(Protocol):
-    """Where the demo tells what happens."""
+    """The display of the demo's steps and webhooks."""
 
     def step(self, text: str) -> None:
         """Tell a step of the story."""
@@ -57,7 +57,7 @@ class View(Protocol):
 
 
 class PlainView:
-    """A line for everything."""
+    """Prints one line for each step and each webhook."""
 
     def step(self, text: str) -> None:
         """Tell a step of the story."""
@@ -72,10 +72,10 @@ class PlainView:
 
 
 class LiveView:
-    """A picture that is drawn anew a few times a second."""
+    """A live display that is redrawn 12 times a second."""
 
     def __init__(self, tally: Tally, events: int, height: int = 100) -> None:
-        """Take what is counted, how many events there will be, and the terminal's height in lines, which the picture keeps within."""
+        """Take the tally, the number of events to come, and the terminal's height in lines, which limits the picture's height."""
         self._tally = tally
         self._events = events
         lines = max(height - _FURNITURE, 2)
@@ -93,7 +93,7 @@ class LiveView:
         self._webhooks.append((_clock(), shown))
 
     def picture(self) -> RenderableType:
-        """Return the picture as of now."""
+        """Return the current picture."""
         webhooks = Table.grid(padding=(0, 2), expand=True)
         for _ in range(5):
             webhooks.add_column(no_wrap=True)
@@ -127,7 +127,7 @@ class LiveView:
 
 @contextlib.contextmanager
 def view(tally: Tally, events: int) -> Iterator[View]:
-    """Yield the view that suits standard output."""
+    """Yield a `LiveView` if standard output is a terminal, else a `PlainView`."""
     if not sys.stdout.isatty():
         yield PlainView()
         return

@@ -1,1 +1,1 @@
-"""Supervise: the four services as child processes of `hooktide up`."""
+"""Supervise: runs the four services as child processes of `hooktide up`."""

@@ -16,15 +16,15 @@ _POLL_S = 0.02
 class Child:
     """A running service. It stops when its standard input closes, so it never outlives the supervisor.
 
-    Started and awaited by the standard library, not by the event loop: uvloop forks, which a process that uses
-    gRPC must not, whereas `subprocess` goes by vfork and exec.
+    The standard library starts and awaits it, not the event loop: uvloop forks, and a process that uses gRPC must not fork. `subprocess`
+    uses vfork and exec.
     """
 
     def __init__(self, service: str, *, environ: Mapping[str, str], ready_file: Path, log: LogFile, lock: int) -> None:
         """Start `hooktide serve <service>` with this environment; it inherits the data directory's `lock`."""
         self._ready_file = ready_file
         ready_file.unlink(missing_ok=True)
-        # Not the current directory (-P): a folder named `services` there is none of ours.
+        # -P: without the current directory, since a folder named `services` there is not ours.
         command = [sys.executable, "-P", "-m", "services", "serve", service, "--ready-file", str(ready_file), "--until-stdin-closes"]
         with log.open() as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -34,7 +34,7 @@ class Child:
                 stderr=output,
                 env=environ,
                 pass_fds=(lock,),
-                # Ctrl-C reaches the supervisor alone, which stops the services in order.
+                # Ctrl-C must reach only the supervisor, since it stops the services in order.
                 start_new_session=True,
             )
 
@@ -44,7 +44,7 @@ class Child:
         return self._process.pid
 
     async def ready(self) -> bool:
-        """Wait until it takes work; False where it ended before."""
+        """Wait until the service takes work; return False if it ended before."""
         while self._process.poll() is None:
             if self._ready_file.exists():
                 return True
@@ -52,14 +52,14 @@ class Child:
         return False
 
     async def ended(self) -> int:
-        """Wait for its end and return the exit code, that of a signal as its negative number."""
+        """Wait for the end of the process and return its exit code; a signal counts as its negative number."""
         while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing tells of a process's end on every system
             await asyncio.sleep(_POLL_S)
         self._close_stdin()
         return code
 
     async def stop(self, timeout_s: float) -> None:
-        """Ask it to stop and wait for that; kill it after `timeout_s`."""
+        """Ask the service to stop, wait for its end, and kill it after `timeout_s`."""
         self._close_stdin()
         try:
             async with asyncio.timeout(timeout_s):
@@ -69,12 +69,12 @@ class Child:
             await self.ended()
 
     def reload(self) -> None:
-        """Have it read its settings anew; call it only once the service is ready, since SIGHUP ends a process that is starting."""
+        """Make the service read its settings anew. Call this only once it is ready, since SIGHUP ends a process that is starting."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Kill the process at once, as a crash would."""
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGKILL)
 

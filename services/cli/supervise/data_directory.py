@@ -1,12 +1,12 @@
-"""DataDirectory: what `hooktide up` keeps beside the services' databases.
+"""Data directory: the files that `hooktide up` keeps beside the services' databases.
 
 ::
 
-    service.token   the token by which the services know each other      keys.json        the first keys, for the client commands
-    secret.key      encrypts the signing secrets                         addresses.json   where the running services are reached
-    logs/           one log for each service                             run/             what shows that a service is ready
+    service.token   the token by which services authenticate each other  keys.json        the first keys, for the client commands
+    secret.key      encrypts the signing secrets                         addresses.json   the addresses of the running services
+    logs/           one log for each service                             run/             a file for each service that is ready
 
-Files that hold secrets are readable by their owner alone. One supervisor at a time holds a directory.
+Only their owner can read files that hold secrets. One supervisor at a time holds a directory.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ ORPHANS_WAIT_S = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The first keys, in clear, as they stand in keys.json."""
+    """The first keys, in clear, as in keys.json."""
 
     consumer_id: str
     admin: str
@@ -43,7 +43,7 @@ class Keys:
 
 
 class DamagedKeysError(Exception):
-    """The file of the first keys is there and cannot be used; the message is one line that says what to do."""
+    """The file of the first keys exists and cannot be used; the message is one line that says what to do."""
 
     def __init__(self, file: Path, why: str, cure: str = "put back a copy of it") -> None:
         super().__init__(f"{file} {why}; {cure}, or give --key or HOOKTIDE_KEY (an admin key makes others by POST /v1/keys)")
@@ -72,7 +72,7 @@ class DataDirectory:
 
     @property
     def addresses_file(self) -> Path:
-        """The file of the addresses in use; there while the services run."""
+        """The file of the addresses in use; it exists while the services run."""
         return self.path / "addresses.json"
 
     def log_file(self, service: str) -> Path:
@@ -84,7 +84,7 @@ class DataDirectory:
         return self.path / "run" / f"{service}.ready"
 
     def create(self) -> None:
-        """Make the directory and its folders; raises `StartError` where that is not permitted."""
+        """Make the directory and its folders; raises `StartError` if that fails."""
         try:
             for folder in (self.path, self.path / "logs", self.path / "run"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,12 +93,12 @@ class DataDirectory:
             raise StartError(message) from error
 
     def create_token(self) -> None:
-        """Make the service token, unless there is one."""
+        """Make the service token, unless it exists."""
         if not self.token_file.exists():
             write_private(self.token_file, new_service_token() + "\n")
 
     def create_secret_key(self) -> None:
-        """Make the first secret key, unless there is one; raises `StartError` where there must have been one."""
+        """Make the first secret key, unless it exists; raises `StartError` if it is missing beside a registry that needs it."""
         if not self.secret_key_file.exists():
             registry = self.path / "subscription.db"
             if registry.exists():
@@ -108,7 +108,7 @@ class DataDirectory:
             write_private(self.secret_key_file, f"k1:{key}\n")
 
     def write_keys(self, first: FirstKeys) -> Keys:
-        """Keep the first keys for the client commands."""
+        """Write the first keys for the client commands."""
         keys = Keys(first.consumer_id, first.admin, first.emitter, first.consumer)
         write_private(
             self.keys_file,
@@ -132,7 +132,7 @@ class DataDirectory:
         raise DamagedKeysError(self.keys_file, "is damaged: a key is missing in it")
 
     def read_addresses(self) -> dict[str, dict[str, str]]:
-        """Return service → {"listen": …, "admin": …, "scheme": "http" or, with TLS, "https"} of the running services, empty if unknown."""
+        """Return {"listen": …, "admin": …, "scheme": "http" or, with TLS, "https"} for each running service, empty if unknown."""
         try:
             return {
                 str(name): {"listen": str(at["listen"]), "admin": str(at["admin"]), "scheme": str(at.get("scheme", "http"))}
@@ -142,10 +142,10 @@ class DataDirectory:
             return {}
 
     async def lock(self, waiting: Callable[[str], None]) -> int:
-        """Take the directory and return the lock's file descriptor.
+        """Lock the directory and return the lock's file descriptor.
 
-        The services inherit it, so that those of a supervisor that was killed are waited for, and told of by
-        `waiting`, before their databases are opened anew. Raises `StartError` while another supervisor runs.
+        The services inherit the lock. So if a supervisor was killed, the next one waits for its services before it opens their databases
+        anew; it calls `waiting` with a sentence about that. Raises `StartError` while another supervisor runs.
         """
         file = self.path / "supervisor.lock"
         try:
@@ -183,7 +183,7 @@ class DataDirectory:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that its owner alone can read; a reader sees the old text or the new one, whole."""
+    """Write a file that only its owner can read; a reader sees either the whole old text or the whole new text."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,6 +1,6 @@
-"""LogFile: a service's own log, which the supervisor keeps within bounds and reads along.
+"""Log file: a service's own log; the supervisor follows it and limits its size.
 
-The service writes into the file itself, so its log outlives the supervisor, and neither waits for the other.
+The service itself writes into the file, so its log outlives the supervisor, and neither waits for the other.
 """
 
 import os
@@ -15,7 +15,7 @@ _ALARMING = re.compile(rb"\blevel=(warning|error|critical)\b", re.IGNORECASE)
 
 
 class LogFile:
-    """One service's log; the run before it stands beside it with the ending ``.1``."""
+    """One service's log. The log of the run before is beside it, with the ending ``.1``."""
 
     def __init__(self, path: Path, *, bytes_max: int = LOG_BYTES_MAX) -> None:
         self.path = path
@@ -29,19 +29,19 @@ class LogFile:
         return self.path.with_name(f"{self.path.name}.1")
 
     def open(self) -> BinaryIO:
-        """Open it for a service to append to."""
+        """Open the file so that a service can append to it."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(descriptor, "ab", buffering=0)
 
     def size(self) -> int:
-        """Return its length in bytes."""
+        """Return the file's length in bytes."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def alarming_lines(self) -> list[str]:
-        """Return the whole lines of level warning and above written since the last call, and keep the file in bounds."""
+        """Return the complete lines of level warning and above since the last call, and limit the file's size."""
         size = self.size()
         if size <= self._read_to:
             return []
@@ -54,14 +54,14 @@ class LogFile:
         self._read_to += whole
         lines = [line.decode(errors="replace").rstrip() for line in text[:whole].splitlines() if _ALARMING.search(line)]
         if size > self._bytes_max:
-            # The service appends, so it goes on at the file's new end.
+            # The service appends, so after the truncation it continues at the file's new end.
             shutil.copyfile(self.path, self._older)
             os.truncate(self.path, 0)
             self._read_to = 0
         return lines
 
     def last_words(self, service: str, offset: int) -> str:
-        """Return what a service that could not start has said after `offset`: its message, else its last line."""
+        """Return why a service could not start, from the log after `offset`: its error message, else its last line."""
         with self.path.open("rb") as file:
             file.seek(offset)
             text = file.read().decode(errors="replace").strip()

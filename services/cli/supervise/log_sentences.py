@@ -1,9 +1,10 @@
-"""LogSentences: warnings from the services' logs, as sentences for people.
+"""Log sentences: turns warnings in the services' logs into sentences for people.
 
 service → its log → supervisor → [log_sentences] → terminal
 
 Law 1: pure; time is an argument.
-Law 2: one kind of trouble fills no screen: a sentence of one kind comes at most every `QUIET_S` seconds, and says how many it stands for.
+Law 2: one kind of warning never fills the screen: a sentence of one kind appears at most every `QUIET_S` seconds, and says how many
+lines were left out since.
 """
 
 import re
@@ -51,7 +52,7 @@ SENTENCES: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class _Heard:
-    """When a kind of line was last told, and how many came since."""
+    """When a kind of line was last shown, and how many lines of the kind came since."""
 
     told_s: float
     untold: int = 0
@@ -64,7 +65,7 @@ class LogSentences:
         self._heard: dict[str, _Heard] = {}
 
     def sentence(self, line: str, now_s: float) -> str | None:
-        """Return what to tell of a line, without the service's name; None while its kind was told a moment ago."""
+        """Return the sentence for a line, without the service's name; None if its kind was shown less than `QUIET_S` ago."""
         line = line[:_LINE_CHARS_MAX]
         fields = {name: _unquoted(value) for name, value in _PAIR.findall(line)}
         kind = fields.get("event", "")

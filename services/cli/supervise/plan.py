@@ -1,6 +1,6 @@
-"""Plan: which services there are, where each listens, and what environment each gets. Pure.
+"""Plan: the services, the addresses on which they listen, and their environments. Pure.
 
-Law: what the user has set in the environment is left as it is.
+Law: a value that the user has set in the environment stays as it is. Only an option of the command line overrides it.
 """
 
 import ipaddress
@@ -12,43 +12,43 @@ from services.runtime.lifecycle import Addresses
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")
 STOP_ORDER = ("gateway", "delivery", "ingest", "subscription")
-# Whom each service calls.
+# Which services each service calls.
 CALLS: Mapping[str, tuple[str, ...]] = {
     "subscription": (),
     "ingest": ("subscription",),
     "delivery": ("subscription", "ingest"),
     "gateway": ("subscription", "ingest", "delivery"),
 }
-# Whom each waits for, the first time, so that nobody begins by complaining of another's absence.
+# Which service each service waits for at the first start, so that no service begins with a warning that another is away.
 STARTS_AFTER: Mapping[str, str] = {"ingest": "subscription", "gateway": "subscription", "delivery": "ingest"}
 PORTS: Mapping[str, int] = {"gateway": 8080, "subscription": 50051, "ingest": 50052, "delivery": 50053}
 ADMIN_PORTS: Mapping[str, int] = {"gateway": 8081, "subscription": 9051, "ingest": 9052, "delivery": 9053}
 SINK_ALLOW_LOCAL = "http,127.0.0.0/8,::1/128"
 LOOPBACK = "127.0.0.1"
-# Who is called from outside; the others are for the services themselves.
+# The services that are called from outside; only other services call the rest.
 PUBLIC = frozenset({"gateway", "ingest"})
 _ANY = {"0.0.0.0": LOOPBACK, "[::]": "[::1]", "*": LOOPBACK}  # noqa: S104 - translated, never bound
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the command line says about ports: those given by service; the others by default, or any that is free."""
+    """The ports from the command line: `given` by service; the other services get their default port or, with `any_free`, a free one."""
 
     given: Mapping[str, int]
     any_free: bool = False
 
     def listen(self, service: str) -> int | None:
-        """Return the port given for a service's own address, None where the default is to be used."""
+        """Return the port for a service's own address, 0 for any free port, None for the environment's address or the default."""
         return self.given.get(service, 0 if self.any_free else None)
 
     @property
     def admin(self) -> int | None:
-        """The port given for admin addresses."""
+        """The port for admin addresses: 0 for any free port, None for the environment's address or the default."""
         return 0 if self.any_free else None
 
 
 def planned(service: str, *, host: str, ports: Ports, environ: Mapping[str, str]) -> Addresses:
-    """Return where a service is to listen: as the command line says, else the environment, else by default; port 0 is any."""
+    """Return the addresses of a service: from the command line, else the environment, else the defaults. Port 0 is any free port."""
     where = host if service in PUBLIC else LOOPBACK
     return Addresses(
         listen=_address(environ.get(f"HOOKTIDE_{service.upper()}_LISTEN", ""), where, ports.listen(service), PORTS[service]),
@@ -64,7 +64,7 @@ def _address(in_environment: str, host: str, given: int | None, default: int) ->
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches what listens at an address."""
+    """Return whether only this machine can connect to an address."""
     host = address.rpartition(":")[0].strip("[]")
     if address.startswith("unix:") or host == "localhost":
         return True
@@ -75,9 +75,9 @@ def is_loopback(address: str) -> bool:
 
 
 def sink_allow(environ: Mapping[str, str], *, others_reach: bool, local: bool) -> str:
-    """Return where webhooks may go beyond public https: as the environment says, else to this machine while nobody else can subscribe.
+    """Return the sinks that are allowed beyond public https: the environment's; else this machine's if only this machine can subscribe.
 
-    With `local` they may go to this machine in any case.
+    With `local`, sinks on this machine are allowed in any case.
     """
     given = environ.get("HOOKTIDE_SINK_ALLOW")
     if local:
@@ -88,7 +88,7 @@ def sink_allow(environ: Mapping[str, str], *, others_reach: bool, local: bool) -
 
 
 def reachable(address: str) -> str:
-    """Return the address by which this machine reaches what listens there."""
+    """Return the address by which this machine connects to a service that listens on `address`."""
     host, _, port = address.rpartition(":")
     return f"{_ANY[host]}:{port}" if host in _ANY else address
 

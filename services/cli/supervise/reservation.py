@@ -1,7 +1,7 @@
-"""Reservation: free ports that stay ours, so that all addresses are known before any service starts.
+"""Reservation: reserves free ports, so that all addresses are known before any service starts.
 
-A socket that is bound and never listens keeps the kernel from giving its port to anyone who asks for a free one, and
-on Linux does not hinder the service that names it. Elsewhere it would, so there the port is only chosen.
+While a socket is bound and does not listen, the kernel gives its port to no process that asks for a free one. On Linux a service that
+names the port can still bind it. On other systems it could not, so there the port is only chosen and not held.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ class Reservations:
         return dataclasses.replace(addresses, listen=self._settled(addresses.listen), admin=self._settled(addresses.admin))
 
     def release(self) -> None:
-        """Let go of all ports."""
+        """Release all ports."""
         self._held.close()
 
     def _settled(self, address: str) -> str:

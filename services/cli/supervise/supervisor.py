@@ -1,10 +1,10 @@
-"""Supervisor: runs the four services as processes of their own, and runs again whichever ends.
+"""Supervisor: runs the four services as processes of their own, and restarts each one that ends.
 
 [supervisor] → subscription → gateway, ingest → delivery
 
-Law 1: no service outlives the supervisor, not even one that is killed: each has a pipe whose end it notices.
-Law 2: a service that cannot start the first time ends everything with its own message; later it is started again.
-Law 3: all addresses are known before the first service starts, and kept.
+Law 1: no service outlives the supervisor, even if the supervisor is killed: each service notices the end of its pipe.
+Law 2: if a service cannot start the first time, the supervisor ends with that service's message. Later a service that ends is restarted.
+Law 3: all addresses are known before the first service starts, and stay the same.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _READINESS_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the user should know: about a service (or the supervisor, then empty), and what."""
+    """A message to the user, about a service or, if `service` is empty, about the supervisor."""
 
     service: str
     kind: Literal["waiting", "damaged", "ended", "ready again", "not ready", "at work again", "log"]
@@ -68,12 +68,12 @@ class Supervisor:
         notify: Notify = lambda _notice: None,
         allow_local_sinks: bool = False,
     ) -> None:
-        """Take where data is kept, how a fresh registry gets its keys, and where to listen.
+        """Take the data directory, the function that makes a fresh registry's keys, and where to listen.
 
-        `environ` (default: this process's) is what the services get, completed by what they need. Sinks on this machine and plain http
-        are allowed if `allow_local_sinks` says so; also if HOOKTIDE_SINK_ALLOW is absent and nobody else reaches the public services.
-        Server reflection is on unless HOOKTIDE_GRPC_REFLECTION is there.
-        `notify` hears of restarts and alarming log lines.
+        The services get `environ` (default: this process's), completed by the values that they need. Sinks on this machine and plain http
+        are allowed if `allow_local_sinks` is true, or if HOOKTIDE_SINK_ALLOW is absent and no other machine reaches the public services.
+        Server reflection is on unless HOOKTIDE_GRPC_REFLECTION is set.
+        `notify` is called with restarts, changes of readiness, and log lines of level warning and above.
         """
         self.directory = DataDirectory(data_dir)
         self.keys: Keys | None = None
@@ -88,7 +88,7 @@ class Supervisor:
         self._planned = {name: plan.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}
         self.sink_allow = plan.sink_allow(given, others_reach=self.is_reached_by_others, local=allow_local_sinks)
         if allow_local_sinks or "HOOKTIDE_SINK_ALLOW" not in given:
-            # Not otherwise: in the environment it would hide what a reload finds in the settings file.
+            # Otherwise it stays unset: in the environment it would hide a new value that a reload finds in the settings file.
             self._environ["HOOKTIDE_SINK_ALLOW"] = self.sink_allow
         self._addresses: dict[str, Addresses] = {}
         self._reservations = Reservations()
@@ -101,9 +101,9 @@ class Supervisor:
         self._lock: int | None = None
 
     async def start(self) -> Keys | None:
-        """Start all services and return once they take work; returns the first keys where they were made just now.
+        """Start all services and wait until they take work; return the first keys if this call made them.
 
-        Raises `StartError` where a service cannot start, or another supervisor holds the data directory.
+        Raises `StartError` if a service cannot start, or another supervisor holds the data directory.
         """
         self.directory.create()
         self._lock = lock = await self.directory.lock(lambda text: self._notify(Notice("", "waiting", text)))
@@ -125,12 +125,12 @@ class Supervisor:
         return made
 
     async def stop(self) -> None:
-        """Stop all services in order, each within 25 s, and let go of the data directory. May be called again."""
+        """Stop all services in order, each within 25 s, and release the data directory. May be called again."""
         for name in ("readiness", *STOP_ORDER, "logs"):
             task = self._tasks.pop(name, None)
             if task is not None:
                 task.cancel()
-                # What it may have failed of was raised by `start` or `run`.
+                # If the task has failed, `start` or `run` has raised its error.
                 await asyncio.gather(task, return_exceptions=True)
         if self._lock is not None:
             self.directory.addresses_file.unlink(missing_ok=True)
@@ -146,18 +146,18 @@ class Supervisor:
         await self.stop()
 
     async def run(self) -> None:
-        """Return only by raising what has broken the supervisor itself."""
+        """Run until the supervisor itself fails, and raise its error."""
         done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
 
     def addresses(self, service: str) -> Addresses:
-        """Return where a service is reached from this machine."""
+        """Return the addresses by which this machine connects to a service."""
         own = self._addresses[service]
         return Addresses(listen=plan.reachable(own.listen), admin=plan.reachable(own.admin))
 
     def scheme(self, service: str) -> str:
-        """Return "https" for a service that listens by TLS, else "http"."""
+        """Return "https" for a service that listens with TLS, else "http"."""
         return "https" if self._given.get(f"HOOKTIDE_{service.upper()}_TLS_CERT_FILE") else "http"
 
     def pid(self, service: str) -> int:
@@ -165,12 +165,12 @@ class Supervisor:
         return self._children[service].pid
 
     def kill(self, service: str) -> None:
-        """Kill a service with SIGKILL; it is started again. `wait_ready` then waits for the new one."""
+        """Kill a service with SIGKILL; it is restarted. `wait_ready` then waits for the new process."""
         self._is_ready[service].clear()
         self._children[service].kill()
 
     def reload(self) -> None:
-        """Have all services read their settings anew; one that is starting does so once it is ready."""
+        """Make all services read their settings anew; a service that is starting does so once it is ready."""
         for name, child in self._children.items():
             if self._is_ready[name].is_set():
                 child.reload()
@@ -184,7 +184,7 @@ class Supervisor:
 
     @property
     def allows_local_sinks(self) -> bool:
-        """Whether webhooks may go to http and to this machine, which `up` permits and a single service does not."""
+        """Whether webhooks may go to http and to this machine, as `up` permits by default and a single service does not."""
         return self.sink_allow.endswith(plan.SINK_ALLOW_LOCAL)
 
     @property
@@ -196,7 +196,7 @@ class Supervisor:
         return [(name, self.addresses(name)) for name in SERVICES]
 
     async def _prepare(self) -> Keys | None:
-        """Make what the services share, unless the user brought it, and the first keys."""
+        """Make the service token and the secret key, unless the user provides them, and the first keys."""
         environ, given = self._environ, self._given.keys()
         environ["HOOKTIDE_DATA_DIR"] = str(self.directory.path)
         if not {"HOOKTIDE_SERVICE_TOKEN", "HOOKTIDE_SERVICE_TOKEN_FILE"} & given:
@@ -213,7 +213,7 @@ class Supervisor:
         try:
             self.keys = made or self.directory.read_keys()
         except DamagedKeysError as error:
-            # The services need no such file.
+            # The services do not need this file.
             self._notify(Notice("", "damaged", str(error)))
         return made
 
@@ -252,7 +252,7 @@ class Supervisor:
             restart_s = min(RESTART_MAX_S, restart_s * 2)
 
     async def _run_once(self, service: str, lock: int) -> int:
-        """Run a service to its end and return its exit code; cancelled, stop it."""
+        """Run a service to its end and return its exit code; if this is cancelled, stop the service."""
         log, again = self._logs[service], service in self._was_ready
         said_to = log.size()
         child = self._start_child(service, lock)
@@ -283,13 +283,13 @@ class Supervisor:
         return child
 
     async def _watch_readiness(self) -> None:
-        """Tell of services that run and do not do their work; the gateway only says the same of them."""
+        """Report services that run and are not fully ready. The gateway is left out, since it only repeats what the others report."""
         watches = {name: ReadinessWatch() for name in SERVICES if name != "gateway"}
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
             while True:
                 await asyncio.sleep(_READINESS_EVERY_S)
                 for name, watch in watches.items():
-                    if not self._is_ready[name].is_set():  # its end is told by itself
+                    if not self._is_ready[name].is_set():  # the end of a service is reported elsewhere
                         continue
                     told = watch.looked(await readiness(session, self.addresses(name).admin))
                     if told == READY:

@@ -1,4 +1,4 @@
-"""UpScreen: what `hooktide up` shows on a terminal: where everything is, which key is for what, and what to do next.
+"""Up screen: prints what `hooktide up` shows on a terminal: all addresses, the purpose of each key, and the next commands.
 
 supervisor → [up_screen] → terminal
 """
@@ -23,14 +23,14 @@ _RECEIVER_PORT = 9000
 
 
 class Notices:
-    """Tells on standard error what happens to the services: in sentences, or with `raw` as their logs have it."""
+    """Prints notices about the services to standard error: log lines as sentences or, with `raw`, unchanged."""
 
     def __init__(self, *, raw: bool) -> None:
         self._raw = raw
         self._sentences = LogSentences()
 
     def tell(self, notice: Notice) -> None:
-        """Tell one notice."""
+        """Print one notice."""
         if notice.kind == "log" and self._raw:
             warn(f"{notice.service}: {notice.text}")
             return
@@ -43,12 +43,12 @@ class Notices:
 
 
 def say_starting() -> None:
-    """Say that the services are being started."""
+    """Print that the services are being started."""
     say_styled(("Starting the subscription, ingest and delivery services and the gateway …", "dim"))
 
 
 def say_running(supervisor: Supervisor, made: Keys | None, data_dir: Path) -> None:
-    """Show where everything is; `made` are the keys if they were made just now."""
+    """Print all addresses, files and next commands; `made` are the first keys if they were made just now."""
     say_styled(("Hooktide is running.", "bold green"), " Ctrl-C stops it.")
     say("")
     for name in sorted(SERVICES, key=list(_NAMES).index):
@@ -71,7 +71,7 @@ def say_running(supervisor: Supervisor, made: Keys | None, data_dir: Path) -> No
 
 
 def say_running_json(supervisor: Supervisor, made: Keys | None) -> None:
-    """Print the same for programs."""
+    """Print the addresses and the first keys for programs."""
     addresses = {name: dataclasses.asdict(supervisor.addresses(name)) for name in SERVICES}
     say_json(
         {
@@ -87,7 +87,7 @@ def _say_row(name: str, *parts: Part) -> None:
 
 
 def _webhooks(supervisor: Supervisor) -> tuple[str, str]:
-    """Return where webhooks may go, and what would change that."""
+    """Return which sinks are allowed, and which setting changes that."""
     if supervisor.allows_local_sinks:
         return "may go to http and to this machine, for trying out", "HOOKTIDE_SINK_ALLOW= (empty) permits public https only"
     if supervisor.is_reached_by_others and not supervisor.sink_allow:
@@ -109,7 +109,7 @@ def _say_keys(supervisor: Supervisor, made: Keys | None) -> None:
 def _say_next(supervisor: Supervisor, data_dir: Path) -> None:
     at = "" if data_dir == DATA_DIR else f" --data-dir {shlex.quote(str(supervisor.directory.path))}"
     command = program()
-    # Certificates for this machine come from an authority that the commands must be told of.
+    # The certificate of a service on this machine comes from an authority that the commands must name.
     to_api, to_ingest = (" --ca FILE" if supervisor.scheme(name) == "https" else "" for name in ("gateway", "ingest"))
     local = supervisor.allows_local_sinks
     sink = f"http://127.0.0.1:{_RECEIVER_PORT}/" if local else "https://…"

@@ -56,14 +56,14 @@ class TrustedProxies:
         return any(parsed in network for network in self._networks)
 
     def client(self, peer: str, forwarded: Sequence[str], x_forwarded_for: Sequence[str]) -> Client:
-        """Return the client of a request from `peer`; `forwarded` and `x_forwarded_for` are the values of all lines of both headers, in order."""
+        """Return the client of a request from `peer`. The two headers are given as the values of all their lines, in order."""
         if not self.trusts(peer) or not (forwarded or x_forwarded_for):
             return Client(network_of(peer), is_proxied=False)
         named = {self._first_untrusted(peer, hops) for hops in (_forwarded(forwarded), _listed(x_forwarded_for)) if hops is not None}
         return Client(network_of(named.pop() if len(named) == 1 else peer), is_proxied=True)
 
     def _first_untrusted(self, peer: str, hops: Sequence[str]) -> str:
-        """Return the first untrusted address of `hops`, read from the last. If all are trusted, return the farthest; for a malformed one, `peer`."""
+        """Return the first untrusted address of `hops`, read from the last; the farthest if all are trusted, `peer` if one is malformed."""
         nearest = peer
         for hop in hops[: -_HOPS_MAX - 1 : -1]:
             address = _address(hop)

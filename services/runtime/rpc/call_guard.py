@@ -115,7 +115,7 @@ class CallGuard:
 
     @contextlib.contextmanager
     def admitted(self, peer: str, access: Access) -> Iterator[None]:
-        """Count a call while it is in flight; raise `Failure` OVERLOADED if its network has too many, or too many are without credentials."""
+        """Count a call while it is in flight; raise `Failure` OVERLOADED if its network, or all public calls together, have too many."""
         connection = self._connections.of(peer, self._monotonic()) or self._local
         if access is not Access.PUBLIC:
             connection.standing = max(connection.standing, Standing.KEY if access is Access.KEY else Standing.SERVICE)
@@ -149,7 +149,7 @@ class CallGuard:
         (self._connections.of(peer, self._monotonic()) or self._local).bytes_max += _CALL_BYTES_MAX
 
     def abandoned(self, peer: str) -> None:
-        """Count a call whose caller left before it was known; close a throttled connection that has many such calls and no valid credentials."""
+        """Count a call whose caller left before it was known; close a throttled, unknown connection that has many such calls."""
         connection = self._connections.of(peer, self._monotonic()) or self._local
         connection.abandoned += 1
         if self._failed(connection) and connection.abandoned >= _ABANDONED_MAX and self._is_stranger(connection):

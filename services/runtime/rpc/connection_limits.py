@@ -192,7 +192,7 @@ class Connections:
         if descriptor is None:
             return False
         try:
-            # A copy keeps its socket, even if the descriptor's number is reused meanwhile. The peer's address shows that it is the right socket.
+            # A copy keeps its socket, even if the descriptor's number is reused meanwhile. The peer's address shows that it is ours.
             with socket.socket(fileno=os.dup(descriptor)) as copy:
                 if _normal(copy.getpeername()) == place:
                     act(copy)

@@ -47,7 +47,7 @@ class LineLimit:
 
 
 def capture_grpc_lines(monotonic: Callable[[], float] = time.monotonic) -> None:
-    """Capture the lines for the rest of the process. Call it before the log is set up. `sys.stderr` still writes to the real standard error."""
+    """Capture the lines until the process ends. Call this before the log is set up. `sys.stderr` still writes to the real one."""
     real = os.dup(_STDERR)
     reading, writing = os.pipe()
     os.dup2(writing, _STDERR)
