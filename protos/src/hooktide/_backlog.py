@@ -1,10 +1,10 @@
-"""Backlog: everything that was emitted and not yet answered, bounded in count and bytes.
+"""Backlog: the events that were emitted and not yet answered, bounded in count and bytes.
 
 emit → [backlog] → stream → service
 
-Law 1: whoever emits holds a place from admission until its own return, however it returns; the bound
-is therefore one on callers, and nobody's cancellation leaves anything behind.
-Law 2: events leave in the order in which they came, and what is put back goes to the front.
+Law 1: an `emit` call holds a place from its admission until it returns, however it returns. So the bound limits the callers, and a
+cancelled call leaves nothing behind.
+Law 2: events leave in the order in which they came; events that are put back go to the front.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ class Pending:
         self.frame = frame
         self.answer = answer
         self.deadline = deadline
-        # How often it was sent since the service last refused it.
+        # How many times it was sent since the service last refused it.
         self.sendings = 0
         self.refusal: Refusal | None = None
 
     @property
     def sent(self) -> bool:
-        """Whether it was sent, so that its outcome is unknown until the answer."""
+        """Whether it was sent; its outcome is then unknown until the answer."""
         return self.sendings > 0
 
     def expire(self, timeout_s: float, problem: str) -> None:
-        """Fail it for want of an answer in time; `problem` is why the service was last out of reach, or empty."""
+        """Fail the event because no answer came in time. `problem` says why the service was last unreachable, or is empty."""
         if self.answer.done():
             return
         if self.refusal is not None and not self.sent:
@@ -53,7 +53,7 @@ class Pending:
 
 
 class Backlog:
-    """The emitter's memory. For use within one event loop.
+    """The emitter's queue of events, for use within one event loop.
 
     `changed` is set whenever there may be something new to send.
     """
@@ -61,7 +61,7 @@ class Backlog:
     def __init__(self, *, events_max: int, bytes_max: int) -> None:
         self.changed = asyncio.Event()
         self.pending: dict[Pending, None] = {}
-        # Why the service was last out of reach; empty while it answers.
+        # Why the service was last unreachable; empty while it answers.
         self.problem = ""
         self._queue: OrderedDict[Pending, None] = OrderedDict()
         self._events_max = events_max
@@ -72,9 +72,9 @@ class Backlog:
         self._empty.set()
 
     async def admit(self, frame: bytes, deadline: float, timeout_s: float) -> Pending:
-        """Queue an event, as soon as there is room and whoever waited longer was served.
+        """Queue an event, as soon as there is room and all callers that waited longer have been served.
 
-        Raises `Unavailable` at the deadline, a time of the event loop's clock.
+        Raises `Unavailable` at the deadline, which is a time of the event loop's clock.
         """
         pending = Pending(frame, asyncio.get_running_loop().create_future(), deadline)
         if self._waiting or not self._fits(pending):
@@ -91,7 +91,7 @@ class Backlog:
         self._admit_waiting()
 
     def take(self) -> list[Pending]:
-        """Remove and return the events of the next message, none where the queue is empty."""
+        """Remove and return the events of the next message; an empty list if none waits."""
         message: list[Pending] = []
         size = 0
         while self._queue and len(message) < MESSAGE_EVENTS_MAX:
@@ -108,7 +108,7 @@ class Backlog:
         return message
 
     def put_back(self, events: Iterable[Pending]) -> None:
-        """Put events, in their order, in front of all that wait to be sent; those answered meanwhile are left out."""
+        """Put events back, in their order, in front of all waiting events; leave out events that were answered meanwhile."""
         for pending in reversed(list(events)):
             if pending in self.pending and not pending.answer.done():
                 self._queue[pending] = None
@@ -121,7 +121,7 @@ class Backlog:
         return bool(self._queue)
 
     def fail_all(self, error: Callable[[bool], EmitError]) -> None:
-        """Fail whoever holds or wants a place with `error`, which is told whether the event was sent."""
+        """Fail all calls that hold or wait for a place with `error`; its argument is whether the event was sent."""
         for pending in self.pending:
             if not pending.answer.done():
                 pending.answer.set_exception(error(pending.sent))
@@ -130,11 +130,11 @@ class Backlog:
                 admitted.set_exception(error(False))  # noqa: FBT003 - what is still waiting was not sent
 
     async def emptied(self) -> None:
-        """Wait until nobody holds or wants a place."""
+        """Wait until no call holds or waits for a place."""
         await self._empty.wait()
 
     def _fits(self, pending: Pending) -> bool:
-        # An event above the limit of bytes passes alone, or it would wait for ever.
+        # An event larger than the limit of bytes is admitted alone; otherwise it would wait for ever.
         size = len(pending.frame)
         return not self.pending or (len(self.pending) < self._events_max and self._bytes + size <= self._bytes_max)
 

@@ -1,4 +1,4 @@
-"""Errors: what an emit can end with, and how a server's answer becomes one of them."""
+"""Errors: the errors that an emit can raise, and the conversion of a server's answer to one of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,11 +20,10 @@ _REASON_PREFIX = "ERROR_REASON_"
 class EmitError(Exception):
     """An event was not acknowledged; the message says why and what to change.
 
-    `reason` is a name of the contract's `ErrorReason` without its prefix, or ``EMITTER_CLOSED``.
-    `field` names the attribute at fault, where there is one. `retryable` says that emitting the
-    same event again, unchanged, can succeed. `outcome_unknown` says that the event had been sent
-    and may be durable all the same: emit `event`, which is it, again within 24 hours, and it is stored
-    once. `event` is None where none could be made of what was given.
+    `reason` is a name of the contract's `ErrorReason` without its prefix, or ``EMITTER_CLOSED``. `field` names the wrong attribute, if there
+    is one. `retryable` is true if emitting the same event again, unchanged, can succeed. `outcome_unknown` is true if the event was sent and
+    may be durable after all; emit `event` again within 24 hours, and it is stored once. `event` is the event of the failed emit; it is None
+    if the arguments did not make an event.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class EmitError(Exception):
         self.event: CloudEvent | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let it cross to another process with all that it says."""
+        """Pickle the error with all its attributes, so that another process can receive it."""
         return _restored, (type(self), self.args, self.__dict__)
 
 
@@ -49,23 +48,23 @@ def _restored(kind: type[EmitError], args: tuple[object, ...], state: dict[str, 
 
 
 class InvalidEvent(EmitError):  # noqa: N818 - named by what is wrong, as all errors of this client
-    """The event breaks a rule of the contract; `field` says where. Change it."""
+    """The event breaks a rule of the contract; `field` says where. Change the event."""
 
 
 class EventConflict(EmitError):  # noqa: N818 - as above
-    """Another event of the same `source` and `id` was accepted before; give this one an id of its own."""
+    """Another event with the same `source` and `id` was accepted before; give this event an id of its own."""
 
 
 class NotAuthorized(EmitError):  # noqa: N818 - as above
-    """The key is missing, unknown, expired, revoked, or of a role that may not publish."""
+    """The key is missing, unknown, expired or revoked, or its role may not publish."""
 
 
 class Unavailable(EmitError):  # noqa: N818 - as above
-    """No answer came within the emitter's timeout, however often it was tried."""
+    """No answer came within the emitter's timeout, in spite of retries."""
 
 
 class LogFull(Unavailable):
-    """The event log, or its disk, was full until the emitter's timeout. The event is not stored."""
+    """The event log, or its disk, stayed full until the emitter's timeout. The event is not stored."""
 
 
 class EmitterClosed(EmitError):  # noqa: N818 - as above
@@ -88,7 +87,7 @@ _KINDS: dict[str, type[EmitError]] = {
     "DEADLINE_EXCEEDED": Unavailable,
     "OVERLOADED": Unavailable,
 }
-# For answers that carry no reason of the contract: those of the transport and of proxies.
+# The reasons for answers without a reason of the contract, from the transport and from proxies.
 _REASONS: dict[int, str] = {
     code_pb2.OK: "UNAVAILABLE",
     code_pb2.CANCELLED: "UNAVAILABLE",
@@ -105,7 +104,7 @@ _REASONS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A server's no, to one event or to a whole stream."""
+    """A server's refusal of one event or of a whole stream."""
 
     reason: str
     message: str
@@ -115,19 +114,19 @@ class Refusal:
 
     @property
     def kind(self) -> type[EmitError]:
-        """The error that callers get."""
+        """The class of the error that callers get."""
         if self.reason in _KINDS:
             return _KINDS[self.reason]
         return InvalidEvent if self.code == code_pb2.INVALID_ARGUMENT else EmitError
 
     @property
     def passes(self) -> bool:
-        """Whether sending the same again can succeed."""
+        """Whether sending the same event again can succeed."""
         return self.retry_after_s is not None or issubclass(self.kind, Unavailable)
 
     @property
     def concerns_all(self) -> bool:
-        """Whether every other event would be refused as well."""
+        """Whether the service would refuse every other event as well."""
         return issubclass(self.kind, NotAuthorized) or self.reason == "ROUTE_NOT_FOUND"
 
     def error(self, *, outcome_unknown: bool = False) -> EmitError:
@@ -152,7 +151,7 @@ def event_refusal(error: error_pb2.EventError) -> Refusal:
 
 
 def call_refusal(code: grpc.StatusCode, details: str, trailing: Iterable[tuple[str, str | bytes]]) -> Refusal:
-    """Return the refusal that the end of a stream stands for; any end is one, since events were waiting."""
+    """Return the refusal for the end of a stream. Any end is a refusal, since events still wait for answers."""
     number: int = code.value[0]
     reason, field, retry_after_s = _REASONS.get(number, "INTERNAL"), None, None
     for detail in _details(trailing):

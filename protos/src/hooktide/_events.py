@@ -1,7 +1,7 @@
-"""Events: from the arguments of `emit` to the bytes of one CloudEvent within a message of the stream.
+"""Events: turns the arguments of `emit` into the bytes of one CloudEvent within a message of the stream.
 
-An event is serialised once, when it is emitted. A message is the plain concatenation of its events'
-frames, so its size is known exactly, and sending it again costs nothing.
+An event is serialised once, when it is emitted. A message is the concatenation of its events' frames. So its size is known exactly, and
+sending an event again needs no new serialisation.
 """
 
 import json
@@ -18,7 +18,7 @@ from hooktide._errors import InvalidEvent
 from hooktide._ids import new_event_id
 from hooktide.event.v1.event_pb2 import CloudEvent
 
-# As `json.dumps` takes it: returns something that JSON has a form for, or raises TypeError.
+# As the `default` of `json.dumps`: returns a value that JSON can express, or raises TypeError.
 JsonDefault = Callable[[object], object]
 Extension = str | bool | int | bytes | datetime
 
@@ -37,8 +37,8 @@ _EVENTS_TAG = b"\x0a"  # field 1 of PublishStreamRequest, of the wire type LEN
 class JsonEncoder:
     """Writes values as JSON text.
 
-    Beyond the types of JSON it writes datetime, date and time as ISO 8601, UUID and Decimal as text; a Decimal keeps its digits that way.
-    For these and for all other types `default` is asked first; if it raises TypeError, the rule above holds.
+    Beyond the types of JSON, it writes datetime, date and time as ISO 8601, and UUID and Decimal as text, so that a Decimal keeps its
+    digits. For these and all other types it calls `default` first; if `default` raises TypeError, it applies the rule above.
     """
 
     def __init__(self, default: JsonDefault | None = None) -> None:
@@ -46,7 +46,7 @@ class JsonEncoder:
         self.encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=self._replaced).encode
 
     def _replaced(self, value: object) -> object:
-        """Return what is written instead of a value that JSON has no form for; raises TypeError if there is nothing."""
+        """Return a replacement for a value that JSON cannot express; raises TypeError if there is no replacement."""
         refusal: TypeError | None = None
         if self._default is not None:
             try:
@@ -79,7 +79,7 @@ def build_event(  # noqa: PLR0913 - the attributes of a CloudEvent
     extensions: Mapping[str, Extension] | None,
     json_encoder: JsonEncoder = PLAIN_JSON,
 ) -> CloudEvent:
-    """Return the event; raises `InvalidEvent` for what cannot be expressed as one. The service checks the rest."""
+    """Return the event; raises `InvalidEvent` if the arguments cannot be expressed as an event. The service checks the rest."""
     try:
         event = CloudEvent(id=id or new_event_id(), source=source, spec_version="1.0", type=type)
         attributes = event.attributes
@@ -103,7 +103,7 @@ def build_event(  # noqa: PLR0913 - the attributes of a CloudEvent
         if datacontenttype is not None:
             attributes["datacontenttype"].ce_string = datacontenttype
     except (TypeError, ValueError, AttributeError) as error:
-        # Of a wrong Python type, or text that has no UTF-8.
+        # An argument has the wrong Python type, or is text that UTF-8 cannot encode.
         message = f"the event cannot be built: {error}"
         raise _invalid(message) from error
     return event
@@ -114,7 +114,7 @@ def _invalid(message: str, field: str | None = None) -> InvalidEvent:
 
 
 def _set_data(event: CloudEvent, data: object, datacontenttype: str | None, json_encoder: JsonEncoder) -> str:
-    """Put the payload in its place and return its content type."""
+    """Set the event's data and return its content type."""
     if isinstance(data, bytes | bytearray | memoryview):
         event.binary_data = bytes(data)
         return datacontenttype or _BINARY
@@ -165,9 +165,9 @@ def _set_extensions(event: CloudEvent, extensions: Mapping[str, Extension]) -> N
 
 
 def frame_of(event: CloudEvent) -> bytes:
-    """Return the event as it stands within a PublishStreamRequest: tag, length, bytes.
+    """Return the event in the form that it has within a PublishStreamRequest: tag, length, bytes.
 
-    Raises `InvalidEvent` where it is too large for any message.
+    Raises `InvalidEvent` if the event is too large for any message, or cannot be serialised.
     """
     try:
         body = event.SerializeToString()
@@ -181,7 +181,7 @@ def frame_of(event: CloudEvent) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Return a whole number as protobuf writes lengths: seven bits a byte, the lowest first."""
+    """Return a whole number as a protobuf varint: seven bits a byte, the lowest bits first."""
     if value < 1 << 7:
         return bytes((value,))
     if value < 1 << 14:

@@ -1,6 +1,6 @@
-"""Ids: UUIDs of version 7 (RFC 9562), by the standard library alone.
+"""Ids: UUIDs of version 7 (RFC 9562), made with the standard library only.
 
-Ids made one after another sort in that order, so the indexes that hold them grow at one end.
+Ids sort in the order of their creation, so indexes over them grow at one end.
 """
 
 import os
@@ -14,10 +14,10 @@ _SUB_MS_MASK = 0xFFF
 
 
 class TimeOrderedIds:
-    """Makes ids of 48 bits of milliseconds, 12 bits of fraction or count, and 62 random bits.
+    """Makes ids from 48 bits of milliseconds, 12 bits of fraction or count, and 62 random bits.
 
-    Law: within one instance ids grow strictly, even where the clock stands still or steps back.
-    Randomness comes from the system on every call, so forked processes never make the same id.
+    Law: the ids of one instance strictly increase, even if the clock stands still or steps back.
+    The system provides the random bits on every call, so forked processes never make the same id.
     """
 
     def __init__(self) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the service answers once an event is on disk.
+    """The service's answer once an event is on disk.
 
-    `event_id` is the event's own id (``evt_…``), the `webhook-id` of all its deliveries; `partition`
-    (0 to 63) and `position` say where it stands in the event log. `duplicate` is true where the same
-    event had been accepted before; the other fields are then the first one's.
+    `event_id` is the event's id in Hooktide (``evt_…``) and the `webhook-id` of all its deliveries. `partition` (0 to 63) and `position` are
+    its place in the event log. `duplicate` is true if the same event had been accepted before; the other fields are then those of the first
+    receipt.
     """
 
     event_id: str

@@ -1,10 +1,10 @@
-"""Stream: carries the backlog to the ingest service over one acknowledged stream, for as long as the emitter lives.
+"""Stream: sends the backlog to the ingest service over one acknowledged stream at a time, while the emitter lives.
 
 emit → backlog → [stream] → service
 
-Law 1: whatever was sent and not answered when a stream ends is sent again, in order, ahead of the rest:
-publishing is idempotent, an event lost is not.
-Law 2: an answer that will not change is told to the callers it concerns, at once; all others wait for a better one.
+Law 1: events that are sent and not answered when a stream ends are sent again, in order, ahead of the rest. Publishing is idempotent, so
+this stores nothing twice, and it loses no event.
+Law 2: a refusal that a retry cannot change goes to the callers that it concerns at once; all other callers wait for a retry.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _UNAVAILABLE = code_pb2.UNAVAILABLE
 
 
 class PublishCall(Protocol):
-    """What is used of grpc.aio's call; requests are bytes already."""
+    """The part of grpc.aio's call that this file uses; requests are already bytes."""
 
     async def wait_for_connection(self) -> None:
         """Return once there is a connection."""
@@ -48,24 +48,24 @@ class PublishCall(Protocol):
         ...
 
     def done(self) -> bool:
-        """Say whether the stream has ended."""
+        """Return whether the stream has ended."""
         ...
 
     async def code(self) -> grpc.StatusCode:
-        """Return what it ended with."""
+        """Return the status code with which the stream ended."""
         ...
 
     async def details(self) -> str | None:
-        """Return the sentence that it ended with."""
+        """Return the sentence with which the stream ended."""
         ...
 
     async def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """Return the metadata that it ended with."""
+        """Return the metadata with which the stream ended."""
         ...
 
 
 class _Ended(Exception):  # noqa: N818 - no error: streams end
-    """The stream can be used no more: for what its status says, or for the reason given."""
+    """The stream has ended: for the reason in `why` or, if that is None, for the reason in its status."""
 
     def __init__(self, why: str | None = None) -> None:
         super().__init__(why)
@@ -73,7 +73,7 @@ class _Ended(Exception):  # noqa: N818 - no error: streams end
 
 
 class Stream:
-    """Sends what the backlog holds, settles what the service answers, and reconnects."""
+    """Sends the events of the backlog, passes the service's answers to their callers, and reconnects."""
 
     def __init__(self, backlog: Backlog, open_call: Callable[[], PublishCall], *, timeout_s: float) -> None:
         self._backlog = backlog
@@ -95,7 +95,7 @@ class Stream:
             self._in_flight.clear()
             if refusal.concerns_all:
                 if len(unanswered) == 1:
-                    # Answers come in order: it is this message that was refused, and not one after it.
+                    # Answers come in order, so the refusal is of this only message, and its events are not stored.
                     for pending in unanswered[0]:
                         pending.sendings -= 1
                 _fail(list(self._backlog.pending), refusal)
@@ -108,15 +108,15 @@ class Stream:
     def _pause_s(self, refusal: Refusal) -> float:
         """Return how long to wait before the next stream.
 
-        Not at all where the last one was of use, then doubling with each failure in a row, jittered.
+        The first wait after an answer is zero, unless the refusal demands one. Then the wait doubles with each failure in a row, with jitter.
         """
         pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** min(self._failures - 1, 16)) if self._failures else 0.0
-        # After an answer that will not change, nobody is left who waits for a better one.
+        # After a refusal that a retry cannot change, no caller waits for a retry, so the backoff begins anew.
         self._failures = self._failures + 1 if refusal.passes else 1
         return max(refusal.retry_after_s or 0.0, pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
 
     async def _converse(self) -> Refusal:
-        """Use one stream until it ends, and return why it did."""
+        """Use one stream until it ends, and return why it ended."""
         call = self._open_call()
         try:
             why: str | None = None
@@ -126,8 +126,8 @@ class Stream:
                     group.create_task(_until_ended(self._receive(call)))
             except* _Ended as ended:
                 why = next((half.why for half in ended.exceptions if isinstance(half, _Ended) and half.why), None)
-            # A write that loses the race against the stream's end makes grpc.aio report INTERNAL in place of what the
-            # service said; the events are then sent again, and the next stream tells.
+            # If a write loses the race against the stream's end, grpc.aio reports INTERNAL instead of the service's status. The events are
+            # then sent again, and the next stream shows the real status.
             if why is not None or not call.done():
                 return Refusal("UNAVAILABLE", why or "The stream broke.", _UNAVAILABLE)
             return call_refusal(await call.code(), await call.details() or "", await call.trailing_metadata() or ())
@@ -142,7 +142,7 @@ class Stream:
             while not backlog.has_unsent or len(self._in_flight) >= MESSAGES_IN_FLIGHT_MAX:
                 backlog.changed.clear()
                 await backlog.changed.wait()
-            # One turn of the loop: whoever is about to emit joins this message.
+            # One turn of the event loop, so that other calls that are about to emit join this message.
             await asyncio.sleep(0)
             message = backlog.take()
             if message:
@@ -197,7 +197,7 @@ def _fail(events: list[Pending], refusal: Refusal) -> None:
 
 
 async def _until_ended(work: Awaitable[None]) -> Never:
-    """Await one half of the conversation and raise `_Ended` however the stream ends."""
+    """Await the sending or the receiving half, and raise `_Ended` however the stream ends."""
     try:
         await work
     except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
@@ -205,7 +205,7 @@ async def _until_ended(work: Awaitable[None]) -> Never:
     except TimeoutError:
         raise _Ended("The service did not answer in time.") from None
     except asyncio.CancelledError:
-        # grpc.aio raises this as well where the call, and not this task, was cancelled.
+        # grpc.aio also raises this if the call was cancelled and this task was not.
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise

@@ -1,4 +1,4 @@
-"""SyncEmitter: the emitter for code without an event loop, usable from any number of threads."""
+"""Sync: `SyncEmitter`, the emitter for code without an event loop, usable from any number of threads."""
 
 import asyncio
 import os
@@ -25,9 +25,8 @@ class SyncEmitter:
         with hooktide.SyncEmitter("localhost:50052", key="hkt_…") as emitter:
             receipt = emitter.emit(type="order.created", source="/shop", data={"id": 7})
 
-    Keep one for the life of the process and share it among all threads: what they emit at the same time
-    is sent together. In a server that forks workers, make it in each worker, after the fork.
-    Parameters, results and errors are those of `Emitter`.
+    Keep one for the life of the process and share it among all threads: events that they emit at the same time are sent together. In a
+    server that forks workers, make an emitter in each worker, after the fork. Parameters, results and errors are those of `Emitter`.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter for each wish
@@ -43,7 +42,7 @@ class SyncEmitter:
         backlog_bytes_max: int = 64 * 1024 * 1024,
         default: JsonDefault | None = None,
     ) -> None:
-        """Take what `Emitter` takes and start the thread that connects on the first emit."""
+        """Take the parameters of `Emitter` and start a thread; the thread connects on the first emit."""
         self._emitter = Emitter(
             target,
             key=key,
@@ -55,7 +54,7 @@ class SyncEmitter:
             backlog_bytes_max=backlog_bytes_max,
             default=default,
         )
-        # Held only to hand work to the loop, so that none is handed over after its end.
+        # Held only while work is handed to the loop, so that no work is handed over after the loop's end.
         self._lock = threading.Lock()
         self._closed = False
         self._stop = asyncio.Event()
@@ -94,11 +93,11 @@ class SyncEmitter:
         )
 
     def emit_event(self, event: CloudEvent) -> Receipt:
-        """Publish a ready CloudEvent as it is; as `Emitter.emit_event`."""
+        """Publish a complete CloudEvent unchanged; as `Emitter.emit_event`."""
         return self._wait(self._emitter.emit_event(event))
 
     def close(self) -> None:
-        """Take no more events, wait for those under way, and disconnect; as `Emitter.aclose`. May be called again."""
+        """Accept no more events, wait for events in flight, and disconnect; as `Emitter.aclose`. May be called again."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -120,7 +119,7 @@ class SyncEmitter:
         try:
             return receipt.result()
         finally:
-            # Has an effect only where the thread itself was interrupted.
+            # Has an effect only if the calling thread was interrupted.
             receipt.cancel()
 
     def _serve(self) -> None:

@@ -1,4 +1,4 @@
-"""TLS: what an emitter trusts.
+"""TLS: the authorities that an emitter trusts.
 
 [tls] → emitter
 """
@@ -12,10 +12,10 @@ _BEGINS = b"-----BEGIN CERTIFICATE-----"
 
 
 def trusting(ca: "str | os.PathLike[str] | bytes | None", credentials: grpc.ChannelCredentials | None) -> grpc.ChannelCredentials | None:
-    """Return the credentials of a channel that trusts the PEM certificates in the file `ca`, or in `ca` itself where it is bytes.
+    """Return the credentials of a channel that trusts the PEM certificates in the file `ca`, or in `ca` itself if it is bytes.
 
-    Without `ca` these are `credentials`. Raises ValueError where both are given, or there is no certificate; OSError for a file that
-    cannot be read.
+    Without `ca`, return `credentials`. Raises ValueError if both are given or `ca` holds no certificate, OSError if the file cannot be
+    read.
     """
     if ca is None:
         return credentials

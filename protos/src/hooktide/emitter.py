@@ -1,4 +1,4 @@
-"""Emitter: publishes events to Hooktide and returns once each is durable.
+"""Emitter: publishes events to Hooktide; each emit returns once its event is durable.
 
 [emit → backlog → stream] → ingest service
 """
@@ -24,7 +24,7 @@ from hooktide.ingest.v1.ingest_pb2 import PublishStreamRequest, PublishStreamRes
 _METHOD = "/hooktide.ingest.v1.IngestService/PublishStream"
 _EXPIRY_GRAIN_S = 0.05
 _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
-    # Within what the service permits; a dead connection is noticed within 40 s.
+    # The service permits these pings; the client notices a dead connection within 40 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # The stream has a backoff of its own.
@@ -42,10 +42,9 @@ class Emitter:
         async with hooktide.Emitter("localhost:50052", key="hkt_…") as emitter:
             receipt = await emitter.emit(type="order.created", source="/shop", data={"id": 7})
 
-    Keep one for the life of the process. Concurrent emits share one stream and are sent together; where
-    the connection breaks, it is made anew and what was not acknowledged is sent again, which stores nothing
-    twice. Events that one caller emits one after another are appended in that order; of events emitted
-    at the same time, one that the service had to put off may come after later ones.
+    Keep one for the life of the process. Concurrent emits share one stream and are sent together. If the connection breaks, the emitter
+    reconnects and sends unacknowledged events again, which stores nothing twice. Events that one caller emits one after another are appended
+    in that order. Of events that are emitted at the same time, an event that the service had to postpone may come after later ones.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter for each wish
@@ -63,12 +62,11 @@ class Emitter:
     ) -> None:
         """Take the service's `target` (``host:port``, ``dns:///name:port``, ``unix:path``) and an API key of the role emitter.
 
-        `ca`, a PEM file or its bytes, turns TLS on and trusts the authorities in it. `credentials` do so too
+        `ca`, a PEM file or its bytes, turns TLS on and names the trusted authorities. `credentials` turn TLS on too
         (`grpc.ssl_channel_credentials()` trusts the public authorities), and may show a certificate. `timeout` is how long an emit may take
-        in all, with every retry, in seconds; `close_timeout` how long leaving ``async with`` waits for the
-        events under way. Where the backlog of unacknowledged events reaches its limit in events or bytes,
-        `emit` waits. `default` is called, as by `json.dumps`, for every value within `data` that JSON has no form for,
-        and returns one that it has a form for. Nothing is connected before the first emit.
+        in all, with every retry, in seconds. `close_timeout` is how long leaving ``async with`` waits for events in flight, in seconds.
+        If the backlog of unacknowledged events is at its limit in events or bytes, `emit` waits. `default` is called, as by `json.dumps`,
+        for every value within `data` that JSON cannot express, and returns a value that JSON can. The emitter connects on the first emit.
         """
         if timeout <= 0 or backlog_events_max < 1 or backlog_bytes_max < 1:
             message = "timeout, backlog_events_max and backlog_bytes_max must be above 0"
@@ -101,16 +99,15 @@ class Emitter:
     ) -> Receipt:
         """Publish one event and return its receipt once it is durable.
 
-        `id` (default: a new time-ordered UUID) and `source` together identify the event: emitted again
-        within 24 hours, the same in everything, it is stored once. `time` (with a zone) defaults to now. `data` is sent as JSON, or
-        as it is where it is bytes, or text with a `datacontenttype` other than JSON; None is no payload. JSON takes datetime, date,
-        time, UUID and Decimal as text, and whatever the emitter's `default` turns into JSON.
-        Events of one `partitionkey` (default: of one source and subject) stay in order. `audience`, a
-        consumer's id, restricts the event to that consumer. `extensions` are further attributes,
-        their names in lower-case letters and digits.
+        `id` (default: a new time-ordered UUID) and `source` together identify the event: if exactly the same event is emitted again within
+        24 hours, it is stored once. `time` (with a zone) defaults to now. `data` is sent as JSON; bytes, and text with a `datacontenttype`
+        other than JSON, are sent as they are. None means no payload. In JSON, datetime, date, time, UUID and Decimal become text, and the
+        emitter's `default` may convert further types.
+        Events of one `partitionkey` (default: of one source and subject) stay in order. `audience`, a consumer's id, restricts the event to
+        that consumer. `extensions` are further attributes; their names consist of lower-case letters and digits.
 
         Raises `InvalidEvent`, `EventConflict`, `NotAuthorized`, `LogFull`, `Unavailable`, `EmitterClosed`.
-        Where an emit is cancelled, its event may or may not be stored.
+        If an emit is cancelled, its event may or may not be stored.
         """
         event = build_event(
             type=type,
@@ -128,7 +125,7 @@ class Emitter:
         return await self.emit_event(event)
 
     async def emit_event(self, event: CloudEvent) -> Receipt:
-        """Publish a ready CloudEvent as it is; otherwise as `emit`. Later changes to `event` have no effect."""
+        """Publish a complete CloudEvent unchanged; otherwise as `emit`. Later changes to `event` have no effect."""
         frame = frame_of(event)
         try:
             return await self._publish(frame)
@@ -137,9 +134,9 @@ class Emitter:
             raise
 
     async def aclose(self) -> None:
-        """Take no more events, wait for those under way, at most `close_timeout`, and disconnect.
+        """Accept no more events, wait at most `close_timeout` for events in flight, and disconnect.
 
-        The emits of events that are not acknowledged by then raise `EmitterClosed`. May be called again.
+        If an event is not acknowledged by then, its emit raises `EmitterClosed`. May be called again.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
@@ -196,7 +193,7 @@ class Emitter:
                 group.create_task(self._expire_overdue())
 
     async def _expire_overdue(self) -> None:
-        # All have the same timeout, so they are overdue in the order in which they came.
+        # All events have the same timeout, so they become overdue in the order in which they came.
         loop = asyncio.get_running_loop()
         while True:
             now, next_s = loop.time(), self._timeout_s

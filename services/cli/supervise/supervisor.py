@@ -184,7 +184,7 @@ class Supervisor:
 
     @property
     def allows_local_sinks(self) -> bool:
-        """Whether webhooks may go to http and to this machine, as `up` permits by default and a single service does not."""
+        """Whether webhooks may go to http and to this machine; `up` permits this by default if only this machine reaches it."""
         return self.sink_allow.endswith(plan.SINK_ALLOW_LOCAL)
 
     @property
