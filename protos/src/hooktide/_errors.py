@@ -20,10 +20,10 @@ _REASON_PREFIX = "ERROR_REASON_"
 class EmitError(Exception):
     """An event was not acknowledged; the message says why and what to change.
 
-    `reason` is a name of the contract's `ErrorReason` without its prefix, or ``EMITTER_CLOSED``. `field` names the wrong attribute, if there
-    is one. `retryable` is true if emitting the same event again, unchanged, can succeed. `outcome_unknown` is true if the event was sent and
-    may be durable after all; emit `event` again within 24 hours, and it is stored once. `event` is the event of the failed emit; it is None
-    if the arguments did not make an event.
+    `reason` is a name of the contract's `ErrorReason` without its prefix, or ``EMITTER_CLOSED``. `field` names the wrong attribute, if
+    there is one. `retryable` is true if emitting the same event again, unchanged, can succeed. `outcome_unknown` is true if the event was
+    sent and may be durable after all; emit `event` again within 24 hours, and it is stored once. `event` is the event of the failed emit;
+    it is None if the arguments did not make an event.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 emit → backlog → [stream] → service
 
 Law 1: events that are sent and not answered when a stream ends are sent again, in order, ahead of the rest. Publishing is idempotent, so
-this stores nothing twice, and it loses no event.
+a repetition is harmless; a lost event is not.
 Law 2: a refusal that a retry cannot change goes to the callers that it concerns at once; all other callers wait for a retry.
 """
 
@@ -108,7 +108,7 @@ class Stream:
     def _pause_s(self, refusal: Refusal) -> float:
         """Return how long to wait before the next stream.
 
-        The first wait after an answer is zero, unless the refusal demands one. Then the wait doubles with each failure in a row, with jitter.
+        The first wait after an answer is zero, unless the refusal demands one. Then it doubles with each failure in a row, with jitter.
         """
         pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** min(self._failures - 1, 16)) if self._failures else 0.0
         # After a refusal that a retry cannot change, no caller waits for a retry, so the backoff begins anew.

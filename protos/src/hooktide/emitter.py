@@ -43,8 +43,9 @@ class Emitter:
             receipt = await emitter.emit(type="order.created", source="/shop", data={"id": 7})
 
     Keep one for the life of the process. Concurrent emits share one stream and are sent together. If the connection breaks, the emitter
-    reconnects and sends unacknowledged events again, which stores nothing twice. Events that one caller emits one after another are appended
-    in that order. Of events that are emitted at the same time, an event that the service had to postpone may come after later ones.
+    reconnects and sends unacknowledged events again, which stores nothing twice. Events that one caller emits one after another are
+    appended in that order. Of events that are emitted at the same time, an event that the service had to postpone may come after later
+    ones.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter for each wish
