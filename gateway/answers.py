@@ -17,7 +17,7 @@ _ALWAYS = {
     "referrer-policy": "no-referrer",
 }
 NO_STORE = {"cache-control": "no-store"}
-# The client itself may store the answer, and must revalidate it each time by its ETag.
+# The client itself may store the answer, and must revalidate it by its ETag before each use.
 _REVALIDATED = {"cache-control": "private, no-cache"}
 
 

@@ -109,7 +109,7 @@ class Pipeline:
         except Failure as failure:
             response = problem_answer(failure, request_id)
             reason = failure.reason
-        except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
+        except Exception:  # noqa: BLE001 - the boundary: no unmapped exception may pass
             logger().exception("request.failed", route=trail.route)
             return problem_answer(internal(), request_id)
         if trail.caller is None and reason not in _OURS:

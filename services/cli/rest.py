@@ -32,7 +32,7 @@ class RestClient:
             raise CommandError(message) from error
         if not isinstance(answer, dict):
             answer = {}
-        if status >= 300:  # noqa: PLR2004 - whatever is no success
+        if status >= 300:  # noqa: PLR2004 - every status that is not a success
             raise CommandError(_problem(status, answer))
         return answer
 

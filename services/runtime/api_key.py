@@ -2,7 +2,7 @@
 
 gateway, ingest → [api_key] → registry
 
-``hkt_`` + 43 base62 digits of 32 random bytes + 6 base62 digits of a CRC-32 over what stands before them.
+``hkt_`` + 43 base62 digits of 32 random bytes + 6 base62 digits of a CRC-32 over everything before them.
 Law: pure, except for the random bytes of a new key.
 """
 
@@ -44,7 +44,7 @@ def parse_key(text: str) -> bytes | None:
 
 
 def hint(key: str) -> str:
-    """Return a key's first characters, to recognise it by: ``hkt_4fTz…``."""
+    """Return a key's first characters, by which people recognise it: ``hkt_4fTz…``."""
     return f"{key[:_HINT_CHARS]}…"
 
 

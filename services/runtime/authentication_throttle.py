@@ -1,12 +1,13 @@
-"""Authentication throttle: how long the refusal of a wrong API key waits before it is sent.
+"""Authentication throttle: how long the refusal of a request without a valid API key waits before it is sent.
 
 ingest, gateway: key → registry → wrong → [authentication_throttle] → refusal
 
-Each network has a token bucket of failed authentications. While the bucket holds tokens, a refusal is sent at once. Once it is
-empty, refusals leave at the bucket's rate, so that guesses come back no faster than that.
+Each network has a token bucket of failed authentications. While the bucket holds tokens, a refusal is sent at once. Once the bucket is
+empty, refusals leave at its rate, so that a client learns the results of its guesses no faster than that.
 
 Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
-Law 2: only a key that has already proved wrong is counted. A correct key is neither refused nor delayed, wherever it comes from.
+Law 2: callers count only requests without a valid key: the key is wrong or missing, the route needs no key, or the peer left before the
+check. This count neither refuses nor delays a correct key, wherever it comes from.
 Law 3: the number of networks is bounded; the network whose last failure is the oldest is forgotten first.
 """
 

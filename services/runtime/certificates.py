@@ -66,7 +66,7 @@ def read_pair(certificate: NamedFile, key: NamedFile, now: dt.datetime) -> Pair:
         private = load_pem_private_key(key_pem, None)
     except TypeError:
         raise key.wrong("the key has a passphrase; give it without one") from None
-    except Exception:  # noqa: BLE001 - many kinds, for what is no key; none of them may show what stands there
+    except Exception:  # noqa: BLE001 - many kinds of errors for an invalid key; none may show the content
         raise key.wrong("it holds no private key in PEM form") from None
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
@@ -96,7 +96,7 @@ def show(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
 def _parsed(file: NamedFile, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
-    except Exception:  # noqa: BLE001 - many kinds, for what is no certificate
+    except Exception:  # noqa: BLE001 - many kinds of errors for an invalid certificate
         raise file.wrong("it holds no certificate in PEM form") from None
 
 

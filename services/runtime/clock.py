@@ -1,7 +1,7 @@
 """Clock: the only source of time.
 
-Use wall time for what is stored or sent, and monotonic time for waiting and measuring. Use boot time for a period that must also
-end while the machine is suspended.
+Use wall time for times that are stored or sent, and monotonic time for waiting and measuring. Use boot time for a period that goes on
+while the machine is suspended.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """Database: opens a service's SQLite file with durable commits, and brings its schema up to date.
 
-Law: every connection uses WAL with synchronous=FULL and checks both; a database that cannot provide them is refused.
+Law: every connection uses WAL with synchronous=FULL and checks both. A database that cannot provide them is refused.
 """
 
 import contextlib

@@ -117,7 +117,7 @@ class FieldError:
     description: str
 
 
-class Failure(Exception):  # noqa: N818 - a noun of the contract: it is what a caller is told
+class Failure(Exception):  # noqa: N818 - a noun of the contract; callers receive it as a status
     """The refusal of a call, for a reason that the caller may know.
 
     `message` is a sentence for people that says what to change. `retry_after_s` is set if waiting helps.

@@ -1,6 +1,6 @@
 """Event types: which names an event may have as its `type`, and which patterns a subscription may ask for.
 
-Ingest, the catalogue and subscriptions use these rules, so consumers can subscribe by name to whatever emitters can emit.
+Ingest, the catalogue and subscriptions use the same rules, so consumers can subscribe by name to every event type that emitters can emit.
 
 Law 1: pure.
 Law 2: a type holds no `*`, so a pattern is either one exact type or a family, never both.

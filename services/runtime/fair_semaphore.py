@@ -1,6 +1,6 @@
 """Fair semaphore: a bounded number of permits that owners share.
 
-Law 1: an owner holds at most its share of the permits, and a bounded number of its places wait.
+Law 1: an owner holds at most its share of the permits, and the number of its waiting places is bounded.
 Law 2: owners take turns. An owner below its share waits until permits come free, and never behind the whole queue of another owner.
 Law 3: a place is started at most once, and gives its permit back once.
 """

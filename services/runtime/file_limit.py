@@ -17,7 +17,7 @@ _CONNECTIONS_MIN = 16
 
 
 def raise_file_limit(wanted: int = FILES_WANTED) -> int:
-    """Raise the limit of open files to `wanted`, or as far as the system permits; return the limit in force.
+    """Raise the limit of open files to `wanted`, or to the highest value that the system permits; return the limit in force.
 
     A limit above `wanted` stays as it is.
     """
@@ -40,7 +40,7 @@ def files_max() -> int:
 def connections_within(setting: str, wanted: int) -> int:
     """Return how many connections a service may hold: `wanted`, or what the file limit leaves if that is less.
 
-    `setting` names the variable that asks for `wanted`; a warning line says by how much the file limit cuts it.
+    If the file limit is lower, a warning line shows both numbers; `setting` names the variable that asks for `wanted`.
     """
     room = max(_CONNECTIONS_MIN, files_max() - FILES_RESERVED)
     if wanted <= room:

@@ -78,7 +78,7 @@ class Lifecycle:
         self.stopping.set()
 
     def fail(self, failure: BaseException) -> None:
-        """Stop, because the service can no longer keep its promises; the process exits with code 1."""
+        """Stop, because the service can no longer work correctly; the process exits with code 1."""
         if self._failure is None:
             self._failure = _fatal(failure) or failure
         self.stopping.set()

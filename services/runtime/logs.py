@@ -37,7 +37,7 @@ class _Libraries(logging.Handler):
         try:
             error = record.exc_info if record.exc_info and record.exc_info[0] else None
             logger().log(record.levelno, "library.log", logger=record.name, detail=record.getMessage(), exc_info=error)
-        except Exception:  # noqa: BLE001 - the standard module's own rule: a record that cannot be logged stops nobody
+        except Exception:  # noqa: BLE001 - the standard module's own rule: a failure to log must not stop the program
             self.handleError(record)
 
 

@@ -67,7 +67,7 @@ class ServerTls:
     """TLS of one listener."""
 
     def __init__(self, files: _Files, read: _Read) -> None:
-        assert read.pair is not None  # noqa: S101 - `server_tls` sees to it
+        assert read.pair is not None  # noqa: S101 - `server_tls` ensures it
         self._files = files
         self._read = read
         self._context = _http_context(read)
@@ -87,7 +87,7 @@ class ServerTls:
         is_needed = bool(self._read.authorities_pem)
         return grpc.dynamic_ssl_server_credentials(
             _grpc_configuration(self._read),
-            newest,  # type: ignore[arg-type]  # None, for what is there already, is missing in the stubs
+            newest,  # type: ignore[arg-type]  # the stubs lack None, which keeps the present certificate
             require_client_authentication=is_needed,
         )
 
@@ -195,12 +195,12 @@ def _file(settings: Settings, name: str) -> NamedFile | None:
 
 
 def _grpc_configuration(read: _Read) -> "grpc.ServerCertificateConfiguration":
-    assert read.pair is not None  # noqa: S101 - `server_tls` sees to it
+    assert read.pair is not None  # noqa: S101 - `server_tls` ensures it
     return grpc.ssl_server_certificate_configuration([(read.pair.key_pem, read.pair.chain_pem)], read.authorities_pem or None)
 
 
 def _http_context(read: _Read) -> ssl.SSLContext:
-    assert read.pair is not None  # noqa: S101 - `server_tls` sees to it
+    assert read.pair is not None  # noqa: S101 - `server_tls` ensures it
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE

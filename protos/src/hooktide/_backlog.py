@@ -127,7 +127,7 @@ class Backlog:
                 pending.answer.set_exception(error(pending.sent))
         for _, admitted in self._waiting:
             if not admitted.done():
-                admitted.set_exception(error(False))  # noqa: FBT003 - what is still waiting was not sent
+                admitted.set_exception(error(False))  # noqa: FBT003 - an event that still waits was not sent
 
     async def emptied(self) -> None:
         """Wait until no call holds or waits for a place."""

@@ -47,7 +47,7 @@ def _restored(kind: type[EmitError], args: tuple[object, ...], state: dict[str, 
     return error
 
 
-class InvalidEvent(EmitError):  # noqa: N818 - named by what is wrong, as all errors of this client
+class InvalidEvent(EmitError):  # noqa: N818 - named after the fault, as all errors of this client
     """The event breaks a rule of the contract; `field` says where. Change the event."""
 
 

@@ -29,7 +29,7 @@ class SyncEmitter:
     server that forks workers, make an emitter in each worker, after the fork. Parameters, results and errors are those of `Emitter`.
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter for each wish
+    def __init__(  # noqa: PLR0913 - one parameter for each option
         self,
         target: str,
         *,

@@ -48,7 +48,7 @@ class Emitter:
     ones.
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter for each wish
+    def __init__(  # noqa: PLR0913 - one parameter for each option
         self,
         target: str,
         *,

@@ -1,6 +1,6 @@
 """Demo: `hooktide demo` shows all of Hooktide in 15 seconds, with a crash in the middle.
 
-[emit] → ingest → delivery → [receive, verify], subscribed through the gateway
+[emit] → ingest → delivery → [receive, verify]; the subscriptions are made through the gateway
 """
 
 import asyncio
@@ -177,7 +177,7 @@ async def _emitter(supervisor: Supervisor) -> AsyncIterator[hooktide.Emitter]:
 async def _emit_all(
     emitter: hooktide.Emitter, events: list[ShopEvent], subscribers: list[_Subscriber], tally: Tally, supervisor: Supervisor, shown: View
 ) -> None:
-    """Emit the day's events at a pace that can be watched, and kill the delivery service half-way."""
+    """Emit the shop's events slowly enough to watch, and kill the delivery service half-way."""
     ids = {subscriber.name: subscriber.consumer_id for subscriber in subscribers}
     pause_s = min(PAUSE_MAX_S, EMITTING_S / len(events))
     queue = iter(enumerate(events))

@@ -53,7 +53,7 @@ class Child:
 
     async def ended(self) -> int:
         """Wait for the end of the process and return its exit code; a signal counts as its negative number."""
-        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing tells of a process's end on every system
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - no API reports a process's end on every system
             await asyncio.sleep(_POLL_S)
         self._close_stdin()
         return code

@@ -64,7 +64,7 @@ class Reloadable(Generic[Kind]):
             for line in str(error).splitlines():
                 logger().error("settings.refused", detail=line.strip())
             return _refused()
-        except Exception:  # noqa: BLE001 - a fault of ours, logged with its traceback; nothing has changed yet, so work goes on
+        except Exception:  # noqa: BLE001 - a bug, logged with its traceback; nothing has changed yet, so work goes on
             logger().exception("settings.refused")
             return _refused()
         changed = [variable(name) for name in type(new).model_fields if getattr(new, name) != getattr(self.settings, name)]
@@ -130,7 +130,7 @@ async def reloading(reloadable: Reloadable[Kind], lifecycle: Lifecycle) -> Async
         task = group.create_task(run())
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - raised again below: a group would hide what it says
+        except Exception as error:  # noqa: BLE001 - raised again below: a group would hide its message
             failure = error
         finally:
             task.cancel()

@@ -1,6 +1,6 @@
 """Client address: which client sent a request, even through a proxy.
 
-peer, `Forwarded`, `X-Forwarded-For` → [client_address] → caps and throttles by network
+peer, `Forwarded`, `X-Forwarded-For` → [client_address] → limits and throttles by network
 
 Law 1: pure.
 Law 2: only a trusted peer's headers are used. They are read from right to left while the addresses are trusted too: the first address
@@ -36,7 +36,7 @@ class Client:
 
 
 class TrustedProxies:
-    """The peers whose `Forwarded` and `X-Forwarded-For` headers are believed."""
+    """The peers whose `Forwarded` and `X-Forwarded-For` headers are used."""
 
     def __init__(self, networks: Iterable[Network], *, unix: bool = False) -> None:
         """Trust the addresses in `networks`, and, with `unix`, every peer of a Unix socket."""

@@ -47,7 +47,7 @@ _closed = Counter(
 
 
 class GuardedConnection(web.RequestHandler):
-    """A connection that knows whose turn it is: the server's or its client's."""
+    """A connection that records whether it is the server's turn or the client's."""
 
     __slots__ = ("_body", "_connection", "_connections", "_gone", "_head_bytes", "_headers_s", "_late", "_wire")
 

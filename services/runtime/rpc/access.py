@@ -13,7 +13,7 @@ from typing import overload
 
 from services.runtime.errors import Failure, Reason
 
-TOKEN_PREFIX = "hts_"  # noqa: S105 - the visible beginning of every token, not one of them
+TOKEN_PREFIX = "hts_"  # noqa: S105 - the public prefix of every token, not a token
 _BEARER = "bearer "
 
 

@@ -80,7 +80,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             access = self._rules.check(method, authorization)
         except Failure as failure:
             return self._refusing(failure)
-        except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
+        except Exception:  # noqa: BLE001 - the boundary: no unmapped exception may pass
             logger().exception("rpc.failed", method=method)
             return self._refusing(_fault())
         bounded = _Bounded(method, access, self._guard)
@@ -90,7 +90,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def _judge(self, method: str, authorization: str, context: Context) -> None:
         """Return if the call's key is right; otherwise end the call. Its message is not read before that."""
-        assert self._authorizer is not None  # noqa: S101 - asked before
+        assert self._authorizer is not None  # noqa: S101 - the caller has checked it
         self._guard.begun(context.peer())
         try:
             await self._authorizer.authorize(authorization)
@@ -100,7 +100,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             # Without this count, opening and resetting calls would be the cheapest way to keep this process busy.
             self._guard.abandoned(context.peer())
             raise
-        except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
+        except Exception:  # noqa: BLE001 - the boundary: no unmapped exception may pass
             logger().exception("rpc.failed", method=method)
             await _abort(context, _fault())
 
@@ -251,7 +251,7 @@ async def _mapped_errors(method: str, context: Context) -> AsyncIterator[None]:
         await _abort(context, failure)
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
-    except Exception:  # noqa: BLE001 - the boundary: nothing unmapped may pass
+    except Exception:  # noqa: BLE001 - the boundary: no unmapped exception may pass
         logger().exception("rpc.failed", method=method)
         await _abort(context, _fault())
 
