@@ -3,8 +3,8 @@
 client → listener → [pipeline] → route → upstreams
 
 In this order: request id, client address, the turn of a proxied client's network, header size, webhook loop, route, key, role, query, the
-consumer's turn, handler. Each step after the client address may refuse. In every case the answer carries the request id, and the log gets
-one line.
+consumer's turn, handler. Each step after the client address may refuse. In every case the client gets an answer with the request id, a
+refusal as problem+json, and the log gets one line.
 
 Law: requests without a valid key are answered no faster than at a fixed rate for each client network. A request with a valid key never
 waits because of them. Only the answer is delayed, after the key was looked up and proved wrong.

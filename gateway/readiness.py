@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
 from services.runtime.lifecycle import Lifecycle
 
-# Every call needs the registry. Without one of the other services, only the routes to that service fail.
+# Every request with a key needs the registry. Without one of the other services, only the routes to that service fail.
 NEEDED = "subscription"
 SERVICES = (NEEDED, "ingest", "delivery")
 EVERY_READY_S = 1.0
