@@ -28,6 +28,7 @@ async def _emit_until(system: System, stop: asyncio.Event, acknowledged: set[str
             number += 20
 
 
+@pytest.mark.slow
 async def test_each_service_is_killed_once_under_load_and_nothing_is_lost(tmp_path: Path) -> None:
     async with running_system(tmp_path) as system, Receiver() as receiver:
         consumer = await new_consumer(system, "steady")

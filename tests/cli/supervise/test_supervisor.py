@@ -37,6 +37,7 @@ async def is_ready(supervisor: Supervisor, service: str) -> bool:
         return response.status == 200
 
 
+@pytest.mark.slow
 async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path: Path) -> None:
     """Ingest stops when its log is removed. When the operator allows it, ingest begins a new log; delivery does not accept that log."""
     notices: list[Notice] = []
@@ -219,6 +220,7 @@ async def test_up_says_where_everything_is_and_what_to_do_next_and_a_signal_stop
     assert stopped_at == sorted(stopped_at)
 
 
+@pytest.mark.slow
 async def test_no_service_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     """The next supervisor waits for the services to end, then starts."""
     async with running("up", "--data-dir", str(tmp_path), "--free-ports", "--json") as command:

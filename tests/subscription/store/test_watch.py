@@ -192,6 +192,7 @@ async def resumable(client: Client, revision: int, registry_id: str, change_id: 
     return True
 
 
+@pytest.mark.slow
 async def test_more_than_a_batch_of_state_and_changes_arrives_whole(client: Client) -> None:
     owner = await client.consumer()
     names: list[str] = []
