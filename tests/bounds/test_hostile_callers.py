@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 import pytest_asyncio
+from _pytest.mark.structures import ParameterSet
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.ingest.v1 import ingest_pb2
 
@@ -21,10 +22,6 @@ from tests.support.system import PATIENCE_S, ROOT, System, until
 
 _CONNECTIONS, _FOR_S, _PAUSE_S = 200, 8.0, 0.05
 _GROWN_MAX, _LEFT_MAX = 100 * MB, 50 * MB
-# A known gap: gRPC refuses compressed calls itself, at once, faster than this process counts them. It keeps up to 4 000 of them, and
-# beyond that number it cancels calls at random, honest ones too. ARCHITECTURE.md has the figures.
-_CANCELS_HONEST_CALLS = {"compressed bombs to ingest"}
-_GROWN_WITH_GAP_MAX = 500 * MB
 # Far more than an answer takes: the bench measures how long calls take beside an attack.
 _ANSWER_WITHIN_S = 10.0
 
@@ -56,8 +53,16 @@ def attacker(system: System, kind: str) -> subprocess.Popen[str]:
     return process
 
 
+def kinds() -> list[ParameterSet]:
+    """Return the kinds of attack; of compressed calls it is known that they are not withstood yet, and the report says so."""
+    # gRPC refuses a compressed call itself, faster than this process counts it. Beyond 4 000 such calls it cancels others at random.
+    reason = "honest calls are cancelled and memory grows beyond its bound; ARCHITECTURE.md has the figures"
+    gap = pytest.mark.xfail(strict=False, raises=AssertionError, reason=reason)
+    return [pytest.param(kind, marks=gap if kind == "compressed bombs to ingest" else ()) for kind in INGEST]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", INGEST)
+@pytest.mark.parametrize("kind", kinds())
 async def test_hostile_callers_take_little_and_refuse_nobody_an_answer(system: System, kind: str) -> None:
     """With 200 hostile connections, memory grows by little and comes back, and every honest call gets an answer."""
     metadata, answered, failed = service_metadata(system.first.emitter), 0, list[grpc.aio.AioRpcError]()
@@ -82,8 +87,7 @@ async def test_hostile_callers_take_little_and_refuse_nobody_an_answer(system: S
             hostile.kill()
             hostile.wait()
         assert opened >= _CONNECTIONS
-        has_gap = kind in _CANCELS_HONEST_CALLS
-        assert has_gap or not failed
+        assert not failed
         assert answered > 1
-        assert samples.most("ingest") - before < (_GROWN_WITH_GAP_MAX if has_gap else _GROWN_MAX)
+        assert samples.most("ingest") - before < _GROWN_MAX
         await until(lambda: resident_bytes(system, "ingest") - before < _LEFT_MAX, PATIENCE_S, "memory is back")
