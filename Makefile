@@ -34,7 +34,7 @@ bench: project
 	$(BIN)/python -m tests.bench $(ARGS)
 
 torture: project
-	$(BIN)/python -m tests.faults.torture --kills $(KILLS) $(ARGS)
+	$(BIN)/python -m tests.torture --kills $(KILLS) $(ARGS)
 
 protos: generator
 	$(GENERATE)

@@ -1,1 +1,1 @@
-"""Faults: crashes, failing disks and jumping clocks, and what must hold all the same."""
+"""Faults: crashes, failing disks and jumping clocks, each broken alone, and the promises that hold all the same."""

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.faulty_system import Stage, running_stage
-from tests.faults.service_spawner import Nursery, running_nursery
 from tests.faults.shim import build_shim
+from tests.support.service_spawner import Spawner, running_spawner
 
 
 @pytest.fixture(scope="session")
@@ -19,30 +19,30 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def nursery(shim: Path | None) -> Iterator[Nursery]:
-    with running_nursery({} if shim is None else {"LD_PRELOAD": str(shim)}) as running:
+def spawner(shim: Path | None) -> Iterator[Spawner]:
+    with running_spawner({} if shim is None else {"LD_PRELOAD": str(shim)}) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def spoiling_nursery(shim: Path | None, nursery: Nursery) -> Nursery:
+def faulty_spawner(shim: Path | None, spawner: Spawner) -> Spawner:
     """Starts services whose disks and clocks a test can break; without a C compiler the test is skipped, or fails under CI."""
     if shim is None:
         assert not os.environ.get("CI"), "there is no C compiler (cc)"
         pytest.skip("there is no C compiler (cc)")
-    return nursery
+    return spawner
 
 
 @pytest_asyncio.fixture(scope="session")
-async def lasting_stage(spoiling_nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with running_stage(tmp_path_factory.mktemp("stage") / "lasting", spoiling_nursery) as running:
+async def lasting_stage(faulty_spawner: Spawner, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    async with running_stage(tmp_path_factory.mktemp("stage") / "lasting", faulty_spawner) as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def own_stage(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
+async def own_stage(faulty_spawner: Spawner, tmp_path: Path) -> AsyncIterator[Stage]:
     """A system for one test alone, which may leave stores and clocks in any condition."""
-    async with running_stage(tmp_path / "stage", spoiling_nursery, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
+    async with running_stage(tmp_path / "stage", faulty_spawner, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
         yield running
 
 

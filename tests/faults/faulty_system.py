@@ -22,9 +22,9 @@ from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.ids import new_id
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.faults.serve import DIRECTORY
-from tests.faults.service_spawner import Nursery
 from tests.faults.shim import SHADOWED, Control
 from tests.support.consumers import Consumer, new_consumer
+from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, QUICK, SERVICES, System, until
 from tests.support.webhook_receiver import Endpoint, Receiver
 
@@ -195,13 +195,13 @@ async def refused(call: Awaitable[object]) -> Failure:
 
 @contextlib.asynccontextmanager
 async def running_stage(
-    directory: Path, nursery: Nursery, settings: Mapping[str, str] | None = None, *, spoilt: bool = True
+    directory: Path, spawner: Spawner, settings: Mapping[str, str] | None = None, *, spoilt: bool = True
 ) -> AsyncIterator[Stage]:
-    """Run a system of its own; if `spoilt`, with breakable disks and clocks, for which `nursery` must have the shim preloaded."""
+    """Run a system of its own; if `spoilt`, with breakable disks and clocks, for which `spawner` must have the shim preloaded."""
     told, data = directory / "told", directory / "data"
     told.mkdir(parents=True)
     extra = {DIRECTORY: str(told), **({SHADOWED: str(data)} if spoilt else {})}
-    system = System(data, {**QUICK, **(settings or {})}, module="tests.faults.serve", extra=extra, spawn=nursery.spawn)
+    system = System(data, {**QUICK, **(settings or {})}, module="tests.faults.serve", extra=extra, spawn=spawner.spawn)
     async with Receiver() as receiver:
         try:
             await system.start()

@@ -7,12 +7,12 @@ import pytest
 import pytest_asyncio
 
 from services.runtime.failpoints import POINTS
-from tests.faults.campaign import Campaign, running_campaign
 from tests.faults.failpoints import arm, disarm, is_armed
-from tests.faults.load import Rates
-from tests.faults.plan import Pattern
-from tests.faults.service_spawner import Nursery
+from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, until
+from tests.torture.campaign import Campaign, running_campaign
+from tests.torture.load import Rates
+from tests.torture.planned_events import Pattern
 
 _SERVICES = {"registry": "subscription", "log": "ingest", "ingest": "ingest", "ledger": "delivery", "delivery": "delivery"}
 # A service reaches these points while it starts, so the crash hits its recovery.
@@ -20,10 +20,10 @@ _IN_RECOVERY = {"registry.opened", "log.opened", "ledger.opened", "ledger.leased
 
 
 @pytest_asyncio.fixture(scope="module")
-async def campaign(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Campaign]:
+async def campaign(spawner: Spawner, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Campaign]:
     path: Path = tmp_path_factory.mktemp("points") / "campaign"
     seed = random.SystemRandom().randrange(1 << 32)
-    async with running_campaign(path, nursery, seed, Rates(emitters=2, per_s=60.0, process_per_s=0.0)) as running:
+    async with running_campaign(path, spawner, seed, Rates(emitters=2, per_s=60.0, process_per_s=0.0)) as running:
         yield running
 
 

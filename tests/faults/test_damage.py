@@ -28,7 +28,7 @@ from services.subscription.store import startup_checks
 from tests.eventlog.faults import small_disk
 from tests.faults.faulty_system import Stage, running_stage
 from tests.faults.serve import DIRECTORY
-from tests.faults.service_spawner import Nursery
+from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, QUICK, System, until
 
 
@@ -51,8 +51,8 @@ def _tail_is_torn(database: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut off", "garbled"])
-async def test_a_torn_end_of_the_write_ahead_log_costs_no_commit_before_it(spoiling_nursery: Nursery, tmp_path: Path, how: str) -> None:
-    async with running_stage(tmp_path / "stage", spoiling_nursery) as stage:
+async def test_a_torn_end_of_the_write_ahead_log_costs_no_commit_before_it(faulty_spawner: Spawner, tmp_path: Path, how: str) -> None:
+    async with running_stage(tmp_path / "stage", faulty_spawner) as stage:
         endpoint = await stage.subscribed("torn.made")
         stage.system.kill("delivery")
         database = stage.system.data_dir / "ingest.db"
@@ -81,9 +81,9 @@ async def _started_and_refused(system: System, service: str) -> str:
 
 
 @pytest_asyncio.fixture
-async def stopped(spoiling_nursery: Nursery, tmp_path: Path) -> AsyncIterator[Stage]:
+async def stopped(faulty_spawner: Spawner, tmp_path: Path) -> AsyncIterator[Stage]:
     """A system whose services have stopped; each of its databases holds rows."""
-    async with running_stage(tmp_path / "stage", spoiling_nursery) as stage:
+    async with running_stage(tmp_path / "stage", faulty_spawner) as stage:
         endpoint = await stage.subscribed("damage.made")
         for number in range(100):
             await stage.publish("damage.made", str(number))
@@ -179,10 +179,10 @@ def read_only(at: Path) -> Iterator[None]:
         subprocess.run(["/bin/mount", "-o", "remount,rw", str(at)], check=True)  # noqa: S603 - a fixed command
 
 
-async def test_a_directory_that_may_not_be_written_is_named_at_the_start(nursery: Nursery, tmp_path: Path) -> None:
+async def test_a_directory_that_may_not_be_written_is_named_at_the_start(spawner: Spawner, tmp_path: Path) -> None:
     (tmp_path / "told").mkdir()
     system = System(tmp_path / "data", dict(QUICK), module="tests.faults.serve", extra={DIRECTORY: str(tmp_path / "told")})
-    system.spawn = nursery.spawn
+    system.spawn = spawner.spawn
     with small_disk(tmp_path / "disk", 8 << 20) as disk:
         try:
             system.settings = {

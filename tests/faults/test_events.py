@@ -15,7 +15,7 @@ from hooktide.ingest.v1 import ingest_pb2
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.faults.faulty_system import Stage, event, refused, running_stage, said, until_so
-from tests.faults.service_spawner import Nursery
+from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, until
 
 LIMIT_BYTES = 256 * 1024
@@ -109,9 +109,9 @@ async def test_what_is_no_json_is_refused_by_its_field(stage: Stage, kind: str) 
     assert await stage.logged("no.json") == []
 
 
-async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory(nursery: Nursery, tmp_path: Path) -> None:
+async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory(spawner: Spawner, tmp_path: Path) -> None:
     """The client writes as fast as backpressure lets it; the disk sets that speed, and no buffer grows on the way."""
-    async with running_stage(tmp_path / "stage", nursery, spoilt=False) as stage:
+    async with running_stage(tmp_path / "stage", spawner, spoilt=False) as stage:
         endpoint = await stage.subscribed("endless.other")
         process = stage.system.services["ingest"].process
         assert process is not None

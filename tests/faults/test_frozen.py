@@ -9,9 +9,9 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.faults.campaign import eventually
 from tests.faults.faulty_system import Stage, event, said, until_so
 from tests.support.system import PATIENCE_S, until
+from tests.torture.campaign import eventually
 
 # Longer than a service may stand still without asking the registry again.
 _FROZEN_S = 1.5

@@ -14,23 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import running_campaign
 from tests.faults.faulty_system import kill_at_once
-from tests.faults.load import Rates
-from tests.faults.service_spawner import Nursery
 from tests.faults.shim import lose_power
+from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, SERVICES, until
+from tests.torture.campaign import running_campaign
+from tests.torture.load import Rates
 
 _LOSSES = 2
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5])
-async def test_no_acknowledged_event_is_lost_with_the_power(spoiling_nursery: Nursery, tmp_path: Path, kept: float) -> None:
+async def test_no_acknowledged_event_is_lost_with_the_power(faulty_spawner: Spawner, tmp_path: Path, kept: float) -> None:
     """Power is lost several times in a row; a repeated event has the same id and bytes, and is repeated only around a loss."""
     seed = random.SystemRandom().randrange(1 << 32)
     rates = Rates(emitters=2, per_s=80.0, process_per_s=0.0)
     lost: list[str] = []
-    async with running_campaign(tmp_path / "campaign", spoiling_nursery, seed, rates, spoilt=True) as campaign:
+    async with running_campaign(tmp_path / "campaign", faulty_spawner, seed, rates, spoilt=True) as campaign:
         system = campaign.system
         async with campaign.load.running():
             for _ in range(_LOSSES):

@@ -13,9 +13,9 @@ from pathlib import Path
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
-from tests.faults.campaign import eventually
 from tests.faults.faulty_system import Stage, until_so
 from tests.support.system import PATIENCE_S, until
+from tests.torture.campaign import eventually
 
 STOPPED = "hooktide_stopped_partitions"
 

@@ -25,14 +25,14 @@ _MESSAGE_BYTES_MAX = 256 * 1024
 _IMPORTED = ("services.cli.app", "services.subscription.app", "services.ingest.app", "services.delivery.app", "gateway.app", "hooktide")
 
 
-class Nursling:
+class SpawnedProcess:
     """A process that the spawner has started; used like `subprocess.Popen`."""
 
     def __init__(self, stdin: IO[bytes], status: IO[str]) -> None:
         self.stdin = stdin
         self._status = status
         line = status.readline()
-        assert line, "the nursery has ended"
+        assert line, "the spawner has ended"
         self.pid = int(line)
         self._code: int | None = None
 
@@ -57,13 +57,13 @@ class Nursling:
         os.kill(self.pid, signal.SIGTERM)
 
 
-class Nursery:
-    """The process that starts other processes; made by `running_nursery`."""
+class Spawner:
+    """The process that starts other processes; made by `running_spawner`."""
 
     def __init__(self, ordering: socket.socket) -> None:
         self._ordering = ordering
 
-    def spawn(self, command: Sequence[str], environ: Mapping[str, str], output: Path) -> Nursling:
+    def spawn(self, command: Sequence[str], environ: Mapping[str, str], output: Path) -> SpawnedProcess:
         """Start a command of the form `python -m <module> …`; the spawner's interpreter runs the module."""
         assert command[0] == sys.executable, command
         assert command[1] == "-m", command
@@ -75,18 +75,18 @@ class Nursery:
         socket.send_fds(self._ordering, [order], given)
         for descriptor in given:
             os.close(descriptor)
-        return Nursling(os.fdopen(write_stdin, "wb"), os.fdopen(read_status))
+        return SpawnedProcess(os.fdopen(write_stdin, "wb"), os.fdopen(read_status))
 
 
 @contextlib.contextmanager
-def running_nursery(environ: Mapping[str, str] | None = None) -> Iterator[Nursery]:
+def running_spawner(environ: Mapping[str, str] | None = None) -> Iterator[Spawner]:
     """Run a spawner with further environment variables; its children end when their standard input closes."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        command = [sys.executable, "-m", "tests.faults.service_spawner", str(theirs.fileno())]
+        command = [sys.executable, "-m", "tests.support.service_spawner", str(theirs.fileno())]
         with theirs:
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, **(environ or {})}, cwd=ROOT)  # noqa: S603 - ours
-        yield Nursery(ours)
+        yield Spawner(ours)
     process.wait()
 
 

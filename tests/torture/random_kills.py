@@ -1,27 +1,16 @@
-"""Torture: kills services and emitters at random under load, as often as asked, and counts what is lost.
+"""Random kills: kills services and emitters at random under load, as often as asked, and counts the lost events."""
 
-`python -m tests.faults.torture --kills 1000 --seed 7`: nothing may be lost.
-A run that finds a loss prints its seed and keeps its data directory.
-"""
-
-import argparse
 import asyncio
-import random
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvloop
-
-from tests.faults.campaign import EMITTER, VICTIMS, Campaign, Judgement, running_campaign
-from tests.faults.disturbances import change_moods, come_and_go, cut_connections, pause
-from tests.faults.load import Rates
-from tests.faults.service_spawner import Nursery, running_nursery
+from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, until
+from tests.torture.campaign import EMITTER, VICTIMS, Campaign, Judgement, running_campaign
+from tests.torture.disturbances import change_moods, come_and_go, cut_connections, pause
+from tests.torture.load import Rates
 
 _PROGRESS_EVERY_S = 5.0
 # Delivery and ingest have the most to lose.
@@ -45,10 +34,10 @@ class Options:
 Say = Callable[[str], None]
 
 
-async def torture(options: Options, directory: Path, nursery: Nursery, say: Say) -> Judgement:
+async def torture(options: Options, directory: Path, spawner: Spawner, say: Say) -> Judgement:
     """Run a campaign with a number of kills; return its judgement; raise `AssertionError` if it cannot finish."""
     say(f"torture: {options.kills} kills, seed {options.seed}, in {directory}")
-    async with running_campaign(directory, nursery, options.seed, options.rates) as campaign:
+    async with running_campaign(directory, spawner, options.seed, options.rates) as campaign:
         stop = asyncio.Event()
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -116,37 +105,3 @@ def _summarise(campaign: Campaign, judgement: Judgement, took_s: float, say: Say
     lost = sum(breach.startswith("I1") for breach in judgement.broken)
     more = f", {len(judgement.broken)} breaches" if judgement.broken else ""
     say(f"torture: {sum(campaign.kills.values())} kills, {judgement.acknowledged} acknowledged, {judgement.due} due, {lost} lost{more}")
-
-
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description="Kill services at random, under load, and count what was lost.")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--keep", action="store_true", help="keep the data directory also where nothing was lost")
-    asked = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="hooktide-torture-"))
-    with running_nursery() as nursery:
-        try:
-            judgement = uvloop.run(torture(Options(asked.kills, asked.seed), directory, nursery, _say))
-            broken = bool(judgement.broken)
-        except* AssertionError as group:
-            broken = True
-            for error in group.exceptions:
-                _say(f"  BROKEN {error}")
-    if broken:
-        _say(f"torture: run it again with --seed {asked.seed}; everything is kept in {directory}")
-    elif asked.keep:
-        _say(f"torture: everything is kept in {directory}")
-    else:
-        shutil.rmtree(directory)
-    return int(broken)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
-from tests.faults.checking_receiver import Seen, Witness
-from tests.faults.plan import PlannedEvent
+from tests.torture.checking_receiver import Seen, Witness
+from tests.torture.planned_events import PlannedEvent
 
 JITTER = 0.5
 # The tolerance: an answer is recorded a moment before it is sent, and a kill a moment after it happened.

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from tests.faults.plan import Pattern, Plan, PlannedEvent
 from tests.support.webhook_receiver import Arrival, Endpoint
+from tests.torture.planned_events import Pattern, Plan, PlannedEvent
 
 _VIOLATIONS_MAX = 50
 

@@ -1,7 +1,7 @@
-"""Emitter: emits the plan's events without end and keeps a journal of each attempt and each acknowledgement.
+"""Emitter process: emits the plan's events without end and keeps a journal of each attempt and each acknowledgement.
 
-It can run as a process of its own, `python -m tests.faults.emitter <order as JSON>`, which a test may kill. Started again, it reads
-its journal, emits again every event that was tried and not acknowledged, as an emitter with an outbox does, and goes on with
+`python -m tests.torture.emitter_process <order as JSON>` runs it as a process of its own, which a test may kill. A restarted process
+reads its journal, emits again every event that was tried and not acknowledged, as an emitter with an outbox does, and goes on with
 the next number. It ends when its standard input closes and every tried event is acknowledged.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 import hooktide
 
-from tests.faults.plan import Plan
+from tests.torture.planned_events import Plan
 
 KEY = "FAULTS_EMITTER_KEY"
 EMIT_TIMEOUT_S = 90.0
@@ -131,7 +131,7 @@ class Order:
 
     def command(self) -> list[str]:
         """Return the command that runs the process."""
-        return [sys.executable, "-m", "tests.faults.emitter", json.dumps(asdict(self))]
+        return [sys.executable, "-m", "tests.torture.emitter_process", json.dumps(asdict(self))]
 
 
 def environment(key: str, base: Mapping[str, str]) -> dict[str, str]:

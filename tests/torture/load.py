@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.checking_receiver import Evidence
-from tests.faults.emitter import EMIT_TIMEOUT_S, Acknowledged, Emitting, Entry, Order, entries, environment
-from tests.faults.invariants import Course, Emitted
-from tests.faults.plan import PATTERNS, Plan
-from tests.faults.service_spawner import Nursling
+from tests.support.service_spawner import SpawnedProcess
 from tests.support.system import System, until
+from tests.torture.checking_receiver import Evidence
+from tests.torture.emitter_process import EMIT_TIMEOUT_S, Acknowledged, Emitting, Entry, Order, entries, environment
+from tests.torture.invariants import Course, Emitted
+from tests.torture.planned_events import PATTERNS, Plan
 
 PROCESS = "process"
 # Emitters pause if more than this many due deliveries are not accepted yet.
@@ -52,7 +52,7 @@ class Load:
         self._rates = rates
         self._course = course
         self._evidence = evidence
-        self._process: Nursling | None = None
+        self._process: SpawnedProcess | None = None
         self._began: dict[str, float] = {}
         self._read_bytes = 0
         self._rounds = 0
@@ -136,7 +136,7 @@ class Load:
         order = Order(system.services["ingest"].listen, self._plan.seed, PROCESS, str(self._journal), self._rates.process_per_s, consumers)
         environ = environment(system.first.emitter, system.environment())
         started = system.spawn(order.command(), environ, self._log)
-        assert isinstance(started, Nursling)
+        assert isinstance(started, SpawnedProcess)
         self._process = started
 
     async def _end_process(self) -> None:

@@ -6,10 +6,10 @@ import time
 from collections import deque
 from functools import partial
 
-from tests.faults.campaign import Campaign, be_well
-from tests.faults.invariants import Cut, Subscribed
-from tests.faults.plan import CONSUMERS, Pattern
 from tests.support.webhook_receiver import flapping
+from tests.torture.campaign import Campaign, be_well
+from tests.torture.invariants import Cut, Subscribed
+from tests.torture.planned_events import CONSUMERS, Pattern
 
 _LIVING_MAX = 2
 _STATUSES = (500, 503, 404, 301)

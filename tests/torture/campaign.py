@@ -14,17 +14,17 @@ import aiohttp
 import grpc
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
-from tests.faults.checking_receiver import Evidence, Witness
-from tests.faults.emitter import EMIT_TIMEOUT_S
-from tests.faults.invariants import Course, Subscribed, judge_arrivals, judge_attempts, judge_ledger, note_finished
-from tests.faults.load import Load, Rates
-from tests.faults.plan import CONSUMERS, PATTERNS, Pattern, Plan
 from tests.faults.serve import DIRECTORY
-from tests.faults.service_spawner import Nursery
 from tests.faults.shim import SHADOWED
 from tests.support.consumers import Consumer, new_consumer
+from tests.support.service_spawner import Spawner
 from tests.support.system import QUICK, SERVICES, System
 from tests.support.webhook_receiver import Receiver
+from tests.torture.checking_receiver import Evidence, Witness
+from tests.torture.emitter_process import EMIT_TIMEOUT_S
+from tests.torture.invariants import Course, Subscribed, judge_arrivals, judge_attempts, judge_ledger, note_finished
+from tests.torture.load import Load, Rates
+from tests.torture.planned_events import CONSUMERS, PATTERNS, Pattern, Plan
 
 EMITTER = "emitter"
 VICTIMS = (*SERVICES, EMITTER)
@@ -245,14 +245,14 @@ def _fine() -> int:
 
 
 @contextlib.asynccontextmanager
-async def running_campaign(directory: Path, nursery: Nursery, seed: int, rates: Rates, *, spoilt: bool = False) -> AsyncIterator[Campaign]:
+async def running_campaign(directory: Path, spawner: Spawner, seed: int, rates: Rates, *, spoilt: bool = False) -> AsyncIterator[Campaign]:
     """Run a system with its receivers and lasting subscriptions; if `spoilt`, on a disk that may lose what is not synced."""
     # A receiver logs errors when a test takes it down in the middle of answers.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     told = directory / "faults"
     told.mkdir(parents=True)
     extra = {DIRECTORY: str(told), **({SHADOWED: str(directory / "data")} if spoilt else {})}
-    system = System(directory / "data", dict(QUICK), module="tests.faults.serve", extra=extra, spawn=nursery.spawn)
+    system = System(directory / "data", dict(QUICK), module="tests.faults.serve", extra=extra, spawn=spawner.spawn)
     async with Receiver() as steady, Receiver() as cut_off:
         try:
             await system.start()

@@ -1,0 +1,1 @@
+"""Torture: runs the system under a seeded load while processes are killed, and checks invariants afterwards."""
