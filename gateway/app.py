@@ -32,7 +32,7 @@ from services.runtime.file_limit import connections_within
 from services.runtime.http.admin import admin_app, http_server
 from services.runtime.http.connections import ConnectionLimits
 from services.runtime.http.listener import Gate
-from services.runtime.lifecycle import Addresses, Lifecycle
+from services.runtime.service_process import Addresses, ServiceProcess
 from services.runtime.tls import server_tls
 
 _LIMITS = HttpLimits()
@@ -82,7 +82,7 @@ def guard(settings: GatewaySettings) -> Guard:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpLimits = _LIMITS) -> AsyncIterator[Addresses]:
+async def running(settings: GatewaySettings, process: ServiceProcess, limits: HttpLimits = _LIMITS) -> AsyncIterator[Addresses]:
     """Run the gateway, even if the services behind it do not run yet; yields the addresses bound.
 
     On exit it takes no more connections, answers the requests in flight, then closes the channels to the services.
@@ -104,7 +104,7 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
             bodies.bytes_max = new.gateway_body_bytes_max
 
         reloadable.on_reload(change_limits)
-        readiness = Readiness(peers.why_not_ready, lifecycle)
+        readiness = Readiness(peers.why_not_ready, process)
         bodies = Bodies(settings.gateway_body_bytes_max, limits.body_s)
         clock = SystemClock()
         pipeline = Pipeline(Router(route_table(peers, bodies, readiness)), Authenticator(ask, clock), guard(settings), clock, limits)
@@ -112,13 +112,13 @@ async def running(settings: GatewaySettings, lifecycle: Lifecycle, limits: HttpL
             http_server(admin_app(readiness.why_not, readiness.why_degraded), settings.gateway_admin_listen) as admin,
             listening(pipeline, settings.gateway_listen, limits, gate, tls) as listen,
             watched(readiness),
-            reloading(reloadable, lifecycle),
+            reloading(reloadable, process),
         ):
             yield Addresses(listen=listen, admin=admin)
 
 
-async def serve(settings: GatewaySettings, lifecycle: Lifecycle) -> None:
+async def serve(settings: GatewaySettings, process: ServiceProcess) -> None:
     """Run the gateway until its process is asked to stop."""
-    async with running(settings, lifecycle) as addresses:
-        lifecycle.ready(listen=addresses.listen, admin=addresses.admin)
-        await lifecycle.stopping.wait()
+    async with running(settings, process) as addresses:
+        process.ready(listen=addresses.listen, admin=addresses.admin)
+        await process.stopping.wait()

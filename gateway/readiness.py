@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
-from services.runtime.lifecycle import Lifecycle
+from services.runtime.service_process import ServiceProcess
 
 # Every request with a key needs the registry. Without one of the other services, only the routes to that service fail.
 NEEDED = "subscription"
@@ -22,10 +22,10 @@ AWAY = "away"
 class Readiness:
     """The last known state of the services."""
 
-    def __init__(self, why_not_ready: Callable[[str], Coroutine[None, None, str | None]], lifecycle: Lifecycle) -> None:
+    def __init__(self, why_not_ready: Callable[[str], Coroutine[None, None, str | None]], process: ServiceProcess) -> None:
         """Take `why_not_ready`: within a bounded time it returns None, `AWAY`, or a sentence that says why a service is not fully ready."""
         self._why_not_ready = why_not_ready
-        self._lifecycle = lifecycle
+        self._process = process
         self._wrong: dict[str, str] = dict.fromkeys(SERVICES, AWAY)
 
     def services(self) -> Mapping[str, str]:
@@ -39,7 +39,7 @@ class Readiness:
 
     def why_not(self) -> str | None:
         """Return None, or a sentence that says why requests cannot be served."""
-        if self._lifecycle.stopping.is_set():
+        if self._process.stopping.is_set():
             return "The gateway is stopping."
         if NEEDED not in self._wrong:
             return None

@@ -15,9 +15,9 @@ from services.runtime.configuration.settings import (
     SubscriptionSettings,
     read_settings,
 )
-from services.runtime.lifecycle import Lifecycle
 from services.runtime.logs import configure_logs
 from services.runtime.rpc.log_lines import capture_grpc_lines
+from services.runtime.service_process import ServiceProcess
 
 _Kind = TypeVar("_Kind", bound=Settings)
 
@@ -29,32 +29,32 @@ def _set_up(service: str, kind: type[_Kind]) -> _Kind:
     return settings
 
 
-async def _subscription(lifecycle: Lifecycle) -> None:
+async def _subscription(process: ServiceProcess) -> None:
     settings = _set_up("subscription", SubscriptionSettings)
     from services.subscription.app import serve  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, lifecycle)
+    await serve(settings, process)
 
 
-async def _ingest(lifecycle: Lifecycle) -> None:
+async def _ingest(process: ServiceProcess) -> None:
     settings = _set_up("ingest", IngestSettings)
     from services.ingest.app import serve  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, lifecycle)
+    await serve(settings, process)
 
 
-async def _delivery(lifecycle: Lifecycle) -> None:
+async def _delivery(process: ServiceProcess) -> None:
     settings = _set_up("delivery", DeliverySettings)
     from services.delivery.app import serve  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, lifecycle)
+    await serve(settings, process)
 
 
-async def _gateway(lifecycle: Lifecycle) -> None:
+async def _gateway(process: ServiceProcess) -> None:
     settings = _set_up("gateway", GatewaySettings)
     from gateway.app import serve  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, lifecycle)
+    await serve(settings, process)
 
 
 def _bootstrap(settings: SubscriptionSettings) -> FirstKeys | None:

@@ -20,7 +20,7 @@ from services.cli.commands.up import up_command
 from services.cli.composition import Composition
 from services.cli.errors import CommandError
 from services.cli.output import say
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 
 def _say_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it

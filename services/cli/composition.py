@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.runtime.configuration.settings import SubscriptionSettings
-from services.runtime.lifecycle import Serve
+from services.runtime.service_process import Serve
 
 
 class FirstKeys(Protocol):

@@ -13,7 +13,7 @@ import grpc
 import typer
 
 from services.runtime.certificates import NamedFile, Pair, read_authorities, read_pair, show
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 _CERT, _KEY = "HOOKTIDE_TLS_CERT_FILE", "HOOKTIDE_TLS_KEY_FILE"
 

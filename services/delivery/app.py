@@ -29,9 +29,9 @@ from services.runtime.database import database_path
 from services.runtime.fair_semaphore import Share
 from services.runtime.file_limit import connections_within
 from services.runtime.http.admin import admin_app, http_server
-from services.runtime.lifecycle import Addresses, Lifecycle, StartError
 from services.runtime.rpc.call_guard import CallLimits
 from services.runtime.rpc.channel_and_server import Server, open_channel
+from services.runtime.service_process import Addresses, ServiceProcess, StartError
 from services.runtime.tls import client_tls, server_tls
 
 OpenTransport = Callable[[EgressPolicy, Reloadable[DeliverySettings]], AbstractAsyncContextManager[Transport]]
@@ -58,7 +58,7 @@ def _transport_limits(settings: DeliverySettings) -> Limits:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: DeliverySettings, lifecycle: Lifecycle, open_transport: OpenTransport = open_transport
+    settings: DeliverySettings, process: ServiceProcess, open_transport: OpenTransport = open_transport
 ) -> AsyncIterator[Addresses]:
     """Run the service; yield the addresses it listens on. On exit attempts under way may end, and their outcomes are recorded."""
     reloadable = Reloadable(settings)
@@ -89,7 +89,7 @@ async def running(
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, trial, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen, tls)
-        async with _running(asker), _worker_running(worker, lifecycle), reloading(reloadable, lifecycle):
+        async with _running(asker), _worker_running(worker, process), reloading(reloadable, process):
             await grpc_server.set_serving(serving=True)
             try:
                 yield Addresses(listen=listen, admin=admin)
@@ -97,11 +97,11 @@ async def running(
                 await grpc_server.stop()
 
 
-async def serve(settings: DeliverySettings, lifecycle: Lifecycle, open_transport: OpenTransport = open_transport) -> None:
+async def serve(settings: DeliverySettings, process: ServiceProcess, open_transport: OpenTransport = open_transport) -> None:
     """Run the service until its process is asked to stop."""
-    async with running(settings, lifecycle, open_transport) as addresses:
-        lifecycle.ready(listen=addresses.listen, admin=addresses.admin)
-        await lifecycle.stopping.wait()
+    async with running(settings, process, open_transport) as addresses:
+        process.ready(listen=addresses.listen, admin=addresses.admin)
+        await process.stopping.wait()
 
 
 def _policy(reloadable: Reloadable[DeliverySettings]) -> EgressPolicy:
@@ -134,14 +134,14 @@ async def _running(asker: Asker) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _worker_running(worker: Worker, lifecycle: Lifecycle) -> AsyncIterator[None]:
+async def _worker_running(worker: Worker, process: ServiceProcess) -> AsyncIterator[None]:
     """Run the worker beside the body; its failure stops the process, which can then guarantee nothing."""
 
     async def run(work: Awaitable[None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - passed on: the lifecycle raises it at the end
-            lifecycle.fail(error)
+        except Exception as error:  # noqa: BLE001 - passed on: the process raises it at the end
+            process.fail(error)
 
     async with asyncio.TaskGroup() as group:
         working = group.create_task(run(worker.run()))

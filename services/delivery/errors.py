@@ -1,6 +1,6 @@
 """Errors of delivery: each tells its caller whether another try can help."""
 
-from services.runtime.lifecycle import FatalError
+from services.runtime.service_process import FatalError
 
 
 class DeliveryError(Exception):

@@ -23,10 +23,10 @@ from services.runtime.configuration.reload import Reloadable, reloading, service
 from services.runtime.configuration.settings import IngestSettings
 from services.runtime.database import database_path
 from services.runtime.http.admin import admin_app, http_server
-from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.logs import logger
 from services.runtime.rpc.call_guard import CallLimits
 from services.runtime.rpc.channel_and_server import Server, open_channel
+from services.runtime.service_process import Addresses, ServiceProcess
 from services.runtime.steady_clock import SteadyClock, confirm_s
 from services.runtime.tls import client_tls, server_tls
 
@@ -34,7 +34,7 @@ _log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk
 
 
 @contextlib.asynccontextmanager
-async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterator[Addresses]:
+async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIterator[Addresses]:
     """Run the service; yield its addresses. On exit, drain the service, then close the log."""
     clock, reloadable = SteadyClock(SystemClock()), Reloadable(settings)
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "ingest"), client_tls(reloadable)
@@ -42,14 +42,14 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
     retention_s = settings.ingest_retention_hours * 3600
     async with contextlib.AsyncExitStack() as stack:
         log = await stack.enter_async_context(
-            open_sqlite_log(path, clock, bytes_max=settings.ingest_log_bytes_max, retention_s=retention_s, failed=lifecycle.fail)
+            open_sqlite_log(path, clock, bytes_max=settings.ingest_log_bytes_max, retention_s=retention_s, failed=process.fail)
         )
         channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED, tls=calls_tls))
         registry = Registry(channel, token, clock)
         draining = asyncio.Event()
 
         def ready() -> str | None:
-            return "the service is stopping" if draining.is_set() or lifecycle.stopping.is_set() else None
+            return "the service is stopping" if draining.is_set() or process.stopping.is_set() else None
 
         limits = CallLimits.of(settings, calls_per_connection_max=settings.ingest_connection_calls_max)
         rules, reflection = {**server.RULES, **log_server.RULES}, settings.grpc_reflection
@@ -69,7 +69,7 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
         )
         listen = await grpc_server.start(settings.ingest_listen, tls)
         await grpc_server.set_serving(serving=True)
-        await stack.enter_async_context(reloading(reloadable, lifecycle))
+        await stack.enter_async_context(reloading(reloadable, process))
         async with asyncio.TaskGroup() as group:
             trimming = group.create_task(_trim(log, reloadable))
             looking = group.create_task(Backlog(log, clock).run())
@@ -83,11 +83,11 @@ async def running(settings: IngestSettings, lifecycle: Lifecycle) -> AsyncIterat
                 await grpc_server.stop()
 
 
-async def serve(settings: IngestSettings, lifecycle: Lifecycle) -> None:
+async def serve(settings: IngestSettings, process: ServiceProcess) -> None:
     """Run the service until its process is asked to stop."""
-    async with running(settings, lifecycle) as addresses:
-        lifecycle.ready(listen=addresses.listen, admin=addresses.admin)
-        await lifecycle.stopping.wait()
+    async with running(settings, process) as addresses:
+        process.ready(listen=addresses.listen, admin=addresses.admin)
+        await process.stopping.wait()
 
 
 async def _trim(log: SqliteEventLog, reloadable: Reloadable[IngestSettings]) -> None:

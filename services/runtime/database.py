@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from services.runtime.database_files import DatabaseFiles, lock_file, was_removed
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 SQLITE_VERSION_MIN = (3, 35, 0)
 BUSY_TIMEOUT_MS = 5_000

@@ -11,7 +11,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from services.runtime.lifecycle import FatalError
+from services.runtime.service_process import FatalError
 
 # The content of the lock file beside a database that was removed while it was open.
 _REMOVED = b"removed\n"

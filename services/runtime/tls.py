@@ -21,7 +21,7 @@ from services.runtime import certificates
 from services.runtime.certificates import NamedFile, Pair, read_authorities, read_pair
 from services.runtime.configuration.reload import Apply, Kind, Reloadable
 from services.runtime.configuration.settings import Settings, variable
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 _expires = Gauge(
     "hooktide_tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970, by its setting.", ["setting"]

@@ -19,10 +19,10 @@ from services.runtime.configuration.reload import Apply, Reloadable, reloading, 
 from services.runtime.configuration.settings import PREFIX, SubscriptionSettings
 from services.runtime.errors import Failure
 from services.runtime.http.admin import admin_app, http_server
-from services.runtime.lifecycle import Addresses, Lifecycle, StartError
 from services.runtime.rpc.access import Access
 from services.runtime.rpc.call_guard import CallLimits
 from services.runtime.rpc.channel_and_server import Server
+from services.runtime.service_process import Addresses, ServiceProcess, StartError
 from services.runtime.tls import server_tls
 from services.subscription.api.access_server import AccessServer
 from services.subscription.api.catalogue_server import CatalogueServer
@@ -47,7 +47,7 @@ RULES = {f"/{service.full_name}/{method.name}": Access.SERVICE for service in _S
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: SubscriptionSettings, lifecycle: Lifecycle, clock: Clock | None = None, resolve: Resolve = system_addresses
+    settings: SubscriptionSettings, process: ServiceProcess, clock: Clock | None = None, resolve: Resolve = system_addresses
 ) -> AsyncIterator[Addresses]:
     """Run the service; yield its addresses. Raises `StartError` if the service cannot start.
 
@@ -60,7 +60,7 @@ async def running(
     policy, handshake = _policy(reloadable), _handshake(settings)
     with opened(settings, clock) as registry:
         failpoints.reached("registry.opened")
-        async with running_store(registry, lifecycle, clock) as store:
+        async with running_store(registry, process, clock) as store:
             if handshake is not Handshake.REQUIRED:
                 await _release(store)
             resealer = Resealer(store)
@@ -71,7 +71,7 @@ async def running(
             def ready() -> str | None:
                 if store.broken:
                     return "the database failed"
-                return "the service is stopping" if lifecycle.stopping.is_set() else None
+                return "the service is stopping" if process.stopping.is_set() else None
 
             subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(served, server.grpc)
             catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
@@ -80,7 +80,7 @@ async def running(
                 try:
                     listen = await server.start(settings.subscription_listen, tls)
                     await server.set_serving(serving=True)
-                    async with reloading(reloadable, lifecycle), _resealing(resealer):
+                    async with reloading(reloadable, process), _resealing(resealer):
                         yield Addresses(listen=listen, admin=admin)
                 finally:
                     await server.set_serving(serving=False)
@@ -125,11 +125,11 @@ async def _resealing(resealer: Resealer) -> AsyncIterator[None]:
             working.cancel()
 
 
-async def serve(settings: SubscriptionSettings, lifecycle: Lifecycle) -> None:
+async def serve(settings: SubscriptionSettings, process: ServiceProcess) -> None:
     """Run the service until it is asked to stop."""
-    async with running(settings, lifecycle) as addresses:
-        lifecycle.ready(listen=addresses.listen, admin=addresses.admin)
-        await lifecycle.stopping.wait()
+    async with running(settings, process) as addresses:
+        process.ready(listen=addresses.listen, admin=addresses.admin)
+        await process.stopping.wait()
 
 
 def _policy(reloadable: Reloadable[SubscriptionSettings]) -> EgressPolicy:

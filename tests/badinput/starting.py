@@ -12,7 +12,7 @@ from gateway.listener import HttpLimits
 from services.delivery.app import running as running_delivery
 from services.ingest.app import running as running_ingest
 from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
-from services.runtime.lifecycle import Addresses, Lifecycle, StartError
+from services.runtime.service_process import Addresses, ServiceProcess, StartError
 from services.subscription.app import running as running_subscription
 
 TOKEN = "hts_a-token-for-these-tests-only"
@@ -28,10 +28,10 @@ def environ_of(folder: Path, **variables: str) -> dict[str, str]:
 _LISTENS = ("LISTEN", "ADMIN_LISTEN")
 Start = Callable[[dict[str, str]], contextlib.AbstractAsyncContextManager[Addresses]]
 SERVICES: dict[str, Start] = {
-    "subscription": lambda environ: running_subscription(read_settings(SubscriptionSettings, environ), Lifecycle("subscription")),
-    "ingest": lambda environ: running_ingest(read_settings(IngestSettings, environ), Lifecycle("ingest")),
-    "delivery": lambda environ: running_delivery(read_settings(DeliverySettings, environ), Lifecycle("delivery")),
-    "gateway": lambda environ: running_gateway(read_settings(GatewaySettings, environ), Lifecycle("gateway"), HttpLimits()),
+    "subscription": lambda environ: running_subscription(read_settings(SubscriptionSettings, environ), ServiceProcess("subscription")),
+    "ingest": lambda environ: running_ingest(read_settings(IngestSettings, environ), ServiceProcess("ingest")),
+    "delivery": lambda environ: running_delivery(read_settings(DeliverySettings, environ), ServiceProcess("delivery")),
+    "gateway": lambda environ: running_gateway(read_settings(GatewaySettings, environ), ServiceProcess("gateway"), HttpLimits()),
 }
 STORING = ("subscription", "ingest", "delivery")
 

@@ -16,7 +16,7 @@ from services.runtime.configuration.settings import (
     read_settings,
     variable,
 )
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 VARIABLES = sorted({variable(name) for kind in ALL for name in kind.model_fields})
 VALUES = st.text(st.characters(exclude_characters="\x00"), max_size=30) | st.sampled_from(

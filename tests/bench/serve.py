@@ -6,17 +6,17 @@ from dataclasses import replace
 from services.__main__ import COMPOSITION
 from services.cli.app import run_app
 from services.runtime.configuration.settings import DeliverySettings, read_settings
-from services.runtime.lifecycle import Lifecycle
 from services.runtime.logs import configure_logs
+from services.runtime.service_process import ServiceProcess
 
 
-async def _delivery(lifecycle: Lifecycle) -> None:
+async def _delivery(process: ServiceProcess) -> None:
     settings = read_settings(DeliverySettings)
     configure_logs("delivery", settings.log_level)
     from services.delivery.app import serve  # noqa: PLC0415 - only where it is run
     from tests.bench.openers import opener  # noqa: PLC0415 - the same
 
-    await serve(settings, lifecycle, opener(os.environ["BENCH_TRANSPORT"]))
+    await serve(settings, process, opener(os.environ["BENCH_TRANSPORT"]))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from hooktide.subscription.v1 import access_pb2, subscription_pb2
 from services.delivery import app as delivery_app
 from services.ingest import app as ingest_app
 from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings, read_settings
-from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import ServiceProcess
 from services.subscription import app as subscription_app
 from tests.subscription.client import Client
 
@@ -50,7 +50,7 @@ class Delivering:
     """A running delivery service, and a client of it."""
 
     stub: "delivery_pb2_grpc.DeliveryServiceAsyncStub"
-    lifecycle: Lifecycle
+    process: ServiceProcess
     listen: str
     admin: str
 
@@ -90,9 +90,9 @@ class System:
     async def delivering(self, **values: str) -> AsyncIterator[Delivering]:
         """Run a delivery service."""
         settings = read_settings(DeliverySettings, self.environ | values)
-        lifecycle = Lifecycle("delivery")
-        async with delivery_app.running(settings, lifecycle) as addresses, open_channel(addresses.listen) as channel:
-            yield Delivering(delivery_pb2_grpc.DeliveryServiceStub(channel), lifecycle, addresses.listen, addresses.admin)
+        process = ServiceProcess("delivery")
+        async with delivery_app.running(settings, process) as addresses, open_channel(addresses.listen) as channel:
+            yield Delivering(delivery_pb2_grpc.DeliveryServiceStub(channel), process, addresses.listen, addresses.admin)
 
     async def subscribe(
         self, sink: str, *types: str, consumer_id: str = "", secret: str = ""
@@ -121,12 +121,12 @@ async def running_system(directory: Path) -> AsyncIterator[System]:
     """Run registry and ingest."""
     environ = {**ENVIRON, "HOOKTIDE_DATA_DIR": str(directory)}
     async with contextlib.AsyncExitStack() as stack:
-        lifecycle = Lifecycle("subscription")
-        addresses = await stack.enter_async_context(subscription_app.running(read_settings(SubscriptionSettings, environ), lifecycle))
+        process = ServiceProcess("subscription")
+        addresses = await stack.enter_async_context(subscription_app.running(read_settings(SubscriptionSettings, environ), process))
         channel = await stack.enter_async_context(open_channel(addresses.listen))
-        registry = Client(channel, TOKEN, lifecycle, addresses.admin)
+        registry = Client(channel, TOKEN, process, addresses.admin)
         environ["HOOKTIDE_SUBSCRIPTION_TARGET"] = addresses.listen
-        addresses = await stack.enter_async_context(ingest_app.running(read_settings(IngestSettings, environ), Lifecycle("ingest")))
+        addresses = await stack.enter_async_context(ingest_app.running(read_settings(IngestSettings, environ), ServiceProcess("ingest")))
         channel = await stack.enter_async_context(open_channel(addresses.listen))
         environ["HOOKTIDE_INGEST_TARGET"] = addresses.listen
         consumer_id = await registry.consumer()

@@ -18,9 +18,9 @@ from services.delivery.errors import LeaseLostError
 from services.delivery.ledger.sqlite import Ledger
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import new_id
-from services.runtime.lifecycle import StartError
 from services.runtime.paging import page_token
 from services.runtime.rpc.channel_and_server import service_metadata
+from services.runtime.service_process import StartError
 from tests.delivery.system import TOKEN, Delivering, State, System, event, eventually
 from tests.support.scripted_receivers import Receiver, receiver
 
@@ -175,7 +175,7 @@ async def test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on(s
                 pass
         await system.publish(event("2"))
         await first.until(2, state=DELIVERED)
-        assert not first.lifecycle.stopping.is_set()
+        assert not first.process.stopping.is_set()
 
 
 async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Receiver) -> None:
@@ -188,9 +188,9 @@ async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Rece
         await other.lease("another")
         await other.close()
         async with asyncio.timeout(60):
-            await first.lifecycle.stopping.wait()
+            await first.process.stopping.wait()
         with pytest.raises(LeaseLostError, match="run one delivery service"):
-            first.lifecycle.raise_failure()
+            first.process.raise_failure()
 
 
 async def test_it_is_ready_once_it_knows_the_subscriptions(system: System) -> None:

@@ -60,7 +60,7 @@ async def test_a_range_that_is_denied_at_a_reload_gets_nothing_more_and_one_that
             file.write_text(f"{ALLOWED}HOOKTIDE_SINK_DENY=nonsense\n")
             before = reloads("refused")
             for name in SERVICES:
-                system.lifecycles[name].reload_asked.set()
+                system.processes[name].reload_asked.set()
             async with asyncio.timeout(WITHIN_S):
                 while reloads("refused") < before + len(SERVICES):  # noqa: ASYNC110 - a metric tells of nothing by itself
                     await asyncio.sleep(0.01)

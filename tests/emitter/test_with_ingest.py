@@ -12,7 +12,7 @@ import pytest
 
 from services.ingest import app as ingest
 from services.runtime.configuration.settings import IngestSettings, SubscriptionSettings
-from services.runtime.lifecycle import Lifecycle
+from services.runtime.service_process import ServiceProcess
 from services.subscription import app as subscription
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
 
@@ -34,7 +34,7 @@ class Services:
 
     async def start_ingest(self) -> None:
         """Start ingest, always on the port of the first start."""
-        addresses = await self.ingest.enter_async_context(ingest.running(self.settings, Lifecycle("ingest")))
+        addresses = await self.ingest.enter_async_context(ingest.running(self.settings, ServiceProcess("ingest")))
         self.settings = self.settings.model_copy(update={"ingest_listen": addresses.listen})
 
     async def stop_ingest(self) -> None:
@@ -54,7 +54,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     )
     keys = bootstrap(registry)
     assert keys is not None
-    async with subscription.running(registry, Lifecycle("subscription")) as addresses, contextlib.AsyncExitStack() as stack:
+    async with subscription.running(registry, ServiceProcess("subscription")) as addresses, contextlib.AsyncExitStack() as stack:
         settings = IngestSettings(
             data_dir=tmp_path,
             service_token=TOKEN,

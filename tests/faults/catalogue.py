@@ -339,7 +339,7 @@ CATALOGUE: dict[int, Row] = {
         (
             "runtime.test_database_files::test_files_that_are_gone_are_noticed",
             "runtime.test_database_files::test_a_database_that_was_removed_is_not_made_anew_by_itself",
-            "ingest.test_lifecycle::test_nothing_is_acknowledged_into_a_file_that_is_gone",
+            "ingest.test_start_and_stop::test_nothing_is_acknowledged_into_a_file_that_is_gone",
             "subscription.test_faults::test_no_change_is_acknowledged_into_a_file_that_is_gone",
             "faults.test_stores::test_a_delivery_service_whose_ledger_is_removed_stops",
         ),

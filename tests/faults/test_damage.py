@@ -23,7 +23,7 @@ import pytest_asyncio
 
 from services.eventlog.sqlite import log
 from services.runtime.database import migrate
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from services.subscription.store import startup_checks
 from tests.eventlog.faults import small_disk
 from tests.faults.faulty_system import Stage, running_stage

@@ -8,7 +8,7 @@ from gateway.readiness import Readiness
 from gateway.upstreams import connected
 from services.runtime.configuration.reload import Reloadable
 from services.runtime.ids import new_id
-from services.runtime.lifecycle import Lifecycle
+from services.runtime.service_process import ServiceProcess
 from tests.gateway.world import World, gateway_settings
 
 OWNERS = {"admin", "consumer"}
@@ -52,7 +52,7 @@ KEYLESS = {
 
 async def test_the_matrix_names_every_route_there_is() -> None:
     async with connected(Reloadable(gateway_settings(registry="127.0.0.1:1"))) as peers:
-        table = route_table(peers, Bodies(1, 1), Readiness(peers.why_not_ready, Lifecycle("gateway")))
+        table = route_table(peers, Bodies(1, 1), Readiness(peers.why_not_ready, ServiceProcess("gateway")))
     assert {(route.method, route.template) for route in table if route.roles is None} == KEYLESS
     assert {(route.method, route.template): {role.value for role in route.roles} for route in table if route.roles is not None} == ROLES
 

@@ -14,8 +14,8 @@ import grpc
 from gateway.app import running as running_gateway
 from gateway.listener import HttpLimits
 from services.runtime.configuration.settings import GatewaySettings, SubscriptionSettings, read_settings
-from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import Ledger, Log, new_log, serving_ledger, serving_log
@@ -136,12 +136,12 @@ async def running_world(
     assert first is not None
     log, ledger = new_log(), Ledger()
     async with (
-        running_registry(settings, Lifecycle("subscription")) as registry,
+        running_registry(settings, ServiceProcess("subscription")) as registry,
         serving_log(log, TOKEN) as log_address,
         serving_ledger(ledger, TOKEN) as ledger_address,
         running_gateway(
             gateway_settings(registry=registry.listen, log=log_address, ledger=ledger_address, **(gateway or {})),
-            Lifecycle("gateway"),
+            ServiceProcess("gateway"),
             limits or HttpLimits(),
         ) as addresses,
         aiohttp.ClientSession() as http,

@@ -15,8 +15,8 @@ from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
 from services.ingest.app import running
 from services.runtime.configuration.settings import IngestSettings, SubscriptionSettings, read_settings
-from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as registry_running
 from tests.subscription.client import Client
 from tests.subscription.conftest import SECRET_KEY
@@ -51,7 +51,7 @@ class World:
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
-    lifecycle: Lifecycle = field(default_factory=lambda: Lifecycle("ingest"))
+    process: ServiceProcess = field(default_factory=lambda: ServiceProcess("ingest"))
 
     registry: Client = field(init=False)
     addresses: Addresses = field(init=False)
@@ -72,11 +72,11 @@ class World:
             "HOOKTIDE_SUBSCRIPTION_LISTEN": self._registry_listen,
             "HOOKTIDE_SUBSCRIPTION_ADMIN_LISTEN": "127.0.0.1:0",
         }
-        lifecycle = Lifecycle("subscription")
+        process = ServiceProcess("subscription")
         entering = self._registry_stack.enter_async_context
-        addresses = await entering(registry_running(read_settings(SubscriptionSettings, environ), lifecycle))
+        addresses = await entering(registry_running(read_settings(SubscriptionSettings, environ), process))
         channel = await entering(open_channel(addresses.listen))
-        self.registry = Client(channel, TOKEN, lifecycle, addresses.admin)
+        self.registry = Client(channel, TOKEN, process, addresses.admin)
         self._registry_listen = addresses.listen
 
     async def stop_registry(self) -> None:
@@ -97,8 +97,8 @@ class World:
 
     async def start_ingest(self) -> None:
         """Start ingest and connect to it."""
-        self.lifecycle = Lifecycle("ingest")
-        self.addresses = await self._ingest_stack.enter_async_context(running(self.settings, self.lifecycle))
+        self.process = ServiceProcess("ingest")
+        self.addresses = await self._ingest_stack.enter_async_context(running(self.settings, self.process))
         self.channel = open_channel(self.addresses.listen)
         self.ingest = ingest_pb2_grpc.IngestServiceStub(self.channel)
         self.log = event_log_pb2_grpc.EventLogServiceStub(self.channel)

@@ -11,7 +11,7 @@ import pytest
 
 from services.runtime.database import connect, sole_owner
 from services.runtime.database_files import DatabaseFiles, FileGoneError
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2_
 from services.runtime.clock import Clock
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Failure, failure_from_rpc
-from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import ServiceProcess
 from services.subscription.app import running
 from services.subscription.rules.sink_lookup import Resolve, system_addresses
 
@@ -58,7 +58,7 @@ class Client:
 
     channel: grpc.aio.Channel
     token: str
-    lifecycle: Lifecycle
+    process: ServiceProcess
     admin: str
     listen: str = ""
 
@@ -133,9 +133,9 @@ class Client:
 @contextlib.asynccontextmanager
 async def served(settings: SubscriptionSettings, clock: Clock | None = None, resolve: Resolve = system_addresses) -> AsyncIterator[Client]:
     """Run a registry and connect to it."""
-    lifecycle = Lifecycle("subscription")
-    async with running(settings, lifecycle, clock, resolve) as addresses, open_channel(addresses.listen) as channel:
-        yield Client(channel, settings.token(), lifecycle, addresses.admin, addresses.listen)
+    process = ServiceProcess("subscription")
+    async with running(settings, process, clock, resolve) as addresses, open_channel(addresses.listen) as channel:
+        yield Client(channel, settings.token(), process, addresses.admin, addresses.listen)
 
 
 async def refused(call: Awaitable[Any]) -> Failure:

@@ -15,7 +15,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason
-from services.runtime.lifecycle import Lifecycle
+from services.runtime.service_process import ServiceProcess
 from services.subscription.model import Consumer
 from services.subscription.store import access
 from services.subscription.store.startup_checks import opened
@@ -38,13 +38,13 @@ def files_bounded(size_bytes: int) -> Iterator[None]:
 
 async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSettings) -> None:
     """Refused changes are undone, earlier data stays readable, and the service goes on."""
-    lifecycle = Lifecycle("subscription")
+    process = ServiceProcess("subscription")
 
     def limit_pages(writing: Writing, pages: int) -> None:
         writing.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
     with opened(settings) as registry:
-        async with running_store(registry, lifecycle) as store:
+        async with running_store(registry, process) as store:
             await store.write(partial(limit_pages, pages=1))
             made: list[Consumer] = []
 
@@ -63,7 +63,7 @@ async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSet
             made.append(await store.write(partial(access.create_consumer, name="there is room")))
             found, _ = await store.read(partial(access.consumer_page, after_id="", size=20_000))
             assert found == made
-    assert not lifecycle.stopping.is_set()
+    assert not process.stopping.is_set()
 
 
 async def test_an_input_output_error_ends_the_process(client: Client, tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ async def test_an_input_output_error_ends_the_process(client: Client, tmp_path: 
     with files_bounded((tmp_path / "subscription.db-wal").stat().st_size):
         failure = await refused(client.consumer())
     assert failure.reason is Reason.UNAVAILABLE
-    await client.lifecycle.stopping.wait()
+    await client.process.stopping.wait()
     with pytest.raises(sa.exc.OperationalError):
-        client.lifecycle.raise_failure()
+        client.process.raise_failure()
     assert (await refused(client.consumer())).reason is Reason.UNAVAILABLE
     async with aiohttp.ClientSession() as http, http.get(f"http://{client.admin}/readyz") as answer:
         assert (answer.status, (await answer.json())["detail"]) == (503, "the database failed")
@@ -89,9 +89,9 @@ async def test_no_change_is_acknowledged_into_a_file_that_is_gone(client: Client
     assert (await refused(client.subscribe(owner))).reason is Reason.UNAVAILABLE
     request = pb.ListSubscriptionsRequest(consumer_id=owner)
     assert (await refused(client.call(client.subscriptions.ListSubscriptions, request))).reason is Reason.UNAVAILABLE
-    await client.lifecycle.stopping.wait()
+    await client.process.stopping.wait()
     with pytest.raises(FileGoneError, match=f"{database} was removed, replaced or moved"):
-        client.lifecycle.raise_failure()
+        client.process.raise_failure()
     assert database.exists() == (how == "replaced")
 
 
@@ -105,7 +105,7 @@ async def test_a_database_locked_for_too_long_is_unavailable_for_now(client: Cli
         assert await client.revision() == 1
         other.execute("ROLLBACK")
     assert (await client.subscribe(owner)).subscription.revision == 2
-    assert not client.lifecycle.stopping.is_set()
+    assert not client.process.stopping.is_set()
 
 
 async def test_a_fault_of_our_own_is_undone_and_not_explained(client: Client, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_a_fault_of_our_own_is_undone_and_not_explained(client: Client, tm
 
 async def test_more_work_than_is_taken_at_once_is_refused(settings: SubscriptionSettings) -> None:
     with opened(settings) as registry:
-        async with running_store(registry, Lifecycle("subscription")) as store:
+        async with running_store(registry, ServiceProcess("subscription")) as store:
             calls = [asyncio.ensure_future(store.read(access.any_key)) for _ in range(WAITING_MAX + 1)]
             answers = await asyncio.gather(*calls, return_exceptions=True)
     assert answers[:-1] == [False] * WAITING_MAX
@@ -136,7 +136,7 @@ async def test_more_work_than_is_taken_at_once_is_refused(settings: Subscription
 
 async def test_a_snapshot_shows_one_moment_however_long_it_takes(settings: SubscriptionSettings) -> None:
     with opened(settings) as registry:
-        async with running_store(registry, Lifecycle("subscription")) as store:
+        async with running_store(registry, ServiceProcess("subscription")) as store:
             read = partial(access.consumer_page, after_id="", size=10)
             await store.write(partial(access.create_consumer, name="before"))
             async with store.snapshot() as snapshot:

@@ -16,7 +16,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.clock import SystemClock, unix_ms
 from services.runtime.configuration.settings import SubscriptionSettings, read_settings
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from services.subscription.store import resealing as store_resealing
 from services.subscription.store.idempotency import Once, answered
 from services.subscription.store.startup_checks import opened
@@ -176,7 +176,7 @@ class Running:
         """Write the file and reload; return whether the registry accepted it."""
         self.file.write_text("\n".join(keys))
         before = reloads("applied"), reloads("refused")
-        self.client.lifecycle.reload_asked.set()
+        self.client.process.reload_asked.set()
         async with asyncio.timeout(WITHIN_S):
             while (now := (reloads("applied"), reloads("refused"))) == before:  # noqa: ASYNC110 - a metric tells of nothing by itself
                 await asyncio.sleep(0.01)

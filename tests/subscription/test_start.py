@@ -16,8 +16,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.lifecycle import Lifecycle, StartError
 from services.runtime.rpc.channel_and_server import open_channel
+from services.runtime.service_process import ServiceProcess, StartError
 from services.subscription.app import running, serve
 from services.subscription.bootstrap import FIRST_CONSUMER, bootstrap
 from services.subscription.store.schema import metadata
@@ -198,15 +198,15 @@ async def test_every_method_needs_the_service_token(settings: SubscriptionSettin
 
 async def test_health_and_readiness_tell_of_the_stop(settings: SubscriptionSettings) -> None:
     async with contextlib.AsyncExitStack() as service, asyncio.timeout(60):
-        lifecycle = Lifecycle("subscription")
-        addresses = await service.enter_async_context(running(settings, lifecycle))
+        process = ServiceProcess("subscription")
+        addresses = await service.enter_async_context(running(settings, process))
         async with open_channel(addresses.listen) as channel, aiohttp.ClientSession() as http:
             health = health_pb2_grpc.HealthStub(channel)
             states = health.Watch(health_pb2.HealthCheckRequest())
             assert (await states.read()).status == health_pb2.HealthCheckResponse.SERVING
             async with http.get(f"http://{addresses.admin}/readyz") as answer:
                 assert answer.status == 200
-            lifecycle.stop()
+            process.stop()
             async with http.get(f"http://{addresses.admin}/readyz") as answer:
                 assert (answer.status, (await answer.json())["detail"]) == (503, "the service is stopping")
             stopped = asyncio.ensure_future(service.aclose())
@@ -217,10 +217,10 @@ async def test_health_and_readiness_tell_of_the_stop(settings: SubscriptionSetti
 
 async def test_serving_lasts_until_the_stop_and_says_where(settings: SubscriptionSettings, tmp_path: Path) -> None:
     """The stop was requested before the start, so the service becomes ready and stops at once."""
-    lifecycle = Lifecycle("subscription", ready_file=tmp_path / "ready.json")
-    lifecycle.stop()
+    process = ServiceProcess("subscription", ready_file=tmp_path / "ready.json")
+    process.stop()
     async with asyncio.timeout(60):
-        await serve(settings, lifecycle)
+        await serve(settings, process)
     addresses = json.loads((tmp_path / "ready.json").read_text())
     assert addresses.keys() == {"listen", "admin"}
     assert not any(address.endswith(":0") for address in addresses.values())

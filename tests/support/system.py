@@ -25,8 +25,8 @@ from hooktide.subscription.v1 import catalogue_pb2_grpc, subscription_pb2_grpc
 
 from services.cli.supervise.reservation import Reservations
 from services.runtime.configuration.settings import SubscriptionSettings, read_settings
-from services.runtime.lifecycle import Addresses
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import Addresses
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")

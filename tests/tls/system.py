@@ -19,8 +19,8 @@ from services.cli.receiver import Webhook, receiving
 from services.delivery.app import running as running_delivery
 from services.ingest.app import running as running_ingest
 from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
-from services.runtime.lifecycle import Addresses, Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as running_subscription
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
 from tests.subscription.conftest import SECRET_KEY
@@ -36,14 +36,14 @@ class System:
     keys: BootstrapKeys
     sink: str = ""
     addresses: dict[str, Addresses] = field(default_factory=dict)
-    lifecycles: dict[str, Lifecycle] = field(default_factory=dict)
+    processes: dict[str, ServiceProcess] = field(default_factory=dict)
     webhooks: "asyncio.Queue[Webhook]" = field(default_factory=asyncio.Queue)
 
     async def reload(self, *services: str) -> None:
         """Let services (by default all) read their settings again, and wait until they have."""
         for name in services or SERVICES:
             before = reloads("applied"), reloads("refused")
-            self.lifecycles[name].reload_asked.set()
+            self.processes[name].reload_asked.set()
             async with asyncio.timeout(WITHIN_S):
                 while (reloads("applied"), reloads("refused")) == before:  # noqa: ASYNC110 - a metric tells of nothing by itself
                     await asyncio.sleep(0.01)
@@ -71,17 +71,17 @@ async def running_system(monkeypatch: pytest.MonkeyPatch, folder: Path, **enviro
     keys = await asyncio.to_thread(bootstrap, read_settings(SubscriptionSettings))
     assert keys is not None
     system = System(keys)
-    starts: dict[str, Callable[[Lifecycle], AbstractAsyncContextManager[Addresses]]] = {
-        "subscription": lambda lifecycle: running_subscription(read_settings(SubscriptionSettings), lifecycle),
-        "ingest": lambda lifecycle: running_ingest(read_settings(IngestSettings), lifecycle),
-        "delivery": lambda lifecycle: running_delivery(read_settings(DeliverySettings), lifecycle),
-        "gateway": lambda lifecycle: running_gateway(read_settings(GatewaySettings), lifecycle),
+    starts: dict[str, Callable[[ServiceProcess], AbstractAsyncContextManager[Addresses]]] = {
+        "subscription": lambda process: running_subscription(read_settings(SubscriptionSettings), process),
+        "ingest": lambda process: running_ingest(read_settings(IngestSettings), process),
+        "delivery": lambda process: running_delivery(read_settings(DeliverySettings), process),
+        "gateway": lambda process: running_gateway(read_settings(GatewaySettings), process),
     }
     async with contextlib.AsyncExitStack() as stack:
         system.sink = await stack.enter_async_context(receiving(lambda _path: (), functools.partial(_take, system.webhooks)))
         for name in SERVICES:
-            lifecycle = system.lifecycles[name] = Lifecycle(name)
-            system.addresses[name] = await stack.enter_async_context(starts[name](lifecycle))
+            process = system.processes[name] = ServiceProcess(name)
+            system.addresses[name] = await stack.enter_async_context(starts[name](process))
             if name != "gateway":
                 monkeypatch.setenv(f"HOOKTIDE_{name.upper()}_TARGET", system.addresses[name].listen)
         yield system

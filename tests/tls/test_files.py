@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from services.runtime.configuration.reload import Reloadable
 from services.runtime.configuration.settings import GatewaySettings, read_settings
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from services.runtime.tls import client_tls, server_tls
 from tests.tls.authority import Authority
 

@@ -28,8 +28,8 @@ from services.cli.receiver import Webhook, receiving
 from services.cli.rest import rest_client
 from services.cli.supervise.plan import SINK_ALLOW_LOCAL, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
-from services.runtime.lifecycle import Lifecycle, run
 from services.runtime.logs import configure_logs
+from services.runtime.service_process import ServiceProcess, run
 
 EMITTING_S = 4.0
 PAUSE_MAX_S = 0.05
@@ -68,10 +68,10 @@ def demo_command(composition: Composition) -> Callable[..., None]:
         problems: list[str] = []
         alarms: deque[str] = deque(maxlen=_ALARMS_SHOWN)
 
-        async def serve(lifecycle: Lifecycle) -> None:
+        async def serve(process: ServiceProcess) -> None:
             configure_logs("demo", "warning")
             with view(tally, events) as shown:
-                problem = await _unless_stopped(lifecycle, _demonstrate(composition, events, tally, shown, alarms))
+                problem = await _unless_stopped(process, _demonstrate(composition, events, tally, shown, alarms))
                 if problem:
                     problems.append(problem)
 
@@ -89,9 +89,9 @@ def demo_command(composition: Composition) -> Callable[..., None]:
     return demo
 
 
-async def _unless_stopped(lifecycle: Lifecycle, work: Coroutine[None, None, None]) -> str | None:
+async def _unless_stopped(process: ServiceProcess, work: Coroutine[None, None, None]) -> str | None:
     """Do the work, or cancel it when a stop is asked for; return what went wrong, in one line."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(lifecycle.stopping.wait())
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(process.stopping.wait())
     try:
         await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not working.done():

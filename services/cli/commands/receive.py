@@ -13,8 +13,8 @@ from services.cli.errors import CommandError
 from services.cli.output import printable, say, say_json, say_styled
 from services.cli.receiver import Answer, Webhook, key_problem, receiving
 from services.cli.supervise.plan import LOOPBACK
-from services.runtime.lifecycle import Lifecycle, run
 from services.runtime.logs import configure_logs
+from services.runtime.service_process import ServiceProcess, run
 
 _SHOWN_CHARS_MAX = 200
 _KEYS_BYTES_MAX = 64 * 1024
@@ -39,15 +39,15 @@ def receive(
     keys = [key for given in secrets or () for key in _keys(given)]
     answer = _answer(status, fail_first, as_json=as_json)
 
-    async def serve(lifecycle: Lifecycle) -> None:
+    async def serve(process: ServiceProcess) -> None:
         configure_logs("receive", "warning")
         async with receiving(lambda _path: keys, answer, listen=f"{LOOPBACK}:{port}") as url:
             if as_json:
                 say_json({"url": url})
             else:
                 say(f"Receiving at {url}/ and any path below it. Ctrl-C stops.")
-            lifecycle.ready(listen=url)
-            await lifecycle.stopping.wait()
+            process.ready(listen=url)
+            await process.stopping.wait()
 
     raise typer.Exit(run("receive", serve))
 

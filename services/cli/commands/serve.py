@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from services.cli.composition import Composition
-from services.runtime.lifecycle import run
+from services.runtime.service_process import run
 
 
 class ServiceName(StrEnum):

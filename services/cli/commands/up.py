@@ -14,8 +14,8 @@ from services.cli.supervise.data_directory import Keys
 from services.cli.supervise.plan import LOOPBACK, SERVICES, Ports
 from services.cli.supervise.supervisor import Supervisor
 from services.cli.supervise.up_screen import Notices, say_running, say_running_json, say_starting
-from services.runtime.lifecycle import Lifecycle, StartError, run
 from services.runtime.logs import configure_logs
+from services.runtime.service_process import ServiceProcess, StartError, run
 
 
 def _port(help_text: str) -> object:
@@ -52,7 +52,7 @@ def up_command(composition: Composition) -> Callable[..., None]:
         given = {"gateway": port, "subscription": subscription_port, "ingest": ingest_port, "delivery": delivery_port}
         ports = Ports({name: number for name, number in given.items() if number is not None}, any_free=free_ports)
 
-        async def serve(lifecycle: Lifecycle) -> None:
+        async def serve(process: ServiceProcess) -> None:
             configure_logs("up", "warning")
             if not as_json:
                 say_starting()
@@ -66,8 +66,8 @@ def up_command(composition: Composition) -> Callable[..., None]:
                     say_running_json(supervisor, made)
                 else:
                     say_running(supervisor, made, data_dir)
-                lifecycle.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
-                await _until_stopped(lifecycle, supervisor)
+                process.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
+                await _until_stopped(process, supervisor)
                 warn("hooktide up: stopping; Ctrl-C again ends everything at once")
             finally:
                 await supervisor.stop()
@@ -87,9 +87,9 @@ async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:
         raise StartError(message) from error
 
 
-async def _until_stopped(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
-    stopped, broken = asyncio.ensure_future(lifecycle.stopping.wait()), asyncio.ensure_future(supervisor.run())
-    reloading = asyncio.ensure_future(_hand_on_reloads(lifecycle, supervisor))
+async def _until_stopped(process: ServiceProcess, supervisor: Supervisor) -> None:
+    stopped, broken = asyncio.ensure_future(process.stopping.wait()), asyncio.ensure_future(supervisor.run())
+    reloading = asyncio.ensure_future(_hand_on_reloads(process, supervisor))
     try:
         await asyncio.wait([stopped, broken, reloading], return_when=asyncio.FIRST_COMPLETED)
         for task in (broken, reloading):
@@ -101,8 +101,8 @@ async def _until_stopped(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
         reloading.cancel()
 
 
-async def _hand_on_reloads(lifecycle: Lifecycle, supervisor: Supervisor) -> None:
+async def _hand_on_reloads(process: ServiceProcess, supervisor: Supervisor) -> None:
     while True:
-        await lifecycle.reload_asked.wait()
-        lifecycle.reload_asked.clear()
+        await process.reload_asked.wait()
+        process.reload_asked.clear()
         supervisor.reload()

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.cli.composition import FirstKeys
-from services.runtime.lifecycle import StartError
 from services.runtime.rpc.access import new_service_token
+from services.runtime.service_process import StartError
 
 _SECRET_KEY_BYTES = 32
 _LOCK_POLL_S = 0.1

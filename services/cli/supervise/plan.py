@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.runtime.configuration.settings import CLIENT_VARIABLES
-from services.runtime.lifecycle import Addresses
+from services.runtime.service_process import Addresses
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")
 STOP_ORDER = ("gateway", "delivery", "ingest", "subscription")

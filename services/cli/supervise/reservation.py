@@ -9,7 +9,7 @@ import dataclasses
 import socket
 import sys
 
-from services.runtime.lifecycle import Addresses, cannot_listen
+from services.runtime.service_process import Addresses, cannot_listen
 
 
 class Reservations:

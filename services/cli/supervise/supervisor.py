@@ -30,7 +30,7 @@ from services.cli.supervise.plan import SERVICES, STOP_ORDER
 from services.cli.supervise.reservation import Reservations
 from services.runtime.configuration.settings import SubscriptionSettings, read_settings
 from services.runtime.configuration.settings_file import with_settings_file
-from services.runtime.lifecycle import Addresses, StartError
+from services.runtime.service_process import Addresses, StartError
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 25.0

@@ -21,7 +21,7 @@ from services.delivery.transport.tls_contexts import Trust, Trusts
 from services.egress.policy import EgressPolicy
 from services.egress.urls import DEFAULT_PORTS, parse_url
 from services.runtime.fair_semaphore import Share
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 # Checking a URL takes longer than everything else in this file, so verdicts are cached; an entry takes about 200 bytes plus the URL's text.
 _URLS_MAX = 16_384

@@ -18,9 +18,9 @@ from prometheus_client import Counter, Gauge
 
 from services.runtime.configuration.settings import Settings, read_settings, reloaded_fields, variable
 from services.runtime.configuration.settings_file import masked
-from services.runtime.lifecycle import Lifecycle, StartError
 from services.runtime.logs import logger, set_log_level
 from services.runtime.rpc.access import ServiceTokens
+from services.runtime.service_process import ServiceProcess, StartError
 
 Kind = TypeVar("Kind", bound=Settings)
 Apply = Callable[[], None]
@@ -116,13 +116,13 @@ def service_tokens(reloadable: Reloadable[Kind]) -> ServiceTokens:
 
 
 @contextlib.asynccontextmanager
-async def reloading(reloadable: Reloadable[Kind], lifecycle: Lifecycle) -> AsyncIterator[None]:
+async def reloading(reloadable: Reloadable[Kind], process: ServiceProcess) -> AsyncIterator[None]:
     """While the body runs, reload each time that the process is asked to."""
 
     async def run() -> None:
         while True:
-            await lifecycle.reload_asked.wait()
-            lifecycle.reload_asked.clear()
+            await process.reload_asked.wait()
+            process.reload_asked.clear()
             await reloadable.reload()
 
     failure: Exception | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from services.runtime.configuration.shown import plainly_shown
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 _PREFIX = "HOOKTIDE_"
 _BYTES_MAX = 64 * 1024

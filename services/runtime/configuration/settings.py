@@ -42,8 +42,8 @@ from services.runtime.configuration.settings_file import with_settings_file
 from services.runtime.configuration.shown import plainly_shown
 from services.runtime.fair_semaphore import Share
 from services.runtime.http.client_address import TrustedProxies
-from services.runtime.lifecycle import StartError
 from services.runtime.logs import LogLevel
+from services.runtime.service_process import StartError
 
 PREFIX = "HOOKTIDE_"
 # The client commands read these in place of --api, --key and --secret; no service reads them.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from services.runtime.configuration.shown import plainly_shown
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 VARIABLE = "HOOKTIDE_SETTINGS_FILE"
 _PREFIX = "HOOKTIDE_"

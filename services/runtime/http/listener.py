@@ -25,8 +25,8 @@ from prometheus_client import Counter
 from services.runtime.authentication_throttle import network_of
 from services.runtime.http.client_address import TrustedProxies
 from services.runtime.http.connections import Connection, ConnectionLimits, Connections
-from services.runtime.lifecycle import cannot_listen
 from services.runtime.logs import logger
+from services.runtime.service_process import cannot_listen
 
 HEAD_BYTES_MAX = 32 * 1024
 """How many bytes of a request's head a connection holds before the head is complete."""

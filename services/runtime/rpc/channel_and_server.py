@@ -20,7 +20,6 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2_grpc
 
 from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
-from services.runtime.lifecycle import StartError
 from services.runtime.logs import logger
 from services.runtime.rpc.access import Access, AccessRules, ServiceToken, ServiceTokens
 from services.runtime.rpc.call_guard import CallGuard, CallLimits
@@ -28,6 +27,7 @@ from services.runtime.rpc.channel_arguments import Connecting, channel_arguments
 from services.runtime.rpc.health_server import HEALTH_METHODS, HealthServer
 from services.runtime.rpc.reflection import REFLECTION_METHODS, reflection_handlers
 from services.runtime.rpc.renewed_channel import RenewedChannel
+from services.runtime.service_process import StartError
 from services.runtime.tls import ClientTls, ServerTls
 
 DEADLINE_DEFAULT_S = 10.0

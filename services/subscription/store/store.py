@@ -25,7 +25,7 @@ from services.runtime.clock import Clock, SystemClock, unix_ms
 from services.runtime.database import connect
 from services.runtime.database_files import DatabaseFiles, FileGoneError
 from services.runtime.errors import Failure
-from services.runtime.lifecycle import Lifecycle
+from services.runtime.service_process import ServiceProcess
 from services.runtime.steady_clock import SteadyClock
 from services.subscription.errors import overloaded, storage_full, unavailable
 from services.subscription.model import ResumePoint
@@ -46,9 +46,9 @@ Result = TypeVar("Result")
 
 
 @contextlib.asynccontextmanager
-async def running_store(registry: Registry, lifecycle: Lifecycle, clock: Clock | None = None) -> AsyncIterator["Store"]:
+async def running_store(registry: Registry, process: ServiceProcess, clock: Clock | None = None) -> AsyncIterator["Store"]:
     """Run the store of an open registry, with its threads."""
-    store = Store(registry, lifecycle, clock or SteadyClock(SystemClock()))
+    store = Store(registry, process, clock or SteadyClock(SystemClock()))
     try:
         yield store
     finally:
@@ -58,12 +58,12 @@ async def running_store(registry: Registry, lifecycle: Lifecycle, clock: Clock |
 class Store:
     """Reads and writes a registry, and lets callers wait for a new revision."""
 
-    def __init__(self, registry: Registry, lifecycle: Lifecycle, clock: Clock) -> None:
+    def __init__(self, registry: Registry, process: ServiceProcess, clock: Clock) -> None:
         self.registry_id = registry.registry_id
         self._registry = registry
         self._latest = registry.latest
         self._coming = self._latest.revision
-        self._lifecycle = lifecycle
+        self._process = process
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self.leases = ReadLeases(self._loop, may_be_others=not registry.is_new)
@@ -217,7 +217,7 @@ class Store:
             self._files.check()
         except FileGoneError as error:
             self._broken = True
-            self._loop.call_soon_threadsafe(self._lifecycle.fail, error)
+            self._loop.call_soon_threadsafe(self._process.fail, error)
             raise unavailable("its database failed") from error
 
     def _reading(self, connection: sa.Connection) -> Reading:
@@ -231,7 +231,7 @@ class Store:
             return unavailable("its database is locked by another program")
         if code in _BROKEN:
             self._broken = True
-            self._loop.call_soon_threadsafe(self._lifecycle.fail, error)
+            self._loop.call_soon_threadsafe(self._process.fail, error)
             return unavailable("its database failed")
         return error
 

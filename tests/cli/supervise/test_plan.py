@@ -3,7 +3,7 @@ import pytest
 from services.cli.supervise import plan
 from services.cli.supervise.plan import SINK_ALLOW_LOCAL, Ports, environment, is_loopback, planned, reachable, sink_allow
 from services.runtime.configuration.settings import ALL, variable
-from services.runtime.lifecycle import Addresses
+from services.runtime.service_process import Addresses
 
 
 def test_by_default_everything_listens_on_loopback_at_its_own_port() -> None:

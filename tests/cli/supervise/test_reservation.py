@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from services.cli.supervise.reservation import Reservations
-from services.runtime.lifecycle import Addresses, StartError
+from services.runtime.service_process import Addresses, StartError
 
 
 def port_of(address: str) -> int:

@@ -17,7 +17,7 @@ from services.__main__ import COMPOSITION
 from services.cli.supervise.plan import SERVICES, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
 from services.cli.supervise.up_screen import Notices
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from tests.cli.processes import clean_environ, hooktide, running
 from tests.runtime.reflection_client import asked
 

@@ -18,8 +18,8 @@ from services.delivery.transport.protocol import Outcome
 from services.eventlog.record import PARTITIONS, Place, Record
 from services.runtime.database import database_path, used_bytes
 from services.runtime.database_files import FileGoneError
-from services.runtime.lifecycle import StartError
 from services.runtime.listing_reader import Budget
+from services.runtime.service_process import StartError
 
 DAY_MS = 86_400_000
 NOW_MS = 20_834 * DAY_MS

@@ -15,8 +15,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.delivery.app import running as running_delivery
 from services.runtime.configuration.settings import DeliverySettings, SubscriptionSettings, read_settings
 from services.runtime.errors import Reason
-from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import ServiceProcess
 from tests.delivery.system import eventually
 from tests.subscription.client import Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
@@ -103,7 +103,7 @@ async def running_world(folder: Path, handshake: str = "required", **more: str) 
     async with served(read_settings(SubscriptionSettings, environ)) as registry, listening() as sink:
         target = {"HOOKTIDE_SUBSCRIPTION_TARGET": registry.listen, "HOOKTIDE_INGEST_TARGET": "127.0.0.1:1"}
         settings = read_settings(DeliverySettings, environ | target | more)
-        async with running_delivery(settings, Lifecycle("delivery")) as addresses, open_channel(addresses.listen) as channel:
+        async with running_delivery(settings, ServiceProcess("delivery")) as addresses, open_channel(addresses.listen) as channel:
             yield World(registry, channel, sink, await registry.consumer())
 
 

@@ -18,8 +18,8 @@ from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.configuration.reload import Reloadable
 from services.runtime.configuration.settings import DeliverySettings, read_settings
-from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel
+from services.runtime.service_process import ServiceProcess
 from tests.delivery.system import Delivering, State, System, event, eventually
 from tests.support.certificates import Authority
 from tests.support.dns import Zone, name_server
@@ -93,9 +93,9 @@ async def delivering(system: System, zone: Zone, roots: Path | str = "", **value
         total, connect = settings.delivery_attempt_timeout_seconds, settings.delivery_connect_timeout_seconds
         return open_http_transport(policy, Limits(total, connect, total, 64, 32, 0.0), lookup=zone.lookup, roots=str(roots))
 
-    lifecycle = Lifecycle("delivery")
-    async with app.running(settings, lifecycle, open_transport) as addresses, open_channel(addresses.listen) as channel:
-        yield Delivering(delivery_pb2_grpc.DeliveryServiceStub(channel), lifecycle, addresses.listen, addresses.admin)
+    process = ServiceProcess("delivery")
+    async with app.running(settings, process, open_transport) as addresses, open_channel(addresses.listen) as channel:
+        yield Delivering(delivery_pb2_grpc.DeliveryServiceStub(channel), process, addresses.listen, addresses.admin)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from services.delivery.transport.http import HttpTransport
 from services.delivery.transport.protocol import Answer, Outcome, Request, Tls
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from tests.delivery.sending import answer_to, post, sending, sent
 from tests.support.certificates import Authority
 from tests.support.hostile_endpoints import OK, Connection, HostileServer, answering, hostile

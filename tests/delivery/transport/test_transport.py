@@ -9,7 +9,7 @@ import pytest
 
 from services.delivery.transport.http import roots_file
 from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer, Outcome, Request
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from tests.delivery.sending import answer_to, post, sending, sent
 from tests.support.hostile_endpoints import OK, Connection, answering, answering_once, hostile, kept_open, silent, status
 

@@ -9,7 +9,7 @@ import pytest
 from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
 from services.eventlog.record import Appended
 from services.eventlog.sqlite.log import SqliteEventLog
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from tests.eventlog.faults import files_bounded, small_disk
 from tests.eventlog.logs import TIMEOUT_S, Reading, accepted, appended, everything, new_event, new_events, opened
 

@@ -9,8 +9,8 @@ from prometheus_client import REGISTRY
 
 from services.runtime.configuration.reload import Apply, Reloadable
 from services.runtime.configuration.settings import ALL, GatewaySettings, Settings, read_settings, reloaded_fields
-from services.runtime.lifecycle import StartError
 from services.runtime.logs import configure_logs
+from services.runtime.service_process import StartError
 
 SET = "HOOKTIDE_LOG_LEVEL"
 

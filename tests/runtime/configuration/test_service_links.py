@@ -4,7 +4,7 @@ import pytest
 
 from services.runtime.configuration.service_links import is_service_link, without_service_links
 from services.runtime.configuration.settings import ALL, CLIENT_VARIABLES, GatewaySettings, Settings, read_settings, variable
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 
 def links(service: str, *, host: str = "10.96.0.7", port: int = 8080, protocol: str = "tcp") -> dict[str, str]:

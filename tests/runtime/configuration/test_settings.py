@@ -14,7 +14,7 @@ from services.runtime.configuration.settings import (
     read_settings,
 )
 from services.runtime.database import database_path
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 

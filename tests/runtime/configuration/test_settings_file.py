@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from services.runtime.configuration.settings import GatewaySettings, read_settings
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 
 
 def settings(tmp_path: Path, text: str, **environ: str) -> GatewaySettings:

@@ -10,11 +10,11 @@ from google.protobuf.wrappers_pb2 import DoubleValue, StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.runtime.errors import Failure, FieldError, Reason, failure_from_rpc
-from services.runtime.lifecycle import StartError
 from services.runtime.rpc.access import Access
 from services.runtime.rpc.call_guard import PUBLIC_CALLS_PER_NETWORK_MAX, CallLimits
 from services.runtime.rpc.channel_and_server import DEADLINE_DEFAULT_S, Server, open_channel, service_metadata
 from services.runtime.rpc.channel_arguments import REQUEST_BYTES_MAX
+from services.runtime.service_process import StartError
 
 TOKEN = "hts_a-token-for-this-test-only"
 SECRET_TEXT = "password=hunter2"

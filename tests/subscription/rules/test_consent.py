@@ -8,7 +8,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.lifecycle import StartError
+from services.runtime.service_process import StartError
 from services.subscription.store.verifications import BEGUN_MAX
 from tests.subscription.client import SINK, Client, MovedClock, refused, served, until_checkpoint
 

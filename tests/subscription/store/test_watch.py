@@ -11,8 +11,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.lifecycle import Lifecycle
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
+from services.runtime.service_process import ServiceProcess
 from services.subscription.app import running
 from services.subscription.store.changes import BATCH_MAX
 from tests.subscription.client import Client, Seen, Watching, refused, served, until_checkpoint
@@ -256,10 +256,10 @@ async def test_what_is_no_subscription_is_no_news_for_a_watch(client: Client) ->
 
 async def test_a_stopping_registry_ends_its_watches_at_once(settings: SubscriptionSettings) -> None:
     async with contextlib.AsyncExitStack() as service, asyncio.timeout(10):
-        lifecycle = Lifecycle("subscription")
-        addresses = await service.enter_async_context(running(settings, lifecycle))
+        process = ServiceProcess("subscription")
+        addresses = await service.enter_async_context(running(settings, process))
         async with open_channel(addresses.listen) as channel:
-            client = Client(channel, settings.token(), lifecycle, addresses.admin)
+            client = Client(channel, settings.token(), process, addresses.admin)
             async with client.watch() as following, client.watch() as idle:
                 await until_checkpoint(following)
                 await until_checkpoint(idle)
@@ -270,10 +270,10 @@ async def test_a_stopping_registry_ends_its_watches_at_once(settings: Subscripti
 
 async def test_a_stopping_registry_ends_at_once_the_streams_that_ask_for_its_revision(settings: SubscriptionSettings) -> None:
     async with contextlib.AsyncExitStack() as service, asyncio.timeout(10):
-        lifecycle = Lifecycle("subscription")
-        addresses = await service.enter_async_context(running(settings, lifecycle))
+        process = ServiceProcess("subscription")
+        addresses = await service.enter_async_context(running(settings, process))
         async with open_channel(addresses.listen) as channel:
-            client = Client(channel, settings.token(), lifecycle, addresses.admin)
+            client = Client(channel, settings.token(), process, addresses.admin)
             asking = client.subscriptions.AskRevision(metadata=service_metadata(settings.token()))
             for _ in range(2):
                 await asking.write(pb.AskRevisionRequest())

@@ -13,8 +13,8 @@ from hooktide.ingest.v1 import event_log_pb2 as pb
 from services.ingest.app import serve
 from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason, failure_from_rpc
-from services.runtime.lifecycle import Lifecycle, StartError
 from services.runtime.rpc.channel_and_server import DRAIN_S
+from services.runtime.service_process import ServiceProcess, StartError
 from tests.eventlog.faults import files_bounded, take_away
 from tests.ingest.world import TIMEOUT_S, Following, World, answer, cloud_event, ended, message, positions, rest, running_world, until
 from tests.subscription.client import refused
@@ -86,11 +86,11 @@ async def test_an_input_output_error_ends_the_process(world: World, tmp_path: Pa
         with files_bounded((tmp_path / "ingest.db-wal").stat().st_size):
             failure = await refused(world.publish(cloud_event("2")))
             assert failure.reason is Reason.UNAVAILABLE
-            await world.lifecycle.stopping.wait()
+            await world.process.stopping.wait()
         await call.write(message(cloud_event("3")))
         assert await ended(call) is grpc.StatusCode.UNAVAILABLE
     with pytest.raises(sqlite3.OperationalError):
-        world.lifecycle.raise_failure()
+        world.process.raise_failure()
     assert (await refused(world.publish(cloud_event("4")))).reason is Reason.UNAVAILABLE
     request = pb.ReportProgressRequest(released=[pb.PartitionPosition(partition=1)])
     assert (await refused(world.call(world.log.ReportProgress, request))).reason is Reason.UNAVAILABLE
@@ -106,9 +106,9 @@ async def test_nothing_is_acknowledged_into_a_file_that_is_gone(world: World, tm
     database = tmp_path / "ingest.db"
     take_away(database, how)
     assert (await refused(world.publish(cloud_event("2")))).reason is Reason.UNAVAILABLE
-    await world.lifecycle.stopping.wait()
+    await world.process.stopping.wait()
     with pytest.raises(FileGoneError, match=f"{database} was removed, replaced or moved"):
-        world.lifecycle.raise_failure()
+        world.process.raise_failure()
 
 
 async def test_a_full_log_is_degraded_until_there_is_room(tmp_path: Path) -> None:
@@ -150,24 +150,24 @@ async def test_old_events_go_once_they_are_released(tmp_path: Path) -> None:
 
 async def test_serving_lasts_until_the_stop_and_says_where(world: World, tmp_path: Path) -> None:
     ready_file = tmp_path / "ready.json"
-    lifecycle = Lifecycle("ingest", ready_file=ready_file)
+    process = ServiceProcess("ingest", ready_file=ready_file)
     await world.stop_ingest_service()
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(world.settings, lifecycle))
+        group.create_task(serve(world.settings, process))
         await until(ready_file.exists)
-        lifecycle.stop()
+        process.stop()
     assert "listen" in ready_file.read_text()
 
 
 async def test_a_second_service_does_not_start_on_the_same_log(world: World) -> None:
     with pytest.raises(StartError, match="in use by another process"):
-        await serve(world.settings, Lifecycle("ingest"))
+        await serve(world.settings, ServiceProcess("ingest"))
 
 
 async def test_an_address_that_is_taken_is_named(world: World, tmp_path: Path) -> None:
     settings = world.settings.model_copy(update={"ingest_listen": world.addresses.listen, "data_dir": tmp_path / "other"})
     with pytest.raises(StartError, match="cannot listen on"):
-        await serve(settings, Lifecycle("ingest"))
+        await serve(settings, ServiceProcess("ingest"))
 
 
 async def test_health_is_told_by_the_name_of_the_service(world: World) -> None:

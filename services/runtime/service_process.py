@@ -1,4 +1,4 @@
-"""Lifecycle: a process from its start to its stop.
+"""Service process: a process from its start to its stop.
 
 Law 1: the first signal, or the end of the supervisor, asks for a stop. A signal after that ends the process at once.
 Law 2: a service that cannot go on ends the whole process; it never runs half-broken.
@@ -53,7 +53,7 @@ class Addresses:
     admin: str
 
 
-class Lifecycle:
+class ServiceProcess:
     """The link between a service and its process: requests to stop or reload, and reports of readiness and failure."""
 
     def __init__(self, service: str, *, ready_file: Path | None = None) -> None:
@@ -89,19 +89,19 @@ class Lifecycle:
             raise self._failure
 
 
-Serve = Callable[[Lifecycle], Awaitable[None]]
+Serve = Callable[[ServiceProcess], Awaitable[None]]
 
 
 def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False, reloads: bool = False) -> int:
     """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start.
 
-    With `reloads`, SIGHUP sets `Lifecycle.reload_asked`. Without, SIGHUP ends the process, as it does by default.
+    With `reloads`, SIGHUP sets `ServiceProcess.reload_asked`. Without, SIGHUP ends the process, as it does by default.
     """
     structlog.contextvars.bind_contextvars(service=service)
     keep_freed_memory()
     raise_file_limit()
     try:
-        uvloop.run(_main(Lifecycle(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes, reloads=reloads))
+        uvloop.run(_main(ServiceProcess(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes, reloads=reloads))
     except StartError as error:
         sys.stderr.write(f"hooktide {service}: {error}\n")
         return 2
@@ -121,38 +121,38 @@ def _fatal(error: BaseException) -> FatalError | None:
     return error if isinstance(error, FatalError) else None
 
 
-async def _main(lifecycle: Lifecycle, serve: Serve, *, until_stdin_closes: bool, reloads: bool) -> None:
+async def _main(process: ServiceProcess, serve: Serve, *, until_stdin_closes: bool, reloads: bool) -> None:
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
-        if lifecycle.stopping.is_set():
+        if process.stopping.is_set():
             os._exit(130)
         logger().info("service.stopping")
-        lifecycle.stop()
+        process.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     if reloads:
-        _reload_on_sighup(loop, lifecycle)
+        _reload_on_sighup(loop, process)
     if until_stdin_closes:
         try:
-            loop.add_reader(sys.stdin.fileno(), lambda: _on_stdin(loop, lifecycle))
+            loop.add_reader(sys.stdin.fileno(), lambda: _on_stdin(loop, process))
         except (OSError, ValueError) as error:
             message = "--until-stdin-closes needs a pipe as standard input, whose other end closes some time; leave the option out"
             raise StartError(message) from error
     with giving_back_free_memory(loop):
-        await serve(lifecycle)
-    lifecycle.raise_failure()
+        await serve(process)
+    process.raise_failure()
     logger().info("service.stopped")
 
 
-def _reload_on_sighup(loop: asyncio.AbstractEventLoop, lifecycle: Lifecycle) -> None:
+def _reload_on_sighup(loop: asyncio.AbstractEventLoop, process: ServiceProcess) -> None:
     """Ask for a reload on SIGHUP, unless the signal means that the terminal is gone. A process under `nohup` outlives its terminal."""
     outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or not _has_terminal()
 
     def on_hangup() -> None:
         if outlives_terminal or _has_terminal():
-            lifecycle.reload_asked.set()
+            process.reload_asked.set()
         else:
             loop.remove_signal_handler(signal.SIGHUP)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -169,8 +169,8 @@ def _has_terminal() -> bool:
     return True
 
 
-def _on_stdin(loop: asyncio.AbstractEventLoop, lifecycle: Lifecycle) -> None:
+def _on_stdin(loop: asyncio.AbstractEventLoop, process: ServiceProcess) -> None:
     """Stop once the supervisor has closed its end of the pipe; ignore what it writes."""
     if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
-        lifecycle.stop()
+        process.stop()

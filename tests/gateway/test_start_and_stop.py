@@ -1,4 +1,4 @@
-"""Lifecycle: start, stop, and services behind the gateway that are down."""
+"""Start and stop, and services behind the gateway that are down."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from hooktide.event.v1.event_pb2 import CloudEvent
 from gateway.app import running, serve
 from services.runtime.api_key import new_key
 from services.runtime.configuration.settings import GatewaySettings, read_settings
-from services.runtime.lifecycle import Lifecycle, StartError
+from services.runtime.service_process import ServiceProcess, StartError
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import new_log, serving_log
@@ -28,9 +28,9 @@ async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_i
     settings = registry_settings(tmp_path)
     keys = await asyncio.to_thread(bootstrap, settings)
     assert keys is not None
-    async with running_registry(settings, Lifecycle("subscription")) as first:
+    async with running_registry(settings, ServiceProcess("subscription")) as first:
         address = first.listen
-    async with running(gateway_settings(registry=address), Lifecycle("gateway")) as gateway, aiohttp.ClientSession() as http:
+    async with running(gateway_settings(registry=address), ServiceProcess("gateway")) as gateway, aiohttp.ClientSession() as http:
         whose = {"authorization": f"Bearer {keys.consumer}"}
         answer = await ready(http, gateway.listen, status=503)
         assert answer.json["reason"] == "UNAVAILABLE"
@@ -42,7 +42,7 @@ async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_i
         async with http.get(f"http://{gateway.listen}/v1/subscriptions", headers=whose) as refused:
             assert (refused.status, refused.headers["retry-after"]) == (503, "1")
             assert (await refused.json(content_type=None))["reason"] == "UNAVAILABLE"
-        async with running_registry(registry_settings(tmp_path, listen=address), Lifecycle("subscription")):
+        async with running_registry(registry_settings(tmp_path, listen=address), ServiceProcess("subscription")):
             back = await ready(http, gateway.listen)
             assert back.json == {"status": "degraded", "services": {"subscription": "ok", "ingest": "away", "delivery": "away"}}
             assert (await ready(http, gateway.admin)).json == {"status": "degraded", "detail": "ingest is away; delivery is away"}
@@ -73,9 +73,9 @@ async def test_a_service_that_answers_and_does_not_do_its_work_is_told_of(world:
 
 
 async def test_a_registry_that_refuses_our_token_does_not_count_as_there(tmp_path: Path) -> None:
-    async with running_registry(registry_settings(tmp_path), Lifecycle("subscription")) as registry:
+    async with running_registry(registry_settings(tmp_path), ServiceProcess("subscription")) as registry:
         settings = gateway_settings(registry=registry.listen, token="hts_another-token-than-the-registry-s")
-        async with running(settings, Lifecycle("gateway")) as gateway, aiohttp.ClientSession() as http:
+        async with running(settings, ServiceProcess("gateway")) as gateway, aiohttp.ClientSession() as http:
             await ready(http, gateway.listen, status=503)
             async with http.get(f"http://{gateway.listen}/v1/whoami", headers={"authorization": f"Bearer {new_key()}"}) as answer:
                 assert (answer.status, (await answer.json(content_type=None))["reason"]) == (500, "INTERNAL")
@@ -88,13 +88,13 @@ async def test_a_request_under_way_is_answered_while_the_gateway_stops(tmp_path:
     log = new_log()
     log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="a.b"))
     async with (
-        running_registry(settings, Lifecycle("subscription")) as registry,
+        running_registry(settings, ServiceProcess("subscription")) as registry,
         serving_log(log, TOKEN) as log_address,
         aiohttp.ClientSession() as http,
         contextlib.AsyncExitStack() as stack,
     ):
         gateway = await stack.enter_async_context(
-            running(gateway_settings(registry=registry.listen, log=log_address), Lifecycle("gateway"))
+            running(gateway_settings(registry=registry.listen, log=log_address), ServiceProcess("gateway"))
         )
         await ready(http, gateway.listen)
         log.gate.clear()
@@ -120,19 +120,19 @@ async def test_a_request_under_way_is_answered_while_the_gateway_stops(tmp_path:
 
 
 async def test_serve_says_where_it_is_reached_and_ends_when_asked(tmp_path: Path) -> None:
-    lifecycle = Lifecycle("gateway", ready_file=tmp_path / "ready.json")
+    process = ServiceProcess("gateway", ready_file=tmp_path / "ready.json")
     async with asyncio.TaskGroup() as group:
-        serving = group.create_task(serve(gateway_settings(registry="127.0.0.1:1"), lifecycle))
+        serving = group.create_task(serve(gateway_settings(registry="127.0.0.1:1"), process))
         await until((tmp_path / "ready.json").exists)
         assert not serving.done()
-        lifecycle.stop()
+        process.stop()
     assert set(json.loads((tmp_path / "ready.json").read_text())) == {"listen", "admin"}
 
 
 async def test_a_gateway_that_was_asked_to_stop_is_not_ready() -> None:
-    lifecycle = Lifecycle("gateway")
-    async with running(gateway_settings(registry="127.0.0.1:1"), lifecycle) as gateway, aiohttp.ClientSession() as http:
-        lifecycle.stop()
+    process = ServiceProcess("gateway")
+    async with running(gateway_settings(registry="127.0.0.1:1"), process) as gateway, aiohttp.ClientSession() as http:
+        process.stop()
         assert (await ready(http, gateway.listen, status=503)).json["detail"] == "The gateway is stopping."
 
 
@@ -140,7 +140,7 @@ async def test_a_gateway_can_listen_on_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     settings = gateway_settings(registry="127.0.0.1:1").model_copy(update={"gateway_listen": f"unix:{path}"})
     async with (
-        running(settings, Lifecycle("gateway")) as gateway,
+        running(settings, ServiceProcess("gateway")) as gateway,
         aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as http,
     ):
         assert gateway.listen == f"unix:{path}"
@@ -149,17 +149,17 @@ async def test_a_gateway_can_listen_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_an_address_in_use_is_one_clear_line() -> None:
-    async with running(gateway_settings(registry="127.0.0.1:1"), Lifecycle("gateway")) as gateway:
+    async with running(gateway_settings(registry="127.0.0.1:1"), ServiceProcess("gateway")) as gateway:
         taken = gateway_settings(registry="127.0.0.1:1").model_copy(update={"gateway_listen": gateway.listen})
         with pytest.raises(StartError, match=f"cannot listen on {gateway.listen}"):
-            async with running(taken, Lifecycle("gateway")):
+            async with running(taken, ServiceProcess("gateway")):
                 pass
 
 
 async def test_a_missing_token_is_one_clear_line() -> None:
     settings = gateway_settings(registry="127.0.0.1:1").model_copy(update={"service_token": ""})
     with pytest.raises(StartError, match="HOOKTIDE_SERVICE_TOKEN"):
-        async with running(settings, Lifecycle("gateway")):
+        async with running(settings, ServiceProcess("gateway")):
             pass
 
 
@@ -170,15 +170,15 @@ async def test_sighup_changes_the_limits_of_connections(tmp_path: Path, monkeypa
     targets = {f"HOOKTIDE_{name}_TARGET": "127.0.0.1:1" for name in ("SUBSCRIPTION", "INGEST", "DELIVERY")}
     for name, value in {"HOOKTIDE_SETTINGS_FILE": str(file), "HOOKTIDE_SERVICE_TOKEN": TOKEN, **addresses, **targets}.items():
         monkeypatch.setenv(name, value)
-    lifecycle = Lifecycle("gateway")
-    async with running(read_settings(GatewaySettings), lifecycle) as gateway:
+    process = ServiceProcess("gateway")
+    async with running(read_settings(GatewaySettings), process) as gateway:
         async with Dialled(gateway.listen) as first, Dialled(gateway.listen) as second:
             for wire in (first, second):
                 await wire.send(head("GET", "/healthz"))
                 assert (await wire.answer()).status == 200
         file.write_text("HOOKTIDE_GATEWAY_ADDRESS_CONNECTIONS_MAX=1")
         with structlog.testing.capture_logs() as lines:
-            lifecycle.reload_asked.set()
+            process.reload_asked.set()
             await until(lambda: any(line["event"] == "settings.reloaded" for line in lines))
         async with Dialled(gateway.listen) as first, Dialled(gateway.listen) as second:
             assert await first.ended()
