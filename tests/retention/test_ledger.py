@@ -14,9 +14,9 @@ from services.delivery.ledger import sqlite_queries, sqlite_trims
 from services.delivery.ledger.rows import DoneRow, OpenRow, kept_record
 from services.delivery.ledger.sqlite import Cursor, Flush, Ledger, day_of, open_ledger
 from services.delivery.transport.protocol import Answer, Request
-from services.delivery.worker.backpressure import Headway
+from services.delivery.worker.backpressure import Backpressure
 from services.delivery.worker.recorder import Recorder
-from services.delivery.worker.retention_loop import Limits, Retention
+from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
 from services.eventlog.record import PARTITIONS, Place, Record
 from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import SystemClock
@@ -139,12 +139,12 @@ class Nowhere:
         raise AssertionError(subscription_id)
 
 
-def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> Retention:
+def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> RetentionLoop:
     """Return the retention of a ledger and a log; no delivery is under way."""
     bounds = Bounds(1, 1, 1, 1.0, Share(1, 1))
     dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, bounds, origin="", fresh=lambda: True)
-    recorder = Recorder(ledger, dispatcher, clock, Headway(), gone=lambda _id: False)
-    return Retention(ledger, log, dispatcher, recorder, lambda: Limits(1.0, 1.0, 1 << 40, 1.0))
+    recorder = Recorder(ledger, dispatcher, clock, Backpressure(), gone=lambda _id: False)
+    return RetentionLoop(ledger, log, dispatcher, recorder, lambda: RetentionLimits(1.0, 1.0, 1 << 40, 1.0))
 
 
 async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_and_one_that_is_lost_costs_no_other(

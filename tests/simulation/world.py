@@ -17,7 +17,7 @@ from services.delivery.model import State, delivery_id
 from services.delivery.subscriptions.disable import Disabler
 from services.delivery.subscriptions.freshness import GAP_MAX_S
 from services.delivery.subscriptions.replica import Replica
-from services.delivery.worker.backpressure import FEW, MOST, Headway
+from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpressure
 from services.delivery.worker.worker import Worker
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
@@ -72,8 +72,8 @@ class World:
     chance: random.Random
     settings: DeliverySettings
     path: Path
-    routed_few: int = 2
-    routed_most: int = 6
+    routed_min: int = 2
+    routed_max: int = 6
     """How many deliveries may be routed and not recorded: so few that routing waits all the time, and all else happens meanwhile."""
     published: list[Published] = field(default_factory=list)
     versions: dict[str, list[Version]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class World:
 
     def route_freely(self) -> None:
         """Let routing be as far ahead as a real service's may be, for scenarios with many routed deliveries; call it before `start`."""
-        self.routed_few, self.routed_most = FEW, MOST
+        self.routed_min, self.routed_max = LIMIT_MIN, LIMIT_MAX
 
     async def start(self) -> None:
         """Start a worker on the ledger as it is."""
@@ -121,8 +121,8 @@ class World:
         transport = TransportOfTests(self.endpoints)
         channel, token = RegistryChannel(self.registry), "t" * 32
         replica, disabler = Replica(channel, token, self.clock), Disabler(channel, token)
-        headway = Headway(self.routed_few, self.routed_most)
-        worker = Worker(self.settings, ledger, transport, self.log, replica, disabler, self.clock, headway)
+        backpressure = Backpressure(self.routed_min, self.routed_max)
+        worker = Worker(self.settings, ledger, transport, self.log, replica, disabler, self.clock, backpressure)
         if self.clock.ahead_s > 0:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head

@@ -12,44 +12,44 @@ Law: pure; time arrives as an argument.
 from dataclasses import dataclass, field
 
 # About twice the default of attempts in flight at once, so that there is always a delivery to send.
-FEW = 500
-MOST = 4000
-LOOK_S = 0.05
+LIMIT_MIN = 500
+LIMIT_MAX = 4000
+MEASURE_S = 0.05
 _AHEAD_S = 0.25
-_BUSY = 0.5
+_BUSY_SHARE = 0.5
 
 
 @dataclass(slots=True)
-class Headway:
+class Backpressure:
     """The bound of what is routed and not recorded, in deliveries.
 
-    The bound is `few` at first and `most` while the machine is not busy. While the machine is busy, the bound is what ends in
-    `_AHEAD_S`, between `few` and `most`.
+    The bound is `limit_min` at first and `limit_max` while the machine is not busy. While the machine is busy, the bound is what ends in
+    `_AHEAD_S`, between `limit_min` and `limit_max`.
     """
 
-    few: int = FEW
-    most: int = MOST
+    limit_min: int = LIMIT_MIN
+    limit_max: int = LIMIT_MAX
     limit: int = field(init=False)
-    _ended: int = 0
+    _settled: int = 0
     _since: float = 0.0
     _busy_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.limit = self.few
+        self.limit = self.limit_min
 
-    def ended(self) -> None:
+    def note_settled(self) -> None:
         """Note that a delivery of a chunk that is not flushed yet is settled."""
-        self._ended += 1
+        self._settled += 1
 
-    def wait_begins(self, now: float, busy_s: float) -> None:
+    def begin_measuring(self, now: float, busy_s: float) -> None:
         """Begin to measure, because the bound is reached. `busy_s` is how long the event loop's thread has been busy in all."""
-        self._ended, self._since, self._busy_s = 0, now, busy_s
+        self._settled, self._since, self._busy_s = 0, now, busy_s
 
-    def look(self, now: float, busy_s: float) -> None:
-        """Set the bound by what has happened since the last look; do nothing if that was less than `LOOK_S` ago."""
+    def adjust(self, now: float, busy_s: float) -> None:
+        """Set the bound by what has happened since the last measurement; do nothing if that was less than `MEASURE_S` ago."""
         elapsed_s = now - self._since
-        if elapsed_s < LOOK_S:
+        if elapsed_s < MEASURE_S:
             return
-        is_busy = busy_s - self._busy_s >= _BUSY * elapsed_s
-        self.limit = min(self.most, max(self.few, int(self._ended / elapsed_s * _AHEAD_S))) if is_busy else self.most
-        self.wait_begins(now, busy_s)
+        is_busy = busy_s - self._busy_s >= _BUSY_SHARE * elapsed_s
+        self.limit = min(self.limit_max, max(self.limit_min, int(self._settled / elapsed_s * _AHEAD_S))) if is_busy else self.limit_max
+        self.begin_measuring(now, busy_s)

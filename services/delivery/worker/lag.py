@@ -11,7 +11,7 @@ import contextlib
 
 from prometheus_client import Gauge
 
-from services.delivery.worker.log_follower import Follower
+from services.delivery.worker.log_follower import LogFollower
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventLogReader
 from services.eventlog.record import Lag
@@ -29,7 +29,7 @@ _unrouted_age = Gauge(
 class LagReporter:
     """Reports to the log what is routed, and keeps the log's answer."""
 
-    def __init__(self, log: EventLogReader, follower: Follower, clock: Clock) -> None:
+    def __init__(self, log: EventLogReader, follower: LogFollower, clock: Clock) -> None:
         self._log = log
         self._follower = follower
         self._clock = clock
@@ -41,15 +41,15 @@ class LagReporter:
         _unrouted_age.set_function(self.age_s)
         while True:
             with contextlib.suppress(EventLogError):
-                self._lag = await self._log.report_routed(self._follower.routed())
+                self._lag = await self._log.report_routed(self._follower.routed_places())
                 self._answered_at = self._clock.monotonic()
             await asyncio.sleep(_EVERY_S)
 
     def age_s(self) -> float:
         """Return the age of the oldest event that is not routed, in seconds."""
         oldest_ms, silent_s = self._lag.oldest_ms, self._clock.monotonic() - self._answered_at
-        told_s = 0.0 if oldest_ms is None else max(0.0, self._clock.now() - oldest_ms / 1000)
+        reported_s = 0.0 if oldest_ms is None else max(0.0, self._clock.now() - oldest_ms / 1000)
         if silent_s > _STALE_S:
-            told_s = max(told_s, silent_s)
+            reported_s = max(reported_s, silent_s)
         own_s = self._follower.unrouted_age_s()
-        return own_s if self._follower.is_reading and told_s < _STALE_S else max(own_s, told_s)
+        return own_s if self._follower.is_reading and reported_s < _STALE_S else max(own_s, reported_s)

@@ -26,15 +26,15 @@ _FETCH_FIRST = 20
 _FAR_MS = 1 << 53
 
 
-class Refiller:
+class LaneRefill:
     """Reads rows back, for a few lanes at a time."""
 
     def __init__(self, ledger: Ledger, log: EventLogReader, replica: Replica) -> None:
         self._ledger = ledger
         self._log = log
         self._replica = replica
-        self._hungry: asyncio.Queue[Lane] = asyncio.Queue()
-        self._gone: asyncio.Queue[str] = asyncio.Queue()
+        self._requested: asyncio.Queue[Lane] = asyncio.Queue()
+        self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
         self._dispatcher: Dispatcher
         self._recorder: Recorder
 
@@ -42,16 +42,16 @@ class Refiller:
         """Set the dispatcher with the lanes and the recorder of the cancellations. Call it before any other method."""
         self._dispatcher, self._recorder = dispatcher, recorder
 
-    def hungry(self, lane: Lane) -> None:
+    def request(self, lane: Lane) -> None:
         """Request a refill of a lane, unless one is requested already."""
         if not lane.refilling:
             lane.refilling = True
-            self._hungry.put_nowait(lane)
+            self._requested.put_nowait(lane)
 
-    def gone(self, subscription_id: str) -> None:
+    def cancel(self, subscription_id: str) -> None:
         """Cancel all deliveries that wait for a subscription: the queued ones now, the rows soon."""
         self._dispatcher.cancel(subscription_id)
-        self._gone.put_nowait(subscription_id)
+        self._to_cancel.put_nowait(subscription_id)
 
     async def start(self) -> None:
         """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
@@ -59,7 +59,7 @@ class Refiller:
             if self._replica.wanted(subscription_id):
                 self._dispatcher.take_up(subscription_id)
             else:
-                self._gone.put_nowait(subscription_id)
+                self._to_cancel.put_nowait(subscription_id)
 
     async def run(self) -> None:
         """Refill and cancel for ever."""
@@ -70,7 +70,7 @@ class Refiller:
 
     async def _refill_lanes(self) -> None:
         while True:
-            lane = await self._hungry.get()
+            lane = await self._requested.get()
             try:
                 await self._refill(lane)
             except EventLogError as error:
@@ -137,9 +137,9 @@ class Refiller:
 
     async def _cancel_lanes(self) -> None:
         while True:
-            subscription_id = await self._gone.get()
+            subscription_id = await self._to_cancel.get()
             # A flush under way may still write unfinished rows of this subscription: read the rows after it.
-            await self._recorder.flushed()
+            await self._recorder.wait_for_flush()
             while not self._replica.wanted(subscription_id) and await self._cancel_some(subscription_id):
                 pass
             if self._replica.wanted(subscription_id):
@@ -158,6 +158,6 @@ class Refiller:
             dispatcher.lanes.hold(delivery)
             dispatcher.finish(delivery, State.CANCELLED)
         while any(dispatcher.lanes.holds(subscription_id, row.id) for row in waiting):
-            await self._recorder.flushed()
+            await self._recorder.wait_for_flush()
         dispatcher.drop_if_idle(dispatcher.lanes.lane(subscription_id))
         return bool(waiting)

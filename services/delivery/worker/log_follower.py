@@ -21,7 +21,7 @@ from services.delivery.subscriptions.read_barrier import Barrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.read_ahead import read_ahead
 from services.delivery.worker.recorder import Recorder
-from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, Standing, StoppedPartitions
+from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, Progress, StoppedPartitions
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocol import EventLogReader, Following
 from services.eventlog.record import Place, Record
@@ -39,7 +39,7 @@ _id_of = operator.attrgetter("id")
 _routed_events = Counter("hooktide_routed_events_total", "Events routed.")
 
 
-class Follower:
+class LogFollower:
     """Routes all partitions of one worker."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Follower:
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._clock = clock
-        self._standing = {each.partition: Standing(each.partition, each.position, each.event_id, each.through) for each in cursors}
+        self._progress = {each.partition: Progress(each.partition, each.position, each.event_id, each.through) for each in cursors}
         self._log_id = ""
         self.stopped = StoppedPartitions()
         """The partitions that are not followed."""
@@ -84,12 +84,12 @@ class Follower:
                 if not following.expired():
                     raise
 
-    def go_on(self, standing: Iterable[Standing], log_id: str) -> None:
-        """Follow stopped partitions again from `standing`, in the log with the identity `log_id`."""
+    def resume(self, progress: Iterable[Progress], log_id: str) -> None:
+        """Follow stopped partitions again from `progress`, in the log with the identity `log_id`."""
         self._log_id, self._away_since = log_id, self._clock.monotonic()
-        for each in standing:
+        for each in progress:
             self.stopped.remove(each.partition)
-            self._standing[each.partition] = each
+            self._progress[each.partition] = each
             # The events that follow may have been sent before: record them first.
             (self._record_first_through or {}).pop(each.partition, None)
         if self._following is not None:
@@ -98,9 +98,9 @@ class Follower:
     async def _follow(self) -> None:
         """Follow the partitions that are not stopped, until all are stopped; then wait to be restarted."""
         backoff_s = _BACKOFF_FIRST_S
-        while self._standing:
+        while self._progress:
             try:
-                async with self._log.follow(self._resume(), log_id=self._log_id) as following:
+                async with self._log.follow(self._resume_places(), log_id=self._log_id) as following:
                     await self._check_identity(following)
                     self.stopped.log()
                     self._away_since = None
@@ -111,7 +111,7 @@ class Follower:
                             backoff_s = _BACKOFF_FIRST_S
                             await self._route_batch(records)
             except AnotherLogError:
-                self._stop(list(self._standing), ANOTHER_LOG)
+                self._stop(list(self._progress), ANOTHER_LOG)
                 continue
             except PositionMismatchError as error:
                 self._stop(error.partitions, OLDER_COPY)
@@ -126,7 +126,7 @@ class Follower:
             logger().warning("follow.lost", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
         self.stopped.log()
-        await asyncio.Event().wait()  # no partition is left to follow until `go_on`; the reason is logged
+        await asyncio.Event().wait()  # no partition is left to follow until `resume`; the reason is logged
 
     @property
     def is_reading(self) -> bool:
@@ -135,39 +135,39 @@ class Follower:
 
     def why_not_reading(self) -> str | None:
         """Return in a sentence why events are not read; None if they are read, or were interrupted for less than `_AWAY_S`."""
-        if self._away_since is not None and self._standing and self._clock.monotonic() - self._away_since > _AWAY_S:
+        if self._away_since is not None and self._progress and self._clock.monotonic() - self._away_since > _AWAY_S:
             return "the event log cannot be read: the ingest service is away, and new events wait there"
         return self.stopped.why()
 
-    def routed(self) -> list[Place]:
+    def routed_places(self) -> list[Place]:
         """Return the place of the last wholly routed event of each partition, stopped or not, with the event's id if it is known."""
         return [
             Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
-            for each in (*self._standing.values(), *self.stopped.standing)
+            for each in (*self._progress.values(), *self.stopped.progress)
         ]
 
     def unrouted_age_s(self) -> float:
         """Return the age of the oldest event that was read and is not routed, in seconds; 0 if there is no such event."""
         return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
 
-    def _resume(self) -> list[Place]:
+    def _resume_places(self) -> list[Place]:
         """Return where to read on: after the last wholly routed event. The log also compares the id of an event that is routed in part."""
         return [
             Place(each.partition, each.position - 1, following_id=each.event_id)
             if each.through
             else Place(each.partition, each.position, each.event_id)
-            for each in self._standing.values()
+            for each in self._progress.values()
         ]
 
     def _stop(self, partitions: Iterable[int], why: str) -> None:
         for partition in partitions:
-            self.stopped.add(self._standing.pop(partition), why)
+            self.stopped.add(self._progress.pop(partition), why)
 
     async def _check_identity(self, following: Following) -> None:
         """Store the identity of the log at first; raise `AnotherLogError` if it is not the log that the ledger has followed."""
         if not self._log_id:
             # A new ledger needs the events again that an earlier ledger has released.
-            await self._log.rewind(self._resume())
+            await self._log.rewind(self._resume_places())
             await self._ledger.write(set_meta, "log_id", following.log_id)
             self._log_id = following.log_id
         elif self._log_id != following.log_id:
@@ -184,19 +184,19 @@ class Follower:
 
     async def _route(self, record: Record) -> None:
         """Route one event to all its subscriptions, in chunks, so that a large fan-out stays within bounds."""
-        standing = self._standing.get(record.partition)
-        if standing is None or record.position < standing.position:
+        progress = self._progress.get(record.partition)
+        if progress is None or record.position < progress.position:
             return
-        begun = record.position == standing.position
-        if begun and record.event_id != standing.event_id:
+        begun = record.position == progress.position
+        if begun and record.event_id != progress.event_id:
             raise PositionMismatchError([record.partition])
-        if begun and not standing.through:
+        if begun and not progress.through:
             return
-        event, through = Event(record), standing.through if begun else ""
+        event, through = Event(record), progress.through if begun else ""
         while True:
             if self._recorder.is_full:
                 self._dispatcher.pump()
-                await self._recorder.room()
+                await self._recorder.wait_for_room()
             if not self._barrier.holds():
                 await self._barrier.passed()
             # Match after all waits: a subscription may go during a wait, and a delivery routed to it afterwards would never be cancelled.
@@ -205,7 +205,7 @@ class Follower:
             part = matches[start : start + _CHUNK_DELIVERIES]
             through = part[-1].id if start + _CHUNK_DELIVERIES < len(matches) else ""
             self._take(record, event, part, through)
-            standing.position, standing.event_id, standing.through = record.position, record.event_id, through
+            progress.position, progress.event_id, progress.through = record.position, record.event_id, through
             if not through:
                 return
             self._dispatcher.pump()
@@ -242,4 +242,4 @@ class Follower:
                 lanes.hold(delivery)
             else:
                 dispatcher.take(delivery, lane)
-        self._recorder.routed(chunk)
+        self._recorder.add_chunk(chunk)

@@ -22,7 +22,7 @@ async def read_ahead(batches: AsyncIterator[Sequence[Record]]) -> AsyncGenerator
     raised after the records that came before it. A caller that does not read to the end must close it (`contextlib.aclosing`).
     """
     held: list[Record] = []
-    come, room = asyncio.Event(), asyncio.Event()
+    arrived, room = asyncio.Event(), asyncio.Event()
 
     async def read() -> None:
         try:
@@ -30,12 +30,12 @@ async def read_ahead(batches: AsyncIterator[Sequence[Record]]) -> AsyncGenerator
             async for records in batches:
                 size_bytes = sum(len(record.event) for record in records) + (size_bytes if held else 0)
                 held.extend(records)
-                come.set()
+                arrived.set()
                 while len(held) >= RECORDS_MAX or (held and size_bytes >= BYTES_MAX):
                     room.clear()
                     await room.wait()
         finally:
-            come.set()
+            arrived.set()
 
     reading = asyncio.get_running_loop().create_task(read())
     try:
@@ -48,8 +48,8 @@ async def read_ahead(batches: AsyncIterator[Sequence[Record]]) -> AsyncGenerator
                 await reading
                 return
             else:
-                come.clear()
-                await come.wait()
+                arrived.clear()
+                await arrived.wait()
     finally:
         reading.cancel()
         await asyncio.wait([reading])

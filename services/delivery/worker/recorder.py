@@ -19,7 +19,7 @@ from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.rows import done_row, open_row
 from services.delivery.ledger.sqlite import Cursor, Flush, Ledger
 from services.delivery.model import Chunk, Delivery, State
-from services.delivery.worker.backpressure import LOOK_S, Headway
+from services.delivery.worker.backpressure import MEASURE_S, Backpressure
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
@@ -37,7 +37,7 @@ _RETRY_S = 1.0
 
 
 @dataclass(slots=True)
-class _Taken:
+class _Batch:
     """The contents of one flush, as they were when it began; changes during the flush belong to the next."""
 
     flush: Flush = field(default_factory=Flush)
@@ -50,156 +50,158 @@ class _Taken:
 class Recorder:
     """Flushes for one worker."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, headway: Headway, *, gone: Callable[[str], bool]) -> None:
-        """`headway` bounds what is routed and not recorded; `gone` returns whether a subscription is deleted or off."""
+    def __init__(
+        self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, backpressure: Backpressure, *, gone: Callable[[str], bool]
+    ) -> None:
+        """`backpressure` bounds what is routed and not recorded; `gone` returns whether a subscription is deleted or off."""
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._clock = clock
         self._gone = gone
         self._chunks: deque[Chunk] = deque()
         self._routed = 0
-        self._headway = headway
+        self._backpressure = backpressure
         self._changed: dict[Delivery, None] = {}
-        self._wanted = asyncio.Event()
-        self._pressed = asyncio.Event()
-        self._room = asyncio.Event()
-        self._flushed = asyncio.Event()
+        self._flush_wanted = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._room_made = asyncio.Event()
+        self._flush_ended = asyncio.Event()
         self._flushes_begun = 0
         self._flushes_done = 0
         self._closing = False
 
-    def routed(self, chunk: Chunk) -> None:
+    def add_chunk(self, chunk: Chunk) -> None:
         """Take a chunk whose deliveries are held by the dispatcher or spilled."""
         self._chunks.append(chunk)
         self._routed += max(1, len(chunk.deliveries))
-        self._wanted.set()
+        self._flush_wanted.set()
 
     @property
     def is_full(self) -> bool:
-        """Whether routing must wait for `room`."""
-        return self._routed >= self._headway.limit
+        """Whether routing must wait for `wait_for_room`."""
+        return self._routed >= self._backpressure.limit
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until more may be routed."""
-        self._headway.wait_begins(self._clock.monotonic(), self._clock.busy())
+        self._backpressure.begin_measuring(self._clock.monotonic(), self._clock.busy())
         while self.is_full:
-            self._room.clear()
-            self._wanted.set()
+            self._room_made.clear()
+            self._flush_wanted.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._room.wait()
-            self._headway.look(self._clock.monotonic(), self._clock.busy())
+                async with asyncio.timeout(MEASURE_S):
+                    await self._room_made.wait()
+            self._backpressure.adjust(self._clock.monotonic(), self._clock.busy())
 
-    def changed(self, delivery: Delivery) -> None:
+    def add_change(self, delivery: Delivery) -> None:
         """Note that a delivery is settled: finished, due later, withdrawn or spilled."""
         if delivery.chunk is not None:
             delivery.chunk.unsettled -= 1
-            self._headway.ended()
+            self._backpressure.note_settled()
         else:
             self._changed[delivery] = None
-        self._wanted.set()
-        if self._is_pressed():
-            self._pressed.set()
+        self._flush_wanted.set()
+        if self._is_urgent():
+            self._urgent.set()
 
-    def _is_pressed(self) -> bool:
+    def _is_urgent(self) -> bool:
         return self._dispatcher.unrecorded_sent >= _LINGER_SENT_MAX or self._dispatcher.lanes.held_bytes >= _LINGER_BYTES_MAX
 
-    async def settle(self) -> None:
+    async def wait_until_empty(self) -> None:
         """Wait until nothing is left to flush."""
         while self._chunks or self._changed or self._flushes_done < self._flushes_begun:
-            await self._flush_ends()
+            await self._wait_for_flush_end()
 
-    async def flushed(self) -> None:
+    async def wait_for_flush(self) -> None:
         """Wait for the end of a flush that begins after this call; a flush under way has ended by then too."""
         number = self._flushes_begun + 1
         while self._flushes_done < number:
-            await self._flush_ends()
+            await self._wait_for_flush_end()
 
-    async def recorded(self, partitions: Collection[int]) -> None:
+    async def wait_until_recorded(self, partitions: Collection[int]) -> None:
         """Wait until everything that is routed of these partitions is written. The caller must keep more from being routed until then."""
         while any(chunk.partition in partitions for chunk in self._chunks):
-            await self._flush_ends()
-        await self.flushed()
+            await self._wait_for_flush_end()
+        await self.wait_for_flush()
 
-    async def _flush_ends(self) -> None:
-        self._flushed.clear()
-        self._wanted.set()
-        await self._flushed.wait()
+    async def _wait_for_flush_end(self) -> None:
+        self._flush_ended.clear()
+        self._flush_wanted.set()
+        await self._flush_ended.wait()
 
     def close(self) -> None:
         """From now on flush without waiting for attempts to end; `run` ends once nothing is left."""
         self._closing = True
-        self._wanted.set()
+        self._flush_wanted.set()
 
     async def run(self) -> None:
         """Flush until closed. Raises the errors that make further work impossible (`LeaseLostError`, `sqlite3.Error`)."""
         while not (self._closing and not self._chunks and not self._changed):
-            await self._wanted.wait()
+            await self._flush_wanted.wait()
             if not self._closing:
                 await self._linger()
-            self._wanted.clear()
+            self._flush_wanted.clear()
             self._flushes_begun += 1
-            taken = self._collect()
-            if taken.flush:
+            batch = self._collect()
+            if batch.flush:
                 failpoints.reached("delivery.before_flush")
-                await self._commit(taken.flush)
+                await self._commit(batch.flush)
                 failpoints.reached("delivery.after_flush")
-                self._written(taken)
+                self._after_flush(batch)
             self._flushes_done += 1
-            self._flushed.set()
-            self._room.set()
+            self._flush_ended.set()
+            self._room_made.set()
             if self._changed:
-                self._wanted.set()
+                self._flush_wanted.set()
             elif self._chunks:
-                asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._wanted.set)
+                asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._flush_wanted.set)
 
     async def _linger(self) -> None:
         await asyncio.sleep(_LINGER_MIN_S)
         ends_at = self._clock.monotonic() + _LINGER_MAX_S - _LINGER_MIN_S
-        self._pressed.clear()
-        while not self._is_pressed() and (left_s := ends_at - self._clock.monotonic()) > 0:
+        self._urgent.clear()
+        while not self._is_urgent() and (left_s := ends_at - self._clock.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
-                    await self._pressed.wait()
-            self._pressed.clear()
+                    await self._urgent.wait()
+            self._urgent.clear()
 
-    def _is_due(self, chunk: Chunk, now: float, taken: _Taken) -> bool:
+    def _is_due(self, chunk: Chunk, now: float, batch: _Batch) -> bool:
         """Return whether a chunk is to be written as it stands; if not, its attempts may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
         # Half of the permitted unrecorded sends would remain after this flush. Write this chunk, so that those behind it can be recorded
         # before sending has to stop.
-        if self._dispatcher.unrecorded_sent - len(taken.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
+        if self._dispatcher.unrecorded_sent - len(batch.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
             return True
         sent_by = now - _WAIT_FOR_END_S
         return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
 
-    def _collect(self) -> _Taken:
+    def _collect(self) -> _Batch:
         """Take what the next transaction writes."""
-        taken, rows, now = _Taken(), 0, self._clock.monotonic()
-        taken.flush.written_ms = self._dispatcher.due.now_ms()
+        batch, rows, now = _Batch(), 0, self._clock.monotonic()
+        batch.flush.written_ms = self._dispatcher.due.now_ms()
         last: dict[int, Chunk] = {}
-        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, taken):
+        while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, batch):
             chunk = self._chunks[0]
             self._chunks.popleft()
-            taken.chunks.append(chunk)
+            batch.chunks.append(chunk)
             rows += len(chunk.deliveries)
             for delivery in chunk.deliveries:
-                self._write(taken, delivery)
+                self._write(batch, delivery)
                 delivery.chunk = None
                 if chunk.record_first and not delivery.settled:
-                    taken.to_queue.append(delivery)
+                    batch.to_queue.append(delivery)
             last[chunk.partition] = chunk
         for chunk in last.values():
-            taken.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
+            batch.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
         # Up to as many rows again for changed deliveries, so that routing never keeps their states from being written.
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
-            self._write(taken, delivery)
-        return taken
+            self._write(batch, delivery)
+        return batch
 
-    def _write(self, taken: _Taken, delivery: Delivery) -> None:
-        flush = taken.flush
+    def _write(self, batch: _Batch, delivery: Delivery) -> None:
+        flush = batch.flush
         if delivery.state is State.PENDING and delivery.settled and self._gone(delivery.subscription_id):
             delivery.state = State.CANCELLED
             delivery.finished_ms = unix_ms(self._clock)
@@ -211,9 +213,9 @@ class Recorder:
             flush.updated.append(open_row(delivery))
         else:
             flush.opened.append(open_row(delivery))
-        taken.written.append(delivery)
+        batch.written.append(delivery)
         if delivery.settled:
-            taken.settled.append(delivery)
+            batch.settled.append(delivery)
 
     async def _commit(self, flush: Flush) -> None:
         while True:
@@ -230,14 +232,14 @@ class Recorder:
             logger().info("ledger.resumed")
             self._dispatcher.recordable = True
 
-    def _written(self, taken: _Taken) -> None:
+    def _after_flush(self, batch: _Batch) -> None:
         dispatcher = self._dispatcher
-        for chunk in taken.chunks:
+        for chunk in batch.chunks:
             self._routed -= max(1, len(chunk.deliveries))
-        for delivery in taken.written:
+        for delivery in batch.written:
             delivery.recorded = True
-        for delivery in taken.settled:
+        for delivery in batch.settled:
             dispatcher.release(delivery)
-        for delivery in taken.to_queue:
+        for delivery in batch.to_queue:
             dispatcher.queue(delivery)
         dispatcher.pump()

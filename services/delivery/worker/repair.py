@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from services.delivery.ledger.sqlite import Ledger, set_meta
 from services.delivery.ledger.sqlite_queries import meta
-from services.delivery.worker.log_follower import Follower
+from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
-from services.delivery.worker.retention_loop import Retention
-from services.delivery.worker.stopped_partitions import Standing
+from services.delivery.worker.retention_loop import RetentionLoop
+from services.delivery.worker.stopped_partitions import Progress
 from services.eventlog.protocol import EventLogReader
 from services.eventlog.record import Place, ResumePoint
 from services.runtime.ids import is_id
@@ -41,10 +41,10 @@ class Repaired:
     """How many unfinished deliveries have an event that neither log nor ledger holds."""
 
 
-class _Turn(NamedTuple):
+class _Resumption(NamedTuple):
     """How one partition is repaired."""
 
-    standing: Standing
+    progress: Progress
     """Where routing resumes."""
     held_through: int
     """The last position up to which the log holds the events of the ledger's rows."""
@@ -53,7 +53,7 @@ class _Turn(NamedTuple):
 class Repair:
     """Repairs the routing of one worker."""
 
-    def __init__(self, log: EventLogReader, ledger: Ledger, follower: Follower, recorder: Recorder, retention: Retention) -> None:
+    def __init__(self, log: EventLogReader, ledger: Ledger, follower: LogFollower, recorder: Recorder, retention: RetentionLoop) -> None:
         self._log = log
         self._ledger = ledger
         self._follower = follower
@@ -68,48 +68,52 @@ class Repair:
 
         Raises `EventLogError` while the log cannot be read, `LedgerFullError` while the ledger cannot be written.
         """
-        async with self._one, self._retention.steps:
-            stopped = self._follower.stopped.standing
+        async with self._one, self._retention.step_lock:
+            stopped = self._follower.stopped.progress
             why = self._follower.stopped.why()
             if why is None:
                 return Repaired("")
-            await self._recorder.recorded({each.partition for each in stopped})
+            await self._recorder.wait_until_recorded({each.partition for each in stopped})
             log_id, known = await self._log.resume_points([Place(each.partition, 0, _known_id(each)) for each in stopped])
             chosen = known
             if from_ms is not None:
                 before = f"evt_{max(0, from_ms):012x}{0:020x}"
                 _, chosen = await self._log.resume_points([Place(each.partition, 0, before) for each in stopped])
             is_same_log = await self._ledger.read(meta, "log_id") == log_id
-            turns = [
-                _Turn(_goes_on(each, point), here.place.position if is_same_log else 0)
+            resumptions = [
+                _Resumption(_resumed(each, point), here.place.position if is_same_log else 0)
                 for each, here, point in zip(stopped, known, chosen, strict=True)
             ]
-            lost = await self._ledger.read(_lost, turns)
+            lost = await self._ledger.read(_lost, resumptions)
             repaired = replace(_counted(known, chosen), stopped=why, lost=lost)
             if not dry_run:
-                await self._ledger.write(_repair, log_id, turns)
-                await self._log.rewind([_read_after(turn.standing) for turn in turns])
-                self._retention.begin_anew(turn.standing.partition for turn in turns)
-                self._follower.go_on([turn.standing for turn in turns], log_id)
+                await self._ledger.write(_repair, log_id, resumptions)
+                await self._log.rewind([_read_after(resumption.progress) for resumption in resumptions])
+                self._retention.forget_copied(resumption.progress.partition for resumption in resumptions)
+                self._follower.resume([resumption.progress for resumption in resumptions], log_id)
                 logger().warning(
-                    "routing.repaired", partitions=len(turns), routed=repaired.routed, repeated=repaired.repeated, skipped=repaired.skipped
+                    "routing.repaired",
+                    partitions=len(resumptions),
+                    routed=repaired.routed,
+                    repeated=repaired.repeated,
+                    skipped=repaired.skipped,
                 )
             return repaired
 
 
-def _known_id(standing: Standing) -> str:
-    return standing.event_id if is_id(standing.event_id, "evt") else ""
+def _known_id(progress: Progress) -> str:
+    return progress.event_id if is_id(progress.event_id, "evt") else ""
 
 
-def _goes_on(stopped: Standing, point: ResumePoint) -> Standing:
+def _resumed(stopped: Progress, point: ResumePoint) -> Progress:
     """Return where a partition resumes: in the middle of a fan-out if the log still holds that event."""
     place = point.place
     through = stopped.through if place.event_id and place.event_id == stopped.event_id else ""
-    return Standing(stopped.partition, place.position, place.event_id, through)
+    return Progress(stopped.partition, place.position, place.event_id, through)
 
 
-def _read_after(standing: Standing) -> Place:
-    return Place(standing.partition, standing.position - 1 if standing.through else standing.position)
+def _read_after(progress: Progress) -> Place:
+    return Place(progress.partition, progress.position - 1 if progress.through else progress.position)
 
 
 def _counted(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> Repaired:
@@ -122,18 +126,20 @@ def _counted(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> Rep
     return Repaired("", routed, repeated, skipped)
 
 
-def _lost(connection: sqlite3.Connection, turns: Iterable[_Turn]) -> int:
+def _lost(connection: sqlite3.Connection, resumptions: Iterable[_Resumption]) -> int:
     query = (
         "SELECT count(*) FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
         " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
     )
-    return sum(connection.execute(query, (turn.standing.partition, turn.held_through)).fetchone()[0] for turn in turns)
+    return sum(
+        connection.execute(query, (resumption.progress.partition, resumption.held_through)).fetchone()[0] for resumption in resumptions
+    )
 
 
-def _repair(connection: sqlite3.Connection, log_id: str, turns: Iterable[_Turn]) -> None:
+def _repair(connection: sqlite3.Connection, log_id: str, resumptions: Iterable[_Resumption]) -> None:
     set_meta(connection, "log_id", log_id)
-    for standing, held_through in turns:
-        partition = standing.partition
+    for progress, held_through in resumptions:
+        partition = progress.partition
         # Move the rows below all positions in use; a log's positions begin with 1.
         (lowest,) = connection.execute("SELECT min(position) FROM open WHERE partition = ?", (partition,)).fetchone()
         (lowest_copy,) = connection.execute("SELECT min(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
@@ -147,5 +153,5 @@ def _repair(connection: sqlite3.Connection, log_id: str, turns: Iterable[_Turn])
             )
         connection.execute(
             "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
-            (standing.position, standing.event_id, standing.through, partition),
+            (progress.position, progress.event_id, progress.through, partition),
         )

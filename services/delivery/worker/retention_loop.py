@@ -40,7 +40,7 @@ _ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on d
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetentionLimits:
     """How long data is kept, and how much."""
 
     retention_s: float
@@ -53,7 +53,7 @@ class Limits:
     """The pause between two passes."""
 
 
-class Retention:
+class RetentionLoop:
     """Keeps log and ledger within their bounds, for one worker."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Retention:
         log: EventLogReader,
         dispatcher: Dispatcher,
         recorder: Recorder,
-        limits: Callable[[], Limits],
+        limits: Callable[[], RetentionLimits],
     ) -> None:
         """`limits` returns the limits that hold at the moment."""
         self._ledger = ledger
@@ -70,7 +70,7 @@ class Retention:
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._limits = limits
-        self.steps = asyncio.Lock()
+        self.step_lock = asyncio.Lock()
         """Held during each step, and by a repair, which moves the cursors."""
         self._copies_after = _FIRST
         self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
@@ -80,7 +80,7 @@ class Retention:
         while True:
             for step in (self.release_log, self.expire, self.trim_ledger):
                 try:
-                    async with self.steps:
+                    async with self.step_lock:
                         await step()
                 except EventLogError as error:
                     logger().warning("retention.log_away", reason=str(error))
@@ -88,7 +88,7 @@ class Retention:
                     logger().warning("retention.waits", reason="there is no room on the disk")
             await asyncio.sleep(self._limits().every_s)
 
-    def begin_anew(self, partitions: Iterable[int]) -> None:
+    def forget_copied(self, partitions: Iterable[int]) -> None:
         """Forget how far the events of partitions are copied, because their positions have changed."""
         self._copied_through |= dict.fromkeys(partitions, 0)
 
@@ -145,7 +145,7 @@ class Retention:
                 dispatcher.lanes.hold(delivery)
                 dispatcher.give_up(delivery, "the time in which it may be delivered is over")
             while any(dispatcher.lanes.holds(row.subscription_id, row.id) for row in waiting):
-                await self._recorder.flushed()
+                await self._recorder.wait_for_flush()
             if waiting:
                 logger().warning("deliveries.expired", count=len(waiting))
             if len(waiting) < _EXPIRED:

@@ -17,7 +17,7 @@ _stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are 
 
 
 @dataclass(slots=True)
-class Standing:
+class Progress:
     """How far one partition is routed."""
 
     partition: int
@@ -31,27 +31,27 @@ class StoppedPartitions:
     """The stopped partitions of one worker, how far each is routed, and why each is stopped."""
 
     def __init__(self) -> None:
-        self._standing: dict[int, Standing] = {}
+        self._progress: dict[int, Progress] = {}
         self._why: dict[int, str] = {}
         self._unlogged: dict[int, str] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._standing)
+        return bool(self._progress)
 
     @property
-    def standing(self) -> list[Standing]:
+    def progress(self) -> list[Progress]:
         """How far each of them is routed."""
-        return list(self._standing.values())
+        return list(self._progress.values())
 
-    def add(self, standing: Standing, why: str) -> None:
+    def add(self, progress: Progress, why: str) -> None:
         """Stop a partition; the next call of `log` reports it."""
-        self._standing[standing.partition] = standing
-        self._why[standing.partition] = self._unlogged[standing.partition] = why
+        self._progress[progress.partition] = progress
+        self._why[progress.partition] = self._unlogged[progress.partition] = why
         _stopped_partitions.inc()
 
     def remove(self, partition: int) -> None:
         """Note that a partition is followed again."""
-        del self._standing[partition]
+        del self._progress[partition]
         del self._why[partition]
         self._unlogged.pop(partition, None)
         _stopped_partitions.dec()

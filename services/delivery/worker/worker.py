@@ -20,13 +20,13 @@ from services.delivery.subscriptions.freshness import Freshness
 from services.delivery.subscriptions.read_barrier import Barrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.transport.protocol import Transport
-from services.delivery.worker.backpressure import Headway
+from services.delivery.worker.backpressure import Backpressure
 from services.delivery.worker.lag import LagReporter
-from services.delivery.worker.lane_refill import Refiller
-from services.delivery.worker.log_follower import Follower
+from services.delivery.worker.lane_refill import LaneRefill
+from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
-from services.delivery.worker.retention_loop import Limits, Retention
+from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
 from services.eventlog.protocol import EventLogReader
 from services.runtime import failpoints
 from services.runtime.clock import Clock
@@ -52,7 +52,7 @@ class Worker:
         replica: Replica,
         disabler: Disabler,
         clock: Clock,
-        headway: Headway | None = None,
+        backpressure: Backpressure | None = None,
     ) -> None:
         self._disabler = disabler
         self._settings = settings
@@ -60,7 +60,7 @@ class Worker:
         self._log = log
         self._replica = replica
         self._clock = clock
-        self._refiller = Refiller(ledger, self._log, self._replica)
+        self._lane_refill = LaneRefill(ledger, self._log, self._replica)
         self.freshness = Freshness(clock)
         """Tells whether the replica may be relied on."""
         self.dispatcher = Dispatcher(
@@ -72,19 +72,19 @@ class Worker:
             settings.origin,
             fresh=self.freshness.holds,
         )
-        self._recorder = Recorder(ledger, self.dispatcher, self._clock, headway or Headway(), gone=self._is_gone)
-        self._replica.listen(changed=self.dispatcher.revive, gone=self._refiller.gone)
-        self.dispatcher.listen(changed=self._recorder.changed, hungry=self._refiller.hungry, gone=disabler.is_gone)
-        self._refiller.serve(self.dispatcher, self._recorder)
+        self._recorder = Recorder(ledger, self.dispatcher, self._clock, backpressure or Backpressure(), gone=self._is_gone)
+        self._replica.listen(changed=self.dispatcher.revive, gone=self._lane_refill.cancel)
+        self.dispatcher.listen(changed=self._recorder.add_change, hungry=self._lane_refill.request, gone=disabler.is_gone)
+        self._lane_refill.serve(self.dispatcher, self._recorder)
         self.barrier = Barrier(self._replica, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
-        self.freshness.listen(lost=self._stood_still, proven=self.dispatcher.pump)
+        self.freshness.listen(lost=self._on_freshness_lost, proven=self.dispatcher.pump)
         self._intake: list[asyncio.Task[None]] = []
-        self.follower: Follower | None = None
+        self.follower: LogFollower | None = None
         self.repair: Repair | None = None
         """Resumes stopped partitions; None until the worker has its lease."""
 
-    def _stood_still(self) -> None:
+    def _on_freshness_lost(self) -> None:
         self.dispatcher.take_back()
         self.barrier.prove()
 
@@ -108,16 +108,16 @@ class Worker:
         """Take the lease, then work until cancelled."""
         cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
         failpoints.reached("ledger.leased")
-        await self._take_up_time()
-        self.follower = follower = Follower(
+        await self._restore_due_clock()
+        self.follower = follower = LogFollower(
             self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors
         )
-        retention = Retention(
+        retention = RetentionLoop(
             self._ledger,
             self._log,
             self.dispatcher,
             self._recorder,
-            lambda: _kept(self._settings),
+            lambda: _retention_limits(self._settings),
         )
         self.repair = Repair(self._log, self._ledger, follower, self._recorder, retention)
         try:
@@ -127,10 +127,10 @@ class Worker:
                 group.create_task(self.freshness.run())
                 group.create_task(self._disabler.run())
                 group.create_task(self._recorder.run())
-                group.create_task(self._watch_time())
+                group.create_task(self._watch_wall_clock())
                 await self._replica.reached(1)
-                self._intake = [group.create_task(self._refiller.run())]
-                await self._refiller.start()
+                self._intake = [group.create_task(self._lane_refill.run())]
+                await self._lane_refill.start()
                 failpoints.reached("delivery.taken_up")
                 group.create_task(LagReporter(self._log, follower, self._clock).run())
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
@@ -138,13 +138,13 @@ class Worker:
             # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
             self.dispatcher.close()
 
-    async def _take_up_time(self) -> None:
+    async def _restore_due_clock(self) -> None:
         jumped_ms = await self._ledger.read(meta, _JUMPED)
         self._ledger.clock_jumped_ms = int(jumped_ms or 0)
         written_ms = await self._ledger.read(meta, WRITTEN)
         self.dispatcher.due.go_on(self._ledger.clock_jumped_ms, int(written_ms or 0))
 
-    async def _watch_time(self) -> None:
+    async def _watch_wall_clock(self) -> None:
         """Store in the ledger by how much the wall clock has jumped, so that waiting deliveries keep their waits across a restart."""
         ledger = self._ledger
         while True:
@@ -169,7 +169,7 @@ class Worker:
         self._recorder.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S / 3):
-                await self._recorder.settle()
+                await self._recorder.wait_until_empty()
 
 
 def _schedule(settings: DeliverySettings) -> Schedule:
@@ -186,8 +186,8 @@ def _bounds(settings: DeliverySettings) -> Bounds:
     )
 
 
-def _kept(settings: DeliverySettings) -> Limits:
-    return Limits(
+def _retention_limits(settings: DeliverySettings) -> RetentionLimits:
+    return RetentionLimits(
         retention_s=settings.delivery_retention_hours * 3600,
         expiry_s=settings.delivery_expiry_hours * 3600,
         bytes_max=settings.delivery_ledger_bytes_max,

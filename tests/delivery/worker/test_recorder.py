@@ -10,7 +10,7 @@ from services.delivery.dispatch.dispatcher import UNRECORDED_SENT_MAX
 from services.delivery.errors import LeaseLostError
 from services.delivery.ledger.sqlite import Ledger
 from services.delivery.model import State, delivery_id
-from services.delivery.worker.backpressure import MOST
+from services.delivery.worker.backpressure import LIMIT_MAX
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED, Wish
@@ -49,7 +49,7 @@ def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
         dispatcher = world.at_work().worker.dispatcher
         assert dispatcher.unrecorded_sent == UNRECORDED_SENT_MAX
         assert world.endpoints.requests == UNRECORDED_SENT_MAX
-        assert len(dispatcher.lanes.lane(ALPHA.id).live) <= MOST
+        assert len(dispatcher.lanes.lane(ALPHA.id).live) <= LIMIT_MAX
         world.loop.slow_jobs.clear()
         await finished(world)
 

@@ -31,7 +31,7 @@ async def restarted(world: World) -> None:
 def stopped_partitions(world: World) -> set[int]:
     follower = world.at_work().worker.follower
     assert follower is not None
-    return {each.partition for each in follower.stopped.standing}
+    return {each.partition for each in follower.stopped.progress}
 
 
 def sent(world: World, record: Record) -> int:
