@@ -11,8 +11,8 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 from services.delivery import server
 from services.delivery.ledger.sqlite import open_ledger
 from services.delivery.server import DeliveryServer
-from services.delivery.sinks.sink_verification import Verifier
-from services.delivery.sinks.test_event import Trial
+from services.delivery.sinks.sink_verification import SinkVerifier
+from services.delivery.sinks.test_event import SinkTester
 from services.delivery.sinks.verification_queue import Asker
 from services.delivery.subscriptions.disable import Disabler
 from services.delivery.subscriptions.replica import Replica
@@ -80,13 +80,13 @@ async def running(
         def tests() -> Share:
             return reloadable.settings.share_of(reloadable.settings.delivery_test_events_max)
 
-        verifier = Verifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url, share=handshakes)
-        trial = Trial(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds)
+        verifier = SinkVerifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url, share=handshakes)
+        sink_tester = SinkTester(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds)
         asker = Asker(verifier, handshakes)
         replica.listen_for_unasked(asker.want)
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
-        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, trial, worker), grpc_server.grpc)
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, sink_tester, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen, tls)
         async with _running(asker), _worker_running(worker, process), reloading(reloadable, process):

@@ -13,8 +13,8 @@ from services.delivery.ledger import sqlite_queries
 from services.delivery.ledger.rows import DoneRow, OpenRow, attempts_of
 from services.delivery.ledger.sqlite import Ledger
 from services.delivery.model import Attempt, State
-from services.delivery.sinks.sink_verification import Verifier
-from services.delivery.sinks.test_event import Trial
+from services.delivery.sinks.sink_verification import SinkVerifier
+from services.delivery.sinks.test_event import SinkTester
 from services.delivery.worker.worker import Worker
 from services.eventlog.errors import EventLogError
 from services.runtime.errors import Failure, Reason, invalid_field
@@ -37,10 +37,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     """Answers the services that read deliveries, verify or test a sink, ask for readiness, or repair routing."""
 
-    def __init__(self, ledger: Ledger, verifier: Verifier, trial: Trial, worker: Worker) -> None:
+    def __init__(self, ledger: Ledger, verifier: SinkVerifier, sink_tester: SinkTester, worker: Worker) -> None:
         self._ledger = ledger
         self._verifier = verifier
-        self._trial = trial
+        self._sink_tester = sink_tester
         self._worker = worker
 
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
@@ -120,9 +120,9 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def SendTestEvent(self, request: delivery_pb2.SendTestEventRequest, context: Context) -> delivery_pb2.SendTestEventResponse:
         """Send a test event and return its attempt."""
         del context
-        tried = await self._trial.run(_consumer(request.consumer_id), request.subscription_id)
-        response = delivery_pb2.SendTestEventResponse(event_id=tried.event_id)
-        _fill(response.attempt, 1, tried.attempt)
+        sent = await self._sink_tester.run(_consumer(request.consumer_id), request.subscription_id)
+        response = delivery_pb2.SendTestEventResponse(event_id=sent.event_id)
+        _fill(response.attempt, 1, sent.attempt)
         return response
 
 

@@ -24,9 +24,9 @@ from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, Schedule
 from services.delivery.dispatch.sink_health import Trouble
 from services.delivery.dispatch.timers import Timers
 from services.delivery.model import Attempt, Delivery, Health, State
-from services.delivery.request.request_builder import attempt_of, log_failure
-from services.delivery.request.sender import Pusher
-from services.delivery.request.settings import Subscription, Terms
+from services.delivery.request.attempt_record import attempt_of, log_failure
+from services.delivery.request.request_settings import RequestSettings, Subscription
+from services.delivery.request.sender import Sender
 from services.delivery.transport.protocol import Answer, Outcome, Transport
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
@@ -50,7 +50,7 @@ class Dispatcher:
         fresh: Callable[[], bool],
     ) -> None:
         """`origin` is the name by which sinks know this system, "" for none; no attempt begins while `fresh` returns False."""
-        self._pusher = Pusher(transport, subscription, clock, origin, self._token_came, lambda: self._bounds.token_calls, fresh)
+        self._sender = Sender(transport, subscription, clock, origin, self._token_came, lambda: self._bounds.token_calls, fresh)
         self._subscription = subscription
         self._schedule = schedule
         self._clock = clock
@@ -148,7 +148,7 @@ class Dispatcher:
 
     def _withdraw(self, lane: Lane) -> None:
         if lane.in_flight:
-            self._pusher.withdraw(lane.subscription_id)
+            self._sender.withdraw(lane.subscription_id)
 
     def _settle(self, delivery: Delivery) -> None:
         delivery.settled = True
@@ -178,7 +178,7 @@ class Dispatcher:
 
     def _may_start(self) -> bool:
         has_room = self.in_flight < self._bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX
-        return has_room and self.sending and self._pusher.fresh()
+        return has_room and self.sending and self._sender.fresh()
 
     def _join_round(self, lane: Lane) -> None:
         # `pump` checks whether the subscription permits fewer.
@@ -188,19 +188,19 @@ class Dispatcher:
 
     def _in_pace(self, lane: Lane, subscription: Subscription, now: float) -> bool:
         """Return whether the subscription's own limits permit an attempt now; if only the rate forbids it, set a timer."""
-        terms = subscription.terms
-        if terms.in_flight_max is not None and lane.in_flight >= terms.in_flight_max:
+        settings = subscription.settings
+        if settings.in_flight_max is not None and lane.in_flight >= settings.in_flight_max:
             return False
-        if terms.rate_per_second is not None and (wait_s := pace.wait_s(lane, subscription, now)) > 0:
+        if settings.rate_per_second is not None and (wait_s := pace.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
-        return self._pusher.may_push(subscription)
+        return self._sender.may_send(subscription)
 
     def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
-        terms = subscription.terms
+        settings = subscription.settings
         failpoints.reached("delivery.before_send")
         try:
-            self._pusher.push(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, terms, now_ms, began))
+            self._sender.send(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, settings, now_ms, began))
         except ValueError as error:
             logger().error("delivery.unencodable", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
             self.give_up(delivery, f"the event could not be encoded: {error}")
@@ -217,23 +217,23 @@ class Dispatcher:
 
     # Taking answers
 
-    def _answered(self, lane: Lane, delivery: Delivery, terms: Terms, started_ms: int, began: float, answer: Answer) -> None:
+    def _answered(self, lane: Lane, delivery: Delivery, settings: RequestSettings, started_ms: int, began: float, answer: Answer) -> None:
         failpoints.reached("delivery.answered")
         lane.in_flight -= 1
         self.in_flight -= 1
         self._ended.set()
         now = self._clock.monotonic()
         if answer.outcome is Outcome.DELIVERED:
-            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
-            if lane.trouble is not None and lane.trouble.sink_revision == terms.sink_revision:
+            delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
+            if lane.trouble is not None and lane.trouble.sink_revision == settings.sink_revision:
                 lane.trouble.succeeded(now)
             self.finish(delivery, State.DELIVERED)
         elif answer.begun:
-            delivery.attempts.append(attempt_of(answer, terms, started_ms, int((now - began) * 1000)))
+            delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
             # The `Retry-After` of a subscription's former sink does not apply to its present one.
-            is_current = self._judge_sink(lane, terms, answer.status, wait_s, now)
-            self._after_failure(lane, delivery, terms, answer, wait_s if is_current else None)
+            is_current = self._judge_sink(lane, settings, answer.status, wait_s, now)
+            self._after_failure(lane, delivery, settings, answer, wait_s if is_current else None)
         else:
             self._has_not_begun(lane, delivery, began)
         self._join_round(lane)
@@ -256,7 +256,7 @@ class Dispatcher:
         else:
             self._settle(delivery)
 
-    def _after_failure(self, lane: Lane, delivery: Delivery, terms: Terms, answer: Answer, wait_s: float | None) -> None:
+    def _after_failure(self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None) -> None:
         now_ms = self.due.now_ms()
         decision = self._schedule.after_failure(
             attempts=len(delivery.attempts),
@@ -265,7 +265,7 @@ class Dispatcher:
             chance=random.random(),  # noqa: S311 - jitter
             status=answer.status,
             retry_after_s=wait_s,
-            delays_s=terms.retry_delays_s,
+            delays_s=settings.retry_delays_s,
         )
         match decision:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
@@ -278,14 +278,14 @@ class Dispatcher:
                 log_failure(delivery, answer, exhausted=reason)
                 self.finish(delivery, State.EXHAUSTED)
 
-    def _judge_sink(self, lane: Lane, terms: Terms, status: int, wait_s: float | None, now: float) -> bool:
+    def _judge_sink(self, lane: Lane, settings: RequestSettings, status: int, wait_s: float | None, now: float) -> bool:
         """Note a sink's failure and stop attempts to it if need be; return whether it is still the subscription's sink."""
         subscription = self._subscription(lane.subscription_id)
-        if subscription is None or subscription.terms.sink_revision != terms.sink_revision:
+        if subscription is None or subscription.settings.sink_revision != settings.sink_revision:
             return False
         trouble = lane.trouble
         if trouble is None:
-            trouble = lane.trouble = Trouble(terms.sink_revision, Breaker(self._bounds.breaker_first_s))
+            trouble = lane.trouble = Trouble(settings.sink_revision, Breaker(self._bounds.breaker_first_s))
         verdict = trouble.failed(status, wait_s, now, random.random())  # noqa: S311 - jitter
         if verdict.is_gone:
             logger().warning("sink.gone", subscription=lane.subscription_id, revision=trouble.sink_revision)
@@ -315,7 +315,7 @@ class Dispatcher:
 
     def cancel(self, subscription_id: str) -> None:
         """Cancel all deliveries that wait in memory for a subscription; attempts that have begun run to their end."""
-        self._pusher.forget(subscription_id)
+        self._sender.forget(subscription_id)
         lane = self.lanes.find(subscription_id)
         if lane is not None:
             self._withdraw(lane)
@@ -326,7 +326,7 @@ class Dispatcher:
         """Look at a lane again after its subscription has changed."""
         lane, subscription = self.lanes.find(subscription_id), self._subscription(subscription_id)
         if lane is not None and subscription is not None:
-            if lane.trouble is not None and lane.trouble.sink_revision != subscription.terms.sink_revision:
+            if lane.trouble is not None and lane.trouble.sink_revision != subscription.settings.sink_revision:
                 lane.trouble = None
             if subscription.health is Health.PAUSED:
                 self._spill(lane)
@@ -392,7 +392,7 @@ class Dispatcher:
         """Start no more attempts, and withdraw those that have not begun."""
         self._closed = True
         self.take_back()
-        self._pusher.close()
+        self._sender.close()
         self._timers.close()
 
     def drop_if_idle(self, lane: Lane) -> None:

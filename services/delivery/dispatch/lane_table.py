@@ -14,7 +14,7 @@ from services.delivery.dispatch import pace
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane, Readings
 from services.delivery.model import Delivery, Health
-from services.delivery.request.settings import Subscription
+from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock
 from services.runtime.fair_semaphore import Share
 
@@ -164,7 +164,7 @@ class Lanes:
         if subscription is not None:
             if lane.spilled or lane.next_due_ms is not None:
                 return None
-            if lane.trouble is not None or subscription.terms.rate_per_second is not None:
+            if lane.trouble is not None or subscription.settings.rate_per_second is not None:
                 now = self._clock.monotonic()
                 over_at = 0.0 if lane.trouble is None else lane.trouble.over_at
                 if over_at is None:

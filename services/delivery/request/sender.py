@@ -2,7 +2,7 @@
 
 lane → [sender: request_builder] → tokens, transport → retry_policy
 
-Law 1: each `push` is answered exactly once, on the event loop and never within `push`.
+Law 1: each `send` is answered exactly once, on the event loop and never within `send`.
 Law 2: if the sink refuses an attempt's access token, the attempt is sent once more with a new token, to the same sink. It stays one
 attempt.
 """
@@ -15,7 +15,7 @@ from services.delivery.model import Delivery, Health
 from services.delivery.request.credentials import OAuth2
 from services.delivery.request.oauth2 import NoToken, Token
 from services.delivery.request.request_builder import request_of
-from services.delivery.request.settings import Subscription, Terms
+from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.request.tokens import Tokens
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Transport
 from services.runtime.clock import Clock, unix_ms
@@ -25,7 +25,7 @@ _UNAUTHORIZED = 401
 Done = Callable[[Answer], None]
 
 
-class Pusher:
+class Sender:
     """Sends a worker's attempts, in the name of `origin` ("": none). Calls `ready` when the call for a token has ended."""
 
     def __init__(
@@ -51,26 +51,26 @@ class Pusher:
         self._tokens = Tokens(transport, clock, ready, token_calls)
         self._closed = False
 
-    def may_push(self, subscription: Subscription) -> bool:
+    def may_send(self, subscription: Subscription) -> bool:
         """Return whether an attempt may begin. If it needs a token and has none, fetch one and return False."""
-        credential = subscription.terms.credential
+        credential = subscription.settings.credential
         return not isinstance(credential, OAuth2) or self._tokens.look(subscription.id, subscription.consumer_id, credential) is not None
 
-    def push(self, delivery: Delivery, subscription: Subscription, now_ms: int, done: Done) -> None:
-        """Begin an attempt after `may_push` returned True. If the event cannot be encoded, raises `ValueError` and never calls `done`."""
-        credential = subscription.terms.credential
+    def send(self, delivery: Delivery, subscription: Subscription, now_ms: int, done: Done) -> None:
+        """Begin an attempt after `may_send` returned True. If the event cannot be encoded, raises `ValueError` and never calls `done`."""
+        credential = subscription.settings.credential
         if not isinstance(credential, OAuth2):
             self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin, may_begin=self.fresh), done)
             return
         match self._tokens.look(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token, may_begin=self.fresh)
-                self._transport.send(request, functools.partial(self._answered, delivery, subscription.terms, credential, token, done))
+                self._transport.send(request, functools.partial(self._answered, delivery, subscription.settings, credential, token, done))
             case NoToken(why, _):
                 _soon(done, _without_token(why))
             case None:
-                # The token has expired since `may_push`.
-                again = functools.partial(self._again, delivery, subscription.terms, credential, done, WITHDRAWN)
+                # The token has expired since `may_send`.
+                again = functools.partial(self._again, delivery, subscription.settings, credential, done, WITHDRAWN)
                 self._tokens.after(subscription.id, subscription.consumer_id, credential, again)
 
     def withdraw(self, subscription_id: str) -> None:
@@ -85,25 +85,27 @@ class Pusher:
         """From now on, send no request again with another token."""
         self._closed = True
 
-    def _answered(self, delivery: Delivery, terms: Terms, credential: OAuth2, token: Token, done: Done, answer: Answer) -> None:
+    def _answered(
+        self, delivery: Delivery, settings: RequestSettings, credential: OAuth2, token: Token, done: Done, answer: Answer
+    ) -> None:
         subscription_id, owner = delivery.subscription_id, delivery.consumer_id
         answer = answer._replace(sent_secrets=(token.value,))
         if (
             answer.status != _UNAUTHORIZED
-            or self._wanting(subscription_id, terms) is None
+            or self._wanting(subscription_id, settings) is None
             or not self._tokens.is_replaced(subscription_id, owner, credential, token)
         ):
             done(answer)
             return
-        again = functools.partial(self._again, delivery, terms, credential, done, answer)
+        again = functools.partial(self._again, delivery, settings, credential, done, answer)
         if self._tokens.look(subscription_id, owner, credential) is None:
             self._tokens.after(subscription_id, owner, credential, again)
         else:
             again()
 
-    def _again(self, delivery: Delivery, terms: Terms, credential: OAuth2, done: Done, answer: Answer) -> None:
+    def _again(self, delivery: Delivery, settings: RequestSettings, credential: OAuth2, done: Done, answer: Answer) -> None:
         """Send the request with the fetched token; if it may no longer be sent, or the fetch goes on, give the old answer."""
-        subscription = self._wanting(delivery.subscription_id, terms)
+        subscription = self._wanting(delivery.subscription_id, settings)
         if subscription is None:
             done(answer)
             return
@@ -116,13 +118,13 @@ class Pusher:
             case None:
                 done(answer)
 
-    def _wanting(self, subscription_id: str, terms: Terms) -> Subscription | None:
-        """Return a subscription if an attempt that began with `terms` may go on with the present ones, else None."""
+    def _wanting(self, subscription_id: str, settings: RequestSettings) -> Subscription | None:
+        """Return a subscription if an attempt that began with `settings` may go on with the present ones, else None."""
         subscription = self._subscription(subscription_id)
         if self._closed or subscription is None or subscription.health is not Health.ACTIVE:
             return None
-        now = subscription.terms
-        return subscription if (now.sink_revision, now.credential) == (terms.sink_revision, terms.credential) else None
+        now = subscription.settings
+        return subscription if (now.sink_revision, now.credential) == (settings.sink_revision, settings.credential) else None
 
 
 def _without_token(why: str) -> Answer:

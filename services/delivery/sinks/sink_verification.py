@@ -17,8 +17,9 @@ from hooktide.subscription.v1 import subscription_pb2_grpc
 from services.delivery.request.credentials import OAuth2, headers_of
 from services.delivery.request.redaction import redacted, secrets_of
 from services.delivery.request.request_builder import USER_AGENT
-from services.delivery.request.settings import terms_of, tls_of
+from services.delivery.request.request_settings import tls_of
 from services.delivery.sinks import verification_protocol
+from services.delivery.subscriptions.wire import request_settings_of
 from services.delivery.transport.protocol import Answer, Request, Transport
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, ShareNow
@@ -32,7 +33,7 @@ _TURN_WITHIN_S = 5.0
 _RETRY_S = 1.0
 
 
-class Verifier:
+class SinkVerifier:
     """Asks sinks in the name of `origin`; `public_url` is the gateway's URL as seen from outside, "" if unknown."""
 
     def __init__(
@@ -84,7 +85,7 @@ class Verifier:
             raise failure_from_rpc(error) from None
 
     async def _asked(self, watched: pb.WatchedSubscription, callback_token: str) -> pb.Verification:
-        config, terms = watched.subscription.config, terms_of(watched)
+        config, settings = watched.subscription.config, request_settings_of(watched)
         callback_url = verification_protocol.callback_url(self._public_url, callback_token)
         question = verification_protocol.request_headers(
             self._origin,
@@ -92,17 +93,17 @@ class Verifier:
             rate_per_second=config.rate_per_second if config.HasField("rate_per_second") else None,
         )
         # Do not fetch an access token for this: the sink has not yet agreed to receive events.
-        credential = {} if isinstance(terms.credential, OAuth2) else headers_of(terms.credential)
-        headers = {**terms.headers, **credential, "user-agent": USER_AGENT, **question}
+        credential = {} if isinstance(settings.credential, OAuth2) else headers_of(settings.credential)
+        headers = {**settings.headers, **credential, "user-agent": USER_AGENT, **question}
         owner = watched.subscription.consumer_id
         request = Request(
-            watched.subscription.sink, headers, b"", verification_protocol.METHOD, ANSWER_S, tls_of(terms), owner=owner, whole=True
+            watched.subscription.sink, headers, b"", verification_protocol.METHOD, ANSWER_S, tls_of(settings), owner=owner, whole=True
         )
         answer = await self._sent(request)
         if not answer.status:
             return pb.Verification(state=pb.VERIFICATION_STATE_FAILED, detail=answer.error[:_DETAIL_CHARS_MAX])
         # The sink's answer is shown to users, and it may repeat secrets that it was sent.
-        secrets = (callback_token, *secrets_of(terms.credential, terms.secrets))
+        secrets = (callback_token, *secrets_of(settings.credential, settings.secrets))
         said = [
             (name, redacted(value, secrets))
             for name, value in answer.headers.items()

@@ -15,9 +15,9 @@ import orjson
 from hooktide.event.v1 import event_pb2
 
 from services.delivery.model import Attempt, Delivery, Event, Health, delivery_id
-from services.delivery.request.request_builder import attempt_of
-from services.delivery.request.sender import Pusher
-from services.delivery.request.settings import Subscription
+from services.delivery.request.attempt_record import attempt_of
+from services.delivery.request.request_settings import Subscription
+from services.delivery.request.sender import Sender
 from services.delivery.transport.protocol import Answer, Transport
 from services.eventlog.record import Record
 from services.runtime.clock import Clock, unix_ms
@@ -33,14 +33,14 @@ _CURRENT_WITHIN_S = 5.0
 _RETRY_S = 1.0
 
 
-class Tried(NamedTuple):
+class SentTestEvent(NamedTuple):
     """The test event's id (its `webhook-id`), and the attempt."""
 
     event_id: str
     attempt: Attempt
 
 
-class Trial:
+class SinkTester:
     """Sends test events, in the name of `origin` ("": none)."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Trial:
         self._fresh = fresh
         self._under_way: set[str] = set()
 
-    async def run(self, consumer_id: str, subscription_id: str) -> Tried:
+    async def run(self, consumer_id: str, subscription_id: str) -> SentTestEvent:
         """Send a test event to the sink of a subscription that a consumer ("": anyone) may see.
 
         Raises SUBSCRIPTION_NOT_FOUND; STATE_CONFLICT if the subscription is not active; OVERLOADED if it has a test event under way
@@ -79,7 +79,7 @@ class Trial:
         self._under_way.add(subscription_id)
         try:
             async with self._permits.permit(subscription.consumer_id, _TURN_WITHIN_S):
-                return await self._tried(subscription)
+                return await self._sent(subscription)
         except PermitRefusedError:
             message = "Too many test events are under way; test again once some of your own have ended."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
@@ -101,7 +101,7 @@ class Trial:
             raise Failure(Reason.STATE_CONFLICT, message)
         return subscription
 
-    async def _tried(self, subscription: Subscription) -> Tried:
+    async def _sent(self, subscription: Subscription) -> SentTestEvent:
         now_ms, began = unix_ms(self._clock), self._clock.monotonic()
         event_id = new_id("evt")
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -111,17 +111,17 @@ class Trial:
             if not done.done():
                 done.set_result(answer)
 
-        # Use a new pusher: it fetches a new access token, which tests the credential too, and waits for no other call.
-        pusher = Pusher(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL, self._fresh)
-        pusher.push(_delivery(event_id, subscription, now_ms), subscription, now_ms, answered)
+        # Use a new sender: it fetches a new access token, which tests the credential too, and waits for no other call.
+        sender = Sender(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL, self._fresh)
+        sender.send(_delivery(event_id, subscription, now_ms), subscription, now_ms, answered)
         try:
             answer = await done
         finally:
-            pusher.close()
+            sender.close()
         if not answer.begun:
             raise Failure(Reason.ETAG_MISMATCH, "The subscription has changed, or its sink failed, before the event was sent; test again.")
         took_ms = int((self._clock.monotonic() - began) * 1000)
-        return Tried(event_id, attempt_of(answer, subscription.terms, now_ms, took_ms))
+        return SentTestEvent(event_id, attempt_of(answer, subscription.settings, now_ms, took_ms))
 
 
 def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Delivery:
@@ -141,7 +141,7 @@ def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Deliver
         consumer_id=subscription.consumer_id,
         revision=subscription.revision,
         event=Event(record),
-        body_mode=subscription.terms.content_mode,
+        body_mode=subscription.settings.content_mode,
     )
 
 

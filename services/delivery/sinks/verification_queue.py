@@ -8,7 +8,7 @@ Law 2: consumers take turns, and each has at most its share: sinks that do not a
 
 import asyncio
 
-from services.delivery.sinks.sink_verification import Verifier
+from services.delivery.sinks.sink_verification import SinkVerifier
 from services.runtime.errors import Failure, Reason
 from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
 from services.runtime.logs import logger
@@ -23,7 +23,7 @@ _OWNER_WAITING_MAX = 10_000_000
 class Asker:
     """Asks a few sinks at once: as many as `share` permits, in all and for one consumer."""
 
-    def __init__(self, verifier: Verifier, share: ShareNow) -> None:
+    def __init__(self, verifier: SinkVerifier, share: ShareNow) -> None:
         self._verifier = verifier
         self._permits = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX)
         self._permitted: asyncio.Queue[tuple[str, Place]] = asyncio.Queue()

@@ -19,9 +19,10 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.model import Health
-from services.delivery.request.settings import Subscription, terms_of
+from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.registry_revision import RevisionOfRegistry, Told
 from services.delivery.subscriptions.router import Router
+from services.delivery.subscriptions.wire import subscription_of
 from services.runtime.clock import Clock
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.logs import logger
@@ -30,12 +31,6 @@ from services.runtime.rpc.channel_and_server import service_metadata
 
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
-_HEALTH = {
-    pb.SUBSCRIPTION_STATE_ACTIVE: Health.ACTIVE,
-    pb.SUBSCRIPTION_STATE_PAUSED: Health.PAUSED,
-    pb.SUBSCRIPTION_STATE_DISABLED: Health.OFF,
-    pb.SUBSCRIPTION_STATE_UNVERIFIED: Health.OFF,
-}
 
 
 class Replica:
@@ -185,34 +180,3 @@ def _nothing() -> None:
 
 def _ids(subscriptions: Iterable[Subscription]) -> set[str]:
     return {subscription.id for subscription in subscriptions}
-
-
-def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
-    """Return the subscription in a watch's message; if it is active and its secrets cannot be read, pause it and log an error."""
-    message = watched.subscription
-    health = _HEALTH.get(message.state, Health.OFF)
-    try:
-        terms = terms_of(watched)
-    except ValueError as error:
-        terms = terms_of(_without_secrets(watched))
-        if health is Health.ACTIVE:
-            health = Health.PAUSED
-            logger().error("subscription.unreadable", subscription=message.id, reason=str(error), effect="kept, not sent, until it changes")
-    return Subscription(
-        id=message.id,
-        consumer_id=message.consumer_id,
-        sink=message.sink,
-        types=tuple(message.types),
-        source=message.source,
-        health=health,
-        revision=message.revision,
-        terms=terms,
-    )
-
-
-def _without_secrets(watched: pb.WatchedSubscription) -> pb.WatchedSubscription:
-    rest = pb.WatchedSubscription()
-    rest.CopyFrom(watched)
-    rest.ClearField("secrets")
-    rest.ClearField("keys")
-    return rest

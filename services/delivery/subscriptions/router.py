@@ -10,7 +10,7 @@ Law 3: the cost grows with the number of matches and the depth of the type's nam
 from collections.abc import Iterable, Iterator
 
 from services.delivery.model import Health
-from services.delivery.request.settings import Subscription
+from services.delivery.request.request_settings import Subscription
 
 _ALL = "*"
 _BELOW = ".*"

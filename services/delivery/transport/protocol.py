@@ -76,7 +76,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
     """For a `whole` request, the response's headers by lower-case name. If a header came more than once, the first value."""
     sent_secrets: tuple[str, ...] = ()
-    """Secrets that the request carried, besides those in the subscription's terms; no log or listing may show them."""
+    """Secrets that the request carried, besides those in the subscription's settings; no log or listing may show them."""
     begun: bool = True
     """False only for a withdrawn request: no byte of it has left, so it does not count as an attempt."""
 

@@ -16,7 +16,7 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.ledger.sqlite import Cursor, Ledger, set_meta
 from services.delivery.ledger.sqlite_queries import meta
 from services.delivery.model import Chunk, Delivery, Event, delivery_id
-from services.delivery.request.settings import Subscription
+from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import Barrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.read_ahead import read_ahead
@@ -228,7 +228,7 @@ class LogFollower:
                 subscription.consumer_id,
                 subscription.revision,
                 event,
-                subscription.terms.content_mode,
+                subscription.settings.content_mode,
                 chunk,
             )
             chunk.deliveries.append(delivery)

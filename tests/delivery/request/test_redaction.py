@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.model import Secret
+from services.delivery.request.attempt_record import attempt_of
 from services.delivery.request.credentials import AccessToken, Credential, Header, OAuth2, Plain
 from services.delivery.request.redaction import MARK, redacted, secrets_of
-from services.delivery.request.request_builder import attempt_of
-from services.delivery.request.settings import Terms
+from services.delivery.request.request_settings import RequestSettings
 from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Outcome
 from tests.delivery.request.test_tokens import authority
 from tests.delivery.system import State, System
@@ -63,9 +63,9 @@ def test_the_end_of_what_is_kept_shows_no_beginning_of_a_secret(secret: str, siz
     assert MARK in kept
 
 
-def failed(body: bytes, terms: Terms, **more: object) -> str:
+def failed(body: bytes, settings: RequestSettings, **more: object) -> str:
     answer = Answer(Outcome.STATUS, 500, "the endpoint answered 500", body, "", **more)  # type: ignore[arg-type]  # the fields' own types
-    return attempt_of(answer, terms, 0, 0).body
+    return attempt_of(answer, settings, 0, 0).body
 
 
 @pytest.mark.parametrize(
@@ -81,28 +81,28 @@ def failed(body: bytes, terms: Terms, **more: object) -> str:
     ],
 )
 def test_each_kind_of_secret_is_known(credential: Credential | None, shown: str) -> None:
-    terms = Terms(credential=credential, secrets=(Secret(b"s" * 32, None),))
-    assert failed(f"you sent {shown}".encode(), terms) == f"you sent {MARK}"
+    settings = RequestSettings(credential=credential, secrets=(Secret(b"s" * 32, None),))
+    assert failed(f"you sent {shown}".encode(), settings) == f"you sent {MARK}"
 
 
 def test_what_the_limit_or_the_character_set_cuts_is_known_too() -> None:
-    terms = Terms(credential=AccessToken("tökentöken", "Bearer"))
+    settings = RequestSettings(credential=AccessToken("tökentöken", "Bearer"))
     for kept in (4, 5, 6, 7, 8, 9, 10, 11):
         raw = b"x" * (RESPONSE_BYTES_KEPT - kept) + "tökentöken".encode()
-        found = failed(raw[:RESPONSE_BYTES_KEPT], terms)
+        found = failed(raw[:RESPONSE_BYTES_KEPT], settings)
         # A rest of fewer than four characters after the cut could be part of any text, so it stays.
         assert found.endswith(MARK) == (kept > 4), kept
         assert found.startswith("x" * (RESPONSE_BYTES_KEPT - kept))
 
 
 def test_a_token_that_was_fetched_for_the_request_is_known() -> None:
-    assert failed(b"bad token-7", Terms(), sent_secrets=("token-7",)) == f"bad {MARK}"
+    assert failed(b"bad token-7", RequestSettings(), sent_secrets=("token-7",)) == f"bad {MARK}"
 
 
 def test_a_success_keeps_nothing_and_an_error_is_cleaned_too() -> None:
-    terms = Terms(credential=AccessToken("t0ken", "Bearer"))
-    assert attempt_of(Answer(Outcome.DELIVERED, 200, "", b"", ""), terms, 5, 7) == (5, 7, Outcome.DELIVERED, 200, "", "")
-    assert attempt_of(Answer(Outcome.TLS, 0, "TLS failed: t0ken", b"", ""), terms, 5, 7).error == f"TLS failed: {MARK}"
+    settings = RequestSettings(credential=AccessToken("t0ken", "Bearer"))
+    assert attempt_of(Answer(Outcome.DELIVERED, 200, "", b"", ""), settings, 5, 7) == (5, 7, Outcome.DELIVERED, 200, "", "")
+    assert attempt_of(Answer(Outcome.TLS, 0, "TLS failed: t0ken", b"", ""), settings, 5, 7).error == f"TLS failed: {MARK}"
 
 
 def test_no_secret_of_a_certificate_is_sent() -> None:

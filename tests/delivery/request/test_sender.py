@@ -10,8 +10,8 @@ import pytest
 from services.delivery.model import Delivery, Event, Health
 from services.delivery.request.credentials import OAuth2
 from services.delivery.request.oauth2 import Token
-from services.delivery.request.sender import Pusher
-from services.delivery.request.settings import Subscription, Terms
+from services.delivery.request.request_settings import RequestSettings, Subscription
+from services.delivery.request.sender import Sender
 from services.delivery.request.tokens import Tokens
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
 from services.eventlog.record import Record
@@ -24,13 +24,13 @@ REFUSED = Answer(Outcome.STATUS, 401, "the endpoint answered 401", b"", "")
 DELIVERED = Answer(Outcome.DELIVERED, 200, "", b"", "")
 EVENT_ID = f"evt_{1:032x}"
 BEFORE = Subscription(
-    "sub_1", "con_1", SINK, (), "", Health.ACTIVE, 1, Terms(sink_revision=1, credential=OAuth2(TOKEN_URL, "client", "secret", ""))
+    "sub_1", "con_1", SINK, (), "", Health.ACTIVE, 1, RequestSettings(sink_revision=1, credential=OAuth2(TOKEN_URL, "client", "secret", ""))
 )
 CHANGES = {
     "gone": None,
     "paused": replace(BEFORE, health=Health.PAUSED),
-    "another sink": replace(BEFORE, sink=f"{SINK}/new", terms=replace(BEFORE.terms, sink_revision=2)),
-    "another credential": replace(BEFORE, terms=replace(BEFORE.terms, credential=OAuth2(TOKEN_URL, "other", "secret", ""))),
+    "another sink": replace(BEFORE, sink=f"{SINK}/new", settings=replace(BEFORE.settings, sink_revision=2)),
+    "another credential": replace(BEFORE, settings=replace(BEFORE.settings, credential=OAuth2(TOKEN_URL, "other", "secret", ""))),
 }
 
 
@@ -62,7 +62,7 @@ class Post:
 
 
 @dataclass
-class Pushing:
+class Sending:
     """An attempt, its subscription as it now is, and the attempt's answers."""
 
     post: Post = field(default_factory=Post)
@@ -70,85 +70,85 @@ class Pushing:
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pusher = Pusher(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8), lambda: True)
+        self.sender = Sender(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8), lambda: True)
 
-    def push(self) -> None:
+    def send(self) -> None:
         """Start the attempt."""
         record = Record(0, 1, EVENT_ID, "a", "/shop", "", 0, cloud_event("1", "a").SerializeToString())
         delivery = Delivery(b"1" * 16, EVENT_ID, 0, 1, "a", 0, BEFORE.id, BEFORE.consumer_id, 1, Event(record))
-        self.pusher.push(delivery, BEFORE, 0, self.answers.append)
+        self.sender.send(delivery, BEFORE, 0, self.answers.append)
 
     def refuse_token(self) -> None:
         """Let the sink answer 401 to the first token."""
-        assert not self.pusher.may_push(BEFORE)
+        assert not self.sender.may_send(BEFORE)
         self.post.give_token("one")
-        self.push()
+        self.send()
         self.post.answer(REFUSED)
 
 
 @pytest.fixture
-async def pushing() -> Pushing:
-    return Pushing()
+async def sending() -> Sending:
+    return Sending()
 
 
-async def test_a_second_try_that_does_not_begin_leaves_the_first_answer(pushing: Pushing) -> None:
-    pushing.refuse_token()
-    pushing.post.give_token("two")
-    pushing.post.answer(WITHDRAWN)
+async def test_a_second_try_that_does_not_begin_leaves_the_first_answer(sending: Sending) -> None:
+    sending.refuse_token()
+    sending.post.give_token("two")
+    sending.post.answer(WITHDRAWN)
 
-    assert pushing.answers == [REFUSED._replace(sent_secrets=("one",))]
+    assert sending.answers == [REFUSED._replace(sent_secrets=("one",))]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("late", [True, False], ids=["before the token", "before the answer"])
-async def test_a_second_try_is_made_for_what_the_first_was_alone(pushing: Pushing, change: str, *, late: bool) -> None:
+async def test_a_second_try_is_made_for_what_the_first_was_alone(sending: Sending, change: str, *, late: bool) -> None:
     """If anything has changed, the second try is left to the next attempt."""
     if late:
-        pushing.refuse_token()
-        pushing.subscription = CHANGES[change]
-        pushing.post.give_token("two")
+        sending.refuse_token()
+        sending.subscription = CHANGES[change]
+        sending.post.give_token("two")
     else:
-        assert not pushing.pusher.may_push(BEFORE)
-        pushing.post.give_token("one")
-        pushing.push()
-        pushing.subscription = CHANGES[change]
-        pushing.post.answer(REFUSED)
+        assert not sending.sender.may_send(BEFORE)
+        sending.post.give_token("one")
+        sending.send()
+        sending.subscription = CHANGES[change]
+        sending.post.answer(REFUSED)
 
-    assert pushing.post.sent == []
-    assert pushing.answers == [REFUSED._replace(sent_secrets=("one",))]
+    assert sending.post.sent == []
+    assert sending.answers == [REFUSED._replace(sent_secrets=("one",))]
 
 
-async def test_what_waits_for_its_first_token_goes_with_it(pushing: Pushing) -> None:
-    pushing.push()
-    pushing.post.give_token("one")
-    pushing.post.answer(DELIVERED)
+async def test_what_waits_for_its_first_token_goes_with_it(sending: Sending) -> None:
+    sending.send()
+    sending.post.give_token("one")
+    sending.post.answer(DELIVERED)
 
-    assert pushing.answers == [DELIVERED._replace(sent_secrets=("one",))]
+    assert sending.answers == [DELIVERED._replace(sent_secrets=("one",))]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_what_waits_for_its_first_token_and_is_not_wanted_any_more_has_not_begun(pushing: Pushing, change: str) -> None:
-    pushing.push()
-    pushing.subscription = CHANGES[change]
-    pushing.post.give_token("one")
+async def test_what_waits_for_its_first_token_and_is_not_wanted_any_more_has_not_begun(sending: Sending, change: str) -> None:
+    sending.send()
+    sending.subscription = CHANGES[change]
+    sending.post.give_token("one")
 
-    assert pushing.post.sent == []
-    assert pushing.answers == [WITHDRAWN]
+    assert sending.post.sent == []
+    assert sending.answers == [WITHDRAWN]
 
 
-async def test_a_token_that_does_not_come_holds_no_attempt_up(pushing: Pushing, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_that_does_not_come_holds_no_attempt_up(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempt ends with the sink's answer; the token may serve later attempts."""
     monkeypatch.setattr("services.delivery.request.tokens._WAITED_FOR_S", 0.05)
-    pushing.refuse_token()
-    assert pushing.answers == []
+    sending.refuse_token()
+    assert sending.answers == []
     async with asyncio.timeout(10):
-        while not pushing.answers:  # noqa: ASYNC110 - a timer's
+        while not sending.answers:  # noqa: ASYNC110 - a timer's
             await asyncio.sleep(0.01)
-    assert pushing.answers == [REFUSED._replace(sent_secrets=("one",))]
-    assert not pushing.pusher.may_push(BEFORE)
-    pushing.post.give_token("two")
-    assert pushing.pusher.may_push(BEFORE)
-    assert len(pushing.answers) == 1
+    assert sending.answers == [REFUSED._replace(sent_secrets=("one",))]
+    assert not sending.sender.may_send(BEFORE)
+    sending.post.give_token("two")
+    assert sending.sender.may_send(BEFORE)
+    assert len(sending.answers) == 1
 
 
 async def test_a_call_that_waits_for_its_turn_ends_with_its_subscription() -> None:

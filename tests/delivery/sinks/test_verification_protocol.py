@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.request.request_builder import origin_headers
-from services.delivery.request.settings import rate_limit
+from services.delivery.request.request_settings import rate_limit
 from services.delivery.sinks.verification_protocol import Granted, Pending, Refused, callback_url, consent, request_headers
 
 ORIGIN = "hooks.example.com"

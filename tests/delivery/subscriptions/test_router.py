@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.model import Health
-from services.delivery.request.settings import Subscription, Terms
+from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.subscriptions.router import Router, patterns_of
 
 segments = st.sampled_from(["order", "created", "eu", "a", "b-c", "_"])
@@ -22,7 +22,7 @@ subscriptions = st.builds(
     source=sources,
     health=st.sampled_from(Health),
     revision=st.just(1),
-    terms=st.just(Terms()),
+    settings=st.just(RequestSettings()),
 )
 changes = st.lists(st.one_of(subscriptions, st.integers(0, 9).map(lambda number: f"sub_{number}")), max_size=25)
 
@@ -69,7 +69,9 @@ def test_a_type_meets_its_name_and_the_families_above_it() -> None:
 def test_what_is_removed_leaves_nothing_behind() -> None:
     """An index that kept empty entries would grow with every subscription that ever existed."""
     router = Router()
-    subscription = Subscription("sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", Health.ACTIVE, 1, Terms())
+    subscription = Subscription(
+        "sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", Health.ACTIVE, 1, RequestSettings()
+    )
     router.put(subscription)
     router.remove("sub_1")
     assert router.get("sub_1") is None
@@ -79,7 +81,7 @@ def test_what_is_removed_leaves_nothing_behind() -> None:
 
 def test_what_was_asked_for_lately_is_known_again_and_bounded() -> None:
     router = Router()
-    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", Health.ACTIVE, 1, Terms())
+    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", Health.ACTIVE, 1, RequestSettings())
     assert router.match("a", "/shop", "") == ()
     router.put(subscription)
     assert router.match("a", "/shop", "") == (subscription,)

@@ -1,4 +1,4 @@
-"""Settings: what a running registry tells delivery of a subscription."""
+"""Wire form: what a running registry tells delivery of a subscription's requests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,9 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.model import ContentMode
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
-from services.delivery.request.settings import Terms, terms_of
+from services.delivery.request.request_settings import RequestSettings
 from services.delivery.request.signing_rfc9421 import key_id
+from services.delivery.subscriptions.wire import request_settings_of
 from services.runtime.configuration.settings import SubscriptionSettings, read_settings
 from tests.subscription.client import SINK, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
@@ -32,8 +33,8 @@ CREDENTIALS: list[tuple[pb.SinkCredential, Credential]] = [
 ]
 
 
-async def terms(folder: Path, wanted: pb.Subscription, rate_per_minute: int | None = None) -> Terms:
-    """Create a subscription in a registry, let its sink consent, and return the terms that a watch sends."""
+async def settings_of(folder: Path, wanted: pb.Subscription, rate_per_minute: int | None = None) -> RequestSettings:
+    """Create a subscription in a registry, let its sink consent, and return the request settings that a watch sends."""
     environ = {
         "HOOKTIDE_DATA_DIR": str(folder),
         "HOOKTIDE_SERVICE_TOKEN": "hts_a-token-for-this-test-only",
@@ -54,15 +55,15 @@ async def terms(folder: Path, wanted: pb.Subscription, rate_per_minute: int | No
         await client.call(client.subscriptions.ReportVerification, report)
         async with client.watch() as stream:
             (item,), _ = await until_checkpoint(stream)
-    found = terms_of(item.put)
+    found = request_settings_of(item.put)
     assert found.sink_revision == made.sink_revision
     return found
 
 
 async def test_what_is_left_open_is_for_the_operator_to_say(tmp_path: Path) -> None:
-    found = await terms(tmp_path, pb.Subscription(sink=SINK))
+    found = await settings_of(tmp_path, pb.Subscription(sink=SINK))
     assert len(found.secrets) == 1
-    assert replace(found, secrets=(), sink_revision=0) == Terms(
+    assert replace(found, secrets=(), sink_revision=0) == RequestSettings(
         sink_revision=0,
         content_mode=ContentMode.STRUCTURED,
         secrets=(),
@@ -89,10 +90,10 @@ async def test_all_that_is_wanted_is_there(tmp_path: Path) -> None:
     )
     retry = pb.RetryPolicy(delays=[Duration(seconds=5), Duration(nanos=250_000_000)])
     config = pb.SubscriptionConfig(rate_per_second=50, in_flight_max=7, retry=retry)
-    found = await terms(tmp_path, pb.Subscription(sink=SINK, protocol_settings=settings, config=config), rate_per_minute=120)
+    found = await settings_of(tmp_path, pb.Subscription(sink=SINK, protocol_settings=settings, config=config), rate_per_minute=120)
     (key,) = found.keys
     assert key.key_id == key_id(key.key.public_key().public_bytes_raw())
-    assert replace(found, keys=(), sink_revision=0) == Terms(
+    assert replace(found, keys=(), sink_revision=0) == RequestSettings(
         sink_revision=0,
         content_mode=ContentMode.BINARY,
         secrets=(),
@@ -110,9 +111,9 @@ async def test_all_that_is_wanted_is_there(tmp_path: Path) -> None:
 
 async def test_no_further_attempt_is_told_from_the_operators_schedule(tmp_path: Path) -> None:
     config = pb.SubscriptionConfig(retry=pb.RetryPolicy())
-    assert (await terms(tmp_path, pb.Subscription(sink=SINK, config=config))).retry_delays_s == ()
+    assert (await settings_of(tmp_path, pb.Subscription(sink=SINK, config=config))).retry_delays_s == ()
 
 
 @pytest.mark.parametrize(("message", "credential"), CREDENTIALS, ids=[type(credential).__name__ for _, credential in CREDENTIALS])
 async def test_a_credential_comes_with_its_secret(tmp_path: Path, message: pb.SinkCredential, credential: Credential) -> None:
-    assert (await terms(tmp_path, pb.Subscription(sink=SINK, sink_credential=message))).credential == credential
+    assert (await settings_of(tmp_path, pb.Subscription(sink=SINK, sink_credential=message))).credential == credential

@@ -1,0 +1,61 @@
+"""Request settings: a subscription as delivery knows it, and how to make its requests.
+
+registry ─Watch─▶ replica: wire → [request_settings] → lane, request_builder
+
+Law: pure. A setting that the registry leaves open is None here; the operator's setting then applies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.delivery.model import ContentMode, Health, Secret
+from services.delivery.request.credentials import Credential, MutualTls
+from services.delivery.request.signing import SigningKey
+from services.delivery.transport.protocol import Tls
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSettings:
+    """How to make a subscription's requests. `secrets` and `keys` are empty for schemes that do not sign its requests."""
+
+    sink_revision: int = 0
+    content_mode: ContentMode = ContentMode.STRUCTURED
+    secrets: tuple[Secret, ...] = ()
+    keys: tuple[SigningKey, ...] = ()
+    message_signature: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    credential: Credential | None = None
+    ca_certificates: str = ""
+    timeout_s: float | None = None
+    rate_per_second: float | None = None
+    in_flight_max: int | None = None
+    retry_delays_s: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A subscription as delivery knows it. Not a tuple: few are made, but every delivery reads fields, and slots read faster."""
+
+    id: str
+    consumer_id: str
+    sink: str
+    types: tuple[str, ...]
+    source: str
+    health: Health
+    revision: int
+    settings: RequestSettings
+
+
+def rate_limit(granted_per_minute: int | None, configured_per_second: float | None) -> float | None:
+    """Return the rate limit in requests a second: the lower of the sink's limit and its owner's; None for no limit."""
+    limits = [] if granted_per_minute is None else [granted_per_minute / 60]
+    return min([*limits, *([] if configured_per_second is None else [configured_per_second])], default=None)
+
+
+def tls_of(settings: RequestSettings) -> Tls | None:
+    """Return what the sink's TLS needs beyond the default; None for nothing."""
+    credential = settings.credential
+    if not settings.ca_certificates and not isinstance(credential, MutualTls):
+        return None
+    certificate, key = (credential.certificate, credential.private_key) if isinstance(credential, MutualTls) else ("", "")
+    return Tls(settings.ca_certificates.encode(), certificate.encode(), key.encode())
