@@ -21,7 +21,7 @@ from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.worker import Worker
 from services.egress.policy import EgressPolicy
-from services.eventlog.grpc_client import RETRIED, RemoteEventLog
+from services.eventlog.grpc_client import RETRIED, GrpcEventLogReader
 from services.runtime.clock import SystemClock
 from services.runtime.configuration.reload import Apply, Reloadable, reloading, service_tokens
 from services.runtime.configuration.settings import DeliverySettings
@@ -70,7 +70,7 @@ async def running(
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
         clock = SystemClock()
-        log, replica, disabler = RemoteEventLog(ingest, token), Replica(registry, token, clock), Disabler(registry, token)
+        log, replica, disabler = GrpcEventLogReader(ingest, token), Replica(registry, token, clock), Disabler(registry, token)
         worker = Worker(settings, ledger, transport, log, replica, disabler, clock)
         reloadable.on_reload(worker.change_settings)
 

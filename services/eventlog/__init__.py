@@ -1,7 +1,7 @@
-"""Event log: the durable, partitioned record of accepted events, behind two Protocols.
+"""Event log: the durable, partitioned record of accepted events, behind Protocols.
 
 emitter → ingest → [event log] → router → lane → attempt → ledger
 
-`record.py` holds the values, `protocol.py` the two Protocols. The engines are `sqlite/` (embedded; writes and reads) and
+`record.py` holds the values, `protocol.py` the Protocols. The engines are `sqlite/` (embedded; writes and reads) and
 `grpc_client.py` (reads through ingest's gRPC).
 """

@@ -27,7 +27,7 @@ _PASSING = {Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED}
 RETRIED = ("hooktide.ingest.v1.EventLogService/FetchEvents", "hooktide.ingest.v1.EventLogService/ReportProgress")
 
 
-class RemoteEventLog:
+class GrpcEventLogReader:
     """Reads the log of an ingest service."""
 
     def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken) -> None:
@@ -35,8 +35,8 @@ class RemoteEventLog:
         self._metadata = service_metadata(service_token)
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["RemoteFollowing"]:
-        """Follow partitions; see `EventLogReader.follow`."""
+    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["GrpcFollowing"]:
+        """Follow partitions; see `EventReader.follow`."""
         request = event_log_pb2.FollowLogRequest(
             after=[place_message(place) for place in after], batch_records_max=batch_records_max, log_id=log_id
         )
@@ -47,13 +47,13 @@ class RemoteEventLog:
                 first = await anext(responses, None)
             if first is None:
                 raise LogUnavailableError("ingest ended the stream")
-            yield RemoteFollowing(responses, first, after)
+            yield GrpcFollowing(responses, first, after)
         finally:
             # grpc itself never cleans up an abandoned call.
             call.cancel()
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
-        """Read records at given places; see `EventLogReader.fetch`."""
+        """Read records at given places; see `EventReader.fetch`."""
         records: list[Record] = []
         rest = list(places)
         while rest:
@@ -68,7 +68,7 @@ class RemoteEventLog:
         return records
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """Release records; see `EventLogReader.release`."""
+        """Release records; see `ReaderProgress.release`."""
         with _mapped(()):
             request = event_log_pb2.ReportProgressRequest(
                 released=[place_message(place) for place in released], recorded=[place_message(place) for place in recorded]
@@ -77,27 +77,27 @@ class RemoteEventLog:
         return [place_from(message) for message in answer.expiring]
 
     async def rewind(self, places: Sequence[Place]) -> None:
-        """Undo releases; see `EventLogReader.rewind`."""
+        """Undo releases; see `ReaderProgress.rewind`."""
         with _mapped(()):
             request = event_log_pb2.ReportProgressRequest(rewound=[place_message(place) for place in places])
             await self._stub.ReportProgress(request, metadata=self._metadata)
 
     async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
-        """Find where a reader resumes; see `EventLogReader.resume_points`."""
+        """Find where a reader resumes; see `EventReader.resume_points`."""
         with _mapped(()):
             request = event_log_pb2.FindResumePointsRequest(after=[place_message(place) for place in after])
             answer = await self._stub.FindResumePoints(request, metadata=self._metadata)
         return answer.log_id, [ResumePoint(place_from(each.place), each.following, each.unreleased) for each in answer.points]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
-        """Report the events that were routed last; see `EventLogReader.report_routed`."""
+        """Report the events that were routed last; see `ReaderProgress.report_routed`."""
         with _mapped(()):
             request = event_log_pb2.ReportProgressRequest(routed=[place_message(place) for place in routed])
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
         return Lag(answer.unrouted_events, answer.oldest_unrouted_unix_ms or None)
 
 
-class RemoteFollowing:
+class GrpcFollowing:
     """One stream of records."""
 
     def __init__(

@@ -1,16 +1,31 @@
-"""Protocol: the two Protocols of the event log, for reading and for appending. One conformance suite runs over every engine.
+"""Protocol: what callers may ask of an event log, cut by what each caller needs. One conformance suite runs over every engine.
+
+| Protocol | used by |
+|---|---|
+| `EventAppender` | ingest, for emitters |
+| `EventReader`, `ReaderProgress`; together `EventLogReader` | delivery |
+| `EventHistory` | ingest, for listings |
+| `EventLogMaintenance` | ingest, at intervals |
+| `EventLog`: all of them | ingest, which owns the log |
+
+`EventReader` changes nothing, so that a reader may have a right to read only. An engine may keep several orders of appends, each
+for some of the partitions; hence no promise compares positions of two partitions, and positions need not be dense.
 
 Law 1: `append` returns only after the events are durable.
-Law 2: positions of a partition grow strictly and become visible in order. After a reader has seen a position, no lower position
-of that partition appears later.
+Law 2: positions of a partition grow strictly and become visible in order, and event ids grow with them. After a reader has seen a
+position, no lower position of that partition appears later.
 Law 3: a record that its reader has not released is never trimmed.
+Law 4: a batch, a bounded fetch and a page of the history hold at most `BATCH_BYTES_MAX` bytes of events, or one larger event.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
+from services.eventlog.record import Appended, Conflict, EventPage, EventQuery, Lag, NewEvent, Place, Record, ResumePoint
+
+# Below the largest message that gRPC lets pass, 4 MiB.
+BATCH_BYTES_MAX = 3 * 1024 * 1024
 
 
 class Following(Protocol):
@@ -23,7 +38,10 @@ class Following(Protocol):
 
     @property
     def heads(self) -> dict[int, int]:
-        """For each followed partition, its last position at the moment when the following began."""
+        """For each followed partition, a position that separates the records of the moment when the following began from later ones.
+
+        No record of that moment has a higher position, and every later record of the partition has.
+        """
         ...
 
     def batches(self) -> AsyncIterator[Sequence[Record]]:
@@ -34,8 +52,8 @@ class Following(Protocol):
         ...
 
 
-class EventLogReader(Protocol):
-    """Reads events."""
+class EventReader(Protocol):
+    """Reads events in the order of the log, and changes nothing."""
 
     def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AbstractAsyncContextManager[Following]:
         """Follow the partitions of `after`, each from its place (exclusive).
@@ -52,6 +70,14 @@ class EventLogReader(Protocol):
         """Return the records at `places` that still exist, in the order of `places`."""
         ...
 
+    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+        """Return the log's identity and the points where a reader resumes after the events with these ids, whatever their old positions."""
+        ...
+
+
+class ReaderProgress(Protocol):
+    """Takes a reader's reports of how far it has come."""
+
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
         """Release the records up to these places (inclusive), which this reader no longer needs; return up to where records expired.
 
@@ -64,25 +90,83 @@ class EventLogReader(Protocol):
         """Undo the release of records after these places, since their reader begins there again."""
         ...
 
-    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
-        """Return the log's identity and the points where a reader resumes after the events with these ids, whatever their old positions."""
-        ...
-
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
         """Report each partition's last routed event, with its id; return how many events are not routed. The report is not durable."""
         ...
 
 
-class EventLog(EventLogReader, Protocol):
-    """Reads and appends events."""
+class EventLogReader(EventReader, ReaderProgress, Protocol):
+    """Follows the log and reports its progress: what delivery needs of a log."""
+
+
+class EventAppender(Protocol):
+    """Appends events."""
+
+    @property
+    def why_refusing(self) -> str | None:
+        """Why the latest append was refused for lack of room; None if it was not refused, or if there is room again."""
+        ...
 
     async def append(self, events: Sequence[NewEvent]) -> list[Appended | Conflict]:
-        """Append events in one transaction; return one result per event, in order, once the events are durable.
+        """Append events; return one result per event, in order, once the events are durable.
+
+        An event whose source and id the log holds is not appended again. With the same digest, the result is the first event's, marked as
+        a duplicate; with another digest, it is a conflict. Events of one partition keep the order of the calls.
 
         Raises `LogFullError`, `StorageFullError` or `LogUnavailableError` (nothing was appended), or `LogClosedError` (outcome unknown).
         """
         ...
 
+
+class EventHistory(Protocol):
+    """Answers questions about single events. Askers take turns, so that an asker with many questions delays only itself."""
+
+    async def locate(self, asker: str, event_id: str) -> Record | None:
+        """Return the record of a well-formed event id; None if the log does not hold it, or no longer."""
+        ...
+
+    async def newest(self, asker: str, query: EventQuery) -> EventPage:
+        """Return a page of the records that match a query, the newest first.
+
+        A page examines a bounded number of records. So a page may hold fewer records than the limit, or none, and still have a next page.
+        """
+        ...
+
+
+class EventLogMaintenance(Protocol):
+    """Keeps a log within its bounds, and tells how full it is."""
+
+    async def lag(self) -> Lag:
+        """Return how many events are not routed, by the latest report; before the first report, how many are not released."""
+        ...
+
+    async def check_room(self) -> None:
+        """After a refusal for lack of room, check whether there is room again. Raises `StorageFullError` while the disk is full."""
+        ...
+
     async def trim(self, *, before_ms: int) -> int:
-        """Delete the released records that were accepted before a time (ms since 1970); return how many were deleted."""
+        """Delete released records that were accepted before a time (ms since 1970); return how many were deleted.
+
+        An engine that deletes many records at once, as whole days, may keep some of them for longer.
+        """
+        ...
+
+    async def used_bytes(self) -> int:
+        """Return how many bytes the log takes on disk."""
+        ...
+
+    def change_limits(self, *, bytes_max: int, retention_s: float) -> None:
+        """Use another size limit and another retention from now on."""
+        ...
+
+    def end_following(self) -> None:
+        """End every following with `LogUnavailableError`, since this log is about to close."""
+        ...
+
+
+class EventLog(EventLogReader, EventAppender, EventHistory, EventLogMaintenance, Protocol):
+    """All that ingest calls on the log that it owns."""
+
+    async def fetch_bounded(self, places: Sequence[Place]) -> tuple[list[Record], bool]:
+        """Read as `fetch` does, up to `BATCH_BYTES_MAX` (at least one record); return the records, and whether all places were read."""
         ...

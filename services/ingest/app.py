@@ -11,7 +11,8 @@ from hooktide.ingest.v1 import event_log_pb2_grpc
 from prometheus_client import Gauge
 
 from services.eventlog.errors import EventLogError
-from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
+from services.eventlog.protocol import EventLog, EventLogMaintenance
+from services.eventlog.sqlite.log import open_sqlite_log
 from services.ingest import log_server, server
 from services.ingest.backlog import Backlog
 from services.ingest.emitter_authorization import RETRIED, Registry
@@ -41,7 +42,7 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
     path = database_path(settings.ingest_database_url, settings.data_dir, "ingest")
     retention_s = settings.ingest_retention_hours * 3600
     async with contextlib.AsyncExitStack() as stack:
-        log = await stack.enter_async_context(
+        log: EventLog = await stack.enter_async_context(
             open_sqlite_log(path, clock, bytes_max=settings.ingest_log_bytes_max, retention_s=retention_s, failed=process.fail)
         )
         channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED, tls=calls_tls))
@@ -90,7 +91,7 @@ async def serve(settings: IngestSettings, process: ServiceProcess) -> None:
         await process.stopping.wait()
 
 
-async def _trim(log: SqliteEventLog, reloadable: Reloadable[IngestSettings]) -> None:
+async def _trim(log: EventLogMaintenance, reloadable: Reloadable[IngestSettings]) -> None:
     """At intervals, drop the events that are past their retention and released. Drop nothing while the wall clock is in doubt."""
     clock = SteadyClock(SystemClock(), confirm_s(reloadable.settings.ingest_retention_hours * 3600))
     while True:

@@ -9,8 +9,8 @@ import contextlib
 from prometheus_client import Gauge
 
 from services.eventlog.errors import EventLogError
+from services.eventlog.protocol import EventLogMaintenance
 from services.eventlog.record import Lag
-from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import Clock
 
 _EVERY_S = 1.0
@@ -24,7 +24,7 @@ _unrouted_age = Gauge("hooktide_log_unrouted_age_seconds", "Age of the oldest ev
 class Backlog:
     """The events of one log that delivery has not routed yet."""
 
-    def __init__(self, log: SqliteEventLog, clock: Clock) -> None:
+    def __init__(self, log: EventLogMaintenance, clock: Clock) -> None:
         self._log = log
         self._clock = clock
         self._lag = Lag(0, None)
@@ -44,5 +44,5 @@ class Backlog:
         while True:
             with contextlib.suppress(EventLogError):  # the disk is full, or the log is closing or has failed, and reports a failure itself
                 await self.look()
-                await self._log.look_for_room()
+                await self._log.check_room()
             await asyncio.sleep(_EVERY_S)

@@ -12,12 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, PositionMismatchError, StorageFullError
-from services.eventlog.record import PARTITIONS, Place
-from services.eventlog.sqlite.log import SqliteEventLog
-from services.eventlog.sqlite.reads import BATCH_BYTES_MAX, Wanted
+from services.eventlog.protocol import EventAppender, EventLog
+from services.eventlog.record import PARTITIONS, EventQuery, Place
 from services.eventlog.wire import add_records, place_from, place_message, record_message
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
-from services.runtime.ids import id_bytes, is_id
+from services.runtime.ids import is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
 
@@ -36,7 +35,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
     """Answers the services that read events."""
 
-    def __init__(self, log: SqliteEventLog) -> None:
+    def __init__(self, log: EventLog) -> None:
         self._log = log
 
     async def FollowLog(self, request: event_log_pb2.FollowLogRequest, context: Context) -> AsyncIterator[event_log_pb2.FollowLogResponse]:
@@ -72,7 +71,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             raise invalid_field("positions", f"give 1 to {_FETCH_MAX}")
         places = [place_from(message) for message in request.positions]
         with _refusing():
-            found, complete = await self._log.fetch_some(places, bytes_max=BATCH_BYTES_MAX)
+            found, complete = await self._log.fetch_bounded(places)
         return event_log_pb2.FetchEventsResponse(records=[record_message(record) for record in found], truncated=not complete)
 
     async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
@@ -118,7 +117,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         del context
         audiences = _audiences(request.consumer_id)
         with _refusing():
-            record = await self._log.locate(request.consumer_id, id_bytes(request.event_id)) if is_id(request.event_id, "evt") else None
+            record = await self._log.locate(request.consumer_id, request.event_id) if is_id(request.event_id, "evt") else None
         if record is None or (audiences is not None and record.audience not in audiences):
             raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event, or it is past its retention.")
         return event_log_pb2.GetEventResponse(record=record_message(record))
@@ -127,8 +126,8 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         """Return a page of events, the newest first."""
         del context
         place = parse_page_token("events", request.page_token, (int,))
-        wanted = Wanted(
-            before_position=None if place is None else int(place[0]),
+        query = EventQuery(
+            before=None if place is None else int(place[0]),
             limit=page_size(request.page_size),
             audiences=_audiences(request.consumer_id),
             type=request.type,
@@ -137,14 +136,14 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             end_ms=_unix_ms("end_time", request.end_time) if request.HasField("end_time") else None,
         )
         with _refusing():
-            records, before = await self._log.newest(request.consumer_id, wanted)
+            records, before = await self._log.newest(request.consumer_id, query)
         token = "" if before is None else page_token("events", (before,))
         return event_log_pb2.ListEventsResponse(records=[record_message(record) for record in records], next_page_token=token)
 
 
-def why_degraded(log: SqliteEventLog) -> str | None:
+def why_degraded(log: EventAppender) -> str | None:
     """Return in a sentence why a log refuses new events, though it can be read; None if it takes them."""
-    return None if log.refusing is None else f"new events are refused: {log.refusing}"
+    return None if log.why_refusing is None else f"new events are refused: {log.why_refusing}"
 
 
 @contextlib.contextmanager

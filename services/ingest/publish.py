@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hooktide.event.v1 import event_pb2
 
 from services.eventlog.errors import EventLogError, LogFullError, StorageFullError
-from services.eventlog.protocol import EventLog
+from services.eventlog.protocol import EventAppender
 from services.eventlog.record import Appended, Conflict, NewEvent
 from services.ingest.emitter_authorization import Registry
 from services.ingest.event_validation import Refusal, accept
@@ -37,7 +37,7 @@ class Accepted:
 class Publisher:
     """Publishes events for callers that are already authorized."""
 
-    def __init__(self, log: EventLog, registry: Registry, *, event_bytes_max: int) -> None:
+    def __init__(self, log: EventAppender, registry: Registry, *, event_bytes_max: int) -> None:
         self._log = log
         self._registry = registry
         self.event_bytes_max = event_bytes_max

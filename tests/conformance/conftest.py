@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hooktide.ingest.v1 import event_log_pb2_grpc
 
-from services.eventlog.grpc_client import RETRIED, RemoteEventLog
+from services.eventlog.grpc_client import RETRIED, GrpcEventLogReader
 from services.eventlog.protocol import EventLog, EventLogReader
 from services.ingest import log_server
 from services.runtime.rpc.access import new_service_token
@@ -44,7 +44,7 @@ async def _sqlite(path: Path) -> AsyncIterator[Engine]:
 
 
 @contextlib.asynccontextmanager
-async def _remote(path: Path) -> AsyncIterator[Engine]:
+async def _grpc(path: Path) -> AsyncIterator[Engine]:
     token = new_service_token()
     async with opened(path) as it:
         server = Server(log_server.RULES, token)
@@ -57,12 +57,12 @@ async def _remote(path: Path) -> AsyncIterator[Engine]:
 
         try:
             async with open_channel(target, retried=RETRIED) as channel:
-                yield Engine(it.log, RemoteEventLog(channel, token), it.clock, lose)
+                yield Engine(it.log, GrpcEventLogReader(channel, token), it.clock, lose)
         finally:
             await lose()
 
 
-@pytest.fixture(params=[_sqlite, _remote], ids=["sqlite", "remote"])
+@pytest.fixture(params=[_sqlite, _grpc], ids=["sqlite", "grpc"])
 def open_engine(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEngine:
     """Returns a function that opens this test's log, for the first time or again."""
     opening: Callable[[Path], AbstractAsyncContextManager[Engine]] = request.param

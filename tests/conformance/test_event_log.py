@@ -470,3 +470,13 @@ async def test_an_abandoned_following_leaves_the_log_to_the_others(engine: Engin
                 assert following.heads
         await appended(engine.log, [new_event(1)])
         assert len(await Reading(kept).take(1)) == 1
+
+
+async def test_an_event_is_found_by_its_id(engine: Engine) -> None:
+    receipts = await appended(engine.log, new_events(range(50)))
+    for receipt in receipts[::7]:
+        record = await engine.log.locate("*", receipt.event_id)
+        assert record is not None
+        assert (record.event_id, record.partition, record.position) == (receipt.event_id, receipt.partition, receipt.position)
+    assert await engine.log.locate("*", "evt_" + "0" * 32) is None
+    assert await engine.log.locate("*", "evt_" + "f" * 32) is None

@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 
 from services.delivery.worker.log_follower import LogFollower
 from services.eventlog.errors import EventLogError
-from services.eventlog.protocol import EventLogReader
+from services.eventlog.protocol import ReaderProgress
 from services.eventlog.record import Lag
 from services.runtime.clock import Clock
 
@@ -29,7 +29,7 @@ _unrouted_age = Gauge(
 class LagReporter:
     """Reports to the log what is routed, and keeps the log's answer."""
 
-    def __init__(self, log: EventLogReader, follower: LogFollower, clock: Clock) -> None:
+    def __init__(self, log: ReaderProgress, follower: LogFollower, clock: Clock) -> None:
         self._log = log
         self._follower = follower
         self._clock = clock

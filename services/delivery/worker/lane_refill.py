@@ -14,7 +14,7 @@ from services.delivery.model import Event, Health, State
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.recorder import Recorder
 from services.eventlog.errors import EventLogError
-from services.eventlog.protocol import EventLogReader
+from services.eventlog.protocol import EventReader
 from services.eventlog.record import Place, Record
 from services.runtime.logs import logger
 
@@ -29,7 +29,7 @@ _FAR_MS = 1 << 53
 class LaneRefill:
     """Reads rows back, for a few lanes at a time."""
 
-    def __init__(self, ledger: Ledger, log: EventLogReader, replica: Replica) -> None:
+    def __init__(self, ledger: Ledger, log: EventReader, replica: Replica) -> None:
         self._ledger = ledger
         self._log = log
         self._replica = replica

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
-from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
+from services.eventlog.protocol import BATCH_BYTES_MAX
+from services.eventlog.record import Appended, Conflict, EventPage, EventQuery, Lag, NewEvent, Place, Record, ResumePoint
 from services.eventlog.sqlite import reads
 from services.eventlog.sqlite.tail import Tail
 from services.eventlog.sqlite.writer import Append, Settled, SqliteWriter, Step
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
+from services.runtime.ids import id_bytes
 from services.runtime.listing_reader import Budget, ListingReader
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -38,7 +40,7 @@ class SqliteEventLog:
     def __init__(self, path: Path, clock: Clock, *, bytes_max: int, retention_s: float, failed: Callable[[BaseException], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self.refusing: str | None = None
+        self.why_refusing: str | None = None
         """Why the latest append was refused for lack of room; None if it was not refused, or if there is room again."""
         self._routed: Sequence[Place] | None = None
         self._retention_ms = int(retention_s * 1000)
@@ -91,7 +93,7 @@ class SqliteEventLog:
     # Appending
 
     async def append(self, events: Sequence[NewEvent]) -> list[Appended | Conflict]:
-        """Append events in one transaction; see `EventLog.append`."""
+        """Append events in one transaction; see `EventAppender.append`."""
         if not events:
             return []
         async with self._entry:  # appends that wait for room keep the order of their calls
@@ -125,9 +127,9 @@ class SqliteEventLog:
                 future.set_result(append.results or [])
         self._room.set()
         if settled.error is None:
-            self.refusing = None
+            self.why_refusing = None
         elif isinstance(settled.error, (StorageFullError, LogFullError)):
-            self.refusing = str(settled.error)
+            self.why_refusing = str(settled.error)
         if settled.records:
             self._tail.extend(settled.records)
 
@@ -156,39 +158,39 @@ class SqliteEventLog:
 
     @contextlib.asynccontextmanager
     async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["SqliteFollowing"]:
-        """Follow partitions; see `EventLogReader.follow`."""
+        """Follow partitions; see `EventReader.follow`."""
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is not the one that the reader has followed")
         heads, start = await self.read(reads.check_places, after, begins_anew=not log_id)
         yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
-        """Read records at given places; see `EventLogReader.fetch`."""
-        records, _ = await self.fetch_some(places, bytes_max=None)
+        """Read records at given places; see `EventReader.fetch`."""
+        records, _ = await self.read(reads.records_at, places)
         return records
 
-    async def fetch_some(self, places: Sequence[Place], *, bytes_max: int | None) -> tuple[list[Record], bool]:
-        """Read records at given places up to a number of bytes (at least one record); return them, and whether all places were read."""
-        return await self.read(reads.records_at, places, bytes_max=bytes_max)
+    async def fetch_bounded(self, places: Sequence[Place]) -> tuple[list[Record], bool]:
+        """Read records at given places, bounded in bytes; see `EventLog.fetch_bounded`."""
+        return await self.read(reads.records_at, places, bytes_max=BATCH_BYTES_MAX)
 
     async def rewind(self, places: Sequence[Place]) -> None:
-        """Undo releases; see `EventLogReader.rewind`."""
+        """Undo releases; see `ReaderProgress.rewind`."""
         await self._step(lambda connection: reads.rewind(connection, places))
 
     async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
-        """Find where a reader resumes; see `EventLogReader.resume_points`."""
+        """Find where a reader resumes; see `EventReader.resume_points`."""
         if self._closed:
             raise LogClosedError("the log is closed")
         return self.log_id, await self._listings.read("", reads.resume_points, after)
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """Store what a reader has released; see `EventLogReader.release`."""
+        """Store what a reader has released; see `ReaderProgress.release`."""
         await self._step(lambda connection: reads.keep_released(connection, released, recorded))
         expired = await self.read(reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
         return [Place(place.partition, expired - 1) for place in released]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
-        """Remember the events that were routed last; see `EventLogReader.report_routed`."""
+        """Remember the events that were routed last; see `ReaderProgress.report_routed`."""
         self._routed = routed
         return await self.lag()
 
@@ -196,18 +198,18 @@ class SqliteEventLog:
         """Return how many events are not routed, by the latest report; before the first report, how many are not released."""
         return await self.read(reads.lag_behind, self._routed)
 
-    async def look_for_room(self) -> None:
-        """After a refusal for lack of room, check whether there is room again. Raises `StorageFullError` while the disk is full."""
+    async def check_room(self) -> None:
+        """Check whether there is room again; see `EventLogMaintenance.check_room`."""
 
         def used_after_a_write(connection: sqlite3.Connection) -> int:
             connection.execute("UPDATE meta SET value = value WHERE name = 'trimmed_to'")
             return used_bytes(connection)
 
-        if self.refusing is not None and await self._step(used_after_a_write) < self._writer.bytes_max:
-            self.refusing = None
+        if self.why_refusing is not None and await self._step(used_after_a_write) < self._writer.bytes_max:
+            self.why_refusing = None
 
     async def trim(self, *, before_ms: int) -> int:
-        """Delete older records that are released, a bounded number in each transaction; see `EventLog.trim`."""
+        """Delete older records that are released, a bounded number in each transaction; see `EventLogMaintenance.trim`."""
         dropped = 0
         while step := await self._step(lambda connection: reads.trim_some(connection, before_ms)):
             dropped += step
@@ -218,20 +220,17 @@ class SqliteEventLog:
             self._writer.shorten_files()
         return dropped
 
-    async def locate(self, asker: str, event_id: bytes) -> Record | None:
-        """Return the record of an event id (16 bytes); None if the log does not hold it, or no longer. Askers take turns."""
+    async def locate(self, asker: str, event_id: str) -> Record | None:
+        """Return the record of an event id; see `EventHistory.locate`."""
         if self._closed:
             raise LogClosedError("the log is closed")
-        return await self._listings.read(asker, reads.record_by_id, event_id)
+        return await self._listings.read(asker, reads.record_by_id, id_bytes(event_id))
 
-    async def newest(self, asker: str, wanted: reads.Wanted) -> tuple[list[Record], int | None]:
-        """Return a page of records that match `wanted`, the newest first, and the position below which the next page begins.
-
-        Askers take turns.
-        """
+    async def newest(self, asker: str, query: EventQuery) -> EventPage:
+        """Return a page of the history; see `EventHistory.newest`."""
         if self._closed:
             raise LogClosedError("the log is closed")
-        return await self._listings.read(asker, _page_of_newest, wanted)
+        return await self._listings.read(asker, _page_of_newest, query)
 
     async def used_bytes(self) -> int:
         """Return how many bytes the log takes on disk."""
@@ -254,8 +253,8 @@ class SqliteEventLog:
         return self._following
 
 
-def _page_of_newest(connection: sqlite3.Connection, wanted: reads.Wanted) -> tuple[list[Record], int | None]:
-    return reads.newest_records(connection, wanted, Budget())
+def _page_of_newest(connection: sqlite3.Connection, query: EventQuery) -> EventPage:
+    return reads.newest_records(connection, query, Budget())
 
 
 class SqliteFollowing:
@@ -282,7 +281,7 @@ class SqliteFollowing:
                 continue
             tail_start = self._tail.start
             if self._scanned >= tail_start:
-                records = self._tail.after(self._scanned, self._batch_records_max, reads.BATCH_BYTES_MAX)
+                records = self._tail.after(self._scanned, self._batch_records_max, BATCH_BYTES_MAX)
             else:
                 records = await self._log.read(reads.records_after, self._scanned, self._batch_records_max)
             if not records:  # all records before the start of the tail have been trimmed

@@ -8,31 +8,18 @@ that would slow down every append.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from services.eventlog.errors import PositionMismatchError
-from services.eventlog.record import PARTITIONS, Lag, Place, Record, ResumePoint
+from services.eventlog.protocol import BATCH_BYTES_MAX
+from services.eventlog.record import PARTITIONS, EventPage, EventQuery, Lag, Place, Record, ResumePoint
 from services.runtime.ids import id_bytes, is_id
 from services.runtime.listing_reader import Budget
 
-BATCH_BYTES_MAX = 3 * 1024 * 1024
 _TRIM_ROWS = 1_000
 _RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
 # The limits of a listing: how many records it examines for one page before it returns those found, and how many in one statement.
 _EXAMINED_MAX = 50_000
 _EXAMINED_STEP = 2_000
-
-
-class Wanted(NamedTuple):
-    """The filter of a listing; empty texts and None match every record."""
-
-    before_position: int | None
-    limit: int
-    audiences: tuple[str, ...] | None
-    type: str
-    source: str
-    start_ms: int | None
-    end_ms: int | None
 
 
 def record_of(row: Sequence[object]) -> Record:
@@ -146,46 +133,45 @@ def record_by_id(connection: sqlite3.Connection, event_id: bytes) -> Record | No
     return record_of(row) if row is not None and row[2] == event_id else None
 
 
-def newest_records(connection: sqlite3.Connection, wanted: Wanted, budget: Budget | None = None) -> tuple[list[Record], int | None]:
-    """Return the matching records, the newest first, bounded in bytes (at least one), and the position below which the next page begins.
+def newest_records(connection: sqlite3.Connection, query: EventQuery, budget: Budget | None = None) -> EventPage:
+    """Return a page of the matching records; see `EventHistory.newest`. The next page begins below a position.
 
-    That position is None at the end. A page examines a bounded number of records, and stops when the budget is spent. So a page may hold
-    fewer records than the limit, or no record, and still have a next page.
+    A page examines a bounded number of records, and stops when the budget is spent.
     """
     top = _head(connection) + 1
-    if wanted.before_position is not None:
-        top = min(top, wanted.before_position)
-    if wanted.end_ms is not None:
-        top = min(top, first_position_at(connection, wanted.end_ms))
-    bottom = first_position_at(connection, wanted.start_ms) if wanted.start_ms is not None else 0
+    if query.before is not None:
+        top = min(top, query.before)
+    if query.end_ms is not None:
+        top = min(top, first_position_at(connection, query.end_ms))
+    bottom = first_position_at(connection, query.start_ms) if query.start_ms is not None else 0
     bottom = max(bottom, _trimmed_to(connection) + 1)
     examined_to = max(bottom, top - _EXAMINED_MAX)
     records, size = list[Record](), 0
     while top > examined_to:
         floor = max(examined_to, top - _EXAMINED_STEP)
-        for row in _wanted_between(connection, wanted, floor, top, wanted.limit - len(records)):
+        for row in _matching_between(connection, query, floor, top, query.limit - len(records)):
             size += len(row[-1])
             if size > BATCH_BYTES_MAX and records:
-                return records, records[-1].position
+                return EventPage(records, records[-1].position)
             records.append(record_of(row))
-        if len(records) == wanted.limit:
-            return records, records[-1].position
+        if len(records) == query.limit:
+            return EventPage(records, records[-1].position)
         top = floor
         if budget is not None and budget.is_spent:
             break
-    return records, (top if top > bottom else None)
+    return EventPage(records, top if top > bottom else None)
 
 
-def _wanted_between(connection: sqlite3.Connection, wanted: Wanted, floor: int, top: int, limit: int) -> sqlite3.Cursor:
+def _matching_between(connection: sqlite3.Connection, query: EventQuery, floor: int, top: int, limit: int) -> sqlite3.Cursor:
     conditions, values = ["position < ?", "position >= ?"], list[object]([top, floor])
     for column in ("type", "source"):
-        if value := getattr(wanted, column):
+        if value := getattr(query, column):
             # The `+` keeps SQLite from the index over source and id, whose rows it would have to sort.
             conditions.append(f"+{column} = ?")
             values.append(value)
-    if wanted.audiences is not None:
-        conditions.append(f"audience IN ({','.join('?' * len(wanted.audiences))})")
-        values += wanted.audiences
+    if query.audiences is not None:
+        conditions.append(f"audience IN ({','.join('?' * len(query.audiences))})")
+        values += query.audiences
     return connection.execute(
         f"SELECT {_RECORD} FROM events WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ?",  # noqa: S608 - constants
         (*values, limit),

@@ -215,14 +215,3 @@ async def test_a_follower_that_falls_behind_reads_the_file_until_it_has_caught_u
         await appended(it.log, [new_event(30_000)])
         found += await reading.take(1)
     assert [record.position for record in found] == list(range(1, 20_102))
-
-
-async def test_an_event_is_located_by_its_id(path: Path) -> None:
-    async with opened(path) as it:
-        receipts = await appended(it.log, new_events(range(50)))
-        for receipt in receipts[::7]:
-            record = await it.log.locate("*", bytes.fromhex(receipt.event_id[4:]))
-            assert record is not None
-            assert (record.event_id, record.position) == (receipt.event_id, receipt.position)
-        assert await it.log.locate("*", bytes(16)) is None
-        assert await it.log.locate("*", b"\xff" * 16) is None

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.eventlog.errors import PositionMismatchError
-from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.protocol import BATCH_BYTES_MAX
+from services.eventlog.record import PARTITIONS, EventQuery, Place, Record
 from services.eventlog.sqlite import reads
 from services.eventlog.sqlite.log import MIGRATIONS
 from services.runtime.database import connect, give_back_some, migrate, vacuum_some
@@ -173,8 +174,8 @@ def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
     with closing(world.stored(empty)) as connection:
         before: int | None = None
         while True:
-            wanted = reads.Wanted(before, limit, audiences, kind, source, start_ms, end_ms)
-            page, before = reads.newest_records(connection, wanted)
+            query = EventQuery(before, limit, audiences, kind, source, start_ms, end_ms)
+            page, before = reads.newest_records(connection, query)
             assert len(page) <= limit
             found += page
             if before is None:
@@ -226,15 +227,15 @@ def test_a_filtered_listing_looks_at_a_bounded_number_of_records_a_page(empty: s
     with closing(World([], 0, {}).stored(empty)) as connection:
         rare = record(2, 2, 1000, kind=1)
         connection.executemany(ROW, [row_of(rare if number == 2 else record(number, number, 1000)) for number in range(1, 120_001)])
-        wanted = reads.Wanted(None, 10, None, "t1", "", None, None)
+        query = EventQuery(None, 10, None, "t1", "", None, None)
         pages, befores = [], []
         while True:
-            page, before = reads.newest_records(connection, wanted)
+            page, before = reads.newest_records(connection, query)
             pages.append(page)
             if before is None:
                 break
             befores.append(before)
-            wanted = wanted._replace(before_position=before)
+            query = query._replace(before=before)
         assert pages == [[], [], [rare]]
         assert befores == [70_001, 20_001]
 
@@ -244,18 +245,18 @@ def test_answers_are_bounded_in_bytes(empty: sqlite3.Connection) -> None:
     large = [record(number, number, 1000, size_bytes=1024 * 1024) for number in range(1, 8)]
     with closing(World([*large, record(8, 8, 1000, size_bytes=4 * 1024 * 1024)], 0, {}).stored(empty)) as connection:
         assert [each.position for each in reads.records_after(connection, 0, 100)] == [1, 2, 3]
-        everything = reads.Wanted(None, 200, None, "", "", None, None)
+        everything = EventQuery(None, 200, None, "", "", None, None)
         pages, before = list[list[int]](), None
         while not pages or before is not None:
-            page, before = reads.newest_records(connection, everything._replace(before_position=before))
+            page, before = reads.newest_records(connection, everything._replace(before=before))
             pages.append([each.position for each in page])
         assert pages == [[8], [7, 6, 5], [4, 3, 2], [1]]
         places = [Place(0, position) for position in (8, 1, 2, 3, 4)]
-        found, complete = reads.records_at(connection, places, bytes_max=reads.BATCH_BYTES_MAX)
+        found, complete = reads.records_at(connection, places, bytes_max=BATCH_BYTES_MAX)
         assert ([each.position for each in found], complete) == ([8], False)
-        found, complete = reads.records_at(connection, places[1:], bytes_max=reads.BATCH_BYTES_MAX)
+        found, complete = reads.records_at(connection, places[1:], bytes_max=BATCH_BYTES_MAX)
         assert ([each.position for each in found], complete) == ([1, 2, 3], False)
-        assert reads.records_at(connection, places[2:], bytes_max=reads.BATCH_BYTES_MAX)[1]
+        assert reads.records_at(connection, places[2:], bytes_max=BATCH_BYTES_MAX)[1]
         assert len(reads.records_at(connection, places)[0]) == 5
 
 
