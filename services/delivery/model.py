@@ -8,6 +8,7 @@ from typing import NamedTuple
 from services.eventlog.record import Record
 
 ENCODER_VERSION = 1
+"""The encoder of new deliveries, by its number in `request.envelope.ENCODERS`."""
 
 
 class State(enum.IntEnum):
@@ -70,6 +71,7 @@ class Event:
 
     record: Record
     contents: dict[ContentMode, Content] = field(default_factory=dict)
+    """Only by the encoder of new deliveries."""
     size_bytes: int = field(init=False)
     """About how much memory its delivery takes: the event as it is in the log, and once more as the encoded body."""
 
@@ -97,6 +99,8 @@ class Delivery:
     """The content mode of its subscription when it was routed, so that all attempts send the same bytes."""
     chunk: "Chunk | None" = None
     """The chunk in which it was routed; None after that chunk's flush has begun."""
+    encoder: int = ENCODER_VERSION
+    """The encoder that makes its body, also after another encoder has become the one for new deliveries."""
     state: State = State.PENDING
     attempts: list[Attempt] = field(default_factory=list)
     due_ms: int = 0

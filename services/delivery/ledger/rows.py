@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from services.delivery.model import ENCODER_VERSION, Attempt, ContentMode, Delivery, Event, State
+from services.delivery.model import Attempt, ContentMode, Delivery, Event, State
 from services.eventlog.record import Record
 
 
@@ -68,7 +68,7 @@ def open_row(delivery: Delivery) -> OpenRow:
         delivery.accepted_ms,
         delivery.revision,
         delivery.body_mode.name.lower(),
-        ENCODER_VERSION,
+        delivery.encoder,
         len(attempts),
         _stored(attempts),
         attempts[-1].status if attempts else 0,
@@ -111,6 +111,7 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
         revision=row.revision,
         event=event,
         body_mode=ContentMode[row.body_mode.upper()],
+        encoder=row.encoder,
         state=State.PENDING,
         attempts=attempts_of(row.attempts),
         due_ms=row.due_ms,

@@ -4,6 +4,8 @@ log record → [envelope] → signing → transport
 
 Law 1: pure. The same record always gives the same bytes, because every attempt must send the same body.
 Law 2: the data is sent as the emitter wrote it, byte for byte.
+Law 3: an encoder that has made a body stays as it is. To change what is sent, add an encoder with the next number to `ENCODERS`, and make
+it the encoder of new deliveries (`model.ENCODER_VERSION`).
 Rule: CloudEvents 1.0.2: the JSON format in structured mode, and binary mode. Data-only mode sends the data without CloudEvents.
 `proto_data` is sent as the bytes of its message (`Any.value`). Its type URL becomes `dataschema`, and `application/protobuf`
 becomes `datacontenttype`, unless the emitter set them.
@@ -11,6 +13,7 @@ becomes `datacontenttype`, unless the emitter set them.
 
 import base64
 import re
+from collections.abc import Callable
 
 import orjson
 from hooktide.event.v1 import event_pb2
@@ -46,6 +49,20 @@ def content(raw: bytes, mode: ContentMode) -> Content:
             return Content(trace | _attribute_headers(event) | _type_header(event), _data(event))
         case ContentMode.DATA_ONLY:
             return Content(trace | _type_header(event), _data(event))
+
+
+Encoder = Callable[[bytes, ContentMode], Content]
+"""Returns the body and headers for a CloudEvent given as protobuf bytes; raises `ValueError` for bytes that are no CloudEvent."""
+ENCODERS: dict[int, Encoder] = {1: content}
+"""Every encoder by its number, which the ledger stores with each unfinished delivery."""
+
+
+def encoded(raw: bytes, mode: ContentMode, encoder: int) -> Content:
+    """Return the body and headers that an encoder makes; raises `ValueError` if there is no such encoder, or as the encoder does."""
+    if encoder not in ENCODERS:
+        message = f"its encoder, number {encoder}, is not known here; start the version of the delivery service that wrote it"
+        raise ValueError(message)
+    return ENCODERS[encoder](raw, mode)
 
 
 def structured(raw: bytes) -> bytes:
