@@ -20,6 +20,27 @@ class State(enum.IntEnum):
     CANCELLED = 4
 
 
+class Phase(enum.IntEnum):
+    """Where a delivery in memory stands. `dispatch/lifecycle.py` has the transitions."""
+
+    HELD = 0
+    """In memory, and in no queue yet: just made, just read back, or to be recorded before it is sent."""
+    QUEUED = 1
+    """In its lane's queue."""
+    IN_FLIGHT = 2
+    """Its attempt is under way."""
+    RETRYING = 3
+    """Its attempt has failed, and the next one is due later."""
+    WITHDRAWN = 4
+    """Its attempt was withdrawn before it began."""
+    SPILLED = 5
+    """It waits as a row only, because its lane has no room or may not send."""
+    ENDED = 6
+    """It is delivered, exhausted or cancelled, as its `state` says."""
+    RELEASED = 7
+    """It is out of memory: only its row in the ledger is left."""
+
+
 class Secret(NamedTuple):
     """A signing secret as raw bytes, and until when it signs (ms since 1970; None: without end)."""
 
@@ -81,7 +102,7 @@ class Event:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One event for one subscription, while it is in memory."""
+    """One event for one subscription, while it is in memory. Only `dispatch/lifecycle.py` changes its phase, state, times and event."""
 
     id: bytes
     """16 bytes; `delivery_id` derives them."""
@@ -101,21 +122,17 @@ class Delivery:
     """The chunk in which it was routed; None after that chunk's flush has begun."""
     encoder: int = ENCODER_VERSION
     """The encoder that makes its body, also after another encoder has become the one for new deliveries."""
+    phase: Phase = field(default=Phase.HELD, init=False)
     state: State = State.PENDING
+    """What the ledger shows: PENDING until the delivery ends."""
     attempts: list[Attempt] = field(default_factory=list)
     due_ms: int = 0
     """When the next attempt is due, in ms by the due clock; 0 before the first."""
     finished_ms: int = 0
     recorded: bool = False
     """Whether the ledger has a row for it."""
-    sent: bool = False
-    """Whether an attempt was started and its end is not in the ledger yet."""
-    sent_at: float = 0.0
-    """When the latest attempt began, by the monotonic clock, in seconds."""
-    settled: bool = False
-    """Whether it waits for its flush: finished, due later, withdrawn or spilled. If not, it is queued, under way or recorded first."""
-    spilled: bool = False
-    """Whether it is settled because it waits as a row only: its lane had no room or could not send."""
+    sent_at: float | None = None
+    """When the attempt began whose end is not in the ledger yet, by the monotonic clock, in seconds; None if there is no such attempt."""
 
     @property
     def size_bytes(self) -> int:
@@ -138,7 +155,7 @@ class Chunk:
     record_first: bool
     """Whether its deliveries may be sent only after they are recorded."""
     unsettled: int = 0
-    """How many of its deliveries in memory are not settled."""
+    """How many of its deliveries are not settled: held, queued or in flight."""
 
 
 def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> bytes:

@@ -4,7 +4,7 @@ router → lane → [dispatcher] → sender → transport; the answer → sink_h
 
 Law 1: attempts under way are bounded, and so are attempts whose end is not recorded.
 Law 2: lanes take turns; a lane that may not send keeps no slot.
-Law 3: a delivery in memory is in exactly one of: a lane's queue, under way, or waiting for its flush.
+Law 3: `lifecycle` alone changes a delivery's phase; the dispatcher keeps the counters of what is in flight and what is not recorded.
 Law 4: when a subscription changes, or its sink must get no attempt for a while, the attempts that have not begun are withdrawn. Their
 deliveries wait again, and the attempts do not count.
 """
@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from services.delivery.dispatch import pace
+from services.delivery.dispatch import lifecycle, pace
 from services.delivery.dispatch.circuit_breaker import Breaker
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane, earlier
@@ -23,7 +23,7 @@ from services.delivery.dispatch.lane_table import Bounds, Lanes
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, Schedule, retry_after_s
 from services.delivery.dispatch.sink_health import Trouble
 from services.delivery.dispatch.timers import Timers
-from services.delivery.model import Attempt, Delivery, Health, State
+from services.delivery.model import Attempt, Delivery, Health, Phase, State
 from services.delivery.request.attempt_record import attempt_of, log_failure
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.request.sender import Sender
@@ -104,6 +104,7 @@ class Dispatcher:
         """Hold a delivery for which its lane has room, and queue it."""
         lane.live[delivery.id] = delivery
         self.lanes.held_bytes += delivery.size_bytes
+        lifecycle.queue(delivery)
         lane.queue.append(delivery)
         self._join_round(lane)
 
@@ -113,19 +114,20 @@ class Dispatcher:
         if self.lanes.is_gone(lane):
             self.finish(delivery, State.CANCELLED)
             return
+        lifecycle.queue(delivery)
         lane.queue.append(delivery)
         self._join_round(lane)
 
     def release(self, delivery: Delivery) -> None:
         """Drop a settled and recorded delivery from memory."""
-        lane = self.lanes.lane(delivery.subscription_id)
-        if self.lanes.let_go(lane, delivery) and not delivery.spilled:
+        lane, phase = self.lanes.lane(delivery.subscription_id), lifecycle.release(delivery)
+        if self.lanes.let_go(lane, delivery) and phase is not Phase.SPILLED:
             self.lanes.readings.note(delivery)
-        if delivery.sent:
+        if delivery.sent_at is not None:
             self.unrecorded_sent -= 1
-        if delivery.spilled:
-            lane.unflushed_spills -= 1
-        if delivery.state is State.PENDING:
+        if phase is not Phase.ENDED:
+            if phase is Phase.SPILLED:
+                lane.unflushed_spills -= 1
             lane.row_waits(delivery.due_ms)
         if lane.next_due_ms is not None:
             self._wake(lane)
@@ -140,19 +142,16 @@ class Dispatcher:
         while lane.queue:
             delivery = lane.queue.popleft()
             if delivery.recorded:
+                lifecycle.put_back(delivery)
                 self.lanes.let_go(lane, delivery)
                 lane.row_waits(delivery.due_ms)
             else:
                 self.lanes.spill(delivery)
-                self._settle(delivery)
+                self._changed(delivery)
 
     def _withdraw(self, lane: Lane) -> None:
         if lane.in_flight:
             self._sender.withdraw(lane.subscription_id)
-
-    def _settle(self, delivery: Delivery) -> None:
-        delivery.settled = True
-        self._changed(delivery)
 
     # Starting attempts
 
@@ -211,8 +210,7 @@ class Dispatcher:
         if lane.trouble is not None:
             lane.trouble.breaker.started()
         pace.started(lane, subscription, began)
-        delivery.sent_at = began
-        delivery.sent = True
+        lifecycle.start(delivery, began)
         self.unrecorded_sent += 1
 
     # Taking answers
@@ -247,14 +245,14 @@ class Dispatcher:
 
     def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:
         """Settle a delivery whose attempt was withdrawn: it becomes a row and keeps its due time, or is cancelled."""
-        delivery.sent = False
+        lifecycle.withdraw(delivery)
         self.unrecorded_sent -= 1
         if lane.trouble is not None:
             lane.trouble.breaker.withdrawn(began)
         if self.lanes.is_gone(lane):
             self.finish(delivery, State.CANCELLED)
         else:
-            self._settle(delivery)
+            self._changed(delivery)
 
     def _after_failure(self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None) -> None:
         now_ms = self.due.now_ms()
@@ -270,8 +268,8 @@ class Dispatcher:
         match decision:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
                 log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
-                delivery.due_ms = due_ms
-                self._settle(delivery)
+                lifecycle.retry(delivery, due_ms)
+                self._changed(delivery)
             case RetryAt():
                 self.finish(delivery, State.CANCELLED)
             case Exhausted(reason):
@@ -301,10 +299,14 @@ class Dispatcher:
 
     def finish(self, delivery: Delivery, state: State) -> None:
         """Bring a held delivery to its end."""
-        delivery.state = state
-        delivery.finished_ms = unix_ms(self._clock)
-        self.lanes.has_ended(delivery)
-        self._settle(delivery)
+        self.lanes.end(delivery, state, unix_ms(self._clock))
+        self._changed(delivery)
+
+    def cancel_waiting(self, delivery: Delivery) -> None:
+        """Cancel a delivery that waits for its flush, because its subscription is deleted or off by now."""
+        if delivery.phase is Phase.SPILLED:
+            self.lanes.lane(delivery.subscription_id).unflushed_spills -= 1
+        self.lanes.end(delivery, State.CANCELLED, unix_ms(self._clock))
 
     def give_up(self, delivery: Delivery, why: str) -> None:
         """End a held delivery that cannot be attempted."""

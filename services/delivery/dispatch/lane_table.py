@@ -10,10 +10,10 @@ Law 3: a lane that holds nothing is forgotten once a new lane in its place would
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from services.delivery.dispatch import pace
+from services.delivery.dispatch import lifecycle, pace
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane, Readings
-from services.delivery.model import Delivery, Health
+from services.delivery.model import Delivery, Health, State
 from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock
 from services.runtime.fair_semaphore import Share
@@ -103,15 +103,15 @@ class Lanes:
         self.held_bytes -= delivery.size_bytes
         return True
 
-    def has_ended(self, delivery: Delivery) -> None:
-        """Drop the event of a held delivery that has ended: only its row is still needed."""
+    def end(self, delivery: Delivery, state: State, now_ms: int) -> None:
+        """Bring a delivery to its final state; the event that it drops takes no memory any more."""
         self.held_bytes -= delivery.size_bytes
-        delivery.event = None
+        lifecycle.end(delivery, state, now_ms)
         self.held_bytes += delivery.size_bytes
 
     def spill(self, delivery: Delivery) -> None:
         """Note that a delivery waits as a row only and is read back later."""
-        delivery.settled = delivery.spilled = True
+        lifecycle.spill(delivery)
         self.lane(delivery.subscription_id).unflushed_spills += 1
 
     # What a lane may do

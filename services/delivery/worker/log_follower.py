@@ -216,6 +216,8 @@ class LogFollower:
         record_first = position <= (self._record_first_through or {}).get(partition, 0)
         chunk = Chunk(partition, position, event_id, through, [], self._clock.monotonic(), record_first)
         for subscription in part:
+            lane = lanes.lane(subscription.id)
+            has_room = lanes.has_room(lane, subscription)
             # Positional arguments: keywords would double the time, and this runs for every delivery.
             delivery = Delivery(
                 delivery_id(event_id, subscription.id),
@@ -227,14 +229,12 @@ class LogFollower:
                 subscription.id,
                 subscription.consumer_id,
                 subscription.revision,
-                event,
+                event if has_room else None,
                 subscription.settings.content_mode,
                 chunk,
             )
             chunk.deliveries.append(delivery)
-            lane = lanes.lane(subscription.id)
-            if not lanes.has_room(lane, subscription):
-                delivery.event = None
+            if not has_room:
                 lanes.spill(delivery)
                 continue
             chunk.unsettled += 1

@@ -14,14 +14,15 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.dispatcher import UNRECORDED_SENT_MAX, Dispatcher
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.rows import done_row, open_row
 from services.delivery.ledger.sqlite import Cursor, Flush, Ledger
-from services.delivery.model import Chunk, Delivery, State
+from services.delivery.model import Chunk, Delivery, Phase
 from services.delivery.worker.backpressure import MEASURE_S, Backpressure
 from services.runtime import failpoints
-from services.runtime.clock import Clock, unix_ms
+from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
 # Wait 40 ms so that a transaction is worth its fsync; an attempt that starts at once does not wait for it. The wait ends early, but not
@@ -174,7 +175,10 @@ class Recorder:
         if self._dispatcher.unrecorded_sent - len(batch.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
             return True
         sent_by = now - _WAIT_FOR_END_S
-        return any(delivery.sent and not delivery.settled and delivery.sent_at <= sent_by for delivery in chunk.deliveries)
+        return any(
+            delivery.phase is Phase.IN_FLIGHT and delivery.sent_at is not None and delivery.sent_at <= sent_by
+            for delivery in chunk.deliveries
+        )
 
     def _collect(self) -> _Batch:
         """Take what the next transaction writes."""
@@ -189,7 +193,7 @@ class Recorder:
             for delivery in chunk.deliveries:
                 self._write(batch, delivery)
                 delivery.chunk = None
-                if chunk.record_first and not delivery.settled:
+                if chunk.record_first and delivery.phase is Phase.HELD:
                     batch.to_queue.append(delivery)
             last[chunk.partition] = chunk
         for chunk in last.values():
@@ -202,10 +206,9 @@ class Recorder:
 
     def _write(self, batch: _Batch, delivery: Delivery) -> None:
         flush = batch.flush
-        if delivery.state is State.PENDING and delivery.settled and self._gone(delivery.subscription_id):
-            delivery.state = State.CANCELLED
-            delivery.finished_ms = unix_ms(self._clock)
-        if delivery.state is not State.PENDING:
+        if delivery.phase in lifecycle.WAITING and self._gone(delivery.subscription_id):
+            self._dispatcher.cancel_waiting(delivery)
+        if delivery.phase is Phase.ENDED:
             flush.finished.append(done_row(delivery))
             if delivery.recorded:
                 flush.closed.append(delivery.id)
@@ -214,7 +217,7 @@ class Recorder:
         else:
             flush.opened.append(open_row(delivery))
         batch.written.append(delivery)
-        if delivery.settled:
+        if delivery.phase in lifecycle.SETTLED:
             batch.settled.append(delivery)
 
     async def _commit(self, flush: Flush) -> None:
@@ -236,8 +239,7 @@ class Recorder:
         dispatcher = self._dispatcher
         for chunk in batch.chunks:
             self._routed -= max(1, len(chunk.deliveries))
-        for delivery in batch.written:
-            delivery.recorded = True
+        lifecycle.record(batch.written)
         for delivery in batch.settled:
             dispatcher.release(delivery)
         for delivery in batch.to_queue:
