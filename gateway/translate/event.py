@@ -4,12 +4,11 @@ Law: JSON data is passed on byte for byte, so that no number loses a digit.
 """
 
 import base64
-import re
 
 import orjson
 from hooktide.event.v1 import event_pb2
 
-_JSON_TYPE = re.compile(r"[^/;]+/(?:[^;]*\+)?json\s*(?:;.*)?", re.IGNORECASE)
+from services.runtime.content_type import is_json
 
 
 def event_json(event: event_pb2.CloudEvent) -> dict[str, object]:
@@ -40,9 +39,8 @@ def _data(event: event_pb2.CloudEvent) -> dict[str, object]:
     content_type = event.attributes["datacontenttype"].ce_string if "datacontenttype" in event.attributes else ""
     match event.WhichOneof("data"):
         case "text_data":
-            is_json = not content_type or _is_json(content_type)
-            return {"data": _inline(event.text_data.encode()) if is_json else event.text_data}
-        case "binary_data" if _is_json(content_type):
+            return {"data": _inline(event.text_data.encode()) if is_json(content_type) else event.text_data}
+        case "binary_data" if content_type and is_json(content_type):
             return {"data": _inline(event.binary_data)}
         case "binary_data":
             return {"data_base64": base64.b64encode(event.binary_data).decode()}
@@ -50,10 +48,6 @@ def _data(event: event_pb2.CloudEvent) -> dict[str, object]:
             return {"data_base64": base64.b64encode(event.proto_data.value).decode()}
         case _:
             return {}
-
-
-def _is_json(content_type: str) -> bool:
-    return _JSON_TYPE.fullmatch(content_type) is not None
 
 
 def _inline(raw: bytes) -> object:

@@ -5,7 +5,6 @@ import sqlite3
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.delivery.errors import LedgerFullError
@@ -22,6 +21,7 @@ from services.runtime.ids import id_bytes, id_text, is_id
 from services.runtime.listing_reader import Budget
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
+from services.runtime.rpc.timestamps import optional_ms
 
 RULES = {
     f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
@@ -71,8 +71,8 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             subscription_id=request.subscription_id,
             event_id=request.event_id,
             event_type=request.event_type,
-            start_ms=_unix_ms("start_time", request.start_time) if request.HasField("start_time") else None,
-            end_ms=_unix_ms("end_time", request.end_time) if request.HasField("end_time") else None,
+            start_ms=optional_ms(request, "start_time"),
+            end_ms=optional_ms(request, "end_time"),
         )
         rows, before_id = await self._ledger.listings.read(request.consumer_id, _page_of_newest, wanted)
         if len(rows) > size:
@@ -90,7 +90,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def RepairRouting(self, request: delivery_pb2.RepairRoutingRequest, context: Context) -> delivery_pb2.RepairRoutingResponse:
         """Repair stopped partitions, or return what a repair would do."""
         del context
-        from_ms = _unix_ms("from_time", request.from_time) if request.HasField("from_time") else None
+        from_ms = optional_ms(request, "from_time")
         if self._worker.repair is None:
             raise Failure(Reason.UNAVAILABLE, "The delivery service is starting; try again.", retry_after_s=1.0)
         try:
@@ -166,13 +166,6 @@ def _message(row: OpenRow | DoneRow, clock_jumped_ms: int) -> delivery_pb2.Deliv
     else:
         message.finish_time.FromMilliseconds(row.finished_ms)
     return message
-
-
-def _unix_ms(field: str, time: Timestamp) -> int:
-    try:
-        return time.ToMilliseconds()
-    except ValueError:
-        raise invalid_field(field, "is no time between the years 1 and 9999") from None
 
 
 def _consumer(consumer_id: str) -> str:

@@ -20,6 +20,7 @@ import orjson
 from hooktide.event.v1 import event_pb2
 
 from services.eventlog.record import NewEvent, partition_of
+from services.runtime.content_type import is_json
 from services.runtime.errors import Reason
 from services.runtime.event_types import EVENT_TYPE_BYTES_MAX, FORBIDDEN_CHARACTERS, star_problem
 from services.runtime.ids import is_id
@@ -34,7 +35,6 @@ _TIME = re.compile(
     rf"(\d{{4}})-(\d\d)-(\d\d)[Tt]{_HOUR_AND_MINUTE}:([0-5]\d|60)(\.\d{{1,9}})?([Zz]|[+-]{_HOUR_AND_MINUTE})",
     re.ASCII,
 )
-_JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
 _RESERVED = frozenset({"id", "source", "type", "specversion", "data", "database64"})
 # Tracing adds these attributes anew on each try. The digest leaves them out, so that two tries are the same event.
 _TRACE = frozenset({"traceparent", "tracestate"})
@@ -180,11 +180,6 @@ def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> b
     if is_json(content_type) and (kind == "text_data" or content_type):
         check_json(data)
     return data
-
-
-def is_json(content_type: str) -> bool:
-    """Return whether data of this content type is JSON. An empty content type means JSON, as in CloudEvents' JSON format."""
-    return content_type in {"", "application/json"} or _JSON_TYPE.fullmatch(content_type) is not None
 
 
 def check_json(data: bytes) -> None:

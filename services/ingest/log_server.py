@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, PositionMismatchError, StorageFullError
@@ -19,6 +18,7 @@ from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.ids import is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
+from services.runtime.rpc.timestamps import optional_ms
 
 RULES = {
     f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE
@@ -132,8 +132,8 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             audiences=_audiences(request.consumer_id),
             type=request.type,
             source=request.source,
-            start_ms=_unix_ms("start_time", request.start_time) if request.HasField("start_time") else None,
-            end_ms=_unix_ms("end_time", request.end_time) if request.HasField("end_time") else None,
+            start_ms=optional_ms(request, "start_time"),
+            end_ms=optional_ms(request, "end_time"),
         )
         with _refusing():
             records, before = await self._log.newest(request.consumer_id, query)
@@ -159,13 +159,6 @@ def _refusing() -> Iterator[None]:
 
 def _unavailable() -> Failure:
     return Failure(Reason.UNAVAILABLE, "The event log is closing.", retry_after_s=1.0)
-
-
-def _unix_ms(field: str, time: Timestamp) -> int:
-    try:
-        return time.ToMilliseconds()
-    except ValueError:
-        raise invalid_field(field, "is no time between the years 1 and 9999") from None
 
 
 def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> list[Place]:

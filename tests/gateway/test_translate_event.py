@@ -33,6 +33,8 @@ EVENTS = {
     "json": event(text_data=JSON_TEXT, attributes=typed("application/json; charset=utf-8")),
     "json of a format": event(text_data="[1]", attributes=typed("application/vnd.shop+json")),
     "json as bytes": event(binary_data=b'{"a": 1.0}', attributes=typed("application/json")),
+    "text of a type that only resembles json": event(text_data="[1]", attributes=typed("a b/json")),
+    "bytes of a type that only resembles json": event(binary_data=b"[1]", attributes=typed("image/svg or so+json")),
     "text": event(text_data='say "hi"', attributes=typed("text/plain")),
     "bytes": event(binary_data=b"\x00\xff"),
     "typed bytes": event(binary_data=b"\x89PNG", attributes=typed("image/png")),

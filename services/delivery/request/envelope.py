@@ -19,6 +19,7 @@ import orjson
 from hooktide.event.v1 import event_pb2
 
 from services.delivery.model import Content, ContentMode
+from services.runtime.content_type import is_json
 
 CONTENT_TYPE = "application/cloudevents+json"
 _OCTETS = "application/octet-stream"
@@ -26,7 +27,6 @@ _PROTOBUF = "application/protobuf"
 _CONTENT_TYPE_ATTRIBUTE = "datacontenttype"
 _SCHEMA_ATTRIBUTE = "dataschema"
 _DEFAULT_TYPES = {"text_data": "application/json", "binary_data": _OCTETS, "proto_data": _PROTOBUF}
-_JSON_TYPE = re.compile(r"(?:[\w.+-]+/(?:[\w.-]+\+)?json)\s*(?:;.*)?", re.IGNORECASE)
 # Characters that a header may contain unchanged; CloudEvents requires all others of an attribute to be percent-encoded.
 _PLAIN = re.compile(r"[!#-$&-~]*")
 _ENCODED = re.compile(r"[^!#-$&-~]")
@@ -81,9 +81,9 @@ def _structured(event: event_pb2.CloudEvent) -> bytes:
         body[name] = value.ce_string if value.WhichOneof("attr") == "ce_string" else _attribute(value)
     kind = event.WhichOneof("data")
     if kind == "text_data":
-        body["data"] = orjson.Fragment(event.text_data) if _is_json(body) else event.text_data
+        body["data"] = orjson.Fragment(event.text_data) if is_json(str(body.get(_CONTENT_TYPE_ATTRIBUTE, ""))) else event.text_data
     elif kind == "binary_data":
-        if "datacontenttype" in body and _is_json(body):
+        if _CONTENT_TYPE_ATTRIBUTE in body and is_json(str(body[_CONTENT_TYPE_ATTRIBUTE])):
             body["data"] = orjson.Fragment(event.binary_data)
         else:
             body["data_base64"] = base64.b64encode(event.binary_data).decode()
@@ -152,11 +152,6 @@ def _data(event: event_pb2.CloudEvent) -> bytes:
             return event.proto_data.value
         case _:
             return b""
-
-
-def _is_json(body: dict[str, object]) -> bool:
-    content_type = str(body.get("datacontenttype", ""))
-    return content_type in {"", "application/json"} or _JSON_TYPE.fullmatch(content_type) is not None
 
 
 def _attribute(value: event_pb2.CloudEvent.CloudEventAttributeValue) -> str | int | bool:
