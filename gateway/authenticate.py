@@ -16,6 +16,7 @@ from enum import Enum
 
 from services.runtime.api_key import parse_key
 from services.runtime.clock import Clock
+from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope
 from services.runtime.errors import Failure, Reason
 from services.runtime.rpc.access import bearer
 
@@ -42,9 +43,9 @@ class Caller:
     shown: Mapping[str, object] = field(repr=False)
 
     @property
-    def acts_for(self) -> str:
-        """The consumer for which the caller acts; "*" stands for all."""
-        return "*" if self.role is Role.ADMIN else self.consumer_id
+    def scope(self) -> Scope:
+        """The consumers whose data the caller may read and change. An emitter has no scope; asking for it raises ValueError."""
+        return EVERYONE if self.role is Role.ADMIN else OwnConsumer(self.consumer_id)
 
 
 @dataclass(slots=True)

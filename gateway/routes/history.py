@@ -27,24 +27,24 @@ class History:
 
     async def list_events(self, call: Call) -> web.Response:
         """Return a page, newest first."""
-        request = translate.list_events_request(call.caller.acts_for, call.query)
+        request = translate.list_events_request(call.caller.scope, call.query)
         answer = await self._peers.call(self._peers.log.ListEvents, request)
         return page_answer([translate.record_json(record) for record in answer.records], answer.next_page_token)
 
     async def get_event(self, call: Call) -> web.Response:
         """Return one event."""
-        request = event_log_pb2.GetEventRequest(consumer_id=call.caller.acts_for, event_id=call.path["id"])
+        request = event_log_pb2.GetEventRequest(consumer_id=call.caller.scope.text, event_id=call.path["id"])
         answer = await self._peers.call(self._peers.log.GetEvent, request)
         return json_answer(translate.record_json(answer.record))
 
     async def list_deliveries(self, call: Call) -> web.Response:
         """Return a page without attempts, newest event first."""
-        request = translate.list_deliveries_request(call.caller.acts_for, call.query)
+        request = translate.list_deliveries_request(call.caller.scope, call.query)
         answer = await self._peers.call(self._peers.ledger.ListDeliveries, request)
         return page_answer([translate.delivery_json(delivery) for delivery in answer.deliveries], answer.next_page_token)
 
     async def get_delivery(self, call: Call) -> web.Response:
         """Return one delivery with its attempts."""
-        request = delivery_pb2.GetDeliveryRequest(consumer_id=call.caller.acts_for, id=call.path["id"])
+        request = delivery_pb2.GetDeliveryRequest(consumer_id=call.caller.scope.text, id=call.path["id"])
         answer = await self._peers.call(self._peers.ledger.GetDelivery, request)
         return json_answer(translate.delivery_with_attempts_json(answer.delivery))

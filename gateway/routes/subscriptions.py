@@ -55,7 +55,7 @@ class Subscriptions:
     async def list(self, call: Call) -> web.Response:
         """Return a page, oldest first."""
         query = Query(call.query)
-        request = pb.ListSubscriptionsRequest(consumer_id=call.caller.acts_for, page_size=query.limit(), page_token=query.text("cursor"))
+        request = pb.ListSubscriptionsRequest(consumer_id=call.caller.scope.text, page_size=query.limit(), page_token=query.text("cursor"))
         query.done()
         answer = await self._peers.call(self._peers.subscriptions.ListSubscriptions, request)
         return page_answer([translate.subscription_json(item) for item in answer.subscriptions], answer.next_page_token)
@@ -71,14 +71,14 @@ class Subscriptions:
         """Replace the whole subscription."""
         etag = etag_to_match(call)
         body = await self._bodies.read(call.request)
-        return await self._updated(translate.replace_request(call.caller.acts_for, call.path["id"], body, etag))
+        return await self._updated(translate.replace_request(call.caller.scope, call.path["id"], body, etag))
 
     async def patch(self, call: Call) -> web.Response:
         """Merge a patch; if it changes nothing, return the subscription as it is."""
         etag = etag_to_match(call)
         patch = translate.parse_patch(await self._bodies.read(call.request, MERGE_PATCH))
         if patch.paths:
-            return await self._updated(translate.update_request(call.caller.acts_for, call.path["id"], patch, etag))
+            return await self._updated(translate.update_request(call.caller.scope, call.path["id"], patch, etag))
         current = await self._current(call)
         if etag not in {"", current.etag}:
             raise Failure(Reason.ETAG_MISMATCH, "It has changed since that ETag was read; read it again and decide anew.")
@@ -86,13 +86,13 @@ class Subscriptions:
 
     async def delete(self, call: Call) -> web.Response:
         """Return 204; a second call gets 404."""
-        request = pb.DeleteSubscriptionRequest(consumer_id=call.caller.acts_for, id=call.path["id"], etag=etag_to_match(call))
+        request = pb.DeleteSubscriptionRequest(consumer_id=call.caller.scope.text, id=call.path["id"], etag=etag_to_match(call))
         await self._peers.call(self._peers.subscriptions.DeleteSubscription, request)
         return no_content()
 
     async def secrets(self, call: Call) -> web.Response:
         """Return the secrets that sign now, and the public halves of the keys that do, the newest first."""
-        request = pb.GetSecretsRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
+        request = pb.GetSecretsRequest(consumer_id=call.caller.scope.text, subscription_id=call.path["id"])
         answer = await self._peers.call(self._peers.subscriptions.GetSecrets, request)
         secrets, keys = [translate.secret_json(secret) for secret in answer.secrets], [translate.key_json(key) for key in answer.keys]
         return json_answer({"secrets": secrets, "keys": keys})
@@ -101,14 +101,14 @@ class Subscriptions:
         """Return the new secret, or the public half of the new key. It is generated unless the body has one."""
         request_id = request_id_of(call)
         body = await self._bodies.read(call.request, optional=True)
-        request = translate.rotate_request(call.caller.acts_for, call.path["id"], body, request_id)
+        request = translate.rotate_request(call.caller.scope, call.path["id"], body, request_id)
         answer = await self._peers.call(self._peers.subscriptions.RotateSecret, request)
         return json_answer(translate.rotated_json(answer))
 
     async def verify(self, call: Call) -> web.Response:
         """Start a sink verification, and return the subscription with the result."""
         Fields(await self._bodies.read(call.request, optional=True)).done()
-        request = VerifySinkRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
+        request = VerifySinkRequest(consumer_id=call.caller.scope.text, subscription_id=call.path["id"])
         await self._peers.call(self._peers.ledger.VerifySink, request, timeout_s=_VERIFY_S)
         current = await self._current(call)
         return tagged_answer(translate.subscription_json(current), current.etag)
@@ -116,12 +116,12 @@ class Subscriptions:
     async def test(self, call: Call) -> web.Response:
         """Send a test event to the sink, and return the attempt. A failure of the sink is not an error of this call."""
         Fields(await self._bodies.read(call.request, optional=True)).done()
-        request = SendTestEventRequest(consumer_id=call.caller.acts_for, subscription_id=call.path["id"])
+        request = SendTestEventRequest(consumer_id=call.caller.scope.text, subscription_id=call.path["id"])
         answer = await self._peers.call(self._peers.ledger.SendTestEvent, request, timeout_s=_TEST_S)
         return json_answer({"event_id": answer.event_id, "attempt": attempt_json(answer.attempt)})
 
     async def _current(self, call: Call) -> pb.Subscription:
-        request = pb.GetSubscriptionRequest(consumer_id=call.caller.acts_for, id=call.path["id"])
+        request = pb.GetSubscriptionRequest(consumer_id=call.caller.scope.text, id=call.path["id"])
         return (await self._peers.call(self._peers.subscriptions.GetSubscription, request)).subscription
 
     async def _updated(self, request: pb.UpdateSubscriptionRequest) -> web.Response:

@@ -9,6 +9,7 @@ from hooktide.ingest.v1 import event_log_pb2 as log
 
 from gateway.translate.event import event_json
 from gateway.translate.values import Query, time_json, word_of
+from services.runtime.consumer_scope import Scope
 
 EVENT_FILTERS = frozenset({"limit", "cursor", "type", "source", "after", "before"})
 DELIVERY_FILTERS = frozenset({"limit", "cursor", "state", "subscription", "event", "type", "after", "before"})
@@ -19,11 +20,11 @@ _STATES = {
 }
 
 
-def list_events_request(acts_for: str, parameters: Mapping[str, str]) -> log.ListEventsRequest:
+def list_events_request(scope: Scope, parameters: Mapping[str, str]) -> log.ListEventsRequest:
     """Return the call that a query asks for."""
     query = Query(parameters)
     request = log.ListEventsRequest(
-        consumer_id=acts_for,
+        consumer_id=scope.text,
         type=query.text("type"),
         source=query.text("source"),
         start_time=query.time("after"),
@@ -35,11 +36,11 @@ def list_events_request(acts_for: str, parameters: Mapping[str, str]) -> log.Lis
     return request
 
 
-def list_deliveries_request(acts_for: str, parameters: Mapping[str, str]) -> delivery.ListDeliveriesRequest:
+def list_deliveries_request(scope: Scope, parameters: Mapping[str, str]) -> delivery.ListDeliveriesRequest:
     """Return the call that a query asks for."""
     query = Query(parameters)
     request = delivery.ListDeliveriesRequest(
-        consumer_id=acts_for,
+        consumer_id=scope.text,
         state=query.word("state", _STATES, delivery.DELIVERY_STATE_UNSPECIFIED),
         subscription_id=query.text("subscription"),
         event_id=query.text("event"),

@@ -24,6 +24,7 @@ from gateway.translate.settings import (
     verification_json,
 )
 from gateway.translate.values import time_json, word_of
+from services.runtime.consumer_scope import Scope
 
 _READ_ONLY = ("id", "state", "state_reason", "verification", "created_at", "updated_at")
 # The members that can be changed, with their fields in the contract. A member that is an object also has a function that returns which
@@ -58,13 +59,13 @@ def create_request(caller: Caller, body: dict[str, object], request_id: str) -> 
     return request
 
 
-def replace_request(acts_for: str, subscription_id: str, body: dict[str, object], etag: str) -> pb.UpdateSubscriptionRequest:
+def replace_request(scope: Scope, subscription_id: str, body: dict[str, object], etag: str) -> pb.UpdateSubscriptionRequest:
     """Return the call that replaces a whole subscription: members that the body leaves out get their defaults again."""
     fields = Fields(body)
     fields.ignore("consumer_id", *_READ_ONLY)
     subscription = _subscription(fields)
     fields.done()
-    return update_request(acts_for, subscription_id, Patch(subscription, _WRITABLE), etag)
+    return update_request(scope, subscription_id, Patch(subscription, _WRITABLE), etag)
 
 
 def parse_patch(body: dict[str, object]) -> Patch:
@@ -84,21 +85,21 @@ def parse_patch(body: dict[str, object]) -> Patch:
     return Patch(subscription, tuple(paths))
 
 
-def update_request(acts_for: str, subscription_id: str, patch: Patch, etag: str) -> pb.UpdateSubscriptionRequest:
+def update_request(scope: Scope, subscription_id: str, patch: Patch, etag: str) -> pb.UpdateSubscriptionRequest:
     """Return the call that makes a change."""
     request = pb.UpdateSubscriptionRequest(
-        consumer_id=acts_for, subscription=patch.subscription, update_mask=FieldMask(paths=patch.paths), etag=etag
+        consumer_id=scope.text, subscription=patch.subscription, update_mask=FieldMask(paths=patch.paths), etag=etag
     )
     request.subscription.id = subscription_id
     return request
 
 
-def rotate_request(acts_for: str, subscription_id: str, body: dict[str, object], request_id: str) -> pb.RotateSecretRequest:
+def rotate_request(scope: Scope, subscription_id: str, body: dict[str, object], request_id: str) -> pb.RotateSecretRequest:
     """Return the call that rotates a secret."""
     fields = Fields(body)
     overlap_s = fields.whole("overlap_seconds", SECONDS_MAX)
     request = pb.RotateSecretRequest(
-        consumer_id=acts_for,
+        consumer_id=scope.text,
         subscription_id=subscription_id,
         secret=fields.text("secret"),
         overlap=None if overlap_s is None else Duration(seconds=overlap_s),

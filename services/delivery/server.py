@@ -16,6 +16,7 @@ from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
 from services.delivery.worker.worker import Worker
 from services.eventlog.errors import EventLogError
+from services.runtime.consumer_scope import parse_scope
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
 from services.runtime.listing_reader import Budget
@@ -27,7 +28,6 @@ RULES = {
     f"/hooktide.delivery.v1.DeliveryService/{name}": Access.SERVICE
     for name in ("GetDelivery", "ListDeliveries", "GetReadiness", "RepairRouting", "VerifySink", "SendTestEvent")
 }
-_EVERYONE = "*"
 # Retention releases and trims nothing during a repair. The count of a large log's events takes most of the time.
 _REPAIR_S = 60.0
 
@@ -46,10 +46,9 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery with its attempts."""
         del context
-        consumer_id = _consumer(request.consumer_id)
-        listings = self._ledger.listings
-        row = await listings.read(request.consumer_id, sqlite_queries.find, id_bytes(request.id)) if is_id(request.id, "dlv") else None
-        if row is None or (consumer_id and row.consumer_id != consumer_id):
+        scope, listings = parse_scope(request.consumer_id), self._ledger.listings
+        row = await listings.read(scope.text, sqlite_queries.find, scope, id_bytes(request.id)) if is_id(request.id, "dlv") else None
+        if row is None:
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
         message = _message(row, self._ledger.clock_jumped_ms)
         for number, attempt in enumerate(attempts_of(row.attempts), 1):
@@ -59,6 +58,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def ListDeliveries(self, request: delivery_pb2.ListDeliveriesRequest, context: Context) -> delivery_pb2.ListDeliveriesResponse:
         """Return a page of deliveries, the newest event first."""
         del context
+        scope = parse_scope(request.consumer_id)
         place = parse_page_token("deliveries", request.page_token, (str,))
         if request.state not in delivery_pb2.DeliveryState.values():
             raise invalid_field("state", "is no state of a delivery")
@@ -66,7 +66,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         wanted = sqlite_queries.Wanted(
             before_id=None if place is None else _id_of(str(place[0])),
             limit=size + 1,
-            consumer_id=_consumer(request.consumer_id),
+            scope=scope,
             state=State(request.state) if request.state else None,
             subscription_id=request.subscription_id,
             event_id=request.event_id,
@@ -74,7 +74,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             start_ms=optional_ms(request, "start_time"),
             end_ms=optional_ms(request, "end_time"),
         )
-        rows, before_id = await self._ledger.listings.read(request.consumer_id, _page_of_newest, wanted)
+        rows, before_id = await self._ledger.listings.read(scope.text, _page_of_newest, wanted)
         if len(rows) > size:
             before_id = rows[size - 1].id
         token = "" if before_id is None else page_token("deliveries", (before_id.hex(),))
@@ -113,14 +113,13 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def VerifySink(self, request: delivery_pb2.VerifySinkRequest, context: Context) -> delivery_pb2.VerifySinkResponse:
         """Ask a sink for its consent and report the answer to the registry."""
         del context
-        _consumer(request.consumer_id)
-        await self._verifier.verify(request.consumer_id, request.subscription_id)
+        await self._verifier.verify(parse_scope(request.consumer_id), request.subscription_id)
         return delivery_pb2.VerifySinkResponse()
 
     async def SendTestEvent(self, request: delivery_pb2.SendTestEventRequest, context: Context) -> delivery_pb2.SendTestEventResponse:
         """Send a test event and return its attempt."""
         del context
-        sent = await self._sink_tester.run(_consumer(request.consumer_id), request.subscription_id)
+        sent = await self._sink_tester.run(parse_scope(request.consumer_id), request.subscription_id)
         response = delivery_pb2.SendTestEventResponse(event_id=sent.event_id)
         _fill(response.attempt, 1, sent.attempt)
         return response
@@ -166,12 +165,3 @@ def _message(row: OpenRow | DoneRow, clock_jumped_ms: int) -> delivery_pb2.Deliv
     else:
         message.finish_time.FromMilliseconds(row.finished_ms)
     return message
-
-
-def _consumer(consumer_id: str) -> str:
-    """Return the consumer whose deliveries a caller sees; empty for an administrator, who sees the deliveries of all consumers."""
-    if consumer_id == _EVERYONE:
-        return ""
-    if not is_id(consumer_id, "con"):
-        raise invalid_field("consumer_id", 'is required: "con_…" or "*"')
-    return consumer_id

@@ -23,6 +23,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from services.eventlog.record import Appended, Conflict, EventPage, EventQuery, Lag, NewEvent, Place, Record, ResumePoint
+from services.runtime.consumer_scope import Scope
 
 # Below the largest message that gRPC lets pass, 4 MiB.
 BATCH_BYTES_MAX = 3 * 1024 * 1024
@@ -119,13 +120,16 @@ class EventAppender(Protocol):
 
 
 class EventHistory(Protocol):
-    """Answers questions about single events. Askers take turns, so that an asker with many questions delays only itself."""
+    """Answers questions about single events. An event without an audience is in every scope, any other in that of its audience.
 
-    async def locate(self, asker: str, event_id: str) -> Record | None:
-        """Return the record of a well-formed event id; None if the log does not hold it, or no longer."""
+    Scopes take turns, so that a consumer with many questions delays only itself.
+    """
+
+    async def locate(self, scope: Scope, event_id: str) -> Record | None:
+        """Return the record of a well-formed event id; None if the log does not hold it, or no longer, or it is outside the scope."""
         ...
 
-    async def newest(self, asker: str, query: EventQuery) -> EventPage:
+    async def newest(self, query: EventQuery) -> EventPage:
         """Return a page of the records that match a query, the newest first.
 
         A page examines a bounded number of records. So a page may hold fewer records than the limit, or none, and still have a next page.

@@ -6,6 +6,8 @@ These are named tuples, not dataclasses: the hot path makes them for every event
 import zlib
 from typing import NamedTuple
 
+from services.runtime.consumer_scope import Scope
+
 PARTITIONS = 64
 
 
@@ -91,7 +93,7 @@ class EventQuery(NamedTuple):
     before: int | None
     """Where the page begins: `next_before` of the page before. Only the log reads this number. None: with the newest event."""
     limit: int
-    audiences: tuple[str, ...] | None
+    scope: Scope
     type: str
     source: str
     start_ms: int | None

@@ -14,6 +14,7 @@ from services.eventlog.errors import AnotherLogError, EventLogError, PositionMis
 from services.eventlog.protocol import EventAppender, EventLog
 from services.eventlog.record import PARTITIONS, EventQuery, Place
 from services.eventlog.wire import add_records, place_from, place_message, record_message
+from services.runtime.consumer_scope import parse_scope
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.ids import is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
@@ -27,7 +28,6 @@ RULES = {
 _BATCH_RECORDS_DEFAULT = 500
 _BATCH_RECORDS_MAX = 2000
 _FETCH_MAX = 1000
-_EVERYONE = "*"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -115,28 +115,29 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
     async def GetEvent(self, request: event_log_pb2.GetEventRequest, context: Context) -> event_log_pb2.GetEventResponse:
         """Return one event, if the caller may see it."""
         del context
-        audiences = _audiences(request.consumer_id)
+        scope = parse_scope(request.consumer_id)
         with _refusing():
-            record = await self._log.locate(request.consumer_id, request.event_id) if is_id(request.event_id, "evt") else None
-        if record is None or (audiences is not None and record.audience not in audiences):
+            record = await self._log.locate(scope, request.event_id) if is_id(request.event_id, "evt") else None
+        if record is None:
             raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event, or it is past its retention.")
         return event_log_pb2.GetEventResponse(record=record_message(record))
 
     async def ListEvents(self, request: event_log_pb2.ListEventsRequest, context: Context) -> event_log_pb2.ListEventsResponse:
         """Return a page of events, the newest first."""
         del context
+        scope = parse_scope(request.consumer_id)
         place = parse_page_token("events", request.page_token, (int,))
         query = EventQuery(
             before=None if place is None else int(place[0]),
             limit=page_size(request.page_size),
-            audiences=_audiences(request.consumer_id),
+            scope=scope,
             type=request.type,
             source=request.source,
             start_ms=optional_ms(request, "start_time"),
             end_ms=optional_ms(request, "end_time"),
         )
         with _refusing():
-            records, before = await self._log.newest(request.consumer_id, query)
+            records, before = await self._log.newest(query)
         token = "" if before is None else page_token("events", (before,))
         return event_log_pb2.ListEventsResponse(records=[record_message(record) for record in records], next_page_token=token)
 
@@ -169,12 +170,3 @@ def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> 
         if not 0 <= place.partition < PARTITIONS or place.position < 0:
             raise invalid_field(f"{field}[{index}]", f"partitions are 0 to {PARTITIONS - 1}, positions 0 and above")
     return places
-
-
-def _audiences(consumer_id: str) -> tuple[str, ...] | None:
-    """Return the audiences that a caller sees: events for all and events for itself. None: an administrator, who sees all audiences."""
-    if consumer_id == _EVERYONE:
-        return None
-    if not is_id(consumer_id, "con"):
-        raise invalid_field("consumer_id", 'is required: "con_…" or "*"')
-    return ("", consumer_id)

@@ -16,8 +16,6 @@ SubscriptionId = NewType("SubscriptionId", str)
 ConsumerId = NewType("ConsumerId", str)
 KeyId = NewType("KeyId", str)
 
-EVERY_CONSUMER = "*"
-
 
 class Protocol(Enum):
     """How events reach the consumer."""

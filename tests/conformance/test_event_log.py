@@ -7,8 +7,9 @@ from collections import defaultdict
 import pytest
 
 from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Conflict, Lag, Place, Record, ResumePoint
-from services.runtime.ids import is_id
+from services.eventlog.record import PARTITIONS, Conflict, EventQuery, Lag, Place, Record, ResumePoint
+from services.runtime.consumer_scope import EVERYONE, OwnConsumer
+from services.runtime.ids import is_id, new_id
 from tests.conformance.conftest import Engine, OpenEngine
 from tests.eventlog.logs import RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
 
@@ -475,8 +476,19 @@ async def test_an_abandoned_following_leaves_the_log_to_the_others(engine: Engin
 async def test_an_event_is_found_by_its_id(engine: Engine) -> None:
     receipts = await appended(engine.log, new_events(range(50)))
     for receipt in receipts[::7]:
-        record = await engine.log.locate("*", receipt.event_id)
+        record = await engine.log.locate(EVERYONE, receipt.event_id)
         assert record is not None
         assert (record.event_id, record.partition, record.position) == (receipt.event_id, receipt.partition, receipt.position)
-    assert await engine.log.locate("*", "evt_" + "0" * 32) is None
-    assert await engine.log.locate("*", "evt_" + "f" * 32) is None
+    assert await engine.log.locate(EVERYONE, "evt_" + "0" * 32) is None
+    assert await engine.log.locate(EVERYONE, "evt_" + "f" * 32) is None
+
+
+async def test_a_scope_sees_the_events_for_all_and_those_for_its_own_consumer(engine: Engine) -> None:
+    own, other = OwnConsumer(new_id("con")), OwnConsumer(new_id("con"))
+    audiences = ("", own.consumer_id, other.consumer_id)
+    receipts = await appended(engine.log, [new_event(number)._replace(audience=audience) for number, audience in enumerate(audiences)])
+    for scope, expected in ((EVERYONE, audiences), (own, audiences[:2]), (other, audiences[::2])):
+        located = [await engine.log.locate(scope, receipt.event_id) for receipt in receipts]
+        assert [record.audience for record in located if record is not None] == list(expected)
+        listed = await engine.log.newest(EventQuery(None, 10, scope, "", "", None, None))
+        assert [record.audience for record in reversed(listed.records)] == list(expected)

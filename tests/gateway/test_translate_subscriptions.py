@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from gateway.authenticate import Caller, Role
 from gateway.translate.names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
 from gateway.translate.subscriptions import create_request, parse_patch, replace_request, rotate_request, subscription_json
+from services.runtime.consumer_scope import OwnConsumer
 from services.runtime.errors import Failure, Reason
 from services.subscription.api import wire
 from services.subscription.model import ConsumerId, Protocol, State, Subscription, SubscriptionId
 from services.subscription.rules.validation import SubscriptionDraft, merged_draft
 
+OWN = OwnConsumer("con_" + "1" * 32)
 CONSUMER = Caller("key_1", Role.CONSUMER, "con_1", None, {})
 ADMIN = Caller("key_2", Role.ADMIN, "", None, {})
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -154,7 +156,7 @@ def applied(before: pb.Subscription, patch: pb.Subscription, paths: tuple[str, .
 @given(DOCUMENTS, PATCHES)
 def test_a_merge_patch_does_what_rfc_7396_says(document: dict[str, Any], patch: dict[str, Any]) -> None:
     """The comparison covers what answers show; a new credential type removes the members of the old one."""
-    before = replace_request("con_1", "sub_1", document, "").subscription
+    before = replace_request(OWN, "sub_1", document, "").subscription
     change = parse_patch(patch)
     after = subscription_json(applied(before, change.subscription, change.paths))
     standing = merged({}, document)
@@ -174,10 +176,10 @@ def test_a_patch_masks_only_members_that_are_there(patch: dict[str, Any]) -> Non
 @given(st.fixed_dictionaries(MEMBERS))
 def test_what_an_answer_shows_can_be_put_again_unchanged(document: dict[str, Any]) -> None:
     """The exception is a credential's secret, which the registry keeps."""
-    first = replace_request("con_1", "sub_1", document, "")
+    first = replace_request(OWN, "sub_1", document, "")
     assert list(first.update_mask.paths) == list(FIELDS)
     stored = applied(pb.Subscription(), first.subscription, tuple(first.update_mask.paths))
-    again = replace_request("con_1", "sub_1", subscription_json(stored), "")
+    again = replace_request(OWN, "sub_1", subscription_json(stored), "")
     assert applied(stored, again.subscription, tuple(again.update_mask.paths)) == stored
 
 
@@ -243,7 +245,7 @@ def test_a_wrong_member_is_refused_at_its_pointer_on_every_way_in(name: str, val
     body = {"sink": "https://a.example", name: value}
     for way_in in (
         lambda: create_request(CONSUMER, body, ""),
-        lambda: replace_request("con_1", "sub_1", body, ""),
+        lambda: replace_request(OWN, "sub_1", body, ""),
         lambda: parse_patch({name: value}),
     ):
         with pytest.raises(Failure) as caught:
@@ -266,7 +268,7 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
 
 
 def test_a_secret_cannot_be_changed_by_the_way() -> None:
-    for way_in in (lambda: replace_request("con_1", "sub_1", {"sink": "s", "secret": "x"}, ""), lambda: parse_patch({"secret": "x"})):
+    for way_in in (lambda: replace_request(OWN, "sub_1", {"sink": "s", "secret": "x"}, ""), lambda: parse_patch({"secret": "x"})):
         with pytest.raises(Failure) as caught:
             way_in()
         assert list(errors(caught.value)) == ["/secret"]
@@ -286,13 +288,13 @@ def test_a_consumer_owns_what_it_creates_and_an_administrator_says_who_does() ->
 @pytest.mark.parametrize("value", ["60", 1.5, True, 10**12, -(10**12), [], {}])
 def test_an_overlap_is_a_whole_number_of_seconds(value: object) -> None:
     with pytest.raises(Failure) as caught:
-        rotate_request("con_1", "sub_1", {"overlap_seconds": value}, "")
+        rotate_request(OWN, "sub_1", {"overlap_seconds": value}, "")
     assert list(errors(caught.value)) == ["/overlap_seconds"]
 
 
 def test_an_overlap_that_is_not_given_is_for_the_registry_to_choose() -> None:
-    assert not rotate_request("con_1", "sub_1", {}, "").HasField("overlap")
-    assert rotate_request("con_1", "sub_1", {"overlap_seconds": 0}, "").HasField("overlap")
+    assert not rotate_request(OWN, "sub_1", {}, "").HasField("overlap")
+    assert rotate_request(OWN, "sub_1", {"overlap_seconds": 0}, "").HasField("overlap")
 
 
 def test_a_very_long_name_is_not_repeated_in_full() -> None:

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from gateway.translate.history import list_deliveries_request, list_events_request
 from gateway.translate.values import parse_time, time_json
+from services.runtime.consumer_scope import EVERYONE, OwnConsumer
 from services.runtime.errors import Failure
 
+OWN = OwnConsumer("con_" + "1" * 32)
 OFFSETS = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
@@ -45,7 +47,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_the_filters_of_deliveries_reach_the_ledger() -> None:
     request = list_deliveries_request(
-        "con_1",
+        OWN,
         {
             "state": "exhausted",
             "subscription": "sub_1",
@@ -57,7 +59,7 @@ def test_the_filters_of_deliveries_reach_the_ledger() -> None:
             "cursor": "c",
         },
     )
-    assert request.consumer_id == "con_1"
+    assert request.consumer_id == OWN.consumer_id
     assert request.state == delivery_pb2.DELIVERY_STATE_EXHAUSTED
     assert (request.subscription_id, request.event_id, request.event_type) == ("sub_1", "evt_1", "order.created")
     assert request.end_time.seconds - request.start_time.seconds == 86400
@@ -65,7 +67,7 @@ def test_the_filters_of_deliveries_reach_the_ledger() -> None:
 
 
 def test_a_filter_that_is_not_given_is_not_set() -> None:
-    request = list_events_request("*", {})
+    request = list_events_request(EVERYONE, {})
     assert not request.HasField("start_time")
     assert not request.HasField("end_time")
     assert request.page_size == 0
@@ -73,12 +75,12 @@ def test_a_filter_that_is_not_given_is_not_set() -> None:
 
 def test_every_wrong_parameter_is_named() -> None:
     with pytest.raises(Failure) as caught:
-        list_deliveries_request("con_1", {"state": "lost", "after": "x", "before": "y", "limit": "z"})
+        list_deliveries_request(OWN, {"state": "lost", "after": "x", "before": "y", "limit": "z"})
     assert [error.field for error in caught.value.fields] == ["?state", "?after", "?before", "?limit"]
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "201", "ten", "1.0", "", " 1", "+1", "\uff11", "9" * 5000])
 def test_a_limit_is_a_whole_number_from_1_to_200(limit: str) -> None:
     with pytest.raises(Failure) as caught:
-        list_events_request("*", {"limit": limit})
+        list_events_request(EVERYONE, {"limit": limit})
     assert [error.field for error in caught.value.fields] == ["?limit"]

@@ -5,10 +5,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from services.runtime.configuration.common_settings import Settings
 from services.runtime.configuration.setting_types import CONTENT_RELOADED, RELOADED
-from services.runtime.configuration.settings import ALL
-from services.runtime.configuration.settings_reader import variable
+from services.runtime.configuration.settings import ALL, Settings, variable
 
 HEADER = ("| Variable | Read by | Default | What it is |", "|---|---|---|---|")
 

@@ -20,6 +20,7 @@ from services.delivery.worker.retention_loop import RetentionLimits, RetentionLo
 from services.eventlog.record import PARTITIONS, Place, Record
 from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import SystemClock
+from services.runtime.consumer_scope import EVERYONE
 from services.runtime.database import used_bytes
 from services.runtime.fair_semaphore import Share
 from tests.eventlog.logs import appended, new_events, opened
@@ -97,7 +98,7 @@ async def test_days_before_the_first_to_be_kept_go_in_short_steps(ledger: Ledger
     assert sum(steps) == 5001
     assert max(steps) <= 2000
     assert await days(ledger) == kept
-    assert await ledger.read(sqlite_queries.find, done(9, TODAY_MS - DAY_MS).id) is not None
+    assert await ledger.read(sqlite_queries.find, EVERYONE, done(9, TODAY_MS - DAY_MS).id) is not None
     assert await drop_days(ledger, day_of(TODAY_MS - DAY_MS)) == []
 
 
@@ -107,7 +108,7 @@ async def test_a_delivery_may_end_on_a_day_that_was_dropped_already(ledger: Ledg
     await ledger.commit(Flush(finished=[done(1, yesterday)]))
     await drop_days(ledger, day_of(TODAY_MS))
     await ledger.commit(Flush(finished=[done(2, yesterday)]))
-    assert await ledger.read(sqlite_queries.find, done(2, yesterday).id) is not None
+    assert await ledger.read(sqlite_queries.find, EVERYONE, done(2, yesterday).id) is not None
     assert sum(await drop_days(ledger, day_of(TODAY_MS))) == 2
     assert await days(ledger) == []
 
@@ -120,7 +121,7 @@ async def test_beyond_its_size_the_oldest_rows_go_first_and_todays_table_stays(l
         pass
     assert await ledger.read(used_bytes) <= bytes_max
     assert await days(ledger) == [f"done_{day_of(TODAY_MS)}", f"done_{day_of(TODAY_MS - DAY_MS)}"]
-    assert await ledger.read(sqlite_queries.find, done(2999, TODAY_MS).id) is not None
+    assert await ledger.read(sqlite_queries.find, EVERYONE, done(2999, TODAY_MS).id) is not None
     while await ledger.write(sqlite_trims.shrink, 1):
         pass
     assert await days(ledger) == [f"done_{day_of(TODAY_MS)}"]

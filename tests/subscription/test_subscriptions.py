@@ -6,6 +6,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
+from services.runtime.ids import new_id
 from services.runtime.paging import PAGE_BYTES_MAX
 from tests.subscription.client import SINK, Client, MovedClock, refused, served
 from tests.subscription.pem import KEYS, certificate
@@ -170,7 +171,7 @@ async def test_a_list_goes_on_where_the_page_before_ended(client: Client) -> Non
     assert await listed(ours, 2) == [mine[:2], mine[2:4], mine[4:]]
     assert await listed(ours, 5) == [mine]
     assert await listed("*", 0) == [made]
-    assert await listed("con_nobody", 0) == [[]]
+    assert await listed(new_id("con"), 0) == [[]]
 
 
 async def test_a_page_of_large_subscriptions_is_cut_to_what_fits_into_a_message(client: Client) -> None:
@@ -285,7 +286,8 @@ async def test_another_consumers_subscription_is_answered_as_a_missing_one(clien
     made = (await client.subscribe(ours)).subscription
     revision = await client.revision()
     service = client.subscriptions
-    for scope in (theirs, "con_nobody", "nonsense"):
+    malformed = {"con_nobody", "nonsense"}
+    for scope in (theirs, new_id("con"), *malformed):
         answers = []
         for target in (made.id, "sub_01a20c749fc672aabfc57f04a7f1e601"):
             changed = pb.Subscription(id=target, source="/x")
@@ -300,10 +302,14 @@ async def test_another_consumers_subscription_is_answered_as_a_missing_one(clien
                 await refused(client.secrets(scope, target)),
                 await refused(client.rotate(rotation)),
             ]
-            assert {failure.reason for failure in failures} == {Reason.SUBSCRIPTION_NOT_FOUND}
+            expected = Reason.INVALID_ARGUMENT if scope in malformed else Reason.SUBSCRIPTION_NOT_FOUND
+            assert {failure.reason for failure in failures} == {expected}
             answers.append([failure.message for failure in failures])
         assert answers[0] == answers[1]
-        assert not (await page(client, scope)).subscriptions
+        if scope in malformed:
+            assert (await refused(page(client, scope))).reason is Reason.INVALID_ARGUMENT
+        else:
+            assert not (await page(client, scope)).subscriptions
     assert await get(client, ours, made.id) == made
     assert await client.revision() == revision
 

@@ -14,6 +14,7 @@ from services.subscription.store.startup_checks import MIGRATIONS
 from services.subscription.store.vault import Vault
 from tests.subscription.client import SINK, served, until_checkpoint
 
+OWNER = "con_" + "1" * 32
 SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 
@@ -30,8 +31,8 @@ def first_schema(settings: SubscriptionSettings) -> None:
     engine.dispose()
     sealed = Vault(settings.secret_keys()).seal(SECRET.encode(), "signing-secret/sub_1")
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("INSERT INTO consumers VALUES ('con_1', 'c', 1)")
-        row = ("sub_1", "con_1", SINK, "HTTP", json.dumps(["a.*"]), "/s", "d", "active", "", 1, 2, 7)
+        database.execute("INSERT INTO consumers VALUES (?, 'c', 1)", (OWNER,))
+        row = ("sub_1", OWNER, SINK, "HTTP", json.dumps(["a.*"]), "/s", "d", "active", "", 1, 2, 7)
         database.execute(f"INSERT INTO subscriptions VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 - question marks only
         database.execute("INSERT INTO signing_secrets VALUES ('sub_1', 1, ?, ?, 1, NULL)", (sealed.secret_key_id, sealed.box))
         database.execute("UPDATE registry SET revision = 7, compacted_revision = 7")
@@ -49,7 +50,7 @@ async def test_subscriptions_of_the_first_schema_go_on_with_all_they_had(setting
         assert found.protocol_settings == pb.ProtocolSettings(content_mode=pb.CONTENT_MODE_STRUCTURED, signatures=[pb.SIGNATURE_SCHEME_V1])
         assert not found.HasField("sink_credential")
         assert [secret.secret for secret in item.put.secrets] == [SECRET]
-        after = await client.update("con_1", pb.Subscription(id="sub_1", source="/t"), "source")
+        after = await client.update(OWNER, pb.Subscription(id="sub_1", source="/t"), "source")
         assert (after.revision, after.sink_revision) == (8, 7)
         _, later = await until_checkpoint(stream)
         assert later.revision == 8

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow
 from services.delivery.model import State
 from services.eventlog.record import Place
+from services.runtime.consumer_scope import Everyone, Scope
 from services.runtime.ids import is_id
 from services.runtime.listing_reader import Budget
 
@@ -29,7 +30,7 @@ class Wanted(NamedTuple):
 
     before_id: bytes | None
     limit: int
-    consumer_id: str
+    scope: Scope
     state: State | None
     subscription_id: str
     event_id: str
@@ -78,17 +79,22 @@ def meta(connection: sqlite3.Connection, name: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def find(connection: sqlite3.Connection, delivery_id: bytes) -> OpenRow | DoneRow | None:
-    """Return one delivery, unfinished or finished, or None."""
+def find(connection: sqlite3.Connection, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
+    """Return one delivery of the scope, unfinished or finished, or None."""
     with _snapshot(connection):
-        row = connection.execute(f"SELECT {_OPEN} FROM open WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
+        found = _found(connection, delivery_id)
+    return found if found is not None and scope.includes(found.consumer_id) else None
+
+
+def _found(connection: sqlite3.Connection, delivery_id: bytes) -> OpenRow | DoneRow | None:
+    row = connection.execute(f"SELECT {_OPEN} FROM open WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
+    if row is not None:
+        return OpenRow(*row)
+    for table in day_tables(connection):
+        row = connection.execute(f"SELECT {_DONE} FROM {table} WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - a table of ours
         if row is not None:
-            return OpenRow(*row)
-        for table in day_tables(connection):
-            row = connection.execute(f"SELECT {_DONE} FROM {table} WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - a table of ours
-            if row is not None:
-                return DoneRow(*row)
-        return None
+            return DoneRow(*row)
+    return None
 
 
 def newest(connection: sqlite3.Connection, wanted: Wanted, budget: Budget | None = None) -> tuple[list[OpenRow | DoneRow], bytes | None]:
@@ -103,7 +109,7 @@ def newest(connection: sqlite3.Connection, wanted: Wanted, budget: Budget | None
         tables = ["open"] if wanted.state in {None, State.PENDING} else []
         tables += day_tables(connection) if wanted.state is not State.PENDING else []
         for _ in range(_STEPS_MAX):
-            floor = max((_floor(connection, table, wanted.consumer_id, bottom, top) for table in tables), default=bottom)
+            floor = max((_floor(connection, table, wanted.scope, bottom, top) for table in tables), default=bottom)
             rows = [row for table in tables for row in _between(connection, table, wanted, floor, top, wanted.limit - len(found))]
             found += heapq.nlargest(wanted.limit - len(found), rows, key=lambda row: row.id)
             if len(found) == wanted.limit:
@@ -132,11 +138,12 @@ def _time_bound(time_ms: int) -> bytes:
     return max(0, min(time_ms, (1 << 48) - 1)).to_bytes(6, "big")
 
 
-def _floor(connection: sqlite3.Connection, table: str, consumer_id: str, bottom: bytes, top: bytes) -> bytes:
+def _floor(connection: sqlite3.Connection, table: str, scope: Scope, bottom: bytes, top: bytes) -> bytes:
     """Return the lowest id that one step examines in a table; `bottom` if fewer rows than a whole step are left."""
+    source, values = _source(table, scope)
     row = connection.execute(
-        f"SELECT id FROM {_source(table, consumer_id)} id >= ? AND id < ? ORDER BY id DESC LIMIT 1 OFFSET ?",  # noqa: S608 - a table of ours
-        (*([consumer_id] if consumer_id else []), bottom, top, _EXAMINED_STEP - 1),
+        f"SELECT id FROM {source} id >= ? AND id < ? ORDER BY id DESC LIMIT 1 OFFSET ?",  # noqa: S608 - a table of ours
+        (*values, bottom, top, _EXAMINED_STEP - 1),
     ).fetchone()
     return bottom if row is None else bytes(row[0])
 
@@ -145,7 +152,8 @@ def _between(
     connection: sqlite3.Connection, table: str, wanted: Wanted, floor: bytes, top: bytes, limit: int
 ) -> Iterator[OpenRow | DoneRow]:
     """Return the newest matching rows of a table with ids from `floor` up to `top` (exclusive)."""
-    conditions, values = ["id >= ?", "id < ?"], list[object]([*([wanted.consumer_id] if wanted.consumer_id else []), floor, top])
+    source, owner = _source(table, wanted.scope)
+    conditions, values = ["id >= ?", "id < ?"], list[object]([*owner, floor, top])
     for column in ("subscription_id", "event_id", "event_type"):
         if value := getattr(wanted, column):
             # The `+` keeps SQLite from using another index: it would have to sort all of that index's rows by id.
@@ -156,15 +164,17 @@ def _between(
         values.append(int(wanted.state))
     columns, kind = (_OPEN, OpenRow) if table == "open" else (_DONE, DoneRow)
     rows = connection.execute(
-        f"SELECT {columns} FROM {_source(table, wanted.consumer_id)} {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants and a table of ours
+        f"SELECT {columns} FROM {source} {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants and a table of ours
         (*values, limit),
     )
     return map(kind._make, rows)
 
 
-def _source(table: str, consumer_id: str) -> str:
-    """Return the SQL for the rows to examine: a consumer's rows, through its index, or the whole table."""
-    return f"{table} INDEXED BY {table}_by_consumer WHERE consumer_id = ? AND" if consumer_id else f"{table} WHERE"
+def _source(table: str, scope: Scope) -> tuple[str, list[str]]:
+    """Return the SQL for the rows to examine, and its values: a consumer's rows, through its index, or the whole table."""
+    if isinstance(scope, Everyone):
+        return f"{table} WHERE", []
+    return f"{table} INDEXED BY {table}_by_consumer WHERE consumer_id = ? AND", [scope.consumer_id]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from services.delivery.request.request_settings import tls_of
 from services.delivery.sinks import verification_protocol
 from services.delivery.subscriptions.wire import request_settings_of
 from services.delivery.transport.protocol import Answer, Request, Transport
+from services.runtime.consumer_scope import Scope
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, ShareNow
 from services.runtime.rpc.access import ServiceToken
@@ -54,22 +55,22 @@ class SinkVerifier:
         self._public_url = public_url
         self._permits = FairSemaphore(share, owner_waiting_max=0)
 
-    async def verify(self, consumer_id: str, subscription_id: str) -> None:
-        """Ask the sink of a subscription that a consumer ("*": anyone) may see, and report its answer to the registry.
+    async def verify(self, scope: Scope, subscription_id: str) -> None:
+        """Ask the sink of a subscription in the caller's scope, and report its answer to the registry.
 
         Raises OVERLOADED if the caller has too many such calls under way, STATE_CONFLICT if `origin` is empty, and the
         registry's failures: SUBSCRIPTION_NOT_FOUND, STATE_CONFLICT, OVERLOADED, ETAG_MISMATCH.
         """
         try:
-            async with self._permits.permit(consumer_id, _TURN_WITHIN_S):
-                await self.ask(consumer_id, subscription_id)
+            async with self._permits.permit(scope.text, _TURN_WITHIN_S):
+                await self.ask(scope, subscription_id)
         except PermitRefusedError:
             message = "Too many verifications are under way; verify again once some of your own have ended."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
 
-    async def ask(self, consumer_id: str, subscription_id: str) -> None:
+    async def ask(self, scope: Scope, subscription_id: str) -> None:
         """Do the same as `verify` without the bound by `share`; raises STATE_CONFLICT if `origin` is empty, and the registry's failures."""
-        begin = pb.BeginVerificationRequest(consumer_id=consumer_id, subscription_id=subscription_id)
+        begin = pb.BeginVerificationRequest(consumer_id=scope.text, subscription_id=subscription_id)
         try:
             begun = await self._registry.BeginVerification(begin, metadata=self._metadata, timeout=_CALL_S)
             if not self._origin:

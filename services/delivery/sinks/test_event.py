@@ -21,6 +21,7 @@ from services.delivery.request.sender import Sender
 from services.delivery.transport.protocol import Answer, Transport
 from services.eventlog.record import Record
 from services.runtime.clock import Clock, unix_ms
+from services.runtime.consumer_scope import Scope
 from services.runtime.errors import Failure, Reason
 from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share, ShareNow
 from services.runtime.ids import new_id
@@ -66,14 +67,14 @@ class SinkTester:
         self._fresh = fresh
         self._under_way: set[str] = set()
 
-    async def run(self, consumer_id: str, subscription_id: str) -> SentTestEvent:
-        """Send a test event to the sink of a subscription that a consumer ("": anyone) may see.
+    async def run(self, scope: Scope, subscription_id: str) -> SentTestEvent:
+        """Send a test event to the sink of a subscription in the caller's scope.
 
         Raises SUBSCRIPTION_NOT_FOUND; STATE_CONFLICT if the subscription is not active; OVERLOADED if it has a test event under way
         or its consumer has too many; ETAG_MISMATCH if the request is withdrawn before it begins, because the subscription changes or
         its sink fails; and UNAVAILABLE while the registry is unreachable.
         """
-        subscription = await self._found(consumer_id, subscription_id)
+        subscription = await self._found(scope, subscription_id)
         if subscription_id in self._under_way:
             raise Failure(Reason.OVERLOADED, "A test event is under way already; test again once it has ended.", retry_after_s=_RETRY_S)
         self._under_way.add(subscription_id)
@@ -86,7 +87,7 @@ class SinkTester:
         finally:
             self._under_way.remove(subscription_id)
 
-    async def _found(self, consumer_id: str, subscription_id: str) -> Subscription:
+    async def _found(self, scope: Scope, subscription_id: str) -> Subscription:
         try:
             async with asyncio.timeout(_CURRENT_WITHIN_S):
                 await self._current()
@@ -94,7 +95,7 @@ class SinkTester:
             message = "The subscription service is away; test again later."
             raise Failure(Reason.UNAVAILABLE, message, retry_after_s=_RETRY_S) from None
         subscription = self._subscription(subscription_id)
-        if subscription is None or consumer_id not in {"", subscription.consumer_id}:
+        if subscription is None or not scope.includes(subscription.consumer_id):
             raise Failure(Reason.SUBSCRIPTION_NOT_FOUND, "There is no such subscription.")
         if subscription.health is not Health.ACTIVE:
             message = "Nothing is sent to it now: it is paused or disabled, or its sink has yet to consent. `state_reason` says why."

@@ -9,12 +9,12 @@ Law 2: consumers take turns, and each has at most its share: sinks that do not a
 import asyncio
 
 from services.delivery.sinks.sink_verification import SinkVerifier
+from services.runtime.consumer_scope import EVERYONE
 from services.runtime.errors import Failure, Reason
 from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
 from services.runtime.logs import logger
 
 _AGAIN_S = 5.0
-_EVERYONE = "*"
 _WAITING_HELPS = frozenset({Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.STORAGE_FULL})
 # More than any consumer has subscriptions; each subscription waits at most once.
 _OWNER_WAITING_MAX = 10_000_000
@@ -52,7 +52,7 @@ class Asker:
 
     async def _ask(self, subscription_id: str, place: Place) -> None:
         try:
-            await self._verifier.ask(_EVERYONE, subscription_id)
+            await self._verifier.ask(EVERYONE, subscription_id)
         except Failure as failure:
             logger().warning("consent.not_asked", subscription=subscription_id, reason=failure.reason.name)
             if failure.reason in _WAITING_HELPS:

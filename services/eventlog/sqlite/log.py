@@ -22,6 +22,7 @@ from services.eventlog.sqlite.tail import Tail
 from services.eventlog.sqlite.writer import Append, Settled, SqliteWriter, Step
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
+from services.runtime.consumer_scope import Scope
 from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
 from services.runtime.ids import id_bytes
 from services.runtime.listing_reader import Budget, ListingReader
@@ -220,17 +221,18 @@ class SqliteEventLog:
             self._writer.shorten_files()
         return dropped
 
-    async def locate(self, asker: str, event_id: str) -> Record | None:
+    async def locate(self, scope: Scope, event_id: str) -> Record | None:
         """Return the record of an event id; see `EventHistory.locate`."""
         if self._closed:
             raise LogClosedError("the log is closed")
-        return await self._listings.read(asker, reads.record_by_id, id_bytes(event_id))
+        record = await self._listings.read(scope.text, reads.record_by_id, id_bytes(event_id))
+        return record if record is not None and (not record.audience or scope.includes(record.audience)) else None
 
-    async def newest(self, asker: str, query: EventQuery) -> EventPage:
+    async def newest(self, query: EventQuery) -> EventPage:
         """Return a page of the history; see `EventHistory.newest`."""
         if self._closed:
             raise LogClosedError("the log is closed")
-        return await self._listings.read(asker, _page_of_newest, query)
+        return await self._listings.read(query.scope.text, _page_of_newest, query)
 
     async def used_bytes(self) -> int:
         """Return how many bytes the log takes on disk."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from services.eventlog.errors import PositionMismatchError
 from services.eventlog.protocol import BATCH_BYTES_MAX
 from services.eventlog.record import PARTITIONS, EventPage, EventQuery, Lag, Place, Record, ResumePoint
+from services.runtime.consumer_scope import Everyone
 from services.runtime.ids import id_bytes, is_id
 from services.runtime.listing_reader import Budget
 
@@ -169,9 +170,9 @@ def _matching_between(connection: sqlite3.Connection, query: EventQuery, floor: 
             # The `+` keeps SQLite from the index over source and id, whose rows it would have to sort.
             conditions.append(f"+{column} = ?")
             values.append(value)
-    if query.audiences is not None:
-        conditions.append(f"audience IN ({','.join('?' * len(query.audiences))})")
-        values += query.audiences
+    if not isinstance(query.scope, Everyone):
+        conditions.append("audience IN ('', ?)")
+        values.append(query.scope.consumer_id)
     return connection.execute(
         f"SELECT {_RECORD} FROM events WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ?",  # noqa: S608 - constants
         (*values, limit),

@@ -2,7 +2,7 @@
 
 gateway, delivery ─gRPC─▶ [server] → validation → subscriptions, verifications, watch → store
 
-Law: every call that acts for a consumer names that consumer, and sees no other consumer's subscriptions; "*" stands for all consumers.
+Law: every call about subscriptions names its scope, and reaches no subscription outside it. Delivery's own calls have none: it serves all.
 """
 
 import asyncio
@@ -26,7 +26,6 @@ from services.subscription.rules.signing_secret import new_secret
 from services.subscription.rules.sink_lookup import Lookups
 from services.subscription.rules.validation import (
     OVERLAP_DEFAULT_MS,
-    consumer_problems,
     detail_problems,
     mask_problems,
     merged_draft,
@@ -39,6 +38,7 @@ from services.subscription.rules.validation import (
     required_problems,
     secret_problems,
     subscription_problems,
+    valid_scope,
 )
 from services.subscription.store import changes as store_changes
 from services.subscription.store import credentials as store_credentials
@@ -87,19 +87,17 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
     async def GetSubscription(self, request: pb.GetSubscriptionRequest, _context: Context) -> pb.GetSubscriptionResponse:
         """Read one subscription."""
-        refuse([*consumer_problems(request.consumer_id), *required_problems("id", request.id)])
-        found = await self._store.read_known(partial(subscriptions.get, scope=request.consumer_id, subscription_id=request.id))
+        scope = valid_scope(request.consumer_id, required_problems("id", request.id))
+        found = await self._store.read_known(partial(subscriptions.get, scope=scope, subscription_id=request.id))
         return pb.GetSubscriptionResponse(subscription=wire.subscription_message(found))
 
     async def ListSubscriptions(self, request: pb.ListSubscriptionsRequest, _context: Context) -> pb.ListSubscriptionsResponse:
         """List subscriptions by id."""
-        refuse(consumer_problems(request.consumer_id))
-        kind = f"subscriptions/{request.consumer_id}"
+        scope = valid_scope(request.consumer_id, [])
+        kind = f"subscriptions/{scope.text}"
         place = parse_page_token(kind, request.page_token, (str,))
         found, more = await self._store.read_known(
-            partial(
-                subscriptions.page, scope=request.consumer_id, after_id=str(place[0]) if place else "", size=page_size(request.page_size)
-            )
+            partial(subscriptions.page, scope=scope, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
         )
         messages = [wire.subscription_message(subscription) for subscription in found]
         shown = messages[: fitting(message.ByteSize() for message in messages)]
@@ -110,17 +108,11 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         """Change the masked fields."""
         paths = list(request.update_mask.paths)
         wanted = wire.subscription_draft(request.subscription)
-        refuse(
-            [
-                *consumer_problems(request.consumer_id),
-                *required_problems("subscription.id", request.subscription.id),
-                *mask_problems(paths),
-            ]
-        )
-        refusals = await self._lookups.refusals(wanted.urls(paths), request.consumer_id)
+        scope = valid_scope(request.consumer_id, [*required_problems("subscription.id", request.subscription.id), *mask_problems(paths)])
+        refusals = await self._lookups.refusals(wanted.urls(paths), scope.text)
 
         def update(writing: Writing) -> pb.UpdateSubscriptionResponse:
-            current = subscriptions.get(writing, request.consumer_id, request.subscription.id)
+            current = subscriptions.get(writing, scope, request.subscription.id)
             subscriptions.check_etag(current, request.etag)
             draft = merged_draft(current, store_credentials.kept(writing, current), wanted, paths)
             refuse(subscription_problems(draft, self._policy, refusals, paths))
@@ -131,10 +123,10 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
     async def DeleteSubscription(self, request: pb.DeleteSubscriptionRequest, _context: Context) -> pb.DeleteSubscriptionResponse:
         """Delete a subscription."""
-        refuse([*consumer_problems(request.consumer_id), *required_problems("id", request.id)])
+        scope = valid_scope(request.consumer_id, required_problems("id", request.id))
 
         def delete(writing: Writing) -> pb.DeleteSubscriptionResponse:
-            current = subscriptions.get(writing, request.consumer_id, request.id)
+            current = subscriptions.get(writing, scope, request.id)
             subscriptions.check_etag(current, request.etag)
             return pb.DeleteSubscriptionResponse(revision=subscriptions.delete(writing, current))
 
@@ -142,9 +134,9 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
     async def GetSecrets(self, request: pb.GetSecretsRequest, _context: Context) -> pb.GetSecretsResponse:
         """Read the live secrets."""
-        refuse([*consumer_problems(request.consumer_id), *required_problems("subscription_id", request.subscription_id)])
+        scope = valid_scope(request.consumer_id, required_problems("subscription_id", request.subscription_id))
         found = await self._store.read_known(
-            lambda reading: subscriptions.secrets(reading, subscriptions.get(reading, request.consumer_id, request.subscription_id))
+            lambda reading: subscriptions.secrets(reading, subscriptions.get(reading, scope, request.subscription_id))
         )
         return pb.GetSecretsResponse(secrets=wire_settings.signing_secrets(found), keys=wire_settings.signing_keys(found))
 
@@ -155,16 +147,16 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         once = wire.once_from(request, request.consumer_id, "RotateSecret")
 
         def rotate(writing: Writing) -> bytes:
-            refuse(
+            scope = valid_scope(
+                request.consumer_id,
                 [
-                    *consumer_problems(request.consumer_id),
                     *required_problems("subscription_id", request.subscription_id),
                     *secret_problems(request.secret, scheme),
                     *overlap_problems(overlap_ms),
                     *request_id_problems(request.request_id),
-                ]
+                ],
             )
-            current = subscriptions.get(writing, request.consumer_id, request.subscription_id)
+            current = subscriptions.get(writing, scope, request.subscription_id)
             if scheme is Scheme.V1A:
                 private = short_private_key(request.secret) if request.secret else new_private_key()
                 key = subscriptions.rotate(writing, current, scheme, private, overlap_ms)
@@ -185,10 +177,10 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
     async def BeginVerification(self, request: pb.BeginVerificationRequest, _context: Context) -> pb.BeginVerificationResponse:
         """Begin a sink verification (the handshake)."""
-        refuse([*consumer_problems(request.consumer_id), *required_problems("subscription_id", request.subscription_id)])
+        scope = valid_scope(request.consumer_id, required_problems("subscription_id", request.subscription_id))
 
         def begin(writing: Writing) -> pb.BeginVerificationResponse:
-            current = subscriptions.get(writing, request.consumer_id, request.subscription_id)
+            current = subscriptions.get(writing, scope, request.subscription_id)
             token = verifications.begin(writing, current, self._handshake)
             put = store_changes.put_of(writing, current)
             return pb.BeginVerificationResponse(subscription=wire.put_message(put, self._handshake), callback_token=token)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.egress.policy import EgressPolicy
+from services.runtime.consumer_scope import EVERYONE, Scope, parse_scope, scope_problem
 from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
 from services.runtime.event_types import event_type_pattern_problem, event_type_problem
 from services.subscription import credential
 from services.subscription.credential import SecretCredential
-from services.subscription.model import EVERY_CONSUMER, Config, Protocol, Role, Scheme, Subscription
+from services.subscription.model import Config, Protocol, Role, Scheme, Subscription
 from services.subscription.rules.credential_validation import credential_problems, header_clash_problems
 from services.subscription.rules.settings_validation import (
     CONFIG_PATHS,
@@ -98,16 +99,16 @@ def refuse(problems: Sequence[FieldError]) -> None:
             raise invalid_fields(problems)
 
 
-def consumer_problems(consumer_id: str) -> list[FieldError]:
-    """Validate the consumer that a call acts for."""
-    if consumer_id:
-        return []
-    return [FieldError("consumer_id", f'is required: the consumer to act for, or "{EVERY_CONSUMER}" for an administrator')]
+def valid_scope(consumer_id: str, problems: Sequence[FieldError]) -> Scope:
+    """Return the scope of a call; raise the failure that names all its `problems` and a missing scope."""
+    problem = scope_problem(consumer_id)
+    refuse([*([] if problem is None else [FieldError("consumer_id", problem)]), *problems])
+    return parse_scope(consumer_id)
 
 
 def owner_problems(consumer_id: str) -> list[FieldError]:
-    """Validate the owner of a new subscription."""
-    if consumer_id and consumer_id != EVERY_CONSUMER:
+    """Validate the owner of a new subscription: one consumer, since no subscription belongs to all."""
+    if consumer_id and consumer_id != EVERYONE.text:
         return []
     return [FieldError("consumer_id", "is required: the consumer that shall own the subscription, con_…")]
 

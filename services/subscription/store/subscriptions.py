@@ -10,11 +10,11 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
+from services.runtime.consumer_scope import EVERYONE, Everyone, Scope
 from services.runtime.errors import invalid_field
 from services.runtime.ids import new_id
 from services.subscription.errors import consumer_not_found, etag_mismatch, sink_changed, subscription_not_found
 from services.subscription.model import (
-    EVERY_CONSUMER,
     ConsumerId,
     Handshake,
     Scheme,
@@ -69,19 +69,19 @@ def create(
     return created, first
 
 
-def get(reading: Reading, scope: str, subscription_id: str) -> Subscription:
-    """Return a subscription that `scope` (a consumer's id or "*") may see; raises SUBSCRIPTION_NOT_FOUND."""
+def get(reading: Reading, scope: Scope, subscription_id: str) -> Subscription:
+    """Return a subscription of the scope; raises SUBSCRIPTION_NOT_FOUND."""
     row = reading.connection.execute(sa.select(subscriptions).where(subscriptions.c.id == subscription_id)).one_or_none()
-    if row is None or scope not in {EVERY_CONSUMER, row.consumer_id}:
+    if row is None or not scope.includes(row.consumer_id):
         raise subscription_not_found()
     return subscription_from(row)
 
 
-def page(reading: Reading, scope: str, after_id: str, size: int) -> tuple[list[Subscription], bool]:
+def page(reading: Reading, scope: Scope, after_id: str, size: int) -> tuple[list[Subscription], bool]:
     """Return up to `size` subscriptions of a scope whose ids follow `after_id`, and whether there are more."""
     query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(size + 1)
-    if scope != EVERY_CONSUMER:
-        query = query.where(subscriptions.c.consumer_id == scope)
+    if not isinstance(scope, Everyone):
+        query = query.where(subscriptions.c.consumer_id == scope.consumer_id)
     found = [subscription_from(row) for row in reading.connection.execute(query)]
     return found[:size], len(found) > size
 
@@ -109,7 +109,7 @@ def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, pa
 
 def disable(writing: Writing, subscription_id: str, sink_revision: int, reason: str) -> Subscription:
     """Disable a subscription whose sink is gone; raises ETAG_MISMATCH if that is a former sink."""
-    current = get(writing, EVERY_CONSUMER, subscription_id)
+    current = get(writing, EVERYONE, subscription_id)
     if current.sink_revision != sink_revision:
         raise sink_changed()
     changed = consent.disabled(current, reason)

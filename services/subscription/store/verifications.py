@@ -12,8 +12,9 @@ import secrets
 
 import sqlalchemy as sa
 
+from services.runtime.consumer_scope import EVERYONE
 from services.subscription.errors import handshake_off, sink_changed, too_many_handshakes, verification_not_found
-from services.subscription.model import EVERY_CONSUMER, Consent, Handshake, State, Subscription, SubscriptionId, Verification
+from services.subscription.model import Consent, Handshake, State, Subscription, SubscriptionId, Verification
 from services.subscription.rules import consent
 from services.subscription.store import subscriptions as store_subscriptions
 from services.subscription.store.schema import callback_tokens, subscriptions
@@ -48,7 +49,7 @@ def begin(writing: Writing, current: Subscription, handshake: Handshake) -> str:
 
 def report(writing: Writing, subscription_id: str, sink_revision: int, answer: Verification, handshake: Handshake) -> Subscription:
     """Store a sink's answer; raises SUBSCRIPTION_NOT_FOUND, and ETAG_MISMATCH if the subscription has another sink now."""
-    current = store_subscriptions.get(writing, EVERY_CONSUMER, subscription_id)
+    current = store_subscriptions.get(writing, EVERYONE, subscription_id)
     if current.sink_revision != sink_revision:
         raise sink_changed()
     if answer.consent is Consent.REFUSED:
@@ -65,7 +66,7 @@ def find(reading: Reading, token: str) -> Subscription:
     row = reading.connection.execute(query).one_or_none() if _FORM.fullmatch(token) else None
     if row is None:
         raise verification_not_found()
-    found = store_subscriptions.get(reading, EVERY_CONSUMER, row.subscription_id)
+    found = store_subscriptions.get(reading, EVERYONE, row.subscription_id)
     if found.sink_revision != row.sink_revision:
         raise verification_not_found()
     return found
@@ -93,7 +94,7 @@ def unverified(reading: Reading) -> list[str]:
 
 def release(writing: Writing, subscription_id: str) -> None:
     """Activate a subscription that waited for its sink's consent, since consent is no longer required."""
-    current = store_subscriptions.get(writing, EVERY_CONSUMER, subscription_id)
+    current = store_subscriptions.get(writing, EVERYONE, subscription_id)
     store_subscriptions.put(writing, current, consent.released(current))
 
 

@@ -16,6 +16,7 @@ from services.delivery.ledger.sqlite_queries import Wanted
 from services.delivery.model import Attempt, Delivery, State, delivery_id
 from services.delivery.transport.protocol import Outcome
 from services.eventlog.record import PARTITIONS, Place, Record
+from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope
 from services.runtime.database import database_path, used_bytes
 from services.runtime.database_files import FileGoneError
 from services.runtime.listing_reader import Budget
@@ -23,7 +24,7 @@ from services.runtime.service_process import StartError
 
 DAY_MS = 86_400_000
 NOW_MS = 20_834 * DAY_MS
-ANY = Wanted(None, 1000, "", None, "", "", "", None, None)
+ANY = Wanted(None, 1000, EVERYONE, None, "", "", "", None, None)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ async def test_a_delivery_moves_from_open_to_done_in_one_step(ledger: Ledger) ->
     ended = replace(attempted, state=State.DELIVERED, finished_ms=NOW_MS + 6000)
     await ledger.commit(Flush(closed=[ended.id], finished=[done_row(ended)]))
     assert await rows(ledger) == [done_row(ended)]
-    found = await ledger.read(sqlite_queries.find, ended.id)
+    found = await ledger.read(sqlite_queries.find, EVERYONE, ended.id)
     assert isinstance(found, DoneRow)
     assert attempts_of(found.attempts) == attempted.attempts
 
@@ -231,10 +232,10 @@ async def test_finished_deliveries_stand_by_the_day_of_their_end(ledger: Ledger)
     await ledger.commit(Flush(finished=[finished(4, day=1)]))
     assert await ledger.read(sqlite_queries.day_tables) == ["done_20270117", "done_20270116", "done_20270115"]
     for number in (1, 2, 3, 4):
-        found = await ledger.read(sqlite_queries.find, delivery(number).id)
+        found = await ledger.read(sqlite_queries.find, EVERYONE, delivery(number).id)
         assert isinstance(found, DoneRow)
         assert found.position == number
-    assert await ledger.read(sqlite_queries.find, delivery(5).id) is None
+    assert await ledger.read(sqlite_queries.find, EVERYONE, delivery(5).id) is None
 
 
 @pytest.mark.parametrize(("time_ms", "day"), [(0, "19700101"), (DAY_MS - 1, "19700101"), (NOW_MS, "20270116"), (-1, "19691231")])
@@ -263,7 +264,7 @@ def wanted(row: OpenRow | DoneRow, want: Wanted) -> bool:
     """Return whether a row matches, by the definition of `Wanted`."""
     state = State.PENDING if isinstance(row, OpenRow) else State(row.state)
     return (
-        want.consumer_id in {"", row.consumer_id}
+        want.scope.includes(row.consumer_id)
         and want.state in {None, state}
         and want.subscription_id in {"", row.subscription_id}
         and want.event_id in {"", row.event_id}
@@ -301,7 +302,7 @@ async def test_a_listing_finds_what_is_wanted_page_by_page(ledger: Ledger, monke
         want = Wanted(
             before_id=None,
             limit=0,
-            consumer_id=chance.choice(("", "", "con_" + "c" * 32)),
+            scope=chance.choice((EVERYONE, EVERYONE, OwnConsumer("con_" + "c" * 32))),
             state=chance.choice((None, None, *State)),
             subscription_id=chance.choice(("", "", "sub_" + "a" * 32)),
             event_id=chance.choice(("", "", "", chance.choice(every).event_id)),
@@ -317,15 +318,13 @@ async def test_a_listing_finds_what_is_wanted_page_by_page(ledger: Ledger, monke
         assert all(len(page) <= size for page in found)
 
 
-@pytest.mark.parametrize("consumer_id", ["", "con_" + "c" * 32])
-async def test_a_listing_examines_a_bounded_number_of_rows_a_page(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, consumer_id: str
-) -> None:
+@pytest.mark.parametrize("scope", [EVERYONE, OwnConsumer("con_" + "c" * 32)], ids=["everyone", "own"])
+async def test_a_listing_examines_a_bounded_number_of_rows_a_page(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, scope: Scope) -> None:
     """A page may be empty and still name a next one; a page that is out of time ends after one step. SQLite's machine steps are counted."""
     monkeypatch.setattr(sqlite_queries, "_STEPS_MAX", 4)
     await ledger.commit(Flush(finished=[finished(number, day=number % 3) for number in range(1, 30_000)]))
     await ledger.commit(Flush(finished=[finished(0, event_type="rare")]))
-    want = ANY._replace(event_type="rare", consumer_id=consumer_id)
+    want = ANY._replace(event_type="rare", scope=scope)
 
     def counted(connection: sqlite3.Connection, before_id: bytes | None, budget: Budget) -> tuple[int, int, bytes | None]:
         steps = 0

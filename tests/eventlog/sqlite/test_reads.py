@@ -15,13 +15,14 @@ from services.eventlog.protocol import BATCH_BYTES_MAX
 from services.eventlog.record import PARTITIONS, EventQuery, Place, Record
 from services.eventlog.sqlite import reads
 from services.eventlog.sqlite.log import MIGRATIONS
+from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope
 from services.runtime.database import connect, give_back_some, migrate, vacuum_some
 
 ROW = (
     "INSERT INTO events (position, partition, event_id, accepted_ms, source, id, type, audience, digest, event) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-AUDIENCES = ("", "con_a", "con_b")
+AUDIENCES = ("", "con_" + "a" * 32, "con_" + "b" * 32)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_resume_points_are_compared_with_the_log(empty: sqlite3.Connection, worl
 
 @given(
     worlds(),
-    st.sampled_from([None, ("",), ("", "con_a")]),
+    st.sampled_from([EVERYONE, OwnConsumer("con_" + "c" * 32), OwnConsumer(AUDIENCES[1])]),
     st.sampled_from(["", "t0"]),
     st.sampled_from(["", "/s1"]),
     st.tuples(st.none() | st.integers(990, 2500), st.none() | st.integers(990, 2500)),
@@ -163,7 +164,7 @@ def test_resume_points_are_compared_with_the_log(empty: sqlite3.Connection, worl
 def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
     empty: sqlite3.Connection,
     world: World,
-    audiences: tuple[str, ...] | None,
+    scope: Scope,
     kind: str,
     source: str,
     between: tuple[int | None, int | None],
@@ -174,7 +175,7 @@ def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
     with closing(world.stored(empty)) as connection:
         before: int | None = None
         while True:
-            query = EventQuery(before, limit, audiences, kind, source, start_ms, end_ms)
+            query = EventQuery(before, limit, scope, kind, source, start_ms, end_ms)
             page, before = reads.newest_records(connection, query)
             assert len(page) <= limit
             found += page
@@ -183,7 +184,7 @@ def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
     assert found == [
         each
         for each in reversed(world.held)
-        if (audiences is None or each.audience in audiences)
+        if (not each.audience or scope.includes(each.audience))
         and kind in {"", each.type}
         and source in {"", each.source}
         and (start_ms is None or each.accepted_ms >= start_ms)
@@ -227,7 +228,7 @@ def test_a_filtered_listing_looks_at_a_bounded_number_of_records_a_page(empty: s
     with closing(World([], 0, {}).stored(empty)) as connection:
         rare = record(2, 2, 1000, kind=1)
         connection.executemany(ROW, [row_of(rare if number == 2 else record(number, number, 1000)) for number in range(1, 120_001)])
-        query = EventQuery(None, 10, None, "t1", "", None, None)
+        query = EventQuery(None, 10, EVERYONE, "t1", "", None, None)
         pages, befores = [], []
         while True:
             page, before = reads.newest_records(connection, query)
@@ -245,7 +246,7 @@ def test_answers_are_bounded_in_bytes(empty: sqlite3.Connection) -> None:
     large = [record(number, number, 1000, size_bytes=1024 * 1024) for number in range(1, 8)]
     with closing(World([*large, record(8, 8, 1000, size_bytes=4 * 1024 * 1024)], 0, {}).stored(empty)) as connection:
         assert [each.position for each in reads.records_after(connection, 0, 100)] == [1, 2, 3]
-        everything = EventQuery(None, 200, None, "", "", None, None)
+        everything = EventQuery(None, 200, EVERYONE, "", "", None, None)
         pages, before = list[list[int]](), None
         while not pages or before is not None:
             page, before = reads.newest_records(connection, everything._replace(before=before))

@@ -1,4 +1,4 @@
-"""Value redaction: makes the value of a setting safe to show in an error or a log line."""
+"""Shown: makes the value of a setting safe to show in an error or a log line."""
 
 import re
 
@@ -6,16 +6,16 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 CHARS_MAX = 80
 
 
-def quoted(text: str) -> str:
+def shown(text: str) -> str:
     """Return a value in quotes, printable, without a password, and cut to about 80 characters."""
-    value = ascii(without_password(text))
-    return value if len(value) <= CHARS_MAX else f"{value[:CHARS_MAX]}…"
+    quoted = ascii(without_password(text))
+    return quoted if len(quoted) <= CHARS_MAX else f"{quoted[:CHARS_MAX]}…"
 
 
-def printable(text: str) -> str:
-    """Return a value without quotes if it is printable and short, else as `quoted`; in both cases without a password."""
+def plainly_shown(text: str) -> str:
+    """Return a value without quotes if it is printable and short, else as `shown`; in both cases without a password."""
     plain = without_password(text)
-    return plain if plain.isprintable() and len(plain) <= CHARS_MAX else quoted(plain)
+    return plain if plain.isprintable() and len(plain) <= CHARS_MAX else shown(plain)
 
 
 def without_password(text: str) -> str:
