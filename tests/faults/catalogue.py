@@ -241,8 +241,8 @@ CATALOGUE: dict[int, Row] = {
         "disabled, what waits is cancelled, nothing more is sent",
         (
             "delivery.request.test_subscription_settings::test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on",
-            "delivery.subscriptions.test_gone::test_a_change_of_anything_but_the_sink_sends_nothing_to_it",
-            "delivery.subscriptions.test_gone::test_the_registry_is_told_until_it_hears",
+            "delivery.subscriptions.test_gone_sinks::test_a_change_of_anything_but_the_sink_sends_nothing_to_it",
+            "delivery.subscriptions.test_gone_sinks::test_the_registry_is_told_until_it_hears",
         ),
     ),
     43: Row(

@@ -14,9 +14,11 @@ from typing import Any
 from services.delivery.ledger.sqlite import Ledger, open_ledger
 from services.delivery.ledger.sqlite_queries import day_tables
 from services.delivery.model import State, delivery_id
-from services.delivery.subscriptions.disable import Disabler
 from services.delivery.subscriptions.freshness import GAP_MAX_S
+from services.delivery.subscriptions.gone_sinks import GoneSinks
+from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.subscriptions.replica import Replica
+from services.delivery.subscriptions.revision_client import RevisionClient
 from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpressure
 from services.delivery.worker.worker import Worker
 from services.eventlog.record import Record
@@ -120,9 +122,11 @@ class World:
         ledger = await stack.enter_async_context(open_ledger(self.path))
         transport = TransportOfTests(self.endpoints)
         channel, token = RegistryChannel(self.registry), "t" * 32
-        replica, disabler = Replica(channel, token, self.clock), Disabler(channel, token)
+        registry_client = RegistryClient(channel, token)
+        replica = Replica(registry_client, RevisionClient(channel, token, self.clock))
+        gone_sinks = GoneSinks(registry_client, replica.get)
         backpressure = Backpressure(self.routed_min, self.routed_max)
-        worker = Worker(self.settings, ledger, transport, self.log, replica, disabler, self.clock, backpressure)
+        worker = Worker(self.settings, ledger, transport, self.log, replica, gone_sinks, self.clock, backpressure)
         if self.clock.ahead_s > 0:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head

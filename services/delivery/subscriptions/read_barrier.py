@@ -12,8 +12,8 @@ import asyncio
 
 from services.delivery.errors import RegistryAwayError
 from services.delivery.subscriptions.freshness import Freshness
-from services.delivery.subscriptions.registry_revision import Told
 from services.delivery.subscriptions.replica import Replica
+from services.delivery.subscriptions.revision_client import LeasedRevision
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
@@ -22,7 +22,7 @@ _RETRY_S = 0.2
 _AWAY_S = 3.0
 
 
-class Barrier:
+class ReadBarrier:
     """Holds batches back until the replica is new enough."""
 
     def __init__(self, replica: Replica, clock: Clock, freshness: Freshness) -> None:
@@ -31,7 +31,7 @@ class Barrier:
         self._clock = clock
         self._waiting: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
-        self._told = Told(0, 0.0)
+        self._answer = LeasedRevision(0, 0.0)
         self._confirmed = 0
         self._away_since: float | None = None
         replica.listen_for_progress(advanced=self._has_advanced, lost=self._has_lost)
@@ -44,7 +44,7 @@ class Barrier:
 
     async def passed(self) -> None:
         """Wait until the replica is new enough for the events that were read before this call."""
-        if self._lease_runs() and self._replica.revision >= self._told.revision:
+        if self._lease_runs() and self._replica.revision >= self._answer.revision:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
@@ -67,8 +67,8 @@ class Barrier:
             waiting, self._waiting = self._waiting, []
             if waiting or not self._freshness.holds():
                 gaps = self._freshness.gaps()
-                self._told = await self._ask()
-                await self._replica.reached(self._told.revision)
+                self._answer = await self._ask()
+                await self._replica.reached(self._answer.revision)
                 if not self._freshness.prove(gaps):
                     self._waiting += waiting
                     self._wanted.set()
@@ -81,7 +81,7 @@ class Barrier:
                 await self._replica.confirm()
 
     def _lease_runs(self) -> bool:
-        return self._clock.boottime() < self._told.lease_until
+        return self._clock.boottime() < self._answer.lease_until
 
     def _has_advanced(self) -> None:
         """Have the new revision confirmed while a lease runs: the registry may be waiting for that."""
@@ -90,13 +90,13 @@ class Barrier:
 
     def _has_lost(self) -> None:
         """End the lease here while no changes arrive."""
-        self._told = Told(0, 0.0)
+        self._answer = LeasedRevision(0, 0.0)
 
-    async def _ask(self) -> Told:
+    async def _ask(self) -> LeasedRevision:
         while True:
             try:
                 self._confirmed = self._replica.revision
-                told = await self._replica.ask_revision()
+                answer = await self._replica.ask_revision()
             except RegistryAwayError as error:
                 if self._away_since is None:
                     self._away_since = self._clock.monotonic()
@@ -106,4 +106,4 @@ class Barrier:
                 if self._away_since is not None:
                     self._away_since = None
                     logger().info("registry.back")
-                return told
+                return answer

@@ -1,6 +1,6 @@
 """Replica: delivery's own copy of all subscriptions, kept up to date by watching the registry.
 
-registry ─Watch─▶ [replica] → router
+registry ─Watch─▶ registry_client → [replica] → router
 
 Law 1: a snapshot is built aside and replaces the old one only when it is complete.
 Law 2: the replica knows which revision it has reached, so that routing can wait for a revision.
@@ -10,24 +10,18 @@ Law 4: if the secrets of a subscription cannot be read, its events are kept and 
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from typing import Never
 
-import grpc
-from hooktide.subscription.v1 import subscription_pb2 as pb
-from hooktide.subscription.v1 import subscription_pb2_grpc
-
 from services.delivery.model import Health
 from services.delivery.request.request_settings import Subscription
-from services.delivery.subscriptions.registry_revision import RevisionOfRegistry, Told
+from services.delivery.subscriptions.registry_client import FROM_THE_START, Checkpoint, Deleted, Put, RegistryClient
+from services.delivery.subscriptions.revision_client import LeasedRevision, RevisionClient
 from services.delivery.subscriptions.router import Router
-from services.delivery.subscriptions.wire import subscription_of
-from services.runtime.clock import Clock
-from services.runtime.errors import Reason, failure_from_rpc
+from services.runtime.errors import Failure, Reason
 from services.runtime.logs import logger
-from services.runtime.rpc.access import ServiceToken
-from services.runtime.rpc.channel_and_server import service_metadata
 
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
@@ -36,18 +30,18 @@ _BACKOFF_MAX_S = 2.0
 class Replica:
     """All subscriptions, as of a revision."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
-        self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
-        self._metadata = service_metadata(service_token)
-        self._ask_revision = RevisionOfRegistry(self._stub, service_token, clock)
+    def __init__(self, registry: RegistryClient, revisions: RevisionClient) -> None:
+        """Start without subscriptions; the replica closes `revisions` when `run` ends."""
+        self._registry = registry
+        self._revisions = revisions
         self._changed: Callable[[str], None] = _nobody
         self._gone: Callable[[str], None] = _nobody
-        self._unasked: Callable[[str, str], None] = _nobody_asks
+        self._unverified: Callable[[str, str], None] = _nobody_verifies
         self._progress: Callable[[], None] = _nothing
         self._lost: Callable[[], None] = _nothing
         self.router = Router()
         self.revision = 0
-        self._reached = pb.Checkpoint()
+        self._reached = FROM_THE_START
         self._anew = False
         self._advanced = asyncio.Event()
 
@@ -55,9 +49,9 @@ class Replica:
         """Set the callbacks for the ids of subscriptions that are new or changed, and of those that are deleted or off."""
         self._changed, self._gone = changed, gone
 
-    def listen_for_unasked(self, unasked: Callable[[str, str], None]) -> None:
+    def listen_for_unverified(self, unverified: Callable[[str, str], None]) -> None:
         """Set the callback for sinks that are to be asked for their consent: it gets the ids of the subscription and its consumer."""
-        self._unasked = unasked
+        self._unverified = unverified
 
     def listen_for_progress(self, *, advanced: Callable[[], None], lost: Callable[[], None]) -> None:
         """Set the callbacks for a checkpoint that was reached, and for a watch that has ended."""
@@ -77,13 +71,13 @@ class Replica:
         subscription = self.router.get(subscription_id)
         return not self.complete or (subscription is not None and subscription.health is not Health.OFF)
 
-    async def ask_revision(self) -> Told:
+    async def ask_revision(self) -> LeasedRevision:
         """Ask the registry for its revision, one caller at a time; raises `RegistryAwayError` if it does not answer."""
-        return await self._ask_revision.ask(self._reached.revision, self._reached.change_id)
+        return await self._revisions.ask(self._reached.revision, self._reached.change_id)
 
     async def confirm(self) -> None:
         """Tell the registry which revision was reached; never call it during `ask_revision`."""
-        await self._ask_revision.confirm(self.revision)
+        await self._revisions.confirm(self.revision)
 
     async def reached(self, revision: int) -> None:
         """Wait until the replica is complete and has reached a revision."""
@@ -96,7 +90,7 @@ class Replica:
         try:
             await self._watch_on()
         finally:
-            self._ask_revision.close()
+            self._revisions.close()
 
     async def _watch_on(self) -> Never:
         backoff_s = _BACKOFF_FIRST_S
@@ -104,8 +98,7 @@ class Replica:
             revision = self.revision
             try:
                 await self._watch()
-            except grpc.aio.AioRpcError as error:
-                failure = failure_from_rpc(error)
+            except Failure as failure:
                 if failure.reason is Reason.REVISION_COMPACTED:
                     logger().warning("replica.resnapshot", revision=self.revision)
                     self._anew = True
@@ -117,32 +110,27 @@ class Replica:
     async def _watch(self) -> None:
         # Resume only with a change id: the revision alone would not show that the registry has another history.
         resumes = self._reached.change_id and not self._anew
-        resume = self._reached if resumes else pb.Checkpoint()
-        request = pb.WatchSubscriptionsRequest(
-            after_revision=resume.revision, registry_id=resume.registry_id, after_change_id=resume.change_id
-        )
-        call = self._stub.WatchSubscriptions(request, metadata=self._metadata)
         aside = None if resumes else Router()
         try:
-            async for message in call:
-                match message.WhichOneof("item"):
-                    case "put":
-                        self._put(subscription_of(message.put), aside)
-                        if message.put.consent_wanted:
-                            self._unasked(message.put.subscription.id, message.put.subscription.consumer_id)
-                    case "deleted":
-                        self._delete(message.deleted.id, aside)
-                    case "checkpoint":
-                        if aside is not None:
-                            self._swap(aside)
-                            aside = None
-                        self._reached, self._anew = message.checkpoint, False
-                        self.revision = self._reached.revision
-                        self._advanced.set()
-                        self._progress()
+            async with contextlib.aclosing(self._registry.watch(self._reached if resumes else FROM_THE_START)) as items:
+                async for item in items:
+                    match item:
+                        case Put(subscription, verification_wanted):
+                            self._put(subscription, aside)
+                            if verification_wanted:
+                                self._unverified(subscription.id, subscription.consumer_id)
+                        case Deleted(subscription_id):
+                            self._delete(subscription_id, aside)
+                        case Checkpoint():
+                            if aside is not None:
+                                self._swap(aside)
+                                aside = None
+                            self._reached, self._anew = item, False
+                            self.revision = item.revision
+                            self._advanced.set()
+                            self._progress()
         finally:
             self._lost()
-            call.cancel()
 
     def _put(self, subscription: Subscription, aside: Router | None) -> None:
         if aside is not None:
@@ -170,8 +158,8 @@ def _nobody(subscription_id: str) -> None:
     """Stand in until `listen` is called."""
 
 
-def _nobody_asks(subscription_id: str, consumer_id: str) -> None:
-    """Stand in until `listen_for_unasked` is called."""
+def _nobody_verifies(subscription_id: str, consumer_id: str) -> None:
+    """Stand in until `listen_for_unverified` is called."""
 
 
 def _nothing() -> None:

@@ -17,7 +17,7 @@ from services.delivery.ledger.sqlite import Cursor, Ledger, set_meta
 from services.delivery.ledger.sqlite_queries import meta
 from services.delivery.model import Chunk, Delivery, Event, delivery_id
 from services.delivery.request.request_settings import Subscription
-from services.delivery.subscriptions.read_barrier import Barrier
+from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.read_ahead import read_ahead
 from services.delivery.worker.recorder import Recorder
@@ -47,7 +47,7 @@ class LogFollower:
         log: EventLogReader,
         ledger: Ledger,
         replica: Replica,
-        barrier: Barrier,
+        barrier: ReadBarrier,
         dispatcher: Dispatcher,
         recorder: Recorder,
         clock: Clock,

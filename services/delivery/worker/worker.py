@@ -15,9 +15,9 @@ from services.delivery.dispatch.retry_policy import Schedule
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.sqlite import WRITTEN, Ledger, set_meta
 from services.delivery.ledger.sqlite_queries import meta
-from services.delivery.subscriptions.disable import Disabler
 from services.delivery.subscriptions.freshness import Freshness
-from services.delivery.subscriptions.read_barrier import Barrier
+from services.delivery.subscriptions.gone_sinks import GoneSinks
+from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.backpressure import Backpressure
@@ -50,11 +50,11 @@ class Worker:
         transport: Transport,
         log: EventLogReader,
         replica: Replica,
-        disabler: Disabler,
+        gone_sinks: GoneSinks,
         clock: Clock,
         backpressure: Backpressure | None = None,
     ) -> None:
-        self._disabler = disabler
+        self._gone_sinks = gone_sinks
         self._settings = settings
         self._ledger = ledger
         self._log = log
@@ -74,9 +74,9 @@ class Worker:
         )
         self._recorder = Recorder(ledger, self.dispatcher, self._clock, backpressure or Backpressure(), gone=self._is_gone)
         self._replica.listen(changed=self.dispatcher.revive, gone=self._lane_refill.cancel)
-        self.dispatcher.listen(changed=self._recorder.add_change, hungry=self._lane_refill.request, gone=disabler.is_gone)
+        self.dispatcher.listen(changed=self._recorder.add_change, hungry=self._lane_refill.request, gone=gone_sinks.report)
         self._lane_refill.serve(self.dispatcher, self._recorder)
-        self.barrier = Barrier(self._replica, clock, self.freshness)
+        self.barrier = ReadBarrier(self._replica, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
         self.freshness.listen(lost=self._on_freshness_lost, proven=self.dispatcher.pump)
         self._intake: list[asyncio.Task[None]] = []
@@ -125,7 +125,7 @@ class Worker:
                 group.create_task(self._replica.run())
                 group.create_task(self.barrier.run())
                 group.create_task(self.freshness.run())
-                group.create_task(self._disabler.run())
+                group.create_task(self._gone_sinks.run())
                 group.create_task(self._recorder.run())
                 group.create_task(self._watch_wall_clock())
                 await self._replica.reached(1)

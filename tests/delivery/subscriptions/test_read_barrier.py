@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from services.delivery.model import State
-from services.delivery.subscriptions.registry_revision import LEASE_S
+from services.delivery.subscriptions.revision_client import LEASE_S
 from tests.delivery.conftest import Play
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
 from tests.simulation.world import World

@@ -7,10 +7,9 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
-from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.errors import RegistryAwayError
-from services.delivery.subscriptions.registry_revision import RevisionOfRegistry
+from services.delivery.subscriptions.revision_client import RevisionClient
 from services.runtime.clock import SystemClock
 from tests.support.system import PATIENCE_S, until
 
@@ -60,10 +59,10 @@ async def serving(registry: Registry, port: int = 0) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def asking(port: int) -> AsyncIterator[RevisionOfRegistry]:
+async def asking(port: int) -> AsyncIterator[RevisionClient]:
     options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 50)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        revision = RevisionOfRegistry(subscription_pb2_grpc.SubscriptionServiceStub(channel), "token", SystemClock())
+        revision = RevisionClient(channel, "token", SystemClock())
         try:
             yield revision
         finally:

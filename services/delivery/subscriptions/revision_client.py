@@ -1,6 +1,6 @@
-"""Registry revision: asks the registry for its latest revision and a read lease, over one stream that stays open.
+"""Revision client: asks the registry for its latest revision and a read lease, over one stream that stays open.
 
-read_barrier → replica → [registry_revision] ─gRPC─▶ registry
+read_barrier → replica → [revision_client] ─gRPC─▶ registry
 
 Law 1: each answer was given after its question was asked. After anything unexpected the stream is closed, and with it
 every answer that could belong to an earlier question is dropped.
@@ -11,10 +11,11 @@ suspended.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
+from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.errors import RegistryAwayError
 from services.runtime.clock import Clock
@@ -22,17 +23,14 @@ from services.runtime.errors import failure_from_rpc
 from services.runtime.rpc.access import ServiceToken
 from services.runtime.rpc.channel_and_server import service_metadata
 
-if TYPE_CHECKING:
-    from hooktide.subscription.v1 import subscription_pb2_grpc
-
 LEASE_S = 0.5
 _ANSWER_WITHIN_S = 2.0
 _Result = TypeVar("_Result")
 _Call = grpc.aio.StreamStreamCall[pb.AskRevisionRequest, pb.AskRevisionResponse]
 
 
-class Told(NamedTuple):
-    """The registry's answer."""
+class LeasedRevision(NamedTuple):
+    """The registry's answer: its revision, with a read lease."""
 
     revision: int
     """The revision of the registry's latest committed change."""
@@ -43,16 +41,16 @@ class Told(NamedTuple):
     """
 
 
-class RevisionOfRegistry:
+class RevisionClient:
     """Asks and confirms, one call at a time."""
 
-    def __init__(self, stub: "subscription_pb2_grpc.SubscriptionServiceAsyncStub", service_token: ServiceToken, clock: Clock) -> None:
-        self._stub = stub
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
+        self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
         self._clock = clock
         self._metadata = service_metadata(service_token)
         self._call: _Call | None = None
 
-    async def ask(self, reached: int, change_id: str = "") -> Told:
+    async def ask(self, reached: int, change_id: str = "") -> LeasedRevision:
         """Return the registry's latest committed revision, with a lease.
 
         All changes up to the revision `reached` are known here; `change_id` is the id of the change at `reached`, "" if it is not known.
@@ -62,12 +60,12 @@ class RevisionOfRegistry:
         question = pb.AskRevisionRequest(reached_revision=reached, reached_change_id=change_id)
         question.lease.FromMilliseconds(int(LEASE_S * 1000))
 
-        async def answer(call: _Call) -> Told:
+        async def answer(call: _Call) -> LeasedRevision:
             await call.write(question)
             answer = await call.read()
             if not isinstance(answer, pb.AskRevisionResponse):
                 raise RegistryAwayError("UNAVAILABLE")
-            return Told(answer.revision, asked_at + answer.lease.ToMilliseconds() / 1000)
+            return LeasedRevision(answer.revision, asked_at + answer.lease.ToMilliseconds() / 1000)
 
         # Only its use shows that a stream has ended. The registry may be back already, so try once more over a new stream.
         if self._call is not None:
