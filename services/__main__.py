@@ -7,14 +7,9 @@ from typing import TypeVar
 
 from services.cli.app import run_app
 from services.cli.composition import Composition, FirstKeys
-from services.runtime.configuration.settings import (
-    DeliverySettings,
-    GatewaySettings,
-    IngestSettings,
-    Settings,
-    SubscriptionSettings,
-    read_settings,
-)
+from services.runtime.configuration.common_settings import Settings
+from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.logs import configure_logs
 from services.runtime.rpc.log_lines import capture_grpc_lines
 from services.runtime.service_process import ServiceProcess

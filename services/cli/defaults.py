@@ -13,7 +13,8 @@ import typer
 
 from services.cli.errors import CommandError
 from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory
-from services.cli.supervise.plan import ADMIN_PORTS, LOOPBACK, PORTS, reachable
+from services.cli.supervise.plan import reachable
+from services.runtime.configuration.default_ports import default_address, default_admin_address
 from services.runtime.configuration.secret_files import read_secret
 from services.runtime.configuration.setting_types import checked_target
 
@@ -52,7 +53,7 @@ def api_url(given: str, data_dir: Path, ca: Path | None = None) -> str:
     except ValueError:
         is_url = False
     if not is_url:
-        message = f"--api: {url!r} is no URL of an API; write for example http://127.0.0.1:8080"
+        message = f"--api: {url!r} is no URL of an API; write for example http://{default_address('gateway')}"
         raise CommandError(message, code=2)
     return url.rstrip("/")
 
@@ -78,8 +79,8 @@ def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> 
     if known is not None:
         return known[which]
     variable = f"HOOKTIDE_{service.upper()}_{'LISTEN' if which == 'listen' else 'ADMIN_LISTEN'}"
-    ports = PORTS if which == "listen" else ADMIN_PORTS
-    return reachable(os.environ.get(variable, "") or f"{LOOPBACK}:{ports[service]}")
+    default = default_address(service) if which == "listen" else default_admin_address(service)
+    return reachable(os.environ.get(variable, "") or default)
 
 
 def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir: Path) -> str:

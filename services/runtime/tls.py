@@ -19,8 +19,9 @@ from prometheus_client import Gauge
 
 from services.runtime import certificates
 from services.runtime.certificates import NamedFile, Pair, read_authorities, read_pair
+from services.runtime.configuration.common_settings import Settings
 from services.runtime.configuration.reload import Apply, Kind, Reloadable
-from services.runtime.configuration.settings import Settings, variable
+from services.runtime.configuration.settings_reader import variable
 from services.runtime.service_process import StartError
 
 _expires = Gauge(

@@ -16,7 +16,8 @@ from services.egress.policy import EgressPolicy
 from services.runtime import failpoints
 from services.runtime.clock import Clock
 from services.runtime.configuration.reload import Apply, Reloadable, reloading, service_tokens
-from services.runtime.configuration.settings import PREFIX, SubscriptionSettings
+from services.runtime.configuration.setting_types import PREFIX
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Failure
 from services.runtime.http.admin import admin_app, http_server
 from services.runtime.rpc.access import Access

@@ -11,7 +11,8 @@ from gateway.app import running as running_gateway
 from gateway.listener import HttpLimits
 from services.delivery.app import running as running_delivery
 from services.ingest.app import running as running_ingest
-from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import Addresses, ServiceProcess, StartError
 from services.subscription.app import running as running_subscription
 

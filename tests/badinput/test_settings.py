@@ -6,16 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.runtime.configuration.settings import (
-    ALL,
-    DeliverySettings,
-    GatewaySettings,
-    IngestSettings,
-    Settings,
-    SubscriptionSettings,
-    read_settings,
-    variable,
-)
+from services.runtime.configuration.common_settings import Settings
+from services.runtime.configuration.settings import ALL, DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings, variable
 from services.runtime.service_process import StartError
 
 VARIABLES = sorted({variable(name) for kind in ALL for name in kind.model_fields})

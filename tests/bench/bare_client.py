@@ -16,7 +16,8 @@ import uvloop
 from services.delivery.transport.protocol import Answer, Request, Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.configuration.reload import Reloadable
-from services.runtime.configuration.settings import DeliverySettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.configuration.settings_reader import read_settings
 from tests.bench.openers import opener
 
 _OK = 200

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from services.__main__ import COMPOSITION
 from services.cli.app import run_app
-from services.runtime.configuration.settings import DeliverySettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import ServiceProcess
 

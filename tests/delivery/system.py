@@ -14,7 +14,8 @@ from hooktide.subscription.v1 import access_pb2, subscription_pb2
 
 from services.delivery import app as delivery_app
 from services.ingest import app as ingest_app
-from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess
 from services.subscription import app as subscription_app

@@ -13,7 +13,8 @@ from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.app import running, serve
 from services.runtime.api_key import new_key
-from services.runtime.configuration.settings import GatewaySettings, read_settings
+from services.runtime.configuration.settings import GatewaySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import ServiceProcess, StartError
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap

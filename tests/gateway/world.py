@@ -13,7 +13,8 @@ import grpc
 
 from gateway.app import running as running_gateway
 from gateway.listener import HttpLimits
-from services.runtime.configuration.settings import GatewaySettings, SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import GatewaySettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as running_registry

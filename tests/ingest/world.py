@@ -14,7 +14,8 @@ from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc, ingest_pb2, in
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
 from services.ingest.app import running
-from services.runtime.configuration.settings import IngestSettings, SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as registry_running

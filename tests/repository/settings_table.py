@@ -5,8 +5,10 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from services.runtime.configuration.common_settings import Settings
 from services.runtime.configuration.setting_types import CONTENT_RELOADED, RELOADED
-from services.runtime.configuration.settings import ALL, Settings, variable
+from services.runtime.configuration.settings import ALL
+from services.runtime.configuration.settings_reader import variable
 
 HEADER = ("| Variable | Read by | Default | What it is |", "|---|---|---|---|")
 

@@ -7,16 +7,10 @@ from typing import Any
 
 import pytest
 
-from services.runtime.configuration.settings import (
-    ALL,
-    DeliverySettings,
-    GatewaySettings,
-    IngestSettings,
-    Settings,
-    SubscriptionSettings,
-    misspelt,
-    read_settings,
-)
+from services.runtime.configuration.common_settings import Settings
+from services.runtime.configuration.default_ports import ADMIN_PORTS, PORTS
+from services.runtime.configuration.settings import ALL, DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import misspelt, read_settings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, type[Settings]] = {
@@ -25,7 +19,6 @@ SETTINGS: dict[str, type[Settings]] = {
     "delivery": DeliverySettings,
     "gateway": GatewaySettings,
 }
-PORTS = {"subscription": (50051, 9051), "ingest": (50052, 9052), "delivery": (50053, 9053), "gateway": (8080, 8081)}
 NEEDS = {
     "subscription": set(),
     "ingest": {"subscription"},
@@ -75,7 +68,7 @@ def test_a_containers_environment_is_what_its_service_reads(compose: dict[str, A
     environ = {key: value for key, value in compose["services"][name]["environment"].items() if key.startswith("HOOKTIDE_")}
     fields = {f"HOOKTIDE_{field.upper()}" for field in SETTINGS[name].model_fields}
     settings = read_settings(SETTINGS[name], environ)
-    listen, admin = PORTS[name]
+    listen, admin = PORTS[name], ADMIN_PORTS[name]
 
     assert misspelt(environ) == []
     assert environ.keys() <= fields
@@ -83,7 +76,7 @@ def test_a_containers_environment_is_what_its_service_reads(compose: dict[str, A
     assert getattr(settings, f"{name}_admin_listen") == f"0.0.0.0:{admin}"
     assert compose["services"][name]["environment"]["ADMIN_PORT"] == str(admin)
     for other in NEEDS[name]:
-        assert getattr(settings, f"{other}_target") == f"{other}:{PORTS[other][0]}"
+        assert getattr(settings, f"{other}_target") == f"{other}:{PORTS[other]}"
 
 
 @pytest.mark.parametrize("name", SETTINGS)

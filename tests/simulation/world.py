@@ -23,7 +23,8 @@ from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpres
 from services.delivery.worker.worker import Worker
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
-from services.runtime.configuration.settings import DeliverySettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.database import connect
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import LogOfTests, cloud_event

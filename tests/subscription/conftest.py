@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.configuration.settings import SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from tests.subscription.client import Client, served
 
 SECRET_KEY = "k1:" + base64.b64encode(bytes(range(32))).decode()

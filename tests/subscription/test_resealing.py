@@ -15,7 +15,8 @@ from hooktide.subscription.v1 import access_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.clock import SystemClock, unix_ms
-from services.runtime.configuration.settings import SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
 from services.subscription.store import resealing as store_resealing
 from services.subscription.store.idempotency import Once, answered

@@ -18,7 +18,8 @@ from gateway.app import running as running_gateway
 from services.cli.receiver import Webhook, receiving
 from services.delivery.app import running as running_delivery
 from services.ingest.app import running as running_ingest
-from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as running_subscription

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 
 from services.runtime.configuration.reload import Reloadable
-from services.runtime.configuration.settings import GatewaySettings, read_settings
+from services.runtime.configuration.settings import GatewaySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
 from services.runtime.tls import client_tls, server_tls
 from tests.tls.authority import Authority

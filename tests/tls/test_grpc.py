@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.runtime.configuration.reload import Reloadable
-from services.runtime.configuration.settings import IngestSettings, read_settings
+from services.runtime.configuration.settings import IngestSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.access import Access
 from services.runtime.rpc.channel_and_server import Server, open_channel
 from services.runtime.tls import client_tls, server_tls

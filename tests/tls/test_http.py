@@ -13,7 +13,8 @@ from aiohttp import web
 
 from gateway.listener import HttpLimits, listening
 from services.runtime.configuration.reload import Reloadable
-from services.runtime.configuration.settings import GatewaySettings, read_settings
+from services.runtime.configuration.settings import GatewaySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.http.connections import ConnectionLimits
 from services.runtime.http.listener import Gate
 from services.runtime.tls import server_tls

@@ -8,7 +8,8 @@ from services.cli.defaults import AsJson
 from services.cli.errors import CommandError
 from services.cli.output import say, say_json, say_styled
 from services.cli.supervise.data_directory import Keys
-from services.runtime.configuration.settings import SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.logs import configure_logs
 
 

@@ -12,8 +12,8 @@ from services.cli.errors import CommandError
 from services.cli.json_text import checked_text
 from services.cli.output import program, say, say_json, say_styled
 from services.cli.rest import rest_client
-from services.cli.supervise.plan import LOOPBACK
 from services.cli.tls import CaFile
+from services.runtime.configuration.default_ports import LOOPBACK
 
 
 def subscribe(  # noqa: PLR0913 - one parameter for each option

@@ -11,9 +11,10 @@ from services.cli.composition import Composition
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
 from services.cli.output import warn
 from services.cli.supervise.data_directory import Keys
-from services.cli.supervise.plan import LOOPBACK, SERVICES, Ports
+from services.cli.supervise.plan import SERVICES, Ports
 from services.cli.supervise.supervisor import Supervisor
 from services.cli.supervise.up_screen import Notices, say_running, say_running_json, say_starting
+from services.runtime.configuration.default_ports import LOOPBACK, PORTS
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import ServiceProcess, StartError, run
 
@@ -28,10 +29,10 @@ def up_command(composition: Composition) -> Callable[..., None]:
     def up(  # noqa: PLR0913 - one parameter for each option
         data_dir: DataDir = DATA_DIR,
         host: Annotated[str, typer.Option(metavar="HOST", help="Where the REST API and the ingest service listen.")] = LOOPBACK,
-        port: Annotated[int | None, _port("The REST API's port (8080).")] = None,
-        subscription_port: Annotated[int | None, _port("50051 by default.")] = None,
-        ingest_port: Annotated[int | None, _port("50052 by default.")] = None,
-        delivery_port: Annotated[int | None, _port("50053 by default.")] = None,
+        port: Annotated[int | None, _port(f"The REST API's port ({PORTS['gateway']}).")] = None,
+        subscription_port: Annotated[int | None, _port(f"{PORTS['subscription']} by default.")] = None,
+        ingest_port: Annotated[int | None, _port(f"{PORTS['ingest']} by default.")] = None,
+        delivery_port: Annotated[int | None, _port(f"{PORTS['delivery']} by default.")] = None,
         ready_file: Annotated[
             Path | None, typer.Option(metavar="FILE", help="Written once everything takes work: JSON with the addresses.")
         ] = None,

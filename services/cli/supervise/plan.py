@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from services.runtime.configuration.default_ports import ADMIN_PORTS, LOOPBACK, PORTS
 from services.runtime.configuration.settings import CLIENT_VARIABLES
 from services.runtime.service_process import Addresses
 
@@ -21,10 +22,7 @@ CALLS: Mapping[str, tuple[str, ...]] = {
 }
 # Which service each service waits for at the first start, so that no service begins with a warning that another is away.
 STARTS_AFTER: Mapping[str, str] = {"ingest": "subscription", "gateway": "subscription", "delivery": "ingest"}
-PORTS: Mapping[str, int] = {"gateway": 8080, "subscription": 50051, "ingest": 50052, "delivery": 50053}
-ADMIN_PORTS: Mapping[str, int] = {"gateway": 8081, "subscription": 9051, "ingest": 9052, "delivery": 9053}
 SINK_ALLOW_LOCAL = "http,127.0.0.0/8,::1/128"
-LOOPBACK = "127.0.0.1"
 # The services that are called from outside; only other services call the rest.
 PUBLIC = frozenset({"gateway", "ingest"})
 _ANY = {"0.0.0.0": LOOPBACK, "[::]": "[::1]", "*": LOOPBACK}  # noqa: S104 - translated, never bound

@@ -28,8 +28,10 @@ from services.cli.supervise.data_directory import DamagedKeysError, DataDirector
 from services.cli.supervise.log_file import LogFile
 from services.cli.supervise.plan import SERVICES, STOP_ORDER
 from services.cli.supervise.reservation import Reservations
-from services.runtime.configuration.settings import SubscriptionSettings, read_settings
+from services.runtime.configuration.default_ports import LOOPBACK
+from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_file import with_settings_file
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import Addresses, StartError
 
 READY_WITHIN_S = 60.0
@@ -62,7 +64,7 @@ class Supervisor:
         data_dir: Path,
         bootstrap: Bootstrap,
         *,
-        host: str = plan.LOOPBACK,
+        host: str = LOOPBACK,
         ports: plan.Ports | None = None,
         environ: Mapping[str, str] | None = None,
         notify: Notify = lambda _notice: None,

@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from services.runtime.configuration.settings import Settings, read_settings, reloaded_fields, variable
+from services.runtime.configuration.common_settings import Settings
 from services.runtime.configuration.settings_file import masked
+from services.runtime.configuration.settings_reader import read_settings, reloaded_fields, variable
 from services.runtime.logs import logger, set_log_level
 from services.runtime.rpc.access import ServiceTokens
 from services.runtime.service_process import ServiceProcess, StartError

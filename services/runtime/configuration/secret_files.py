@@ -8,17 +8,17 @@ import binascii
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from services.runtime.configuration.shown import plainly_shown
+from services.runtime.configuration.setting_types import PREFIX
+from services.runtime.configuration.value_redaction import printable
 from services.runtime.service_process import StartError
 
-_PREFIX = "HOOKTIDE_"
 _BYTES_MAX = 64 * 1024
 SECRET_KEY_BYTES = 32
 
 
 def read_secret(variable: str, path: str) -> str:
     """Return the content of the file that a variable names, without surrounding space; raises `StartError`."""
-    where = f"{variable}={plainly_shown(path)}"
+    where = f"{variable}={printable(path)}"
     try:
         with Path(path).open("rb") as file:
             content = file.read(_BYTES_MAX + 1)
@@ -35,11 +35,11 @@ def with_secret_files(environ: Mapping[str, str], settings: Iterable[str]) -> tu
     """Return the environment completed from secret files, the file of each variable so completed, and a line for each mistake."""
     completed, from_files, mistakes = dict(environ), dict[str, str](), list[str]()
     for name in settings:
-        path = environ.get(f"{_PREFIX}{name}_FILE", "")
-        if path and not environ.get(f"{_PREFIX}{name}", ""):
+        path = environ.get(f"{PREFIX}{name}_FILE", "")
+        if path and not environ.get(f"{PREFIX}{name}", ""):
             try:
-                completed[f"{_PREFIX}{name}"] = read_secret(f"{_PREFIX}{name}_FILE", path)
-                from_files[f"{_PREFIX}{name}"] = path
+                completed[f"{PREFIX}{name}"] = read_secret(f"{PREFIX}{name}_FILE", path)
+                from_files[f"{PREFIX}{name}"] = path
             except StartError as error:
                 mistakes.append(str(error))
     return completed, from_files, mistakes
@@ -48,15 +48,15 @@ def with_secret_files(environ: Mapping[str, str], settings: Iterable[str]) -> tu
 def value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
     """Return a setting's value, and its origin for error messages; raises `StartError` if there is no value."""
     if value:
-        return value, f"{_PREFIX}{name}"
+        return value, f"{PREFIX}{name}"
     if file is None:
-        message = f"set {_PREFIX}{name}, or {_PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
+        message = f"set {PREFIX}{name}, or {PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
         raise StartError(message)
     try:
-        return file.read_text().strip(), f"{_PREFIX}{name}_FILE: what stands in {file}"
+        return file.read_text().strip(), f"{PREFIX}{name}_FILE: what stands in {file}"
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        message = f"{_PREFIX}{name}_FILE: cannot read {file}: {why}; name a file that holds it"
+        message = f"{PREFIX}{name}_FILE: cannot read {file}: {why}; name a file that holds it"
         raise StartError(message) from error
 
 

@@ -1,6 +1,6 @@
 """Setting types: the forms of settings, each with an error line that says what to write instead of a wrong value.
 
-[setting_types] → settings
+[setting_types] → common_settings, settings
 
 Law: pure; no message shows a password.
 """
@@ -13,8 +13,11 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic_settings import NoDecode
 
-from services.runtime.configuration.shown import shown
+from services.runtime.configuration.default_ports import default_address, default_admin_address
+from services.runtime.configuration.value_redaction import quoted
 
+PREFIX = "HOOKTIDE_"
+"""The beginning of every variable's name."""
 UNIX_PEERS = "unix"
 _DELAY_MAX_S = 7 * 86400
 _PORT_MAX = 65535
@@ -33,14 +36,14 @@ def _address(text: str) -> str:
         return text
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > _PORT_MAX:
-        message = f"{shown(text)} is no address; write host:port, for example 127.0.0.1:50051"
+        message = f"{quoted(text)} is no address; write host:port, for example {default_address('subscription')}"
         raise ValueError(message)
     return text
 
 
 def _tcp_address(text: str) -> str:
     if text.startswith("unix:"):
-        message = f"{shown(text)} is no address of this kind; write host:port, for example 127.0.0.1:9051"
+        message = f"{quoted(text)} is no address of this kind; write host:port, for example {default_admin_address('subscription')}"
         raise ValueError(message)
     return _address(text)
 
@@ -56,7 +59,7 @@ def _delays(value: object) -> object:
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
-        message = f"{shown(value)} is no list of seconds; write for example 5,30,120"
+        message = f"{quoted(value)} is no list of seconds; write for example 5,30,120"
         raise ValueError(message) from None
 
 
@@ -77,7 +80,7 @@ def _ports(value: object) -> object:
     try:
         return tuple(int(part) for part in value.split(",") if part.strip())
     except ValueError:
-        message = f"{shown(value)} is no list of ports; write for example 443,8443"
+        message = f"{quoted(value)} is no list of ports; write for example 443,8443"
         raise ValueError(message) from None
 
 
@@ -94,21 +97,21 @@ def _checked_proxies(words: tuple[str, ...]) -> tuple[str, ...]:
             try:
                 ip_network(word)
             except ValueError:
-                message = f"{shown(word)} is no address range and not the word {UNIX_PEERS}; write for example 10.0.0.0/8"
+                message = f"{quoted(word)} is no address range and not the word {UNIX_PEERS}; write for example 10.0.0.0/8"
                 raise ValueError(message) from None
     return words
 
 
 def _origin(text: str) -> str:
     if text and (len(text) > _NAME_CHARS_MAX or _NAME.fullmatch(text) is None):
-        message = f"{shown(text)} is no name; write one as in DNS, for example hooks.example.com"
+        message = f"{quoted(text)} is no name; write one as in DNS, for example hooks.example.com"
         raise ValueError(message)
     return text.lower()
 
 
 def _public_url(text: str) -> str:
     if text and _PUBLIC_URL.fullmatch(text) is None:
-        message = f"{shown(text)} is no URL to begin others with; write for example https://events.example.com"
+        message = f"{quoted(text)} is no URL to begin others with; write for example https://events.example.com"
         raise ValueError(message)
     return text.rstrip("/")
 
@@ -121,8 +124,11 @@ def _proxy(text: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-TcpAddress = Annotated[str, AfterValidator(_tcp_address)]
-Target = Annotated[str, AfterValidator(checked_target)]
+AdminAddress = Annotated[str, AfterValidator(_tcp_address), Field(description="Its /healthz, /readyz and /metrics.")]
+SubscriptionTarget = Annotated[str, AfterValidator(checked_target), Field(description="Where the subscription service is reached.")]
+IngestTarget = Annotated[str, AfterValidator(checked_target), Field(description="Where the ingest service is reached.")]
+DeliveryTarget = Annotated[str, AfterValidator(checked_target), Field(description="Where the delivery service is reached.")]
+DatabaseUrlFile = Annotated[Path | None, Field(description="A file that holds it, for a URL with a password.")]
 Hours = Annotated[float, Field(gt=0, le=_HOURS_MAX)]
 Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterValidator(_checked_delays)]
 Proxy = Annotated[str, AfterValidator(_proxy)]

@@ -7,11 +7,11 @@ begin with ``#`` are skipped; quotes around a whole value are removed. A value i
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.runtime.configuration.shown import plainly_shown
+from services.runtime.configuration.setting_types import PREFIX
+from services.runtime.configuration.value_redaction import printable
 from services.runtime.service_process import StartError
 
 VARIABLE = "HOOKTIDE_SETTINGS_FILE"
-_PREFIX = "HOOKTIDE_"
 _BYTES_MAX = 1024 * 1024
 _QUOTES = ("'", '"')
 
@@ -39,11 +39,11 @@ def _read(name: str) -> str:
     try:
         path = Path(name)
         if path.stat().st_size > _BYTES_MAX:
-            raise StartError(f"{VARIABLE}={plainly_shown(name)}: it is larger than {_BYTES_MAX} bytes, which no settings file is")
+            raise StartError(f"{VARIABLE}={printable(name)}: it is larger than {_BYTES_MAX} bytes, which no settings file is")
         return path.read_text("utf-8")
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        message = f"{VARIABLE}={plainly_shown(name)}: cannot be read: {why}; name a file of HOOKTIDE_NAME=value lines"
+        message = f"{VARIABLE}={printable(name)}: cannot be read: {why}; name a file of HOOKTIDE_NAME=value lines"
         raise StartError(message) from error
 
 
@@ -57,10 +57,10 @@ def _parsed(name: str, text: str) -> dict[str, str]:
         key, equals, value = setting.partition("=")
         key = key.removeprefix("export ").strip()
         # A line may hold a secret, so an error shows only the name of a setting.
-        if not equals or not key.startswith(_PREFIX) or key == VARIABLE:
-            mistakes.append(f"{VARIABLE}={plainly_shown(name)}: line {number} is no HOOKTIDE_NAME=value")
+        if not equals or not key.startswith(PREFIX) or key == VARIABLE:
+            mistakes.append(f"{VARIABLE}={printable(name)}: line {number} is no HOOKTIDE_NAME=value")
         elif key in values:
-            mistakes.append(f"{VARIABLE}={plainly_shown(name)}: line {number} sets {plainly_shown(key)} a second time; keep one of the two")
+            mistakes.append(f"{VARIABLE}={printable(name)}: line {number} sets {printable(key)} a second time; keep one of the two")
         else:
             values[key] = _unquoted(value.strip())
     if mistakes:

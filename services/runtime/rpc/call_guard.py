@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from services.runtime.authentication_throttle import FAILURES_BURST, FAILURES_PER_SECOND, AuthenticationThrottle
-from services.runtime.configuration.settings import GrpcSettings, variable
+from services.runtime.configuration.common_settings import GrpcSettings
+from services.runtime.configuration.settings_reader import variable
 from services.runtime.errors import Failure, Reason
 from services.runtime.file_limit import connections_within
 from services.runtime.rpc.access import Access

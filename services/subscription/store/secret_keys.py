@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from services.runtime.configuration.settings import PREFIX
+from services.runtime.configuration.setting_types import PREFIX
 from services.runtime.service_process import StartError
 from services.subscription.store.idempotency import KEPT_MS
 from services.subscription.store.schema import answers, credential_secrets, key_peppers, keys, secret_key_checks, signing_secrets

@@ -11,7 +11,8 @@ import pytest
 from services.cli.defaults import api_key
 from services.cli.errors import CommandError
 from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory, write_private
-from services.runtime.configuration.settings import SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
 
 

@@ -2,7 +2,8 @@ import pytest
 
 from services.cli.supervise import plan
 from services.cli.supervise.plan import SINK_ALLOW_LOCAL, Ports, environment, is_loopback, planned, reachable, sink_allow
-from services.runtime.configuration.settings import ALL, variable
+from services.runtime.configuration.settings import ALL
+from services.runtime.configuration.settings_reader import variable
 from services.runtime.service_process import Addresses
 
 

@@ -13,7 +13,8 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.app import running as running_delivery
-from services.runtime.configuration.settings import DeliverySettings, SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess

@@ -12,7 +12,8 @@ from services.delivery.request.credentials import AccessToken, Credential, Heade
 from services.delivery.request.request_settings import RequestSettings
 from services.delivery.request.signing_rfc9421 import key_id
 from services.delivery.subscriptions.wire import request_settings_of
-from services.runtime.configuration.settings import SubscriptionSettings, read_settings
+from services.runtime.configuration.settings import SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from tests.subscription.client import SINK, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
 from tests.subscription.pem import KEYS, certificate, private_key

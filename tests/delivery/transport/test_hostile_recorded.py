@@ -17,7 +17,8 @@ from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Transport
 from services.egress.policy import EgressPolicy
 from services.runtime.configuration.reload import Reloadable
-from services.runtime.configuration.settings import DeliverySettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel
 from services.runtime.service_process import ServiceProcess
 from tests.delivery.system import Delivering, State, System, event, eventually

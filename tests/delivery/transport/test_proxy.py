@@ -9,7 +9,8 @@ import pytest
 
 from services.delivery.transport.protocol import Outcome
 from services.delivery.transport.response_parser import HEAD_BYTES_MAX
-from services.runtime.configuration.settings import DeliverySettings, read_settings
+from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
 from tests.delivery.sending import answer_to, post, sending
 from tests.support.certificates import Authority

@@ -7,8 +7,10 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
+from services.runtime.configuration.common_settings import Settings
 from services.runtime.configuration.reload import Apply, Reloadable
-from services.runtime.configuration.settings import ALL, GatewaySettings, Settings, read_settings, reloaded_fields
+from services.runtime.configuration.settings import ALL, GatewaySettings
+from services.runtime.configuration.settings_reader import read_settings, reloaded_fields
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import StartError
 

@@ -2,8 +2,10 @@
 
 import pytest
 
+from services.runtime.configuration.common_settings import Settings
 from services.runtime.configuration.service_links import is_service_link, without_service_links
-from services.runtime.configuration.settings import ALL, CLIENT_VARIABLES, GatewaySettings, Settings, read_settings, variable
+from services.runtime.configuration.settings import ALL, CLIENT_VARIABLES, GatewaySettings
+from services.runtime.configuration.settings_reader import read_settings, variable
 from services.runtime.service_process import StartError
 
 

@@ -4,15 +4,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.runtime.configuration.settings import (
-    ALL,
-    DeliverySettings,
-    GatewaySettings,
-    IngestSettings,
-    Settings,
-    SubscriptionSettings,
-    read_settings,
-)
+from services.runtime.configuration.common_settings import Settings
+from services.runtime.configuration.settings import ALL, DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.database import database_path
 from services.runtime.service_process import StartError
 

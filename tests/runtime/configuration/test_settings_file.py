@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.configuration.settings import GatewaySettings, read_settings
+from services.runtime.configuration.settings import GatewaySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
 
 

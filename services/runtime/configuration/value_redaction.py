@@ -1,4 +1,4 @@
-"""Shown: makes the value of a setting safe to show in an error or a log line."""
+"""Value redaction: makes the value of a setting safe to show in an error or a log line."""
 
 import re
 
@@ -6,16 +6,16 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 CHARS_MAX = 80
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a value in quotes, printable, without a password, and cut to about 80 characters."""
-    quoted = ascii(without_password(text))
-    return quoted if len(quoted) <= CHARS_MAX else f"{quoted[:CHARS_MAX]}…"
+    value = ascii(without_password(text))
+    return value if len(value) <= CHARS_MAX else f"{value[:CHARS_MAX]}…"
 
 
-def plainly_shown(text: str) -> str:
-    """Return a value without quotes if it is printable and short, else as `shown`; in both cases without a password."""
+def printable(text: str) -> str:
+    """Return a value without quotes if it is printable and short, else as `quoted`; in both cases without a password."""
     plain = without_password(text)
-    return plain if plain.isprintable() and len(plain) <= CHARS_MAX else shown(plain)
+    return plain if plain.isprintable() and len(plain) <= CHARS_MAX else quoted(plain)
 
 
 def without_password(text: str) -> str:
