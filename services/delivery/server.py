@@ -16,12 +16,12 @@ from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
 from services.delivery.worker.worker import Worker
 from services.eventlog.errors import EventLogError
-from services.runtime.consumer_scope import parse_scope
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
 from services.runtime.listing_reader import Budget
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
+from services.runtime.rpc.requested_scope import requested_scope
 from services.runtime.rpc.timestamps import optional_ms
 
 RULES = {
@@ -46,7 +46,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery with its attempts."""
         del context
-        scope, listings = parse_scope(request.consumer_id), self._ledger.listings
+        scope, listings = requested_scope(request.consumer_id), self._ledger.listings
         row = await listings.read(scope.text, sqlite_queries.find, scope, id_bytes(request.id)) if is_id(request.id, "dlv") else None
         if row is None:
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
@@ -58,7 +58,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def ListDeliveries(self, request: delivery_pb2.ListDeliveriesRequest, context: Context) -> delivery_pb2.ListDeliveriesResponse:
         """Return a page of deliveries, the newest event first."""
         del context
-        scope = parse_scope(request.consumer_id)
+        scope = requested_scope(request.consumer_id)
         place = parse_page_token("deliveries", request.page_token, (str,))
         if request.state not in delivery_pb2.DeliveryState.values():
             raise invalid_field("state", "is no state of a delivery")
@@ -113,13 +113,13 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def VerifySink(self, request: delivery_pb2.VerifySinkRequest, context: Context) -> delivery_pb2.VerifySinkResponse:
         """Ask a sink for its consent and report the answer to the registry."""
         del context
-        await self._verifier.verify(parse_scope(request.consumer_id), request.subscription_id)
+        await self._verifier.verify(requested_scope(request.consumer_id), request.subscription_id)
         return delivery_pb2.VerifySinkResponse()
 
     async def SendTestEvent(self, request: delivery_pb2.SendTestEventRequest, context: Context) -> delivery_pb2.SendTestEventResponse:
         """Send a test event and return its attempt."""
         del context
-        sent = await self._sink_tester.run(parse_scope(request.consumer_id), request.subscription_id)
+        sent = await self._sink_tester.run(requested_scope(request.consumer_id), request.subscription_id)
         response = delivery_pb2.SendTestEventResponse(event_id=sent.event_id)
         _fill(response.attempt, 1, sent.attempt)
         return response

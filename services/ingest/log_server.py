@@ -14,11 +14,11 @@ from services.eventlog.errors import AnotherLogError, EventLogError, PositionMis
 from services.eventlog.protocol import EventAppender, EventLog
 from services.eventlog.record import PARTITIONS, EventQuery, Place
 from services.eventlog.wire import add_records, place_from, place_message, record_message
-from services.runtime.consumer_scope import parse_scope
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.ids import is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
+from services.runtime.rpc.requested_scope import requested_scope
 from services.runtime.rpc.timestamps import optional_ms
 
 RULES = {
@@ -115,7 +115,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
     async def GetEvent(self, request: event_log_pb2.GetEventRequest, context: Context) -> event_log_pb2.GetEventResponse:
         """Return one event, if the caller may see it."""
         del context
-        scope = parse_scope(request.consumer_id)
+        scope = requested_scope(request.consumer_id)
         with _refusing():
             record = await self._log.locate(scope, request.event_id) if is_id(request.event_id, "evt") else None
         if record is None:
@@ -125,7 +125,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
     async def ListEvents(self, request: event_log_pb2.ListEventsRequest, context: Context) -> event_log_pb2.ListEventsResponse:
         """Return a page of events, the newest first."""
         del context
-        scope = parse_scope(request.consumer_id)
+        scope = requested_scope(request.consumer_id)
         place = parse_page_token("events", request.page_token, (int,))
         query = EventQuery(
             before=None if place is None else int(place[0]),

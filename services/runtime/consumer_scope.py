@@ -10,7 +10,6 @@ function that reads or changes consumers' data takes the scope as a required arg
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from services.runtime.errors import invalid_field
 from services.runtime.ids import is_id
 
 _EVERYONE = "*"
@@ -65,8 +64,8 @@ def scope_problem(consumer_id: str) -> str | None:
 
 
 def parse_scope(consumer_id: str) -> Scope:
-    """Return the scope that a call's `consumer_id` names; raises INVALID_ARGUMENT if it names no scope."""
+    """Return the scope that a call's `consumer_id` names; raises ValueError, which says what to write, if it names no scope."""
     problem = scope_problem(consumer_id)
     if problem is not None:
-        raise invalid_field("consumer_id", problem)
+        raise ValueError(problem)
     return EVERYONE if consumer_id == _EVERYONE else OwnConsumer(consumer_id)

@@ -3,6 +3,7 @@ import pytest
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope, parse_scope
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
+from services.runtime.rpc.requested_scope import requested_scope
 
 
 @pytest.mark.parametrize("scope", [EVERYONE, OwnConsumer(new_id("con"))], ids=["everyone", "own"])
@@ -23,8 +24,10 @@ def test_the_scope_of_everyone_includes_every_consumer() -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "*.*", "**", "con_", "con_" + "A" * 32, "con_" + "0" * 33, "sub_" + "0" * 32, "everyone"])
 def test_a_text_that_names_no_scope_is_refused(text: str) -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(ValueError, match="for one consumer"):
         parse_scope(text)
+    with pytest.raises(Failure) as caught:
+        requested_scope(text)
     assert caught.value.reason is Reason.INVALID_ARGUMENT
     assert [error.field for error in caught.value.fields] == ["consumer_id"]
     assert '"con_…"' in caught.value.message
