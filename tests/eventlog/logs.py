@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from services.eventlog.protocol import EventLog, Following
+from services.eventlog.protocol import EventAppender, Following
 from services.eventlog.record import PARTITIONS, Appended, Conflict, NewEvent, Place, Record, partition_of
 from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
 from tests.subscription.client import MovedClock
@@ -36,7 +36,7 @@ def everything(position: int = 0) -> list[Place]:
     return [Place(partition, position) for partition in range(PARTITIONS)]
 
 
-async def appended(log: EventLog, events: Sequence[NewEvent]) -> list[Appended]:
+async def appended(log: EventAppender, events: Sequence[NewEvent]) -> list[Appended]:
     """Append events and fail if one of them is refused."""
     async with asyncio.timeout(TIMEOUT_S):
         results = await log.append(events)

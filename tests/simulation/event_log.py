@@ -1,13 +1,14 @@
-"""Event log: an event log in memory, and events for it."""
+"""Event log: an event log in memory, and events for it. The conformance suite runs over it, as over every engine."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from hooktide.event.v1 import event_pb2
 
 from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Lag, Place, Record, ResumePoint, partition_of
+from services.eventlog.protocol import BATCH_BYTES_MAX
+from services.eventlog.record import PARTITIONS, Lag, NewEvent, Place, Record, ResumePoint, partition_of
 
 
 def cloud_event(own_id: str, event_type: str, source: str = "/shop") -> event_pb2.CloudEvent:
@@ -15,37 +16,45 @@ def cloud_event(own_id: str, event_type: str, source: str = "/shop") -> event_pb
     return event_pb2.CloudEvent(id=own_id, source=source, spec_version="1.0", type=event_type, text_data=f'{{"id": "{own_id}"}}')
 
 
-class LogOfTests:
-    """An `EventLogReader` to which a test appends."""
+def new_event(event: event_pb2.CloudEvent, audience: str = "") -> NewEvent:
+    """Return an event in the form that a log appends. Neighbouring events often share a partition."""
+    return NewEvent(partition_of(event.id[:-1]), event.source, event.id, event.type, audience, b"", event.SerializeToString())
 
-    def __init__(self, pause: Callable[[], Awaitable[None]]) -> None:
-        """Await `pause` wherever a network would take time."""
+
+class MemoryEventLog:
+    """An `EventLogReader` in memory. It never appends an event twice, since its caller gives each event an id of its own."""
+
+    def __init__(self, pause: Callable[[], Awaitable[None]], expired_before_ms: Callable[[], int] | None = None) -> None:
+        """Await `pause` wherever a network would take time. Without `expired_before_ms`, every record is past its retention."""
         self._pause = pause
+        self._expired_before_ms = expired_before_ms
         self.records: dict[int, Record] = {}
+        """The records that are not trimmed, by their positions, which are the numbers from 1 to `head`."""
         self.head = 0
-        self.trimmed_to = 0
         self.released: dict[int, int] = dict.fromkeys(range(PARTITIONS), 0)
         self.reachable = True
-        self.log_id = "log"
+        self.log_id = "10" * 16
         self._grown = asyncio.Event()
 
-    def append(self, event: event_pb2.CloudEvent, *, accepted_ms: int, audience: str = "") -> Record:
+    def append(self, event: NewEvent, *, accepted_ms: int) -> Record:
         """Append an event."""
         self.head += 1
         event_id = f"evt_{accepted_ms:012x}70008{self.head:015x}"
-        # Neighbouring events often share a partition.
-        partition = partition_of(event.id[:-1])
-        record = Record(partition, self.head, event_id, event.type, event.source, audience, accepted_ms, event.SerializeToString())
+        record = Record(event.partition, self.head, event_id, event.type, event.source, event.audience, accepted_ms, event.event)
         self.records[self.head] = record
         self._wake()
         return record
 
-    def trim(self) -> None:
-        """Drop every released record."""
-        for position, record in list(self.records.items()):
-            if position <= self.released[record.partition]:
-                del self.records[position]
-        self.trimmed_to = min(self.records, default=self.head + 1) - 1
+    def trim(self, before_ms: int | None = None) -> int:
+        """Drop every released record that was accepted before a time, if one is given; return how many were dropped."""
+        dropped = [
+            position
+            for position, record in self.records.items()
+            if position <= self.released[record.partition] and (before_ms is None or record.accepted_ms < before_ms)
+        ]
+        for position in dropped:
+            del self.records[position]
+        return len(dropped)
 
     def set_reachable(self, *, reachable: bool) -> None:
         """Become unreachable, or reachable again."""
@@ -57,44 +66,49 @@ class LogOfTests:
         self._grown = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["FollowingOfTests"]:
-        """See `EventLogReader.follow`."""
+    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["MemoryFollowing"]:
+        """See `EventReader.follow`."""
         await self._pause()
         self.refuse_if_away()
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is another")
         if wrong := [place.partition for place in after if not self._fits(place, begins_anew=not log_id)]:
             raise PositionMismatchError(wrong)
-        yield FollowingOfTests(self, {place.partition: place.position for place in after}, batch_records_max)
+        yield MemoryFollowing(self, {place.partition: place.position for place in after}, batch_records_max)
 
     def _fits(self, place: Place, *, begins_anew: bool) -> bool:
         went_back = (not begins_anew or bool(place.event_id or place.following_id)) and place.position < self.released[place.partition]
         return not went_back and self._holds(place)
 
     def _holds(self, place: Place) -> bool:
-        if place.following_id:
-            following = self.records.get(place.position + 1)
-            return following is not None and following.event_id == place.following_id
-        known = self.records.get(place.position)
-        return place.position <= self.head and (not place.event_id or known is None or known.event_id == place.event_id)
+        """Return whether the log holds the records that a place names. A trimmed record cannot be compared and counts as held."""
+        if place.position > self.head or (place.following_id and not self._is(place.partition, place.position + 1, place.following_id)):
+            return False
+        is_trimmed = place.position not in self.records
+        return not place.event_id or is_trimmed or self._is(place.partition, place.position, place.event_id)
+
+    def _is(self, partition: int, position: int, event_id: str) -> bool:
+        record = self.records.get(position)
+        return record is not None and (record.partition, record.event_id) == (partition, event_id)
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
-        """See `EventLogReader.fetch`."""
+        """See `EventReader.fetch`."""
         await self._pause()
         self.refuse_if_away()
-        found = [self.records[place.position] for place in places if place.position in self.records]
+        held = [(place, self.records.get(place.position)) for place in places]
+        found = [record for place, record in held if record is not None and record.partition == place.partition]
         await self._pause()
         return found
 
     async def rewind(self, places: Sequence[Place]) -> None:
-        """See `EventLogReader.rewind`."""
+        """See `ReaderProgress.rewind`."""
         await self._pause()
         self.refuse_if_away()
         for place in places:
             self.released[place.partition] = min(self.released[place.partition], place.position)
 
     async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
-        """See `EventLogReader.resume_points`."""
+        """See `EventReader.resume_points`."""
         await self._pause()
         self.refuse_if_away()
         points = []
@@ -108,37 +122,50 @@ class LogOfTests:
         return self.log_id, points
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """See `EventLogReader.release`; every record may be released."""
+        """See `ReaderProgress.release`."""
         await self._pause()
         self.refuse_if_away()
         foreign = {place.partition for place in recorded if not self._holds(place)}
         for place in released:
-            if place.partition in foreign:
-                continue
-            self.released[place.partition] = max(self.released[place.partition], place.position)
-        return [Place(place.partition, self.head) for place in released]
+            if place.partition not in foreign:
+                self.released[place.partition] = max(self.released[place.partition], min(place.position, self.head))
+        return [Place(place.partition, self._expired_to()) for place in released]
+
+    def _expired_to(self) -> int:
+        if self._expired_before_ms is None:
+            return self.head
+        before_ms = self._expired_before_ms()
+        young = (position for position, record in self.records.items() if record.accepted_ms >= before_ms)
+        return min(young, default=self.head + 1) - 1
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
-        """See `EventLogReader.report_routed`."""
+        """See `ReaderProgress.report_routed`."""
         await self._pause()
         self.refuse_if_away()
-        positions = {place.partition: place.position for place in routed}
-        unrouted = [record for record in self.records.values() if record.position > positions[record.partition]]
+        places = {place.partition: place for place in routed}
+        unrouted = [
+            record for record in self.records.values() if self._follows(record, places.get(record.partition, Place(record.partition, 0)))
+        ]
         oldest = min(unrouted, key=lambda record: record.position, default=None)
         return Lag(0, None) if oldest is None else Lag(self.head - oldest.position + 1, oldest.accepted_ms)
+
+    def _follows(self, record: Record, place: Place) -> bool:
+        """Return whether a record follows a place; if the log holds another event there, whether the record has a newer id."""
+        if place.event_id and not self._holds(place):
+            return record.event_id > place.event_id
+        return record.position > place.position
 
     async def next_batch(self, cursors: dict[int, int], scanned: int, records_max: int) -> Sequence[Record]:
         """Wait for records beyond `scanned` and the cursors."""
         while True:
             self.refuse_if_away()
             grown = self._grown
-            found = [
-                record for position, record in self.records.items() if position > max(scanned, cursors.get(record.partition, self.head))
-            ]
-            if found:
+            after = (self.records.get(position) for position in range(scanned + 1, self.head + 1))
+            wanted = (record for record in after if record is not None and record.position > cursors.get(record.partition, self.head))
+            if found := _bounded(wanted, records_max):
                 await self._pause()
                 self.refuse_if_away()
-                return found[:records_max]
+                return found
             await grown.wait()
 
     def refuse_if_away(self) -> None:
@@ -147,10 +174,20 @@ class LogOfTests:
             raise LogUnavailableError("the log is away")
 
 
-class FollowingOfTests:
+def _bounded(records: Iterator[Record], records_max: int) -> list[Record]:
+    found, size_bytes = list[Record](), 0
+    for record in records:
+        found.append(record)
+        size_bytes += len(record.event)
+        if len(found) == records_max or size_bytes >= BATCH_BYTES_MAX:
+            break
+    return found
+
+
+class MemoryFollowing:
     """See `Following`."""
 
-    def __init__(self, log: LogOfTests, cursors: dict[int, int], batch_records_max: int) -> None:
+    def __init__(self, log: MemoryEventLog, cursors: dict[int, int], batch_records_max: int) -> None:
         self._log = log
         self._cursors = cursors
         self._batch_records_max = batch_records_max

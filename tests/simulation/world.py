@@ -27,7 +27,7 @@ from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.database import connect
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
-from tests.simulation.event_log import LogOfTests, cloud_event
+from tests.simulation.event_log import MemoryEventLog, cloud_event, new_event
 from tests.simulation.invariants import Published, Version, judged
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
 from tests.simulation.virtual_time import VirtualClock, VirtualLoop
@@ -89,7 +89,7 @@ class World:
     def __post_init__(self) -> None:
         self.clock = VirtualClock(self.loop)
         self.registry = RegistryOfTests(self.pause, self.loop)
-        self.log = LogOfTests(self.pause)
+        self.log = MemoryEventLog(self.pause)
         self.endpoints = Endpoints(
             self.chance,
             DELAYS_S,
@@ -193,7 +193,7 @@ class World:
             event_type, source = self.chance.choice(TYPES), self.chance.choice(("/shop", "/bank"))
             audience = self.chance.choice(CONSUMERS) if self.chance.random() < 0.3 else ""
         event = cloud_event(str(self.log.head + 1), event_type, source)
-        record = self.log.append(event, accepted_ms=unix_ms(self.clock), audience=audience)
+        record = self.log.append(new_event(event, audience), accepted_ms=unix_ms(self.clock))
         self.published.append(Published(record, self.loop.time()))
         return record
 

@@ -41,7 +41,7 @@ def sent(world: World, record: Record) -> int:
 
 def make_log_anew(world: World) -> None:
     world.log.records.clear()
-    world.log.head, world.log.trimmed_to, world.log.log_id = 0, 0, "another"
+    world.log.head, world.log.log_id = 0, "another"
     world.log.released = dict.fromkeys(range(PARTITIONS), 0)
 
 
@@ -153,7 +153,6 @@ def test_a_new_ledger_begins_anew_however_often_it_is_interrupted(play: Play) ->
         for left in world.path.parent.glob(f"{world.path.name}*"):
             left.unlink()
         world.log.records |= {record.position: record for record in records}  # the log has not trimmed them yet
-        world.log.trimmed_to = 0
         for _ in range(5):
             await world.start()
             await asyncio.sleep(0.5)

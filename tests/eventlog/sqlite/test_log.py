@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
-from services.eventlog.record import Appended
+from services.eventlog.record import Appended, Place
 from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.service_process import StartError
 from tests.eventlog.faults import files_bounded, small_disk
@@ -215,3 +215,27 @@ async def test_a_follower_that_falls_behind_reads_the_file_until_it_has_caught_u
         await appended(it.log, [new_event(30_000)])
         found += await reading.take(1)
     assert [record.position for record in found] == list(range(1, 20_102))
+
+
+async def test_the_partition_that_needs_most_holds_the_others(path: Path) -> None:
+    """Records after its first needed record stay too, and go when it is released."""
+    async with opened(path) as it:
+        receipts = await appended(it.log, [new_event(number, partition=number % 2) for number in range(10)])
+        end_ms = int(it.clock.time_s * 1000) + 1
+        await it.log.release([Place(0, receipts[-1].position), Place(1, receipts[3].position)])
+        assert await it.log.trim(before_ms=end_ms) == 5
+        assert [record.position for record in await it.log.fetch([Place(r.partition, r.position) for r in receipts])] == [
+            receipt.position for receipt in receipts[5:]
+        ]
+        await it.log.release([Place(1, receipts[-1].position)])
+        assert await it.log.trim(before_ms=end_ms) == 5
+
+
+async def test_an_event_may_come_again_once_the_first_is_trimmed(path: Path) -> None:
+    async with opened(path) as it:
+        (first,) = await appended(it.log, [new_event(1, partition=0)])
+        await it.log.release([Place(0, first.position)])
+        assert await it.log.trim(before_ms=int(it.clock.time_s * 1000) + 1) == 1
+        (second,) = await appended(it.log, [new_event(1, partition=0)])
+        assert not second.duplicate
+        assert second.event_id > first.event_id

@@ -1,0 +1,147 @@
+"""Progress: what a reader releases, and what the log may then trim; what a reader has routed."""
+
+import pytest
+
+from services.eventlog.errors import PositionMismatchError
+from services.eventlog.record import Lag, Place
+from tests.conformance.event_log.conftest import Engine, OpenEngine
+from tests.eventlog.logs import RETENTION_S, Reading, appended, everything, new_event, new_events
+
+MIB = 1024 * 1024
+
+
+async def test_a_reader_of_a_part_that_stands_before_what_it_has_released_is_refused(engine: Engine) -> None:
+    receipts = await appended(engine.log, new_events(range(3), partition=1))
+    await engine.reader.release([Place(1, receipts[1].position)])
+    with pytest.raises(PositionMismatchError):
+        async with engine.reader.follow([Place(1, receipts[1].position - 1, following_id=receipts[1].event_id)]):
+            pass
+
+
+async def test_what_is_not_routed_is_what_follows_the_last_event_routed(engine: Engine) -> None:
+    assert await engine.reader.report_routed(everything()) == Lag(0, None)
+    first_ms = int(engine.clock.time_s * 1000)
+    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4)])
+    engine.clock.time_s += 60
+    receipts += await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4, 6)])
+    routed = [Place(0, receipts[4].position, receipts[4].event_id), Place(1, receipts[1].position, receipts[1].event_id)]
+    assert await engine.reader.report_routed(routed) == Lag(3, first_ms)
+    routed[1] = Place(1, receipts[3].position, receipts[3].event_id)
+    assert await engine.reader.report_routed(routed) == Lag(1, first_ms + 60_000)
+    routed[1] = Place(1, receipts[5].position, receipts[5].event_id)
+    assert await engine.reader.report_routed(routed) == Lag(0, None)
+
+
+@pytest.mark.parametrize(("by_ms", "events"), [(10_000, 0), (-10_000, 3)])
+async def test_what_is_not_routed_goes_by_the_age_of_an_event_that_the_log_does_not_hold(engine: Engine, by_ms: int, events: int) -> None:
+    """The reader has routed another history, perhaps further: every event newer than its last event is not routed."""
+    await appended(engine.log, new_events(range(3), partition=1))
+    time_ms = int(engine.clock.time_s * 1000) + by_ms
+    foreign = f"evt_{time_ms:012x}70008{0:015x}"
+    for position in (2, 1000):
+        assert (await engine.reader.report_routed([Place(1, position, foreign)])).events == events
+
+
+async def test_a_reader_that_knows_the_log_may_not_stand_before_what_it_has_released(engine: Engine) -> None:
+    """It may not even if it names no event; a reader that begins anew may, and so may one that has called `rewind`."""
+    receipts = await appended(engine.log, new_events(range(3), partition=1))
+    await engine.reader.release([Place(1, receipts[1].position)])
+    async with engine.reader.follow([Place(1, 0)]) as following:
+        log_id = following.log_id
+    with pytest.raises(PositionMismatchError):
+        async with engine.reader.follow([Place(1, 0)], log_id=log_id):
+            pass
+    await engine.reader.rewind([Place(1, 0), Place(2, 5)])
+    async with engine.reader.follow([Place(1, 0)], log_id=log_id) as following:
+        assert len(await Reading(following).take(3)) == 3
+
+
+async def test_nothing_is_released_of_a_partition_that_stands_elsewhere(engine: Engine) -> None:
+    """The worker's releases there belong to another log, or to another history of this log."""
+    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(4)])
+    last = receipts[2:]
+    recorded = [Place(0, last[0].position, last[0].event_id), Place(1, last[1].position, "evt_" + "f" * 32)]
+    await engine.reader.release([Place(0, 100), Place(1, 100)], recorded)
+    await engine.trim(exactly=1)
+    assert len(await engine.reader.fetch([Place(1, receipts[1].position), Place(1, last[1].position)])) == 2
+    recorded[1] = Place(1, last[1].position - 1, following_id=last[1].event_id)
+    await engine.reader.release([Place(1, last[1].position - 1)], recorded)
+    await engine.trim(exactly=2)
+    assert len(await engine.reader.fetch([Place(1, last[1].position)])) == 1
+
+
+async def test_nothing_is_trimmed_that_is_not_released(engine: Engine) -> None:
+    await appended(engine.log, new_events(range(10)))
+    engine.clock.time_s += 2 * RETENTION_S
+    assert await engine.log.trim(before_ms=int(engine.clock.time_s * 1000)) == 0
+    await engine.reader.release(everything(0))
+    assert await engine.log.trim(before_ms=int(engine.clock.time_s * 1000)) == 0
+    async with engine.reader.follow(everything()) as following:
+        await Reading(following).take(10)
+
+
+async def test_nothing_is_trimmed_that_is_not_old(engine: Engine) -> None:
+    await appended(engine.log, new_events(range(10)))
+    engine.clock.time_s += 10
+    between_ms = int(engine.clock.time_s * 1000)
+    young = await appended(engine.log, new_events(range(10, 20)))
+    await engine.reader.release(everything(young[-1].position))
+    await engine.trim(before_ms=between_ms, exactly=10)
+    await engine.trim(before_ms=between_ms, exactly=0)
+    async with engine.reader.follow(everything()) as following:
+        assert {record.event_id for record in await Reading(following).take(10)} == {receipt.event_id for receipt in young}
+
+
+async def test_a_release_is_never_taken_back(engine: Engine) -> None:
+    receipts = await appended(engine.log, new_events(range(10), partition=0))
+    await engine.reader.release([Place(0, receipts[5].position)])
+    await engine.reader.release([Place(0, receipts[2].position)])
+    await engine.trim(exactly=6)
+
+
+async def test_what_is_not_appended_yet_cannot_be_released(engine: Engine) -> None:
+    """A reader whose own store is newer than the log must not cost anyone the later events."""
+    await appended(engine.log, new_events(range(3), partition=0))
+    await engine.reader.release([Place(0, 1_000_000)])
+    later = await appended(engine.log, new_events(range(3, 6), partition=0))
+    await engine.trim(exactly=3)
+    assert len(await engine.reader.fetch([Place(0, receipt.position) for receipt in later])) == 3
+
+
+async def test_a_release_is_answered_with_what_is_past_its_retention(engine: Engine) -> None:
+    old = await appended(engine.log, new_events(range(5)))
+    assert await engine.reader.release([Place(0, 0), Place(1, 0)]) == [Place(0, 0), Place(1, 0)]
+    engine.clock.time_s += RETENTION_S + 1
+    await appended(engine.log, new_events(range(5, 8)))
+    assert await engine.reader.release([Place(0, 0), Place(1, 0)]) == [Place(0, old[-1].position), Place(1, old[-1].position)]
+
+
+async def test_positions_and_places_outlive_trimming(open_engine: OpenEngine) -> None:
+    """When everything is trimmed and the log is opened again, positions go on, and a trimmed place is still valid."""
+    async with open_engine() as engine:
+        receipts = await appended(engine.log, new_events(range(10), partition=0))
+        last = receipts[-1]
+        await engine.reader.release(everything(last.position))
+        await engine.trim(exactly=10)
+        assert await engine.reader.fetch([Place(0, last.position)]) == []
+    async with open_engine() as engine, engine.reader.follow([Place(0, last.position, last.event_id)]) as following:
+        assert following.log_id
+        (new,) = await appended(engine.log, [new_event(50, partition=0)])
+        assert new.position > last.position
+        assert (await Reading(following).take(1))[0].event_id == new.event_id
+
+
+async def test_a_follower_that_begins_anew_behind_what_was_trimmed_gets_what_is_left(engine: Engine) -> None:
+    receipts = await appended(engine.log, new_events(range(10), partition=0))
+    await engine.reader.release([Place(0, receipts[6].position)])
+    await engine.trim(exactly=7)
+    async with engine.reader.follow([Place(0, receipts[1].position)]) as following:
+        assert [record.event_id for record in await Reading(following).take(3)] == [receipt.event_id for receipt in receipts[7:]]
+
+
+async def test_what_one_partition_needs_stays_when_another_is_released(engine: Engine) -> None:
+    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(10)])
+    await engine.reader.release([Place(0, receipts[-1].position), Place(1, receipts[3].position)])
+    await engine.trim(exactly=5)
+    needed = [Place(1, receipt.position) for receipt in receipts[5::2]]
+    assert [record.position for record in await engine.reader.fetch(needed)] == [place.position for place in needed]
