@@ -2,6 +2,6 @@
 
 emitter → ingest → [event log] → router → lane → attempt → ledger
 
-`record.py` holds the values, `protocol.py` the Protocols. The engines are `sqlite/` (embedded; writes and reads) and
+`record.py` and `history.py` hold the values, `protocol.py` the Protocols. The engines are `sqlite/` (embedded; writes and reads) and
 `grpc_client.py` (reads through ingest's gRPC).
 """

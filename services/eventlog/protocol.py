@@ -22,7 +22,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from services.eventlog.record import Appended, Conflict, EventPage, EventQuery, Lag, NewEvent, Place, Record, ResumePoint
+from services.eventlog.history import EventPage, EventQuery
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
 from services.runtime.consumer_scope import Scope
 
 # Below the largest message that gRPC lets pass, 4 MiB.

@@ -1,12 +1,10 @@
-"""Record: the values of the event log: records, new events, results, places, queries and lag.
+"""Record: the values of the event log: records, new events, results, places and lag.
 
 These are named tuples, not dataclasses: the hot path makes them for every event, and a named tuple costs a third of a frozen dataclass.
 """
 
 import zlib
 from typing import NamedTuple
-
-from services.runtime.consumer_scope import Scope
 
 PARTITIONS = 64
 
@@ -85,30 +83,6 @@ class Lag(NamedTuple):
     """How many events the log holds at most from the oldest event that is not routed to the newest event; 0: all are routed."""
     oldest_ms: int | None
     """When that oldest event was accepted; None: all are routed."""
-
-
-class EventQuery(NamedTuple):
-    """Which events a page of the history holds; empty texts and None match every event."""
-
-    before: int | None
-    """Where the page begins: `next_before` of the page before. Only the log reads this number. None: with the newest event."""
-    limit: int
-    scope: Scope
-    type: str
-    source: str
-    start_ms: int | None
-    """Events accepted at or after this time, in ms since 1970."""
-    end_ms: int | None
-    """Events accepted before this time, in ms since 1970."""
-
-
-class EventPage(NamedTuple):
-    """A page of the history."""
-
-    records: list[Record]
-    """The newest first."""
-    next_before: int | None
-    """Where the next page begins; None: this is the last page."""
 
 
 def partition_of(key: str) -> int:

@@ -11,8 +11,9 @@ import grpc
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, PositionMismatchError, StorageFullError
+from services.eventlog.history import EventQuery
 from services.eventlog.protocol import EventAppender, EventLog
-from services.eventlog.record import PARTITIONS, EventQuery, Place
+from services.eventlog.record import PARTITIONS, Place
 from services.eventlog.wire import add_records, place_from, place_message, record_message
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.ids import is_id

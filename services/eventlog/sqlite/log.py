@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
+from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import Appended, Conflict, EventPage, EventQuery, Lag, NewEvent, Place, Record, ResumePoint
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
 from services.eventlog.sqlite import reads
 from services.eventlog.sqlite.tail import Tail
 from services.eventlog.sqlite.writer import Append, Settled, SqliteWriter, Step

@@ -10,8 +10,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from services.eventlog.errors import PositionMismatchError
+from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import PARTITIONS, EventPage, EventQuery, Lag, Place, Record, ResumePoint
+from services.eventlog.record import PARTITIONS, Lag, Place, Record, ResumePoint
 from services.runtime.consumer_scope import Everyone
 from services.runtime.ids import id_bytes, is_id
 from services.runtime.listing_reader import Budget

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from services.eventlog.errors import LogFullError, LogUnavailableError
+from services.eventlog.history import EventQuery
 from services.eventlog.protocol import EventHistory
-from services.eventlog.record import EventQuery, Lag, Place, Record
+from services.eventlog.record import Lag, Place, Record
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer
 from services.runtime.ids import new_id
 from tests.conformance.event_log.conftest import OwnedLog

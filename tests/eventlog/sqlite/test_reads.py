@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.eventlog.errors import PositionMismatchError
+from services.eventlog.history import EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import PARTITIONS, EventQuery, Place, Record
+from services.eventlog.record import PARTITIONS, Place, Record
 from services.eventlog.sqlite import reads
 from services.eventlog.sqlite.log import MIGRATIONS
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope
