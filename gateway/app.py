@@ -12,7 +12,7 @@ from gateway.authenticate import Authenticator, Caller
 from gateway.bodies import Bodies
 from gateway.listener import HttpLimits, listening
 from gateway.pipeline import Guard, Pipeline
-from gateway.readiness import Readiness, watched
+from gateway.readiness import Readiness
 from gateway.router import Route, Router
 from gateway.routes.access import Access
 from gateway.routes.catalogue import Catalogue
@@ -24,6 +24,7 @@ from gateway.routes.verifications import Verifications
 from gateway.translate.access import caller_of
 from gateway.upstreams import Peers, connected
 from services.runtime.authentication_throttle import AuthenticationThrottle
+from services.runtime.background import in_background
 from services.runtime.clock import SystemClock
 from services.runtime.configuration.reload import Reloadable, reloading
 from services.runtime.configuration.settings import GatewaySettings
@@ -111,14 +112,7 @@ async def running(settings: GatewaySettings, process: ServiceProcess, limits: Ht
         async with (
             http_server(admin_app(readiness.why_not, readiness.why_degraded), settings.gateway_admin_listen) as admin,
             listening(pipeline, settings.gateway_listen, limits, gate, tls) as listen,
-            watched(readiness),
+            in_background(readiness.keep_looking()),
             reloading(reloadable, process),
         ):
             yield Addresses(listen=listen, admin=admin)
-
-
-async def serve(settings: GatewaySettings, process: ServiceProcess) -> None:
-    """Run the gateway until its process is asked to stop."""
-    async with running(settings, process) as addresses:
-        process.ready(listen=addresses.listen, admin=addresses.admin)
-        await process.stopping.wait()

@@ -4,8 +4,7 @@ Law: a readiness request to the gateway never causes a call to a service, so nob
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 from services.runtime.service_process import ServiceProcess
 
@@ -61,14 +60,3 @@ class Readiness:
         while True:
             await self.look()
             await asyncio.sleep(EVERY_AWAY_S if AWAY in self._wrong.values() else EVERY_READY_S)
-
-
-@contextlib.asynccontextmanager
-async def watched(readiness: Readiness) -> AsyncIterator[None]:
-    """Keep asking the services while the block runs."""
-    async with asyncio.TaskGroup() as group:
-        looking = group.create_task(readiness.keep_looking())
-        try:
-            yield
-        finally:
-            looking.cancel()

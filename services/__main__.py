@@ -12,7 +12,7 @@ from services.runtime.configuration.settings import DeliverySettings, GatewaySet
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.logs import configure_logs
 from services.runtime.rpc.log_lines import capture_grpc_lines
-from services.runtime.service_process import ServiceProcess
+from services.runtime.service_process import ServiceProcess, serve_until_stopped
 
 _Kind = TypeVar("_Kind", bound=Settings)
 
@@ -26,30 +26,30 @@ def _set_up(service: str, kind: type[_Kind]) -> _Kind:
 
 async def _subscription(process: ServiceProcess) -> None:
     settings = _set_up("subscription", SubscriptionSettings)
-    from services.subscription.app import serve  # noqa: PLC0415 - only where it is run
+    from services.subscription.app import running  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, process)
+    await serve_until_stopped(running(settings, process), process)
 
 
 async def _ingest(process: ServiceProcess) -> None:
     settings = _set_up("ingest", IngestSettings)
-    from services.ingest.app import serve  # noqa: PLC0415 - only where it is run
+    from services.ingest.app import running  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, process)
+    await serve_until_stopped(running(settings, process), process)
 
 
 async def _delivery(process: ServiceProcess) -> None:
     settings = _set_up("delivery", DeliverySettings)
-    from services.delivery.app import serve  # noqa: PLC0415 - only where it is run
+    from services.delivery.app import running  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, process)
+    await serve_until_stopped(running(settings, process), process)
 
 
 async def _gateway(process: ServiceProcess) -> None:
     settings = _set_up("gateway", GatewaySettings)
-    from gateway.app import serve  # noqa: PLC0415 - only where it is run
+    from gateway.app import running  # noqa: PLC0415 - only where it is run
 
-    await serve(settings, process)
+    await serve_until_stopped(running(settings, process), process)
 
 
 def _bootstrap(settings: SubscriptionSettings) -> FirstKeys | None:

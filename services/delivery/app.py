@@ -24,6 +24,7 @@ from services.delivery.transport.protocol import Transport
 from services.delivery.worker.worker import Worker
 from services.egress.policy import EgressPolicy
 from services.eventlog.grpc_client import RETRIED, GrpcEventLogReader
+from services.runtime.background import in_background
 from services.runtime.clock import SystemClock
 from services.runtime.configuration.reload import Apply, Reloadable, reloading, service_tokens
 from services.runtime.configuration.settings import DeliverySettings
@@ -93,19 +94,12 @@ async def running(
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, sink_tester, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen, tls)
-        async with _running(asker), _worker_running(worker, process), reloading(reloadable, process):
+        async with in_background(asker.run()), _worker_running(worker, process), reloading(reloadable, process):
             await grpc_server.set_serving(serving=True)
             try:
                 yield Addresses(listen=listen, admin=admin)
             finally:
                 await grpc_server.stop()
-
-
-async def serve(settings: DeliverySettings, process: ServiceProcess, open_transport: OpenTransport = open_transport) -> None:
-    """Run the service until its process is asked to stop."""
-    async with running(settings, process, open_transport) as addresses:
-        process.ready(listen=addresses.listen, admin=addresses.admin)
-        await process.stopping.wait()
 
 
 def _policy(reloadable: Reloadable[DeliverySettings]) -> EgressPolicy:
@@ -124,17 +118,6 @@ def _policy_of(settings: DeliverySettings) -> EgressPolicy:
         return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:
         raise StartError(f"HOOKTIDE_SINK_ALLOW or HOOKTIDE_SINK_DENY: {error}") from error
-
-
-@contextlib.asynccontextmanager
-async def _running(asker: Asker) -> AsyncIterator[None]:
-    """Run the queue of sink verifications beside the body."""
-    async with asyncio.TaskGroup() as group:
-        asking = group.create_task(asker.run())
-        try:
-            yield
-        finally:
-            asking.cancel()
 
 
 @contextlib.asynccontextmanager

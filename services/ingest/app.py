@@ -84,13 +84,6 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
                 await grpc_server.stop()
 
 
-async def serve(settings: IngestSettings, process: ServiceProcess) -> None:
-    """Run the service until its process is asked to stop."""
-    async with running(settings, process) as addresses:
-        process.ready(listen=addresses.listen, admin=addresses.admin)
-        await process.stopping.wait()
-
-
 async def _trim(log: EventLogMaintenance, reloadable: Reloadable[IngestSettings]) -> None:
     """At intervals, drop the events that are past their retention and released. Drop nothing while the wall clock is in doubt."""
     clock = SteadyClock(SystemClock(), confirm_s(reloadable.settings.ingest_retention_hours * 3600))

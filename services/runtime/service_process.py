@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,13 @@ class ServiceProcess:
 
 
 Serve = Callable[[ServiceProcess], Awaitable[None]]
+
+
+async def serve_until_stopped(running: AbstractAsyncContextManager[Addresses], process: ServiceProcess) -> None:
+    """Run a service, whose context manager starts and stops it, until its process is asked to stop."""
+    async with running as addresses:
+        process.ready(listen=addresses.listen, admin=addresses.admin)
+        await process.stopping.wait()
 
 
 def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False, reloads: bool = False) -> int:

@@ -14,6 +14,7 @@ from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2,
 
 from services.egress.policy import EgressPolicy
 from services.runtime import failpoints
+from services.runtime.background import in_background
 from services.runtime.clock import Clock
 from services.runtime.configuration.reload import Apply, Reloadable, reloading, service_tokens
 from services.runtime.configuration.setting_types import PREFIX
@@ -81,7 +82,7 @@ async def running(
                 try:
                     listen = await server.start(settings.subscription_listen, tls)
                     await server.set_serving(serving=True)
-                    async with reloading(reloadable, process), _resealing(resealer):
+                    async with reloading(reloadable, process), in_background(resealer.run()):
                         yield Addresses(listen=listen, admin=admin)
                 finally:
                     await server.set_serving(serving=False)
@@ -113,24 +114,6 @@ async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resea
         resealer.want()
 
     return apply
-
-
-@contextlib.asynccontextmanager
-async def _resealing(resealer: Resealer) -> AsyncIterator[None]:
-    """Run the resealer while the body runs."""
-    async with asyncio.TaskGroup() as group:
-        working = group.create_task(resealer.run())
-        try:
-            yield
-        finally:
-            working.cancel()
-
-
-async def serve(settings: SubscriptionSettings, process: ServiceProcess) -> None:
-    """Run the service until it is asked to stop."""
-    async with running(settings, process) as addresses:
-        process.ready(listen=addresses.listen, admin=addresses.admin)
-        await process.stopping.wait()
 
 
 def _policy(reloadable: Reloadable[SubscriptionSettings]) -> EgressPolicy:

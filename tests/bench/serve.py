@@ -8,16 +8,16 @@ from services.cli.app import run_app
 from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.logs import configure_logs
-from services.runtime.service_process import ServiceProcess
+from services.runtime.service_process import ServiceProcess, serve_until_stopped
 
 
 async def _delivery(process: ServiceProcess) -> None:
     settings = read_settings(DeliverySettings)
     configure_logs("delivery", settings.log_level)
-    from services.delivery.app import serve  # noqa: PLC0415 - only where it is run
+    from services.delivery.app import running  # noqa: PLC0415 - only where it is run
     from tests.bench.openers import opener  # noqa: PLC0415 - the same
 
-    await serve(settings, process, opener(os.environ["BENCH_TRANSPORT"]))
+    await serve_until_stopped(running(settings, process, opener(os.environ["BENCH_TRANSPORT"])), process)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import pytest
 import structlog
 from hooktide.event.v1.event_pb2 import CloudEvent
 
-from gateway.app import running, serve
+from gateway.app import running
 from services.runtime.api_key import new_key
 from services.runtime.configuration.settings import GatewaySettings
 from services.runtime.configuration.settings_reader import read_settings
-from services.runtime.service_process import ServiceProcess, StartError
+from services.runtime.service_process import ServiceProcess, StartError, serve_until_stopped
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import new_log, serving_log
@@ -123,7 +123,7 @@ async def test_a_request_under_way_is_answered_while_the_gateway_stops(tmp_path:
 async def test_serve_says_where_it_is_reached_and_ends_when_asked(tmp_path: Path) -> None:
     process = ServiceProcess("gateway", ready_file=tmp_path / "ready.json")
     async with asyncio.TaskGroup() as group:
-        serving = group.create_task(serve(gateway_settings(registry="127.0.0.1:1"), process))
+        serving = group.create_task(serve_until_stopped(running(gateway_settings(registry="127.0.0.1:1"), process), process))
         await until((tmp_path / "ready.json").exists)
         assert not serving.done()
         process.stop()

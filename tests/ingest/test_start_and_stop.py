@@ -10,11 +10,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.ingest.v1 import event_log_pb2 as pb
 
-from services.ingest.app import serve
+from services.ingest.app import running
 from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import DRAIN_S
-from services.runtime.service_process import ServiceProcess, StartError
+from services.runtime.service_process import ServiceProcess, StartError, serve_until_stopped
 from tests.eventlog.faults import files_bounded, take_away
 from tests.ingest.world import TIMEOUT_S, Following, World, answer, cloud_event, ended, message, positions, rest, running_world, until
 from tests.subscription.client import refused
@@ -153,7 +153,7 @@ async def test_serving_lasts_until_the_stop_and_says_where(world: World, tmp_pat
     process = ServiceProcess("ingest", ready_file=ready_file)
     await world.stop_ingest_service()
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(world.settings, process))
+        group.create_task(serve_until_stopped(running(world.settings, process), process))
         await until(ready_file.exists)
         process.stop()
     assert "listen" in ready_file.read_text()
@@ -161,13 +161,15 @@ async def test_serving_lasts_until_the_stop_and_says_where(world: World, tmp_pat
 
 async def test_a_second_service_does_not_start_on_the_same_log(world: World) -> None:
     with pytest.raises(StartError, match="in use by another process"):
-        await serve(world.settings, ServiceProcess("ingest"))
+        async with running(world.settings, ServiceProcess("ingest")):
+            pytest.fail("it has started")
 
 
 async def test_an_address_that_is_taken_is_named(world: World, tmp_path: Path) -> None:
     settings = world.settings.model_copy(update={"ingest_listen": world.addresses.listen, "data_dir": tmp_path / "other"})
     with pytest.raises(StartError, match="cannot listen on"):
-        await serve(settings, ServiceProcess("ingest"))
+        async with running(settings, ServiceProcess("ingest")):
+            pytest.fail("it has started")
 
 
 async def test_health_is_told_by_the_name_of_the_service(world: World) -> None:

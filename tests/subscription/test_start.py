@@ -17,8 +17,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import open_channel
-from services.runtime.service_process import ServiceProcess, StartError
-from services.subscription.app import running, serve
+from services.runtime.service_process import ServiceProcess, StartError, serve_until_stopped
+from services.subscription.app import running
 from services.subscription.bootstrap import FIRST_CONSUMER, bootstrap
 from services.subscription.store.schema import metadata
 from services.subscription.store.startup_checks import opened
@@ -220,7 +220,7 @@ async def test_serving_lasts_until_the_stop_and_says_where(settings: Subscriptio
     process = ServiceProcess("subscription", ready_file=tmp_path / "ready.json")
     process.stop()
     async with asyncio.timeout(60):
-        await serve(settings, process)
+        await serve_until_stopped(running(settings, process), process)
     addresses = json.loads((tmp_path / "ready.json").read_text())
     assert addresses.keys() == {"listen", "admin"}
     assert not any(address.endswith(":0") for address in addresses.values())

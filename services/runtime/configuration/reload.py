@@ -8,14 +8,15 @@ Law 3: log lines name variables, never their values.
 """
 
 import asyncio
-import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
 from prometheus_client import Counter, Gauge
 
+from services.runtime.background import in_background
 from services.runtime.configuration.common_settings import Settings
 from services.runtime.configuration.settings_file import masked
 from services.runtime.configuration.settings_reader import read_settings, reloaded_fields, variable
@@ -116,8 +117,7 @@ def service_tokens(reloadable: Reloadable[Kind]) -> ServiceTokens:
     return tokens
 
 
-@contextlib.asynccontextmanager
-async def reloading(reloadable: Reloadable[Kind], process: ServiceProcess) -> AsyncIterator[None]:
+def reloading(reloadable: Reloadable[Kind], process: ServiceProcess) -> AbstractAsyncContextManager[None]:
     """While the body runs, reload each time that the process is asked to."""
 
     async def run() -> None:
@@ -126,14 +126,4 @@ async def reloading(reloadable: Reloadable[Kind], process: ServiceProcess) -> As
             process.reload_asked.clear()
             await reloadable.reload()
 
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(run())
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - raised again below: a group would hide its message
-            failure = error
-        finally:
-            task.cancel()
-    if failure is not None:
-        raise failure
+    return in_background(run())
