@@ -13,7 +13,8 @@ from services.delivery.ledger.sqlite import open_ledger
 from services.delivery.server import DeliveryServer
 from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
-from services.delivery.sinks.verification_queue import Asker
+from services.delivery.sinks.verification_client import VerificationClient
+from services.delivery.sinks.verification_queue import VerificationQueue
 from services.delivery.subscriptions.gone_sinks import GoneSinks
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.subscriptions.replica import Replica
@@ -85,16 +86,18 @@ async def running(
         def tests() -> Share:
             return reloadable.settings.share_of(reloadable.settings.delivery_test_events_max)
 
-        verifier = SinkVerifier(registry, token, transport, origin=settings.origin, public_url=settings.public_url, share=handshakes)
+        verifier = SinkVerifier(
+            VerificationClient(registry, token), transport, origin=settings.origin, public_url=settings.public_url, share=handshakes
+        )
         sink_tester = SinkTester(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds)
-        asker = Asker(verifier, handshakes)
-        replica.listen_for_unverified(asker.want)
+        verifications = VerificationQueue(verifier, handshakes)
+        replica.listen_for_unverified(verifications.put)
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, sink_tester, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
         listen = await grpc_server.start(settings.delivery_listen, tls)
-        async with in_background(asker.run()), _worker_running(worker, process), reloading(reloadable, process):
+        async with in_background(verifications.run()), _worker_running(worker, process), reloading(reloadable, process):
             await grpc_server.set_serving(serving=True)
             try:
                 yield Addresses(listen=listen, admin=admin)

@@ -8,17 +8,18 @@ Law 3: sinks that do not answer hold at most their consumer's share of the test 
 """
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import orjson
-from hooktide.event.v1 import event_pb2
 
 from services.delivery.model import Attempt, Delivery, Event, Health, delivery_id
 from services.delivery.request.attempt_record import attempt_of
 from services.delivery.request.request_settings import Subscription
 from services.delivery.request.sender import Sender
-from services.delivery.transport.protocol import Answer, Transport
+from services.delivery.sinks.wire import stored_event
+from services.delivery.transport.protocol import Transport, awaited_answer
 from services.eventlog.record import Record
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.consumer_scope import Scope
@@ -105,18 +106,10 @@ class SinkTester:
     async def _sent(self, subscription: Subscription) -> SentTestEvent:
         now_ms, began = unix_ms(self._clock), self._clock.monotonic()
         event_id = new_id("evt")
-        done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def answered(answer: Answer) -> None:
-            # The waiting task may have been cancelled.
-            if not done.done():
-                done.set_result(answer)
-
         # Use a new sender: it fetches a new access token, which tests the credential too, and waits for no other call.
         sender = Sender(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL, self._fresh)
-        sender.send(_delivery(event_id, subscription, now_ms), subscription, now_ms, answered)
         try:
-            answer = await done
+            answer = await awaited_answer(functools.partial(sender.send, _delivery(event_id, subscription, now_ms), subscription, now_ms))
         finally:
             sender.close()
         if not answer.begun:
@@ -127,10 +120,8 @@ class SinkTester:
 
 def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Delivery:
     data = orjson.dumps({"message": "This is a test event. Your endpoint has received it.", "subscription_id": subscription.id}).decode()
-    event = event_pb2.CloudEvent(id=event_id, source=SOURCE, spec_version="1.0", type=TYPE, text_data=data)
-    event.attributes["datacontenttype"].ce_string = "application/json"
-    event.attributes["time"].ce_timestamp.FromMilliseconds(now_ms)
-    record = Record(0, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event.SerializeToString())
+    event = stored_event(event_id, SOURCE, TYPE, data, now_ms)
+    record = Record(0, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event)
     return Delivery(
         id=delivery_id(event_id, subscription.id),
         event_id=event_id,

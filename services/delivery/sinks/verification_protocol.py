@@ -43,7 +43,15 @@ class Refused(NamedTuple):
     why: str
 
 
+class Unanswered(NamedTuple):
+    """The sink gave no answer; `why` is a sentence."""
+
+    why: str
+
+
 Consent = Granted | Pending | Refused
+Verification = Consent | Unanswered
+"""The result of a verification."""
 
 
 def request_headers(origin: str, *, callback_url: str = "", rate_per_second: float | None = None) -> dict[str, str]:

@@ -7,6 +7,7 @@ Law 2: the transport follows no redirect, decompresses no answer, and reads no a
 address before each connection, whatever name led to the address.
 """
 
+import asyncio
 import enum
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -94,3 +95,16 @@ class Transport(Protocol):
     def withdraw(self, subscription_id: str) -> None:
         """Answer a subscription's requests that have not begun with `WITHDRAWN`, and send none of them; the others go on."""
         ...
+
+
+async def awaited_answer(send: Callable[[Callable[[Answer], None]], None]) -> Answer:
+    """Call `send` with a callback, and return the answer that the callback gets; the transport's time limits bound the wait."""
+    answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def done(given: Answer) -> None:
+        # The waiting task may have been cancelled.
+        if not answer.done():
+            answer.set_result(given)
+
+    send(done)
+    return await answer
