@@ -2,19 +2,14 @@
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
 
-from services.delivery.dispatch.dispatcher import Dispatcher
-from services.delivery.dispatch.lane_table import Bounds
-from services.delivery.dispatch.retry_policy import Schedule
 from services.delivery.ledger import sqlite_queries, sqlite_trims
 from services.delivery.ledger.rows import DoneRow, OpenRow, kept_record
 from services.delivery.ledger.sqlite import Cursor, Flush, Ledger, day_of, open_ledger
-from services.delivery.transport.protocol import Answer, Request
-from services.delivery.worker.backpressure import Backpressure
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
 from services.eventlog.record import PARTITIONS, Place, Record
@@ -22,7 +17,7 @@ from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import SystemClock
 from services.runtime.consumer_scope import EVERYONE
 from services.runtime.database import used_bytes
-from services.runtime.fair_semaphore import Share
+from tests.delivery.dispatch.dispatching import Dispatching
 from tests.eventlog.logs import appended, new_events, opened
 
 DAY_MS = 86_400_000
@@ -128,24 +123,11 @@ async def test_beyond_its_size_the_oldest_rows_go_first_and_todays_table_stays(l
     await ledger.commit(Flush(finished=[done(1, TODAY_MS)]))
 
 
-class Nowhere:
-    """A transport that gets no request."""
-
-    def send(self, request: Request, done: Callable[[Answer], None]) -> None:
-        """Never called."""
-        raise AssertionError(request, done)
-
-    def withdraw(self, subscription_id: str) -> None:
-        """Never called."""
-        raise AssertionError(subscription_id)
-
-
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> RetentionLoop:
     """Return the retention of a ledger and a log; no delivery is under way."""
-    bounds = Bounds(1, 1, 1, 1.0, Share(1, 1))
-    dispatcher = Dispatcher(Nowhere(), lambda _id: None, Schedule((1.0,), 1.0), clock, bounds, origin="", fresh=lambda: True)
-    recorder = Recorder(ledger, dispatcher, clock, Backpressure(), gone=lambda _id: False)
-    return RetentionLoop(ledger, log, dispatcher, recorder, lambda: RetentionLimits(1.0, 1.0, 1 << 40, 1.0))
+    idle = Dispatching(clock=clock)
+    recorder = Recorder(ledger, idle.queue, idle.dispatcher, clock, gone=lambda _id: False)
+    return RetentionLoop(ledger, log, idle.dispatcher, recorder, lambda: RetentionLimits(1.0, 1.0, 1 << 40, 1.0))
 
 
 async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_and_one_that_is_lost_costs_no_other(

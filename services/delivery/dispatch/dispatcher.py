@@ -17,22 +17,19 @@ from collections.abc import Callable
 
 from services.delivery.dispatch import lifecycle, pace
 from services.delivery.dispatch.circuit_breaker import Breaker
-from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane, earlier
-from services.delivery.dispatch.lane_table import Bounds, Lanes
+from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, Bounds, LaneTable
+from services.delivery.dispatch.protocol import Sender
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, Schedule, retry_after_s
 from services.delivery.dispatch.sink_health import Trouble
 from services.delivery.dispatch.timers import Timers
 from services.delivery.model import Attempt, Delivery, Health, Phase, State
 from services.delivery.request.attempt_record import attempt_of, log_failure
 from services.delivery.request.request_settings import RequestSettings, Subscription
-from services.delivery.request.sender import Sender
-from services.delivery.transport.protocol import Answer, Outcome, Transport
+from services.delivery.transport.protocol import Answer, Outcome
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
-
-UNRECORDED_SENT_MAX = 1000
 
 
 class Dispatcher:
@@ -40,27 +37,30 @@ class Dispatcher:
 
     def __init__(
         self,
-        transport: Transport,
-        subscription: Callable[[str], Subscription | None],
+        sender: Sender,
+        lanes: LaneTable,
         schedule: Schedule,
         clock: Clock,
         bounds: Bounds,
-        origin: str,
         *,
-        fresh: Callable[[], bool],
+        settled: Callable[[Delivery], None],
+        rows_due: Callable[[Lane], None],
+        sink_gone: Callable[[str, int], None],
     ) -> None:
-        """`origin` is the name by which sinks know this system, "" for none; no attempt begins while `fresh` returns False."""
-        self._sender = Sender(transport, subscription, clock, origin, self._token_came, lambda: self._bounds.token_calls, fresh)
-        self._subscription = subscription
+        """`sender` carries the attempts out. The callbacks come at any time, within the dispatcher's own methods.
+
+        `settled` gets each delivery that waits for its flush, `rows_due` a lane that has room for its due rows, and `sink_gone` the id of
+        a subscription and the revision of its sink that answered 410.
+        """
+        self._sender = sender
+        self._subscription = lanes.subscription
         self._schedule = schedule
         self._clock = clock
-        self.due = DueClock(clock, schedule.expiry_s)
+        self.due = lanes.due
         """The clock by which deliveries wait."""
         self._bounds = bounds
-        self._changed: Callable[[Delivery], None]
-        self._hungry: Callable[[Lane], None]
-        self._gone: Callable[[str, int], None]
-        self.lanes = Lanes(subscription, clock, self.due, bounds.lane_pending_max)
+        self._settled, self._rows_due, self._sink_gone = settled, rows_due, sink_gone
+        self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
         self._timers = Timers(clock, self._ring)
         self._round: deque[Lane] = deque()
@@ -69,17 +69,8 @@ class Dispatcher:
         self._pump_asked = False
         self.in_flight = 0
         """How many attempts are under way."""
-        self.unrecorded_sent = 0
-        """How many started attempts have an end that is not in the ledger yet."""
         self.recordable = True
         """False while the ledger takes no flush; no attempt starts then."""
-
-    def listen(self, *, changed: Callable[[Delivery], None], hungry: Callable[[Lane], None], gone: Callable[[str, int], None]) -> None:
-        """Set the callbacks for each settled delivery, for lanes that want rows, and for sinks that are gone.
-
-        `gone` gets the subscription's id and the revision of the sink that answered 410. Call this before any delivery is held.
-        """
-        self._changed, self._hungry, self._gone = changed, hungry, gone
 
     def change(self, schedule: Schedule, bounds: Bounds) -> None:
         """Use another schedule and other bounds from now on; deliveries that are under way or waiting beyond the bounds stay."""
@@ -124,7 +115,7 @@ class Dispatcher:
         if self.lanes.let_go(lane, delivery) and phase is not Phase.SPILLED:
             self.lanes.readings.note(delivery)
         if delivery.sent_at is not None:
-            self.unrecorded_sent -= 1
+            self.lanes.unrecorded_sent -= 1
         if phase is not Phase.ENDED:
             if phase is Phase.SPILLED:
                 lane.unflushed_spills -= 1
@@ -147,7 +138,7 @@ class Dispatcher:
                 lane.row_waits(delivery.due_ms)
             else:
                 self.lanes.spill(delivery)
-                self._changed(delivery)
+                self._settled(delivery)
 
     def _withdraw(self, lane: Lane) -> None:
         if lane.in_flight:
@@ -173,10 +164,10 @@ class Dispatcher:
             if lane.queue:
                 self._join_round(lane)
             if lane.next_due_ms is not None and self.lanes.wants_rows(lane, self.due.now_ms()):
-                self._hungry(lane)
+                self._rows_due(lane)
 
     def _may_start(self) -> bool:
-        has_room = self.in_flight < self._bounds.in_flight_max and self.unrecorded_sent < UNRECORDED_SENT_MAX
+        has_room = self.in_flight < self._bounds.in_flight_max and self.lanes.unrecorded_sent < UNRECORDED_SENT_MAX
         return has_room and self.sending and self._sender.fresh()
 
     def _join_round(self, lane: Lane) -> None:
@@ -193,7 +184,7 @@ class Dispatcher:
         if settings.rate_per_second is not None and (wait_s := pace.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
-        return self._sender.may_send(subscription)
+        return self._sender.may_send(subscription, self._may_send_now)
 
     def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
         settings = subscription.settings
@@ -211,7 +202,7 @@ class Dispatcher:
             lane.trouble.breaker.started()
         pace.started(lane, subscription, began)
         lifecycle.start(delivery, began)
-        self.unrecorded_sent += 1
+        self.lanes.unrecorded_sent += 1
 
     # Taking answers
 
@@ -246,13 +237,13 @@ class Dispatcher:
     def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:
         """Settle a delivery whose attempt was withdrawn: it becomes a row and keeps its due time, or is cancelled."""
         lifecycle.withdraw(delivery)
-        self.unrecorded_sent -= 1
+        self.lanes.unrecorded_sent -= 1
         if lane.trouble is not None:
             lane.trouble.breaker.withdrawn(began)
         if self.lanes.is_gone(lane):
             self.finish(delivery, State.CANCELLED)
         else:
-            self._changed(delivery)
+            self._settled(delivery)
 
     def _after_failure(self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None) -> None:
         now_ms = self.due.now_ms()
@@ -269,7 +260,7 @@ class Dispatcher:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
                 log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
                 lifecycle.retry(delivery, due_ms)
-                self._changed(delivery)
+                self._settled(delivery)
             case RetryAt():
                 self.finish(delivery, State.CANCELLED)
             case Exhausted(reason):
@@ -287,7 +278,7 @@ class Dispatcher:
         verdict = trouble.failed(status, wait_s, now, random.random())  # noqa: S311 - jitter
         if verdict.is_gone:
             logger().warning("sink.gone", subscription=lane.subscription_id, revision=trouble.sink_revision)
-            self._gone(lane.subscription_id, trouble.sink_revision)
+            self._sink_gone(lane.subscription_id, trouble.sink_revision)
         if verdict.opens and trouble.breaker.open_until is not None:
             logger().warning("lane.opened", subscription=lane.subscription_id, for_s=round(trouble.breaker.open_until - now, 1))
             self._timers.at(trouble.breaker.open_until, lane)
@@ -300,7 +291,7 @@ class Dispatcher:
     def finish(self, delivery: Delivery, state: State) -> None:
         """Bring a held delivery to its end."""
         self.lanes.end(delivery, state, unix_ms(self._clock))
-        self._changed(delivery)
+        self._settled(delivery)
 
     def cancel_waiting(self, delivery: Delivery) -> None:
         """Cancel a delivery that waits for its flush, because its subscription is deleted or off by now."""
@@ -337,7 +328,7 @@ class Dispatcher:
             self._wake(lane)
             self.pump()
 
-    def _token_came(self, subscription_id: str) -> None:
+    def _may_send_now(self, subscription_id: str) -> None:
         lane = self.lanes.find(subscription_id)
         if lane is not None:
             self._wake(lane)
@@ -364,7 +355,7 @@ class Dispatcher:
             return
         now_ms = self.due.now_ms()
         if self.lanes.wants_rows(lane, now_ms):
-            self._hungry(lane)
+            self._rows_due(lane)
         elif lane.next_due_ms is not None and lane.next_due_ms > now_ms:
             self._timers.at(self._clock.monotonic() + (lane.next_due_ms - now_ms) / 1000, lane)
 

@@ -16,8 +16,8 @@ from services.delivery.dispatch.lane import Lane, Readings
 from services.delivery.model import Delivery, Health, State
 from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock
-from services.runtime.fair_semaphore import Share
 
+UNRECORDED_SENT_MAX = 1000
 _HELD_BYTES_MAX = 16 * 1024 * 1024
 _REFILL_ROWS_MAX = 200
 
@@ -30,22 +30,25 @@ class Bounds:
     lane_in_flight_max: int
     lane_pending_max: int
     breaker_first_s: float
-    token_calls: Share
 
 
-class Lanes:
+class LaneTable:
     """The lanes by their subscriptions' ids. It decides; the dispatcher acts."""
 
     def __init__(self, subscription: Callable[[str], Subscription | None], clock: Clock, due: DueClock, pending_max: int) -> None:
-        self._subscription = subscription
+        self.subscription = subscription
+        """Returns a subscription by its id, None if it does not exist."""
         self._clock = clock
-        self._due = due
+        self.due = due
+        """The clock by which rows wait."""
         self.change(pending_max)
         self._lanes: dict[str, Lane] = {}
         self.readings = Readings()
         """The reads of rows that are under way."""
         self.held_bytes = 0
         """About how much memory the held deliveries take."""
+        self.unrecorded_sent = 0
+        """How many started attempts have an end that is not in the ledger yet."""
 
     def change(self, pending_max: int) -> None:
         """From now on let at most `pending_max` deliveries wait in memory for a lane."""
@@ -118,7 +121,7 @@ class Lanes:
 
     def sendable(self, lane: Lane) -> Subscription | None:
         """Return a lane's subscription if an attempt may start now, else None."""
-        subscription = self._subscription(lane.subscription_id)
+        subscription = self.subscription(lane.subscription_id)
         return subscription if subscription is not None and self._may_send(lane, subscription) else None
 
     def _may_send(self, lane: Lane, subscription: Subscription) -> bool:
@@ -127,7 +130,7 @@ class Lanes:
 
     def is_gone(self, lane: Lane) -> bool:
         """Return whether a lane's subscription is deleted or off."""
-        subscription = self._subscription(lane.subscription_id)
+        subscription = self.subscription(lane.subscription_id)
         return subscription is None or subscription.health is Health.OFF
 
     def wants_rows(self, lane: Lane, now_ms: int) -> bool:
@@ -150,7 +153,7 @@ class Lanes:
         """Return whether no due or unwritten row comes before the deliveries that are routed next; False while the breaker is open."""
         if lane.unflushed_spills or (lane.trouble is not None and lane.trouble.is_open):
             return False
-        return lane.next_due_ms is None or lane.next_due_ms > self._due.now_ms()
+        return lane.next_due_ms is None or lane.next_due_ms > self.due.now_ms()
 
     def forget_if_idle(self, lane: Lane) -> float | None:
         """Forget an idle lane if a new one would act the same or its subscription is deleted, so that memory does not grow with past lanes.
@@ -160,7 +163,7 @@ class Lanes:
         """
         if lane.live or lane.refilling or lane.unflushed_spills:
             return None
-        subscription = self._subscription(lane.subscription_id)
+        subscription = self.subscription(lane.subscription_id)
         if subscription is not None:
             if lane.spilled or lane.next_due_ms is not None:
                 return None

@@ -25,8 +25,8 @@ _UNAUTHORIZED = 401
 Done = Callable[[Answer], None]
 
 
-class Sender:
-    """Sends a worker's attempts, in the name of `origin` ("": none). Calls `ready` when the call for a token has ended."""
+class WebhookSender:
+    """The dispatcher's `Sender` by HTTP requests, in the name of `origin` ("": none)."""
 
     def __init__(
         self,
@@ -34,7 +34,6 @@ class Sender:
         subscription: Callable[[str], Subscription | None],
         clock: Clock,
         origin: str,
-        ready: Callable[[str], None],
         token_calls: ShareNow,
         fresh: Callable[[], bool],
     ) -> None:
@@ -48,13 +47,19 @@ class Sender:
         self.fresh = fresh
         """Whether requests may leave."""
         self._origin = origin
-        self._tokens = Tokens(transport, clock, ready, token_calls)
+        self._tokens = Tokens(transport, clock, self._token_arrived, token_calls)
+        self._waiting: dict[str, Callable[[str], None]] = {}
         self._closed = False
 
-    def may_send(self, subscription: Subscription) -> bool:
-        """Return whether an attempt may begin. If it needs a token and has none, fetch one and return False."""
+    def may_send(self, subscription: Subscription, ready: Callable[[str], None]) -> bool:
+        """Return whether an attempt may begin. If it needs a token and has none, fetch one; `ready` is called when that has ended."""
         credential = subscription.settings.credential
-        return not isinstance(credential, OAuth2) or self._tokens.look(subscription.id, subscription.consumer_id, credential) is not None
+        if not isinstance(credential, OAuth2):
+            return True
+        if self._tokens.look(subscription.id, subscription.consumer_id, credential) is not None:
+            return True
+        self._waiting[subscription.id] = ready
+        return False
 
     def send(self, delivery: Delivery, subscription: Subscription, now_ms: int, done: Done) -> None:
         """Begin an attempt after `may_send` returned True. If the event cannot be encoded, raises `ValueError` and never calls `done`."""
@@ -79,11 +84,17 @@ class Sender:
 
     def forget(self, subscription_id: str) -> None:
         """Forget the tokens of a subscription that no longer exists."""
+        self._waiting.pop(subscription_id, None)
         self._tokens.forget(subscription_id)
 
     def close(self) -> None:
         """From now on, send no request again with another token."""
         self._closed = True
+
+    def _token_arrived(self, subscription_id: str) -> None:
+        ready = self._waiting.pop(subscription_id, None)
+        if ready is not None:
+            ready(subscription_id)
 
     def _answered(
         self, delivery: Delivery, settings: RequestSettings, credential: OAuth2, token: Token, done: Done, answer: Answer

@@ -17,7 +17,7 @@ import orjson
 from services.delivery.model import Attempt, Delivery, Event, Health, delivery_id
 from services.delivery.request.attempt_record import attempt_of
 from services.delivery.request.request_settings import Subscription
-from services.delivery.request.sender import Sender
+from services.delivery.request.sender import WebhookSender
 from services.delivery.sinks.wire import stored_event
 from services.delivery.transport.protocol import Transport, awaited_answer
 from services.eventlog.record import Record
@@ -107,7 +107,7 @@ class SinkTester:
         now_ms, began = unix_ms(self._clock), self._clock.monotonic()
         event_id = new_id("evt")
         # Use a new sender: it fetches a new access token, which tests the credential too, and waits for no other call.
-        sender = Sender(self._transport, self._subscription, self._clock, self._origin, _nobody, _ONE_CALL, self._fresh)
+        sender = WebhookSender(self._transport, self._subscription, self._clock, self._origin, _ONE_CALL, self._fresh)
         try:
             answer = await awaited_answer(functools.partial(sender.send, _delivery(event_id, subscription, now_ms), subscription, now_ms))
         finally:
@@ -135,7 +135,3 @@ def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Deliver
         event=Event(record),
         body_mode=subscription.settings.content_mode,
     )
-
-
-def _nobody(_subscription_id: str) -> None:
-    """Ignore the end of a token call: the attempt that waits gets its own callback."""

@@ -26,27 +26,37 @@ _FETCH_FIRST = 20
 _FAR_MS = 1 << 53
 
 
+class RefillRequests:
+    """The lanes whose rows are to be read back, each at most once."""
+
+    def __init__(self) -> None:
+        # Bounded by the number of lanes.
+        self._lanes: asyncio.Queue[Lane] = asyncio.Queue()
+
+    def add(self, lane: Lane) -> None:
+        """Request a refill of a lane, unless one is requested or under way already."""
+        if not lane.refilling:
+            lane.refilling = True
+            self._lanes.put_nowait(lane)
+
+    async def next(self) -> Lane:
+        """Wait for a request; return its lane."""
+        return await self._lanes.get()
+
+
 class LaneRefill:
     """Reads rows back, for a few lanes at a time."""
 
-    def __init__(self, ledger: Ledger, log: EventReader, replica: Replica) -> None:
+    def __init__(
+        self, ledger: Ledger, log: EventReader, replica: Replica, requests: RefillRequests, dispatcher: Dispatcher, recorder: Recorder
+    ) -> None:
         self._ledger = ledger
         self._log = log
         self._replica = replica
-        self._requested: asyncio.Queue[Lane] = asyncio.Queue()
+        self._requests = requests
         self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
-        self._dispatcher: Dispatcher
-        self._recorder: Recorder
-
-    def serve(self, dispatcher: Dispatcher, recorder: Recorder) -> None:
-        """Set the dispatcher with the lanes and the recorder of the cancellations. Call it before any other method."""
-        self._dispatcher, self._recorder = dispatcher, recorder
-
-    def request(self, lane: Lane) -> None:
-        """Request a refill of a lane, unless one is requested already."""
-        if not lane.refilling:
-            lane.refilling = True
-            self._requested.put_nowait(lane)
+        self._dispatcher = dispatcher
+        self._recorder = recorder
 
     def cancel(self, subscription_id: str) -> None:
         """Cancel all deliveries that wait for a subscription: the queued ones now, the rows soon."""
@@ -70,7 +80,7 @@ class LaneRefill:
 
     async def _refill_lanes(self) -> None:
         while True:
-            lane = await self._requested.get()
+            lane = await self._requests.next()
             try:
                 await self._refill(lane)
             except EventLogError as error:

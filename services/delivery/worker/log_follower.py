@@ -19,8 +19,8 @@ from services.delivery.model import Chunk, Delivery, Event, delivery_id
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.flush_queue import FlushQueue
 from services.delivery.worker.read_ahead import read_ahead
-from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, Progress, StoppedPartitions
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocol import EventLogReader, Following
@@ -49,7 +49,7 @@ class LogFollower:
         replica: Replica,
         barrier: ReadBarrier,
         dispatcher: Dispatcher,
-        recorder: Recorder,
+        flush_queue: FlushQueue,
         clock: Clock,
         cursors: Sequence[Cursor],
     ) -> None:
@@ -58,7 +58,7 @@ class LogFollower:
         self._replica = replica
         self._barrier = barrier
         self._dispatcher = dispatcher
-        self._recorder = recorder
+        self._flush_queue = flush_queue
         self._clock = clock
         self._progress = {each.partition: Progress(each.partition, each.position, each.event_id, each.through) for each in cursors}
         self._log_id = ""
@@ -194,9 +194,9 @@ class LogFollower:
             return
         event, through = Event(record), progress.through if begun else ""
         while True:
-            if self._recorder.is_full:
+            if self._flush_queue.is_full:
                 self._dispatcher.pump()
-                await self._recorder.wait_for_room()
+                await self._flush_queue.wait_for_room()
             if not self._barrier.holds():
                 await self._barrier.passed()
             # Match after all waits: a subscription may go during a wait, and a delivery routed to it afterwards would never be cancelled.
@@ -242,4 +242,4 @@ class LogFollower:
                 lanes.hold(delivery)
             else:
                 dispatcher.take(delivery, lane)
-        self._recorder.add_chunk(chunk)
+        self._flush_queue.add_chunk(chunk)

@@ -1,34 +1,32 @@
 """Recorder: gathers routed deliveries and their states, and flushes them into the ledger.
 
-log_follower, dispatcher → [recorder] → ledger
+flush_queue → [recorder] → ledger; then dispatcher
 
 Law 1: one flush holds the deliveries of a chunk, in the states that they have by then, and the cursor that passes the chunk.
 Law 2: flushes run one at a time. After the ledger refuses a flush, nothing is sent until that flush succeeds.
-Law 3: the deliveries that are routed but not recorded are bounded, and so are the attempts that are sent but not recorded.
 """
 
 import asyncio
 import contextlib
 import itertools
-from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from services.delivery.dispatch import lifecycle
-from services.delivery.dispatch.dispatcher import UNRECORDED_SENT_MAX, Dispatcher
+from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.rows import done_row, open_row
 from services.delivery.ledger.sqlite import Cursor, Flush, Ledger
 from services.delivery.model import Chunk, Delivery, Phase
-from services.delivery.worker.backpressure import MEASURE_S, Backpressure
+from services.delivery.worker.flush_queue import FlushQueue
 from services.runtime import failpoints
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
 # Wait 40 ms so that a transaction is worth its fsync; an attempt that starts at once does not wait for it. The wait ends early, but not
-# before 15 ms, if so many unrecorded sends build up that sending might have to wait, or if much memory is held until its flush.
+# before 15 ms, if the flush queue is urgent.
 _LINGER_MIN_S, _LINGER_MAX_S = 0.015, 0.04
-_LINGER_SENT_MAX, _LINGER_BYTES_MAX = UNRECORDED_SENT_MAX // 8, 1024 * 1024
 # A delivery is written once, in its final state, if its attempt begins within `_WAIT_FOR_TURN_S` and ends within `_WAIT_FOR_END_S`.
 # The former is longer: under load deliveries wait their turn, and writing each of them twice would make them wait longer.
 _WAIT_FOR_END_S = 0.05
@@ -51,61 +49,20 @@ class _Batch:
 class Recorder:
     """Flushes for one worker."""
 
-    def __init__(
-        self, ledger: Ledger, dispatcher: Dispatcher, clock: Clock, backpressure: Backpressure, *, gone: Callable[[str], bool]
-    ) -> None:
-        """`backpressure` bounds what is routed and not recorded; `gone` returns whether a subscription is deleted or off."""
+    def __init__(self, ledger: Ledger, queue: FlushQueue, dispatcher: Dispatcher, clock: Clock, *, gone: Callable[[str], bool]) -> None:
+        """`gone` returns whether a subscription is deleted or off."""
         self._ledger = ledger
+        self._queue = queue
         self._dispatcher = dispatcher
         self._clock = clock
         self._gone = gone
-        self._chunks: deque[Chunk] = deque()
-        self._routed = 0
-        self._backpressure = backpressure
-        self._changed: dict[Delivery, None] = {}
-        self._flush_wanted = asyncio.Event()
-        self._urgent = asyncio.Event()
-        self._room_made = asyncio.Event()
+        self._chunks = queue.chunks
+        self._changed = queue.changed
+        self._flush_wanted = queue.flush_wanted
         self._flush_ended = asyncio.Event()
         self._flushes_begun = 0
         self._flushes_done = 0
         self._closing = False
-
-    def add_chunk(self, chunk: Chunk) -> None:
-        """Take a chunk whose deliveries are held by the dispatcher or spilled."""
-        self._chunks.append(chunk)
-        self._routed += max(1, len(chunk.deliveries))
-        self._flush_wanted.set()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether routing must wait for `wait_for_room`."""
-        return self._routed >= self._backpressure.limit
-
-    async def wait_for_room(self) -> None:
-        """Wait until more may be routed."""
-        self._backpressure.begin_measuring(self._clock.monotonic(), self._clock.busy())
-        while self.is_full:
-            self._room_made.clear()
-            self._flush_wanted.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(MEASURE_S):
-                    await self._room_made.wait()
-            self._backpressure.adjust(self._clock.monotonic(), self._clock.busy())
-
-    def add_change(self, delivery: Delivery) -> None:
-        """Note that a delivery is settled: finished, due later, withdrawn or spilled."""
-        if delivery.chunk is not None:
-            delivery.chunk.unsettled -= 1
-            self._backpressure.note_settled()
-        else:
-            self._changed[delivery] = None
-        self._flush_wanted.set()
-        if self._is_urgent():
-            self._urgent.set()
-
-    def _is_urgent(self) -> bool:
-        return self._dispatcher.unrecorded_sent >= _LINGER_SENT_MAX or self._dispatcher.lanes.held_bytes >= _LINGER_BYTES_MAX
 
     async def wait_until_empty(self) -> None:
         """Wait until nothing is left to flush."""
@@ -150,7 +107,7 @@ class Recorder:
                 self._after_flush(batch)
             self._flushes_done += 1
             self._flush_ended.set()
-            self._room_made.set()
+            self._queue.make_room()
             if self._changed:
                 self._flush_wanted.set()
             elif self._chunks:
@@ -159,12 +116,12 @@ class Recorder:
     async def _linger(self) -> None:
         await asyncio.sleep(_LINGER_MIN_S)
         ends_at = self._clock.monotonic() + _LINGER_MAX_S - _LINGER_MIN_S
-        self._urgent.clear()
-        while not self._is_urgent() and (left_s := ends_at - self._clock.monotonic()) > 0:
+        self._queue.urgent.clear()
+        while not self._queue.is_urgent() and (left_s := ends_at - self._clock.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
-                    await self._urgent.wait()
-            self._urgent.clear()
+                    await self._queue.urgent.wait()
+            self._queue.urgent.clear()
 
     def _is_due(self, chunk: Chunk, now: float, batch: _Batch) -> bool:
         """Return whether a chunk is to be written as it stands; if not, its attempts may still end soon."""
@@ -172,7 +129,7 @@ class Recorder:
             return True
         # Half of the permitted unrecorded sends would remain after this flush. Write this chunk, so that those behind it can be recorded
         # before sending has to stop.
-        if self._dispatcher.unrecorded_sent - len(batch.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
+        if self._dispatcher.lanes.unrecorded_sent - len(batch.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
             return True
         sent_by = now - _WAIT_FOR_END_S
         return any(
@@ -237,8 +194,7 @@ class Recorder:
 
     def _after_flush(self, batch: _Batch) -> None:
         dispatcher = self._dispatcher
-        for chunk in batch.chunks:
-            self._routed -= max(1, len(chunk.deliveries))
+        self._queue.note_flushed(batch.chunks)
         lifecycle.record(batch.written)
         for delivery in batch.settled:
             dispatcher.release(delivery)

@@ -10,19 +10,22 @@ import contextlib
 import socket
 
 from services.delivery.dispatch.dispatcher import Dispatcher
-from services.delivery.dispatch.lane_table import Bounds
+from services.delivery.dispatch.due_clock import DueClock
+from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.retry_policy import Schedule
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.sqlite import WRITTEN, Ledger, set_meta
 from services.delivery.ledger.sqlite_queries import meta
+from services.delivery.request.sender import WebhookSender
 from services.delivery.subscriptions.freshness import Freshness
 from services.delivery.subscriptions.gone_sinks import GoneSinks
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.backpressure import Backpressure
+from services.delivery.worker.flush_queue import FlushQueue
 from services.delivery.worker.lag import LagReporter
-from services.delivery.worker.lane_refill import LaneRefill
+from services.delivery.worker.lane_refill import LaneRefill, RefillRequests
 from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
@@ -31,6 +34,7 @@ from services.eventlog.protocol import EventLogReader
 from services.runtime import failpoints
 from services.runtime.clock import Clock
 from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.fair_semaphore import Share
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
 
@@ -60,22 +64,27 @@ class Worker:
         self._log = log
         self._replica = replica
         self._clock = clock
-        self._lane_refill = LaneRefill(ledger, self._log, self._replica)
         self.freshness = Freshness(clock)
         """Tells whether the replica may be relied on."""
+        schedule, bounds = _schedule(settings), _bounds(settings)
+        # What is only filled and read comes first, then the dispatcher that fills it, then the loops that read it.
+        lanes = LaneTable(replica.get, clock, DueClock(clock, schedule.expiry_s), bounds.lane_pending_max)
+        self._flush_queue = FlushQueue(lanes, backpressure or Backpressure(), clock)
+        refills = RefillRequests()
+        sender = WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds)
         self.dispatcher = Dispatcher(
-            transport,
-            self._replica.get,
-            _schedule(settings),
-            self._clock,
-            _bounds(settings),
-            settings.origin,
-            fresh=self.freshness.holds,
+            sender,
+            lanes,
+            schedule,
+            clock,
+            bounds,
+            settled=self._flush_queue.add_settled,
+            rows_due=refills.add,
+            sink_gone=gone_sinks.report,
         )
-        self._recorder = Recorder(ledger, self.dispatcher, self._clock, backpressure or Backpressure(), gone=self._is_gone)
+        self._recorder = Recorder(ledger, self._flush_queue, self.dispatcher, clock, gone=self._is_gone)
+        self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
         self._replica.listen(changed=self.dispatcher.revive, gone=self._lane_refill.cancel)
-        self.dispatcher.listen(changed=self._recorder.add_change, hungry=self._lane_refill.request, gone=gone_sinks.report)
-        self._lane_refill.serve(self.dispatcher, self._recorder)
         self.barrier = ReadBarrier(self._replica, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
         self.freshness.listen(lost=self._on_freshness_lost, proven=self.dispatcher.pump)
@@ -87,6 +96,9 @@ class Worker:
     def _on_freshness_lost(self) -> None:
         self.dispatcher.take_back()
         self.barrier.prove()
+
+    def _token_calls(self) -> Share:
+        return self._settings.share_of(self._settings.delivery_token_calls_max)
 
     def _is_gone(self, subscription_id: str) -> bool:
         return not self._replica.wanted(subscription_id)
@@ -110,7 +122,7 @@ class Worker:
         failpoints.reached("ledger.leased")
         await self._restore_due_clock()
         self.follower = follower = LogFollower(
-            self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._recorder, self._clock, cursors
+            self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._flush_queue, self._clock, cursors
         )
         retention = RetentionLoop(
             self._ledger,
@@ -182,7 +194,6 @@ def _bounds(settings: DeliverySettings) -> Bounds:
         settings.delivery_lane_in_flight_max,
         settings.delivery_lane_pending_max,
         settings.delivery_breaker_seconds,
-        settings.share_of(settings.delivery_token_calls_max),
     )
 
 

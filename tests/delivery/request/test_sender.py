@@ -11,7 +11,7 @@ from services.delivery.model import Delivery, Event, Health
 from services.delivery.request.credentials import OAuth2
 from services.delivery.request.oauth2 import Token
 from services.delivery.request.request_settings import RequestSettings, Subscription
-from services.delivery.request.sender import Sender
+from services.delivery.request.sender import WebhookSender
 from services.delivery.request.tokens import Tokens
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
 from services.eventlog.record import Record
@@ -68,9 +68,11 @@ class Sending:
     post: Post = field(default_factory=Post)
     subscription: Subscription | None = BEFORE
     answers: list[Answer] = field(default_factory=list)
+    ready: list[str] = field(default_factory=list)
+    """The subscriptions that the sender has called ready."""
 
     def __post_init__(self) -> None:
-        self.sender = Sender(self.post, lambda _id: self.subscription, SystemClock(), "", lambda _id: None, Share(8, 8), lambda: True)
+        self.sender = WebhookSender(self.post, lambda _id: self.subscription, SystemClock(), "", Share(8, 8), lambda: True)
 
     def send(self) -> None:
         """Start the attempt."""
@@ -80,7 +82,7 @@ class Sending:
 
     def refuse_token(self) -> None:
         """Let the sink answer 401 to the first token."""
-        assert not self.sender.may_send(BEFORE)
+        assert not self.sender.may_send(BEFORE, self.ready.append)
         self.post.give_token("one")
         self.send()
         self.post.answer(REFUSED)
@@ -89,6 +91,22 @@ class Sending:
 @pytest.fixture
 async def sending() -> Sending:
     return Sending()
+
+
+async def test_who_waits_for_a_token_is_called_once_when_its_call_has_ended(sending: Sending) -> None:
+    """A subscription that was forgotten meanwhile is not called."""
+    assert not sending.sender.may_send(BEFORE, sending.ready.append)
+    assert not sending.sender.may_send(BEFORE, sending.ready.append)
+    sending.post.give_token("one")
+    assert sending.ready == [BEFORE.id]
+    assert sending.sender.may_send(BEFORE, sending.ready.append)
+
+    other = CHANGES["another credential"]
+    assert other is not None
+    assert not sending.sender.may_send(other, sending.ready.append)
+    sending.sender.forget(other.id)
+    sending.post.give_token("two")
+    assert sending.ready == [BEFORE.id]
 
 
 async def test_a_second_try_that_does_not_begin_leaves_the_first_answer(sending: Sending) -> None:
@@ -108,7 +126,7 @@ async def test_a_second_try_is_made_for_what_the_first_was_alone(sending: Sendin
         sending.subscription = CHANGES[change]
         sending.post.give_token("two")
     else:
-        assert not sending.sender.may_send(BEFORE)
+        assert not sending.sender.may_send(BEFORE, sending.ready.append)
         sending.post.give_token("one")
         sending.send()
         sending.subscription = CHANGES[change]
@@ -145,9 +163,9 @@ async def test_a_token_that_does_not_come_holds_no_attempt_up(sending: Sending, 
         while not sending.answers:  # noqa: ASYNC110 - a timer's
             await asyncio.sleep(0.01)
     assert sending.answers == [REFUSED._replace(sent_secrets=("one",))]
-    assert not sending.sender.may_send(BEFORE)
+    assert not sending.sender.may_send(BEFORE, sending.ready.append)
     sending.post.give_token("two")
-    assert sending.sender.may_send(BEFORE)
+    assert sending.sender.may_send(BEFORE, sending.ready.append)
     assert len(sending.answers) == 1
 
 

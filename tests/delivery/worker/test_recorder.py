@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.delivery.dispatch.dispatcher import UNRECORDED_SENT_MAX
+from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LeaseLostError
 from services.delivery.ledger.sqlite import Ledger
 from services.delivery.model import State, delivery_id
@@ -47,7 +47,7 @@ def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
         world.publish(6000, "alpha")
         await asyncio.sleep(250.0)
         dispatcher = world.at_work().worker.dispatcher
-        assert dispatcher.unrecorded_sent == UNRECORDED_SENT_MAX
+        assert dispatcher.lanes.unrecorded_sent == UNRECORDED_SENT_MAX
         assert world.endpoints.requests == UNRECORDED_SENT_MAX
         assert len(dispatcher.lanes.lane(ALPHA.id).live) <= LIMIT_MAX
         world.loop.slow_jobs.clear()

@@ -1,0 +1,82 @@
+"""Flush queue: the chunks and settled deliveries that wait for a flush, and how urgent the flush is.
+
+log_follower, dispatcher → [flush_queue] → recorder
+
+Law: the deliveries that are routed and not recorded are bounded. Routing waits for room; a settled delivery never waits.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+
+from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, LaneTable
+from services.delivery.model import Chunk, Delivery
+from services.delivery.worker.backpressure import MEASURE_S, Backpressure
+from services.runtime.clock import Clock
+
+_URGENT_SENT, _URGENT_BYTES = UNRECORDED_SENT_MAX // 8, 1024 * 1024
+
+
+class FlushQueue:
+    """Filled by routing and dispatch, emptied by the recorder."""
+
+    def __init__(self, lanes: LaneTable, backpressure: Backpressure, clock: Clock) -> None:
+        """`backpressure` bounds what is routed and not recorded."""
+        self._lanes = lanes
+        self._backpressure = backpressure
+        self._clock = clock
+        self._routed = 0
+        self._room_made = asyncio.Event()
+        self.chunks: deque[Chunk] = deque()
+        """The chunks whose flush has not begun, in the order of routing."""
+        self.changed: dict[Delivery, None] = {}
+        """The settled deliveries whose chunk is flushed already."""
+        self.flush_wanted = asyncio.Event()
+        self.urgent = asyncio.Event()
+        """Set once a flush should not linger any longer."""
+
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Take a chunk whose deliveries are held by the dispatcher or spilled."""
+        self.chunks.append(chunk)
+        self._routed += max(1, len(chunk.deliveries))
+        self.flush_wanted.set()
+
+    def add_settled(self, delivery: Delivery) -> None:
+        """Take a delivery that is settled: retrying, withdrawn, spilled or ended."""
+        if delivery.chunk is not None:
+            delivery.chunk.unsettled -= 1
+            self._backpressure.note_settled()
+        else:
+            self.changed[delivery] = None
+        self.flush_wanted.set()
+        if self.is_urgent():
+            self.urgent.set()
+
+    def is_urgent(self) -> bool:
+        """Return whether sending might soon have to wait for a flush, or much memory is held until it."""
+        return self._lanes.unrecorded_sent >= _URGENT_SENT or self._lanes.held_bytes >= _URGENT_BYTES
+
+    @property
+    def is_full(self) -> bool:
+        """Whether routing must wait for `wait_for_room`."""
+        return self._routed >= self._backpressure.limit
+
+    async def wait_for_room(self) -> None:
+        """Wait until more may be routed."""
+        self._backpressure.begin_measuring(self._clock.monotonic(), self._clock.busy())
+        while self.is_full:
+            self._room_made.clear()
+            self.flush_wanted.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MEASURE_S):
+                    await self._room_made.wait()
+            self._backpressure.adjust(self._clock.monotonic(), self._clock.busy())
+
+    def note_flushed(self, chunks: list[Chunk]) -> None:
+        """Note that a flush has written these chunks."""
+        for chunk in chunks:
+            self._routed -= max(1, len(chunk.deliveries))
+
+    def make_room(self) -> None:
+        """Let routing look for room again, because a flush has ended."""
+        self._room_made.set()

@@ -1,0 +1,153 @@
+"""Dispatcher: what it does with deliveries and answers, whatever the way out; here they go to a reader that pulls."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from services.delivery.dispatch.retry_policy import GONE
+from services.delivery.model import Delivery, Event, Health, Phase, State, delivery_id
+from services.delivery.request.request_settings import RequestSettings, Subscription
+from services.delivery.transport.protocol import Answer, Outcome
+from services.eventlog.record import Record
+from services.runtime.clock import unix_ms
+from tests.delivery.dispatch.dispatching import ACKNOWLEDGED, EXPIRED, Dispatching, Reader
+
+SUBSCRIPTION = Subscription(f"sub_{1:032x}", f"con_{1:032x}", "", (), "", Health.ACTIVE, 1, RequestSettings(sink_revision=1))
+REVOKED = Answer(Outcome.STATUS, GONE, "the reader is gone for good", b"", "")
+
+
+@pytest.fixture
+async def dispatching() -> Dispatching:
+    return Dispatching(subscription=SUBSCRIPTION)
+
+
+def taken(dispatching: Dispatching, count: int) -> list[Delivery]:
+    """Let the dispatcher take deliveries, and look whether it can send them."""
+    lane = dispatching.dispatcher.lanes.lane(SUBSCRIPTION.id)
+    made = []
+    for position in range(1, count + 1):
+        now_ms = unix_ms(dispatching.clock)
+        record = Record(0, position, f"evt_{now_ms:012x}{position:020x}", "order.created", "/shop", "", now_ms, b"event")
+        made.append(
+            Delivery(
+                delivery_id(record.event_id, SUBSCRIPTION.id),
+                record.event_id,
+                0,
+                position,
+                record.type,
+                now_ms,
+                SUBSCRIPTION.id,
+                SUBSCRIPTION.consumer_id,
+                1,
+                Event(record),
+            )
+        )
+        dispatching.dispatcher.take(made[-1], lane)
+    dispatching.dispatcher.pump()
+    return made
+
+
+async def test_deliveries_wait_for_a_reader_and_end_with_its_acknowledgement(dispatching: Dispatching) -> None:
+    """A way out that cannot send now calls `ready` later; until then nothing is sent, and no attempt is used up."""
+    made, reader = taken(dispatching, 3), dispatching.sender
+    assert (len(reader.handed_out), {each.phase for each in made}) == (0, {Phase.QUEUED})
+
+    reader.come()
+    assert list(reader.handed_out) == [each.id for each in made]
+    for each in made[:2]:
+        reader.answer(each.id, ACKNOWLEDGED)
+
+    assert dispatching.settled == made[:2]
+    assert [(each.state, len(each.attempts)) for each in made] == [(State.DELIVERED, 1), (State.DELIVERED, 1), (State.PENDING, 0)]
+    assert (dispatching.dispatcher.in_flight, dispatching.dispatcher.lanes.unrecorded_sent) == (1, 3)
+
+
+async def test_what_a_reader_leaves_behind_waits_again_and_was_no_attempt(dispatching: Dispatching) -> None:
+    made = taken(dispatching, 2)
+    dispatching.sender.come()
+
+    dispatching.sender.leave()
+
+    assert [(each.phase, each.attempts, each.sent_at) for each in made] == [(Phase.WITHDRAWN, [], None)] * 2
+    assert dispatching.settled == made
+    assert (dispatching.dispatcher.in_flight, dispatching.dispatcher.lanes.unrecorded_sent) == (0, 0)
+
+
+async def test_what_a_reader_does_not_acknowledge_in_time_is_tried_again_and_given_up_in_the_end(dispatching: Dispatching) -> None:
+    """The retry policy decides for every way out; here it permits two attempts."""
+    (first,) = taken(dispatching, 1)
+    dispatching.sender.come()
+    dispatching.sender.answer(first.id, EXPIRED)
+    assert (first.phase, [attempt.outcome for attempt in first.attempts]) == (Phase.RETRYING, [Outcome.TIMEOUT])
+    assert first.due_ms > dispatching.dispatcher.due.now_ms()
+
+    # The delivery comes back from its row.
+    (again,) = taken(dispatching, 1)
+    again.attempts.extend(first.attempts)
+    dispatching.sender.answer(again.id, EXPIRED)
+    assert (again.phase, again.state, len(again.attempts)) == (Phase.ENDED, State.EXHAUSTED, 2)
+
+
+async def test_a_way_out_that_is_gone_is_reported_once_with_its_revision(dispatching: Dispatching) -> None:
+    made = taken(dispatching, 3)
+    dispatching.sender.come()
+    for each in made:
+        dispatching.sender.answer(each.id, REVOKED)
+    assert dispatching.gone == [(SUBSCRIPTION.id, 1)]
+
+
+async def test_deliveries_of_a_deleted_subscription_are_cancelled_and_the_way_out_forgets_it(dispatching: Dispatching) -> None:
+    """The delivery that the reader has already keeps its end."""
+    (held,) = taken(dispatching, 1)
+    dispatching.sender.come()
+    dispatching.sender.is_there = False
+    queued = taken(dispatching, 2)
+    dispatching.subscription = None
+
+    dispatching.dispatcher.cancel(SUBSCRIPTION.id)
+
+    assert [each.state for each in queued] == [State.CANCELLED] * 2
+    assert dispatching.sender.forgotten == [SUBSCRIPTION.id]
+    dispatching.sender.answer(held.id, ACKNOWLEDGED)
+    assert held.state is State.DELIVERED
+
+
+async def test_an_event_that_the_way_out_cannot_encode_is_given_up_and_the_next_goes_on() -> None:
+    class Encoder(Reader):
+        """A reader that has a form for all events but one."""
+
+        def send(self, delivery: Delivery, *rest: object) -> None:
+            """Refuse the first event of the log."""
+            if delivery.position == 1:
+                message = "there is no such form"
+                raise ValueError(message)
+            super().send(delivery, *rest)  # type: ignore[arg-type]  # passed on
+
+    dispatching = Dispatching(sender=Encoder(is_there=True), subscription=SUBSCRIPTION)
+    bad, good = taken(dispatching, 2)
+    assert (bad.state, bad.attempts[0].error) == (State.EXHAUSTED, "the event could not be encoded: there is no such form")
+    assert good.phase is Phase.IN_FLIGHT
+    assert dispatching.dispatcher.lanes.unrecorded_sent == 1
+
+
+async def test_a_paused_subscription_gets_nothing_and_its_queue_becomes_rows(dispatching: Dispatching) -> None:
+    made = taken(dispatching, 2)
+    dispatching.subscription = replace(SUBSCRIPTION, health=Health.PAUSED)
+    dispatching.dispatcher.revive(SUBSCRIPTION.id)
+    assert [each.phase for each in made] == [Phase.SPILLED] * 2
+    dispatching.sender.come()
+    assert not dispatching.sender.handed_out
+
+
+async def test_once_closed_it_starts_nothing_and_lets_what_is_under_way_end(dispatching: Dispatching) -> None:
+    under_way = taken(dispatching, 1)
+    dispatching.sender.come()
+    dispatching.dispatcher.close()
+    waiting = taken(dispatching, 1)
+    assert (dispatching.sender.closed, waiting[0].phase, dispatching.dispatcher.in_flight) == (True, Phase.QUEUED, 1)
+
+    dispatching.sender.answer(under_way[0].id, ACKNOWLEDGED)
+
+    await asyncio.wait_for(dispatching.dispatcher.idle(), 10)
+    assert waiting[0].phase is Phase.QUEUED
