@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
+from tests.support.events import cloud_event
 from tests.support.system import System
 
 PER_MESSAGE = 100
@@ -22,10 +23,14 @@ def source(number: int) -> str:
 
 def event(number: int, run: str = "", type_: str = "bench.made", sources: int = 1) -> event_pb2.CloudEvent:
     """Return an event of about 1 KB, from one of some sources in turn."""
-    made = event_pb2.CloudEvent(id=f"{run}{number:012d}", source=source(number % sources), spec_version="1.0", type=type_, text_data=_DATA)
-    made.attributes["datacontenttype"].ce_string = "application/json"
-    made.attributes["subject"].ce_string = f"s-{number % 997}"
-    return made
+    return cloud_event(
+        f"{run}{number:012d}",
+        type_,
+        _DATA,
+        source=source(number % sources),
+        datacontenttype="application/json",
+        subject=f"s-{number % 997}",
+    )
 
 
 def events(count: int, run: str, type_: str = "bench.made", sources: int = 1) -> list[event_pb2.CloudEvent]:

@@ -7,6 +7,7 @@ clock, which all processes of a machine share). It answers each line on its stan
 It reads sockets without an event loop, since CPU time that the receiver takes of its core is missing for the load.
 """
 
+import errno
 import json
 import os
 import select
@@ -14,7 +15,8 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.support.certificates import Authority
@@ -126,13 +128,14 @@ class Server:
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[], bool]] = {}
 
-    def listen(self, address: str, port: int, context: ssl.SSLContext | None) -> int:
-        """Listen at an address, at `port` or any free port; return the port."""
-        listener = socket.create_server((address, port), backlog=_BACKLOG)
-        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        self._watch(listener, lambda: self._accept(listener, context))
-        found: int = listener.getsockname()[1]
-        return found
+    def listen_everywhere(self, contexts: Mapping[str, ssl.SSLContext | None]) -> int:
+        """Listen at all addresses, each with its TLS context or in plain text; return the port that is free at all of them."""
+        listeners = _listeners(list(contexts))
+        for address, listener in listeners.items():
+            listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            self._watch(listener, partial(self._accept, listener, contexts[address]))
+        port: int = next(iter(listeners.values())).getsockname()[1]
+        return port
 
     def run(self) -> None:
         """Serve until standard input closes."""
@@ -164,6 +167,23 @@ class Server:
         return True
 
 
+def _listeners(at: Sequence[str], tries: int = 20) -> dict[str, socket.socket]:
+    """Return a listening socket at each address, all on one port; take another port if somebody has this one at one of them."""
+    listeners: dict[str, socket.socket] = {}
+    port = 0
+    try:
+        for address in at:
+            listeners[address] = socket.create_server((address, port), backlog=_BACKLOG)
+            port = listeners[address].getsockname()[1]
+    except OSError as error:
+        for listener in listeners.values():
+            listener.close()
+        if error.errno != errno.EADDRINUSE or tries == 1:
+            raise
+        return _listeners(at, tries - 1)
+    return listeners
+
+
 def say(what: object) -> None:
     """Answer a line."""
     sys.stdout.write(json.dumps(what) + "\n")
@@ -174,10 +194,11 @@ def main(core: int, folder: Path, count: int) -> None:
     """Serve at `count` addresses; print the ports, and put the root of the certificates into the folder."""
     os.sched_setaffinity(0, {core})
     server, authority = Server(Seen()), Authority(folder)
-    ports = {"http": 0, "https": 0}
-    for address in addresses(count):
-        ports["http"] = server.listen(address, ports["http"], None)
-        ports["https"] = server.listen(address, ports["https"], authority.server(address))
+    found = addresses(count)
+    ports = {
+        "http": server.listen_everywhere(dict.fromkeys(found)),
+        "https": server.listen_everywhere({address: authority.server(address) for address in found}),
+    }
     say({"roots": str(authority.file), **ports})
     server.run()
 

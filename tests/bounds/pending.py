@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-from tests.bounds.load import publish
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, metric, resident_bytes, sampled
+from tests.support.numbered_events import publish_numbered
 from tests.support.order_receiver import Catcher, catching
 from tests.support.system import System, running_system
 
@@ -63,14 +63,14 @@ async def measure(
     consumer = await new_consumer(system, "pending")
     status, answer = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": catcher.url(endpoint), "types": ["bounds.*"]})
     assert status == 201, answer
-    await publish(system, _WARM, run=f"{endpoint}-warm-")
+    await publish_numbered(system, _WARM, run=f"{endpoint}-warm-")
     await catcher.counted(endpoint, _WARM, within_s)
     catcher.down()
     idle = resident_bytes(system, "delivery")
     due = await metric(system, "delivery", ROUTED) + deliveries
     began = time.monotonic()
     async with sampled(system, ["delivery"], tell=tell) as pending:
-        receipts = await publish(system, deliveries, size_bytes=size_bytes, run=f"{endpoint}-")
+        receipts = await publish_numbered(system, deliveries, size_bytes=size_bytes, run=f"{endpoint}-")
         while await metric(system, "delivery", ROUTED) < due:
             assert time.monotonic() < began + within_s, "not all are routed in time"
             await asyncio.sleep(0.05)

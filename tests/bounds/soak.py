@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bounds.load import publish
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, Samples, sampled
+from tests.support.numbered_events import publish_numbered
 from tests.support.order_receiver import Catcher, catching
 from tests.support.system import SERVICES, System, running_system
 
@@ -73,7 +73,7 @@ async def measure(
             samples.take()
 
     async with sampled(system, SERVICES, tell=tell) as samples:
-        receipts = await publish(system, events, size_bytes=size_bytes, run=run, pace=pace)
+        receipts = await publish_numbered(system, events, size_bytes=size_bytes, run=run, pace=pace)
         for endpoint in ENDPOINTS:
             await catcher.counted(endpoint, events, within_s)
     assert len({receipt.event_id for receipt in receipts}) == events

@@ -1,7 +1,7 @@
-from tests.bounds.load import publish
 from tests.retention.files import number, size_on_disk
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, resident_bytes, sampled
+from tests.support.numbered_events import publish_numbered
 from tests.support.order_receiver import Catcher
 from tests.support.system import System
 
@@ -18,11 +18,11 @@ async def test_a_delivery_service_that_is_down_costs_the_others_only_log_space(s
     log = system.data_dir / "ingest.db"
     system.kill("delivery")
     try:
-        await publish(system, _WARM, run="missed-warm-")
+        await publish_numbered(system, _WARM, run="missed-warm-")
         before = {name: resident_bytes(system, name) for name in others}
         space, events = size_on_disk(log), number(log, "SELECT count(*) FROM events")
         async with sampled(system, others) as samples:
-            await publish(system, _EVENTS, run="missed-")
+            await publish_numbered(system, _EVENTS, run="missed-")
         for name in others:
             assert samples.most(name) - before[name] < 15 * MB, name
         assert number(log, "SELECT count(*) FROM events") == events + _EVENTS

@@ -16,8 +16,8 @@ from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from tests.bench.attacker import INGEST
-from tests.bounds.load import event
 from tests.support.memory import MB, resident_bytes, sampled
+from tests.support.numbered_events import numbered_event
 from tests.support.system import PATIENCE_S, ROOT, System, until
 
 _CONNECTIONS, _FOR_S, _PAUSE_S = 200, 8.0, 0.05
@@ -72,7 +72,7 @@ async def test_hostile_callers_take_little_and_refuse_nobody_an_answer(system: S
         try:
             ends_at = time.monotonic() + _FOR_S
             while time.monotonic() < ends_at:
-                request = ingest_pb2.PublishRequest(event=event(next(_numbers), 200, run=f"hostile-{kind}-"))
+                request = ingest_pb2.PublishRequest(event=numbered_event(next(_numbers), 200, run=f"hostile-{kind}-"))
                 try:
                     await system.ingest.Publish(request, metadata=metadata, timeout=_ANSWER_WITHIN_S)
                     async with open_channel(system.services["ingest"].listen) as fresh:

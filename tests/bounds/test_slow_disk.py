@@ -12,9 +12,9 @@ import pytest_asyncio
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.bounds.load import event
 from tests.bounds.slow_disk import BYTES_PER_S
 from tests.support.memory import MB, resident_bytes, sampled
+from tests.support.numbered_events import numbered_event
 from tests.support.system import PATIENCE_S, System, until
 
 _DISK_BYTES_PER_S = 2_000_000
@@ -63,7 +63,7 @@ async def _emit_without_end(system: System, run: str, told: Told, events: int, s
     async def send() -> None:
         for first in itertools.count(0, events):
             numbers = range(first, first + events)
-            await call.write(ingest_pb2.PublishStreamRequest(events=[event(each, size_bytes, run=run) for each in numbers]))
+            await call.write(ingest_pb2.PublishStreamRequest(events=[numbered_event(each, size_bytes, run=run) for each in numbers]))
 
     async def listen() -> None:
         async for response in call:
@@ -102,7 +102,9 @@ async def test_an_emitter_client_waits_for_a_slow_disk(slow: Slow) -> None:
     async with slow.system.emitter(timeout=60.0, backlog_events_max=500) as emitter:
         began = time.monotonic()
         async with sampled(slow.system, ["ingest"]) as samples:
-            receipts = await asyncio.gather(*(emitter.emit_event(event(number, size_bytes, run="client-")) for number in range(count)))
+            receipts = await asyncio.gather(
+                *(emitter.emit_event(numbered_event(number, size_bytes, run="client-")) for number in range(count))
+            )
         took_s = time.monotonic() - began
     assert len({receipt.event_id for receipt in receipts}) == count
     assert not any(receipt.duplicate for receipt in receipts)

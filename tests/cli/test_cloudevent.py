@@ -9,23 +9,22 @@ from hypothesis import strategies as st
 from services.cli.cloudevent import read
 from services.delivery.model import ContentMode
 from services.delivery.request.envelope import content
+from tests.support.events import cloud_event
 
 Value = CloudEvent.CloudEventAttributeValue
 
 
-def event(**members: object) -> CloudEvent:
-    attributes = {"subject": Value(ce_string="für 7 %"), "flag": Value(ce_boolean=True)}
-    if kind := members.pop("kind", None):
-        attributes["datacontenttype"] = Value(ce_string=str(kind))
-    return CloudEvent(id="7", source="/shop", spec_version="1.0", type="ü.x", attributes=attributes, **members)  # type: ignore[arg-type]  # as the test wrote them
+def event(data: str | bytes | None = None, kind: str = "") -> CloudEvent:
+    typed = {"datacontenttype": kind} if kind else {}
+    return cloud_event("7", "ü.x", data, subject="für 7 %", flag=Value(ce_boolean=True), **typed)
 
 
 EVENTS = {
-    "json": (event(text_data='{"id": 7, "name": "Käse"}', kind="application/json"), {"data": {"id": 7, "name": "Käse"}}),
-    "json by default": (event(text_data="[1]"), {"data": [1]}),
-    "text": (event(text_data="hällo", kind="text/plain; charset=utf-8"), {"data": "hällo"}),
-    "xml": (event(text_data="<a/>", kind="application/xml"), {"data": "<a/>"}),
-    "bytes": (event(binary_data=b"\x00\xff", kind="image/png"), {"data_base64": "AP8="}),
+    "json": (event('{"id": 7, "name": "Käse"}', kind="application/json"), {"data": {"id": 7, "name": "Käse"}}),
+    "json by default": (event("[1]"), {"data": [1]}),
+    "text": (event("hällo", kind="text/plain; charset=utf-8"), {"data": "hällo"}),
+    "xml": (event("<a/>", kind="application/xml"), {"data": "<a/>"}),
+    "bytes": (event(b"\x00\xff", kind="image/png"), {"data_base64": "AP8="}),
     "nothing": (event(), {}),
 }
 

@@ -38,14 +38,6 @@ ENVIRON = {
 State = delivery_pb2.DeliveryState
 
 
-def event(own_id: str, event_type: str = "order.created", **attributes: str) -> event_pb2.CloudEvent:
-    """Return a small event."""
-    made = event_pb2.CloudEvent(id=own_id, source="/shop", spec_version="1.0", type=event_type, text_data=f'{{"id":  "{own_id}"}}')
-    for name, value in attributes.items():
-        made.attributes[name].ce_string = value
-    return made
-
-
 @dataclass
 class Delivering:
     """A running delivery service, and a client of it."""

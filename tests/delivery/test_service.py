@@ -21,7 +21,8 @@ from services.runtime.ids import new_id
 from services.runtime.paging import page_token
 from services.runtime.rpc.channel_and_server import service_metadata
 from services.runtime.service_process import StartError
-from tests.delivery.system import TOKEN, Delivering, State, System, event, eventually
+from tests.delivery.system import TOKEN, Delivering, State, System, eventually
+from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Receiver, receiver
 
 DELIVERED, PENDING, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_PENDING, State.DELIVERY_STATE_CANCELLED
@@ -31,14 +32,14 @@ async def test_an_event_arrives_signed_as_it_was_published(system: System, hooks
     """The official library verifies the webhook, the data is the emitter's own bytes, and the ledger knows the delivery."""
     async with system.delivering() as delivering:
         created = await system.subscribe(hooks.url(), "order.*")
-        (event_id,) = await system.publish(event("7", subject="eu-7"))
+        (event_id,) = await system.publish(cloud_event("7", subject="eu-7"))
         await hooks.until(lambda: len(hooks.hooks) == 1)
         (found,) = await delivering.until(1, state=DELIVERED)
         detail = await delivering.delivery(found.id)
     (hook,) = hooks.hooks
     body = Webhook(created.secret.secret).verify(hook.body, hook.headers)
-    assert body == {"specversion": "1.0", "id": "7", "source": "/shop", "type": "order.created", "subject": "eu-7", "data": {"id": "7"}}
-    assert hook.body.endswith(b'"data":{"id":  "7"}}')
+    assert body == {"specversion": "1.0", "id": "7", "source": "/shop", "type": "order.created", "subject": "eu-7", "data": {"id": 7}}
+    assert hook.body.endswith(b'"data":{"id":  7}}')
     assert hook.headers["content-type"] == "application/cloudevents+json"
     assert (hook.event_id, hook.headers["hooktide-subscription-id"], hook.attempt) == (event_id, created.subscription.id, 1)
     assert (found.event_id, found.consumer_id, found.attempt_count, found.last_status) == (event_id, system.consumer_id, 1, 200)
@@ -52,7 +53,7 @@ async def test_failures_are_tried_again_with_the_same_id_and_bytes(system: Syste
     hooks.answer = lambda hook: 200 if hook.attempt == 3 else 500
     async with system.delivering() as delivering:
         created = await system.subscribe(hooks.url(), "order.*")
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         (found,) = await delivering.until(1, state=DELIVERED)
         detail = await delivering.delivery(found.id)
     assert [hook.attempt for hook in hooks.hooks] == [1, 2, 3]
@@ -69,7 +70,7 @@ async def test_an_endpoint_that_is_down_gets_all_once_it_is_back(system: System)
         port = first.port
     async with system.delivering() as delivering:
         await system.subscribe(f"http://127.0.0.1:{port}/hook", "order.*")
-        ids = await system.publish(*(event(str(number)) for number in range(30)))
+        ids = await system.publish(*(cloud_event(str(number)) for number in range(30)))
         await eventually(lambda: _tried(delivering, 5))
         async with receiver(port) as second:
             await delivering.until(30, state=DELIVERED)
@@ -87,7 +88,7 @@ async def test_a_long_queue_of_a_small_lane_drains_in_order(system: System, hook
     bounds = {"HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5", "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "1"}
     async with system.delivering(**bounds) as delivering:
         await system.subscribe(hooks.url(), "order.*")
-        receipts = await system.receipts(*(event(str(number)) for number in range(300)))
+        receipts = await system.receipts(*(cloud_event(str(number)) for number in range(300)))
         await hooks.until(lambda: len(hooks.hooks) >= 12)
         failed = {hook.event_id for hook in hooks.hooks}
         hooks.answer = lambda _hook: 200
@@ -107,13 +108,13 @@ async def test_a_deletion_cancels_what_waits(system: System, hooks: Receiver) ->
     hooks.answer = lambda _hook: 500
     async with system.delivering(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600") as delivering:
         created = await system.subscribe(hooks.url(), "order.*")
-        await system.publish(*(event(str(number)) for number in range(5)))
+        await system.publish(*(cloud_event(str(number)) for number in range(5)))
         await hooks.until(lambda: len(hooks.hooks) == 5)
         await system.registry.delete(system.consumer_id, created.subscription.id)
         cancelled = await delivering.until(5, state=CANCELLED)
-        await system.publish(event("late"))
+        await system.publish(cloud_event("late"))
         marker = await system.subscribe(hooks.url("/marker"), "marker")
-        await system.publish(event("marker", "marker"))
+        await system.publish(cloud_event("marker", "marker"))
         await hooks.until(lambda: any(hook.path == "/marker" for hook in hooks.hooks))
     assert {delivery.subscription_id for delivery in cancelled} == {created.subscription.id}
     assert len([hook for hook in hooks.hooks if hook.headers["hooktide-subscription-id"] != marker.subscription.id]) == 5
@@ -125,7 +126,7 @@ async def test_an_audience_is_respected(system: System, hooks: Receiver) -> None
     async with system.delivering():
         await system.subscribe(hooks.url("/own"), "order.*")
         await system.subscribe(hooks.url("/other"), "order.*", consumer_id=other_id)
-        await system.publish(event("1", audience=other_id), event("2", audience=new_id("con")), event("3"))
+        await system.publish(cloud_event("1", audience=other_id), cloud_event("2", audience=new_id("con")), cloud_event("3"))
         await hooks.until(lambda: len(hooks.hooks) == 3)
     arrived = sorted((hook.path, json.loads(hook.body)["id"]) for hook in hooks.hooks)
     assert arrived == [("/other", "1"), ("/other", "3"), ("/own", "3")]
@@ -140,7 +141,7 @@ async def test_during_a_rotation_both_secrets_verify(system: System, hooks: Rece
             consumer_id=system.consumer_id, subscription_id=created.subscription.id, secret=new, overlap=Duration(seconds=600)
         )
         await system.registry.rotate(request)
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await hooks.until(lambda: len(hooks.hooks) == 1)
     (hook,) = hooks.hooks
     for secret in (old, new):
@@ -154,10 +155,10 @@ async def test_after_a_restart_unfinished_deliveries_go_on(system: System, hooks
     slow = {"HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": "2,2,2"}
     async with system.delivering(**slow) as delivering:
         await system.subscribe(hooks.url(), "order.*")
-        await system.publish(event("done"), event("open"))
+        await system.publish(cloud_event("done"), cloud_event("open"))
         await delivering.until(1, state=DELIVERED)
         await hooks.until(lambda: len(hooks.hooks) == 2)
-    await system.publish(event("while away"))
+    await system.publish(cloud_event("while away"))
     hooks.answer = lambda _hook: 200
     async with system.delivering(**slow) as delivering:
         await delivering.until(3, state=DELIVERED)
@@ -168,12 +169,12 @@ async def test_after_a_restart_unfinished_deliveries_go_on(system: System, hooks
 async def test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on(system: System, hooks: Receiver) -> None:
     async with system.delivering() as first:
         await system.subscribe(hooks.url(), "order.*")
-        await system.publish(event("1"))
+        await system.publish(cloud_event("1"))
         await first.until(1, state=DELIVERED)
         with pytest.raises(StartError, match="in use by another process"):
             async with system.delivering():
                 pass
-        await system.publish(event("2"))
+        await system.publish(cloud_event("2"))
         await first.until(2, state=DELIVERED)
         assert not first.process.stopping.is_set()
 
@@ -182,7 +183,7 @@ async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Rece
     """If file locks do not hold, the service fails at its next write, whatever that is."""
     async with system.delivering(HOOKTIDE_HOUSEKEEPING_SECONDS="0.1") as first:
         await system.subscribe(hooks.url(), "order.*")
-        await system.publish(event("1"))
+        await system.publish(cloud_event("1"))
         await first.until(1, state=DELIVERED)
         other = Ledger(Path(system.environ["HOOKTIDE_DATA_DIR"]) / "delivery.db")
         await other.lease("another")
@@ -235,7 +236,7 @@ async def test_a_consumer_reads_its_own_deliveries_and_no_others(system: System,
     async with system.delivering() as delivering:
         await system.subscribe(hooks.url(), "order.*")
         await system.subscribe(hooks.url(), "order.*", consumer_id=other_id)
-        (event_id,) = await system.publish(event("1"))
+        (event_id,) = await system.publish(cloud_event("1"))
         by_owner = {delivery.consumer_id: delivery for delivery in await delivering.until(2, state=DELIVERED)}
         assert set(by_owner) == {system.consumer_id, other_id}
         for consumer_id, delivery in by_owner.items():
@@ -278,7 +279,7 @@ async def test_a_state_that_is_none_is_refused(system: System) -> None:
 async def test_pages_follow_each_other_from_the_newest_to_the_oldest(system: System, hooks: Receiver) -> None:
     async with system.delivering() as delivering:
         await system.subscribe(hooks.url(), "order.*")
-        ids = await system.publish(*(event(str(number)) for number in range(25)))
+        ids = await system.publish(*(cloud_event(str(number)) for number in range(25)))
         await delivering.until(25, state=DELIVERED)
         seen: list[delivery_pb2.Delivery] = []
         token = ""

@@ -24,6 +24,7 @@ from services.runtime.rpc.channel_and_server import service_metadata
 from tests.faults.serve import DIRECTORY
 from tests.faults.shim import SHADOWED, Control
 from tests.support.consumers import Consumer, new_consumer
+from tests.support.events import cloud_event
 from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, QUICK, SERVICES, System, until
 from tests.support.webhook_receiver import Endpoint, Receiver
@@ -57,8 +58,8 @@ class Stage:
     # Publishing, without an emitter's retries
 
     async def publish(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
-        """Publish one event with one call; raise the service's `Failure`."""
-        return await self.publish_event(event(event_type, own_id, data, **attributes))
+        """Publish one event with one call, from a source named after its type; raise the service's `Failure`."""
+        return await self.publish_event(cloud_event(own_id, event_type, data, source=f"/{event_type}", **attributes))
 
     async def published(self, event_type: str, own_id: str, data: str = "{}", **attributes: str) -> ingest_pb2.PublishReceipt:
         """Publish one event; try again while a service is down."""
@@ -160,14 +161,6 @@ def kill_at_once(system: System) -> None:
             os.kill(process.pid, signal.SIGSTOP)
     for name in SERVICES:
         system.kill(name)
-
-
-def event(event_type: str, own_id: str, data: str = "{}", **attributes: str) -> event_pb2.CloudEvent:
-    """Return an event whose source is named after its type."""
-    message = event_pb2.CloudEvent(id=own_id, source=f"/{event_type}", spec_version="1.0", type=event_type, text_data=data)
-    for name, value in attributes.items():
-        message.attributes[name].ce_string = value
-    return message
 
 
 async def until_so(condition: Callable[[], Awaitable[object]], within_s: float, what: str) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 from hooktide.delivery.v1 import delivery_pb2 as pb
-from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.faults.faulty_system import Stage, event, refused, running_stage, said, until_so
+from tests.faults.faulty_system import Stage, refused, running_stage, said, until_so
+from tests.support.events import cloud_event, event_of_size
 from tests.support.service_spawner import Spawner
 from tests.support.system import PATIENCE_S, until
 
@@ -87,14 +87,8 @@ async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_
 async def test_one_byte_over_the_limit_is_too_large_and_its_neighbours_flow(stage: Stage) -> None:
     endpoint = await stage.subscribed("size.limit")
 
-    def sized(own_id: str, size: int) -> event_pb2.CloudEvent:
-        message = event("size.limit", own_id, '"' + "x" * (size - 300) + '"')
-        message.text_data = '"' + "x" * (len(message.text_data) - 2 + size - message.ByteSize()) + '"'
-        assert message.ByteSize() == size
-        return message
-
-    fits = await stage.publish_event(sized("fits", LIMIT_BYTES))
-    failure = await refused(stage.publish_event(sized("exceeds", LIMIT_BYTES + 1)))
+    fits = await stage.publish_event(event_of_size(LIMIT_BYTES, "fits", "size.limit"))
+    failure = await refused(stage.publish_event(event_of_size(LIMIT_BYTES + 1, "exceeds", "size.limit")))
     assert failure.reason is Reason.EVENT_TOO_LARGE
     after = await stage.publish("size.limit", "after")
     await until(lambda: endpoint.accepted() == {fits.event_id, after.event_id}, PATIENCE_S, "the others")
@@ -123,7 +117,7 @@ async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_ta
             nonlocal written
             padding = '"' + "x" * 100_000 + '"'
             while True:
-                events = [event("endless.stream", f"{written}-{each}", padding) for each in range(10)]
+                events = [cloud_event(f"{written}-{each}", "endless.stream", padding) for each in range(10)]
                 await call.write(ingest_pb2.PublishStreamRequest(events=events))
                 written += 1
 
@@ -146,8 +140,8 @@ async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_ta
 async def test_events_of_one_message_have_their_own_results(stage: Stage) -> None:
     """An invalid event of any kind keeps no other event of its message out."""
     endpoint = await stage.subscribed("mixed.message")
-    good = [event("mixed.message", str(number)) for number in range(3)]
-    bad = [event("mixed.message", kind, text) for kind, text in NO_JSON.items()]
+    good = [cloud_event(str(number), "mixed.message") for number in range(3)]
+    bad = [cloud_event(kind, "mixed.message", text) for kind, text in NO_JSON.items()]
     bearer = service_metadata(stage.system.first.emitter)
     call = stage.system.ingest.PublishBatch(ingest_pb2.PublishBatchRequest(events=[*good[:1], *bad, *good[1:]]), metadata=bearer)
     results = (await said(call)).results

@@ -9,7 +9,8 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.faults.faulty_system import Stage, event, said, until_so
+from tests.faults.faulty_system import Stage, said, until_so
+from tests.support.events import cloud_event
 from tests.support.system import PATIENCE_S, until
 from tests.torture.campaign import eventually
 
@@ -24,7 +25,7 @@ async def test_after_a_freeze_nothing_is_sent_to_a_subscription_that_was_deleted
     endpoint = stage.receiver.endpoint("frozen")
     subscription_id = await stage.consumer.subscribe(endpoint, ["frozen"])
     endpoint.gate = asyncio.Event()
-    events = [event("frozen", str(number)) for number in range(_EVENTS)]
+    events = [cloud_event(str(number), "frozen", source="/frozen") for number in range(_EVENTS)]
     request = ingest_pb2.PublishBatchRequest(events=events)
     await said(stage.system.ingest.PublishBatch(request, metadata=service_metadata(stage.system.first.emitter)))
     await until(lambda: endpoint.begun >= 64, PATIENCE_S, "as many attempts as there may be at once")

@@ -8,7 +8,8 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.faults.faulty_system import Stage, event, said
+from tests.faults.faulty_system import Stage, said
+from tests.support.events import cloud_event
 from tests.support.system import PATIENCE_S, SERVICES, until
 
 DRAINED_WITHIN_S = 25.0
@@ -18,7 +19,7 @@ async def test_delivery_ends_its_attempts_and_records_them_before_it_stops(stage
     """So the next process repeats none of the attempts."""
     endpoint = await stage.subscribed("stop.delivery")
     endpoint.gate = asyncio.Event()
-    events = [event("stop.delivery", str(number)) for number in range(100)]
+    events = [cloud_event(str(number), "stop.delivery", source="/stop.delivery") for number in range(100)]
     request = ingest_pb2.PublishBatchRequest(events=events)
     answer = await said(stage.system.ingest.PublishBatch(request, metadata=service_metadata(stage.system.first.emitter)))
     await until(lambda: endpoint.begun, PATIENCE_S, "the first attempts")

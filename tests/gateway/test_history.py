@@ -9,13 +9,14 @@ from hooktide.event.v1.event_pb2 import CloudEvent
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
 from tests.gateway.world import World
+from tests.support.events import cloud_event
 
 DAY_MS = 86_400_000
 T0_MS = 1_900_000_000_000
 
 
 def event(type_: str, source: str = "/history", data: str = '{"total": 1.10}') -> CloudEvent:
-    return CloudEvent(id=new_id("req"), source=source, spec_version="1.0", type=type_, text_data=data)
+    return cloud_event(new_id("req"), type_, data, source=source)
 
 
 def at(ms: int) -> Timestamp:

@@ -6,11 +6,10 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from hooktide.event.v1.event_pb2 import CloudEvent
-
 from services.runtime.api_key import new_key
 from tests.gateway.wire import Dialled, Wire, head
 from tests.gateway.world import SINK, World, running_world
+from tests.support.events import cloud_event
 from tests.support.waiting import until
 
 HOSTILE = "127.0.0.2"
@@ -214,7 +213,7 @@ async def test_an_answer_that_nobody_reads_takes_of_the_consumer_s_own_share(tmp
     """The answer stays in memory as long as it is not read."""
     async with running_world(tmp_path, gateway={"HOOKTIDE_GATEWAY_CONSUMER_REQUESTS_MAX": "1"}) as world:
         for _ in range(12):
-            world.log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="big", text_data=json.dumps("x" * 500_000)))
+            world.log.append(cloud_event("1", "big", json.dumps("x" * 500_000)))
         async with Dialled(world.gateway.listen, receive_bytes=4096) as deaf:
             await deaf.send(head("GET", "/v1/events?type=big", f"authorization: Bearer {world.keys.consumer}"))
             await deaf.reader.readexactly(1)

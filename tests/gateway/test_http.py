@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.listener import HttpLimits
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import SINK, World, running_world
+from tests.support.events import cloud_event
 from tests.support.waiting import until
 
 HURRIED = HttpLimits(body_s=0.3, answer_s=0.5, lingering_s=0.1)
@@ -118,7 +118,7 @@ async def test_one_line_is_logged_for_each_request_and_no_secret_with_it(world: 
 
 async def test_a_fault_of_our_own_is_logged_and_not_told(world: World) -> None:
     """A record that is no CloudEvent cannot be shown; the client learns only that the server failed."""
-    event_id = world.log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="broken"))
+    event_id = world.log.append(cloud_event("1", "broken"))
     world.log.records[-1].event = b"\xff\xff"
     with structlog.testing.capture_logs() as lines:
         answer = await world.call("GET", f"/v1/events/{event_id}")
@@ -152,7 +152,7 @@ async def test_slow_clients_are_let_go(tmp_path: Path) -> None:
             assert "0.3 seconds" in answer.json["detail"]
             assert await half.ended()
         for _ in range(12):
-            world.log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="big", text_data=json.dumps("x" * 500_000)))
+            world.log.append(cloud_event("1", "big", json.dumps("x" * 500_000)))
         with structlog.testing.capture_logs() as lines:
             async with Dialled(world.gateway.listen, receive_bytes=4096) as deaf:
                 await deaf.send(head("GET", "/v1/events?type=big", whose))

@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 import structlog
-from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.app import running
 from services.runtime.api_key import new_key
@@ -21,6 +20,7 @@ from services.subscription.bootstrap import bootstrap
 from tests.gateway.peers import new_log, serving_log
 from tests.gateway.wire import Dialled, head
 from tests.gateway.world import TOKEN, World, gateway_settings, ready, registry_settings
+from tests.support.events import cloud_event
 from tests.support.waiting import until
 
 
@@ -87,7 +87,7 @@ async def test_a_request_under_way_is_answered_while_the_gateway_stops(tmp_path:
     keys = await asyncio.to_thread(bootstrap, settings)
     assert keys is not None
     log = new_log()
-    log.append(CloudEvent(id="1", source="/s", spec_version="1.0", type="a.b"))
+    log.append(cloud_event("1", "a.b"))
     async with (
         running_registry(settings, ServiceProcess("subscription")) as registry,
         serving_log(log, TOKEN) as log_address,

@@ -2,10 +2,10 @@
 
 import pytest
 from hooktide.delivery.v1 import delivery_pb2
-from hooktide.event.v1.event_pb2 import CloudEvent
 
 from services.runtime.ids import Prefix, new_id
 from tests.gateway.world import SINK, Answer, World
+from tests.support.events import cloud_event
 
 VARYING = {"x-request-id", "date", "content-length"}
 ROTATE = "/v1/subscriptions/{id}/secret/rotate"
@@ -44,7 +44,7 @@ async def theirs(world: World, prefix: Prefix) -> str:
     if prefix == "sub":
         return str((await world.subscription(key=world.keys.other))["id"])
     if prefix == "evt":
-        return world.log.append(CloudEvent(id="1", source="/t", spec_version="1.0", type="t.t"), audience=owner)
+        return world.log.append(cloud_event("1", "t.t"), audience=owner)
     own_id = new_id("dlv")
     # The same id is in all three places, so that each filter would find the delivery.
     world.ledger.deliveries.append(

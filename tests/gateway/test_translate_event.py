@@ -10,17 +10,15 @@ from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.translate.event import event_json
 from services.delivery.request.envelope import structured
+from tests.support.events import cloud_event
 
 Value = CloudEvent.CloudEventAttributeValue
 JSON_TEXT = '{"price": 1.10, "n": 12345678901234567890123, "f": 1e-400}'
 
 
-def event(**members: Any) -> CloudEvent:
-    return CloudEvent(id="7", source="/shop", spec_version="1.0", type="order.created", **members)
-
-
-def typed(content_type: str) -> dict[str, Value]:
-    return {"datacontenttype": Value(ce_string=content_type)}
+def event(data: str | bytes | AnyMessage | None = None, content_type: str = "", **attributes: Any) -> CloudEvent:
+    typed = {"datacontenttype": content_type} if content_type else {}
+    return cloud_event("7", data=data, **typed, **attributes)
 
 
 def text_of(cloud_event: CloudEvent) -> str:
@@ -29,27 +27,25 @@ def text_of(cloud_event: CloudEvent) -> str:
 
 EVENTS = {
     "nothing": event(),
-    "json by default": event(text_data=JSON_TEXT),
-    "json": event(text_data=JSON_TEXT, attributes=typed("application/json; charset=utf-8")),
-    "json of a format": event(text_data="[1]", attributes=typed("application/vnd.shop+json")),
-    "json as bytes": event(binary_data=b'{"a": 1.0}', attributes=typed("application/json")),
-    "text of a type that only resembles json": event(text_data="[1]", attributes=typed("a b/json")),
-    "bytes of a type that only resembles json": event(binary_data=b"[1]", attributes=typed("image/svg or so+json")),
-    "text": event(text_data='say "hi"', attributes=typed("text/plain")),
-    "bytes": event(binary_data=b"\x00\xff"),
-    "typed bytes": event(binary_data=b"\x89PNG", attributes=typed("image/png")),
-    "a message": event(proto_data=AnyMessage(type_url="type.example/x", value=b"\x08\x01")),
+    "json by default": event(JSON_TEXT),
+    "json": event(JSON_TEXT, "application/json; charset=utf-8"),
+    "json of a format": event("[1]", "application/vnd.shop+json"),
+    "json as bytes": event(b'{"a": 1.0}', "application/json"),
+    "text of a type that only resembles json": event("[1]", "a b/json"),
+    "bytes of a type that only resembles json": event(b"[1]", "image/svg or so+json"),
+    "text": event('say "hi"', "text/plain"),
+    "bytes": event(b"\x00\xff"),
+    "typed bytes": event(b"\x89PNG", "image/png"),
+    "a message": event(AnyMessage(type_url="type.example/x", value=b"\x08\x01")),
     "attributes": event(
-        attributes={
-            "flag": Value(ce_boolean=True),
-            "number": Value(ce_integer=-7),
-            "subject": Value(ce_string="eu-7"),
-            "empty": Value(),
-            "raw": Value(ce_bytes=b"\x01\x02"),
-            "dataschema": Value(ce_uri="https://a.example/s"),
-            "next": Value(ce_uri_ref="/n"),
-            "time": Value(ce_timestamp=Timestamp(seconds=1_900_000_000, nanos=5_000_000)),
-        }
+        flag=Value(ce_boolean=True),
+        number=Value(ce_integer=-7),
+        subject=Value(ce_string="eu-7"),
+        empty=Value(),
+        raw=Value(ce_bytes=b"\x01\x02"),
+        dataschema=Value(ce_uri="https://a.example/s"),
+        next=Value(ce_uri_ref="/n"),
+        time=Value(ce_timestamp=Timestamp(seconds=1_900_000_000, nanos=5_000_000)),
     ),
 }
 
@@ -90,4 +86,4 @@ def test_attributes_have_the_types_of_the_json_format() -> None:
 
 @pytest.mark.parametrize("text", ["{", '"\\ud800"', "NaN", "", "[" * 5000])
 def test_what_only_says_that_it_is_json_is_shown_as_text(text: str) -> None:
-    assert json.loads(text_of(event(text_data=text)))["data"] == text
+    assert json.loads(text_of(event(text)))["data"] == text

@@ -3,14 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.event_count import count_events
-from tests.ingest.world import cloud_event
+from tests.support.events import cloud_event
 
 MOST = 1000
 
 
 def test_the_events_of_a_message_are_counted() -> None:
     for count in (0, 1, 7, MOST):
-        message = ingest_pb2.PublishStreamRequest(events=[cloud_event(text="x" * (count % 300)) for _ in range(count)])
+        message = ingest_pb2.PublishStreamRequest(events=[cloud_event(data="x" * (count % 300)) for _ in range(count)])
         assert count_events(message.SerializeToString(), MOST) == count
 
 

@@ -9,7 +9,7 @@ from services.eventlog.record import NewEvent, partition_of
 from services.ingest.event_validation import Refusal, accept
 from services.runtime.errors import Reason
 from services.runtime.ids import new_id
-from tests.ingest.world import cloud_event, event_of_size
+from tests.support.events import cloud_event, event_of_size
 
 Value = CloudEvent.CloudEventAttributeValue
 LIMIT = 256 * 1024
@@ -40,7 +40,7 @@ def with_attribute(name: str, value: Value) -> CloudEvent:
 
 
 def test_an_event_is_taken_as_it_is() -> None:
-    event = cloud_event("7", type_="order.paid", text='{"a":  1}', subject="eu-7", audience=CONSUMER, time="2030-01-31T12:00:00Z")
+    event = cloud_event("7", type_="order.paid", data='{"a":  1}', subject="eu-7", audience=CONSUMER, time="2030-01-31T12:00:00Z")
     new = taken(event)
     assert (new.source, new.id, new.type, new.audience) == ("/shop", "7", "order.paid", CONSUMER)
     assert CloudEvent.FromString(new.event) == event
@@ -224,15 +224,15 @@ def test_the_partition_is_chosen_by_key_then_subject_then_id() -> None:
 )
 def test_text_that_says_it_is_json_must_be(content_type: str) -> None:
     attributes = {"datacontenttype": content_type} if content_type else {}
-    taken(cloud_event(text="[1]", **attributes))
+    taken(cloud_event(data="[1]", **attributes))
     for text in ("", "[1", "a=1", '{"a":1,"a":1}'):
-        assert refused_field(cloud_event(text=text, **attributes)) == "data"
+        assert refused_field(cloud_event(data=text, **attributes)) == "data"
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/json-seq", "json", "application/jsonx"])
 def test_other_text_may_be_anything(content_type: str) -> None:
     for text in ("", "[1", '{"a":1,"a":1}'):
-        assert taken(cloud_event(text=text, datacontenttype=content_type)).event
+        assert taken(cloud_event(data=text, datacontenttype=content_type)).event
 
 
 def test_bytes_are_json_only_where_they_say_so() -> None:

@@ -15,8 +15,9 @@ from services.runtime.api_key import format_key, new_key
 from services.runtime.authentication_throttle import FAILURES_BURST, FAILURES_PER_SECOND
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
-from tests.ingest.world import TIMEOUT_S, World, cloud_event, ended, running_world
+from tests.ingest.world import TIMEOUT_S, World, ended, running_world
 from tests.subscription.client import refused
+from tests.support.events import cloud_event
 
 EMPTY_EVENTS = b"\x0a\x00" * 2_000_000
 MB = 1024 * 1024

@@ -11,8 +11,9 @@ from hooktide.subscription.v1 import access_pb2
 
 from services.ingest.emitter_authorization import FRESH_S
 from services.runtime.errors import Failure, Reason, failure_from_rpc
-from tests.ingest.world import TIMEOUT_S, TOKEN, World, answer, cloud_event, ended, message, running_world
+from tests.ingest.world import TIMEOUT_S, TOKEN, World, answer, ended, message, running_world
 from tests.subscription.client import refused
+from tests.support.events import cloud_event
 
 UNKNOWN = "hkt_" + "0" * 40
 

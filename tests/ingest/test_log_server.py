@@ -8,8 +8,9 @@ from hooktide.ingest.v1 import event_log_pb2 as pb
 
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.ids import new_id
-from tests.ingest.world import TIMEOUT_S, World, cloud_event, event_of_size, positions
+from tests.ingest.world import TIMEOUT_S, World, positions
 from tests.subscription.client import refused
+from tests.support.events import cloud_event, event_of_size
 
 SIZE = 256 * 1024
 Place = pb.PartitionPosition

@@ -17,8 +17,9 @@ from services.ingest.server import UNARY_BYTES_MAX
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import is_id, new_id
 from services.runtime.rpc.channel_and_server import open_channel
-from tests.ingest.world import TIMEOUT_S, World, cloud_event, event_of_size, positions, running_world
+from tests.ingest.world import TIMEOUT_S, World, positions, running_world
 from tests.subscription.client import refused
+from tests.support.events import cloud_event, event_of_size
 
 EVENT_BYTES_MAX = 256 * 1024
 MIB = 1024 * 1024
@@ -47,7 +48,7 @@ async def test_the_same_event_again_is_the_first_one(world: World) -> None:
 
 async def test_another_event_of_the_same_id_is_a_conflict(world: World) -> None:
     first = await world.publish(cloud_event("1"))
-    failure = await refused(world.publish(cloud_event("1", text='{"id":2}')))
+    failure = await refused(world.publish(cloud_event("1", data='{"id":2}')))
     assert failure.reason is Reason.EVENT_ID_CONFLICT
     assert first.event_id in failure.message
     assert [field.field for field in failure.fields] == ["event.id"]
@@ -78,9 +79,9 @@ async def test_each_event_of_a_batch_has_its_own_result_in_order(world: World) -
             cloud_event("2", time="yesterday"),
             cloud_event("1"),
             event_of_size(EVENT_BYTES_MAX + 1),
-            cloud_event("1", text='{"id":2}'),
-            cloud_event("3", text=deep),
-            cloud_event("4", text='{"a":1,"\\u0061":2}'),
+            cloud_event("1", data='{"id":2}'),
+            cloud_event("3", data=deep),
+            cloud_event("4", data='{"a":1,"\\u0061":2}'),
             cloud_event("5"),
         ]
     )

@@ -11,7 +11,8 @@ from hooktide.ingest.v1 import ingest_pb2
 from services.ingest.server import MESSAGES_UNDER_WAY_MAX
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import open_channel
-from tests.ingest.world import TIMEOUT_S, World, answer, cloud_event, ended, message, positions, rest, until
+from tests.ingest.world import TIMEOUT_S, World, answer, ended, message, positions, rest, until
+from tests.support.events import cloud_event
 
 RawStream = grpc.aio.StreamStreamCall[bytes, bytes]
 
@@ -37,7 +38,7 @@ async def own_ids(world: World) -> list[str]:
 
 def weighty(name: str) -> ingest_pb2.PublishStreamRequest:
     """Return a large message with a large answer: each event is refused, and the refusal shows what is wrong."""
-    event = cloud_event(name, text="x" * 5000)
+    event = cloud_event(name, data="x" * 5000)
     event.attributes["\U0001f6d2" * 64].ce_string = "x"
     return message(*[event] * 100)
 
@@ -85,7 +86,7 @@ async def test_events_enter_the_log_in_the_order_of_their_messages(world: World)
 async def test_refused_events_are_results_and_the_stream_goes_on(world: World) -> None:
     async with world.stream() as call:
         await call.write(message(cloud_event(time="x"), cloud_event("1")))
-        await call.write(message(cloud_event("1", text='{"id":2}')))
+        await call.write(message(cloud_event("1", data='{"id":2}')))
         await call.write(message(cloud_event("1")))
         first, second, third = [list((await answer(call)).results) for _ in range(3)]
         assert first[0].error.field == "attributes.time"
@@ -128,7 +129,7 @@ async def test_a_message_beyond_what_the_transport_takes_ends_the_stream(world: 
         call = raw_stream(channel, world)
         await call.write(message(cloud_event()).SerializeToString())
         assert await call.read()
-        await call.write(message(*(cloud_event(text=f'"{"x" * 200_000}"') for _ in range(50))).SerializeToString())
+        await call.write(message(*(cloud_event(data=f'"{"x" * 200_000}"') for _ in range(50))).SerializeToString())
         assert await ended(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
     await until(lambda: not serving())
 

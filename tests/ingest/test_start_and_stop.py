@@ -16,8 +16,9 @@ from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import DRAIN_S
 from services.runtime.service_process import ServiceProcess, StartError, serve_until_stopped
 from tests.eventlog.faults import files_bounded, take_away
-from tests.ingest.world import TIMEOUT_S, Following, World, answer, cloud_event, ended, message, positions, rest, running_world, until
+from tests.ingest.world import TIMEOUT_S, Following, World, answer, ended, message, positions, rest, running_world, until
 from tests.subscription.client import refused
+from tests.support.events import cloud_event
 
 EVERYTHING = [pb.PartitionPosition(partition=partition) for partition in range(64)]
 
@@ -122,7 +123,7 @@ async def test_a_full_log_is_degraded_until_there_is_room(tmp_path: Path) -> Non
 
         assert await state() == (200, "")
         async with asyncio.timeout(TIMEOUT_S):
-            while (await world.publish_batch(cloud_event(text=f'"{"x" * 100_000}"') for _ in range(5)))[-1].HasField("receipt"):
+            while (await world.publish_batch(cloud_event(data=f'"{"x" * 100_000}"') for _ in range(5)))[-1].HasField("receipt"):
                 pass
         why = "new events are refused: the event log has reached its size limit"
         assert await state() == (200, why)

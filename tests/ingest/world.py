@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,6 @@ from tests.subscription.conftest import SECRET_KEY
 TIMEOUT_S = 60
 TOKEN = "hts_a-token-for-these-tests-only"
 Stream = grpc.aio.StreamStreamCall[ingest_pb2.PublishStreamRequest, ingest_pb2.PublishStreamResponse]
-_numbers = count(1)
-
-
-def cloud_event(own_id: str = "", *, type_: str = "order.created", text: str = '{"id":1}', **attributes: str) -> event_pb2.CloudEvent:
-    """Return an event; without an id it gets a new one."""
-    event = event_pb2.CloudEvent(id=own_id or f"event-{next(_numbers)}", source="/shop", spec_version="1.0", type=type_, text_data=text)
-    for name, value in attributes.items():
-        event.attributes[name].ce_string = value
-    return event
-
-
-def event_of_size(size_bytes: int) -> event_pb2.CloudEvent:
-    """Return an event of exactly that many bytes."""
-    event = cloud_event(text="", datacontenttype="text/plain")
-    # The length of the text is encoded as well, in a number of bytes that depends on it.
-    while (missing := size_bytes - event.ByteSize()) > 0:
-        event.text_data += "x" * max(1, missing - 3)
-    assert event.ByteSize() == size_bytes
-    return event
 
 
 @dataclass

@@ -15,9 +15,9 @@ from services.delivery.ledger.rows import DoneRow
 from services.delivery.ledger.sqlite import Flush, day_of, open_ledger
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.bounds.load import event, publish
 from tests.retention.files import number, pages_in_use, rows, size_on_disk, until
 from tests.support.consumers import Consumer, new_consumer
+from tests.support.numbered_events import numbered_event, publish_numbered
 from tests.support.order_receiver import Catcher, catching
 from tests.support.system import PATIENCE_S, System, running_system
 from tests.support.webhook_receiver import Receiver
@@ -106,7 +106,7 @@ async def test_unfinished_deliveries_outlive_the_log(system: System, receiver: R
     for endpoint in endpoints:
         endpoint.status = lambda: 500
     async with subscribed(system, *(endpoint.url for endpoint in endpoints)) as consumer:
-        receipts = await publish(system, 60)
+        receipts = await publish_numbered(system, 60)
         event_ids = {receipt.event_id for receipt in receipts}
         await until(lambda: all(endpoint.arrivals for endpoint in endpoints), PATIENCE_S, "attempts that fail")
         await trimmed(system)
@@ -130,7 +130,7 @@ async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System,
     async with subscribed(system, catcher.url("late")) as consumer:
         await trimmed(system)
         system.kill("delivery")
-        receipts = await publish(system, 3000, size_bytes=2000, run="late-")
+        receipts = await publish_numbered(system, 3000, size_bytes=2000, run="late-")
         published = time.monotonic()
         while time.monotonic() < published + 2 * _RETENTION_S:
             assert number(log(system), "SELECT count(*) FROM events") == 3000
@@ -169,7 +169,7 @@ async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_a
 
 async def _publish_one(system: System, number: int) -> Failure | None:
     """Publish an event of 2 KB; return the failure if it is refused."""
-    request = ingest_pb2.PublishRequest(event=event(number, 2000, run="full-"))
+    request = ingest_pb2.PublishRequest(event=numbered_event(number, 2000, run="full-"))
     try:
         await system.ingest.Publish(request, metadata=service_metadata(system.first.emitter), wait_for_ready=True)
     except grpc.aio.AioRpcError as error:
@@ -180,7 +180,7 @@ async def _publish_one(system: System, number: int) -> Failure | None:
 async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back(system: System, catcher: Catcher) -> None:
     """20 000 rows of days past their retention are dropped with their tables; the rows of yesterday and today stay."""
     async with subscribed(system, catcher.url("aged")) as consumer:
-        (receipt,) = await publish(system, 1, run="aged-")
+        (receipt,) = await publish_numbered(system, 1, run="aged-")
         await catcher.counted("aged", 1, PATIENCE_S)
         delivery = await delivered(consumer, receipt.event_id)
         system.kill("delivery")
@@ -234,7 +234,7 @@ async def test_a_ledger_beyond_its_size_lets_the_oldest_finished_deliveries_go(s
         restarted(system, "delivery", HOOKTIDE_DELIVERY_LEDGER_BYTES_MAX=str(_LEDGER_BYTES_MAX)),
         subscribed(system, catcher.url("many")) as consumer,
     ):
-        receipts = await publish(system, 6000, size_bytes=100, run="many-")
+        receipts = await publish_numbered(system, 6000, size_bytes=100, run="many-")
         await catcher.counted("many", 6000, PATIENCE_S)
         await until(lambda: pages_in_use(ledger(system)) <= _LEDGER_BYTES_MAX, PATIENCE_S, "the ledger to keep within its limit")
         await until(lambda: ledger(system).stat().st_size < 1.5 * _LEDGER_BYTES_MAX, PATIENCE_S, "the ledger's file to shrink")

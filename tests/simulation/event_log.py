@@ -1,4 +1,4 @@
-"""Event log: an event log in memory, and events for it. The conformance suite runs over it, as over every engine."""
+"""Event log: an event log in memory. The conformance suite runs over it, as over every engine."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,6 @@ from hooktide.event.v1 import event_pb2
 from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocol import BATCH_BYTES_MAX
 from services.eventlog.record import PARTITIONS, Lag, NewEvent, Place, Record, ResumePoint, partition_of
-
-
-def cloud_event(own_id: str, event_type: str, source: str = "/shop") -> event_pb2.CloudEvent:
-    """Return a small event."""
-    return event_pb2.CloudEvent(id=own_id, source=source, spec_version="1.0", type=event_type, text_data=f'{{"id": "{own_id}"}}')
 
 
 def new_event(event: event_pb2.CloudEvent, audience: str = "") -> NewEvent:

@@ -27,10 +27,11 @@ from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.database import connect
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
-from tests.simulation.event_log import MemoryEventLog, cloud_event, new_event
+from tests.simulation.event_log import MemoryEventLog, new_event
 from tests.simulation.invariants import Published, Version, judged
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
 from tests.simulation.virtual_time import VirtualClock, VirtualLoop
+from tests.support.events import cloud_event
 
 TYPES = ("order.created", "order.paid", "invoice.sent", "order")
 PATTERNS = (("order.*",), ("order.*",), ("order.created", "invoice.*"), (), ("*",), ("order", "order.paid"), ("nothing.*",))
@@ -192,7 +193,7 @@ class World:
         if not event_type:
             event_type, source = self.chance.choice(TYPES), self.chance.choice(("/shop", "/bank"))
             audience = self.chance.choice(CONSUMERS) if self.chance.random() < 0.3 else ""
-        event = cloud_event(str(self.log.head + 1), event_type, source)
+        event = cloud_event(str(self.log.head + 1), event_type, source=source)
         record = self.log.append(new_event(event, audience), accepted_ms=unix_ms(self.clock))
         self.published.append(Published(record, self.loop.time()))
         return record

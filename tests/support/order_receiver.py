@@ -1,6 +1,6 @@
 """Order receiver: an endpoint in a process of its own that costs little and remembers the order of numbered events.
 
-Events carry their number as `{"n": 7, …}` (`load.py` makes them). Every path is an endpoint of its own. For each the process
+Events carry their number as `{"n": 7, …}` (`numbered_events.py` makes them). Every path is an endpoint of its own. For each the process
 keeps two arrays of numbers, in the order of arrival: first attempts, and later attempts.
 """
 
@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
             method, path, _ = bytes(buffer[: buffer.index(b"\r\n")]).split(b" ", 2)
             if method == b"POST":
                 number = _NUMBER.search(buffer, begin, stop)
-                assert number is not None, "no event of load.py"
+                assert number is not None, "no numbered event"
                 kind = b"/first" if _FIRST.search(buffer, 0, end + 2) else b"/again"
                 self._arrived.setdefault(kind + path, array.array(_CODE)).append(int(number[1]))
                 self._transport.write(_OK)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from typing import Any
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from services.delivery.model import Content, ContentMode
 from services.delivery.request.envelope import CONTENT_TYPE, content, structured
+from tests.support.events import cloud_event
 
 CloudEvent, Value = event_pb2.CloudEvent, event_pb2.CloudEvent.CloudEventAttributeValue
 XML = "<order id='7'>Grüße</order>"
@@ -36,8 +38,8 @@ ATTRIBUTES = {
 }
 
 
-def event(payload: event_pb2.CloudEvent, content_type: str = "", **attributes: event_pb2.CloudEvent.CloudEventAttributeValue) -> bytes:
-    made = CloudEvent(id="e 1", source="/shöp", spec_version="1.0", type="order.created", attributes=attributes)
+def event(payload: event_pb2.CloudEvent, content_type: str = "", **attributes: Any) -> bytes:
+    made = cloud_event("e 1", data=None, source="/shöp", **attributes)
     if content_type:
         made.attributes["datacontenttype"].ce_string = content_type
     made.MergeFrom(payload)

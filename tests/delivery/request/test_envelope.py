@@ -2,6 +2,7 @@ import base64
 import json
 import random
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from services.delivery.model import ContentMode
 from services.delivery.request.envelope import CONTENT_TYPE, content, structured
+from tests.support.events import cloud_event
 
 Value = event_pb2.CloudEvent.CloudEventAttributeValue
 TIME = Timestamp()
@@ -25,15 +27,8 @@ json_values = st.recursive(
 )
 
 
-def event(data: str | bytes | AnyMessage | None = None, **attributes: Value) -> event_pb2.CloudEvent:
-    made = event_pb2.CloudEvent(id="7", source="/shop", spec_version="1.0", type="order.created", attributes=attributes)
-    if isinstance(data, str):
-        made.text_data = data
-    elif isinstance(data, bytes):
-        made.binary_data = data
-    elif data is not None:
-        made.proto_data.CopyFrom(data)
-    return made
+def event(data: str | bytes | AnyMessage | None = None, **attributes: Any) -> event_pb2.CloudEvent:
+    return cloud_event("7", data=data, **attributes)
 
 
 def body_of(made: event_pb2.CloudEvent) -> dict[str, object]:

@@ -21,7 +21,7 @@ from services.delivery.request.request_settings import RequestSettings
 from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Outcome
 from tests.delivery.request.test_tokens import authority
 from tests.delivery.system import State, System
-from tests.delivery.system import event as event_of
+from tests.support.events import cloud_event
 
 SECRET = "c4n/ary+\"pass<word>&ü'"
 SHOWN = {
@@ -155,7 +155,7 @@ async def test_what_a_sink_repeats_is_kept_without_the_secret(system: System, ec
             consumer_id=system.consumer_id, subscription=pb.Subscription(sink=echo.url, sink_credential=credential)
         )
         await system.registry.call(system.registry.subscriptions.CreateSubscription, request)
-        await system.publish(event_of("7"))
+        await system.publish(cloud_event("7"))
         (found,) = await delivering.until(1, state=State.DELIVERY_STATE_EXHAUSTED)
         attempts = (await delivering.delivery(found.id)).attempts
     assert len(attempts) == 2

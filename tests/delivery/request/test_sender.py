@@ -17,7 +17,7 @@ from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Req
 from services.eventlog.record import Record
 from services.runtime.clock import SystemClock
 from services.runtime.fair_semaphore import Share
-from tests.simulation.event_log import cloud_event
+from tests.support.events import cloud_event
 
 TOKEN_URL, SINK = "https://tokens.example/", "https://consumer.example/hook"
 REFUSED = Answer(Outcome.STATUS, 401, "the endpoint answered 401", b"", "")

@@ -17,7 +17,8 @@ from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 from standardwebhooks import Webhook
 
-from tests.delivery.system import State, System, event, eventually
+from tests.delivery.system import State, System, eventually
+from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Hook, Receiver
 
 DELIVERED, EXHAUSTED, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_EXHAUSTED, State.DELIVERY_STATE_CANCELLED
@@ -35,7 +36,7 @@ async def arrived(system: System, hooks: Receiver, **wanted: object) -> Hook:
     """Publish an event to a subscription with some settings, and return the webhook that arrives."""
     async with system.delivering() as delivering:
         await subscribed(system, hooks.url(), **wanted)
-        await system.publish(event("7", subject="eü 7", traceparent=TRACE, tracestate="a=b"))
+        await system.publish(cloud_event("7", subject="eü 7", traceparent=TRACE, tracestate="a=b"))
         await delivering.until(1, state=DELIVERED)
     (hook,) = hooks.hooks
     return hook
@@ -71,19 +72,19 @@ async def test_the_official_library_reads_an_event_of_either_mode(system: System
     hook = await arrived(system, hooks, protocol_settings=pb.ProtocolSettings(content_mode=mode))
     found = from_http_event(HTTPMessage(hook.headers, hook.body))
     assert (found.get_id(), found.get_source(), found.get_type(), found.get_subject()) == ("7", "/shop", "order.created", "eü 7")
-    assert found.get_data() == {"id": "7"}
+    assert found.get_data() == {"id": 7}
 
 
 async def test_data_only_is_the_emitters_bytes_and_nothing_of_cloudevents(system: System, hooks: Receiver) -> None:
     hook = await arrived(system, hooks, protocol_settings=pb.ProtocolSettings(content_mode=pb.CONTENT_MODE_DATA_ONLY))
-    assert (hook.body, hook.headers["content-type"]) == (b'{"id":  "7"}', "application/json")
+    assert (hook.body, hook.headers["content-type"]) == (b'{"id":  7}', "application/json")
     assert not [name for name in hook.headers if name.startswith("ce-")]
 
 
 async def test_what_has_no_data_and_no_type_is_not_called_a_form(system: System, hooks: Receiver) -> None:
     async with system.delivering() as delivering:
         await subscribed(system, hooks.url(), protocol_settings=pb.ProtocolSettings(content_mode=pb.CONTENT_MODE_BINARY))
-        empty = event("7")
+        empty = cloud_event("7")
         empty.ClearField("data")
         await system.publish(empty)
         await delivering.until(1, state=DELIVERED)
@@ -96,7 +97,7 @@ async def test_a_delivery_keeps_the_mode_that_it_was_routed_with(system: System,
     hooks.answer = lambda _hook: 500
     async with system.delivering():
         made = await subscribed(system, hooks.url())
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await hooks.until(lambda: len(hooks.hooks) == 2)
     settings = pb.ProtocolSettings(content_mode=pb.CONTENT_MODE_BINARY)
     changed = pb.Subscription(id=made.subscription.id, protocol_settings=settings)
@@ -104,7 +105,7 @@ async def test_a_delivery_keeps_the_mode_that_it_was_routed_with(system: System,
     hooks.answer = lambda _hook: 200
     async with system.delivering() as delivering:
         await delivering.until(1, state=DELIVERED)
-        await system.publish(event("8"))
+        await system.publish(cloud_event("8"))
         await delivering.until(2, state=DELIVERED)
     *before, after = hooks.hooks
     assert len({(hook.body, hook.headers["content-type"]) for hook in before}) == 1
@@ -118,14 +119,14 @@ async def test_both_schemes_verify_before_and_after_a_rotation(system: System, h
         made = await subscribed(system, hooks.url(), protocol_settings=pb.ProtocolSettings(signatures=schemes))
         subscription_id, stub = made.subscription.id, system.registry.subscriptions
         wanted = pb.GetSecretsRequest(consumer_id="*", subscription_id=subscription_id)
-        await system.publish(event("1"))
+        await system.publish(cloud_event("1"))
         await delivering.until(1, state=DELIVERED)
         first = await system.registry.call(stub.GetSecrets, wanted)
         for scheme in schemes:
             rotate = pb.RotateSecretRequest(consumer_id="*", subscription_id=subscription_id, scheme=scheme)
             await system.registry.call(stub.RotateSecret, rotate)
         second = await system.registry.call(stub.GetSecrets, wanted)
-        await system.publish(event("2"))
+        await system.publish(cloud_event("2"))
         await delivering.until(2, state=DELIVERED)
     one, two = hooks.hooks
     assert (len(first.secrets), len(first.keys), len(second.secrets), len(second.keys)) == (1, 1, 2, 2)
@@ -165,7 +166,7 @@ async def test_its_own_delays_decide_how_often_it_is_tried(system: System, hooks
         delays = [Duration(nanos=50_000_000), Duration(nanos=400_000_000)]
         await subscribed(system, own, config=pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=delays)))
         await subscribed(system, none, config=pb.SubscriptionConfig(retry=pb.RetryPolicy()))
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         found = await delivering.until(2, state=EXHAUSTED)
         details = [await delivering.delivery(each.id) for each in found]
     assert sorted(detail.attempt_count for detail in details) == [1, 3]
@@ -184,7 +185,7 @@ async def test_its_own_time_limit_holds(system: System) -> None:
         once = pb.SubscriptionConfig(retry=pb.RetryPolicy())
         await subscribed(system, url + "/within", config=once, protocol_settings=pb.ProtocolSettings(timeout=Duration(seconds=15)))
         await subscribed(system, url + "/beyond", config=once, protocol_settings=pb.ProtocolSettings(timeout=Duration(seconds=1)))
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await delivering.until(1, state=DELIVERED)
         (late,) = await delivering.until(1, state=EXHAUSTED)
         (attempt,) = (await delivering.delivery(late.id)).attempts
@@ -209,7 +210,7 @@ async def test_a_rate_and_a_number_at_once_hold(system: System) -> None:
 
     async with serving(count) as url, system.delivering() as delivering:
         await subscribed(system, url, config=pb.SubscriptionConfig(rate_per_second=10, in_flight_max=2))
-        await system.publish(*(event(str(number)) for number in range(15)))
+        await system.publish(*(cloud_event(str(number)) for number in range(15)))
         found = await delivering.until(15, state=DELIVERED)
         attempts = [(await delivering.delivery(each.id)).attempts[0] for each in found]
     assert most == 2
@@ -227,11 +228,11 @@ async def test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on(sy
             found = (await system.registry.call(system.registry.subscriptions.GetSubscription, get)).subscription
             return found.state == pb.SUBSCRIPTION_STATE_DISABLED and "410" in found.state_reason
 
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await eventually(is_disabled)
         await delivering.until(1, state=CANCELLED)
         await system.registry.update(system.consumer_id, pb.Subscription(id=made.id, sink=hooks.url("/new")), "sink")
-        await system.publish(event("8"))
+        await system.publish(cloud_event("8"))
         await delivering.until(1, state=DELIVERED)
     assert hooks.hooks[-1].path == "/new"
 
@@ -247,7 +248,7 @@ async def test_what_a_former_sink_says_of_itself_does_not_count(system: System, 
 
     async with serving(late) as url, system.delivering() as delivering:
         made = (await subscribed(system, url)).subscription
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await asked.wait()
         after = await system.registry.update(system.consumer_id, pb.Subscription(id=made.id, sink=hooks.url()), "sink")
         changed.set()
@@ -281,7 +282,7 @@ async def test_a_client_certificate_and_a_private_authority_work_together(system
         await subscribed(system, url, sink_credential=pb.SinkCredential(mtls=mtls), protocol_settings=trusting, config=once)
         await subscribed(system, url, protocol_settings=trusting, config=once)
         await subscribed(system, url, sink_credential=pb.SinkCredential(mtls=mtls), config=once)
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await delivering.until(1, state=DELIVERED)
         await delivering.until(2, state=EXHAUSTED)
     assert subjects == [(("DNS", "client.example"),)]

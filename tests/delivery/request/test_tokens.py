@@ -14,7 +14,8 @@ from aiohttp import web
 from hooktide.delivery.v1 import delivery_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from tests.delivery.system import Delivering, State, System, event, eventually
+from tests.delivery.system import Delivering, State, System, eventually
+from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Hook, Receiver
 
 DELIVERED, EXHAUSTED, PENDING = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_EXHAUSTED, State.DELIVERY_STATE_PENDING
@@ -104,7 +105,7 @@ async def tried(delivering: Delivering, outcome: int) -> list[delivery_pb2.Attem
 async def test_one_token_serves_all_deliveries_until_it_ends(system: System, hooks: Receiver) -> None:
     async with authority() as server, system.delivering() as delivering:
         await subscribed(system, hooks.url(), server.port)
-        await system.publish(*(event(str(number)) for number in range(20)))
+        await system.publish(*(cloud_event(str(number)) for number in range(20)))
         await delivering.until(20, state=DELIVERED)
     assert set(tokens(hooks.hooks)) == {"token-1"}
     assert server.forms == [{"grant_type": "client_credentials", "scope": "a b"}]
@@ -118,7 +119,7 @@ async def test_a_token_is_renewed_before_it_ends(system: System, hooks: Receiver
         numbers = itertools.count()
 
         async def three_were_used() -> bool:
-            await system.publish(event(str(next(numbers))))
+            await system.publish(cloud_event(str(next(numbers))))
             return len(set(tokens(hooks.hooks))) >= 3
 
         await eventually(three_were_used)
@@ -130,7 +131,7 @@ async def test_a_token_that_the_sink_refuses_is_replaced_within_the_attempt(syst
     hooks.answer = lambda hook: 401 if hook.headers["authorization"].endswith("token-1") else 200
     async with authority() as server, system.delivering() as delivering:
         await subscribed(system, hooks.url(), server.port)
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         (found,) = await delivering.until(1, state=DELIVERED)
     assert (tokens(hooks.hooks), found.attempt_count) == (["token-1", "token-2"], 1)
     assert [hook.attempt for hook in hooks.hooks] == [1, 1]
@@ -140,7 +141,7 @@ async def test_a_sink_that_refuses_every_token_costs_the_server_one_more(system:
     hooks.answer = lambda _hook: 401
     async with authority() as server, system.delivering(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.1,0.1") as delivering:
         await subscribed(system, hooks.url(), server.port)
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         (found,) = await delivering.until(1, state=EXHAUSTED)
     assert (found.attempt_count, found.last_status, len(hooks.hooks), len(server.given)) == (3, 401, 4, 2)
 
@@ -150,7 +151,7 @@ async def test_a_server_that_is_down_fails_attempts_until_it_is_back(system: Sys
         port = server.port
     async with system.delivering() as delivering:
         await subscribed(system, hooks.url(), port)
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         first, *_ = await tried(delivering, CREDENTIAL)
         assert (first.status, hooks.hooks) == (0, [])
         assert "authorization server gave no answer (connect:" in first.error
@@ -164,7 +165,7 @@ async def test_a_server_that_gives_no_token_is_named_without_secrets(system: Sys
     async with authority() as server, system.delivering() as delivering:
         server.status = status
         await subscribed(system, hooks.url(), server.port, secret="wr0ng-secret")
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         first, *_ = await tried(delivering, CREDENTIAL)
     answered = 401 if status == 200 else status
     assert first.error == f"there is no access token to send: the authorization server answered {answered} (invalid_client)"
@@ -174,7 +175,7 @@ async def test_a_server_that_gives_no_token_is_named_without_secrets(system: Sys
 async def test_a_server_at_a_forbidden_address_is_not_called(system: System, hooks: Receiver) -> None:
     async with authority("127.0.0.2") as server, system.delivering(HOOKTIDE_SINK_DENY="127.0.0.2/32") as delivering:
         await subscribed(system, hooks.url(), server.port, "127.0.0.2")
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         first, *_ = await tried(delivering, CREDENTIAL)
     assert "blocked:" in first.error
     assert (server.forms, hooks.hooks) == ([], [])
@@ -195,10 +196,10 @@ async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptio
     tls, ca = private_tls()
     async with authority(tls=tls) as server, system.delivering() as delivering:
         await subscribed(system, hooks.url("/with"), server.port, scheme="https", ca=ca)
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await delivering.until(1, state=DELIVERED)
         without = await subscribed(system, hooks.url("/without"), server.port, scheme="https")
-        await system.publish(event("8"))
+        await system.publish(cloud_event("8"))
         await delivering.until(2, state=DELIVERED)
 
         async def has_failed() -> bool:
@@ -217,11 +218,11 @@ async def test_certificates_that_are_given_later_are_used_at_once(system: System
     tls, ca = private_tls()
     async with authority(tls=tls) as server, system.delivering(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.1,0.1,0.1") as delivering:
         made = await subscribed(system, hooks.url(), server.port, scheme="https")
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await delivering.until(1, state=EXHAUSTED)
         changed = pb.Subscription(id=made.id, protocol_settings=pb.ProtocolSettings(ca_certificates=ca))
         await system.registry.update(system.consumer_id, changed, "protocol_settings.ca_certificates")
-        await system.publish(event("8"))
+        await system.publish(cloud_event("8"))
         await delivering.until(1, state=DELIVERED)
     assert tokens(hooks.hooks) == ["token-1"]
 
@@ -240,13 +241,13 @@ async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is
 
         hooks.answer = refuse
         made = await subscribed(system, hooks.url("/hook"), server.port)
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         await eventually(asked_again)
         off = pb.DisableSubscriptionRequest(id=made.id, sink_revision=made.sink_revision, reason="a test")
         await system.registry.call(system.registry.subscriptions.DisableSubscription, off)
         # A webhook at this sink shows that the worker has heard of the earlier change.
         await system.subscribe(hooks.url("/after"), "after")
-        await system.publish(event("8", "after"))
+        await system.publish(cloud_event("8", "after"))
         await hooks.until(lambda: hooks.hooks[-1].path == "/after")
         going_on.set()
         (found,) = await delivering.until(1, state=State.DELIVERY_STATE_CANCELLED)
@@ -267,10 +268,10 @@ async def test_token_calls_of_one_consumer_that_hang_hold_up_nobody_else(system:
         hanging.going_on = asyncio.Event()
         for number in range(30):
             await subscribed(system, hooks.url("/never"), hanging.port, secret=f"{number}", owner=attacker)
-        await system.publish(event("1"))
+        await system.publish(cloud_event("1"))
         await eventually(lambda: has_called(hanging, 8))
         mine = [(await system.subscribe(hooks.url("/plain"))).subscription, await subscribed(system, hooks.url("/token"), honest.port)]
-        await system.publish(event("2"))
+        await system.publish(cloud_event("2"))
         for each in mine:
             await delivering.until(1, subscription_id=each.id, state=DELIVERED)
         assert len(hanging.forms) == 8

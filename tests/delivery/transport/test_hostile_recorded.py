@@ -21,9 +21,10 @@ from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel
 from services.runtime.service_process import ServiceProcess
-from tests.delivery.system import Delivering, State, System, event, eventually
+from tests.delivery.system import Delivering, State, System, eventually
 from tests.support.certificates import Authority
 from tests.support.dns import Zone, name_server
+from tests.support.events import cloud_event
 from tests.support.hostile_endpoints import (
     OK,
     Behaviour,
@@ -109,7 +110,7 @@ async def zone() -> AsyncIterator[Zone]:
 async def recorded(system: System, delivering: Delivering, sink: str) -> list[delivery_pb2.Attempt]:
     """Publish one event to a sink, and return what the ledger holds of it at the end."""
     made = (await system.subscribe(sink, "row")).subscription
-    await system.publish(event(made.id, "row"))
+    await system.publish(cloud_event(made.id, "row"))
     found: list[delivery_pb2.Delivery] = []
 
     async def has_ended() -> bool:
@@ -132,7 +133,7 @@ async def test_names_of_one_consumer_that_hang_are_nobody_elses_failure(system: 
     async with delivering(system, zone) as running, hostile(answering(OK)) as server:
         for name in names:
             await system.subscribe(f"http://{name}/", "attack", consumer_id=attacker)
-        await system.publish(event("1", "attack"))
+        await system.publish(cloud_event("1", "attack"))
         await eventually(are_looked_up)
         attempts = await recorded(system, running, f"http://good.example:{server.port}/")
     assert [each.outcome for each in attempts] == [TAKEN]
@@ -207,7 +208,7 @@ async def test_a_pause_that_is_asked_for_is_kept_within_six_hours(
                 ),
             ),
         )
-        await system.publish(event("7"))
+        await system.publish(cloud_event("7"))
         found: list[delivery_pb2.Delivery] = []
 
         async def has_failed() -> bool:

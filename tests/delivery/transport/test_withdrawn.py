@@ -15,12 +15,13 @@ from services.delivery.transport.protocol import WITHDRAWN, Outcome, Request
 from services.eventlog.record import Record
 from tests.delivery.conftest import Play
 from tests.delivery.sending import answer_to, post, sending, sent
-from tests.delivery.system import Delivering, System, event
+from tests.delivery.system import Delivering, System
 from tests.delivery.system import State as Shown
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import DISABLED, PAUSED
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
 from tests.simulation.world import World
+from tests.support.events import cloud_event
 from tests.support.hostile_endpoints import OK, Connection, HostileServer, answering, black_hole, hostile
 from tests.support.scripted_receivers import Receiver
 
@@ -283,7 +284,7 @@ def test_a_stop_begins_nothing_that_waits_for_its_turn(play: Play) -> None:
 async def waiting_for(system: System, server: HostileServer, delivering: Delivering) -> subscription_pb2.Subscription:
     """Keep one request under way while four wait for the host's turn."""
     created = await system.subscribe(server.url, "order.*")
-    await system.publish(*(event(str(number)) for number in range(5)))
+    await system.publish(*(cloud_event(str(number)) for number in range(5)))
     await requested(server, 1)
     await delivering.until(5, state=Shown.DELIVERY_STATE_PENDING)
     return created.subscription

@@ -1,4 +1,4 @@
-"""Load: numbered events, so that an endpoint can tell in which order they came."""
+"""Numbered events, and a stream that publishes them, so that an endpoint can tell in which order they came."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -7,19 +7,19 @@ from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import service_metadata
+from tests.support.events import cloud_event
 from tests.support.system import System
 
 TYPE = "bounds.made"
 
 
-def event(number: int, size_bytes: int = 1000, *, run: str = "") -> event_pb2.CloudEvent:
+def numbered_event(number: int, size_bytes: int = 1000, *, run: str = "") -> event_pb2.CloudEvent:
     """Return the event with a number within a run; its data has about `size_bytes`."""
-    made = event_pb2.CloudEvent(id=f"{run}{number:09d}", source="/bounds", spec_version="1.0", type=TYPE)
-    made.text_data = f'{{"n":{number},"fill":"{"x" * max(0, size_bytes - 30)}"}}'
-    return made
+    data = f'{{"n":{number},"fill":"{"x" * max(0, size_bytes - 30)}"}}'
+    return cloud_event(f"{run}{number:09d}", TYPE, data, source="/bounds")
 
 
-async def publish(
+async def publish_numbered(
     system: System,
     count: int,
     *,
@@ -39,7 +39,7 @@ async def publish(
             if pace is not None:
                 await pace(start)
             yield ingest_pb2.PublishStreamRequest(
-                events=[event(each, size_bytes, run=run) for each in range(start, min(count, start + per_message))]
+                events=[numbered_event(each, size_bytes, run=run) for each in range(start, min(count, start + per_message))]
             )
 
     call: grpc.aio.StreamStreamCall[ingest_pb2.PublishStreamRequest, ingest_pb2.PublishStreamResponse]
