@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.badinput.starting import SERVICES, STORING, refusal, started
-from tests.cli.processes import clean_environ, hooktide, running
+from tests.support.commands import clean_environ, hooktide, running
+from tests.support.waiting import until_so
 
 
 def no_database(path: Path) -> None:
@@ -150,7 +151,11 @@ async def test_a_second_supervisor_leaves_the_first_ones_directory_alone(tmp_pat
         assert "running" not in second.out
         (line,) = second.err.splitlines()
         assert f"is in use by another hooktide (process {first.process.pid}); stop it, or choose another --data-dir" in line
-        assert (await hooktide("health", *at)).code == 0
+
+        async def all_are_well() -> bool:
+            return (await hooktide("health", *at)).code == 0
+
+        await until_so(all_are_well, what="the first one's services are ready, and the gateway has found them")
         assert (tmp_path / "data" / "keys.json").read_bytes() == kept
         assert (await first.end(signal.SIGINT)).code == 0
     secret = tmp_path / "data" / "secret.key"

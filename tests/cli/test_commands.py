@@ -15,7 +15,7 @@ import pytest
 
 from services.cli.supervise.data_directory import DataDirectory
 from tests.cli.conftest import Up
-from tests.cli.processes import WITHIN_S, clean_environ, hooktide, running
+from tests.support.commands import WITHIN_S, clean_environ, hooktide, running
 
 MERGE = {"content-type": "application/merge-patch+json"}
 

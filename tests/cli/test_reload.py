@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import WITHIN_S, clean_environ, running
+from tests.support.commands import WITHIN_S, clean_environ, running
 
 ENVIRON = {
     "HOOKTIDE_SERVICE_TOKEN": "hts_a-token-for-this-test-only",

@@ -1,9 +1,8 @@
 """System: registry, ingest and delivery as real services on loopback, in this process."""
 
-import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from services.runtime.rpc.channel_and_server import open_channel, service_metada
 from services.runtime.service_process import ServiceProcess
 from services.subscription import app as subscription_app
 from tests.subscription.client import Client
+from tests.support.waiting import until_so
 
 TOKEN = "hts_a-token-for-this-test-only"
 ENVIRON = {
@@ -60,7 +60,7 @@ class Delivering:
             found[:] = await self.deliveries(**filters)
             return len(found) == count
 
-        await eventually(enough)
+        await until_so(enough)
         return found
 
     async def delivery(self, delivery_id: str) -> delivery_pb2.Delivery:
@@ -125,10 +125,3 @@ async def running_system(directory: Path) -> AsyncIterator[System]:
         consumer_id = await registry.consumer()
         key = await registry.key(access_pb2.ROLE_EMITTER)
         yield System(environ, registry, consumer_id, key.clear_text, ingest_pb2_grpc.IngestServiceStub(channel))
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
-    """Wait until an asynchronous condition holds."""
-    async with asyncio.timeout(within_s):
-        while not await holds():  # noqa: ASYNC110 - nothing tells of it by itself
-            await asyncio.sleep(0.02)

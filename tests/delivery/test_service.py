@@ -21,9 +21,10 @@ from services.runtime.ids import new_id
 from services.runtime.paging import page_token
 from services.runtime.rpc.channel_and_server import service_metadata
 from services.runtime.service_process import StartError
-from tests.delivery.system import TOKEN, Delivering, State, System, eventually
+from tests.delivery.system import TOKEN, Delivering, State, System
 from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Receiver, receiver
+from tests.support.waiting import until_so
 
 DELIVERED, PENDING, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_PENDING, State.DELIVERY_STATE_CANCELLED
 
@@ -71,7 +72,7 @@ async def test_an_endpoint_that_is_down_gets_all_once_it_is_back(system: System)
     async with system.delivering() as delivering:
         await system.subscribe(f"http://127.0.0.1:{port}/hook", "order.*")
         ids = await system.publish(*(cloud_event(str(number)) for number in range(30)))
-        await eventually(lambda: _tried(delivering, 5))
+        await until_so(lambda: _tried(delivering, 5))
         async with receiver(port) as second:
             await delivering.until(30, state=DELIVERED)
             assert sorted(hook.event_id for hook in second.hooks) == sorted(ids)
@@ -93,7 +94,7 @@ async def test_a_long_queue_of_a_small_lane_drains_in_order(system: System, hook
         failed = {hook.event_id for hook in hooks.hooks}
         hooks.answer = lambda _hook: 200
         await hooks.until(lambda: len({hook.event_id for hook in hooks.hooks}) == 300)
-        await eventually(lambda: _drained(delivering))
+        await until_so(lambda: _drained(delivering))
     positions = {receipt.event_id: receipt.position for receipt in receipts}
     firsts = [positions[hook.event_id] for hook in hooks.hooks if hook.attempt == 1 and hook.event_id not in failed]
     assert len(firsts) >= 280
@@ -212,7 +213,7 @@ async def test_it_is_ready_once_it_knows_the_subscriptions(system: System) -> No
             async def ready() -> bool:
                 return (await readiness(delivering))[0] == 200
 
-            await eventually(ready)
+            await until_so(ready)
 
 
 async def get(stub: "delivery_pb2_grpc.DeliveryServiceAsyncStub", consumer_id: str, delivery_id: str, token: str = TOKEN) -> object:

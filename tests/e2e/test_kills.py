@@ -9,7 +9,8 @@ import hooktide
 import pytest
 
 from tests.support.consumers import new_consumer
-from tests.support.system import SERVICES, System, running_system, until
+from tests.support.system import SERVICES, System, running_system
+from tests.support.waiting import until
 from tests.support.webhook_receiver import Endpoint, Receiver
 
 _Result = TypeVar("_Result")

@@ -8,7 +8,7 @@ import aiohttp
 import hooktide
 import pytest
 
-from tests.cli import processes
+from tests.support import commands
 from tests.support.scripted_receivers import RawServer, raw_server
 from tests.tls.system import WITHIN_S, System, running_system
 
@@ -78,5 +78,5 @@ async def test_the_number_of_attempts_at_once_changes(system: System, file: Path
 
 async def subscribed(system: System, endpoint: RawServer) -> None:
     subscribe = ("subscribe", endpoint.url, "--api", f"http://{system.addresses['gateway'].listen}", "--key", system.keys.consumer)
-    ended = await asyncio.wait_for(processes.hooktide(*subscribe, environ=processes.clean_environ()), WITHIN_S)
+    ended = await asyncio.wait_for(commands.hooktide(*subscribe, environ=commands.clean_environ()), WITHIN_S)
     assert ended.code == 0, ended

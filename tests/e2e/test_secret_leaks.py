@@ -19,7 +19,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.proxy import Proxy, running_proxy
-from tests.support.system import PATIENCE_S, System, running_system, until
+from tests.support.system import System, running_system
+from tests.support.waiting import PATIENCE_S, until
 
 
 class Canaries:
@@ -85,6 +86,7 @@ async def test_no_secret_shows_in_what_a_system_writes_and_answers(tmp_path: Pat
         canaries.add("emitter key", system.first.emitter)
         consumer = await new_consumer(system, "canaries")
         canaries.add("consumer key", consumer.key)
+        await system.found_again()  # the gateway answers calls about deliveries only once it has found the service
         answers = Answers(system, consumer.key)
         for name, credential in _credentials(canaries, sink).items():
             await _seed(canaries, consumer, answers, sink, name, credential)

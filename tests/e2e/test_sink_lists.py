@@ -8,7 +8,7 @@ import pytest
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
-from tests.cli import processes
+from tests.support import commands
 from tests.tls.system import WITHIN_S, System, reloads, running_system
 
 TOKEN = "hts_a-token-for-this-test-only"
@@ -46,7 +46,7 @@ async def test_a_range_that_is_denied_at_a_reload_gets_nothing_more_and_one_that
     async with running_system(monkeypatch, tmp_path, **values) as system:
         api = f"http://{system.addresses['gateway'].listen}"
         subscribe = ("subscribe", system.sink, "--api", api, "--key", system.keys.consumer)
-        assert (await processes.hooktide(*subscribe, environ=processes.clean_environ())).code == 0
+        assert (await commands.hooktide(*subscribe, environ=commands.clean_environ())).code == 0
         async with hooktide.Emitter(system.addresses["ingest"].listen, key=system.keys.emitter) as emitter:
             receipt = await emitter.emit(type="order.created", source="/shop")
             assert (await system.webhook()).id == receipt.event_id
@@ -54,7 +54,7 @@ async def test_a_range_that_is_denied_at_a_reload_gets_nothing_more_and_one_that
             await system.reload(*SERVICES)
             blocked = await emitter.emit(type="order.created", source="/shop")
             assert (await outcome(system, blocked.event_id)).outcome == delivery_pb2.ATTEMPT_OUTCOME_BLOCKED
-            refused = await processes.hooktide(*subscribe, environ=processes.clean_environ())
+            refused = await commands.hooktide(*subscribe, environ=commands.clean_environ())
             assert (refused.code, "which the operator has forbidden" in refused.err) == (1, True)
             assert system.webhooks.empty()
             file.write_text(f"{ALLOWED}HOOKTIDE_SINK_DENY=nonsense\n")

@@ -11,7 +11,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support.consumers import new_consumer
-from tests.support.system import PATIENCE_S, System, running_system, until
+from tests.support.system import System, running_system
+from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receiver import Receiver
 
 ORIGIN = "hooks.example.com"

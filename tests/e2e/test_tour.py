@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import Command, clean_environ
+from tests.support.commands import Command, clean_environ
 
 pytestmark = pytest.mark.slow
 

@@ -13,6 +13,7 @@ from hooktide.error.v1.error_pb2 import EventError
 from hooktide.event.v1.event_pb2 import CloudEvent
 
 from tests.emitter.service import IngestOfTests, Running, ServiceEnd
+from tests.support.events import cloud_event
 
 
 def emitter_to(running: Running, **limits: Any) -> hooktide.Emitter:
@@ -41,7 +42,7 @@ async def test_an_emit_returns_the_receipt_of_the_service(running: Running, serv
 
 
 async def test_a_ready_event_is_published_as_it_was_when_emitted(running: Running, service: IngestOfTests) -> None:
-    event = CloudEvent(id="x", source="/shop", spec_version="1.0", type="order.created", text_data="{}")
+    event = cloud_event("x")
     sent = CloudEvent.FromString(event.SerializeToString())
     async with emitter_to(running) as emitter:
         emit = asyncio.create_task(emitter.emit_event(event))

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import hooktide
 import pytest
-from hooktide.event.v1.event_pb2 import CloudEvent
 
 from tests.emitter.service import IngestOfTests, Running
+from tests.support.events import cloud_event
 
 
 async def test_many_threads_share_one_stream(running: Running, service: IngestOfTests) -> None:
@@ -25,7 +25,7 @@ async def test_many_threads_share_one_stream(running: Running, service: IngestOf
 async def test_a_ready_event_is_published_from_a_thread(running: Running, service: IngestOfTests) -> None:
     def work() -> hooktide.Receipt:
         with hooktide.SyncEmitter(running.target, key="hkt_test", timeout=10) as emitter:
-            return emitter.emit_event(CloudEvent(id="x", source="/s", spec_version="1.0", type="t"))
+            return emitter.emit_event(cloud_event("x"))
 
     assert (await asyncio.to_thread(work)).event_id == "evt_x"
     assert service.ids == ["x"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from services.eventlog.protocol import EventAppender, Following
 from services.eventlog.record import PARTITIONS, Appended, Conflict, NewEvent, Place, Record, partition_of
 from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
-from tests.subscription.client import MovedClock
+from tests.support.clock import MovedClock
 
 TIMEOUT_S = 60
 RETENTION_S = 3600.0

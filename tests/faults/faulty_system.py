@@ -1,12 +1,10 @@
 """Faulty system: a system with breakable disks and clocks, a receiver and a consumer, for tests that break one thing at a time."""
 
-import asyncio
 import contextlib
 import os
 import signal
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +24,8 @@ from tests.faults.shim import SHADOWED, Control
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.events import cloud_event
 from tests.support.service_spawner import Spawner
-from tests.support.system import PATIENCE_S, QUICK, SERVICES, System, until
+from tests.support.system import QUICK, SERVICES, System
+from tests.support.waiting import PATIENCE_S, until, until_so
 from tests.support.webhook_receiver import Endpoint, Receiver
 
 _Answer = TypeVar("_Answer")
@@ -161,14 +160,6 @@ def kill_at_once(system: System) -> None:
             os.kill(process.pid, signal.SIGSTOP)
     for name in SERVICES:
         system.kill(name)
-
-
-async def until_so(condition: Callable[[], Awaitable[object]], within_s: float, what: str) -> None:
-    """Wait until an asynchronous condition holds; fail with `what` after `within_s` seconds."""
-    end = time.monotonic() + within_s
-    while not await condition():
-        assert time.monotonic() < end, f"not within {within_s} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 async def said(call: Awaitable[_Answer]) -> _Answer:

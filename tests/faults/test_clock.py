@@ -9,7 +9,8 @@ from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import subscription_pb2
 
 from tests.faults.faulty_system import Stage
-from tests.support.system import PATIENCE_S, SERVICES, until
+from tests.support.system import SERVICES
+from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receiver import Arrival, Endpoint
 
 HOUR_S = 3600.0

@@ -9,7 +9,7 @@ import pytest_asyncio
 from services.runtime.failpoints import POINTS
 from tests.faults.failpoints import arm, disarm, is_armed
 from tests.support.service_spawner import Spawner
-from tests.support.system import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, until
 from tests.torture.campaign import Campaign, running_campaign
 from tests.torture.load import Rates
 from tests.torture.planned_events import Pattern

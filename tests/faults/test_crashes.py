@@ -5,7 +5,7 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from services.runtime.errors import Reason
 from tests.faults.failpoints import arm
 from tests.faults.faulty_system import Stage, refused
-from tests.support.system import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, until
 
 
 async def _dies(stage: Stage, service: str) -> None:

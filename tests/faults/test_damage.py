@@ -29,7 +29,8 @@ from tests.eventlog.faults import small_disk
 from tests.faults.faulty_system import Stage, running_stage
 from tests.faults.serve import DIRECTORY
 from tests.support.service_spawner import Spawner
-from tests.support.system import PATIENCE_S, QUICK, System, until
+from tests.support.system import QUICK, System
+from tests.support.waiting import PATIENCE_S, until
 
 
 def _frames(database: Path) -> tuple[int, int]:

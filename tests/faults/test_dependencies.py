@@ -2,8 +2,8 @@
 
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
-from tests.faults.faulty_system import Stage, until_so
-from tests.support.system import PATIENCE_S, until
+from tests.faults.faulty_system import Stage
+from tests.support.waiting import PATIENCE_S, until, until_so
 
 
 async def test_without_the_registry_what_is_routed_goes_on_and_new_events_wait_in_the_log(stage: Stage) -> None:

@@ -13,10 +13,10 @@ from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.faults.faulty_system import Stage, refused, running_stage, said, until_so
+from tests.faults.faulty_system import Stage, refused, running_stage, said
 from tests.support.events import cloud_event, event_of_size
 from tests.support.service_spawner import Spawner
-from tests.support.system import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, until, until_so
 
 LIMIT_BYTES = 256 * 1024
 DEPTH = 10_000

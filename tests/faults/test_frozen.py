@@ -9,9 +9,9 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.faults.faulty_system import Stage, said, until_so
+from tests.faults.faulty_system import Stage, said
 from tests.support.events import cloud_event
-from tests.support.system import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, until, until_so
 from tests.torture.campaign import eventually
 
 # Longer than a service may stand still without asking the registry again.

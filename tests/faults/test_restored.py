@@ -13,8 +13,8 @@ from pathlib import Path
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
-from tests.faults.faulty_system import Stage, until_so
-from tests.support.system import PATIENCE_S, until
+from tests.faults.faulty_system import Stage
+from tests.support.waiting import PATIENCE_S, until, until_so
 from tests.torture.campaign import eventually
 
 STOPPED = "hooktide_stopped_partitions"

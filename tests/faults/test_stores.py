@@ -6,10 +6,11 @@ import sqlite3
 
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
-from tests.cli.processes import clean_environ, hooktide
 from tests.eventlog.faults import take_away
-from tests.faults.faulty_system import Stage, until_so
-from tests.support.system import PATIENCE_S, Service, until
+from tests.faults.faulty_system import Stage
+from tests.support.commands import clean_environ, hooktide
+from tests.support.system import Service
+from tests.support.waiting import PATIENCE_S, until, until_so
 
 
 async def test_a_second_delivery_service_on_one_ledger_is_refused(own_stage: Stage) -> None:

@@ -6,31 +6,8 @@ import pytest
 from gateway.authenticate import REMEMBERED_S, Authenticator, Caller, Role
 from services.runtime.api_key import format_key
 from services.runtime.errors import Failure, Reason
+from tests.support.clock import MovedClock
 from tests.support.waiting import until
-
-
-@dataclass
-class Time:
-    """A clock that the tests move."""
-
-    at_s: float = 1000.0
-    suspended_s: float = 0.0
-
-    def now(self) -> float:
-        """Return wall time."""
-        return self.at_s
-
-    def monotonic(self) -> float:
-        """Return monotonic time, which is the wall time here."""
-        return self.at_s
-
-    def boottime(self) -> float:
-        """Return the same time plus the time in which the machine was suspended."""
-        return self.at_s + self.suspended_s
-
-    def busy(self) -> float:
-        """Return 0."""
-        return 0.0
 
 
 @dataclass
@@ -63,8 +40,8 @@ def caller(number: int, *, expires_unix_s: float | None = None) -> Caller:
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> MovedClock:
+    return MovedClock()
 
 
 @pytest.fixture
@@ -75,7 +52,7 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def authenticator(registry: Registry, time: Time) -> Authenticator:
+def authenticator(registry: Registry, time: MovedClock) -> Authenticator:
     return Authenticator(registry.ask, time, remembered_max=3)
 
 
@@ -86,19 +63,21 @@ async def refusal(authenticator: Authenticator, authorization: str) -> Reason:
 
 
 async def test_a_caller_is_remembered_for_two_seconds_from_the_question(
-    registry: Registry, time: Time, authenticator: Authenticator
+    registry: Registry, time: MovedClock, authenticator: Authenticator
 ) -> None:
     registry.callers[A] = caller(1)
     assert (await authenticator.caller(f"Bearer {A}")).key_id == "key_1"
-    time.at_s += REMEMBERED_S - 0.01
+    time.time_s += REMEMBERED_S - 0.01
     await authenticator.caller(f"bearer {A}")
     assert registry.asked == [A]
     del registry.callers[A]
-    time.at_s += 0.01
+    time.time_s += 0.01
     assert await refusal(authenticator, f"Bearer {A}") is Reason.KEY_INVALID
 
 
-async def test_the_time_in_which_the_machine_is_suspended_counts(registry: Registry, time: Time, authenticator: Authenticator) -> None:
+async def test_the_time_in_which_the_machine_is_suspended_counts(
+    registry: Registry, time: MovedClock, authenticator: Authenticator
+) -> None:
     registry.callers[A] = caller(1)
     await authenticator.caller(f"Bearer {A}")
     del registry.callers[A]
@@ -106,23 +85,23 @@ async def test_the_time_in_which_the_machine_is_suspended_counts(registry: Regis
     assert await refusal(authenticator, f"Bearer {A}") is Reason.KEY_INVALID
 
 
-async def test_the_time_that_the_registry_takes_counts(registry: Registry, time: Time, authenticator: Authenticator) -> None:
+async def test_the_time_that_the_registry_takes_counts(registry: Registry, time: MovedClock, authenticator: Authenticator) -> None:
     """If a key is revoked right after a slow question was answered, it still stops within two seconds of that question."""
     registry.callers[A] = caller(1)
     registry.open.clear()
     async with asyncio.TaskGroup() as group:
         group.create_task(authenticator.caller(f"Bearer {A}"))
         await until(lambda: bool(registry.asked))
-        time.at_s += REMEMBERED_S
+        time.time_s += REMEMBERED_S
         registry.open.set()
     await authenticator.caller(f"Bearer {A}")
     assert len(registry.asked) == 2
 
 
-async def test_a_key_s_own_end_is_respected_at_once(registry: Registry, time: Time, authenticator: Authenticator) -> None:
-    registry.callers[A] = caller(1, expires_unix_s=time.at_s + 1)
+async def test_a_key_s_own_end_is_respected_at_once(registry: Registry, time: MovedClock, authenticator: Authenticator) -> None:
+    registry.callers[A] = caller(1, expires_unix_s=time.time_s + 1)
     await authenticator.caller(f"Bearer {A}")
-    time.at_s += 1
+    time.time_s += 1
     await authenticator.caller(f"Bearer {A}")
     assert len(registry.asked) == 2
 

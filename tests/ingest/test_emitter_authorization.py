@@ -28,9 +28,11 @@ from services.runtime.api_key import new_key
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
 from services.runtime.rpc.channel_and_server import open_channel
-from tests.ingest.world import TIMEOUT_S, TOKEN, ended, message, positions, rest, running_world, until
-from tests.subscription.client import MovedClock, refused
+from tests.ingest.world import TIMEOUT_S, TOKEN, ended, message, positions, rest, running_world
+from tests.subscription.client import refused
+from tests.support.clock import MovedClock
 from tests.support.events import cloud_event
+from tests.support.waiting import until
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

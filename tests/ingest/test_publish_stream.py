@@ -11,8 +11,9 @@ from hooktide.ingest.v1 import ingest_pb2
 from services.ingest.server import MESSAGES_UNDER_WAY_MAX
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import open_channel
-from tests.ingest.world import TIMEOUT_S, World, answer, ended, message, positions, rest, until
+from tests.ingest.world import TIMEOUT_S, World, answer, ended, message, positions, rest
 from tests.support.events import cloud_event
+from tests.support.waiting import until
 
 RawStream = grpc.aio.StreamStreamCall[bytes, bytes]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,10 +208,3 @@ def positions(results: Sequence[ingest_pb2.PublishResult]) -> list[int]:
     """Return the positions of results; fail if one is a refusal."""
     assert all(result.WhichOneof("result") == "receipt" for result in results)
     return [result.receipt.position for result in results]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let other tasks run until a condition holds."""
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - what it is about tells nobody
-            await asyncio.sleep(0)

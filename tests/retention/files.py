@@ -1,10 +1,7 @@
 """Files: reads a service's database beside the running service, and its size on disk."""
 
-import asyncio
 import contextlib
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 
@@ -30,11 +27,3 @@ def pages_in_use(path: Path) -> int:
 def size_on_disk(path: Path) -> int:
     """Return the size of a database in bytes, its write-ahead log included."""
     return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
-
-
-async def until(condition: Callable[[], bool], within_s: float, what: str) -> None:
-    """Wait until a condition holds; check every 50 ms, since each check may open a file."""
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {within_s} s: {what}"
-        await asyncio.sleep(0.05)

@@ -15,11 +15,12 @@ from services.delivery.ledger.rows import DoneRow
 from services.delivery.ledger.sqlite import Flush, day_of, open_ledger
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.retention.files import number, pages_in_use, rows, size_on_disk, until
+from tests.retention.files import number, pages_in_use, rows, size_on_disk
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.numbered_events import numbered_event, publish_numbered
 from tests.support.order_receiver import Catcher, catching
-from tests.support.system import PATIENCE_S, System, running_system
+from tests.support.system import System, running_system
+from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receiver import Receiver
 
 _RETENTION_S = 1.5

@@ -1,5 +1,4 @@
 import pytest
-from hooktide.event.v1.event_pb2 import CloudEvent
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -7,6 +6,7 @@ from services.delivery.subscriptions.router import patterns_of
 from services.ingest.event_validation import Refusal, accept
 from services.runtime.event_types import event_type_pattern_problem, event_type_problem
 from services.subscription.rules.validation import event_type_problems
+from tests.support.events import cloud_event
 
 # Text with parts that could confuse one of the rules.
 NAMES = st.text(st.sampled_from("ab.*/:+ ü%\x00\x85\n\ufdd0\u2028") | st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -14,7 +14,7 @@ NAMES = st.text(st.sampled_from("ab.*/:+ ü%\x00\x85\n\ufdd0\u2028") | st.charac
 
 def is_accepted_by_ingest(name: str) -> bool:
     try:
-        accept(CloudEvent(id="1", source="/s", spec_version="1.0", type=name), bytes_max=10_000)
+        accept(cloud_event(type_=name), bytes_max=10_000)
     except Refusal:
         return False
     return True

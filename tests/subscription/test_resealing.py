@@ -22,10 +22,11 @@ from services.subscription.store import resealing as store_resealing
 from services.subscription.store.idempotency import Once, answered
 from services.subscription.store.startup_checks import opened
 from services.subscription.store.transaction import Writing
-from tests.cli.processes import clean_environ, hooktide
-from tests.subscription.client import SINK, Client, MovedClock, refused, served, until_checkpoint
+from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
 from tests.subscription.test_damaged_secrets import damage
+from tests.support.clock import MovedClock
+from tests.support.commands import clean_environ, hooktide
 from tests.tls.system import reloads
 
 K1 = SECRET_KEY

@@ -1,11 +1,13 @@
-"""Service spawner: starts services in a tenth of the usual time, so that tests can kill many.
+"""Spawner: starts services and commands in a tenth of the usual time.
 
 Most of a start is importing. Here one process imports everything once, before it has any thread, and each start is a
 fork of it: a process of its own, with its own memory, files and sockets, which a test kills like any other. A fork differs
 from a start by hand (`tests/e2e` does that) only in where the modules come from.
 """
 
+import atexit
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -68,14 +70,25 @@ class Spawner:
         assert command[0] == sys.executable, command
         assert command[1] == "-m", command
         read_stdin, write_stdin = os.pipe()
-        read_status, write_status = os.pipe()
         log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        given = [read_stdin, log, write_status]
-        order = json.dumps({"module": command[2], "argv": list(command[3:]), "environ": dict(environ)}).encode()
-        socket.send_fds(self._ordering, [order], given)
-        for descriptor in given:
-            os.close(descriptor)
-        return SpawnedProcess(os.fdopen(write_stdin, "wb"), os.fdopen(read_status))
+        try:
+            status = self.start(command[2], command[3:], environ, (read_stdin, log, log))
+        finally:
+            os.close(read_stdin)
+            os.close(log)
+        return SpawnedProcess(os.fdopen(write_stdin, "wb"), os.fdopen(status))
+
+    def start(
+        self, module: str, arguments: Sequence[str], environ: Mapping[str, str], streams: tuple[int, int, int], cwd: Path = ROOT
+    ) -> int:
+        """Start a module with these standard streams, which stay open here; return a pipe with two lines: pid, exit code."""
+        read_status, write_status = os.pipe()
+        order = {"module": module, "argv": list(arguments), "environ": dict(environ), "cwd": str(cwd)}
+        try:
+            socket.send_fds(self._ordering, [json.dumps(order).encode()], [*streams, write_status])
+        finally:
+            os.close(write_status)
+        return read_status
 
 
 @contextlib.contextmanager
@@ -88,6 +101,14 @@ def running_spawner(environ: Mapping[str, str] | None = None) -> Iterator[Spawne
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, **(environ or {})}, cwd=ROOT)  # noqa: S603 - ours
         yield Spawner(ours)
     process.wait()
+
+
+@functools.cache
+def shared_spawner() -> Spawner:
+    """Return the spawner of all tests that need no other; it starts at the first call and ends with the tests."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running_spawner())
 
 
 def main(descriptor: int) -> None:
@@ -127,30 +148,34 @@ def _report(children: dict[int, int]) -> None:
 
 
 def _take_order(orders: socket.socket, children: dict[int, int]) -> bool:
-    message, given, _, _ = socket.recv_fds(orders, _MESSAGE_BYTES_MAX, 3)
+    message, given, _, _ = socket.recv_fds(orders, _MESSAGE_BYTES_MAX, 4)
     if not message:
         return False
-    stdin, output, status = given
+    *streams, status = given
     pid = os.fork()
     if pid == 0:
-        _be(json.loads(message), stdin, output)
+        _be(json.loads(message), streams)
     os.write(status, f"{pid}\n".encode())
-    os.close(stdin)
-    os.close(output)
+    for stream in streams:
+        os.close(stream)
     children[pid] = status
     return True
 
 
-def _be(order: Mapping[str, object], stdin: int, output: int) -> NoReturn:
+def _be(order: Mapping[str, object], streams: Sequence[int]) -> NoReturn:
     """Become the ordered process."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    for descriptor, standard in ((stdin, 0), (output, 1), (output, 2)):
-        os.dup2(descriptor, standard)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for standard, stream in enumerate(streams):
+        os.dup2(stream, standard)
     os.closerange(3, 256)
+    # As a new interpreter makes them for pipes and files, whatever the spawner's own are.
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, open to the end
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115 - the same
+    os.chdir(str(order["cwd"]))
     os.environ.clear()
-    os.environ.update(order["environ"])  # type: ignore[call-overload]  # as `spawn` has put it there
+    os.environ.update(order["environ"])  # type: ignore[call-overload]  # as `start` has put it there
     sys.argv = ["", *order["argv"]]  # type: ignore[misc]  # the same
     code: object = 0
     try:

@@ -29,12 +29,10 @@ from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import Addresses
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
+from tests.support.waiting import PATIENCE_S
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")
 ROOT = Path(__file__).parents[2]
-# How long to wait for what must happen: far longer than it takes on a busy machine, since waiting costs nothing if all is well. A
-# test that promises a time measures it by itself.
-PATIENCE_S = 60.0
 # Quick enough for tests: a retry follows a failure within fractions of a second, and a circuit breaker stays open as briefly.
 QUICK = {
     "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": ",".join(["0.2"] * 5 + ["0.5"] * 200),
@@ -313,12 +311,3 @@ async def running_system(data_dir: Path, settings: Mapping[str, str] | None = No
         yield system
     finally:
         await system.close()
-
-
-async def until(condition: object, within_s: float, what: str) -> None:
-    """Wait until `condition()` is true; fail with `what` after the time limit."""
-    assert callable(condition)
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {within_s} s: {what}"
-        await asyncio.sleep(0.01)

@@ -8,7 +8,7 @@ import grpc
 import hooktide
 import pytest
 
-from tests.cli import processes
+from tests.support import commands
 from tests.tls.authority import Authority
 from tests.tls.system import System, running_system
 
@@ -70,5 +70,5 @@ async def test_the_command_line_leaves_a_unix_socket_plain_as_the_listener_does(
         monkeypatch, tmp_path, **files, INGEST_LISTEN=listen, SERVICE_TOKEN="hts_a-token-for-this-test-only"
     ) as system:
         emit = ("emit", "order.created", "--source", "/shop", "--target", listen, "--key", system.keys.emitter, "--ca", str(ours.file))
-        ended = await processes.hooktide(*emit, environ=processes.clean_environ())
+        ended = await commands.hooktide(*emit, environ=commands.clean_environ())
         assert (ended.code, ended.err) == (0, "")

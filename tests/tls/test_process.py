@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import clean_environ, hooktide, running
+from tests.support.commands import clean_environ, hooktide, running
 from tests.tls.authority import Authority
 from tests.tls.test_http import got, trusting
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import hooktide as client
 import pytest
 
-from tests.cli.processes import clean_environ, hooktide
+from tests.support.commands import clean_environ, hooktide
 from tests.tls.authority import Authority
 from tests.tls.system import SERVICES, accepted, running_system
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.service_spawner import Spawner
-from tests.support.system import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, until
 from tests.torture.campaign import EMITTER, VICTIMS, Campaign, Judgement, running_campaign
 from tests.torture.disturbances import change_moods, come_and_go, cut_connections, pause
 from tests.torture.load import Rates

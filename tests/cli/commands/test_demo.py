@@ -8,7 +8,7 @@ from rich.console import Console
 from services.cli.demo.shop import ACCOUNTING, WAREHOUSE, ShopEvent, is_due, shop_events
 from services.cli.demo.tally import Tally
 from services.cli.demo.view import LiveView, Shown
-from tests.cli.processes import clean_environ, hooktide, running
+from tests.support.commands import clean_environ, hooktide, running
 
 
 def test_a_day_in_the_shop_is_the_same_every_time_and_has_everything_in_it() -> None:

@@ -11,7 +11,7 @@ import yaml
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc
 
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
-from tests.cli.processes import clean_environ, hooktide, running
+from tests.support.commands import clean_environ, hooktide, running
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()

@@ -18,8 +18,8 @@ from services.cli.supervise.plan import SERVICES, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
 from services.cli.supervise.up_screen import Notices
 from services.runtime.service_process import StartError
-from tests.cli.processes import clean_environ, hooktide, running
 from tests.runtime.reflection_client import asked
+from tests.support.commands import clean_environ, hooktide, running
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ from services.runtime.rpc.access import new_service_token
 from services.runtime.rpc.channel_and_server import Server, open_channel
 from tests.eventlog.logs import RETENTION_S, opened
 from tests.simulation.event_log import MemoryEventLog
-from tests.subscription.client import MovedClock
+from tests.support.clock import MovedClock
 
 
 class FilledLog(EventAppender, Protocol):

@@ -8,7 +8,8 @@ import pytest
 
 from services.delivery.model import ENCODER_VERSION, Content, ContentMode
 from services.delivery.request.envelope import ENCODERS, content, encoded
-from tests.delivery.system import State, System, event
+from tests.delivery.system import State, System
+from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Hook, Receiver
 
 OLDER, UNKNOWN = 0, 99
@@ -41,7 +42,7 @@ async def test_a_stored_delivery_is_encoded_by_its_own_encoder_at_each_attempt(
     hooks.answer = lambda _hook: 500
     async with system.delivering() as delivery:
         await system.subscribe(hooks.url())
-        (old,) = await system.publish(event("1"))
+        (old,) = await system.publish(cloud_event("1"))
         await hooks.until(lambda: len(hooks.hooks) > 0)
         await delivery.until(1, state=State.DELIVERY_STATE_PENDING)
     assert age_rows(tmp_path, OLDER) == 1
@@ -49,7 +50,7 @@ async def test_a_stored_delivery_is_encoded_by_its_own_encoder_at_each_attempt(
     before = len(hooks.hooks)
     hooks.answer = lambda hook: 500 if hook.attempt < before + 3 else 200
     async with system.delivering() as delivery:
-        (new,) = await system.publish(event("2"))
+        (new,) = await system.publish(cloud_event("2"))
         await delivery.until(2, state=State.DELIVERY_STATE_DELIVERED)
     first, rest = hooks.hooks[0], taken(old)[before:]
     assert [hook.attempt for hook in rest] == [before + 1, before + 2, before + 3]
@@ -63,7 +64,7 @@ async def test_a_delivery_whose_encoder_is_unknown_ends_with_the_reason(system: 
     hooks.answer = lambda _hook: 500
     async with system.delivering() as delivery:
         await system.subscribe(hooks.url())
-        await system.publish(event("1"))
+        await system.publish(cloud_event("1"))
         await hooks.until(lambda: len(hooks.hooks) > 0)
         await delivery.until(1, state=State.DELIVERY_STATE_PENDING)
     assert age_rows(tmp_path, UNKNOWN) == 1

@@ -17,9 +17,10 @@ from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 from standardwebhooks import Webhook
 
-from tests.delivery.system import State, System, eventually
+from tests.delivery.system import State, System
 from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Hook, Receiver
+from tests.support.waiting import until_so
 
 DELIVERED, EXHAUSTED, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_EXHAUSTED, State.DELIVERY_STATE_CANCELLED
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -229,7 +230,7 @@ async def test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on(sy
             return found.state == pb.SUBSCRIPTION_STATE_DISABLED and "410" in found.state_reason
 
         await system.publish(cloud_event("7"))
-        await eventually(is_disabled)
+        await until_so(is_disabled)
         await delivering.until(1, state=CANCELLED)
         await system.registry.update(system.consumer_id, pb.Subscription(id=made.id, sink=hooks.url("/new")), "sink")
         await system.publish(cloud_event("8"))

@@ -14,9 +14,10 @@ from aiohttp import web
 from hooktide.delivery.v1 import delivery_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from tests.delivery.system import Delivering, State, System, eventually
+from tests.delivery.system import Delivering, State, System
 from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Hook, Receiver
+from tests.support.waiting import until_so
 
 DELIVERED, EXHAUSTED, PENDING = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_EXHAUSTED, State.DELIVERY_STATE_PENDING
 CREDENTIAL = delivery_pb2.ATTEMPT_OUTCOME_CREDENTIAL
@@ -97,7 +98,7 @@ async def tried(delivering: Delivering, outcome: int) -> list[delivery_pb2.Attem
             found[:] = (await delivering.delivery(each.id)).attempts
         return bool(found)
 
-    await eventually(has_failed)
+    await until_so(has_failed)
     assert found[0].outcome == outcome
     return found
 
@@ -122,7 +123,7 @@ async def test_a_token_is_renewed_before_it_ends(system: System, hooks: Receiver
             await system.publish(cloud_event(str(next(numbers))))
             return len(set(tokens(hooks.hooks))) >= 3
 
-        await eventually(three_were_used)
+        await until_so(three_were_used)
         assert max(each.attempt_count for each in await delivering.deliveries()) == 1
     assert len(server.given) <= len(set(tokens(hooks.hooks))) + 1
 
@@ -205,7 +206,7 @@ async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptio
         async def has_failed() -> bool:
             return any(each.attempt_count for each in await delivering.deliveries(subscription_id=without.id))
 
-        await eventually(has_failed)
+        await until_so(has_failed)
         (found,) = await delivering.deliveries(subscription_id=without.id)
         first = (await delivering.delivery(found.id)).attempts[0]
     assert (first.outcome, first.status) == (CREDENTIAL, 0)
@@ -242,7 +243,7 @@ async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is
         hooks.answer = refuse
         made = await subscribed(system, hooks.url("/hook"), server.port)
         await system.publish(cloud_event("7"))
-        await eventually(asked_again)
+        await until_so(asked_again)
         off = pb.DisableSubscriptionRequest(id=made.id, sink_revision=made.sink_revision, reason="a test")
         await system.registry.call(system.registry.subscriptions.DisableSubscription, off)
         # A webhook at this sink shows that the worker has heard of the earlier change.
@@ -269,7 +270,7 @@ async def test_token_calls_of_one_consumer_that_hang_hold_up_nobody_else(system:
         for number in range(30):
             await subscribed(system, hooks.url("/never"), hanging.port, secret=f"{number}", owner=attacker)
         await system.publish(cloud_event("1"))
-        await eventually(lambda: has_called(hanging, 8))
+        await until_so(lambda: has_called(hanging, 8))
         mine = [(await system.subscribe(hooks.url("/plain"))).subscription, await subscribed(system, hooks.url("/token"), honest.port)]
         await system.publish(cloud_event("2"))
         for each in mine:

@@ -18,11 +18,10 @@ from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess
-from tests.delivery.system import eventually
 from tests.subscription.client import Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
 from tests.support.hostile_endpoints import HostileServer, hostile, silent
-from tests.support.system import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until_so
 
 ORIGIN = "hooks.example.com"
 GRANTED, PENDING = pb.VERIFICATION_STATE_GRANTED, pb.VERIFICATION_STATE_PENDING
@@ -235,7 +234,7 @@ async def consented(world: World, made: pb.Subscription, state: pb.VerificationS
         found = (await world.registry.call(world.registry.subscriptions.GetSubscription, get)).subscription
         return found.verification.state == state
 
-    await eventually(known)
+    await until_so(known)
     return found
 
 

@@ -20,7 +20,7 @@ from tests.subscription.client import refused
 from tests.support.dns import Zone, name_server
 from tests.support.hostile_endpoints import answering, hostile, silent, status
 from tests.support.scripted_receivers import Receiver
-from tests.support.system import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 TAKEN, STATUS = delivery_pb2.ATTEMPT_OUTCOME_DELIVERED, delivery_pb2.ATTEMPT_OUTCOME_STATUS
 BLOCKED, CREDENTIAL = delivery_pb2.ATTEMPT_OUTCOME_BLOCKED, delivery_pb2.ATTEMPT_OUTCOME_CREDENTIAL

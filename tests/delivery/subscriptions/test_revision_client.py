@@ -11,7 +11,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.delivery.errors import RegistryAwayError
 from services.delivery.subscriptions.revision_client import RevisionClient
 from services.runtime.clock import SystemClock
-from tests.support.system import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, until
 
 
 class Registry:

@@ -21,7 +21,7 @@ from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel
 from services.runtime.service_process import ServiceProcess
-from tests.delivery.system import Delivering, State, System, eventually
+from tests.delivery.system import Delivering, State, System
 from tests.support.certificates import Authority
 from tests.support.dns import Zone, name_server
 from tests.support.events import cloud_event
@@ -40,6 +40,7 @@ from tests.support.hostile_endpoints import (
     silent,
     status,
 )
+from tests.support.waiting import until_so
 
 TAKEN, STATUS = delivery_pb2.ATTEMPT_OUTCOME_DELIVERED, delivery_pb2.ATTEMPT_OUTCOME_STATUS
 DNS, CONNECT, TLS = delivery_pb2.ATTEMPT_OUTCOME_DNS, delivery_pb2.ATTEMPT_OUTCOME_CONNECT, delivery_pb2.ATTEMPT_OUTCOME_TLS
@@ -117,7 +118,7 @@ async def recorded(system: System, delivering: Delivering, sink: str) -> list[de
         found[:] = [each for each in await delivering.deliveries(subscription_id=made.id) if each.state in {DELIVERED, EXHAUSTED}]
         return bool(found)
 
-    await eventually(has_ended)
+    await until_so(has_ended)
     await system.registry.delete(system.consumer_id, made.id)
     return list((await delivering.delivery(found[0].id)).attempts)
 
@@ -134,7 +135,7 @@ async def test_names_of_one_consumer_that_hang_are_nobody_elses_failure(system: 
         for name in names:
             await system.subscribe(f"http://{name}/", "attack", consumer_id=attacker)
         await system.publish(cloud_event("1", "attack"))
-        await eventually(are_looked_up)
+        await until_so(are_looked_up)
         attempts = await recorded(system, running, f"http://good.example:{server.port}/")
     assert [each.outcome for each in attempts] == [TAKEN]
 
@@ -215,7 +216,7 @@ async def test_a_pause_that_is_asked_for_is_kept_within_six_hours(
             found[:] = [each for each in await running.deliveries() if each.attempt_count]
             return bool(found)
 
-        await eventually(has_failed)
+        await until_so(has_failed)
         detail = await running.delivery(found[0].id)
     began = detail.attempts[0].start_time.ToMilliseconds()
     assert at_least_s <= (detail.next_attempt_time.ToMilliseconds() - began) / 1000 <= at_most_s

@@ -14,7 +14,7 @@ from services.eventlog.sqlite.log import MIGRATIONS
 from services.eventlog.sqlite.writer import GROUP_EVENTS_MAX, Append, Settled, SqliteWriter, Step
 from services.runtime.database import connect, migrate
 from tests.eventlog.logs import LARGE, TIMEOUT_S, new_event, new_events
-from tests.subscription.client import MovedClock
+from tests.support.clock import MovedClock
 
 
 @dataclass

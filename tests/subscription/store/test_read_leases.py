@@ -20,7 +20,7 @@ from services.subscription.store.read_leases import LEASE_MAX_S, ReadLeases
 from services.subscription.store.startup_checks import opened
 from tests.simulation.virtual_time import VirtualLoop
 from tests.subscription.client import Client, refused, served
-from tests.support.system import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 # How much longer than the granted lease the registry waits: the holder's clock may run slower.
 MARGIN_S = 0.05
