@@ -13,12 +13,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
-from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
@@ -33,6 +32,7 @@ from services.runtime import failpoints
 from services.runtime.errors import Failure, FieldError, Reason
 from services.runtime.rpc.access import Access
 from services.runtime.rpc.channel_and_server import authorization_of
+from services.runtime.rpc.messages import parsed_message
 
 MESSAGES_UNDER_WAY_MAX = 16
 # For all unary calls together: flow control holds back only streams, so without this limit only their number would bound unary calls.
@@ -44,7 +44,6 @@ RULES = {f"/{_SERVICE}/{name}": Access.KEY for name in ("Publish", "PublishBatch
 
 _UnderWay = asyncio.Queue[asyncio.Task["list[Result] | Failure"] | None]
 Context = grpc.aio.ServicerContext[Any, Any]
-_Message = TypeVar("_Message")
 
 
 class _Order:
@@ -79,7 +78,7 @@ class IngestServer:
         """Append the event of a `PublishRequest`."""
         await self._authorize(context)
         with self._counted(message):
-            (result,) = await self._publisher.publish([_parsed(ingest_pb2.PublishRequest.FromString, message).event])
+            (result,) = await self._publisher.publish([parsed_message(ingest_pb2.PublishRequest.FromString, message).event])
         if isinstance(result, Refusal):
             raise _failure(result)
         failpoints.reached("ingest.before_ack")
@@ -94,7 +93,7 @@ class IngestServer:
             if count_events(message, EVENTS_MAX) > EVENTS_MAX:
                 raise batch_too_large()
             response = ingest_pb2.PublishBatchResponse()
-            _add(response.results, await self._publisher.publish(_parsed(ingest_pb2.PublishBatchRequest.FromString, message).events))
+            _add(response.results, await self._publisher.publish(parsed_message(ingest_pb2.PublishBatchRequest.FromString, message).events))
             return response
 
     async def publish_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[ingest_pb2.PublishStreamResponse]:
@@ -166,7 +165,7 @@ class IngestServer:
                 await authorize()
                 if events > EVENTS_MAX:
                     raise batch_too_large()
-                request = _parsed(ingest_pb2.PublishStreamRequest.FromString, message)
+                request = parsed_message(ingest_pb2.PublishStreamRequest.FromString, message)
                 accepted = await self._publisher.accepted(request.events)
             # Nothing is awaited between the end of the turn and the log's queue, so messages enter the queue in order.
             return await self._publisher.append(accepted)
@@ -195,13 +194,6 @@ class IngestServer:
     async def _authorize(self, context: Context) -> None:
         """Check the key again: the message may have come long after its call began."""
         await self._registry.authorize(authorization_of(context.invocation_metadata()))
-
-
-def _parsed(parse: Callable[[bytes], _Message], message: bytes) -> _Message:
-    try:
-        return parse(message)
-    except DecodeError:
-        raise Failure(Reason.INVALID_ARGUMENT, "The message is not protobuf of the method's request type; see ingest.proto.") from None
 
 
 def _add(messages: RepeatedCompositeFieldContainer[ingest_pb2.PublishResult], results: Sequence[Result]) -> None:

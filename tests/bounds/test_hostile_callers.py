@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 import pytest_asyncio
-from _pytest.mark.structures import ParameterSet
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.ingest.v1 import ingest_pb2
 
@@ -54,16 +53,8 @@ def attacker(system: System, kind: str) -> subprocess.Popen[str]:
     return process
 
 
-def kinds() -> list[ParameterSet]:
-    """Return the kinds of attack; of compressed calls it is known that they are not withstood yet, and the report says so."""
-    # gRPC refuses a compressed call itself, faster than this process counts it. Beyond 4 000 such calls it cancels others at random.
-    reason = "honest calls are cancelled and memory grows beyond its bound; ARCHITECTURE.md has the figures"
-    gap = pytest.mark.xfail(strict=False, raises=AssertionError, reason=reason)
-    return [pytest.param(kind, marks=gap if kind == "compressed bombs to ingest" else ()) for kind in INGEST]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", INGEST)
 async def test_hostile_callers_take_little_and_refuse_nobody_an_answer(system: System, kind: str) -> None:
     """With 200 hostile connections, memory grows by little and comes back, and every honest call gets an answer."""
     metadata, answered, failed = service_metadata(system.first.emitter), 0, list[grpc.aio.AioRpcError]()

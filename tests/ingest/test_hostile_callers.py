@@ -17,7 +17,7 @@ from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from tests.ingest.world import TIMEOUT_S, World, ended, running_world
 from tests.subscription.client import refused
-from tests.support.events import cloud_event
+from tests.support.events import cloud_event, event_of_size
 
 EMPTY_EVENTS = b"\x0a\x00" * 2_000_000
 MB = 1024 * 1024
@@ -82,7 +82,7 @@ async def test_what_is_not_protobuf_is_refused(world: World, method: str, capfd:
 
 
 async def test_gzip_is_refused_with_a_right_key_as_well(world: World) -> None:
-    request = ingest_pb2.PublishRequest(event=cloud_event())
+    request = ingest_pb2.PublishRequest(event=event_of_size(10_000))
     call = world.ingest.Publish(request, metadata=world.metadata(), timeout=TIMEOUT_S, compression=grpc.Compression.Gzip)
     assert await ended(call) is grpc.StatusCode.UNIMPLEMENTED
     await world.publish(cloud_event())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2_grpc
 
 from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
@@ -25,6 +25,7 @@ from services.runtime.rpc.access import Access, AccessRules, ServiceToken, Servi
 from services.runtime.rpc.call_guard import CallGuard, CallLimits
 from services.runtime.rpc.channel_arguments import Connecting, channel_arguments, server_arguments
 from services.runtime.rpc.health_server import HEALTH_METHODS, HealthServer
+from services.runtime.rpc.messages import parsed_message
 from services.runtime.rpc.reflection import REFLECTION_METHODS, reflection_handlers
 from services.runtime.rpc.renewed_channel import RenewedChannel
 from services.runtime.service_process import StartError
@@ -204,18 +205,10 @@ class _Bounded:
 
 
 def _parsing(parse: Parse | None) -> Parse:
-    """Return a parser that refuses bytes that are not protobuf. If `parse` is None, bytes stay bytes."""
+    """Return a function that parses one message. If `parse` is None, bytes stay bytes."""
     if parse is None:
         return lambda message: message
-
-    def parsed(message: bytes) -> object:
-        try:
-            return parse(message)
-        except DecodeError:
-            text = "The message is not protobuf of this method's request type; compare with the contract."
-            raise Failure(Reason.INVALID_ARGUMENT, text) from None
-
-    return parsed
+    return partial(parsed_message, parse)
 
 
 def _parsing_each(parse: Parse | None) -> Parse:

@@ -45,8 +45,10 @@ def server_arguments(connecting: Connecting) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        # Only the algorithm "identity" is accepted: a few kilobytes of gzip could expand into the largest message.
-        ("grpc.compression_enabled_algorithms_bitset", 1),
+        # Nothing is decompressed: a few kilobytes of gzip could expand into the largest message. `Boundary` refuses compressed messages
+        # once it knows the caller. If gRPC refused them (`grpc.compression_enabled_algorithms_bitset`), it would do so at once, and a
+        # client that repeats such calls without a pause would fill the queue of calls.
+        ("grpc.per_message_decompression", 0),
         ("grpc.max_allowed_incoming_connections", connecting.connections_max),
         ("grpc.max_concurrent_streams", connecting.calls_per_connection_max),
         # By default gRPC also counts calls that have ended and are not cleaned up yet, and so refuses a client that keeps to the limit.

@@ -14,13 +14,12 @@ from services.runtime.logs import configure_logs, logger
 capture_grpc_lines()
 configure_logs("test", "debug")
 """
-# A client that compresses is refused, and gRPC logs that as an error.
+# gRPC logs as an error that it refuses a compressed call.
 _COMPRESSED = """
 import grpc
-from services.runtime.rpc.channel_arguments import Connecting, server_arguments
 
 async def main():
-    server = grpc.aio.server(options=server_arguments(Connecting()))
+    server = grpc.aio.server(options=[("grpc.compression_enabled_algorithms_bitset", 1)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -41,7 +41,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_MALFORMED_BODY: _ErrorReason.ValueType  # 7
     """The body is not valid JSON, or not the JSON that the route takes. HTTP 400."""
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 8
-    """The body has a content type that the route does not take. HTTP 415."""
+    """The body has a content type that the route does not take, or a gRPC message is compressed. UNIMPLEMENTED, HTTP 415."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 9
     """The request is larger than the limit. RESOURCE_EXHAUSTED without RetryInfo, HTTP 413."""
     ERROR_REASON_KEY_REQUIRED: _ErrorReason.ValueType  # 10
@@ -125,7 +125,7 @@ ERROR_REASON_INVALID_ARGUMENT: ErrorReason.ValueType  # 6
 ERROR_REASON_MALFORMED_BODY: ErrorReason.ValueType  # 7
 """The body is not valid JSON, or not the JSON that the route takes. HTTP 400."""
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 8
-"""The body has a content type that the route does not take. HTTP 415."""
+"""The body has a content type that the route does not take, or a gRPC message is compressed. UNIMPLEMENTED, HTTP 415."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 9
 """The request is larger than the limit. RESOURCE_EXHAUSTED without RetryInfo, HTTP 413."""
 ERROR_REASON_KEY_REQUIRED: ErrorReason.ValueType  # 10
