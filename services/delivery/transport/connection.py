@@ -3,7 +3,7 @@
 pool → dialling → [connection] → callback URL
 
 Law 1: no call blocks: if the socket is not ready to read or write, the event loop resumes the work when the socket is.
-Law 2: the keeper gets each flight back exactly once: with its answer, or as stale if a kept connection broke before any byte of an
+Law 2: the keeper gets each exchange back exactly once: with its answer, or as stale if a kept connection broke before any byte of an
 answer came.
 Law 3: an answer that the endpoint sent before it had the whole request delivers nothing.
 """
@@ -21,11 +21,11 @@ from fcntl import ioctl
 from time import monotonic
 from typing import Protocol
 
-from services.delivery.transport.dialling import LATER, reason
-from services.delivery.transport.exchange import Flight, Limits, failed
+from services.delivery.transport.dialling import NOT_READY, reason
+from services.delivery.transport.exchange import Exchange, Limits, failed
 from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer, Outcome
-from services.delivery.transport.response_parser import Reading
-from services.delivery.transport.tls_stream import Secured
+from services.delivery.transport.response_parser import ResponseParser
+from services.delivery.transport.tls_stream import TlsStream
 
 _COUNT = bytearray(4)
 _NOTHING = bytes(4)
@@ -45,11 +45,11 @@ _BUFFER = memoryview(bytearray(RESPONSE_BYTES_MAX))
 class Keeper(Protocol):
     """The owner of connections."""
 
-    def answered(self, connection: "Connection", flight: Flight, answer: Answer) -> None:
-        """Receive a flight's answer; the connection is then idle or closed."""
+    def answered(self, connection: "Connection", exchange: Exchange, answer: Answer) -> None:
+        """Receive an exchange's answer; the connection is then idle or closed."""
 
-    def stale(self, connection: "Connection", flight: Flight) -> None:
-        """Take back a flight: its kept connection, now closed, broke before any byte of an answer came."""
+    def stale(self, connection: "Connection", exchange: Exchange) -> None:
+        """Take back an exchange: its kept connection, now closed, broke before any byte of an answer came."""
 
     def lost(self, connection: "Connection") -> None:
         """Note that an idle connection can no longer be used."""
@@ -59,12 +59,12 @@ class Keeper(Protocol):
 
 
 class Connection:
-    """One connection; it serves one flight at a time."""
+    """One connection; it serves one exchange at a time."""
 
     __slots__ = (
-        *("_began", "_doubtful_until", "_early", "_keeper", "_limits", "_loop", "_number", "_reading", "_round_trip_s", "_served"),
+        *("_began", "_doubtful_until", "_early", "_keeper", "_limits", "_loop", "_number", "_parser", "_round_trip_s", "_served"),
         *("_socket", "_tls", "_unsent"),
-        *("address", "born", "flight", "idle_since", "is_closed", "origin", "owner", "trust"),
+        *("address", "born", "exchange", "idle_since", "is_closed", "origin", "owner", "tls_context"),
     )
 
     def __init__(
@@ -72,27 +72,27 @@ class Connection:
         keeper: Keeper,
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
-        connected: socket.socket | Secured,
+        connected: socket.socket | TlsStream,
         address: str,
-        flight: Flight,
+        exchange: Exchange,
     ) -> None:
-        """Take a socket connected to `address`; the pool opened it for `flight`, and has yet to send that flight."""
-        self.origin = flight.target.origin
-        self.owner = flight.request.owner
-        """The owner of the flight that opened the connection; the connection may serve other owners."""
-        self.trust = flight.trust
+        """Take a socket connected to `address`; the pool opened it for `exchange`, and has yet to send that exchange."""
+        self.origin = exchange.target.origin
+        self.owner = exchange.request.owner
+        """The owner of the exchange that opened the connection; the connection may serve other owners."""
+        self.tls_context = exchange.tls_context
         self.address = address
-        self.flight: Flight | None = None
-        """The flight under way; None while the connection is idle."""
+        self.exchange: Exchange | None = None
+        """The exchange under way; None while the connection is idle."""
         self.is_closed = False
         self.born = self.idle_since = self._began = loop.time()
         self._keeper = keeper
         self._limits = limits
         self._loop = loop
         self._socket = connected
-        self._tls = connected if isinstance(connected, Secured) else None
+        self._tls = connected if isinstance(connected, TlsStream) else None
         self._number = connected.fileno()
-        self._reading = Reading()
+        self._parser = ResponseParser()
         self._served = False
         self._round_trip_s = _round_trip_s(connected)
         self._doubtful_until = 0.0
@@ -115,91 +115,91 @@ class Connection:
             return False
         try:
             self._socket.recv_into(_BUFFER)
-        except LATER:
+        except NOT_READY:
             # Only TLS's own messages came, such as a session ticket.
             return True
         except OSError:
             pass
         return False
 
-    def send(self, flight: Flight, now: float) -> None:
-        """Begin to send a flight's request; the keeper is called later, never within this call."""
-        self.flight = flight
+    def send(self, exchange: Exchange, now: float) -> None:
+        """Begin to send an exchange's request; the keeper is called later, never within this call."""
+        self.exchange = exchange
         self._began = now
-        self._reading.whole = flight.request.whole
-        wire = flight.wire
+        self._parser.whole = exchange.request.whole
+        wire = exchange.wire
         if self._round_trip_s or len(wire) > _SMALL_BYTES_MAX:
             self._doubtful_until = monotonic() + self._round_trip_s if len(wire) <= _SMALL_BYTES_MAX else math.inf
         try:
             sent = self._socket.send(wire)
-        except LATER:
+        except NOT_READY:
             sent = 0
         except OSError as error:
             self._unsent = memoryview(wire)
-            self._loop.call_soon(self._guarded, self._after_failed_send, flight, error)
+            self._loop.call_soon(self._guarded, self._after_failed_send, exchange, error)
             return
         if sent < len(wire):
             self._unsent = memoryview(wire)[sent:]
             self._loop.add_writer(self._number, self._guarded, self._send_rest)
 
     def overdue(self, now: float) -> Answer | None:
-        """Return the answer that ends the flight if its time is over, else None."""
-        flight = self.flight
-        if flight is None:
+        """Return the answer that ends the exchange if its time is over, else None."""
+        exchange = self.exchange
+        if exchange is None:
             return None
-        if now >= flight.deadline:
+        if now >= exchange.deadline:
             return failed(Outcome.TIMEOUT, "no answer within the time limit")
-        if flight.request.timeout_s is None and not self._reading.begun and now >= self._began + self._limits.first_byte_timeout_s:
+        if exchange.request.timeout_s is None and not self._parser.begun and now >= self._began + self._limits.first_byte_timeout_s:
             return failed(Outcome.TIMEOUT, "no answer began within the time limit")
         return None
 
     def close(self) -> None:
-        """Close the connection; a flight under way gets no answer from it."""
+        """Close the connection; an exchange under way gets no answer from it."""
         if self.is_closed:
             return
         self.is_closed = True
         self._stop_sending()
         self._loop.remove_reader(self._number)
-        if self._tls is not None and self.flight is None:
+        if self._tls is not None and self.exchange is None:
             # Send `close_notify`: an endpoint may take a connection that ends without it for a truncation attack.
             with contextlib.suppress(OSError, ValueError):
                 self._tls.unwrap()
-        self.flight = None
+        self.exchange = None
         self._socket.close()
 
     def cut_off(self, answer: Answer) -> None:
-        """Close the connection, and end the flight under way with the given answer."""
-        if self.flight is not None:
-            self._end(self.flight, answer)
+        """Close the connection, and end the exchange under way with the given answer."""
+        if self.exchange is not None:
+            self._end(self.exchange, answer)
 
-    def _end(self, flight: Flight, answer: Answer) -> None:
+    def _end(self, exchange: Exchange, answer: Answer) -> None:
         self.close()
-        self._keeper.answered(self, flight, answer)
+        self._keeper.answered(self, exchange, answer)
 
     # Sending
 
     def _send_rest(self) -> None:
-        flight, unsent = self.flight, self._unsent
-        if flight is None or unsent is None:
+        exchange, unsent = self.exchange, self._unsent
+        if exchange is None or unsent is None:
             return
         try:
             sent = self._socket.send(unsent)
-        except LATER:
+        except NOT_READY:
             return
         except OSError as error:
-            self._after_failed_send(flight, error)
+            self._after_failed_send(exchange, error)
             return
         if sent < len(unsent):
             self._unsent = unsent[sent:]
         else:
             self._stop_sending()
 
-    def _after_failed_send(self, flight: Flight, error: OSError) -> None:
-        """End the connection and its flight after a failed send; first read, because an endpoint may answer before it closes."""
-        if self.flight is flight:
+    def _after_failed_send(self, exchange: Exchange, error: OSError) -> None:
+        """End the connection and its exchange after a failed send; first read, because an endpoint may answer before it closes."""
+        if self.exchange is exchange:
             self._read()
-        if self.flight is flight:
-            self._broke(flight, error)
+        if self.exchange is exchange:
+            self._broke(exchange, error)
 
     def _stop_sending(self) -> None:
         if self._unsent is not None:
@@ -222,45 +222,45 @@ class Connection:
             self._keeper.fault(error)
 
     def _read(self) -> None:
-        flight, goes_on = self.flight, True
+        exchange, goes_on = self.exchange, True
         while goes_on:
             try:
                 count = self._socket.recv_into(_BUFFER)
-            except LATER:
+            except NOT_READY:
                 return
             except OSError as error:
-                self._broke(flight, error)
+                self._broke(exchange, error)
                 return
-            if flight is None or not count:
-                self._broke(flight, None)
+            if exchange is None or not count:
+                self._broke(exchange, None)
                 return
             try:
-                complete = self._reading.feed(_BUFFER[:count])
+                complete = self._parser.feed(_BUFFER[:count])
             except ValueError:
-                self._end(flight, failed(Outcome.PROTOCOL, "the answer was not valid HTTP, or beyond its limits"))
+                self._end(exchange, failed(Outcome.PROTOCOL, "the answer was not valid HTTP, or beyond its limits"))
                 return
             if self._unsent is not None or self._doubtful_until:
-                self._look_for_haste()
+                self._check_early_answer()
             if complete:
-                self._complete(flight)
+                self._complete(exchange)
                 return
             # The event loop does not see data that TLS has already read from the socket.
             goes_on = self._tls is not None and self._tls.pending() > 0
 
-    def _complete(self, flight: Flight) -> None:
-        reading = self._reading
-        answer = reading.answer() if not self._early else self._answer()
-        if self._tls is not None and self.trust is not None and not self._served:
+    def _complete(self, exchange: Exchange) -> None:
+        parser = self._parser
+        answer = parser.answer() if not self._early else self._answer()
+        if self._tls is not None and self.tls_context is not None and not self._served:
             # TLS 1.3 sends its session tickets with the first answer.
-            self.trust.remember(self.origin, self._tls.session)
-        if not reading.keeps or self._early or (self._tls is not None and not self._tls.is_drained()):
+            self.tls_context.remember(self.origin, self._tls.session)
+        if not parser.keeps or self._early or (self._tls is not None and not self._tls.is_drained()):
             self.close()
         else:
             self._served = True
-            self.flight = None
-        self._keeper.answered(self, flight, answer)
+            self.exchange = None
+        self._keeper.answered(self, exchange, answer)
 
-    def _look_for_haste(self) -> None:
+    def _check_early_answer(self) -> None:
         """Note whether the endpoint sent a status before it had the whole request.
 
         Each packet that the endpoint sends acknowledges all that it has received. If part of the request is unsent, or is still
@@ -268,7 +268,7 @@ class Connection:
         """
         if self._unsent is None and monotonic() >= self._doubtful_until:
             self._doubtful_until = 0.0
-        elif self._reading.status:
+        elif self._parser.status:
             self._doubtful_until = 0.0
             if self._unsent is not None:
                 self._early = True
@@ -279,28 +279,28 @@ class Connection:
                 self._early = _COUNT != _NOTHING
 
     def _answer(self) -> Answer:
-        answer = self._reading.answer()
+        answer = self._parser.answer()
         if self._early and answer.outcome is Outcome.DELIVERED:
             return failed(Outcome.PROTOCOL, "the endpoint answered before it had the whole request")
         return answer
 
-    def _broke(self, flight: Flight | None, error: OSError | None) -> None:
+    def _broke(self, exchange: Exchange | None, error: OSError | None) -> None:
         """Handle the end of the connection, or data that nobody requested."""
-        if flight is None:
+        if exchange is None:
             self._keeper.lost(self)
-        elif error is None and self._reading.ends_here():
-            self._end(flight, self._answer())
-        elif self._served and not self._reading.begun:
+        elif error is None and self._parser.ends_here():
+            self._end(exchange, self._answer())
+        elif self._served and not self._parser.begun:
             self.close()
-            self._keeper.stale(self, flight)
+            self._keeper.stale(self, exchange)
         elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             # An alert may come after the handshake: TLS 1.3 refuses a client's certificate this way.
-            self._end(flight, failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
+            self._end(exchange, failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
         else:
-            self._end(flight, failed(Outcome.RESET, "the connection broke before the answer was complete"))
+            self._end(exchange, failed(Outcome.RESET, "the connection broke before the answer was complete"))
 
 
-def _round_trip_s(connected: socket.socket | Secured) -> float:
+def _round_trip_s(connected: socket.socket | TlsStream) -> float:
     """Return the round-trip time to the endpoint; 0 if it is too short to matter, or unknown."""
     if not _IS_LINUX:
         return 0.0

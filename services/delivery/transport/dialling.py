@@ -15,12 +15,12 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from services.delivery.transport.exchange import Flight, Limits, Way, failed
+from services.delivery.transport.exchange import DialPolicy, Exchange, Limits, failed
 from services.delivery.transport.protocol import Answer, Outcome
-from services.delivery.transport.response_parser import HEAD_BYTES_MAX, TunnelReading
-from services.delivery.transport.tls_stream import Secured
+from services.delivery.transport.response_parser import HEAD_BYTES_MAX, TunnelResponseParser
+from services.delivery.transport.tls_stream import TlsStream
 
-LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """A socket raises these when it has nothing to read, or no room to write, at present."""
 _REASON_CHARS_MAX = 200
 
@@ -28,8 +28,8 @@ _REASON_CHARS_MAX = 200
 class Keeper(Protocol):
     """The owner of diallings."""
 
-    def connected(self, dialling: "Dialling", connected: socket.socket | Secured) -> None:
-        """Receive the socket over which the flight's request can be sent."""
+    def connected(self, dialling: "Dialling", connected: socket.socket | TlsStream) -> None:
+        """Receive the socket over which the exchange's request can be sent."""
 
     def failed(self, dialling: "Dialling", answer: Answer) -> None:
         """Receive the answer that says why there is no connection."""
@@ -41,12 +41,12 @@ class Keeper(Protocol):
 class _Phase(enum.Enum):
     CONNECTING = enum.auto()
     TUNNELLING = enum.auto()
-    SHAKING_HANDS = enum.auto()
+    TLS_HANDSHAKE = enum.auto()
     OVER = enum.auto()
 
 
 class Dialling:
-    """One attempt to connect for a flight."""
+    """One attempt to connect for an exchange."""
 
     __slots__ = (
         *(
@@ -56,49 +56,51 @@ class Dialling:
             "_loop",
             "_number",
             "_phase",
-            "_reading",
-            "_secured",
+            "_parser",
+            "_tls_stream",
             "_socket",
-            "_watched_for_room",
-            "_way",
+            "_watches_writable",
+            "_dial_policy",
         ),
-        *("address", "flight"),
+        *("address", "exchange"),
     )
 
-    def __init__(self, keeper: Keeper, way: Way, limits: Limits, loop: asyncio.AbstractEventLoop, flight: Flight) -> None:
+    def __init__(
+        self, keeper: Keeper, dial_policy: DialPolicy, limits: Limits, loop: asyncio.AbstractEventLoop, exchange: Exchange
+    ) -> None:
         """Schedule the dialling for the next iteration of the event loop."""
-        self.flight = flight
-        self.address = flight.addresses[flight.tried]
+        self.exchange = exchange
+        self.address = exchange.addresses[exchange.tried]
         """The endpoint's address, also behind a proxy."""
         self._keeper = keeper
-        self._way = way
+        self._dial_policy = dial_policy
         self._loop = loop
         self._phase = _Phase.CONNECTING
-        self._reading = TunnelReading()
-        self._left = [self.address] if way.tunnel is None else list(way.tunnel.addresses)
+        self._parser = TunnelResponseParser()
+        self._left = [self.address] if dial_policy.tunnel is None else list(dial_policy.tunnel.addresses)
         self._socket: socket.socket
-        self._secured: Secured
+        self._tls_stream: TlsStream
         self._number = -1
-        self._watched_for_room = False
-        if not flight.tried:
-            flight.connect_by = loop.time() + limits.connect_timeout_s
-        self._connected_by = flight.connect_by
+        self._watches_writable = False
+        if not exchange.tried:
+            exchange.connect_by = loop.time() + limits.connect_timeout_s
+        self._connected_by = exchange.connect_by
         """The deadline to connect to this address. An address that answers may use the other addresses' time for its handshake."""
         loop.call_soon(self._guarded, self._dial)
 
     def overdue(self, now: float) -> Answer | None:
         """Return the answer that ends the dialling if its time is over, else None."""
-        connect_by = self._connected_by if self._phase is _Phase.CONNECTING else self.flight.connect_by
-        if now < min(connect_by, self.flight.deadline):
+        connect_by = self._connected_by if self._phase is _Phase.CONNECTING else self.exchange.connect_by
+        if now < min(connect_by, self.exchange.deadline):
             return None
-        if self._phase is _Phase.SHAKING_HANDS:
+        if self._phase is _Phase.TLS_HANDSHAKE:
             return failed(Outcome.TLS, "TLS failed: the handshake took too long")
         return failed(Outcome.CONNECT, "no connection to the endpoint within the time limit")
 
     def close(self) -> None:
         """Give up without a call to the keeper."""
         self._phase = _Phase.OVER
-        self._let_go()
+        self._close_socket()
 
     def cut_off(self, answer: Answer) -> None:
         """Give up, and hand the keeper the answer that says why."""
@@ -111,41 +113,41 @@ class Dialling:
         if not self._left:
             self.cut_off(failed(Outcome.CONNECT, "no connection to the endpoint could be made"))
             return
-        address, tunnel = self._left.pop(0), self._way.tunnel
+        address, tunnel = self._left.pop(0), self._dial_policy.tunnel
         # With a proxy there is nothing to judge here: `resolver` has judged the sink's address, and the proxy is the operator's own.
-        why = self._way.why_not(address) if tunnel is None else None
+        why = self._dial_policy.why_not(address) if tunnel is None else None
         if why is not None:
             self.cut_off(failed(Outcome.BLOCKED, why))
             return
         now = self._loop.time()
-        self._connected_by = now + (self.flight.connect_by - now) / (self.flight.addresses_left + len(self._left))
+        self._connected_by = now + (self.exchange.connect_by - now) / (self.exchange.addresses_left + len(self._left))
         try:
             # This also fails if the process has reached its limit of open files.
             self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
             self._number = self._socket.fileno()
             self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.connect((address, self.flight.target.port if tunnel is None else tunnel.port))
+            self._socket.connect((address, self.exchange.target.port if tunnel is None else tunnel.port))
         except BlockingIOError:
-            self._watch_for_room()
+            self._watch_writable()
         except OSError:
             self._dial_another()
         else:
             self._connected()
 
     def _dial_another(self) -> None:
-        self._let_go()
+        self._close_socket()
         self._dial()
 
     def _connected(self) -> None:
-        self._unwatch_for_room()
-        if self._way.tunnel is None:
+        self._unwatch_writable()
+        if self._dial_policy.tunnel is None:
             self._begin_tls()
             return
         self._phase = _Phase.TUNNELLING
         there = f"[{self.address}]" if ":" in self.address else self.address
-        there = f"{there}:{self.flight.target.port}"
-        shown = f"Proxy-Authorization: {self._way.tunnel.authorization}\r\n" if self._way.tunnel.authorization else ""
+        there = f"{there}:{self.exchange.target.port}"
+        shown = f"Proxy-Authorization: {self._dial_policy.tunnel.authorization}\r\n" if self._dial_policy.tunnel.authorization else ""
         try:
             # A new socket takes such a short request whole.
             self._socket.send(f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n{shown}\r\n".encode())
@@ -157,53 +159,55 @@ class Dialling:
     def _read_tunnel(self) -> None:
         try:
             data = self._socket.recv(HEAD_BYTES_MAX)
-            opened = bool(data) and self._reading.feed(memoryview(data))
-        except LATER:
+            opened = bool(data) and self._parser.feed(memoryview(data))
+        except NOT_READY:
             return
         except (OSError, ValueError):
             data, opened = b"", False
-        if opened and self._reading.opened:
+        if opened and self._parser.opened:
             self._loop.remove_reader(self._number)
             self._begin_tls()
         elif opened or not data:
             self.cut_off(failed(Outcome.CONNECT, "the operator's proxy refused to connect to the endpoint"))
 
     def _begin_tls(self) -> None:
-        flight = self.flight
-        if flight.trust is None:
-            self._stands(self._socket)
+        exchange = self.exchange
+        if exchange.tls_context is None:
+            self._finish(self._socket)
             return
-        self._phase = _Phase.SHAKING_HANDS
-        name = flight.target.name or flight.target.addresses[0]
+        self._phase = _Phase.TLS_HANDSHAKE
+        name = exchange.target.name or exchange.target.addresses[0]
         try:
-            self._secured = Secured(self._socket, flight.trust.context, name, flight.trust.session(flight.target.origin))
+            self._tls_stream = TlsStream(
+                self._socket, exchange.tls_context.context, name, exchange.tls_context.session(exchange.target.origin)
+            )
         except OSError as error:
             self.cut_off(failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
             return
-        self._loop.add_reader(self._number, self._guarded, self._shake_hands)
-        self._shake_hands()
+        self._loop.add_reader(self._number, self._guarded, self._do_handshake)
+        self._do_handshake()
 
-    def _shake_hands(self) -> None:
+    def _do_handshake(self) -> None:
         try:
-            self._secured.do_handshake()
+            self._tls_stream.do_handshake()
         except ssl.SSLWantReadError:
-            self._unwatch_for_room()
+            self._unwatch_writable()
         except ssl.SSLWantWriteError:
-            self._watch_for_room()
+            self._watch_writable()
         except OSError as error:
             self.cut_off(failed(Outcome.TLS, f"TLS failed: {reason(error)}"))
         else:
-            self._unwatch_for_room()
+            self._unwatch_writable()
             self._loop.remove_reader(self._number)
-            self._stands(self._secured)
+            self._finish(self._tls_stream)
 
-    def _stands(self, connected: socket.socket | Secured) -> None:
+    def _finish(self, connected: socket.socket | TlsStream) -> None:
         self._phase = _Phase.OVER
         self._keeper.connected(self, connected)
 
-    def _has_room(self) -> None:
-        if self._phase is _Phase.SHAKING_HANDS:
-            self._shake_hands()
+    def _is_writable(self) -> None:
+        if self._phase is _Phase.TLS_HANDSHAKE:
+            self._do_handshake()
         elif self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._dial_another()
         else:
@@ -215,19 +219,19 @@ class Dialling:
         except Exception as error:  # noqa: BLE001 - passed on: after a bug in the transport no guarantee holds
             self._keeper.fault(error)
 
-    def _watch_for_room(self) -> None:
-        if not self._watched_for_room:
-            self._watched_for_room = True
-            self._loop.add_writer(self._number, self._guarded, self._has_room)
+    def _watch_writable(self) -> None:
+        if not self._watches_writable:
+            self._watches_writable = True
+            self._loop.add_writer(self._number, self._guarded, self._is_writable)
 
-    def _unwatch_for_room(self) -> None:
-        if self._watched_for_room:
-            self._watched_for_room = False
+    def _unwatch_writable(self) -> None:
+        if self._watches_writable:
+            self._watches_writable = False
             self._loop.remove_writer(self._number)
 
-    def _let_go(self) -> None:
+    def _close_socket(self) -> None:
         if self._number >= 0:
-            self._unwatch_for_room()
+            self._unwatch_writable()
             self._loop.remove_reader(self._number)
             self._socket.close()
             self._number = -1

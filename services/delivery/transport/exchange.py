@@ -1,4 +1,4 @@
-"""Exchange: one request under way (a flight), its target, and the limits that hold for every request.
+"""Exchange: one request under way with its answer, its target, and the limits that hold for every request.
 
 http → [exchange] → pool → connection → callback URL
 """
@@ -12,7 +12,7 @@ from services.runtime.fair_semaphore import Share
 
 if TYPE_CHECKING:
     from services.delivery.transport.pool import Host
-    from services.delivery.transport.tls_contexts import Trust
+    from services.delivery.transport.tls_contexts import TlsContext
 
 _LOOKUPS = Share(permits=32, owner_permits=4)
 ADDRESSES_DIALLED_MAX = 3
@@ -65,7 +65,7 @@ class Tunnel:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class DialPolicy:
     """How all connections are made."""
 
     why_not: Callable[[str], str | None]
@@ -98,10 +98,10 @@ class Target:
         """The start of each request to this target, after the method."""
 
 
-class Flight:
+class Exchange:
     """A request under way."""
 
-    __slots__ = ("addresses", "connect_by", "deadline", "done", "fresh", "host", "request", "target", "tried", "trust", "wire")
+    __slots__ = ("addresses", "connect_by", "deadline", "done", "fresh", "host", "request", "target", "tls_context", "tried", "wire")
 
     def __init__(self, request: Request, done: Callable[[Answer], None], target: Target) -> None:
         """Start with nothing sent."""
@@ -112,18 +112,18 @@ class Flight:
         """The addresses to try, in this order."""
         self.tried = 0
         """How many of the addresses could not be reached."""
-        self.trust: Trust | None = None
+        self.tls_context: TlsContext | None = None
         """The TLS context that verifies the endpoint; None without TLS."""
         self.fresh = False
-        """Whether to use a new connection, because a kept one broke under this flight."""
+        """Whether to use a new connection, because a kept one broke under this exchange."""
         self.host: Host
-        """The pool's host that counts this flight; set once the flight is in the pool."""
+        """The pool's host that counts this exchange; set once the exchange is in the pool."""
         self.connect_by: float
-        """The deadline to connect, on the event loop's monotonic clock; set once a connection is dialled for the flight."""
+        """The deadline to connect, on the event loop's monotonic clock; set once a connection is dialled for the exchange."""
         self.deadline: float
-        """The deadline of the whole flight, on the event loop's monotonic clock; set once it has begun."""
+        """The deadline of the whole exchange, on the event loop's monotonic clock; set once it has begun."""
         self.wire: bytes
-        """The request's bytes; set once the flight has begun."""
+        """The request's bytes; set once the exchange has begun."""
 
     @property
     def addresses_left(self) -> int:

@@ -5,38 +5,38 @@ pool → [fair_queue]
 
 from collections import deque
 
-from services.delivery.transport.exchange import Flight
+from services.delivery.transport.exchange import Exchange
 
 
-class FairQueue(dict[str, deque[Flight]]):
+class FairQueue(dict[str, deque[Exchange]]):
     """The waiting requests by owner; the owner whose turn is next comes first. Every owner in the queue has at least one request."""
 
-    def put(self, flight: Flight) -> None:
+    def put(self, exchange: Exchange) -> None:
         """Add a request behind its owner's other requests."""
-        owner = flight.request.owner
+        owner = exchange.request.owner
         waiting = self.get(owner)
         if waiting is None:
-            self[owner] = deque((flight,))
+            self[owner] = deque((exchange,))
         else:
-            waiting.append(flight)
+            waiting.append(exchange)
 
-    def take(self) -> Flight:
+    def take(self) -> Exchange:
         """Remove and return the request whose turn it is; raises `StopIteration` if there is none."""
         owner = next(iter(self))
         waiting = self.pop(owner)
-        flight = waiting.popleft()
+        exchange = waiting.popleft()
         if waiting:
             self[owner] = waiting
-        return flight
+        return exchange
 
-    def remove(self, flight: Flight) -> None:
+    def remove(self, exchange: Exchange) -> None:
         """Remove a request; raises `KeyError` or `ValueError` if it is not in the queue."""
-        owner = flight.request.owner
+        owner = exchange.request.owner
         waiting = self[owner]
-        waiting.remove(flight)
+        waiting.remove(exchange)
         if not waiting:
             del self[owner]
 
-    def flights(self) -> list[Flight]:
+    def exchanges(self) -> list[Exchange]:
         """Return all waiting requests."""
-        return [flight for waiting in self.values() for flight in waiting]
+        return [exchange for waiting in self.values() for exchange in waiting]

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from services.delivery.transport.exchange import Flight, Limits, Target, Tunnel, Way, failed
+from services.delivery.transport.exchange import DialPolicy, Exchange, Limits, Target, Tunnel, failed
 from services.delivery.transport.pool import Pool
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
-from services.delivery.transport.resolver import Found, Lookup, Names, system_lookup
-from services.delivery.transport.tls_contexts import Trust, Trusts
+from services.delivery.transport.resolver import Lookup, Resolved, Resolver, system_lookup
+from services.delivery.transport.tls_contexts import TlsContext, TlsContexts
 from services.egress.policy import EgressPolicy
 from services.egress.urls import DEFAULT_PORTS, parse_url
 from services.runtime.fair_semaphore import Share
@@ -31,20 +31,22 @@ _STOPPED = failed(Outcome.RESET, "the service stopped before the request was sen
 class HttpTransport:
     """Sends by HTTP/1.1 on the event loop; made by `open_http_transport`."""
 
-    def __init__(self, policy: EgressPolicy, limits: Limits, trusts: Trusts, lookup: Lookup, proxy: "Proxy | None") -> None:
+    def __init__(self, policy: EgressPolicy, limits: Limits, tls_contexts: TlsContexts, lookup: Lookup, proxy: "Proxy | None") -> None:
         self._loop = asyncio.get_running_loop()
         self._policy = policy
-        self._names = Names(lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s, share=lambda: limits.lookups)
-        self._trusts = trusts
+        self._resolver = Resolver(
+            lookup, policy, timeout_s=limits.connect_timeout_s, kept_s=limits.names_kept_s, share=lambda: limits.lookups
+        )
+        self._tls_contexts = tls_contexts
         self._proxy = proxy
-        way = Way(policy.check_address, None if proxy is None else proxy.tunnel)
-        self._pool = Pool(way, limits, self._come_out, self._has_fault)
+        dial_policy = DialPolicy(policy.check_address, None if proxy is None else proxy.tunnel)
+        self._pool = Pool(dial_policy, limits, self._finish, self._has_fault)
         self._target = functools.lru_cache(_URLS_MAX)(self._judged)
         policy.on_change(self._judge_anew)
-        self._preparing: dict[Flight, None] = {}
-        """Flights that wait for a name lookup (their own or the proxy's), or for a TLS context."""
-        self._landed: list[tuple[Flight, Answer]] = []
-        self._outbox: list[Flight] = []
+        self._preparing: dict[Exchange, None] = {}
+        """Exchanges that wait for a name lookup (their own or the proxy's), or for a TLS context."""
+        self._finished: list[tuple[Exchange, Answer]] = []
+        self._outbox: list[Exchange] = []
         self._turn_asked = False
         self._closed = False
         self.fault: asyncio.Future[None] = self._loop.create_future()
@@ -54,39 +56,39 @@ class HttpTransport:
         """Begin to send; see `Transport.send`."""
         target = self._target(request.url)
         if isinstance(target, str):
-            self._come_out(Flight(request, done, _NOWHERE), failed(Outcome.BLOCKED, target))
+            self._finish(Exchange(request, done, _NOWHERE), failed(Outcome.BLOCKED, target))
             return
-        flight = Flight(request, done, target)
+        exchange = Exchange(request, done, target)
         if self._closed:
-            self._come_out(flight, _STOPPED)
+            self._finish(exchange, _STOPPED)
         elif target.addresses:
-            self._leave(flight)
-        elif (found := self._names.known(target.name)) is not None:
-            self._go(flight, found)
+            self._leave(exchange)
+        elif (found := self._resolver.cached(target.name)) is not None:
+            self._go(exchange, found)
         else:
-            self._preparing[flight] = None
-            self._names.ask(target.name, request.owner, functools.partial(self._resolved, flight))
+            self._preparing[exchange] = None
+            self._resolver.resolve(target.name, request.owner, functools.partial(self._resolved, exchange))
 
     def withdraw(self, subscription_id: str) -> None:
         """See `Transport.withdraw`."""
         if self._closed:
             return
-        for flight in [each for each in self._preparing if each.request.subscription_id == subscription_id]:
-            del self._preparing[flight]
-            self._come_out(flight, WITHDRAWN)
-        for flight in [each for each in self._outbox if each.request.subscription_id == subscription_id]:
-            self._outbox.remove(flight)
-            self._come_out(flight, WITHDRAWN)
+        for exchange in [each for each in self._preparing if each.request.subscription_id == subscription_id]:
+            del self._preparing[exchange]
+            self._finish(exchange, WITHDRAWN)
+        for exchange in [each for each in self._outbox if each.request.subscription_id == subscription_id]:
+            self._outbox.remove(exchange)
+            self._finish(exchange, WITHDRAWN)
         self._pool.withdraw(subscription_id)
 
     def close(self) -> None:
         """Stop all requests under way; each is answered as reset before this returns."""
         self._closed = True
-        self._names.close()
-        self._trusts.close()
+        self._resolver.close()
+        self._tls_contexts.close()
         if self._proxy is not None:
             self._proxy.close()
-        self._landed += [(flight, _STOPPED) for flight in (*self._preparing, *self._outbox)]
+        self._finished += [(exchange, _STOPPED) for exchange in (*self._preparing, *self._outbox)]
         self._preparing.clear()
         self._outbox.clear()
         self._pool.close()
@@ -95,7 +97,7 @@ class HttpTransport:
     def _judge_anew(self) -> None:
         """After a change of the policy, drop cached verdicts on URLs and names, and connections to addresses that are now forbidden."""
         self._target.cache_clear()
-        self._names.forget()
+        self._resolver.forget()
         self._pool.retire(lambda address: self._policy.check_address(address) is not None)
 
     def _judged(self, url: str) -> "Target | str":
@@ -118,63 +120,63 @@ class HttpTransport:
 
     # Before a request can leave
 
-    def _resolved(self, flight: Flight, found: Found) -> None:
-        if flight in self._preparing:
-            del self._preparing[flight]
-            self._go(flight, found)
+    def _resolved(self, exchange: Exchange, found: Resolved) -> None:
+        if exchange in self._preparing:
+            del self._preparing[exchange]
+            self._go(exchange, found)
 
-    def _go(self, flight: Flight, found: Found) -> None:
+    def _go(self, exchange: Exchange, found: Resolved) -> None:
         if found.failure is not None:
-            self._come_out(flight, failed(found.failure, found.error))
+            self._finish(exchange, failed(found.failure, found.error))
         else:
-            flight.addresses = found.addresses
-            self._leave(flight)
+            exchange.addresses = found.addresses
+            self._leave(exchange)
 
-    def _leave(self, flight: Flight) -> None:
-        """Put a flight into the outbox, or first get the TLS context or the proxy's address that it lacks."""
-        if flight.target.is_tls and flight.trust is None:
-            self._trusting(flight)
+    def _leave(self, exchange: Exchange) -> None:
+        """Put an exchange into the outbox, or first get the TLS context or the proxy's address that it lacks."""
+        if exchange.target.is_tls and exchange.tls_context is None:
+            self._get_tls_context(exchange)
         elif self._proxy is None or self._proxy.is_known():
-            self._outbox.append(flight)
+            self._outbox.append(exchange)
             if not self._turn_asked:
                 self._ask_turn()
         else:
-            self._preparing[flight] = None
-            self._proxy.ask(functools.partial(self._proxy_found, flight))
+            self._preparing[exchange] = None
+            self._proxy.ask(functools.partial(self._proxy_found, exchange))
 
-    def _trusting(self, flight: Flight) -> None:
-        tls = flight.request.tls
+    def _get_tls_context(self, exchange: Exchange) -> None:
+        tls = exchange.request.tls
         if tls is None:
-            self._trusted(flight, self._trusts.usual)
-        elif (trust := self._trusts.known(tls, flight.request.owner)) is not None:
-            self._trusted(flight, trust)
+            self._with_tls_context(exchange, self._tls_contexts.default)
+        elif (tls_context := self._tls_contexts.cached(tls, exchange.request.owner)) is not None:
+            self._with_tls_context(exchange, tls_context)
         else:
-            self._preparing[flight] = None
-            self._trusts.ask(tls, flight.request.owner, functools.partial(self._has_trust, flight))
+            self._preparing[exchange] = None
+            self._tls_contexts.make(tls, exchange.request.owner, functools.partial(self._has_tls_context, exchange))
 
-    def _has_trust(self, flight: Flight, trust: Trust | str) -> None:
-        if flight in self._preparing:
-            del self._preparing[flight]
-            self._trusted(flight, trust)
+    def _has_tls_context(self, exchange: Exchange, tls_context: TlsContext | str) -> None:
+        if exchange in self._preparing:
+            del self._preparing[exchange]
+            self._with_tls_context(exchange, tls_context)
 
-    def _trusted(self, flight: Flight, trust: Trust | str) -> None:
-        if isinstance(trust, str):
-            self._come_out(flight, failed(Outcome.TLS, trust))
+    def _with_tls_context(self, exchange: Exchange, tls_context: TlsContext | str) -> None:
+        if isinstance(tls_context, str):
+            self._finish(exchange, failed(Outcome.TLS, tls_context))
         else:
-            flight.trust = trust
-            self._leave(flight)
+            exchange.tls_context = tls_context
+            self._leave(exchange)
 
-    def _proxy_found(self, flight: Flight) -> None:
-        if flight in self._preparing:
-            del self._preparing[flight]
+    def _proxy_found(self, exchange: Exchange) -> None:
+        if exchange in self._preparing:
+            del self._preparing[exchange]
             # If the proxy's address was not found, connecting fails.
-            self._outbox.append(flight)
+            self._outbox.append(exchange)
             self._ask_turn()
 
     # Answers
 
-    def _come_out(self, flight: Flight, answer: Answer) -> None:
-        self._landed.append((flight, answer))
+    def _finish(self, exchange: Exchange, answer: Answer) -> None:
+        self._finished.append((exchange, answer))
         if not self._turn_asked:
             self._ask_turn()
 
@@ -189,16 +191,16 @@ class HttpTransport:
         An answer frees room, and its receiver soon sends more: those requests leave together with the outbox.
         """
         try:
-            landed, self._landed = self._landed, []
-            for flight, answer in landed:
+            finished, self._finished = self._finished, []
+            for exchange, answer in finished:
                 if not answer.status and answer.outcome is Outcome.CONNECT:
-                    self._names.defer(flight.target.name, flight.addresses[: flight.tried + 1])
-                elif flight.tried:
-                    self._names.prefer(flight.target.name, flight.addresses[flight.tried])
-                flight.done(answer)
-        except Exception as error:  # noqa: BLE001 - passed on: the flights not yet answered will get no answer
+                    self._resolver.defer(exchange.target.name, exchange.addresses[: exchange.tried + 1])
+                elif exchange.tried:
+                    self._resolver.prefer(exchange.target.name, exchange.addresses[exchange.tried])
+                exchange.done(answer)
+        except Exception as error:  # noqa: BLE001 - passed on: the exchanges not yet answered will get no answer
             self._has_fault(error)
-        if landed:
+        if finished:
             self._loop.call_soon(self._send_out)
         else:
             self._send_out()
@@ -207,11 +209,11 @@ class HttpTransport:
         self._turn_asked = False
         try:
             outbox, self._outbox = self._outbox, []
-            for flight in outbox:
-                self._pool.put(flight)
+            for exchange in outbox:
+                self._pool.put(exchange)
         except Exception as error:  # noqa: BLE001 - as above
             self._has_fault(error)
-        if self._landed:
+        if self._finished:
             self._ask_turn()
 
     def _has_fault(self, error: BaseException) -> None:
@@ -235,11 +237,11 @@ class Proxy:
         shown = f"Basic {base64.b64encode(user.encode()).decode()}" if parts.username is not None else ""
         self.tunnel = Tunnel(parts.port or DEFAULT_PORTS["http"], shown)
         # The operator chose the proxy, so any address is allowed.
-        self._names = Names(system_lookup, _AnyAddress(), timeout_s=timeout_s, kept_s=15.0, share=_ONE_NAME)
+        self._resolver = Resolver(system_lookup, _AnyAddress(), timeout_s=timeout_s, kept_s=15.0, share=_ONE_NAME)
 
     def is_known(self) -> bool:
         """Return whether the proxy's addresses are known, and update the tunnel with them."""
-        found = self._names.known(self._name)
+        found = self._resolver.cached(self._name)
         if found is None:
             return False
         # A lookup may have ended after its callers were told that it takes too long.
@@ -249,15 +251,15 @@ class Proxy:
     def ask(self, then: Callable[[], None]) -> None:
         """Look up the proxy's addresses, then call `then` once, later. If the lookup fails, connecting fails."""
 
-        def found(found: Found) -> None:
+        def found(found: Resolved) -> None:
             self.tunnel.addresses = found.addresses
             then()
 
-        self._names.ask(self._name, "", found)
+        self._resolver.resolve(self._name, "", found)
 
     def close(self) -> None:
         """Stop looking up."""
-        self._names.close()
+        self._resolver.close()
 
 
 class _AnyAddress:
@@ -279,9 +281,9 @@ def roots_file() -> str:
     return path
 
 
-def _trusts(file: str, limits: Limits) -> Trusts:
+def _tls_contexts(file: str, limits: Limits) -> TlsContexts:
     try:
-        return Trusts(Path(file).read_bytes(), kept_max=lambda: limits.contexts_max, timeout_s=limits.timeout_s)
+        return TlsContexts(Path(file).read_bytes(), kept_max=lambda: limits.contexts_max, timeout_s=limits.timeout_s)
     except ssl.SSLError as error:
         raise StartError(f"the file of trusted certificates, {file}, has none that can be read; write them as PEM") from error
     except OSError as error:
@@ -299,7 +301,7 @@ async def open_http_transport(
     A bug in the transport cancels the body and raises.
     """
     through = Proxy(proxy, limits.connect_timeout_s) if proxy else None
-    transport = HttpTransport(policy, limits, _trusts(roots or roots_file(), limits), lookup, through)
+    transport = HttpTransport(policy, limits, _tls_contexts(roots or roots_file(), limits), lookup, through)
 
     async def watch() -> None:
         await asyncio.shield(transport.fault)

@@ -1,11 +1,11 @@
-"""Pool: keeps the connections, queues the flights that wait for one, and decides which flight is next.
+"""Pool: keeps the connections, queues the exchanges that wait for one, and decides which exchange is next.
 
 http → [pool] → dialling, connection → callback URL
 
-Law 1: every flight that enters the pool leaves it exactly once, with its answer; `close` ends the flights that are left.
-Law 2: the number of connections is bounded, in all and for each host, and owners take turns for them. A waiting flight has not begun,
+Law 1: every exchange that enters the pool leaves it exactly once, with its answer; `close` ends the exchanges that are left.
+Law 2: the number of connections is bounded, in all and for each host, and owners take turns for them. A waiting exchange has not begun,
 and can be withdrawn.
-Law 3: if a kept connection breaks under a flight, the flight goes over a new connection, once: a stale connection costs no attempt.
+Law 3: if a kept connection breaks under an exchange, the exchange goes over a new connection, once: a stale connection costs no attempt.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from collections.abc import Callable
 
 from services.delivery.transport.connection import Connection
 from services.delivery.transport.dialling import Dialling
-from services.delivery.transport.exchange import Flight, Limits, Way, failed, wire_of
+from services.delivery.transport.exchange import DialPolicy, Exchange, Limits, failed, wire_of
 from services.delivery.transport.fair_queue import FairQueue
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome
-from services.delivery.transport.tls_stream import Secured
+from services.delivery.transport.tls_stream import TlsStream
 
-Land = Callable[[Flight, Answer], None]
+Finish = Callable[[Exchange, Answer], None]
 
 _SWEEP_S = 0.25
 _IDLE_S = 30.0
 # To find an idle connection to close, look at no more than this many.
 _LOOKED_AT_MAX = 64
 # A connection of this age closes after its answer, even if it is never idle; so requests follow a proxy that moves after this time at the
-# latest. They follow a sink's name that moves as soon as it is looked up again, because `Host.kept` compares addresses.
+# latest. They follow a sink's name that moves as soon as it is looked up again, because `Host.take_idle` compares addresses.
 _LIFETIME_S = 600.0
 _SPOKE_FIRST = failed(Outcome.PROTOCOL, "the endpoint sent something before it had a request")
 _STOPPED = failed(Outcome.RESET, "the service stopped before the answer came")
@@ -37,114 +37,116 @@ _STOPPED = failed(Outcome.RESET, "the service stopped before the answer came")
 class Pool:
     """All connections of a transport."""
 
-    def __init__(self, way: Way, limits: Limits, land: Land, fault: Callable[[BaseException], None]) -> None:
-        """`land` takes each flight that leaves the pool; it may be called within `put` and `withdraw`."""
-        self._way = way
+    def __init__(self, dial_policy: DialPolicy, limits: Limits, finish: Finish, fault: Callable[[BaseException], None]) -> None:
+        """`finish` takes each exchange that leaves the pool; it may be called within `put` and `withdraw`."""
+        self._dial_policy = dial_policy
         self._limits = limits
-        self._land = land
+        self._finish = finish
         self.fault = fault
         self._loop = asyncio.get_running_loop()
         self._hosts: dict[tuple[str, int], Host] = {}
         self._open: dict[Connection | Dialling, None] = {}
         # The connection that has been idle longest comes first.
         self._idle: dict[Connection, None] = {}
-        self._wanting = FairQueue()
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._waiting = FairQueue()
+        self._sweep_timer: asyncio.TimerHandle | None = None
 
-    def put(self, flight: Flight) -> None:
+    def put(self, exchange: Exchange) -> None:
         """Send a request as soon as its host has fewer than `host_connections_max` under way."""
-        origin = flight.target.origin
+        origin = exchange.target.origin
         host = self._hosts.get(origin)
         if host is None:
             host = self._hosts[origin] = Host(origin)
-        flight.host = host
+        exchange.host = host
         if host.under_way >= self._limits.host_connections_max:
-            host.waiting.put(flight)
+            host.waiting.put(exchange)
             return
         host.under_way += 1
-        if not self._starts(flight):
-            self._turn_over(host)
+        if not self._start(exchange):
+            self._pass_turn(host)
 
     def withdraw(self, subscription_id: str) -> None:
-        """Answer with `WITHDRAWN` a subscription's flights that wait, and those that are being dialled for but may not begin."""
+        """Answer with `WITHDRAWN` a subscription's exchanges that wait, and those that are being dialled for but may not begin."""
         for host in self._hosts.values():
-            for flight in [each for each in host.waiting.flights() if each.request.subscription_id == subscription_id]:
-                host.waiting.remove(flight)
-                self._land(flight, WITHDRAWN)
-        for flight in [each for each in self._wanting.flights() if each.request.subscription_id == subscription_id]:
-            self._wanting.remove(flight)
-            self._turn_over(flight.host)
-            self._land(flight, WITHDRAWN)
-        for each in [each for each in self._open if isinstance(each, Dialling) and each.flight.request.subscription_id == subscription_id]:
-            begun = each.flight
+            for exchange in [each for each in host.waiting.exchanges() if each.request.subscription_id == subscription_id]:
+                host.waiting.remove(exchange)
+                self._finish(exchange, WITHDRAWN)
+        for exchange in [each for each in self._waiting.exchanges() if each.request.subscription_id == subscription_id]:
+            self._waiting.remove(exchange)
+            self._pass_turn(exchange.host)
+            self._finish(exchange, WITHDRAWN)
+        for each in [
+            each for each in self._open if isinstance(each, Dialling) and each.exchange.request.subscription_id == subscription_id
+        ]:
+            begun = each.exchange
             if _may_begin(begun):
                 # If the present address cannot be reached, try no other address.
                 begun.addresses = begun.addresses[: begun.tried + 1]
             else:
                 each.close()
                 del self._open[each]
-                self._turn_over(begun.host)
-                self._land(begun, WITHDRAWN)
+                self._pass_turn(begun.host)
+                self._finish(begun, WITHDRAWN)
 
     def retire(self, is_forbidden: Callable[[str], bool]) -> None:
         """Stop using connections to forbidden addresses; a connection that waits for an answer closes after the answer."""
         for each in [each for each in self._open if isinstance(each, Connection) and is_forbidden(each.address)]:
             if each in self._idle:
-                self._let_go(each)
+                self._close_idle(each)
             else:
                 each.born = float("-inf")
 
     def close(self) -> None:
-        """End every flight that is left, and close all connections."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        left = [each.flight for each in self._open if each.flight is not None]
-        left += [*self._wanting.flights(), *(flight for host in self._hosts.values() for flight in host.waiting.flights())]
+        """End every exchange that is left, and close all connections."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        left = [each.exchange for each in self._open if each.exchange is not None]
+        left += [*self._waiting.exchanges(), *(exchange for host in self._hosts.values() for exchange in host.waiting.exchanges())]
         for each in self._open:
             each.close()
         self._open.clear()
         self._idle.clear()
-        self._wanting.clear()
+        self._waiting.clear()
         self._hosts.clear()
-        for flight in left:
-            self._land(flight, _STOPPED)
+        for exchange in left:
+            self._finish(exchange, _STOPPED)
 
-    # Start of a flight
+    # Start of an exchange
 
-    def _starts(self, flight: Flight) -> bool:
-        """Serialize the request, start its time limit, and begin to send; return False, and end the flight, if it cannot be serialized."""
-        request = flight.request
+    def _start(self, exchange: Exchange) -> bool:
+        """Serialize the request, start its time limit, and begin to send; return False and end it if it cannot be serialized."""
+        request = exchange.request
         try:
-            flight.wire = wire_of(request, flight.target)
+            exchange.wire = wire_of(request, exchange.target)
         except ValueError as error:
-            self._land(flight, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
+            self._finish(exchange, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
             return False
         now = self._loop.time()
-        flight.deadline = now + (self._limits.timeout_s if request.timeout_s is None else request.timeout_s)
-        self._begin(flight, now)
+        exchange.deadline = now + (self._limits.timeout_s if request.timeout_s is None else request.timeout_s)
+        self._begin(exchange, now)
         return True
 
-    def _begin(self, flight: Flight, now: float) -> None:
-        """Send a flight that has its host's turn, over a kept connection or a new one; queue it if it may not begin or the pool is full."""
-        if not _may_begin(flight):
-            self._wanting.put(flight)
-            self._see_to_sweeping()
+    def _begin(self, exchange: Exchange, now: float) -> None:
+        """Send an exchange over a kept or a new connection in its host's turn; queue it if it may not begin, or the pool is full."""
+        if not _may_begin(exchange):
+            self._waiting.put(exchange)
+            self._schedule_sweep()
             return
-        kept = None if flight.fresh else flight.host.kept(flight)
-        while kept is not None:
-            del self._idle[kept]
-            if kept.is_quiet():
-                kept.send(flight, now)
+        idle = None if exchange.fresh else exchange.host.take_idle(exchange)
+        while idle is not None:
+            del self._idle[idle]
+            if idle.is_quiet():
+                idle.send(exchange, now)
                 return
-            kept.close()
-            del self._open[kept]
-            kept = flight.host.kept(flight)
+            idle.close()
+            del self._open[idle]
+            idle = exchange.host.take_idle(exchange)
         if self._has_room():
-            self._open[Dialling(self, self._way, self._limits, self._loop, flight)] = None
-            self._see_to_sweeping()
+            self._open[Dialling(self, self._dial_policy, self._limits, self._loop, exchange)] = None
+            self._schedule_sweep()
         else:
-            self._wanting.put(flight)
-            self._see_to_sweeping()
+            self._waiting.put(exchange)
+            self._schedule_sweep()
 
     def _has_room(self) -> bool:
         """Return whether another connection may be opened. If the pool is full, close one idle connection first."""
@@ -155,61 +157,61 @@ class Pool:
             return False
         # Take it from the owner with the most idle connections: otherwise a consumer with many hosts would close those of all others.
         ((most, _),) = Counter(each.owner for each in oldest).most_common(1)
-        self._let_go(next(each for each in oldest if each.owner == most))
+        self._close_idle(next(each for each in oldest if each.owner == most))
         return True
 
-    def _turn_over(self, host: "Host") -> None:
-        """Give a host's turn to the next flight that waits for the host."""
+    def _pass_turn(self, host: "Host") -> None:
+        """Give a host's turn to the next exchange that waits for the host."""
         while host.waiting:
-            if self._starts(host.waiting.take()):
+            if self._start(host.waiting.take()):
                 return
         host.under_way -= 1
         if not host.under_way and not host.idle:
             del self._hosts[host.origin]
 
-    def _end(self, flight: Flight, answer: Answer) -> None:
-        """End a flight. Flights that wait because the pool is full come before those that wait for this flight's host."""
-        if self._wanting:
-            self._serve_wanting()
-        self._turn_over(flight.host)
-        self._land(flight, answer)
+    def _end(self, exchange: Exchange, answer: Answer) -> None:
+        """End an exchange. Exchanges that wait because the pool is full come before those that wait for this exchange's host."""
+        if self._waiting:
+            self._serve_waiting()
+        self._pass_turn(exchange.host)
+        self._finish(exchange, answer)
 
-    def _serve_wanting(self) -> None:
-        """Begin the flights that wait for room in the pool or for `may_begin`, as far as there is room."""
-        # Try each flight once: a flight that may not begin returns to the queue.
-        for _ in self._wanting.flights():
-            if not self._wanting or not (self._idle or len(self._open) < self._limits.connections_max):
+    def _serve_waiting(self) -> None:
+        """Begin the exchanges that wait for room in the pool or for `may_begin`, as far as there is room."""
+        # Try each exchange once: an exchange that may not begin returns to the queue.
+        for _ in self._waiting.exchanges():
+            if not self._waiting or not (self._idle or len(self._open) < self._limits.connections_max):
                 return
-            self._begin(self._wanting.take(), self._loop.time())
+            self._begin(self._waiting.take(), self._loop.time())
 
     # Calls from connections and diallings
 
-    def connected(self, dialling: Dialling, connected: socket.socket | Secured) -> None:
+    def connected(self, dialling: Dialling, connected: socket.socket | TlsStream) -> None:
         """See `dialling.Keeper.connected`."""
         del self._open[dialling]
-        if not _may_begin(dialling.flight):
+        if not _may_begin(dialling.exchange):
             connected.close()
-            self._wanting.put(dialling.flight)
+            self._waiting.put(dialling.exchange)
             return
-        connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.flight)
+        connection = Connection(self, self._limits, self._loop, connected, dialling.address, dialling.exchange)
         if connection.is_quiet():
             self._open[connection] = None
-            connection.send(dialling.flight, connection.born)
+            connection.send(dialling.exchange, connection.born)
         else:
             connection.close()
-            self._end(dialling.flight, _SPOKE_FIRST)
+            self._end(dialling.exchange, _SPOKE_FIRST)
 
     def failed(self, dialling: Dialling, answer: Answer) -> None:
         """See `dialling.Keeper.failed`."""
         del self._open[dialling]
-        flight, now = dialling.flight, self._loop.time()
-        if answer.outcome is Outcome.CONNECT and flight.addresses_left > 1 and now < min(flight.connect_by, flight.deadline):
-            flight.tried += 1
-            self._begin(flight, now)
+        exchange, now = dialling.exchange, self._loop.time()
+        if answer.outcome is Outcome.CONNECT and exchange.addresses_left > 1 and now < min(exchange.connect_by, exchange.deadline):
+            exchange.tried += 1
+            self._begin(exchange, now)
         else:
-            self._end(flight, answer)
+            self._end(exchange, answer)
 
-    def answered(self, connection: Connection, flight: Flight, answer: Answer) -> None:
+    def answered(self, connection: Connection, exchange: Exchange, answer: Answer) -> None:
         """See `connection.Keeper.answered`."""
         now = self._loop.time()
         if connection.is_closed:
@@ -219,29 +221,29 @@ class Pool:
             del self._open[connection]
         else:
             connection.idle_since = now
-            host = flight.host
+            host = exchange.host
             host.idle.append(connection)
             self._idle[connection] = None
-            if not host.waiting and not self._wanting:
-                # The usual case: no flight waits for the connection that has become free.
+            if not host.waiting and not self._waiting:
+                # The usual case: no exchange waits for the connection that has become free.
                 host.under_way -= 1
-                self._land(flight, answer)
+                self._finish(exchange, answer)
                 return
-        self._end(flight, answer)
+        self._end(exchange, answer)
 
-    def stale(self, connection: Connection, flight: Flight) -> None:
+    def stale(self, connection: Connection, exchange: Exchange) -> None:
         """See `connection.Keeper.stale`."""
         del self._open[connection]
-        flight.fresh = True
-        self._begin(flight, self._loop.time())
+        exchange.fresh = True
+        self._begin(exchange, self._loop.time())
 
     def lost(self, connection: Connection) -> None:
         """See `connection.Keeper.lost`."""
-        self._let_go(connection)
-        if self._wanting:
-            self._serve_wanting()
+        self._close_idle(connection)
+        if self._waiting:
+            self._serve_waiting()
 
-    def _let_go(self, idle: Connection) -> None:
+    def _close_idle(self, idle: Connection) -> None:
         idle.close()
         del self._open[idle], self._idle[idle]
         host = self._hosts[idle.origin]
@@ -251,13 +253,13 @@ class Pool:
 
     # Timeouts
 
-    def _see_to_sweeping(self) -> None:
-        if self._sweeping is None:
-            self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+    def _schedule_sweep(self) -> None:
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
-        """End the flights whose time is over, and close connections that have been idle too long or whose TLS context is retired."""
-        self._sweeping = None
+        """End the exchanges whose time is over, and close connections that have been idle too long or whose TLS context is retired."""
+        self._sweep_timer = None
         try:
             now = self._loop.time()
             for each in list(self._open):
@@ -265,46 +267,46 @@ class Pool:
                 if answer is not None:
                     each.cut_off(answer)
             for connection in list(self._idle):
-                if now - connection.idle_since >= _IDLE_S or (connection.trust is not None and connection.trust.retired):
-                    self._let_go(connection)
-            for flight in [each for each in self._wanting.flights() if each.deadline <= now]:
-                self._wanting.remove(flight)
-                self._turn_over(flight.host)
-                self._land(flight, failed(Outcome.TIMEOUT, "no answer within the time limit"))
-            self._serve_wanting()
+                if now - connection.idle_since >= _IDLE_S or (connection.tls_context is not None and connection.tls_context.retired):
+                    self._close_idle(connection)
+            for exchange in [each for each in self._waiting.exchanges() if each.deadline <= now]:
+                self._waiting.remove(exchange)
+                self._pass_turn(exchange.host)
+                self._finish(exchange, failed(Outcome.TIMEOUT, "no answer within the time limit"))
+            self._serve_waiting()
         except Exception as error:  # noqa: BLE001 - passed on: after a bug in the transport no guarantee holds
             self.fault(error)
-        if self._open or self._wanting:
-            self._see_to_sweeping()
+        if self._open or self._waiting:
+            self._schedule_sweep()
 
 
 class Host:
-    """The flights and connections of one host and port; exists while a flight is under way or an idle connection is kept."""
+    """The exchanges and connections of one host and port; exists while an exchange is under way or an idle connection is kept."""
 
     __slots__ = ("idle", "origin", "under_way", "waiting")
 
     def __init__(self, origin: tuple[str, int]) -> None:
-        """Start without flights and connections."""
+        """Start without exchanges and connections."""
         self.origin = origin
         self.under_way = 0
         self.waiting = FairQueue()
         self.idle: list[Connection] = []
 
-    def kept(self, flight: Flight) -> Connection | None:
-        """Remove and return the kept connection that was used last and may serve a flight; None if there is none."""
+    def take_idle(self, exchange: Exchange) -> Connection | None:
+        """Remove and return the kept connection that was used last and may serve an exchange; None if there is none."""
         idle = self.idle
         at = len(idle)
         while at:
             at -= 1
             connection = idle[at]
-            if connection.trust is flight.trust and connection.address in flight.addresses:
+            if connection.tls_context is exchange.tls_context and connection.address in exchange.addresses:
                 del idle[at]
                 return connection
         return None
 
 
-def _may_begin(flight: Flight) -> bool:
-    may_begin = flight.request.may_begin
+def _may_begin(exchange: Exchange) -> bool:
+    may_begin = exchange.request.may_begin
     return may_begin is None or may_begin()
 
 

@@ -45,7 +45,7 @@ _NAMES_MAX = 16_384
 _OWNER_WAITING_MAX = 2048
 
 
-class Found(NamedTuple):
+class Resolved(NamedTuple):
     """The result of a lookup: the addresses that may be dialled, in the order to try them, or why there is none."""
 
     addresses: tuple[str, ...]
@@ -53,7 +53,7 @@ class Found(NamedTuple):
     error: str = ""
 
 
-class Names:
+class Resolver:
     """A cache of lookups. Belongs to one event loop; only `lookup` and the policy's verdict run in other threads."""
 
     def __init__(self, lookup: Lookup, policy: Judge, *, timeout_s: float, kept_s: float, share: ShareNow) -> None:
@@ -65,25 +65,25 @@ class Names:
         self._lookup = lookup
         self._policy = policy
         self._loop = asyncio.get_running_loop()
-        self._found: OrderedDict[str, tuple[Found, float]] = OrderedDict()
+        self._found: OrderedDict[str, tuple[Resolved, float]] = OrderedDict()
         self._threads: list[_Threads] = []
         # Two queues: names that resolved before do not wait behind names whose lookup may hang.
-        self._proven, self._unproven = (self._flights(share, timeout_s) for _ in range(2))
+        self._proven, self._unproven = (self._queue(share, timeout_s) for _ in range(2))
 
-    def known(self, name: str) -> Found | None:
-        """Return a name's cached result; None if there is none: then call `ask`."""
+    def cached(self, name: str) -> Resolved | None:
+        """Return a name's cached result; None if there is none: then call `resolve`."""
         entry = self._found.get(name)
         if entry is None or entry[1] <= self._loop.time():
             return None
         self._found.move_to_end(name)
         return entry[0]
 
-    def ask(self, name: str, owner: str, then: Callable[[Found], None]) -> None:
+    def resolve(self, name: str, owner: str, then: Callable[[Resolved], None]) -> None:
         """Look a name up for an owner; call `then` once, later, on the event loop."""
-        flights, other = self._unproven, self._proven
-        if name in other or (name not in flights and self._is_proven(name)):
-            flights = other
-        flights.ask(name, owner, then)
+        lookups, other = self._unproven, self._proven
+        if name in other or (name not in lookups and self._is_proven(name)):
+            lookups = other
+        lookups.ask(name, owner, then)
 
     def prefer(self, name: str, address: str) -> None:
         """Try an address first from now on: it was reached, and an address before it was not."""
@@ -96,7 +96,7 @@ class Names:
         entry = self._found.get(name)
         if entry is not None and entry[0].failure is None:
             in_order = sorted(entry[0].addresses, key=lambda each: each in addresses)
-            self._found[name] = (Found(tuple(in_order)), entry[1])
+            self._found[name] = (Resolved(tuple(in_order)), entry[1])
 
     def forget(self) -> None:
         """Drop every cached result, so that each name is looked up again when it is next needed."""
@@ -104,8 +104,8 @@ class Names:
 
     def close(self) -> None:
         """Stop waiting for lookups; each waiting caller is told that the service stopped."""
-        for flights in (self._proven, self._unproven):
-            flights.close(_STOPPED)
+        for lookups in (self._proven, self._unproven):
+            lookups.close(_STOPPED)
         for threads in self._threads:
             threads.close()
 
@@ -113,30 +113,30 @@ class Names:
         entry = self._found.get(name)
         return entry is not None and entry[0].failure is None
 
-    def _flights(self, share: ShareNow, timeout_s: float) -> SingleFlight[str, Found]:
+    def _queue(self, share: ShareNow, timeout_s: float) -> SingleFlight[str, Resolved]:
         permits, threads = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX), _Threads()
         self._threads.append(threads)
 
         def run(name: str, _owner: str) -> None:
-            threads.put(lambda: self._look_up(name, flights))
+            threads.put(lambda: self._look_up(name, lookups))
 
-        flights = SingleFlight[str, Found](permits, run, timeout_s=timeout_s, too_late=_TOO_LATE, too_many=_TOO_MANY)
-        return flights
+        lookups = SingleFlight[str, Resolved](permits, run, timeout_s=timeout_s, too_late=_TOO_LATE, too_many=_TOO_MANY)
+        return lookups
 
-    def _look_up(self, name: str, flights: SingleFlight[str, Found]) -> None:
+    def _look_up(self, name: str, lookups: SingleFlight[str, Resolved]) -> None:
         try:
             addresses = tuple(dict.fromkeys(self._lookup(name)))
         except (OSError, ValueError):
-            found = Found((), Outcome.DNS, "the endpoint's name could not be resolved")
+            found = Resolved((), Outcome.DNS, "the endpoint's name could not be resolved")
         except Exception as error:  # noqa: BLE001 - a bug in `lookup` fails this lookup only; its callers must be told
-            found = Found((), Outcome.DNS, f"the endpoint's name could not be resolved ({type(error).__name__})")
+            found = Resolved((), Outcome.DNS, f"the endpoint's name could not be resolved ({type(error).__name__})")
         else:
             why = self._policy.check_addresses(addresses)
-            found = Found(_mixed(addresses)) if why is None else Found((), Outcome.BLOCKED, why)
+            found = Resolved(_mixed(addresses)) if why is None else Resolved((), Outcome.BLOCKED, why)
         with contextlib.suppress(RuntimeError):  # the event loop has ended, and with it every caller
-            self._loop.call_soon_threadsafe(self._arrived, name, found, flights)
+            self._loop.call_soon_threadsafe(self._arrived, name, found, lookups)
 
-    def _arrived(self, name: str, found: Found, flights: SingleFlight[str, Found]) -> None:
+    def _arrived(self, name: str, found: Resolved, lookups: SingleFlight[str, Resolved]) -> None:
         before = self._found.pop(name, None)
         # The order changes from one lookup to the next. Keep the first address first, so that its connections stay in use.
         if before is not None and before[0].addresses and before[0].addresses[0] in found.addresses:
@@ -146,12 +146,12 @@ class Names:
         self._found[name] = (found, self._loop.time() + kept_s)
         if len(self._found) > _NAMES_MAX:
             self._found.popitem(last=False)
-        flights.arrived(name, found)
+        lookups.arrived(name, found)
 
 
-_STOPPED = Found((), Outcome.RESET, "the service stopped before the request was sent")
-_TOO_LATE = Found((), Outcome.DNS, "the endpoint's name could not be resolved in time")
-_TOO_MANY = Found((), Outcome.DNS, "too many names of this consumer's endpoints wait to be resolved")
+_STOPPED = Resolved((), Outcome.RESET, "the service stopped before the request was sent")
+_TOO_LATE = Resolved((), Outcome.DNS, "the endpoint's name could not be resolved in time")
+_TOO_MANY = Resolved((), Outcome.DNS, "too many names of this consumer's endpoints wait to be resolved")
 
 
 def system_lookup(name: str) -> list[str]:
@@ -159,8 +159,8 @@ def system_lookup(name: str) -> list[str]:
     return [str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
 
-def _with_first(found: Found, address: str) -> Found:
-    return Found((address, *(each for each in found.addresses if each != address)))
+def _with_first(found: Resolved, address: str) -> Resolved:
+    return Resolved((address, *(each for each in found.addresses if each != address)))
 
 
 def _mixed(addresses: Sequence[str]) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ class _Threads:
         """Run a job in one of the threads."""
         if not self._free.acquire(blocking=False):
             self._threads += 1
-            threading.Thread(target=self._run, name="names", daemon=True).start()
+            threading.Thread(target=self._run, name="resolver", daemon=True).start()
         self._jobs.put(job)
 
     def close(self) -> None:

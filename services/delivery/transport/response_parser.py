@@ -34,7 +34,7 @@ class _SwitchError(Exception):
     """The endpoint wants to speak another protocol."""
 
 
-class Reading:
+class ResponseParser:
     """Parses one answer after another. llhttp calls the `on_…` methods."""
 
     __slots__ = (
@@ -145,11 +145,11 @@ class Reading:
         status = self.status
         answer = None if self.whole else _DELIVERED.get(status)
         if answer is None:
-            answer = self._told(status)
+            answer = self._answer_of(status)
         self._renew()
         return answer
 
-    def _told(self, status: int) -> Answer:
+    def _answer_of(self, status: int) -> Answer:
         headers, body = self._texts(), bytes(self._body)
         if status in _OK:
             return Answer(Outcome.DELIVERED, status, "", body, "", headers)
@@ -202,7 +202,7 @@ class Reading:
             self._opening = b""
 
 
-class TunnelReading:
+class TunnelResponseParser:
     """Parses a proxy's answer to CONNECT."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ TOO_MANY = "TLS failed: too many certificates of this consumer's endpoints wait 
 UNREADABLE = "TLS failed: the certificates of the subscription's own authorities cannot be read; give them as PEM"
 
 
-class Trust:
+class TlsContext:
     """A TLS context, and the sessions that its connections may resume."""
 
     __slots__ = ("_sessions", "_sessions_max", "context", "retired")
@@ -59,7 +59,7 @@ class Trust:
                 self._sessions.popitem(last=False)
 
 
-class Trusts:
+class TlsContexts:
     """A cache of TLS contexts: a default one, and one for each `Tls`. Belongs to one event loop; a thread makes the contexts."""
 
     def __init__(self, roots_pem: bytes, *, kept_max: Callable[[], int], timeout_s: float) -> None:
@@ -70,20 +70,20 @@ class Trusts:
         """
         # OpenSSL reads a file without the GIL; reading from memory would hold the GIL for 20 ms.
         self._roots = open_unnamed(roots_pem)
-        self.usual = Trust(_context(self._roots))
+        self.default = TlsContext(_context(self._roots))
         self._kept_max = kept_max
         self._loop = asyncio.get_running_loop()
-        self._kept: dict[str, OrderedDict[Tls, Trust | str]] = {}
+        self._kept: dict[str, OrderedDict[Tls, TlsContext | str]] = {}
         """By owner, the least recently used first."""
         self._kept_for: dict[Tls, str] = {}
         """The owner that each context counts for; a context counts for one owner only."""
         permits = FairSemaphore(_ONE_AT_A_TIME, owner_waiting_max=_OWNER_WAITING_MAX)
-        self._flights = SingleFlight[Tls, Trust | str](permits, self._make, timeout_s=timeout_s, too_late=TOO_LATE, too_many=TOO_MANY)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="trust")
+        self._making = SingleFlight[Tls, TlsContext | str](permits, self._make, timeout_s=timeout_s, too_late=TOO_LATE, too_many=TOO_MANY)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tls_contexts")
         self._closed = False
 
-    def known(self, tls: Tls, owner: str) -> Trust | str | None:
-        """Return the kept context, or why there can be none; None if it is not known: then call `ask`."""
+    def cached(self, tls: Tls, owner: str) -> TlsContext | str | None:
+        """Return the kept context, or why there can be none; None if it is not known: then call `make`."""
         kept_for = self._kept_for.get(tls)
         if kept_for is None:
             return None
@@ -97,14 +97,14 @@ class Trusts:
             kept.move_to_end(tls)
         return found
 
-    def ask(self, tls: Tls, owner: str, then: Callable[[Trust | str], None]) -> None:
+    def make(self, tls: Tls, owner: str, then: Callable[[TlsContext | str], None]) -> None:
         """Make a context for an owner; call `then` once, later, on the event loop, unless `close` comes first."""
-        self._flights.ask(tls, owner, then)
+        self._making.ask(tls, owner, then)
 
     def close(self) -> None:
         """Make no more contexts; callers that wait get no answer."""
         self._closed = True
-        self._flights.close()
+        self._making.close()
         self._thread.shutdown(cancel_futures=True)
         self._roots.close()
 
@@ -112,25 +112,25 @@ class Trusts:
         making = self._loop.run_in_executor(self._thread, _made, self._roots, tls)
         making.add_done_callback(functools.partial(self._arrived, tls, owner))
 
-    def _arrived(self, tls: Tls, owner: str, made: "asyncio.Future[Trust | str]") -> None:
+    def _arrived(self, tls: Tls, owner: str, made: "asyncio.Future[TlsContext | str]") -> None:
         if made.cancelled() or made.exception() is not None or self._closed:
             # The process may have reached its limit of open files. That is temporary, so no verdict is kept, and the callers are told.
-            self._flights.arrived(tls, UNMADE)
+            self._making.arrived(tls, UNMADE)
             return
         found = made.result()
         self._keep(tls, owner, found)
         while len(self._kept_for) > self._kept_max():
             most = max(self._kept.values(), key=len)
             forgotten = self._remove(next(iter(most)))
-            if isinstance(forgotten, Trust):
+            if isinstance(forgotten, TlsContext):
                 forgotten.retired = True
-        self._flights.arrived(tls, found)
+        self._making.arrived(tls, found)
 
-    def _keep(self, tls: Tls, owner: str, found: Trust | str) -> None:
+    def _keep(self, tls: Tls, owner: str, found: TlsContext | str) -> None:
         self._kept.setdefault(owner, OrderedDict())[tls] = found
         self._kept_for[tls] = owner
 
-    def _remove(self, tls: Tls) -> Trust | str:
+    def _remove(self, tls: Tls) -> TlsContext | str:
         owner = self._kept_for.pop(tls)
         kept = self._kept[owner]
         found = kept.pop(tls)
@@ -139,7 +139,7 @@ class Trusts:
         return found
 
 
-def _made(roots: BinaryIO, tls: Tls) -> Trust | str:
+def _made(roots: BinaryIO, tls: Tls) -> TlsContext | str:
     context = _context(roots)
     if tls.ca_pem:
         try:
@@ -151,7 +151,7 @@ def _made(roots: BinaryIO, tls: Tls) -> Trust | str:
             show(context, tls.certificate_pem, tls.key_pem or tls.certificate_pem)
         except ssl.SSLError:
             return UNUSABLE
-    return Trust(context, _OWN_SESSIONS_MAX)
+    return TlsContext(context, _OWN_SESSIONS_MAX)
 
 
 def _context(roots: BinaryIO) -> ssl.SSLContext:

@@ -17,7 +17,7 @@ _BYTES_BESIDE_MAX = 256 * 1024
 _BYTES_PER_BYTE_MAX = 32
 
 
-class Secured:
+class TlsStream:
     """The client's end of a TLS connection; owns the socket under it."""
 
     __slots__ = ("_incoming", "_outgoing", "_packed", "_plain_bytes", "_received_bytes", "_sending", "_socket", "_tls", "has_replied")

@@ -115,7 +115,7 @@ def check_at_rest(pool: Pool) -> None:
     assert [(host.under_way, len(host.waiting)) for host in hosts] == [(0, 0)] * len(hosts)
     assert all(host.idle for host in hosts)
     assert {connection for host in hosts for connection in host.idle} == set(pool._idle) == set(pool._open)  # noqa: SLF001 - as above
-    assert not pool._wanting  # noqa: SLF001 - as above
+    assert not pool._waiting  # noqa: SLF001 - as above
 
 
 def open_files() -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Outcome
-from services.delivery.transport.resolver import Found, Lookup, Names, system_lookup
+from services.delivery.transport.resolver import Lookup, Resolved, Resolver, system_lookup
 from services.egress.policy import EgressPolicy
 from services.runtime.fair_semaphore import Share
 from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sending
@@ -39,58 +39,58 @@ class Book:
         return self.hanging[name]
 
 
-def names_by(lookup: Lookup, *, timeout_s: float = 5.0, kept_s: float = 60.0) -> Names:
-    return Names(lookup, EgressPolicy(allow=("127.0.0.0/8",)), timeout_s=timeout_s, kept_s=kept_s, share=Share(8, 2))
+def resolver_by(lookup: Lookup, *, timeout_s: float = 5.0, kept_s: float = 60.0) -> Resolver:
+    return Resolver(lookup, EgressPolicy(allow=("127.0.0.0/8",)), timeout_s=timeout_s, kept_s=kept_s, share=Share(8, 2))
 
 
-def asking(names: Names, name: str, owner: str = "") -> asyncio.Future[Found]:
-    future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-    names.ask(name, owner, future.set_result)
+def asking(resolver: Resolver, name: str, owner: str = "") -> asyncio.Future[Resolved]:
+    future: asyncio.Future[Resolved] = asyncio.get_running_loop().create_future()
+    resolver.resolve(name, owner, future.set_result)
     return future
 
 
-async def found_by(names: Names, name: str, owner: str = "") -> Found:
-    return await asyncio.wait_for(asking(names, name, owner), 60)
+async def found_by(resolver: Resolver, name: str, owner: str = "") -> Resolved:
+    return await asyncio.wait_for(asking(resolver, name, owner), 60)
 
 
 async def test_a_name_is_looked_up_once_for_all_who_ask() -> None:
     book = Book(a=["127.0.0.1"])
     go_on = book.hang("a")
-    names = names_by(book)
-    waiting = [asking(names, "a") for _ in range(50)]
+    resolver = resolver_by(book)
+    waiting = [asking(resolver, "a") for _ in range(50)]
     go_on.set()
 
-    assert set(await asyncio.gather(*waiting)) == {Found(("127.0.0.1",))}
-    assert names.known("a") == Found(("127.0.0.1",))
+    assert set(await asyncio.gather(*waiting)) == {Resolved(("127.0.0.1",))}
+    assert resolver.cached("a") == Resolved(("127.0.0.1",))
     assert book.asked["a"] == 1
-    names.close()
+    resolver.close()
 
 
 async def test_what_was_found_is_used_for_a_while_only() -> None:
-    names = names_by(Book(a=["127.0.0.1"]), kept_s=0.0)
+    resolver = resolver_by(Book(a=["127.0.0.1"]), kept_s=0.0)
 
-    assert (await found_by(names, "a")).failure is None
-    assert names.known("a") is None
-    names.close()
+    assert (await found_by(resolver, "a")).failure is None
+    assert resolver.cached("a") is None
+    resolver.close()
 
 
 @pytest.mark.parametrize(
     ("addresses", "outcome"), [([], Outcome.BLOCKED), (["10.0.0.1"], Outcome.BLOCKED), (["127.0.0.1", "10.0.0.1"], Outcome.BLOCKED)]
 )
 async def test_a_name_is_judged_by_all_its_addresses(addresses: list[str], outcome: Outcome) -> None:
-    names = names_by(Book(a=addresses))
-    found = await found_by(names, "a")
+    resolver = resolver_by(Book(a=addresses))
+    found = await found_by(resolver, "a")
 
     assert (found.addresses, found.failure) == ((), outcome)
-    assert names.known("a") == found, "a refusal is kept too"
-    names.close()
+    assert resolver.cached("a") == found, "a refusal is kept too"
+    resolver.close()
 
 
 async def test_a_name_that_does_not_exist_is_a_failure_of_dns() -> None:
-    names = names_by(Book())
+    resolver = resolver_by(Book())
 
-    assert (await found_by(names, "nobody")).failure is Outcome.DNS
-    names.close()
+    assert (await found_by(resolver, "nobody")).failure is Outcome.DNS
+    resolver.close()
 
 
 async def test_a_fault_of_the_lookup_ends_this_one_alone() -> None:
@@ -99,77 +99,77 @@ async def test_a_fault_of_the_lookup_ends_this_one_alone() -> None:
             raise RuntimeError
         return ["127.0.0.1"]
 
-    names = names_by(faulty)
-    assert "RuntimeError" in (await found_by(names, "a")).error
-    assert (await found_by(names, "b")).failure is None
-    names.close()
+    resolver = resolver_by(faulty)
+    assert "RuntimeError" in (await found_by(resolver, "a")).error
+    assert (await found_by(resolver, "b")).failure is None
+    resolver.close()
 
 
 async def test_a_lookup_that_hangs_keeps_nobody_waiting_and_is_not_begun_again() -> None:
     book = Book(a=["127.0.0.1"])
     go_on = book.hang("a")
-    names = names_by(book, timeout_s=0.1)
+    resolver = resolver_by(book, timeout_s=0.1)
 
-    first, second = await found_by(names, "a"), await found_by(names, "a")
+    first, second = await found_by(resolver, "a"), await found_by(resolver, "a")
     assert first.failure is second.failure is Outcome.DNS
     assert "in time" in first.error
     assert book.asked["a"] == 1
 
     go_on.set()
     async with asyncio.timeout(60):
-        while names.known("a") is None:  # noqa: ASYNC110 - a thread of its own makes it known
+        while resolver.cached("a") is None:  # noqa: ASYNC110 - a thread of its own makes it known
             await asyncio.sleep(0)
-    assert names.known("a") == Found(("127.0.0.1",))
-    names.close()
+    assert resolver.cached("a") == Resolved(("127.0.0.1",))
+    resolver.close()
 
 
 async def test_names_that_hang_do_not_hold_up_those_that_were_found_before() -> None:
     book = Book(good=["127.0.0.1"], **{f"bad{number}": ["127.0.0.1"] for number in range(40)})
-    names = names_by(book, kept_s=0.0)
-    await found_by(names, "good")
+    resolver = resolver_by(book, kept_s=0.0)
+    await found_by(resolver, "good")
     events = [book.hang(f"bad{number}") for number in range(40)]
-    waiting = [asking(names, f"bad{number}") for number in range(40)]
+    waiting = [asking(resolver, f"bad{number}") for number in range(40)]
 
-    assert (await found_by(names, "good")).failure is None
+    assert (await found_by(resolver, "good")).failure is None
     assert not any(future.done() for future in waiting)
     for event in events:
         event.set()
     await asyncio.gather(*waiting)
-    names.close()
+    resolver.close()
 
 
 async def test_names_of_one_consumer_that_hang_hold_up_nobody_else() -> None:
     """Neither a new name of another consumer waits, nor a name that also waits in the first consumer's queue."""
     book = Book(**{f"bad{number}": ["127.0.0.1"] for number in range(64)}, good=["127.0.0.1"])
-    names = names_by(book, timeout_s=0.5)
+    resolver = resolver_by(book, timeout_s=0.5)
     events = [book.hang(f"bad{number}") for number in range(64)]
-    hanging = [asking(names, f"bad{number}", "attacker") for number in range(64)]
-    waiting = asking(names, "good", "attacker")
+    hanging = [asking(resolver, f"bad{number}", "attacker") for number in range(64)]
+    waiting = asking(resolver, "good", "attacker")
 
-    assert (await found_by(names, "good", "victim")).failure is None
+    assert (await found_by(resolver, "good", "victim")).failure is None
     assert (await waiting).failure is None
     assert sum(book.asked.values()) == 3, "the attacker's share, and the name that both wanted"
     assert {(await each).failure for each in hanging} == {Outcome.DNS}
-    assert (await found_by(names, "other", "victim")).error == "the endpoint's name could not be resolved"
+    assert (await found_by(resolver, "other", "victim")).error == "the endpoint's name could not be resolved"
     # A lookup that has not begun when its callers give up never runs.
     for event in events:
         event.set()
     async with asyncio.timeout(60):
-        while names.known("bad0") is None or names.known("bad1") is None:  # noqa: ASYNC110 - threads make them known
+        while resolver.cached("bad0") is None or resolver.cached("bad1") is None:  # noqa: ASYNC110 - threads make them known
             await asyncio.sleep(0)
     assert sum(book.asked.values()) == 4
-    names.close()
+    resolver.close()
 
 
 async def test_too_many_names_of_one_consumer_are_refused_at_once() -> None:
     book = Book()
-    names = names_by(book, timeout_s=60.0)
+    resolver = resolver_by(book, timeout_s=60.0)
     events = [book.hang(name) for name in "ab"]
-    waiting = [asking(names, name, "attacker") for name in [*"ab", *(f"n{number}" for number in range(2048))]]
+    waiting = [asking(resolver, name, "attacker") for name in [*"ab", *(f"n{number}" for number in range(2048))]]
 
-    assert "too many names" in (await found_by(names, "one more", "attacker")).error
-    assert (await found_by(names, "c", "victim")).failure is Outcome.DNS
-    names.close()
+    assert "too many names" in (await found_by(resolver, "one more", "attacker")).error
+    assert (await found_by(resolver, "c", "victim")).failure is Outcome.DNS
+    resolver.close()
     assert {(await each).failure for each in waiting} == {Outcome.RESET}
     for event in events:
         event.set()
@@ -177,44 +177,44 @@ async def test_too_many_names_of_one_consumer_are_refused_at_once() -> None:
 
 async def test_the_address_in_use_stays_first_while_the_name_has_it() -> None:
     book = Book(a=["127.0.0.1", "127.0.0.2", "127.0.0.3"])
-    names = names_by(book, kept_s=0.0)
+    resolver = resolver_by(book, kept_s=0.0)
 
-    assert (await found_by(names, "a")).addresses == ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    assert (await found_by(resolver, "a")).addresses == ("127.0.0.1", "127.0.0.2", "127.0.0.3")
     book.addresses["a"] = ["127.0.0.3", "127.0.0.1", "127.0.0.2"]
-    assert (await found_by(names, "a")).addresses[0] == "127.0.0.1"
-    names.prefer("a", "127.0.0.2")
-    assert (await found_by(names, "a")).addresses[0] == "127.0.0.2"
+    assert (await found_by(resolver, "a")).addresses[0] == "127.0.0.1"
+    resolver.prefer("a", "127.0.0.2")
+    assert (await found_by(resolver, "a")).addresses[0] == "127.0.0.2"
     book.addresses["a"] = ["127.0.0.3", "127.0.0.1"]
-    assert (await found_by(names, "a")).addresses == ("127.0.0.3", "127.0.0.1")
-    names.close()
+    assert (await found_by(resolver, "a")).addresses == ("127.0.0.3", "127.0.0.1")
+    resolver.close()
 
 
 async def test_of_many_addresses_a_few_are_kept_of_both_families() -> None:
     many = [f"127.1.{number // 250}.{number % 250 + 1}" for number in range(1000)]
-    names = Names(Book(a=[*many, "::1"]), EgressPolicy(allow=("127.0.0.0/8", "::1")), timeout_s=5.0, kept_s=0.0, share=Share(8, 2))
-    found = await found_by(names, "a")
+    resolver = Resolver(Book(a=[*many, "::1"]), EgressPolicy(allow=("127.0.0.0/8", "::1")), timeout_s=5.0, kept_s=0.0, share=Share(8, 2))
+    found = await found_by(resolver, "a")
     assert found.addresses == (many[0], "::1", *many[1:15])
 
-    names.defer("a", [many[0], "::1"])
-    assert (await found_by(names, "a")).addresses[0] == many[1]
-    names.close()
+    resolver.defer("a", [many[0], "::1"])
+    assert (await found_by(resolver, "a")).addresses[0] == many[1]
+    resolver.close()
 
 
 async def test_what_is_remembered_is_bounded() -> None:
-    names = names_by(lambda _name: ["127.0.0.1"])
-    await asyncio.gather(*(asking(names, f"n{number}", str(number % 20)) for number in range(17_000)))
+    resolver = resolver_by(lambda _name: ["127.0.0.1"])
+    await asyncio.gather(*(asking(resolver, f"n{number}", str(number % 20)) for number in range(17_000)))
 
-    kept = [number for number in range(17_000) if names.known(f"n{number}") is not None]
+    kept = [number for number in range(17_000) if resolver.cached(f"n{number}") is not None]
     assert len(kept) == 16_384
-    names.close()
+    resolver.close()
 
 
 async def test_the_end_is_told_to_those_who_wait() -> None:
     book = Book(a=["127.0.0.1"])
     go_on = book.hang("a")
-    names = names_by(book)
-    waiting = asking(names, "a")
-    names.close()
+    resolver = resolver_by(book)
+    waiting = asking(resolver, "a")
+    resolver.close()
 
     assert (await waiting).failure is Outcome.RESET
     go_on.set()

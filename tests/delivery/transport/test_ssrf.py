@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from services.delivery.transport.exchange import Flight, Target, Way
+from services.delivery.transport.exchange import DialPolicy, Exchange, Target
 from services.delivery.transport.http import HttpTransport
 from services.delivery.transport.pool import Pool
 from services.delivery.transport.protocol import Answer, Outcome, Request
@@ -354,17 +354,17 @@ async def test_a_name_that_is_not_found_is_a_failure_of_its_own(kind: str, zone:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"])  # noqa: S104 - refused
 async def test_the_socket_itself_is_refused_whatever_was_judged_before(address: str, canary: Canary) -> None:
     """Even if URL, name and answers were all let through, no connection would be made."""
-    landed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    finished: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
-    def land(_flight: Flight, answer: Answer) -> None:
-        landed.set_result(answer)
+    def finish(_exchange: Exchange, answer: Answer) -> None:
+        finished.set_result(answer)
 
-    pool = Pool(Way(EgressPolicy(allow=("http", PERMITTED)).check_address), LIMITS, land, landed.set_exception)
+    pool = Pool(DialPolicy(EgressPolicy(allow=("http", PERMITTED)).check_address), LIMITS, finish, finished.set_exception)
     target = Target("waved.example", (), canary.port, is_tls=False, host="waved.example", path="/", origin=("waved.example", canary.port))
-    flight = Flight(Request(f"http://waved.example:{canary.port}/", {}, b""), lambda _answer: None, target)
-    flight.addresses = (address,)
-    pool.put(flight)
-    answer = await asyncio.wait_for(landed, 60)
+    exchange = Exchange(Request(f"http://waved.example:{canary.port}/", {}, b""), lambda _answer: None, target)
+    exchange.addresses = (address,)
+    pool.put(exchange)
+    answer = await asyncio.wait_for(finished, 60)
     pool.close()
 
     assert answer.outcome is Outcome.BLOCKED

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.delivery.transport.protocol import Outcome, Tls
-from services.delivery.transport.tls_contexts import TOO_LATE, Trust, Trusts
+from services.delivery.transport.tls_contexts import TOO_LATE, TlsContext, TlsContexts
 from tests.delivery.sending import answer_to, post, sending
 from tests.support.certificates import Authority
 from tests.support.hostile_endpoints import OK, Connection, answering, hostile, kept_open
@@ -18,8 +18,8 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def trusts_of(authority: Authority, kept_max: int = 4, timeout_s: float = 60.0) -> Trusts:
-    return Trusts(authority.pem, kept_max=lambda: kept_max, timeout_s=timeout_s)
+def contexts_of(authority: Authority, kept_max: int = 4, timeout_s: float = 60.0) -> TlsContexts:
+    return TlsContexts(authority.pem, kept_max=lambda: kept_max, timeout_s=timeout_s)
 
 
 def other(number: int) -> Tls:
@@ -27,9 +27,9 @@ def other(number: int) -> Tls:
     return Tls(ca_pem=str(number).encode())
 
 
-def asked(trusts: Trusts, tls: Tls, owner: str) -> asyncio.Future[Trust | str]:
-    future: asyncio.Future[Trust | str] = asyncio.get_running_loop().create_future()
-    trusts.ask(tls, owner, future.set_result)
+def asked(contexts: TlsContexts, tls: Tls, owner: str) -> asyncio.Future[TlsContext | str]:
+    future: asyncio.Future[TlsContext | str] = asyncio.get_running_loop().create_future()
+    contexts.make(tls, owner, future.set_result)
     return future
 
 
@@ -51,18 +51,18 @@ async def test_of_many_trusts_few_are_kept_and_all_are_served(authority: Authori
 
 
 async def test_a_trust_is_made_once_for_all_who_wait_for_it(authority: Authority) -> None:
-    trusts, found = trusts_of(authority), list[Trust | str]()
+    contexts, found = contexts_of(authority), list[TlsContext | str]()
     for owner in "aab":
-        trusts.ask(Tls(ca_pem=authority.pem), owner, found.append)
+        contexts.make(Tls(ca_pem=authority.pem), owner, found.append)
     assert found == []
     async with asyncio.timeout(10):
         while len(found) < 3:  # noqa: ASYNC110 - told by a thread
             await asyncio.sleep(0)
-    assert isinstance(found[0], Trust)
-    assert found[0] is found[1] is found[2] is trusts.known(Tls(ca_pem=authority.pem), "a")
+    assert isinstance(found[0], TlsContext)
+    assert found[0] is found[1] is found[2] is contexts.cached(Tls(ca_pem=authority.pem), "a")
     assert found[0].context.verify_mode is ssl.CERT_REQUIRED
     assert found[0].context.check_hostname
-    trusts.close()
+    contexts.close()
 
 
 @pytest.mark.parametrize("pem", [b"junk", b"\xff", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
@@ -75,34 +75,34 @@ async def test_authorities_that_cannot_be_read_are_said_so(pem: bytes, authority
 
 async def test_a_consumer_with_many_trusts_keeps_nobody_waiting_for_one(authority: Authority) -> None:
     """Others do not wait even if the consumer itself waits for the same context, behind all its others."""
-    trusts, mine = trusts_of(authority), Tls(ca_pem=authority.pem)
-    many = [asked(trusts, other(number), "attacker") for number in range(140)]
-    same = asked(trusts, mine, "attacker")
+    contexts, mine = contexts_of(authority), Tls(ca_pem=authority.pem)
+    many = [asked(contexts, other(number), "attacker") for number in range(140)]
+    same = asked(contexts, mine, "attacker")
 
-    assert isinstance(await asyncio.wait_for(asked(trusts, mine, "victim"), 60), Trust)
+    assert isinstance(await asyncio.wait_for(asked(contexts, mine, "victim"), 60), TlsContext)
     assert sum(future.done() for future in many) <= 3
     assert same.done()
-    trusts.close()
+    contexts.close()
 
 
 async def test_trusts_of_one_consumer_displace_none_of_another(authority: Authority) -> None:
     """A context that both consumers use counts for the consumer with the fewest contexts."""
-    trusts, mine, shared = trusts_of(authority), Tls(ca_pem=authority.pem), Tls(ca_pem=authority.pem * 2)
-    await asked(trusts, shared, "attacker")
-    await asked(trusts, mine, "victim")
+    contexts, mine, shared = contexts_of(authority), Tls(ca_pem=authority.pem), Tls(ca_pem=authority.pem * 2)
+    await asked(contexts, shared, "attacker")
+    await asked(contexts, mine, "victim")
     for number in range(10):
-        await asked(trusts, other(number), "attacker")
+        await asked(contexts, other(number), "attacker")
         if number == 1:
-            assert trusts.known(shared, "victim") is not None
+            assert contexts.cached(shared, "victim") is not None
 
-    assert trusts.known(mine, "victim") is not None
-    assert trusts.known(shared, "victim") is not None
-    assert [number for number in range(10) if trusts.known(other(number), "attacker") is not None] == [8, 9]
-    trusts.close()
+    assert contexts.cached(mine, "victim") is not None
+    assert contexts.cached(shared, "victim") is not None
+    assert [number for number in range(10) if contexts.cached(other(number), "attacker") is not None] == [8, 9]
+    contexts.close()
 
 
 async def test_who_waits_too_long_for_a_trust_is_told_so(authority: Authority) -> None:
-    trusts = trusts_of(authority, timeout_s=0.02)
-    many = [asked(trusts, other(number), "attacker") for number in range(1000)]
+    contexts = contexts_of(authority, timeout_s=0.02)
+    many = [asked(contexts, other(number), "attacker") for number in range(1000)]
     assert TOO_LATE in await asyncio.gather(*many)
-    trusts.close()
+    contexts.close()

@@ -10,8 +10,8 @@ import termios
 import time
 from pathlib import Path
 
-from services.delivery.transport.dialling import LATER
-from services.delivery.transport.tls_stream import Secured
+from services.delivery.transport.dialling import NOT_READY
+from services.delivery.transport.tls_stream import TlsStream
 from tests.support.certificates import Authority
 from tests.support.endless_tickets import flooding
 
@@ -31,11 +31,11 @@ def test_no_call_takes_more_than_a_piece_of_tickets_without_an_end(tmp_path: Pat
     context = ssl.create_default_context(cafile=str(authority.file))
     with flooding(authority.server("127.0.0.1"), tmp_path, records=100) as port, socket.create_connection(("127.0.0.1", port)) as connected:
         connected.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        secured = Secured(connected, context, "127.0.0.1", None)
+        secured = TlsStream(connected, context, "127.0.0.1", None)
         ends_at, stands = time.monotonic() + _WITHIN_S, False
         while not stands:
             assert time.monotonic() < ends_at
-            with contextlib.suppress(*LATER):
+            with contextlib.suppress(*NOT_READY):
                 secured.do_handshake()
                 stands = True
             select.select([connected], [], [], 0.0 if stands else 1.0)
@@ -44,6 +44,6 @@ def test_no_call_takes_more_than_a_piece_of_tickets_without_an_end(tmp_path: Pat
             assert time.monotonic() < ends_at
         for _ in range(3):
             before = here(connected)
-            with contextlib.suppress(*LATER):
+            with contextlib.suppress(*NOT_READY):
                 secured.recv_into(memoryview(bytearray(65536)))
             assert here(connected) >= before - _PIECE_BYTES
