@@ -9,20 +9,22 @@ from collections.abc import AsyncIterator
 from hooktide.subscription.v1 import access_pb2
 
 from gateway.authenticate import Authenticator, Caller
-from gateway.bodies import Bodies
 from gateway.listener import HttpLimits, listening
 from gateway.pipeline import Guard, Pipeline
 from gateway.readiness import Readiness
+from gateway.request_body import BodyReader
 from gateway.router import Route, Router
-from gateway.routes.access import Access
-from gateway.routes.catalogue import Catalogue
-from gateway.routes.documents import Documents
+from gateway.routes.consumers import Consumers
+from gateway.routes.deliveries import Deliveries
+from gateway.routes.event_types import EventTypes
+from gateway.routes.events import Events
 from gateway.routes.health import Health
-from gateway.routes.history import History
+from gateway.routes.keys import Keys
+from gateway.routes.problem_docs import ProblemDocs
 from gateway.routes.subscriptions import Subscriptions
 from gateway.routes.verifications import Verifications
-from gateway.translate.access import caller_of
-from gateway.upstreams import Peers, connected
+from gateway.translate.keys import caller_of
+from gateway.upstreams import Upstreams, connected_upstreams
 from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.background import in_background
 from services.runtime.clock import SystemClock
@@ -43,15 +45,17 @@ _CONSUMERS_AT_ONCE, _WAITING_FACTOR = 32, 8
 _STRANGERS_BURST, _STRANGERS_PER_SECOND = 200, 100.0
 
 
-def route_table(peers: Peers, bodies: Bodies, readiness: Readiness) -> list[Route]:
+def route_table(upstreams: Upstreams, body_reader: BodyReader, readiness: Readiness) -> list[Route]:
     """Return all routes."""
     return [
-        *Subscriptions(peers, bodies).routes(),
-        *Verifications(peers).routes(),
-        *Catalogue(peers).routes(),
-        *History(peers).routes(),
-        *Access(peers, bodies).routes(),
-        *Documents().routes(),
+        *Subscriptions(upstreams, body_reader).routes(),
+        *Verifications(upstreams).routes(),
+        *EventTypes(upstreams).routes(),
+        *Events(upstreams).routes(),
+        *Deliveries(upstreams).routes(),
+        *Consumers(upstreams, body_reader).routes(),
+        *Keys(upstreams, body_reader).routes(),
+        *ProblemDocs().routes(),
         *Health(readiness).routes(),
     ]
 
@@ -91,10 +95,10 @@ async def running(settings: GatewaySettings, process: ServiceProcess, limits: Ht
     """
     reloadable = Reloadable(settings)
     tls = server_tls(reloadable, "gateway")
-    async with connected(reloadable) as peers:
+    async with connected_upstreams(reloadable) as upstreams:
 
         async def ask(key: str) -> Caller:
-            answer = await peers.call(peers.access.Authenticate, access_pb2.AuthenticateRequest(key=key))
+            answer = await upstreams.call(upstreams.access.Authenticate, access_pb2.AuthenticateRequest(key=key))
             return caller_of(answer.key)
 
         gate = Gate(connection_limits(settings), settings.proxies())
@@ -102,13 +106,15 @@ async def running(settings: GatewaySettings, process: ServiceProcess, limits: Ht
         def change_limits(new: GatewaySettings) -> None:
             gate.change(connection_limits(new), new.proxies())
             pipeline.guard = guard(new)
-            bodies.bytes_max = new.gateway_body_bytes_max
+            body_reader.bytes_max = new.gateway_body_bytes_max
 
         reloadable.on_reload(change_limits)
-        readiness = Readiness(peers.why_not_ready, process)
-        bodies = Bodies(settings.gateway_body_bytes_max, limits.body_s)
+        readiness = Readiness(upstreams.why_not_ready, process)
+        body_reader = BodyReader(settings.gateway_body_bytes_max, limits.body_s)
         clock = SystemClock()
-        pipeline = Pipeline(Router(route_table(peers, bodies, readiness)), Authenticator(ask, clock), guard(settings), clock, limits)
+        pipeline = Pipeline(
+            Router(route_table(upstreams, body_reader, readiness)), Authenticator(ask, clock), guard(settings), clock, limits
+        )
         async with (
             http_server(admin_app(readiness.why_not, readiness.why_degraded), settings.gateway_admin_listen) as admin,
             listening(pipeline, settings.gateway_listen, limits, gate, tls) as listen,

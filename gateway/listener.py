@@ -12,8 +12,8 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from gateway.answers import dress, problem_answer
 from gateway.problems import internal
+from gateway.responses import add_common_headers, problem_response
 from services.runtime.errors import Failure, Reason
 from services.runtime.http.connections import Connection
 from services.runtime.http.listener import Gate, GuardedConnection, accepting
@@ -55,8 +55,8 @@ class _Connection(GuardedConnection):
         else:
             logger().error("request.failed", request_id=request_id, exc_info=exc)
             failure = internal()
-        response = problem_answer(failure, request_id)
-        dress(response, request_id)
+        response = problem_response(failure, request_id)
+        add_common_headers(response, request_id)
         response.force_close()
         # The parser's message is left out: it may repeat what was sent, and so a key.
         logger().info("request.malformed", request_id=request_id, status=response.status, fault=type(exc).__name__)

@@ -22,10 +22,10 @@ import structlog
 from aiohttp import web
 from prometheus_client import Counter
 
-from gateway.answers import REQUEST_ID_HEADER, dress, problem_answer
 from gateway.authenticate import Authenticator, Caller
 from gateway.listener import HttpLimits, connection_of
 from gateway.problems import internal, invalid
+from gateway.responses import REQUEST_ID_HEADER, add_common_headers, problem_response
 from gateway.router import Call, Route, Router
 from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.clock import Clock
@@ -97,7 +97,7 @@ class Pipeline:
             async with contextlib.AsyncExitStack() as turns:
                 trail = _Trail(self._client(request), turns)
                 response = await self._answer(request, request_id, trail)
-                dress(response, request_id)
+                add_common_headers(response, request_id)
                 await self._send(request, response)
             self._log(request, response, trail, started)
         return response
@@ -107,11 +107,11 @@ class Pipeline:
             response = await self._handled(request, trail)
             reason = None
         except Failure as failure:
-            response = problem_answer(failure, request_id)
+            response = problem_response(failure, request_id)
             reason = failure.reason
         except Exception:  # noqa: BLE001 - the boundary: no unmapped exception may pass
             logger().exception("request.failed", route=trail.route)
-            return problem_answer(internal(), request_id)
+            return problem_response(internal(), request_id)
         if trail.caller is None and reason not in _OURS:
             # A waiting refusal must not block a request with a correct key from the same address.
             await trail.turns.aclose()

@@ -1,6 +1,6 @@
 """Problems: turns a failure into a problem (RFC 9457), with the status that the contract documents.
 
-service → upstreams → [problems] → answers → client
+service → upstreams → [problems] → responses → client
 
 Law 1: pure.
 Law 2: whatever goes wrong, the client reads this one shape.
@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.problem_types import KINDS, Kind, document_of
+from gateway.problem_types import PROBLEM_TYPES, ProblemType, doc_path_of
 from gateway.strict_json import pointer_token
-from gateway.translate.names import HEADERS_FIELD, HEADERS_PLACE, PLACES
+from gateway.translate.member_names import HEADERS_FIELD, HEADERS_PLACE, PLACES
 from services.runtime.errors import Failure, FieldError, Reason
 
 RETRY_AFTER_DEFAULT_S = 1.0
@@ -108,19 +108,19 @@ def problem_of(failure: Failure, request_id: str) -> Problem:
 
     A reason that is for services only becomes an internal fault.
     """
-    kind = KINDS.get(failure.reason)
-    if kind is None:
+    problem_type = PROBLEM_TYPES.get(failure.reason)
+    if problem_type is None:
         return problem_of(internal(), request_id)
     members = {
-        "type": document_of(failure.reason),
-        "title": kind.title,
-        "status": kind.status,
+        "type": doc_path_of(failure.reason),
+        "title": problem_type.title,
+        "status": problem_type.status,
         "detail": failure.message,
         "reason": failure.reason.name,
         "errors": [_error_json(error) for error in failure.fields],
         "request_id": request_id,
     }
-    return Problem(kind.status, _headers(failure, kind), members)
+    return Problem(problem_type.status, _headers(failure, problem_type), members)
 
 
 def internal() -> Failure:
@@ -128,9 +128,9 @@ def internal() -> Failure:
     return Failure(Reason.INTERNAL, "The request met a fault of the system; its logs, under this request id, say which.")
 
 
-def _headers(failure: Failure, kind: Kind) -> dict[str, str]:
+def _headers(failure: Failure, problem_type: ProblemType) -> dict[str, str]:
     headers = dict(failure.headers) if isinstance(failure, Refusal) else {}
-    if kind.waiting_helps:
+    if problem_type.waiting_helps:
         wait_s = RETRY_AFTER_DEFAULT_S if failure.retry_after_s is None else failure.retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(wait_s)))
     if failure.reason is Reason.KEY_REQUIRED:

@@ -17,7 +17,7 @@ from services.runtime.errors import Failure, Reason
 # The roles that may use a route. None instead of a set means anyone, without a key.
 ADMINS = frozenset({Role.ADMIN})
 OWNERS = frozenset({Role.ADMIN, Role.CONSUMER})
-EVERYONE = frozenset(Role)
+ANY_ROLE = frozenset(Role)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Strict JSON: parses an object that all readers understand alike, or raises a failure that says where the JSON is wrong.
 
-bodies → [strict_json] → translate
+request_body → [strict_json] → translate
 
 Law 1: pure.
 Law 2: JSON that readers could understand in two ways is refused: duplicate names, numbers that JSON does not have, lone surrogates,

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Peers:
+class Upstreams:
     """The services, and the metadata by which the gateway authenticates to them."""
 
     subscriptions: "SubscriptionServiceAsyncStub"
@@ -107,7 +107,7 @@ class Peers:
 
 
 @contextlib.asynccontextmanager
-async def connected(reloadable: Reloadable[GatewaySettings]) -> AsyncIterator[Peers]:
+async def connected_upstreams(reloadable: Reloadable[GatewaySettings]) -> AsyncIterator[Upstreams]:
     """Open the channels to all services without waiting for a connection; close the channels at the end."""
     settings, tls = reloadable.settings, client_tls(reloadable)
     metadata = service_metadata(service_tokens(reloadable))
@@ -116,7 +116,7 @@ async def connected(reloadable: Reloadable[GatewaySettings]) -> AsyncIterator[Pe
         open_channel(settings.ingest_target, retried=_LOG_READS, tls=tls) as ingest,
         open_channel(settings.delivery_target, retried=_LEDGER_READS, tls=tls) as delivery,
     ):
-        yield Peers(
+        yield Upstreams(
             subscriptions=subscription_pb2_grpc.SubscriptionServiceStub(registry),
             catalogue=catalogue_pb2_grpc.CatalogueServiceStub(registry),
             access=access_pb2_grpc.AccessServiceStub(registry),

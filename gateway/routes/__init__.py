@@ -1,1 +1,1 @@
-"""Routes: the handlers of the REST API, one module for each noun. A handler translates, calls a service, and translates back."""
+"""Routes: the handlers of the REST API, one module for each resource. A handler translates, calls a service, and translates back."""

@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
-from gateway.answers import json_answer
 from gateway.readiness import Readiness
+from gateway.responses import json_response
 from gateway.router import Call, Route
 from services.runtime.errors import Failure, Reason
 
@@ -20,7 +20,7 @@ class Health:
 
     async def healthz(self, _call: Call) -> web.Response:
         """Return 200 while the process answers at all."""
-        return json_answer({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def readyz(self, _call: Call) -> web.Response:
         """Return 200 with the state of all services if the registry answers; else a problem that names the services that are away."""
@@ -28,4 +28,4 @@ class Health:
         if why is not None:
             raise Failure(Reason.UNAVAILABLE, why)
         status = "ok" if self._readiness.why_degraded() is None else "degraded"
-        return json_answer({"status": status, "services": self._readiness.services()})
+        return json_response({"status": status, "services": self._readiness.services()})

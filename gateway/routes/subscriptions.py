@@ -4,15 +4,16 @@ from aiohttp import web
 from hooktide.delivery.v1.delivery_pb2 import SendTestEventRequest, VerifySinkRequest
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from gateway.answers import json_answer, no_content, not_modified, page_answer, tagged_answer
-from gateway.bodies import MERGE_PATCH, Bodies
-from gateway.conditions import etag_to_match, is_current, request_id_of
+from gateway.idempotency import request_id_of
+from gateway.preconditions import etag_to_match, is_current
+from gateway.request_body import MERGE_PATCH, BodyReader
+from gateway.responses import etag_response, json_response, no_content, not_modified, page_response
 from gateway.router import OWNERS, Call, Route
 from gateway.translate import subscriptions as translate
-from gateway.translate.fields import Fields
-from gateway.translate.history import attempt_json
-from gateway.translate.values import PAGE_PARAMETERS, Query
-from gateway.upstreams import Peers
+from gateway.translate.body_fields import BodyFields
+from gateway.translate.deliveries import attempt_json
+from gateway.translate.query_parameters import PAGE_PARAMETERS, QueryParameters
+from gateway.upstreams import Upstreams
 from services.runtime.errors import Failure, Reason
 
 _ALL = "/v1/subscriptions"
@@ -24,9 +25,9 @@ _VERIFY_S, _TEST_S = 40.0, 90.0
 class Subscriptions:
     """The handlers. A consumer's key acts for its consumer, an administrator's key for all."""
 
-    def __init__(self, peers: Peers, bodies: Bodies) -> None:
-        self._peers = peers
-        self._bodies = bodies
+    def __init__(self, upstreams: Upstreams, body_reader: BodyReader) -> None:
+        self._upstreams = upstreams
+        self._body_reader = body_reader
 
     def routes(self) -> list[Route]:
         """Return the table of these routes."""
@@ -46,84 +47,84 @@ class Subscriptions:
     async def create(self, call: Call) -> web.Response:
         """Return 201 with `Location`, the subscription and its signing secret."""
         request_id = request_id_of(call)
-        request = translate.create_request(call.caller, await self._bodies.read(call.request), request_id)
-        answer = await self._peers.call(self._peers.subscriptions.CreateSubscription, request)
+        request = translate.create_request(call.caller, await self._body_reader.read(call.request), request_id)
+        answer = await self._upstreams.call(self._upstreams.subscriptions.CreateSubscription, request)
         body = {**translate.subscription_json(answer.subscription), "secret": answer.secret.secret}
         headers = {"location": f"{_ALL}/{answer.subscription.id}", "etag": f'"{answer.subscription.etag}"'}
-        return json_answer(body, status=201, headers=headers)
+        return json_response(body, status=201, headers=headers)
 
     async def list(self, call: Call) -> web.Response:
         """Return a page, oldest first."""
-        query = Query(call.query)
+        query = QueryParameters(call.query)
         request = pb.ListSubscriptionsRequest(consumer_id=call.caller.scope.text, page_size=query.limit(), page_token=query.text("cursor"))
         query.done()
-        answer = await self._peers.call(self._peers.subscriptions.ListSubscriptions, request)
-        return page_answer([translate.subscription_json(item) for item in answer.subscriptions], answer.next_page_token)
+        answer = await self._upstreams.call(self._upstreams.subscriptions.ListSubscriptions, request)
+        return page_response([translate.subscription_json(item) for item in answer.subscriptions], answer.next_page_token)
 
     async def get(self, call: Call) -> web.Response:
         """Return 200 with an ETag, or 304."""
         current = await self._current(call)
         if is_current(call, current.etag):
             return not_modified(current.etag)
-        return tagged_answer(translate.subscription_json(current), current.etag)
+        return etag_response(translate.subscription_json(current), current.etag)
 
     async def replace(self, call: Call) -> web.Response:
         """Replace the whole subscription."""
         etag = etag_to_match(call)
-        body = await self._bodies.read(call.request)
+        body = await self._body_reader.read(call.request)
         return await self._updated(translate.replace_request(call.caller.scope, call.path["id"], body, etag))
 
     async def patch(self, call: Call) -> web.Response:
         """Merge a patch; if it changes nothing, return the subscription as it is."""
         etag = etag_to_match(call)
-        patch = translate.parse_patch(await self._bodies.read(call.request, MERGE_PATCH))
+        patch = translate.parse_patch(await self._body_reader.read(call.request, MERGE_PATCH))
         if patch.paths:
             return await self._updated(translate.update_request(call.caller.scope, call.path["id"], patch, etag))
         current = await self._current(call)
         if etag not in {"", current.etag}:
             raise Failure(Reason.ETAG_MISMATCH, "It has changed since that ETag was read; read it again and decide anew.")
-        return tagged_answer(translate.subscription_json(current), current.etag)
+        return etag_response(translate.subscription_json(current), current.etag)
 
     async def delete(self, call: Call) -> web.Response:
         """Return 204; a second call gets 404."""
         request = pb.DeleteSubscriptionRequest(consumer_id=call.caller.scope.text, id=call.path["id"], etag=etag_to_match(call))
-        await self._peers.call(self._peers.subscriptions.DeleteSubscription, request)
+        await self._upstreams.call(self._upstreams.subscriptions.DeleteSubscription, request)
         return no_content()
 
     async def secrets(self, call: Call) -> web.Response:
         """Return the secrets that sign now, and the public halves of the keys that do, the newest first."""
         request = pb.GetSecretsRequest(consumer_id=call.caller.scope.text, subscription_id=call.path["id"])
-        answer = await self._peers.call(self._peers.subscriptions.GetSecrets, request)
+        answer = await self._upstreams.call(self._upstreams.subscriptions.GetSecrets, request)
         secrets, keys = [translate.secret_json(secret) for secret in answer.secrets], [translate.key_json(key) for key in answer.keys]
-        return json_answer({"secrets": secrets, "keys": keys})
+        return json_response({"secrets": secrets, "keys": keys})
 
     async def rotate(self, call: Call) -> web.Response:
         """Return the new secret, or the public half of the new key. It is generated unless the body has one."""
         request_id = request_id_of(call)
-        body = await self._bodies.read(call.request, optional=True)
+        body = await self._body_reader.read(call.request, optional=True)
         request = translate.rotate_request(call.caller.scope, call.path["id"], body, request_id)
-        answer = await self._peers.call(self._peers.subscriptions.RotateSecret, request)
-        return json_answer(translate.rotated_json(answer))
+        answer = await self._upstreams.call(self._upstreams.subscriptions.RotateSecret, request)
+        return json_response(translate.rotated_json(answer))
 
     async def verify(self, call: Call) -> web.Response:
         """Start a sink verification, and return the subscription with the result."""
-        Fields(await self._bodies.read(call.request, optional=True)).done()
+        BodyFields(await self._body_reader.read(call.request, optional=True)).done()
         request = VerifySinkRequest(consumer_id=call.caller.scope.text, subscription_id=call.path["id"])
-        await self._peers.call(self._peers.ledger.VerifySink, request, timeout_s=_VERIFY_S)
+        await self._upstreams.call(self._upstreams.ledger.VerifySink, request, timeout_s=_VERIFY_S)
         current = await self._current(call)
-        return tagged_answer(translate.subscription_json(current), current.etag)
+        return etag_response(translate.subscription_json(current), current.etag)
 
     async def test(self, call: Call) -> web.Response:
         """Send a test event to the sink, and return the attempt. A failure of the sink is not an error of this call."""
-        Fields(await self._bodies.read(call.request, optional=True)).done()
+        BodyFields(await self._body_reader.read(call.request, optional=True)).done()
         request = SendTestEventRequest(consumer_id=call.caller.scope.text, subscription_id=call.path["id"])
-        answer = await self._peers.call(self._peers.ledger.SendTestEvent, request, timeout_s=_TEST_S)
-        return json_answer({"event_id": answer.event_id, "attempt": attempt_json(answer.attempt)})
+        answer = await self._upstreams.call(self._upstreams.ledger.SendTestEvent, request, timeout_s=_TEST_S)
+        return json_response({"event_id": answer.event_id, "attempt": attempt_json(answer.attempt)})
 
     async def _current(self, call: Call) -> pb.Subscription:
         request = pb.GetSubscriptionRequest(consumer_id=call.caller.scope.text, id=call.path["id"])
-        return (await self._peers.call(self._peers.subscriptions.GetSubscription, request)).subscription
+        return (await self._upstreams.call(self._upstreams.subscriptions.GetSubscription, request)).subscription
 
     async def _updated(self, request: pb.UpdateSubscriptionRequest) -> web.Response:
-        answer = await self._peers.call(self._peers.subscriptions.UpdateSubscription, request)
-        return tagged_answer(translate.subscription_json(answer.subscription), answer.subscription.etag)
+        answer = await self._upstreams.call(self._upstreams.subscriptions.UpdateSubscription, request)
+        return etag_response(translate.subscription_json(answer.subscription), answer.subscription.etag)

@@ -8,10 +8,10 @@ import re
 from aiohttp import web
 from hooktide.subscription.v1.subscription_pb2 import ConfirmVerificationRequest
 
-from gateway.answers import json_answer
 from gateway.problems import Refusal, invalid
+from gateway.responses import json_response
 from gateway.router import Call, Route
-from gateway.upstreams import Peers
+from gateway.upstreams import Upstreams
 from services.runtime.errors import Failure, FieldError, Reason
 
 PATH = "/v1/verifications/{token}"
@@ -24,8 +24,8 @@ _RATE = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 class Verifications:
     """The handlers."""
 
-    def __init__(self, peers: Peers) -> None:
-        self._peers = peers
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
 
     def routes(self) -> list[Route]:
         """Return the table of these routes."""
@@ -39,8 +39,8 @@ class Verifications:
             raise Failure(Reason.VERIFICATION_NOT_FOUND, "This is no address that Hooktide has given out; look whether it is complete.")
         rate = _rate_of(call.request)
         request = ConfirmVerificationRequest(token=call.path["token"], rate_per_minute=rate)
-        await self._peers.call(self._peers.subscriptions.ConfirmVerification, request)
-        return json_answer({"state": "granted", "rate_per_minute": rate})
+        await self._upstreams.call(self._upstreams.subscriptions.ConfirmVerification, request)
+        return json_response({"state": "granted", "rate_per_minute": rate})
 
 
 def _rate_of(request: web.BaseRequest) -> int | None:

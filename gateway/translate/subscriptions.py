@@ -8,22 +8,21 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from gateway.authenticate import Caller, Role
-from gateway.translate.fields import Fields
-from gateway.translate.settings import (
+from gateway.translate.body_fields import BodyFields
+from gateway.translate.enum_words import word_of
+from gateway.translate.sink_credential import credential_json, credential_of, credential_paths
+from gateway.translate.subscription_settings import (
     SCHEMES,
     SECONDS_MAX,
     config_json,
     config_of,
     config_paths,
-    credential_json,
-    credential_of,
-    credential_paths,
     settings_json,
     settings_of,
     settings_paths,
     verification_json,
 )
-from gateway.translate.values import time_json, word_of
+from gateway.translate.timestamps import time_json
 from services.runtime.consumer_scope import Scope
 
 _READ_ONLY = ("id", "state", "state_reason", "verification", "created_at", "updated_at")
@@ -49,7 +48,7 @@ class Patch:
 
 def create_request(caller: Caller, body: dict[str, object], request_id: str) -> pb.CreateSubscriptionRequest:
     """Return the call that a body asks for. An administrator names the subscription's consumer; a consumer's subscription is its own."""
-    fields = Fields(body)
+    fields = BodyFields(body)
     consumer_id = fields.text("consumer_id") if caller.role is Role.ADMIN else caller.consumer_id
     fields.ignore("consumer_id", *_READ_ONLY)
     request = pb.CreateSubscriptionRequest(
@@ -61,7 +60,7 @@ def create_request(caller: Caller, body: dict[str, object], request_id: str) -> 
 
 def replace_request(scope: Scope, subscription_id: str, body: dict[str, object], etag: str) -> pb.UpdateSubscriptionRequest:
     """Return the call that replaces a whole subscription: members that the body leaves out get their defaults again."""
-    fields = Fields(body)
+    fields = BodyFields(body)
     fields.ignore("consumer_id", *_READ_ONLY)
     subscription = _subscription(fields)
     fields.done()
@@ -70,7 +69,7 @@ def replace_request(scope: Scope, subscription_id: str, body: dict[str, object],
 
 def parse_patch(body: dict[str, object]) -> Patch:
     """Return the changes of a JSON merge patch (RFC 7396): the members that it has; null restores a member's default."""
-    fields = Fields(body)
+    fields = BodyFields(body)
     fields.ignore("consumer_id", *_READ_ONLY)
     subscription = _subscription(fields)
     paths = [field for name, field in _PLAIN.items() if fields.has(name)]
@@ -96,7 +95,7 @@ def update_request(scope: Scope, subscription_id: str, patch: Patch, etag: str) 
 
 def rotate_request(scope: Scope, subscription_id: str, body: dict[str, object], request_id: str) -> pb.RotateSecretRequest:
     """Return the call that rotates a secret."""
-    fields = Fields(body)
+    fields = BodyFields(body)
     overlap_s = fields.whole("overlap_seconds", SECONDS_MAX)
     request = pb.RotateSecretRequest(
         consumer_id=scope.text,
@@ -155,7 +154,7 @@ def rotated_json(answer: pb.RotateSecretResponse) -> dict[str, object]:
     return {"public_key": answer.key.public_key} if answer.HasField("key") else {"secret": answer.secret.secret}
 
 
-def _subscription(fields: Fields) -> pb.Subscription:
+def _subscription(fields: BodyFields) -> pb.Subscription:
     return pb.Subscription(
         sink=fields.text("sink"),
         protocol=fields.word("protocol", _PROTOCOLS, pb.PROTOCOL_HTTP),
@@ -167,6 +166,6 @@ def _subscription(fields: Fields) -> pb.Subscription:
     )
 
 
-def _credential(fields: Fields) -> pb.SinkCredential | None:
+def _credential(fields: BodyFields) -> pb.SinkCredential | None:
     inner = fields.object("sinkcredential")
     return credential_of(inner) if fields.is_object("sinkcredential") else None

@@ -14,7 +14,7 @@ from hooktide.event.v1.event_pb2 import CloudEvent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.translate.event import event_json
+from gateway.translate.cloudevent_json import event_json
 from services.delivery.request.envelope import structured
 from services.eventlog.record import Appended, NewEvent, Place
 from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from gateway.problem_types import KINDS
+from gateway.problem_types import PROBLEM_TYPES
 from gateway.problems import problem_of
 from services.runtime.errors import Failure, Reason
 from tests.gateway.world import World
@@ -24,7 +24,7 @@ async def test_every_problem_s_type_is_a_page_about_it(world: World, reason: Rea
 
 async def test_all_pages_are_listed(world: World) -> None:
     answer = await world.call("GET", "/docs/errors", key="")
-    assert [item["reason"] for item in answer.json["items"]] == [reason.name for reason in KINDS]
+    assert [item["reason"] for item in answer.json["items"]] == [reason.name for reason in PROBLEM_TYPES]
     assert answer.headers["cache-control"] == "public, max-age=3600"
 
 
@@ -35,7 +35,7 @@ async def test_there_is_no_page_about_what_no_client_meets(world: World, name: s
 
 
 async def test_the_pages_name_routes_that_there_are(world: World) -> None:
-    routes = set(re.findall(r"(GET|POST) (/v1/[a-z-]+)", " ".join(kind.meaning for kind in KINDS.values())))
+    routes = set(re.findall(r"(GET|POST) (/v1/[a-z-]+)", " ".join(kind.meaning for kind in PROBLEM_TYPES.values())))
     assert routes
     for method, path in routes:
         answer = await world.call("OPTIONS", path)

@@ -3,9 +3,9 @@
 import pytest
 
 from gateway.app import route_table
-from gateway.bodies import Bodies
 from gateway.readiness import Readiness
-from gateway.upstreams import connected
+from gateway.request_body import BodyReader
+from gateway.upstreams import connected_upstreams
 from services.runtime.configuration.reload import Reloadable
 from services.runtime.ids import new_id
 from services.runtime.service_process import ServiceProcess
@@ -51,8 +51,8 @@ KEYLESS = {
 
 
 async def test_the_matrix_names_every_route_there_is() -> None:
-    async with connected(Reloadable(gateway_settings(registry="127.0.0.1:1"))) as peers:
-        table = route_table(peers, Bodies(1, 1), Readiness(peers.why_not_ready, ServiceProcess("gateway")))
+    async with connected_upstreams(Reloadable(gateway_settings(registry="127.0.0.1:1"))) as upstreams:
+        table = route_table(upstreams, BodyReader(1, 1), Readiness(upstreams.why_not_ready, ServiceProcess("gateway")))
     assert {(route.method, route.template) for route in table if route.roles is None} == KEYLESS
     assert {(route.method, route.template): {role.value for role in route.roles} for route in table if route.roles is not None} == ROLES
 

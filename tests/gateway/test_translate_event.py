@@ -8,7 +8,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.event.v1.event_pb2 import CloudEvent
 
-from gateway.translate.event import event_json
+from gateway.translate.cloudevent_json import event_json
 from services.delivery.request.envelope import structured
 from tests.support.events import cloud_event
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.authenticate import Caller, Role
-from gateway.translate.names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
+from gateway.translate.member_names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
 from gateway.translate.subscriptions import create_request, parse_patch, replace_request, rotate_request, subscription_json
 from services.runtime.consumer_scope import OwnConsumer
 from services.runtime.errors import Failure, Reason
@@ -58,7 +58,7 @@ MEMBERS = {
 PATCHES = st.fixed_dictionaries(
     {}, optional={**MEMBERS, "protocol": st.sampled_from([None, "HTTP"]), "id": TEXT, "state": TEXT, "created_at": TEXT}
 )
-DOCUMENTS = st.fixed_dictionaries(
+PROBLEM_DOCS_PATH = st.fixed_dictionaries(
     {name: values for name, values in MEMBERS.items() if name not in {"config", "protocolsettings"}},
     optional={"config": CONFIGS, "protocolsettings": SETTINGS},
 )
@@ -153,7 +153,7 @@ def applied(before: pb.Subscription, patch: pb.Subscription, paths: tuple[str, .
     return wire.subscription_message(kept(dataclasses.replace(draft, **plain)))
 
 
-@given(DOCUMENTS, PATCHES)
+@given(PROBLEM_DOCS_PATH, PATCHES)
 def test_a_merge_patch_does_what_rfc_7396_says(document: dict[str, Any], patch: dict[str, Any]) -> None:
     """The comparison covers what answers show; a new credential type removes the members of the old one."""
     before = replace_request(OWN, "sub_1", document, "").subscription

@@ -5,8 +5,9 @@ from hooktide.delivery.v1 import delivery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.translate.history import list_deliveries_request, list_events_request
-from gateway.translate.values import parse_time, time_json
+from gateway.translate.deliveries import list_deliveries_request
+from gateway.translate.events import list_events_request
+from gateway.translate.timestamps import parse_time, time_json
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer
 from services.runtime.errors import Failure
 

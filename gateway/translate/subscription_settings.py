@@ -1,23 +1,22 @@
-"""Settings: translates a subscription's limits, request settings, credential and verification between JSON and the contract."""
+"""Subscription settings: translates a subscription's limits, request settings and verification between JSON and the contract."""
 
 from collections.abc import Mapping
 
 from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from gateway.translate.fields import Fields
-from gateway.translate.names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
-from gateway.translate.values import one_of, time_json, word_of
+from gateway.translate.body_fields import BodyFields
+from gateway.translate.enum_words import word_of
+from gateway.translate.timestamps import time_json
 
 _MODES = {"structured": pb.CONTENT_MODE_STRUCTURED, "binary": pb.CONTENT_MODE_BINARY, "data_only": pb.CONTENT_MODE_DATA_ONLY}
 SCHEMES = {"v1": pb.SIGNATURE_SCHEME_V1, "v1a": pb.SIGNATURE_SCHEME_V1A}
 # The range of a protobuf Duration; the registry decides which values are sensible.
 SECONDS_MAX = 315_576_000_000
 _IN_FLIGHT_MAX = (1 << 31) - 1
-_TYPES = {kind: name for name, kind in CREDENTIAL_KINDS.items()}
 
 
-def config_of(fields: Fields) -> pb.SubscriptionConfig:
+def config_of(fields: BodyFields) -> pb.SubscriptionConfig:
     """Return the limits and the description from the members of `config`."""
     retry = fields.object("retry")
     delays_s = retry.numbers("delays_seconds", SECONDS_MAX)
@@ -40,7 +39,7 @@ def config_json(config: pb.SubscriptionConfig) -> dict[str, object]:
     }
 
 
-def settings_of(fields: Fields) -> pb.ProtocolSettings:
+def settings_of(fields: BodyFields) -> pb.ProtocolSettings:
     """Return the request settings from the members of `protocolsettings`."""
     timeout_s = fields.number("timeout_seconds", SECONDS_MAX)
     return pb.ProtocolSettings(
@@ -63,38 +62,6 @@ def settings_json(settings: pb.ProtocolSettings) -> dict[str, object]:
         "http_message_signature": settings.http_message_signature,
         "ca_certificates": settings.ca_certificates or None,
     }
-
-
-def credential_of(fields: Fields) -> pb.SinkCredential:
-    """Return the credential from the members of `sinkcredential`; only the members of its type are permitted."""
-    kind = fields.word("credentialtype", CREDENTIAL_KINDS, "")
-    if not kind:
-        if not fields.has_value("credentialtype"):
-            fields.problem("credentialtype", f"is required; it {one_of(CREDENTIAL_KINDS)}")
-        fields.ignore(*(member for members in CREDENTIAL_MEMBERS.values() for member in members))
-        return pb.SinkCredential()
-    members = {field: fields.text(member) for member, field in CREDENTIAL_MEMBERS[kind].items()}
-    match kind:
-        case "plain":
-            return pb.SinkCredential(plain=pb.PlainCredential(**members))
-        case "access_token":
-            return pb.SinkCredential(access_token=pb.AccessTokenCredential(**members))
-        case "header":
-            return pb.SinkCredential(header=pb.HeaderCredential(**members))
-        case "oauth2":
-            return pb.SinkCredential(oauth2=pb.OAuth2Credential(**members))
-        case _:
-            return pb.SinkCredential(mtls=pb.MutualTlsCredential(**members))
-
-
-def credential_json(credential: pb.SinkCredential) -> dict[str, object] | None:
-    """Return a credential without its secret member, whatever the message holds; None if there is no credential."""
-    kind = credential.WhichOneof("kind")
-    if kind is None:
-        return None
-    *shown, _secret = CREDENTIAL_MEMBERS[kind].items()
-    inner = getattr(credential, kind)
-    return {"credentialtype": _TYPES[kind], **{member: getattr(inner, field) or None for member, field in shown}}
 
 
 def verification_json(verification: pb.Verification) -> dict[str, object]:
@@ -126,12 +93,6 @@ def settings_paths(settings: Mapping[str, object]) -> list[str]:
     if isinstance(headers, dict):
         return paths + [f"protocol_settings.headers.{name}" for name in headers]
     return paths + (["protocol_settings.headers"] if "headers" in settings else [])
-
-
-def credential_paths(credential: Mapping[str, object]) -> list[str]:
-    """Return the contract's paths that a merge patch of `sinkcredential` changes: the members of its type that it names."""
-    kind = CREDENTIAL_KINDS.get(str(credential.get("credentialtype")), "")
-    return [f"sink_credential.{kind}.{field}" for member, field in CREDENTIAL_MEMBERS.get(kind, {}).items() if member in credential]
 
 
 def _duration(seconds: float) -> Duration:

@@ -1,53 +1,25 @@
-"""Values: translates single values between REST and the contract: times, enumerations, pages."""
+"""Query parameters: reads the parameters of a query one by one, and reports every wrong one."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.problems import invalid
+from gateway.translate.enum_words import one_of
+from gateway.translate.timestamps import parse_time
 from services.runtime.errors import FieldError
 from services.runtime.paging import PAGE_SIZE_MAX
 
 # The parameters of every list.
 PAGE_PARAMETERS = frozenset({"limit", "cursor"})
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 _LIMIT = re.compile(r"\d{1,9}", re.ASCII)
 _Value = TypeVar("_Value")
 
 
-def parse_time(text: str) -> Timestamp:
-    """Return the time in a text of RFC 3339; for any other text raise ValueError, which says what to write."""
-    message = "must be a time as in RFC 3339, for example 2030-01-31T12:00:00Z"
-    match = _TIME.fullmatch(text)
-    if match is None:
-        raise ValueError(message)
-    time = Timestamp()
-    try:
-        time.FromJsonString(f"{match[1]}T{match[2]}{match[3].upper()}")
-    except ValueError:
-        raise ValueError(message) from None
-    return time
-
-
-def time_json(time: Timestamp) -> str:
-    """Return a time in RFC 3339, in UTC, with as many decimals as it needs (0, 3, 6 or 9)."""
-    return time.ToJsonString()
-
-
-def word_of(name: str, prefix: str) -> str:
-    """Return the word of REST for the name of an enumeration's value: ``DELIVERY_STATE_PENDING`` is ``pending``."""
-    return name.removeprefix(prefix).lower()
-
-
-def one_of(words: Iterable[str]) -> str:
-    """Return the advice to write one of the words."""
-    return "must be " + " or ".join(f'"{word}"' for word in words)
-
-
-class Query:
-    """Reads the parameters of a query; the pipeline has already refused unknown ones."""
+class QueryParameters:
+    """The parameters of one query; the pipeline has already refused unknown ones. Call `done` after reading them."""
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
         self._parameters = parameters

@@ -1,6 +1,6 @@
-"""Bodies: reads a request's body as a JSON object.
+"""Request body: reads a request's body as a JSON object.
 
-client → [bodies] → strict_json → translate
+client → [request_body] → strict_json → translate
 
 Law: reading stops as soon as a body exceeds the limit of bytes or the time allowed.
 """
@@ -22,7 +22,7 @@ MERGE_PATCH: Final = frozenset({"application/merge-patch+json", "application/jso
 
 
 @dataclass(slots=True)
-class Bodies:
+class BodyReader:
     """Reads bodies of at most `bytes_max` bytes that arrive within `timeout_s`; both may change at any time."""
 
     bytes_max: int

@@ -1,8 +1,8 @@
-"""Catalogue: translates event types from the contract to JSON."""
+"""Event types: translates event types from the contract to JSON."""
 
 from hooktide.subscription.v1 import catalogue_pb2 as pb
 
-from gateway.translate.values import time_json
+from gateway.translate.timestamps import time_json
 
 
 def event_type_json(event_type: pb.EventType) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Fields: reads the members of a JSON object one by one, and reports every wrong member.
+"""Body fields: reads the members of a JSON object one by one, and reports every wrong member.
 
 Law: a member that no code reads is unknown and refused. Null is the same as an absent member.
 """
@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.problems import PROBLEMS_MAX, invalid
 from gateway.strict_json import pointer_token
-from gateway.translate.values import one_of, parse_time
+from gateway.translate.enum_words import one_of
+from gateway.translate.timestamps import parse_time
 from services.runtime.errors import FieldError
 
 # Part of the public API's shape, but not supported by this version.
@@ -21,7 +22,7 @@ _Value = TypeVar("_Value")
 _Anything: TypeAlias = object
 
 
-class Fields:
+class BodyFields:
     """The members of one object. Call `done` after reading all known members."""
 
     def __init__(self, members: Mapping[str, object], *, pointer: str = "", problems: list[FieldError] | None = None) -> None:
@@ -30,7 +31,7 @@ class Fields:
         self._pointer = pointer
         self._problems = [] if problems is None else problems
         self._known: dict[str, None] = {}
-        self._inner: list[Fields] = []
+        self._inner: list[BodyFields] = []
 
     def has(self, name: str) -> bool:
         """Return whether the member is there, even as null."""
@@ -129,10 +130,10 @@ class Fields:
             self.problem(name, str(error))
             return None
 
-    def object(self, name: str) -> "Fields":
+    def object(self, name: str) -> "BodyFields":
         """Return the members of an inner object, empty if it is absent. This object's `done` covers them too."""
         members: dict[str, object] = self._read(name, dict, "must be an object") or {}
-        inner = Fields(members, pointer=f"{self._pointer}/{name}", problems=self._problems)
+        inner = BodyFields(members, pointer=f"{self._pointer}/{name}", problems=self._problems)
         self._inner.append(inner)
         return inner
 

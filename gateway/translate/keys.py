@@ -1,26 +1,18 @@
-"""Access: translates consumers and API keys between JSON and the contract."""
+"""Keys: translates API keys between JSON and the contract."""
 
 from hooktide.subscription.v1 import access_pb2 as pb
 
 from gateway.authenticate import Caller, Role
-from gateway.translate.fields import Fields
-from gateway.translate.values import one_of, time_json, word_of
+from gateway.translate.body_fields import BodyFields
+from gateway.translate.enum_words import one_of, word_of
+from gateway.translate.timestamps import time_json
 
 _ROLES = {"admin": pb.ROLE_ADMIN, "emitter": pb.ROLE_EMITTER, "consumer": pb.ROLE_CONSUMER}
 
 
-def create_consumer_request(body: dict[str, object], request_id: str) -> pb.CreateConsumerRequest:
-    """Return the call that a body asks for."""
-    fields = Fields(body)
-    request = pb.CreateConsumerRequest(consumer=pb.Consumer(name=fields.text("name")), request_id=request_id)
-    fields.ignore("id", "created_at")
-    fields.done()
-    return request
-
-
 def create_key_request(body: dict[str, object], request_id: str) -> pb.CreateKeyRequest:
     """Return the call that a body asks for."""
-    fields = Fields(body)
+    fields = BodyFields(body)
     if not fields.has_value("role"):
         fields.problem("role", f"is required; it {one_of(_ROLES)}")
     request = pb.CreateKeyRequest(
@@ -35,11 +27,6 @@ def create_key_request(body: dict[str, object], request_id: str) -> pb.CreateKey
     fields.ignore("id", "hint", "created_at")
     fields.done()
     return request
-
-
-def consumer_json(consumer: pb.Consumer) -> dict[str, object]:
-    """Return a consumer."""
-    return {"id": consumer.id, "name": consumer.name, "created_at": time_json(consumer.create_time)}
 
 
 def key_json(key: pb.Key) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Answers: makes the HTTP responses, with the headers that all of them share."""
+"""Responses: makes the HTTP responses, with the headers that all of them share."""
 
 from collections.abc import Mapping
 
@@ -21,15 +21,15 @@ NO_STORE = {"cache-control": "no-store"}
 _REVALIDATED = {"cache-control": "private, no-cache"}
 
 
-def json_answer(body: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_response(body: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return a JSON object on a line of its own. Caches may not store it unless `headers` permit that."""
     merged = {"content-type": "application/json", **NO_STORE, **(headers or {})}
     return web.Response(body=orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status=status, headers=merged)
 
 
-def tagged_answer(body: Mapping[str, object], etag: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def etag_response(body: Mapping[str, object], etag: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return a resource with its ETag."""
-    return json_answer(body, status=status, headers={"etag": f'"{etag}"', **_REVALIDATED, **(headers or {})})
+    return json_response(body, status=status, headers={"etag": f'"{etag}"', **_REVALIDATED, **(headers or {})})
 
 
 def not_modified(etag: str) -> web.Response:
@@ -42,18 +42,18 @@ def no_content() -> web.Response:
     return web.Response(status=204, headers=NO_STORE)
 
 
-def page_answer(items: list[dict[str, object]], next_page_token: str) -> web.Response:
+def page_response(items: list[dict[str, object]], next_page_token: str) -> web.Response:
     """Return one page of a list."""
-    return json_answer({"items": items, "next_cursor": next_page_token or None})
+    return json_response({"items": items, "next_cursor": next_page_token or None})
 
 
-def problem_answer(failure: Failure, request_id: str) -> web.Response:
+def problem_response(failure: Failure, request_id: str) -> web.Response:
     """Return a failure as `application/problem+json`."""
     problem = problem_of(failure, request_id)
-    return json_answer(problem.members, status=problem.status, headers={"content-type": PROBLEM_CONTENT_TYPE, **problem.headers})
+    return json_response(problem.members, status=problem.status, headers={"content-type": PROBLEM_CONTENT_TYPE, **problem.headers})
 
 
-def dress(response: web.StreamResponse, request_id: str) -> None:
+def add_common_headers(response: web.StreamResponse, request_id: str) -> None:
     """Add the headers that all responses carry."""
     response.headers.update(_ALWAYS)
     response.headers[REQUEST_ID_HEADER] = request_id
