@@ -4,7 +4,7 @@ settings → [app] → listener → pipeline → routes → upstreams
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from hooktide.subscription.v1 import access_pb2
 
@@ -23,13 +23,14 @@ from gateway.routes.keys import Keys
 from gateway.routes.problem_docs import ProblemDocs
 from gateway.routes.subscriptions import Subscriptions
 from gateway.routes.verifications import Verifications
-from gateway.translate.keys import caller_of
+from gateway.translate.keys import caller_or_refusal
 from gateway.upstreams import Upstreams, connected_upstreams
 from services.runtime.authentication_throttle import AuthenticationThrottle
 from services.runtime.background import in_background
 from services.runtime.clock import SystemClock
 from services.runtime.configuration.reload import Reloadable, reloading
 from services.runtime.configuration.settings import GatewaySettings
+from services.runtime.errors import Failure
 from services.runtime.fair_semaphore import FairSemaphore, Share
 from services.runtime.file_limit import connections_within
 from services.runtime.http.admin import admin_app, http_server
@@ -97,9 +98,9 @@ async def running(settings: GatewaySettings, process: ServiceProcess, limits: Ht
     tls = server_tls(reloadable, "gateway")
     async with connected_upstreams(reloadable) as upstreams:
 
-        async def ask(key: str) -> Caller:
-            answer = await upstreams.call(upstreams.access.Authenticate, access_pb2.AuthenticateRequest(key=key))
-            return caller_of(answer.key)
+        async def ask(keys: Sequence[str]) -> list[Caller | Failure]:
+            answer = await upstreams.call(upstreams.access.AuthenticateKeys, access_pb2.AuthenticateKeysRequest(keys=keys))
+            return [caller_or_refusal(result) for result in answer.results]
 
         gate = Gate(connection_limits(settings), settings.proxies())
 

@@ -32,7 +32,7 @@ _REGISTRY = "hooktide.subscription.v1"
 _REGISTRY_READS = (
     *(f"{_REGISTRY}.SubscriptionService/{name}" for name in ("GetSubscription", "ListSubscriptions", "GetSecrets")),
     *(f"{_REGISTRY}.CatalogueService/{name}" for name in ("GetEventType", "ListEventTypes")),
-    *(f"{_REGISTRY}.AccessService/{name}" for name in ("Authenticate", "GetConsumer", "ListConsumers", "GetKey", "ListKeys")),
+    *(f"{_REGISTRY}.AccessService/{name}" for name in ("AuthenticateKeys", "GetConsumer", "ListConsumers", "GetKey", "ListKeys")),
 )
 _LOG_READS = tuple(f"hooktide.ingest.v1.EventLogService/{name}" for name in ("GetEvent", "ListEvents"))
 _LEDGER_READS = tuple(f"hooktide.delivery.v1.DeliveryService/{name}" for name in ("GetDelivery", "ListDeliveries"))

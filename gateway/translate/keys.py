@@ -6,6 +6,7 @@ from gateway.authenticate import Caller, Role
 from gateway.translate.body_fields import BodyFields
 from gateway.translate.enum_words import one_of, word_of
 from gateway.translate.timestamps import time_json
+from services.runtime.errors import Failure, Reason
 
 _ROLES = {"admin": pb.ROLE_ADMIN, "emitter": pb.ROLE_EMITTER, "consumer": pb.ROLE_CONSUMER}
 
@@ -42,8 +43,11 @@ def key_json(key: pb.Key) -> dict[str, object]:
     }
 
 
-def caller_of(key: pb.Key) -> Caller:
-    """Return the caller that an API key stands for."""
+def caller_or_refusal(result: pb.AuthenticatedKey) -> Caller | Failure:
+    """Return the caller that an API key stands for, or why the key is refused."""
+    if not result.HasField("key"):
+        return Failure(Reason.KEY_INVALID, "The API key is malformed, unknown, expired or revoked; use another one.")
+    key = result.key
     return Caller(
         key_id=key.id,
         role=Role(word_of(pb.Role.Name(key.role), "ROLE_")),

@@ -5,50 +5,45 @@ server, publish → [emitter_authorization] ─gRPC─▶ registry
 The registry (the subscription service) answers both questions. If an answer is too old, ingest asks again. If the registry
 cannot be reached, ingest refuses events for the time being, since the key may have been revoked.
 
-Law 1: a key with a wrong checksum is refused here; the registry is not asked about it.
-Law 2: an answer is cached for at most `FRESH_S` from the moment of its question.
-Law 3: single-flight: a question under way serves all callers that need its answer. It has its own deadline, not the first caller's.
-Law 4: one call asks about all unknown types of a message. The call also renews types that were known before, so that the number
+Law 1: an answer is cached for at most `FRESH_S` from the moment of its question.
+Law 2: single-flight: a question under way serves all callers that need its answer. It has its own deadline, not the first caller's.
+Law 3: one call asks about all unknown types of a message. The call also renews types that were known before, so that the number
 of calls does not grow with the number of types.
 """
 
 import asyncio
-import contextvars
-import itertools
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import grpc
 from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc
 
-from services.runtime.api_key import parse_key
+from services.runtime.api_key_cache import FRESH_S, ApiKeyCache
+from services.runtime.background import shared_task
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, Reason
 from services.runtime.rpc.access import ServiceToken, bearer
 from services.runtime.rpc.channel_and_server import service_metadata
 
-FRESH_S = 2.0
-# From this age on, the use of a valid key renews its answer in the background. If the renewal ends before `FRESH_S`, no caller waits.
-RENEW_S = 1.0
-# How many keys one call may ask for.
-KEYS_ASKED_MAX = 200
 # How many types one call may ask for.
 TYPES_ASKED_MAX = 1000
 # After this many turns (at least a minute), forget the types that no emitter has published in the meantime.
 TURNS_REMEMBERED = 30
-# How many valid keys are cached. If the number of types reaches this figure, all types are forgotten.
-KEPT_MAX = 10_000
-# How many invalid keys are cached. They have their own cache, so that guesses evict no valid key.
-WRONG_KEPT_MAX = 1_000
+# If the number of types reaches this figure, all types are forgotten.
+TYPES_KEPT_MAX = 10_000
 
 RETRIED = (
     "hooktide.subscription.v1.AccessService/AuthenticateKeys",
     "hooktide.subscription.v1.CatalogueService/FindAudienceRequired",
 )
 
-_Answer = TypeVar("_Answer")
+
+@dataclass(frozen=True, slots=True)
+class _Emitter:
+    """A key that may publish."""
+
+    expires_unix_s: float | None
 
 
 class Registry:
@@ -58,13 +53,13 @@ class Registry:
         self._metadata = service_metadata(service_token)
         self._access = access_pb2_grpc.AccessServiceStub(channel)
         self._catalogue = catalogue_pb2_grpc.CatalogueServiceStub(channel)
-        self._keys = _Keys(self._ask_keys, clock)
+        self._keys: ApiKeyCache[_Emitter] = ApiKeyCache(self._ask_keys, clock)
         self._types = _Types(self._ask_types, clock)
 
     def is_known(self, authorization: str) -> bool:
         """Return whether a fresh answer lets this key publish."""
         key = bearer(authorization)
-        return key is not None and self._keys.is_right(key)
+        return key is not None and self._keys.knows(key)
 
     async def authorize(self, authorization: str) -> None:
         """Check the value of `authorization`; return if its key may publish.
@@ -74,9 +69,7 @@ class Registry:
         key = bearer(authorization)
         if key is None:
             raise Failure(Reason.KEY_REQUIRED, "Send an API key of the role emitter as `authorization: Bearer hkt_…`.")
-        failure = await self._keys.get(key)
-        if failure is not None:
-            raise Failure(failure.reason, failure.message)
+        await self._keys.get(key)
 
     async def audience_required(self, types: AbstractSet[str]) -> AbstractSet[str]:
         """Return those of a message's types whose events must name an audience. `types` holds at most `TYPES_ASKED_MAX` names.
@@ -86,7 +79,7 @@ class Registry:
         """
         return await self._types.demanding(types)
 
-    async def _ask_keys(self, keys: Sequence[str]) -> Sequence[Failure | None]:
+    async def _ask_keys(self, keys: Sequence[str]) -> Sequence[_Emitter | Failure]:
         try:
             answer = await self._access.AuthenticateKeys(access_pb2.AuthenticateKeysRequest(keys=keys), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -102,116 +95,18 @@ class Registry:
         return answer.names
 
 
-def _judged(result: access_pb2.AuthenticatedKey) -> Failure | None:
-    """Return why a key may not publish; None if it may."""
+def _judged(result: access_pb2.AuthenticatedKey) -> _Emitter | Failure:
+    """Return a key that may publish, or why it may not."""
     if not result.HasField("key"):
         return Failure(Reason.KEY_INVALID, "This API key is unknown, expired or revoked; send another.")
     if result.key.role != access_pb2.ROLE_EMITTER:
         return Failure(Reason.ROLE_FORBIDDEN, "Publishing needs a key of the role emitter; this key has another role.")
-    return None
+    return _Emitter(result.key.expire_time.ToNanoseconds() / 1e9 if result.key.HasField("expire_time") else None)
 
 
 def _away() -> Failure:
     """Return the failure for a registry that gives no answer. It hides the cause, which does not concern the emitter."""
     return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
-
-
-class _Keys:
-    """Cached answers about keys: None if a key may publish, else why not. No answer is used for longer than `FRESH_S`.
-
-    A valid key in use is renewed by its own question, before its answer is too old. All other keys share one question at a
-    time, so that a flood of invalid keys does not increase the rate of questions.
-    """
-
-    def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Sequence[Failure | None]]], clock: Clock) -> None:
-        self._ask = ask
-        self._clock = clock
-        self._right: dict[str, float] = {}
-        """For each valid key, when the registry was asked about it."""
-        self._wrong: dict[str, tuple[float, Failure]] = {}
-        self._renewing: dict[str, asyncio.Task[Failure | None]] = {}
-        self._new: dict[str, asyncio.Future[Failure | None]] = {}
-        self._asked: dict[str, asyncio.Future[Failure | None]] = {}
-        """The keys of the question under way."""
-        self._asking: asyncio.Task[None] | None = None
-
-    def is_right(self, key: str) -> bool:
-        asked_at = self._right.get(key)
-        return asked_at is not None and self._clock.boottime() - asked_at < FRESH_S
-
-    async def get(self, key: str) -> Failure | None:
-        asked_at = self._right.get(key)
-        if asked_at is not None:
-            age_s = self._clock.boottime() - asked_at
-            if age_s < RENEW_S:
-                return None
-            renewing = self._renew(key)
-            return None if age_s < FRESH_S else await asyncio.shield(renewing)
-        wrong = self._wrong.get(key)
-        if wrong is not None and self._clock.boottime() - wrong[0] < FRESH_S:
-            return wrong[1]
-        if parse_key(key) is None:
-            return Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
-        return await asyncio.shield(self._answer_about(key))
-
-    def _renew(self, key: str) -> asyncio.Task[Failure | None]:
-        renewing = self._renewing.get(key)
-        if renewing is None:
-            renewing = self._renewing[key] = _apart(self._ask_and_keep_one(key))
-            renewing.add_done_callback(lambda _done: self._renewing.pop(key, None))
-        return renewing
-
-    def _answer_about(self, key: str) -> asyncio.Future[Failure | None]:
-        answer = self._asked.get(key) or self._new.get(key)
-        if answer is None:
-            answer = self._new[key] = asyncio.get_running_loop().create_future()
-            if self._asking is None:
-                self._asking = _apart(self._ask_about_new())
-        return answer
-
-    async def _ask_about_new(self) -> None:
-        try:
-            while self._new:
-                keys = list(itertools.islice(self._new, KEYS_ASKED_MAX))
-                self._asked = {key: self._new.pop(key) for key in keys}
-                try:
-                    answers = await self._ask_and_keep(keys)
-                except Failure as failure:
-                    # Fail the keys of the next question too: otherwise their callers would wait for another deadline.
-                    self._asked |= self._new
-                    self._new = {}
-                    answers = [failure] * len(self._asked)
-                for waiting, answer in zip(self._asked.values(), answers, strict=True):
-                    if not waiting.done():
-                        waiting.set_result(answer)
-        finally:
-            for waiting in (*self._asked.values(), *self._new.values()):
-                if not waiting.done():
-                    waiting.set_result(_away())
-            self._asked, self._new, self._asking = {}, {}, None
-
-    async def _ask_and_keep_one(self, key: str) -> Failure | None:
-        (answer,) = await self._ask_and_keep([key])
-        return answer
-
-    async def _ask_and_keep(self, keys: Sequence[str]) -> Sequence[Failure | None]:
-        asked_at = self._clock.boottime()
-        answers = await self._ask(keys)
-        for key, answer in zip(keys, answers, strict=True):
-            self._right.pop(key, None)
-            self._wrong.pop(key, None)
-            if answer is None:
-                _keep(self._right, key, asked_at, KEPT_MAX)
-            else:
-                _keep(self._wrong, key, (asked_at, answer), WRONG_KEPT_MAX)
-        return answers
-
-
-def _keep(kept: dict[str, _Answer], key: str, answer: _Answer, kept_max: int) -> None:
-    """Cache an answer; if the cache is full, evict the oldest answer."""
-    while len(kept) >= kept_max:
-        kept.pop(next(iter(kept)))
-    kept[key] = answer
 
 
 @dataclass(slots=True)
@@ -244,7 +139,7 @@ class _Types:
 
     async def demanding(self, names: AbstractSet[str]) -> AbstractSet[str]:
         turn = self._turn
-        if self._clock.boottime() - turn.began_at >= FRESH_S or len(turn.answered) + len(turn.asking) >= KEPT_MAX:
+        if self._clock.boottime() - turn.began_at >= FRESH_S or len(turn.answered) + len(turn.asking) >= TYPES_KEPT_MAX:
             turn = self._turn = self._next_turn()
         self._published |= names
         missing = names - turn.answered
@@ -260,7 +155,7 @@ class _Types:
         remembered = self._turn.answered
         if self._turns % TURNS_REMEMBERED == 0:
             remembered, self._published = self._published, set()
-        if max(len(remembered), len(self._published)) >= KEPT_MAX:
+        if max(len(remembered), len(self._published)) >= TYPES_KEPT_MAX:
             remembered, self._published = set(), set()
         return _Turn(self._clock.boottime(), list(remembered))
 
@@ -272,7 +167,7 @@ class _Types:
             name = turn.due.pop()
             if name not in turn.answered and name not in turn.asking:
                 names.add(name)
-        turn.asking.update(dict.fromkeys(names, _apart(self._ask_and_keep(names, turn))))
+        turn.asking.update(dict.fromkeys(names, shared_task(self._ask_and_keep(names, turn))))
 
     async def _ask_and_keep(self, names: set[str], turn: _Turn) -> None:
         try:
@@ -281,16 +176,3 @@ class _Types:
         finally:
             for name in names:
                 del turn.asking[name]
-
-
-def _apart(question: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
-    """Ask in a new context, so that the first caller's deadline does not apply to the other callers that wait for the answer."""
-    asking = asyncio.get_running_loop().create_task(question, context=contextvars.Context())
-    asking.add_done_callback(_heard)
-    return asking
-
-
-def _heard(asking: asyncio.Task[Any]) -> None:
-    """Mark a question's exception as retrieved: its callers receive it, so that asyncio need not report it."""
-    if not asking.cancelled():
-        asking.exception()

@@ -1,9 +1,15 @@
-"""Background: runs a service's endless work beside the block that needs it."""
+"""Background: runs work beside the code that needs it.
+
+`in_background` serves one block. `shared_task` serves several callers, none of which owns the work.
+"""
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
 
 
 @contextlib.asynccontextmanager
@@ -20,3 +26,19 @@ async def in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
     if failure is not None:
         raise failure
+
+
+def shared_task(work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+    """Return a task whose result several callers share; they await it by `asyncio.shield`. The caller keeps a reference to it.
+
+    The work must be bounded in time by itself. It runs in a new context, so that the first caller's deadline does not apply to the others.
+    """
+    task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+    task.add_done_callback(_retrieve)
+    return task
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Mark the task's exception as retrieved: its callers receive it, so that asyncio need not report it."""
+    if not task.cancelled():
+        task.exception()

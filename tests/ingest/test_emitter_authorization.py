@@ -13,18 +13,9 @@ from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
-from services.ingest.emitter_authorization import (
-    FRESH_S,
-    KEPT_MAX,
-    KEYS_ASKED_MAX,
-    RENEW_S,
-    RETRIED,
-    TURNS_REMEMBERED,
-    TYPES_ASKED_MAX,
-    WRONG_KEPT_MAX,
-    Registry,
-)
+from services.ingest.emitter_authorization import RETRIED, TURNS_REMEMBERED, TYPES_ASKED_MAX, TYPES_KEPT_MAX, Registry
 from services.runtime.api_key import new_key
+from services.runtime.api_key_cache import FRESH_S, KEYS_ASKED_MAX, REFUSED_MAX, RENEW_S
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
 from services.runtime.rpc.channel_and_server import open_channel
@@ -268,11 +259,11 @@ async def test_a_type_that_nobody_publishes_any_more_is_forgotten(counted: Count
 async def test_what_is_kept_is_bounded(counted: Counted, asking: Asking) -> None:
     """Beyond the limit everything is forgotten at once, and answers stay correct."""
     counted.demanding = {"m0.1"}
-    for number in range(KEPT_MAX // 1000):
+    for number in range(TYPES_KEPT_MAX // 1000):
         await asking.required(names(1000, f"m{number}"))
     assert await asking.required(["m0.0", "m0.1"]) == {"m0.1"}
     assert await asking.required(["m0.0", "m0.1"]) == {"m0.1"}
-    assert [len(asked) for asked in counted.calls] == [1000] * (KEPT_MAX // 1000) + [2]
+    assert [len(asked) for asked in counted.calls] == [1000] * (TYPES_KEPT_MAX // 1000) + [2]
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED])
@@ -413,7 +404,7 @@ async def test_a_right_key_in_use_never_waits_for_the_registry(counted: Counted,
 
 
 async def test_guesses_displace_no_right_key(counted: Counted, asking: Asking) -> None:
-    right, wrong = new_key(), [new_key() for _ in range(WRONG_KEPT_MAX + 50)]
+    right, wrong = new_key(), [new_key() for _ in range(REFUSED_MAX + 50)]
     counted.wrong.update(wrong)
     assert await refusals(asking, [right]) == [None]
     assert set(await refusals(asking, wrong)) == {Reason.KEY_INVALID}

@@ -9,7 +9,7 @@ import pytest
 from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import access_pb2
 
-from services.ingest.emitter_authorization import FRESH_S
+from services.runtime.api_key_cache import FRESH_S
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from tests.ingest.world import TIMEOUT_S, TOKEN, World, answer, ended, message, running_world
 from tests.subscription.client import refused

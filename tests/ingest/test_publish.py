@@ -12,8 +12,8 @@ from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from services.eventlog.record import partition_of
-from services.ingest.emitter_authorization import FRESH_S
 from services.ingest.server import UNARY_BYTES_MAX
+from services.runtime.api_key_cache import FRESH_S
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import is_id, new_id
 from services.runtime.rpc.channel_and_server import open_channel

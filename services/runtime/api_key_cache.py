@@ -1,0 +1,192 @@
+"""API key cache: the registry's answers about API keys, each used for at most two seconds.
+
+gateway/authenticate, ingest/emitter_authorization → [api_key_cache] ─gRPC─▶ registry
+
+Law 1: an answer is used for at most `FRESH_S` from the moment of its question, so a revoked key stops working within two seconds. A key's
+own end counts at once.
+Law 2: single-flight: a question under way serves all callers that need its answer. It has its own deadline, not the first caller's, and
+goes on if that caller gives up.
+Law 3: a key with a wrong checksum is refused here; the registry is not asked about it.
+Law 4: no key is stored in clear for longer than its question takes, and the number of answers is bounded. Refused keys have their own
+share, so that guesses evict no valid key.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from services.runtime.api_key import parse_key
+from services.runtime.background import shared_task
+from services.runtime.clock import Clock
+from services.runtime.errors import Failure, Reason
+from services.runtime.logs import logger
+
+FRESH_S = 2.0
+# From this age on, the use of a valid key renews its answer in the background. If the renewal ends before `FRESH_S`, no caller waits.
+RENEW_S = 1.0
+# How many keys one question may name.
+KEYS_ASKED_MAX = 200
+# How many valid keys are cached; the key unused for longest is forgotten first.
+VALID_MAX = 10_000
+# How many refused keys are cached.
+REFUSED_MAX = 1_000
+
+
+class ValidKey(Protocol):
+    """What the registry says about a valid key."""
+
+    @property
+    def expires_unix_s(self) -> float | None:
+        """When the key ends, in seconds since 1970; None if it has no end."""
+        ...
+
+
+_Valid = TypeVar("_Valid", bound=ValidKey)
+_Outcome = TypeVar("_Outcome")
+Ask = Callable[[Sequence[str]], Awaitable[Sequence[_Valid | Failure]]]
+"""Asks about 1 to `KEYS_ASKED_MAX` keys in clear; returns for each, in order, the valid key, or why it is refused. Raises `Failure` if
+the registry cannot be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer(Generic[_Outcome]):
+    asked_at: float
+    outcome: _Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Question(Generic[_Valid]):
+    """A key in clear that a question names, and the future that all callers with this key wait for."""
+
+    key: str
+    outcome: asyncio.Future[_Valid | Failure] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class ApiKeyCache(Generic[_Valid]):
+    """Answers about API keys, by the SHA-256 digests of the keys.
+
+    A valid key in use is renewed by its own question, before its answer is too old. All other keys share one question at a
+    time, so that a flood of invalid keys does not increase the rate of questions.
+    """
+
+    def __init__(self, ask: Ask[_Valid], clock: Clock, *, valid_max: int = VALID_MAX) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._valid_max = valid_max
+        self._valid: OrderedDict[bytes, _Answer[_Valid]] = OrderedDict()
+        self._refused: OrderedDict[bytes, _Answer[Failure]] = OrderedDict()
+        self._renewing: dict[bytes, asyncio.Task[_Valid | Failure]] = {}
+        self._waiting: dict[bytes, _Question[_Valid]] = {}
+        self._asked: dict[bytes, _Question[_Valid]] = {}
+        """The keys of the question under way."""
+        self._asking: asyncio.Task[None] | None = None
+
+    def knows(self, key: str) -> bool:
+        """Return whether a fresh answer says that a key is valid."""
+        answer = self._valid.get(_digest(key))
+        return answer is not None and self._age_s(answer) < FRESH_S
+
+    async def get(self, key: str) -> _Valid:
+        """Return what the registry says about a key. Raises `Failure`: KEY_INVALID, any reason of the registry, or that it is away."""
+        digest = _digest(key)
+        valid = self._valid.get(digest)
+        if valid is not None and not self._has_ended(valid.outcome):
+            self._valid.move_to_end(digest)
+            age_s = self._age_s(valid)
+            if age_s < RENEW_S:
+                return valid.outcome
+            renewing = self._renew(digest, key)
+            return valid.outcome if age_s < FRESH_S else _valid_or_raise(await asyncio.shield(renewing))
+        refused = self._refused.get(digest)
+        if refused is not None and self._age_s(refused) < FRESH_S:
+            return _valid_or_raise(refused.outcome)
+        if parse_key(key) is None:
+            raise Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
+        return _valid_or_raise(await asyncio.shield(self._outcome_of(digest, key)))
+
+    def _age_s(self, answer: "_Answer[_Valid] | _Answer[Failure]") -> float:
+        return self._clock.boottime() - answer.asked_at
+
+    def _has_ended(self, valid: _Valid) -> bool:
+        return valid.expires_unix_s is not None and self._clock.now() >= valid.expires_unix_s
+
+    def _renew(self, digest: bytes, key: str) -> asyncio.Task[_Valid | Failure]:
+        renewing = self._renewing.get(digest)
+        if renewing is None:
+            renewing = self._renewing[digest] = shared_task(self._ask_about_one(digest, key))
+            renewing.add_done_callback(lambda _done: self._renewing.pop(digest, None))
+        return renewing
+
+    async def _ask_about_one(self, digest: bytes, key: str) -> _Valid | Failure:
+        try:
+            (outcome,) = await self._ask_and_keep({digest: key})
+        except Failure as failure:
+            return failure
+        return outcome
+
+    def _outcome_of(self, digest: bytes, key: str) -> asyncio.Future[_Valid | Failure]:
+        question = self._asked.get(digest) or self._waiting.get(digest)
+        if question is None:
+            question = self._waiting[digest] = _Question(key)
+            if self._asking is None:
+                self._asking = shared_task(self._ask_about_waiting())
+        return question.outcome
+
+    async def _ask_about_waiting(self) -> None:
+        try:
+            while self._waiting:
+                digests = list(itertools.islice(self._waiting, KEYS_ASKED_MAX))
+                self._asked = {digest: self._waiting.pop(digest) for digest in digests}
+                try:
+                    outcomes = await self._ask_and_keep({digest: question.key for digest, question in self._asked.items()})
+                except Failure as failure:
+                    # Fail the keys of the next question too: otherwise their callers would wait for another deadline.
+                    self._asked |= self._waiting
+                    self._waiting = {}
+                    outcomes = [failure] * len(self._asked)
+                self._tell(outcomes)
+        except Exception:  # noqa: BLE001 - a bug, logged with its traceback; the callers get the failure below
+            logger().exception("keys.question_failed")
+        finally:
+            self._asked |= self._waiting
+            self._tell(
+                [Failure(Reason.UNAVAILABLE, "The registry of keys cannot be asked; try again.", retry_after_s=1.0)] * len(self._asked)
+            )
+            self._asked, self._waiting, self._asking = {}, {}, None
+
+    def _tell(self, outcomes: Sequence[_Valid | Failure]) -> None:
+        for question, outcome in zip(self._asked.values(), outcomes, strict=True):
+            if not question.outcome.done():
+                question.outcome.set_result(outcome)
+
+    async def _ask_and_keep(self, keys: dict[bytes, str]) -> Sequence[_Valid | Failure]:
+        asked_at = self._clock.boottime()
+        outcomes = await self._ask(list(keys.values()))
+        for digest, outcome in zip(keys, outcomes, strict=True):
+            self._valid.pop(digest, None)
+            self._refused.pop(digest, None)
+            if isinstance(outcome, Failure):
+                self._refused[digest] = _Answer(asked_at, outcome)
+            else:
+                self._valid[digest] = _Answer(asked_at, outcome)
+        while len(self._valid) > self._valid_max:
+            self._valid.popitem(last=False)
+        while len(self._refused) > REFUSED_MAX:
+            self._refused.popitem(last=False)
+        return outcomes
+
+
+def _digest(key: str) -> bytes:
+    # A header may hold half of a surrogate pair, which `encode` refuses by default.
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+
+
+def _valid_or_raise(outcome: _Valid | Failure) -> _Valid:
+    """Return a valid key. Raise a refusal as a new exception, since an exception collects tracebacks."""
+    if isinstance(outcome, Failure):
+        raise Failure(outcome.reason, outcome.message, retry_after_s=outcome.retry_after_s)
+    return outcome
