@@ -9,7 +9,7 @@ from functools import partial
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
-from services.delivery.ledger.sqlite import open_ledger
+from services.delivery.ledger.sqlite.ledger import open_ledger
 from services.delivery.server import DeliveryServer
 from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester

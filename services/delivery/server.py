@@ -1,16 +1,14 @@
 """Server: DeliveryService over gRPC: reads of the ledger, readiness, repair, sink verification and test events."""
 
 import asyncio
-import sqlite3
 from typing import Any
 
 import grpc
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger import sqlite_queries
+from services.delivery.ledger.protocol import Ledger, Listing
 from services.delivery.ledger.rows import DoneRow, OpenRow, attempts_of
-from services.delivery.ledger.sqlite import Ledger
 from services.delivery.model import Attempt, State
 from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
@@ -18,7 +16,6 @@ from services.delivery.worker.worker import Worker
 from services.eventlog.errors import EventLogError
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
-from services.runtime.listing_reader import Budget
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
 from services.runtime.rpc.requested_scope import requested_scope
@@ -46,11 +43,11 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def GetDelivery(self, request: delivery_pb2.GetDeliveryRequest, context: Context) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery with its attempts."""
         del context
-        scope, listings = requested_scope(request.consumer_id), self._ledger.listings
-        row = await listings.read(scope.text, sqlite_queries.find, scope, id_bytes(request.id)) if is_id(request.id, "dlv") else None
+        scope = requested_scope(request.consumer_id)
+        row = await self._ledger.find(scope, id_bytes(request.id)) if is_id(request.id, "dlv") else None
         if row is None:
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
-        message = _message(row, self._ledger.clock_jumped_ms)
+        message = _message(row, self._worker.clock_jumped_ms)
         for number, attempt in enumerate(attempts_of(row.attempts), 1):
             _fill(message.attempts.add(), number, attempt)
         return delivery_pb2.GetDeliveryResponse(delivery=message)
@@ -63,7 +60,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         if request.state not in delivery_pb2.DeliveryState.values():
             raise invalid_field("state", "is no state of a delivery")
         size = page_size(request.page_size)
-        wanted = sqlite_queries.Wanted(
+        listing = Listing(
             before_id=None if place is None else _id_of(str(place[0])),
             limit=size + 1,
             scope=scope,
@@ -74,12 +71,12 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             start_ms=optional_ms(request, "start_time"),
             end_ms=optional_ms(request, "end_time"),
         )
-        rows, before_id = await self._ledger.listings.read(scope.text, _page_of_newest, wanted)
+        rows, before_id = await self._ledger.page(listing)
         if len(rows) > size:
             before_id = rows[size - 1].id
         token = "" if before_id is None else page_token("deliveries", (before_id.hex(),))
         return delivery_pb2.ListDeliveriesResponse(
-            deliveries=[_message(row, self._ledger.clock_jumped_ms) for row in rows[:size]], next_page_token=token
+            deliveries=[_message(row, self._worker.clock_jumped_ms) for row in rows[:size]], next_page_token=token
         )
 
     async def GetReadiness(self, request: delivery_pb2.GetReadinessRequest, context: Context) -> delivery_pb2.GetReadinessResponse:
@@ -123,10 +120,6 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         response = delivery_pb2.SendTestEventResponse(event_id=sent.event_id)
         _fill(response.attempt, 1, sent.attempt)
         return response
-
-
-def _page_of_newest(connection: sqlite3.Connection, wanted: sqlite_queries.Wanted) -> tuple[list[OpenRow | DoneRow], bytes | None]:
-    return sqlite_queries.newest(connection, wanted, Budget())
 
 
 def _fill(message: delivery_pb2.Attempt, number: int, attempt: Attempt) -> None:

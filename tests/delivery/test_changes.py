@@ -76,7 +76,7 @@ def test_what_is_being_recorded_before_it_is_sent_is_cancelled(play: Play, by_de
     async def scenario(world: World) -> None:
         world.change(ALPHA)
         records = world.publish(20, "alpha")
-        world.loop.slow_jobs["_commit"] = (1.0, 1.0)
+        world.loop.slow_jobs["flush"] = (1.0, 1.0)
         world.route_freely()
         await world.start()
         await asyncio.sleep(1.0)
@@ -105,7 +105,7 @@ def test_what_waits_to_be_routed_when_its_subscription_goes_is_not_left_pending(
         world.change(ALPHA)
         await world.start()
         await asyncio.sleep(1.0)
-        world.loop.slow_jobs["_commit"] = (1.0, 0.1)
+        world.loop.slow_jobs["flush"] = (1.0, 0.1)
         records = world.publish(20, "alpha")
         await asyncio.sleep(0.5)
         assert world.endpoints.requests > 0
@@ -131,7 +131,7 @@ def test_what_is_being_written_as_unfinished_is_cancelled(
 
     async def scenario(world: World) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
-        world.loop.slow_jobs["_commit"] = (1.0, 1.0)
+        world.loop.slow_jobs["flush"] = (1.0, 1.0)
         records = world.publish(20, "alpha")
         await asyncio.sleep(after_s)
         end(world, by_deletion=by_deletion)
@@ -166,7 +166,7 @@ def test_thousands_are_cancelled_while_others_keep_the_recorder_busy(play: Play)
         records = world.publish(2500, "alpha")
         await asyncio.sleep(5.0)
         # Each flush takes longer than the time until the next event.
-        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        world.loop.slow_jobs["flush"] = (0.05, 0.05)
         world.delete(ALPHA.id)
         for _ in range(400):
             world.publish(1, "beta")
@@ -186,7 +186,7 @@ def test_what_is_enabled_again_while_it_is_being_cancelled_is_not_left_behind(pl
         await asyncio.sleep(10.0)
         await world.stop(crash=True)
         world.change(replace(ALPHA, state=DISABLED))
-        world.loop.slow_jobs["_commit"] = (0.5, 0.5)
+        world.loop.slow_jobs["flush"] = (0.5, 0.5)
         await world.start()
         await asyncio.sleep(1.5)
         world.change(ALPHA)

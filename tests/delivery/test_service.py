@@ -15,12 +15,12 @@ from hooktide.subscription.v1 import subscription_pb2
 from standardwebhooks import Webhook
 
 from services.delivery.errors import LeaseLostError
-from services.delivery.ledger.sqlite import Ledger
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import new_id
 from services.runtime.paging import page_token
 from services.runtime.rpc.channel_and_server import service_metadata
 from services.runtime.service_process import StartError
+from tests.delivery.ledger.stores import SqliteStore
 from tests.delivery.system import TOKEN, Delivering, State, System
 from tests.support.events import cloud_event
 from tests.support.scripted_receivers import Receiver, receiver
@@ -186,9 +186,9 @@ async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Rece
         await system.subscribe(hooks.url(), "order.*")
         await system.publish(cloud_event("1"))
         await first.until(1, state=DELIVERED)
-        other = Ledger(Path(system.environ["HOOKTIDE_DATA_DIR"]) / "delivery.db")
-        await other.lease("another")
-        await other.close()
+        store = SqliteStore(Path(system.environ["HOOKTIDE_DATA_DIR"]) / "delivery.db")
+        async with store.open_beside() as other:
+            await other.take_lease("another")
         async with asyncio.timeout(60):
             await first.process.stopping.wait()
         with pytest.raises(LeaseLostError, match="run one delivery service"):

@@ -319,7 +319,7 @@ CATALOGUE: dict[int, Row] = {
             "faults.test_stores::test_a_second_delivery_service_on_one_ledger_is_refused",
             "delivery.test_service::test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on",
             "delivery.test_service::test_a_service_whose_lease_was_taken_stops",
-            "delivery.ledger.test_sqlite::test_a_worker_whose_lease_was_taken_writes_nothing",
+            "conformance.ledger.test_lease::test_a_worker_whose_lease_was_taken_writes_nothing",
         ),
     ),
     63: Row(

@@ -11,8 +11,10 @@ import pytest
 import pytest_asyncio
 from hooktide.ingest.v1 import ingest_pb2
 
+from services.delivery.ledger.protocol import Flush
 from services.delivery.ledger.rows import DoneRow
-from services.delivery.ledger.sqlite import Flush, day_of, open_ledger
+from services.delivery.ledger.sqlite.day_tables import day_of
+from services.delivery.ledger.sqlite.ledger import open_ledger
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.retention.files import number, pages_in_use, rows, size_on_disk
@@ -187,11 +189,11 @@ async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back
         system.kill("delivery")
         now_ms = time.time_ns() // 1_000_000
         async with open_ledger(ledger(system)) as opened:
-            await opened.lease("a test")
+            await opened.take_lease("a test")
             for start in range(0, 20_000, 1000):
                 old = [_done(index, now_ms - (10 + index % 3) * _DAY_MS) for index in range(start, start + 1000)]
-                await opened.commit(Flush(finished=old))
-            await opened.commit(Flush(finished=[_done(20_000, now_ms - _DAY_MS)]))
+                await opened.flush(Flush(finished=old))
+            await opened.flush(Flush(finished=[_done(20_000, now_ms - _DAY_MS)]))
         before = size_on_disk(ledger(system))
         assert before > 5 * _MB
         old_days = {f"done_{day_of(now_ms - age * _DAY_MS)}" for age in (10, 11, 12)}

@@ -6,13 +6,11 @@ The worker and its ledger are the real ones; the registry, the event log and the
 import asyncio
 import contextlib
 import random
-import sqlite3
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from services.delivery.ledger.sqlite import Ledger, open_ledger
-from services.delivery.ledger.sqlite_queries import day_tables
+from services.delivery.ledger.protocol import Ledger
+from services.delivery.ledger.rows import OpenRow
 from services.delivery.model import State, delivery_id
 from services.delivery.subscriptions.freshness import GAP_MAX_S
 from services.delivery.subscriptions.gone_sinks import GoneSinks
@@ -25,7 +23,7 @@ from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.configuration.settings_reader import read_settings
-from services.runtime.database import connect
+from tests.delivery.ledger.stores import LedgerStore, SqliteStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event
 from tests.simulation.invariants import Published, Version, judged
@@ -104,7 +102,7 @@ class World:
         self.running: Running | None = None
         self.registry_back_at = 0.0
         self.copy: Copy | None = None
-        self._reading: sqlite3.Connection | None = None
+        self.store: LedgerStore = SqliteStore(self.path)
         self._telling: list[asyncio.Task[None]] = []
 
     async def pause(self) -> None:
@@ -121,7 +119,7 @@ class World:
     async def start(self) -> None:
         """Start a worker on the ledger as it is."""
         stack = contextlib.AsyncExitStack()
-        ledger = await stack.enter_async_context(open_ledger(self.path))
+        ledger = await stack.enter_async_context(self.store.open())
         transport = TransportOfTests(self.endpoints)
         channel, token = RegistryChannel(self.registry), "t" * 32
         registry_client = RegistryClient(channel, token)
@@ -135,7 +133,6 @@ class World:
         self.registry.freezes_proven = self.registry.freezes
         task = self.loop.create_task(worker.run())
         self.running = Running(worker, transport, ledger, task, stack)
-        self._reading = connect(self.path, read_only=True)
 
     async def ready(self) -> None:
         """Wait until the worker knows the subscriptions."""
@@ -159,8 +156,6 @@ class World:
         with contextlib.suppress(asyncio.CancelledError):
             await running.task
         await running.stack.aclose()
-        assert self._reading is not None
-        self._reading.close()
         self.running = None
 
     def at_work(self) -> Running:
@@ -172,14 +167,7 @@ class World:
 
     async def fill_disk(self, *, full: bool) -> None:
         """Fill the disk of the ledger, or make room again."""
-
-        def limit(connection: sqlite3.Connection) -> None:
-            pages = connection.execute("PRAGMA page_count").fetchone()[0] if full else 1 << 30
-            connection.execute(f"PRAGMA max_page_count = {pages}")
-
-        ledger = self.at_work().ledger
-        # A disk fills whether or not the worker holds its lease on the ledger.
-        await self.loop.run_in_executor(ledger._writer, limit, ledger._connection)  # noqa: SLF001 - what the ledger itself has no way for
+        await self.store.fill(self.at_work().ledger, full=full)
         self.disk_is_full = full
 
     # What happens
@@ -324,12 +312,12 @@ class World:
         settings, transport = self.settings, running.transport
         assert transport.under_way <= settings.delivery_in_flight_max
         assert max(transport.under_way_of.values(), default=0) <= settings.delivery_lane_in_flight_max
-        cursors = self._cursors()
+        recorded = {each.partition: each.position - 1 if each.through else each.position for each in self.store.cursors()}
         for each in self.published:
-            if each.routed_by is None and cursors.get(each.record.partition, 0) >= each.record.position:
+            if each.routed_by is None and recorded.get(each.record.partition, 0) >= each.record.position:
                 each.routed_by = self.loop.time()
         self.checks += 1
-        for delivery, state in self._done_rows() if self.checks % 10 == 0 else ():
+        for delivery, state, _ in self.store.ends() if self.checks % 10 == 0 else ():
             assert self.finished.setdefault(delivery, state) == state, f"I4: {delivery.hex()} was {self.finished[delivery]}, is {state}"
 
     def check_end(self) -> None:
@@ -338,8 +326,8 @@ class World:
         for telling in self._telling:
             if telling.done():
                 telling.result()
-        done = self._done_rows()
-        states = dict(done)
+        done = self.store.ends()
+        states = {delivery: state for delivery, state, _ in done}
         assert len(states) == len(done), "I1: a delivery has two ends"
         wanted: set[bytes] = set()
         for each in self.published:
@@ -350,7 +338,7 @@ class World:
                 assert not must or key in states, f"I1: {each.record.event_id} was not routed to {subscription_id}"
                 if key in states:
                     wanted.add(key)
-                    self._check_state((each.record.event_id, subscription_id), State(states[key]), versions)
+                    self._check_state((each.record.event_id, subscription_id), states[key], versions)
         assert wanted == set(states), "I6: there are deliveries of nothing"
 
     async def check_rest(self) -> None:
@@ -382,40 +370,18 @@ class World:
 
     def states(self) -> dict[bytes, State]:
         """Return the states of the finished deliveries by their ids."""
-        return {delivery: State(state) for delivery, state in self._done_rows()}
+        return {delivery: state for delivery, state, _ in self.store.ends()}
 
-    def open_rows(self) -> list[tuple[Any, ...]]:
+    def open_rows(self) -> list[OpenRow]:
         """Return the unfinished deliveries."""
-        return self.rows("SELECT event_id, subscription_id, attempt_count, due_ms, position FROM open")
-
-    def _cursors(self) -> dict[int, int]:
-        rows = self.rows("SELECT partition, position, subscription_id FROM cursors")
-        return {partition: position - 1 if through else position for partition, position, through in rows}
-
-    def done(self) -> list[tuple[bytes, int, int]]:
-        """Return the finished deliveries: id, state, number of attempts."""
-        assert self._reading is not None
-        tables = day_tables(self._reading)
-        rows = (row for table in tables for row in self.rows(f"SELECT id, state, attempt_count FROM {table}"))  # noqa: S608 - ours
-        return [(row[0], row[1], row[2]) for row in rows]
-
-    def _done_rows(self) -> list[tuple[bytes, int]]:
-        return [row[:2] for row in self.done()]
-
-    def rows(self, text: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return the rows of a query of the ledger."""
-        assert self._reading is not None
-        return self._reading.execute(text, values).fetchall()
+        return self.store.open_rows()
 
     def _is_recorded(self, key: Key) -> bool:
-        assert self._reading is not None
-        tables = day_tables(self._reading)
-        wanted = delivery_id(*key)
-        return any(self.rows(f"SELECT 1 FROM {table} WHERE id = ?", wanted) for table in tables)  # noqa: S608 - a table of ours
+        return self.store.has_done_row(delivery_id(*key))
 
     def _is_unrecorded(self, key: Key) -> bool:
         before = int(key[0][-15:], 16) <= self.head_at_start
-        return before and not self.rows("SELECT 1 FROM open WHERE id = ?", delivery_id(*key))
+        return before and not self.store.has_open_row(delivery_id(*key))
 
     def _is_silenced(self, subscription_id: str) -> bool:
         latest = self.versions[subscription_id][-1]

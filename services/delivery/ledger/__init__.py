@@ -1,1 +1,1 @@
-"""Ledger: the durable state of every delivery."""
+"""Ledger: the durable state of every delivery, behind one Protocol."""

@@ -7,9 +7,8 @@ import asyncio
 
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane import Lane
-from services.delivery.ledger import sqlite_queries
-from services.delivery.ledger.rows import OpenRow, delivery_of, kept_record
-from services.delivery.ledger.sqlite import Ledger
+from services.delivery.ledger.protocol import Ledger
+from services.delivery.ledger.rows import OpenRow, delivery_of
 from services.delivery.model import Event, Health, State
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.recorder import Recorder
@@ -23,7 +22,6 @@ _AGAIN_S = 1.0
 _CANCEL_ROWS = 500
 _REFILL_BYTES_MAX = 2 * 1024 * 1024
 _FETCH_FIRST = 20
-_FAR_MS = 1 << 53
 
 
 class RefillRequests:
@@ -65,7 +63,7 @@ class LaneRefill:
 
     async def start(self) -> None:
         """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
-        for subscription_id in await self._ledger.read(sqlite_queries.lanes_with_unfinished):
+        for subscription_id in await self._ledger.lanes():
             if self._replica.wanted(subscription_id):
                 self._dispatcher.take_up(subscription_id)
             else:
@@ -97,10 +95,10 @@ class LaneRefill:
         with dispatcher.lanes.readings.begun(subscription_id) as left:
             # Deliveries in memory may have rows too, which are left out: ask for as many more.
             limit = room + len(lane.live)
-            rows = await self._ledger.read(sqlite_queries.unfinished, subscription_id, now_ms, limit)
+            rows = await self._ledger.due_rows(subscription_id, now_ms, limit)
             waiting = [row for row in rows if row.id not in lane.live and row.id not in left]
             records, taken = await self._records(waiting[:room])
-            next_due_ms = await self._ledger.read(sqlite_queries.next_due_ms, subscription_id, now_ms)
+            next_due_ms = await self._ledger.next_due_ms(subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
             # Rows that were put back during the read come before the rows that it returned.
             active = subscription is not None and subscription.health is Health.ACTIVE and lane.put_back == put_back
@@ -141,8 +139,7 @@ class LaneRefill:
         found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}
         missing = [place for event_id, place in places.items() if event_id not in found]
         if missing:
-            kept = [kept_record(raw) for raw in await self._ledger.read(sqlite_queries.payloads, missing)]
-            found |= {record.event_id: record for record in kept if record.event_id in places}
+            found |= {record.event_id: record for record in await self._ledger.copies(missing) if record.event_id in places}
         return found
 
     async def _cancel_lanes(self) -> None:
@@ -159,7 +156,7 @@ class LaneRefill:
         dispatcher = self._dispatcher
         with dispatcher.lanes.readings.begun(subscription_id) as left:
             limit = _CANCEL_ROWS + len(dispatcher.lanes.lane(subscription_id).live)
-            rows = await self._ledger.read(sqlite_queries.unfinished, subscription_id, _FAR_MS, limit)
+            rows = await self._ledger.due_rows(subscription_id, None, limit)
             waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(subscription_id, row.id)]
         if self._replica.wanted(subscription_id):
             return False

@@ -13,15 +13,14 @@ from collections.abc import Iterable, Sequence
 from prometheus_client import Counter
 
 from services.delivery.dispatch.dispatcher import Dispatcher
-from services.delivery.ledger.sqlite import Cursor, Ledger, set_meta
-from services.delivery.ledger.sqlite_queries import meta
+from services.delivery.ledger.protocol import Cursor, Ledger, Takeover
 from services.delivery.model import Chunk, Delivery, Event, delivery_id
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.flush_queue import FlushQueue
 from services.delivery.worker.read_ahead import read_ahead
-from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, Progress, StoppedPartitions
+from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, StoppedPartitions, progress_at
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocol import EventLogReader, Following
 from services.eventlog.record import Place, Record
@@ -51,7 +50,7 @@ class LogFollower:
         dispatcher: Dispatcher,
         flush_queue: FlushQueue,
         clock: Clock,
-        cursors: Sequence[Cursor],
+        takeover: Takeover,
     ) -> None:
         self._log = log
         self._ledger = ledger
@@ -60,8 +59,9 @@ class LogFollower:
         self._dispatcher = dispatcher
         self._flush_queue = flush_queue
         self._clock = clock
-        self._progress = {each.partition: Progress(each.partition, each.position, each.event_id, each.through) for each in cursors}
-        self._log_id = ""
+        self._progress = {each.partition: progress_at(each) for each in takeover.cursors}
+        self.log_id = takeover.log_id
+        """The identity of the log that the ledger follows; empty for a new ledger."""
         self.stopped = StoppedPartitions()
         """The partitions that are not followed."""
         # The last position of each partition when this worker took it over. Events up to there may have been sent before a crash.
@@ -73,8 +73,6 @@ class LogFollower:
 
     async def run(self) -> None:
         """Follow for ever; after the stream is lost, resume where routing stands."""
-        known: str | None = await self._ledger.read(meta, "log_id")
-        self._log_id = known or ""
         while True:
             try:
                 async with asyncio.timeout(None) as following:
@@ -84,12 +82,12 @@ class LogFollower:
                 if not following.expired():
                     raise
 
-    def resume(self, progress: Iterable[Progress], log_id: str) -> None:
-        """Follow stopped partitions again from `progress`, in the log with the identity `log_id`."""
-        self._log_id, self._away_since = log_id, self._clock.monotonic()
-        for each in progress:
+    def resume(self, cursors: Iterable[Cursor], log_id: str) -> None:
+        """Follow stopped partitions again from these cursors, in the log with the identity `log_id`."""
+        self.log_id, self._away_since = log_id, self._clock.monotonic()
+        for each in cursors:
             self.stopped.remove(each.partition)
-            self._progress[each.partition] = each
+            self._progress[each.partition] = progress_at(each)
             # The events that follow may have been sent before: record them first.
             (self._record_first_through or {}).pop(each.partition, None)
         if self._following is not None:
@@ -100,7 +98,7 @@ class LogFollower:
         backoff_s = _BACKOFF_FIRST_S
         while self._progress:
             try:
-                async with self._log.follow(self._resume_places(), log_id=self._log_id) as following:
+                async with self._log.follow(self._resume_places(), log_id=self.log_id) as following:
                     await self._check_identity(following)
                     self.stopped.log()
                     self._away_since = None
@@ -165,12 +163,12 @@ class LogFollower:
 
     async def _check_identity(self, following: Following) -> None:
         """Store the identity of the log at first; raise `AnotherLogError` if it is not the log that the ledger has followed."""
-        if not self._log_id:
+        if not self.log_id:
             # A new ledger needs the events again that an earlier ledger has released.
             await self._log.rewind(self._resume_places())
-            await self._ledger.write(set_meta, "log_id", following.log_id)
-            self._log_id = following.log_id
-        elif self._log_id != following.log_id:
+            await self._ledger.set_log_id(following.log_id)
+            self.log_id = following.log_id
+        elif self.log_id != following.log_id:
             raise AnotherLogError("the log is not the one that the ledger has followed")
 
     async def _route_batch(self, records: Sequence[Record]) -> None:

@@ -16,8 +16,8 @@ from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.rows import done_row, open_row
-from services.delivery.ledger.sqlite import Cursor, Flush, Ledger
+from services.delivery.ledger.protocol import Cursor, Flush, Ledger
+from services.delivery.ledger.rows import DoneRow, OpenRow, done_row, open_row
 from services.delivery.model import Chunk, Delivery, Phase
 from services.delivery.worker.flush_queue import FlushQueue
 from services.runtime import failpoints
@@ -39,11 +39,21 @@ _RETRY_S = 1.0
 class _Batch:
     """The contents of one flush, as they were when it began; changes during the flush belong to the next."""
 
-    flush: Flush = field(default_factory=Flush)
+    written_ms: int
+    opened: list[OpenRow] = field(default_factory=list)
+    updated: list[OpenRow] = field(default_factory=list)
+    closed: list[bytes] = field(default_factory=list)
+    finished: list[DoneRow] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     written: list[Delivery] = field(default_factory=list)
     settled: list[Delivery] = field(default_factory=list)
     to_queue: list[Delivery] = field(default_factory=list)
+
+    def flush(self) -> Flush:
+        """Return what the transaction writes."""
+        last = {chunk.partition: chunk for chunk in self.chunks}.values()
+        cursors = [Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through) for chunk in last]
+        return Flush(self.opened, self.updated, self.closed, self.finished, cursors, self.written_ms)
 
 
 class Recorder:
@@ -92,7 +102,7 @@ class Recorder:
         self._flush_wanted.set()
 
     async def run(self) -> None:
-        """Flush until closed. Raises the errors that make further work impossible (`LeaseLostError`, `sqlite3.Error`)."""
+        """Flush until closed. Raises the errors after which no flush can succeed, such as `LeaseLostError`."""
         while not (self._closing and not self._chunks and not self._changed):
             await self._flush_wanted.wait()
             if not self._closing:
@@ -100,9 +110,9 @@ class Recorder:
             self._flush_wanted.clear()
             self._flushes_begun += 1
             batch = self._collect()
-            if batch.flush:
+            if flush := batch.flush():
                 failpoints.reached("delivery.before_flush")
-                await self._commit(batch.flush)
+                await self._write_flush(flush)
                 failpoints.reached("delivery.after_flush")
                 self._after_flush(batch)
             self._flushes_done += 1
@@ -139,9 +149,7 @@ class Recorder:
 
     def _collect(self) -> _Batch:
         """Take what the next transaction writes."""
-        batch, rows, now = _Batch(), 0, self._clock.monotonic()
-        batch.flush.written_ms = self._dispatcher.due.now_ms()
-        last: dict[int, Chunk] = {}
+        batch, rows, now = _Batch(self._dispatcher.due.now_ms()), 0, self._clock.monotonic()
         while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, batch):
             chunk = self._chunks[0]
             self._chunks.popleft()
@@ -152,9 +160,6 @@ class Recorder:
                 delivery.chunk = None
                 if chunk.record_first and delivery.phase is Phase.HELD:
                     batch.to_queue.append(delivery)
-            last[chunk.partition] = chunk
-        for chunk in last.values():
-            batch.flush.cursors[chunk.partition] = Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through)
         # Up to as many rows again for changed deliveries, so that routing never keeps their states from being written.
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
@@ -162,25 +167,24 @@ class Recorder:
         return batch
 
     def _write(self, batch: _Batch, delivery: Delivery) -> None:
-        flush = batch.flush
         if delivery.phase in lifecycle.WAITING and self._gone(delivery.subscription_id):
             self._dispatcher.cancel_waiting(delivery)
         if delivery.phase is Phase.ENDED:
-            flush.finished.append(done_row(delivery))
+            batch.finished.append(done_row(delivery))
             if delivery.recorded:
-                flush.closed.append(delivery.id)
+                batch.closed.append(delivery.id)
         elif delivery.recorded:
-            flush.updated.append(open_row(delivery))
+            batch.updated.append(open_row(delivery))
         else:
-            flush.opened.append(open_row(delivery))
+            batch.opened.append(open_row(delivery))
         batch.written.append(delivery)
         if delivery.phase in lifecycle.SETTLED:
             batch.settled.append(delivery)
 
-    async def _commit(self, flush: Flush) -> None:
+    async def _write_flush(self, flush: Flush) -> None:
         while True:
             try:
-                await self._ledger.commit(flush)
+                await self._ledger.flush(flush)
             except LedgerFullError:
                 if self._dispatcher.recordable:
                     logger().error("ledger.full", advice="nothing is sent until there is room on the disk again")

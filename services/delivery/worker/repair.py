@@ -8,13 +8,10 @@ Law 2: rows and copies of events that the log no longer holds give up their posi
 """
 
 import asyncio
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from services.delivery.ledger.sqlite import Ledger, set_meta
-from services.delivery.ledger.sqlite_queries import meta
+from services.delivery.ledger.protocol import Cursor, Ledger, RepairedCursor
 from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLoop
@@ -39,15 +36,6 @@ class Repaired:
     """How many events that were never routed are left out."""
     lost: int = 0
     """How many unfinished deliveries have an event that neither log nor ledger holds."""
-
-
-class _Resumption(NamedTuple):
-    """How one partition is repaired."""
-
-    progress: Progress
-    """Where routing resumes."""
-    held_through: int
-    """The last position up to which the log holds the events of the ledger's rows."""
 
 
 class Repair:
@@ -79,21 +67,21 @@ class Repair:
             if from_ms is not None:
                 before = f"evt_{max(0, from_ms):012x}{0:020x}"
                 _, chosen = await self._log.resume_points([Place(each.partition, 0, before) for each in stopped])
-            is_same_log = await self._ledger.read(meta, "log_id") == log_id
-            resumptions = [
-                _Resumption(_resumed(each, point), here.place.position if is_same_log else 0)
+            is_same_log = self._follower.log_id == log_id
+            cursors = [
+                RepairedCursor(_resumed(each, point), here.place.position if is_same_log else 0)
                 for each, here, point in zip(stopped, known, chosen, strict=True)
             ]
-            lost = await self._ledger.read(_lost, resumptions)
+            lost = await self._ledger.count_lost({each.cursor.partition: each.held_through for each in cursors})
             repaired = replace(_counted(known, chosen), stopped=why, lost=lost)
             if not dry_run:
-                await self._ledger.write(_repair, log_id, resumptions)
-                await self._log.rewind([_read_after(resumption.progress) for resumption in resumptions])
-                self._retention.forget_copied(resumption.progress.partition for resumption in resumptions)
-                self._follower.resume([resumption.progress for resumption in resumptions], log_id)
+                await self._ledger.repair(log_id, cursors)
+                await self._log.rewind([_read_after(each.cursor) for each in cursors])
+                self._retention.forget_copied(each.cursor.partition for each in cursors)
+                self._follower.resume([each.cursor for each in cursors], log_id)
                 logger().warning(
                     "routing.repaired",
-                    partitions=len(resumptions),
+                    partitions=len(cursors),
                     routed=repaired.routed,
                     repeated=repaired.repeated,
                     skipped=repaired.skipped,
@@ -105,15 +93,15 @@ def _known_id(progress: Progress) -> str:
     return progress.event_id if is_id(progress.event_id, "evt") else ""
 
 
-def _resumed(stopped: Progress, point: ResumePoint) -> Progress:
+def _resumed(stopped: Progress, point: ResumePoint) -> Cursor:
     """Return where a partition resumes: in the middle of a fan-out if the log still holds that event."""
     place = point.place
     through = stopped.through if place.event_id and place.event_id == stopped.event_id else ""
-    return Progress(stopped.partition, place.position, place.event_id, through)
+    return Cursor(stopped.partition, place.position, place.event_id, through)
 
 
-def _read_after(progress: Progress) -> Place:
-    return Place(progress.partition, progress.position - 1 if progress.through else progress.position)
+def _read_after(cursor: Cursor) -> Place:
+    return Place(cursor.partition, cursor.position - 1 if cursor.through else cursor.position)
 
 
 def _counted(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> Repaired:
@@ -124,34 +112,3 @@ def _counted(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> Rep
         repeated += max(0, point.following - new)
         skipped += max(0, new - point.following)
     return Repaired("", routed, repeated, skipped)
-
-
-def _lost(connection: sqlite3.Connection, resumptions: Iterable[_Resumption]) -> int:
-    query = (
-        "SELECT count(*) FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
-        " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
-    )
-    return sum(
-        connection.execute(query, (resumption.progress.partition, resumption.held_through)).fetchone()[0] for resumption in resumptions
-    )
-
-
-def _repair(connection: sqlite3.Connection, log_id: str, resumptions: Iterable[_Resumption]) -> None:
-    set_meta(connection, "log_id", log_id)
-    for progress, held_through in resumptions:
-        partition = progress.partition
-        # Move the rows below all positions in use; a log's positions begin with 1.
-        (lowest,) = connection.execute("SELECT min(position) FROM open WHERE partition = ?", (partition,)).fetchone()
-        (lowest_copy,) = connection.execute("SELECT min(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
-        (highest,) = connection.execute("SELECT max(position) FROM open WHERE partition = ?", (partition,)).fetchone()
-        (highest_copy,) = connection.execute("SELECT max(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
-        by = max(highest or 0, highest_copy or 0) - min(lowest or 0, lowest_copy or 0, 0) + 1
-        for table in ("open", "payloads"):
-            connection.execute(
-                f"UPDATE {table} SET position = position - ? WHERE partition = ? AND position > ?",  # noqa: S608 - the table names are constants
-                (by, partition, held_through),
-            )
-        connection.execute(
-            "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
-            (progress.position, progress.event_id, progress.through, partition),
-        )

@@ -17,24 +17,19 @@ from prometheus_client import Gauge
 
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger import sqlite_trims
+from services.delivery.ledger.protocol import Ledger
 from services.delivery.ledger.rows import delivery_of
-from services.delivery.ledger.sqlite import Ledger, day_of
 from services.delivery.worker.recorder import Recorder
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventLogReader
 from services.eventlog.record import PARTITIONS, Place
 from services.runtime.clock import unix_ms
-from services.runtime.database import give_back_some, used_bytes
 from services.runtime.logs import logger
 
 _COPIES_FIRST = 20
 _COPIES_MAX = 500
 _COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
-# How many steps, of one transaction each, look through the copies in a pass. The next pass continues where this one ends.
-_COPY_STEPS = 50
-_FIRST = (-1, 0)
 
 _ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
 
@@ -72,7 +67,6 @@ class RetentionLoop:
         self._limits = limits
         self.step_lock = asyncio.Lock()
         """Held during each step, and by a repair, which moves the cursors."""
-        self._copies_after = _FIRST
         self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
 
     async def run(self) -> None:
@@ -95,7 +89,7 @@ class RetentionLoop:
     async def release_log(self) -> None:
         """Report progress, copy the needed events among those that the log wants to drop, and report again."""
         expiring = await self._log.release(*await self._released())
-        recorded = {place.partition: place.position for place in await self._ledger.read(sqlite_trims.recorded_through)}
+        recorded = {place.partition: place.position for place in await self._ledger.recorded()}
         copied = 0
         for place in expiring:
             through = min(place.position, recorded[place.partition])
@@ -108,9 +102,9 @@ class RetentionLoop:
 
     async def _released(self) -> tuple[list[Place], list[Place]]:
         """Return the last place of each partition up to which no event is needed, and its last recorded place."""
-        recorded = await self._ledger.read(sqlite_trims.recorded_through)
+        recorded = await self._ledger.recorded()
         looked_at = [Place(place.partition, min(self._copied_through[place.partition], place.position)) for place in recorded]
-        needed = {place.partition: place.position for place in await self._ledger.read(sqlite_trims.first_uncopied, looked_at)}
+        needed = {place.partition: place.position for place in await self._ledger.first_uncopied(looked_at)}
         released = [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
         return released, recorded
 
@@ -118,9 +112,9 @@ class RetentionLoop:
         """Copy the events of a partition that unfinished deliveries need, up to a wholly recorded position; return how many."""
         copied = lost = size_bytes = 0
         after, limit = self._copied_through[partition], _COPIES_FIRST
-        while places := await self._ledger.read(sqlite_trims.needed_copies, partition, after, through, limit):
+        while places := await self._ledger.uncopied(partition, after, through, limit):
             records = await self._log.fetch(places)
-            await self._ledger.write(sqlite_trims.keep_payloads, records)
+            await self._ledger.keep_copies(records)
             copied += len(records)
             lost += len(places) - len(records)
             size_bytes += sum(len(record.event) for record in records)
@@ -138,7 +132,7 @@ class RetentionLoop:
         before_ms = dispatcher.due.age_ms(0) - int(self._limits().expiry_s * 1000)
         while True:
             with dispatcher.lanes.readings.begun() as left:
-                rows = await self._ledger.read(sqlite_trims.expired, before_ms, _EXPIRED)
+                rows = await self._ledger.expired_rows(before_ms, _EXPIRED)
                 waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(row.subscription_id, row.id)]
             for row in waiting:
                 delivery = delivery_of(row, None)
@@ -153,24 +147,9 @@ class RetentionLoop:
 
     async def trim_ledger(self) -> None:
         """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""
-        ledger = self._ledger
-        dropped = given_back = 0
-        wall = self._dispatcher.due.wall
-        if wall.settled():
-            before_day = day_of(unix_ms(wall) - int(self._limits().retention_s * 1000))
-            while some := await ledger.write(sqlite_trims.drop_days, before_day):
-                dropped += some
-        while some := await ledger.write(sqlite_trims.shrink, self._limits().bytes_max):
-            dropped += some
-        for _ in range(_COPY_STEPS):
-            _, after = await ledger.write(sqlite_trims.drop_payloads, self._copies_after)
-            self._copies_after = after or _FIRST
-            if after is None:
-                break
-        while some := await ledger.write(give_back_some):
-            given_back += some
-        if given_back:
-            ledger.shorten_files()
-        if dropped:
-            logger().info("ledger.trimmed", deliveries=dropped)
-        _ledger_bytes.set(await ledger.read(used_bytes))
+        wall, limits = self._dispatcher.due.wall, self._limits()
+        before_ms = unix_ms(wall) - int(limits.retention_s * 1000) if wall.settled() else None
+        trimmed = await self._ledger.trim(before_ms=before_ms, bytes_max=limits.bytes_max)
+        if trimmed.deliveries:
+            logger().info("ledger.trimmed", deliveries=trimmed.deliveries)
+        _ledger_bytes.set(trimmed.used_bytes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Gauge
 
+from services.delivery.ledger.protocol import Cursor
 from services.eventlog.record import PARTITIONS
 from services.runtime.logs import logger
 
@@ -25,6 +26,11 @@ class Progress:
     event_id: str
     through: str
     """The id of the last subscription to which the event at the position is routed; empty if it is routed to all of them."""
+
+
+def progress_at(cursor: Cursor) -> Progress:
+    """Return the progress of a partition that is routed as far as it is recorded."""
+    return Progress(cursor.partition, cursor.position, cursor.event_id, cursor.through)
 
 
 class StoppedPartitions:

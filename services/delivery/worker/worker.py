@@ -14,8 +14,7 @@ from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.retry_policy import Schedule
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.sqlite import WRITTEN, Ledger, set_meta
-from services.delivery.ledger.sqlite_queries import meta
+from services.delivery.ledger.protocol import Ledger
 from services.delivery.request.sender import WebhookSender
 from services.delivery.subscriptions.freshness import Freshness
 from services.delivery.subscriptions.gone_sinks import GoneSinks
@@ -41,7 +40,6 @@ from services.runtime.logs import logger
 _DRAIN_S = 15.0
 _CLOCK_LOOK_S = 1.0
 _JUMP_MS = 1000
-_JUMPED = "clock_jumped_ms"
 
 
 class Worker:
@@ -90,6 +88,8 @@ class Worker:
         self.freshness.listen(lost=self._on_freshness_lost, proven=self.dispatcher.pump)
         self._intake: list[asyncio.Task[None]] = []
         self.follower: LogFollower | None = None
+        self.clock_jumped_ms = 0
+        """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
         self.repair: Repair | None = None
         """Resumes stopped partitions; None until the worker has its lease."""
 
@@ -118,11 +118,12 @@ class Worker:
 
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
-        cursors = await self._ledger.lease(f"{socket.gethostname()}/{new_id('req')}")
+        takeover = await self._ledger.take_lease(f"{socket.gethostname()}/{new_id('req')}")
         failpoints.reached("ledger.leased")
-        await self._restore_due_clock()
+        self.clock_jumped_ms = takeover.clock_jumped_ms
+        self.dispatcher.due.go_on(takeover.clock_jumped_ms, takeover.written_ms)
         self.follower = follower = LogFollower(
-            self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._flush_queue, self._clock, cursors
+            self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._flush_queue, self._clock, takeover
         )
         retention = RetentionLoop(
             self._ledger,
@@ -150,25 +151,18 @@ class Worker:
             # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
             self.dispatcher.close()
 
-    async def _restore_due_clock(self) -> None:
-        jumped_ms = await self._ledger.read(meta, _JUMPED)
-        self._ledger.clock_jumped_ms = int(jumped_ms or 0)
-        written_ms = await self._ledger.read(meta, WRITTEN)
-        self.dispatcher.due.go_on(self._ledger.clock_jumped_ms, int(written_ms or 0))
-
     async def _watch_wall_clock(self) -> None:
         """Store in the ledger by how much the wall clock has jumped, so that waiting deliveries keep their waits across a restart."""
-        ledger = self._ledger
         while True:
             await asyncio.sleep(_CLOCK_LOOK_S)
             jumped_ms = self.dispatcher.due.jumped_ms()
-            if abs(jumped_ms - ledger.clock_jumped_ms) < _JUMP_MS:
+            if abs(jumped_ms - self.clock_jumped_ms) < _JUMP_MS:
                 continue
             with contextlib.suppress(LedgerFullError):  # the next look tries again
-                await ledger.write(set_meta, _JUMPED, str(jumped_ms))
-                by_s = round((jumped_ms - ledger.clock_jumped_ms) / 1000, 1)
+                await self._ledger.set_clock_jump(jumped_ms)
+                by_s = round((jumped_ms - self.clock_jumped_ms) / 1000, 1)
                 logger().warning("clock.jumped", by_s=by_s, effect="retries keep their times; signatures carry the new one")
-                ledger.clock_jumped_ms = jumped_ms
+                self.clock_jumped_ms = jumped_ms
 
     async def drain(self) -> None:
         """Stop taking events in, start no more attempts, let the attempts under way end, and record all that is known."""

@@ -78,7 +78,7 @@ def test_a_row_written_while_rows_are_read_is_read_too(play: Play) -> None:
         world.publish(1, "alpha")
         await asyncio.sleep(1.0)
         # The read takes a second, and sees nothing that is written during it.
-        world.loop.slow_jobs["unfinished"] = (0.001, 1.0)
+        world.loop.slow_jobs["due_rows"] = (0.001, 1.0)
         world.change(ALPHA)
         await asyncio.sleep(0.3)
         late = world.publish(1, "alpha")
@@ -95,7 +95,7 @@ def test_a_retry_that_begins_to_wait_while_rows_are_read_is_not_forgotten(play: 
         await started(world, replace(ALPHA, state=PAUSED))
         world.publish(1, "alpha")
         await asyncio.sleep(1.0)
-        world.loop.slow_jobs["unfinished"] = (0.001, 0.001)
+        world.loop.slow_jobs["due_rows"] = (0.001, 0.001)
         world.loop.slow_jobs["next_due_ms"] = (0.001, 3.0)
         world.endpoints.modes[ALPHA.id] = Mode.FAILING
         world.change(ALPHA)
@@ -104,7 +104,7 @@ def test_a_retry_that_begins_to_wait_while_rows_are_read_is_not_forgotten(play: 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
 
 
-@pytest.mark.parametrize("job", ["unfinished", "next_due_ms"])
+@pytest.mark.parametrize("job", ["due_rows", "next_due_ms"])
 def test_a_delivery_that_ends_while_its_row_is_read_is_not_sent_again(play: Play, job: str) -> None:
     """Its row was read while the attempt was under way, and arrives after its success is recorded."""
 
@@ -130,7 +130,7 @@ def test_a_row_that_is_seen_before_its_flush_is_heard_of_is_sent_once(play: Play
         await started(world, replace(ALPHA, state=PAUSED))
         world.publish(1, "alpha")
         await asyncio.sleep(1.0)
-        world.loop.slow_jobs["_commit"] = (0.001, 1.0)
+        world.loop.slow_jobs["flush"] = (0.001, 1.0)
         world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 5.0
         seen = world.publish(1, "alpha")
         await asyncio.sleep(0.2)
@@ -147,7 +147,7 @@ def test_what_is_let_go_of_while_it_is_being_written_comes_back(play: Play) -> N
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
         world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 4.0
-        world.loop.slow_jobs["_commit"] = (2.0, 0.001)
+        world.loop.slow_jobs["flush"] = (2.0, 0.001)
         records = world.publish(20, "alpha")
         await asyncio.sleep(0.5)
         world.change(replace(ALPHA, state=PAUSED))

@@ -130,7 +130,7 @@ def test_what_waits_for_room_to_be_routed_is_not_routed_after_a_freeze(play: Pla
         world.change(ALPHA)
         await world.start()
         await asyncio.sleep(1.0)
-        world.loop.slow_jobs["_commit"] = (1.0, 0.1)
+        world.loop.slow_jobs["flush"] = (1.0, 0.1)
         records = world.publish(20, "alpha")
         await asyncio.sleep(0.5)
         world.freeze(LONG_S)

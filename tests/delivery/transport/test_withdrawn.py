@@ -185,7 +185,7 @@ def test_what_waits_for_its_turn_is_cancelled_without_an_attempt(play: Play, *, 
             world.change(replace(ALPHA, state=DISABLED))
         await asyncio.sleep(2.0)
         assert deliveries(world, records) == [State.CANCELLED] * 9
-        assert {attempts for _, _, attempts in world.done()} == {0}
+        assert {attempts for _, _, attempts in world.store.ends()} == {0}
         await finished(world, within_s=60.0)
         assert world.endpoints.requests == 1
         assert deliveries(world, records) == [State.CANCELLED] * 10

@@ -84,7 +84,7 @@ def test_a_restored_log_is_noticed_in_the_middle_of_a_fan_out(play: Play) -> Non
             world.change(Wish(f"sub_{number:032x}", CONSUMERS[0], ("alpha",)))
         await world.start()
         await world.ready()
-        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        world.loop.slow_jobs["flush"] = (0.05, 0.05)
         (record,) = world.publish(1, "alpha")
         while not world.open_rows() and not world.states():  # noqa: ASYNC110 - time is virtual, looking costs nothing
             await asyncio.sleep(0.02)

@@ -8,7 +8,6 @@ import pytest
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LeaseLostError
-from services.delivery.ledger.sqlite import Ledger
 from services.delivery.model import State, delivery_id
 from services.delivery.worker.backpressure import LIMIT_MAX
 from tests.delivery.conftest import Play
@@ -43,7 +42,7 @@ def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
-        world.loop.slow_jobs["_commit"] = (300.0, 0.001)
+        world.loop.slow_jobs["flush"] = (300.0, 0.001)
         world.publish(6000, "alpha")
         await asyncio.sleep(250.0)
         dispatcher = world.at_work().worker.dispatcher
@@ -62,11 +61,11 @@ def test_at_the_bound_of_unrecorded_work_what_is_under_way_still_is_written_once
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
         world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 0.04
-        world.loop.slow_jobs["_commit"] = (0.03, 0.001)
+        world.loop.slow_jobs["flush"] = (0.03, 0.001)
         records = world.publish(4000, "alpha")
         unfinished: set[str] = set()
         while len(world.states()) < len(records):
-            unfinished |= {row[0] for row in world.open_rows()}
+            unfinished |= {row.event_id for row in world.open_rows()}
             await asyncio.sleep(0.01)
         assert len(unfinished) < len(records) / 4
         world.loop.slow_jobs.clear()
@@ -82,7 +81,7 @@ def test_ends_of_recorded_deliveries_are_bounded_too(play: Play) -> None:
         await started(world, replace(ALPHA, state=PAUSED))
         world.publish(3000, "alpha")
         await asyncio.sleep(30.0)
-        world.loop.slow_jobs["_commit"] = (300.0, 0.001)
+        world.loop.slow_jobs["flush"] = (300.0, 0.001)
         world.change(ALPHA)
         await asyncio.sleep(250.0)
         assert world.endpoints.requests <= UNRECORDED_SENT_MAX
@@ -143,7 +142,7 @@ def test_a_stop_starts_nothing_more_and_records_what_it_knows(play: Play) -> Non
 def test_a_stop_in_the_middle_of_a_flush_waits_for_it(play: Play) -> None:
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
-        world.loop.slow_jobs["_commit"] = (1.0, 1.0)
+        world.loop.slow_jobs["flush"] = (1.0, 1.0)
         world.publish(1, "alpha")
         await asyncio.sleep(0.5)
         await world.stop(crash=False)
@@ -165,7 +164,7 @@ def test_a_stop_while_events_keep_coming_ends_in_time(play: Play) -> None:
                 world.publish(5, "alpha")
                 await asyncio.sleep(0.005)
 
-        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        world.loop.slow_jobs["flush"] = (0.05, 0.05)
         publishing = asyncio.create_task(publish())
         await asyncio.sleep(2.0)
         begun = world.loop.time()
@@ -211,9 +210,8 @@ def test_a_worker_that_has_lost_its_lease_sends_nothing_more(play: Play) -> None
         world.publish(3, "alpha")
         await asyncio.sleep(1.0)
         running = world.at_work()
-        other = Ledger(world.path)  # without the lock, which would refuse it
-        await other.lease("another")
-        await other.close()
+        async with world.store.open_beside() as other:
+            await other.take_lease("another")
         world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 1.0
         world.publish(100, "alpha")
         with pytest.raises(ExceptionGroup) as caught:
@@ -240,7 +238,7 @@ def test_a_large_fan_out_goes_on_where_the_crash_has_cut_it(play: Play, flushes:
         wishes = [world.change(Wish(f"sub_{number:032x}", CONSUMERS[0], ("alpha",))) for number in range(2600)]
         await world.start()
         await world.ready()
-        world.loop.slow_jobs["_commit"] = (0.05, 0.05)
+        world.loop.slow_jobs["flush"] = (0.05, 0.05)
         (record,) = world.publish(1, "alpha")
         await asyncio.sleep(0.06 + 0.1 * flushes)
         recorded = len(world.states()) + len(world.open_rows())
@@ -316,7 +314,7 @@ def test_events_that_the_log_drops_are_copied_while_a_delivery_needs_them(play: 
         await finished(world)
         assert deliveries(world, records) == [State.DELIVERED] * 30
         await asyncio.sleep(300.0)
-        assert world.rows("SELECT * FROM payloads") == []
+        assert world.store.copies() == {}
 
     play(scenario)
 

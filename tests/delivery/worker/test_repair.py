@@ -2,8 +2,6 @@
 
 import asyncio
 import shutil
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 
 from services.delivery.model import State, delivery_id
@@ -203,10 +201,8 @@ def test_a_repair_moves_rows_out_of_the_way_each_time(play: Play) -> None:
             await restarted(world)
             await repaired(world)
             await asyncio.sleep(10.0)
-        with closing(sqlite3.connect(world.path)) as connection:
-            for table in ("open", "payloads"):
-                places = connection.execute(f"SELECT partition, position FROM {table}").fetchall()  # noqa: S608 - two tables
-                assert len(set(places)) == len(places) == 30, table
+        assert len({(row.partition, row.position) for row in world.open_rows()}) == len(world.open_rows()) == 30
+        assert len(world.store.copies()) == 30
         world.change(ALPHA)
         await asyncio.sleep(600.0)
         states = world.states()

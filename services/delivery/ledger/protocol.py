@@ -1,0 +1,228 @@
+"""Protocol: the ledger, as the worker and the server use it. One conformance suite runs over every engine.
+
+recorder, lane_refill, retention_loop, repair, server → [protocol] → sqlite
+
+Law 1: a flush is one transaction. It writes deliveries together with the cursors that pass their events.
+Law 2: every transaction that writes first checks the lease's epoch. A worker that has lost its lease writes nothing.
+Law 3: a terminal state never changes, and the same flush again changes nothing.
+Law 4: a listing never makes a delivery wait.
+
+What later features need has its place here:
+
+- An owed or ended range, the progress of a job, a lane's circuit breaker with its `Retry-After`, an event that is set aside, and a notice
+  of the outbox each become a field of `Flush`, empty by default. A range must move in the transaction that writes the rows below it, and a
+  notice must appear in the transaction that makes it true; a field of the flush is both.
+- A cursor group takes the place of a partition in `Cursor`: the group, one position for each append shard, and `through` for each of them.
+  `take_lease` then returns the groups of the worker's slots, with their ranges, jobs and lanes.
+- `recorded` and `first_uncopied` bound what the log may drop; the lowest `at` of a range becomes a third bound.
+- PostgreSQL: `flush` is one call of one function, which locks the worker's row, compares the epoch, and inserts a progress row in place of
+  updating cursors. If the connection is lost during the commit, the engine asks for the newest progress row before it returns or raises:
+  callers never see an unknown outcome. Renewing a lease and giving it up become two more methods.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from services.delivery.ledger.rows import DoneRow, OpenRow
+from services.delivery.model import State
+from services.eventlog.record import Place, Record
+from services.runtime.consumer_scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a partition's events are in the ledger: all events before `position`, and the event there through a subscription."""
+
+    partition: int
+    position: int
+    event_id: str
+    through: str
+    """The last subscription of the event at `position` that is recorded; empty: all of its subscriptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """What one transaction writes; what is left out stays as it is."""
+
+    opened: Sequence[OpenRow] = ()
+    """Unfinished deliveries that have no row yet. A delivery that has a row keeps it unchanged."""
+    updated: Sequence[OpenRow] = ()
+    """Unfinished deliveries whose row changes: its attempts and its due time."""
+    closed: Sequence[bytes] = ()
+    """Ids of finished deliveries whose unfinished row must be deleted."""
+    finished: Sequence[DoneRow] = ()
+    """Finished deliveries. A delivery that is finished already keeps its state."""
+    cursors: Sequence[Cursor] = ()
+    """At most one for each partition."""
+    written_ms: int = 0
+    """When the flush is written, by the clock by which rows are due (`due_clock`). It is kept if the flush has unfinished deliveries."""
+
+    def __bool__(self) -> bool:
+        return bool(self.opened or self.updated or self.finished or self.cursors)
+
+
+class Takeover(NamedTuple):
+    """What a worker takes over together with the lease."""
+
+    cursors: list[Cursor]
+    """One for each partition, in order."""
+    log_id: str
+    """The identity of the log that the ledger has followed; empty for a new ledger."""
+    clock_jumped_ms: int
+    """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
+    written_ms: int
+    """The `written_ms` of the last flush with unfinished deliveries; 0 before the first."""
+
+
+class RepairedCursor(NamedTuple):
+    """Where a partition resumes after a repair."""
+
+    cursor: Cursor
+    held_through: int
+    """The last position up to which the log holds the events of the ledger's rows."""
+
+
+class Trimmed(NamedTuple):
+    """What one call of `trim` has dropped."""
+
+    deliveries: int
+    """Finished deliveries."""
+    copies: int
+    """Copies of events that no unfinished delivery needs."""
+    used_bytes: int
+    """How much space the ledger takes afterwards."""
+
+
+class Listing(NamedTuple):
+    """Which deliveries a page lists; an empty text or None matches everything."""
+
+    before_id: bytes | None
+    """List only deliveries with lower ids, which are those of older events: where the page before ended."""
+    limit: int
+    scope: Scope
+    state: State | None
+    subscription_id: str
+    event_id: str
+    event_type: str
+    start_ms: int | None
+    """The earliest acceptance of the event, in ms since 1970."""
+    end_ms: int | None
+    """Events accepted from then on are left out."""
+
+
+class Page(NamedTuple):
+    """Some of the deliveries that a listing matches, the newest event first."""
+
+    rows: list[OpenRow | DoneRow]
+    before_id: bytes | None
+    """Where the next page begins; None if this page is the last."""
+
+
+class Ledger(Protocol):
+    """The durable state of every delivery.
+
+    The methods that write raise `LeaseLostError` if the worker has no lease or another worker has taken it, and `LedgerFullError` if the
+    disk is full. Nothing was written then, and after `LedgerFullError` the same write may be tried again. Any other error means that the
+    store has failed, and that the worker must stop.
+    """
+
+    async def take_lease(self, owner: str) -> Takeover:
+        """Take over all partitions under a new epoch. From then on no other worker can write, not even one with the same name."""
+        ...
+
+    async def flush(self, flush: Flush) -> None:
+        """Write a flush durably."""
+        ...
+
+    async def set_log_id(self, log_id: str) -> None:
+        """Store the identity of the log that the ledger follows."""
+        ...
+
+    async def set_clock_jump(self, jumped_ms: int) -> None:
+        """Store how far the wall clock is known to have jumped since the ledger was created, in ms."""
+        ...
+
+    # Unfinished deliveries
+
+    async def lanes(self) -> list[str]:
+        """Return the ids of all subscriptions with unfinished deliveries."""
+        ...
+
+    async def due_rows(self, subscription_id: str, due_by_ms: int | None, limit: int) -> list[OpenRow]:
+        """Return up to `limit` of a lane's deliveries due by a time (None: all): those never tried by position, then by due time."""
+        ...
+
+    async def next_due_ms(self, subscription_id: str, after_ms: int) -> int | None:
+        """Return the earliest due time of a lane's deliveries after `after_ms`; None if there is no such delivery."""
+        ...
+
+    async def expired_rows(self, accepted_before_ms: int, limit: int) -> list[OpenRow]:
+        """Return up to `limit` unfinished deliveries of events accepted before a time (ms since 1970), the oldest first."""
+        ...
+
+    # Progress, and copies of events that the log is about to drop
+
+    async def recorded(self) -> list[Place]:
+        """Return for each partition, in order, the last position whose event is wholly in the ledger.
+
+        Each place also has the id of the event there, or of the next event if that one is partly in the ledger.
+        """
+        ...
+
+    async def first_uncopied(self, copied_through: Sequence[Place]) -> list[Place]:
+        """Return for each partition the lowest position whose event an unfinished delivery needs and the ledger has no copy of.
+
+        Only positions above `copied_through` count; a partition without such a position is left out.
+        """
+        ...
+
+    async def uncopied(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
+        """Return up to `limit` positions above `after`, up to `through`, that unfinished deliveries need and the ledger has no copy of."""
+        ...
+
+    async def keep_copies(self, records: Sequence[Record]) -> None:
+        """Store copies of events that the log is about to drop."""
+        ...
+
+    async def copies(self, places: Sequence[Place]) -> list[Record]:
+        """Return the ledger's copies of the events at `places`, in their order; a place without a copy is left out."""
+        ...
+
+    # Retention
+
+    async def trim(self, *, before_ms: int | None, bytes_max: int) -> Trimmed:
+        """Drop what is kept no longer, in steps so short that no flush waits for long.
+
+        These are the finished deliveries of the days before the day of `before_ms` (in ms since 1970; None: of no day), the oldest finished
+        deliveries while the ledger takes more than `bytes_max`, and some of the copies that no unfinished delivery needs. Free space goes
+        back to the file system.
+        """
+        ...
+
+    # Repair
+
+    async def count_lost(self, held_through: Mapping[int, int]) -> int:
+        """Return how many unfinished deliveries need an event above these positions, by partition, that the ledger has no copy of."""
+        ...
+
+    async def repair(self, log_id: str, repaired: Sequence[RepairedCursor]) -> None:
+        """Follow another log, or another state of the log, from these cursors on, in one transaction.
+
+        Rows and copies above `held_through` give up their positions, because other events have or will have them.
+        """
+        ...
+
+    # Listings; callers of different scopes take turns
+
+    async def find(self, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
+        """Return one delivery of the scope, unfinished or finished, or None. Raises `Failure` OVERLOADED if too many listings wait."""
+        ...
+
+    async def page(self, listing: Listing) -> Page:
+        """Return a page of deliveries, the newest event first. Raises `Failure` OVERLOADED if too many listings wait.
+
+        A call examines a bounded number of rows for a bounded time. So a page may have fewer rows than `limit`, even no row, although more
+        pages follow.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""SQLite: the embedded engine of the ledger, in one file."""

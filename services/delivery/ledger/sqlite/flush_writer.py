@@ -1,0 +1,83 @@
+"""Flush writer: writes one flush within a transaction.
+
+ledger → [flush_writer: day_tables]
+"""
+
+import functools
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from services.delivery.ledger.protocol import Flush
+from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow
+from services.delivery.ledger.sqlite.day_tables import create_day, day_of
+
+# The names of the ledger's own state in `meta`.
+LOG_ID = "log_id"
+CLOCK_JUMPED = "clock_jumped_ms"
+WRITTEN = "written_ms"
+# Only a few sizes, so that each statement is prepared once: preparing a long statement takes as long as running it.
+_ROWS_PER_STATEMENT = (128, 32, 8, 2, 1)
+_STATEMENTS_MAX = 32
+_OPEN = f"INSERT OR IGNORE INTO open ({', '.join(OPEN_COLUMNS)})"
+_DONE_COLUMNS = ", ".join(DONE_COLUMNS)
+
+
+class FlushWriter:
+    """Writes flushes, and remembers which days have a table."""
+
+    def __init__(self) -> None:
+        self._days: set[str] = set()
+
+    def forget_days(self) -> None:
+        """Forget which days have a table, because a table may be gone."""
+        self._days.clear()
+
+    def flush(self, connection: sqlite3.Connection, flush: Flush) -> None:
+        """Write a flush within the transaction of a connection."""
+        _insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened)
+        if flush.updated:
+            connection.executemany(
+                "UPDATE open SET attempt_count = ?, attempts = ?, last_status = ?, due_ms = ? WHERE id = ?",
+                [(row.attempt_count, row.attempts, row.last_status, row.due_ms, row.id) for row in flush.updated],
+            )
+        if flush.opened or flush.updated:
+            set_meta(connection, WRITTEN, str(flush.written_ms))
+        if flush.closed:
+            connection.executemany("DELETE FROM open WHERE id = ?", [(each,) for each in flush.closed])
+        for day, rows in _by_day(flush.finished).items():
+            if day not in self._days:
+                create_day(connection, day)
+                self._days.add(day)
+            _insert(connection, f"INSERT OR IGNORE INTO done_{day} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows)
+        if flush.cursors:
+            connection.executemany(
+                "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
+                [(cursor.position, cursor.event_id, cursor.through, cursor.partition) for cursor in flush.cursors],
+            )
+
+
+def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Set a value of the ledger's own state."""
+    connection.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
+
+
+def _insert(connection: sqlite3.Connection, head: str, columns: int, rows: Sequence[tuple[object, ...]]) -> None:
+    start = 0
+    while start < len(rows):
+        count = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
+        part = rows[start : start + count]
+        connection.execute(_inserting(head, columns, count), [value for row in part for value in row])
+        start += count
+
+
+@functools.lru_cache(_STATEMENTS_MAX)
+def _inserting(head: str, columns: int, rows: int) -> str:
+    row_text = "(" + ",".join("?" * columns) + ")"
+    return f"{head} VALUES {','.join([row_text] * rows)}"
+
+
+def _by_day(rows: Iterable[DoneRow]) -> dict[str, list[DoneRow]]:
+    days: dict[str, list[DoneRow]] = {}
+    for row in rows:
+        days.setdefault(day_of(row.finished_ms), []).append(row)
+    return days

@@ -1,0 +1,223 @@
+"""SQLite ledger: one process opens the file, and one thread writes it; each transaction first checks the lease.
+
+recorder, retention_loop, repair → [ledger: flush_writer, retention, repair]; lane_refill, server → [ledger: queries]
+"""
+
+import asyncio
+import contextlib
+import functools
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from services.delivery.errors import LeaseLostError, LedgerFullError
+from services.delivery.ledger.protocol import Cursor, Flush, Listing, Page, RepairedCursor, Takeover, Trimmed
+from services.delivery.ledger.rows import DoneRow, OpenRow
+from services.delivery.ledger.sqlite import queries, repair, retention
+from services.delivery.ledger.sqlite.day_tables import day_of
+from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, WRITTEN, FlushWriter, set_meta
+from services.eventlog.record import PARTITIONS, Place, Record
+from services.runtime import failpoints
+from services.runtime.consumer_scope import Scope
+from services.runtime.database import WalCheckpoints, connect, give_back_some, is_disk_full, migrate, sole_owner, used_bytes
+from services.runtime.listing_reader import Budget, ListingReader
+
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
+# How many steps, of one transaction each, look through the copies in one call. The next call continues where this one ends.
+_COPY_STEPS = 50
+_FIRST_COPY = (-1, 0)
+_Result = TypeVar("_Result")
+
+
+class SqliteLedger:
+    """The `Ledger` in one SQLite file; made by `open_ledger`."""
+
+    def __init__(self, path: Path) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connect(path)
+        self._checkpoints = WalCheckpoints(path, self._connection)
+        self._checkpoints.start()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
+        self._reading = connect(path, read_only=True)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+        # Listings have a thread and a connection of their own, so that deliveries do not wait for them.
+        self._listings = ListingReader(path)
+        self._flush_writer = FlushWriter()
+        self._owner = ""
+        self._epoch = 0
+        self._copies_after = _FIRST_COPY
+
+    async def close(self) -> None:
+        """Finish the calls under way, then close."""
+        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._reader.shutdown)
+        await self._listings.close()
+        # Close the read-only connection first: the last connection to close checkpoints the write-ahead log, which needs write access.
+        self._reading.close()
+        self._checkpoints.close()
+        self._connection.close()
+
+    async def take_lease(self, owner: str) -> Takeover:
+        """See `Ledger.take_lease`."""
+        return await self._write(self._take_lease, owner)
+
+    async def flush(self, flush: Flush) -> None:
+        """See `Ledger.flush`. Raises `FileGoneError` if the file no longer exists, and `sqlite3.Error` if the disk fails."""
+        await self._write(self._flush_writer.flush, flush)
+
+    async def set_log_id(self, log_id: str) -> None:
+        """See `Ledger.set_log_id`."""
+        await self._write(set_meta, LOG_ID, log_id)
+
+    async def set_clock_jump(self, jumped_ms: int) -> None:
+        """See `Ledger.set_clock_jump`."""
+        await self._write(set_meta, CLOCK_JUMPED, str(jumped_ms))
+
+    async def lanes(self) -> list[str]:
+        """See `Ledger.lanes`."""
+        return await self._read(queries.lanes)
+
+    async def due_rows(self, subscription_id: str, due_by_ms: int | None, limit: int) -> list[OpenRow]:
+        """See `Ledger.due_rows`."""
+        return await self._read(queries.due_rows, subscription_id, due_by_ms, limit)
+
+    async def next_due_ms(self, subscription_id: str, after_ms: int) -> int | None:
+        """See `Ledger.next_due_ms`."""
+        return await self._read(queries.next_due_ms, subscription_id, after_ms)
+
+    async def expired_rows(self, accepted_before_ms: int, limit: int) -> list[OpenRow]:
+        """See `Ledger.expired_rows`."""
+        return await self._read(queries.expired_rows, accepted_before_ms, limit)
+
+    async def recorded(self) -> list[Place]:
+        """See `Ledger.recorded`."""
+        return await self._read(queries.recorded)
+
+    async def first_uncopied(self, copied_through: Sequence[Place]) -> list[Place]:
+        """See `Ledger.first_uncopied`."""
+        return await self._read(queries.first_uncopied, copied_through)
+
+    async def uncopied(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
+        """See `Ledger.uncopied`."""
+        return await self._read(queries.uncopied, partition, after, through, limit)
+
+    async def keep_copies(self, records: Sequence[Record]) -> None:
+        """See `Ledger.keep_copies`."""
+        await self._write(retention.keep_copies, records)
+
+    async def copies(self, places: Sequence[Place]) -> list[Record]:
+        """See `Ledger.copies`."""
+        return await self._read(queries.copies, places)
+
+    async def trim(self, *, before_ms: int | None, bytes_max: int) -> Trimmed:
+        """See `Ledger.trim`."""
+        deliveries = copies = given_back = 0
+        if before_ms is not None:
+            before_day = day_of(before_ms)
+            while (dropped := await self._write_step(retention.drop_days, before_day)) is not None:
+                deliveries += dropped
+        while (dropped := await self._write_step(retention.shrink, bytes_max)) is not None:
+            deliveries += dropped
+        for _ in range(_COPY_STEPS):
+            some, after = await self._write(retention.drop_copies, self._copies_after)
+            copies += some
+            self._copies_after = after or _FIRST_COPY
+            if after is None:
+                break
+        while some := await self._write(give_back_some):
+            given_back += some
+        if given_back:
+            self._checkpoints.shorten()
+        return Trimmed(deliveries, copies, await self._read(used_bytes))
+
+    async def count_lost(self, held_through: Mapping[int, int]) -> int:
+        """See `Ledger.count_lost`."""
+        return await self._read(repair.count_lost, held_through)
+
+    async def repair(self, log_id: str, repaired: Sequence[RepairedCursor]) -> None:
+        """See `Ledger.repair`."""
+        await self._write(repair.repair, log_id, repaired)
+
+    async def find(self, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
+        """See `Ledger.find`."""
+        return await self._listings.read(scope.text, queries.find, scope, delivery_id)
+
+    async def page(self, listing: Listing) -> Page:
+        """See `Ledger.page`."""
+        return await self._listings.read(listing.scope.text, _page_within_budget, listing)
+
+    async def _read(self, query: Callable[..., _Result], *arguments: object) -> _Result:
+        return await self._loop.run_in_executor(self._reader, functools.partial(query, self._reading, *arguments))
+
+    async def _write(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        """Run a function in the writer's thread, in one transaction. Raises as `flush` does."""
+        return await self._loop.run_in_executor(self._writer, functools.partial(self._transact, function, *arguments))
+
+    async def _write_step(self, step: Callable[..., _Result], *arguments: object) -> _Result:
+        """Run a step that may drop a day's table."""
+        return await self._loop.run_in_executor(self._writer, functools.partial(self._transact, self._drop, step, *arguments))
+
+    def _drop(self, connection: sqlite3.Connection, step: Callable[..., _Result], *arguments: object) -> _Result:
+        # Deliveries that finished on the day of a dropped table may come later: because the disk was full, or the clock went back.
+        self._flush_writer.forget_days()
+        return step(connection, *arguments)
+
+    def _transact(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            if function != self._take_lease:
+                self._check_lease(connection)
+            result = function(connection, *arguments)
+            failpoints.reached("ledger.before_commit")
+            connection.execute("COMMIT")
+            failpoints.reached("ledger.after_commit")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            # The rollback has also removed the days' tables that this transaction created.
+            self._flush_writer.forget_days()
+            if isinstance(error, sqlite3.OperationalError) and is_disk_full(error):
+                raise LedgerFullError("the disk is full") from error
+            raise
+        self._checkpoints.after_commit()
+        return result
+
+    def _take_lease(self, connection: sqlite3.Connection, owner: str) -> Takeover:
+        (newest,) = connection.execute("SELECT coalesce(max(epoch), 0) FROM cursors").fetchone()
+        self._owner, self._epoch = owner, newest + 1
+        connection.executemany(
+            "INSERT INTO cursors VALUES (?, 0, '', '', ?, ?, 0) ON CONFLICT DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch",
+            [(partition, owner, self._epoch) for partition in range(PARTITIONS)],
+        )
+        rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
+        cursors = [Cursor(*row) for row in rows]
+        state = dict(connection.execute("SELECT name, value FROM meta"))
+        return Takeover(cursors, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)))
+
+    def _check_lease(self, connection: sqlite3.Connection) -> None:
+        held = connection.execute("SELECT count(*) FROM cursors WHERE owner = ? AND epoch = ?", (self._owner, self._epoch)).fetchone()[0]
+        if held != PARTITIONS:
+            raise LeaseLostError("another process has taken over the ledger; run one delivery service on it")
+
+
+def _page_within_budget(connection: sqlite3.Connection, listing: Listing) -> Page:
+    return queries.page(connection, listing, Budget())
+
+
+@contextlib.asynccontextmanager
+async def open_ledger(path: Path) -> AsyncIterator[SqliteLedger]:
+    """Open the ledger in a file; create the file or migrate its schema if needed.
+
+    Raises `StartError` if the file cannot be used, or another process has it open.
+    """
+    with sole_owner(path):
+        await asyncio.to_thread(migrate, path, MIGRATIONS)
+        failpoints.reached("ledger.opened")
+        ledger = SqliteLedger(path)
+        try:
+            yield ledger
+        finally:
+            await ledger.close()

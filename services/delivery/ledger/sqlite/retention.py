@@ -1,0 +1,74 @@
+"""Retention: bounds the ledger's size; plain functions over a connection, each a short step.
+
+retention_loop → ledger → [retention: day_tables]
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from services.delivery.ledger.rows import keep_record
+from services.delivery.ledger.sqlite.day_tables import day_tables
+from services.eventlog.record import Record
+from services.runtime.database import used_bytes
+
+_ROWS = 2_000
+
+
+def keep_copies(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+    """See `Ledger.keep_copies`."""
+    rows = [(record.partition, record.position, keep_record(record)) for record in records]
+    connection.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?)", rows)
+
+
+def drop_copies(connection: sqlite3.Connection, after: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
+    """Drop event copies that no unfinished delivery needs. One call examines at most 2000 copies after a partition and position.
+
+    Return how many copies were dropped, and the partition and position to continue after (None at the end).
+    """
+    examined = connection.execute(
+        "SELECT partition, position FROM payloads WHERE (partition, position) > (?, ?) ORDER BY partition, position LIMIT ?",
+        (*after, _ROWS),
+    ).fetchall()
+    if not examined:
+        return 0, None
+    dropped = connection.execute(
+        "DELETE FROM payloads WHERE (partition, position) > (?, ?) AND (partition, position) <= (?, ?) AND NOT EXISTS"
+        " (SELECT 1 FROM open WHERE open.partition = payloads.partition AND open.position = payloads.position)",
+        (*after, *examined[-1]),
+    ).rowcount
+    return dropped, examined[-1] if len(examined) == _ROWS else None
+
+
+def drop_days(connection: sqlite3.Connection, before_day: str) -> int | None:
+    """Drop at most 2000 finished deliveries of days before `before_day` (YYYYMMDD).
+
+    Return how many were dropped, None if no such day is left. A day's table is dropped only when it is empty: to drop a large table
+    whole would block the writer for minutes.
+    """
+    old = [table for table in day_tables(connection) if table.removeprefix("done_") < before_day]
+    return _drop_some(connection, old[-1], last=False) if old else None
+
+
+def shrink(connection: sqlite3.Connection, bytes_max: int) -> int | None:
+    """Drop at most 2000 of the oldest finished deliveries if the ledger takes more than `bytes_max`.
+
+    Return how many were dropped, None if the ledger is small enough or no finished delivery is left.
+    """
+    tables = day_tables(connection)
+    if not tables or used_bytes(connection) <= bytes_max:
+        return None
+    return _drop_some(connection, tables[-1], last=len(tables) == 1)
+
+
+def _drop_some(connection: sqlite3.Connection, table: str, *, last: bool) -> int | None:
+    """Drop some of a table's rows, or an empty table that is not the last one; return how many rows, None if nothing was dropped."""
+    dropped = connection.execute(
+        f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?)",  # noqa: S608 - a table of ours
+        (_ROWS,),
+    ).rowcount
+    if dropped:
+        return dropped
+    if last:
+        return None
+    connection.execute(f"DROP TABLE {table}")
+    return 0
