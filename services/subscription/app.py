@@ -33,7 +33,7 @@ from services.subscription.model import Handshake
 from services.subscription.rules.sink_lookup import Lookups, Resolve, system_addresses
 from services.subscription.store import secret_keys
 from services.subscription.store.resealer import Resealer
-from services.subscription.store.startup_checks import Registry, opened
+from services.subscription.store.startup_checks import OpenRegistry, open_registry
 from services.subscription.store.store import Store, running_store
 from services.subscription.store.transaction import Writing
 from services.subscription.store.vault import Vault
@@ -60,7 +60,7 @@ async def running(
     server = Server(RULES, service_tokens(reloadable), limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
     tls = server_tls(reloadable, "subscription")
     policy, handshake = _policy(reloadable), _handshake(settings)
-    with opened(settings, clock) as registry:
+    with open_registry(settings, clock) as registry:
         failpoints.reached("registry.opened")
         async with running_store(registry, process, clock) as store:
             if handshake is not Handshake.REQUIRED:
@@ -90,7 +90,7 @@ async def running(
                     await server.stop()
 
 
-async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resealer, settings: SubscriptionSettings) -> Apply:
+async def _prepare_secret_keys(registry: OpenRegistry, store: Store, resealer: Resealer, settings: SubscriptionSettings) -> Apply:
     """Check the secret keys of new settings, as at a start; return a function that uses them and starts resealing with the newest key."""
     keys, vault = await asyncio.to_thread(settings.secret_keys), registry.vault
     if vault.newest not in keys:
@@ -100,13 +100,13 @@ async def _prepare_secret_keys(registry: Registry, store: Store, resealer: Resea
         raise StartError(message)
 
     def check(writing: Writing) -> None:
-        secret_keys.check(writing.connection, Vault(keys), registry.path, writing.now_ms)
+        secret_keys.check(writing.connection, Vault(keys), registry.database.name, writing.now_ms)
 
     try:
         # On the writer's thread, so that no write seals a value in the meantime.
         await store.write(check)
     except Failure as failure:
-        message = f"{PREFIX}SECRET_KEY cannot be compared with {registry.path} now: {failure}; send SIGHUP again later"
+        message = f"{PREFIX}SECRET_KEY cannot be compared with {registry.database.name} now: {failure}; send SIGHUP again later"
         raise StartError(message) from failure
 
     def apply() -> None:

@@ -10,7 +10,7 @@ from services.runtime.configuration.settings import SubscriptionSettings
 from services.subscription.model import Role
 from services.subscription.rules.validation import KeyDraft
 from services.subscription.store import access
-from services.subscription.store.startup_checks import opened
+from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.transaction import Writing
 
 FIRST_CONSUMER = "first consumer"
@@ -32,7 +32,7 @@ def bootstrap(settings: SubscriptionSettings, clock: Clock | None = None) -> Boo
     Call this before the service runs: it opens the registry exclusively and closes it again. Raises `StartError` as the service's own
     start does, and also if the service is running.
     """
-    with opened(settings, clock) as registry, registry.engine.begin() as connection:
+    with open_registry(settings, clock) as registry, registry.database.writer.begin() as connection:
         writing = Writing(connection, registry.vault, unix_ms(clock or SystemClock()), registry.changes_kept)
         if access.any_key(writing):
             return None

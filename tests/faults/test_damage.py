@@ -24,7 +24,7 @@ import pytest_asyncio
 from services.eventlog.sqlite import log
 from services.runtime.database import migrate
 from services.runtime.service_process import StartError
-from services.subscription.store import startup_checks
+from services.subscription.store import sqlite
 from tests.eventlog.faults import small_disk
 from tests.faults.faulty_system import Stage, running_stage
 from tests.faults.serve import DIRECTORY
@@ -115,7 +115,7 @@ async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stoppe
 async def test_no_damage_of_a_databases_structure_is_taken_for_sound(stopped: Stage, tmp_path: Path) -> None:
     """Whatever page is garbled, cut off or has a bit flipped in its head: the file is refused, or every row is still there."""
     system = stopped.system
-    migrations = {"subscription": startup_checks.MIGRATIONS, "ingest": log.MIGRATIONS, "delivery": log.MIGRATIONS}
+    migrations = {"subscription": sqlite.MIGRATIONS, "ingest": log.MIGRATIONS, "delivery": log.MIGRATIONS}
     tables = {"subscription": "subscriptions", "ingest": "events", "delivery": "open"}
     path, refused = tmp_path / "copy.db", 0
     for service in SERVICES_WITH_STORES:

@@ -18,7 +18,7 @@ from services.runtime.errors import Failure, Reason
 from services.runtime.service_process import ServiceProcess
 from services.subscription.model import Consumer
 from services.subscription.store import access
-from services.subscription.store.startup_checks import opened
+from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.store import WAITING_MAX, running_store
 from services.subscription.store.transaction import Writing
 from tests.eventlog.faults import take_away
@@ -43,7 +43,7 @@ async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSet
     def limit_pages(writing: Writing, pages: int) -> None:
         writing.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
-    with opened(settings) as registry:
+    with open_registry(settings) as registry:
         async with running_store(registry, process) as store:
             await store.write(partial(limit_pages, pages=1))
             made: list[Consumer] = []
@@ -125,7 +125,7 @@ async def test_a_fault_of_our_own_is_undone_and_not_explained(client: Client, tm
 
 
 async def test_more_work_than_is_taken_at_once_is_refused(settings: SubscriptionSettings) -> None:
-    with opened(settings) as registry:
+    with open_registry(settings) as registry:
         async with running_store(registry, ServiceProcess("subscription")) as store:
             calls = [asyncio.ensure_future(store.read(access.any_key)) for _ in range(WAITING_MAX + 1)]
             answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -135,7 +135,7 @@ async def test_more_work_than_is_taken_at_once_is_refused(settings: Subscription
 
 
 async def test_a_snapshot_shows_one_moment_however_long_it_takes(settings: SubscriptionSettings) -> None:
-    with opened(settings) as registry:
+    with open_registry(settings) as registry:
         async with running_store(registry, ServiceProcess("subscription")) as store:
             read = partial(access.consumer_page, after_id="", size=10)
             await store.write(partial(access.create_consumer, name="before"))

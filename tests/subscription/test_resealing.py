@@ -20,7 +20,7 @@ from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
 from services.subscription.store import resealing as store_resealing
 from services.subscription.store.idempotency import Once, answered
-from services.subscription.store.startup_checks import opened
+from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.transaction import Writing
 from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
@@ -93,14 +93,14 @@ async def until_resealed(client: Client) -> access_pb2.GetResealingResponse:
 
 
 def refusal(settings: SubscriptionSettings) -> str:
-    with pytest.raises(StartError) as caught, opened(settings):
+    with pytest.raises(StartError) as caught, open_registry(settings):
         pass
     return str(caught.value)
 
 
 def many_answers(settings: SubscriptionSettings) -> None:
     """Store more answers than two transactions reseal, in one transaction, which is quicker than as many calls."""
-    with opened(settings) as registry, registry.engine.begin() as connection:
+    with open_registry(settings) as registry, registry.database.writer.begin() as connection:
         writing = Writing(connection, registry.vault, unix_ms(SystemClock()), registry.changes_kept)
         for number in range(2 * store_resealing.BATCH + 5):
             answered(writing, Once("scope", "Method", f"{number}", bytes(32)), lambda: b"answer")
@@ -128,7 +128,7 @@ async def test_all_is_readable_after_the_old_secret_key_was_taken_away(settings:
 async def test_resealing_that_was_broken_off_goes_on_at_the_next_start(settings: SubscriptionSettings) -> None:
     async with served(having(settings, K1)) as client:
         before = await stored(client)
-    with opened(having(settings, K2, K1)) as registry, registry.engine.begin() as connection:
+    with open_registry(having(settings, K2, K1)) as registry, registry.database.writer.begin() as connection:
         writing = Writing(connection, registry.vault, unix_ms(SystemClock()), registry.changes_kept)
         step = store_resealing.reseal_some(writing, store_resealing.FIRST)
         assert (step.resealed, step.then) == (2 * len(before.ids), (1, ()))

@@ -21,7 +21,7 @@ from services.runtime.service_process import ServiceProcess, StartError, serve_u
 from services.subscription.app import running
 from services.subscription.bootstrap import FIRST_CONSUMER, bootstrap
 from services.subscription.store.schema import metadata
-from services.subscription.store.startup_checks import opened
+from services.subscription.store.startup_checks import open_registry
 from tests.subscription.client import refused, served
 from tests.subscription.conftest import SECRET_KEY
 from tests.support.clock import MovedClock
@@ -36,7 +36,7 @@ def with_secret_key(settings: SubscriptionSettings, value: str) -> SubscriptionS
 
 
 def refusal(settings: SubscriptionSettings) -> str:
-    with pytest.raises(StartError) as caught, opened(settings):
+    with pytest.raises(StartError) as caught, open_registry(settings):
         pass
     message = str(caught.value)
     assert "\n" not in message
@@ -53,14 +53,14 @@ async def filled(settings: SubscriptionSettings) -> tuple[str, str, str]:
 async def test_a_new_registry_begins_with_revision_1_and_keeps_its_identity(settings: SubscriptionSettings) -> None:
     seen = []
     for _ in range(2):
-        with opened(settings) as registry:
+        with open_registry(settings) as registry:
             seen.append((registry.registry_id, *registry.latest))
     assert seen[0] == seen[1]
     assert seen[0][1] == 1
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(settings: SubscriptionSettings) -> None:
-    with opened(settings) as registry, registry.engine.connect() as connection:
+    with open_registry(settings) as registry, registry.database.writer.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
         indexes = {row[1] for row in connection.exec_driver_sql("SELECT type, name FROM sqlite_master WHERE type = 'index'")}
@@ -69,7 +69,7 @@ def test_the_migrations_make_the_tables_that_the_code_uses(settings: Subscriptio
 
 async def test_a_wrong_secret_key_is_found_at_the_start(settings: SubscriptionSettings) -> None:
     """The check works even if there is nothing to open yet, and the message shows no key."""
-    with opened(settings):
+    with open_registry(settings):
         pass
     wrong = with_secret_key(settings, SAME_ID_OTHER_KEY)
     assert "HOOKTIDE_SECRET_KEY" in refusal(wrong)
@@ -124,7 +124,7 @@ def test_a_foreign_database_is_left_alone(settings: SubscriptionSettings, tmp_pa
 
 
 def test_a_database_of_a_newer_version_is_left_alone(settings: SubscriptionSettings, tmp_path: Path) -> None:
-    with opened(settings):
+    with open_registry(settings):
         pass
     with contextlib.closing(sqlite3.connect(tmp_path / "subscription.db")) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -146,7 +146,7 @@ async def test_one_process_at_a_time_has_the_registry_open(settings: Subscriptio
         assert "in use by another process" in refusal(settings)
         with pytest.raises(StartError):
             bootstrap(settings)
-    with opened(settings):
+    with open_registry(settings):
         pass
 
 

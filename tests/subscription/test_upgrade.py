@@ -10,7 +10,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.database import connect, open_engine
-from services.subscription.store.startup_checks import MIGRATIONS
+from services.subscription.store.sqlite import MIGRATIONS
 from services.subscription.store.vault import Vault
 from tests.subscription.client import SINK, served, until_checkpoint
 

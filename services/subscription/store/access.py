@@ -1,6 +1,6 @@
 """Access: the consumers, and the API keys with their owners.
 
-access_server → [access] → SQLite
+access_server → [access] → database
 
 Law: a key's clear text exists only in the answer to the call that creates the key; the database stores a keyed hash.
 """

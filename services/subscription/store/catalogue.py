@@ -1,6 +1,6 @@
 """Catalogue: the event types. Watches do not report them.
 
-catalogue_server → [catalogue] → SQLite
+catalogue_server → [catalogue] → database
 """
 
 from collections.abc import Collection

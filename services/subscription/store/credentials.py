@@ -1,6 +1,6 @@
 """Credentials: the secret members of credentials, each sealed for its owner, subscription and kind.
 
-subscriptions, changes → [credentials] → vault, SQLite
+subscriptions, changes → [credentials] → vault, database
 
 Law: a secret can be unsealed only for the owner, the subscription and the kind that it was sealed for.
 """

@@ -70,12 +70,6 @@ def answered(writing: Writing, once: Once, work: Callable[[], bytes]) -> bytes:
 
 def _forget(writing: Writing) -> None:
     """Delete some of the expired answers; if there are enough, each write deletes more than it adds."""
-    rowid = sa.literal_column("rowid", sa.Integer)
-    old = (
-        sa.select(rowid)
-        .select_from(answers)
-        .where(answers.c.create_ms <= writing.now_ms - KEPT_MS)
-        .order_by(answers.c.create_ms)
-        .limit(_FORGOTTEN_MAX)
-    )
-    writing.connection.execute(answers.delete().where(rowid.in_(old)))
+    identity = answers.primary_key.columns
+    old = sa.select(*identity).where(answers.c.create_ms <= writing.now_ms - KEPT_MS).order_by(answers.c.create_ms).limit(_FORGOTTEN_MAX)
+    writing.connection.execute(answers.delete().where(sa.tuple_(*identity).in_(old)))

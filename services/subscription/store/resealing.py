@@ -1,6 +1,6 @@
 """Resealing: unseals the values that an older secret key sealed, and seals them with the newest key, some in each transaction.
 
-resealer → [resealing] → vault, SQLite
+resealer → [resealing] → vault, database
 
 Law 1: the clear text of a value stays the same. No subscription changes, so watches report nothing.
 Law 2: a value that cannot be unsealed stays damaged and is assigned to the newest key, so that the older key is not needed for ever.

@@ -1,11 +1,13 @@
 """Schema: the registry's tables as the newest migration leaves them.
 
-store → [schema] → SQLite
+store → [schema] → database
 
 Ids sort by time of creation, so a list by id is a list by age. Every sealed value is stored beside the id of its secret key.
 """
 
 import sqlalchemy as sa
+
+from services.subscription.store.sqlite import INTEGER_64
 
 metadata = sa.MetaData()
 _JSON = sa.JSON(none_as_null=True)
@@ -17,9 +19,9 @@ registry = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="one_row"), primary_key=True),
     sa.Column("registry_id", sa.Text, nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("compacted_revision", sa.Integer, nullable=False),
-    sa.Column("catalogue_version", sa.Integer, nullable=False),
+    sa.Column("revision", INTEGER_64, nullable=False),
+    sa.Column("compacted_revision", INTEGER_64, nullable=False),
+    sa.Column("catalogue_version", INTEGER_64, nullable=False),
     sa.Column("change_id", sa.Text, nullable=False),
     sa.Column("compacted_change_id", sa.Text, nullable=False),
 )
@@ -47,7 +49,7 @@ consumers = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
-    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Column("create_ms", INTEGER_64, nullable=False),
 )
 
 # `lookup` is the beginning of `digest`: the search compares only `lookup`; then the whole digest is compared in constant time.
@@ -62,9 +64,9 @@ keys = sa.Table(
     sa.Column("secret_key_id", sa.Text, nullable=False),
     sa.Column("lookup", sa.LargeBinary, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
-    sa.Column("expire_ms", sa.Integer, nullable=True),
-    sa.Column("revoke_ms", sa.Integer, nullable=True),
-    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Column("expire_ms", INTEGER_64, nullable=True),
+    sa.Column("revoke_ms", INTEGER_64, nullable=True),
+    sa.Column("create_ms", INTEGER_64, nullable=False),
     sa.Index("keys_by_lookup", "lookup"),
 )
 
@@ -80,10 +82,10 @@ subscriptions = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("state_reason", sa.Text, nullable=False),
-    sa.Column("create_ms", sa.Integer, nullable=False),
-    sa.Column("update_ms", sa.Integer, nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("sink_revision", sa.Integer, nullable=False),
+    sa.Column("create_ms", INTEGER_64, nullable=False),
+    sa.Column("update_ms", INTEGER_64, nullable=False),
+    sa.Column("revision", INTEGER_64, nullable=False),
+    sa.Column("sink_revision", INTEGER_64, nullable=False),
     sa.Column("limits", _JSON, nullable=False),
     sa.Column("settings", _JSON, nullable=False),
     sa.Column("credential", _JSON, nullable=True),
@@ -106,8 +108,8 @@ callback_tokens = sa.Table(
     metadata,
     sa.Column("digest", sa.LargeBinary, primary_key=True),
     sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), nullable=False),
-    sa.Column("sink_revision", sa.Integer, nullable=False),
-    sa.Column("expire_ms", sa.Integer, nullable=False),
+    sa.Column("sink_revision", INTEGER_64, nullable=False),
+    sa.Column("expire_ms", INTEGER_64, nullable=False),
     sa.Index("callback_tokens_by_subscription", "subscription_id"),
     sa.Index("callback_tokens_by_age", "expire_ms"),
 )
@@ -117,13 +119,12 @@ signing_secrets = sa.Table(
     "signing_secrets",
     metadata,
     sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", INTEGER_64, primary_key=True, autoincrement=False),
     sa.Column("secret_key_id", sa.Text, nullable=False),
     sa.Column("box", sa.LargeBinary, nullable=False),
-    sa.Column("create_ms", sa.Integer, nullable=False),
-    sa.Column("expire_ms", sa.Integer, nullable=True),
+    sa.Column("create_ms", INTEGER_64, nullable=False),
+    sa.Column("expire_ms", INTEGER_64, nullable=True),
     sa.Column("scheme", sa.Text, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 # The history that watches resume from; its revisions have no gaps. `change_id` is random: two registries that continue from
@@ -131,7 +132,7 @@ signing_secrets = sa.Table(
 changes = sa.Table(
     "changes",
     metadata,
-    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", INTEGER_64, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("subscription_id", sa.Text, nullable=False),
     sa.Column("change_id", sa.Text, nullable=False),
@@ -143,9 +144,9 @@ event_types = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("audience_required", sa.Boolean, nullable=False),
-    sa.Column("create_ms", sa.Integer, nullable=False),
-    sa.Column("update_ms", sa.Integer, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("create_ms", INTEGER_64, nullable=False),
+    sa.Column("update_ms", INTEGER_64, nullable=False),
+    sa.Column("version", INTEGER_64, nullable=False),
 )
 
 # The answer to a call with a request id, for a repeat of that call; `box` holds the request's digest and the answer.
@@ -157,6 +158,6 @@ answers = sa.Table(
     sa.Column("request_id", sa.Text, primary_key=True),
     sa.Column("secret_key_id", sa.Text, nullable=False),
     sa.Column("box", sa.LargeBinary, nullable=False),
-    sa.Column("create_ms", sa.Integer, nullable=False),
+    sa.Column("create_ms", INTEGER_64, nullable=False),
     sa.Index("answers_by_age", "create_ms"),
 )

@@ -1,13 +1,12 @@
 """Secret keys: whether the configured secret keys are the right ones, and how many values still need each of them.
 
-startup_checks, app → [secret_keys] → vault, SQLite
+startup_checks, app → [secret_keys] → vault, database
 
 Law: a missing or wrong secret key is refused with a message of one line, before it seals or unseals any other value.
 """
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -31,22 +30,25 @@ class Use:
     api_keys: int
 
 
-def check(connection: sa.Connection, vault: Vault, path: Path, now_ms: int) -> None:
-    """Raise `StartError` unless a vault has every secret key that the registry at `path` needs, and each is the right key of its id."""
+def check(connection: sa.Connection, vault: Vault, database: str, now_ms: int) -> None:
+    """Raise `StartError` unless a vault has every secret key that the registry needs, and each is the right key of its id.
+
+    `database` is what the error calls the registry's database.
+    """
     for secret_key_id, box in connection.execute(sa.select(secret_key_checks.c.secret_key_id, secret_key_checks.c.box)):
         if secret_key_id in vault.secret_key_ids:
             try:
                 vault.open(Sealed(secret_key_id, box), _check_place(secret_key_id))
             except UnsealError:
                 message = (
-                    f"{PREFIX}SECRET_KEY: the key {secret_key_id!r} is not the one of that id that {path} was written with; "
+                    f"{PREFIX}SECRET_KEY: the key {secret_key_id!r} is not the one of that id that {database} was written with; "
                     "put that one back, and give a new key an id of its own"
                 )
                 raise StartError(message) from None
     missing = sorted(_needed(connection, now_ms) - set(vault.secret_key_ids))
     if missing:
         message = (
-            f"{PREFIX}SECRET_KEY lacks the key {missing[0]!r}, which {path} still needs; add it after the newest "
+            f"{PREFIX}SECRET_KEY lacks the key {missing[0]!r}, which {database} still needs; add it after the newest "
             "(`hooktide secrets reseal` says when it may go)"
         )
         raise StartError(message)

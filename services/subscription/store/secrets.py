@@ -1,6 +1,6 @@
 """Secrets: the signing secrets and private keys of the subscriptions, sealed; each is kept until it expires.
 
-subscriptions, changes → [secrets] → vault, SQLite
+subscriptions, changes → [secrets] → vault, database
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Store: access to the registry's database. One thread writes, one thread reads, and neither blocks the event loop.
 
-server, watch → [store] → transaction → SQLite
+server, watch → [store] → transaction → database
 
 Law 1: watches are woken for a write after its commit, and before its caller gets the result.
 Law 2: no caller learns of a change of a subscription before every holder of a read lease knows the change.
@@ -12,41 +12,35 @@ replaced. A full disk only refuses the write.
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Never, TypeVar
 
 import sqlalchemy as sa
 
 from services.runtime import failpoints
 from services.runtime.clock import Clock, SystemClock, unix_ms
-from services.runtime.database import connect
-from services.runtime.database_files import DatabaseFiles, FileGoneError
+from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure
 from services.runtime.service_process import ServiceProcess
 from services.runtime.steady_clock import SteadyClock
 from services.subscription.errors import overloaded, storage_full, unavailable
 from services.subscription.model import ResumePoint
 from services.subscription.store.read_leases import ReadLeases
-from services.subscription.store.startup_checks import Registry
+from services.subscription.store.sqlite import ErrorKind, kind_of
+from services.subscription.store.startup_checks import OpenRegistry
 from services.subscription.store.transaction import Reading, Writing
 
 WAITING_MAX = 1000
 SNAPSHOTS_MAX = 4
-# A snapshot's transaction keeps SQLite from checkpointing the write-ahead log into the file.
+# While a snapshot is read, the database cannot clean up what later writes have replaced.
 SNAPSHOT_S = 120.0
-
-_PRIMARY_CODE = 0xFF
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 Result = TypeVar("Result")
 
 
 @contextlib.asynccontextmanager
-async def running_store(registry: Registry, process: ServiceProcess, clock: Clock | None = None) -> AsyncIterator["Store"]:
+async def running_store(registry: OpenRegistry, process: ServiceProcess, clock: Clock | None = None) -> AsyncIterator["Store"]:
     """Run the store of an open registry, with its threads."""
     store = Store(registry, process, clock or SteadyClock(SystemClock()))
     try:
@@ -58,7 +52,7 @@ async def running_store(registry: Registry, process: ServiceProcess, clock: Cloc
 class Store:
     """Reads and writes a registry, and lets callers wait for a new revision."""
 
-    def __init__(self, registry: Registry, process: ServiceProcess, clock: Clock) -> None:
+    def __init__(self, registry: OpenRegistry, process: ServiceProcess, clock: Clock) -> None:
         self.registry_id = registry.registry_id
         self._registry = registry
         self._latest = registry.latest
@@ -66,10 +60,9 @@ class Store:
         self._process = process
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self.leases = ReadLeases(self._loop, may_be_others=not registry.is_new)
+        self.leases = ReadLeases(self._loop, may_be_others=not registry.database.is_new)
         """The read leases, whose holders rely on their replicas of the subscriptions."""
-        self._read_engine = _open_reader(registry.path)
-        self._files = DatabaseFiles(registry.path)
+        self._read_engine = registry.database.open_reader(SNAPSHOTS_MAX + 1)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
         self._snapshots = asyncio.Semaphore(SNAPSHOTS_MAX)
@@ -182,9 +175,9 @@ class Store:
         if self._broken:
             raise unavailable("its database failed")
         # Also before the transaction: a new connection would create a missing file.
-        self._check_files()
+        self._check_database()
         try:
-            with self._registry.engine.begin() as connection:
+            with self._registry.database.writer.begin() as connection:
                 writing = Writing(connection, self._registry.vault, unix_ms(self._clock), self._registry.changes_kept)
                 result = work(writing)
                 # From the commit on, a reader may see the change before it is noted below.
@@ -198,23 +191,23 @@ class Store:
             if isinstance(error, sa.exc.DBAPIError):
                 raise self._explained(error) from error
             raise
-        self._check_files()
+        self._check_database()
         if writing.change is not None:
             self._latest = writing.change
             self._loop.call_soon_threadsafe(self._wake)
         return result
 
     def _read(self, work: Callable[[Reading], Result]) -> Result:
-        self._check_files()
+        self._check_database()
         try:
             with self._read_engine.begin() as connection:
                 return work(self._reading(connection))
         except sa.exc.DBAPIError as error:
             raise self._explained(error) from error
 
-    def _check_files(self) -> None:
+    def _check_database(self) -> None:
         try:
-            self._files.check()
+            self._registry.database.check()
         except FileGoneError as error:
             self._broken = True
             self._loop.call_soon_threadsafe(self._process.fail, error)
@@ -224,16 +217,17 @@ class Store:
         return Reading(connection, self._registry.vault, unix_ms(self._clock))
 
     def _explained(self, error: sa.exc.DBAPIError) -> Exception:
-        code = getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE
-        if code == sqlite3.SQLITE_FULL:
-            return storage_full()
-        if code in _BUSY:
-            return unavailable("its database is locked by another program")
-        if code in _BROKEN:
-            self._broken = True
-            self._loop.call_soon_threadsafe(self._process.fail, error)
-            return unavailable("its database failed")
-        return error
+        match kind_of(error):
+            case ErrorKind.FULL:
+                return storage_full()
+            case ErrorKind.LOCKED:
+                return unavailable("its database is locked by another program")
+            case ErrorKind.BROKEN:
+                self._broken = True
+                self._loop.call_soon_threadsafe(self._process.fail, error)
+                return unavailable("its database failed")
+            case ErrorKind.OTHER:
+                return error
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -262,27 +256,10 @@ class Snapshot:
     def _read(self, work: Callable[[Reading], Result]) -> Result:
         if self._ended:
             raise unavailable("the snapshot was taken too slowly")
-        self._store._check_files()  # noqa: SLF001 - two halves of one thing
+        self._store._check_database()  # noqa: SLF001 - two halves of one thing
         try:
             if self._connection is None:
                 self._connection = self._store._read_engine.connect()  # noqa: SLF001 - two halves of one thing
             return work(self._store._reading(self._connection))  # noqa: SLF001 - two halves of one thing
         except sa.exc.DBAPIError as error:
             raise self._store._explained(error) from error  # noqa: SLF001 - two halves of one thing
-
-
-def _open_reader(path: Path) -> sa.Engine:
-    engine = sa.create_engine(
-        "sqlite://",
-        creator=lambda: connect(path, read_only=True),
-        poolclass=sa.pool.QueuePool,
-        pool_size=SNAPSHOTS_MAX + 1,
-        max_overflow=0,
-        hide_parameters=True,
-    )
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine

@@ -1,6 +1,6 @@
 """Transaction: the object through which the store's functions read or write.
 
-server → store → [transaction] → SQLite
+server → store → [transaction] → database
 """
 
 from dataclasses import dataclass

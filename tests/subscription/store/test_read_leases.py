@@ -17,7 +17,7 @@ from services.runtime import failpoints
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.rpc.channel_and_server import service_metadata
 from services.subscription.store.read_leases import LEASE_MAX_S, ReadLeases
-from services.subscription.store.startup_checks import opened
+from services.subscription.store.startup_checks import open_registry
 from tests.simulation.virtual_time import VirtualLoop
 from tests.subscription.client import Client, refused, served
 from tests.support.waiting import PATIENCE_S
@@ -271,8 +271,8 @@ async def test_without_leases_a_confirmation_is_heard_and_changes_nothing(client
 
 def test_a_registry_that_is_new_was_known_to_nobody(settings: SubscriptionSettings) -> None:
     for is_new in (True, False, False):
-        with opened(settings) as registry:
-            assert registry.is_new == is_new
+        with open_registry(settings) as registry:
+            assert registry.database.is_new == is_new
 
 
 async def test_a_registry_that_was_there_waits_for_those_who_may_know_it(settings: SubscriptionSettings) -> None:
