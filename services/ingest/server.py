@@ -42,6 +42,8 @@ _OVERLOADED_RETRY_S = 0.5
 _SERVICE = "hooktide.ingest.v1.IngestService"
 RULES = {f"/{_SERVICE}/{name}": Access.KEY for name in ("Publish", "PublishBatch", "PublishStream")}
 
+_STREAM_ACCEPTED = (("hooktide-stream", "accepted"),)
+
 _UnderWay = asyncio.Queue[asyncio.Task["list[Result] | Failure"] | None]
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -100,6 +102,8 @@ class IngestServer:
         """Append the events of a stream of `PublishStreamRequest`, message by message; answer in order."""
         authorize = partial(self._registry.authorize, authorization_of(context.invocation_metadata()))
         await authorize()
+        # A client that writes while its key is refused would learn only that the stream broke, not why.
+        await context.send_initial_metadata(_STREAM_ACCEPTED)
         under_way: _UnderWay = asyncio.Queue()
         places = asyncio.Semaphore(MESSAGES_UNDER_WAY_MAX)
         async with asyncio.TaskGroup() as group:

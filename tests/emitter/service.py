@@ -33,6 +33,10 @@ class Behaviour:
     # Returns how to end the stream instead of answering a message (its number within the stream, from 0, and its first event), or
     # None.
     end_before_answer: Callable[[int, CloudEvent], ServiceEnd | None] = lambda _number, _event: None
+    # How to end every stream before its first message, or None.
+    refuse_stream: ServiceEnd | None = None
+    # Whether a stream begins with the metadata that says that its key is accepted.
+    says_accepted: bool = True
     # Whether a message is stored although its answer is withheld.
     store_before_end: bool = False
     # Whether an answer lacks its last result.
@@ -90,6 +94,10 @@ class IngestOfTests(ingest_pb2_grpc.IngestServiceServicer):
         self.streams += 1
         self.streams_open += 1
         self.metadata = list(context.invocation_metadata() or ())
+        if self.behaviour.refuse_stream is not None:
+            await abort(context, self.behaviour.refuse_stream)
+        if self.behaviour.says_accepted:
+            await context.send_initial_metadata((("hooktide-stream", "accepted"),))
         number = 0
         try:
             async for request in request_iterator:

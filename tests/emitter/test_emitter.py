@@ -198,6 +198,24 @@ async def test_a_refused_key_fails_every_emit_at_once_and_is_tried_anew_by_the_n
         await emitter.emit(type="t", source="/s")
 
 
+async def test_no_event_is_sent_with_a_key_that_is_refused(running: Running, service: IngestOfTests) -> None:
+    service.behaviour.refuse_stream = ServiceEnd(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID")
+    async with emitter_to(running) as emitter:
+        for _ in range(20):
+            with pytest.raises(hooktide.NotAuthorized) as raised:
+                await emitter.emit(type="t", source="/s")
+            assert not raised.value.outcome_unknown
+        assert service.streams == 20
+        assert service.messages == []
+
+
+async def test_a_service_that_does_not_say_that_it_accepts_the_key_gets_the_events(running: Running, service: IngestOfTests) -> None:
+    service.behaviour.says_accepted = False
+    async with emitter_to(running) as emitter:
+        await emit_many(emitter, 3)
+    assert service.streams == 1
+
+
 async def test_events_refused_for_their_key_are_known_not_to_be_stored(running: Running, service: IngestOfTests) -> None:
     """No other message was under way: otherwise a later message might be the refused one."""
     service.behaviour.end_before_answer = lambda _number, _event: ServiceEnd(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID")

@@ -1,6 +1,7 @@
 """Reflection client: asks a gRPC server to describe itself."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
@@ -15,8 +16,12 @@ async def asked(target: str, version: str, request: pb.ServerReflectionRequest) 
             pb.ServerReflectionRequest.SerializeToString,
             pb.ServerReflectionResponse.FromString,
         )
-        call = method()
-        await call.write(request)
+
+        async def requests() -> AsyncIterator[pb.ServerReflectionRequest]:
+            yield request
+
+        # A call that is given its requests reports the server's refusal even if that comes before the first request is written.
+        call = method(requests())
         answer = await call.read()
         assert isinstance(answer, pb.ServerReflectionResponse)
         call.cancel()

@@ -5,9 +5,12 @@ emit → backlog → [stream] → service
 Law 1: events that are sent and not answered when a stream ends are sent again, in order, ahead of the rest. Publishing is idempotent, so
 a repetition is harmless; a lost event is not.
 Law 2: a refusal that a retry cannot change goes to the callers that it concerns at once; all other callers wait for a retry.
+Law 3: no event is sent before the service has accepted the key, so that a refused key leaves no event in doubt. A service that does not
+say whether it has accepted the key gets the events after `ACCEPTANCE_WAIT_S`.
 """
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,6 +26,9 @@ from hooktide.ingest.v1.ingest_pb2 import PublishStreamResponse
 
 MESSAGES_IN_FLIGHT_MAX = 8
 ANSWER_TIMEOUT_S = 20.0
+ACCEPTANCE_WAIT_S = 1.0
+ACCEPTED_KEY = "hooktide-stream"
+"""The name in the initial metadata by which the service says that it has accepted the key of a stream."""
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 5.0
 _UNAVAILABLE = code_pb2.UNAVAILABLE
@@ -33,6 +39,10 @@ class PublishCall(Protocol):
 
     async def wait_for_connection(self) -> None:
         """Return once there is a connection."""
+        ...
+
+    async def initial_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Return the metadata that the service sends ahead of its first answer; empty if the stream ends without it."""
         ...
 
     async def write(self, request: bytes) -> None:
@@ -138,6 +148,7 @@ class Stream:
         backlog = self._backlog
         async with asyncio.timeout(self._answer_timeout_s):
             await call.wait_for_connection()
+        await _accepted(call)
         while True:
             while not backlog.has_unsent or len(self._in_flight) >= MESSAGES_IN_FLIGHT_MAX:
                 backlog.changed.clear()
@@ -194,6 +205,14 @@ def _fail(events: list[Pending], refusal: Refusal) -> None:
     for pending in events:
         if not pending.answer.done():
             pending.answer.set_exception(refusal.error(outcome_unknown=pending.sent))
+
+
+async def _accepted(call: PublishCall) -> None:
+    """Return once the service has accepted the key, has ended the stream, or has said neither for `ACCEPTANCE_WAIT_S`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ACCEPTANCE_WAIT_S):
+            if not any(key == ACCEPTED_KEY for key, _ in await call.initial_metadata() or ()):
+                await call.code()
 
 
 async def _until_ended(work: Awaitable[None]) -> Never:

@@ -85,6 +85,8 @@ class IngestServiceServicer(object):
         """Appends events over a long-lived stream. Each request is answered by exactly one response,
         in order, once all of its events are durable or refused. A client may have many requests under way;
         the server reads no further while too many of this stream's events await their commit.
+        Once the server has accepted the key it sends initial metadata, `hooktide-stream: accepted`. A client that waits for it
+        before its first request learns of a refused key for sure; some gRPC libraries report only a broken stream otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

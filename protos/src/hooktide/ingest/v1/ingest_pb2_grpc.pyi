@@ -126,6 +126,8 @@ class IngestServiceStub(typing.Generic[_IngestServicePublishType, _IngestService
     """Appends events over a long-lived stream. Each request is answered by exactly one response,
     in order, once all of its events are durable or refused. A client may have many requests under way;
     the server reads no further while too many of this stream's events await their commit.
+    Once the server has accepted the key it sends initial metadata, `hooktide-stream: accepted`. A client that waits for it
+    before its first request learns of a refused key for sure; some gRPC libraries report only a broken stream otherwise.
     """
 
 IngestServiceAsyncStub: typing_extensions.TypeAlias = IngestServiceStub[
@@ -179,6 +181,8 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
         """Appends events over a long-lived stream. Each request is answered by exactly one response,
         in order, once all of its events are durable or refused. A client may have many requests under way;
         the server reads no further while too many of this stream's events await their commit.
+        Once the server has accepted the key it sends initial metadata, `hooktide-stream: accepted`. A client that waits for it
+        before its first request learns of a refused key for sure; some gRPC libraries report only a broken stream otherwise.
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
