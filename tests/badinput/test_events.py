@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.translate.cloudevent_json import event_json
-from services.delivery.request.envelope import structured
 from services.eventlog.record import Appended, NewEvent, Place
 from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
 from services.ingest.event_validation import Refusal, accept
 from services.runtime.clock import SystemClock
+from tests.support.structured_body import structured
 
 _BYTES_MAX = 64 * 1024
 _numbers = count()

@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.event.v1.event_pb2 import CloudEvent
 
 from gateway.translate.cloudevent_json import event_json
-from services.delivery.request.envelope import structured
 from tests.support.events import cloud_event
+from tests.support.structured_body import structured
 
 Value = CloudEvent.CloudEventAttributeValue
 JSON_TEXT = '{"price": 1.10, "n": 12345678901234567890123, "f": 1e-400}'

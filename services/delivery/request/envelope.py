@@ -38,7 +38,10 @@ _VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def content(raw: bytes, mode: ContentMode) -> Content:
-    """Return the body and headers for a CloudEvent given as protobuf bytes; raises `ValueError` as `structured` does."""
+    """Return the body and headers for a CloudEvent given as protobuf bytes.
+
+    Raises `ValueError` for bytes that are no CloudEvent. Ingest has already checked that JSON data is valid JSON.
+    """
     event = _parsed(raw)
     trace = _trace_headers(event)
     match mode:
@@ -63,14 +66,6 @@ def encoded(raw: bytes, mode: ContentMode, encoder: int) -> Content:
         message = f"its encoder, number {encoder}, is not known here; start the version of the delivery service that wrote it"
         raise ValueError(message)
     return ENCODERS[encoder](raw, mode)
-
-
-def structured(raw: bytes) -> bytes:
-    """Return the structured JSON body of a CloudEvent given as protobuf bytes.
-
-    Raises `ValueError` for bytes that are no CloudEvent. Ingest has already checked that JSON data is valid JSON.
-    """
-    return _structured(_parsed(raw))
 
 
 def _structured(event: event_pb2.CloudEvent) -> bytes:

@@ -31,9 +31,6 @@ class Router:
         for subscription in subscriptions:
             self.put(subscription)
 
-    def __len__(self) -> int:
-        return len(self.by_id)
-
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self.by_id.values())
 

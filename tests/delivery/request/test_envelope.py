@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.model import ContentMode
-from services.delivery.request.envelope import CONTENT_TYPE, content, structured
+from services.delivery.request.envelope import CONTENT_TYPE, content
 from tests.support.events import cloud_event
+from tests.support.structured_body import structured
 
 Value = event_pb2.CloudEvent.CloudEventAttributeValue
 TIME = Timestamp()

@@ -57,7 +57,7 @@ def test_an_event_is_routed_to_exactly_the_subscriptions_that_want_it(
     expected = [known[each] for each in sorted(known) if wants(known[each], event_type, source, audience)]
     for _ in range(2):
         assert router.match(event_type, source, audience) == tuple(expected)
-    assert len(router) == len(known)
+    assert len(router.by_id) == len(known)
     assert {subscription.id: subscription for subscription in router} == known
 
 
