@@ -1,6 +1,6 @@
 """Sender: runs one attempt from its request to its answer, with an access token if the sink needs one.
 
-lane → [sender: request_builder] → tokens, transport → retry_policy
+lane → [sender: request_builder] → access_tokens, transport → retry_policy
 
 Law 1: each `send` is answered exactly once, on the event loop and never within `send`.
 Law 2: if the sink refuses an attempt's access token, the attempt is sent once more with a new token, to the same sink. It stays one
@@ -12,11 +12,11 @@ import functools
 from collections.abc import Callable
 
 from services.delivery.model import Delivery, Health
+from services.delivery.request.access_tokens import AccessTokens
 from services.delivery.request.credentials import OAuth2
 from services.delivery.request.oauth2 import NoToken, Token
 from services.delivery.request.request_builder import request_of
 from services.delivery.request.request_settings import RequestSettings, Subscription
-from services.delivery.request.tokens import Tokens
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Transport
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.fair_semaphore import ShareNow
@@ -47,7 +47,7 @@ class WebhookSender:
         self.fresh = fresh
         """Whether requests may leave."""
         self._origin = origin
-        self._tokens = Tokens(transport, clock, self._token_arrived, token_calls)
+        self._tokens = AccessTokens(transport, clock, self._token_arrived, token_calls)
         self._waiting: dict[str, Callable[[str], None]] = {}
         self._closed = False
 
@@ -56,7 +56,7 @@ class WebhookSender:
         credential = subscription.settings.credential
         if not isinstance(credential, OAuth2):
             return True
-        if self._tokens.look(subscription.id, subscription.consumer_id, credential) is not None:
+        if self._tokens.get(subscription.id, subscription.consumer_id, credential) is not None:
             return True
         self._waiting[subscription.id] = ready
         return False
@@ -67,7 +67,7 @@ class WebhookSender:
         if not isinstance(credential, OAuth2):
             self._transport.send(request_of(delivery, subscription, now_ms, origin=self._origin, may_begin=self.fresh), done)
             return
-        match self._tokens.look(subscription.id, subscription.consumer_id, credential):
+        match self._tokens.get(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token, may_begin=self.fresh)
                 self._transport.send(request, functools.partial(self._answered, delivery, subscription.settings, credential, token, done))
@@ -76,7 +76,7 @@ class WebhookSender:
             case None:
                 # The token has expired since `may_send`.
                 again = functools.partial(self._again, delivery, subscription.settings, credential, done, WITHDRAWN)
-                self._tokens.after(subscription.id, subscription.consumer_id, credential, again)
+                self._tokens.when_fetched(subscription.id, subscription.consumer_id, credential, again)
 
     def withdraw(self, subscription_id: str) -> None:
         """Withdraw a subscription's requests that have not begun; each is answered with `WITHDRAWN`."""
@@ -103,24 +103,24 @@ class WebhookSender:
         answer = answer._replace(sent_secrets=(token.value,))
         if (
             answer.status != _UNAUTHORIZED
-            or self._wanting(subscription_id, settings) is None
+            or self._unchanged(subscription_id, settings) is None
             or not self._tokens.is_replaced(subscription_id, owner, credential, token)
         ):
             done(answer)
             return
         again = functools.partial(self._again, delivery, settings, credential, done, answer)
-        if self._tokens.look(subscription_id, owner, credential) is None:
-            self._tokens.after(subscription_id, owner, credential, again)
+        if self._tokens.get(subscription_id, owner, credential) is None:
+            self._tokens.when_fetched(subscription_id, owner, credential, again)
         else:
             again()
 
     def _again(self, delivery: Delivery, settings: RequestSettings, credential: OAuth2, done: Done, answer: Answer) -> None:
         """Send the request with the fetched token; if it may no longer be sent, or the fetch goes on, give the old answer."""
-        subscription = self._wanting(delivery.subscription_id, settings)
+        subscription = self._unchanged(delivery.subscription_id, settings)
         if subscription is None:
             done(answer)
             return
-        match self._tokens.look(subscription.id, subscription.consumer_id, credential):
+        match self._tokens.get(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
                 request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token, may_begin=self.fresh)
                 self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,)) if last.begun else answer))
@@ -129,7 +129,7 @@ class WebhookSender:
             case None:
                 done(answer)
 
-    def _wanting(self, subscription_id: str, settings: RequestSettings) -> Subscription | None:
+    def _unchanged(self, subscription_id: str, settings: RequestSettings) -> Subscription | None:
         """Return a subscription if an attempt that began with `settings` may go on with the present ones, else None."""
         subscription = self._subscription(subscription_id)
         if self._closed or subscription is None or subscription.health is not Health.ACTIVE:

@@ -19,7 +19,7 @@ from services.delivery.request.credentials import AccessToken, Credential, Heade
 from services.delivery.request.redaction import MARK, redacted, secrets_of
 from services.delivery.request.request_settings import RequestSettings
 from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Outcome
-from tests.delivery.request.test_tokens import authority
+from tests.delivery.request.test_access_tokens import authority
 from tests.delivery.system import State, System
 from tests.support.events import cloud_event
 

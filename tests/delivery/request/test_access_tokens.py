@@ -1,4 +1,4 @@
-"""Tokens: OAuth2 end to end, with a running registry, ingest and delivery, a sink, and an authorization server."""
+"""Access tokens: OAuth2 end to end, with a running registry, ingest and delivery, a sink, and an authorization server."""
 
 import asyncio
 import base64
