@@ -6,7 +6,7 @@ Tests have the names that pytest gives them, without parameters.
 ROWS: dict[str, tuple[str, ...]] = {
     "malformed JSON": (
         "tests/gateway/test_strict_json.py::test_any_bytes_are_an_object_or_a_malformed_body",
-        "tests/gateway/test_hostile.py::test_what_is_no_json_object_is_a_malformed_body",
+        "tests/gateway/test_hostile_requests.py::test_what_is_no_json_object_is_a_malformed_body",
         "tests/badinput/test_rest.py::test_any_bytes_are_an_object_or_a_malformed_body",
         "tests/ingest/test_check_json.py::test_what_is_no_json_is_refused",
         "tests/badinput/test_events.py::test_whatever_is_accepted_arrives_as_valid_json_with_all_its_parts",
@@ -41,7 +41,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/ingest/test_publish.py::test_a_batch_has_1_to_1000_events",
         "tests/ingest/test_publish.py::test_the_events_of_a_batch_have_at_most_4_mib_together",
         "tests/ingest/test_publish.py::test_a_message_beyond_what_the_transport_takes_is_too_large",
-        "tests/gateway/test_hostile.py::test_a_body_may_have_as_many_bytes_as_the_limit_and_not_one_more",
+        "tests/gateway/test_hostile_requests.py::test_a_body_may_have_as_many_bytes_as_the_limit_and_not_one_more",
         "tests/badinput/test_cli.py::test_what_the_service_refuses_is_told_in_its_words",
     ),
     "nesting depth 10 000": (
@@ -63,11 +63,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "wrong etag": (
         "tests/subscription/test_subscriptions.py::test_an_etag_that_is_no_longer_current_stops_update_and_delete",
-        "tests/gateway/test_subscriptions.py::test_a_change_may_depend_on_the_etag_that_was_read",
+        "tests/gateway/test_preconditions.py::test_a_change_may_depend_on_the_etag_that_was_read",
         "tests/subscription/test_catalogue.py::test_an_etag_guards_against_a_change_in_between",
     ),
     "missing, foreign, revoked and malformed keys": (
-        "tests/gateway/test_access.py::test_without_a_key_one_is_required_and_a_wrong_one_is_said_to_be_invalid",
+        "tests/gateway/test_keys.py::test_without_a_key_one_is_required_and_a_wrong_one_is_said_to_be_invalid",
         "tests/gateway/test_tenancy.py::test_another_consumer_s_id_answers_as_a_missing_one",
         "tests/badinput/test_rest.py::test_a_key_that_is_revoked_or_was_never_one_is_nobodys",
         "tests/ingest/test_keys.py::test_a_key_that_is_none_is_refused",
@@ -77,13 +77,13 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/badinput/test_cli.py::test_a_key_of_another_role_and_an_id_in_use_are_told",
     ),
     "unknown ids": (
-        "tests/gateway/test_hostile.py::test_ids_of_any_characters_are_not_found",
+        "tests/gateway/test_hostile_requests.py::test_ids_of_any_characters_are_not_found",
         "tests/subscription/test_access.py::test_a_missing_consumer_is_not_found",
         "tests/badinput/test_cli.py::test_what_the_api_refuses_is_told_with_its_place",
     ),
     "wrong content types": (
-        "tests/gateway/test_hostile.py::test_another_content_type_is_refused_before_the_body_is_read",
-        "tests/gateway/test_hostile.py::test_a_compressed_body_is_not_unfolded",
+        "tests/gateway/test_hostile_requests.py::test_another_content_type_is_refused_before_the_body_is_read",
+        "tests/gateway/test_hostile_requests.py::test_a_compressed_body_is_not_unfolded",
     ),
     "corrupt or foreign database file, database from a newer version": (
         "tests/badinput/test_circumstances.py::test_a_file_that_cannot_serve_is_told_and_left_as_it_is",

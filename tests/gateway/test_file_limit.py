@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.gateway.wire import Dialled, head
+from tests.gateway.raw_http import Dialled, head
 from tests.gateway.world import TOKEN
 from tests.support.system import ROOT, System
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from services.runtime.api_key import new_key
-from tests.gateway.wire import Dialled, Wire, head
+from tests.gateway.raw_http import Dialled, Wire, head
 from tests.gateway.world import SINK, World, running_world
 from tests.support.events import cloud_event
 from tests.support.waiting import until

@@ -3,7 +3,7 @@ from aiohttp import web
 from gateway.listener import HttpLimits, listening
 from services.runtime.http.connections import ConnectionLimits
 from services.runtime.http.listener import Gate
-from tests.gateway.wire import Dialled, head
+from tests.gateway.raw_http import Dialled, head
 
 
 async def test_a_handler_s_own_fault_is_a_problem_without_its_text() -> None:

@@ -17,8 +17,8 @@ from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import ServiceProcess, StartError, serve_until_stopped
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
-from tests.gateway.peers import new_log, serving_log
-from tests.gateway.wire import Dialled, head
+from tests.gateway.fake_upstreams import new_log, serving_log
+from tests.gateway.raw_http import Dialled, head
 from tests.gateway.world import TOKEN, World, gateway_settings, ready, registry_settings
 from tests.support.events import cloud_event
 from tests.support.waiting import until

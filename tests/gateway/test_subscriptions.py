@@ -1,6 +1,7 @@
 import base64
 
 import pytest
+from hooktide.delivery.v1 import delivery_pb2
 from standardwebhooks import Webhook
 
 from tests.gateway.world import SINK, World
@@ -90,43 +91,6 @@ async def test_a_wrong_member_is_a_problem_at_its_pointer(world: World, members:
     assert problem["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_the_same_idempotency_key_and_body_give_the_first_answer(world: World) -> None:
-    once = {"idempotency-key": "order-7/é".encode().hex()}
-    first = await world.call("POST", "/v1/subscriptions", {"sink": SINK, "types": ["a"]}, headers=once)
-    again = await world.call("POST", "/v1/subscriptions", {"types": ["a"], "sink": SINK}, headers=once)
-    assert (again.status, again.json) == (201, first.json)
-    other = await world.call("POST", "/v1/subscriptions", {"sink": SINK, "types": ["b"]}, headers=once)
-    assert (other.status, other.json["reason"]) == (422, "IDEMPOTENCY_KEY_REUSED")
-    assert other.json["errors"][0]["header"] == "Idempotency-Key"
-
-
-async def test_an_idempotency_key_belongs_to_an_api_key_and_a_route(world: World) -> None:
-    once = {"idempotency-key": "shared"}
-    mine = await world.call("POST", "/v1/subscriptions", {"sink": SINK}, headers=once)
-    theirs = await world.call("POST", "/v1/subscriptions", {"sink": SINK}, headers=once, key=world.keys.other)
-    assert mine.json["id"] != theirs.json["id"]
-    rotated = [
-        (await world.call("POST", f"/v1/subscriptions/{made['id']}/secret/rotate", {}, headers=once)).json["secret"]
-        for made in (mine.json, mine.json, await world.subscription())
-    ]
-    assert rotated[0] == rotated[1] != rotated[2]
-
-
-async def test_two_keys_of_one_consumer_do_not_share_idempotency_keys(world: World) -> None:
-    wanted = {"role": "consumer", "consumer_id": world.keys.consumer_id}
-    second = (await world.call("POST", "/v1/keys", wanted, key=world.keys.admin)).json["key"]
-    for key, types in ((world.keys.consumer, ["a"]), (second, ["b"])):
-        answer = await world.call("POST", "/v1/subscriptions", {"sink": SINK, "types": types}, key=key, headers={"idempotency-key": "two"})
-        assert (answer.status, answer.json["types"]) == (201, types)
-
-
-@pytest.mark.parametrize("value", ["", "a b", "ä", "x" * 201])
-async def test_an_idempotency_key_is_visible_ascii(world: World, value: str) -> None:
-    answer = await world.call("POST", "/v1/subscriptions", {"sink": SINK}, headers={"idempotency-key": value})
-    assert answer.status == 400
-    assert answer.json["errors"][0]["header"] == "Idempotency-Key"
-
-
 async def test_lists_go_on_by_cursor_until_it_is_null(world: World) -> None:
     made = [(await world.subscription(key=world.keys.other))["id"] for _ in range(5)]
     seen, cursor = list[str](), ""
@@ -212,37 +176,6 @@ async def test_a_put_replaces_all_that_can_be_written(world: World) -> None:
     assert (await world.call("PUT", path, {"types": []})).json["errors"][0]["pointer"] == "/sink"
 
 
-@pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
-async def test_a_change_may_depend_on_the_etag_that_was_read(world: World, method: str) -> None:
-    created = await world.call("POST", "/v1/subscriptions", {"sink": SINK})
-    path, first = created.headers["location"], created.headers["etag"]
-    changed = await world.call("PATCH", path, {"types": ["a"]}, headers={"if-match": first})
-    assert changed.status == 200
-    body = None if method == "DELETE" else {"sink": SINK}
-    for tag in (first, f"W/{changed.headers['etag']}"):
-        late = await world.call(method, path, body, headers={"if-match": tag})
-        assert (late.status, late.json["reason"]) == (412, "ETAG_MISMATCH")
-    for header in ("unquoted", '"a", "b"', '"a"x'):
-        refused = await world.call(method, path, body, headers={"if-match": header})
-        assert (refused.status, refused.json["errors"][0]["header"]) == (400, "If-Match")
-    assert (await world.call(method, path, body, headers={"if-match": changed.headers["etag"]})).status in {200, 204}
-
-
-async def test_any_etag_will_do_for_an_asterisk(world: World) -> None:
-    made = await world.subscription()
-    assert (await world.call("DELETE", f"/v1/subscriptions/{made['id']}", headers={"if-match": "*"})).status == 204
-
-
-async def test_a_copy_that_is_current_is_not_sent_again(world: World) -> None:
-    created = await world.call("POST", "/v1/subscriptions", {"sink": SINK})
-    path, etag = created.headers["location"], created.headers["etag"]
-    for sent in (etag, f'"other", W/{etag}', "*"):
-        answer = await world.call("GET", path, headers={"if-none-match": sent})
-        assert (answer.status, answer.raw, answer.headers["etag"]) == (304, b"", etag)
-    for sent in ('"other"', "nonsense"):
-        assert (await world.call("GET", path, headers={"if-none-match": sent})).status == 200
-
-
 async def test_a_deleted_subscription_is_gone(world: World) -> None:
     made = await world.subscription()
     path = f"/v1/subscriptions/{made['id']}"
@@ -254,41 +187,11 @@ async def test_a_deleted_subscription_is_gone(world: World) -> None:
         assert (answer.status, answer.json["reason"]) == (404, "SUBSCRIPTION_NOT_FOUND")
 
 
-async def test_secrets_are_shown_newest_first_and_rotate_with_an_overlap(world: World) -> None:
+async def test_what_came_of_a_test_event_is_the_answer(world: World) -> None:
     made = await world.subscription()
-    path = f"/v1/subscriptions/{made['id']}/secret"
-    one = await world.call("GET", path)
-    assert one.headers["cache-control"] == "no-store"
-    assert [(secret["secret"], secret["expires_at"]) for secret in one.json["secrets"]] == [(made["secret"], None)]
-    rotated = await world.call("POST", f"{path}/rotate", {"overlap_seconds": 60})
-    assert (rotated.status, list(rotated.json)) == (200, ["secret"])
-    assert rotated.headers["cache-control"] == "no-store"
-    two = (await world.call("GET", path)).json["secrets"]
-    assert [secret["secret"] for secret in two] == [rotated.json["secret"], made["secret"]]
-    assert two[0]["expires_at"] is None
-    assert two[1]["expires_at"].endswith("Z")
-    assert list(two[1]) == ["secret", "key_id", "created_at", "expires_at"]
-    given = "whsec_" + base64.b64encode(b"g" * 24).decode()
-    assert (await world.call("POST", f"{path}/rotate", {"secret": given, "overlap_seconds": 0})).json == {"secret": given}
-    assert [secret["secret"] for secret in (await world.call("GET", path)).json["secrets"]] == [given]
-
-
-async def test_a_rotation_needs_no_body(world: World) -> None:
-    made = await world.subscription()
-    answer = await world.call("POST", f"/v1/subscriptions/{made['id']}/secret/rotate")
-    assert answer.json["secret"].startswith("whsec_")
-
-
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
-        ({"overlap_seconds": 8 * 86400}, "/overlap_seconds"),
-        ({"overlap_seconds": "1"}, "/overlap_seconds"),
-        ({"secret": "x"}, "/secret"),
-        ({"overlap": 1}, "/overlap"),
-    ],
-)
-async def test_a_wrong_rotation_is_refused(world: World, body: dict[str, object], pointer: str) -> None:
-    made = await world.subscription()
-    answer = await world.call("POST", f"/v1/subscriptions/{made['id']}/secret/rotate", body)
-    assert (answer.status, [error["pointer"] for error in answer.json["errors"]]) == (400, [pointer])
+    world.ledger.attempt = delivery_pb2.Attempt(number=1, outcome=delivery_pb2.ATTEMPT_OUTCOME_STATUS, status=500, error="it answered 500")
+    answer = await world.call("POST", f"/v1/subscriptions/{made['id']}/test")
+    assert (answer.status, answer.json["event_id"], answer.json["attempt"]["outcome"]) == (200, "evt_" + "7" * 32, "status")
+    assert (answer.json["attempt"]["status"], answer.json["attempt"]["error"]) == (500, "it answered 500")
+    surplus = await world.call("POST", f"/v1/subscriptions/{made['id']}/test", {"type": "order.created"})
+    assert (surplus.status, surplus.json["errors"][0]["pointer"]) == (400, "/type")

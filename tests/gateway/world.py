@@ -19,7 +19,7 @@ from services.runtime.rpc.channel_and_server import open_channel, service_metada
 from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
-from tests.gateway.peers import Ledger, Log, new_log, serving_ledger, serving_log
+from tests.gateway.fake_upstreams import Ledger, Log, new_log, serving_ledger, serving_log
 
 TOKEN = "hts_a-token-for-these-tests-only"
 SINK = "https://consumer.example/hooks"

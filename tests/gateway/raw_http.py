@@ -1,4 +1,4 @@
-"""Wire: HTTP by hand, for requests that no client library would send."""
+"""Raw HTTP: requests written byte by byte, for requests that no client library would send."""
 
 import asyncio
 import socket

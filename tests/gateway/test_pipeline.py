@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from gateway.listener import HttpLimits
-from tests.gateway.wire import Dialled, head
+from tests.gateway.raw_http import Dialled, head
 from tests.gateway.world import SINK, World, running_world
 from tests.support.events import cloud_event
 from tests.support.waiting import until

@@ -1,8 +1,6 @@
-"""Credentials, settings of requests, limits and keys through REST."""
+"""Sink credentials through REST."""
 
-import base64
 import json
-from typing import Any
 
 import pytest
 from hooktide.subscription.v1 import subscription_pb2 as pb
@@ -107,12 +105,6 @@ async def test_another_type_and_none_take_the_place_of_a_credential(world: World
         ({"sinkcredential": credential("OAUTH2", tokenurl="http://169.254.169.254/")}, ["/sinkcredential/tokenurl"]),
         ({"sinkcredential": credential("MTLS", privatekey=private_key(KEYS["rsa"]))}, ["/sinkcredential/privatekey"]),
         ({"sinkcredential": credential("ACCESSTOKEN", accesstokentype="a b")}, ["/sinkcredential/accesstokentype"]),
-        ({"protocolsettings": {"headers": {"x-ok": "1", "Content-Length": "1"}}}, ["/protocolsettings/headers/Content-Length"]),
-        ({"protocolsettings": {"headers": {"x/y": "1"}}}, ["/protocolsettings/headers/x~1y"]),
-        ({"protocolsettings": {"timeout_seconds": 31}}, ["/protocolsettings/timeout_seconds"]),
-        ({"protocolsettings": {"ca_certificates": "none"}}, ["/protocolsettings/ca_certificates"]),
-        ({"config": {"rate_per_second": 0, "in_flight_max": 0}}, ["/config/rate_per_second", "/config/in_flight_max"]),
-        ({"config": {"retry": {"delays_seconds": [5, 0]}}}, ["/config/retry/delays_seconds/1"]),
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
@@ -126,64 +118,3 @@ async def test_a_wrong_member_is_a_problem_at_its_pointer(
     assert answer.status == 400
     assert [error["pointer"] for error in answer.json["errors"]] == pointers
     assert "canary" not in answer.raw.decode()
-
-
-async def test_settings_and_limits_are_merged_member_by_member(world: World) -> None:
-    wanted: dict[str, Any] = {
-        "protocolsettings": {
-            "headers": {"X-Team": "billing", "x-area": "eu"},
-            "timeout_seconds": 2.5,
-            "content_mode": "data_only",
-            "signatures": ["v1a", "v1"],
-            "http_message_signature": True,
-        },
-        "config": {"rate_per_second": 0.5, "in_flight_max": 7, "retry": {"delays_seconds": [5, 0.25]}},
-    }
-    made = await world.subscription(key=None, **wanted)
-    path = f"/v1/subscriptions/{made['id']}"
-    assert made["protocolsettings"] == {
-        **wanted["protocolsettings"],
-        "headers": {"x-area": "eu", "x-team": "billing"},
-        "signatures": ["v1", "v1a"],
-        "ca_certificates": None,
-    }
-    assert made["config"] == {"description": None, **wanted["config"]}
-    patch = {
-        "protocolsettings": {"headers": {"X-AREA": None, "x-new": "1"}, "timeout_seconds": None},
-        "config": {"retry": None, "description": "d"},
-    }
-    after = (await world.call("PATCH", path, patch, headers=MERGE_PATCH)).json
-    assert after["protocolsettings"]["headers"] == {"x-new": "1", "x-team": "billing"}
-    assert (after["protocolsettings"]["timeout_seconds"], after["protocolsettings"]["content_mode"]) == (None, "data_only")
-    assert after["config"] == {"description": "d", "rate_per_second": 0.5, "in_flight_max": 7, "retry": None}
-    again = await world.call("PUT", path, after)
-    assert {**again.json, "updated_at": ""} == {**after, "updated_at": ""}
-
-
-async def test_the_public_half_of_a_key_is_shown_and_the_private_one_never(world: World) -> None:
-    made = await world.subscription(protocolsettings={"signatures": ["v1", "v1a"]})
-    path = f"/v1/subscriptions/{made['id']}/secret"
-    (first,) = (await world.call("GET", path)).json["keys"]
-    assert list(first) == ["public_key", "key_id", "created_at", "expires_at"]
-    rotated = await world.call("POST", f"{path}/rotate", {"signature": "v1a"})
-    assert (rotated.status, list(rotated.json)) == (200, ["public_key"])
-    given = "whsk_" + base64.b64encode(bytes(range(32))).decode()
-    brought = await world.call("POST", f"{path}/rotate", {"secret": given})
-    both = await world.call("GET", path)
-    assert [key["public_key"] for key in both.json["keys"]] == [
-        brought.json["public_key"],
-        rotated.json["public_key"],
-        first["public_key"],
-    ]
-    assert [secret["secret"] for secret in both.json["secrets"]] == [made["secret"]]
-    assert "whsk_" not in both.raw.decode() + brought.raw.decode()
-
-
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [({"signature": "v2"}, "/signature"), ({"signature": "v1a", "secret": "whsec_AAAA"}, "/secret"), ({"secret": "whsk_AAAA"}, "/secret")],
-)
-async def test_a_wrong_rotation_of_a_key_is_refused(world: World, body: dict[str, object], pointer: str) -> None:
-    made = await world.subscription()
-    answer = await world.call("POST", f"/v1/subscriptions/{made['id']}/secret/rotate", body)
-    assert (answer.status, [error["pointer"] for error in answer.json["errors"]]) == (400, [pointer])

@@ -6,7 +6,7 @@ import json
 import pytest
 import structlog
 
-from tests.gateway.wire import Dialled, head
+from tests.gateway.raw_http import Dialled, head
 from tests.gateway.world import BODY_BYTES_MAX, SINK, Answer, World
 from tests.support.waiting import until
 

@@ -1,4 +1,4 @@
-"""Peers: an event log and a ledger of the tests' own, as real gRPC servers over records that the tests write."""
+"""Fake upstreams: an event log and a ledger of the tests' own, as real gRPC servers over records that the tests write."""
 
 import asyncio
 import contextlib
