@@ -14,7 +14,7 @@ class Row:
 
 
 _POINTS = "faults.test_crash_points::test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must"
-_TORTURE = "faults.test_torture::test_thirty_kills_at_random_under_load_lose_nothing"
+_TORTURE = "torture.test_random_kills::test_thirty_kills_at_random_under_load_lose_nothing"
 _RECORDED = "delivery.transport.test_hostile_recorded::test_each_fault_is_recorded_as_its_own_class"
 _UNREACHED = "delivery.transport.test_hostile_recorded::test_what_is_never_reached_is_recorded_as_its_own_class"
 
