@@ -1,6 +1,6 @@
 """App: the ingest service, from its settings to a serving process.
 
-settings → [app] → server, log_server, backlog
+settings → [app] → server, log_server, lag
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventLog, EventLogMaintenance
 from services.eventlog.sqlite.log import open_sqlite_log
 from services.ingest import log_server, server
-from services.ingest.backlog import Backlog
-from services.ingest.emitter_authorization import RETRIED, Registry
+from services.ingest.emitter_authorization import RETRIED, EmitterAuthorizer
+from services.ingest.lag import LagMonitor
 from services.ingest.log_server import EventLogServer
 from services.ingest.publish import Publisher
 from services.ingest.server import IngestServer
@@ -46,7 +46,7 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
             open_sqlite_log(path, clock, bytes_max=settings.ingest_log_bytes_max, retention_s=retention_s, failed=process.fail)
         )
         channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED, tls=calls_tls))
-        registry = Registry(channel, token, clock)
+        authorizer = EmitterAuthorizer(channel, token, clock)
         draining = asyncio.Event()
 
         def ready() -> str | None:
@@ -54,16 +54,16 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
 
         limits = CallLimits.of(settings, calls_per_connection_max=settings.ingest_connection_calls_max)
         rules, reflection = {**server.RULES, **log_server.RULES}, settings.grpc_reflection
-        grpc_server = Server(rules, token, authorizer=registry, limits=limits, reflection=reflection)
+        grpc_server = Server(rules, token, authorizer=authorizer, limits=limits, reflection=reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
-        publisher = Publisher(log, registry, event_bytes_max=settings.ingest_event_bytes_max)
+        publisher = Publisher(log, authorizer, event_bytes_max=settings.ingest_event_bytes_max)
 
         def change_limits(new: IngestSettings) -> None:
             publisher.event_bytes_max = new.ingest_event_bytes_max
             log.change_limits(bytes_max=new.ingest_log_bytes_max, retention_s=new.ingest_retention_hours * 3600)
 
         reloadable.on_reload(change_limits)
-        grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, registry, draining).handlers(),))
+        grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, authorizer, draining).handlers(),))
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
         admin = await stack.enter_async_context(
             http_server(admin_app(ready, lambda: log_server.why_degraded(log)), settings.ingest_admin_listen)
@@ -73,7 +73,7 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
         await stack.enter_async_context(reloading(reloadable, process))
         async with asyncio.TaskGroup() as group:
             trimming = group.create_task(_trim(log, reloadable))
-            looking = group.create_task(Backlog(log, clock).run())
+            looking = group.create_task(LagMonitor(log, clock).run())
             try:
                 yield Addresses(listen=listen, admin=admin)
             finally:

@@ -46,7 +46,7 @@ class _Emitter:
     expires_unix_s: float | None
 
 
-class Registry:
+class EmitterAuthorizer:
     """Asks the subscription service about keys and event types, and caches its answers."""
 
     def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
@@ -54,7 +54,7 @@ class Registry:
         self._access = access_pb2_grpc.AccessServiceStub(channel)
         self._catalogue = catalogue_pb2_grpc.CatalogueServiceStub(channel)
         self._keys: ApiKeyCache[_Emitter] = ApiKeyCache(self._ask_keys, clock)
-        self._types = _Types(self._ask_types, clock)
+        self._types = _AudienceRequirements(self._ask_types, clock)
 
     def is_known(self, authorization: str) -> bool:
         """Return whether a fresh answer lets this key publish."""
@@ -77,25 +77,25 @@ class Registry:
         A type that is not in the catalogue requires no audience. If all answers are known and fresh, the call does not wait.
         Raises `Failure` UNAVAILABLE.
         """
-        return await self._types.demanding(types)
+        return await self._types.requiring(types)
 
     async def _ask_keys(self, keys: Sequence[str]) -> Sequence[_Emitter | Failure]:
         try:
             answer = await self._access.AuthenticateKeys(access_pb2.AuthenticateKeysRequest(keys=keys), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            raise _away() from error
-        return [_judged(result) for result in answer.results]
+            raise _registry_unavailable() from error
+        return [_emitter_or_failure(result) for result in answer.results]
 
     async def _ask_types(self, names: Collection[str]) -> Iterable[str]:
         request = catalogue_pb2.FindAudienceRequiredRequest(names=names)
         try:
             answer = await self._catalogue.FindAudienceRequired(request, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            raise _away() from error
+            raise _registry_unavailable() from error
         return answer.names
 
 
-def _judged(result: access_pb2.AuthenticatedKey) -> _Emitter | Failure:
+def _emitter_or_failure(result: access_pb2.AuthenticatedKey) -> _Emitter | Failure:
     """Return a key that may publish, or why it may not."""
     if not result.HasField("key"):
         return Failure(Reason.KEY_INVALID, "This API key is unknown, expired or revoked; send another.")
@@ -104,7 +104,7 @@ def _judged(result: access_pb2.AuthenticatedKey) -> _Emitter | Failure:
     return _Emitter(result.key.expire_time.ToNanoseconds() / 1e9 if result.key.HasField("expire_time") else None)
 
 
-def _away() -> Failure:
+def _registry_unavailable() -> Failure:
     """Return the failure for a registry that gives no answer. It hides the cause, which does not concern the emitter."""
     return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
 
@@ -117,13 +117,13 @@ class _Turn:
     due: list[str]
     """Names that are remembered from earlier turns and that this turn has not asked about yet."""
     answered: set[str] = field(default_factory=set)
-    demanding: set[str] = field(default_factory=set)
+    requiring: set[str] = field(default_factory=set)
     """The answered names whose events must name an audience."""
     asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """The questions under way, by name."""
 
 
-class _Types:
+class _AudienceRequirements:
     """Cached answers about types. All answers of a turn become too old at once, and the next turn begins with no answers.
 
     If each answer had its own age, answers would expire one by one and would cost one call each.
@@ -137,7 +137,7 @@ class _Types:
         self._published: set[str] = set()
         """The types that emitters have published since types were last forgotten."""
 
-    async def demanding(self, names: AbstractSet[str]) -> AbstractSet[str]:
+    async def requiring(self, names: AbstractSet[str]) -> AbstractSet[str]:
         turn = self._turn
         if self._clock.boottime() - turn.began_at >= FRESH_S or len(turn.answered) + len(turn.asking) >= TYPES_KEPT_MAX:
             turn = self._turn = self._next_turn()
@@ -147,7 +147,7 @@ class _Types:
             self._ask_for({name for name in missing if name not in turn.asking}, turn)
             for asking in {turn.asking[name] for name in missing}:
                 await asyncio.shield(asking)
-        return names & turn.demanding
+        return names & turn.requiring
 
     def _next_turn(self) -> _Turn:
         """Begin a turn that remembers the names of the turn before; forget them if there are too many, which would soon fill this turn."""
@@ -171,7 +171,7 @@ class _Types:
 
     async def _ask_and_keep(self, names: set[str], turn: _Turn) -> None:
         try:
-            turn.demanding.update(await self._ask(names))
+            turn.requiring.update(await self._ask(names))
             turn.answered |= names
         finally:
             for name in names:

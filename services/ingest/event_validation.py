@@ -45,7 +45,7 @@ _STRINGS_ONLY = frozenset({"audience", "partitionkey", "subject", "datacontentty
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal(Exception):  # noqa: N818 - a noun of the domain: the emitter's answer
+class EventRefusal(Exception):  # noqa: N818 - a noun of the domain: the emitter's answer
     """Why an event is refused: what to change, and in which field."""
 
     reason: Reason
@@ -54,11 +54,13 @@ class Refusal(Exception):  # noqa: N818 - a noun of the domain: the emitter's an
     retry_after_s: float | None = None
 
 
-def accept(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
-    """Return the event in the form that the log appends; raise `Refusal` if the event may not enter."""
+def validate_event(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
+    """Return the event in the form that the log appends; raise `EventRefusal` if the event may not enter."""
     payload = event.SerializeToString()
     if len(payload) > bytes_max:
-        raise Refusal(Reason.EVENT_TOO_LARGE, f"the event has {len(payload)} bytes, the limit is {bytes_max}; send a `dataref` instead")
+        raise EventRefusal(
+            Reason.EVENT_TOO_LARGE, f"the event has {len(payload)} bytes, the limit is {bytes_max}; send a `dataref` instead"
+        )
     if event.spec_version != "1.0":
         _refuse("spec_version", 'must be "1.0"')
     own_id, source, type_ = event.id, event.source, event.type
@@ -183,7 +185,7 @@ def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> b
 
 
 def check_json(data: bytes) -> None:
-    """Raise `Refusal` unless `data` is JSON that all receivers read alike."""
+    """Raise `EventRefusal` unless `data` is JSON that all receivers read alike."""
     try:
         written = orjson.dumps(orjson.loads(data))
     except orjson.JSONDecodeError as error:
@@ -213,4 +215,4 @@ def _refuse_duplicate_names(data: bytes) -> None:
 
 
 def _refuse(field: str, description: str) -> NoReturn:
-    raise Refusal(Reason.INVALID_ARGUMENT, f"{field}: {description}", field)
+    raise EventRefusal(Reason.INVALID_ARGUMENT, f"{field}: {description}", field)

@@ -16,8 +16,8 @@ EVENTS_MAX = 20_000
 BYTES_MAX = 16 * 1024 * 1024
 
 
-class Intake:
-    """The room that all streams share."""
+class StreamFlowControl:
+    """The room that all streams share for messages under way."""
 
     def __init__(self, *, events_max: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> None:
         self._events_max = events_max
@@ -28,7 +28,7 @@ class Intake:
         self.bytes = 0
         """How many bytes the messages of these events have."""
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until another message may be read."""
         if not self._full and not self._waiting:
             return
@@ -43,12 +43,12 @@ class Intake:
                 self._wake()
             raise
 
-    def take(self, events: int, size_bytes: int) -> None:
+    def add(self, events: int, size_bytes: int) -> None:
         """Add a message that was read to what is under way."""
         self.events += events
         self.bytes += size_bytes
 
-    def give_back(self, events: int, size_bytes: int) -> None:
+    def remove(self, events: int, size_bytes: int) -> None:
         """Subtract a message that is in the log or refused."""
         self.events -= events
         self.bytes -= size_bytes

@@ -23,10 +23,10 @@ from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.eventlog.record import Appended
-from services.ingest.emitter_authorization import Registry
+from services.ingest.emitter_authorization import EmitterAuthorizer
 from services.ingest.event_count import count_events
-from services.ingest.event_validation import Refusal
-from services.ingest.flow_control import Intake
+from services.ingest.event_validation import EventRefusal
+from services.ingest.flow_control import StreamFlowControl
 from services.ingest.publish import EVENTS_MAX, Publisher, Result, batch_too_large
 from services.runtime import failpoints
 from services.runtime.errors import Failure, FieldError, Reason
@@ -48,7 +48,7 @@ _UnderWay = asyncio.Queue[asyncio.Task["list[Result] | Failure"] | None]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class _Order:
+class _StreamOrder:
     """Keeps a stream's messages in order: each message takes its turn, and after a failure no message enters the log."""
 
     def __init__(self) -> None:
@@ -59,11 +59,11 @@ class _Order:
 class IngestServer:
     """Answers emitters. Their keys are checked before their messages are read (`runtime/rpc/channel_and_server.py`)."""
 
-    def __init__(self, publisher: Publisher, registry: Registry, stopping: asyncio.Event) -> None:
+    def __init__(self, publisher: Publisher, authorizer: EmitterAuthorizer, stopping: asyncio.Event) -> None:
         self._publisher = publisher
-        self._registry = registry
+        self._authorizer = authorizer
         self._stopping = stopping
-        self._intake = Intake()
+        self._flow_control = StreamFlowControl()
         self._unary_bytes = 0
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -81,7 +81,7 @@ class IngestServer:
         await self._authorize(context)
         with self._counted(message):
             (result,) = await self._publisher.publish([parsed_message(ingest_pb2.PublishRequest.FromString, message).event])
-        if isinstance(result, Refusal):
+        if isinstance(result, EventRefusal):
             raise _failure(result)
         failpoints.reached("ingest.before_ack")
         response = ingest_pb2.PublishResponse()
@@ -100,7 +100,7 @@ class IngestServer:
 
     async def publish_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[ingest_pb2.PublishStreamResponse]:
         """Append the events of a stream of `PublishStreamRequest`, message by message; answer in order."""
-        authorize = partial(self._registry.authorize, authorization_of(context.invocation_metadata()))
+        authorize = partial(self._authorizer.authorize, authorization_of(context.invocation_metadata()))
         await authorize()
         # A client that writes while its key is refused would learn only that the stream broke, not why.
         await context.send_initial_metadata(_STREAM_ACCEPTED)
@@ -139,27 +139,27 @@ class IngestServer:
         places: asyncio.Semaphore,
         group: asyncio.TaskGroup,
     ) -> None:
-        order = _Order()
+        order = _StreamOrder()
         try:
-            await self._intake.room()
+            await self._flow_control.wait_for_room()
             async for message in messages:
                 events = count_events(message, EVENTS_MAX)
                 publishing = group.create_task(self._publish(message, events, authorize, order))
                 self._count(events, len(message), publishing)
                 under_way.put_nowait(publishing)
                 await places.acquire()
-                await self._intake.room()
+                await self._flow_control.wait_for_room()
         finally:
             # After a stop, too: messages that were read are still answered.
             under_way.put_nowait(None)
 
     def _count(self, events: int, size_bytes: int, publishing: asyncio.Task["list[Result] | Failure"]) -> None:
         """Count a message as under way until it is in the log or refused; do not wait until the emitter reads the answer."""
-        self._intake.take(events, size_bytes)
-        publishing.add_done_callback(lambda _done: self._intake.give_back(events, size_bytes))
+        self._flow_control.add(events, size_bytes)
+        publishing.add_done_callback(lambda _done: self._flow_control.remove(events, size_bytes))
 
     async def _publish(
-        self, message: bytes, events: int, authorize: Callable[[], Awaitable[None]], order: "_Order"
+        self, message: bytes, events: int, authorize: Callable[[], Awaitable[None]], order: "_StreamOrder"
     ) -> list[Result] | Failure:
         """Return the results, or the failure that ends the stream."""
         try:
@@ -170,9 +170,9 @@ class IngestServer:
                 if events > EVENTS_MAX:
                     raise batch_too_large()
                 request = parsed_message(ingest_pb2.PublishStreamRequest.FromString, message)
-                accepted = await self._publisher.accepted(request.events)
+                validated = await self._publisher.validate(request.events)
             # Nothing is awaited between the end of the turn and the log's queue, so messages enter the queue in order.
-            return await self._publisher.append(accepted)
+            return await self._publisher.append(validated)
         except Failure as failure:
             order.failure = failure
             return failure
@@ -197,7 +197,7 @@ class IngestServer:
 
     async def _authorize(self, context: Context) -> None:
         """Check the key again: the message may have come long after its call began."""
-        await self._registry.authorize(authorization_of(context.invocation_metadata()))
+        await self._authorizer.authorize(authorization_of(context.invocation_metadata()))
 
 
 def _add(messages: RepeatedCompositeFieldContainer[ingest_pb2.PublishResult], results: Sequence[Result]) -> None:
@@ -215,7 +215,7 @@ def _fill(receipt: ingest_pb2.PublishReceipt, appended: Appended) -> None:
         receipt.duplicate = True
 
 
-def _error(refusal: Refusal) -> error_pb2.EventError:
+def _error(refusal: EventRefusal) -> error_pb2.EventError:
     error = error_pb2.EventError(
         reason=refusal.reason.value,
         code=code_pb2.Code.Value(refusal.reason.code.name),
@@ -229,6 +229,6 @@ def _error(refusal: Refusal) -> error_pb2.EventError:
     return error
 
 
-def _failure(refusal: Refusal) -> Failure:
+def _failure(refusal: EventRefusal) -> Failure:
     fields = [FieldError(f"event.{refusal.field}", refusal.message)] if refusal.field else []
     return Failure(refusal.reason, refusal.message, fields=fields, retry_after_s=refusal.retry_after_s)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gateway.translate.cloudevent_json import event_json
 from services.eventlog.record import Appended, NewEvent, Place
 from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
-from services.ingest.event_validation import Refusal, accept
+from services.ingest.event_validation import EventRefusal, validate_event
 from services.runtime.clock import SystemClock
 from tests.support.structured_body import structured
 
@@ -80,11 +80,11 @@ def events(draw: st.DrawFn) -> CloudEvent:
     return event
 
 
-def judged(event: CloudEvent) -> NewEvent | Refusal:
+def judged(event: CloudEvent) -> NewEvent | EventRefusal:
     """Return the result of the validation of an event: the event or its refusal."""
     try:
-        return accept(event, bytes_max=_BYTES_MAX)
-    except Refusal as refusal:
+        return validate_event(event, bytes_max=_BYTES_MAX)
+    except EventRefusal as refusal:
         return refusal
 
 
@@ -114,7 +114,7 @@ async def test_whatever_is_accepted_arrives_as_valid_json_with_all_its_parts(log
     if event.id:
         event.id = f"{next(_numbers)}{event.id}"  # a new event in this log
     new = judged(event)
-    if isinstance(new, Refusal):
+    if isinstance(new, EventRefusal):
         assert 0 < len(new.message) < 400
         return
     (appended,) = await log.append([new])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.eventlog.sqlite.log import MIGRATIONS
 from services.eventlog.uuid7 import GrowingUuid7
-from services.ingest.event_validation import accept
+from services.ingest.event_validation import validate_event
 from services.runtime.database import connect, migrate
 from tests.bench.load import event
 
@@ -23,7 +23,7 @@ def main(core: int, count: int, per_transaction: int, run: str) -> float:
     ids = GrowingUuid7().take(int(time.time() * 1000), count)
     rows = []
     for number, event_id in enumerate(ids, 1):
-        new = accept(event(number, run), bytes_max=1 << 20)
+        new = validate_event(event(number, run), bytes_max=1 << 20)
         rows.append((number, new.partition, event_id, 0, new.source, new.id, new.type, new.audience, new.digest, new.event))
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
         path = Path(folder) / "bare.db"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.ingest.event_validation import Refusal, check_json
+from services.ingest.event_validation import EventRefusal, check_json
 from services.runtime.errors import Reason
 from tests.ingest.json_model import DEPTH_MAX, is_acceptable
 
@@ -39,7 +39,7 @@ SPACE = st.sampled_from(["", "", "", " ", "\t\n", "\r  "])
 def accepts(data: bytes) -> bool:
     try:
         check_json(data)
-    except Refusal:
+    except EventRefusal:
         return False
     return True
 
@@ -180,7 +180,7 @@ def test_many_names_are_compared_in_little_time(last: str) -> None:
 
 def test_the_refusal_names_the_name_and_stays_short() -> None:
     name = "n" * 5000
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(EventRefusal) as caught:
         check_json(f'{{"{name}":1,"{name}":2}}'.encode())
     refusal = caught.value
     assert (refusal.reason, refusal.field) == (Reason.INVALID_ARGUMENT, "data")

@@ -13,7 +13,7 @@ from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
-from services.ingest.emitter_authorization import RETRIED, TURNS_REMEMBERED, TYPES_ASKED_MAX, TYPES_KEPT_MAX, Registry
+from services.ingest.emitter_authorization import RETRIED, TURNS_REMEMBERED, TYPES_ASKED_MAX, TYPES_KEPT_MAX, EmitterAuthorizer
 from services.runtime.api_key import new_key
 from services.runtime.api_key_cache import FRESH_S, KEYS_ASKED_MAX, REFUSED_MAX, RENEW_S
 from services.runtime.errors import Failure, Reason
@@ -106,12 +106,12 @@ async def counted() -> AsyncIterator[Counted]:
 class Asking:
     """Asks the registry as a publisher does, by a clock that the test moves."""
 
-    registry: Registry
+    authorizer: EmitterAuthorizer
     clock: MovedClock
 
     async def required(self, types: Iterable[str]) -> set[str]:
         """Return the types of a message that require an audience."""
-        return set(await self.registry.audience_required(set(types)))
+        return set(await self.authorizer.audience_required(set(types)))
 
     def soon(self, types: Iterable[str]) -> asyncio.Task[set[str]]:
         """Start to ask, while the test goes on."""
@@ -123,18 +123,18 @@ async def asking(counted: Counted) -> AsyncIterator[Asking]:
     """A client of the counting registry."""
     clock = MovedClock()
     async with open_channel(counted.target, retried=RETRIED) as channel:
-        yield Asking(Registry(channel, TOKEN, clock), clock)
+        yield Asking(EmitterAuthorizer(channel, TOKEN, clock), clock)
 
 
 async def test_what_was_answered_before_the_machine_was_suspended_is_asked_for_again(counted: Counted, asking: Asking) -> None:
     key = new_key()
-    await asking.registry.authorize(bearer(key))
+    await asking.authorizer.authorize(bearer(key))
     assert await asking.required(["a"]) == set()
     counted.wrong.add(key)
     counted.demanding.add("a")
     asking.clock.suspended_s += FRESH_S
     with pytest.raises(Failure) as caught:
-        await asking.registry.authorize(bearer(key))
+        await asking.authorizer.authorize(bearer(key))
     assert caught.value.reason is Reason.KEY_INVALID
     assert await asking.required(["a"]) == {"a"}
 
@@ -354,7 +354,7 @@ async def refusals(asking: Asking, keys: Iterable[str]) -> list[Reason | None]:
 
     async def judge(key: str) -> Reason | None:
         try:
-            await asking.registry.authorize(bearer(key))
+            await asking.authorizer.authorize(bearer(key))
         except Failure as failure:
             return failure.reason
         return None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.eventlog.record import NewEvent, partition_of
-from services.ingest.event_validation import Refusal, accept
+from services.ingest.event_validation import EventRefusal, validate_event
 from services.runtime.errors import Reason
 from services.runtime.ids import new_id
 from tests.support.events import cloud_event, event_of_size
@@ -17,12 +17,12 @@ CONSUMER = new_id("con")
 
 
 def taken(event: CloudEvent) -> NewEvent:
-    return accept(event, bytes_max=LIMIT)
+    return validate_event(event, bytes_max=LIMIT)
 
 
-def refused(event: CloudEvent, bytes_max: int = LIMIT) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        accept(event, bytes_max=bytes_max)
+def refused(event: CloudEvent, bytes_max: int = LIMIT) -> EventRefusal:
+    with pytest.raises(EventRefusal) as caught:
+        validate_event(event, bytes_max=bytes_max)
     return caught.value
 
 
@@ -97,7 +97,7 @@ def test_control_characters_and_noncharacters_are_refused_others_are_not(name: s
 def test_the_size_limit_is_exact() -> None:
     """The size is checked before anything else."""
     event = event_of_size(5000)
-    assert len(accept(event, bytes_max=5000).event) == 5000
+    assert len(validate_event(event, bytes_max=5000).event) == 5000
     assert refused(event, bytes_max=4999).reason is Reason.EVENT_TOO_LARGE
     event.spec_version = ""
     assert refused(event, bytes_max=1000).reason is Reason.EVENT_TOO_LARGE

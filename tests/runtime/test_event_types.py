@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.delivery.subscriptions.router import patterns_of
-from services.ingest.event_validation import Refusal, accept
+from services.ingest.event_validation import EventRefusal, validate_event
 from services.runtime.event_types import event_type_pattern_problem, event_type_problem
 from services.subscription.rules.validation import event_type_problems
 from tests.support.events import cloud_event
@@ -14,8 +14,8 @@ NAMES = st.text(st.sampled_from("ab.*/:+ ü%\x00\x85\n\ufdd0\u2028") | st.charac
 
 def is_accepted_by_ingest(name: str) -> bool:
     try:
-        accept(cloud_event(type_=name), bytes_max=10_000)
-    except Refusal:
+        validate_event(cloud_event(type_=name), bytes_max=10_000)
+    except EventRefusal:
         return False
     return True
 

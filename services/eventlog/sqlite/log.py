@@ -1,8 +1,8 @@
 """Log: the SQLite engine, an embedded event log in one file.
 
-ingest → [log] → writer, reads, tail → SQLite
+ingest → [log] → writer, queries, tail → SQLite
 
-`writer.py` writes, `reads.py` holds the queries. This file bounds the appends that wait for the writer, wakes followers, and keeps
+`writer.py` writes, `queries.py` holds the queries. This file bounds the appends that wait for the writer, wakes followers, and keeps
 blocking calls off the event loop.
 """
 
@@ -18,9 +18,9 @@ from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedEr
 from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
 from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
-from services.eventlog.sqlite import reads
+from services.eventlog.sqlite import queries
 from services.eventlog.sqlite.tail import Tail
-from services.eventlog.sqlite.writer import Append, Settled, SqliteWriter, Step
+from services.eventlog.sqlite.writer import Append, GroupOutcome, SqliteWriter, WriterTask
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.consumer_scope import Scope
@@ -50,14 +50,15 @@ class SqliteEventLog:
             path,
             clock,
             bytes_max=bytes_max,
-            settled=lambda settled: self._from_writer(self._settle, settled),
+            finished=lambda outcome: self._from_writer(self._finish_group, outcome),
             failed=lambda error: self._from_writer(failed, error),
         )
         self._reading = connect(path, read_only=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
         self._listings = ListingReader(path)
         self._waiting: dict[Append, asyncio.Future[list[Appended | Conflict]]] = {}
-        self._pending_events = 0
+        self.pending_events = 0
+        """How many events await their commit."""
         self._pending_bytes = 0
         self._room = asyncio.Event()
         self._tail = Tail(self._writer.head)
@@ -87,11 +88,6 @@ class SqliteEventLog:
         self._following = False
         self._tail.wake()
 
-    @property
-    def pending_events(self) -> int:
-        """How many events await their commit."""
-        return self._pending_events
-
     # Appending
 
     async def append(self, events: Sequence[NewEvent]) -> list[Appended | Conflict]:
@@ -99,7 +95,7 @@ class SqliteEventLog:
         if not events:
             return []
         async with self._entry:  # appends that wait for room keep the order of their calls
-            while self._pending_events >= _PENDING_EVENTS_MAX or self._pending_bytes >= _PENDING_BYTES_MAX:
+            while self.pending_events >= _PENDING_EVENTS_MAX or self._pending_bytes >= _PENDING_BYTES_MAX:
                 self._room.clear()
                 await self._room.wait()
             future = self._put(events)
@@ -109,38 +105,38 @@ class SqliteEventLog:
         if self._closed:
             raise LogClosedError("the log is closed")
         append = Append(events)
-        self._pending_events += len(events)
+        self.pending_events += len(events)
         self._pending_bytes += append.size_bytes
         future: asyncio.Future[list[Appended | Conflict]] = self._loop.create_future()
         self._waiting[append] = future
         self._writer.put(append)
         return future
 
-    def _settle(self, settled: Settled) -> None:
-        for append in settled.appends:
-            self._pending_events -= len(append.events)
+    def _finish_group(self, outcome: GroupOutcome) -> None:
+        for append in outcome.appends:
+            self.pending_events -= len(append.events)
             self._pending_bytes -= append.size_bytes
             future = self._waiting.pop(append)
             if future.done():  # its caller has gone
                 continue
-            if settled.error is not None:
-                future.set_exception(settled.error)
+            if outcome.error is not None:
+                future.set_exception(outcome.error)
             else:
                 future.set_result(append.results or [])
         self._room.set()
-        if settled.error is None:
+        if outcome.error is None:
             self.why_refusing = None
-        elif isinstance(settled.error, (StorageFullError, LogFullError)):
-            self.why_refusing = str(settled.error)
-        if settled.records:
-            self._tail.extend(settled.records)
+        elif isinstance(outcome.error, (StorageFullError, LogFullError)):
+            self.why_refusing = str(outcome.error)
+        if outcome.records:
+            self._tail.extend(outcome.records)
 
     def _from_writer(self, function: Callable[[_Result], None], argument: _Result) -> None:
         # The loop may have ended before the writer; then there is no caller left to answer.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, argument)
 
-    async def _step(self, run: Callable[[sqlite3.Connection], int]) -> int:
+    async def _run_in_writer(self, run: Callable[[sqlite3.Connection], int]) -> int:
         if self._closed:
             raise LogClosedError("the log is closed")
         future: asyncio.Future[int] = self._loop.create_future()
@@ -153,7 +149,7 @@ class SqliteEventLog:
             else:
                 future.set_result(result)
 
-        self._writer.put(Step(run, lambda result: self._from_writer(done, result)))
+        self._writer.put(WriterTask(run, lambda result: self._from_writer(done, result)))
         return await future
 
     # Reading
@@ -163,32 +159,32 @@ class SqliteEventLog:
         """Follow partitions; see `EventReader.follow`."""
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is not the one that the reader has followed")
-        heads, start = await self.read(reads.check_places, after, begins_anew=not log_id)
+        heads, start = await self.read(queries.check_places, after, begins_anew=not log_id)
         yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
         """Read records at given places; see `EventReader.fetch`."""
-        records, _ = await self.read(reads.records_at, places)
+        records, _ = await self.read(queries.records_at, places)
         return records
 
     async def fetch_bounded(self, places: Sequence[Place]) -> tuple[list[Record], bool]:
         """Read records at given places, bounded in bytes; see `EventLog.fetch_bounded`."""
-        return await self.read(reads.records_at, places, bytes_max=BATCH_BYTES_MAX)
+        return await self.read(queries.records_at, places, bytes_max=BATCH_BYTES_MAX)
 
     async def rewind(self, places: Sequence[Place]) -> None:
         """Undo releases; see `ReaderProgress.rewind`."""
-        await self._step(lambda connection: reads.rewind(connection, places))
+        await self._run_in_writer(lambda connection: queries.rewind(connection, places))
 
     async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
         """Find where a reader resumes; see `EventReader.resume_points`."""
         if self._closed:
             raise LogClosedError("the log is closed")
-        return self.log_id, await self._listings.read("", reads.resume_points, after)
+        return self.log_id, await self._listings.read("", queries.resume_points, after)
 
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
         """Store what a reader has released; see `ReaderProgress.release`."""
-        await self._step(lambda connection: reads.keep_released(connection, released, recorded))
-        expired = await self.read(reads.first_position_at, unix_ms(self._clock) - self._retention_ms)
+        await self._run_in_writer(lambda connection: queries.store_released(connection, released, recorded))
+        expired = await self.read(queries.first_position_at, unix_ms(self._clock) - self._retention_ms)
         return [Place(place.partition, expired - 1) for place in released]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
@@ -198,7 +194,7 @@ class SqliteEventLog:
 
     async def lag(self) -> Lag:
         """Return how many events are not routed, by the latest report; before the first report, how many are not released."""
-        return await self.read(reads.lag_behind, self._routed)
+        return await self.read(queries.lag_behind, self._routed)
 
     async def check_room(self) -> None:
         """Check whether there is room again; see `EventLogMaintenance.check_room`."""
@@ -207,16 +203,16 @@ class SqliteEventLog:
             connection.execute("UPDATE meta SET value = value WHERE name = 'trimmed_to'")
             return used_bytes(connection)
 
-        if self.why_refusing is not None and await self._step(used_after_a_write) < self._writer.bytes_max:
+        if self.why_refusing is not None and await self._run_in_writer(used_after_a_write) < self._writer.bytes_max:
             self.why_refusing = None
 
     async def trim(self, *, before_ms: int) -> int:
         """Delete older records that are released, a bounded number in each transaction; see `EventLogMaintenance.trim`."""
         dropped = 0
-        while step := await self._step(lambda connection: reads.trim_some(connection, before_ms)):
+        while step := await self._run_in_writer(lambda connection: queries.trim_some(connection, before_ms)):
             dropped += step
         given_back = 0
-        while dropped and (step := await self._step(give_back_some)):
+        while dropped and (step := await self._run_in_writer(give_back_some)):
             given_back += step
         if given_back:
             self._writer.shorten_files()
@@ -226,7 +222,7 @@ class SqliteEventLog:
         """Return the record of an event id; see `EventHistory.locate`."""
         if self._closed:
             raise LogClosedError("the log is closed")
-        record = await self._listings.read(scope.text, reads.record_by_id, id_bytes(event_id))
+        record = await self._listings.read(scope.text, queries.record_by_id, id_bytes(event_id))
         return record if record is not None and (not record.audience or scope.includes(record.audience)) else None
 
     async def newest(self, query: EventQuery) -> EventPage:
@@ -257,7 +253,7 @@ class SqliteEventLog:
 
 
 def _page_of_newest(connection: sqlite3.Connection, query: EventQuery) -> EventPage:
-    return reads.newest_records(connection, query, Budget())
+    return queries.newest_records(connection, query, Budget())
 
 
 class SqliteFollowing:
@@ -280,13 +276,13 @@ class SqliteFollowing:
             if not self._log.is_followed:
                 raise LogUnavailableError("the log is closing")
             if self._scanned >= self._tail.end:
-                await self._tail.grown()
+                await self._tail.wait_for_growth()
                 continue
             tail_start = self._tail.start
             if self._scanned >= tail_start:
                 records = self._tail.after(self._scanned, self._batch_records_max, BATCH_BYTES_MAX)
             else:
-                records = await self._log.read(reads.records_after, self._scanned, self._batch_records_max)
+                records = await self._log.read(queries.records_after, self._scanned, self._batch_records_max)
             if not records:  # all records before the start of the tail have been trimmed
                 self._scanned = tail_start
                 continue

@@ -54,7 +54,7 @@ class Tail:
                 break
         return found
 
-    async def grown(self) -> None:
+    async def wait_for_growth(self) -> None:
         """Wait until the log grows, or `wake` is called."""
         if self._grown is None:
             self._grown = asyncio.get_running_loop().create_future()

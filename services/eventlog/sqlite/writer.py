@@ -54,7 +54,7 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WriterTask:
     """Other work on the writing connection, in its own transaction; `done` receives the result, or the error."""
 
     run: Callable[[sqlite3.Connection], int]
@@ -62,7 +62,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class GroupOutcome:
     """A group of appends with its outcome: durable, with its new records, or refused, with an error."""
 
     appends: list[Append]
@@ -79,16 +79,16 @@ class SqliteWriter:
         clock: Clock,
         *,
         bytes_max: int,
-        settled: Callable[[Settled], None],
+        finished: Callable[[GroupOutcome], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """Open the log; `settled` and `failed` are called from the writer's thread."""
+        """Open the log; `finished` and `failed` are called from the writer's thread."""
         self._clock = clock
         self.bytes_max = bytes_max
         """The size at which appends are refused; it may change at any time, on any thread."""
-        self._settled = settled
+        self._finished = finished
         self._failed = failed
-        self._queue: queue.SimpleQueue[Append | Step | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Append | WriterTask | None] = queue.SimpleQueue()
         self._connection = connect(path)
         self._checkpoints = WalCheckpoints(path, self._connection)
         newest = self._connection.execute("SELECT position, event_id, accepted_ms FROM events ORDER BY position DESC LIMIT 1").fetchone()
@@ -104,7 +104,7 @@ class SqliteWriter:
         self._checkpoints.start()
         self._thread.start()
 
-    def put(self, work: Append | Step) -> None:
+    def put(self, work: Append | WriterTask) -> None:
         """Queue work; the caller bounds how much is queued."""
         self._queue.put(work)
 
@@ -122,69 +122,69 @@ class SqliteWriter:
     def _run(self) -> None:
         broken, more = False, True
         while more:
-            appends, steps, more = self._next()
+            appends, tasks, more = self._next()
             if broken:
-                self._refuse(appends, steps)
+                self._refuse(appends, tasks)
                 continue
             try:
-                self._write(appends, steps)
+                self._write(appends, tasks)
             except Exception as error:  # noqa: BLE001 - after any such error the log can guarantee nothing
                 broken = True
-                self._refuse(appends, steps)
+                self._refuse(appends, tasks)
                 self._failed(error)
 
-    def _next(self) -> tuple[list[Append], list[Step], bool]:
+    def _next(self) -> tuple[list[Append], list[WriterTask], bool]:
         """Wait for work, and take more queued work up to the size of a group; the flag is False at the end of the queue."""
-        appends, steps, count, size_bytes = list[Append](), list[Step](), 0, 0
+        appends, tasks, count, size_bytes = list[Append](), list[WriterTask](), 0, 0
         work = self._queue.get()
         while work is not None:
-            if isinstance(work, Step):
-                steps.append(work)
+            if isinstance(work, WriterTask):
+                tasks.append(work)
             else:
                 appends.append(work)
                 count += len(work.events)
                 size_bytes += work.size_bytes
             if count >= GROUP_EVENTS_MAX or size_bytes >= GROUP_BYTES_MAX:
-                return appends, steps, True
+                return appends, tasks, True
             try:
                 work = self._queue.get_nowait()
             except queue.Empty:
-                return appends, steps, True
-        return appends, steps, False
+                return appends, tasks, True
+        return appends, tasks, False
 
-    def _write(self, appends: list[Append], steps: list[Step]) -> None:
+    def _write(self, appends: list[Append], tasks: list[WriterTask]) -> None:
         """Do the work. Remove finished work from the lists, so that after an error they hold only unfinished work."""
         if appends:
-            self._settled(self._commit(appends.copy()))
+            self._finished(self._commit(appends.copy()))
             appends.clear()
-        while steps:
-            self._step(steps[0])
-            del steps[0]
+        while tasks:
+            self._run_task(tasks[0])
+            del tasks[0]
 
-    def _refuse(self, appends: list[Append], steps: list[Step]) -> None:
+    def _refuse(self, appends: list[Append], tasks: list[WriterTask]) -> None:
         error = LogClosedError("the log has failed; whether what was under way was kept is unknown")
         if appends:
-            self._settled(Settled(appends, [], error))
-        for step in steps:
-            step.done(error)
+            self._finished(GroupOutcome(appends, [], error))
+        for task in tasks:
+            task.done(error)
 
-    def _commit(self, group: list[Append]) -> Settled:
+    def _commit(self, group: list[Append]) -> GroupOutcome:
         if used_bytes(self._connection) >= self.bytes_max:
-            return Settled(group, [], LogFullError("the event log has reached its size limit"))
+            return GroupOutcome(group, [], LogFullError("the event log has reached its size limit"))
         try:
             records = self._transaction(lambda: self._insert(group))
         except (StorageFullError, LogUnavailableError) as error:
-            return Settled(group, [], error)
+            return GroupOutcome(group, [], error)
         if records:
             self.head = records[-1].position
-        return Settled(group, records, None)
+        return GroupOutcome(group, records, None)
 
-    def _step(self, step: Step) -> None:
+    def _run_task(self, task: WriterTask) -> None:
         try:
-            result: int | EventLogError = self._transaction(lambda: step.run(self._connection))
+            result: int | EventLogError = self._transaction(lambda: task.run(self._connection))
         except (StorageFullError, LogUnavailableError) as error:
             result = error
-        step.done(result)
+        task.done(result)
 
     def _transaction(self, run: Callable[[], _Result]) -> _Result:
         """Run `run` within a transaction.

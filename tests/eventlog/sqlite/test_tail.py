@@ -80,13 +80,13 @@ def test_at_least_one_record_is_found_however_large() -> None:
 
 async def test_growing_wakes_everyone_who_waits() -> None:
     tail = Tail(0)
-    waiting = [asyncio.ensure_future(tail.grown()) for _ in range(3)]
+    waiting = [asyncio.ensure_future(tail.wait_for_growth()) for _ in range(3)]
     await asyncio.sleep(0)
     assert not any(waiter.done() for waiter in waiting)
     tail.extend(records([1]))
     async with asyncio.timeout(60):
         await asyncio.gather(*waiting)
-    again = asyncio.ensure_future(tail.grown())
+    again = asyncio.ensure_future(tail.wait_for_growth())
     await asyncio.sleep(0)
     assert not again.done()
     tail.wake()
@@ -96,7 +96,7 @@ async def test_growing_wakes_everyone_who_waits() -> None:
 
 async def test_one_who_stops_waiting_does_not_disturb_the_others() -> None:
     tail = Tail(0)
-    first, second = (asyncio.ensure_future(tail.grown()) for _ in range(2))
+    first, second = (asyncio.ensure_future(tail.wait_for_growth()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait([first])

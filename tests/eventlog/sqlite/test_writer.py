@@ -11,7 +11,7 @@ import pytest
 from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, StorageFullError
 from services.eventlog.record import Appended, Conflict, NewEvent
 from services.eventlog.sqlite.log import MIGRATIONS
-from services.eventlog.sqlite.writer import GROUP_EVENTS_MAX, Append, Settled, SqliteWriter, Step
+from services.eventlog.sqlite.writer import GROUP_EVENTS_MAX, Append, GroupOutcome, SqliteWriter, WriterTask
 from services.runtime.database import connect, migrate
 from tests.eventlog.logs import LARGE, TIMEOUT_S, new_event, new_events
 from tests.support.clock import MovedClock
@@ -23,18 +23,18 @@ class Settling:
 
     path: Path
     writer: SqliteWriter
-    said: "queue.Queue[Settled | BaseException | int | EventLogError]"
+    said: "queue.Queue[GroupOutcome | BaseException | int | EventLogError]"
     visible: list[bool] = field(default_factory=list)
 
-    def next(self) -> Settled:
+    def next(self) -> GroupOutcome:
         """Return the result of the next group."""
         settled = self.said.get(timeout=TIMEOUT_S)
-        assert isinstance(settled, Settled), settled
+        assert isinstance(settled, GroupOutcome), settled
         return settled
 
     def step(self, run: str) -> None:
         """Queue a statement as a step."""
-        self.writer.put(Step(lambda connection: connection.execute(run).rowcount, self.said.put))
+        self.writer.put(WriterTask(lambda connection: connection.execute(run).rowcount, self.said.put))
 
     def count(self) -> int:
         """Return the number of records that another connection sees."""
@@ -46,10 +46,10 @@ class Settling:
 def writing(path: Path, clock: MovedClock | None = None, *, bytes_max: int = LARGE) -> Iterator[Settling]:
     """Open a writer; close it at the end."""
     migrate(path, MIGRATIONS)
-    said: queue.Queue[Settled | BaseException | int | EventLogError] = queue.Queue()
+    said: queue.Queue[GroupOutcome | BaseException | int | EventLogError] = queue.Queue()
     visible: list[bool] = []
 
-    def settled(group: Settled) -> None:
+    def finished(group: GroupOutcome) -> None:
         with contextlib.closing(connect(path, read_only=True)) as reading:
             for append in group.appends if group.error is None else []:
                 for event in append.events:
@@ -57,13 +57,13 @@ def writing(path: Path, clock: MovedClock | None = None, *, bytes_max: int = LAR
                     visible.append(found is not None)
         said.put(group)
 
-    writer = SqliteWriter(path, clock or MovedClock(), bytes_max=bytes_max, settled=settled, failed=said.put)
+    writer = SqliteWriter(path, clock or MovedClock(), bytes_max=bytes_max, finished=finished, failed=said.put)
     yield Settling(path, writer, said, visible)
     writer.close()
 
 
-def results_of(settled: Settled) -> list[Appended | Conflict]:
-    return [result for append in settled.appends for result in append.results or []]
+def results_of(outcome: GroupOutcome) -> list[Appended | Conflict]:
+    return [result for append in outcome.appends for result in append.results or []]
 
 
 @pytest.fixture

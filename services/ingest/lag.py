@@ -1,6 +1,6 @@
-"""Backlog: how many events of the log are not routed, and how old they are, even while delivery is down or cannot read.
+"""Lag: how many events of the log are not routed, and how old they are, even while delivery is down or cannot read.
 
-delivery's reports → event log → [backlog] → metrics
+delivery's reports → event log → [lag] → metrics
 """
 
 import asyncio
@@ -21,8 +21,8 @@ _unrouted_events = Gauge(
 _unrouted_age = Gauge("hooktide_log_unrouted_age_seconds", "Age of the oldest event in the log that delivery has not reported as routed.")
 
 
-class Backlog:
-    """The events of one log that delivery has not routed yet."""
+class LagMonitor:
+    """Watches the lag of one log: the events that delivery has not routed yet."""
 
     def __init__(self, log: EventLogMaintenance, clock: Clock) -> None:
         self._log = log
@@ -34,12 +34,12 @@ class Backlog:
         return 0.0 if self._lag.oldest_ms is None else max(0.0, self._clock.now() - self._lag.oldest_ms / 1000)
 
     async def look(self) -> None:
-        """Read the backlog from the log once."""
+        """Read the lag from the log once."""
         self._lag = await self._log.lag()
         _unrouted_events.set(self._lag.events)
 
     async def run(self) -> None:
-        """Read the backlog every second; after the log has refused events because it was full, check whether it has room again."""
+        """Read the lag every second; after the log has refused events because it was full, check whether it has room again."""
         _unrouted_age.set_function(self.age_s)
         while True:
             with contextlib.suppress(EventLogError):  # the disk is full, or the log is closing or has failed, and reports a failure itself

@@ -1,4 +1,4 @@
-"""Reads: the queries are compared with a model that looks at every record."""
+"""Queries: the queries are compared with a model that looks at every record."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from services.eventlog.errors import PositionMismatchError
 from services.eventlog.history import EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
 from services.eventlog.record import PARTITIONS, Place, Record
-from services.eventlog.sqlite import reads
+from services.eventlog.sqlite import queries
 from services.eventlog.sqlite.log import MIGRATIONS
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope
 from services.runtime.database import connect, give_back_some, migrate, vacuum_some
@@ -109,22 +109,22 @@ def worlds(draw: st.DrawFn) -> World:
 def test_a_time_is_found_by_halving(empty: sqlite3.Connection, world: World, time_ms: int) -> None:
     with closing(world.stored(empty)) as connection:
         expected = next((each.position for each in world.held if each.accepted_ms >= time_ms), world.head + 1)
-        assert reads.first_position_at(connection, time_ms) == expected
+        assert queries.first_position_at(connection, time_ms) == expected
 
 
 @given(worlds(), st.integers(0, 130))
 def test_an_id_is_found_by_halving(empty: sqlite3.Connection, world: World, event_id: int) -> None:
     with closing(world.stored(empty)) as connection:
         expected = next((each for each in world.held if each.event_id == f"evt_{event_id:032x}"), None)
-        assert reads.record_by_id(connection, event_id.to_bytes(16, "big")) == expected
+        assert queries.record_by_id(connection, event_id.to_bytes(16, "big")) == expected
         for each in world.held:
-            assert reads.record_by_id(connection, bytes.fromhex(each.event_id[4:])) == each
+            assert queries.record_by_id(connection, bytes.fromhex(each.event_id[4:])) == each
 
 
 @given(worlds(), st.integers(0, 170), st.integers(1, 50))
 def test_reading_on_from_a_position_misses_nothing(empty: sqlite3.Connection, world: World, after: int, limit: int) -> None:
     with closing(world.stored(empty)) as connection:
-        assert reads.records_after(connection, after, limit) == [each for each in world.held if each.position > after][:limit]
+        assert queries.records_after(connection, after, limit) == [each for each in world.held if each.position > after][:limit]
 
 
 @given(worlds(), st.dictionaries(st.integers(0, 5), st.tuples(st.integers(0, 170), st.booleans()), min_size=1, max_size=6))
@@ -143,10 +143,10 @@ def test_resume_points_are_compared_with_the_log(empty: sqlite3.Connection, worl
     with closing(world.stored(empty)) as connection:
         if wrong:
             with pytest.raises(PositionMismatchError) as caught:
-                reads.check_places(connection, places)
+                queries.check_places(connection, places)
             assert caught.value.partitions == tuple(wrong)
             return
-        heads, start = reads.check_places(connection, places)
+        heads, start = queries.check_places(connection, places)
     due = [each.position for each in world.held if each.partition in asked and each.position > asked[each.partition][0]]
     assert start == min((position - 1 for position in due), default=world.head)
     assert heads == {
@@ -177,7 +177,7 @@ def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
         before: int | None = None
         while True:
             query = EventQuery(before, limit, scope, kind, source, start_ms, end_ms)
-            page, before = reads.newest_records(connection, query)
+            page, before = queries.newest_records(connection, query)
             assert len(page) <= limit
             found += page
             if before is None:
@@ -205,10 +205,10 @@ def trimmable(world: World, before_ms: int) -> int:
 def test_trimming_drops_what_is_old_and_released_and_nothing_behind_it(empty: sqlite3.Connection, world: World, before_ms: int) -> None:
     count = trimmable(world, before_ms)
     with closing(world.stored(empty)) as connection:
-        assert reads.trim_some(connection, before_ms) == count
-        assert reads.trim_some(connection, before_ms) == 0
-        assert reads.records_after(connection, 0, 1000) == world.held[count:]
-        heads, start = reads.check_places(connection, [Place(0, world.head)])
+        assert queries.trim_some(connection, before_ms) == count
+        assert queries.trim_some(connection, before_ms) == 0
+        assert queries.records_after(connection, 0, 1000) == world.held[count:]
+        heads, start = queries.check_places(connection, [Place(0, world.head)])
         assert start == world.head
         assert heads[0] <= world.head
 
@@ -219,7 +219,7 @@ def test_releases_only_grow_and_end_at_the_head(empty: sqlite3.Connection, world
     with closing(world.stored(empty)) as connection:
         expected = dict(world.released)
         for partition, position in more:
-            reads.keep_released(connection, [Place(partition, position)])
+            queries.store_released(connection, [Place(partition, position)])
             expected[partition] = max(expected.get(partition, 0), min(position, world.head))
         assert dict(connection.execute("SELECT partition, position FROM released").fetchall()) == expected
 
@@ -232,7 +232,7 @@ def test_a_filtered_listing_looks_at_a_bounded_number_of_records_a_page(empty: s
         query = EventQuery(None, 10, EVERYONE, "t1", "", None, None)
         pages, befores = [], []
         while True:
-            page, before = reads.newest_records(connection, query)
+            page, before = queries.newest_records(connection, query)
             pages.append(page)
             if before is None:
                 break
@@ -246,26 +246,26 @@ def test_answers_are_bounded_in_bytes(empty: sqlite3.Connection) -> None:
     """An answer holds at least one record, and then as many as fit into 3 MiB."""
     large = [record(number, number, 1000, size_bytes=1024 * 1024) for number in range(1, 8)]
     with closing(World([*large, record(8, 8, 1000, size_bytes=4 * 1024 * 1024)], 0, {}).stored(empty)) as connection:
-        assert [each.position for each in reads.records_after(connection, 0, 100)] == [1, 2, 3]
+        assert [each.position for each in queries.records_after(connection, 0, 100)] == [1, 2, 3]
         everything = EventQuery(None, 200, EVERYONE, "", "", None, None)
         pages, before = list[list[int]](), None
         while not pages or before is not None:
-            page, before = reads.newest_records(connection, everything._replace(before=before))
+            page, before = queries.newest_records(connection, everything._replace(before=before))
             pages.append([each.position for each in page])
         assert pages == [[8], [7, 6, 5], [4, 3, 2], [1]]
         places = [Place(0, position) for position in (8, 1, 2, 3, 4)]
-        found, complete = reads.records_at(connection, places, bytes_max=BATCH_BYTES_MAX)
+        found, complete = queries.records_at(connection, places, bytes_max=BATCH_BYTES_MAX)
         assert ([each.position for each in found], complete) == ([8], False)
-        found, complete = reads.records_at(connection, places[1:], bytes_max=BATCH_BYTES_MAX)
+        found, complete = queries.records_at(connection, places[1:], bytes_max=BATCH_BYTES_MAX)
         assert ([each.position for each in found], complete) == ([1, 2, 3], False)
-        assert reads.records_at(connection, places[2:], bytes_max=BATCH_BYTES_MAX)[1]
-        assert len(reads.records_at(connection, places)[0]) == 5
+        assert queries.records_at(connection, places[2:], bytes_max=BATCH_BYTES_MAX)[1]
+        assert len(queries.records_at(connection, places)[0]) == 5
 
 
 def test_a_trim_is_bounded_and_goes_on(empty: sqlite3.Connection) -> None:
     made = [record(number, number, 1000, partition=number % PARTITIONS) for number in range(1, 2501)]
     with closing(World(made, 0, dict.fromkeys(range(PARTITIONS), 2500)).stored(empty)) as connection:
-        assert [reads.trim_some(connection, 2000) for _ in range(4)] == [1000, 1000, 500, 0]
+        assert [queries.trim_some(connection, 2000) for _ in range(4)] == [1000, 1000, 500, 0]
 
 
 def test_free_pages_go_back_many_at_once_but_not_the_last_quarter(tmp_path: Path) -> None:
@@ -289,4 +289,4 @@ def test_free_pages_go_back_many_at_once_but_not_the_last_quarter(tmp_path: Path
         assert give_back_some(connection) == 0
         connection.execute("DELETE FROM events WHERE position <= 950")
         assert vacuum_some(connection, pages_max=7) == 7
-        assert [each.position for each in reads.records_after(connection, 0, 1000)] == list(range(951, 1001))
+        assert [each.position for each in queries.records_after(connection, 0, 1000)] == list(range(951, 1001))

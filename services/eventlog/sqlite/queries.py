@@ -1,6 +1,6 @@
-"""Reads: the queries and small writes of the SQLite engine, as plain functions over a connection.
+"""Queries: the queries and small writes of the SQLite engine, as plain functions over a connection.
 
-log → [reads] → SQLite
+log → [queries] → SQLite
 
 Positions, event ids and times of acceptance all grow with the rows. So a binary search finds a time or an event id, without an index
 that would slow down every append.
@@ -197,7 +197,7 @@ def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
     return dropped
 
 
-def keep_released(connection: sqlite3.Connection, released: Sequence[Place], recorded: Sequence[Place] = ()) -> int:
+def store_released(connection: sqlite3.Connection, released: Sequence[Place], recorded: Sequence[Place] = ()) -> int:
     """Store the position up to which each partition is released. A release never moves it back, and never beyond the head of the log.
 
     If the log does not hold a partition's record at `recorded`, that partition is left out. Returns the number of partitions stored.
