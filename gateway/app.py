@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from hooktide.subscription.v1 import access_pb2
 
-from gateway.authenticate import Authenticator, Caller
+from gateway.authentication import Authenticator, Caller
 from gateway.listener import HttpLimits, listening
-from gateway.pipeline import Guard, Pipeline
+from gateway.pipeline import ClientLimits, Pipeline
 from gateway.readiness import Readiness
 from gateway.request_body import BodyReader
 from gateway.router import Route, Router
@@ -43,7 +43,7 @@ _LIMITS = HttpLimits()
 # How many consumers may use their whole shares at once, and how many of a consumer's requests may wait for each that is in progress.
 _CONSUMERS_AT_ONCE, _WAITING_FACTOR = 32, 8
 # The throttle of requests that need no key, and of requests for routes that do not exist.
-_STRANGERS_BURST, _STRANGERS_PER_SECOND = 200, 100.0
+_ANONYMOUS_BURST, _ANONYMOUS_PER_SECOND = 200, 100.0
 
 
 def route_table(upstreams: Upstreams, body_reader: BodyReader, readiness: Readiness) -> list[Route]:
@@ -73,17 +73,17 @@ def connection_limits(settings: GatewaySettings) -> ConnectionLimits:
     )
 
 
-def guard(settings: GatewaySettings) -> Guard:
+def client_limits(settings: GatewaySettings) -> ClientLimits:
     """Return the limits that keep clients from taking each other's capacity."""
     each_max = settings.gateway_consumer_requests_max
-    return Guard(
+    return ClientLimits(
         proxies=settings.proxies(),
         networks=FairSemaphore(Share(settings.gateway_connections_max, settings.gateway_address_connections_max), owner_waiting_max=0),
         consumers=FairSemaphore(Share(_CONSUMERS_AT_ONCE * each_max, each_max), owner_waiting_max=_WAITING_FACTOR * each_max),
-        guesses=AuthenticationThrottle(
+        refused_keys=AuthenticationThrottle(
             burst=settings.authentication_failures_burst, per_second=settings.authentication_failures_per_second
         ),
-        strangers=AuthenticationThrottle(burst=_STRANGERS_BURST, per_second=_STRANGERS_PER_SECOND),
+        anonymous=AuthenticationThrottle(burst=_ANONYMOUS_BURST, per_second=_ANONYMOUS_PER_SECOND),
     )
 
 
@@ -106,7 +106,7 @@ async def running(settings: GatewaySettings, process: ServiceProcess, limits: Ht
 
         def change_limits(new: GatewaySettings) -> None:
             gate.change(connection_limits(new), new.proxies())
-            pipeline.guard = guard(new)
+            pipeline.client_limits = client_limits(new)
             body_reader.bytes_max = new.gateway_body_bytes_max
 
         reloadable.on_reload(change_limits)
@@ -114,12 +114,12 @@ async def running(settings: GatewaySettings, process: ServiceProcess, limits: Ht
         body_reader = BodyReader(settings.gateway_body_bytes_max, limits.body_s)
         clock = SystemClock()
         pipeline = Pipeline(
-            Router(route_table(upstreams, body_reader, readiness)), Authenticator(ask, clock), guard(settings), clock, limits
+            Router(route_table(upstreams, body_reader, readiness)), Authenticator(ask, clock), client_limits(settings), clock, limits
         )
         async with (
-            http_server(admin_app(readiness.why_not, readiness.why_degraded), settings.gateway_admin_listen) as admin,
+            http_server(admin_app(readiness.why_not_ready, readiness.why_degraded), settings.gateway_admin_listen) as admin,
             listening(pipeline, settings.gateway_listen, limits, gate, tls) as listen,
-            in_background(readiness.keep_looking()),
+            in_background(readiness.keep_checking()),
             reloading(reloadable, process),
         ):
             yield Addresses(listen=listen, admin=admin)

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from gateway.problems import invalid
+from gateway.problems import invalid_request
 from gateway.router import Call
 from services.runtime.errors import FieldError
 
@@ -21,6 +21,6 @@ def request_id_of(call: Call) -> str:
         return ""
     if len(sent) > 1 or _IDEMPOTENCY_KEY.fullmatch(sent[0]) is None:
         description = f"must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters, once"
-        raise invalid([FieldError("Idempotency-Key:", description)])
+        raise invalid_request([FieldError("Idempotency-Key:", description)])
     parts = (call.caller.key_id, call.request.method, call.request.rel_url.raw_path, sent[0])
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from gateway.problems import internal
+from gateway.problems import internal_fault
 from gateway.responses import add_common_headers, problem_response
 from services.runtime.errors import Failure, Reason
 from services.runtime.http.connections import Connection
@@ -54,7 +54,7 @@ class _Connection(GuardedConnection):
             failure = Failure(Reason.INVALID_ARGUMENT, "The request is no HTTP/1.1 that can be understood.")
         else:
             logger().error("request.failed", request_id=request_id, exc_info=exc)
-            failure = internal()
+            failure = internal_fault()
         response = problem_response(failure, request_id)
         add_common_headers(response, request_id)
         response.force_close()

@@ -22,9 +22,9 @@ import structlog
 from aiohttp import web
 from prometheus_client import Counter
 
-from gateway.authenticate import Authenticator, Caller
+from gateway.authentication import Authenticator, Caller
 from gateway.listener import HttpLimits, connection_of
-from gateway.problems import internal, invalid
+from gateway.problems import internal_fault, invalid_request
 from gateway.responses import REQUEST_ID_HEADER, add_common_headers, problem_response
 from gateway.router import Call, Route, Router
 from services.runtime.authentication_throttle import AuthenticationThrottle
@@ -39,20 +39,20 @@ from services.runtime.logs import logger
 _held_back = Counter("hooktide_answers_held_back_total", "Answers to requests without a valid API key that were delayed.")
 
 PARAMETERS_MAX = 32
-_TURN_WITHIN_S = 10.0
+_PERMIT_WITHIN_S = 10.0
 # Every webhook carries this header, and no subscription can set it or leave it out.
 WEBHOOK_HEADER = "hooktide-subscription-id"
-# Refusals that reveal whether a guess was right. Other answers to requests without a valid key reveal nothing, and cost less.
-_GUESSES = frozenset({Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.VERIFICATION_NOT_FOUND})
+# Refusals that reveal whether a guessed key or token was right. Other answers without a valid key reveal nothing, and cost less.
+_KEY_REFUSALS = frozenset({Reason.KEY_REQUIRED, Reason.KEY_INVALID, Reason.VERIFICATION_NOT_FOUND})
 # Failures of the system, which say nothing about the caller.
-_OURS = frozenset({Reason.INTERNAL, Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.STORAGE_FULL, Reason.OVERLOADED})
+_SYSTEM_FAILURES = frozenset({Reason.INTERNAL, Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.STORAGE_FULL, Reason.OVERLOADED})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # An API key, service token, signing secret or private key in the wrong header must reach neither the log nor the answer.
 _SECRET = re.compile(r"(?:hkt|hts|whsec|whsk)_", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class ClientLimits:
     """The limits that keep clients from taking each other's capacity."""
 
     proxies: TrustedProxies
@@ -60,18 +60,18 @@ class Guard:
     """The requests of clients behind a trusted proxy, by network: their connections are the proxy's and so not limited by network."""
     consumers: FairSemaphore
     """The requests with a valid key, by consumer."""
-    guesses: AuthenticationThrottle
+    refused_keys: AuthenticationThrottle
     """Refusals of wrong or missing keys and tokens."""
-    strangers: AuthenticationThrottle
+    anonymous: AuthenticationThrottle
     """All other answers to requests without a valid key."""
 
 
 @dataclass(slots=True)
-class _Trail:
+class _RequestState:
     """The facts about a request that its steps find out."""
 
     client: Client
-    turns: contextlib.AsyncExitStack
+    permits: contextlib.AsyncExitStack
     """The permits that the request holds; they are given back at its end."""
     route: str = "-"
     caller: Caller | None = None
@@ -80,10 +80,10 @@ class _Trail:
 class Pipeline:
     """Answers requests."""
 
-    def __init__(self, router: Router, authenticator: Authenticator, guard: Guard, clock: Clock, limits: HttpLimits) -> None:
+    def __init__(self, router: Router, authenticator: Authenticator, client_limits: ClientLimits, clock: Clock, limits: HttpLimits) -> None:
         self._router = router
         self._authenticator = authenticator
-        self.guard = guard
+        self.client_limits = client_limits
         """May be replaced; requests in flight keep their permits."""
         self._clock = clock
         self._limits = limits
@@ -93,35 +93,36 @@ class Pipeline:
         started = time.monotonic()
         request_id = _request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            # A turn lasts until the answer is sent, since the answer is in memory until the client reads it.
-            async with contextlib.AsyncExitStack() as turns:
-                trail = _Trail(self._client(request), turns)
-                response = await self._answer(request, request_id, trail)
+            # A permit lasts until the answer is sent, since the answer is in memory until the client reads it.
+            async with contextlib.AsyncExitStack() as permits:
+                state = _RequestState(self._client(request), permits)
+                response = await self._answer(request, request_id, state)
                 add_common_headers(response, request_id)
                 await self._send(request, response)
-            self._log(request, response, trail, started)
+            self._log(request, response, state, started)
         return response
 
-    async def _answer(self, request: web.BaseRequest, request_id: str, trail: _Trail) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, request_id: str, state: _RequestState) -> web.Response:
         try:
-            response = await self._handled(request, trail)
+            response = await self._handled(request, state)
             reason = None
         except Failure as failure:
             response = problem_response(failure, request_id)
             reason = failure.reason
         except Exception:  # noqa: BLE001 - the boundary: no unmapped exception may pass
-            logger().exception("request.failed", route=trail.route)
-            return problem_response(internal(), request_id)
-        if trail.caller is None and reason not in _OURS:
+            logger().exception("request.failed", route=state.route)
+            return problem_response(internal_fault(), request_id)
+        if state.caller is None and reason not in _SYSTEM_FAILURES:
             # A waiting refusal must not block a request with a correct key from the same address.
-            await trail.turns.aclose()
-            await self._hold_back(request, trail.client, self.guard.guesses if reason in _GUESSES else self.guard.strangers)
+            await state.permits.aclose()
+            limits = self.client_limits
+            await self._hold_back(request, state.client, limits.refused_keys if reason in _KEY_REFUSALS else limits.anonymous)
         return response
 
     def _client(self, request: web.BaseRequest) -> Client:
         headers = request.headers
         peer = connection_of(request).peer
-        return self.guard.proxies.client(peer, headers.getall("forwarded", []), headers.getall("x-forwarded-for", []))
+        return self.client_limits.proxies.client(peer, headers.getall("forwarded", []), headers.getall("x-forwarded-for", []))
 
     async def _hold_back(self, request: web.BaseRequest, client: Client, throttle: AuthenticationThrottle) -> None:
         """Wait until an answer to a request without a valid key may be sent."""
@@ -134,30 +135,30 @@ class Pipeline:
         elif throttle.is_throttled(client.network, now_s):
             logger().warning("requests.throttled", network=client.network, proxied=client.is_proxied)
 
-    async def _handled(self, request: web.BaseRequest, trail: _Trail) -> web.Response:
-        if trail.client.is_proxied:
-            await self._take_turn(trail, self.guard.networks, trail.client.network)
+    async def _handled(self, request: web.BaseRequest, state: _RequestState) -> web.Response:
+        if state.client.is_proxied:
+            await self._take_permit(state, self.client_limits.networks, state.client.network)
         _check_head(request)
         if WEBHOOK_HEADER in request.headers:
             # Refused whatever it asks for and whatever its key: the result of a webhook could cause further webhooks without end.
             raise Failure(Reason.LOOP_DETECTED, "This is a webhook of Hooktide's: a sink must not be an address of Hooktide's own API.")
         route, path = self._router.find(request.method, request.rel_url.raw_path)
-        trail.route = route.template
+        state.route = route.template
         if route.roles is None:
             return await route.handler(Call(request, path, {}, None))
-        trail.caller = caller = await self._authenticator.caller(_authorization(request))
+        state.caller = caller = await self._authenticator.caller(_authorization(request))
         if caller.role not in route.roles:
             permitted = " or ".join(sorted(role.value for role in route.roles))
             raise Failure(Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use one of the role {permitted}.")
         connection_of(request).show_known()
         query = _query(request.rel_url.raw_query_string, route)
-        await self._take_turn(trail, self.guard.consumers, caller.consumer_id or caller.key_id)
+        await self._take_permit(state, self.client_limits.consumers, caller.consumer_id or caller.key_id)
         return await route.handler(Call(request, path, query, caller))
 
-    async def _take_turn(self, trail: _Trail, turns: FairSemaphore, owner: str) -> None:
+    async def _take_permit(self, state: _RequestState, semaphore: FairSemaphore, owner: str) -> None:
         """Wait until an owner may have one more request in progress; raise `Failure` OVERLOADED if the wait is too long."""
         try:
-            await trail.turns.enter_async_context(turns.permit(owner, _TURN_WITHIN_S))
+            await state.permits.enter_async_context(semaphore.permit(owner, _PERMIT_WITHIN_S))
         except PermitRefusedError:
             message = "Too many requests of yours are under way; send this one again once some are answered."
             raise Failure(Reason.OVERLOADED, message) from None
@@ -179,17 +180,17 @@ class Pipeline:
             if request.transport is not None:
                 request.transport.abort()
 
-    def _log(self, request: web.BaseRequest, response: web.Response, trail: _Trail, started: float) -> None:
+    def _log(self, request: web.BaseRequest, response: web.Response, state: _RequestState, started: float) -> None:
         # Never the path or the query: a client may have put its key there by mistake.
         fields: dict[str, object] = {
             "method": request.method,
-            "route": trail.route,
+            "route": state.route,
             "status": response.status,
             "duration_ms": round((time.monotonic() - started) * 1000, 1),
         }
-        if trail.caller is not None:
-            fields |= {"key": trail.caller.key_id, "consumer": trail.caller.consumer_id or None}
-        log = logger().debug if trail.route in {"/healthz", "/readyz"} else logger().info
+        if state.caller is not None:
+            fields |= {"key": state.caller.key_id, "consumer": state.caller.consumer_id or None}
+        log = logger().debug if state.route in {"/healthz", "/readyz"} else logger().info
         log("request.done", **fields)
 
 
@@ -214,7 +215,7 @@ def _authorization(request: web.BaseRequest) -> str:
     """
     sent = request.headers.getall("authorization", [])
     if len(sent) > 1:
-        raise invalid([FieldError("Authorization:", f"must come once, this request has {len(sent)}")])
+        raise invalid_request([FieldError("Authorization:", f"must come once, this request has {len(sent)}")])
     return sent[0] if sent else ""
 
 
@@ -231,5 +232,5 @@ def _query(raw: str, route: Route) -> dict[str, str]:
     names = [name for name, _ in pairs]
     problems += [FieldError(f"?{name}", "comes more than once") for name in sorted(set(names) & route.parameters) if names.count(name) > 1]
     if problems:
-        raise invalid(problems)
+        raise invalid_request(problems)
     return dict(pairs)

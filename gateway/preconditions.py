@@ -2,7 +2,7 @@
 
 import re
 
-from gateway.problems import invalid
+from gateway.problems import invalid_request
 from gateway.router import Call
 from services.runtime.errors import Failure, FieldError, Reason
 
@@ -20,7 +20,7 @@ def etag_to_match(call: Call) -> str:
     if sent in {"", "*"}:
         return ""
     if _TAGS.fullmatch(sent) is None or len(_OPAQUE.findall(sent)) > 1:
-        raise invalid([FieldError("If-Match:", 'must be one ETag as it was read, in its quotation marks, such as "7b0c"')])
+        raise invalid_request([FieldError("If-Match:", 'must be one ETag as it was read, in its quotation marks, such as "7b0c"')])
     if sent.startswith("W/"):
         raise Failure(Reason.ETAG_MISMATCH, "A weak ETag never matches; send the ETag as it was read.")
     return sent.strip('"')

@@ -5,7 +5,7 @@ service → upstreams → [problems] → responses → client
 Law 1: pure.
 Law 2: whatever goes wrong, the client reads this one shape.
 Law 3: a `FieldError` here names a *place* in the request: a JSON pointer (``/sink``; empty: the whole body), a query or path parameter
-(``?limit``) or a header (``If-Match:``). Services name fields of the contract; `in_places` turns fields into places.
+(``?limit``) or a header (``If-Match:``). Services name fields of the contract; `in_rest_terms` turns fields into places.
 """
 
 import math
@@ -59,7 +59,7 @@ class Problem:
     members: Mapping[str, object]
 
 
-class Refusal(Failure):
+class FailureWithHeaders(Failure):
     """A failure of the gateway's own that adds headers to its answer."""
 
     def __init__(self, reason: Reason, message: str, *, headers: Mapping[str, str], fields: Sequence[FieldError] = ()) -> None:
@@ -67,13 +67,13 @@ class Refusal(Failure):
         self.headers = dict(headers)
 
 
-def invalid(problems: Sequence[FieldError]) -> Failure:
+def invalid_request(problems: Sequence[FieldError]) -> Failure:
     """Return the failure for one or more wrong places; only the first `PROBLEMS_MAX` are shown."""
     shown = problems[:PROBLEMS_MAX]
     return Failure(Reason.INVALID_ARGUMENT, _sentence(shown), fields=shown)
 
 
-def in_places(failure: Failure) -> Failure:
+def in_rest_terms(failure: Failure) -> Failure:
     """Return a service's failure in terms of REST: with places instead of fields, and without the contract's names in the text."""
     match failure.reason:
         case Reason.PAGE_TOKEN_INVALID:
@@ -110,7 +110,7 @@ def problem_of(failure: Failure, request_id: str) -> Problem:
     """
     problem_type = PROBLEM_TYPES.get(failure.reason)
     if problem_type is None:
-        return problem_of(internal(), request_id)
+        return problem_of(internal_fault(), request_id)
     members = {
         "type": doc_path_of(failure.reason),
         "title": problem_type.title,
@@ -123,13 +123,13 @@ def problem_of(failure: Failure, request_id: str) -> Problem:
     return Problem(problem_type.status, _headers(failure, problem_type), members)
 
 
-def internal() -> Failure:
+def internal_fault() -> Failure:
     """Return the failure for a fault of our own; it reveals nothing about the fault."""
     return Failure(Reason.INTERNAL, "The request met a fault of the system; its logs, under this request id, say which.")
 
 
 def _headers(failure: Failure, problem_type: ProblemType) -> dict[str, str]:
-    headers = dict(failure.headers) if isinstance(failure, Refusal) else {}
+    headers = dict(failure.headers) if isinstance(failure, FailureWithHeaders) else {}
     if problem_type.waiting_helps:
         wait_s = RETRY_AFTER_DEFAULT_S if failure.retry_after_s is None else failure.retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(wait_s)))

@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from gateway.listener import connection_of
-from gateway.problems import Refusal
+from gateway.problems import FailureWithHeaders
 from gateway.strict_json import malformed, parse_object
 from services.runtime.errors import Failure, Reason
 
@@ -74,7 +74,7 @@ def _check_media_type(request: web.BaseRequest, media_types: Collection[str]) ->
     encoding = request.headers.get("content-encoding", "identity").lower()
     if request.content_type.lower() in media_types and charset in {"utf-8", "us-ascii"} and encoding == "identity":
         return
-    raise Refusal(
+    raise FailureWithHeaders(
         Reason.UNSUPPORTED_MEDIA_TYPE,
         f"Send the body as {accepted}, in UTF-8 and uncompressed.",
         headers={"accept-patch" if request.method == "PATCH" else "accept": accepted},

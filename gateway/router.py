@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.authenticate import Caller, Role
-from gateway.problems import Refusal
+from gateway.authentication import Caller, Role
+from gateway.problems import FailureWithHeaders
 from services.runtime.errors import Failure, Reason
 
 # The roles that may use a route. None instead of a set means anyone, without a key.
@@ -22,18 +22,18 @@ ANY_ROLE = frozenset(Role)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as a handler sees it. `known` is None only on routes that need no key."""
+    """One request, as a handler sees it. `authenticated` is None only on routes that need no key."""
 
     request: web.BaseRequest
     path: Mapping[str, str]
     query: Mapping[str, str]
-    known: Caller | None
+    authenticated: Caller | None
 
     @property
     def caller(self) -> Caller:
         """The caller of a route that needs a key."""
-        assert self.known is not None  # noqa: S101 - the pipeline authenticates before it calls the handler
-        return self.known
+        assert self.authenticated is not None  # noqa: S101 - the pipeline authenticates before it calls the handler
+        return self.authenticated
 
 
 Handler = Callable[[Call], Awaitable[web.Response]]
@@ -73,7 +73,7 @@ class Router:
                 continue
             if method not in methods:
                 allow = ", ".join(sorted(methods))
-                raise Refusal(Reason.METHOD_NOT_ALLOWED, f"This route takes {allow}.", headers={"allow": allow})
+                raise FailureWithHeaders(Reason.METHOD_NOT_ALLOWED, f"This route takes {allow}.", headers={"allow": allow})
             return methods[method], {name: _decoded(segment) for name, segment in match.groupdict().items()}
         raise _no_route()
 

@@ -18,7 +18,7 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 from hooktide.subscription.v1 import access_pb2_grpc, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
 
-from gateway.problems import in_places, internal
+from gateway.problems import in_rest_terms, internal_fault
 from gateway.readiness import AWAY
 from services.runtime.configuration.reload import Reloadable, service_tokens
 from services.runtime.configuration.settings import GatewaySettings
@@ -37,7 +37,7 @@ _REGISTRY_READS = (
 _LOG_READS = tuple(f"hooktide.ingest.v1.EventLogService/{name}" for name in ("GetEvent", "ListEvents"))
 _LEDGER_READS = tuple(f"hooktide.delivery.v1.DeliveryService/{name}" for name in ("GetDelivery", "ListDeliveries"))
 # Reasons that are for services only. If the gateway gets one, it and the service do not fit together.
-_MISFITS = frozenset({Reason.SERVICE_TOKEN_REQUIRED, Reason.ROUTE_NOT_FOUND, Reason.METHOD_NOT_ALLOWED})
+_UNEXPECTED_REASONS = frozenset({Reason.SERVICE_TOKEN_REQUIRED, Reason.ROUTE_NOT_FOUND, Reason.METHOD_NOT_ALLOWED})
 
 _Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer", bound=Message)
@@ -71,10 +71,10 @@ class Upstreams:
             return await method(request, metadata=self.metadata, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             failure = failure_from_rpc(error)
-        if failure.reason in _MISFITS:
+        if failure.reason in _UNEXPECTED_REASONS:
             logger().error("peer.misfit", request=type(request).__name__, reason=failure.reason.name)
-            raise internal()
-        raise in_places(failure)
+            raise internal_fault()
+        raise in_rest_terms(failure)
 
     async def why_not_ready(self, service: str) -> str | None:
         """Return None, or why a service is not fully ready: its own sentence, or `AWAY`. The registry must also accept our token."""
@@ -85,11 +85,11 @@ class Upstreams:
             answer = await self.health[service].Check(health_pb2.HealthCheckRequest(), timeout=PROBE_S)
             if answer.status != health_pb2.HealthCheckResponse.SERVING:
                 return AWAY
-            return await self._own_words(service)
+            return await self._reason_given_by(service)
         except grpc.aio.AioRpcError:
             return AWAY
 
-    async def _own_words(self, service: str) -> str | None:
+    async def _reason_given_by(self, service: str) -> str | None:
         try:
             if service == "ingest":
                 asked = event_log_pb2.GetReadinessRequest()

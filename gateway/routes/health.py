@@ -24,7 +24,7 @@ class Health:
 
     async def readyz(self, _call: Call) -> web.Response:
         """Return 200 with the state of all services if the registry answers; else a problem that names the services that are away."""
-        why = self._readiness.why_not()
+        why = self._readiness.why_not_ready()
         if why is not None:
             raise Failure(Reason.UNAVAILABLE, why)
         status = "ok" if self._readiness.why_degraded() is None else "degraded"

@@ -8,7 +8,7 @@ import re
 from aiohttp import web
 from hooktide.subscription.v1.subscription_pb2 import ConfirmVerificationRequest
 
-from gateway.problems import Refusal, invalid
+from gateway.problems import FailureWithHeaders, invalid_request
 from gateway.responses import json_response
 from gateway.router import Call, Route
 from gateway.upstreams import Upstreams
@@ -34,7 +34,7 @@ class Verifications:
     async def confirm(self, call: Call) -> web.Response:
         """Return 200 with the permitted rate once the consent is recorded; repeating the request gets 200 too."""
         if call.request.method == "HEAD":
-            raise Refusal(Reason.METHOD_NOT_ALLOWED, "Looking is no consent: send GET or POST.", headers={"allow": "GET, POST"})
+            raise FailureWithHeaders(Reason.METHOD_NOT_ALLOWED, "Looking is no consent: send GET or POST.", headers={"allow": "GET, POST"})
         if _TOKEN.fullmatch(call.path["token"]) is None:
             raise Failure(Reason.VERIFICATION_NOT_FOUND, "This is no address that Hooktide has given out; look whether it is complete.")
         rate = _rate_of(call.request)
@@ -49,5 +49,7 @@ def _rate_of(request: web.BaseRequest) -> int | None:
     if not sent or sent == [_ANY_RATE]:
         return None
     if len(sent) > 1 or _RATE.fullmatch(sent[0]) is None:
-        raise invalid([FieldError("WebHook-Allowed-Rate:", f'must be a whole number of requests a minute, above 0, or "{_ANY_RATE}"')])
+        raise invalid_request(
+            [FieldError("WebHook-Allowed-Rate:", f'must be a whole number of requests a minute, above 0, or "{_ANY_RATE}"')]
+        )
     return int(sent[0])

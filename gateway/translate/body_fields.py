@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.problems import PROBLEMS_MAX, invalid
+from gateway.problems import PROBLEMS_MAX, invalid_request
 from gateway.strict_json import pointer_token
 from gateway.translate.enum_words import one_of
 from gateway.translate.timestamps import parse_time
@@ -141,7 +141,7 @@ class BodyFields:
         """Refuse the body if anything in it is wrong."""
         self._note_unknown()
         if self._problems:
-            raise invalid(self._problems)
+            raise invalid_request(self._problems)
 
     def _note_unknown(self) -> None:
         for name in self._members:

@@ -2,7 +2,7 @@
 
 from hooktide.subscription.v1 import access_pb2 as pb
 
-from gateway.authenticate import Caller, Role
+from gateway.authentication import Caller, Role
 from gateway.translate.body_fields import BodyFields
 from gateway.translate.enum_words import one_of, word_of
 from gateway.translate.timestamps import time_json

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.problems import invalid
+from gateway.problems import invalid_request
 from gateway.translate.enum_words import one_of
 from gateway.translate.timestamps import parse_time
 from services.runtime.errors import FieldError
@@ -63,4 +63,4 @@ class QueryParameters:
     def done(self) -> None:
         """Refuse the query if anything in it is wrong."""
         if self._problems:
-            raise invalid(self._problems)
+            raise invalid_request(self._problems)

@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from gateway.authenticate import Caller, Role
+from gateway.authentication import Caller, Role
 from gateway.translate.body_fields import BodyFields
 from gateway.translate.enum_words import word_of
 from gateway.translate.sink_credential import credential_json, credential_of, credential_paths
@@ -39,7 +39,7 @@ _PROTOCOLS = {"HTTP": pb.PROTOCOL_HTTP}
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
+class MergePatch:
     """The fields that a merge patch changes; without paths it changes nothing."""
 
     subscription: pb.Subscription
@@ -64,10 +64,10 @@ def replace_request(scope: Scope, subscription_id: str, body: dict[str, object],
     fields.ignore("consumer_id", *_READ_ONLY)
     subscription = _subscription(fields)
     fields.done()
-    return update_request(scope, subscription_id, Patch(subscription, _WRITABLE), etag)
+    return update_request(scope, subscription_id, MergePatch(subscription, _WRITABLE), etag)
 
 
-def parse_patch(body: dict[str, object]) -> Patch:
+def parse_patch(body: dict[str, object]) -> MergePatch:
     """Return the changes of a JSON merge patch (RFC 7396): the members that it has; null restores a member's default."""
     fields = BodyFields(body)
     fields.ignore("consumer_id", *_READ_ONLY)
@@ -81,10 +81,10 @@ def parse_patch(body: dict[str, object]) -> Patch:
         elif fields.has(name):
             paths.append(field)
     fields.done()
-    return Patch(subscription, tuple(paths))
+    return MergePatch(subscription, tuple(paths))
 
 
-def update_request(scope: Scope, subscription_id: str, patch: Patch, etag: str) -> pb.UpdateSubscriptionRequest:
+def update_request(scope: Scope, subscription_id: str, patch: MergePatch, etag: str) -> pb.UpdateSubscriptionRequest:
     """Return the call that makes a change."""
     request = pb.UpdateSubscriptionRequest(
         consumer_id=scope.text, subscription=patch.subscription, update_mask=FieldMask(paths=patch.paths), etag=etag

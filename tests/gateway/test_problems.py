@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.problems import PROBLEMS_MAX, Refusal, in_places, invalid, place_of, problem_of
+from gateway.problems import PROBLEMS_MAX, FailureWithHeaders, in_rest_terms, invalid_request, place_of, problem_of
 from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
 
 CONTRACT = Path(__file__).parents[2] / "protos" / "hooktide" / "error" / "v1" / "error.proto"
@@ -77,7 +77,9 @@ def test_a_field_of_the_contract_has_its_place_in_the_request(path: str, place: 
 
 
 def test_a_service_s_failure_is_told_in_the_words_of_rest() -> None:
-    failure = in_places(invalid_fields([FieldError("subscription.types[0]", "must be a name"), FieldError("request_id", "is too long")]))
+    failure = in_rest_terms(
+        invalid_fields([FieldError("subscription.types[0]", "must be a name"), FieldError("request_id", "is too long")])
+    )
     assert failure.message == "/types/0: must be a name; Idempotency-Key: is too long"
     assert problem_of(failure, "req_1").members["errors"] == [
         {"pointer": "/types/0", "detail": "must be a name"},
@@ -92,11 +94,11 @@ def test_a_client_is_told_in_whole_seconds_when_to_try_again(wait_s: float | Non
 
 
 def test_no_more_problems_are_named_than_anyone_reads() -> None:
-    failure = invalid([FieldError(f"/{number}", "is wrong") for number in range(100_000)])
+    failure = invalid_request([FieldError(f"/{number}", "is wrong") for number in range(100_000)])
     assert len(failure.fields) == PROBLEMS_MAX
     assert len(failure.message) < 1000
 
 
 def test_a_refusal_adds_its_headers() -> None:
-    refusal = Refusal(Reason.METHOD_NOT_ALLOWED, "No.", headers={"allow": "GET"})
+    refusal = FailureWithHeaders(Reason.METHOD_NOT_ALLOWED, "No.", headers={"allow": "GET"})
     assert problem_of(refusal, "req_1").headers["allow"] == "GET"

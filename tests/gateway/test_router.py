@@ -1,7 +1,7 @@
 import pytest
 from aiohttp import web
 
-from gateway.problems import Refusal
+from gateway.problems import FailureWithHeaders
 from gateway.router import Call, Route, Router
 from services.runtime.errors import Failure, Reason
 
@@ -59,7 +59,7 @@ def test_another_path_is_no_route(path: str) -> None:
 
 
 def test_another_method_is_told_which_there_are() -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FailureWithHeaders) as caught:
         ROUTER.find("PATCH", "/v1/things/a")
     assert caught.value.reason is Reason.METHOD_NOT_ALLOWED
     assert caught.value.headers == {"allow": "DELETE, GET, HEAD"}

@@ -1,6 +1,6 @@
-"""Authenticate: finds the caller of an API key.
+"""Authentication: finds the caller of an API key.
 
-client → pipeline → [authenticate] → api_key_cache → registry
+client → pipeline → [authentication] → api_key_cache → registry
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.authenticate import Authenticator, Caller, Role
+from gateway.authentication import Authenticator, Caller, Role
 from services.runtime.api_key import format_key
 from services.runtime.clock import SystemClock
 from services.runtime.errors import Failure, Reason
