@@ -162,8 +162,13 @@ def _refuse_foreign(path: Path, known: set[str]) -> None:
         message = f"{path} is the database of another service of Hooktide; check HOOKTIDE_*_DATABASE_URL, each service has its own"
         raise StartError(message)
     if heads - known:
-        message = f"{path} was written by a newer version of Hooktide; install that version, or restore a backup made before the upgrade"
-        raise StartError(message)
+        raise written_by_newer(path)
+
+
+def written_by_newer(path: Path) -> StartError:
+    """Return the error of a database whose schema is newer than this program."""
+    message = f"{path} was written by a newer version of Hooktide; install that version, or restore a backup made before the upgrade"
+    return StartError(message)
 
 
 def _family(revision: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from services.delivery.ledger.protocol import Cursor, Ledger
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, kept_record
 from services.delivery.ledger.sqlite import queries
-from services.delivery.ledger.sqlite.day_tables import day_tables
+from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.ledger import SqliteLedger, open_ledger
 from services.delivery.model import State
 from services.eventlog.record import Place, Record
@@ -141,7 +141,7 @@ class SqliteStore:
     def day_tables(self) -> list[str]:
         """Return the tables of finished deliveries, the newest day first."""
         assert self._reading is not None
-        return day_tables(self._reading)
+        return [table_of(day) for day in stored_days(self._reading)]
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""

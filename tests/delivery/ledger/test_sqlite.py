@@ -103,11 +103,6 @@ async def test_finished_deliveries_stand_by_the_day_of_their_end(store: SqliteSt
     assert [len(store.rows(f"SELECT * FROM {table}")) for table in (TOMORROW, TODAY, YESTERDAY)] == [1, 2, 1]  # noqa: S608 - our tables
 
 
-@pytest.mark.parametrize(("time_ms", "day"), [(0, "19700101"), (DAY_MS - 1, "19700101"), (NOW_MS, "20270116"), (-1, "19691231")])
-def test_days_are_those_of_utc(time_ms: int, day: str) -> None:
-    assert day_of(time_ms) == day
-
-
 async def test_days_before_the_first_to_be_kept_go_in_short_steps(
     store: SqliteStore, ledger: Ledger, connection: sqlite3.Connection
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from services.delivery.ledger.protocol import Flush
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow
-from services.delivery.ledger.sqlite.day_tables import create_day, day_of
+from services.delivery.ledger.sqlite.day_tables import create_day, day_of, table_of
 
 # The names of the ledger's own state in `meta`.
 LOG_ID = "log_id"
@@ -48,7 +48,7 @@ class FlushWriter:
             if day not in self._days:
                 create_day(connection, day)
                 self._days.add(day)
-            _insert(connection, f"INSERT OR IGNORE INTO done_{day} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows)
+            _insert(connection, f"INSERT OR IGNORE INTO {table_of(day)} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows)
         if flush.cursors:
             connection.executemany(
                 "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",

@@ -16,7 +16,7 @@ from services.delivery.errors import LeaseLostError, LedgerFullError
 from services.delivery.ledger.protocol import Cursor, Flush, Listing, Page, RepairedCursor, Takeover, Trimmed
 from services.delivery.ledger.rows import DoneRow, OpenRow
 from services.delivery.ledger.sqlite import queries, repair, retention
-from services.delivery.ledger.sqlite.day_tables import day_of
+from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, WRITTEN, FlushWriter, set_meta
 from services.eventlog.record import PARTITIONS, Place, Record
 from services.runtime import failpoints
@@ -215,6 +215,7 @@ async def open_ledger(path: Path) -> AsyncIterator[SqliteLedger]:
     """
     with sole_owner(path):
         await asyncio.to_thread(migrate, path, MIGRATIONS)
+        await asyncio.to_thread(migrate_days, path)
         failpoints.reached("ledger.opened")
         ledger = SqliteLedger(path)
         try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from services.delivery.ledger.protocol import Listing, Page
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, kept_record
-from services.delivery.ledger.sqlite.day_tables import day_tables
+from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.model import State
 from services.eventlog.record import Place, Record
 from services.runtime.consumer_scope import Everyone, Scope
@@ -114,8 +114,8 @@ def _found(connection: sqlite3.Connection, delivery_id: bytes) -> OpenRow | Done
     row = connection.execute(f"SELECT {_OPEN} FROM open WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
     if row is not None:
         return OpenRow(*row)
-    for table in day_tables(connection):
-        row = connection.execute(f"SELECT {_DONE} FROM {table} WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - a table of ours
+    for day in stored_days(connection):
+        row = connection.execute(f"SELECT {_DONE} FROM {table_of(day)} WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - a table of ours
         if row is not None:
             return DoneRow(*row)
     return None
@@ -127,7 +127,7 @@ def page(connection: sqlite3.Connection, listing: Listing, budget: Budget) -> Pa
     bottom, top = _bounds(listing)
     with _snapshot(connection):
         tables = ["open"] if listing.state in {None, State.PENDING} else []
-        tables += day_tables(connection) if listing.state is not State.PENDING else []
+        tables += map(table_of, stored_days(connection)) if listing.state is not State.PENDING else []
         for _ in range(_STEPS_MAX):
             floor = max((_floor(connection, table, listing.scope, bottom, top) for table in tables), default=bottom)
             rows = [row for table in tables for row in _between(connection, table, listing, floor, top, listing.limit - len(found))]

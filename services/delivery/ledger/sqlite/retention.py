@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from services.delivery.ledger.rows import keep_record
-from services.delivery.ledger.sqlite.day_tables import day_tables
+from services.delivery.ledger.sqlite.day_tables import drop_day, stored_days, table_of
 from services.eventlog.record import Record
 from services.runtime.database import used_bytes
 
@@ -45,7 +45,7 @@ def drop_days(connection: sqlite3.Connection, before_day: str) -> int | None:
     Return how many were dropped, None if no such day is left. A day's table is dropped only when it is empty: to drop a large table
     whole would block the writer for minutes.
     """
-    old = [table for table in day_tables(connection) if table.removeprefix("done_") < before_day]
+    old = [day for day in stored_days(connection) if day < before_day]
     return _drop_some(connection, old[-1], last=False) if old else None
 
 
@@ -54,14 +54,15 @@ def shrink(connection: sqlite3.Connection, bytes_max: int) -> int | None:
 
     Return how many were dropped, None if the ledger is small enough or no finished delivery is left.
     """
-    tables = day_tables(connection)
-    if not tables or used_bytes(connection) <= bytes_max:
+    days = stored_days(connection)
+    if not days or used_bytes(connection) <= bytes_max:
         return None
-    return _drop_some(connection, tables[-1], last=len(tables) == 1)
+    return _drop_some(connection, days[-1], last=len(days) == 1)
 
 
-def _drop_some(connection: sqlite3.Connection, table: str, *, last: bool) -> int | None:
-    """Drop some of a table's rows, or an empty table that is not the last one; return how many rows, None if nothing was dropped."""
+def _drop_some(connection: sqlite3.Connection, day: str, *, last: bool) -> int | None:
+    """Drop some of a day's rows, or its table if that is empty and not the last one; return how many rows, None if nothing was dropped."""
+    table = table_of(day)
     dropped = connection.execute(
         f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?)",  # noqa: S608 - a table of ours
         (_ROWS,),
@@ -70,5 +71,5 @@ def _drop_some(connection: sqlite3.Connection, table: str, *, last: bool) -> int
         return dropped
     if last:
         return None
-    connection.execute(f"DROP TABLE {table}")
+    drop_day(connection, day)
     return 0
