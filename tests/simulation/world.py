@@ -348,9 +348,9 @@ class World:
         assert (dispatcher.in_flight, dispatcher.lanes.held_bytes, dispatcher.lanes.unrecorded_sent) == (0, 0, 0)
         for lane in dispatcher.lanes:
             assert not lane.queue, f"{lane.subscription_id} has a queue and no delivery"
-            assert (len(lane.live), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)
+            assert (len(lane.held), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)
             assert lane.subscription_id in self.registry.wishes, f"the lane of {lane.subscription_id} outlives it"
-            if lane.trouble is not None and not lane.trouble.permits(self.loop.time()):
+            if lane.sink_health is not None and not lane.sink_health.permits(self.loop.time()):
                 continue  # the lane looks for waiting rows when it may send again
             assert lane.next_due_ms is None or self.registry.wishes[lane.subscription_id].state != ACTIVE
         await asyncio.sleep(180.0)

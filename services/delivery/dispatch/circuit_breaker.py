@@ -19,7 +19,7 @@ _JITTER = 0.2
 
 
 @dataclass(slots=True)
-class Breaker:
+class CircuitBreaker:
     """The state for one sink; closed at first."""
 
     open_first_s: float
@@ -37,7 +37,7 @@ class Breaker:
     """The breaker is closed, but no attempt may start until then."""
 
     @property
-    def over_at(self) -> float | None:
+    def expires_at(self) -> float | None:
         """When a new breaker in its place would act the same; None if that depends on an answer."""
         if self.open_until is not None or self.failures:
             return None

@@ -15,14 +15,14 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from services.delivery.dispatch import lifecycle, pace
-from services.delivery.dispatch.circuit_breaker import Breaker
+from services.delivery.dispatch import lifecycle, rate_limit
+from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.lane import Lane, earlier
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, Bounds, LaneTable
+from services.delivery.dispatch.lane_timers import LaneTimers
 from services.delivery.dispatch.protocol import Sender
-from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, Schedule, retry_after_s
-from services.delivery.dispatch.sink_health import Trouble
-from services.delivery.dispatch.timers import Timers
+from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s
+from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.model import Attempt, Delivery, Health, Phase, State
 from services.delivery.request.attempt_record import attempt_of, log_failure
 from services.delivery.request.request_settings import RequestSettings, Subscription
@@ -39,7 +39,7 @@ class Dispatcher:
         self,
         sender: Sender,
         lanes: LaneTable,
-        schedule: Schedule,
+        retry_policy: RetryPolicy,
         clock: Clock,
         bounds: Bounds,
         *,
@@ -54,7 +54,7 @@ class Dispatcher:
         """
         self._sender = sender
         self._subscription = lanes.subscription
-        self._schedule = schedule
+        self._retry_policy = retry_policy
         self._clock = clock
         self.due = lanes.due
         """The clock by which deliveries wait."""
@@ -62,7 +62,7 @@ class Dispatcher:
         self._settled, self._rows_due, self._sink_gone = settled, rows_due, sink_gone
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
-        self._timers = Timers(clock, self._ring)
+        self._timers = LaneTimers(clock, self._timer_fired)
         self._round: deque[Lane] = deque()
         self._ended = asyncio.Event()
         self._closed = False
@@ -72,9 +72,9 @@ class Dispatcher:
         self.recordable = True
         """False while the ledger takes no flush; no attempt starts then."""
 
-    def change(self, schedule: Schedule, bounds: Bounds) -> None:
-        """Use another schedule and other bounds from now on; deliveries that are under way or waiting beyond the bounds stay."""
-        self._schedule, self._bounds = schedule, bounds
+    def change(self, retry_policy: RetryPolicy, bounds: Bounds) -> None:
+        """Use another retry policy and other bounds from now on; deliveries that are under way or waiting beyond the bounds stay."""
+        self._retry_policy, self._bounds = retry_policy, bounds
         self.lanes.change(bounds.lane_pending_max)
         self.pump()
 
@@ -91,9 +91,9 @@ class Dispatcher:
 
     # Taking deliveries in
 
-    def take(self, delivery: Delivery, lane: Lane) -> None:
+    def add(self, delivery: Delivery, lane: Lane) -> None:
         """Hold a delivery for which its lane has room, and queue it."""
-        lane.live[delivery.id] = delivery
+        lane.held[delivery.id] = delivery
         self.lanes.held_bytes += delivery.size_bytes
         lifecycle.queue(delivery)
         lane.queue.append(delivery)
@@ -102,7 +102,7 @@ class Dispatcher:
     def queue(self, delivery: Delivery) -> None:
         """Put a held delivery into its lane's queue; cancel it if its subscription is deleted or off by now."""
         lane = self.lanes.lane(delivery.subscription_id)
-        if self.lanes.is_gone(lane):
+        if not self.lanes.is_wanted(lane):
             self.finish(delivery, State.CANCELLED)
             return
         lifecycle.queue(delivery)
@@ -112,8 +112,8 @@ class Dispatcher:
     def release(self, delivery: Delivery) -> None:
         """Drop a settled and recorded delivery from memory."""
         lane, phase = self.lanes.lane(delivery.subscription_id), lifecycle.release(delivery)
-        if self.lanes.let_go(lane, delivery) and phase is not Phase.SPILLED:
-            self.lanes.readings.note(delivery)
+        if self.lanes.drop(lane, delivery) and phase is not Phase.SPILLED:
+            self.lanes.row_reads.note(delivery)
         if delivery.sent_at is not None:
             self.lanes.unrecorded_sent -= 1
         if phase is not Phase.ENDED:
@@ -122,19 +122,19 @@ class Dispatcher:
             lane.row_waits(delivery.due_ms)
         if lane.next_due_ms is not None:
             self._wake(lane)
-        if not lane.live:
-            self.drop_if_idle(lane)
+        if not lane.held:
+            self.forget_if_idle(lane)
 
     def _spill(self, lane: Lane) -> None:
         """Turn the deliveries in a lane's queue into rows; they are read back once the lane may send again."""
         self._withdraw(lane)
         lane.spilled = True
-        lane.put_back += 1
+        lane.put_backs += 1
         while lane.queue:
             delivery = lane.queue.popleft()
             if delivery.recorded:
                 lifecycle.put_back(delivery)
-                self.lanes.let_go(lane, delivery)
+                self.lanes.drop(lane, delivery)
                 lane.row_waits(delivery.due_ms)
             else:
                 self.lanes.spill(delivery)
@@ -151,14 +151,14 @@ class Dispatcher:
         now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
         while self._round and self._may_start():
             lane = self._round.popleft()
-            lane.ready = False
+            lane.in_round = False
             if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
                 continue
             subscription = self.lanes.sendable(lane)
             if subscription is None:
-                self._look_again(lane)
+                self._wake_when_unblocked(lane)
                 continue
-            if not self._in_pace(lane, subscription, now):
+            if not self._is_within_limits(lane, subscription, now):
                 continue
             self._start(lane, lane.queue.popleft(), subscription, now, now_ms)
             if lane.queue:
@@ -172,16 +172,16 @@ class Dispatcher:
 
     def _join_round(self, lane: Lane) -> None:
         # `pump` checks whether the subscription permits fewer.
-        if lane.queue and not lane.ready and lane.in_flight < self._bounds.lane_in_flight_max:
-            lane.ready = True
+        if lane.queue and not lane.in_round and lane.in_flight < self._bounds.lane_in_flight_max:
+            lane.in_round = True
             self._round.append(lane)
 
-    def _in_pace(self, lane: Lane, subscription: Subscription, now: float) -> bool:
+    def _is_within_limits(self, lane: Lane, subscription: Subscription, now: float) -> bool:
         """Return whether the subscription's own limits permit an attempt now; if only the rate forbids it, set a timer."""
         settings = subscription.settings
         if settings.in_flight_max is not None and lane.in_flight >= settings.in_flight_max:
             return False
-        if settings.rate_per_second is not None and (wait_s := pace.wait_s(lane, subscription, now)) > 0:
+        if settings.rate_per_second is not None and (wait_s := rate_limit.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
         return self._sender.may_send(subscription, self._may_send_now)
@@ -193,14 +193,14 @@ class Dispatcher:
             self._sender.send(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, settings, now_ms, began))
         except ValueError as error:
             logger().error("delivery.unencodable", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
-            self.give_up(delivery, f"the event could not be encoded: {error}")
+            self.exhaust(delivery, f"the event could not be encoded: {error}")
             return
         failpoints.reached("delivery.after_send")
         lane.in_flight += 1
         self.in_flight += 1
-        if lane.trouble is not None:
-            lane.trouble.breaker.started()
-        pace.started(lane, subscription, began)
+        if lane.sink_health is not None:
+            lane.sink_health.breaker.started()
+        rate_limit.started(lane, subscription, began)
         lifecycle.start(delivery, began)
         self.lanes.unrecorded_sent += 1
 
@@ -214,14 +214,14 @@ class Dispatcher:
         now = self._clock.monotonic()
         if answer.outcome is Outcome.DELIVERED:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
-            if lane.trouble is not None and lane.trouble.sink_revision == settings.sink_revision:
-                lane.trouble.succeeded(now)
+            if lane.sink_health is not None and lane.sink_health.sink_revision == settings.sink_revision:
+                lane.sink_health.succeeded(now)
             self.finish(delivery, State.DELIVERED)
         elif answer.begun:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
             # The `Retry-After` of a subscription's former sink does not apply to its present one.
-            is_current = self._judge_sink(lane, settings, answer.status, wait_s, now)
+            is_current = self._note_failure(lane, settings, answer.status, wait_s, now)
             self._after_failure(lane, delivery, settings, answer, wait_s if is_current else None)
         else:
             self._has_not_begun(lane, delivery, began)
@@ -238,16 +238,16 @@ class Dispatcher:
         """Settle a delivery whose attempt was withdrawn: it becomes a row and keeps its due time, or is cancelled."""
         lifecycle.withdraw(delivery)
         self.lanes.unrecorded_sent -= 1
-        if lane.trouble is not None:
-            lane.trouble.breaker.withdrawn(began)
-        if self.lanes.is_gone(lane):
-            self.finish(delivery, State.CANCELLED)
-        else:
+        if lane.sink_health is not None:
+            lane.sink_health.breaker.withdrawn(began)
+        if self.lanes.is_wanted(lane):
             self._settled(delivery)
+        else:
+            self.finish(delivery, State.CANCELLED)
 
     def _after_failure(self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None) -> None:
         now_ms = self.due.now_ms()
-        decision = self._schedule.after_failure(
+        decision = self._retry_policy.after_failure(
             attempts=len(delivery.attempts),
             accepted_ms=now_ms - self.due.age_ms(delivery.accepted_ms),
             now_ms=now_ms,
@@ -267,21 +267,21 @@ class Dispatcher:
                 log_failure(delivery, answer, exhausted=reason)
                 self.finish(delivery, State.EXHAUSTED)
 
-    def _judge_sink(self, lane: Lane, settings: RequestSettings, status: int, wait_s: float | None, now: float) -> bool:
+    def _note_failure(self, lane: Lane, settings: RequestSettings, status: int, wait_s: float | None, now: float) -> bool:
         """Note a sink's failure and stop attempts to it if need be; return whether it is still the subscription's sink."""
         subscription = self._subscription(lane.subscription_id)
         if subscription is None or subscription.settings.sink_revision != settings.sink_revision:
             return False
-        trouble = lane.trouble
-        if trouble is None:
-            trouble = lane.trouble = Trouble(settings.sink_revision, Breaker(self._bounds.breaker_first_s))
-        verdict = trouble.failed(status, wait_s, now, random.random())  # noqa: S311 - jitter
+        health = lane.sink_health
+        if health is None:
+            health = lane.sink_health = SinkHealth(settings.sink_revision, CircuitBreaker(self._bounds.breaker_first_s))
+        verdict = health.failed(status, wait_s, now, random.random())  # noqa: S311 - jitter
         if verdict.is_gone:
-            logger().warning("sink.gone", subscription=lane.subscription_id, revision=trouble.sink_revision)
-            self._sink_gone(lane.subscription_id, trouble.sink_revision)
-        if verdict.opens and trouble.breaker.open_until is not None:
-            logger().warning("lane.opened", subscription=lane.subscription_id, for_s=round(trouble.breaker.open_until - now, 1))
-            self._timers.at(trouble.breaker.open_until, lane)
+            logger().warning("sink.gone", subscription=lane.subscription_id, revision=health.sink_revision)
+            self._sink_gone(lane.subscription_id, health.sink_revision)
+        if verdict.opens and health.breaker.open_until is not None:
+            logger().warning("lane.opened", subscription=lane.subscription_id, for_s=round(health.breaker.open_until - now, 1))
+            self._timers.at(health.breaker.open_until, lane)
         if verdict.is_gone or verdict.opens:
             self._spill(lane)
         elif verdict.pauses:
@@ -299,7 +299,7 @@ class Dispatcher:
             self.lanes.lane(delivery.subscription_id).unflushed_spills -= 1
         self.lanes.end(delivery, State.CANCELLED, unix_ms(self._clock))
 
-    def give_up(self, delivery: Delivery, why: str) -> None:
+    def exhaust(self, delivery: Delivery, why: str) -> None:
         """End a held delivery that cannot be attempted."""
         delivery.attempts.append(Attempt(unix_ms(self._clock), 0, Outcome.PROTOCOL, 0, why, ""))
         self.finish(delivery, State.EXHAUSTED)
@@ -315,12 +315,12 @@ class Dispatcher:
             while lane.queue:
                 self.finish(lane.queue.popleft(), State.CANCELLED)
 
-    def revive(self, subscription_id: str) -> None:
-        """Look at a lane again after its subscription has changed."""
+    def subscription_changed(self, subscription_id: str) -> None:
+        """Apply a subscription's present settings to its lane: withdraw what has not begun, spill a paused lane, wake any other."""
         lane, subscription = self.lanes.find(subscription_id), self._subscription(subscription_id)
         if lane is not None and subscription is not None:
-            if lane.trouble is not None and lane.trouble.sink_revision != subscription.settings.sink_revision:
-                lane.trouble = None
+            if lane.sink_health is not None and lane.sink_health.sink_revision != subscription.settings.sink_revision:
+                lane.sink_health = None
             if subscription.health is Health.PAUSED:
                 self._spill(lane)
             else:
@@ -334,24 +334,24 @@ class Dispatcher:
             self._wake(lane)
             self.pump()
 
-    def take_up(self, subscription_id: str) -> None:
+    def resume(self, subscription_id: str) -> None:
         """Resume a subscription that may have unfinished rows in the ledger."""
         lane = self.lanes.lane(subscription_id)
         lane.spilled = True
         lane.row_waits(0)
-        self.revive(subscription_id)
+        self.subscription_changed(subscription_id)
 
-    def _ring(self, lane: Lane) -> None:
+    def _timer_fired(self, lane: Lane) -> None:
         if lane in self.lanes:
             self._wake(lane)
-            self.drop_if_idle(lane)
+            self.forget_if_idle(lane)
             self.pump()
 
     def _wake(self, lane: Lane) -> None:
         """Do what a lane permits now: join the round, ask for due rows, or set a timer for later."""
         self._join_round(lane)
         if self.lanes.sendable(lane) is None:
-            self._look_again(lane)
+            self._wake_when_unblocked(lane)
             return
         now_ms = self.due.now_ms()
         if self.lanes.wants_rows(lane, now_ms):
@@ -359,8 +359,8 @@ class Dispatcher:
         elif lane.next_due_ms is not None and lane.next_due_ms > now_ms:
             self._timers.at(self._clock.monotonic() + (lane.next_due_ms - now_ms) / 1000, lane)
 
-    def _look_again(self, lane: Lane) -> None:
-        if lane.trouble is not None and (when := lane.trouble.spared_until(self._clock.monotonic())) is not None:
+    def _wake_when_unblocked(self, lane: Lane) -> None:
+        if lane.sink_health is not None and (when := lane.sink_health.blocked_until(self._clock.monotonic())) is not None:
             self._timers.at(when, lane)
 
     def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
@@ -369,14 +369,14 @@ class Dispatcher:
         if self.lanes.caught_up(lane):
             lane.spilled = False
         self._wake(lane)
-        self.drop_if_idle(lane)
+        self.forget_if_idle(lane)
         self.pump()
 
-    def look_again_in(self, lane: Lane, delay_s: float) -> None:
+    def wake_in(self, lane: Lane, delay_s: float) -> None:
         """Wake a lane after a while: its rows could not be read back now."""
         self._timers.at(self._clock.monotonic() + delay_s, lane)
 
-    def take_back(self) -> None:
+    def withdraw_all(self) -> None:
         """Withdraw every started attempt that has not begun: its subscription may be gone."""
         for lane in self.lanes:
             self._withdraw(lane)
@@ -384,11 +384,11 @@ class Dispatcher:
     def close(self) -> None:
         """Start no more attempts, and withdraw those that have not begun."""
         self._closed = True
-        self.take_back()
+        self.withdraw_all()
         self._sender.close()
         self._timers.close()
 
-    def drop_if_idle(self, lane: Lane) -> None:
+    def forget_if_idle(self, lane: Lane) -> None:
         """Forget a lane that is no different from a new one; if time will make it so, set a timer."""
         if (when := self.lanes.forget_if_idle(lane)) is not None:
             self._timers.at(when, lane)

@@ -22,9 +22,9 @@ class DueClock:
         self.wall = SteadyClock(clock, confirm_s(expiry_s))
         """The wall clock, without steps that have not lasted yet."""
         self._ahead_ms = 0
-        self.go_on(0, 0)
+        self.resume_at(0, 0)
 
-    def go_on(self, jumped_ms: int, written_ms: int) -> None:
+    def resume_at(self, jumped_ms: int, written_ms: int) -> None:
         """Start at the time of the ledger's rows.
 
         `jumped_ms` is by how much the wall clock has jumped since the ledger was made (positive: forward). `written_ms` is when rows were

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from services.delivery.dispatch.sink_health import Trouble
-from services.delivery.dispatch.token_bucket import Bucket
+from services.delivery.dispatch.sink_health import SinkHealth
+from services.delivery.dispatch.token_bucket import TokenBucket
 from services.delivery.model import Delivery
 
 
@@ -21,24 +21,24 @@ class Lane:
     """The queue of one subscription."""
 
     subscription_id: str
-    trouble: Trouble | None = None
+    sink_health: SinkHealth | None = None
     """The health of its sink; None while the sink has never failed."""
-    bucket: Bucket = field(default_factory=Bucket)
+    bucket: TokenBucket = field(default_factory=TokenBucket)
     queue: deque[Delivery] = field(default_factory=deque)
     in_flight: int = 0
     spilled: bool = False
-    put_back: int = 0
+    put_backs: int = 0
     """How often its queue was put back among the rows."""
     unflushed_spills: int = 0
     """How many deliveries are spilled and have no written row yet."""
-    live: dict[bytes, Delivery] = field(default_factory=dict)
+    held: dict[bytes, Delivery] = field(default_factory=dict)
     """The deliveries held in memory by their ids: queued, under way, or waiting for their flush."""
     next_due_ms: int | None = None
     """When the next of its waiting rows is due, as far as is known; None if no row waits."""
     added_due_ms: int | None = None
     """The same, but only of the rows that began to wait after the latest read of its rows began."""
     refilling: bool = False
-    ready: bool = False
+    in_round: bool = False
     """Whether it is in the dispatcher's round."""
 
     def row_waits(self, due_ms: int) -> None:
@@ -47,7 +47,7 @@ class Lane:
         self.added_due_ms = earlier(self.added_due_ms, due_ms)
 
 
-class Readings:
+class RowReads:
     """The reads of rows under way. For each it gathers the deliveries that leave memory: the rows read for these may be out of date."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Readings:
         self._begun = 0
 
     @contextlib.contextmanager
-    def begun(self, subscription_id: str = "") -> Iterator[set[bytes]]:
+    def track(self, subscription_id: str = "") -> Iterator[set[bytes]]:
         """Gather the ids of noted deliveries while rows of a subscription (empty: of all subscriptions) are read."""
         self._begun += 1
         number, left = self._begun, set[bytes]()

@@ -10,9 +10,9 @@ Law 3: a lane that holds nothing is forgotten once a new lane in its place would
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from services.delivery.dispatch import lifecycle, pace
+from services.delivery.dispatch import lifecycle, rate_limit
 from services.delivery.dispatch.due_clock import DueClock
-from services.delivery.dispatch.lane import Lane, Readings
+from services.delivery.dispatch.lane import Lane, RowReads
 from services.delivery.model import Delivery, Health, State
 from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock
@@ -43,7 +43,7 @@ class LaneTable:
         """The clock by which rows wait."""
         self.change(pending_max)
         self._lanes: dict[str, Lane] = {}
-        self.readings = Readings()
+        self.row_reads = RowReads()
         """The reads of rows that are under way."""
         self.held_bytes = 0
         """About how much memory the held deliveries take."""
@@ -89,20 +89,20 @@ class LaneTable:
 
     def hold(self, delivery: Delivery) -> None:
         """Hold a delivery in memory that is not queued yet: the caller queues it later or finishes it."""
-        self.lane(delivery.subscription_id).live[delivery.id] = delivery
+        self.lane(delivery.subscription_id).held[delivery.id] = delivery
         self.held_bytes += delivery.size_bytes
 
     def holds(self, subscription_id: str, delivery_id: bytes) -> bool:
         """Return whether a delivery is held in memory."""
         lane = self._lanes.get(subscription_id)
-        return lane is not None and delivery_id in lane.live
+        return lane is not None and delivery_id in lane.held
 
-    def let_go(self, lane: Lane, delivery: Delivery) -> bool:
+    def drop(self, lane: Lane, delivery: Delivery) -> bool:
         """Stop holding a delivery; return whether it was held."""
         # A spilled delivery is not held, but its row may have been read back already: readers see a row shortly before its flush ends here.
-        if lane.live.get(delivery.id) is not delivery:
+        if lane.held.get(delivery.id) is not delivery:
             return False
-        del lane.live[delivery.id]
+        del lane.held[delivery.id]
         self.held_bytes -= delivery.size_bytes
         return True
 
@@ -126,12 +126,12 @@ class LaneTable:
 
     def _may_send(self, lane: Lane, subscription: Subscription) -> bool:
         # Most sinks have never failed: do not read the clock for them.
-        return subscription.health is Health.ACTIVE and (lane.trouble is None or lane.trouble.permits(self._clock.monotonic()))
+        return subscription.health is Health.ACTIVE and (lane.sink_health is None or lane.sink_health.permits(self._clock.monotonic()))
 
-    def is_gone(self, lane: Lane) -> bool:
-        """Return whether a lane's subscription is deleted or off."""
+    def is_wanted(self, lane: Lane) -> bool:
+        """Return whether events may still be delivered to a lane's subscription: it exists, and is not off."""
         subscription = self.subscription(lane.subscription_id)
-        return subscription is None or subscription.health is Health.OFF
+        return subscription is not None and subscription.health is not Health.OFF
 
     def wants_rows(self, lane: Lane, now_ms: int) -> bool:
         """Return whether rows that are due should be read back now; if there is no room, the dispatcher asks again once there is."""
@@ -142,16 +142,16 @@ class LaneTable:
 
         While memory is short, a lane that holds nothing reads back one row, so that every lane makes progress.
         """
-        trouble = lane.trouble
-        if trouble is not None and trouble.is_open:
-            return 0 if lane.queue or trouble.breaker.probing else 1
+        health = lane.sink_health
+        if health is not None and health.is_open:
+            return 0 if lane.queue or health.breaker.probing else 1
         if self.held_bytes >= _HELD_BYTES_MAX:
-            return 0 if lane.live else 1
+            return 0 if lane.held else 1
         return min(max(0, self._refill_below - len(lane.queue)), _REFILL_ROWS_MAX)
 
     def caught_up(self, lane: Lane) -> bool:
         """Return whether no due or unwritten row comes before the deliveries that are routed next; False while the breaker is open."""
-        if lane.unflushed_spills or (lane.trouble is not None and lane.trouble.is_open):
+        if lane.unflushed_spills or (lane.sink_health is not None and lane.sink_health.is_open):
             return False
         return lane.next_due_ms is None or lane.next_due_ms > self.due.now_ms()
 
@@ -161,19 +161,19 @@ class LaneTable:
         Returns when to ask again, by the monotonic clock. Returns None if the lane is forgotten, or if some event will lead to the
         next call.
         """
-        if lane.live or lane.refilling or lane.unflushed_spills:
+        if lane.held or lane.refilling or lane.unflushed_spills:
             return None
         subscription = self.subscription(lane.subscription_id)
         if subscription is not None:
             if lane.spilled or lane.next_due_ms is not None:
                 return None
-            if lane.trouble is not None or subscription.settings.rate_per_second is not None:
+            if lane.sink_health is not None or subscription.settings.rate_per_second is not None:
                 now = self._clock.monotonic()
-                over_at = 0.0 if lane.trouble is None else lane.trouble.over_at
-                if over_at is None:
+                expires_at = 0.0 if lane.sink_health is None else lane.sink_health.expires_at
+                if expires_at is None:
                     return None
-                over_at = max(over_at, now + pace.rested_in_s(lane, subscription, now))
-                if over_at > now:
-                    return over_at
+                expires_at = max(expires_at, now + rate_limit.full_in_s(lane, subscription, now))
+                if expires_at > now:
+                    return expires_at
         self._lanes.pop(lane.subscription_id, None)
         return None

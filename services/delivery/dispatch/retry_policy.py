@@ -39,7 +39,7 @@ Decision = RetryAt | Exhausted
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class RetryPolicy:
     """How often and how long a delivery is tried."""
 
     delays_s: Sequence[float]

@@ -9,7 +9,7 @@ Law 2: a record belongs to one sink, identified by its revision. A subscription'
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.delivery.dispatch.circuit_breaker import Breaker
+from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.retry_policy import GONE, pause_s, throttles
 
 # A sink that is gone gets no attempt for this long, in which the registry may disable its subscription.
@@ -28,11 +28,11 @@ class Verdict(NamedTuple):
 
 
 @dataclass(slots=True)
-class Trouble:
+class SinkHealth:
     """The health of a sink; made at its first failure."""
 
     sink_revision: int
-    breaker: Breaker
+    breaker: CircuitBreaker
     paused_until: float = 0.0
     """In seconds of the monotonic clock: the end of a pause that the sink has asked for, or of the pause after a 410."""
     pauses: int = 0
@@ -67,13 +67,13 @@ class Trouble:
         self.pauses = 0
         self.breaker.succeeded(now)
 
-    def spared_until(self, now: float) -> float | None:
+    def blocked_until(self, now: float) -> float | None:
         """Return when to check again whether an attempt may start; None if only an answer decides that, or if one may start now."""
         waits = [when for when in (self.breaker.open_until, self.breaker.rest_until, self.paused_until) if when is not None and when > now]
         return max(waits, default=None)
 
     @property
-    def over_at(self) -> float | None:
+    def expires_at(self) -> float | None:
         """When this record makes no difference any more; None if that depends on an answer."""
-        at = self.breaker.over_at
+        at = self.breaker.expires_at
         return None if at is None else max(at, self.paused_until)

@@ -1,6 +1,6 @@
 """Token bucket: how many attempts may begin, if a subscription has a rate.
 
-lane → dispatcher → [pace: token_bucket] → sender
+lane → dispatcher → [rate_limit: token_bucket] → sender
 
 Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
 Law 2: in no second do more attempts begin than the rate permits, as long as each caller waits for `wait_s` before it takes a token.
@@ -15,7 +15,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(slots=True)
-class Bucket:
+class TokenBucket:
     """The tokens of one lane, one for each attempt; full at first."""
 
     taken: float = 0.0

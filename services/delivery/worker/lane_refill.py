@@ -65,7 +65,7 @@ class LaneRefill:
         """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
         for subscription_id in await self._ledger.lanes():
             if self._replica.wanted(subscription_id):
-                self._dispatcher.take_up(subscription_id)
+                self._dispatcher.resume(subscription_id)
             else:
                 self._to_cancel.put_nowait(subscription_id)
 
@@ -84,26 +84,26 @@ class LaneRefill:
             except EventLogError as error:
                 logger().warning("refill.waits", subscription=lane.subscription_id, reason=str(error))
                 lane.refilling = False
-                self._dispatcher.look_again_in(lane, _AGAIN_S)
+                self._dispatcher.wake_in(lane, _AGAIN_S)
 
     async def _refill(self, lane: Lane) -> None:
         """Read back the rows that are due, as many as the lane has room for, except those of deliveries in memory."""
         dispatcher, subscription_id = self._dispatcher, lane.subscription_id
         now_ms, room = dispatcher.due.now_ms(), dispatcher.lanes.room_to_refill(lane)
         lane.added_due_ms = None
-        put_back = lane.put_back
-        with dispatcher.lanes.readings.begun(subscription_id) as left:
+        put_back = lane.put_backs
+        with dispatcher.lanes.row_reads.track(subscription_id) as left:
             # Deliveries in memory may have rows too, which are left out: ask for as many more.
-            limit = room + len(lane.live)
+            limit = room + len(lane.held)
             rows = await self._ledger.due_rows(subscription_id, now_ms, limit)
-            waiting = [row for row in rows if row.id not in lane.live and row.id not in left]
+            waiting = [row for row in rows if row.id not in lane.held and row.id not in left]
             records, taken = await self._records(waiting[:room])
             next_due_ms = await self._ledger.next_due_ms(subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
             # Rows that were put back during the read come before the rows that it returned.
-            active = subscription is not None and subscription.health is Health.ACTIVE and lane.put_back == put_back
+            active = subscription is not None and subscription.health is Health.ACTIVE and lane.put_backs == put_back
             for row in waiting[:taken] if active else ():
-                if row.id not in lane.live and row.id not in left:
+                if row.id not in lane.held and row.id not in left:
                     self._take(row, records.get(row.event_id))
         lane.refilling = False
         caught_up = active and len(rows) < limit and len(waiting) <= taken
@@ -114,7 +114,7 @@ class LaneRefill:
         self._dispatcher.lanes.hold(delivery)
         if record is None:
             logger().error("delivery.without_event", event_id=row.event_id, subscription=row.subscription_id)
-            self._dispatcher.give_up(delivery, "the event is in neither log nor ledger any more")
+            self._dispatcher.exhaust(delivery, "the event is in neither log nor ledger any more")
         else:
             self._dispatcher.queue(delivery)
 
@@ -150,12 +150,12 @@ class LaneRefill:
             while not self._replica.wanted(subscription_id) and await self._cancel_some(subscription_id):
                 pass
             if self._replica.wanted(subscription_id):
-                self._dispatcher.take_up(subscription_id)
+                self._dispatcher.resume(subscription_id)
 
     async def _cancel_some(self, subscription_id: str) -> bool:
         dispatcher = self._dispatcher
-        with dispatcher.lanes.readings.begun(subscription_id) as left:
-            limit = _CANCEL_ROWS + len(dispatcher.lanes.lane(subscription_id).live)
+        with dispatcher.lanes.row_reads.track(subscription_id) as left:
+            limit = _CANCEL_ROWS + len(dispatcher.lanes.lane(subscription_id).held)
             rows = await self._ledger.due_rows(subscription_id, None, limit)
             waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(subscription_id, row.id)]
         if self._replica.wanted(subscription_id):
@@ -166,5 +166,5 @@ class LaneRefill:
             dispatcher.finish(delivery, State.CANCELLED)
         while any(dispatcher.lanes.holds(subscription_id, row.id) for row in waiting):
             await self._recorder.wait_for_flush()
-        dispatcher.drop_if_idle(dispatcher.lanes.lane(subscription_id))
+        dispatcher.forget_if_idle(dispatcher.lanes.lane(subscription_id))
         return bool(waiting)

@@ -239,5 +239,5 @@ class LogFollower:
             if record_first:
                 lanes.hold(delivery)
             else:
-                dispatcher.take(delivery, lane)
+                dispatcher.add(delivery, lane)
         self._flush_queue.add_chunk(chunk)

@@ -131,13 +131,13 @@ class RetentionLoop:
         dispatcher = self._dispatcher
         before_ms = dispatcher.due.age_ms(0) - int(self._limits().expiry_s * 1000)
         while True:
-            with dispatcher.lanes.readings.begun() as left:
+            with dispatcher.lanes.row_reads.track() as left:
                 rows = await self._ledger.expired_rows(before_ms, _EXPIRED)
                 waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(row.subscription_id, row.id)]
             for row in waiting:
                 delivery = delivery_of(row, None)
                 dispatcher.lanes.hold(delivery)
-                dispatcher.give_up(delivery, "the time in which it may be delivered is over")
+                dispatcher.exhaust(delivery, "the time in which it may be delivered is over")
             while any(dispatcher.lanes.holds(row.subscription_id, row.id) for row in waiting):
                 await self._recorder.wait_for_flush()
             if waiting:

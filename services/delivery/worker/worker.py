@@ -12,7 +12,7 @@ import socket
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
-from services.delivery.dispatch.retry_policy import Schedule
+from services.delivery.dispatch.retry_policy import RetryPolicy
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Ledger
 from services.delivery.request.sender import WebhookSender
@@ -64,16 +64,16 @@ class Worker:
         self._clock = clock
         self.freshness = Freshness(clock)
         """Tells whether the replica may be relied on."""
-        schedule, bounds = _schedule(settings), _bounds(settings)
+        retry_policy, bounds = _retry_policy(settings), _bounds(settings)
         # What is only filled and read comes first, then the dispatcher that fills it, then the loops that read it.
-        lanes = LaneTable(replica.get, clock, DueClock(clock, schedule.expiry_s), bounds.lane_pending_max)
+        lanes = LaneTable(replica.get, clock, DueClock(clock, retry_policy.expiry_s), bounds.lane_pending_max)
         self._flush_queue = FlushQueue(lanes, backpressure or Backpressure(), clock)
         refills = RefillRequests()
         sender = WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds)
         self.dispatcher = Dispatcher(
             sender,
             lanes,
-            schedule,
+            retry_policy,
             clock,
             bounds,
             settled=self._flush_queue.add_settled,
@@ -82,7 +82,7 @@ class Worker:
         )
         self._recorder = Recorder(ledger, self._flush_queue, self.dispatcher, clock, gone=self._is_gone)
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
-        self._replica.listen(changed=self.dispatcher.revive, gone=self._lane_refill.cancel)
+        self._replica.listen(changed=self.dispatcher.subscription_changed, gone=self._lane_refill.cancel)
         self.barrier = ReadBarrier(self._replica, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
         self.freshness.listen(lost=self._on_freshness_lost, proven=self.dispatcher.pump)
@@ -94,7 +94,7 @@ class Worker:
         """Resumes stopped partitions; None until the worker has its lease."""
 
     def _on_freshness_lost(self) -> None:
-        self.dispatcher.take_back()
+        self.dispatcher.withdraw_all()
         self.barrier.prove()
 
     def _token_calls(self) -> Share:
@@ -106,7 +106,7 @@ class Worker:
     def change_settings(self, settings: DeliverySettings) -> None:
         """Use the limits of other settings from now on."""
         self._settings = settings
-        self.dispatcher.change(_schedule(settings), _bounds(settings))
+        self.dispatcher.change(_retry_policy(settings), _bounds(settings))
 
     def why_not_ready(self) -> str | None:
         """Return in a sentence why events are not routed or pushed; None if they are."""
@@ -121,7 +121,7 @@ class Worker:
         takeover = await self._ledger.take_lease(f"{socket.gethostname()}/{new_id('req')}")
         failpoints.reached("ledger.leased")
         self.clock_jumped_ms = takeover.clock_jumped_ms
-        self.dispatcher.due.go_on(takeover.clock_jumped_ms, takeover.written_ms)
+        self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         self.follower = follower = LogFollower(
             self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._flush_queue, self._clock, takeover
         )
@@ -178,8 +178,8 @@ class Worker:
                 await self._recorder.wait_until_empty()
 
 
-def _schedule(settings: DeliverySettings) -> Schedule:
-    return Schedule(settings.delivery_retry_delays_seconds, settings.delivery_expiry_hours * 3600)
+def _retry_policy(settings: DeliverySettings) -> RetryPolicy:
+    return RetryPolicy(settings.delivery_retry_delays_seconds, settings.delivery_expiry_hours * 3600)
 
 
 def _bounds(settings: DeliverySettings) -> Bounds:

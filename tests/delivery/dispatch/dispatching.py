@@ -7,7 +7,7 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
-from services.delivery.dispatch.retry_policy import Schedule
+from services.delivery.dispatch.retry_policy import RetryPolicy
 from services.delivery.model import Delivery
 from services.delivery.request.request_settings import Subscription
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome
@@ -94,7 +94,7 @@ class Dispatching:
         self.dispatcher = Dispatcher(
             self.sender,
             lanes,
-            Schedule((1.0,), EXPIRY_S),
+            RetryPolicy((1.0,), EXPIRY_S),
             self.clock,
             BOUNDS,
             settled=self.queue.add_settled,

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, Breaker
+from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, CircuitBreaker
 
 
-def opened(*, times: int = 1) -> tuple[Breaker, float]:
+def opened(*, times: int = 1) -> tuple[CircuitBreaker, float]:
     """Return a breaker that has opened `times` times, with a failed probe between, and the time of the last failure."""
-    breaker, now = Breaker(30.0), 0.0
+    breaker, now = CircuitBreaker(30.0), 0.0
     for _ in range(FAILURES_MAX):
         breaker.failed(now, 0.0)
     for _ in range(times - 1):
@@ -21,14 +21,14 @@ def opened(*, times: int = 1) -> tuple[Breaker, float]:
 
 
 def test_it_opens_at_the_tenth_failure_in_a_row() -> None:
-    breaker = Breaker(30.0)
+    breaker = CircuitBreaker(30.0)
     assert [breaker.failed(0.0, 0.0) for _ in range(FAILURES_MAX)] == [False] * 9 + [True]
     assert not breaker.permits(29.9)
     assert breaker.permits(30.0)
 
 
 def test_a_success_between_begins_the_count_anew() -> None:
-    breaker = Breaker(30.0)
+    breaker = CircuitBreaker(30.0)
     for _ in range(FAILURES_MAX - 1):
         breaker.failed(0.0, 0.5)
     breaker.succeeded(0.0)
@@ -47,8 +47,8 @@ def test_a_probe_that_succeeds_closes_it() -> None:
     breaker, _ = opened()
     breaker.started()
     breaker.succeeded(30.0)
-    assert breaker == Breaker(30.0, closed_at=30.0)
-    assert breaker.over_at == 60.0
+    assert breaker == CircuitBreaker(30.0, closed_at=30.0)
+    assert breaker.expires_at == 60.0
 
 
 @pytest.mark.parametrize(("times", "open_s"), [(1, 30.0), (2, 60.0), (3, 120.0), (5, 480.0), (6, 600.0), (7, 600.0), (5000, 600.0)])
@@ -60,7 +60,7 @@ def test_each_failed_probe_doubles_the_time_up_to_twenty_times(times: int, open_
 
 @given(st.floats(0, 1, exclude_max=True))
 def test_the_time_is_longer_by_up_to_a_fifth(chance: float) -> None:
-    breaker = Breaker(30.0)
+    breaker = CircuitBreaker(30.0)
     for _ in range(FAILURES_MAX):
         breaker.failed(100.0, chance)
     assert breaker.open_until is not None
@@ -96,7 +96,7 @@ def test_an_endpoint_that_fails_again_at_once_rests_before_it_opens_again() -> N
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 3)), max_size=300), st.integers(1, 64))
 def test_however_an_endpoint_flaps_it_changes_at_most_once_in_thirty_seconds(history: list[tuple[bool, float]], at_once: int) -> None:
     """As many attempts are under way as the breaker permits, and each may succeed or fail."""
-    breaker, now, under_way = Breaker(30.0), 0.0, 0
+    breaker, now, under_way = CircuitBreaker(30.0), 0.0, 0
     changes = [0.0]
     for succeeds, wait_s in history:
         now += wait_s
@@ -119,7 +119,7 @@ def test_however_an_endpoint_flaps_it_changes_at_most_once_in_thirty_seconds(his
 @given(st.lists(st.tuples(st.sampled_from(["start", "ok", "fail", "wait"]), st.floats(0, 100)), max_size=200))
 def test_whatever_happens_it_permits_again_in_the_end(history: list[tuple[str, float]]) -> None:
     """An open breaker with no probe under way permits one after its time, which is at most twelve minutes away."""
-    breaker, now, under_way = Breaker(30.0), 0.0, 0
+    breaker, now, under_way = CircuitBreaker(30.0), 0.0, 0
     for what, amount in history:
         if what == "start" and breaker.permits(now):
             breaker.started()

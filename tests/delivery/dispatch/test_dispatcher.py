@@ -43,7 +43,7 @@ def taken(dispatching: Dispatching, count: int) -> list[Delivery]:
                 Event(record),
             )
         )
-        dispatching.dispatcher.take(made[-1], lane)
+        dispatching.dispatcher.add(made[-1], lane)
     dispatching.dispatcher.pump()
     return made
 
@@ -134,7 +134,7 @@ async def test_an_event_that_the_way_out_cannot_encode_is_given_up_and_the_next_
 async def test_a_paused_subscription_gets_nothing_and_its_queue_becomes_rows(dispatching: Dispatching) -> None:
     made = taken(dispatching, 2)
     dispatching.subscription = replace(SUBSCRIPTION, health=Health.PAUSED)
-    dispatching.dispatcher.revive(SUBSCRIPTION.id)
+    dispatching.dispatcher.subscription_changed(SUBSCRIPTION.id)
     assert [each.phase for each in made] == [Phase.SPILLED] * 2
     dispatching.sender.come()
     assert not dispatching.sender.handed_out

@@ -200,7 +200,7 @@ def test_a_dead_endpoint_costs_neither_memory_nor_the_others_time(play: Play) ->
             healthy = world.publish(30, "beta")
             await asyncio.sleep(10.0)
             assert len(deliveries(world, healthy, BETA)) == 30
-            assert len(dispatcher.lanes.lane(ALPHA.id).live) <= 5 + 4 + 10
+            assert len(dispatcher.lanes.lane(ALPHA.id).held) <= 5 + 4 + 10
             assert dispatcher.lanes.held_bytes < 100_000
         assert len(world.open_rows()) == 3000
         world.endpoints.modes.clear()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.dispatch.retry_policy import JITTER, RETRY_AFTER_MAX_S, Exhausted, RetryAt, Schedule, retry_after_s, throttles
+from services.delivery.dispatch.retry_policy import JITTER, RETRY_AFTER_MAX_S, Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
 
 NOW_MS = 1_800_000_000_000
 DAYS_14_S = 14 * 86400.0
@@ -16,8 +16,8 @@ def test_a_failure_is_tried_again_as_often_as_there_are_delays(
     delays_s: list[float], attempts: int, chance: float, wait_s: float | None
 ) -> None:
     """Each retry waits for its own delay, plus or minus the jitter, and not less than the endpoint's Retry-After."""
-    schedule = Schedule(delays_s, DAYS_14_S)
-    decision = schedule.after_failure(attempts=attempts, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=chance, retry_after_s=wait_s)
+    policy = RetryPolicy(delays_s, DAYS_14_S)
+    decision = policy.after_failure(attempts=attempts, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=chance, retry_after_s=wait_s)
     if attempts > len(delays_s):
         assert decision == Exhausted(f"all {attempts} attempts have failed")
         return
@@ -28,18 +28,18 @@ def test_a_failure_is_tried_again_as_often_as_there_are_delays(
 
 
 def test_what_would_be_tried_too_late_is_given_up() -> None:
-    schedule = Schedule((100.0,), expiry_s=1000.0)
+    policy = RetryPolicy((100.0,), expiry_s=1000.0)
 
     def after(age_s: float) -> object:
-        return schedule.after_failure(attempts=1, accepted_ms=NOW_MS - int(age_s * 1000), now_ms=NOW_MS, chance=0.5)
+        return policy.after_failure(attempts=1, accepted_ms=NOW_MS - int(age_s * 1000), now_ms=NOW_MS, chance=0.5)
 
     assert after(900.0) == RetryAt(NOW_MS + 100_000)
     assert after(900.1) == Exhausted("the time in which it may be delivered is over")
 
 
 def test_a_long_retry_after_can_outlast_the_time_there_is() -> None:
-    schedule = Schedule((1.0,), expiry_s=3600.0)
-    decision = schedule.after_failure(attempts=1, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.0, retry_after_s=3601.0)
+    policy = RetryPolicy((1.0,), expiry_s=3600.0)
+    decision = policy.after_failure(attempts=1, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.0, retry_after_s=3601.0)
     assert isinstance(decision, Exhausted)
 
 

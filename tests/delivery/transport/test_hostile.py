@@ -213,7 +213,7 @@ async def test_a_connection_that_breaks_after_the_request_leaves_the_outcome_unk
         answer = await answer_to(transport, post(server.url))
 
     assert (answer.outcome, answer.status) == (Outcome.RESET, 0)
-    assert len(server.requests) == 1, "the endpoint may have acted on it: it is for the schedule to try again"
+    assert len(server.requests) == 1, "the endpoint may have acted on it: it is for the retry policy to try again"
 
 
 @pytest.mark.parametrize("number", [300, 301, 302, 303, 304, 305, 307, 308])

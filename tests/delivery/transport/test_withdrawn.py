@@ -247,8 +247,8 @@ def test_a_probe_that_is_withdrawn_makes_room_for_the_next(play: Play) -> None:
         world.publish(20, "beta")
         await asyncio.sleep(20.0)
         lane = world.at_work().worker.dispatcher.lanes.lane(ALPHA.id)
-        assert lane.trouble is not None
-        assert lane.trouble.breaker.probing
+        assert lane.sink_health is not None
+        assert lane.sink_health.breaker.probing
         requests = [taken for taken in world.endpoints.log if taken.key[1] == ALPHA.id]
         world.change(replace(ALPHA, types=("alpha", "gamma")))
         await asyncio.sleep(0.5)

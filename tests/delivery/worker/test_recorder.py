@@ -48,7 +48,7 @@ def test_sent_but_unrecorded_work_is_bounded(play: Play) -> None:
         dispatcher = world.at_work().worker.dispatcher
         assert dispatcher.lanes.unrecorded_sent == UNRECORDED_SENT_MAX
         assert world.endpoints.requests == UNRECORDED_SENT_MAX
-        assert len(dispatcher.lanes.lane(ALPHA.id).live) <= LIMIT_MAX
+        assert len(dispatcher.lanes.lane(ALPHA.id).held) <= LIMIT_MAX
         world.loop.slow_jobs.clear()
         await finished(world)
 

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.dispatch.lane import Lane, earlier
-from services.delivery.dispatch.timers import Timers
+from services.delivery.dispatch.lane import Lane
+from services.delivery.dispatch.lane_timers import LaneTimers
 from tests.simulation.virtual_time import VirtualClock, VirtualLoop
 
 
@@ -20,7 +20,7 @@ class Rung:
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock(self.loop)
-        self.timers = Timers(self.clock, lambda lane: self.rings.append((round(self.loop.time(), 6), lane.subscription_id)))
+        self.timers = LaneTimers(self.clock, lambda lane: self.rings.append((round(self.loop.time(), 6), lane.subscription_id)))
 
 
 def in_virtual_time(run: Callable[[Rung], Coroutine[Any, Any, None]]) -> list[tuple[float, str]]:
@@ -105,9 +105,3 @@ def test_every_lane_is_woken_at_the_earliest_time_it_has_asked_for(asked: list[t
         passes(1e9)
 
     assert sorted(in_virtual_time(run)) == sorted((round(when, 6), name) for when, name in expected)
-
-
-@given(st.none() | st.integers(0, 9), st.none() | st.integers(0, 9))
-def test_earlier_takes_none_for_never(one: int | None, other: int | None) -> None:
-    times = [time for time in (one, other) if time is not None]
-    assert earlier(one, other) == (min(times) if times else None)

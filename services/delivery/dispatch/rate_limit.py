@@ -1,6 +1,6 @@
-"""Pace: how long a lane must wait before its next attempt, by its subscription's rate.
+"""Rate limit: how long a lane must wait before its next attempt, by its subscription's rate.
 
-lane → dispatcher → [pace: token_bucket] → sender
+lane → dispatcher → [rate_limit: token_bucket] → sender
 
 The rate is the lower of what the sink has granted and what the subscription asks for; None means no limit.
 
@@ -17,7 +17,7 @@ def wait_s(lane: Lane, subscription: Subscription | None, now: float) -> float:
     return 0.0 if rate is None else lane.bucket.wait_s(rate, now)
 
 
-def rested_in_s(lane: Lane, subscription: Subscription | None, now: float) -> float:
+def full_in_s(lane: Lane, subscription: Subscription | None, now: float) -> float:
     """Return for how many seconds a lane must be remembered: until then a new lane in its place could send more."""
     rate = None if subscription is None else subscription.settings.rate_per_second
     return 0.0 if rate is None else lane.bucket.full_in_s(rate, now)

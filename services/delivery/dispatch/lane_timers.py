@@ -1,6 +1,6 @@
-"""Timers: one timer of the event loop wakes many lanes.
+"""Lane timers: one timer of the event loop wakes many lanes.
 
-dispatcher → [timers] → dispatcher
+dispatcher → [lane_timers] → dispatcher
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from services.delivery.dispatch.lane import Lane
 from services.runtime.clock import Clock
 
 
-class Timers:
+class LaneTimers:
     """Wakes lanes at the times that they ask for; a lane that asks again is woken at the earlier time."""
 
     def __init__(self, clock: Clock, wake: Callable[[Lane], None]) -> None:
@@ -44,9 +44,9 @@ class Timers:
             self._handle = None
         if self._heap and not self._closed:
             delay = max(0.0, self._heap[0][0] - self._clock.monotonic())
-            self._handle = asyncio.get_running_loop().call_later(delay, self._ring)
+            self._handle = asyncio.get_running_loop().call_later(delay, self._fire)
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         now = self._clock.monotonic()
         due = []
         while self._heap and self._heap[0][0] <= now:
