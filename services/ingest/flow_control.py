@@ -22,7 +22,7 @@ class StreamFlowControl:
     def __init__(self, *, events_max: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> None:
         self._events_max = events_max
         self._bytes_max = bytes_max
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()  # bounded: one entry for each stream
         self.events = 0
         """How many events are under way."""
         self.bytes = 0

@@ -104,7 +104,7 @@ class IngestServer:
         await authorize()
         # A client that writes while its key is refused would learn only that the stream broke, not why.
         await context.send_initial_metadata(_STREAM_ACCEPTED)
-        under_way: _UnderWay = asyncio.Queue()
+        under_way: _UnderWay = asyncio.Queue()  # bounded: by `places`
         places = asyncio.Semaphore(MESSAGES_UNDER_WAY_MAX)
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(messages, authorize, under_way, places, group))

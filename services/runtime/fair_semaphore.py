@@ -58,7 +58,7 @@ class FairSemaphore:
         self._owner_waiting_max = owner_waiting_max
         self._held = 0
         self._owners: dict[str, _Owner] = {}
-        self._round: deque[_Owner] = deque()
+        self._round: deque[_Owner] = deque()  # bounded: each owner is in it once
         """The owners that have a waiting place and are below their share, each once."""
         self._serving = False
 

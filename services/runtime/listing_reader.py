@@ -69,7 +69,7 @@ class ListingReader:
         if self._count >= WAITING_MAX or len(waiting) >= WAITING_EACH_MAX:
             raise Failure(Reason.OVERLOADED, "More is listed at once than is taken; send it again.", retry_after_s=_RETRY_S)
         asked = _Asked(partial(query, self._connection, *arguments, **options), asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(asker, deque()).append(asked)
+        self._waiting.setdefault(asker, deque()).append(asked)  # bounded: checked above
         self._count += 1
         self._next()
         return await asked.answer  # type: ignore[no-any-return]  # what the query returns

@@ -67,7 +67,7 @@ class Backlog:
         self._events_max = events_max
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._waiting: deque[tuple[Pending, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Pending, asyncio.Future[None]]] = deque()  # bounded: one entry for each caller
         self._empty = asyncio.Event()
         self._empty.set()
 

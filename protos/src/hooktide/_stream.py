@@ -89,7 +89,7 @@ class Stream:
         self._backlog = backlog
         self._open_call = open_call
         self._answer_timeout_s = min(ANSWER_TIMEOUT_S, timeout_s)
-        self._in_flight: deque[list[Pending]] = deque()
+        self._in_flight: deque[list[Pending]] = deque()  # bounded: by the backlog
         self._sent = asyncio.Event()
         self._failures = 0
 

@@ -140,7 +140,7 @@ class Emitter:
         If an event is not acknowledged by then, its emit raises `EmitterClosed`. May be called again.
         """
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+            self._closing = asyncio.create_task(self._close())  # owned: ends within `close_timeout`
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
@@ -165,7 +165,7 @@ class Emitter:
         if self._task is not None:
             raise EmitterClosed("the emitter has ended with its event loop, or by a fault, and the event was not sent; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(), name="hooktide-emitter")
+        self._task = self._loop.create_task(self._run(), name="hooktide-emitter")  # owned: `aclose` ends it
         self._task.add_done_callback(self._on_end)
         self._works = True
 

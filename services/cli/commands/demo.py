@@ -28,6 +28,7 @@ from services.cli.receiver import Webhook, receiving
 from services.cli.rest import rest_client
 from services.cli.supervise.plan import SINK_ALLOW_LOCAL, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
+from services.runtime.background import until_one_ends
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import ServiceProcess, run
 
@@ -91,20 +92,11 @@ def demo_command(composition: Composition) -> Callable[..., None]:
 
 async def _unless_stopped(process: ServiceProcess, work: Coroutine[None, None, None]) -> str | None:
     """Do the work, or cancel it when a stop is asked for; return what went wrong, in one line."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(process.stopping.wait())
     try:
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            return _STOPPED
-        working.result()
+        is_done, _ = await until_one_ends(work, process.stopping.wait())
     except (CommandError, hooktide.EmitError) as error:
         return str(error)
-    else:
-        return None
-    finally:
-        for task in (working, stopping):
-            task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+    return None if is_done else _STOPPED
 
 
 async def _demonstrate(composition: Composition, events: int, tally: Tally, shown: View, alarms: deque[str]) -> None:

@@ -1,6 +1,5 @@
 """Up: `hooktide up` runs all services on this machine, under one supervisor."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from services.cli.supervise.data_directory import Keys
 from services.cli.supervise.plan import SERVICES, Ports
 from services.cli.supervise.supervisor import Supervisor
 from services.cli.supervise.up_screen import Notices, say_running, say_running_json, say_starting
+from services.runtime.background import until_one_ends
 from services.runtime.configuration.default_ports import LOOPBACK, PORTS
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import ServiceProcess, StartError, run
@@ -89,17 +89,7 @@ async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:
 
 
 async def _until_stopped(process: ServiceProcess, supervisor: Supervisor) -> None:
-    stopped, broken = asyncio.ensure_future(process.stopping.wait()), asyncio.ensure_future(supervisor.run())
-    reloading = asyncio.ensure_future(_hand_on_reloads(process, supervisor))
-    try:
-        await asyncio.wait([stopped, broken, reloading], return_when=asyncio.FIRST_COMPLETED)
-        for task in (broken, reloading):
-            if task.done():
-                task.result()
-    finally:
-        stopped.cancel()
-        broken.cancel()
-        reloading.cancel()
+    await until_one_ends(process.stopping.wait(), supervisor.run(), _hand_on_reloads(process, supervisor))
 
 
 async def _hand_on_reloads(process: ServiceProcess, supervisor: Supervisor) -> None:

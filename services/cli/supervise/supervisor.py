@@ -28,6 +28,7 @@ from services.cli.supervise.data_directory import DamagedKeysError, DataDirector
 from services.cli.supervise.log_file import LogFile
 from services.cli.supervise.plan import SERVICES, STOP_ORDER
 from services.cli.supervise.reservation import Reservations
+from services.runtime.background import until_one_ends
 from services.runtime.configuration.default_ports import LOOPBACK
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_file import with_settings_file
@@ -112,10 +113,12 @@ class Supervisor:
         try:
             self._addresses = {name: self._reservations.settle(planned) for name, planned in self._planned.items()}
             made = await self._prepare()
-            for name in SERVICES:
-                self._tasks[name] = asyncio.create_task(self._keep(name, lock), name=f"keep {name}")
-            self._tasks["logs"] = asyncio.create_task(self._follow_logs(), name="follow logs")
-            self._tasks["readiness"] = asyncio.create_task(self._watch_readiness(), name="watch readiness")
+            works = {name: self._keep(name, lock) for name in SERVICES} | {
+                "logs": self._follow_logs(),
+                "readiness": self._watch_readiness(),
+            }
+            for name, work in works.items():
+                self._tasks[name] = asyncio.create_task(work, name=name)  # owned: stop() ends them one by one, in order
             await self._all_ready()
             write_private(
                 self.directory.addresses_file,
@@ -220,19 +223,13 @@ class Supervisor:
         return made
 
     async def _all_ready(self) -> None:
-        ready = asyncio.ensure_future(self._until_all_ready())
         try:
             async with asyncio.timeout(READY_WITHIN_S):
-                await asyncio.wait([ready, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+                await until_one_ends(self._until_all_ready(), self.run())
         except TimeoutError:
             late = ", ".join(name for name, event in self._is_ready.items() if not event.is_set())
             message = f"not ready after {READY_WITHIN_S:g} s: {late}; see {self.directory.path / 'logs'}"
             raise StartError(message) from None
-        finally:
-            ready.cancel()
-        for task in self._tasks.values():
-            if task.done():
-                task.result()
 
     async def _until_all_ready(self) -> None:
         for event in self._is_ready.values():

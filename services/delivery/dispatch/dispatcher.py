@@ -63,7 +63,7 @@ class Dispatcher:
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
         self._timers = LaneTimers(clock, self._timer_fired)
-        self._round: deque[Lane] = deque()
+        self._round: deque[Lane] = deque()  # bounded: each lane is in it once
         self._ended = asyncio.Event()
         self._closed = False
         self._pump_asked = False

@@ -24,7 +24,7 @@ class Lane:
     sink_health: SinkHealth | None = None
     """The health of its sink; None while the sink has never failed."""
     bucket: TokenBucket = field(default_factory=TokenBucket)
-    queue: deque[Delivery] = field(default_factory=deque)
+    queue: deque[Delivery] = field(default_factory=deque)  # bounded: by `LaneTable`, which spills what is too much
     in_flight: int = 0
     spilled: bool = False
     put_backs: int = 0

@@ -16,7 +16,7 @@ class FairQueue(dict[str, deque[Exchange]]):
         owner = exchange.request.owner
         waiting = self.get(owner)
         if waiting is None:
-            self[owner] = deque((exchange,))
+            self[owner] = deque((exchange,))  # bounded: by the requests that callers have under way
         else:
             waiting.append(exchange)
 

@@ -174,7 +174,7 @@ class _Threads:
     """A few daemon threads, started on demand. They end with the process, because a lookup cannot be interrupted."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # bounded: by the permits for lookups
         self._threads = 0
         self._free = threading.Semaphore(0)
 

@@ -27,7 +27,7 @@ class FlushQueue:
         self._clock = clock
         self._routed = 0
         self._room_made = asyncio.Event()
-        self.chunks: deque[Chunk] = deque()
+        self.chunks: deque[Chunk] = deque()  # bounded: by `Backpressure`
         """The chunks whose flush has not begun, in the order of routing."""
         self.changed: dict[Delivery, None] = {}
         """The settled deliveries whose chunk is flushed already."""

@@ -28,8 +28,7 @@ class RefillRequests:
     """The lanes whose rows are to be read back, each at most once."""
 
     def __init__(self) -> None:
-        # Bounded by the number of lanes.
-        self._lanes: asyncio.Queue[Lane] = asyncio.Queue()
+        self._lanes: asyncio.Queue[Lane] = asyncio.Queue()  # bounded: each lane is in it once
 
     def add(self, lane: Lane) -> None:
         """Request a refill of a lane, unless one is requested or under way already."""
@@ -52,14 +51,20 @@ class LaneRefill:
         self._log = log
         self._replica = replica
         self._requests = requests
-        self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
+        self._to_cancel: asyncio.Queue[str] = asyncio.Queue()  # bounded: each subscription is in it once
+        self._queued_to_cancel: set[str] = set()
         self._dispatcher = dispatcher
         self._recorder = recorder
 
     def cancel(self, subscription_id: str) -> None:
         """Cancel all deliveries that wait for a subscription: the queued ones now, the rows soon."""
         self._dispatcher.cancel(subscription_id)
-        self._to_cancel.put_nowait(subscription_id)
+        self._cancel_rows(subscription_id)
+
+    def _cancel_rows(self, subscription_id: str) -> None:
+        if subscription_id not in self._queued_to_cancel:
+            self._queued_to_cancel.add(subscription_id)
+            self._to_cancel.put_nowait(subscription_id)
 
     async def start(self) -> None:
         """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
@@ -67,7 +72,7 @@ class LaneRefill:
             if self._replica.wanted(subscription_id):
                 self._dispatcher.resume(subscription_id)
             else:
-                self._to_cancel.put_nowait(subscription_id)
+                self._cancel_rows(subscription_id)
 
     async def run(self) -> None:
         """Refill and cancel for ever."""
@@ -145,6 +150,7 @@ class LaneRefill:
     async def _cancel_lanes(self) -> None:
         while True:
             subscription_id = await self._to_cancel.get()
+            self._queued_to_cancel.discard(subscription_id)
             # A flush under way may still write unfinished rows of this subscription: read the rows after it.
             await self._recorder.wait_for_flush()
             while not self._replica.wanted(subscription_id) and await self._cancel_some(subscription_id):

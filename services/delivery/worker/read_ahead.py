@@ -37,7 +37,7 @@ async def read_ahead(batches: AsyncIterator[Sequence[Record]]) -> AsyncGenerator
         finally:
             arrived.set()
 
-    reading = asyncio.get_running_loop().create_task(read())
+    reading = asyncio.get_running_loop().create_task(read())  # owned: ended below
     try:
         while True:
             if held:

@@ -88,7 +88,7 @@ class SqliteWriter:
         """The size at which appends are refused; it may change at any time, on any thread."""
         self._finished = finished
         self._failed = failed
-        self._queue: queue.SimpleQueue[Append | WriterTask | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Append | WriterTask | None] = queue.SimpleQueue()  # bounded: see `put`
         self._connection = connect(path)
         self._checkpoints = WalCheckpoints(path, self._connection)
         newest = self._connection.execute("SELECT position, event_id, accepted_ms FROM events ORDER BY position DESC LIMIT 1").fetchone()

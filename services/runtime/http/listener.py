@@ -303,6 +303,7 @@ class _Acceptor:
                 self._note("refused", network)
             return
         arrival.protocol = self._connect(arrival.connection)
+        # owned: `_close` cancels it
         arrival.opening = self._loop.create_task(self._open(arrival, arrival.protocol))
         arrival.opening.add_done_callback(lambda _done: self._arriving.discard(arrival))
 

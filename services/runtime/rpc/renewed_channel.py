@@ -35,7 +35,7 @@ class RenewedChannel(grpc.aio.Channel):
 
     def _renew(self) -> None:
         old, self.current = self.current, self._open(self._tls.credentials())
-        task = asyncio.get_running_loop().create_task(_end(old))
+        task = asyncio.get_running_loop().create_task(_end(old))  # owned: `close` ends it
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 

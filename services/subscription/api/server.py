@@ -225,18 +225,14 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
     ) -> AsyncIterator[pb.AskRevisionResponse]:
         """Answer each question with the latest committed revision, and perhaps a read lease; raise UNAVAILABLE once the registry stops."""
-        questions, over, holder, leases = (
-            aiter(request_iterator),
-            asyncio.ensure_future(self._store.watching_over()),
-            object(),
-            self._store.leases,
-        )
+        questions, holder, leases = aiter(request_iterator), object(), self._store.leases
+        over = asyncio.ensure_future(self._store.watching_over())  # owned: ended below
+        asked: asyncio.Future[pb.AskRevisionRequest | None] | None = None
         try:
             while True:
-                asked = asyncio.ensure_future(anext(questions, None))
+                asked = asyncio.ensure_future(anext(questions, None))  # owned: ended below
                 await asyncio.wait((asked, over), return_when=asyncio.FIRST_COMPLETED)
                 if over.done():
-                    asked.cancel()
                     await over
                 question = asked.result()
                 if question is None:
@@ -255,6 +251,8 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 yield wire.revision_message(latest.revision, lease_s)
         finally:
             over.cancel()
+            if asked is not None:
+                asked.cancel()
 
     async def WatchSubscriptions(
         self, request: pb.WatchSubscriptionsRequest, _context: Context
