@@ -1,4 +1,4 @@
-"""Fixtures: one system for the tests that leave it as they found it."""
+"""Fixtures: one system for the tests that leave it as they found it; its processes start as an operator starts them."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

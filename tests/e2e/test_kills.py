@@ -9,6 +9,7 @@ import hooktide
 import pytest
 
 from tests.support.consumers import new_consumer
+from tests.support.service_spawner import shared_spawner
 from tests.support.system import SERVICES, System, running_system
 from tests.support.waiting import until
 from tests.support.webhook_receiver import Endpoint, Receiver
@@ -31,7 +32,7 @@ async def _emit_until(system: System, stop: asyncio.Event, acknowledged: set[str
 
 @pytest.mark.slow
 async def test_each_service_is_killed_once_under_load_and_nothing_is_lost(tmp_path: Path) -> None:
-    async with running_system(tmp_path) as system, Receiver() as receiver:
+    async with running_system(tmp_path, spawn=shared_spawner().spawn) as system, Receiver() as receiver:
         consumer = await new_consumer(system, "steady")
         endpoint = receiver.endpoint("steady")
         await consumer.subscribe(endpoint, ["kill.*"])
@@ -55,7 +56,7 @@ async def test_a_subscription_gets_what_follows_its_201_and_nothing_that_follows
     rounds, kills, seed = 500, 8, random.randrange(1 << 32)
     rng = random.Random(seed)
     begun, kill_after = 0, sorted(rng.sample(range(20, rounds - 20), kills))
-    async with running_system(tmp_path) as system, Receiver() as receiver:
+    async with running_system(tmp_path, spawn=shared_spawner().spawn) as system, Receiver() as receiver:
         consumer = await new_consumer(system, "reads its own writes")
         due: dict[str, set[str]] = {}
         forbidden: dict[str, set[str]] = {}

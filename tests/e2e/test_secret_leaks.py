@@ -19,6 +19,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.proxy import Proxy, running_proxy
+from tests.support.service_spawner import shared_spawner
 from tests.support.system import System, running_system
 from tests.support.waiting import PATIENCE_S, until
 
@@ -78,7 +79,7 @@ async def test_no_secret_shows_in_what_a_system_writes_and_answers(tmp_path: Pat
     seen: set[str] = set()
     async with (
         running_proxy() as proxy,
-        running_system(data, _settings(canaries, tmp_path, proxy)) as system,
+        running_system(data, _settings(canaries, tmp_path, proxy), spawn=shared_spawner().spawn) as system,
         _sink(canaries, seen) as sink,
     ):
         canaries.add("service token", system.token)

@@ -11,6 +11,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support.consumers import new_consumer
+from tests.support.service_spawner import shared_spawner
 from tests.support.system import System, running_system
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receiver import Receiver
@@ -52,7 +53,8 @@ async def test_a_subscription_made_over_rest_is_delivered_as_it_asks(system: Sys
 @pytest_asyncio.fixture
 async def strict(tmp_path: Path) -> AsyncIterator[System]:
     """A system that sends nothing without consent."""
-    async with running_system(tmp_path, {"HOOKTIDE_SINK_HANDSHAKE": "required", "HOOKTIDE_ORIGIN": ORIGIN}) as running:
+    settings = {"HOOKTIDE_SINK_HANDSHAKE": "required", "HOOKTIDE_ORIGIN": ORIGIN}
+    async with running_system(tmp_path, settings, spawn=shared_spawner().spawn) as running:
         yield running
 
 

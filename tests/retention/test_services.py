@@ -21,6 +21,7 @@ from tests.retention.files import number, pages_in_use, rows, size_on_disk
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.numbered_events import numbered_event, publish_numbered
 from tests.support.order_receiver import Catcher, catching
+from tests.support.service_spawner import shared_spawner
 from tests.support.system import System, running_system
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receiver import Receiver
@@ -37,7 +38,7 @@ _SETTINGS = {
 
 @pytest_asyncio.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    async with running_system(tmp_path_factory.mktemp("retention"), _SETTINGS) as running:
+    async with running_system(tmp_path_factory.mktemp("retention"), _SETTINGS, spawn=shared_spawner().spawn) as running:
         yield running
 
 
