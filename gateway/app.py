@@ -117,7 +117,11 @@ async def running(settings: GatewaySettings, process: ServiceProcess, limits: Ht
             Router(route_table(upstreams, body_reader, readiness)), Authenticator(ask, clock), client_limits(settings), clock, limits
         )
         async with (
-            http_server(admin_app(readiness.why_not_ready, readiness.why_degraded), settings.gateway_admin_listen) as admin,
+            http_server(
+                admin_app(readiness.why_not_ready, readiness.why_degraded),
+                settings.gateway_admin_listen,
+                tls=server_tls(reloadable, "admin"),
+            ) as admin,
             listening(pipeline, settings.gateway_listen, limits, gate, tls) as listen,
             in_background(readiness.keep_checking()),
             reloading(reloadable, process),

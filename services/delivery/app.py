@@ -95,7 +95,9 @@ async def running(
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, sink_tester, worker), grpc_server.grpc)
-        admin = await stack.enter_async_context(http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen))
+        admin = await stack.enter_async_context(
+            http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen, tls=server_tls(reloadable, "admin"))
+        )
         listen = await grpc_server.start(settings.delivery_listen, tls)
         async with in_background(verifications.run()), _worker_running(worker, process), reloading(reloadable, process):
             await grpc_server.set_serving(serving=True)

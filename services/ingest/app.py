@@ -66,7 +66,9 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
         grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, authorizer, draining).handlers(),))
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
         admin = await stack.enter_async_context(
-            http_server(admin_app(ready, lambda: log_server.why_degraded(log)), settings.ingest_admin_listen)
+            http_server(
+                admin_app(ready, lambda: log_server.why_degraded(log)), settings.ingest_admin_listen, tls=server_tls(reloadable, "admin")
+            )
         )
         listen = await grpc_server.start(settings.ingest_listen, tls)
         await grpc_server.set_serving(serving=True)

@@ -165,12 +165,15 @@ class ClientTls:
         return apply
 
 
-def server_tls(reloadable: Reloadable[Kind], service: str) -> ServerTls | None:
-    """Return the TLS of a service's listener, None if it listens without; raises `StartError` for files that cannot work."""
-    files = _Files.of(reloadable.settings, f"{service}_", "client_ca")
+def server_tls(reloadable: Reloadable[Kind], listener: str) -> ServerTls | None:
+    """Return the TLS of a listener, None if it has none; raises `StartError` for files that cannot work.
+
+    `listener` is the name of a service, or "admin".
+    """
+    files = _Files.of(reloadable.settings, f"{listener}_", "client_ca")
     if files.pair is None:
         if files.authorities is not None:
-            names = (files.authorities.variable, variable(f"{service}_tls_cert_file"))
+            names = (files.authorities.variable, variable(f"{listener}_tls_cert_file"))
             raise StartError(f"{names[0]} needs {names[1]}: without TLS no client can show a certificate")
         return None
     tls = ServerTls(files, files.read())

@@ -78,7 +78,7 @@ async def running(
             subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(served, server.grpc)
             catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
             access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
-            async with http_server(admin_app(ready), settings.subscription_admin_listen) as admin:
+            async with http_server(admin_app(ready), settings.subscription_admin_listen, tls=server_tls(reloadable, "admin")) as admin:
                 try:
                     listen = await server.start(settings.subscription_listen, tls)
                     await server.set_serving(serving=True)

@@ -1,13 +1,16 @@
 """System: all services with TLS and client certificates everywhere, as an operator would run them."""
 
+import ssl
 from pathlib import Path
 
+import aiohttp
 import hooktide as client
 import pytest
 
 from tests.support.commands import clean_environ, hooktide
 from tests.tls.authority import Authority
 from tests.tls.system import SERVICES, accepted, running_system
+from tests.tls.test_http import trusting
 
 OLD, NEW = "hts_the-token-before-the-rotation", "hts_the-token-after-the-rotation"
 
@@ -15,13 +18,14 @@ OLD, NEW = "hts_the-token-before-the-rotation", "hts_the-token-after-the-rotatio
 async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flow works from `hooktide subscribe` and emit to the webhook; then every certificate and authority is replaced without a stop."""
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
-    pairs = {name: ours.issue() for name in (*SERVICES, "calls")}
+    listeners = (*SERVICES, "admin")
+    pairs = {name: ours.issue() for name in (*listeners, "calls")}
     files = {
         f"{name.upper()}_TLS_{part}_FILE": path
-        for name in SERVICES
+        for name in listeners
         for part, path in (("CERT", pairs[name].cert), ("KEY", pairs[name].key))
     }
-    files |= {f"{name.upper()}_TLS_CLIENT_CA_FILE": ours.file for name in SERVICES}
+    files |= {f"{name.upper()}_TLS_CLIENT_CA_FILE": ours.file for name in listeners}
     shown = {"TLS_CERT_FILE": pairs["calls"].cert, "TLS_KEY_FILE": pairs["calls"].key}
     commands = clean_environ(**{f"HOOKTIDE_{name}": str(path) for name, path in shown.items()})
     async with running_system(monkeypatch, tmp_path, **files, **shown, TLS_CA_FILE=ours.file, SERVICE_TOKEN=OLD) as system:
@@ -33,14 +37,30 @@ async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_
         assert (untrusted.code, "its certificate is not trusted; --ca names" in untrusted.err) == (1, True)
         assert (await hooktide(*emit, "--ca", str(ours.file), environ=commands)).code == 0
         await system.webhook()
+        probe = ours.issue()
+        admin = [addresses.admin for addresses in system.addresses.values()]
+        assert [await status_of(each, trusting(ours, probe)) for each in admin] == [200] * len(SERVICES)
+        assert [await status_of(each, trusting(ours)) for each in admin] == [None] * len(SERVICES)
         for pair in pairs.values():
             pair.replace_by(theirs.issue())
         ours.file.write_bytes(theirs.file.read_bytes())
         await system.reload()
         assert (await hooktide(*emit, "--ca", str(ours.file), environ=commands)).code == 0
         await system.webhook()
+        assert [await status_of(each, trusting(theirs, probe)) for each in admin] == [None] * len(SERVICES)
+        assert [await status_of(each, trusting(theirs, theirs.issue())) for each in admin] == [200] * len(SERVICES)
         without = await hooktide(*emit, "--ca", str(ours.file), "--timeout", "1", environ=clean_environ())
         assert (without.code, without.err.count("\n")) == (1, 1), without.err
+
+
+async def status_of(admin: str, context: ssl.SSLContext) -> int | None:
+    """Return the status of a readiness probe, None if its connection fails."""
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.get(f"https://{admin}/readyz", ssl=context) as answer:
+                return answer.status
+        except aiohttp.ClientError:
+            return None
 
 
 async def test_the_service_token_is_replaced_without_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

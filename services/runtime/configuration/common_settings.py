@@ -52,6 +52,19 @@ class Settings(BaseSettings):
         None, description="The certificate (PEM, its chain after it) that calls to other services show.", json_schema_extra=CONTENT_RELOADED
     )
     tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
+    admin_tls_cert_file: Path | None = Field(
+        None,
+        description="The certificate (PEM, its chain after it) of the admin addresses, which then speak TLS only.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
+    admin_tls_key_file: Path | None = Field(
+        None, description="The private key (PEM) of the admin addresses' certificate.", json_schema_extra=CONTENT_RELOADED
+    )
+    admin_tls_client_ca_file: Path | None = Field(
+        None,
+        description="The authorities (PEM) of probes and Prometheus: with it, they must show a certificate of theirs.",
+        json_schema_extra=CONTENT_RELOADED,
+    )
 
     def tokens(self) -> tuple[str, ...]:
         """Return the service tokens, from the variable or its file: the first is sent, all are accepted."""

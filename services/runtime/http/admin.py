@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.runtime.http.connections import Connection, ConnectionLimits
 from services.runtime.http.listener import Gate, GuardedConnection, accepting
+from services.runtime.tls import ServerTls
 
 Ready = Callable[[], str | None]
 
@@ -46,8 +47,10 @@ def _json_line(body: dict[str, str], *, status: int = 200) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def http_server(app: web.Application, listen: str, limits: ConnectionLimits = _LIMITS) -> AsyncIterator[str]:
-    """Serve an application on `listen` (``host:port``); yields the address bound. Raises `StartError`."""
+async def http_server(
+    app: web.Application, listen: str, limits: ConnectionLimits = _LIMITS, tls: ServerTls | None = None
+) -> AsyncIterator[str]:
+    """Serve an application on `listen` (``host:port``), over TLS if `tls` is set; yields the address bound. Raises `StartError`."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     server, gate, loop = runner.server, Gate(limits), asyncio.get_running_loop()
@@ -57,7 +60,7 @@ async def http_server(app: web.Application, listen: str, limits: ConnectionLimit
         return GuardedConnection(server, gate, connection, loop=loop, access_log=None)
 
     try:
-        async with accepting(connect, gate, listen) as bound:
+        async with accepting(connect, gate, listen, tls=None if tls is None else tls.http_context()) as bound:
             yield bound
     finally:
         await runner.cleanup()
