@@ -28,9 +28,9 @@ from services.runtime.service_process import Addresses, ServiceProcess, StartErr
 from services.runtime.tls import server_tls
 from services.subscription.api.access_server import AccessServer
 from services.subscription.api.catalogue_server import CatalogueServer
-from services.subscription.api.server import SubscriptionServer
-from services.subscription.model import Handshake
-from services.subscription.rules.sink_lookup import Lookups, Resolve, system_addresses
+from services.subscription.api.subscription_server import SubscriptionServer
+from services.subscription.model import VerificationPolicy
+from services.subscription.rules.sink_lookup import Resolve, SinkLookup, system_addresses
 from services.subscription.store import secret_keys
 from services.subscription.store.resealer import Resealer
 from services.subscription.store.startup_checks import OpenRegistry, open_registry
@@ -59,16 +59,16 @@ async def running(
     reloadable.on_reload(lambda new: server.change_limits(CallLimits.of(new)))
     server = Server(RULES, service_tokens(reloadable), limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
     tls = server_tls(reloadable, "subscription")
-    policy, handshake = _policy(reloadable), _handshake(settings)
+    egress_policy, verification_policy = _egress_policy(reloadable), _verification_policy(settings)
     with open_registry(settings, clock) as registry:
         failpoints.reached("registry.opened")
         async with running_store(registry, process, clock) as store:
-            if handshake is not Handshake.REQUIRED:
+            if verification_policy is not VerificationPolicy.REQUIRED:
                 await _release(store)
             resealer = Resealer(store)
             reloadable.on_prepare(partial(_prepare_secret_keys, registry, store, resealer))
-            lookups = Lookups(policy, lambda: reloadable.settings.share_of(reloadable.settings.sink_lookups_max), resolve)
-            served = SubscriptionServer(store, policy, lookups, handshake)
+            sink_lookup = SinkLookup(egress_policy, lambda: reloadable.settings.share_of(reloadable.settings.sink_lookups_max), resolve)
+            served = SubscriptionServer(store, egress_policy, sink_lookup, verification_policy)
 
             def ready() -> str | None:
                 if store.broken:
@@ -116,32 +116,32 @@ async def _prepare_secret_keys(registry: OpenRegistry, store: Store, resealer: R
     return apply
 
 
-def _policy(reloadable: Reloadable[SubscriptionSettings]) -> EgressPolicy:
+def _egress_policy(reloadable: Reloadable[SubscriptionSettings]) -> EgressPolicy:
     """Return the policy for sinks; a reload of the settings updates it."""
-    policy = _policy_of(reloadable.settings)
+    policy = _egress_policy_of(reloadable.settings)
 
     async def prepare(settings: SubscriptionSettings) -> Apply:
-        return partial(policy.replace, _policy_of(settings))
+        return partial(policy.replace, _egress_policy_of(settings))
 
     reloadable.on_prepare(prepare)
     return policy
 
 
-def _policy_of(settings: SubscriptionSettings) -> EgressPolicy:
+def _egress_policy_of(settings: SubscriptionSettings) -> EgressPolicy:
     try:
         return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:
         raise StartError(f"HOOKTIDE_SINK_ALLOW or HOOKTIDE_SINK_DENY: {error}") from error
 
 
-def _handshake(settings: SubscriptionSettings) -> Handshake:
-    handshake = Handshake(settings.sink_handshake)
-    if handshake is not Handshake.OFF and not settings.origin:
+def _verification_policy(settings: SubscriptionSettings) -> VerificationPolicy:
+    policy = VerificationPolicy(settings.sink_handshake)
+    if policy is not VerificationPolicy.OFF and not settings.origin:
         message = (
-            f"{PREFIX}SINK_HANDSHAKE={handshake.value} needs {PREFIX}ORIGIN: the name by which sinks know this system, as hooks.example.com"
+            f"{PREFIX}SINK_HANDSHAKE={policy.value} needs {PREFIX}ORIGIN: the name by which sinks know this system, as hooks.example.com"
         )
         raise StartError(message)
-    return handshake
+    return policy
 
 
 async def _release(store: Store) -> None:

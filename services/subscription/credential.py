@@ -75,7 +75,7 @@ def credential_of(kind: CredentialKind, members: Mapping[str, str]) -> SecretCre
     return SecretCredential(Credential(kind, shown), members.get(SECRET[kind], ""))
 
 
-def merged(stored: SecretCredential | None, wanted: SecretCredential | None, paths: Collection[str]) -> SecretCredential | None:
+def merge(stored: SecretCredential | None, wanted: SecretCredential | None, paths: Collection[str]) -> SecretCredential | None:
     """Return the credential to store after an update that names `paths`; None for no credential.
 
     If `paths` names the section, the update replaces the whole credential; if it gives no secret and the kind is the same, the stored

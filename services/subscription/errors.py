@@ -4,7 +4,7 @@ from services.runtime.errors import Failure, Reason
 
 STORAGE_RETRY_S = 5.0
 BUSY_RETRY_S = 1.0
-HANDSHAKE_RETRY_S = 600.0
+VERIFICATION_RETRY_S = 600.0
 
 
 def subscription_not_found() -> Failure:
@@ -53,15 +53,15 @@ def sink_changed() -> Failure:
     return Failure(Reason.ETAG_MISMATCH, "The subscription has another sink by now; begin anew with that one.")
 
 
-def handshake_off() -> Failure:
+def verification_off() -> Failure:
     """Sink verification is off: this system does not ask sinks for consent."""
     return Failure(Reason.STATE_CONFLICT, "The operator has switched ownership handshakes off; a subscription needs none here.")
 
 
-def too_many_handshakes(begun_max: int) -> Failure:
+def too_many_verifications(begun_max: int) -> Failure:
     """The sink was asked for its consent too often."""
     message = f"The sink was asked {begun_max} times within an hour; wait before it is asked again."
-    return Failure(Reason.OVERLOADED, message, retry_after_s=HANDSHAKE_RETRY_S)
+    return Failure(Reason.OVERLOADED, message, retry_after_s=VERIFICATION_RETRY_S)
 
 
 def verification_not_found() -> Failure:

@@ -55,7 +55,7 @@ class Role(Enum):
     CONSUMER = "consumer"
 
 
-class Handshake(Enum):
+class VerificationPolicy(Enum):
     """The operator's policy for sink verification (the handshake).
 
     OFF: no sink is asked for consent. REQUIRED: a sink receives events only with its consent. BEST_EFFORT: a sink receives events, and
@@ -185,7 +185,7 @@ class EventType:
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class PutSubscription:
     """A subscription in its present state, with its live secrets of all schemes, the newest first, and its credential's secret member."""
 
     subscription: Subscription
@@ -194,7 +194,7 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class DeletedSubscription:
     """A subscription that the change numbered `revision` deleted."""
 
     id: SubscriptionId
@@ -216,7 +216,7 @@ class Checkpoint:
     registry_id: str
 
 
-WatchItem = Put | Deleted | Checkpoint
+WatchItem = PutSubscription | DeletedSubscription | Checkpoint
 
 
 def _etag(name: str, number: int, update_ms: int) -> str:

@@ -13,7 +13,7 @@ from services.runtime.consumer_scope import OwnConsumer
 from services.runtime.errors import Failure, Reason
 from services.subscription.api import wire
 from services.subscription.model import ConsumerId, Protocol, State, Subscription, SubscriptionId
-from services.subscription.rules.validation import SubscriptionDraft, merged_draft
+from services.subscription.rules.validation import SubscriptionDraft, merge_draft
 
 OWN = OwnConsumer("con_" + "1" * 32)
 CONSUMER = Caller("key_1", Role.CONSUMER, "con_1", None, {})
@@ -133,7 +133,7 @@ def kept(draft: SubscriptionDraft) -> Subscription:
         types=draft.types,
         source=draft.source,
         config=draft.config,
-        settings=draft.settings.settled(),
+        settings=draft.settings.to_settings(),
         credential=None if draft.credential is None else draft.credential.credential,
         state=State.ACTIVE,
         state_reason="",
@@ -148,7 +148,7 @@ def kept(draft: SubscriptionDraft) -> Subscription:
 def applied(before: pb.Subscription, patch: pb.Subscription, paths: tuple[str, ...]) -> pb.Subscription:
     """Change the masked fields, as the registry does."""
     standing, wanted = wire.subscription_draft(before), wire.subscription_draft(patch)
-    draft = merged_draft(kept(standing), standing.credential, wanted, paths)
+    draft = merge_draft(kept(standing), standing.credential, wanted, paths)
     plain = {name: getattr(wanted if name in paths else standing, name) for name in ("sink", "types", "source")}
     return wire.subscription_message(kept(dataclasses.replace(draft, **plain)))
 

@@ -19,7 +19,7 @@ from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
 from services.subscription.store import resealing as store_resealing
-from services.subscription.store.idempotency import Once, answered
+from services.subscription.store.idempotency import IdempotentCall, answer_once
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.transaction import Writing
 from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
@@ -103,7 +103,7 @@ def many_answers(settings: SubscriptionSettings) -> None:
     with open_registry(settings) as registry, registry.database.writer.begin() as connection:
         writing = Writing(connection, registry.vault, unix_ms(SystemClock()), registry.changes_kept)
         for number in range(2 * store_resealing.BATCH + 5):
-            answered(writing, Once("scope", "Method", f"{number}", bytes(32)), lambda: b"answer")
+            answer_once(writing, IdempotentCall("scope", "Method", f"{number}", bytes(32)), lambda: b"answer")
 
 
 async def test_all_is_readable_after_the_old_secret_key_was_taken_away(settings: SubscriptionSettings) -> None:

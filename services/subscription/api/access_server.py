@@ -18,7 +18,7 @@ from services.subscription.api import wire
 from services.subscription.errors import key_invalid
 from services.subscription.rules.validation import consumer_name_problems, key_problems, refuse, request_id_problems, required_problems
 from services.subscription.store import access, secret_keys
-from services.subscription.store.idempotency import answered
+from services.subscription.store.idempotency import answer_once
 from services.subscription.store.store import Store
 from services.subscription.store.transaction import Reading, Writing
 
@@ -58,14 +58,14 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
 
     async def CreateConsumer(self, request: pb.CreateConsumerRequest, _context: Context) -> pb.CreateConsumerResponse:
         """Create a consumer."""
-        once = wire.once_from(request, _SCOPE, "CreateConsumer")
+        call = wire.idempotent_call(request, _SCOPE, "CreateConsumer")
 
         def create(writing: Writing) -> bytes:
             refuse([*consumer_name_problems(request.consumer.name), *request_id_problems(request.request_id)])
             created = access.create_consumer(writing, request.consumer.name)
             return pb.CreateConsumerResponse(consumer=wire.consumer_message(created)).SerializeToString()
 
-        answer = await self._store.write(lambda writing: answered(writing, once, partial(create, writing)))
+        answer = await self._store.write(lambda writing: answer_once(writing, call, partial(create, writing)))
         return pb.CreateConsumerResponse.FromString(answer)
 
     async def GetConsumer(self, request: pb.GetConsumerRequest, _context: Context) -> pb.GetConsumerResponse:
@@ -88,14 +88,14 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
     async def CreateKey(self, request: pb.CreateKeyRequest, _context: Context) -> pb.CreateKeyResponse:
         """Create a key."""
         draft = wire.key_draft(request.key)
-        once = wire.once_from(request, _SCOPE, "CreateKey")
+        call = wire.idempotent_call(request, _SCOPE, "CreateKey")
 
         def create(writing: Writing) -> bytes:
             refuse([*key_problems(draft, writing.now_ms), *request_id_problems(request.request_id)])
             created, clear = access.create_key(writing, draft)
             return pb.CreateKeyResponse(key=wire.key_message(created), clear_text=clear).SerializeToString()
 
-        answer = await self._store.write(lambda writing: answered(writing, once, partial(create, writing)))
+        answer = await self._store.write(lambda writing: answer_once(writing, call, partial(create, writing)))
         return pb.CreateKeyResponse.FromString(answer)
 
     async def GetKey(self, request: pb.GetKeyRequest, _context: Context) -> pb.GetKeyResponse:

@@ -12,7 +12,7 @@ from hooktide.subscription.v1 import catalogue_pb2_grpc
 
 from services.runtime.paging import fitting, page_size, page_token, parse_page_token
 from services.subscription.api import wire
-from services.subscription.rules.validation import event_type_problems, event_types_asked_problems, refuse, required_problems
+from services.subscription.rules.validation import event_type_names_problems, event_type_problems, refuse, required_problems
 from services.subscription.store import catalogue
 from services.subscription.store.store import Store
 
@@ -46,7 +46,7 @@ class CatalogueServer(catalogue_pb2_grpc.CatalogueServiceServicer):
 
     async def FindAudienceRequired(self, request: pb.FindAudienceRequiredRequest, _context: Context) -> pb.FindAudienceRequiredResponse:
         """Return which of the named event types require an audience."""
-        refuse(event_types_asked_problems(request.names))
+        refuse(event_type_names_problems(request.names))
         found = await self._store.read(partial(catalogue.audience_required, names=set(request.names)))
         return pb.FindAudienceRequiredResponse(names=found)
 

@@ -27,20 +27,20 @@ from services.subscription.api.wire_settings import (
 )
 from services.subscription.model import (
     Consumer,
-    Deleted,
+    DeletedSubscription,
     EventType,
-    Handshake,
     Key,
     Protocol,
-    Put,
+    PutSubscription,
     Role,
     State,
     Subscription,
+    VerificationPolicy,
     WatchItem,
 )
 from services.subscription.rules import consent
 from services.subscription.rules.validation import KeyDraft, SubscriptionDraft
-from services.subscription.store.idempotency import Once
+from services.subscription.store.idempotency import IdempotentCall
 
 _PROTOCOLS = {
     subscription_pb2.PROTOCOL_UNSPECIFIED: Protocol.HTTP,
@@ -74,10 +74,10 @@ class RepeatableRequest(Shape):
         ...
 
 
-def once_from(request: RepeatableRequest, scope: str, method: str) -> Once:
+def idempotent_call(request: RepeatableRequest, scope: str, method: str) -> IdempotentCall:
     """Return the identity of an idempotent call. The digest covers the whole request, even the request id, which a repeat shares."""
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-    return Once(scope, method, request.request_id, digest)
+    return IdempotentCall(scope, method, request.request_id, digest)
 
 
 def subscription_draft(message: subscription_pb2.Subscription) -> SubscriptionDraft:
@@ -122,10 +122,10 @@ def subscription_message(subscription: Subscription) -> subscription_pb2.Subscri
     )
 
 
-def put_message(put: Put, handshake: Handshake) -> subscription_pb2.WatchedSubscription:
+def watched_message(put: PutSubscription, policy: VerificationPolicy) -> subscription_pb2.WatchedSubscription:
     """Return a subscription with all that delivery needs to send to its sink, and whether delivery shall ask the sink for its consent.
 
-    `handshake` is the operator's policy for sink verification.
+    `policy` is the operator's policy for sink verification.
     """
     kept, message = put.subscription.credential, subscription_message(put.subscription)
     return subscription_pb2.WatchedSubscription(
@@ -133,16 +133,16 @@ def put_message(put: Put, handshake: Handshake) -> subscription_pb2.WatchedSubsc
         secrets=signing_secrets(put.secrets),
         keys=signing_keys(put.secrets, private=True),
         sink_credential=None if kept is None else secret_credential_message(kept, put.credential_secret),
-        consent_wanted=consent.is_wanted(put.subscription, handshake),
+        consent_wanted=consent.is_wanted(put.subscription, policy),
     )
 
 
-def watch_message(item: WatchItem, handshake: Handshake) -> subscription_pb2.WatchSubscriptionsResponse:
-    """Return one message of a watch; `handshake` is the operator's policy for sink verification."""
+def watch_message(item: WatchItem, policy: VerificationPolicy) -> subscription_pb2.WatchSubscriptionsResponse:
+    """Return one message of a watch; `policy` is the operator's policy for sink verification."""
     match item:
-        case Put():
-            return subscription_pb2.WatchSubscriptionsResponse(put=put_message(item, handshake))
-        case Deleted(subscription_id, revision):
+        case PutSubscription():
+            return subscription_pb2.WatchSubscriptionsResponse(put=watched_message(item, policy))
+        case DeletedSubscription(subscription_id, revision):
             deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=revision)
             return subscription_pb2.WatchSubscriptionsResponse(deleted=deleted)
         case _:

@@ -97,7 +97,7 @@ def secret_credential_message(credential: Credential, secret: str) -> pb.SinkCre
     return _credential_message(credential.kind, {**credential.shown, SECRET[credential.kind]: secret})
 
 
-def scheme_asked(number: pb.SignatureScheme.ValueType, secret: str) -> Scheme | None:
+def scheme_of(number: pb.SignatureScheme.ValueType, secret: str) -> Scheme | None:
     """Return the scheme whose secret shall be rotated; None for a number that the contract does not know."""
     if number == pb.SIGNATURE_SCHEME_UNSPECIFIED:
         return Scheme.V1A if secret.startswith(PRIVATE_PREFIX) else Scheme.V1

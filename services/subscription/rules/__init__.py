@@ -1,1 +1,1 @@
-"""Rules: what a subscription may contain, and how a sink's consent changes its state."""
+"""Rules: what callers may ask the registry to store, and how a sink's consent changes its state; no rule reads the database."""

@@ -8,35 +8,35 @@ Law: pure; every change of a stored subscription's state is decided in this file
 import dataclasses
 from typing import assert_never
 
-from services.subscription.model import Consent, Handshake, State, Subscription, Verification
+from services.subscription.model import Consent, State, Subscription, Verification, VerificationPolicy
 
 NOT_ASKED = "the sink has not yet consented to receive events; run its verification"
 
 
-def first_state(handshake: Handshake) -> tuple[State, str]:
+def initial_state(policy: VerificationPolicy) -> tuple[State, str]:
     """Return the state of a new subscription, and the reason for it."""
-    return (State.UNVERIFIED, NOT_ASKED) if handshake is Handshake.REQUIRED else (State.ACTIVE, "")
+    return (State.UNVERIFIED, NOT_ASKED) if policy is VerificationPolicy.REQUIRED else (State.ACTIVE, "")
 
 
-def pointed(current: Subscription, sink: str, handshake: Handshake) -> Subscription:
+def change_sink(current: Subscription, sink: str, policy: VerificationPolicy) -> Subscription:
     """Return a subscription with a new sink; the former sink's verification no longer counts."""
-    state, reason = first_state(handshake)
+    state, reason = initial_state(policy)
     if current.state is State.PAUSED and state is State.ACTIVE:
         state, reason = current.state, current.state_reason
     return dataclasses.replace(current, sink=sink, state=state, state_reason=reason, verification=None)
 
 
-def disabled(current: Subscription, reason: str) -> Subscription:
+def disable(current: Subscription, reason: str) -> Subscription:
     """Return a subscription whose sink is gone."""
     return current if current.state is State.DISABLED else dataclasses.replace(current, state=State.DISABLED, state_reason=reason)
 
 
-def is_wanted(current: Subscription, handshake: Handshake) -> bool:
+def is_wanted(current: Subscription, policy: VerificationPolicy) -> bool:
     """Return whether delivery shall ask the sink for its consent by itself: if the policy is best effort, once, while it is active."""
-    return handshake is Handshake.BEST_EFFORT and current.state is State.ACTIVE and current.verification is None
+    return policy is VerificationPolicy.BEST_EFFORT and current.state is State.ACTIVE and current.verification is None
 
 
-def answered(current: Subscription, verification: Verification, handshake: Handshake) -> Subscription:
+def record_answer(current: Subscription, verification: Verification, policy: VerificationPolicy) -> Subscription:
     """Return a subscription whose sink verification has a result.
 
     A consent holds until the sink refuses: a later verification that fails changes only the detail.
@@ -47,7 +47,7 @@ def answered(current: Subscription, verification: Verification, handshake: Hands
             active = current.state is State.UNVERIFIED
             state, reason = (State.ACTIVE, "") if active else (current.state, current.state_reason)
         case Consent.REFUSED:
-            withheld = handshake is Handshake.REQUIRED and current.state is not State.DISABLED
+            withheld = policy is VerificationPolicy.REQUIRED and current.state is not State.DISABLED
             reason = f"the sink has not consented to receive events: {verification.detail}"
             state, reason = (State.UNVERIFIED, reason) if withheld else (current.state, current.state_reason)
         case Consent.PENDING | Consent.FAILED:
@@ -60,6 +60,6 @@ def answered(current: Subscription, verification: Verification, handshake: Hands
     return dataclasses.replace(current, state=state, state_reason=reason, verification=verification)
 
 
-def released(current: Subscription) -> Subscription:
+def waive(current: Subscription) -> Subscription:
     """Return a subscription, now active, that waited for a consent that is no longer required."""
     return dataclasses.replace(current, state=State.ACTIVE, state_reason="")

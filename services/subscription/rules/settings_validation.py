@@ -52,7 +52,7 @@ class SettingsDraft:
     http_message_signature: bool
     ca_certificates: str
 
-    def settled(self) -> ProtocolSettings:
+    def to_settings(self) -> ProtocolSettings:
         """Return the settings of a valid draft."""
         assert self.content_mode is not None  # noqa: S101 - refused before
         schemes = tuple(scheme for scheme in Scheme if scheme in self.signatures)
@@ -62,7 +62,7 @@ class SettingsDraft:
         )
 
 
-def drafted(settings: ProtocolSettings) -> SettingsDraft:
+def settings_draft_of(settings: ProtocolSettings) -> SettingsDraft:
     """Return stored settings as a draft."""
     return SettingsDraft(
         settings.headers,
@@ -74,7 +74,7 @@ def drafted(settings: ProtocolSettings) -> SettingsDraft:
     )
 
 
-def merged_config(kept: Config, wanted: Config, paths: Collection[str]) -> Config:
+def merge_config(kept: Config, wanted: Config, paths: Collection[str]) -> Config:
     """Return the limits and the description to store after an update that names `paths`."""
 
     def named(*names: str) -> bool:
@@ -88,9 +88,9 @@ def merged_config(kept: Config, wanted: Config, paths: Collection[str]) -> Confi
     )
 
 
-def merged_settings(kept: ProtocolSettings, wanted: SettingsDraft, paths: Collection[str]) -> SettingsDraft:
+def merge_settings(kept: ProtocolSettings, wanted: SettingsDraft, paths: Collection[str]) -> SettingsDraft:
     """Return the settings to validate and store after an update that names `paths`."""
-    before = drafted(kept)
+    before = settings_draft_of(kept)
 
     def chosen(name: str) -> SettingsDraft:
         return wanted if SETTINGS in paths or f"{SETTINGS}.{name}" in paths else before

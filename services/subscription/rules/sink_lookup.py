@@ -30,7 +30,7 @@ def system_addresses(host: str) -> list[str]:
     return [str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
-class Lookups:
+class SinkLookup:
     """Looks names up and checks their addresses."""
 
     def __init__(self, policy: EgressPolicy, share: ShareNow, resolve: Resolve = system_addresses, timeout_s: float = LOOKUP_S) -> None:

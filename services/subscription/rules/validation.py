@@ -27,8 +27,8 @@ from services.subscription.rules.settings_validation import (
     SETTINGS_PATHS,
     SettingsDraft,
     config_problems,
-    merged_config,
-    merged_settings,
+    merge_config,
+    merge_settings,
     settings_problems,
 )
 from services.subscription.rules.signing_key import private_key_problem
@@ -39,7 +39,7 @@ SINK_CHARS_MAX = 2048
 SOURCE_CHARS_MAX = 1024
 REASON_CHARS_MAX = 500
 EVENT_TYPE_DESCRIPTION_CHARS_MAX = 4000
-EVENT_TYPES_ASKED_MAX = 1000
+EVENT_TYPE_NAMES_MAX = 1000
 NAME_CHARS_MAX = 200
 REQUEST_ID_BYTES_MAX = 300
 OVERLAP_DEFAULT_MS = 24 * 3600 * 1000
@@ -156,15 +156,15 @@ def mask_problems(paths: Sequence[str]) -> list[FieldError]:
     return problems
 
 
-def merged_draft(
+def merge_draft(
     current: Subscription, kept: SecretCredential | None, wanted: SubscriptionDraft, paths: Collection[str]
 ) -> SubscriptionDraft:
     """Return the draft of an update; in the sections that have members, members that the update does not name keep the stored value."""
     return dataclasses.replace(
         wanted,
-        config=merged_config(current.config, wanted.config, paths),
-        settings=merged_settings(current.settings, wanted.settings, paths),
-        credential=credential.merged(kept, wanted.credential, paths),
+        config=merge_config(current.config, wanted.config, paths),
+        settings=merge_settings(current.settings, wanted.settings, paths),
+        credential=credential.merge(kept, wanted.credential, paths),
     )
 
 
@@ -237,11 +237,11 @@ def event_type_problems(name: str, description: str) -> list[FieldError]:
     return problems
 
 
-def event_types_asked_problems(names: Sequence[str]) -> list[FieldError]:
+def event_type_names_problems(names: Sequence[str]) -> list[FieldError]:
     """Validate how many event types a call asks about; the names themselves may be any text."""
-    if 1 <= len(names) <= EVENT_TYPES_ASKED_MAX:
+    if 1 <= len(names) <= EVENT_TYPE_NAMES_MAX:
         return []
-    return [FieldError("names", f"must be 1 to {EVENT_TYPES_ASKED_MAX}, these are {len(names)}")]
+    return [FieldError("names", f"must be 1 to {EVENT_TYPE_NAMES_MAX}, these are {len(names)}")]
 
 
 def _sink_problems(sink: str, policy: EgressPolicy, refusals: Mapping[str, str]) -> list[FieldError]:

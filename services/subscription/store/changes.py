@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from services.runtime.logs import logger
 from services.subscription.errors import revision_compacted
-from services.subscription.model import Deleted, Put, ResumePoint, State, Subscription, SubscriptionId
+from services.subscription.model import DeletedSubscription, PutSubscription, ResumePoint, State, Subscription, SubscriptionId
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import secrets as store_secrets
 from services.subscription.store.rows import subscription_from
@@ -31,7 +31,7 @@ _COMPACTED_MAX = 100
 _CHANGE_ID_BYTES = 16
 
 
-class Kind(Enum):
+class ChangeKind(Enum):
     """The kind of a change."""
 
     PUT = "put"
@@ -42,11 +42,11 @@ class Kind(Enum):
 class Batch:
     """Some changes, folded into the latest state of each subscription. After this batch, all changes up to `point` are delivered."""
 
-    items: tuple[Put | Deleted, ...]
+    items: tuple[PutSubscription | DeletedSubscription, ...]
     point: ResumePoint
 
 
-def record(writing: Writing, kind: Kind, subscription_id: SubscriptionId) -> int:
+def record(writing: Writing, kind: ChangeKind, subscription_id: SubscriptionId) -> int:
     """Take the next revision for a change of a subscription; delete some of the changes that exceed the number to keep."""
     assert writing.change is None  # noqa: S101 - one change a transaction
     row = writing.connection.execute(sa.select(registry)).one()
@@ -77,17 +77,17 @@ def changes_after(reading: Reading, point: ResumePoint) -> Batch:
     """
     point = _known(reading, point)
     query = sa.select(changes).where(changes.c.revision > point.revision).order_by(changes.c.revision).limit(BATCH_MAX)
-    latest: dict[SubscriptionId, tuple[Kind, int]] = {}
+    latest: dict[SubscriptionId, tuple[ChangeKind, int]] = {}
     for revision, kind, subscription_id, change_id in reading.connection.execute(query):
         point = ResumePoint(revision, change_id)
         latest.pop(subscription_id, None)
-        latest[subscription_id] = (Kind(kind), revision)
-    found = sa.select(subscriptions).where(subscriptions.c.id.in_([name for name, (kind, _) in latest.items() if kind is Kind.PUT]))
+        latest[subscription_id] = (ChangeKind(kind), revision)
+    found = sa.select(subscriptions).where(subscriptions.c.id.in_([name for name, (kind, _) in latest.items() if kind is ChangeKind.PUT]))
     puts = {put.subscription.id: put for put in _puts(reading, reading.connection.execute(found))}
-    items: list[Put | Deleted] = []
+    items: list[PutSubscription | DeletedSubscription] = []
     for subscription_id, (kind, at) in latest.items():
-        if kind is Kind.DELETED:
-            items.append(Deleted(subscription_id, at))
+        if kind is ChangeKind.DELETED:
+            items.append(DeletedSubscription(subscription_id, at))
         elif subscription_id in puts:
             items.append(puts[subscription_id])
     return Batch(tuple(items), point)
@@ -114,18 +114,18 @@ def _change_id(reading: Reading, revision: int) -> str:
     return change_id or ""
 
 
-def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[Put]:
+def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[PutSubscription]:
     """Return up to `BATCH_MAX` subscriptions whose ids follow `after_id` ("" for the first)."""
     query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(BATCH_MAX)
     return _puts(reading, reading.connection.execute(query))
 
 
-def put_of(reading: Reading, subscription: Subscription) -> Put:
+def put_of(reading: Reading, subscription: Subscription) -> PutSubscription:
     """Return a subscription as watches report it; raises `UnsealError` if one of its secrets cannot be unsealed."""
     return _all_opened(reading, [subscription])[0]
 
 
-def _puts(reading: Reading, rows: Iterable[Row]) -> list[Put]:
+def _puts(reading: Reading, rows: Iterable[Row]) -> list[PutSubscription]:
     found = [subscription_from(row) for row in rows]
     try:
         return _all_opened(reading, found)
@@ -133,17 +133,17 @@ def _puts(reading: Reading, rows: Iterable[Row]) -> list[Put]:
         return [_put_or_held(reading, each) for each in found]
 
 
-def _all_opened(reading: Reading, found: list[Subscription]) -> list[Put]:
+def _all_opened(reading: Reading, found: list[Subscription]) -> list[PutSubscription]:
     secrets = store_secrets.live(reading, [subscription.id for subscription in found])
     credentials = store_credentials.opened(reading, found)
-    return [Put(each, secrets.get(each.id, ()), credentials.get(each.id, "")) for each in found]
+    return [PutSubscription(each, secrets.get(each.id, ()), credentials.get(each.id, "")) for each in found]
 
 
-def _put_or_held(reading: Reading, subscription: Subscription) -> Put:
+def _put_or_held(reading: Reading, subscription: Subscription) -> PutSubscription:
     """Return a subscription; if a secret is damaged, return it as paused, so that its deliveries wait and other subscriptions go on."""
     try:
         return put_of(reading, subscription)
     except UnsealError as error:
         logger().error("subscription.unreadable", subscription=subscription.id, reason=error.message, effect="kept, not sent, until then")
         state = State.PAUSED if subscription.state is State.ACTIVE else subscription.state
-        return Put(replace(subscription, state=state, credential=None), (), "")
+        return PutSubscription(replace(subscription, state=state, credential=None), (), "")

@@ -22,7 +22,7 @@ _DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotentCall:
     """The identity of a call that may be sent twice: caller, method, request id ("": not idempotent), and digest of the content."""
 
     scope: str
@@ -36,29 +36,29 @@ class Once:
         return f"answer/{len(self.scope)}/{self.scope}/{self.method}/{self.request_id}"
 
 
-def answered(writing: Writing, once: Once, work: Callable[[], bytes]) -> bytes:
+def answer_once(writing: Writing, call: IdempotentCall, work: Callable[[], bytes]) -> bytes:
     """Return the stored answer to the same call within the last 24 hours; else carry the call out, store its answer and return it.
 
     Raises IDEMPOTENCY_KEY_REUSED if the request id came with other content, and any error of `work`.
     """
-    if not once.request_id:
+    if not call.request_id:
         return work()
-    assert len(once.digest) == _DIGEST_BYTES  # noqa: S101 - a caller's mistake, not an input
-    here = sa.and_(answers.c.scope == once.scope, answers.c.method == once.method, answers.c.request_id == once.request_id)
+    assert len(call.digest) == _DIGEST_BYTES  # noqa: S101 - a caller's mistake, not an input
+    here = sa.and_(answers.c.scope == call.scope, answers.c.method == call.method, answers.c.request_id == call.request_id)
     row = writing.connection.execute(sa.select(answers).where(here)).one_or_none()
     if row is not None and row.create_ms > writing.now_ms - KEPT_MS:
-        kept = writing.vault.open(Sealed(row.secret_key_id, row.box), once.place)
-        if kept[:_DIGEST_BYTES] != once.digest:
+        kept = writing.vault.open(Sealed(row.secret_key_id, row.box), call.place)
+        if kept[:_DIGEST_BYTES] != call.digest:
             raise request_id_reused()
         return kept[_DIGEST_BYTES:]
     answer = work()
-    sealed = writing.vault.seal(once.digest + answer, once.place)
+    sealed = writing.vault.seal(call.digest + answer, call.place)
     writing.connection.execute(answers.delete().where(here))
     writing.connection.execute(
         answers.insert().values(
-            scope=once.scope,
-            method=once.method,
-            request_id=once.request_id,
+            scope=call.scope,
+            method=call.method,
+            request_id=call.request_id,
             secret_key_id=sealed.secret_key_id,
             box=sealed.box,
             create_ms=writing.now_ms,

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import secret_keys
 from services.subscription.store import secrets as store_secrets
-from services.subscription.store.idempotency import KEPT_MS, Once
+from services.subscription.store.idempotency import KEPT_MS, IdempotentCall
 from services.subscription.store.rows import credential_from
 from services.subscription.store.schema import answers, credential_secrets, key_peppers, keys, signing_secrets, subscriptions
 from services.subscription.store.transaction import Row, Writing
@@ -129,7 +129,7 @@ _KINDS = (
         table=answers,
         identity=(answers.c.scope, answers.c.method, answers.c.request_id),
         rows=sa.select(answers),
-        place=lambda row: Once(row.scope, row.method, row.request_id, b"").place,
+        place=lambda row: IdempotentCall(row.scope, row.method, row.request_id, b"").place,
         is_expired=lambda row, now_ms: row.create_ms <= now_ms - KEPT_MS,
     ),
 )

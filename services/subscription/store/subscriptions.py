@@ -16,11 +16,11 @@ from services.runtime.ids import new_id
 from services.subscription.errors import consumer_not_found, etag_mismatch, sink_changed, subscription_not_found
 from services.subscription.model import (
     ConsumerId,
-    Handshake,
     Scheme,
     SigningSecret,
     Subscription,
     SubscriptionId,
+    VerificationPolicy,
 )
 from services.subscription.rules import consent
 from services.subscription.rules.signing_key import new_private_key
@@ -35,15 +35,15 @@ from services.subscription.store.vault import UnsealError
 
 
 def create(
-    writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret: str, handshake: Handshake
+    writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret: str, policy: VerificationPolicy
 ) -> tuple[Subscription, SigningSecret]:
     """Create a subscription from a valid draft, with its first secret; raises CONSUMER_NOT_FOUND."""
     assert draft.protocol is not None  # noqa: S101 - refused before
     if writing.connection.execute(sa.select(consumers.c.id).where(consumers.c.id == owner)).one_or_none() is None:
         raise consumer_not_found()
     subscription_id = SubscriptionId(new_id("sub"))
-    revision = store_changes.record(writing, store_changes.Kind.PUT, subscription_id)
-    state, reason = consent.first_state(handshake)
+    revision = store_changes.record(writing, store_changes.ChangeKind.PUT, subscription_id)
+    state, reason = consent.initial_state(policy)
     created = Subscription(
         id=subscription_id,
         consumer_id=owner,
@@ -52,7 +52,7 @@ def create(
         types=_distinct(draft.types),
         source=draft.source,
         config=draft.config,
-        settings=draft.settings.settled(),
+        settings=draft.settings.to_settings(),
         credential=None if draft.credential is None else draft.credential.credential,
         state=state,
         state_reason=reason,
@@ -86,7 +86,9 @@ def page(reading: Reading, scope: Scope, after_id: str, size: int) -> tuple[list
     return found[:size], len(found) > size
 
 
-def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, paths: Collection[str], handshake: Handshake) -> Subscription:
+def update(
+    writing: Writing, current: Subscription, draft: SubscriptionDraft, paths: Collection[str], policy: VerificationPolicy
+) -> Subscription:
     """Change the sections that `paths` name to those of a merged, valid draft. If nothing differs, nothing changes, not even the etag."""
     sections = {path.partition(".")[0] for path in paths}
     changed = dataclasses.replace(
@@ -94,10 +96,10 @@ def update(writing: Writing, current: Subscription, draft: SubscriptionDraft, pa
         types=_distinct(draft.types) if "types" in sections else current.types,
         source=draft.source if "source" in sections else current.source,
         config=draft.config if "config" in sections else current.config,
-        settings=draft.settings.settled() if "protocol_settings" in sections else current.settings,
+        settings=draft.settings.to_settings() if "protocol_settings" in sections else current.settings,
     )
     if "sink" in sections and draft.sink != current.sink:
-        changed = consent.pointed(changed, draft.sink, handshake)
+        changed = consent.change_sink(changed, draft.sink, policy)
     if "sink_credential" in sections and draft.credential != store_credentials.kept(writing, current):
         store_credentials.keep(writing, current.id, current.consumer_id, draft.credential)
         changed = dataclasses.replace(changed, credential=None if draft.credential is None else draft.credential.credential)
@@ -112,7 +114,7 @@ def disable(writing: Writing, subscription_id: str, sink_revision: int, reason: 
     current = get(writing, EVERYONE, subscription_id)
     if current.sink_revision != sink_revision:
         raise sink_changed()
-    changed = consent.disabled(current, reason)
+    changed = consent.disable(current, reason)
     return current if changed == current else put(writing, current, changed)
 
 
@@ -122,7 +124,7 @@ def delete(writing: Writing, current: Subscription) -> int:
     store_credentials.remove(writing, current.id)
     writing.connection.execute(callback_tokens.delete().where(callback_tokens.c.subscription_id == current.id))
     writing.connection.execute(subscriptions.delete().where(subscriptions.c.id == current.id))
-    return store_changes.record(writing, store_changes.Kind.DELETED, current.id)
+    return store_changes.record(writing, store_changes.ChangeKind.DELETED, current.id)
 
 
 def secrets(reading: Reading, current: Subscription) -> tuple[SigningSecret, ...]:
@@ -155,7 +157,7 @@ def check_etag(current: Subscription, etag: str) -> None:
 
 def put(writing: Writing, current: Subscription, changed: Subscription) -> Subscription:
     """Store a changed subscription as the change of this transaction, and return it with its new revision."""
-    revision = store_changes.record(writing, store_changes.Kind.PUT, changed.id)
+    revision = store_changes.record(writing, store_changes.ChangeKind.PUT, changed.id)
     sink_revision = current.sink_revision if changed.sink == current.sink else revision
     stored = dataclasses.replace(changed, update_ms=writing.now_ms, revision=revision, sink_revision=sink_revision)
     writing.connection.execute(subscriptions.update().where(subscriptions.c.id == stored.id).values(columns_of(stored)))

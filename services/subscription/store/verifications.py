@@ -13,8 +13,8 @@ import secrets
 import sqlalchemy as sa
 
 from services.runtime.consumer_scope import EVERYONE
-from services.subscription.errors import handshake_off, sink_changed, too_many_handshakes, verification_not_found
-from services.subscription.model import Consent, Handshake, State, Subscription, SubscriptionId, Verification
+from services.subscription.errors import sink_changed, too_many_verifications, verification_not_found, verification_off
+from services.subscription.model import Consent, State, Subscription, SubscriptionId, Verification, VerificationPolicy
 from services.subscription.rules import consent
 from services.subscription.store import subscriptions as store_subscriptions
 from services.subscription.store.schema import callback_tokens, subscriptions
@@ -28,14 +28,14 @@ _FORGOTTEN_MAX = 50
 _FORM = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
-def begin(writing: Writing, current: Subscription, handshake: Handshake) -> str:
+def begin(writing: Writing, current: Subscription, policy: VerificationPolicy) -> str:
     """Return a new callback token; raises STATE_CONFLICT if sink verification is off, OVERLOADED after too many within an hour."""
-    if handshake is Handshake.OFF:
-        raise handshake_off()
+    if policy is VerificationPolicy.OFF:
+        raise verification_off()
     columns, now_ms = callback_tokens.c, writing.now_ms
     recent = sa.and_(columns.subscription_id == current.id, columns.expire_ms > now_ms + TOKEN_MS - _BEGUN_WITHIN_MS)
     if writing.connection.execute(sa.select(sa.func.count()).select_from(callback_tokens).where(recent)).scalar_one() >= BEGUN_MAX:
-        raise too_many_handshakes(BEGUN_MAX)
+        raise too_many_verifications(BEGUN_MAX)
     old = sa.select(columns.digest).where(columns.expire_ms <= now_ms).order_by(columns.expire_ms).limit(_FORGOTTEN_MAX)
     writing.connection.execute(callback_tokens.delete().where(columns.digest.in_(old)))
     token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -47,14 +47,14 @@ def begin(writing: Writing, current: Subscription, handshake: Handshake) -> str:
     return token
 
 
-def report(writing: Writing, subscription_id: str, sink_revision: int, answer: Verification, handshake: Handshake) -> Subscription:
+def report(writing: Writing, subscription_id: str, sink_revision: int, answer: Verification, policy: VerificationPolicy) -> Subscription:
     """Store a sink's answer; raises SUBSCRIPTION_NOT_FOUND, and ETAG_MISMATCH if the subscription has another sink now."""
     current = store_subscriptions.get(writing, EVERYONE, subscription_id)
     if current.sink_revision != sink_revision:
         raise sink_changed()
     if answer.consent is Consent.REFUSED:
         remove(writing, current.id)
-    return store_subscriptions.put(writing, current, consent.answered(current, answer, handshake))
+    return store_subscriptions.put(writing, current, consent.record_answer(current, answer, policy))
 
 
 def find(reading: Reading, token: str) -> Subscription:
@@ -72,14 +72,14 @@ def find(reading: Reading, token: str) -> Subscription:
     return found
 
 
-def confirm(writing: Writing, token: str, rate_per_minute: int | None, handshake: Handshake) -> None:
+def confirm(writing: Writing, token: str, rate_per_minute: int | None, policy: VerificationPolicy) -> None:
     """Store the consent that a callback token gives; raises VERIFICATION_NOT_FOUND."""
     current = find(writing, token)
     known = current.verification
     if known is not None and (known.consent, known.rate_per_minute) == (Consent.GRANTED, rate_per_minute):
         return
     answer = Verification(Consent.GRANTED, rate_per_minute, "", writing.now_ms)
-    store_subscriptions.put(writing, current, consent.answered(current, answer, handshake))
+    store_subscriptions.put(writing, current, consent.record_answer(current, answer, policy))
 
 
 def remove(writing: Writing, subscription_id: SubscriptionId) -> None:
@@ -95,7 +95,7 @@ def unverified(reading: Reading) -> list[str]:
 def release(writing: Writing, subscription_id: str) -> None:
     """Activate a subscription that waited for its sink's consent, since consent is no longer required."""
     current = store_subscriptions.get(writing, EVERYONE, subscription_id)
-    store_subscriptions.put(writing, current, consent.released(current))
+    store_subscriptions.put(writing, current, consent.waive(current))
 
 
 def _digest(token: str) -> bytes:

@@ -9,7 +9,7 @@ from services.egress.policy import EgressPolicy
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.fair_semaphore import Share
-from services.subscription.rules.sink_lookup import Lookups, system_addresses
+from services.subscription.rules.sink_lookup import SinkLookup, system_addresses
 from tests.subscription.client import SINK, refused, served
 
 SHARE = Share(permits=8, owner_permits=2)
@@ -33,14 +33,14 @@ def known(host: str) -> Sequence[str]:
 )
 async def test_a_name_is_refused_where_any_of_its_addresses_is_forbidden(host: str, is_refused: bool) -> None:  # noqa: FBT001 - a parameter
     url = f"https://{host}.example/hooks"
-    refusals = await Lookups(EgressPolicy(), SHARE, known).refusals([url], "con")
+    refusals = await SinkLookup(EgressPolicy(), SHARE, known).refusals([url], "con")
     assert (url in refusals) is is_refused
     assert not any(address in str(refusals) for addresses in ADDRESSES.values() for address in addresses)
 
 
 async def test_addresses_and_urls_that_are_refused_by_their_text_are_not_looked_up() -> None:
     asked: list[str] = []
-    lookups = Lookups(EgressPolicy(), SHARE, lambda host: asked.append(host) or [])  # type: ignore[func-returns-value]  # append returns None
+    lookups = SinkLookup(EgressPolicy(), SHARE, lambda host: asked.append(host) or [])  # type: ignore[func-returns-value]  # append returns None
     urls = ["https://10.0.0.1/", "https://[2606:4700::1111]/", "http://public.example/", "nonsense"]
     assert await lookups.refusals(urls, "con") == {}
     assert asked == []
@@ -57,7 +57,7 @@ async def test_names_of_one_consumer_that_hang_pass_and_those_of_others_are_judg
             gate.wait(30)
         return ADDRESSES["private.example"]
 
-    lookups = Lookups(EgressPolicy(), SHARE, slow, timeout_s=0.5)
+    lookups = SinkLookup(EgressPolicy(), SHARE, slow, timeout_s=0.5)
     hanging = [f"https://slow{number}.example/" for number in range(100)]
     async with asyncio.timeout(60):
         attack = asyncio.ensure_future(lookups.refusals(hanging, "attacker"))

@@ -1,6 +1,6 @@
-"""Server: SubscriptionService over gRPC.
+"""Subscription server: SubscriptionService over gRPC.
 
-gateway, delivery ─gRPC─▶ [server] → validation → subscriptions, verifications, watch → store
+gateway, delivery ─gRPC─▶ [subscription_server] → validation → subscriptions, verifications, watch → store
 
 Law: every call about subscriptions names its scope, and reaches no subscription outside it. Delivery's own calls have none: it serves all.
 """
@@ -20,15 +20,15 @@ from services.runtime.errors import FieldError
 from services.runtime.paging import fitting, page_size, page_token, parse_page_token
 from services.subscription.api import wire, wire_settings
 from services.subscription.errors import revision_compacted
-from services.subscription.model import ConsumerId, Handshake, ResumePoint, Scheme, Verification
+from services.subscription.model import ConsumerId, ResumePoint, Scheme, Verification, VerificationPolicy
 from services.subscription.rules.signing_key import new_private_key, short_private_key
 from services.subscription.rules.signing_secret import new_secret
-from services.subscription.rules.sink_lookup import Lookups
+from services.subscription.rules.sink_lookup import SinkLookup
 from services.subscription.rules.validation import (
     OVERLAP_DEFAULT_MS,
     detail_problems,
     mask_problems,
-    merged_draft,
+    merge_draft,
     overlap_problems,
     owner_problems,
     rate_problems,
@@ -43,7 +43,7 @@ from services.subscription.rules.validation import (
 from services.subscription.store import changes as store_changes
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import subscriptions, verifications
-from services.subscription.store.idempotency import answered
+from services.subscription.store.idempotency import answer_once
 from services.subscription.store.store import Store
 from services.subscription.store.transaction import Writing
 from services.subscription.store.watch import watch
@@ -54,35 +54,35 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     """Serves subscriptions, their secrets, their sink verification and their watch."""
 
-    def __init__(self, store: Store, policy: EgressPolicy, lookups: Lookups, handshake: Handshake) -> None:
+    def __init__(self, store: Store, egress_policy: EgressPolicy, sink_lookup: SinkLookup, verification_policy: VerificationPolicy) -> None:
         self._store = store
-        self._policy = policy
-        self._lookups = lookups
-        self._handshake = handshake
+        self._egress_policy = egress_policy
+        self._sink_lookup = sink_lookup
+        self._verification_policy = verification_policy
 
     async def CreateSubscription(self, request: pb.CreateSubscriptionRequest, _context: Context) -> pb.CreateSubscriptionResponse:
         """Create a subscription."""
         draft = wire.subscription_draft(request.subscription)
-        refusals = await self._lookups.refusals(draft.urls(), request.consumer_id)
-        once = wire.once_from(request, request.consumer_id, "CreateSubscription")
+        refusals = await self._sink_lookup.refusals(draft.urls(), request.consumer_id)
+        call = wire.idempotent_call(request, request.consumer_id, "CreateSubscription")
 
         def create(writing: Writing) -> bytes:
             refuse(
                 [
                     *owner_problems(request.consumer_id),
-                    *subscription_problems(draft, self._policy, refusals),
+                    *subscription_problems(draft, self._egress_policy, refusals),
                     *secret_problems(request.secret),
                     *request_id_problems(request.request_id),
                 ]
             )
             owner, secret = ConsumerId(request.consumer_id), request.secret or new_secret()
-            created, first = subscriptions.create(writing, owner, draft, secret, self._handshake)
+            created, first = subscriptions.create(writing, owner, draft, secret, self._verification_policy)
             answer = pb.CreateSubscriptionResponse(
                 subscription=wire.subscription_message(created), secret=wire_settings.signing_secret_message(first)
             )
             return answer.SerializeToString()
 
-        answer = await self._store.write(lambda writing: answered(writing, once, partial(create, writing)))
+        answer = await self._store.write(lambda writing: answer_once(writing, call, partial(create, writing)))
         return pb.CreateSubscriptionResponse.FromString(answer)
 
     async def GetSubscription(self, request: pb.GetSubscriptionRequest, _context: Context) -> pb.GetSubscriptionResponse:
@@ -109,14 +109,14 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         paths = list(request.update_mask.paths)
         wanted = wire.subscription_draft(request.subscription)
         scope = valid_scope(request.consumer_id, [*required_problems("subscription.id", request.subscription.id), *mask_problems(paths)])
-        refusals = await self._lookups.refusals(wanted.urls(paths), scope.text)
+        refusals = await self._sink_lookup.refusals(wanted.urls(paths), scope.text)
 
         def update(writing: Writing) -> pb.UpdateSubscriptionResponse:
             current = subscriptions.get(writing, scope, request.subscription.id)
             subscriptions.check_etag(current, request.etag)
-            draft = merged_draft(current, store_credentials.kept(writing, current), wanted, paths)
-            refuse(subscription_problems(draft, self._policy, refusals, paths))
-            changed = subscriptions.update(writing, current, draft, paths, self._handshake)
+            draft = merge_draft(current, store_credentials.kept(writing, current), wanted, paths)
+            refuse(subscription_problems(draft, self._egress_policy, refusals, paths))
+            changed = subscriptions.update(writing, current, draft, paths, self._verification_policy)
             return pb.UpdateSubscriptionResponse(subscription=wire.subscription_message(changed))
 
         return await self._store.write(update)
@@ -143,8 +143,8 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def RotateSecret(self, request: pb.RotateSecretRequest, _context: Context) -> pb.RotateSecretResponse:
         """Add a new signing secret or signing key; those in use expire after the overlap."""
         overlap_ms = wire_settings.duration_ms(request.overlap) if request.HasField("overlap") else OVERLAP_DEFAULT_MS
-        scheme = wire_settings.scheme_asked(request.scheme, request.secret)
-        once = wire.once_from(request, request.consumer_id, "RotateSecret")
+        scheme = wire_settings.scheme_of(request.scheme, request.secret)
+        call = wire.idempotent_call(request, request.consumer_id, "RotateSecret")
 
         def rotate(writing: Writing) -> bytes:
             scope = valid_scope(
@@ -164,7 +164,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
             secret = subscriptions.rotate(writing, current, Scheme.V1, request.secret or new_secret(), overlap_ms)
             return pb.RotateSecretResponse(secret=wire_settings.signing_secret_message(secret)).SerializeToString()
 
-        answer = await self._store.write(lambda writing: answered(writing, once, partial(rotate, writing)))
+        answer = await self._store.write(lambda writing: answer_once(writing, call, partial(rotate, writing)))
         return pb.RotateSecretResponse.FromString(answer)
 
     async def DisableSubscription(self, request: pb.DisableSubscriptionRequest, _context: Context) -> pb.DisableSubscriptionResponse:
@@ -181,9 +181,9 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
         def begin(writing: Writing) -> pb.BeginVerificationResponse:
             current = subscriptions.get(writing, scope, request.subscription_id)
-            token = verifications.begin(writing, current, self._handshake)
+            token = verifications.begin(writing, current, self._verification_policy)
             put = store_changes.put_of(writing, current)
-            return pb.BeginVerificationResponse(subscription=wire.put_message(put, self._handshake), callback_token=token)
+            return pb.BeginVerificationResponse(subscription=wire.watched_message(put, self._verification_policy), callback_token=token)
 
         return await self._store.write(begin)
 
@@ -203,7 +203,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
         def report(writing: Writing) -> pb.ReportVerificationResponse:
             answer = Verification(consent, rate, request.verification.detail, writing.now_ms)
-            changed = verifications.report(writing, request.subscription_id, request.sink_revision, answer, self._handshake)
+            changed = verifications.report(writing, request.subscription_id, request.sink_revision, answer, self._verification_policy)
             return pb.ReportVerificationResponse(subscription=wire.subscription_message(changed))
 
         return await self._store.write(report)
@@ -214,7 +214,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         refuse([*required_problems("token", request.token), *rate_problems("rate_per_minute", rate)])
         # Anyone may send tokens. This read refuses wrong tokens, so that guesses do not occupy the writer.
         await self._store.read(partial(verifications.find, token=request.token))
-        await self._store.write(partial(verifications.confirm, token=request.token, rate_per_minute=rate, handshake=self._handshake))
+        await self._store.write(partial(verifications.confirm, token=request.token, rate_per_minute=rate, policy=self._verification_policy))
         return pb.ConfirmVerificationResponse()
 
     async def GetRevision(self, _request: pb.GetRevisionRequest, _context: Context) -> pb.GetRevisionResponse:
@@ -263,7 +263,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         after = ResumePoint(request.after_revision, request.after_change_id)
         async with contextlib.aclosing(watch(self._store, after, request.registry_id)) as items:
             async for item in items:
-                yield wire.watch_message(item, self._handshake)
+                yield wire.watch_message(item, self._verification_policy)
 
 
 def _is_known(question: pb.AskRevisionRequest, latest: ResumePoint) -> bool:
