@@ -15,10 +15,7 @@ from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
 from services.delivery.sinks.verification_client import VerificationClient
 from services.delivery.sinks.verification_queue import VerificationQueue
-from services.delivery.subscriptions.gone_sinks import GoneSinks
 from services.delivery.subscriptions.registry_client import RegistryClient
-from services.delivery.subscriptions.replica import Replica
-from services.delivery.subscriptions.revision_client import RevisionClient
 from services.delivery.transport.exchange import Limits
 from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
@@ -74,11 +71,7 @@ async def running(
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
         clock = SystemClock()
-        registry_client, log = RegistryClient(registry, token), GrpcEventLogReader(ingest, token)
-        replica = Replica(registry_client, RevisionClient(registry, token, clock))
-        gone_sinks = GoneSinks(registry_client, replica.get)
-        worker = Worker(settings, ledger, transport, log, replica, gone_sinks, clock)
-        reloadable.on_reload(worker.change_settings)
+        log = GrpcEventLogReader(ingest, token)
 
         def handshakes() -> Share:
             return reloadable.settings.share_of(reloadable.settings.delivery_handshakes_max)
@@ -89,9 +82,13 @@ async def running(
         verifier = SinkVerifier(
             VerificationClient(registry, token), transport, origin=settings.origin, public_url=settings.public_url, share=handshakes
         )
-        sink_tester = SinkTester(transport, replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds)
         verifications = VerificationQueue(verifier, handshakes)
-        replica.listen_for_unverified(verifications.put)
+        registry_client = RegistryClient(registry, token, clock)
+        worker = Worker(settings, ledger, transport, log, registry_client, clock, unverified=verifications.put)
+        reloadable.on_reload(worker.change_settings)
+        sink_tester = SinkTester(
+            transport, worker.replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds
+        )
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, sink_tester, worker), grpc_server.grpc)

@@ -13,10 +13,7 @@ from services.delivery.ledger.protocol import Ledger
 from services.delivery.ledger.rows import OpenRow
 from services.delivery.model import State, delivery_id
 from services.delivery.subscriptions.freshness import GAP_MAX_S
-from services.delivery.subscriptions.gone_sinks import GoneSinks
 from services.delivery.subscriptions.registry_client import RegistryClient
-from services.delivery.subscriptions.replica import Replica
-from services.delivery.subscriptions.revision_client import RevisionClient
 from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpressure
 from services.delivery.worker.worker import Worker
 from services.eventlog.record import Record
@@ -122,11 +119,9 @@ class World:
         ledger = await stack.enter_async_context(self.store.open())
         transport = TransportOfTests(self.endpoints)
         channel, token = RegistryChannel(self.registry), "t" * 32
-        registry_client = RegistryClient(channel, token)
-        replica = Replica(registry_client, RevisionClient(channel, token, self.clock))
-        gone_sinks = GoneSinks(registry_client, replica.get)
+        registry = RegistryClient(channel, token, self.clock)
         backpressure = Backpressure(self.routed_min, self.routed_max)
-        worker = Worker(self.settings, ledger, transport, self.log, replica, gone_sinks, self.clock, backpressure)
+        worker = Worker(self.settings, ledger, transport, self.log, registry, self.clock, backpressure, unverified=_never)
         if self.clock.ahead_s > 0:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head
@@ -393,3 +388,8 @@ class World:
 
     def _is_heard_of(self, latest: Version) -> bool:
         return self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable
+
+
+def _never(subscription_id: str, _consumer_id: str) -> None:
+    message = f"the registry of tests wants no verification, and {subscription_id} was to be verified"
+    raise AssertionError(message)

@@ -24,16 +24,12 @@ _BEAT_S = 0.4
 class Freshness:
     """Watches for gaps on one event loop."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, lost: Callable[[], None], proven: Callable[[], None]) -> None:
+        """`lost` is called after a gap, and `proven` after the proof that follows. The event loop calls each soon, in that order."""
         self._clock = clock
         self._beat_at = clock.boottime()
         self._gaps = 0
         self._holds = True
-        self._lost: Callable[[], None] = _nothing
-        self._proven: Callable[[], None] = _nothing
-
-    def listen(self, *, lost: Callable[[], None], proven: Callable[[], None]) -> None:
-        """Set the callbacks for a gap and for the proof after it. The event loop calls each soon, in that order."""
         self._lost, self._proven = lost, proven
 
     def holds(self) -> bool:
@@ -72,7 +68,3 @@ class Freshness:
         self._holds = False
         logger().warning("freshness.lost", stood_still_s=round(gap_s, 1), effect="nothing is sent until the registry has been asked")
         asyncio.get_running_loop().call_soon(self._lost)
-
-
-def _nothing() -> None:
-    """Stand in until `listen` is called."""

@@ -9,11 +9,12 @@ Law 2: one call serves all batches that wait when it begins. If this process sta
 """
 
 import asyncio
+from typing import Never
 
 from services.delivery.errors import RegistryAwayError
 from services.delivery.subscriptions.freshness import Freshness
 from services.delivery.subscriptions.replica import Replica
-from services.delivery.subscriptions.revision_client import LeasedRevision
+from services.delivery.subscriptions.revision_client import LeasedRevision, RevisionClient
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
@@ -25,8 +26,10 @@ _AWAY_S = 3.0
 class ReadBarrier:
     """Holds batches back until the replica is new enough."""
 
-    def __init__(self, replica: Replica, clock: Clock, freshness: Freshness) -> None:
+    def __init__(self, replica: Replica, revisions: RevisionClient, clock: Clock, freshness: Freshness) -> None:
+        """The barrier closes `revisions` when `run` ends."""
         self._replica = replica
+        self._revisions = revisions
         self._freshness = freshness
         self._clock = clock
         self._waiting: list[asyncio.Future[None]] = []
@@ -34,7 +37,6 @@ class ReadBarrier:
         self._answer = LeasedRevision(0, 0.0)
         self._confirmed = 0
         self._away_since: float | None = None
-        replica.listen_for_progress(advanced=self._has_advanced, lost=self._has_lost)
 
     def why_not_passing(self) -> str | None:
         """Return in a sentence why no batch passes; None if batches pass, or if the registry is away for less than `_AWAY_S`."""
@@ -59,8 +61,14 @@ class ReadBarrier:
         """Ask the registry soon, even if no batch waits, because this process stood still."""
         self._wanted.set()
 
-    async def run(self) -> None:
-        """Let waiting batches pass, and confirm revisions, for ever."""
+    async def run(self) -> Never:
+        """Let waiting batches pass, and confirm revisions, until cancelled."""
+        try:
+            await self._let_pass()
+        finally:
+            self._revisions.close()
+
+    async def _let_pass(self) -> Never:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -78,25 +86,26 @@ class ReadBarrier:
                         future.set_result(None)
             elif self._replica.revision > self._confirmed:
                 self._confirmed = self._replica.revision
-                await self._replica.confirm()
+                await self._revisions.confirm(self._confirmed)
 
     def _lease_runs(self) -> bool:
         return self._clock.boottime() < self._answer.lease_until
 
-    def _has_advanced(self) -> None:
-        """Have the new revision confirmed while a lease runs: the registry may be waiting for that."""
+    def advanced(self) -> None:
+        """See `WatchProgress.advanced`. Have the new revision confirmed while a lease runs: the registry may be waiting for that."""
         if self._lease_runs():
             self._wanted.set()
 
-    def _has_lost(self) -> None:
-        """End the lease here while no changes arrive."""
+    def lost(self) -> None:
+        """See `WatchProgress.lost`. End the lease here while no changes arrive."""
         self._answer = LeasedRevision(0, 0.0)
 
     async def _ask(self) -> LeasedRevision:
         while True:
             try:
-                self._confirmed = self._replica.revision
-                answer = await self._replica.ask_revision()
+                reached = self._replica.checkpoint
+                self._confirmed = reached.revision
+                answer = await self._revisions.ask(reached.revision, reached.change_id)
             except RegistryAwayError as error:
                 if self._away_since is None:
                     self._away_since = self._clock.monotonic()

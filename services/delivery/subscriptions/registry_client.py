@@ -1,6 +1,6 @@
 """Registry client: watches the registry's subscriptions, and disables a subscription.
 
-replica, gone_sinks → [registry_client: wire] ─gRPC─▶ registry
+registry_watch, gone_sinks → [registry_client: wire, revision_client] ─gRPC─▶ registry
 """
 
 from collections.abc import AsyncGenerator
@@ -11,7 +11,9 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.delivery.request.request_settings import Subscription
+from services.delivery.subscriptions.revision_client import RevisionClient
 from services.delivery.subscriptions.wire import subscription_of
+from services.runtime.clock import Clock
 from services.runtime.errors import failure_from_rpc
 from services.runtime.rpc.access import ServiceToken
 from services.runtime.rpc.channel_and_server import service_metadata
@@ -49,7 +51,9 @@ FROM_THE_START = Checkpoint()
 class RegistryClient:
     """Calls of SubscriptionService."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
+        self.revisions = RevisionClient(channel, service_token, clock)
+        """Asks for the registry's revision, over a stream of its own."""
         self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
         self._metadata = service_metadata(service_token)
 

@@ -1,6 +1,6 @@
 """Revision client: asks the registry for its latest revision and a read lease, over one stream that stays open.
 
-read_barrier → replica → [revision_client] ─gRPC─▶ registry
+read_barrier → [revision_client] ─gRPC─▶ registry
 
 Law 1: each answer was given after its question was asked. After anything unexpected the stream is closed, and with it
 every answer that could belong to an earlier question is dropped.

@@ -31,13 +31,6 @@ class Router:
         for subscription in subscriptions:
             self.put(subscription)
 
-    def __iter__(self) -> Iterator[Subscription]:
-        return iter(self.by_id.values())
-
-    def get(self, subscription_id: str) -> Subscription | None:
-        """Return a subscription by its id, None if it does not exist."""
-        return self.by_id.get(subscription_id)
-
     def put(self, subscription: Subscription) -> None:
         """Add a subscription, or replace its older version."""
         self.remove(subscription.id)

@@ -2,12 +2,13 @@
 
 app → [worker: log_follower → dispatcher → recorder; lane_refill, retention_loop, lag, repair]
 
-`app.py` opens the ledger, transport, log and replica that the worker uses.
+`app.py` opens the ledger, transport, log and registry client that the worker uses.
 """
 
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.due_clock import DueClock
@@ -19,6 +20,8 @@ from services.delivery.request.sender import WebhookSender
 from services.delivery.subscriptions.freshness import Freshness
 from services.delivery.subscriptions.gone_sinks import GoneSinks
 from services.delivery.subscriptions.read_barrier import ReadBarrier
+from services.delivery.subscriptions.registry_client import RegistryClient
+from services.delivery.subscriptions.registry_watch import RegistryWatch
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.backpressure import Backpressure
@@ -51,18 +54,21 @@ class Worker:
         ledger: Ledger,
         transport: Transport,
         log: EventLogReader,
-        replica: Replica,
-        gone_sinks: GoneSinks,
+        registry: RegistryClient,
         clock: Clock,
         backpressure: Backpressure | None = None,
+        *,
+        unverified: Callable[[str, str], None],
     ) -> None:
-        self._gone_sinks = gone_sinks
+        """`unverified` gets the ids of a subscription whose sink is to be asked for its consent, and of its consumer."""
         self._settings = settings
         self._ledger = ledger
         self._log = log
-        self._replica = replica
         self._clock = clock
-        self.freshness = Freshness(clock)
+        self.replica = replica = Replica()
+        """The subscriptions."""
+        self._gone_sinks = GoneSinks(registry, replica.get)
+        self.freshness = Freshness(clock, lost=self._on_freshness_lost, proven=self._on_freshness_proven)
         """Tells whether the replica may be relied on."""
         retry_policy, bounds = _retry_policy(settings), _bounds(settings)
         # What is only filled and read comes first, then the dispatcher that fills it, then the loops that read it.
@@ -78,14 +84,20 @@ class Worker:
             bounds,
             settled=self._flush_queue.add_settled,
             rows_due=refills.add,
-            sink_gone=gone_sinks.report,
+            sink_gone=self._gone_sinks.report,
         )
         self._recorder = Recorder(ledger, self._flush_queue, self.dispatcher, clock, gone=self._is_gone)
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
-        self._replica.listen(changed=self.dispatcher.subscription_changed, gone=self._lane_refill.cancel)
-        self.barrier = ReadBarrier(self._replica, clock, self.freshness)
+        self.barrier = ReadBarrier(replica, registry.revisions, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
-        self.freshness.listen(lost=self._on_freshness_lost, proven=self.dispatcher.pump)
+        self._watch = RegistryWatch(
+            registry,
+            replica,
+            self.barrier,
+            changed=self.dispatcher.subscription_changed,
+            gone=self._lane_refill.cancel,
+            unverified=unverified,
+        )
         self._intake: list[asyncio.Task[None]] = []
         self.follower: LogFollower | None = None
         self.clock_jumped_ms = 0
@@ -97,11 +109,14 @@ class Worker:
         self.dispatcher.withdraw_all()
         self.barrier.prove()
 
+    def _on_freshness_proven(self) -> None:
+        self.dispatcher.pump()
+
     def _token_calls(self) -> Share:
         return self._settings.share_of(self._settings.delivery_token_calls_max)
 
     def _is_gone(self, subscription_id: str) -> bool:
-        return not self._replica.wanted(subscription_id)
+        return not self.replica.wanted(subscription_id)
 
     def change_settings(self, settings: DeliverySettings) -> None:
         """Use the limits of other settings from now on."""
@@ -110,7 +125,7 @@ class Worker:
 
     def why_not_ready(self) -> str | None:
         """Return in a sentence why events are not routed or pushed; None if they are."""
-        if not self._replica.complete:
+        if not self.replica.complete:
             return "waiting for the subscription service: the first snapshot of subscriptions is not complete"
         if not self.dispatcher.sending:
             return "the ledger cannot be written"
@@ -123,7 +138,7 @@ class Worker:
         self.clock_jumped_ms = takeover.clock_jumped_ms
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         self.follower = follower = LogFollower(
-            self._log, self._ledger, self._replica, self.barrier, self.dispatcher, self._flush_queue, self._clock, takeover
+            self._log, self._ledger, self.replica, self.barrier, self.dispatcher, self._flush_queue, self._clock, takeover
         )
         retention = RetentionLoop(
             self._ledger,
@@ -135,13 +150,13 @@ class Worker:
         self.repair = Repair(self._log, self._ledger, follower, self._recorder, retention)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._replica.run())
+                group.create_task(self._watch.run())
                 group.create_task(self.barrier.run())
                 group.create_task(self.freshness.run())
                 group.create_task(self._gone_sinks.run())
                 group.create_task(self._recorder.run())
                 group.create_task(self._watch_wall_clock())
-                await self._replica.reached(1)
+                await self.replica.reached(1)
                 self._intake = [group.create_task(self._lane_refill.run())]
                 await self._lane_refill.start()
                 failpoints.reached("delivery.taken_up")

@@ -22,12 +22,10 @@ from tests.support.waiting import PATIENCE_S, until
 LONG_S = 10 * GAP_MAX_S
 
 
-class Told:
-    """Records the calls of a freshness's listeners, in order."""
-
-    def __init__(self, freshness: Freshness) -> None:
-        self.what: list[str] = []
-        freshness.listen(lost=lambda: self.what.append("lost"), proven=lambda: self.what.append("proven"))
+def recording(clock: VirtualClock) -> tuple[Freshness, list[str]]:
+    """Return a freshness, and the list of its calls in order."""
+    calls: list[str] = []
+    return Freshness(clock, lost=lambda: calls.append("lost"), proven=lambda: calls.append("proven")), calls
 
 
 def virtually(scene: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> None:
@@ -40,19 +38,18 @@ def test_a_gap_is_found_by_whoever_asks_first() -> None:
 
     async def scene(loop: VirtualLoop) -> None:
         clock = VirtualClock(loop)
-        freshness = Freshness(clock)
-        told = Told(freshness)
+        freshness, calls = recording(clock)
         clock.suspended_s += GAP_MAX_S
         assert freshness.holds()
         clock.suspended_s += 0.001
         assert not freshness.holds()
         assert not freshness.holds(), "it is lost until it is proven"
         await asyncio.sleep(0)
-        assert told.what == ["lost"]
+        assert calls == ["lost"]
         assert freshness.prove(freshness.gaps())
         assert freshness.holds()
         await asyncio.sleep(0)
-        assert told.what == ["lost", "proven"]
+        assert calls == ["lost", "proven"]
 
     virtually(scene)
 
@@ -60,14 +57,13 @@ def test_a_gap_is_found_by_whoever_asks_first() -> None:
 def test_while_it_beats_nothing_is_lost_and_a_gap_is_found_by_the_beat() -> None:
     async def scene(loop: VirtualLoop) -> None:
         clock = VirtualClock(loop)
-        freshness = Freshness(clock)
-        told = Told(freshness)
+        freshness, calls = recording(clock)
         beating = asyncio.ensure_future(freshness.run())
         await asyncio.sleep(3600.0)
-        assert told.what == []
+        assert calls == []
         clock.suspended_s += LONG_S
         await asyncio.sleep(1.0)
-        assert told.what == ["lost"]
+        assert calls == ["lost"]
         assert not freshness.holds()
         beating.cancel()
 
@@ -77,7 +73,7 @@ def test_while_it_beats_nothing_is_lost_and_a_gap_is_found_by_the_beat() -> None
 def test_a_call_that_began_before_the_gap_proves_nothing() -> None:
     async def scene(loop: VirtualLoop) -> None:
         clock = VirtualClock(loop)
-        freshness = Freshness(clock)
+        freshness, _ = recording(clock)
         before = freshness.gaps()
         clock.suspended_s += LONG_S
         assert not freshness.prove(before)

@@ -14,6 +14,7 @@ from services.delivery.model import Health
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.subscriptions.gone_sinks import REPORTS_AT_ONCE, GoneSinks
 from services.delivery.subscriptions.registry_client import RegistryClient
+from services.runtime.clock import SystemClock
 from services.runtime.rpc.channel_and_server import open_channel
 from tests.delivery.system import TOKEN
 from tests.support.waiting import PATIENCE_S, until
@@ -60,7 +61,7 @@ async def reporting(registry: Registry) -> AsyncIterator[GoneSinks]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with open_channel(f"127.0.0.1:{port}") as channel, asyncio.TaskGroup() as group:
-        gone_sinks = GoneSinks(RegistryClient(channel, TOKEN), subscription)
+        gone_sinks = GoneSinks(RegistryClient(channel, TOKEN, SystemClock()), subscription)
         running = group.create_task(gone_sinks.run())
         yield gone_sinks
         running.cancel()

@@ -1,0 +1,125 @@
+"""Registry watch: keeps the replica up to date, and tells which subscriptions have changed.
+
+registry ─Watch─▶ registry_client → [registry_watch] → replica; dispatcher, lane_refill, verification_queue, read_barrier
+
+Law 1: the watch resumes only from a change that the registry still has, found by the change's id. If the registry has another history,
+the replica takes a new snapshot.
+Law 2: if the secrets of a subscription cannot be read, its events are kept and not sent; the other subscriptions go on.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Never, Protocol
+
+from services.delivery.model import Health
+from services.delivery.request.request_settings import Subscription
+from services.delivery.subscriptions.registry_client import FROM_THE_START, Checkpoint, Deleted, Put, RegistryClient
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.subscriptions.router import Router
+from services.runtime.errors import Failure, Reason
+from services.runtime.logs import logger
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 2.0
+
+
+class WatchProgress(Protocol):
+    """Takes notice of how far the watch is."""
+
+    def advanced(self) -> None:
+        """Note that the replica has reached a checkpoint."""
+
+    def lost(self) -> None:
+        """Note that the watch has ended, so that no changes arrive."""
+
+
+class RegistryWatch:
+    """A watch that is resumed whenever it ends."""
+
+    def __init__(
+        self,
+        registry: RegistryClient,
+        replica: Replica,
+        progress: WatchProgress,
+        *,
+        changed: Callable[[str], None],
+        gone: Callable[[str], None],
+        unverified: Callable[[str, str], None],
+    ) -> None:
+        """`changed` gets the ids of subscriptions that are new or changed, and `gone` of those that are deleted or off.
+
+        `unverified` gets the ids of a subscription whose sink is to be asked for its consent, and of its consumer.
+        """
+        self._registry = registry
+        self._replica = replica
+        self._progress = progress
+        self._changed, self._gone, self._unverified = changed, gone, unverified
+        self._needs_snapshot = False
+
+    async def run(self) -> Never:
+        """Watch until cancelled; after the watch is lost, resume from the last checkpoint."""
+        backoff_s = _BACKOFF_FIRST_S
+        while True:
+            revision = self._replica.revision
+            try:
+                await self._watch()
+            except Failure as failure:
+                if failure.reason is Reason.REVISION_COMPACTED:
+                    logger().warning("replica.resnapshot", revision=self._replica.revision)
+                    self._needs_snapshot = True
+                    continue
+                backoff_s = _BACKOFF_FIRST_S if self._replica.revision > revision else min(backoff_s * 2, _BACKOFF_MAX_S)
+                logger().warning("replica.watch_lost", reason=failure.reason.name, retry_s=backoff_s)
+            await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+
+    async def _watch(self) -> None:
+        # Resume only with a change id: the revision alone would not show that the registry has another history.
+        after = self._replica.checkpoint
+        if self._needs_snapshot or not after.change_id:
+            after = FROM_THE_START
+        snapshot = Router() if after is FROM_THE_START else None
+        try:
+            async with contextlib.aclosing(self._registry.watch(after)) as items:
+                async for item in items:
+                    match item:
+                        case Put(subscription, verification_wanted):
+                            self._put(subscription, snapshot)
+                            if verification_wanted:
+                                self._unverified(subscription.id, subscription.consumer_id)
+                        case Deleted(subscription_id):
+                            self._delete(subscription_id, snapshot)
+                        case Checkpoint():
+                            self._reach(item, snapshot)
+                            snapshot = None
+        finally:
+            self._progress.lost()
+
+    def _put(self, subscription: Subscription, snapshot: Router | None) -> None:
+        if snapshot is not None:
+            snapshot.put(subscription)
+            return
+        self._replica.router.put(subscription)
+        self._tell(subscription)
+
+    def _delete(self, subscription_id: str, snapshot: Router | None) -> None:
+        if snapshot is not None:
+            snapshot.remove(subscription_id)
+        elif self._replica.router.remove(subscription_id) is not None:
+            self._gone(subscription_id)
+
+    def _reach(self, checkpoint: Checkpoint, snapshot: Router | None) -> None:
+        before = self._replica.router.by_id
+        self._replica.advance(checkpoint, snapshot)
+        self._needs_snapshot = False
+        if snapshot is not None:
+            for subscription_id in before.keys() - snapshot.by_id.keys():
+                self._gone(subscription_id)
+            for subscription in snapshot.by_id.values():
+                if before.get(subscription.id) != subscription:
+                    self._tell(subscription)
+        self._progress.advanced()
+
+    def _tell(self, subscription: Subscription) -> None:
+        (self._gone if subscription.health is Health.OFF else self._changed)(subscription.id)
