@@ -144,7 +144,7 @@ class RegistryOfTests:
         leases = None
         while leases is not self.leases:
             leases = self.leases
-            await leases.known(revision)
+            await leases.wait_until_confirmed(revision)
 
     def _note(self, message: subscription_pb2.WatchSubscriptionsResponse) -> None:
         self._changes.append((self.revision, message))

@@ -88,7 +88,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def GetSubscription(self, request: pb.GetSubscriptionRequest, _context: Context) -> pb.GetSubscriptionResponse:
         """Read one subscription."""
         scope = valid_scope(request.consumer_id, required_problems("id", request.id))
-        found = await self._store.read_known(partial(subscriptions.get, scope=scope, subscription_id=request.id))
+        found = await self._store.read_confirmed(partial(subscriptions.get, scope=scope, subscription_id=request.id))
         return pb.GetSubscriptionResponse(subscription=wire.subscription_message(found))
 
     async def ListSubscriptions(self, request: pb.ListSubscriptionsRequest, _context: Context) -> pb.ListSubscriptionsResponse:
@@ -96,7 +96,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         scope = valid_scope(request.consumer_id, [])
         kind = f"subscriptions/{scope.text}"
         place = parse_page_token(kind, request.page_token, (str,))
-        found, more = await self._store.read_known(
+        found, more = await self._store.read_confirmed(
             partial(subscriptions.page, scope=scope, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
         )
         messages = [wire.subscription_message(subscription) for subscription in found]
@@ -114,7 +114,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         def update(writing: Writing) -> pb.UpdateSubscriptionResponse:
             current = subscriptions.get(writing, scope, request.subscription.id)
             subscriptions.check_etag(current, request.etag)
-            draft = merge_draft(current, store_credentials.kept(writing, current), wanted, paths)
+            draft = merge_draft(current, store_credentials.load(writing, current), wanted, paths)
             refuse(subscription_problems(draft, self._egress_policy, refusals, paths))
             changed = subscriptions.update(writing, current, draft, paths, self._verification_policy)
             return pb.UpdateSubscriptionResponse(subscription=wire.subscription_message(changed))
@@ -135,7 +135,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def GetSecrets(self, request: pb.GetSecretsRequest, _context: Context) -> pb.GetSecretsResponse:
         """Read the live secrets."""
         scope = valid_scope(request.consumer_id, required_problems("subscription_id", request.subscription_id))
-        found = await self._store.read_known(
+        found = await self._store.read_confirmed(
             lambda reading: subscriptions.secrets(reading, subscriptions.get(reading, scope, request.subscription_id))
         )
         return pb.GetSecretsResponse(secrets=wire_settings.signing_secrets(found), keys=wire_settings.signing_keys(found))
@@ -219,14 +219,14 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
 
     async def GetRevision(self, _request: pb.GetRevisionRequest, _context: Context) -> pb.GetRevisionResponse:
         """Return the latest committed revision, without a query to the database."""
-        return pb.GetRevisionResponse(revision=(await self._store.settled()).revision)
+        return pb.GetRevisionResponse(revision=(await self._store.latest_point()).revision)
 
     async def AskRevision(
         self, request_iterator: AsyncIterator[pb.AskRevisionRequest], _context: Context
     ) -> AsyncIterator[pb.AskRevisionResponse]:
         """Answer each question with the latest committed revision, and perhaps a read lease; raise UNAVAILABLE once the registry stops."""
         questions, holder, leases = aiter(request_iterator), object(), self._store.leases
-        over = asyncio.ensure_future(self._store.watching_over())  # owned: ended below
+        over = asyncio.ensure_future(self._store.until_watching_ends())  # owned: ended below
         asked: asyncio.Future[pb.AskRevisionRequest | None] | None = None
         try:
             while True:
@@ -242,7 +242,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 if question.confirms:
                     leases.confirm(holder, question.reached_revision)
                     continue
-                latest = await self._store.settled()
+                latest = await self._store.latest_point()
                 if not _is_known(question, latest):
                     raise revision_compacted()
                 # If a commit is under way, grant no lease: a reader may see its change while this answer still counts as current.

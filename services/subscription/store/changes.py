@@ -39,7 +39,7 @@ class ChangeKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ChangeBatch:
     """Some changes, folded into the latest state of each subscription. After this batch, all changes up to `point` are delivered."""
 
     items: tuple[PutSubscription | DeletedSubscription, ...]
@@ -69,7 +69,7 @@ def latest_point(reading: Reading) -> ResumePoint:
     return ResumePoint(*reading.connection.execute(sa.select(registry.c.revision, registry.c.change_id)).one())
 
 
-def changes_after(reading: Reading, point: ResumePoint) -> Batch:
+def changes_after(reading: Reading, point: ResumePoint) -> ChangeBatch:
     """Return up to `BATCH_MAX` changes after a point, folded; a change id of "" is not compared.
 
     The batch leaves out a subscription that a change after the batch has deleted. Raises REVISION_COMPACTED if the revision is ahead of
@@ -90,7 +90,7 @@ def changes_after(reading: Reading, point: ResumePoint) -> Batch:
             items.append(DeletedSubscription(subscription_id, at))
         elif subscription_id in puts:
             items.append(puts[subscription_id])
-    return Batch(tuple(items), point)
+    return ChangeBatch(tuple(items), point)
 
 
 def _known(reading: Reading, point: ResumePoint) -> ResumePoint:
@@ -135,7 +135,7 @@ def _puts(reading: Reading, rows: Iterable[Row]) -> list[PutSubscription]:
 
 def _all_opened(reading: Reading, found: list[Subscription]) -> list[PutSubscription]:
     secrets = store_secrets.live(reading, [subscription.id for subscription in found])
-    credentials = store_credentials.opened(reading, found)
+    credentials = store_credentials.unseal(reading, found)
     return [PutSubscription(each, secrets.get(each.id, ()), credentials.get(each.id, "")) for each in found]
 
 

@@ -31,7 +31,7 @@ class IdempotentCall:
     digest: bytes
 
     @property
-    def place(self) -> str:
+    def seal_context(self) -> str:
         """The context that the answer is sealed for; it holds the length of the scope, so that different calls have different contexts."""
         return f"answer/{len(self.scope)}/{self.scope}/{self.method}/{self.request_id}"
 
@@ -47,12 +47,12 @@ def answer_once(writing: Writing, call: IdempotentCall, work: Callable[[], bytes
     here = sa.and_(answers.c.scope == call.scope, answers.c.method == call.method, answers.c.request_id == call.request_id)
     row = writing.connection.execute(sa.select(answers).where(here)).one_or_none()
     if row is not None and row.create_ms > writing.now_ms - KEPT_MS:
-        kept = writing.vault.open(Sealed(row.secret_key_id, row.box), call.place)
+        kept = writing.vault.open(Sealed(row.secret_key_id, row.box), call.seal_context)
         if kept[:_DIGEST_BYTES] != call.digest:
             raise request_id_reused()
         return kept[_DIGEST_BYTES:]
     answer = work()
-    sealed = writing.vault.seal(call.digest + answer, call.place)
+    sealed = writing.vault.seal(call.digest + answer, call.seal_context)
     writing.connection.execute(answers.delete().where(here))
     writing.connection.execute(
         answers.insert().values(

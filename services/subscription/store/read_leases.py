@@ -61,7 +61,7 @@ class ReadLeases:
         if self._leases.pop(holder, None) is not None:
             self._wake()
 
-    async def known(self, revision: int) -> None:
+    async def wait_until_confirmed(self, revision: int) -> None:
         """Wait until every holder of a lease knows all changes up to a revision, or its lease has ended."""
         while (wait_s := self._ends_at(revision) - self._loop.time()) > 0:
             with contextlib.suppress(TimeoutError):

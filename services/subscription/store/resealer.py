@@ -50,7 +50,7 @@ class Resealer:
     async def _reseal_all(self) -> None:
         left = await self._store.read(_count)
         _to_reseal.set(left)
-        if not left and not await self._store.read(lambda reading: secret_keys.unnoted(reading.connection, reading.vault)):
+        if not left and not await self._store.read(lambda reading: secret_keys.without_check(reading.connection, reading.vault)):
             return
         logger().info("secrets.resealing", values=left)
         at: tuple[int, store_resealing.Position] | None = store_resealing.FIRST

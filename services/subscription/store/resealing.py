@@ -26,13 +26,13 @@ Position = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class _SealedTable:
     """One table of sealed values: the columns that identify a row, and the context that each value is sealed for."""
 
     table: sa.Table
     identity: tuple[sa.Column[str] | sa.Column[int], ...]
     rows: sa.Select[tuple[object, ...]]
-    place: Callable[[Row], str]
+    seal_context: Callable[[Row], str]
     is_expired: Callable[[Row, int], bool]
 
 
@@ -52,39 +52,39 @@ def reseal_some(writing: Writing, at: tuple[int, Position]) -> Step:
     """Reseal up to `BATCH` values after a position."""
     number, after = at
     if number == 0 and not after:
-        secret_keys.note_checks(writing.connection, writing.vault)
+        secret_keys.add_checks(writing.connection, writing.vault)
         _reseal_peppers(writing)
-    kind = _KINDS[number]
-    column = kind.table.c.secret_key_id
-    query = kind.rows.where(column != writing.vault.newest).order_by(*kind.identity).limit(BATCH)
+    sealed_table = _SEALED_TABLES[number]
+    column = sealed_table.table.c.secret_key_id
+    query = sealed_table.rows.where(column != writing.vault.newest).order_by(*sealed_table.identity).limit(BATCH)
     if after:
-        query = query.where(sa.tuple_(*kind.identity) > sa.tuple_(*(sa.literal(part) for part in after)))
+        query = query.where(sa.tuple_(*sealed_table.identity) > sa.tuple_(*(sa.literal(part) for part in after)))
     rows = writing.connection.execute(query).all()
-    done = [_reseal(writing, kind, row) for row in rows]
+    done = [_reseal(writing, sealed_table, row) for row in rows]
     if len(rows) == BATCH:
-        then: tuple[int, Position] | None = (number, tuple(getattr(rows[-1], part.name) for part in kind.identity))
+        then: tuple[int, Position] | None = (number, tuple(getattr(rows[-1], part.name) for part in sealed_table.identity))
     else:
-        then = (number + 1, ()) if number + 1 < len(_KINDS) else None
+        then = (number + 1, ()) if number + 1 < len(_SEALED_TABLES) else None
     return Step(done.count(True), done.count(False), then)
 
 
-def _reseal(writing: Writing, kind: _Kind, row: Row) -> bool | None:
+def _reseal(writing: Writing, sealed_table: _SealedTable, row: Row) -> bool | None:
     """Reseal one value; return whether it was unsealed or had expired, and None if its secret key is unknown."""
-    here = sa.and_(*(part == getattr(row, part.name) for part in kind.identity))
-    if kind.is_expired(row, writing.now_ms):
-        writing.connection.execute(kind.table.delete().where(here))
+    here = sa.and_(*(part == getattr(row, part.name) for part in sealed_table.identity))
+    if sealed_table.is_expired(row, writing.now_ms):
+        writing.connection.execute(sealed_table.table.delete().where(here))
         return True
     if row.secret_key_id not in writing.vault.secret_key_ids:
         return None
     try:
-        place = kind.place(row)
-        sealed = writing.vault.seal(writing.vault.open(Sealed(row.secret_key_id, row.box), place), place)
+        context = sealed_table.seal_context(row)
+        sealed = writing.vault.seal(writing.vault.open(Sealed(row.secret_key_id, row.box), context), context)
     except UnsealError:
         sealed = Sealed(writing.vault.newest, row.box)
         opened = False
     else:
         opened = True
-    writing.connection.execute(kind.table.update().where(here).values(secret_key_id=sealed.secret_key_id, box=sealed.box))
+    writing.connection.execute(sealed_table.table.update().where(here).values(secret_key_id=sealed.secret_key_id, box=sealed.box))
     return opened
 
 
@@ -96,40 +96,40 @@ def _reseal_peppers(writing: Writing) -> None:
     for name in sorted(hashed_by - {vault.newest}):
         pepper = vault.pepper(name)
         if pepper is not None:
-            sealed = vault.seal(pepper, secret_keys.pepper_place(name))
+            sealed = vault.seal(pepper, secret_keys.pepper_context(name))
             connection.execute(key_peppers.delete().where(key_peppers.c.id == name))
             connection.execute(key_peppers.insert().values(id=name, secret_key_id=sealed.secret_key_id, box=sealed.box))
             vault.keep_pepper(name, pepper)
 
 
-def _credential_place(row: Row) -> str:
+def _credential_context(row: Row) -> str:
     if row.credential is None:
         raise UnsealError
-    return store_credentials.place_of(row.consumer_id, credential_from(row.credential).kind, row.subscription_id)
+    return store_credentials.seal_context(row.consumer_id, credential_from(row.credential).kind, row.subscription_id)
 
 
-_KINDS = (
-    _Kind(
+_SEALED_TABLES = (
+    _SealedTable(
         table=signing_secrets,
         identity=(signing_secrets.c.subscription_id, signing_secrets.c.number),
         rows=sa.select(signing_secrets),
-        place=lambda row: store_secrets.place_of(row.subscription_id),
+        seal_context=lambda row: store_secrets.seal_context(row.subscription_id),
         is_expired=lambda row, now_ms: row.expire_ms is not None and row.expire_ms <= now_ms,
     ),
-    _Kind(
+    _SealedTable(
         table=credential_secrets,
         identity=(credential_secrets.c.subscription_id,),
         rows=sa.select(credential_secrets, subscriptions.c.consumer_id, subscriptions.c.credential).join_from(
             credential_secrets, subscriptions, credential_secrets.c.subscription_id == subscriptions.c.id
         ),
-        place=_credential_place,
+        seal_context=_credential_context,
         is_expired=lambda _row, _now_ms: False,
     ),
-    _Kind(
+    _SealedTable(
         table=answers,
         identity=(answers.c.scope, answers.c.method, answers.c.request_id),
         rows=sa.select(answers),
-        place=lambda row: IdempotentCall(row.scope, row.method, row.request_id, b"").place,
+        seal_context=lambda row: IdempotentCall(row.scope, row.method, row.request_id, b"").seal_context,
         is_expired=lambda row, now_ms: row.create_ms <= now_ms - KEPT_MS,
     ),
 )

@@ -20,7 +20,7 @@ _CHECK = b"hooktide"
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class SecretKeyUse:
     """How many values need a secret key, by kind."""
 
     secret_key_id: str
@@ -38,7 +38,7 @@ def check(connection: sa.Connection, vault: Vault, database: str, now_ms: int) -
     for secret_key_id, box in connection.execute(sa.select(secret_key_checks.c.secret_key_id, secret_key_checks.c.box)):
         if secret_key_id in vault.secret_key_ids:
             try:
-                vault.open(Sealed(secret_key_id, box), _check_place(secret_key_id))
+                vault.open(Sealed(secret_key_id, box), _check_context(secret_key_id))
             except UnsealError:
                 message = (
                     f"{PREFIX}SECRET_KEY: the key {secret_key_id!r} is not the one of that id that {database} was written with; "
@@ -54,16 +54,16 @@ def check(connection: sa.Connection, vault: Vault, database: str, now_ms: int) -
         raise StartError(message)
 
 
-def unnoted(connection: sa.Connection, vault: Vault) -> list[str]:
+def without_check(connection: sa.Connection, vault: Vault) -> list[str]:
     """Return the ids of the secret keys that have no check stored, so that another key of the same id would not be noticed."""
     noted = set(connection.execute(sa.select(secret_key_checks.c.secret_key_id)).scalars())
     return [secret_key_id for secret_key_id in vault.secret_key_ids if secret_key_id not in noted]
 
 
-def note_checks(connection: sa.Connection, vault: Vault) -> None:
+def add_checks(connection: sa.Connection, vault: Vault) -> None:
     """Store a check for each secret key that has none, which reveals another key of the same id."""
-    for secret_key_id in unnoted(connection, vault):
-        sealed = vault.seal_with(secret_key_id, _CHECK, _check_place(secret_key_id))
+    for secret_key_id in without_check(connection, vault):
+        sealed = vault.seal_with(secret_key_id, _CHECK, _check_context(secret_key_id))
         connection.execute(secret_key_checks.insert().values(secret_key_id=secret_key_id, box=sealed.box))
 
 
@@ -71,12 +71,12 @@ def open_peppers(connection: sa.Connection, vault: Vault) -> None:
     """Let a vault recognise the API keys that earlier secret keys hashed; `check` reports a missing or wrong secret key of a pepper."""
     for name, secret_key_id, box in connection.execute(sa.select(key_peppers)):
         try:
-            vault.keep_pepper(name, vault.open(Sealed(secret_key_id, box), pepper_place(name)))
+            vault.keep_pepper(name, vault.open(Sealed(secret_key_id, box), pepper_context(name)))
         except UnsealError:
             continue
 
 
-def uses(connection: sa.Connection, newest: str, now_ms: int) -> list[Use]:
+def uses(connection: sa.Connection, newest: str, now_ms: int) -> list[SecretKeyUse]:
     """Return how many values need each secret key other than the newest, by id; empty if all of those keys may be removed."""
     signing, credentials, kept = (
         _counted(connection, column)
@@ -84,7 +84,7 @@ def uses(connection: sa.Connection, newest: str, now_ms: int) -> list[Use]:
     )
     api_keys = api_keys_by_secret_key(connection, now_ms)
     older = sorted((signing.keys() | credentials.keys() | kept.keys() | api_keys.keys()) - {newest})
-    return [Use(name, signing[name], credentials[name], kept[name], api_keys[name]) for name in older]
+    return [SecretKeyUse(name, signing[name], credentials[name], kept[name], api_keys[name]) for name in older]
 
 
 def _counted(connection: sa.Connection, column: sa.Column[str]) -> Counter[str]:
@@ -102,7 +102,7 @@ def api_keys_by_secret_key(connection: sa.Connection, now_ms: int) -> Counter[st
     return found
 
 
-def pepper_place(name: str) -> str:
+def pepper_context(name: str) -> str:
     """Return the context that a pepper is sealed for."""
     return f"key-pepper/{name}"
 
@@ -118,5 +118,5 @@ def _needed(connection: sa.Connection, now_ms: int) -> set[str]:
     return set(connection.execute(sealed).scalars()) | set(api_keys_by_secret_key(connection, now_ms))
 
 
-def _check_place(secret_key_id: str) -> str:
+def _check_context(secret_key_id: str) -> str:
     return f"secret-key-check/{secret_key_id}"

@@ -26,7 +26,7 @@ def live(reading: Reading, subscription_ids: Sequence[SubscriptionId]) -> dict[S
     )
     found: dict[SubscriptionId, list[SigningSecret]] = {}
     for subscription_id, scheme, secret_key_id, box, create_ms, expire_ms in reading.connection.execute(query):
-        clear = reading.vault.open(Sealed(secret_key_id, box), place_of(subscription_id)).decode()
+        clear = reading.vault.open(Sealed(secret_key_id, box), seal_context(subscription_id)).decode()
         found.setdefault(subscription_id, []).append(SigningSecret(Scheme(scheme), clear, create_ms, expire_ms))
     return {name: tuple(secrets) for name, secrets in found.items()}
 
@@ -46,7 +46,7 @@ def add(writing: Writing, subscription_id: SubscriptionId, scheme: Scheme, secre
     connection.execute(signing_secrets.delete().where(ours, columns.expire_ms <= now_ms))
     if connection.execute(sa.select(sa.func.count()).select_from(signing_secrets).where(alike)).scalar_one() >= LIVE_MAX:
         raise too_many_secrets(LIVE_MAX)
-    sealed = writing.vault.seal(secret.encode(), place_of(subscription_id))
+    sealed = writing.vault.seal(secret.encode(), seal_context(subscription_id))
     connection.execute(
         signing_secrets.insert().values(
             subscription_id=subscription_id,
@@ -66,6 +66,6 @@ def remove_all(writing: Writing, subscription_id: SubscriptionId) -> None:
     writing.connection.execute(signing_secrets.delete().where(signing_secrets.c.subscription_id == subscription_id))
 
 
-def place_of(subscription_id: SubscriptionId) -> str:
+def seal_context(subscription_id: SubscriptionId) -> str:
     """Return the context that a subscription's secrets are sealed for."""
     return f"signing-secret/{subscription_id}"

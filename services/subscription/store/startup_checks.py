@@ -43,7 +43,7 @@ def open_registry(settings: SubscriptionSettings, clock: Clock | None = None) ->
         with database.first_transaction() as connection:
             secret_keys.open_peppers(connection, vault)
             secret_keys.check(connection, vault, database.name, unix_ms(clock or SystemClock()))
-            secret_keys.note_checks(connection, vault)
+            secret_keys.add_checks(connection, vault)
             row = connection.execute(sa.select(registry.c.registry_id, registry.c.revision, registry.c.change_id)).one()
         latest = ResumePoint(row.revision, row.change_id)
         yield OpenRegistry(database, vault, row.registry_id, latest, settings.subscription_changes_kept)

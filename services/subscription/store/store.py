@@ -76,7 +76,7 @@ class Store:
         """Whether a reader may see a change that is not yet noted as the latest change."""
         return self._coming > self._latest.revision
 
-    async def settled(self) -> ResumePoint:
+    async def latest_point(self) -> ResumePoint:
         """Return the point of the latest change, after the commit under way; raises UNAVAILABLE once watching is over.
 
         Every state that a reader has seen before this call is at or below that point.
@@ -97,15 +97,15 @@ class Store:
 
         An error of `work` rolls the transaction back and is raised here. Raises STORAGE_FULL, UNAVAILABLE and OVERLOADED.
         """
-        return await self._known(self._run(self._writer, lambda: self._write(work)))
+        return await self._confirmed(self._run(self._writer, lambda: self._write(work)))
 
     async def read(self, work: Callable[[Reading], Result]) -> Result:
         """Run `work` over one consistent state; raises as `write` does."""
         return await self._run(self._reader, lambda: self._read(work))
 
-    async def read_known(self, work: Callable[[Reading], Result]) -> Result:
+    async def read_confirmed(self, work: Callable[[Reading], Result]) -> Result:
         """Run `work` as `read` does; return only after every holder of a read lease knows the changes that the result may show."""
-        return await self._known(self.read(work))
+        return await self._confirmed(self.read(work))
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Snapshot"]:
@@ -129,7 +129,7 @@ class Store:
                 return
             await self._changed.wait()
 
-    async def watching_over(self) -> Never:
+    async def until_watching_ends(self) -> Never:
         """Wait until watching is over; then raise UNAVAILABLE."""
         while True:
             self.check_watching()
@@ -152,14 +152,14 @@ class Store:
         await asyncio.to_thread(self._reader.shutdown)
         self._read_engine.dispose()
 
-    async def _known(self, work: Awaitable[Result]) -> Result:
+    async def _confirmed(self, work: Awaitable[Result]) -> Result:
         """Return the result of `work`, or raise its failure, once every holder of a read lease knows the changes that either may show."""
         try:
             result = await work
         except Failure:
-            await self.leases.known(self._coming)
+            await self.leases.wait_until_confirmed(self._coming)
             raise
-        await self.leases.known(self._coming)
+        await self.leases.wait_until_confirmed(self._coming)
         return result
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:

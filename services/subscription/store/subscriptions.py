@@ -63,7 +63,7 @@ def create(
         sink_revision=revision,
     )
     writing.connection.execute(subscriptions.insert().values(columns_of(created)))
-    store_credentials.keep(writing, subscription_id, owner, draft.credential)
+    store_credentials.save(writing, subscription_id, owner, draft.credential)
     first = store_secrets.add(writing, subscription_id, Scheme.V1, secret, overlap_ms=0)
     _give_key(writing, created)
     return created, first
@@ -100,8 +100,8 @@ def update(
     )
     if "sink" in sections and draft.sink != current.sink:
         changed = consent.change_sink(changed, draft.sink, policy)
-    if "sink_credential" in sections and draft.credential != store_credentials.kept(writing, current):
-        store_credentials.keep(writing, current.id, current.consumer_id, draft.credential)
+    if "sink_credential" in sections and draft.credential != store_credentials.load(writing, current):
+        store_credentials.save(writing, current.id, current.consumer_id, draft.credential)
         changed = dataclasses.replace(changed, credential=None if draft.credential is None else draft.credential.credential)
     elif changed == current:
         return current

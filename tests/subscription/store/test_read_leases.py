@@ -43,7 +43,7 @@ def test_without_a_lease_nobody_is_waited_for() -> None:
     async def scene(loop: VirtualLoop) -> None:
         leases = ReadLeases(loop, may_be_others=False)
         assert leases.grant("asked", 3, 0.0, 3) == 0.0
-        assert await took_s(loop, leases.known(9)) == 0.0
+        assert await took_s(loop, leases.wait_until_confirmed(9)) == 0.0
 
     virtually(scene)
 
@@ -53,14 +53,14 @@ def test_a_holder_is_waited_for_until_it_knows_or_its_lease_is_over() -> None:
         leases = ReadLeases(loop, may_be_others=False)
         assert leases.grant("early", 3, 0.2, 3) == 0.2
         assert leases.grant("late", 3, 60.0, 3) == LEASE_MAX_S
-        assert await took_s(loop, leases.known(3)) == 0.0
+        assert await took_s(loop, leases.wait_until_confirmed(3)) == 0.0
         loop.call_later(0.1, leases.confirm, "late", 4)
         loop.call_later(0.12, leases.confirm, "early", 3)
-        assert await took_s(loop, leases.known(4)) == pytest.approx(0.2 + MARGIN_S)
+        assert await took_s(loop, leases.wait_until_confirmed(4)) == pytest.approx(0.2 + MARGIN_S)
         loop.call_later(0.1, leases.confirm, "late", 5)
-        assert await took_s(loop, leases.known(5)) == pytest.approx(0.1)
-        assert await took_s(loop, leases.known(6)) == pytest.approx(LEASE_MAX_S - 0.1 - 0.2)
-        assert await took_s(loop, leases.known(7)) == 0.0
+        assert await took_s(loop, leases.wait_until_confirmed(5)) == pytest.approx(0.1)
+        assert await took_s(loop, leases.wait_until_confirmed(6)) == pytest.approx(LEASE_MAX_S - 0.1 - 0.2)
+        assert await took_s(loop, leases.wait_until_confirmed(7)) == 0.0
 
     virtually(scene)
 
@@ -70,8 +70,8 @@ def test_a_question_is_a_confirmation_too_and_takes_nothing_from_a_lease_that_ru
         leases = ReadLeases(loop, may_be_others=False)
         leases.grant("holder", 3, 0.4, 3)
         loop.call_later(0.1, leases.grant, "holder", 4, 0.1, 4)
-        assert await took_s(loop, leases.known(4)) == pytest.approx(0.1)
-        assert await took_s(loop, leases.known(5)) == pytest.approx(0.4 + MARGIN_S - 0.1)
+        assert await took_s(loop, leases.wait_until_confirmed(4)) == pytest.approx(0.1)
+        assert await took_s(loop, leases.wait_until_confirmed(5)) == pytest.approx(0.4 + MARGIN_S - 0.1)
 
     virtually(scene)
 
@@ -80,7 +80,7 @@ def test_who_asks_on_and_on_and_is_behind_holds_nobody_up_any_longer() -> None:
     async def scene(loop: VirtualLoop) -> None:
         leases = ReadLeases(loop, may_be_others=False)
         assert leases.grant("holder", 3, 0.4, 3) == 0.4
-        known = asyncio.ensure_future(took_s(loop, leases.known(4)))
+        known = asyncio.ensure_future(took_s(loop, leases.wait_until_confirmed(4)))
         while not known.done():
             assert leases.grant("holder", 3, 0.4, 4) == 0.0
             await asyncio.sleep(0.01)
@@ -95,7 +95,7 @@ def test_a_lease_that_is_given_back_is_over() -> None:
         leases = ReadLeases(loop, may_be_others=False)
         leases.grant("holder", 3, 0.4, 3)
         loop.call_later(0.1, leases.release, "holder")
-        assert await took_s(loop, leases.known(4)) == pytest.approx(0.1)
+        assert await took_s(loop, leases.wait_until_confirmed(4)) == pytest.approx(0.1)
 
     virtually(scene)
 
@@ -103,8 +103,8 @@ def test_a_lease_that_is_given_back_is_over() -> None:
 def test_what_a_process_before_may_have_granted_is_waited_for() -> None:
     async def scene(loop: VirtualLoop) -> None:
         leases = ReadLeases(loop, may_be_others=True)
-        assert await took_s(loop, leases.known(1)) == pytest.approx(LEASE_MAX_S + MARGIN_S)
-        assert await took_s(loop, leases.known(2)) == 0.0
+        assert await took_s(loop, leases.wait_until_confirmed(1)) == pytest.approx(LEASE_MAX_S + MARGIN_S)
+        assert await took_s(loop, leases.wait_until_confirmed(2)) == 0.0
 
     virtually(scene)
 
