@@ -14,10 +14,11 @@ from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventLog, EventLogMaintenance
 from services.eventlog.sqlite.log import open_sqlite_log
 from services.ingest import log_server, server
-from services.ingest.emitter_authorization import RETRIED, EmitterAuthorizer
+from services.ingest.emitter_authorization import EmitterAuthorizer
 from services.ingest.lag import LagMonitor
 from services.ingest.log_server import EventLogServer
 from services.ingest.publish import Publisher
+from services.ingest.registry_client import RETRIED, RegistryClient
 from services.ingest.server import IngestServer
 from services.runtime.clock import SystemClock, unix_ms
 from services.runtime.configuration.reload import Reloadable, reloading, service_tokens
@@ -46,7 +47,7 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
             open_sqlite_log(path, clock, bytes_max=settings.ingest_log_bytes_max, retention_s=retention_s, failed=process.fail)
         )
         channel = await stack.enter_async_context(open_channel(settings.subscription_target, retried=RETRIED, tls=calls_tls))
-        authorizer = EmitterAuthorizer(channel, token, clock)
+        authorizer = EmitterAuthorizer(RegistryClient(channel, token), clock)
         draining = asyncio.Event()
 
         def ready() -> str | None:

@@ -1,6 +1,6 @@
 """Emitter authorization: which keys may publish and which event types require an audience; answers are cached for at most two seconds.
 
-server, publish → [emitter_authorization] ─gRPC─▶ registry
+server, publish → [emitter_authorization] → registry_client ─gRPC─▶ registry
 
 The registry (the subscription service) answers both questions. If an answer is too old, ingest asks again. If the registry
 cannot be reached, ingest refuses events for the time being, since the key may have been revoked.
@@ -12,19 +12,16 @@ of calls does not grow with the number of types.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-import grpc
-from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc
-
+from services.ingest.registry_client import RegistryClient
 from services.runtime.api_key_cache import FRESH_S, ApiKeyCache
 from services.runtime.background import shared_task
 from services.runtime.clock import Clock
 from services.runtime.errors import Failure, Reason
-from services.runtime.rpc.access import ServiceToken, bearer
-from services.runtime.rpc.channel_and_server import service_metadata
+from services.runtime.rpc.access import bearer
 
 # How many types one call may ask for.
 TYPES_ASKED_MAX = 1000
@@ -33,28 +30,13 @@ TURNS_REMEMBERED = 30
 # If the number of types reaches this figure, all types are forgotten.
 TYPES_KEPT_MAX = 10_000
 
-RETRIED = (
-    "hooktide.subscription.v1.AccessService/AuthenticateKeys",
-    "hooktide.subscription.v1.CatalogueService/FindAudienceRequired",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Emitter:
-    """A key that may publish."""
-
-    expires_unix_s: float | None
-
 
 class EmitterAuthorizer:
     """Asks the subscription service about keys and event types, and caches its answers."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
-        self._metadata = service_metadata(service_token)
-        self._access = access_pb2_grpc.AccessServiceStub(channel)
-        self._catalogue = catalogue_pb2_grpc.CatalogueServiceStub(channel)
-        self._keys: ApiKeyCache[_Emitter] = ApiKeyCache(self._ask_keys, clock)
-        self._types = _AudienceRequirements(self._ask_types, clock)
+    def __init__(self, registry: RegistryClient, clock: Clock) -> None:
+        self._keys = ApiKeyCache(registry.emitters, clock)
+        self._types = _AudienceRequirements(registry.audience_required, clock)
 
     def is_known(self, authorization: str) -> bool:
         """Return whether a fresh answer lets this key publish."""
@@ -78,35 +60,6 @@ class EmitterAuthorizer:
         Raises `Failure` UNAVAILABLE.
         """
         return await self._types.requiring(types)
-
-    async def _ask_keys(self, keys: Sequence[str]) -> Sequence[_Emitter | Failure]:
-        try:
-            answer = await self._access.AuthenticateKeys(access_pb2.AuthenticateKeysRequest(keys=keys), metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise _registry_unavailable() from error
-        return [_emitter_or_failure(result) for result in answer.results]
-
-    async def _ask_types(self, names: Collection[str]) -> Iterable[str]:
-        request = catalogue_pb2.FindAudienceRequiredRequest(names=names)
-        try:
-            answer = await self._catalogue.FindAudienceRequired(request, metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise _registry_unavailable() from error
-        return answer.names
-
-
-def _emitter_or_failure(result: access_pb2.AuthenticatedKey) -> _Emitter | Failure:
-    """Return a key that may publish, or why it may not."""
-    if not result.HasField("key"):
-        return Failure(Reason.KEY_INVALID, "This API key is unknown, expired or revoked; send another.")
-    if result.key.role != access_pb2.ROLE_EMITTER:
-        return Failure(Reason.ROLE_FORBIDDEN, "Publishing needs a key of the role emitter; this key has another role.")
-    return _Emitter(result.key.expire_time.ToNanoseconds() / 1e9 if result.key.HasField("expire_time") else None)
-
-
-def _registry_unavailable() -> Failure:
-    """Return the failure for a registry that gives no answer. It hides the cause, which does not concern the emitter."""
-    return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
 
 
 @dataclass(slots=True)

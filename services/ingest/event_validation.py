@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 import orjson
 from hooktide.event.v1 import event_pb2
@@ -25,6 +25,7 @@ from services.runtime.errors import Reason
 from services.runtime.event_types import EVENT_TYPE_BYTES_MAX, FORBIDDEN_CHARACTERS, star_problem
 from services.runtime.ids import is_id
 
+CloudEvent: TypeAlias = event_pb2.CloudEvent
 ID_BYTES_MAX = 256
 SOURCE_BYTES_MAX = 1024
 ATTRIBUTE_BYTES_MAX = 4096
@@ -54,7 +55,7 @@ class EventRefusal(Exception):  # noqa: N818 - a noun of the domain: the emitter
     retry_after_s: float | None = None
 
 
-def validate_event(event: event_pb2.CloudEvent, *, bytes_max: int) -> NewEvent:
+def validate_event(event: CloudEvent, *, bytes_max: int) -> NewEvent:
     """Return the event in the form that the log appends; raise `EventRefusal` if the event may not enter."""
     payload = event.SerializeToString()
     if len(payload) > bytes_max:
@@ -105,7 +106,7 @@ def _check_text(field: str, text: str, bytes_max: int) -> None:
         _refuse(field, f"is longer than {bytes_max} bytes")
 
 
-def _attributes(event: event_pb2.CloudEvent) -> dict[str, str]:
+def _attributes(event: CloudEvent) -> dict[str, str]:
     """Return the attributes as text for the digest; refuse attributes that CloudEvents does not permit."""
     attributes = event.attributes
     if len(attributes) > ATTRIBUTES_MAX:
@@ -146,7 +147,7 @@ def _is_time(text: str) -> bool:
     return 1 <= month <= _MONTHS and 1 <= day <= calendar.monthrange(year, month)[1]
 
 
-def _other_attribute(name: str, kind: str, value: event_pb2.CloudEvent.CloudEventAttributeValue) -> str:
+def _other_attribute(name: str, kind: str, value: CloudEvent.CloudEventAttributeValue) -> str:
     """Return an attribute that is not a string. The text begins with a control character, which no string attribute has."""
     if name in _STRINGS_ONLY:
         _refuse(f"attributes.{name}", "must be a string")
@@ -167,7 +168,7 @@ def _other_attribute(name: str, kind: str, value: event_pb2.CloudEvent.CloudEven
     return f"\t{kind}:{content}"
 
 
-def _data(event: event_pb2.CloudEvent, kind: str | None, content_type: str) -> bytes:
+def _data(event: CloudEvent, kind: str | None, content_type: str) -> bytes:
     """Return the bytes of the event's data; refuse malformed JSON."""
     if kind is None:
         return b""

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from hooktide.event.v1 import event_pb2
-
 from services.eventlog.errors import EventLogError, LogFullError, StorageFullError
 from services.eventlog.protocol import EventAppender
 from services.eventlog.record import Appended, Conflict, NewEvent
 from services.ingest.emitter_authorization import EmitterAuthorizer
-from services.ingest.event_validation import EventRefusal, validate_event
+from services.ingest.event_validation import CloudEvent, EventRefusal, validate_event
 from services.runtime.errors import Failure, Reason
 
 EVENTS_MAX = 1000
@@ -43,14 +41,14 @@ class Publisher:
         self.event_bytes_max = event_bytes_max
         """The size of the largest event that may enter; the limit may change at any time."""
 
-    async def publish(self, events: Sequence[event_pb2.CloudEvent]) -> list[Result]:
+    async def publish(self, events: Sequence[CloudEvent]) -> list[Result]:
         """Append the events that may enter; return one result per event, in order, once the appended events are durable.
 
         Raises `Failure` if the message as a whole is wrong, or if the registry or the log is unavailable.
         """
         return await self.append(await self.validate(events))
 
-    async def validate(self, events: Sequence[event_pb2.CloudEvent]) -> ValidatedMessage:
+    async def validate(self, events: Sequence[CloudEvent]) -> ValidatedMessage:
         """Decide which events of a message may enter; see `publish`."""
         if not 1 <= len(events) <= EVENTS_MAX:
             raise batch_too_large()

@@ -201,6 +201,21 @@ class DeletedSubscription:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class IdempotentCall:
+    """The identity of a call that may be sent twice: caller, method, request id ("": not idempotent), and digest of the content."""
+
+    scope: str
+    method: str
+    request_id: str
+    digest: bytes
+
+    @property
+    def seal_context(self) -> str:
+        """The context that the answer is sealed for; it holds the length of the scope, so that different calls have different contexts."""
+        return f"answer/{len(self.scope)}/{self.scope}/{self.method}/{self.request_id}"
+
+
 class ResumePoint(NamedTuple):
     """A point in the history of the subscriptions: a revision, and the random id of the change that took it."""
 

@@ -13,7 +13,8 @@ from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
-from services.ingest.emitter_authorization import RETRIED, TURNS_REMEMBERED, TYPES_ASKED_MAX, TYPES_KEPT_MAX, EmitterAuthorizer
+from services.ingest.emitter_authorization import TURNS_REMEMBERED, TYPES_ASKED_MAX, TYPES_KEPT_MAX, EmitterAuthorizer
+from services.ingest.registry_client import RETRIED, RegistryClient
 from services.runtime.api_key import new_key
 from services.runtime.api_key_cache import FRESH_S, KEYS_ASKED_MAX, REFUSED_MAX, RENEW_S
 from services.runtime.errors import Failure, Reason
@@ -123,7 +124,7 @@ async def asking(counted: Counted) -> AsyncIterator[Asking]:
     """A client of the counting registry."""
     clock = MovedClock()
     async with open_channel(counted.target, retried=RETRIED) as channel:
-        yield Asking(EmitterAuthorizer(channel, TOKEN, clock), clock)
+        yield Asking(EmitterAuthorizer(RegistryClient(channel, TOKEN), clock), clock)
 
 
 async def test_what_was_answered_before_the_machine_was_suspended_is_asked_for_again(counted: Counted, asking: Asking) -> None:

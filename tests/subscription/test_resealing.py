@@ -18,8 +18,9 @@ from services.runtime.clock import SystemClock, unix_ms
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import StartError
+from services.subscription.model import IdempotentCall
 from services.subscription.store import resealing as store_resealing
-from services.subscription.store.idempotency import IdempotentCall, answer_once
+from services.subscription.store.idempotency import answer_once
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.transaction import Writing
 from tests.subscription.client import SINK, Client, refused, served, until_checkpoint

@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from hooktide.delivery.v1 import delivery_pb2 as pb
-from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.cli.commands.publish import checked_time
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
 from services.cli.errors import CommandError
 from services.cli.output import say, say_json
-from services.cli.service_calls import answered, service_channel, service_target, service_token
+from services.cli.service_client import Repair, service_client, service_target
 from services.cli.tls import CaFile
-
-# The time that counting a large log takes.
-_CALL_S = 60.0
 
 
 def repair(
@@ -50,7 +45,7 @@ def repair(
     from_ = None if from_time is None else checked_time("--from", from_time)
     to = service_target("delivery", target, data_dir)
 
-    def call(*, dry: bool) -> pb.RepairRoutingResponse:
+    def call(*, dry: bool) -> Repair:
         return asyncio.run(_call(to, from_, ca, data_dir, dry_run=dry))
 
     plan = call(dry=True)
@@ -71,17 +66,12 @@ def repair(
         say(f"Repaired: {done.routed_events} events are being routed.")
 
 
-async def _call(target: str, from_time: datetime | None, ca: Path | None, data_dir: Path, *, dry_run: bool) -> pb.RepairRoutingResponse:
-    request = pb.RepairRoutingRequest(dry_run=dry_run)
-    if from_time is not None:
-        request.from_time.FromDatetime(from_time)
-    metadata = (("authorization", f"Bearer {service_token(data_dir)}"),)
-    async with service_channel("delivery", target, ca, data_dir) as channel:
-        stub = delivery_pb2_grpc.DeliveryServiceStub(channel)
-        return await answered("delivery", target, stub.RepairRouting(request, metadata=metadata, timeout=_CALL_S))
+async def _call(target: str, from_time: datetime | None, ca: Path | None, data_dir: Path, *, dry_run: bool) -> Repair:
+    async with service_client("delivery", target, ca, data_dir) as client:
+        return await client.repair_routing(from_time, dry_run=dry_run)
 
 
-def _say(plan: pb.RepairRoutingResponse) -> None:
+def _say(plan: Repair) -> None:
     if not plan.stopped:
         say("Nothing is stopped, so there is nothing to repair.")
         return
@@ -93,7 +83,7 @@ def _say(plan: pb.RepairRoutingResponse) -> None:
     say(f"  {plan.lost_deliveries:>9}  unfinished deliveries end as exhausted, since their events are gone")
 
 
-def _as_json(told: pb.RepairRoutingResponse, *, repaired: bool) -> dict[str, object]:
+def _as_json(told: Repair, *, repaired: bool) -> dict[str, object]:
     return {
         "stopped": told.stopped or None,
         "routed_events": told.routed_events,

@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from hooktide.subscription.v1 import access_pb2 as pb
-from hooktide.subscription.v1 import access_pb2_grpc
 
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
 from services.cli.output import say, say_json
-from services.cli.service_calls import answered, service_channel, service_target, service_token
+from services.cli.service_client import Resealing, service_client, service_target
 from services.cli.tls import CaFile
 
-_CALL_S = 10.0
 _POLL_S = 1.0
 
 app = typer.Typer(no_args_is_help=True, help="What the keys that encrypt secrets are needed for.")
@@ -50,20 +47,19 @@ def reseal(
     raise typer.Exit(1 if state.older else 0)
 
 
-async def _asked(target: str, ca: Path | None, data_dir: Path, *, wait: bool) -> pb.GetResealingResponse:
+async def _asked(target: str, ca: Path | None, data_dir: Path, *, wait: bool) -> Resealing:
     to = service_target("subscription", target, data_dir)
-    async with service_channel("subscription", to, ca, data_dir) as channel:
-        stub, metadata = access_pb2_grpc.AccessServiceStub(channel), (("authorization", f"Bearer {service_token(data_dir)}"),)
+    async with service_client("subscription", to, ca, data_dir) as client:
         while True:
-            state = await answered("subscription", to, stub.GetResealing(pb.GetResealingRequest(), metadata=metadata, timeout=_CALL_S))
+            state = await client.resealing()
             if not state.older or not wait:
                 return state
             await asyncio.sleep(_POLL_S)
 
 
-def _as_json(state: pb.GetResealingResponse) -> dict[str, object]:
+def _as_json(state: Resealing) -> dict[str, object]:
     return {
-        "newest": state.newest_secret_key_id,
+        "newest": state.newest,
         "older": {
             use.secret_key_id: {
                 "signing_secrets": use.signing_secrets,
@@ -73,17 +69,17 @@ def _as_json(state: pb.GetResealingResponse) -> dict[str, object]:
             }
             for use in state.older
         },
-        "unneeded": list(state.unneeded_secret_key_ids),
+        "unneeded": list(state.unneeded),
     }
 
 
-def _say(state: pb.GetResealingResponse) -> None:
+def _say(state: Resealing) -> None:
     if not state.older:
-        say(f"The key {state.newest_secret_key_id} seals everything.")
-        if state.unneeded_secret_key_ids:
-            say(f"May be removed from HOOKTIDE_SECRET_KEY: {', '.join(state.unneeded_secret_key_ids)}.")
+        say(f"The key {state.newest} seals everything.")
+        if state.unneeded:
+            say(f"May be removed from HOOKTIDE_SECRET_KEY: {', '.join(state.unneeded)}.")
         return
-    say(f"The key {state.newest_secret_key_id} seals. Older keys are still needed, so keep them:")
+    say(f"The key {state.newest} seals. Older keys are still needed, so keep them:")
     for use in state.older:
         parts = (
             f"{use.signing_secrets} signing secrets",

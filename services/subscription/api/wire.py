@@ -29,6 +29,7 @@ from services.subscription.model import (
     Consumer,
     DeletedSubscription,
     EventType,
+    IdempotentCall,
     Key,
     Protocol,
     PutSubscription,
@@ -40,7 +41,6 @@ from services.subscription.model import (
 )
 from services.subscription.rules import consent
 from services.subscription.rules.validation import KeyDraft, SubscriptionDraft
-from services.subscription.store.idempotency import IdempotentCall
 
 _PROTOCOLS = {
     subscription_pb2.PROTOCOL_UNSPECIFIED: Protocol.HTTP,

@@ -7,11 +7,11 @@ Law 2: answers hold secrets. Each answer is sealed, together with the digest of 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from services.subscription.errors import request_id_reused
+from services.subscription.model import IdempotentCall
 from services.subscription.store.schema import answers
 from services.subscription.store.transaction import Writing
 from services.subscription.store.vault import Sealed
@@ -19,21 +19,6 @@ from services.subscription.store.vault import Sealed
 KEPT_MS = 24 * 3600 * 1000
 _FORGOTTEN_MAX = 50
 _DIGEST_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotentCall:
-    """The identity of a call that may be sent twice: caller, method, request id ("": not idempotent), and digest of the content."""
-
-    scope: str
-    method: str
-    request_id: str
-    digest: bytes
-
-    @property
-    def seal_context(self) -> str:
-        """The context that the answer is sealed for; it holds the length of the scope, so that different calls have different contexts."""
-        return f"answer/{len(self.scope)}/{self.scope}/{self.method}/{self.request_id}"
 
 
 def answer_once(writing: Writing, call: IdempotentCall, work: Callable[[], bytes]) -> bytes:

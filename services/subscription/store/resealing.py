@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from services.subscription.model import IdempotentCall
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import secret_keys
 from services.subscription.store import secrets as store_secrets
-from services.subscription.store.idempotency import KEPT_MS, IdempotentCall
+from services.subscription.store.idempotency import KEPT_MS
 from services.subscription.store.rows import credential_from
 from services.subscription.store.schema import answers, credential_secrets, key_peppers, keys, signing_secrets, subscriptions
 from services.subscription.store.transaction import Row, Writing
