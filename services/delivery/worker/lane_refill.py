@@ -12,6 +12,7 @@ from services.delivery.ledger.rows import OpenRow, delivery_of
 from services.delivery.model import Event, Health, State
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.recorder import Recorder
+from services.delivery.worker.waiting_rows import end_waiting, read_waiting
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventReader
 from services.eventlog.record import Place, Record
@@ -159,18 +160,11 @@ class LaneRefill:
                 self._dispatcher.resume(subscription_id)
 
     async def _cancel_some(self, subscription_id: str) -> bool:
-        dispatcher = self._dispatcher
-        with dispatcher.lanes.row_reads.track(subscription_id) as left:
-            limit = _CANCEL_ROWS + len(dispatcher.lanes.lane(subscription_id).held)
-            rows = await self._ledger.due_rows(subscription_id, None, limit)
-            waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(subscription_id, row.id)]
+        dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
+        limit = _CANCEL_ROWS + len(lanes.lane(subscription_id).held)
+        rows = await read_waiting(lanes, self._ledger.due_rows(subscription_id, None, limit), subscription_id)
         if self._replica.wanted(subscription_id):
             return False
-        for row in waiting:
-            delivery = delivery_of(row, None)
-            dispatcher.lanes.hold(delivery)
-            dispatcher.finish(delivery, State.CANCELLED)
-        while any(dispatcher.lanes.holds(subscription_id, row.id) for row in waiting):
-            await self._recorder.wait_for_flush()
-        dispatcher.forget_if_idle(dispatcher.lanes.lane(subscription_id))
-        return bool(waiting)
+        await end_waiting(lanes, rows, lambda delivery: dispatcher.finish(delivery, State.CANCELLED), self._recorder)
+        dispatcher.forget_if_idle(lanes.lane(subscription_id))
+        return bool(rows)

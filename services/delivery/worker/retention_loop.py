@@ -18,8 +18,8 @@ from prometheus_client import Gauge
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Ledger
-from services.delivery.ledger.rows import delivery_of
 from services.delivery.worker.recorder import Recorder
+from services.delivery.worker.waiting_rows import end_waiting, read_waiting
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventLogReader
 from services.eventlog.record import PARTITIONS, Place
@@ -30,6 +30,7 @@ _COPIES_FIRST = 20
 _COPIES_MAX = 500
 _COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
+_EXPIRY_REASON = "the time in which it may be delivered is over"
 
 _ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
 
@@ -131,18 +132,11 @@ class RetentionLoop:
         dispatcher = self._dispatcher
         before_ms = dispatcher.due.age_ms(0) - int(self._limits().expiry_s * 1000)
         while True:
-            with dispatcher.lanes.row_reads.track() as left:
-                rows = await self._ledger.expired_rows(before_ms, _EXPIRED)
-                waiting = [row for row in rows if row.id not in left and not dispatcher.lanes.holds(row.subscription_id, row.id)]
-            for row in waiting:
-                delivery = delivery_of(row, None)
-                dispatcher.lanes.hold(delivery)
-                dispatcher.exhaust(delivery, "the time in which it may be delivered is over")
-            while any(dispatcher.lanes.holds(row.subscription_id, row.id) for row in waiting):
-                await self._recorder.wait_for_flush()
-            if waiting:
-                logger().warning("deliveries.expired", count=len(waiting))
-            if len(waiting) < _EXPIRED:
+            rows = await read_waiting(dispatcher.lanes, self._ledger.expired_rows(before_ms, _EXPIRED))
+            await end_waiting(dispatcher.lanes, rows, lambda delivery: dispatcher.exhaust(delivery, _EXPIRY_REASON), self._recorder)
+            if rows:
+                logger().warning("deliveries.expired", count=len(rows))
+            if len(rows) < _EXPIRED:
                 return
 
     async def trim_ledger(self) -> None:
