@@ -1,7 +1,11 @@
-"""Invariants: decide from the registry's history to whom an event must be routed and to whom it may be."""
+"""Invariants: to whom an event must be routed and may be, by the registry's history; and what a lane's counters must agree with."""
 
+from collections import Counter
 from dataclasses import dataclass
 
+from services.delivery.dispatch.lane_table import LaneTable
+from services.delivery.dispatch.lifecycle import SETTLED
+from services.delivery.model import Phase
 from services.eventlog.record import Record
 from tests.simulation.registry import DISABLED, Wish
 
@@ -48,3 +52,21 @@ def _matches(wish: Wish, record: Record) -> bool:
 
 def _meets(event_type: str, pattern: str) -> bool:
     return pattern in {"*", event_type} or (pattern.endswith(".*") and event_type.startswith(pattern[:-1]))
+
+
+def check_phases(lanes: LaneTable) -> None:
+    """Check that the queues and counters of all lanes agree with the phases of the deliveries in memory."""
+    unrecorded_sent = held_bytes = 0
+    for lane in lanes:
+        held = list(lane.held.values())
+        phases = Counter(delivery.phase for delivery in held)
+        assert {delivery.phase for delivery in lane.queue} <= {Phase.QUEUED}, f"{lane.subscription_id}: {phases}"
+        assert (phases[Phase.QUEUED], phases[Phase.IN_FLIGHT]) == (len(lane.queue), lane.in_flight), f"{lane.subscription_id}: {phases}"
+        assert phases[Phase.RELEASED] == 0, f"{lane.subscription_id} holds a released delivery"
+        assert phases[Phase.SPILLED] <= lane.unflushed_spills, f"{lane.subscription_id}: {phases}"
+        assert all(delivery.chunk is None or delivery in delivery.chunk.deliveries for delivery in held)
+        for chunk in {id(delivery.chunk): delivery.chunk for delivery in held if delivery.chunk is not None}.values():
+            assert chunk.unsettled == sum(delivery.phase not in SETTLED for delivery in chunk.deliveries), chunk
+        unrecorded_sent += sum(delivery.sent_at is not None for delivery in held)
+        held_bytes += sum(delivery.size_bytes for delivery in held)
+    assert (lanes.unrecorded_sent, lanes.held_bytes) == (unrecorded_sent, held_bytes)

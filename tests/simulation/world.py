@@ -23,7 +23,7 @@ from services.runtime.configuration.settings_reader import read_settings
 from tests.delivery.ledger.stores import LedgerStore, SqliteStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event
-from tests.simulation.invariants import Published, Version, judged
+from tests.simulation.invariants import Published, Version, check_phases, judged
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
 from tests.simulation.virtual_time import VirtualClock, VirtualLoop
 from tests.support.events import cloud_event
@@ -307,6 +307,7 @@ class World:
         settings, transport = self.settings, running.transport
         assert transport.under_way <= settings.delivery_in_flight_max
         assert max(transport.under_way_of.values(), default=0) <= settings.delivery_lane_in_flight_max
+        check_phases(running.worker.dispatcher.lanes)
         recorded = {each.partition: each.position - 1 if each.through else each.position for each in self.store.cursors()}
         for each in self.published:
             if each.routed_by is None and recorded.get(each.record.partition, 0) >= each.record.position:
