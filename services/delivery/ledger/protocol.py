@@ -7,17 +7,20 @@ Law 2: every transaction that writes first checks the lease's epoch. A worker th
 Law 3: a terminal state never changes, and the same flush again changes nothing.
 Law 4: a listing never makes a delivery wait.
 
-What later features need has its place here:
+What later features need has its place here. Each field is empty by default, so that callers which do not know it stay as they are.
 
-- An owed or ended range, the progress of a job, a lane's circuit breaker with its `Retry-After`, an event that is set aside, and a notice
-  of the outbox each become a field of `Flush`, empty by default. A range must move in the transaction that writes the rows below it, and a
-  notice must appear in the transaction that makes it true; a field of the flush is both.
-- A cursor group takes the place of a partition in `Cursor`: the group, one position for each append shard, and `through` for each of them.
-  `take_lease` then returns the groups of the worker's slots, with their ranges, jobs and lanes.
-- `recorded` and `first_uncopied` bound what the log may drop; the lowest `at` of a range becomes a third bound.
-- PostgreSQL: `flush` is one call of one function, which locks the worker's row, compares the epoch, and inserts a progress row in place of
-  updating cursors. If the connection is lost during the commit, the engine asks for the newest progress row before it returns or raises:
-  callers never see an unknown outcome. Renewing a lease and giving it up become two more methods.
+- `Flush.ranges`, `.ended`: owed ranges of a lane that is behind, and ended ranges. A range moves in the transaction that writes the rows
+  below it, so that after every commit each event is in exactly one place.
+- `Flush.jobs`: the progress of replays and of starts in the past, which hand out events of a range of their own.
+- `Flush.lanes`: a lane's circuit breaker and `Retry-After`, so that a restart or another owner keeps them.
+- `Flush.set_aside`, `.notices`: an event that crashed routing too often, and the outbox. A notice appears in the transaction that makes it
+  true. `Flush.copies`: the events of rows that come to lie at or below what has been copied already.
+- `Cursor`: a cursor group takes the place of a partition, with one position, event id and `through` for each append shard.
+- `Takeover`: the groups of the worker's slots, with their ranges, jobs and lanes.
+- `recorded` and `first_uncopied` bound what the log may drop. The lowest `at` of all ranges becomes a third bound.
+- PostgreSQL: `flush` calls one function, which locks the worker's row, compares the epoch, and inserts a row of progress in place of
+  updating cursors. If the connection is lost during the commit, the engine asks for the newest row of progress before `flush` returns or
+  raises, so callers never see an unknown outcome. Two more methods renew a lease and give it up.
 """
 
 from collections.abc import Mapping, Sequence
