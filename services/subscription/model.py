@@ -205,15 +205,15 @@ class DeletedSubscription:
 class IdempotentCall:
     """The identity of a call that may be sent twice: caller, method, request id ("": not idempotent), and digest of the content."""
 
-    scope: str
+    caller: str
     method: str
     request_id: str
     digest: bytes
 
     @property
     def seal_context(self) -> str:
-        """The context that the answer is sealed for; it holds the length of the scope, so that different calls have different contexts."""
-        return f"answer/{len(self.scope)}/{self.scope}/{self.method}/{self.request_id}"
+        """The context that the answer is sealed for; it holds the length of the caller, so that different calls have different contexts."""
+        return f"answer/{len(self.caller)}/{self.caller}/{self.method}/{self.request_id}"
 
 
 class ResumePoint(NamedTuple):

@@ -24,7 +24,7 @@ from services.subscription.store.transaction import Reading, Writing
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_SCOPE = "admin"
+_ADMINISTRATOR = "admin"
 _CONSUMERS = "consumers"
 _KEYS = "keys"
 _KEYS_MAX = 200
@@ -58,7 +58,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
 
     async def CreateConsumer(self, request: pb.CreateConsumerRequest, _context: Context) -> pb.CreateConsumerResponse:
         """Create a consumer."""
-        call = wire.idempotent_call(request, _SCOPE, "CreateConsumer")
+        call = wire.idempotent_call(request, _ADMINISTRATOR, "CreateConsumer")
 
         def create(writing: Writing) -> bytes:
             refuse([*consumer_name_problems(request.consumer.name), *request_id_problems(request.request_id)])
@@ -88,7 +88,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
     async def CreateKey(self, request: pb.CreateKeyRequest, _context: Context) -> pb.CreateKeyResponse:
         """Create a key."""
         draft = wire.key_draft(request.key)
-        call = wire.idempotent_call(request, _SCOPE, "CreateKey")
+        call = wire.idempotent_call(request, _ADMINISTRATOR, "CreateKey")
 
         def create(writing: Writing) -> bytes:
             refuse([*key_problems(draft, writing.now_ms), *request_id_problems(request.request_id)])

@@ -1,6 +1,6 @@
 """Wire: converts the contract's messages from and to the registry's values.
 
-gRPC ─▶ server → [wire] → model
+gRPC ─▶ subscription_server → [wire] → model
 
 Law: pure; this file validates nothing. An unknown number (of a role or protocol) becomes None, and validation reports it.
 """
@@ -74,10 +74,10 @@ class RepeatableRequest(Shape):
         ...
 
 
-def idempotent_call(request: RepeatableRequest, scope: str, method: str) -> IdempotentCall:
+def idempotent_call(request: RepeatableRequest, caller: str, method: str) -> IdempotentCall:
     """Return the identity of an idempotent call. The digest covers the whole request, even the request id, which a repeat shares."""
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-    return IdempotentCall(scope, method, request.request_id, digest)
+    return IdempotentCall(caller, method, request.request_id, digest)
 
 
 def subscription_draft(message: subscription_pb2.Subscription) -> SubscriptionDraft:

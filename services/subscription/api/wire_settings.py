@@ -1,6 +1,6 @@
 """Wire settings: converts settings, credentials, secrets and verifications from and to the registry's values.
 
-gRPC ─▶ server → wire → [wire_settings] → model
+gRPC ─▶ subscription_server → wire → [wire_settings] → model
 
 Law: pure; this file validates nothing. A number that the contract does not know becomes None, and validation reports it.
 """

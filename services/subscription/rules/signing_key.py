@@ -1,6 +1,6 @@
 """Signing key: the text forms of an Ed25519 key in Standard Webhooks 1.0.0, and the key ids in HTTP message signatures.
 
-server, validation, subscriptions, wire_settings → [signing_key]
+subscription_server, validation, subscriptions, wire_settings → [signing_key]
 
 ``whsk_`` begins the private half and ``whpk_`` the public half; each holds the padded standard base64 of 32 bytes. A private key that
 the caller brings may also hold the public half after the private half, 64 bytes in all.

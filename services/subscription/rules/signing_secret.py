@@ -1,6 +1,6 @@
 """Signing secret: its text form in Standard Webhooks 1.0.0, ``whsec_`` and the padded standard base64 of 24 to 64 bytes.
 
-validation, server → [signing_secret]
+validation, subscription_server → [signing_secret]
 
 Law: pure, apart from the randomness of a new secret. No message repeats a secret.
 """

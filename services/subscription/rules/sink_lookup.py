@@ -1,6 +1,6 @@
 """Sink lookup: resolve the host names in a subscription's URLs and check their addresses, before the subscription is stored.
 
-server → [sink_lookup] → validation
+subscription_server → [sink_lookup] → validation
 
 Law 1: the check warns consumers early and guarantees nothing: each address is checked again when it is dialled.
 Law 2: a lookup has a deadline. If the addresses of a name are not known by then, the name passes.

@@ -1,6 +1,6 @@
 """Validation: what a caller may ask the registry to store. It finds every wrong field, not only the first.
 
-server → [validation] → store
+subscription_server → [validation] → store
                 ├ settings_validation   → certificates, header_rules
                 └ credential_validation → certificates, header_rules
 

@@ -1,6 +1,6 @@
 """Idempotency: a call that is sent twice with one idempotency key (the request id) is carried out once and answered twice.
 
-server, access_server → [idempotency] → subscriptions, access
+subscription_server, access_server → [idempotency] → subscriptions, access
 
 Law 1: the answer is written in the transaction of its change, so neither exists without the other.
 Law 2: answers hold secrets. Each answer is sealed, together with the digest of its request, for its own call.
@@ -29,7 +29,7 @@ def answer_once(writing: Writing, call: IdempotentCall, work: Callable[[], bytes
     if not call.request_id:
         return work()
     assert len(call.digest) == _DIGEST_BYTES  # noqa: S101 - a caller's mistake, not an input
-    here = sa.and_(answers.c.scope == call.scope, answers.c.method == call.method, answers.c.request_id == call.request_id)
+    here = sa.and_(answers.c.scope == call.caller, answers.c.method == call.method, answers.c.request_id == call.request_id)
     row = writing.connection.execute(sa.select(answers).where(here)).one_or_none()
     if row is not None and row.create_ms > writing.now_ms - KEPT_MS:
         kept = writing.vault.open(Sealed(row.secret_key_id, row.box), call.seal_context)
@@ -41,7 +41,7 @@ def answer_once(writing: Writing, call: IdempotentCall, work: Callable[[], bytes
     writing.connection.execute(answers.delete().where(here))
     writing.connection.execute(
         answers.insert().values(
-            scope=call.scope,
+            scope=call.caller,
             method=call.method,
             request_id=call.request_id,
             secret_key_id=sealed.secret_key_id,

@@ -1,6 +1,6 @@
 """Read leases: for how long a replica of the subscriptions may be relied on without asking the registry.
 
-store, server → [read_leases] ─gRPC─▶ delivery's read barrier
+store, subscription_server → [read_leases] ─gRPC─▶ delivery's read barrier
 
 Law 1: while a lease runs, no caller learns of a change before the holder of the lease has confirmed the change.
 Law 2: no caller waits beyond the end of a lease, and a holder that is behind gets no lease. A lease that an earlier process may have

@@ -1,6 +1,6 @@
 """Subscriptions: create, read, change and delete subscriptions, each within one transaction.
 
-server → [subscriptions] → consent, secrets, credentials, changes
+subscription_server → [subscriptions] → consent, secrets, credentials, changes
 
 Law: for a caller, another consumer's subscription looks exactly like a missing one: it is not found.
 """

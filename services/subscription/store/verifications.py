@@ -1,6 +1,6 @@
 """Verifications: the callback tokens with which a sink may consent later, and the sinks' answers.
 
-server → [verifications] → consent, subscriptions
+subscription_server → [verifications] → consent, subscriptions
 
 Law 1: only a token's digest is stored; a token is valid for one sink, and for 24 hours.
 Law 2: an answer counts only for the sink that gave it.

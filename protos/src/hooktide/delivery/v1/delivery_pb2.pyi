@@ -244,7 +244,7 @@ class GetDeliveryRequest(google.protobuf.message.Message):
     CONSUMER_ID_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     id: builtins.str
     """"dlv_…"."""
     def __init__(
@@ -294,7 +294,7 @@ class ListDeliveriesRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" lists those of all consumers."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     state: Global___DeliveryState.ValueType
     """Only those in this state; unspecified: any."""
     subscription_id: builtins.str
@@ -368,7 +368,7 @@ class VerifySinkRequest(google.protobuf.message.Message):
     CONSUMER_ID_FIELD_NUMBER: builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     subscription_id: builtins.str
     """The subscription, "sub_…"."""
     def __init__(
@@ -402,7 +402,7 @@ class SendTestEventRequest(google.protobuf.message.Message):
     CONSUMER_ID_FIELD_NUMBER: builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     subscription_id: builtins.str
     """The subscription, "sub_…"."""
     def __init__(

@@ -284,7 +284,7 @@ class GetEventRequest(google.protobuf.message.Message):
     CONSUMER_ID_FIELD_NUMBER: builtins.int
     EVENT_ID_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"), which sees events for all and for itself; "*" acts for an administrator."""
+    """The scope, required: "con_…" sees the events for all consumers and for this one; "*" sees every event."""
     event_id: builtins.str
     """The event's id, "evt_…"."""
     def __init__(
@@ -332,7 +332,7 @@ class ListEventsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"), which sees events for all and for itself; "*" acts for an administrator."""
+    """The scope, required: "con_…" sees the events for all consumers and for this one; "*" sees every event."""
     type: builtins.str
     """Only events of this type; empty: all."""
     source: builtins.str

@@ -724,7 +724,7 @@ class GetSubscriptionRequest(google.protobuf.message.Message):
     CONSUMER_ID_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     id: builtins.str
     """"sub_…"."""
     def __init__(
@@ -768,7 +768,7 @@ class ListSubscriptionsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" lists all consumers'."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     page_size: builtins.int
     """How many to return at most; 0 for 50, values above 200 are taken as 200."""
     page_token: builtins.str
@@ -819,7 +819,7 @@ class UpdateSubscriptionRequest(google.protobuf.message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     etag: builtins.str
     """The etag that the caller read; empty: whatever version is there."""
     @property
@@ -878,7 +878,7 @@ class DeleteSubscriptionRequest(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     id: builtins.str
     """"sub_…"."""
     etag: builtins.str
@@ -921,7 +921,7 @@ class GetSecretsRequest(google.protobuf.message.Message):
     CONSUMER_ID_FIELD_NUMBER: builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     subscription_id: builtins.str
     """The subscription, "sub_…"."""
     def __init__(
@@ -973,7 +973,7 @@ class RotateSecretRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     SCHEME_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     subscription_id: builtins.str
     """The subscription, "sub_…"."""
     secret: builtins.str
@@ -1084,7 +1084,7 @@ class BeginVerificationRequest(google.protobuf.message.Message):
     CONSUMER_ID_FIELD_NUMBER: builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
     consumer_id: builtins.str
-    """Acts for this consumer ("con_…"); "*" acts for an administrator."""
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
     subscription_id: builtins.str
     """The subscription, "sub_…"."""
     def __init__(
