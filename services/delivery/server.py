@@ -8,7 +8,7 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Ledger, Listing
-from services.delivery.ledger.rows import DoneRow, OpenRow, attempts_of
+from services.delivery.ledger.rows import DoneRow, OpenRow, decode_attempts
 from services.delivery.model import Attempt, State
 from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
@@ -48,7 +48,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         if row is None:
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
         message = _message(row, self._worker.clock_jumped_ms)
-        for number, attempt in enumerate(attempts_of(row.attempts), 1):
+        for number, attempt in enumerate(decode_attempts(row.attempts), 1):
             _fill(message.attempts.add(), number, attempt)
         return delivery_pb2.GetDeliveryResponse(delivery=message)
 

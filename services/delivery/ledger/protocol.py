@@ -17,7 +17,7 @@ What later features need has its place here. Each field is empty by default, so 
   true. `Flush.copies`: the events of rows that come to lie at or below what has been copied already.
 - `Cursor`: a cursor group takes the place of a partition, with one position, event id and `through` for each append shard.
 - `Takeover`: the groups of the worker's slots, with their ranges, jobs and lanes.
-- `recorded` and `first_uncopied` bound what the log may drop. The lowest `at` of all ranges becomes a third bound.
+- `recorded_places` and `first_uncopied_places` bound what the log may drop. The lowest `at` of all ranges becomes a third bound.
 - PostgreSQL: `flush` calls one function, which locks the worker's row, compares the epoch, and inserts a row of progress in place of
   updating cursors. If the connection is lost during the commit, the engine asks for the newest row of progress before `flush` returns or
   raises, so callers never see an unknown outcome. Two more methods renew a lease and give it up.
@@ -86,7 +86,7 @@ class RepairedCursor(NamedTuple):
     """The last position up to which the log holds the events of the ledger's rows."""
 
 
-class Trimmed(NamedTuple):
+class TrimReport(NamedTuple):
     """What one call of `trim` has dropped."""
 
     deliveries: int
@@ -166,21 +166,21 @@ class Ledger(Protocol):
 
     # Progress, and copies of events that the log is about to drop
 
-    async def recorded(self) -> list[Place]:
+    async def recorded_places(self) -> list[Place]:
         """Return for each partition, in order, the last position whose event is wholly in the ledger.
 
         Each place also has the id of the event there, or of the next event if that one is partly in the ledger.
         """
         ...
 
-    async def first_uncopied(self, copied_through: Sequence[Place]) -> list[Place]:
+    async def first_uncopied_places(self, copied_through: Sequence[Place]) -> list[Place]:
         """Return for each partition the lowest position whose event an unfinished delivery needs and the ledger has no copy of.
 
         Only positions above `copied_through` count; a partition without such a position is left out.
         """
         ...
 
-    async def uncopied(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
+    async def uncopied_places(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
         """Return up to `limit` positions above `after`, up to `through`, that unfinished deliveries need and the ledger has no copy of."""
         ...
 
@@ -194,7 +194,7 @@ class Ledger(Protocol):
 
     # Retention
 
-    async def trim(self, *, before_ms: int | None, bytes_max: int) -> Trimmed:
+    async def trim(self, *, before_ms: int | None, bytes_max: int) -> TrimReport:
         """Drop what is kept no longer, in steps so short that no flush waits for long.
 
         These are the finished deliveries of the days before the day of `before_ms` (in ms since 1970; None: of no day), the oldest finished

@@ -70,7 +70,7 @@ def open_row(delivery: Delivery) -> OpenRow:
         delivery.body_mode.name.lower(),
         delivery.encoder,
         len(attempts),
-        _stored(attempts),
+        _encode_attempts(attempts),
         attempts[-1].status if attempts else 0,
         delivery.due_ms,
     )
@@ -91,7 +91,7 @@ def done_row(delivery: Delivery) -> DoneRow:
         delivery.revision,
         delivery.state,
         len(attempts),
-        _stored(attempts),
+        _encode_attempts(attempts),
         attempts[-1].status if attempts else 0,
         delivery.finished_ms,
     )
@@ -113,20 +113,20 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
         body_mode=ContentMode[row.body_mode.upper()],
         encoder=row.encoder,
         state=State.PENDING,
-        attempts=attempts_of(row.attempts),
+        attempts=decode_attempts(row.attempts),
         due_ms=row.due_ms,
         recorded=True,
     )
 
 
-def _stored(attempts: list[Attempt]) -> bytes:
+def _encode_attempts(attempts: list[Attempt]) -> bytes:
     if len(attempts) == 1 and not attempts[0].error and not attempts[0].body:
         started_ms, duration_ms, outcome, status, _, _ = attempts[0]
         return b'[[%d,%d,%d,%d,"",""]]' % (started_ms, duration_ms, outcome, status)
     return orjson.dumps([tuple(attempt) for attempt in attempts])
 
 
-def attempts_of(raw: bytes) -> list[Attempt]:
+def decode_attempts(raw: bytes) -> list[Attempt]:
     """Return the attempts from their stored form."""
     return [
         Attempt(started_ms, duration_ms, outcome, status, error, body)
@@ -134,14 +134,14 @@ def attempts_of(raw: bytes) -> list[Attempt]:
     ]
 
 
-def kept_record(raw: bytes) -> Record:
-    """Return an event's record from its stored form; the inverse of `keep_record`."""
+def decode_record(raw: bytes) -> Record:
+    """Return an event's record from its stored form; the inverse of `encode_record`."""
     head_size = int.from_bytes(raw[:4], "big")
     partition, position, event_id, type_, source, audience, accepted_ms = orjson.loads(raw[4 : 4 + head_size])
     return Record(partition, position, event_id, type_, source, audience, accepted_ms, raw[4 + head_size :])
 
 
-def keep_record(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
     """Return the stored form of an event's record: the head's size (4 bytes, big endian), a JSON head, and the event's bytes unchanged."""
     head = orjson.dumps(record[:-1])
     return len(head).to_bytes(4, "big") + head + record.event

@@ -15,7 +15,7 @@ from services.delivery.ledger.protocol import Cursor, Ledger, RepairedCursor
 from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLoop
-from services.delivery.worker.stopped_partitions import Progress
+from services.delivery.worker.stopped_partitions import RoutingProgress
 from services.eventlog.protocol import EventLogReader
 from services.eventlog.record import Place, ResumePoint
 from services.runtime.ids import is_id
@@ -23,7 +23,7 @@ from services.runtime.logs import logger
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
+class RepairReport:
     """The effect of a repair, done or planned."""
 
     stopped: str
@@ -49,7 +49,7 @@ class Repair:
         self._retention = retention
         self._one = asyncio.Lock()
 
-    async def run(self, from_ms: int | None, *, dry_run: bool) -> Repaired:
+    async def run(self, from_ms: int | None, *, dry_run: bool) -> RepairReport:
         """Repair all stopped partitions, or with `dry_run` return what a repair would do.
 
         If `from_ms` is given, routing resumes with the events accepted from then on, in ms since 1970; else after the ledger's cursors.
@@ -60,7 +60,7 @@ class Repair:
             stopped = self._follower.stopped.progress
             why = self._follower.stopped.why()
             if why is None:
-                return Repaired("")
+                return RepairReport("")
             await self._recorder.wait_until_recorded({each.partition for each in stopped})
             log_id, known = await self._log.resume_points([Place(each.partition, 0, _known_id(each)) for each in stopped])
             chosen = known
@@ -69,11 +69,11 @@ class Repair:
                 _, chosen = await self._log.resume_points([Place(each.partition, 0, before) for each in stopped])
             is_same_log = self._follower.log_id == log_id
             cursors = [
-                RepairedCursor(_resumed(each, point), here.place.position if is_same_log else 0)
+                RepairedCursor(_cursor_to_resume(each, point), here.place.position if is_same_log else 0)
                 for each, here, point in zip(stopped, known, chosen, strict=True)
             ]
             lost = await self._ledger.count_lost({each.cursor.partition: each.held_through for each in cursors})
-            repaired = replace(_counted(known, chosen), stopped=why, lost=lost)
+            repaired = replace(_count(known, chosen), stopped=why, lost=lost)
             if not dry_run:
                 await self._ledger.repair(log_id, cursors)
                 await self._log.rewind([_read_after(each.cursor) for each in cursors])
@@ -89,11 +89,11 @@ class Repair:
             return repaired
 
 
-def _known_id(progress: Progress) -> str:
+def _known_id(progress: RoutingProgress) -> str:
     return progress.event_id if is_id(progress.event_id, "evt") else ""
 
 
-def _resumed(stopped: Progress, point: ResumePoint) -> Cursor:
+def _cursor_to_resume(stopped: RoutingProgress, point: ResumePoint) -> Cursor:
     """Return where a partition resumes: in the middle of a fan-out if the log still holds that event."""
     place = point.place
     through = stopped.through if place.event_id and place.event_id == stopped.event_id else ""
@@ -104,11 +104,11 @@ def _read_after(cursor: Cursor) -> Place:
     return Place(cursor.partition, cursor.position - 1 if cursor.through else cursor.position)
 
 
-def _counted(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> Repaired:
+def _count(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> RepairReport:
     routed = repeated = skipped = 0
     for by_ledger, point in zip(known, chosen, strict=True):
         new = min(by_ledger.following, by_ledger.unreleased)
         routed += point.following
         repeated += max(0, point.following - new)
         skipped += max(0, new - point.following)
-    return Repaired("", routed, repeated, skipped)
+    return RepairReport("", routed, repeated, skipped)

@@ -90,7 +90,7 @@ class RetentionLoop:
     async def release_log(self) -> None:
         """Report progress, copy the needed events among those that the log wants to drop, and report again."""
         expiring = await self._log.release(*await self._released())
-        recorded = {place.partition: place.position for place in await self._ledger.recorded()}
+        recorded = {place.partition: place.position for place in await self._ledger.recorded_places()}
         copied = 0
         for place in expiring:
             through = min(place.position, recorded[place.partition])
@@ -103,9 +103,9 @@ class RetentionLoop:
 
     async def _released(self) -> tuple[list[Place], list[Place]]:
         """Return the last place of each partition up to which no event is needed, and its last recorded place."""
-        recorded = await self._ledger.recorded()
+        recorded = await self._ledger.recorded_places()
         looked_at = [Place(place.partition, min(self._copied_through[place.partition], place.position)) for place in recorded]
-        needed = {place.partition: place.position for place in await self._ledger.first_uncopied(looked_at)}
+        needed = {place.partition: place.position for place in await self._ledger.first_uncopied_places(looked_at)}
         released = [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
         return released, recorded
 
@@ -113,7 +113,7 @@ class RetentionLoop:
         """Copy the events of a partition that unfinished deliveries need, up to a wholly recorded position; return how many."""
         copied = lost = size_bytes = 0
         after, limit = self._copied_through[partition], _COPIES_FIRST
-        while places := await self._ledger.uncopied(partition, after, through, limit):
+        while places := await self._ledger.uncopied_places(partition, after, through, limit):
             records = await self._log.fetch(places)
             await self._ledger.keep_copies(records)
             copied += len(records)
@@ -145,5 +145,5 @@ class RetentionLoop:
         before_ms = unix_ms(wall) - int(limits.retention_s * 1000) if wall.settled() else None
         trimmed = await self._ledger.trim(before_ms=before_ms, bytes_max=limits.bytes_max)
         if trimmed.deliveries:
-            logger().info("ledger.trimmed", deliveries=trimmed.deliveries)
+            logger().info("ledger.trimmed", deliveries=trimmed.deliveries, copies=trimmed.copies)
         _ledger_bytes.set(trimmed.used_bytes)

@@ -18,7 +18,7 @@ _stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are 
 
 
 @dataclass(slots=True)
-class Progress:
+class RoutingProgress:
     """How far one partition is routed."""
 
     partition: int
@@ -28,16 +28,16 @@ class Progress:
     """The id of the last subscription to which the event at the position is routed; empty if it is routed to all of them."""
 
 
-def progress_at(cursor: Cursor) -> Progress:
+def progress_at(cursor: Cursor) -> RoutingProgress:
     """Return the progress of a partition that is routed as far as it is recorded."""
-    return Progress(cursor.partition, cursor.position, cursor.event_id, cursor.through)
+    return RoutingProgress(cursor.partition, cursor.position, cursor.event_id, cursor.through)
 
 
 class StoppedPartitions:
     """The stopped partitions of one worker, how far each is routed, and why each is stopped."""
 
     def __init__(self) -> None:
-        self._progress: dict[int, Progress] = {}
+        self._progress: dict[int, RoutingProgress] = {}
         self._why: dict[int, str] = {}
         self._unlogged: dict[int, str] = {}
 
@@ -45,11 +45,11 @@ class StoppedPartitions:
         return bool(self._progress)
 
     @property
-    def progress(self) -> list[Progress]:
+    def progress(self) -> list[RoutingProgress]:
         """How far each of them is routed."""
         return list(self._progress.values())
 
-    def add(self, progress: Progress, why: str) -> None:
+    def add(self, progress: RoutingProgress, why: str) -> None:
         """Stop a partition; the next call of `log` reports it."""
         self._progress[progress.partition] = progress
         self._why[progress.partition] = self._unlogged[progress.partition] = why

@@ -6,7 +6,7 @@ import pytest
 
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Cursor, Flush, Ledger, Takeover
-from services.delivery.ledger.rows import DoneRow, attempts_of, done_row, open_row
+from services.delivery.ledger.rows import DoneRow, decode_attempts, done_row, open_row
 from services.delivery.model import Attempt, State
 from services.delivery.transport.protocol import Outcome
 from services.eventlog.record import PARTITIONS
@@ -33,7 +33,7 @@ async def test_a_delivery_moves_from_unfinished_to_finished_in_one_step(ledger: 
     assert await listed(ledger) == [done_row(ended)]
     found = await ledger.find(EVERYONE, ended.id)
     assert isinstance(found, DoneRow)
-    assert attempts_of(found.attempts) == attempted.attempts
+    assert decode_attempts(found.attempts) == attempted.attempts
 
 
 async def test_a_terminal_state_never_changes(ledger: Ledger) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from services.delivery.ledger.protocol import Cursor, Ledger
-from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, kept_record
+from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
 from services.delivery.ledger.sqlite import queries
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.ledger import SqliteLedger, open_ledger
@@ -136,7 +136,7 @@ class SqliteStore:
     def copies(self) -> dict[Place, Record]:
         """See `LedgerStore.copies`."""
         rows = self.rows("SELECT partition, position, record FROM payloads ORDER BY partition, position")
-        return {Place(partition, position): kept_record(raw) for partition, position, raw in rows}
+        return {Place(partition, position): decode_record(raw) for partition, position, raw in rows}
 
     def day_tables(self) -> list[str]:
         """Return the tables of finished deliveries, the newest day first."""

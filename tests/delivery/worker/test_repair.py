@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 
 from services.delivery.model import State, delivery_id
-from services.delivery.worker.repair import Repaired
+from services.delivery.worker.repair import RepairReport
 from services.eventlog.record import PARTITIONS, Record
 from tests.delivery.conftest import Play
 from tests.simulation.registry import PAUSED
@@ -13,7 +13,7 @@ from tests.simulation.scenarios import ALPHA, deliveries, started
 from tests.simulation.world import World
 
 
-async def repaired(world: World, from_ms: int | None = None, *, dry_run: bool = False) -> Repaired:
+async def repaired(world: World, from_ms: int | None = None, *, dry_run: bool = False) -> RepairReport:
     repair = world.at_work().worker.repair
     assert repair is not None
     return await repair.run(from_ms, dry_run=dry_run)
@@ -70,7 +70,7 @@ def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Pl
         await asyncio.sleep(600.0)
         assert deliveries(world, [*waiting, *new]) == [State.DELIVERED] * 80
         assert all(sent(world, record) == 1 for record in done)
-        assert await repaired(world) == Repaired("")
+        assert await repaired(world) == RepairReport("")
         # From here on the new log belongs to the ledger.
         await world.stop(crash=True)
         await world.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.delivery.errors import LeaseLostError, LedgerFullError
-from services.delivery.ledger.protocol import Cursor, Flush, Listing, Page, RepairedCursor, Takeover, Trimmed
+from services.delivery.ledger.protocol import Cursor, Flush, Listing, Page, RepairedCursor, Takeover, TrimReport
 from services.delivery.ledger.rows import DoneRow, OpenRow
 from services.delivery.ledger.sqlite import queries, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
@@ -91,17 +91,17 @@ class SqliteLedger:
         """See `Ledger.expired_rows`."""
         return await self._read(queries.expired_rows, accepted_before_ms, limit)
 
-    async def recorded(self) -> list[Place]:
-        """See `Ledger.recorded`."""
-        return await self._read(queries.recorded)
+    async def recorded_places(self) -> list[Place]:
+        """See `Ledger.recorded_places`."""
+        return await self._read(queries.recorded_places)
 
-    async def first_uncopied(self, copied_through: Sequence[Place]) -> list[Place]:
-        """See `Ledger.first_uncopied`."""
-        return await self._read(queries.first_uncopied, copied_through)
+    async def first_uncopied_places(self, copied_through: Sequence[Place]) -> list[Place]:
+        """See `Ledger.first_uncopied_places`."""
+        return await self._read(queries.first_uncopied_places, copied_through)
 
-    async def uncopied(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
-        """See `Ledger.uncopied`."""
-        return await self._read(queries.uncopied, partition, after, through, limit)
+    async def uncopied_places(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
+        """See `Ledger.uncopied_places`."""
+        return await self._read(queries.uncopied_places, partition, after, through, limit)
 
     async def keep_copies(self, records: Sequence[Record]) -> None:
         """See `Ledger.keep_copies`."""
@@ -111,7 +111,7 @@ class SqliteLedger:
         """See `Ledger.copies`."""
         return await self._read(queries.copies, places)
 
-    async def trim(self, *, before_ms: int | None, bytes_max: int) -> Trimmed:
+    async def trim(self, *, before_ms: int | None, bytes_max: int) -> TrimReport:
         """See `Ledger.trim`."""
         deliveries = copies = given_back = 0
         if before_ms is not None:
@@ -130,7 +130,7 @@ class SqliteLedger:
             given_back += some
         if given_back:
             self._checkpoints.shorten()
-        return Trimmed(deliveries, copies, await self._read(used_bytes))
+        return TrimReport(deliveries, copies, await self._read(used_bytes))
 
     async def count_lost(self, held_through: Mapping[int, int]) -> int:
         """See `Ledger.count_lost`."""

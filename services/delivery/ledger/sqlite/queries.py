@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from services.delivery.ledger.protocol import Listing, Page
-from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, kept_record
+from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.model import State
 from services.eventlog.record import Place, Record
@@ -61,8 +61,8 @@ def expired_rows(connection: sqlite3.Connection, accepted_before_ms: int, limit:
     return [OpenRow(*row) for row in rows]
 
 
-def recorded(connection: sqlite3.Connection) -> list[Place]:
-    """See `Ledger.recorded`."""
+def recorded_places(connection: sqlite3.Connection) -> list[Place]:
+    """See `Ledger.recorded_places`."""
     rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
     return [
         Place(partition, position - 1, following_id=event_id) if through else Place(partition, position, event_id)
@@ -70,8 +70,8 @@ def recorded(connection: sqlite3.Connection) -> list[Place]:
     ]
 
 
-def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[Place]) -> list[Place]:
-    """See `Ledger.first_uncopied`."""
+def first_uncopied_places(connection: sqlite3.Connection, copied_through: Sequence[Place]) -> list[Place]:
+    """See `Ledger.first_uncopied_places`."""
     query = (
         "SELECT position FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
         " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
@@ -85,8 +85,8 @@ def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[Plac
     return found
 
 
-def uncopied(connection: sqlite3.Connection, partition: int, after: int, through: int, limit: int) -> list[Place]:
-    """See `Ledger.uncopied`."""
+def uncopied_places(connection: sqlite3.Connection, partition: int, after: int, through: int, limit: int) -> list[Place]:
+    """See `Ledger.uncopied_places`."""
     rows = connection.execute(
         "SELECT DISTINCT position FROM open WHERE partition = ? AND position > ? AND position <= ? AND NOT EXISTS"
         " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
@@ -100,7 +100,7 @@ def copies(connection: sqlite3.Connection, places: Sequence[Place]) -> list[Reco
     """See `Ledger.copies`."""
     query = "SELECT record FROM payloads WHERE partition = ? AND position = ?"
     rows = [connection.execute(query, (place.partition, place.position)).fetchone() for place in places]
-    return [kept_record(row[0]) for row in rows if row is not None]
+    return [decode_record(row[0]) for row in rows if row is not None]
 
 
 def find(connection: sqlite3.Connection, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:

@@ -6,7 +6,7 @@ retention_loop → ledger → [retention: day_tables]
 import sqlite3
 from collections.abc import Sequence
 
-from services.delivery.ledger.rows import keep_record
+from services.delivery.ledger.rows import encode_record
 from services.delivery.ledger.sqlite.day_tables import drop_day, stored_days, table_of
 from services.eventlog.record import Record
 from services.runtime.database import used_bytes
@@ -16,7 +16,7 @@ _ROWS = 2_000
 
 def keep_copies(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
     """See `Ledger.keep_copies`."""
-    rows = [(record.partition, record.position, keep_record(record)) for record in records]
+    rows = [(record.partition, record.position, encode_record(record)) for record in records]
     connection.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?)", rows)
 
 
