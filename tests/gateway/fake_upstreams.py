@@ -12,11 +12,13 @@ from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 from hooktide.subscription.v1 import subscription_pb2, subscription_pb2_grpc
 
+from services.runtime.consumer_scope import Scope
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.ids import new_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
 from services.runtime.rpc.channel_and_server import Server, service_metadata
+from services.runtime.rpc.requested_scope import requested_scope
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Item = TypeVar("_Item", bound=Message)
@@ -60,8 +62,9 @@ class Log(event_log_pb2_grpc.EventLogServiceServicer):
     ) -> event_log_pb2.GetEventResponse:
         """Return one event."""
         await self._before()
+        scope = requested_scope(request.consumer_id)
         for record in self.records:
-            if record.event_id == request.event_id and _sees(request.consumer_id, record.audience):
+            if record.event_id == request.event_id and _sees(scope, record.audience):
                 return event_log_pb2.GetEventResponse(record=record)
         raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event.")
 
@@ -70,12 +73,13 @@ class Log(event_log_pb2_grpc.EventLogServiceServicer):
     ) -> event_log_pb2.ListEventsResponse:
         """Return a page of events."""
         await self._before()
+        scope = requested_scope(request.consumer_id)
         start_ms = request.start_time.ToMilliseconds() if request.HasField("start_time") else 0
         end_ms = request.end_time.ToMilliseconds() if request.HasField("end_time") else 1 << 62
         found = [
             record
             for record in reversed(self.records)
-            if _sees(request.consumer_id, record.audience)
+            if _sees(scope, record.audience)
             and request.type in {"", record.type}
             and request.source in {"", record.source}
             and start_ms <= record.accepted_unix_ms < end_ms
@@ -162,8 +166,9 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
         self, request: delivery_pb2.GetDeliveryRequest, _context: Context
     ) -> delivery_pb2.GetDeliveryResponse:
         """Return one delivery."""
+        scope = requested_scope(request.consumer_id)
         for delivery in self.deliveries:
-            if delivery.id == request.id and request.consumer_id in {"*", delivery.consumer_id}:
+            if delivery.id == request.id and scope.includes(delivery.consumer_id):
                 return delivery_pb2.GetDeliveryResponse(delivery=delivery)
         raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery.")
 
@@ -171,12 +176,13 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
         self, request: delivery_pb2.ListDeliveriesRequest, _context: Context
     ) -> delivery_pb2.ListDeliveriesResponse:
         """Return a page of deliveries."""
+        scope = requested_scope(request.consumer_id)
         start_ms = request.start_time.ToMilliseconds() if request.HasField("start_time") else 0
         end_ms = request.end_time.ToMilliseconds() if request.HasField("end_time") else 1 << 62
         found = [
             delivery
             for delivery in reversed(self.deliveries)
-            if request.consumer_id in {"*", delivery.consumer_id}
+            if scope.includes(delivery.consumer_id)
             and request.state in {delivery_pb2.DELIVERY_STATE_UNSPECIFIED, delivery.state}
             and request.subscription_id in {"", delivery.subscription_id}
             and request.event_id in {"", delivery.event_id}
@@ -214,8 +220,8 @@ async def serving_ledger(ledger: Ledger, token: str) -> AsyncIterator[str]:
     await server.stop()
 
 
-def _sees(consumer_id: str, audience: str) -> bool:
-    return consumer_id == "*" or audience in {"", consumer_id}
+def _sees(scope: Scope, audience: str) -> bool:
+    return not audience or scope.includes(audience)
 
 
 def _page(kind: str, found: list[_Item], asked: int, token: str) -> tuple[list[_Item], str]:
