@@ -189,7 +189,7 @@ class SqliteLedger:
         (newest,) = connection.execute("SELECT coalesce(max(epoch), 0) FROM cursors").fetchone()
         self._owner, self._epoch = owner, newest + 1
         connection.executemany(
-            "INSERT INTO cursors VALUES (?, 0, '', '', ?, ?, 0) ON CONFLICT DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch",
+            "INSERT INTO cursors VALUES (?, 0, '', '', ?, ?) ON CONFLICT DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch",
             [(partition, owner, self._epoch) for partition in range(PARTITIONS)],
         )
         rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
