@@ -6,7 +6,7 @@ Ids sort by the time of their creation, so indexes over them grow at one end.
 import re
 from typing import Literal
 
-from uuid_utils import UUID, uuid7
+from uuid_utils import uuid7
 
 Prefix = Literal["sub", "evt", "dlv", "con", "key", "rpl", "req"]
 
@@ -32,8 +32,3 @@ def id_bytes(text: str) -> bytes:
 def id_text(prefix: Prefix, raw: bytes) -> str:
     """Return the id for 16 bytes."""
     return f"{prefix}_{raw.hex()}"
-
-
-def id_time_ms(text: str) -> int:
-    """Return the millisecond since 1970 in which an id was made."""
-    return UUID(text[_PREFIX_CHARS:]).timestamp

@@ -170,7 +170,7 @@ class Supervisor:
         return self._children[service].pid
 
     def kill(self, service: str) -> None:
-        """Kill a service with SIGKILL; it is restarted. `wait_ready` then waits for the new process."""
+        """Kill a service with SIGKILL; it is restarted, and a notice says when it is ready again."""
         self._is_ready[service].clear()
         self._children[service].kill()
 
@@ -181,11 +181,6 @@ class Supervisor:
                 child.reload()
             else:
                 self._reload_once_ready.add(name)
-
-    async def wait_ready(self, service: str, timeout_s: float = READY_WITHIN_S) -> None:
-        """Wait until a service takes work; raises TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            await self._is_ready[service].wait()
 
     @property
     def allows_local_sinks(self) -> bool:
