@@ -1,4 +1,4 @@
-"""Event: writes a CloudEvent of the contract in the JSON format of CloudEvents 1.0.
+"""CloudEvent JSON: writes a CloudEvent of the contract in the JSON format of CloudEvents 1.0.
 
 Law: JSON data is passed on byte for byte, so that no number loses a digit.
 """

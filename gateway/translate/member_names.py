@@ -1,4 +1,4 @@
-"""Names: the names of a subscription's members that differ between REST and the contract.
+"""Member names: the names of a subscription's members that differ between REST and the contract.
 
 Law: every such pair of names is here once, for requests, answers and errors alike.
 """

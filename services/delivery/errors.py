@@ -1,4 +1,4 @@
-"""Errors of delivery: each tells its caller whether another try can help."""
+"""Errors: each of delivery's errors tells its caller whether another try can help."""
 
 from services.runtime.service_process import FatalError
 

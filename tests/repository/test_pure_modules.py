@@ -56,6 +56,24 @@ def test_the_decisions_of_the_flow_are_checked(room: str) -> None:
     assert any(name.endswith(f".{room}") for name in listed())
 
 
+def test_time_and_chance_are_arguments_of_pure_modules() -> None:
+    """`secrets` is allowed: new keys and secrets are made beside the rules for them."""
+    clocks = {"time", "random"}
+    found = []
+    for name in listed():
+        folder = ROOT / name.replace(".", "/")
+        for path in folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported = {each.name for each in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported = {node.module or ""}
+                else:
+                    continue
+                found += [f"{path.relative_to(ROOT)}:{node.lineno}: {each}" for each in imported & clocks]
+    assert not found
+
+
 def test_the_claim_is_recognised() -> None:
     assert CLAIM.search("Law 1: pure. Time and chance are arguments.")
     assert CLAIM.search("Law: pure; no message shows a password.")

@@ -1,4 +1,4 @@
-"""Signing by RFC 9421: an HTTP message signature over the request, for subscriptions that ask for it in addition.
+"""Signing, RFC 9421: an HTTP message signature over the request, for subscriptions that ask for it in addition.
 
 request_builder → [signing_rfc9421] → transport
 

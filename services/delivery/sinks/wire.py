@@ -1,4 +1,4 @@
-"""Wire form: the report of a verification for the registry, and a test event as the log stores events.
+"""Wire: the report of a verification for the registry, and a test event as the log stores events.
 
 sink_verification → [wire] → verification_client; test_event → [wire] → request
 

@@ -1,4 +1,4 @@
-"""Wire form: reads the registry's messages about subscriptions.
+"""Wire: reads the registry's messages about subscriptions.
 
 registry ─Watch─▶ replica → [wire] → router, lane, request_builder
 

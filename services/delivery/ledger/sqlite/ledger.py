@@ -1,4 +1,4 @@
-"""SQLite ledger: one process opens the file, and one thread writes it; each transaction first checks the lease.
+"""Ledger: in SQLite, one process opens the file, and one thread writes it; each transaction first checks the lease.
 
 recorder, retention_loop, repair → [ledger: flush_writer, retention, repair]; lane_refill, server → [ledger: queries]
 """

@@ -1,0 +1,131 @@
+"""Documents: what ARCHITECTURE.md and CONTRIBUTING.md say about the code's structure is so."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.repository.test_files import project_files
+from tests.repository.test_pure_modules import listed
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md")
+FOLDERS = ("protos/src/hooktide/", "services/", "gateway/", "tests/", "docs/")
+
+
+def contract(name: str) -> dict[str, Any]:
+    """Return an import-linter contract by its name."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    (found,) = [each for each in contracts if each["name"] == name]
+    return dict(found)
+
+
+def table(heading: str) -> list[list[str]]:
+    """Return the rows of the first table below a heading, as cells."""
+    section = ARCHITECTURE.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def places(cell: str, base: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each path that a cell names, and the words in brackets behind it; a name alone is in the folder named before it."""
+    folder = ""
+    for path, remark in re.findall(r"`([^`]+)`(?: \((\w+)\))?", cell):
+        if path.endswith("/") and path.startswith(FOLDERS):
+            folder = path
+            yield path, remark
+        elif path.startswith(FOLDERS):
+            yield path, remark
+        else:
+            yield (folder or base) + path.replace("d/", "delivery/", 1) if path.startswith("d/") else (folder or base) + path, remark
+
+
+def exists(path: str) -> bool:
+    """Return whether a path without `.py` names a module or a folder."""
+    return (ROOT / path).is_dir() or (ROOT / f"{path}.py").is_file()
+
+
+def test_every_hop_is_where_the_architecture_says() -> None:
+    rows = table("The flow, and where each hop lives")
+    assert len(rows) > 20
+    assert [path for row in rows for path, _ in places(row[2]) if not exists(path)] == []
+
+
+def test_every_step_of_the_walk_is_where_the_architecture_says() -> None:
+    rows = table("The walk of one event")
+    assert len(rows) > 10
+    missing = [
+        path
+        for row in rows
+        for path, _ in places(row[2], "services/")
+        if not exists(path) and not exists(f"protos/src/hooktide/{Path(path).name}")
+    ]
+    assert missing == []
+
+
+def test_what_the_architecture_calls_pure_is_checked_to_be_pure() -> None:
+    pure = listed()
+    said = [
+        path.rstrip("/").replace("/", ".")
+        for row in table("The flow, and where each hop lives")
+        for path, remark in places(row[2])
+        if remark == "pure"
+    ]
+    assert len(said) > 3
+    assert [module for module in said if module not in pure] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_that_a_document_names_exists(document: str) -> None:
+    text, files = (ROOT / document).read_text(encoding="utf-8"), project_files()
+    named = {path for path in re.findall(r"`([\w./-]+\.(?:py|md|yml|toml|binpb|proto))`", text) if "*" not in path}
+    assert len(named) > 3
+    assert sorted(name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in files)) == []
+
+
+def test_the_architecture_names_the_layers_that_are_checked() -> None:
+    prose = " ".join(ARCHITECTURE.split("**The rooms of delivery** are layers", 1)[1].split("\n\n", 1)[0].split())
+    delivery, registry = prose.split("The registry's layers are", 1)
+    for text, name in ((delivery, "The rooms of delivery are layers"), (registry, "The rooms of the registry are layers")):
+        layers = [room for layer in contract(name)["layers"] for room in layer.split(" | ")]
+        named = [room for room in re.findall(r"`(\w+)`", text) if room in layers]
+        assert named == layers
+
+
+def modules() -> list[Path]:
+    """Return the modules by hand, without packages and migrations."""
+    paths = [path for folder in ("services", "gateway", "protos/src/hooktide") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in paths if path.name != "__init__.py" and "_pb2" not in path.name and "migrations" not in path.parts]
+
+
+def test_a_module_s_docstring_begins_with_the_name_of_its_file() -> None:
+    def letters(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
+
+    firsts = {path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split(":")[0] for path in modules()}
+    assert len(firsts) > 200
+    assert [f"{path.relative_to(ROOT)}: {first}" for path, first in firsts.items() if letters(first) != letters(path.stem)] == []
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_each_default_port_stands_in_one_place() -> None:
+    ports = re.compile(r"\b(?:50051|50052|50053|905[123]|808[01])\b")
+    named = {
+        str(path.relative_to(ROOT)) for path in modules() if ports.search(re.sub(r'"""[\s\S]*?"""', "", path.read_text(encoding="utf-8")))
+    }
+    assert named == {"services/runtime/configuration/default_ports.py"}
+
+
+def test_no_test_replaces_code_by_a_mock() -> None:
+    imports = re.compile(r"^\s*(?:from|import) +(?:unittest\.)?mock\b|\bunittest\.mock\b", re.MULTILINE)
+    files = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    assert [str(path.relative_to(ROOT)) for path in files if imports.search(path.read_text(encoding="utf-8"))] == []
