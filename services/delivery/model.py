@@ -92,7 +92,7 @@ class Event:
 
     record: Record
     contents: dict[ContentMode, Content] = field(default_factory=dict)
-    """Only by the encoder of new deliveries."""
+    """By one encoder: deliveries that share an event were routed together, or are one delivery that was read back."""
     size_bytes: int = field(init=False)
     """About how much memory its delivery takes: the event as it is in the log, and once more as the encoded body."""
 

@@ -62,10 +62,11 @@ ENCODERS: dict[int, Encoder] = {1: content}
 
 def encoded(raw: bytes, mode: ContentMode, encoder: int) -> Content:
     """Return the body and headers that an encoder makes; raises `ValueError` if there is no such encoder, or as the encoder does."""
-    if encoder not in ENCODERS:
+    encode = ENCODERS.get(encoder)
+    if encode is None:
         message = f"its encoder, number {encoder}, is not known here; start the version of the delivery service that wrote it"
         raise ValueError(message)
-    return ENCODERS[encoder](raw, mode)
+    return encode(raw, mode)
 
 
 def _structured(event: event_pb2.CloudEvent) -> bytes:

@@ -8,7 +8,7 @@ Law 2: Hooktide's own headers come last, so that a subscription's headers cannot
 
 from collections.abc import Callable
 
-from services.delivery.model import ENCODER_VERSION, Content, Delivery
+from services.delivery.model import Content, Delivery
 from services.delivery.request import envelope, signing, signing_rfc9421
 from services.delivery.request.credentials import headers_of
 from services.delivery.request.oauth2 import Token
@@ -66,14 +66,12 @@ def origin_headers(origin: str) -> dict[str, str]:
 
 
 def _content(delivery: Delivery) -> Content:
-    """Return a delivery's body and headers; each event is encoded once for all of its new deliveries with the same mode."""
+    """Return a delivery's body and headers; each event is encoded once for all of its deliveries with the same mode."""
     event = delivery.event
     if event is None:
         message = "the event is not in memory"
         raise ValueError(message)
-    if delivery.encoder != ENCODER_VERSION:
-        return envelope.encoded(event.record.event, delivery.body_mode, delivery.encoder)
     content = event.contents.get(delivery.body_mode)
     if content is None:
-        content = event.contents[delivery.body_mode] = envelope.encoded(event.record.event, delivery.body_mode, ENCODER_VERSION)
+        content = event.contents[delivery.body_mode] = envelope.encoded(event.record.event, delivery.body_mode, delivery.encoder)
     return content
