@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "sinks that are no URL": (
         "tests/egress/test_urls.py::test_a_url_of_an_odd_form_is_refused_and_says_why",
-        "tests/subscription/test_subscriptions.py::test_a_sink_that_may_not_be_called_has_a_reason_of_its_own",
+        "tests/subscription/api/test_subscription_server.py::test_a_sink_that_may_not_be_called_has_a_reason_of_its_own",
         "tests/badinput/test_cli.py::test_what_the_api_refuses_is_told_with_its_place",
     ),
     "oversize events, batches and bodies": (
@@ -62,9 +62,9 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/badinput/test_lists.py::test_a_wrong_cursor_is_named_and_says_how_to_begin",
     ),
     "wrong etag": (
-        "tests/subscription/test_subscriptions.py::test_an_etag_that_is_no_longer_current_stops_update_and_delete",
+        "tests/subscription/api/test_subscription_server.py::test_an_etag_that_is_no_longer_current_stops_update_and_delete",
         "tests/gateway/test_preconditions.py::test_a_change_may_depend_on_the_etag_that_was_read",
-        "tests/subscription/test_catalogue.py::test_an_etag_guards_against_a_change_in_between",
+        "tests/subscription/api/test_catalogue_server.py::test_an_etag_guards_against_a_change_in_between",
     ),
     "missing, foreign, revoked and malformed keys": (
         "tests/gateway/test_keys.py::test_without_a_key_one_is_required_and_a_wrong_one_is_said_to_be_invalid",
@@ -78,7 +78,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "unknown ids": (
         "tests/gateway/test_hostile_requests.py::test_ids_of_any_characters_are_not_found",
-        "tests/subscription/test_access.py::test_a_missing_consumer_is_not_found",
+        "tests/subscription/api/test_access_server.py::test_a_missing_consumer_is_not_found",
         "tests/badinput/test_cli.py::test_what_the_api_refuses_is_told_with_its_place",
     ),
     "wrong content types": (
@@ -100,7 +100,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/cli/supervise/test_data_directory.py::test_a_directory_that_cannot_be_made_is_told_of",
     ),
     "wrong secret key": (
-        "tests/subscription/test_start.py::test_a_wrong_secret_key_is_found_at_the_start",
+        "tests/subscription/test_start_and_stop.py::test_a_wrong_secret_key_is_found_at_the_start",
         "tests/badinput/test_settings.py::test_a_secret_in_the_wrong_place_is_not_shown",
         "tests/badinput/test_circumstances.py::test_a_second_supervisor_leaves_the_first_ones_directory_alone",
     ),

@@ -340,7 +340,7 @@ CATALOGUE: dict[int, Row] = {
             "runtime.test_database_files::test_files_that_are_gone_are_noticed",
             "runtime.test_database_files::test_a_database_that_was_removed_is_not_made_anew_by_itself",
             "ingest.test_start_and_stop::test_nothing_is_acknowledged_into_a_file_that_is_gone",
-            "subscription.test_faults::test_no_change_is_acknowledged_into_a_file_that_is_gone",
+            "subscription.store.test_storage_faults::test_no_change_is_acknowledged_into_a_file_that_is_gone",
             "faults.test_stores::test_a_delivery_service_whose_ledger_is_removed_stops",
         ),
     ),
@@ -362,8 +362,8 @@ CATALOGUE: dict[int, Row] = {
         "the secret key is replaced and the old one taken away",
         "all secrets are readable, all API keys work",
         (
-            "subscription.test_resealing::test_all_is_readable_after_the_old_secret_key_was_taken_away",
-            "subscription.test_resealing::test_a_running_registry_takes_a_new_secret_key_and_reseals",
+            "subscription.store.test_resealing::test_all_is_readable_after_the_old_secret_key_was_taken_away",
+            "subscription.store.test_resealing::test_a_running_registry_takes_a_new_secret_key_and_reseals",
         ),
     ),
 }

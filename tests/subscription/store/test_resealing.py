@@ -25,7 +25,7 @@ from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.transaction import Writing
 from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
-from tests.subscription.test_damaged_secrets import damage
+from tests.subscription.store.test_damaged_secrets import damage
 from tests.support.clock import MovedClock
 from tests.support.commands import clean_environ, hooktide
 from tests.tls.system import reloads
