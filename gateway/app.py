@@ -34,7 +34,7 @@ from services.runtime.errors import Failure
 from services.runtime.fair_semaphore import FairSemaphore, Share
 from services.runtime.file_limit import connections_within
 from services.runtime.http.admin import admin_app, http_server
-from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.connection_limits import ConnectionLimits
 from services.runtime.http.listener import Gate
 from services.runtime.service_process import Addresses, ServiceProcess
 from services.runtime.tls import server_tls

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from gateway.problems import internal_fault
 from gateway.responses import add_common_headers, problem_response
 from services.runtime.errors import Failure, Reason
-from services.runtime.http.connections import Connection
+from services.runtime.http.connection_limits import Connection
 from services.runtime.http.listener import Gate, GuardedConnection, accepting
 from services.runtime.ids import new_id
 from services.runtime.logs import logger

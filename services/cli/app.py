@@ -9,9 +9,9 @@ import typer
 
 from services.cli.commands import secrets
 from services.cli.commands.demo import demo_command
+from services.cli.commands.emit import emit
 from services.cli.commands.health import health
 from services.cli.commands.keys import keys_command
-from services.cli.commands.publish import emit
 from services.cli.commands.receive import receive
 from services.cli.commands.repair import repair
 from services.cli.commands.serve import serve_command

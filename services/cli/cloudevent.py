@@ -1,6 +1,6 @@
 """CloudEvent: reads a webhook's event by the HTTP protocol binding of CloudEvents 1.0.2.
 
-receiver → [cloudevent] → receive
+webhook_receiver → [cloudevent] → receive
 
 It is written independently of the code that sends, so that each tests the other.
 

@@ -13,7 +13,7 @@ import typer
 
 from services.cli.errors import CommandError
 from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory
-from services.cli.supervise.plan import reachable
+from services.cli.supervise.service_environment import reachable
 from services.runtime.configuration.default_ports import default_address, default_admin_address
 from services.runtime.configuration.secret_files import read_secret
 from services.runtime.configuration.setting_types import checked_target

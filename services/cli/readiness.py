@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
-from services.cli.rest import reason_of
+from services.cli.rest_client import reason_of
 from services.cli.supervise.data_directory import DataDirectory
 
 READY = "ready"

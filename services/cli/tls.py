@@ -1,6 +1,6 @@
 """TLS: the authorities that the client commands trust, and the certificate that they show.
 
-[tls] → rest, publish, service_client
+[tls] → rest_client, emit, service_client
 """
 
 import datetime as dt

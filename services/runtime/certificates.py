@@ -13,8 +13,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from services.runtime.in_memory_file import open_unnamed, path_of
 from services.runtime.service_process import StartError
-from services.runtime.unnamed_file import open_unnamed, path_of
 
 _FILE_BYTES_MAX = 1024 * 1024
 

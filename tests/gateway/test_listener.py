@@ -1,7 +1,7 @@
 from aiohttp import web
 
 from gateway.listener import HttpLimits, listening
-from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.connection_limits import ConnectionLimits
 from services.runtime.http.listener import Gate
 from tests.gateway.raw_http import Dialled, head
 

@@ -23,7 +23,7 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 from hooktide.ingest.v1 import event_log_pb2_grpc, ingest_pb2_grpc
 from hooktide.subscription.v1 import catalogue_pb2_grpc, subscription_pb2_grpc
 
-from services.cli.supervise.reservation import Reservations
+from services.cli.supervise.port_reservation import Reservations
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata

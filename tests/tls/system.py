@@ -15,7 +15,7 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from prometheus_client import REGISTRY
 
 from gateway.app import running as running_gateway
-from services.cli.receiver import Webhook, receiving
+from services.cli.webhook_receiver import Webhook, receiving
 from services.delivery.app import running as running_delivery
 from services.ingest.app import running as running_ingest
 from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings

@@ -15,7 +15,7 @@ from gateway.listener import HttpLimits, listening
 from services.runtime.configuration.reload import Reloadable
 from services.runtime.configuration.settings import GatewaySettings
 from services.runtime.configuration.settings_reader import read_settings
-from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.connection_limits import ConnectionLimits
 from services.runtime.http.listener import Gate
 from services.runtime.tls import server_tls
 from tests.tls.authority import Authority, Issued

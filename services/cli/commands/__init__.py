@@ -1,1 +1,1 @@
-"""Commands: the commands of `hooktide`, one module for each; `emit` is in `publish.py`, `subscribe` and `unsubscribe` share one."""
+"""Commands: the commands of `hooktide`, one module for each; `subscribe` and `unsubscribe` share one."""

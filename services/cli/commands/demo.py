@@ -19,15 +19,15 @@ import hooktide
 import typer
 
 from services.cli.composition import Composition
-from services.cli.demo.shop import SOURCE, WANTED, ShopEvent, shop_events
+from services.cli.demo.shop_events import SOURCE, WANTED, ShopEvent, shop_events
 from services.cli.demo.tally import Tally
-from services.cli.demo.view import Shown, View, view
+from services.cli.demo.terminal_view import Shown, View, view
 from services.cli.errors import CommandError
 from services.cli.output import program, say, warn
-from services.cli.receiver import Webhook, receiving
-from services.cli.rest import rest_client
-from services.cli.supervise.plan import SINK_ALLOW_LOCAL, Ports
+from services.cli.rest_client import rest_client
+from services.cli.supervise.service_environment import SINK_ALLOW_LOCAL, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
+from services.cli.webhook_receiver import Webhook, receiving
 from services.runtime.background import until_one_ends
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import ServiceProcess, run

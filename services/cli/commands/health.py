@@ -11,7 +11,7 @@ from services.cli.commands.serve import ServiceName
 from services.cli.defaults import DATA_DIR, AsJson, DataDir, address
 from services.cli.output import say, say_json
 from services.cli.readiness import READY, TIMEOUT_S, readiness
-from services.cli.supervise.plan import SERVICES
+from services.cli.supervise.service_environment import SERVICES
 
 
 def health(

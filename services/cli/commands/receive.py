@@ -11,7 +11,7 @@ from services.cli.cloudevent import read
 from services.cli.defaults import AsJson
 from services.cli.errors import CommandError
 from services.cli.output import printable, say, say_json, say_styled
-from services.cli.receiver import Answer, Webhook, key_problem, receiving
+from services.cli.webhook_receiver import Answer, Webhook, key_problem, receiving
 from services.runtime.configuration.default_ports import LOOPBACK
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import ServiceProcess, run

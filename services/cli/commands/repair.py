@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.publish import checked_time
+from services.cli.commands.emit import checked_time
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
 from services.cli.errors import CommandError
 from services.cli.output import say, say_json

@@ -11,7 +11,7 @@ from services.cli.defaults import DATA_DIR, ApiKey, ApiUrl, AsJson, DataDir, api
 from services.cli.errors import CommandError
 from services.cli.json_text import checked_text
 from services.cli.output import program, say, say_json, say_styled
-from services.cli.rest import rest_client
+from services.cli.rest_client import rest_client
 from services.cli.tls import CaFile
 from services.runtime.configuration.default_ports import LOOPBACK
 

@@ -10,7 +10,7 @@ from services.cli.composition import Composition
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
 from services.cli.output import warn
 from services.cli.supervise.data_directory import Keys
-from services.cli.supervise.plan import SERVICES, Ports
+from services.cli.supervise.service_environment import SERVICES, Ports
 from services.cli.supervise.supervisor import Supervisor
 from services.cli.supervise.up_screen import Notices, say_running, say_running_json, say_starting
 from services.runtime.background import until_one_ends

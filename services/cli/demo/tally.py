@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from services.cli.demo.shop import WANTED, ShopEvent, is_due
+from services.cli.demo.shop_events import WANTED, ShopEvent, is_due
 
 Pair = tuple[str, str]
 

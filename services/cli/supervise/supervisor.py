@@ -22,12 +22,12 @@ import aiohttp
 
 from services.cli.composition import Bootstrap
 from services.cli.readiness import READY, TIMEOUT_S, ReadinessWatch, readiness
-from services.cli.supervise import plan
-from services.cli.supervise.child import Child
+from services.cli.supervise import service_environment
+from services.cli.supervise.child_process import Child
 from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory, Keys, write_private
 from services.cli.supervise.log_file import LogFile
-from services.cli.supervise.plan import SERVICES, STOP_ORDER
-from services.cli.supervise.reservation import Reservations
+from services.cli.supervise.port_reservation import Reservations
+from services.cli.supervise.service_environment import SERVICES, STOP_ORDER
 from services.runtime.background import until_one_ends
 from services.runtime.configuration.default_ports import LOOPBACK
 from services.runtime.configuration.settings import SubscriptionSettings
@@ -66,7 +66,7 @@ class Supervisor:
         bootstrap: Bootstrap,
         *,
         host: str = LOOPBACK,
-        ports: plan.Ports | None = None,
+        ports: service_environment.Ports | None = None,
         environ: Mapping[str, str] | None = None,
         notify: Notify = lambda _notice: None,
         allow_local_sinks: bool = False,
@@ -87,9 +87,9 @@ class Supervisor:
         if "HOOKTIDE_GRPC_REFLECTION" not in given:
             self._environ["HOOKTIDE_GRPC_REFLECTION"] = "true"
         self._given = given
-        ports = ports or plan.Ports({})
-        self._planned = {name: plan.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}
-        self.sink_allow = plan.sink_allow(given, others_reach=self.is_reached_by_others, local=allow_local_sinks)
+        ports = ports or service_environment.Ports({})
+        self._planned = {name: service_environment.planned(name, host=host, ports=ports, environ=given) for name in SERVICES}
+        self.sink_allow = service_environment.sink_allow(given, others_reach=self.is_reached_by_others, local=allow_local_sinks)
         if allow_local_sinks or "HOOKTIDE_SINK_ALLOW" not in given:
             # Otherwise it stays unset: in the environment it would hide a new value that a reload finds in the settings file.
             self._environ["HOOKTIDE_SINK_ALLOW"] = self.sink_allow
@@ -159,7 +159,7 @@ class Supervisor:
     def addresses(self, service: str) -> Addresses:
         """Return the addresses by which this machine connects to a service."""
         own = self._addresses[service]
-        return Addresses(listen=plan.reachable(own.listen), admin=plan.reachable(own.admin))
+        return Addresses(listen=service_environment.reachable(own.listen), admin=service_environment.reachable(own.admin))
 
     def scheme(self, service: str) -> str:
         """Return "https" for a service that listens with TLS, else "http"."""
@@ -185,12 +185,12 @@ class Supervisor:
     @property
     def allows_local_sinks(self) -> bool:
         """Whether webhooks may go to http and to this machine; `up` permits this by default if only this machine reaches it."""
-        return self.sink_allow.endswith(plan.SINK_ALLOW_LOCAL)
+        return self.sink_allow.endswith(service_environment.SINK_ALLOW_LOCAL)
 
     @property
     def is_reached_by_others(self) -> bool:
         """Whether the REST API or the ingest service listens where other machines can reach it."""
-        return any(not plan.is_loopback(self._planned[name].listen) for name in plan.PUBLIC)
+        return any(not service_environment.is_loopback(self._planned[name].listen) for name in service_environment.PUBLIC)
 
     def _reached(self) -> list[tuple[str, Addresses]]:
         return [(name, self.addresses(name)) for name in SERVICES]
@@ -232,8 +232,8 @@ class Supervisor:
 
     async def _keep(self, service: str, lock: int) -> None:
         """Run a service for as long as the supervisor runs."""
-        if service in plan.STARTS_AFTER:
-            await self._is_ready[plan.STARTS_AFTER[service]].wait()
+        if service in service_environment.STARTS_AFTER:
+            await self._is_ready[service_environment.STARTS_AFTER[service]].wait()
         restart_s = RESTART_FIRST_S
         while True:
             began = time.monotonic()
@@ -271,7 +271,7 @@ class Supervisor:
 
     def _start_child(self, service: str, lock: int) -> Child:
         others = {name: at.listen for name, at in self._addresses.items()}
-        environ = plan.environment(service, own=self._addresses[service], others=others, base=self._environ)
+        environ = service_environment.environment(service, own=self._addresses[service], others=others, base=self._environ)
         child = Child(service, environ=environ, ready_file=self.directory.ready_file(service), log=self._logs[service], lock=lock)
         self._children[service] = child
         return child

@@ -14,7 +14,7 @@ from services.cli.defaults import DATA_DIR
 from services.cli.output import Part, printable, program, say, say_json, say_styled, warn, warn_styled
 from services.cli.supervise.data_directory import Keys
 from services.cli.supervise.log_sentences import LogSentences
-from services.cli.supervise.plan import SERVICES
+from services.cli.supervise.service_environment import SERVICES
 from services.cli.supervise.supervisor import Notice, Supervisor
 
 _NAMES = {"gateway": "REST API", "ingest": "ingest, gRPC", "subscription": "subscription, gRPC", "delivery": "delivery, gRPC"}

@@ -19,7 +19,7 @@ from services.delivery.transport.protocol import Tls
 from services.delivery.transport.single_flight import SingleFlight
 from services.runtime.certificates import show
 from services.runtime.fair_semaphore import FairSemaphore, Share
-from services.runtime.unnamed_file import open_unnamed, path_of
+from services.runtime.in_memory_file import open_unnamed, path_of
 
 _SESSIONS_MAX = 1024
 # Enough for one subscription and a few like it. There are many such contexts, and a session takes some kilobytes.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.runtime.http.connections import Connection, ConnectionLimits
+from services.runtime.http.connection_limits import Connection, ConnectionLimits
 from services.runtime.http.listener import Gate, GuardedConnection, accepting
 from services.runtime.tls import ServerTls
 

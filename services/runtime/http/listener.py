@@ -1,7 +1,7 @@
 """Listener: accepts HTTP connections within limits, and closes a connection if its client is too slow to send a request.
 
 client → accept → [listener] → aiohttp's parser → handler
-            └ connections
+            └ connection_limits
 
 Law 1: a connection counts as soon as it is accepted, so a connection in the middle of a TLS handshake counts too.
 Law 2: the listener never holds more connections than its limits permit, and the limits are below the limit of open files.
@@ -24,7 +24,7 @@ from prometheus_client import Counter
 
 from services.runtime.authentication_throttle import network_of
 from services.runtime.http.client_address import TrustedProxies
-from services.runtime.http.connections import Connection, ConnectionLimits, Connections
+from services.runtime.http.connection_limits import Connection, ConnectionLimits, Connections
 from services.runtime.logs import logger
 from services.runtime.service_process import cannot_listen
 

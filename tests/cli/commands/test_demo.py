@@ -5,9 +5,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from services.cli.demo.shop import ACCOUNTING, WAREHOUSE, ShopEvent, is_due, shop_events
+from services.cli.demo.shop_events import ACCOUNTING, WAREHOUSE, ShopEvent, is_due, shop_events
 from services.cli.demo.tally import Tally
-from services.cli.demo.view import LiveView, Shown
+from services.cli.demo.terminal_view import LiveView, Shown
 from tests.support.commands import clean_environ, hooktide, running
 
 

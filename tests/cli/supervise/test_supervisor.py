@@ -14,7 +14,7 @@ import pytest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from services.__main__ import COMPOSITION
-from services.cli.supervise.plan import SERVICES, Ports
+from services.cli.supervise.service_environment import SERVICES, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
 from services.cli.supervise.up_screen import Notices
 from services.runtime.service_process import StartError

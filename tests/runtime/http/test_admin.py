@@ -5,7 +5,7 @@ import aiohttp
 import pytest
 
 from services.runtime.http.admin import admin_app, http_server
-from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.connection_limits import ConnectionLimits
 
 
 async def test_silent_and_slow_connections_do_not_keep_operators_out() -> None:

@@ -7,7 +7,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from services.runtime.http.connections import Connection, ConnectionLimits
+from services.runtime.http.connection_limits import Connection, ConnectionLimits
 from services.runtime.http.listener import Gate, GuardedConnection, accepting
 
 AUTHORITY = trustme.CA()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook as Official
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from services.cli.receiver import SignatureError, Webhook, key_problem, receiving, secret_bytes, verify
+from services.cli.webhook_receiver import SignatureError, Webhook, key_problem, receiving, secret_bytes, verify
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(1, 33))).decode()

@@ -1,4 +1,4 @@
-"""Shop: the demo's events, from a shop, and the event types that each subscriber wants. Pure."""
+"""Shop events: the demo's events, from a shop, and the event types that each subscriber wants. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Child: one service in a process of its own, from its start to its end."""
+"""Child process: one service in a process of its own, from its start to its end."""
 
 import asyncio
 import os

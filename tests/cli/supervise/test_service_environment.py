@@ -1,14 +1,22 @@
 import pytest
 
-from services.cli.supervise import plan
-from services.cli.supervise.plan import SINK_ALLOW_LOCAL, Ports, environment, is_loopback, planned, reachable, sink_allow
+from services.cli.supervise.service_environment import (
+    SERVICES,
+    SINK_ALLOW_LOCAL,
+    Ports,
+    environment,
+    is_loopback,
+    planned,
+    reachable,
+    sink_allow,
+)
 from services.runtime.configuration.settings import ALL
 from services.runtime.configuration.settings_reader import variable
 from services.runtime.service_process import Addresses
 
 
 def test_by_default_everything_listens_on_loopback_at_its_own_port() -> None:
-    listen = {name: planned(name, host="127.0.0.1", ports=Ports({}), environ={}) for name in plan.SERVICES}
+    listen = {name: planned(name, host="127.0.0.1", ports=Ports({}), environ={}) for name in SERVICES}
     declared = {field: str(kind.model_fields[field].default) for kind in ALL for field in kind.model_fields}
     for name, addresses in listen.items():
         assert addresses.listen == declared[f"{name}_listen"]
@@ -33,7 +41,7 @@ def test_the_command_line_comes_before_the_environment_and_that_before_the_defau
 
 
 def test_a_host_exposes_only_what_is_called_from_outside() -> None:
-    hosts = {name: planned(name, host="::", ports=Ports({}), environ={}) for name in plan.SERVICES}
+    hosts = {name: planned(name, host="::", ports=Ports({}), environ={}) for name in SERVICES}
     assert {name for name, addresses in hosts.items() if addresses.listen.startswith("[::]:")} == {"gateway", "ingest"}
     assert all(addresses.admin.startswith("127.0.0.1:") for addresses in hosts.values())
 

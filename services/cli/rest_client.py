@@ -1,4 +1,4 @@
-"""REST: the command line's calls to the gateway."""
+"""REST client: the command line's calls to the gateway."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Plan: the services, the addresses on which they listen, and their environments. Pure.
+"""Service environment: the services, the addresses on which they listen, and their environments. Pure.
 
 Law: a value that the user has set in the environment stays as it is. Only an option of the command line overrides it.
 """

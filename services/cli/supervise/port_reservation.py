@@ -1,4 +1,4 @@
-"""Reservation: reserves free ports, so that all addresses are known before any service starts.
+"""Port reservation: reserves free ports, so that all addresses are known before any service starts.
 
 While a socket is bound and does not listen, the kernel gives its port to no process that asks for a free one. On Linux a service that
 names the port can still bind it. On other systems it could not, so there the port is only chosen and not held.

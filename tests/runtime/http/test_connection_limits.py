@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.http.connections import Connection, ConnectionLimits, Connections
+from services.runtime.http.connection_limits import Connection, ConnectionLimits, Connections
 
 STEP = st.tuples(st.sampled_from(["open", "close", "serve", "await"]), st.integers(0, 9), st.sampled_from(["a", "b", None]))
 

@@ -1,6 +1,6 @@
-"""Connections: which new connection an HTTP listener accepts, and which open connection it closes in return.
+"""Connection limits: which new connection an HTTP listener accepts, and which open connection it closes in return.
 
-accept → [connections] → listener
+accept → [connection_limits] → listener
 
 On an open connection it is always either the server's turn (it answers a complete request) or the client's turn (it sends the next
 request or the rest of a body, or reads an answer). At a limit, the connection that has waited longest for its client gives way: first

@@ -1,4 +1,4 @@
-"""Publish: `hooktide emit` publishes one event."""
+"""Emit: `hooktide emit` publishes one event."""
 
 import asyncio
 import dataclasses

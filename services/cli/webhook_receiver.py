@@ -1,4 +1,4 @@
-"""Receiver: a webhook sink that verifies each signature by the Standard Webhooks specification, version 1.0.0.
+"""Webhook receiver: a webhook sink that verifies each signature by the Standard Webhooks specification, version 1.0.0.
 
 A signing secret (``whsec_``) verifies signatures of the scheme ``v1``, HMAC-SHA256; a public key (``whpk_``) verifies those of ``v1a``,
 Ed25519. The receiver is written independently of the code that signs, so that each tests the other.
@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.runtime.http.admin import http_server
-from services.runtime.http.connections import ConnectionLimits
+from services.runtime.http.connection_limits import ConnectionLimits
 
 TOLERANCE_S = 300
 # The only client is one delivery service, and its settings limit how many connections it opens.

@@ -1,4 +1,4 @@
-"""View: shows the demo: a live display on a terminal, plain lines otherwise."""
+"""Terminal view: shows the demo: a live display on a terminal, plain lines otherwise."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.demo.shop import ACCOUNTING
+from services.cli.demo.shop_events import ACCOUNTING
 from services.cli.demo.tally import Tally
 from services.cli.output import say
 

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from services.cli.supervise.reservation import Reservations
+from services.cli.supervise.port_reservation import Reservations
 from services.runtime.service_process import Addresses, StartError
 
 

@@ -1,4 +1,4 @@
-"""Unnamed file: content in memory that a library can read by a path, as OpenSSL does with certificates and keys."""
+"""In-memory file: content in memory that a library can read by a path, as OpenSSL does with certificates and keys."""
 
 import os
 import tempfile
