@@ -116,7 +116,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def SendTestEvent(self, request: delivery_pb2.SendTestEventRequest, context: Context) -> delivery_pb2.SendTestEventResponse:
         """Send a test event and return its attempt."""
         del context
-        sent = await self._sink_tester.run(requested_scope(request.consumer_id), request.subscription_id)
+        sent = await self._sink_tester.send(requested_scope(request.consumer_id), request.subscription_id)
         response = delivery_pb2.SendTestEventResponse(event_id=sent.event_id)
         _fill(response.attempt, 1, sent.attempt)
         return response

@@ -1,6 +1,6 @@
 """Request settings: a subscription as delivery knows it, and how to make its requests.
 
-registry ─Watch─▶ replica: wire → [request_settings] → lane, request_builder
+registry ─Watch─▶ registry_client: wire → [request_settings] → lane, request_builder
 
 Law: pure. A setting that the registry leaves open is None here; the operator's setting then applies.
 """

@@ -39,7 +39,7 @@ def private_key(text: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(base64.b64decode(text.removeprefix(PRIVATE_KEY_PREFIX), validate=True))
 
 
-def secret_key(secret: str) -> bytes:
+def secret_bytes(secret: str) -> bytes:
     """Return the bytes of a secret of the form ``whsec_`` + base64."""
     return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
 

@@ -1,1 +1,1 @@
-"""Sinks: requests to a sink outside event delivery: sink verification, and the test event."""
+"""Sinks: talks to a sink without an event of the log: verifies the sink, and sends it a test event."""

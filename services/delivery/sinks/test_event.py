@@ -68,27 +68,27 @@ class SinkTester:
         self._fresh = fresh
         self._under_way: set[str] = set()
 
-    async def run(self, scope: Scope, subscription_id: str) -> SentTestEvent:
+    async def send(self, scope: Scope, subscription_id: str) -> SentTestEvent:
         """Send a test event to the sink of a subscription in the caller's scope.
 
         Raises SUBSCRIPTION_NOT_FOUND; STATE_CONFLICT if the subscription is not active; OVERLOADED if it has a test event under way
         or its consumer has too many; ETAG_MISMATCH if the request is withdrawn before it begins, because the subscription changes or
         its sink fails; and UNAVAILABLE while the registry is unreachable.
         """
-        subscription = await self._found(scope, subscription_id)
+        subscription = await self._find(scope, subscription_id)
         if subscription_id in self._under_way:
             raise Failure(Reason.OVERLOADED, "A test event is under way already; test again once it has ended.", retry_after_s=_RETRY_S)
         self._under_way.add(subscription_id)
         try:
             async with self._permits.permit(subscription.consumer_id, _TURN_WITHIN_S):
-                return await self._sent(subscription)
+                return await self._send(subscription)
         except PermitRefusedError:
             message = "Too many test events are under way; test again once some of your own have ended."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
         finally:
             self._under_way.remove(subscription_id)
 
-    async def _found(self, scope: Scope, subscription_id: str) -> Subscription:
+    async def _find(self, scope: Scope, subscription_id: str) -> Subscription:
         try:
             async with asyncio.timeout(_CURRENT_WITHIN_S):
                 await self._current()
@@ -103,7 +103,7 @@ class SinkTester:
             raise Failure(Reason.STATE_CONFLICT, message)
         return subscription
 
-    async def _sent(self, subscription: Subscription) -> SentTestEvent:
+    async def _send(self, subscription: Subscription) -> SentTestEvent:
         now_ms, began = unix_ms(self._clock), self._clock.monotonic()
         event_id = new_id("evt")
         # Use a new sender: it fetches a new access token, which tests the credential too, and waits for no other call.

@@ -1,6 +1,6 @@
 """Verification queue: verifies sinks without a call from outside, if the operator's settings ask for that.
 
-registry ─Watch─▶ replica → [verification_queue: retry_queue] → sink_verification → sink
+registry ─Watch─▶ registry_watch → [verification_queue: retry_queue] → sink_verification → sink
 
 Law 1: nothing waits for this queue. A sink is asked by one call at a time, and events are sent to it meanwhile.
 Law 2: consumers take turns, and each has at most its share: sinks that do not answer delay only other sinks of their consumer.

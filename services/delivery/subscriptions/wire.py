@@ -1,6 +1,6 @@
 """Wire: reads the registry's messages about subscriptions.
 
-registry ─Watch─▶ replica → [wire] → router, lane, request_builder
+registry ─Watch─▶ registry_client → [wire] → router, lane, request_builder
 
 Law: pure, but for a log line about secrets that cannot be read.
 """
@@ -10,7 +10,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.delivery.model import ContentMode, Health, Secret
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
 from services.delivery.request.request_settings import RequestSettings, Subscription, rate_limit
-from services.delivery.request.signing import SigningKey, private_key, secret_key
+from services.delivery.request.signing import SigningKey, private_key, secret_bytes
 from services.runtime.logs import logger
 
 _CONTENT_MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY: ContentMode.DATA_ONLY}
@@ -88,7 +88,7 @@ def _credential(message: pb.SinkCredential, ca_certificates: str) -> Credential 
 
 def _secret(message: pb.SigningSecret) -> Secret:
     expires_ms = message.expire_time.ToMilliseconds() if message.HasField("expire_time") else None
-    key = secret_key(message.secret)
+    key = secret_bytes(message.secret)
     if not key:
         raise ValueError("a signing secret is empty")
     return Secret(key, expires_ms)

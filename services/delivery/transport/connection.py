@@ -127,19 +127,19 @@ class Connection:
         self.exchange = exchange
         self._began = now
         self._parser.whole = exchange.request.whole
-        wire = exchange.wire
-        if self._round_trip_s or len(wire) > _SMALL_BYTES_MAX:
-            self._doubtful_until = monotonic() + self._round_trip_s if len(wire) <= _SMALL_BYTES_MAX else math.inf
+        data = exchange.request_bytes
+        if self._round_trip_s or len(data) > _SMALL_BYTES_MAX:
+            self._doubtful_until = monotonic() + self._round_trip_s if len(data) <= _SMALL_BYTES_MAX else math.inf
         try:
-            sent = self._socket.send(wire)
+            sent = self._socket.send(data)
         except NOT_READY:
             sent = 0
         except OSError as error:
-            self._unsent = memoryview(wire)
+            self._unsent = memoryview(data)
             self._loop.call_soon(self._guarded, self._after_failed_send, exchange, error)
             return
-        if sent < len(wire):
-            self._unsent = memoryview(wire)[sent:]
+        if sent < len(data):
+            self._unsent = memoryview(data)[sent:]
             self._loop.add_writer(self._number, self._guarded, self._send_rest)
 
     def overdue(self, now: float) -> Answer | None:

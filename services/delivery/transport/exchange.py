@@ -101,7 +101,19 @@ class Target:
 class Exchange:
     """A request under way."""
 
-    __slots__ = ("addresses", "connect_by", "deadline", "done", "fresh", "host", "request", "target", "tls_context", "tried", "wire")
+    __slots__ = (
+        "addresses",
+        "connect_by",
+        "deadline",
+        "done",
+        "fresh",
+        "host",
+        "request",
+        "request_bytes",
+        "target",
+        "tls_context",
+        "tried",
+    )
 
     def __init__(self, request: Request, done: Callable[[Answer], None], target: Target) -> None:
         """Start with nothing sent."""
@@ -122,7 +134,7 @@ class Exchange:
         """The deadline to connect, on the event loop's monotonic clock; set once a connection is dialled for the exchange."""
         self.deadline: float
         """The deadline of the whole exchange, on the event loop's monotonic clock; set once it has begun."""
-        self.wire: bytes
+        self.request_bytes: bytes
         """The request's bytes; set once the exchange has begun."""
 
     @property
@@ -131,7 +143,7 @@ class Exchange:
         return min(len(self.addresses), ADDRESSES_DIALLED_MAX) - self.tried
 
 
-def wire_of(request: Request, target: Target) -> bytes:
+def request_bytes(request: Request, target: Target) -> bytes:
     """Return a request's bytes (RFC 9112); raises `ValueError` if a header or the method cannot be sent."""
     body, method = request.body, request.method
     lines = [f"{name}: {value}" if value else f"{name}:" for name, value in request.headers.items()]

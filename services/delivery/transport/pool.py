@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from services.delivery.transport.connection import Connection
 from services.delivery.transport.dialling import Dialling
-from services.delivery.transport.exchange import DialPolicy, Exchange, Limits, failed, wire_of
+from services.delivery.transport.exchange import DialPolicy, Exchange, Limits, failed, request_bytes
 from services.delivery.transport.fair_queue import FairQueue
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome
 from services.delivery.transport.tls_stream import TlsStream
@@ -117,7 +117,7 @@ class Pool:
         """Serialize the request, start its time limit, and begin to send; return False and end it if it cannot be serialized."""
         request = exchange.request
         try:
-            exchange.wire = wire_of(request, exchange.target)
+            exchange.request_bytes = request_bytes(request, exchange.target)
         except ValueError as error:
             self._finish(exchange, failed(Outcome.PROTOCOL, f"the request could not be made: {_why(error)}"))
             return False

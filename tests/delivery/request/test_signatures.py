@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from services.delivery.model import Secret
-from services.delivery.request.signing import SigningKey, private_key, secret_key, signature, signature_v1a, signatures
+from services.delivery.request.signing import SigningKey, private_key, secret_bytes, signature, signature_v1a, signatures
 from services.delivery.request.signing_rfc9421 import Signer, key_id, message_signature, signature_base, signers, target_uri
 
 NOW_MS = int(time.time() * 1000)
 NOW_S = NOW_MS // 1000
 SECRETS = tuple("whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2, 3))
-LIVE = (Secret(secret_key(SECRETS[0]), None), Secret(secret_key(SECRETS[1]), NOW_MS + 60_000))
-EXPIRED = Secret(secret_key(SECRETS[2]), NOW_MS)
+LIVE = (Secret(secret_bytes(SECRETS[0]), None), Secret(secret_bytes(SECRETS[1]), NOW_MS + 60_000))
+EXPIRED = Secret(secret_bytes(SECRETS[2]), NOW_MS)
 PRIVATE = tuple("whsk_" + base64.b64encode(bytes([number]) * 32).decode() for number in (4, 5, 6))
 KEYS = tuple(
     SigningKey(private_key(text), f"key-{number}", expires_ms)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from services.delivery.model import Secret
-from services.delivery.request.signing import SECRET_PREFIX, secret_key, signature
+from services.delivery.request.signing import SECRET_PREFIX, secret_bytes, signature
 
 BODY = '{"specversion":"1.0","data":"für"}'.encode()
 MESSAGE_ID = "evt_0192f0c1a2b37c4d8e5f60718293a4b5"
@@ -29,7 +29,7 @@ def verifies(secret: str, signed: str, timestamp_s: int, body: bytes = BODY) -> 
 
 def test_one_secret_verifies() -> None:
     now_s = int(time.time())
-    signed = signature(MESSAGE_ID, now_s, BODY, [Secret(secret_key(secret_of(1)), None)], now_s * 1000)
+    signed = signature(MESSAGE_ID, now_s, BODY, [Secret(secret_bytes(secret_of(1)), None)], now_s * 1000)
     assert verifies(secret_of(1), signed, now_s)
     assert not verifies(secret_of(2), signed, now_s)
     assert not verifies(secret_of(1), signed, now_s, BODY + b" ")
@@ -40,9 +40,9 @@ def test_during_a_rotation_both_secrets_verify() -> None:
     """Every live secret signs; an expired one does not."""
     now_s = int(time.time())
     secrets = [
-        Secret(secret_key(secret_of(1)), None),
-        Secret(secret_key(secret_of(2)), now_s * 1000 + 1),
-        Secret(secret_key(secret_of(3)), now_s * 1000),
+        Secret(secret_bytes(secret_of(1)), None),
+        Secret(secret_bytes(secret_of(2)), now_s * 1000 + 1),
+        Secret(secret_bytes(secret_of(3)), now_s * 1000),
     ]
     signed = signature(MESSAGE_ID, now_s, BODY, secrets, now_s * 1000)
     assert [verifies(secret_of(number), signed, now_s) for number in (1, 2, 3)] == [True, True, False]
@@ -59,7 +59,7 @@ def test_any_text_and_any_secret_verify(body: bytes, key: bytes) -> None:
 
 def test_a_published_signature_is_ours_too() -> None:
     """The example is one by which implementations of the scheme compare themselves."""
-    secret = Secret(secret_key("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), None)
+    secret = Secret(secret_bytes("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), None)
     signed = signature(
         "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", 1_649_367_553, b'{"email":"test@example.com","username":"test_user"}', [secret], 0
     )
@@ -69,4 +69,4 @@ def test_a_published_signature_is_ours_too() -> None:
 @pytest.mark.parametrize("secret", ["whsec_!!", "whsec_YQ"])
 def test_a_secret_that_is_no_base64_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match=r"base64|padding"):
-        secret_key(secret)
+        secret_bytes(secret)
