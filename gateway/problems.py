@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.member_names import HEADERS_FIELD, HEADERS_PLACE, PLACES
 from gateway.problem_types import PROBLEM_TYPES, ProblemType, doc_path_of
 from gateway.strict_json import pointer_token
-from gateway.translate.member_names import HEADERS_FIELD, HEADERS_PLACE, PLACES
 from services.runtime.errors import Failure, FieldError, Reason
 
 RETRY_AFTER_DEFAULT_S = 1.0

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
+from gateway.member_names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
 from gateway.translate.body_fields import BodyFields
 from gateway.translate.enum_words import one_of
-from gateway.translate.member_names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
 
 _TYPES = {kind: name for name, kind in CREDENTIAL_KINDS.items()}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.authentication import Caller, Role
-from gateway.translate.member_names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
+from gateway.member_names import CREDENTIAL_KINDS, CREDENTIAL_MEMBERS
 from gateway.translate.subscriptions import create_request, parse_patch, replace_request, rotate_request, subscription_json
 from services.runtime.consumer_scope import OwnConsumer
 from services.runtime.errors import Failure, Reason
