@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from services.eventlog.sqlite.event_ids import GrowingUuid7
 from services.eventlog.sqlite.log import MIGRATIONS
-from services.eventlog.uuid7 import GrowingUuid7
 from services.ingest.event_validation import validate_event
 from services.runtime.database import connect, migrate
 from tests.bench.load import event

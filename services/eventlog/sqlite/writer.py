@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
 from services.eventlog.record import Appended, Conflict, NewEvent, Record
-from services.eventlog.uuid7 import GrowingUuid7
+from services.eventlog.sqlite.event_ids import GrowingUuid7
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, used_bytes

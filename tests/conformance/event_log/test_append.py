@@ -1,13 +1,12 @@
 """Append: what an event log promises to those who append."""
 
+import asyncio
 from collections import defaultdict
 
-from services.eventlog.record import PARTITIONS, Conflict, Record
+from services.eventlog.record import PARTITIONS, Conflict, Place, Record
 from services.runtime.ids import is_id
 from tests.conformance.event_log.conftest import Engine
 from tests.eventlog.logs import Reading, appended, everything, new_event, new_events
-
-MIB = 1024 * 1024
 
 
 async def test_a_record_is_the_event_as_it_was_appended(engine: Engine) -> None:
@@ -68,6 +67,15 @@ async def test_another_event_of_the_same_source_and_id_is_a_conflict(engine: Eng
     async with engine.reader.follow(everything()) as following:
         records = await Reading(following).take(3)
     assert {record.event for record in records} == {new_event(number).event for number in (1, 2, 3)}
+
+
+async def test_events_of_one_partition_keep_the_order_of_their_calls(engine: Engine) -> None:
+    """Many callers append at once, each after the one before has begun."""
+    calls = [asyncio.ensure_future(engine.log.append(new_events(range(start, start + 3), partition=1))) for start in range(0, 300, 3)]
+    await asyncio.gather(*calls)
+    async with engine.reader.follow([Place(1, 0)]) as following:
+        found = await Reading(following).take(300)
+    assert [int(record.event.split(b":")[0]) for record in found] == list(range(300))
 
 
 async def test_an_id_counts_within_its_source(engine: Engine) -> None:

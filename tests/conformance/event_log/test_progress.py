@@ -7,8 +7,6 @@ from services.eventlog.record import Lag, Place
 from tests.conformance.event_log.conftest import Engine, OpenEngine
 from tests.eventlog.logs import RETENTION_S, Reading, appended, everything, new_event, new_events
 
-MIB = 1024 * 1024
-
 
 async def test_a_reader_of_a_part_that_stands_before_what_it_has_released_is_refused(engine: Engine) -> None:
     receipts = await appended(engine.log, new_events(range(3), partition=1))

@@ -7,8 +7,6 @@ from services.eventlog.record import PARTITIONS, Place, ResumePoint
 from tests.conformance.event_log.conftest import Engine, OpenEngine
 from tests.eventlog.logs import Reading, appended, everything, new_event, new_events
 
-MIB = 1024 * 1024
-
 
 async def test_the_log_keeps_its_identity_and_its_records(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:

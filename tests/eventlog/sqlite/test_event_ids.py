@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.eventlog.uuid7 import GrowingUuid7
+from services.eventlog.sqlite.event_ids import GrowingUuid7
 from services.runtime.ids import id_text, is_id
 
 TIMES_MS = st.integers(0, 2**47)

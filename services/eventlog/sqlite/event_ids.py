@@ -1,4 +1,4 @@
-"""UUID7: event ids, which are UUIDs of version 7 that grow strictly, even within a millisecond and when the clock goes back.
+"""Event ids: UUIDs of version 7 that grow strictly, even within a millisecond and when the clock goes back.
 
 RFC 9562, section 6.2, method 2: within one millisecond, each id increments the random part by a random step.
 Ids and positions grow together, so the log finds an event by its id without an index on ids.
