@@ -1,8 +1,6 @@
 import asyncio
 import logging
-import os
 import random
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -36,18 +34,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def quick_directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for the ledger, in memory if the machine has one: thousands of commits need not reach a disk here."""
-    memory = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made in it
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def play(quick_directory: Path, quiet: None) -> Play:
+def play(tmp_path: Path, quiet: None) -> Play:
     """Return a function that plays scenarios."""
     del quiet
 
@@ -58,8 +45,8 @@ def play(quick_directory: Path, quiet: None) -> Play:
             assert isinstance(loop, VirtualLoop)
 
             async def simulate() -> None:
-                own_settings = settings_of_tests(quick_directory, **settings)
-                world = World(loop, random.Random(seed), own_settings, quick_directory / "delivery.db")
+                own_settings = settings_of_tests(tmp_path, **settings)
+                world = World(loop, random.Random(seed), own_settings, tmp_path / "delivery.db")
                 await scenario(world)
                 if world.running is not None:
                     await world.stop(crash=False)

@@ -1,0 +1,25 @@
+"""Fixtures: the directory of each test, in memory unless the test is about disks or measures them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_TESTS = Path(__file__).parent
+_ON_DISK = frozenset({"bench", "bounds", "e2e", "faults", "repository", "retention", "torture"})
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made in it
+_FREE_BYTES_MIN = 1 << 30
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory in memory, where a database's commits cost no time; pytest's own if there is no such memory."""
+    folder = request.path.relative_to(_TESTS).parts[0]
+    if folder in _ON_DISK or not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < _FREE_BYTES_MIN:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="hooktide-tests-", dir=_MEMORY) as name:
+        yield Path(name)
