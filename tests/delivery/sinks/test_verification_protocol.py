@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.request.request_builder import origin_headers
-from services.delivery.request.request_settings import rate_limit
 from services.delivery.sinks.verification_protocol import Granted, Pending, Refused, callback_url, consent, request_headers
 
 ORIGIN = "hooks.example.com"
@@ -78,10 +77,3 @@ def test_the_question_has_our_name_and_what_else_is_known() -> None:
     assert request_headers(ORIGIN, rate_per_second=50)["webhook-request-rate"] == "3000"
     assert callback_url("", "token") == ""
     assert origin_headers("") == {}
-
-
-@pytest.mark.parametrize(
-    ("granted", "configured", "limit"), [(None, None, None), (120, None, 2.0), (None, 0.5, 0.5), (120, 50, 2.0), (6000, 50, 50)]
-)
-def test_the_lower_limit_holds(granted: int | None, configured: float | None, limit: float | None) -> None:
-    assert rate_limit(granted, configured) == limit
