@@ -137,7 +137,7 @@ async def test_a_unix_socket_that_cannot_be_made_is_named(service: str, tmp_path
         assert addresses.listen == f"unix:{tmp_path}/s"
     admin = f"HOOKTIDE_{service.upper()}_ADMIN_LISTEN"
     line = await refusal(service, tmp_path, **{admin: "unix:/x"})
-    assert line.startswith(f"{admin}=unix:/x: 'unix:/x' is no address of this kind; write host:port")
+    assert line.startswith(f"{admin}=unix:/x: 'unix:/x' is a Unix socket, and this address must be a TCP address; write host:port")
 
 
 async def test_a_second_supervisor_leaves_the_first_ones_directory_alone(tmp_path: Path) -> None:

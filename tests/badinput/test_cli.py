@@ -34,8 +34,11 @@ def one_line(ended: Told, code: int) -> str:
         ((*EMIT, "--data", "@/nowhere/at all"), "--data: cannot read /nowhere/at all: No such file or directory"),
         ((*EMIT, "--subject", "\udcff"), "--subject is not UTF-8; check the terminal's encoding"),
         (("emit", "a\udcff", *EMIT[2:]), "TYPE is not UTF-8; check the terminal's encoding"),
-        ((*EMIT, "--target", "127.0.0.1:99999"), "--target: '127.0.0.1:99999' is no address; write host:port, for example 127.0.0.1:50051"),
-        ((*EMIT, "--target", "ingest"), "--target: 'ingest' is no address; write host:port"),
+        (
+            (*EMIT, "--target", "127.0.0.1:99999"),
+            "--target: '127.0.0.1:99999' is not a valid address; write host:port, for example 127.0.0.1:50051",
+        ),
+        ((*EMIT, "--target", "ingest"), "--target: 'ingest' is not a valid address; write host:port"),
         ((*EMIT, "--key", "a key\nof two lines"), "--key: this is no API key: they begin with hkt_"),
         (
             ("subscribe", "http://x", "--key", "hkt_x", "--api", "127.0.0.1:8080"),

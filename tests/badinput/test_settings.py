@@ -66,10 +66,10 @@ def test_a_secret_in_the_wrong_place_is_not_shown(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(StartError) as caught:
             read_settings(SubscriptionSettings, {"HOOKTIDE_SECRET_KEY_FILE": str(file)}).secret_keys()
-        assert str(caught.value) == (f"HOOKTIDE_SECRET_KEY_FILE: what stands in {file}: each key must be <key id>:<base64 of 32 bytes>")
+        assert str(caught.value) == (f"HOOKTIDE_SECRET_KEY_FILE: the content of {file}: each key must be <key id>:<base64 of 32 bytes>")
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(StartError, match=f"HOOKTIDE_SECRET_KEY_FILE: cannot read {file}: it is no text"):
+    with pytest.raises(StartError, match=f"HOOKTIDE_SECRET_KEY_FILE: cannot read {file}: it is not UTF-8 text"):
         read_settings(SubscriptionSettings, {"HOOKTIDE_SECRET_KEY_FILE": str(file)}).secret_keys()
     file.write_text("short")
-    with pytest.raises(StartError, match=f"HOOKTIDE_SERVICE_TOKEN_FILE: what stands in {file} is too short: at least 24 characters"):
+    with pytest.raises(StartError, match=f"HOOKTIDE_SERVICE_TOKEN_FILE: the content of {file} is too short; write at least 24 characters"):
         read_settings(GatewaySettings, {"HOOKTIDE_SERVICE_TOKEN_FILE": str(file)}).token()

@@ -222,7 +222,7 @@ async def test_flags_and_variables_come_before_what_up_has_left(up: Up, tmp_path
     assert (await hooktide("unsubscribe", subscribed.json["id"], environ=from_file)).code == 0
     file.unlink()
     missing = await hooktide("unsubscribe", subscribed.json["id"], environ=from_file)
-    assert (missing.code, f"HOOKTIDE_KEY_FILE={file}: cannot be read" in missing.err) == (2, True)
+    assert (missing.code, f"HOOKTIDE_KEY_FILE={file}: the file cannot be read" in missing.err) == (2, True)
 
 
 async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_path: Path) -> None:

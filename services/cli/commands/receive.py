@@ -71,7 +71,7 @@ def _keys(given: str) -> list[str]:
             with Path(given[1:]).open("rb") as file:
                 keys = file.read(_KEYS_BYTES_MAX).decode().split()
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             message = f"--secret: cannot read {given[1:]}: {why}"
             raise CommandError(message, code=2) from error
     if not keys:

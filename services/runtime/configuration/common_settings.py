@@ -25,44 +25,57 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    data_dir: Path = Field(Path("hooktide-data"), description="Where SQLite files are kept.")
+    data_dir: Path = Field(Path("hooktide-data"), description="The directory of the SQLite files.")
     settings_file: Path | None = Field(
-        None, description="A file of further settings, a HOOKTIDE_NAME=value a line; the environment goes first."
+        None, description="A file with more settings, one `HOOKTIDE_NAME=value` on each line. A variable of the environment has precedence."
     )
-    log_level: LogLevel = Field("info", description="debug, info, warning or error.", json_schema_extra=RELOADED)
+    log_level: LogLevel = Field(
+        "info", description="The lowest level that is logged: debug, info, warning or error.", json_schema_extra=RELOADED
+    )
     housekeeping_seconds: float = Field(
-        30.0, gt=0, le=3600, description="How often what is past its retention is looked for.", json_schema_extra=RELOADED
+        30.0, gt=0, le=3600, description="How often a service looks for data past its retention.", json_schema_extra=RELOADED
     )
     service_token: str = Field(
         "",
-        description="The token by which the services know each other, at least 24 characters; of several, by commas, all are accepted "
-        "and the first is sent.",
+        description=(
+            "The token with which the services authenticate to each other, at least 24 characters. Several tokens are separated by "
+            "commas: a service sends the first and accepts all."
+        ),
         json_schema_extra=RELOADED,
         repr=False,
     )
     service_token_file: Path | None = Field(
-        None, description="A file that holds the service token, or several, one a line.", json_schema_extra=RELOADED
+        None, description="A file with the service token, or with several tokens, one on each line.", json_schema_extra=RELOADED
     )
     tls_ca_file: Path | None = Field(
         None,
-        description="The authorities (PEM) that vouch for the other services; with it, calls between services use TLS.",
+        description=(
+            "A PEM file of the certificate authorities that the services trust for each other. If it is set, calls between services "
+            "use TLS."
+        ),
         json_schema_extra=CONTENT_RELOADED,
     )
     tls_cert_file: Path | None = Field(
-        None, description="The certificate (PEM, its chain after it) that calls to other services show.", json_schema_extra=CONTENT_RELOADED
+        None,
+        description="A PEM file of the client certificate for calls to other services, followed by its chain.",
+        json_schema_extra=CONTENT_RELOADED,
     )
-    tls_key_file: Path | None = Field(None, description="Its private key (PEM).", json_schema_extra=CONTENT_RELOADED)
+    tls_key_file: Path | None = Field(
+        None, description="A PEM file of the private key of that client certificate.", json_schema_extra=CONTENT_RELOADED
+    )
     admin_tls_cert_file: Path | None = Field(
         None,
-        description="The certificate (PEM, its chain after it) of the admin addresses, which then speak TLS only.",
+        description="A PEM file of the admin address's certificate, followed by its chain. If it is set, the address accepts TLS only.",
         json_schema_extra=CONTENT_RELOADED,
     )
     admin_tls_key_file: Path | None = Field(
-        None, description="The private key (PEM) of the admin addresses' certificate.", json_schema_extra=CONTENT_RELOADED
+        None, description="A PEM file of the private key of that certificate.", json_schema_extra=CONTENT_RELOADED
     )
     admin_tls_client_ca_file: Path | None = Field(
         None,
-        description="The authorities (PEM) of probes and Prometheus: with it, they must show a certificate of theirs.",
+        description=(
+            "A PEM file of the certificate authorities of probes and Prometheus. If it is set, they must present a client certificate."
+        ),
         json_schema_extra=CONTENT_RELOADED,
     )
 
@@ -71,7 +84,7 @@ class Settings(BaseSettings):
         text, where = value_or_file("SERVICE_TOKEN", self.service_token, self.service_token_file)
         tokens = tuple(part.strip() for part in text.replace("\n", ",").split(",") if part.strip())
         if not tokens or min(len(token) for token in tokens) < _TOKEN_CHARS_MIN:
-            message = f"{where} is too short: at least {_TOKEN_CHARS_MIN} characters, the same for all services"
+            message = f"{where} is too short; write at least {_TOKEN_CHARS_MIN} characters, the same for all services"
             raise StartError(message)
         return tokens
 
@@ -85,21 +98,23 @@ class ClientSettings(Settings):
 
     trusted_proxies: Proxies = Field(
         (),
-        description="The proxies in front, by commas: address ranges, or `unix` for peers of a Unix socket. "
-        "Their `Forwarded` and `X-Forwarded-For` headers name the client, and no limit for one address applies to them.",
+        description=(
+            "The trusted reverse proxies, separated by commas: address ranges, or `unix` for clients of a Unix socket. Their "
+            "`Forwarded` and `X-Forwarded-For` headers name the client, and no limit per address applies to them."
+        ),
     )
     authentication_failures_burst: int = Field(
         20,
         ge=1,
         le=10_000,
-        description="How many failed authentications one address may make before their refusals are slowed.",
+        description="How many authentications of one address may fail before further refusals are delayed.",
         json_schema_extra=RELOADED,
     )
     authentication_failures_per_second: float = Field(
         5.0,
         gt=0,
         le=10_000,
-        description="How many refusals a second one address gets from then on. Correct keys are not slowed.",
+        description="How many refusals a second one address gets after that. Requests with a correct key are not delayed.",
         json_schema_extra=RELOADED,
     )
 
@@ -116,24 +131,24 @@ class GrpcSettings(ClientSettings):
         1024,
         ge=16,
         le=100_000,
-        description="How many connections a gRPC listener keeps at once, less if the limit of open files is lower.",
+        description="How many connections a gRPC listener has open at once; fewer if the limit of open files is lower.",
     )
     grpc_address_connections_max: int = Field(
         256,
         ge=1,
         le=100_000,
-        description="How many connections one address (of IPv6, one /64) keeps at once to a gRPC listener.",
+        description="How many connections one address (one /64 of IPv6) may have open to a gRPC listener.",
         json_schema_extra=RELOADED,
     )
     grpc_address_calls_max: int = Field(
         1000,
         ge=1,
         le=100_000,
-        description="How many gRPC calls of one address are under way at once; more are refused.",
+        description="How many gRPC calls of one address are under way at once; further calls are refused.",
         json_schema_extra=RELOADED,
     )
     grpc_reflection: bool = Field(
-        default=False, description="Whether gRPC listeners describe their methods to anyone (server reflection); `hooktide up` turns it on."
+        default=False, description="Whether gRPC listeners offer server reflection to everybody; `hooktide up` turns it on."
     )
 
 
@@ -142,26 +157,36 @@ class SinkSettings(Settings):
 
     sink_allow: Words = Field(
         (),
-        description="What sinks may use beyond https to public addresses, by commas: `http`, or address ranges such as 127.0.0.0/8.",
+        description=(
+            "What sinks may use besides https to public addresses, separated by commas: `http`, or address ranges such as 127.0.0.0/8."
+        ),
         json_schema_extra=RELOADED,
     )
     sink_deny: Words = Field(
-        (), description="Address ranges that no sink may have, by commas, whatever else is allowed.", json_schema_extra=RELOADED
+        (),
+        description="The address ranges that no sink may have, separated by commas, even if another setting allows them.",
+        json_schema_extra=RELOADED,
     )
     sink_ports: Ports = Field(
         (),
-        description="The only ports that sinks may have, by commas; default: all but those of other protocols, such as mail.",
+        description=(
+            "The only ports that sinks may have, separated by commas; by default all ports except those of other protocols, such as mail."
+        ),
         json_schema_extra=RELOADED,
     )
-    origin: Origin = Field("", description="The name, as in DNS, by which sinks know this system in ownership handshakes.")
+    origin: Origin = Field(
+        "", description="The DNS name that this system gives to sinks in sink verification, for example hooks.example.com."
+    )
     sink_lookups_max: int = Field(
-        32, ge=1, le=1024, description="How many names of sinks a service looks up at once.", json_schema_extra=RELOADED
+        32, ge=1, le=1024, description="How many sinks' names a service looks up in DNS at once.", json_schema_extra=RELOADED
     )
     consumer_share_percent: float = Field(
         12.5,
         gt=0,
         le=100,
-        description="How much one consumer may use at once of what all share: name lookups, token calls, test events and handshakes.",
+        description=(
+            "The percentage that one consumer may use of the limits for name lookups, token calls, test events and sink verifications."
+        ),
         json_schema_extra=RELOADED,
     )
 

@@ -24,10 +24,10 @@ def read_secret(variable: str, path: str) -> str:
             content = file.read(_BYTES_MAX + 1)
         text = content.decode().strip()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise StartError(f"{where}: cannot be read: {why}; name a file that holds it") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise StartError(f"{where}: the file cannot be read: {why}; name a file with the value") from error
     if not text or len(content) > _BYTES_MAX:
-        raise StartError(f"{where}: the file {'is too large' if text else 'is empty'}; name one that holds it")
+        raise StartError(f"{where}: the file {'is too large' if text else 'is empty'}; name a file with the value")
     return text
 
 
@@ -50,13 +50,13 @@ def value_or_file(name: str, value: str, file: Path | None) -> tuple[str, str]:
     if value:
         return value, f"{PREFIX}{name}"
     if file is None:
-        message = f"set {PREFIX}{name}, or {PREFIX}{name}_FILE to a file that holds it (`hooktide up` makes both for you)"
+        message = f"set {PREFIX}{name}, or name a file with its value in {PREFIX}{name}_FILE (`hooktide up` makes the value and sets it)"
         raise StartError(message)
     try:
-        return file.read_text().strip(), f"{PREFIX}{name}_FILE: what stands in {file}"
+        return file.read_text().strip(), f"{PREFIX}{name}_FILE: the content of {file}"
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        message = f"{PREFIX}{name}_FILE: cannot read {file}: {why}; name a file that holds it"
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        message = f"{PREFIX}{name}_FILE: cannot read {file}: {why}; name a file with the value"
         raise StartError(message) from error
 
 

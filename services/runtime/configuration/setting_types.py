@@ -36,14 +36,17 @@ def _address(text: str) -> str:
         return text
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > _PORT_MAX:
-        message = f"{quoted(text)} is no address; write host:port, for example {default_address('subscription')}"
+        message = f"{quoted(text)} is not a valid address; write host:port, for example {default_address('subscription')}"
         raise ValueError(message)
     return text
 
 
 def _tcp_address(text: str) -> str:
     if text.startswith("unix:"):
-        message = f"{quoted(text)} is no address of this kind; write host:port, for example {default_admin_address('subscription')}"
+        message = (
+            f"{quoted(text)} is a Unix socket, and this address must be a TCP address; write host:port, for example "
+            f"{default_admin_address('subscription')}"
+        )
         raise ValueError(message)
     return _address(text)
 
@@ -59,13 +62,13 @@ def _delays(value: object) -> object:
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
-        message = f"{quoted(value)} is no list of seconds; write for example 5,30,120"
+        message = f"{quoted(value)} is not a list of seconds; write for example 5,30,120"
         raise ValueError(message) from None
 
 
 def _checked_delays(delays: tuple[float, ...]) -> tuple[float, ...]:
     if not all(0 < delay <= _DELAY_MAX_S for delay in delays):
-        message = f"every delay must be above 0 and at most {_DELAY_MAX_S} seconds"
+        message = f"each delay must be above 0 and at most {_DELAY_MAX_S} seconds"
         raise ValueError(message)
     return delays
 
@@ -80,13 +83,13 @@ def _ports(value: object) -> object:
     try:
         return tuple(int(part) for part in value.split(",") if part.strip())
     except ValueError:
-        message = f"{quoted(value)} is no list of ports; write for example 443,8443"
+        message = f"{quoted(value)} is not a list of ports; write for example 443,8443"
         raise ValueError(message) from None
 
 
 def _checked_ports(ports: tuple[int, ...]) -> tuple[int, ...]:
     if not all(1 <= port <= _PORT_MAX for port in ports):
-        message = f"every port must be from 1 to {_PORT_MAX}"
+        message = f"each port must be from 1 to {_PORT_MAX}"
         raise ValueError(message)
     return ports
 
@@ -97,38 +100,46 @@ def _checked_proxies(words: tuple[str, ...]) -> tuple[str, ...]:
             try:
                 ip_network(word)
             except ValueError:
-                message = f"{quoted(word)} is no address range and not the word {UNIX_PEERS}; write for example 10.0.0.0/8"
+                message = f"{quoted(word)} is neither an address range nor the word {UNIX_PEERS}; write for example 10.0.0.0/8"
                 raise ValueError(message) from None
     return words
 
 
 def _origin(text: str) -> str:
     if text and (len(text) > _NAME_CHARS_MAX or _NAME.fullmatch(text) is None):
-        message = f"{quoted(text)} is no name; write one as in DNS, for example hooks.example.com"
+        message = f"{quoted(text)} is not a valid DNS name; write for example hooks.example.com"
         raise ValueError(message)
     return text.lower()
 
 
 def _public_url(text: str) -> str:
     if text and _PUBLIC_URL.fullmatch(text) is None:
-        message = f"{quoted(text)} is no URL to begin others with; write for example https://events.example.com"
+        message = f"{quoted(text)} is not a valid base URL; write for example https://events.example.com"
         raise ValueError(message)
     return text.rstrip("/")
 
 
 def _proxy(text: str) -> str:
     if text and re.fullmatch(r"http://(?:[^\s/@]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?", text) is None:
-        message = "is no proxy; write http://host:port"
+        message = "is not a valid proxy URL; write http://host:port"
         raise ValueError(message)
     return text
 
 
 Address = Annotated[str, AfterValidator(_address)]
-AdminAddress = Annotated[str, AfterValidator(_tcp_address), Field(description="Its /healthz, /readyz and /metrics.")]
-SubscriptionTarget = Annotated[str, AfterValidator(checked_target), Field(description="Where the subscription service is reached.")]
-IngestTarget = Annotated[str, AfterValidator(checked_target), Field(description="Where the ingest service is reached.")]
-DeliveryTarget = Annotated[str, AfterValidator(checked_target), Field(description="Where the delivery service is reached.")]
-DatabaseUrlFile = Annotated[Path | None, Field(description="A file that holds it, for a URL with a password.")]
+AdminAddress = Annotated[
+    str, AfterValidator(_tcp_address), Field(description="The admin address, which serves /healthz, /readyz and /metrics.")
+]
+SubscriptionTarget = Annotated[
+    str, AfterValidator(checked_target), Field(description="The subscription service's address, for the services that call it.")
+]
+IngestTarget = Annotated[
+    str, AfterValidator(checked_target), Field(description="The ingest service's address, for the services that call it.")
+]
+DeliveryTarget = Annotated[
+    str, AfterValidator(checked_target), Field(description="The delivery service's address, for the services that call it.")
+]
+DatabaseUrlFile = Annotated[Path | None, Field(description="A file with the database's URL, for a URL with a password.")]
 Hours = Annotated[float, Field(gt=0, le=_HOURS_MAX)]
 Delays = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_delays), AfterValidator(_checked_delays)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
@@ -140,15 +151,20 @@ PublicUrl = Annotated[str, AfterValidator(_public_url)]
 CertFile = Annotated[
     Path | None,
     Field(
-        description="The certificate (PEM, its chain after it) of the service's own address, which then speaks TLS only.",
+        description=(
+            "A PEM file of the certificate for the service's own address, followed by its chain. If it is set, the address accepts "
+            "TLS only."
+        ),
         json_schema_extra=CONTENT_RELOADED,
     ),
 ]
-KeyFile = Annotated[Path | None, Field(description="The private key (PEM) of that certificate.", json_schema_extra=CONTENT_RELOADED)]
+KeyFile = Annotated[
+    Path | None, Field(description="A PEM file of the private key of that certificate.", json_schema_extra=CONTENT_RELOADED)
+]
 ClientCaFile = Annotated[
     Path | None,
     Field(
-        description="The authorities (PEM) of clients: with it, a client must show a certificate of theirs.",
+        description="A PEM file of the certificate authorities of clients. If it is set, each client must present a client certificate.",
         json_schema_extra=CONTENT_RELOADED,
     ),
 ]

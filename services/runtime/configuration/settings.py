@@ -44,7 +44,10 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
 
     sink_handshake: Literal["off", "required", "best_effort"] = Field(
         "off",
-        description="Whether sinks must consent before events are sent to them: off, required or best_effort (asked, not waited for).",
+        description=(
+            "Sink verification: with `required`, no event is sent to a sink before it has consented; with `best_effort`, a sink is "
+            "asked and events do not wait; with `off`, no sink is asked."
+        ),
     )
 
     subscription_listen: Address = Field(default_address("subscription"), description="The subscription service's gRPC address.")
@@ -52,18 +55,22 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
     subscription_tls_cert_file: CertFile = None
     subscription_tls_key_file: KeyFile = None
     subscription_tls_client_ca_file: ClientCaFile = None
-    subscription_database_url: str = Field("", description="Its database; default: subscription.db in the data directory.", repr=False)
+    subscription_database_url: str = Field(
+        "", description="The registry's database; by default subscription.db in the data directory.", repr=False
+    )
     subscription_database_url_file: DatabaseUrlFile = None
     subscription_changes_kept: int = Field(
-        100_000, ge=10, description="How many changes a watcher may be behind before it needs a snapshot."
+        100_000,
+        ge=10,
+        description="How many changes the registry keeps for its watchers; a watcher that is further behind needs a new snapshot.",
     )
     secret_key: str = Field(
         "",
-        description="`<key id>:<base64 of 32 bytes>`, the newest first, by commas: encrypts secrets at rest.",
+        description="The keys that encrypt secrets at rest, each `<key id>:<base64 of 32 bytes>`, separated by commas, the newest first.",
         repr=False,
         json_schema_extra=RELOADED,
     )
-    secret_key_file: Path | None = Field(None, description="A file that holds the secret keys, one a line.", json_schema_extra=RELOADED)
+    secret_key_file: Path | None = Field(None, description="A file with the secret keys, one on each line.", json_schema_extra=RELOADED)
 
     def secret_keys(self) -> dict[str, bytes]:
         """Return the keys by their ids; the first key encrypts, all keys decrypt."""
@@ -87,18 +94,24 @@ class IngestSettings(GrpcSettings):
     ingest_tls_cert_file: CertFile = None
     ingest_tls_key_file: KeyFile = None
     ingest_tls_client_ca_file: ClientCaFile = None
-    ingest_database_url: str = Field("", description="The event log's database; default: ingest.db in the data directory.", repr=False)
+    ingest_database_url: str = Field("", description="The event log's database; by default ingest.db in the data directory.", repr=False)
     ingest_database_url_file: DatabaseUrlFile = None
     ingest_connection_calls_max: int = Field(
-        16, ge=1, le=10_000, description="How many calls of one connection are under way at once; gRPC holds more back at the emitter."
+        16,
+        ge=1,
+        le=10_000,
+        description="How many calls of one connection are under way at once; gRPC makes further calls wait at the emitter.",
     )
     ingest_event_bytes_max: int = Field(
         256 * 1024, ge=1024, le=1024 * 1024, description="The largest event, in bytes of its protobuf form.", json_schema_extra=RELOADED
     )
     ingest_log_bytes_max: int = Field(
-        50 * 1024**3, ge=1024 * 1024, description="The log's size at which new events are refused, in bytes.", json_schema_extra=RELOADED
+        50 * 1024**3,
+        ge=1024 * 1024,
+        description="The size of the event log, in bytes, from which new events are refused.",
+        json_schema_extra=RELOADED,
     )
-    ingest_retention_hours: Hours = Field(168.0, description="How long events stay readable in the log.", json_schema_extra=RELOADED)
+    ingest_retention_hours: Hours = Field(168.0, description="How long events stay readable in the event log.", json_schema_extra=RELOADED)
     subscription_target: SubscriptionTarget = default_address("subscription")
 
 
@@ -106,46 +119,59 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     """The settings of the delivery service."""
 
     public_url: PublicUrl = Field(
-        "", description="Where the gateway is reached from outside, as https://events.example.com: by it, sinks may consent later."
+        "",
+        description=(
+            "The gateway's URL as seen from outside, for example https://events.example.com. A sink can use it to consent later "
+            "than in its first answer."
+        ),
     )
     delivery_listen: Address = Field(default_address("delivery"), description="The delivery service's gRPC address.")
     delivery_admin_listen: AdminAddress = default_admin_address("delivery")
     delivery_tls_cert_file: CertFile = None
     delivery_tls_key_file: KeyFile = None
     delivery_tls_client_ca_file: ClientCaFile = None
-    delivery_database_url: str = Field("", description="The ledger's database; default: delivery.db in the data directory.", repr=False)
+    delivery_database_url: str = Field("", description="The ledger's database; by default delivery.db in the data directory.", repr=False)
     delivery_database_url_file: DatabaseUrlFile = None
     delivery_retry_delays_seconds: Delays = Field(
         tuple(float(delay) for delay in DELAYS_DEFAULT_S),
-        description="The waits before each further attempt, by commas, before jitter of ±50 %.",
+        description=("The delays before the second and each later attempt, in seconds, separated by commas; each gets jitter of ±50 %."),
         json_schema_extra=RELOADED,
     )
     delivery_attempt_timeout_seconds: float = Field(
-        15.0, gt=0, le=60, description="How long one attempt may take in all.", json_schema_extra=RELOADED
+        15.0,
+        gt=0,
+        le=60,
+        description="How long one attempt may take in total.",
+        json_schema_extra=RELOADED,
     )
     delivery_connect_timeout_seconds: float = Field(
-        5.0, gt=0, le=30, description="How long connecting may take.", json_schema_extra=RELOADED
+        5.0, gt=0, le=30, description="How long an attempt may take to connect.", json_schema_extra=RELOADED
     )
     delivery_first_byte_timeout_seconds: float = Field(
-        15.0, gt=0, le=60, description="How long an answer may take to begin.", json_schema_extra=RELOADED
+        15.0, gt=0, le=60, description="How long the answer to an attempt may take to begin.", json_schema_extra=RELOADED
     )
     delivery_connections_max: int = Field(
-        1500, ge=1, le=20000, description="How many connections are open at once, idle ones included.", json_schema_extra=RELOADED
+        1500, ge=1, le=20000, description="How many connections to sinks are open at once, including idle ones.", json_schema_extra=RELOADED
     )
     delivery_host_connections_max: int = Field(
         128,
         ge=1,
         le=1000,
-        description="How many attempts run at once to one host and port, whatever their subscriptions.",
+        description="How many attempts to one host and port run at once, over all subscriptions.",
         json_schema_extra=RELOADED,
     )
     delivery_proxy: Proxy = Field(
         "",
-        description="The HTTP proxy that all webhooks go through, `http://host:port`; it is told the address, already judged.",
+        description=(
+            "The HTTP proxy for all callback requests, `http://host:port`. Hooktide resolves and checks each sink's address and "
+            "gives the proxy that address."
+        ),
         repr=False,
     )
-    delivery_proxy_file: Path | None = Field(None, description="A file that holds it, for a proxy with a password.")
-    delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once.", json_schema_extra=RELOADED)
+    delivery_proxy_file: Path | None = Field(
+        None, description="A file with the value of HOOKTIDE_DELIVERY_PROXY, for a proxy with a password."
+    )
+    delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once in all.", json_schema_extra=RELOADED)
     delivery_lane_in_flight_max: int = Field(
         64, ge=1, le=1000, description="How many attempts run at once for one subscription.", json_schema_extra=RELOADED
     )
@@ -153,7 +179,7 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         4000,
         ge=1,
         le=100_000,
-        description="How many deliveries of one subscription wait in memory; more wait in the ledger.",
+        description="How many deliveries of one subscription wait in memory; further ones wait in the ledger.",
         json_schema_extra=RELOADED,
     )
     delivery_token_calls_max: int = Field(
@@ -163,31 +189,38 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         32, ge=1, le=1000, description="How many test events are under way at once.", json_schema_extra=RELOADED
     )
     delivery_handshakes_max: int = Field(
-        32, ge=1, le=1000, description="How many sinks are asked for their consent at once.", json_schema_extra=RELOADED
+        32, ge=1, le=1000, description="How many sink verifications are under way at once.", json_schema_extra=RELOADED
     )
     delivery_tls_contexts_max: int = Field(
         128,
         ge=1,
         le=10_000,
-        description="How many TLS contexts of own authorities and client certificates are kept, each about a megabyte.",
+        description=(
+            "How many TLS contexts are kept for subscriptions with their own certificate authorities or client certificates; each "
+            "takes about a megabyte."
+        ),
         json_schema_extra=RELOADED,
     )
     delivery_breaker_seconds: float = Field(
         30.0,
         gt=0,
         le=600,
-        description="How long an endpoint that keeps failing is spared at first; then twice as long each time, up to twenty times.",
+        description=(
+            "How long a sink's circuit breaker first stays open; this time doubles after each failed probe, up to twenty times the first."
+        ),
         json_schema_extra=RELOADED,
     )
     delivery_retention_hours: Hours = Field(168.0, description="How long finished deliveries stay readable.", json_schema_extra=RELOADED)
     delivery_ledger_bytes_max: int = Field(
         20 * 1024**3,
         ge=1024 * 1024,
-        description="The ledger's size beyond which the oldest finished deliveries go, in bytes.",
+        description="The size of the ledger, in bytes, beyond which the oldest finished deliveries are dropped.",
         json_schema_extra=RELOADED,
     )
     delivery_expiry_hours: Hours = Field(
-        336.0, description="How long a delivery may stay unfinished before it is exhausted.", json_schema_extra=RELOADED
+        336.0,
+        description="How long a delivery may stay unfinished before it ends as exhausted.",
+        json_schema_extra=RELOADED,
     )
     subscription_target: SubscriptionTarget = default_address("subscription")
     ingest_target: IngestTarget = default_address("ingest")
@@ -206,35 +239,40 @@ class GatewaySettings(ClientSettings):
         4096,
         ge=16,
         le=100_000,
-        description="How many connections are open at once, less if the limit of open files is lower; "
-        "beyond that the one that has waited for its client for longest is closed.",
+        description=(
+            "How many connections are open at once; fewer if the limit of open files is lower. At the limit, the connection that "
+            "has waited longest for its client is closed."
+        ),
         json_schema_extra=RELOADED,
     )
     gateway_address_connections_max: int = Field(
         256,
         ge=1,
         le=100_000,
-        description="How many connections are open at once from one address (of IPv6, one /64).",
+        description="How many connections from one address (one /64 of IPv6) are open at once.",
         json_schema_extra=RELOADED,
     )
     gateway_address_connections_per_second: float = Field(
         200.0,
         gt=0,
         le=100_000,
-        description="On how many new connections one address may send requests a second, two seconds' worth at once; more are closed.",
+        description=(
+            "How many new connections a second one address may use for requests; up to two seconds' worth may come at once, and "
+            "further ones are closed."
+        ),
         json_schema_extra=RELOADED,
     )
     gateway_headers_seconds: float = Field(
         10.0, gt=0, le=300, description="How long a client may take to send the headers of a request.", json_schema_extra=RELOADED
     )
     gateway_idle_seconds: float = Field(
-        75.0, gt=0, le=3600, description="How long a connection is kept for a next request.", json_schema_extra=RELOADED
+        75.0, gt=0, le=3600, description="How long an idle connection stays open for its next request.", json_schema_extra=RELOADED
     )
     gateway_consumer_requests_max: int = Field(
         32,
         ge=1,
         le=10_000,
-        description="How many requests of one consumer are worked on at once; more wait for their turn.",
+        description="How many requests of one consumer are under way at once; further ones wait.",
         json_schema_extra=RELOADED,
     )
     subscription_target: SubscriptionTarget = default_address("subscription")

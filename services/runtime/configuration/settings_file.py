@@ -39,11 +39,13 @@ def _read(name: str) -> str:
     try:
         path = Path(name)
         if path.stat().st_size > _BYTES_MAX:
-            raise StartError(f"{VARIABLE}={printable(name)}: it is larger than {_BYTES_MAX} bytes, which no settings file is")
+            raise StartError(
+                f"{VARIABLE}={printable(name)}: the file is larger than {_BYTES_MAX} bytes; name a file of HOOKTIDE_NAME=value lines"
+            )
         return path.read_text("utf-8")
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        message = f"{VARIABLE}={printable(name)}: cannot be read: {why}; name a file of HOOKTIDE_NAME=value lines"
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        message = f"{VARIABLE}={printable(name)}: the file cannot be read: {why}; name a file of HOOKTIDE_NAME=value lines"
         raise StartError(message) from error
 
 
@@ -58,9 +60,9 @@ def _parsed(name: str, text: str) -> dict[str, str]:
         key = key.removeprefix("export ").strip()
         # A line may hold a secret, so an error shows only the name of a setting.
         if not equals or not key.startswith(PREFIX) or key == VARIABLE:
-            mistakes.append(f"{VARIABLE}={printable(name)}: line {number} is no HOOKTIDE_NAME=value")
+            mistakes.append(f"{VARIABLE}={printable(name)}: line {number} is not of the form HOOKTIDE_NAME=value")
         elif key in values:
-            mistakes.append(f"{VARIABLE}={printable(name)}: line {number} sets {printable(key)} a second time; keep one of the two")
+            mistakes.append(f"{VARIABLE}={printable(name)}: line {number} sets {printable(key)} a second time; keep one of the two lines")
         else:
             values[key] = _unquoted(value.strip())
     if mistakes:

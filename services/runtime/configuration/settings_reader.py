@@ -68,5 +68,5 @@ def _mistake(detail: Any, from_files: Mapping[str, str]) -> str:  # noqa: ANN401
     field = str(detail["loc"][0]) if detail["loc"] else ""
     text = str(detail["msg"]).removeprefix("Value error, ")
     if variable(field) in from_files:
-        return f"{variable(field)}_FILE={printable(from_files[variable(field)])}: what stands there {text}"
+        return f"{variable(field)}_FILE={printable(from_files[variable(field)])}: the content of the file {text}"
     return f"{variable(field)}={printable(str(detail['input']))}: {text}"

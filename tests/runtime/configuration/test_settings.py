@@ -211,7 +211,7 @@ def test_whatever_may_hold_a_password_can_stand_in_a_file(tmp_path: Path, kind: 
     assert getattr(both, name.lower()) == value.replace("hunter2", "first")
     file.unlink()
     (line,) = mistakes(kind, {f"HOOKTIDE_{name}_FILE": str(file)})
-    assert line == f"HOOKTIDE_{name}_FILE={file}: cannot be read: No such file or directory; name a file that holds it"
+    assert line == f"HOOKTIDE_{name}_FILE={file}: the file cannot be read: No such file or directory; name a file with the value"
 
 
 @pytest.mark.parametrize("content", ["hunter2", "http://me:hunter2@proxy.example", b"hunter2\xff", ""])

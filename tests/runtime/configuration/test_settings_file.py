@@ -47,5 +47,5 @@ def test_what_a_settings_file_sets_wrongly_or_misspells_is_reported_as_if_it_sto
 def test_a_settings_file_that_cannot_be_read_is_one_clear_line(path: str) -> None:
     with pytest.raises(StartError) as caught:
         read_settings(GatewaySettings, {"HOOKTIDE_SETTINGS_FILE": path})
-    assert str(caught.value).startswith(f"HOOKTIDE_SETTINGS_FILE={path}: cannot be read: ")
+    assert str(caught.value).startswith(f"HOOKTIDE_SETTINGS_FILE={path}: the file cannot be read: ")
     assert "\n" not in str(caught.value)
