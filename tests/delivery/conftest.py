@@ -8,6 +8,7 @@ from typing import Protocol
 import pytest
 import structlog
 
+from tests.delivery.ledger.stores import SqliteStore
 from tests.delivery.system import System, running_system
 from tests.simulation.virtual_time import VirtualLoop
 from tests.simulation.world import World, settings_of_tests
@@ -46,7 +47,7 @@ def play(tmp_path: Path, quiet: None) -> Play:
 
             async def simulate() -> None:
                 own_settings = settings_of_tests(tmp_path, **settings)
-                world = World(loop, random.Random(seed), own_settings, tmp_path / "delivery.db")
+                world = World(loop, random.Random(seed), own_settings, SqliteStore(tmp_path / "delivery.db"))
                 await scenario(world)
                 if world.running is not None:
                     await world.stop(crash=False)

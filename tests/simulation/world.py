@@ -20,7 +20,7 @@ from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.configuration.settings_reader import read_settings
-from tests.delivery.ledger.stores import LedgerStore, SqliteStore
+from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event
 from tests.simulation.invariants import Published, Version, check_phases, judged
@@ -70,7 +70,7 @@ class World:
     loop: VirtualLoop
     chance: random.Random
     settings: DeliverySettings
-    path: Path
+    store: LedgerStore
     routed_min: int = 2
     routed_max: int = 6
     """How many deliveries may be routed and not recorded: so few that routing waits all the time, and all else happens meanwhile."""
@@ -99,7 +99,6 @@ class World:
         self.running: Running | None = None
         self.registry_back_at = 0.0
         self.copy: Copy | None = None
-        self.store: LedgerStore = SqliteStore(self.path)
         self._telling: list[asyncio.Task[None]] = []
 
     async def pause(self) -> None:

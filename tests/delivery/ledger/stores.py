@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -33,6 +34,18 @@ class LedgerStore(Protocol):
 
     async def fill(self, ledger: Ledger, *, full: bool) -> None:
         """Fill the disk of a ledger, or make room again."""
+        ...
+
+    def back_up(self) -> None:
+        """Keep a copy of a ledger that is closed."""
+        ...
+
+    def restore(self) -> None:
+        """Replace a ledger that is closed by its copy."""
+        ...
+
+    def remove(self) -> None:
+        """Remove a ledger that is closed, so that the next one begins anew."""
         ...
 
     def bound_listings(self, patch: pytest.MonkeyPatch, *, rows: int, steps: int) -> None:
@@ -100,6 +113,21 @@ class SqliteStore:
 
         assert isinstance(ledger, SqliteLedger)
         await asyncio.get_running_loop().run_in_executor(ledger._writer, limit, ledger._connection)  # noqa: SLF001 - the ledger needs no way
+
+    def back_up(self) -> None:
+        """See `LedgerStore.back_up`."""
+        shutil.copy(self.path, self.path.with_name("copy.db"))
+
+    def restore(self) -> None:
+        """See `LedgerStore.restore`."""
+        for left in self.path.parent.glob(f"{self.path.name}-*"):
+            left.unlink()
+        shutil.copy(self.path.with_name("copy.db"), self.path)
+
+    def remove(self) -> None:
+        """See `LedgerStore.remove`."""
+        for left in self.path.parent.glob(f"{self.path.name}*"):
+            left.unlink()
 
     def bound_listings(self, patch: pytest.MonkeyPatch, *, rows: int, steps: int) -> None:
         """See `LedgerStore.bound_listings`."""

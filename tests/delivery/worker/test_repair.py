@@ -1,7 +1,6 @@
 """Repair in virtual time: the log or the ledger was restored or made anew, and delivery goes on after the operator's repair."""
 
 import asyncio
-import shutil
 from dataclasses import replace
 
 from services.delivery.model import State, delivery_id
@@ -114,16 +113,13 @@ def test_after_a_ledger_was_restored_what_it_does_not_know_is_routed_again_and_s
         world.publish(30, "alpha")
         await world.settle(60.0)
         await world.stop(crash=False)
-        copy = world.path.with_name("copy.db")
-        shutil.copy(world.path, copy)
+        world.store.back_up()
         await world.start()
         since = world.publish(30, "alpha")
         await world.settle(60.0)
         await asyncio.sleep(30.0)  # delivery reports to the log that it needs these events no more
         await world.stop(crash=False)
-        for left in world.path.parent.glob(f"{world.path.name}-*"):
-            left.unlink()
-        shutil.copy(copy, world.path)
+        world.store.restore()
         world.log.records |= {record.position: record for record in since}  # the log has not trimmed them yet
         await restarted(world)
         plan = await repaired(world, dry_run=True)
@@ -148,8 +144,7 @@ def test_a_new_ledger_begins_anew_however_often_it_is_interrupted(play: Play) ->
         await world.settle(60.0)
         await asyncio.sleep(30.0)
         await world.stop(crash=False)
-        for left in world.path.parent.glob(f"{world.path.name}*"):
-            left.unlink()
+        world.store.remove()
         world.log.records |= {record.position: record for record in records}  # the log has not trimmed them yet
         for _ in range(5):
             await world.start()
