@@ -90,9 +90,10 @@ def test_every_file_that_a_document_names_exists(document: str) -> None:
 
 def test_the_architecture_names_the_layers_that_are_checked() -> None:
     prose = " ".join(ARCHITECTURE.split("**The rooms of delivery** are layers", 1)[1].split("\n\n", 1)[0].split())
-    delivery, registry = prose.split("The registry's layers are", 1)
-    for text, name in ((delivery, "The rooms of delivery are layers"), (registry, "The rooms of the registry are layers")):
-        layers = [room for layer in contract(name)["layers"] for room in layer.split(" | ")]
+    delivery, others = prose.split("The registry's layers are", 1)
+    registry, gateway = others.split("The gateway's layers are", 1)
+    for text, service in ((delivery, "delivery"), (registry, "the registry"), (gateway, "the gateway")):
+        layers = [room for layer in contract(f"The rooms of {service} are layers")["layers"] for room in layer.split(" | ")]
         named = [room for room in re.findall(r"`(\w+)`", text) if room in layers]
         assert named == layers
 
