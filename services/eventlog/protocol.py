@@ -11,7 +11,7 @@
 `EventReader` changes nothing, so that a reader may have a right to read only. An engine may keep several orders of appends, each
 for some of the partitions; hence no promise compares positions of two partitions, and positions need not be dense.
 
-Law 1: `append` returns only after the events are durable.
+Law 1: `append` returns only after its events are durable; for a duplicate, after the first event is.
 Law 2: positions of a partition grow strictly and become visible in order, and event ids grow with them. After a reader has seen a
 position, no lower position of that partition appears later.
 Law 3: a record that its reader has not released is never trimmed.
