@@ -25,10 +25,10 @@ from services.eventlog.sqlite import log
 from services.runtime.database import migrate
 from services.runtime.service_process import StartError
 from services.subscription.store import sqlite
-from tests.eventlog.faults import small_disk
 from tests.faults.faulty_system import Stage, running_stage
 from tests.faults.serve import DIRECTORY
 from tests.support.service_spawner import Spawner
+from tests.support.storage_faults import small_disk
 from tests.support.system import QUICK, System
 from tests.support.waiting import PATIENCE_S, until
 

@@ -1,8 +1,6 @@
 import asyncio
 import contextlib
-import resource
 import sqlite3
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -21,19 +19,8 @@ from services.subscription.store import access
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.store import WAITING_MAX, running_store
 from services.subscription.store.transaction import Writing
-from tests.eventlog.faults import take_away
 from tests.subscription.client import Client, refused
-
-
-@contextlib.contextmanager
-def files_bounded(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size: a write beyond it fails with an I/O error."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.support.storage_faults import files_bounded, take_away
 
 
 async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSettings) -> None:

@@ -1,4 +1,4 @@
-"""Faults: faults of disks and files, made by the operating system."""
+"""Storage faults: faults of disks and files, made by the operating system."""
 
 import contextlib
 import resource
