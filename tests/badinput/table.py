@@ -6,7 +6,7 @@ Tests have the names that pytest gives them, without parameters.
 ROWS: dict[str, tuple[str, ...]] = {
     "malformed JSON": (
         "tests/gateway/test_strict_json.py::test_any_bytes_are_an_object_or_a_malformed_body",
-        "tests/gateway/test_hostile_requests.py::test_what_is_no_json_object_is_a_malformed_body",
+        "tests/gateway/test_request_body.py::test_what_is_no_json_object_is_a_malformed_body",
         "tests/badinput/test_rest.py::test_any_bytes_are_an_object_or_a_malformed_body",
         "tests/ingest/test_check_json.py::test_what_is_no_json_is_refused",
         "tests/badinput/test_events.py::test_whatever_is_accepted_arrives_as_valid_json_with_all_its_parts",
@@ -41,7 +41,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/ingest/test_publish.py::test_a_batch_has_1_to_1000_events",
         "tests/ingest/test_publish.py::test_the_events_of_a_batch_have_at_most_4_mib_together",
         "tests/ingest/test_publish.py::test_a_message_beyond_what_the_transport_takes_is_too_large",
-        "tests/gateway/test_hostile_requests.py::test_a_body_may_have_as_many_bytes_as_the_limit_and_not_one_more",
+        "tests/gateway/test_request_body.py::test_a_body_may_have_as_many_bytes_as_the_limit_and_not_one_more",
         "tests/badinput/test_cli.py::test_what_the_service_refuses_is_told_in_its_words",
     ),
     "nesting depth 10 000": (
@@ -82,8 +82,8 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/badinput/test_cli.py::test_what_the_api_refuses_is_told_with_its_place",
     ),
     "wrong content types": (
-        "tests/gateway/test_hostile_requests.py::test_another_content_type_is_refused_before_the_body_is_read",
-        "tests/gateway/test_hostile_requests.py::test_a_compressed_body_is_not_unfolded",
+        "tests/gateway/test_request_body.py::test_another_content_type_is_refused_before_the_body_is_read",
+        "tests/gateway/test_request_body.py::test_a_compressed_body_is_not_unfolded",
     ),
     "corrupt or foreign database file, database from a newer version": (
         "tests/badinput/test_circumstances.py::test_a_file_that_cannot_serve_is_told_and_left_as_it_is",
