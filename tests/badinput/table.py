@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/gateway/test_translate_subscriptions.py::test_all_that_is_wrong_is_named_at_once",
         "tests/badinput/test_rest.py::test_a_wrong_member_is_told_with_what_to_change",
         "tests/repository/test_contract.py::test_a_field_of_a_later_version_is_no_error",
-        "tests/runtime/configuration/test_settings.py::test_a_misspelt_name_is_told_what_it_is_nearest_to",
+        "tests/runtime/configuration/test_settings_reader.py::test_a_misspelt_name_is_told_what_it_is_nearest_to",
     ),
     "sinks that are no URL": (
         "tests/egress/test_urls.py::test_a_url_of_an_odd_form_is_refused_and_says_why",
@@ -111,7 +111,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "settings that are none": (
         "tests/badinput/test_settings.py::test_any_text_is_a_value_or_one_short_line_by_its_variable",
         "tests/badinput/test_settings.py::test_a_time_that_is_none_or_never_ends_is_refused",
-        "tests/runtime/configuration/test_settings.py::test_each_mistake_is_one_line_that_names_its_variable",
+        "tests/runtime/configuration/test_settings_reader.py::test_each_mistake_is_one_line_that_names_its_variable",
         "tests/badinput/test_circumstances.py::test_standard_input_that_cannot_close_is_told",
     ),
 }

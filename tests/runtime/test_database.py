@@ -1,4 +1,4 @@
-"""Checkpoints: under steady writing the write-ahead log stays bounded, whoever reads meanwhile, and no row is lost."""
+"""Database: under steady writing the write-ahead log stays bounded, whoever reads meanwhile, and no row is lost."""
 
 import contextlib
 import sqlite3
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.database import WalCheckpoints, connect
+from services.runtime.database import WalCheckpoints, connect, database_path
+from services.runtime.service_process import StartError
 
 BOUND = 1024 * 1024
 ROW = b"x" * 20_000
@@ -77,3 +78,14 @@ def test_a_reader_in_the_way_stops_no_commit(writing: Writing) -> None:
     writing.write(1000)
     assert writing.log_bytes < grown + 20 * BOUND
     assert writing.written() == 1300
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:hunter2@db/x", "sqlite:///me:hunter2@db/x", "sqlite:////tmp/x.db?password=hunter2", "hunter2", "sqlite://hunter2@/x"],
+)
+def test_a_database_url_that_is_none_of_ours_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(StartError) as caught:
+        database_path(url, tmp_path, "ingest")
+    assert str(caught.value).startswith("HOOKTIDE_INGEST_DATABASE_URL: ")
+    assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Files: certificate files that cannot work are refused before they are used, in one line that names the setting."""
+"""Certificates: files that cannot work are refused before they are used, in one line that names the setting."""
 
 import datetime as dt
 from collections.abc import Callable
