@@ -130,3 +130,38 @@ def test_no_test_replaces_code_by_a_mock() -> None:
     imports = re.compile(r"^\s*(?:from|import) +(?:unittest\.)?mock\b|\bunittest\.mock\b", re.MULTILINE)
     files = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     assert [str(path.relative_to(ROOT)) for path in files if imports.search(path.read_text(encoding="utf-8"))] == []
+
+
+# What tests these modules, where no file has their name.
+TESTED_ELSEWHERE = {
+    "services/cli/commands/repair": "tests/faults/test_stores",
+    "services/cli/commands/subscriptions": "tests/cli/commands/test_emit",
+    "services/cli/commands/up": "tests/cli/supervise/test_supervisor",
+    "services/cli/composition": "tests/cli/test_app",
+    "services/cli/errors": "tests/cli/test_app",
+    "services/cli/json_text": "tests/badinput/test_cli",
+    "services/cli/service_client": "tests/faults/test_stores",
+    "services/cli/supervise/child_process": "tests/cli/supervise/test_supervisor",
+    "services/cli/supervise/up_screen": "tests/cli/supervise/test_supervisor",
+    "services/cli/tls": "tests/tls/test_system",
+    "services/runtime/configuration/common_settings": "tests/runtime/configuration/test_settings",
+    "services/runtime/configuration/default_ports": "tests/repository/test_containers",
+    "services/runtime/failpoints": "tests/faults/test_crash_points",
+    "services/runtime/rpc/health_server": "tests/runtime/rpc/test_channel_and_server",
+    "services/runtime/rpc/renewed_channel": "tests/tls/test_grpc",
+    "services/runtime/rpc/requested_scope": "tests/runtime/test_consumer_scope",
+    "services/runtime/tls": "tests/tls/test_grpc",
+}
+
+
+@pytest.mark.parametrize("room", ["cli", "runtime"])
+def test_the_test_of_a_module_is_found_by_its_name(room: str) -> None:
+    names = [path.relative_to(ROOT).with_suffix("").as_posix() for path in modules() if path.is_relative_to(ROOT / "services" / room)]
+    assert len(names) > 20
+
+    def test_of(name: str) -> str:
+        folder, _, stem = name.removeprefix("services/").rpartition("/")
+        return TESTED_ELSEWHERE.get(name, f"tests/{folder}/test_{stem}")
+
+    assert [f"{name}: no {test_of(name)}.py" for name in names if not exists(test_of(name))] == []
+    assert [name for name in TESTED_ELSEWHERE if not exists(name)] == []

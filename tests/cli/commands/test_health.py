@@ -1,0 +1,16 @@
+from pathlib import Path
+
+from tests.cli.conftest import Up
+from tests.support.commands import clean_environ, hooktide
+
+
+async def test_health_says_of_each_service_whether_it_takes_work(up: Up, tmp_path: Path) -> None:
+    ended = await hooktide("health", "--data-dir", str(up.data_dir), "--json")
+    assert (ended.code, ended.json) == (
+        0,
+        {"ready": True, "services": dict.fromkeys(("subscription", "ingest", "delivery", "gateway"), "ready")},
+    )
+    environ = clean_environ(HOOKTIDE_INGEST_ADMIN_LISTEN="127.0.0.1:9", HOOKTIDE_DATA_DIR=str(tmp_path))
+    ended = await hooktide("health", "ingest", environ=environ)
+    assert ended.code == 1
+    assert ended.out.startswith("ingest        no answer at 127.0.0.1:9")
