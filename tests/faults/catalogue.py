@@ -307,7 +307,7 @@ CATALOGUE: dict[int, Row] = {
         "nothing is given up, dropped or stamped by it",
         (
             "faults.test_clock::test_a_clock_far_ahead_for_a_while_ends_and_drops_nothing",
-            "delivery.worker.test_recorder::test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing",
+            "delivery.worker.test_retention_loop::test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing",
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
             "runtime.test_steady_clock::test_a_step_that_is_taken_back_is_never_seen",
         ),

@@ -1,22 +1,30 @@
-"""Retention loop: events that the log is about to drop are copied, against a real log and a real ledger."""
+"""Retention loop: what expires, what is copied, and what a wrong clock must not drop; against a real log, or in virtual time."""
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.delivery.ledger.protocol import Cursor, Flush, Ledger
+from services.delivery.model import State
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
 from services.eventlog.record import PARTITIONS, Place
 from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import SystemClock
+from tests.delivery.conftest import Play
 from tests.delivery.dispatch.dispatching import Dispatching
 from tests.delivery.ledger.deliveries import unfinished
 from tests.delivery.ledger.stores import SqliteStore
 from tests.eventlog.logs import appended, new_events, opened
+from tests.simulation.endpoints import Mode
+from tests.simulation.registry import PAUSED
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.world import World
 
 
 @pytest.fixture
@@ -76,3 +84,68 @@ async def release_all_others(ledger: Ledger, head: Place) -> None:
     """Move the cursors of all other partitions to the log's head, as happens after a while."""
     others = [Cursor(partition, head.position, "", "") for partition in range(PARTITIONS) if partition != head.partition]
     await ledger.flush(Flush(cursors=others))
+
+
+def test_a_paused_delivery_past_its_time_is_given_up(play: Play) -> None:
+    """It is given up whether the pause holds it back in the ledger or in memory."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA)
+        world.endpoints.modes[ALPHA.id] = Mode.SILENT
+        records = world.publish(20, "alpha")
+        await asyncio.sleep(1.0)
+        world.change(replace(ALPHA, state=PAUSED))
+        await asyncio.sleep(7200.0)
+        assert deliveries(world, records) == [State.EXHAUSTED] * 20
+        fresh = world.publish(1, "beta")
+        await finished(world)
+        assert deliveries(world, fresh, BETA) == [State.DELIVERED]
+
+    play(scenario, HOOKTIDE_DELIVERY_EXPIRY_HOURS="1", HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["meanwhile", "at the start"])
+def test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing(play: Play, *, restarts: bool) -> None:
+    """Neither paused deliveries nor failures meanwhile are given up; finished deliveries stay in the ledger."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, replace(BETA, state=PAUSED))
+        ended = world.publish(3, "alpha")
+        paused = world.publish(3, "beta")
+        await asyncio.sleep(70.0)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        failing = world.publish(3, "alpha")
+        await asyncio.sleep(0.3)
+        if restarts:
+            await world.stop(crash=False)
+        world.set_clock_ahead(365 * 86400.0, 40.0)
+        if restarts:
+            await world.start()
+        await asyncio.sleep(39.0)
+        assert all(world.endpoints.sent[record.event_id, ALPHA.id].attempts > 3 for record in failing)
+        world.endpoints.modes.clear()
+        await asyncio.sleep(200.0)
+        world.change(BETA)
+        await finished(world)
+        assert deliveries(world, ended + failing) == [State.DELIVERED] * 6
+        assert deliveries(world, paused, BETA) == [State.DELIVERED] * 3
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.5,1,4,20,20,20,20,20")
+
+
+def test_events_that_the_log_drops_are_copied_while_a_delivery_needs_them(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, state=PAUSED))
+        records = world.publish(30, "alpha")
+        await asyncio.sleep(300.0)
+        world.log.trim()
+        assert world.log.records == {}
+        await world.stop(crash=True)
+        await world.start()
+        world.change(ALPHA)
+        await finished(world)
+        assert deliveries(world, records) == [State.DELIVERED] * 30
+        await asyncio.sleep(300.0)
+        assert world.store.copies() == {}
+
+    play(scenario)
