@@ -127,9 +127,9 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         """Return a page of events, the newest first."""
         del context
         scope = requested_scope(request.consumer_id)
-        place = parse_page_token("events", request.page_token, (int,))
+        start = parse_page_token("events", request.page_token, (int,))
         query = EventQuery(
-            before=None if place is None else int(place[0]),
+            before=None if start is None else int(start[0]),
             limit=page_size(request.page_size),
             scope=scope,
             type=request.type,

@@ -1,8 +1,8 @@
 """Fair semaphore: a bounded number of permits that owners share.
 
-Law 1: an owner holds at most its share of the permits, and the number of its waiting places is bounded.
+Law 1: an owner holds at most its share of the permits, and the number of its waiting requests is bounded.
 Law 2: owners take turns. An owner below its share waits until permits come free, and never behind the whole queue of another owner.
-Law 3: a place is started at most once, and gives its permit back once.
+Law 3: a request is started at most once, and gives its permit back once.
 """
 
 import asyncio
@@ -20,27 +20,27 @@ class Share(NamedTuple):
 
 
 ShareNow = Share | Callable[[], Share]
-"""A share, or a function that returns the present share. The share may change at any time, for places that begin from then on."""
+"""A share, or a function that returns the present share. The share may change at any time, for requests that begin from then on."""
 
 
 class PermitRefusedError(Exception):
-    """The owner already has its maximum of places, or no permit came free in time."""
+    """The owner already has its maximum of requests, or no permit came free in time."""
 
 
-class Place:
+class PermitRequest:
     """One request for a permit: it waits, then holds a permit, then ends."""
 
     __slots__ = ("_semaphore", "_start", "holds_permit", "owner")
 
-    def __init__(self, semaphore: "FairSemaphore", owner: str, start: "Callable[[Place], None]") -> None:
-        """Wait for a permit; `FairSemaphore.enter` makes places."""
+    def __init__(self, semaphore: "FairSemaphore", owner: str, start: "Callable[[PermitRequest], None]") -> None:
+        """Wait for a permit; `FairSemaphore.enter` makes requests."""
         self._semaphore = semaphore
         self._start = start
         self.owner = owner
         self.holds_permit = False
 
     def begin(self) -> None:
-        """Take the permit that the semaphore has set aside for this place."""
+        """Take the permit that the semaphore has set aside for this request."""
         self.holds_permit = True
         self._start(self)
 
@@ -53,66 +53,66 @@ class FairSemaphore:
     """Permits that owners share. An owner is any string. Use it in one event loop only."""
 
     def __init__(self, share: ShareNow, *, owner_waiting_max: int) -> None:
-        """Let each owner have `owner_waiting_max` places that wait, beyond its share."""
+        """Let each owner have `owner_waiting_max` requests that wait, beyond its share."""
         self._share = share if callable(share) else lambda: share
         self._owner_waiting_max = owner_waiting_max
         self._held = 0
         self._owners: dict[str, _Owner] = {}
         self._round: deque[_Owner] = deque()  # bounded: each owner is in it once
-        """The owners that have a waiting place and are below their share, each once."""
+        """The owners that have a waiting request and are below their share, each once."""
         self._serving = False
 
     def __len__(self) -> int:
         """Return how many entries about owners are held."""
         return max(len(self._owners), len(self._round))
 
-    def enter(self, owner: str, start: Callable[[Place], None]) -> Place | None:
-        """Ask for a permit. `start` is called once, with the place that holds the permit; if a permit is free, within this call.
+    def enter(self, owner: str, start: Callable[[PermitRequest], None]) -> PermitRequest | None:
+        """Ask for a permit. `start` is called once, with the request that holds the permit; if a permit is free, within this call.
 
-        Returns the place, or None if the owner has too many places already.
+        Returns the request, or None if the owner has too many requests already.
         """
         known = self._owners.get(owner)
         if known is None:
             known = self._owners[owner] = _Owner(owner)
         if known.held + len(known.waiting) >= min(self._share()) + self._owner_waiting_max:
             return None
-        place = Place(self, owner, start)
-        known.waiting[place] = None
+        permit_request = PermitRequest(self, owner, start)
+        known.waiting[permit_request] = None
         self._join_round(known)
         self._serve()
-        return place
+        return permit_request
 
     @contextlib.asynccontextmanager
     async def permit(self, owner: str, within_s: float) -> AsyncIterator[None]:
-        """Hold a permit within the body; raises `PermitRefusedError` if the owner has too many places, or none is free in time."""
+        """Hold a permit within the body; raises `PermitRefusedError` if the owner has too many requests, or none is free in time."""
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = self.enter(owner, lambda _place: started.set_result(None))
-        if place is None:
+        permit_request = self.enter(owner, lambda _request: started.set_result(None))
+        if permit_request is None:
             raise PermitRefusedError
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    # Shielded: a place may still be started between the timeout and its `leave`.
+                    # Shielded: a request may still be started between the timeout and its `leave`.
                     await asyncio.shield(started)
-            if not place.holds_permit:
+            if not permit_request.holds_permit:
                 raise PermitRefusedError
             yield
         finally:
-            place.leave()
+            permit_request.leave()
 
-    def leave(self, place: Place) -> None:
-        """See `Place.leave`."""
-        owner = self._owners.get(place.owner)
+    def leave(self, permit_request: PermitRequest) -> None:
+        """See `PermitRequest.leave`."""
+        owner = self._owners.get(permit_request.owner)
         if owner is None:
             return
-        if place.holds_permit:
-            place.holds_permit = False
+        if permit_request.holds_permit:
+            permit_request.holds_permit = False
             owner.held -= 1
             self._held -= 1
             self._join_round(owner)
             self._serve()
         else:
-            owner.waiting.pop(place, None)
+            owner.waiting.pop(permit_request, None)
         self._forget_if_idle(owner)
 
     def _join_round(self, owner: "_Owner") -> None:
@@ -121,12 +121,12 @@ class FairSemaphore:
             self._round.append(owner)
 
     def _forget_if_idle(self, owner: "_Owner") -> None:
-        # An owner in the round stays known. Otherwise each place that comes and goes would add another entry to the round.
+        # An owner in the round stays known. Otherwise each request that comes and goes would add another entry to the round.
         if not owner.held and not owner.waiting and not owner.in_round:
             self._owners.pop(owner.name, None)
 
     def _serve(self) -> None:
-        """Start places while there are permits. A place may leave within its start, so a nested call returns at once."""
+        """Start requests while there are permits. A request may leave within its start, so a nested call returns at once."""
         if self._serving:
             return
         self._serving = True
@@ -135,19 +135,19 @@ class FairSemaphore:
                 owner = self._round.popleft()
                 owner.in_round = False
                 if not owner.waiting or owner.held >= min(self._share()):
-                    self._forget_if_idle(owner)  # its places have left, or its share has shrunk
+                    self._forget_if_idle(owner)  # its requests have left, or its share has shrunk
                     continue
-                place, _ = owner.waiting.popitem(last=False)
+                permit_request, _ = owner.waiting.popitem(last=False)
                 owner.held += 1
                 self._held += 1
                 self._join_round(owner)
-                place.begin()
+                permit_request.begin()
         finally:
             self._serving = False
 
 
 class _Owner:
-    """The places of one owner."""
+    """The requests of one owner."""
 
     __slots__ = ("held", "in_round", "name", "waiting")
 
@@ -155,4 +155,4 @@ class _Owner:
         self.name = name
         self.held = 0
         self.in_round = False
-        self.waiting: OrderedDict[Place, None] = OrderedDict()
+        self.waiting: OrderedDict[PermitRequest, None] = OrderedDict()

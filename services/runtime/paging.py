@@ -1,6 +1,6 @@
 """Paging: coerces page sizes into their limits, and makes page tokens that only the same list accepts.
 
-A token is base64url over a JSON array of the list's kind and the place to continue after, with a CRC against truncation and typing
+A token is base64url over a JSON array of the list's kind and the values to continue after, with a CRC against truncation and typing
 errors. The token is opaque, not secret: every list checks access on each page.
 """
 
@@ -18,7 +18,7 @@ PAGE_BYTES_MAX = 2 * 1024 * 1024
 """A page ends before the item that would make it larger than this, so that it fits into one gRPC message."""
 _CRC_BYTES = 4
 
-Place = tuple[str | int, ...]
+PageStart = tuple[str | int, ...]
 
 
 def page_size(asked: int) -> int:
@@ -26,9 +26,9 @@ def page_size(asked: int) -> int:
     return PAGE_SIZE_DEFAULT if asked <= 0 else min(asked, PAGE_SIZE_MAX)
 
 
-def page_token(kind: str, place: Place) -> str:
-    """Return the token that continues the list `kind` after `place`."""
-    raw = json.dumps([kind, *place], separators=(",", ":")).encode()
+def page_token(kind: str, start: PageStart) -> str:
+    """Return the token that continues the list `kind` after `start`."""
+    raw = json.dumps([kind, *start], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(zlib.crc32(raw).to_bytes(_CRC_BYTES, "big") + raw).decode().rstrip("=")
 
 
@@ -43,11 +43,11 @@ def fitting(sizes: Iterable[int], bytes_max: int = PAGE_BYTES_MAX) -> int:
     return count
 
 
-def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> Place | None:
-    """Return the place in a token, None for the empty token.
+def parse_page_token(kind: str, token: str, shape: tuple[type, ...]) -> PageStart | None:
+    """Return where the page of a token starts, None for the empty token.
 
     Raises `Failure` PAGE_TOKEN_INVALID for anything that `page_token(kind, …)` with values of the types in `shape` cannot have made.
-    Anybody can compute a CRC, so treat a place as the caller's input: any number of 64 bits, any Unicode text.
+    Anybody can compute a CRC, so treat the values as the caller's input: any number of 64 bits, any Unicode text.
     """
     if not token:
         return None

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, Never, TypeVar
 
-from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
+from services.runtime.fair_semaphore import FairSemaphore, PermitRequest, ShareNow
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -28,7 +28,7 @@ class RetryQueue(Generic[Key]):
         self._retry_first_s = retry_first_s
         self._retry_max_s = retry_max_s
         self._permits = FairSemaphore(share, owner_waiting_max=keys_max)
-        self._permitted: asyncio.Queue[tuple[Key, Place]] = asyncio.Queue(keys_max)
+        self._permitted: asyncio.Queue[tuple[Key, PermitRequest]] = asyncio.Queue(keys_max)
         """The keys that hold a permit and have not started; the others wait in the semaphore."""
         self._failures: dict[Key, int] = {}
         """How often the job of each key in the queue has failed."""
@@ -51,16 +51,16 @@ class RetryQueue(Generic[Key]):
         """Run jobs until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                key, place = await self._permitted.get()
-                group.create_task(self._run(key, place))
+                key, permit_request = await self._permitted.get()
+                group.create_task(self._run(key, permit_request))
 
     def _enter(self, key: Key, owner: str) -> None:
         self._permits.enter(owner, functools.partial(self._permit, key))
 
-    def _permit(self, key: Key, place: Place) -> None:
-        self._permitted.put_nowait((key, place))
+    def _permit(self, key: Key, permit_request: PermitRequest) -> None:
+        self._permitted.put_nowait((key, permit_request))
 
-    async def _run(self, key: Key, place: Place) -> None:
+    async def _run(self, key: Key, permit_request: PermitRequest) -> None:
         try:
             if await self._job(key):
                 del self._failures[key]
@@ -70,5 +70,5 @@ class RetryQueue(Generic[Key]):
             self._failures[key] = min(self._failures[key] + 1, 30)
             await asyncio.sleep(wait_s)
         finally:
-            place.leave()
-        self._enter(key, place.owner)
+            permit_request.leave()
+        self._enter(key, permit_request.owner)

@@ -22,7 +22,7 @@ from services.delivery.request.redaction import redacted, secrets_of
 from services.delivery.request.request_builder import USER_AGENT
 from services.delivery.transport.protocol import Answer, Request, Tls, Transport
 from services.runtime.clock import Clock
-from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
+from services.runtime.fair_semaphore import FairSemaphore, PermitRequest, ShareNow
 from services.runtime.logs import logger
 
 _ANSWER_S = 10.0
@@ -44,7 +44,7 @@ class _SharedCredential:
     """The subscriptions for which `arrived` is called when the next call has ended."""
     attempts_waiting: dict[Callable[[], None], asyncio.TimerHandle] = field(default_factory=dict)
     """The callbacks of attempts that wait, each with the timer that ends its wait."""
-    place: Place | None = None
+    permit_request: PermitRequest | None = None
     """The permit of the call that is under way or waits for its turn."""
 
 
@@ -99,8 +99,8 @@ class AccessTokens:
         shared.subscriptions_waiting.discard(subscription_id)
         if not shared.subscriptions:
             self._by_credential.pop((shared.owner, shared.credential), None)
-            if shared.place is not None and not shared.place.holds_permit:
-                shared.place.leave()
+            if shared.permit_request is not None and not shared.permit_request.holds_permit:
+                shared.permit_request.leave()
                 for then in shared.attempts_waiting:
                     asyncio.get_running_loop().call_soon(self._call_back, shared, then)
 
@@ -117,20 +117,20 @@ class AccessTokens:
 
     def _fetch(self, shared: _SharedCredential) -> None:
         shared.state = oauth2.began(shared.state)
-        shared.place = self._calls.enter(shared.owner, functools.partial(self._call, shared))
-        if shared.place is None:
+        shared.permit_request = self._calls.enter(shared.owner, functools.partial(self._call, shared))
+        if shared.permit_request is None:
             asyncio.get_running_loop().call_soon(self._ended, shared, TokenFailure("too many calls to authorization servers wait"))
 
-    def _call(self, shared: _SharedCredential, place: Place) -> None:
+    def _call(self, shared: _SharedCredential, permit_request: PermitRequest) -> None:
         credential = shared.credential
         call = oauth2.token_request(credential.token_url, credential.client_id, credential.client_secret, credential.scope)
         headers = call.headers | {"user-agent": USER_AGENT}
         tls = Tls(ca_pem=credential.ca_certificates.encode()) if credential.ca_certificates else None
         request = Request(call.url, headers, call.body, oauth2.METHOD, _ANSWER_S, tls, owner=shared.owner, whole=True)
-        self._transport.send(request, functools.partial(self._answered, shared, place, self._clock.monotonic()))
+        self._transport.send(request, functools.partial(self._answered, shared, permit_request, self._clock.monotonic()))
 
-    def _answered(self, shared: _SharedCredential, place: Place, asked_at: float, answer: Answer) -> None:
-        place.leave()
+    def _answered(self, shared: _SharedCredential, permit_request: PermitRequest, asked_at: float, answer: Answer) -> None:
+        permit_request.leave()
         self._ended(shared, oauth2.token_of(answer.status, answer.body, asked_at) if answer.status else TokenFailure(_unreached(answer)))
 
     def _ended(self, shared: _SharedCredential, found: Token | TokenFailure) -> None:

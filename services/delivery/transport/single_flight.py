@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from services.runtime.fair_semaphore import FairSemaphore, Place
+from services.runtime.fair_semaphore import FairSemaphore, PermitRequest
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -25,7 +25,7 @@ class _Party(Generic[Result]):
     """One owner's callers that wait for one job."""
 
     timer: asyncio.TimerHandle
-    place: Place | None = None
+    permit_request: PermitRequest | None = None
     waiting: list[Callable[[Result], None]] = field(default_factory=list)
 
 
@@ -35,7 +35,7 @@ class _Job(Generic[Result]):
 
     parties: dict[str, _Party[Result]] = field(default_factory=dict)
     """By owner."""
-    place: Place | None = None
+    permit_request: PermitRequest | None = None
     """The permit under which the job runs; None before it runs."""
     late_at: float = 0.0
     """When the job becomes too late; 0 before it runs."""
@@ -68,16 +68,16 @@ class SingleFlight(Generic[Key, Result]):
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job()
-        if job.place is not None and job.late_at <= self._loop.time():
+        if job.permit_request is not None and job.late_at <= self._loop.time():
             self._loop.call_soon(then, self._too_late)
             return
         party = job.parties.get(owner)
         if party is None:
             timer = self._loop.call_later(self._timeout_s, self._is_late, key, job, owner)
             party = job.parties[owner] = _Party(timer)
-            if job.place is None:
-                party.place = self._permits.enter(owner, functools.partial(self._begin, key, job))
-                if party.place is None:
+            if job.permit_request is None:
+                party.permit_request = self._permits.enter(owner, functools.partial(self._begin, key, job))
+                if party.permit_request is None:
                     self._drop(key, job, owner)
                     self._loop.call_soon(then, self._too_many)
                     return
@@ -86,8 +86,8 @@ class SingleFlight(Generic[Key, Result]):
     def arrived(self, key: Key, result: Result) -> None:
         """Take a job's result, and hand it to every caller that waits for the job."""
         job = self._jobs.pop(key)
-        assert job.place is not None  # noqa: S101 - it has run
-        job.place.leave()
+        assert job.permit_request is not None  # noqa: S101 - it has run
+        job.permit_request.leave()
         for party in job.parties.values():
             party.timer.cancel()
             for then in party.waiting:
@@ -102,17 +102,17 @@ class SingleFlight(Generic[Key, Result]):
                 for then, given in itertools.product(party.waiting, result):
                     then(given)
 
-    def _begin(self, key: Key, job: _Job[Result], place: Place) -> None:
-        if job.place is not None or not job.parties:
+    def _begin(self, key: Key, job: _Job[Result], permit_request: PermitRequest) -> None:
+        if job.permit_request is not None or not job.parties:
             # The job already runs in another owner's turn, or no caller waits for it.
-            place.leave()
+            permit_request.leave()
             return
-        job.place = place
+        job.permit_request = permit_request
         job.late_at = self._loop.time() + self._timeout_s
         for party in job.parties.values():
-            if party.place is not None and party.place is not place:
-                party.place.leave()
-        self._run(key, place.owner)
+            if party.permit_request is not None and party.permit_request is not permit_request:
+                party.permit_request.leave()
+        self._run(key, permit_request.owner)
 
     def _is_late(self, key: Key, job: _Job[Result], owner: str) -> None:
         for then in self._drop(key, job, owner):
@@ -122,9 +122,9 @@ class SingleFlight(Generic[Key, Result]):
         """Remove an owner from a job, and return the callers to tell. A running job goes on: its result may serve other owners."""
         party = job.parties.pop(owner)
         party.timer.cancel()
-        if job.place is None:
-            if party.place is not None:
-                party.place.leave()
+        if job.permit_request is None:
+            if party.permit_request is not None:
+                party.permit_request.leave()
             if not job.parties and self._jobs.get(key) is job:
                 del self._jobs[key]
         return party.waiting

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from services.egress.policy import EgressPolicy
 from services.egress.urls import parse_url
-from services.runtime.fair_semaphore import FairSemaphore, Place, ShareNow
+from services.runtime.fair_semaphore import FairSemaphore, PermitRequest, ShareNow
 from services.runtime.logs import logger
 
 LOOKUP_S = 2.0
@@ -58,8 +58,8 @@ class SinkLookup:
 
     async def _refusal(self, host: str, consumer_id: str) -> str | None:
         found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
-        place = self._permits.enter(consumer_id, functools.partial(self._look_up, host, found))
-        if place is None:
+        permit_request = self._permits.enter(consumer_id, functools.partial(self._look_up, host, found))
+        if permit_request is None:
             return None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -68,19 +68,19 @@ class SinkLookup:
             # The name does not resolve now, but may later, so it passes. TimeoutError is an OSError.
             return None
         finally:
-            if not place.holds_permit:
-                place.leave()
+            if not permit_request.holds_permit:
+                permit_request.leave()
         why = self._policy.check_addresses(addresses)
         if why is not None:
             logger().info("sink.refused", host=host, why=self._policy.explain_addresses(addresses) or why)
         return why
 
-    def _look_up(self, host: str, found: asyncio.Future[Sequence[str]], place: Place) -> None:
+    def _look_up(self, host: str, found: asyncio.Future[Sequence[str]], permit_request: PermitRequest) -> None:
         """Look a name up on a thread that ends with the process, since the system's resolver cannot be interrupted."""
         loop = asyncio.get_running_loop()
 
         def finish(addresses: Sequence[str], error: Exception | None) -> None:
-            place.leave()
+            permit_request.leave()
             if found.done():
                 return
             if error is None:
