@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
@@ -24,7 +23,7 @@ from services.egress.policy import EgressPolicy
 from services.eventlog.grpc_client import RETRIED, GrpcEventLogReader
 from services.runtime.background import in_background
 from services.runtime.clock import SystemClock
-from services.runtime.configuration.reload import Apply, Reloadable, reloading, service_tokens
+from services.runtime.configuration.reload import Reloadable, reloading, service_tokens
 from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.database import database_path
 from services.runtime.fair_semaphore import Share
@@ -67,7 +66,7 @@ async def running(
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(path))
-        transport = await stack.enter_async_context(open_transport(_policy(reloadable), reloadable))
+        transport = await stack.enter_async_context(open_transport(reloadable.derived(_egress_policy, EgressPolicy.replace), reloadable))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
         clock = SystemClock()
@@ -104,18 +103,7 @@ async def running(
                 await grpc_server.stop()
 
 
-def _policy(reloadable: Reloadable[DeliverySettings]) -> EgressPolicy:
-    """Return the policy for sink addresses; a reload of the settings replaces its rules."""
-    policy = _policy_of(reloadable.settings)
-
-    async def prepare(settings: DeliverySettings) -> Apply:
-        return partial(policy.replace, _policy_of(settings))
-
-    reloadable.on_prepare(prepare)
-    return policy
-
-
-def _policy_of(settings: DeliverySettings) -> EgressPolicy:
+def _egress_policy(settings: DeliverySettings) -> EgressPolicy:
     try:
         return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:

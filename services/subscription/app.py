@@ -59,7 +59,7 @@ async def running(
     reloadable.on_reload(lambda new: server.change_limits(CallLimits.of(new)))
     server = Server(RULES, service_tokens(reloadable), limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
     tls = server_tls(reloadable, "subscription")
-    egress_policy, verification_policy = _egress_policy(reloadable), _verification_policy(settings)
+    egress_policy, verification_policy = reloadable.derived(_egress_policy, EgressPolicy.replace), _verification_policy(settings)
     with open_registry(settings, clock) as registry:
         failpoints.reached("registry.opened")
         async with running_store(registry, process, clock) as store:
@@ -116,18 +116,7 @@ async def _prepare_secret_keys(registry: OpenRegistry, store: Store, resealer: R
     return apply
 
 
-def _egress_policy(reloadable: Reloadable[SubscriptionSettings]) -> EgressPolicy:
-    """Return the policy for sinks; a reload of the settings updates it."""
-    policy = _egress_policy_of(reloadable.settings)
-
-    async def prepare(settings: SubscriptionSettings) -> Apply:
-        return partial(policy.replace, _egress_policy_of(settings))
-
-    reloadable.on_prepare(prepare)
-    return policy
-
-
-def _egress_policy_of(settings: SubscriptionSettings) -> EgressPolicy:
+def _egress_policy(settings: SubscriptionSettings) -> EgressPolicy:
     try:
         return EgressPolicy(settings.sink_allow, settings.sink_deny, settings.sink_ports)
     except ValueError as error:

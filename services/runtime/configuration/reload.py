@@ -25,6 +25,7 @@ from services.runtime.rpc.access import ServiceTokens
 from services.runtime.service_process import ServiceProcess, StartError
 
 Kind = TypeVar("Kind", bound=Settings)
+Derived = TypeVar("Derived")
 Apply = Callable[[], None]
 
 _reloads = Counter("hooktide_reloads_total", "Times that the settings were read anew, by outcome.", ["outcome"])
@@ -54,6 +55,19 @@ class Reloadable(Generic[Kind]):
     def on_prepare(self, prepare: Callable[[Kind], Awaitable[Apply]]) -> None:
         """Call `prepare` with each new set: it raises `StartError` to refuse the set, or returns a function that applies it."""
         self._prepares.append(prepare)
+
+    def derived(self, make: Callable[[Kind], Derived], replace: Callable[[Derived, Derived], None]) -> Derived:
+        """Return the value that `make` makes of the settings; after a reload `replace` takes this value and the one of the new settings.
+
+        `make` raises `StartError` to refuse the settings.
+        """
+        value = make(self.settings)
+
+        async def prepare(settings: Kind) -> Apply:
+            return functools.partial(replace, value, make(settings))
+
+        self._prepares.append(prepare)
+        return value
 
     async def reload(self) -> bool:
         """Read the settings anew and apply them; return whether they were accepted."""

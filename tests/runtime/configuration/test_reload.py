@@ -124,3 +124,20 @@ async def test_a_line_that_the_environment_overrides_is_told_of(world: World, mo
 def test_where_data_is_kept_and_who_listens_is_never_reloaded(kind: type[Settings]) -> None:
     assert not any(name.endswith(("listen", "target", "database_url", "data_dir")) for name in reloaded_fields(kind))
     assert "log_level" in reloaded_fields(kind)
+
+
+async def test_a_derived_value_follows_the_settings_and_may_refuse_them(world: World) -> None:
+    def make(settings: GatewaySettings) -> list[str]:
+        if settings.log_level == "error":
+            raise StartError("not this level")
+        return [settings.log_level]
+
+    def replace(value: list[str], new: list[str]) -> None:
+        value[:] = new
+
+    value = world.reloadable.derived(make, replace)
+    assert value == ["info"]
+    assert await world.reload(f"{SET}=debug")
+    assert value == ["debug"]
+    assert not await world.reload(f"{SET}=error")
+    assert value == ["debug"]
