@@ -72,7 +72,7 @@ class Upstreams:
         except grpc.aio.AioRpcError as error:
             failure = failure_from_rpc(error)
         if failure.reason in _UNEXPECTED_REASONS:
-            logger().error("peer.misfit", request=type(request).__name__, reason=failure.reason.name)
+            logger().error("upstream.misfit", request=type(request).__name__, reason=failure.reason.name)
             raise internal_fault()
         raise in_rest_terms(failure)
 
@@ -93,9 +93,9 @@ class Upstreams:
         try:
             if service == "ingest":
                 asked = event_log_pb2.GetReadinessRequest()
-                told = (await self.log.GetReadiness(asked, metadata=self.metadata, timeout=PROBE_S)).why_not_ready
+                reason = (await self.log.GetReadiness(asked, metadata=self.metadata, timeout=PROBE_S)).why_not_ready
             else:
-                told = (
+                reason = (
                     await self.ledger.GetReadiness(delivery_pb2.GetReadinessRequest(), metadata=self.metadata, timeout=PROBE_S)
                 ).why_not_ready
         except grpc.aio.AioRpcError as error:
@@ -103,7 +103,7 @@ class Upstreams:
             if error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED}:
                 return None
             raise
-        return told or None
+        return reason or None
 
 
 @contextlib.asynccontextmanager

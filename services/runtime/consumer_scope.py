@@ -56,16 +56,16 @@ Scope: TypeAlias = OwnConsumer | Everyone
 EVERYONE: Final = Everyone()
 
 
-def scope_problem(consumer_id: str) -> str | None:
-    """Return what is wrong with a call's `consumer_id`; None if it names a scope."""
-    if not consumer_id:
+def scope_problem(text: str) -> str | None:
+    """Return what is wrong with a call's `consumer_id`, as a text; None if it names a scope."""
+    if not text:
         return f"is required: {_FORMS}"
-    return None if consumer_id == _EVERYONE or is_id(consumer_id, "con") else f"must be {_FORMS}"
+    return None if text == _EVERYONE or is_id(text, "con") else f"must be {_FORMS}"
 
 
-def parse_scope(consumer_id: str) -> Scope:
-    """Return the scope that a call's `consumer_id` names; raises ValueError, which says what to write, if it names no scope."""
-    problem = scope_problem(consumer_id)
+def parse_scope(text: str) -> Scope:
+    """Return the scope that the text of a call's `consumer_id` names; raises ValueError, which says what to write, if it names no scope."""
+    problem = scope_problem(text)
     if problem is not None:
         raise ValueError(problem)
-    return EVERYONE if consumer_id == _EVERYONE else OwnConsumer(consumer_id)
+    return EVERYONE if text == _EVERYONE else OwnConsumer(text)

@@ -68,14 +68,14 @@ async def running(
             resealer = Resealer(store)
             reloadable.on_prepare(partial(_prepare_secret_keys, registry, store, resealer))
             sink_lookup = SinkLookup(egress_policy, lambda: reloadable.settings.share_of(reloadable.settings.sink_lookups_max), resolve)
-            served = SubscriptionServer(store, egress_policy, sink_lookup, verification_policy)
+            subscriptions = SubscriptionServer(store, egress_policy, sink_lookup, verification_policy)
 
             def ready() -> str | None:
                 if store.broken:
                     return "the database failed"
                 return "the service is stopping" if process.stopping.is_set() else None
 
-            subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(served, server.grpc)
+            subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(subscriptions, server.grpc)
             catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
             access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
             async with http_server(admin_app(ready), settings.subscription_admin_listen, tls=server_tls(reloadable, "admin")) as admin:

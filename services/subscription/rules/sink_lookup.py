@@ -36,17 +36,17 @@ class SinkLookup:
     def __init__(self, policy: EgressPolicy, share: ShareNow, resolve: Resolve = system_addresses, timeout_s: float = LOOKUP_S) -> None:
         """Take `resolve`, which blocks a thread of its own until a name's addresses are known, and the deadline of each lookup.
 
-        A lookup counts in its consumer's `share` until the resolver returns, even after the deadline.
+        A lookup counts in its caller's `share` until the resolver returns, even after the deadline.
         """
         self._policy = policy
         self._permits = FairSemaphore(share, owner_waiting_max=_OWNER_WAITING_MAX)
         self._resolve = resolve
         self._timeout_s = timeout_s
 
-    async def refusals(self, urls: Iterable[str], consumer_id: str) -> dict[str, str]:
-        """Return those of a consumer's URLs whose names resolve to a forbidden address, each with the reason."""
+    async def refusals(self, urls: Iterable[str], caller: str) -> dict[str, str]:
+        """Return the URLs whose names resolve to a forbidden address, each with the reason. The lookups count in the caller's share."""
         hosts = {url: host for url in urls if (host := self._name(url)) is not None}
-        whys = await asyncio.gather(*(self._refusal(host, consumer_id) for host in hosts.values()))
+        whys = await asyncio.gather(*(self._refusal(host, caller) for host in hosts.values()))
         return {url: why for url, why in zip(hosts, whys, strict=True) if why is not None}
 
     def _name(self, url: str) -> str | None:
@@ -56,9 +56,9 @@ class SinkLookup:
         host = parse_url(url).host
         return host if isinstance(host, str) else None
 
-    async def _refusal(self, host: str, consumer_id: str) -> str | None:
+    async def _refusal(self, host: str, caller: str) -> str | None:
         found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
-        permit_request = self._permits.enter(consumer_id, functools.partial(self._look_up, host, found))
+        permit_request = self._permits.enter(caller, functools.partial(self._look_up, host, found))
         if permit_request is None:
             return None
         try:
