@@ -2,7 +2,8 @@
 
 recorder, lane_refill, retention_loop, repair, server → [protocol] → sqlite
 
-Law 1: a flush is one transaction. It writes deliveries together with the cursors that pass their events.
+Law 1: a flush is one transaction. It writes deliveries together with the cursors that pass their events. Only a flush writes deliveries:
+whatever ends one, be it an answer, a cancellation or its expiry, ends it by `Flush.finished`.
 Law 2: every transaction that writes first checks the lease's epoch. A worker that has lost its lease writes nothing.
 Law 3: a terminal state never changes, and the same flush again changes nothing.
 Law 4: a listing never makes a delivery wait.

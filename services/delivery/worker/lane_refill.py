@@ -19,7 +19,7 @@ from services.eventlog.record import Place, Record
 from services.runtime.logs import logger
 
 _WORKERS = 4
-_AGAIN_S = 1.0
+_RETRY_S = 1.0
 _CANCEL_ROWS = 500
 _REFILL_BYTES_MAX = 2 * 1024 * 1024
 _FETCH_FIRST = 20
@@ -90,7 +90,7 @@ class LaneRefill:
             except EventLogError as error:
                 logger().warning("refill.waits", subscription=lane.subscription_id, reason=str(error))
                 lane.refilling = False
-                self._dispatcher.wake_in(lane, _AGAIN_S)
+                self._dispatcher.wake_in(lane, _RETRY_S)
 
     async def _refill(self, lane: Lane) -> None:
         """Read back the rows that are due, as many as the lane has room for, except those of deliveries in memory."""
