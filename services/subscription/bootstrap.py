@@ -1,6 +1,6 @@
 """Bootstrap: creates the first keys, since only an admin's key can create keys.
 
-supervisor → [bootstrap] → startup_checks, access
+supervisor → [bootstrap] → startup_checks, consumers, keys
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from services.runtime.clock import Clock, SystemClock, unix_ms
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.subscription.model import Role
 from services.subscription.rules.validation import KeyDraft
-from services.subscription.store import access
+from services.subscription.store import consumers, keys
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.transaction import Writing
 
@@ -34,13 +34,13 @@ def bootstrap(settings: SubscriptionSettings, clock: Clock | None = None) -> Boo
     """
     with open_registry(settings, clock) as registry, registry.database.writer.begin() as connection:
         writing = Writing(connection, registry.vault, unix_ms(clock or SystemClock()), registry.changes_kept)
-        if access.any_key(writing):
+        if keys.was_any_created(writing):
             return None
-        owner = access.create_consumer(writing, FIRST_CONSUMER).id
+        owner = consumers.create(writing, FIRST_CONSUMER).id
         clear = {role: _key(writing, role, owner if role is Role.CONSUMER else "") for role in Role}
         return BootstrapKeys(owner, clear[Role.ADMIN], clear[Role.EMITTER], clear[Role.CONSUMER])
 
 
 def _key(writing: Writing, role: Role, owner: str) -> str:
-    _, clear = access.create_key(writing, KeyDraft(role=role, consumer_id=owner, name=f"first {role.value} key", expire_ms=None))
+    _, clear = keys.create(writing, KeyDraft(role=role, consumer_id=owner, name=f"first {role.value} key", expire_ms=None))
     return clear

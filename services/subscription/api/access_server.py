@@ -1,6 +1,6 @@
 """Access server: AccessService over gRPC.
 
-gateway, ingest ─gRPC─▶ [access_server] → validation → access → store
+gateway, ingest ─gRPC─▶ [access_server] → validation → consumers, keys → store
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from services.runtime.paging import page_size, page_token, parse_page_token
 from services.subscription.api import wire
 from services.subscription.errors import key_invalid
 from services.subscription.rules.validation import consumer_name_problems, key_problems, refuse, request_id_problems, required_problems
-from services.subscription.store import access, secret_keys
+from services.subscription.store import consumers, keys, secret_keys
 from services.subscription.store.idempotency import answer_once
 from services.subscription.store.store import Store
 from services.subscription.store.transaction import Reading, Writing
@@ -40,7 +40,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
         """Return the API key of a clear text; refuse a malformed one without a query to the database."""
         if parse_key(request.key) is None:
             raise key_invalid()
-        (found,) = await self._store.read(partial(access.authenticate, clears=[request.key]))
+        (found,) = await self._store.read(partial(keys.authenticate, clears=[request.key]))
         if found is None:
             raise key_invalid()
         return pb.AuthenticateResponse(key=wire.key_message(found))
@@ -50,7 +50,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
         if not 1 <= len(request.keys) <= _KEYS_MAX:
             raise invalid_field("keys", f"give 1 to {_KEYS_MAX}")
         response = pb.AuthenticateKeysResponse()
-        for found in await self._store.read(partial(access.authenticate, clears=list(request.keys))):
+        for found in await self._store.read(partial(keys.authenticate, clears=list(request.keys))):
             result = response.results.add()
             if found is not None:
                 result.key.CopyFrom(wire.key_message(found))
@@ -62,7 +62,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
 
         def create(writing: Writing) -> bytes:
             refuse([*consumer_name_problems(request.consumer.name), *request_id_problems(request.request_id)])
-            created = access.create_consumer(writing, request.consumer.name)
+            created = consumers.create(writing, request.consumer.name)
             return pb.CreateConsumerResponse(consumer=wire.consumer_message(created)).SerializeToString()
 
         answer = await self._store.write(lambda writing: answer_once(writing, call, partial(create, writing)))
@@ -71,14 +71,14 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
     async def GetConsumer(self, request: pb.GetConsumerRequest, _context: Context) -> pb.GetConsumerResponse:
         """Read one consumer."""
         refuse(required_problems("id", request.id))
-        found = await self._store.read(partial(access.get_consumer, consumer_id=request.id))
+        found = await self._store.read(partial(consumers.get, consumer_id=request.id))
         return pb.GetConsumerResponse(consumer=wire.consumer_message(found))
 
     async def ListConsumers(self, request: pb.ListConsumersRequest, _context: Context) -> pb.ListConsumersResponse:
         """List consumers by id."""
         place = parse_page_token(_CONSUMERS, request.page_token, (str,))
         found, more = await self._store.read(
-            partial(access.consumer_page, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
+            partial(consumers.page, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
         )
         return pb.ListConsumersResponse(
             consumers=[wire.consumer_message(consumer) for consumer in found],
@@ -92,7 +92,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
 
         def create(writing: Writing) -> bytes:
             refuse([*key_problems(draft, writing.now_ms), *request_id_problems(request.request_id)])
-            created, clear = access.create_key(writing, draft)
+            created, clear = keys.create(writing, draft)
             return pb.CreateKeyResponse(key=wire.key_message(created), clear_text=clear).SerializeToString()
 
         answer = await self._store.write(lambda writing: answer_once(writing, call, partial(create, writing)))
@@ -101,15 +101,13 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
     async def GetKey(self, request: pb.GetKeyRequest, _context: Context) -> pb.GetKeyResponse:
         """Read one key."""
         refuse(required_problems("id", request.id))
-        found = await self._store.read(partial(access.get_key, key_id=request.id))
+        found = await self._store.read(partial(keys.get, key_id=request.id))
         return pb.GetKeyResponse(key=wire.key_message(found))
 
     async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
         """List keys by id."""
         place = parse_page_token(_KEYS, request.page_token, (str,))
-        found, more = await self._store.read(
-            partial(access.key_page, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
-        )
+        found, more = await self._store.read(partial(keys.page, after_id=str(place[0]) if place else "", size=page_size(request.page_size)))
         return pb.ListKeysResponse(
             keys=[wire.key_message(key) for key in found],
             next_page_token=page_token(_KEYS, (found[-1].id,)) if more else "",
@@ -118,7 +116,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
     async def RevokeKey(self, request: pb.RevokeKeyRequest, _context: Context) -> pb.RevokeKeyResponse:
         """Revoke a key for good."""
         refuse(required_problems("id", request.id))
-        await self._store.write(partial(access.revoke_key, key_id=request.id))
+        await self._store.write(partial(keys.revoke, key_id=request.id))
         return pb.RevokeKeyResponse()
 
     async def GetResealing(self, _request: pb.GetResealingRequest, _context: Context) -> pb.GetResealingResponse:

@@ -1,6 +1,6 @@
 """Idempotency: a call that is sent twice with one idempotency key (the request id) is carried out once and answered twice.
 
-subscription_server, access_server → [idempotency] → subscriptions, access
+subscription_server, access_server → [idempotency] → subscriptions, consumers, keys
 
 Law 1: the answer is written in the transaction of its change, so neither exists without the other.
 Law 2: answers hold secrets. Each answer is sealed, together with the digest of its request, for its own call.

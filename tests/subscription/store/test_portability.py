@@ -11,7 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 import services.subscription
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.service_process import ServiceProcess
-from services.subscription.store import access
+from services.subscription.store import consumers
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.store import running_store
 from tests.subscription.conftest import PortableStatements
@@ -37,7 +37,7 @@ async def test_statements_are_compiled_for_postgresql_as_they_are_executed(
     portable_statements.checked.clear()
     with open_registry(settings) as registry:
         async with running_store(registry, ServiceProcess("subscription")) as store:
-            await store.write(partial(access.create_consumer, name="Shop"))
+            await store.write(partial(consumers.create, name="Shop"))
     checked = portable_statements.checked
     assert any(text.startswith("INSERT INTO consumers") for text in checked)
     assert any("FROM registry" in text for text in checked)

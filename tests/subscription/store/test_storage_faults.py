@@ -15,7 +15,7 @@ from services.runtime.database_files import FileGoneError
 from services.runtime.errors import Failure, Reason
 from services.runtime.service_process import ServiceProcess
 from services.subscription.model import Consumer
-from services.subscription.store import access
+from services.subscription.store import consumers, keys
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.store import WAITING_MAX, running_store
 from services.subscription.store.transaction import Writing
@@ -37,18 +37,18 @@ async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSet
 
             async def fill() -> NoReturn:
                 while True:
-                    made.append(await store.write(partial(access.create_consumer, name="n" * 200)))
+                    made.append(await store.write(partial(consumers.create, name="n" * 200)))
 
             with pytest.raises(Failure) as caught:
                 await fill()
             assert caught.value.reason is Reason.STORAGE_FULL
             assert caught.value.retry_after_s is not None
-            found, _ = await store.read(partial(access.consumer_page, after_id="", size=20_000))
+            found, _ = await store.read(partial(consumers.page, after_id="", size=20_000))
             assert found == made
 
             await store.write(partial(limit_pages, pages=1 << 30))
-            made.append(await store.write(partial(access.create_consumer, name="there is room")))
-            found, _ = await store.read(partial(access.consumer_page, after_id="", size=20_000))
+            made.append(await store.write(partial(consumers.create, name="there is room")))
+            found, _ = await store.read(partial(consumers.page, after_id="", size=20_000))
             assert found == made
     assert not process.stopping.is_set()
 
@@ -114,7 +114,7 @@ async def test_a_fault_of_our_own_is_undone_and_not_explained(client: Client, tm
 async def test_more_work_than_is_taken_at_once_is_refused(settings: SubscriptionSettings) -> None:
     with open_registry(settings) as registry:
         async with running_store(registry, ServiceProcess("subscription")) as store:
-            calls = [asyncio.ensure_future(store.read(access.any_key)) for _ in range(WAITING_MAX + 1)]
+            calls = [asyncio.ensure_future(store.read(keys.was_any_created)) for _ in range(WAITING_MAX + 1)]
             answers = await asyncio.gather(*calls, return_exceptions=True)
     assert answers[:-1] == [False] * WAITING_MAX
     assert isinstance(answers[-1], Failure)
@@ -124,11 +124,11 @@ async def test_more_work_than_is_taken_at_once_is_refused(settings: Subscription
 async def test_a_snapshot_shows_one_moment_however_long_it_takes(settings: SubscriptionSettings) -> None:
     with open_registry(settings) as registry:
         async with running_store(registry, ServiceProcess("subscription")) as store:
-            read = partial(access.consumer_page, after_id="", size=10)
-            await store.write(partial(access.create_consumer, name="before"))
+            read = partial(consumers.page, after_id="", size=10)
+            await store.write(partial(consumers.create, name="before"))
             async with store.snapshot() as snapshot:
                 before = await snapshot.read(read)
-                await store.write(partial(access.create_consumer, name="after"))
+                await store.write(partial(consumers.create, name="after"))
                 assert await snapshot.read(read) == before
                 snapshot.end()
                 with pytest.raises(Failure, match="too slowly"):

@@ -1,6 +1,6 @@
-"""Access: the consumers, and the API keys with their owners.
+"""Keys: create, read, authenticate and revoke API keys.
 
-access_server → [access] → database
+access_server → [keys] → consumers, database
 
 Law: a key's clear text exists only in the answer to the call that creates the key; the database stores a keyed hash.
 """
@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from services.runtime import api_key
 from services.runtime.ids import new_id
-from services.subscription.errors import consumer_not_found, key_not_found
-from services.subscription.model import Consumer, ConsumerId, Key, KeyId, Role
+from services.subscription.errors import key_not_found
+from services.subscription.model import Key, KeyId, Role
 from services.subscription.rules.validation import KeyDraft
-from services.subscription.store.schema import consumers, keys
+from services.subscription.store import consumers
+from services.subscription.store.schema import keys
 from services.subscription.store.transaction import Reading, Row, Writing
 from services.subscription.store.vault import KeyHash
 
@@ -23,32 +24,10 @@ _LOOKUP_BYTES = 8
 _KEY_COLUMNS = (keys.c.id, keys.c.role, keys.c.consumer_id, keys.c.name, keys.c.hint, keys.c.expire_ms, keys.c.create_ms)
 
 
-def create_consumer(writing: Writing, name: str) -> Consumer:
-    """Create a consumer with a valid name; several consumers may have the same name."""
-    created = Consumer(ConsumerId(new_id("con")), name, writing.now_ms)
-    writing.connection.execute(consumers.insert().values(id=created.id, name=created.name, create_ms=created.create_ms))
-    return created
-
-
-def get_consumer(reading: Reading, consumer_id: str) -> Consumer:
-    """Return a consumer; raises CONSUMER_NOT_FOUND."""
-    row = reading.connection.execute(sa.select(consumers).where(consumers.c.id == consumer_id)).one_or_none()
-    if row is None:
-        raise consumer_not_found()
-    return Consumer(*row)
-
-
-def consumer_page(reading: Reading, after_id: str, size: int) -> tuple[list[Consumer], bool]:
-    """Return up to `size` consumers whose ids follow `after_id`, and whether there are more."""
-    query = sa.select(consumers).where(consumers.c.id > after_id).order_by(consumers.c.id).limit(size + 1)
-    found = [Consumer(*row) for row in reading.connection.execute(query)]
-    return found[:size], len(found) > size
-
-
-def create_key(writing: Writing, draft: KeyDraft) -> tuple[Key, str]:
+def create(writing: Writing, draft: KeyDraft) -> tuple[Key, str]:
     """Create a key from a valid draft; return the key and its clear text. Raises CONSUMER_NOT_FOUND."""
     assert draft.role is not None  # noqa: S101 - refused before
-    owner = get_consumer(writing, draft.consumer_id).id if draft.consumer_id else None
+    owner = consumers.get(writing, draft.consumer_id).id if draft.consumer_id else None
     clear = api_key.new_key()
     created = Key(KeyId(new_id("key")), draft.role, owner, draft.name, api_key.hint(clear), draft.expire_ms, writing.now_ms)
     hashed = writing.vault.hash_key(clear)
@@ -70,7 +49,7 @@ def create_key(writing: Writing, draft: KeyDraft) -> tuple[Key, str]:
     return created, clear
 
 
-def get_key(reading: Reading, key_id: str) -> Key:
+def get(reading: Reading, key_id: str) -> Key:
     """Return a key that is not revoked; raises KEY_NOT_FOUND."""
     query = sa.select(*_KEY_COLUMNS).where(keys.c.id == key_id, keys.c.revoke_ms.is_(None))
     row = reading.connection.execute(query).one_or_none()
@@ -79,20 +58,20 @@ def get_key(reading: Reading, key_id: str) -> Key:
     return _key(row)
 
 
-def key_page(reading: Reading, after_id: str, size: int) -> tuple[list[Key], bool]:
+def page(reading: Reading, after_id: str, size: int) -> tuple[list[Key], bool]:
     """Return up to `size` keys that are not revoked and whose ids follow `after_id`, and whether there are more."""
     query = sa.select(*_KEY_COLUMNS).where(keys.c.id > after_id, keys.c.revoke_ms.is_(None)).order_by(keys.c.id).limit(size + 1)
     found = [_key(row) for row in reading.connection.execute(query)]
     return found[:size], len(found) > size
 
 
-def revoke_key(writing: Writing, key_id: str) -> None:
+def revoke(writing: Writing, key_id: str) -> None:
     """Revoke a key for good; raises KEY_NOT_FOUND."""
-    get_key(writing, key_id)
+    get(writing, key_id)
     writing.connection.execute(keys.update().where(keys.c.id == key_id).values(revoke_ms=writing.now_ms))
 
 
-def any_key(reading: Reading) -> bool:
+def was_any_created(reading: Reading) -> bool:
     """Return whether any key was ever created."""
     return reading.connection.execute(sa.select(keys.c.id).limit(1)).one_or_none() is not None
 
