@@ -8,6 +8,7 @@ from typing import Protocol
 import pytest
 import structlog
 
+from services.delivery.ledger.protocol import Ledger
 from tests.delivery.ledger.stores import SqliteStore
 from tests.delivery.system import System, running_system
 from tests.simulation.virtual_time import VirtualLoop
@@ -35,7 +36,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def play(tmp_path: Path, quiet: None) -> Play:
+def play(tmp_path: Path, store: SqliteStore, quiet: None) -> Play:
     """Return a function that plays scenarios."""
     del quiet
 
@@ -47,7 +48,7 @@ def play(tmp_path: Path, quiet: None) -> Play:
 
             async def simulate() -> None:
                 own_settings = settings_of_tests(tmp_path, **settings)
-                world = World(loop, random.Random(seed), own_settings, SqliteStore(tmp_path / "delivery.db"))
+                world = World(loop, random.Random(seed), own_settings, store)
                 await scenario(world)
                 if world.running is not None:
                     await world.stop(crash=False)
@@ -55,6 +56,20 @@ def play(tmp_path: Path, quiet: None) -> Play:
             runner.run(simulate())
 
     return run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStore:
+    """The place of a ledger."""
+    return SqliteStore(tmp_path / "delivery.db")
+
+
+@pytest.fixture
+async def ledger(store: SqliteStore) -> AsyncIterator[Ledger]:
+    """A ledger with its lease taken."""
+    async with store.open() as opened:
+        await opened.take_lease("one")
+        yield opened
 
 
 @pytest.fixture

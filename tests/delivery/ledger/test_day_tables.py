@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,12 +18,6 @@ from tests.delivery.ledger.deliveries import DAY_MS, NOW_MS, finished, listed, u
 from tests.delivery.ledger.stores import SqliteStore
 
 THREE_DAYS = [finished(number, day=-number % 3) for number in range(30)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
-    """The place of a ledger."""
-    return SqliteStore(tmp_path / "delivery.db")
 
 
 async def fill(store: SqliteStore) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,20 +22,6 @@ from tests.delivery.ledger.deliveries import ALL, DAY_MS, NOW_MS, delivery, fini
 from tests.delivery.ledger.stores import SqliteStore
 
 TODAY, YESTERDAY, TOMORROW = (f"done_{day_of(NOW_MS + days * DAY_MS)}" for days in (0, -1, 1))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
-    """The place of a ledger."""
-    return SqliteStore(tmp_path / "delivery.db")
-
-
-@pytest.fixture
-async def ledger(store: SqliteStore) -> AsyncIterator[Ledger]:
-    """A ledger with its lease taken."""
-    async with store.open() as opened:
-        await opened.take_lease("one")
-        yield opened
 
 
 @pytest.fixture

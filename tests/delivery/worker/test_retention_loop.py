@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,20 +24,6 @@ from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
 from tests.simulation.world import World
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
-    """The place of a ledger."""
-    return SqliteStore(tmp_path / "delivery.db")
-
-
-@pytest.fixture
-async def ledger(store: SqliteStore) -> AsyncIterator[Ledger]:
-    """A ledger with its lease taken."""
-    async with store.open() as running:
-        await running.take_lease("a test")
-        yield running
 
 
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> RetentionLoop:
