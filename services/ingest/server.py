@@ -104,10 +104,10 @@ class IngestServer:
         await authorize()
         # A client that writes while its key is refused would learn only that the stream broke, not why.
         await context.send_initial_metadata(_STREAM_ACCEPTED)
-        under_way: _UnderWay = asyncio.Queue()  # bounded: by `places`
-        places = asyncio.Semaphore(MESSAGES_UNDER_WAY_MAX)
+        under_way: _UnderWay = asyncio.Queue()  # bounded: by `permits`
+        permits = asyncio.Semaphore(MESSAGES_UNDER_WAY_MAX)
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(self._read(messages, authorize, under_way, places, group))
+            reading = group.create_task(self._read(messages, authorize, under_way, permits, group))
             stop = group.create_task(self._end_reading(reading))
             failure: Failure | None = None
             try:
@@ -116,7 +116,7 @@ class IngestServer:
                     if isinstance(results, Failure):
                         failure = results
                         break
-                    places.release()
+                    permits.release()
                     failpoints.reached("ingest.before_ack")
                     response = ingest_pb2.PublishStreamResponse()
                     _add(response.results, results)
@@ -136,7 +136,7 @@ class IngestServer:
         messages: AsyncIterator[bytes],
         authorize: Callable[[], Awaitable[None]],
         under_way: "_UnderWay",
-        places: asyncio.Semaphore,
+        permits: asyncio.Semaphore,
         group: asyncio.TaskGroup,
     ) -> None:
         order = _StreamOrder()
@@ -147,7 +147,7 @@ class IngestServer:
                 publishing = group.create_task(self._publish(message, events, authorize, order))
                 self._count(events, len(message), publishing)
                 under_way.put_nowait(publishing)
-                await places.acquire()
+                await permits.acquire()
                 await self._flow_control.wait_for_room()
         finally:
             # After a stop, too: messages that were read are still answered.

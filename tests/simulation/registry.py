@@ -69,7 +69,7 @@ class RegistryOfTests:
     def __init__(self, pause: Callable[[], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
         """Await `pause` wherever a network would take time."""
         self._loop = loop
-        self.leases = ReadLeases(loop, may_be_others=False)
+        self.leases = ReadLeases(loop, earlier_leases_possible=False)
         self.pause = pause
         self.wishes: dict[str, Wish] = {}
         self.revision = 1
@@ -135,7 +135,7 @@ class RegistryOfTests:
 
     def restart(self) -> None:
         """Become another process, which knows everything committed, but no calls and no leases."""
-        self.leases = ReadLeases(self._loop, may_be_others=True)
+        self.leases = ReadLeases(self._loop, earlier_leases_possible=True)
         self.restarted_at = self._loop.time()
         self._wake()
 

@@ -204,9 +204,11 @@ def store_released(connection: sqlite3.Connection, released: Sequence[Place], re
     """
     head, trimmed_to = _head(connection), _trimmed_to(connection)
     foreign = {place.partition for place in recorded if not _holds(connection, place, head, trimmed_to)}
-    kept = [(place.partition, min(place.position, head)) for place in released if place.partition not in foreign]
-    connection.executemany("INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)", kept)
-    return len(kept)
+    stored = [(place.partition, min(place.position, head)) for place in released if place.partition not in foreign]
+    connection.executemany(
+        "INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)", stored
+    )
+    return len(stored)
 
 
 def rewind(connection: sqlite3.Connection, places: Sequence[Place]) -> int:

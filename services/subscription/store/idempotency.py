@@ -32,10 +32,10 @@ def answer_once(writing: Writing, call: IdempotentCall, work: Callable[[], bytes
     here = sa.and_(answers.c.scope == call.caller, answers.c.method == call.method, answers.c.request_id == call.request_id)
     row = writing.connection.execute(sa.select(answers).where(here)).one_or_none()
     if row is not None and row.create_ms > writing.now_ms - KEPT_MS:
-        kept = writing.vault.open(Sealed(row.secret_key_id, row.box), call.seal_context)
-        if kept[:_DIGEST_BYTES] != call.digest:
+        stored = writing.vault.open(Sealed(row.secret_key_id, row.box), call.seal_context)
+        if stored[:_DIGEST_BYTES] != call.digest:
             raise request_id_reused()
-        return kept[_DIGEST_BYTES:]
+        return stored[_DIGEST_BYTES:]
     answer = work()
     sealed = writing.vault.seal(call.digest + answer, call.seal_context)
     writing.connection.execute(answers.delete().where(here))

@@ -26,11 +26,11 @@ class _Lease:
 class ReadLeases:
     """All leases, by their holders; for use on one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, may_be_others: bool) -> None:
-        """Begin without leases; `may_be_others`: an earlier process may have granted leases."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, earlier_leases_possible: bool) -> None:
+        """Begin without leases; `earlier_leases_possible`: an earlier process may have granted leases."""
         self._loop = loop
         self._leases: dict[object, _Lease] = {}
-        self._others_until = loop.time() + LEASE_MAX_S + _MARGIN_S if may_be_others else 0.0
+        self._earlier_leases_until = loop.time() + LEASE_MAX_S + _MARGIN_S if earlier_leases_possible else 0.0
         self._confirmed = asyncio.Event()
 
     def grant(self, holder: object, reached: int, wanted_s: float, revision: int) -> float:
@@ -70,7 +70,7 @@ class ReadLeases:
 
     def _ends_at(self, revision: int) -> float:
         """Return when the last lease ends whose holder does not know that revision."""
-        return max([self._others_until, *(lease.until for lease in self._leases.values() if lease.reached < revision)])
+        return max([self._earlier_leases_until, *(lease.until for lease in self._leases.values() if lease.reached < revision)])
 
     def _wake(self) -> None:
         confirmed, self._confirmed = self._confirmed, asyncio.Event()

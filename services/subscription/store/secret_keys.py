@@ -78,13 +78,13 @@ def open_peppers(connection: sa.Connection, vault: Vault) -> None:
 
 def uses(connection: sa.Connection, newest: str, now_ms: int) -> list[SecretKeyUse]:
     """Return how many values need each secret key other than the newest, by id; empty if all of those keys may be removed."""
-    signing, credentials, kept = (
+    signing, credentials, stored_answers = (
         _counted(connection, column)
         for column in (signing_secrets.c.secret_key_id, credential_secrets.c.secret_key_id, answers.c.secret_key_id)
     )
     api_keys = api_keys_by_secret_key(connection, now_ms)
-    older = sorted((signing.keys() | credentials.keys() | kept.keys() | api_keys.keys()) - {newest})
-    return [SecretKeyUse(name, signing[name], credentials[name], kept[name], api_keys[name]) for name in older]
+    older = sorted((signing.keys() | credentials.keys() | stored_answers.keys() | api_keys.keys()) - {newest})
+    return [SecretKeyUse(name, signing[name], credentials[name], stored_answers[name], api_keys[name]) for name in older]
 
 
 def _counted(connection: sa.Connection, column: sa.Column[str]) -> Counter[str]:

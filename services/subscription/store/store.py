@@ -60,7 +60,7 @@ class Store:
         self._process = process
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self.leases = ReadLeases(self._loop, may_be_others=not registry.database.is_new)
+        self.leases = ReadLeases(self._loop, earlier_leases_possible=not registry.database.is_new)
         """The read leases, whose holders rely on their replicas of the subscriptions."""
         self._read_engine = registry.database.open_reader(SNAPSHOTS_MAX + 1)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
@@ -111,15 +111,15 @@ class Store:
     async def snapshot(self) -> AsyncIterator["Snapshot"]:
         """Hold one consistent state for up to `SNAPSHOT_S`; at most `SNAPSHOTS_MAX` are held at once, further callers wait."""
         async with self._snapshots:
-            held = Snapshot(self)
-            expiry = self._loop.call_later(SNAPSHOT_S, self._reader.submit, held.end)
+            snapshot = Snapshot(self)
+            expiry = self._loop.call_later(SNAPSHOT_S, self._reader.submit, snapshot.end)
             try:
-                yield held
+                yield snapshot
             finally:
                 expiry.cancel()
                 # If the threads have already ended, the connection ends with the process.
                 with contextlib.suppress(RuntimeError):
-                    self._reader.submit(held.end)
+                    self._reader.submit(snapshot.end)
 
     async def wait_beyond(self, revision: int) -> None:
         """Return once the latest revision is higher than `revision`; raises UNAVAILABLE once watching is over."""

@@ -31,14 +31,14 @@ async def watch(store: Store, after: ResumePoint, registry_id: str) -> AsyncGene
                 yield item
     elif registry_id != store.registry_id:
         raise revision_compacted()
-    told = after.revision == 0
+    has_checkpoint = after.revision == 0
     while True:
         batch = await store.read(partial(changes_after, point=point))
         for item in batch.items:
             yield item
-        if batch.point.revision > point.revision or not told:
+        if batch.point.revision > point.revision or not has_checkpoint:
             yield Checkpoint(batch.point, store.registry_id)
-        point, told = batch.point, True
+        point, has_checkpoint = batch.point, True
         await store.wait_beyond(point.revision)
 
 

@@ -41,7 +41,7 @@ async def took_s(loop: VirtualLoop, waiting: Coroutine[Any, Any, None]) -> float
 
 def test_without_a_lease_nobody_is_waited_for() -> None:
     async def scene(loop: VirtualLoop) -> None:
-        leases = ReadLeases(loop, may_be_others=False)
+        leases = ReadLeases(loop, earlier_leases_possible=False)
         assert leases.grant("asked", 3, 0.0, 3) == 0.0
         assert await took_s(loop, leases.wait_until_confirmed(9)) == 0.0
 
@@ -50,7 +50,7 @@ def test_without_a_lease_nobody_is_waited_for() -> None:
 
 def test_a_holder_is_waited_for_until_it_knows_or_its_lease_is_over() -> None:
     async def scene(loop: VirtualLoop) -> None:
-        leases = ReadLeases(loop, may_be_others=False)
+        leases = ReadLeases(loop, earlier_leases_possible=False)
         assert leases.grant("early", 3, 0.2, 3) == 0.2
         assert leases.grant("late", 3, 60.0, 3) == LEASE_MAX_S
         assert await took_s(loop, leases.wait_until_confirmed(3)) == 0.0
@@ -67,7 +67,7 @@ def test_a_holder_is_waited_for_until_it_knows_or_its_lease_is_over() -> None:
 
 def test_a_question_is_a_confirmation_too_and_takes_nothing_from_a_lease_that_runs() -> None:
     async def scene(loop: VirtualLoop) -> None:
-        leases = ReadLeases(loop, may_be_others=False)
+        leases = ReadLeases(loop, earlier_leases_possible=False)
         leases.grant("holder", 3, 0.4, 3)
         loop.call_later(0.1, leases.grant, "holder", 4, 0.1, 4)
         assert await took_s(loop, leases.wait_until_confirmed(4)) == pytest.approx(0.1)
@@ -78,7 +78,7 @@ def test_a_question_is_a_confirmation_too_and_takes_nothing_from_a_lease_that_ru
 
 def test_who_asks_on_and_on_and_is_behind_holds_nobody_up_any_longer() -> None:
     async def scene(loop: VirtualLoop) -> None:
-        leases = ReadLeases(loop, may_be_others=False)
+        leases = ReadLeases(loop, earlier_leases_possible=False)
         assert leases.grant("holder", 3, 0.4, 3) == 0.4
         known = asyncio.ensure_future(took_s(loop, leases.wait_until_confirmed(4)))
         while not known.done():
@@ -92,7 +92,7 @@ def test_who_asks_on_and_on_and_is_behind_holds_nobody_up_any_longer() -> None:
 
 def test_a_lease_that_is_given_back_is_over() -> None:
     async def scene(loop: VirtualLoop) -> None:
-        leases = ReadLeases(loop, may_be_others=False)
+        leases = ReadLeases(loop, earlier_leases_possible=False)
         leases.grant("holder", 3, 0.4, 3)
         loop.call_later(0.1, leases.release, "holder")
         assert await took_s(loop, leases.wait_until_confirmed(4)) == pytest.approx(0.1)
@@ -102,7 +102,7 @@ def test_a_lease_that_is_given_back_is_over() -> None:
 
 def test_what_a_process_before_may_have_granted_is_waited_for() -> None:
     async def scene(loop: VirtualLoop) -> None:
-        leases = ReadLeases(loop, may_be_others=True)
+        leases = ReadLeases(loop, earlier_leases_possible=True)
         assert await took_s(loop, leases.wait_until_confirmed(1)) == pytest.approx(LEASE_MAX_S + MARGIN_S)
         assert await took_s(loop, leases.wait_until_confirmed(2)) == 0.0
 
