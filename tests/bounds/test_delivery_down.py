@@ -1,8 +1,8 @@
-from tests.retention.files import number, size_on_disk
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, resident_bytes, sampled
 from tests.support.numbered_events import publish_numbered
 from tests.support.order_receiver import Catcher
+from tests.support.service_databases import number, size_on_disk
 from tests.support.system import System
 
 _EVENTS = 12_000

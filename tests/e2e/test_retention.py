@@ -12,15 +12,17 @@ import pytest_asyncio
 from hooktide.ingest.v1 import ingest_pb2
 
 from services.delivery.ledger.protocol import Flush
-from services.delivery.ledger.rows import DoneRow
+from services.delivery.ledger.rows import DoneRow, done_row
 from services.delivery.ledger.sqlite.day_tables import day_of
 from services.delivery.ledger.sqlite.ledger import open_ledger
+from services.delivery.model import State
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.retention.files import number, pages_in_use, rows, size_on_disk
+from tests.delivery.ledger.deliveries import delivery
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.numbered_events import numbered_event, publish_numbered
 from tests.support.order_receiver import Catcher, catching
+from tests.support.service_databases import number, pages_in_use, rows, size_on_disk
 from tests.support.service_spawner import shared_spawner
 from tests.support.system import System, running_system
 from tests.support.waiting import PATIENCE_S, until
@@ -39,12 +41,6 @@ _SETTINGS = {
 @pytest_asyncio.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     async with running_system(tmp_path_factory.mktemp("retention"), _SETTINGS, spawn=shared_spawner().spawn) as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as running:
         yield running
 
 
@@ -186,7 +182,7 @@ async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back
     async with subscribed(system, catcher.url("aged")) as consumer:
         (receipt,) = await publish_numbered(system, 1, run="aged-")
         await catcher.counted("aged", 1, PATIENCE_S)
-        delivery = await delivered(consumer, receipt.event_id)
+        kept = await delivered(consumer, receipt.event_id)
         system.kill("delivery")
         now_ms = time.time_ns() // 1_000_000
         async with open_ledger(ledger(system)) as opened:
@@ -204,7 +200,7 @@ async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back
             await until(lambda: size_on_disk(ledger(system)) < before / 4, PATIENCE_S, f"the ledger's files to shrink from {before} bytes")
             assert f"done_{day_of(now_ms - _DAY_MS)}" in days(system)
             await system.found_again()
-            status, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", consumer.key)
+            status, shown = await system.call("GET", f"/v1/deliveries/{kept['id']}", consumer.key)
             assert (status, shown["state"]) == (200, "delivered")
 
 
@@ -213,23 +209,8 @@ def days(system: System) -> list[object]:
     return [name for (name,) in rows(ledger(system), "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'done_2*'")]
 
 
-def _done(index: int, finished_ms: int) -> DoneRow:
-    return DoneRow(
-        id=finished_ms.to_bytes(6, "big") + index.to_bytes(10, "big"),
-        event_id=f"evt_{index:032x}",
-        partition=index % 64,
-        position=1,
-        subscription_id="sub_" + "0" * 32,
-        consumer_id="con_" + "0" * 32,
-        event_type="bounds.made",
-        accepted_ms=finished_ms,
-        revision=1,
-        state=2,
-        attempt_count=1,
-        attempts=b'[[0,1,1,200,"",""]]',
-        last_status=200,
-        finished_ms=finished_ms,
-    )
+def _done(number: int, finished_ms: int) -> DoneRow:
+    return done_row(delivery(number, state=State.DELIVERED, finished_ms=finished_ms))
 
 
 async def test_a_ledger_beyond_its_size_lets_the_oldest_finished_deliveries_go(system: System, catcher: Catcher) -> None:

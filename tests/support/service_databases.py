@@ -1,4 +1,4 @@
-"""Files: reads a service's database beside the running service, and its size on disk."""
+"""Service databases: reads a service's database beside the running service, and its size on disk."""
 
 import contextlib
 import sqlite3
