@@ -18,6 +18,8 @@ from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock
 
 UNRECORDED_SENT_MAX = 1000
+# To look up an enum's member by its class takes 0.14 µs, and this one is compared with for every delivery.
+_ACTIVE = Health.ACTIVE
 _HELD_BYTES_MAX = 16 * 1024 * 1024
 _REFILL_ROWS_MAX = 200
 
@@ -126,7 +128,7 @@ class LaneTable:
 
     def _may_send(self, lane: Lane, subscription: Subscription) -> bool:
         # Most sinks have never failed: do not read the clock for them.
-        return subscription.health is Health.ACTIVE and (lane.sink_health is None or lane.sink_health.permits(self._clock.monotonic()))
+        return subscription.health is _ACTIVE and (lane.sink_health is None or lane.sink_health.permits(self._clock.monotonic()))
 
     def is_wanted(self, lane: Lane) -> bool:
         """Return whether events may still be delivered to a lane's subscription: it exists, and is not off."""
