@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.delivery.ledger.protocol import Flush
 from services.delivery.ledger.sqlite import day_tables
@@ -81,6 +82,12 @@ async def test_a_migration_is_made_step_by_step(store: SqliteStore, monkeypatch:
     await fill(store)
     steps = {1: ("ALTER TABLE {table} ADD COLUMN second TEXT",), 2: ("UPDATE {table} SET second = event_type",), 3: ()}
     monkeypatch.setattr(day_tables, "TEMPLATE", replace(TEMPLATE, version=4, upgrades=steps))
+    with capture_logs() as lines:
+        async with store.open():
+            pass
+    assert [(line["event"], line["day"], line["version"]) for line in lines] == [
+        ("ledger.day_migrated", day_of(NOW_MS + days * DAY_MS), 4) for days in range(3)
+    ]
     async with store.open():
         assert {row for table in store.day_tables() for row in store.rows(f"SELECT DISTINCT second FROM {table}")} == {("order.created",)}  # noqa: S608 - ours
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from services.runtime import failpoints
 from services.runtime.database import connect, explained, written_by_newer
+from services.runtime.logs import logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ def migrate_days(path: Path) -> None:
         older = connection.execute("SELECT day, version FROM days WHERE version < ? ORDER BY day", (TEMPLATE.version,)).fetchall()
         for day, version in older:
             _migrate_day(connection, day, version)
+            # A day of millions of rows may take a while, and the service is not ready meanwhile.
+            logger().info("ledger.day_migrated", day=day, version=TEMPLATE.version)
 
 
 def _migrate_day(connection: sqlite3.Connection, day: str, version: int) -> None:
