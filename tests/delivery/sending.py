@@ -11,15 +11,11 @@ from services.delivery.transport.http import HttpTransport, open_http_transport
 from services.delivery.transport.protocol import Answer, Request, Transport
 from services.delivery.transport.resolver import Lookup
 from services.egress.policy import EgressPolicy
+from tests.support.dns import no_names
 
 LIMITS = Limits(timeout_s=15.0, connect_timeout_s=5.0, first_byte_timeout_s=15.0, connections_max=64, host_connections_max=32)
 LOOPBACK = ("http", "127.0.0.0/8", "::1")
 _ANSWERED_WITHIN_S = 60.0
-
-
-def no_names(name: str) -> Sequence[str]:
-    """Find no addresses for any name."""
-    raise OSError(name)
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from services.runtime.rpc.channel_and_server import open_channel, service_metada
 from services.runtime.service_process import ServiceProcess
 from services.subscription import app as subscription_app
 from tests.subscription.client import Client
+from tests.support.dns import no_names
 from tests.support.waiting import until_so
 
 TOKEN = "hts_a-token-for-this-test-only"
@@ -115,7 +116,8 @@ async def running_system(directory: Path) -> AsyncIterator[System]:
     environ = {**ENVIRON, "HOOKTIDE_DATA_DIR": str(directory)}
     async with contextlib.AsyncExitStack() as stack:
         process = ServiceProcess("subscription")
-        addresses = await stack.enter_async_context(subscription_app.running(read_settings(SubscriptionSettings, environ), process))
+        settings = read_settings(SubscriptionSettings, environ)
+        addresses = await stack.enter_async_context(subscription_app.running(settings, process, resolve=no_names))
         channel = await stack.enter_async_context(open_channel(addresses.listen))
         registry = Client(channel, TOKEN, process, addresses.admin)
         environ["HOOKTIDE_SUBSCRIPTION_TARGET"] = addresses.listen

@@ -44,13 +44,13 @@ async def test_an_event_arrives_signed_at_every_matching_callback_and_nowhere_el
 async def test_a_delivery_is_tried_again_with_the_same_id_and_bytes_until_it_succeeds(system: System, receiver: Receiver) -> None:
     consumer = await new_consumer(system, "patient")
     endpoint = receiver.endpoint("failing")
-    endpoint.status = failing_first(3, 503)
+    endpoint.status = failing_first(3, 500)
     await consumer.subscribe(endpoint, ["retry.made"])
     async with system.emitter() as emitter:
         receipt = await emitter.emit(type="retry.made", source="/shop", data=[1, 2])
     await until(endpoint.accepted, PATIENCE_S, "the fourth attempt")
     arrivals = endpoint.arrivals
-    assert [arrival.status for arrival in arrivals] == [503, 503, 503, 200]
+    assert [arrival.status for arrival in arrivals] == [500, 500, 500, 200]
     assert {arrival.event_id for arrival in arrivals} == {receipt.event_id}
     assert len({arrival.body for arrival in arrivals}) == 1
     assert [arrival.headers["hooktide-attempt"] for arrival in arrivals] == ["1", "2", "3", "4"]
@@ -67,7 +67,7 @@ async def test_a_delivery_is_tried_again_with_the_same_id_and_bytes_until_it_suc
     _, shown = await system.call("GET", f"/v1/deliveries/{delivery['id']}", consumer.key)
     attempts = shown["attempts"]
     assert isinstance(attempts, list)
-    assert [attempt["status"] for attempt in attempts] == [503, 503, 503, 200]
+    assert [attempt["status"] for attempt in attempts] == [500, 500, 500, 200]
     assert [attempt["outcome"] for attempt in attempts] == ["status", "status", "status", "delivered"]
 
 

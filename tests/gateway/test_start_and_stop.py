@@ -18,6 +18,7 @@ from services.subscription.bootstrap import bootstrap
 from tests.gateway.fake_upstreams import new_log, serving_log
 from tests.gateway.raw_http import Dialled, head
 from tests.gateway.world import TOKEN, gateway_settings, ready, registry_settings
+from tests.support.dns import no_names
 from tests.support.events import cloud_event
 from tests.support.waiting import until
 
@@ -29,7 +30,7 @@ async def test_a_request_under_way_is_answered_while_the_gateway_stops(tmp_path:
     log = new_log()
     log.append(cloud_event("1", "a.b"))
     async with (
-        running_registry(settings, ServiceProcess("subscription")) as registry,
+        running_registry(settings, ServiceProcess("subscription"), resolve=no_names) as registry,
         serving_log(log, TOKEN) as log_address,
         aiohttp.ClientSession() as http,
         contextlib.AsyncExitStack() as stack,

@@ -20,6 +20,7 @@ from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as running_registry
 from services.subscription.bootstrap import bootstrap
 from tests.gateway.fake_upstreams import Ledger, Log, new_log, serving_ledger, serving_log
+from tests.support.dns import no_names
 
 TOKEN = "hts_a-token-for-these-tests-only"
 SINK = "https://consumer.example/hooks"
@@ -137,7 +138,7 @@ async def running_world(
     assert first is not None
     log, ledger = new_log(), Ledger()
     async with (
-        running_registry(settings, ServiceProcess("subscription")) as registry,
+        running_registry(settings, ServiceProcess("subscription"), resolve=no_names) as registry,
         serving_log(log, TOKEN) as log_address,
         serving_ledger(ledger, TOKEN) as ledger_address,
         running_gateway(

@@ -176,7 +176,7 @@ async def test_a_header_block_without_an_end_is_cut_off(world: World) -> None:
     reader, writer = await asyncio.open_connection(host, int(port))
     settings, headers, continuation = 4, 1, 9
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings, 0, b"") + frame(headers, 1, b"\0\x01a\x01b"))
-    closed, piece, sent = asyncio.ensure_future(reader.read()), frame(continuation, 1, b"\0\x01a\x01b" * 100), 0
+    closed, piece, sent = asyncio.ensure_future(reader.read()), frame(continuation, 1, b"\0\x01a\x01b" * 1000), 0
     async with asyncio.timeout(TIMEOUT_S):
         while not closed.done():
             writer.write(piece)

@@ -16,7 +16,8 @@ from services.runtime.errors import Failure, failure_from_rpc
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess
 from services.subscription.app import running
-from services.subscription.rules.sink_lookup import Resolve, system_addresses
+from services.subscription.rules.sink_lookup import Resolve
+from tests.support.dns import no_names
 
 REGISTRY_FILES = ("subscription.db", "subscription.db-wal")
 SINK = "https://consumer.example/hooks"
@@ -106,7 +107,7 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def served(settings: SubscriptionSettings, clock: Clock | None = None, resolve: Resolve = system_addresses) -> AsyncIterator[Client]:
+async def served(settings: SubscriptionSettings, clock: Clock | None = None, resolve: Resolve = no_names) -> AsyncIterator[Client]:
     """Run a registry and connect to it."""
     process = ServiceProcess("subscription")
     async with running(settings, process, clock, resolve) as addresses, open_channel(addresses.listen) as channel:

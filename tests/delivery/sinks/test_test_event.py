@@ -121,7 +121,7 @@ async def test_what_is_disabled_is_not_sent_to(system: System, hooks: Receiver) 
 
 
 async def test_one_is_under_way_at_a_time(system: System) -> None:
-    async with system.delivering(HOOKTIDE_DELIVERY_ATTEMPT_TIMEOUT_SECONDS="2") as running, hostile(silent) as server:
+    async with system.delivering(HOOKTIDE_DELIVERY_ATTEMPT_TIMEOUT_SECONDS="1") as running, hostile(silent) as server:
         made = (await system.subscribe(server.url)).subscription
         first = asyncio.ensure_future(sent(running, made.id))
         async with asyncio.timeout(PATIENCE_S):
