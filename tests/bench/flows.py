@@ -15,7 +15,7 @@ from tests.bench.sink import Sink
 from tests.bench.world import cpu_s, on_service_core, quiet
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.system import System
-from tests.support.webhook_receiver import Endpoint
+from tests.support.webhook_receivers.receiver import Endpoint
 
 _AT_ONCE = 16
 # At this tick a message has some thirty events. With fewer events the messages would be the load, and half the events would not halve

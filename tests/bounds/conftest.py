@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.order_receiver import Catcher, catching
 from tests.support.system import System, running_system
+from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
 
 
 @pytest_asyncio.fixture(scope="package")
@@ -16,6 +16,6 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 
 @pytest_asyncio.fixture
-async def catcher() -> AsyncIterator[Catcher]:
-    async with catching() as running:
+async def orders() -> AsyncIterator[OrderReceiver]:
+    async with running_order_receiver() as running:
         yield running

@@ -20,8 +20,8 @@ from pathlib import Path
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, metric, resident_bytes, sampled
 from tests.support.numbered_events import publish_numbered
-from tests.support.order_receiver import Catcher, catching
 from tests.support.system import System, running_system
+from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
 
 ROUTED = "hooktide_routed_events_total"
 _WARM = 500
@@ -51,7 +51,7 @@ class Result:
 
 async def measure(
     system: System,
-    catcher: Catcher,
+    orders: OrderReceiver,
     deliveries: int,
     *,
     within_s: float,
@@ -61,11 +61,11 @@ async def measure(
 ) -> Result:
     """Let a number of deliveries wait for an endpoint that is down, then let the endpoint return."""
     consumer = await new_consumer(system, "pending")
-    status, answer = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": catcher.url(endpoint), "types": ["bounds.*"]})
+    status, answer = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": orders.url(endpoint), "types": ["bounds.*"]})
     assert status == 201, answer
     await publish_numbered(system, _WARM, run=f"{endpoint}-warm-")
-    await catcher.counted(endpoint, _WARM, within_s)
-    catcher.down()
+    await orders.counted(endpoint, _WARM, within_s)
+    orders.down()
     idle = resident_bytes(system, "delivery")
     due = await metric(system, "delivery", ROUTED) + deliveries
     began = time.monotonic()
@@ -76,14 +76,14 @@ async def measure(
             await asyncio.sleep(0.05)
     assert all(one.position < other.position for one, other in pairwise(receipts))
     routed_in_s = time.monotonic() - began
-    await catcher.up()
+    await orders.up()
     async with sampled(system, ["delivery"], tell=tell) as draining:
         # A probe finds out some time later that the endpoint is back.
-        await catcher.counted(endpoint, 1, within_s)
+        await orders.counted(endpoint, 1, within_s)
         began = time.monotonic()
-        await catcher.counted(endpoint, deliveries, within_s)
+        await orders.counted(endpoint, deliveries, within_s)
         drained_in_s = time.monotonic() - began
-    first, again = await catcher.first(endpoint), await catcher.again(endpoint)
+    first, again = await orders.first(endpoint), await orders.again(endpoint)
     assert sorted(first + again) == list(range(deliveries)), "not each exactly once"
     await consumer.unsubscribe(str(answer["id"]))
     most = pending.most("delivery"), draining.most("delivery")
@@ -103,8 +103,8 @@ async def main(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     with tempfile.TemporaryDirectory(prefix="hooktide-pending-") as folder:
-        async with running_system(Path(folder)) as system, catching() as catcher:
-            result = await measure(system, catcher, arguments.deliveries, size_bytes=arguments.bytes, within_s=arguments.within, tell=tell)
+        async with running_system(Path(folder)) as system, running_order_receiver() as orders:
+            result = await measure(system, orders, arguments.deliveries, size_bytes=arguments.bytes, within_s=arguments.within, tell=tell)
     tell(f"{arguments.deliveries} deliveries of {arguments.bytes} bytes: routed in {result.routed_in_s:.1f} s")
     tell(f"drained in {result.drained_in_s:.1f} s ({arguments.deliveries / result.drained_in_s:.0f}/s)")
     tell(f"out of order by at most {result.displaced_by} positions; {result.tried_before} had been tried before and came last")

@@ -18,8 +18,8 @@ from pathlib import Path
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, Samples, sampled
 from tests.support.numbered_events import publish_numbered
-from tests.support.order_receiver import Catcher, catching
 from tests.support.system import SERVICES, System, running_system
+from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
 
 ENDPOINTS = ("one", "other")
 
@@ -42,7 +42,7 @@ class Result:
 
 async def measure(
     system: System,
-    catcher: Catcher,
+    orders: OrderReceiver,
     events: int,
     *,
     ahead: int,
@@ -55,7 +55,7 @@ async def measure(
     consumer = await new_consumer(system, "soak")
     made = []
     for endpoint in ENDPOINTS:
-        body = {"sink": catcher.url(endpoint), "types": ["bounds.*"]}
+        body = {"sink": orders.url(endpoint), "types": ["bounds.*"]}
         status, answer = await system.call("POST", "/v1/subscriptions", consumer.key, body)
         assert status == 201, answer
         made.append(str(answer["id"]))
@@ -66,7 +66,7 @@ async def measure(
         """Wait if the endpoints are too far behind; note when the warm-up ends."""
         for endpoint in ENDPOINTS:
             if number > ahead:
-                await catcher.counted(endpoint, number - ahead, within_s)
+                await orders.counted(endpoint, number - ahead, within_s)
         if not warm and number >= events // 5:
             warm.append(samples.taken)
             samples.taken = {}
@@ -75,10 +75,10 @@ async def measure(
     async with sampled(system, SERVICES, tell=tell) as samples:
         receipts = await publish_numbered(system, events, size_bytes=size_bytes, run=run, pace=pace)
         for endpoint in ENDPOINTS:
-            await catcher.counted(endpoint, events, within_s)
+            await orders.counted(endpoint, events, within_s)
     assert len({receipt.event_id for receipt in receipts}) == events
     for endpoint in ENDPOINTS:
-        assert set(await catcher.first(endpoint)) == set(range(events)), "not every event"
+        assert set(await orders.first(endpoint)) == set(range(events)), "not every event"
     for subscription_id in made:
         await consumer.unsubscribe(subscription_id)
     before = Samples(system, SERVICES, warm[0])
@@ -98,8 +98,8 @@ async def main(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     with tempfile.TemporaryDirectory(prefix="hooktide-soak-") as folder:
-        async with running_system(Path(folder)) as system, catching() as catcher:
-            result = await measure(system, catcher, arguments.events, ahead=arguments.ahead, within_s=arguments.within, tell=tell)
+        async with running_system(Path(folder)) as system, running_order_receiver() as orders:
+            result = await measure(system, orders, arguments.events, ahead=arguments.ahead, within_s=arguments.within, tell=tell)
     per_s = arguments.events / result.took_s
     tell(f"{arguments.events} events, {2 * arguments.events} deliveries in {result.took_s:.0f} s ({per_s:.0f} events/s)")
     for name in SERVICES:

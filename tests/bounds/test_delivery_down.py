@@ -1,19 +1,19 @@
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, resident_bytes, sampled
 from tests.support.numbered_events import publish_numbered
-from tests.support.order_receiver import Catcher
 from tests.support.service_databases import number, size_on_disk
 from tests.support.system import System
+from tests.support.webhook_receivers.order_receiver import OrderReceiver
 
 _EVENTS = 12_000
 _WARM = 9_000  # as many as the log keeps in memory for its followers
 
 
-async def test_a_delivery_service_that_is_down_costs_the_others_only_log_space(system: System, catcher: Catcher) -> None:
+async def test_a_delivery_service_that_is_down_costs_the_others_only_log_space(system: System, orders: OrderReceiver) -> None:
     """However many events delivery misses, the others' memory stays flat; all events are delivered when it is back."""
     others = ["subscription", "ingest", "gateway"]
     consumer = await new_consumer(system, "missed")
-    status, made = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": catcher.url("missed"), "types": ["bounds.*"]})
+    status, made = await system.call("POST", "/v1/subscriptions", consumer.key, {"sink": orders.url("missed"), "types": ["bounds.*"]})
     assert status == 201, made
     log = system.data_dir / "ingest.db"
     system.kill("delivery")
@@ -29,6 +29,6 @@ async def test_a_delivery_service_that_is_down_costs_the_others_only_log_space(s
         assert size_on_disk(log) > space + _EVENTS * 1000
     finally:
         await system.restart("delivery")
-    await catcher.counted("missed", _WARM + _EVENTS, 120)
-    assert set(await catcher.first("missed")) == set(range(_EVENTS))
+    await orders.counted("missed", _WARM + _EVENTS, 120)
+    assert set(await orders.first("missed")) == set(range(_EVENTS))
     await consumer.unsubscribe(str(made["id"]))

@@ -13,7 +13,7 @@ from tests.delivery.ledger.stores import SqliteStore
 from tests.delivery.system import System, running_system
 from tests.simulation.virtual_time import VirtualLoop
 from tests.simulation.world import World, settings_of_tests
-from tests.support.scripted_receivers import Receiver, receiver
+from tests.support.webhook_receivers.receiver import Receiver
 
 Scenario = Callable[[World], Awaitable[None]]
 
@@ -82,5 +82,5 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
 @pytest.fixture
 async def hooks() -> AsyncIterator[Receiver]:
     """A receiver of webhooks."""
-    async with receiver() as hooks:
+    async with Receiver() as hooks:
         yield hooks

@@ -23,8 +23,8 @@ from services.runtime.service_process import StartError
 from tests.delivery.ledger.stores import SqliteStore
 from tests.delivery.system import TOKEN, Delivering, State, System
 from tests.support.events import cloud_event
-from tests.support.scripted_receivers import Receiver, receiver
-from tests.support.waiting import until_so
+from tests.support.waiting import until, until_so
+from tests.support.webhook_receivers.receiver import Receiver
 
 DELIVERED, PENDING, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_PENDING, State.DELIVERY_STATE_CANCELLED
 
@@ -34,10 +34,10 @@ async def test_an_event_arrives_signed_as_it_was_published(system: System, hooks
     async with system.delivering() as delivering:
         created = await system.subscribe(hooks.url(), "order.*")
         (event_id,) = await system.publish(cloud_event("7", subject="eu-7"))
-        await hooks.until(lambda: len(hooks.hooks) == 1)
+        await until(lambda: len(hooks.arrivals) == 1)
         (found,) = await delivering.until(1, state=DELIVERED)
         detail = await delivering.delivery(found.id)
-    (hook,) = hooks.hooks
+    (hook,) = hooks.arrivals
     body = Webhook(created.secret.secret).verify(hook.body, hook.headers)
     assert body == {"specversion": "1.0", "id": "7", "source": "/shop", "type": "order.created", "subject": "eu-7", "data": {"id": 7}}
     assert hook.body.endswith(b'"data":{"id":  7}}')
@@ -57,9 +57,9 @@ async def test_failures_are_tried_again_with_the_same_id_and_bytes(system: Syste
         await system.publish(cloud_event("7"))
         (found,) = await delivering.until(1, state=DELIVERED)
         detail = await delivering.delivery(found.id)
-    assert [hook.attempt for hook in hooks.hooks] == [1, 2, 3]
-    assert len({(hook.event_id, hook.body) for hook in hooks.hooks}) == 1
-    for hook in hooks.hooks:
+    assert [hook.attempt for hook in hooks.arrivals] == [1, 2, 3]
+    assert len({(hook.event_id, hook.body) for hook in hooks.arrivals}) == 1
+    for hook in hooks.arrivals:
         Webhook(created.secret.secret).verify(hook.body, hook.headers)
     outcomes = [(attempt.outcome, attempt.status, attempt.error) for attempt in detail.attempts]
     assert outcomes == [(2, 500, "the endpoint answered 500")] * 2 + [(1, 200, "")]
@@ -67,15 +67,15 @@ async def test_failures_are_tried_again_with_the_same_id_and_bytes(system: Syste
 
 async def test_an_endpoint_that_is_down_gets_all_once_it_is_back(system: System) -> None:
     """The failures are more than the breaker tolerates, and the endpoint returns on the same port."""
-    async with receiver() as first:
+    async with Receiver() as first:
         port = first.port
     async with system.delivering() as delivering:
         await system.subscribe(f"http://127.0.0.1:{port}/hook", "order.*")
         ids = await system.publish(*(cloud_event(str(number)) for number in range(30)))
         await until_so(lambda: _tried(delivering, 5))
-        async with receiver(port) as second:
+        async with Receiver(port) as second:
             await delivering.until(30, state=DELIVERED)
-            assert sorted(hook.event_id for hook in second.hooks) == sorted(ids)
+            assert sorted(hook.event_id for hook in second.arrivals) == sorted(ids)
 
 
 async def _tried(delivering: Delivering, count: int) -> bool:
@@ -90,13 +90,13 @@ async def test_a_long_queue_of_a_small_lane_drains_in_order(system: System, hook
     async with system.delivering(**bounds) as delivering:
         await system.subscribe(hooks.url(), "order.*")
         receipts = await system.receipts(*(cloud_event(str(number)) for number in range(300)))
-        await hooks.until(lambda: len(hooks.hooks) >= 12)
-        failed = {hook.event_id for hook in hooks.hooks}
+        await until(lambda: len(hooks.arrivals) >= 12)
+        failed = {hook.event_id for hook in hooks.arrivals}
         hooks.answer = lambda _hook: 200
-        await hooks.until(lambda: len({hook.event_id for hook in hooks.hooks}) == 300)
+        await until(lambda: len({hook.event_id for hook in hooks.arrivals}) == 300)
         await until_so(lambda: _drained(delivering))
     positions = {receipt.event_id: receipt.position for receipt in receipts}
-    firsts = [positions[hook.event_id] for hook in hooks.hooks if hook.attempt == 1 and hook.event_id not in failed]
+    firsts = [positions[hook.event_id] for hook in hooks.arrivals if hook.attempt == 1 and hook.event_id not in failed]
     assert len(firsts) >= 280
     assert firsts == sorted(firsts)
 
@@ -110,15 +110,15 @@ async def test_a_deletion_cancels_what_waits(system: System, hooks: Receiver) ->
     async with system.delivering(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600") as delivering:
         created = await system.subscribe(hooks.url(), "order.*")
         await system.publish(*(cloud_event(str(number)) for number in range(5)))
-        await hooks.until(lambda: len(hooks.hooks) == 5)
+        await until(lambda: len(hooks.arrivals) == 5)
         await system.registry.delete(system.consumer_id, created.subscription.id)
         cancelled = await delivering.until(5, state=CANCELLED)
         await system.publish(cloud_event("late"))
         marker = await system.subscribe(hooks.url("/marker"), "marker")
         await system.publish(cloud_event("marker", "marker"))
-        await hooks.until(lambda: any(hook.path == "/marker" for hook in hooks.hooks))
+        await until(lambda: any(hook.path == "/marker" for hook in hooks.arrivals))
     assert {delivery.subscription_id for delivery in cancelled} == {created.subscription.id}
-    assert len([hook for hook in hooks.hooks if hook.headers["hooktide-subscription-id"] != marker.subscription.id]) == 5
+    assert len([hook for hook in hooks.arrivals if hook.headers["hooktide-subscription-id"] != marker.subscription.id]) == 5
 
 
 async def test_an_audience_is_respected(system: System, hooks: Receiver) -> None:
@@ -128,8 +128,8 @@ async def test_an_audience_is_respected(system: System, hooks: Receiver) -> None
         await system.subscribe(hooks.url("/own"), "order.*")
         await system.subscribe(hooks.url("/other"), "order.*", consumer_id=other_id)
         await system.publish(cloud_event("1", audience=other_id), cloud_event("2", audience=new_id("con")), cloud_event("3"))
-        await hooks.until(lambda: len(hooks.hooks) == 3)
-    arrived = sorted((hook.path, json.loads(hook.body)["id"]) for hook in hooks.hooks)
+        await until(lambda: len(hooks.arrivals) == 3)
+    arrived = sorted((hook.path, json.loads(hook.body)["id"]) for hook in hooks.arrivals)
     assert arrived == [("/other", "1"), ("/other", "3"), ("/own", "3")]
 
 
@@ -143,8 +143,8 @@ async def test_during_a_rotation_both_secrets_verify(system: System, hooks: Rece
         )
         await system.registry.rotate(request)
         await system.publish(cloud_event("7"))
-        await hooks.until(lambda: len(hooks.hooks) == 1)
-    (hook,) = hooks.hooks
+        await until(lambda: len(hooks.arrivals) == 1)
+    (hook,) = hooks.arrivals
     for secret in (old, new):
         Webhook(secret).verify(hook.body, hook.headers)
     assert len(hook.headers["webhook-signature"].split()) == 2
@@ -158,12 +158,12 @@ async def test_after_a_restart_unfinished_deliveries_go_on(system: System, hooks
         await system.subscribe(hooks.url(), "order.*")
         await system.publish(cloud_event("done"), cloud_event("open"))
         await delivering.until(1, state=DELIVERED)
-        await hooks.until(lambda: len(hooks.hooks) == 2)
+        await until(lambda: len(hooks.arrivals) == 2)
     await system.publish(cloud_event("while away"))
     hooks.answer = lambda _hook: 200
     async with system.delivering(**slow) as delivering:
         await delivering.until(3, state=DELIVERED)
-    arrived = sorted((json.loads(hook.body)["id"], hook.attempt) for hook in hooks.hooks)
+    arrived = sorted((json.loads(hook.body)["id"], hook.attempt) for hook in hooks.arrivals)
     assert arrived == [("done", 1), ("open", 1), ("open", 2), ("while away", 1)]
 
 

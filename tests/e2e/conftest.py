@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.system import System, running_system
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receivers.receiver import Receiver
 
 
 @pytest_asyncio.fixture(scope="session")

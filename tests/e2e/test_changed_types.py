@@ -7,7 +7,7 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from tests.support.consumers import new_consumer
 from tests.support.system import System
 from tests.support.waiting import PATIENCE_S, until
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receivers.receiver import Receiver
 
 
 async def test_narrower_types_govern_what_is_not_routed_yet_and_leave_what_is(system: System, receiver: Receiver) -> None:

@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.system import System
 from tests.support.waiting import PATIENCE_S, until
-from tests.support.webhook_receiver import Receiver, failing_first
+from tests.support.webhook_receivers.receiver import Receiver, failing_first
 
 STOPS_WITHIN_S = 2.0
 

@@ -9,7 +9,8 @@ import hooktide
 import pytest
 
 from tests.support import commands
-from tests.support.scripted_receivers import RawServer, raw_server
+from tests.support.waiting import until
+from tests.support.webhook_receivers.hostile_receivers import Connection, HostileServer, hostile
 from tests.tls.system import WITHIN_S, System, running_system
 
 TOKEN = "hts_a-token-for-this-test-only"
@@ -56,27 +57,27 @@ async def test_the_number_of_attempts_at_once_changes(system: System, file: Path
     """One attempt at a time is under way while the host's limit is 1; three are while it is 3."""
     answering = asyncio.Event()
 
-    async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await answering.wait()
-        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-        await writer.drain()
+    async def hold(connection: Connection) -> None:
+        while await connection.request() is not None:
+            await answering.wait()
+            await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    async with raw_server(hold) as endpoint, hooktide.Emitter(system.addresses["ingest"].listen, key=system.keys.emitter) as emitter:
+    async with hostile(hold) as endpoint, hooktide.Emitter(system.addresses["ingest"].listen, key=system.keys.emitter) as emitter:
         await subscribed(system, endpoint)
         await asyncio.gather(*(emitter.emit(type="order.created", source="/shop") for _ in range(3)))
-        await endpoint.until(lambda: len(endpoint.requests) == 1)
+        await until(lambda: len(endpoint.requests) == 1)
         put(file, "HOOKTIDE_DELIVERY_HOST_CONNECTIONS_MAX=3\n")
         await system.reload("delivery")
         # The pool looks at waiting requests when the host has answered, or when a new request comes.
         answering.set()
-        await endpoint.until(lambda: len(endpoint.requests) == 3)
+        await until(lambda: len(endpoint.requests) == 3)
         answering.clear()
         await asyncio.gather(*(emitter.emit(type="order.created", source="/shop") for _ in range(3)))
-        await endpoint.until(lambda: len(endpoint.requests) == 6)
+        await until(lambda: len(endpoint.requests) == 6)
         answering.set()
 
 
-async def subscribed(system: System, endpoint: RawServer) -> None:
+async def subscribed(system: System, endpoint: HostileServer) -> None:
     subscribe = ("subscribe", endpoint.url, "--api", f"http://{system.addresses['gateway'].listen}", "--key", system.keys.consumer)
     ended = await asyncio.wait_for(commands.hooktide(*subscribe, environ=commands.clean_environ()), WITHIN_S)
     assert ended.code == 0, ended

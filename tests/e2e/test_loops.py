@@ -3,7 +3,7 @@
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.system import System
 from tests.support.waiting import until
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receivers.receiver import Receiver
 
 
 async def subscriptions_of(consumer: Consumer) -> list[dict[str, object]]:

@@ -21,12 +21,12 @@ from services.runtime.rpc.channel_and_server import service_metadata
 from tests.delivery.ledger.deliveries import delivery
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.numbered_events import numbered_event, publish_numbered
-from tests.support.order_receiver import Catcher, catching
 from tests.support.service_databases import number, pages_in_use, rows, size_on_disk
 from tests.support.service_spawner import shared_spawner
 from tests.support.system import System, running_system
 from tests.support.waiting import PATIENCE_S, until
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
+from tests.support.webhook_receivers.receiver import Receiver
 
 _RETENTION_S = 1.5
 _LEDGER_BYTES_MAX = 1024 * 1024
@@ -45,8 +45,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 
 @pytest_asyncio.fixture
-async def catcher() -> AsyncIterator[Catcher]:
-    async with catching() as running:
+async def orders() -> AsyncIterator[OrderReceiver]:
+    async with running_order_receiver() as running:
         yield running
 
 
@@ -125,9 +125,9 @@ async def test_unfinished_deliveries_outlive_the_log(system: System, receiver: R
     assert {arrival.status for endpoint in endpoints for arrival in endpoint.arrivals} == {500, 200}
 
 
-async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System, catcher: Catcher) -> None:
+async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System, orders: OrderReceiver) -> None:
     """While delivery is down the log keeps all events; after it has returned and delivered them, they go and their space comes back."""
-    async with subscribed(system, catcher.url("late")) as consumer:
+    async with subscribed(system, orders.url("late")) as consumer:
         await trimmed(system)
         system.kill("delivery")
         receipts = await publish_numbered(system, 3000, size_bytes=2000, run="late-")
@@ -138,17 +138,19 @@ async def test_nothing_is_trimmed_that_delivery_has_not_released(system: System,
         before = size_on_disk(log(system))
         assert before > 6 * _MB
         await system.restart("delivery")
-        await catcher.counted("late", 3000, PATIENCE_S)
+        await orders.counted("late", 3000, PATIENCE_S)
         await trimmed(system)
         await until(lambda: size_on_disk(log(system)) < before / 10, PATIENCE_S, f"the log's files to shrink from {before} bytes")
         await system.found_again()
         await delivered(consumer, receipts[0].event_id)
 
 
-async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_again_after_a_trim(system: System, catcher: Catcher) -> None:
-    async with subscribed(system, catcher.url("full")):
+async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_again_after_a_trim(
+    system: System, orders: OrderReceiver
+) -> None:
+    async with subscribed(system, orders.url("full")):
         await trimmed(system)
-        catcher.down()
+        orders.down()
         async with restarted(system, "ingest", HOOKTIDE_INGEST_LOG_BYTES_MAX=str(2 * _MB), HOOKTIDE_INGEST_RETENTION_HOURS="1"):
             accepted = 0
             while (refused := await _publish_one(system, accepted)) is None:
@@ -157,14 +159,14 @@ async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_a
             assert (refused.reason, refused.reason.code) == (Reason.LOG_FULL, grpc.StatusCode.RESOURCE_EXHAUSTED)
             assert refused.retry_after_s == 30.0
             # Accepted events are delivered while the log is full.
-            await catcher.up()
-            await catcher.counted("full", accepted, PATIENCE_S)
+            await orders.up()
+            await orders.counted("full", accepted, PATIENCE_S)
             assert await _publish_one(system, accepted) is not None
             assert number(log(system), "SELECT count(*) FROM events") == accepted
         async with restarted(system, "ingest", HOOKTIDE_INGEST_LOG_BYTES_MAX=str(2 * _MB)):
             await trimmed(system)
             assert await _publish_one(system, accepted) is None
-            await catcher.counted("full", accepted + 1, PATIENCE_S)
+            await orders.counted("full", accepted + 1, PATIENCE_S)
 
 
 async def _publish_one(system: System, number: int) -> Failure | None:
@@ -177,11 +179,11 @@ async def _publish_one(system: System, number: int) -> Failure | None:
     return None
 
 
-async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back(system: System, catcher: Catcher) -> None:
+async def test_finished_deliveries_go_after_their_age_and_their_space_comes_back(system: System, orders: OrderReceiver) -> None:
     """20 000 rows of days past their retention are dropped with their tables; the rows of yesterday and today stay."""
-    async with subscribed(system, catcher.url("aged")) as consumer:
+    async with subscribed(system, orders.url("aged")) as consumer:
         (receipt,) = await publish_numbered(system, 1, run="aged-")
-        await catcher.counted("aged", 1, PATIENCE_S)
+        await orders.counted("aged", 1, PATIENCE_S)
         kept = await delivered(consumer, receipt.event_id)
         system.kill("delivery")
         now_ms = time.time_ns() // 1_000_000
@@ -213,14 +215,14 @@ def _done(number: int, finished_ms: int) -> DoneRow:
     return done_row(delivery(number, state=State.DELIVERED, finished_ms=finished_ms))
 
 
-async def test_a_ledger_beyond_its_size_lets_the_oldest_finished_deliveries_go(system: System, catcher: Catcher) -> None:
+async def test_a_ledger_beyond_its_size_lets_the_oldest_finished_deliveries_go(system: System, orders: OrderReceiver) -> None:
     """The newest stay readable with their attempts; the file keeps within the limit plus its free quarter."""
     async with (
         restarted(system, "delivery", HOOKTIDE_DELIVERY_LEDGER_BYTES_MAX=str(_LEDGER_BYTES_MAX)),
-        subscribed(system, catcher.url("many")) as consumer,
+        subscribed(system, orders.url("many")) as consumer,
     ):
         receipts = await publish_numbered(system, 6000, size_bytes=100, run="many-")
-        await catcher.counted("many", 6000, PATIENCE_S)
+        await orders.counted("many", 6000, PATIENCE_S)
         # Once the newest delivery is recorded, all are, and together they are beyond the limit.
         newest = await delivered(consumer, receipts[-1].event_id)
         await until(lambda: pages_in_use(ledger(system)) <= _LEDGER_BYTES_MAX, PATIENCE_S, "the ledger to keep within its limit")

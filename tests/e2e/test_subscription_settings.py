@@ -14,7 +14,7 @@ from tests.support.consumers import new_consumer
 from tests.support.service_spawner import shared_spawner
 from tests.support.system import System, running_system
 from tests.support.waiting import PATIENCE_S, until
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receivers.receiver import Receiver
 
 ORIGIN = "hooks.example.com"
 

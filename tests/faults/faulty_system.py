@@ -26,7 +26,7 @@ from tests.support.events import cloud_event
 from tests.support.service_spawner import Spawner
 from tests.support.system import QUICK, SERVICES, System
 from tests.support.waiting import PATIENCE_S, until, until_so
-from tests.support.webhook_receiver import Endpoint, Receiver
+from tests.support.webhook_receivers.receiver import Endpoint, Receiver
 
 _Answer = TypeVar("_Answer")
 

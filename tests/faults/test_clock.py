@@ -11,7 +11,7 @@ from hooktide.subscription.v1 import subscription_pb2
 from tests.faults.faulty_system import Stage
 from tests.support.system import SERVICES
 from tests.support.waiting import PATIENCE_S, until
-from tests.support.webhook_receiver import Arrival, Endpoint
+from tests.support.webhook_receivers.receiver import Arrival, Endpoint
 
 HOUR_S = 3600.0
 FAR_S = 400 * 24 * HOUR_S

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tests.support.system import System
-from tests.support.webhook_receiver import Endpoint
+from tests.support.webhook_receivers.receiver import Endpoint
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from tests.support.webhook_receiver import Arrival, Endpoint
+from tests.support.webhook_receivers.receiver import Arrival, Endpoint
 from tests.torture.planned_events import Pattern, Plan, PlannedEvent
 
 _VIOLATIONS_MAX = 50

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from functools import partial
 
-from tests.support.webhook_receiver import flapping
+from tests.support.webhook_receivers.receiver import flapping
 from tests.torture.campaign import Campaign, be_well
 from tests.torture.invariants import Cut, Subscribed
 from tests.torture.planned_events import CONSUMERS, Pattern

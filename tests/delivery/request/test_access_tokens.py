@@ -16,8 +16,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from tests.delivery.system import Delivering, State, System
 from tests.support.events import cloud_event
-from tests.support.scripted_receivers import Hook, Receiver
-from tests.support.waiting import until_so
+from tests.support.waiting import until, until_so
+from tests.support.webhook_receivers.receiver import Arrival, Receiver
 
 DELIVERED, EXHAUSTED, PENDING = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_EXHAUSTED, State.DELIVERY_STATE_PENDING
 CREDENTIAL = delivery_pb2.ATTEMPT_OUTCOME_CREDENTIAL
@@ -84,7 +84,7 @@ async def subscribed(
     return (await system.registry.call(system.registry.subscriptions.CreateSubscription, request)).subscription
 
 
-def tokens(hooks: list[Hook]) -> list[str]:
+def tokens(hooks: list[Arrival]) -> list[str]:
     """Return the tokens that webhooks carried."""
     return [hook.headers["authorization"].removeprefix("Bearer ") for hook in hooks]
 
@@ -108,7 +108,7 @@ async def test_one_token_serves_all_deliveries_until_it_ends(system: System, hoo
         await subscribed(system, hooks.url(), server.port)
         await system.publish(*(cloud_event(str(number)) for number in range(20)))
         await delivering.until(20, state=DELIVERED)
-    assert set(tokens(hooks.hooks)) == {"token-1"}
+    assert set(tokens(hooks.arrivals)) == {"token-1"}
     assert server.forms == [{"grant_type": "client_credentials", "scope": "a b"}]
 
 
@@ -121,11 +121,11 @@ async def test_a_token_is_renewed_before_it_ends(system: System, hooks: Receiver
 
         async def three_were_used() -> bool:
             await system.publish(cloud_event(str(next(numbers))))
-            return len(set(tokens(hooks.hooks))) >= 3
+            return len(set(tokens(hooks.arrivals))) >= 3
 
         await until_so(three_were_used)
         assert max(each.attempt_count for each in await delivering.deliveries()) == 1
-    assert len(server.given) <= len(set(tokens(hooks.hooks))) + 1
+    assert len(server.given) <= len(set(tokens(hooks.arrivals))) + 1
 
 
 async def test_a_token_that_the_sink_refuses_is_replaced_within_the_attempt(system: System, hooks: Receiver) -> None:
@@ -134,8 +134,8 @@ async def test_a_token_that_the_sink_refuses_is_replaced_within_the_attempt(syst
         await subscribed(system, hooks.url(), server.port)
         await system.publish(cloud_event("7"))
         (found,) = await delivering.until(1, state=DELIVERED)
-    assert (tokens(hooks.hooks), found.attempt_count) == (["token-1", "token-2"], 1)
-    assert [hook.attempt for hook in hooks.hooks] == [1, 1]
+    assert (tokens(hooks.arrivals), found.attempt_count) == (["token-1", "token-2"], 1)
+    assert [hook.attempt for hook in hooks.arrivals] == [1, 1]
 
 
 async def test_a_sink_that_refuses_every_token_costs_the_server_one_more(system: System, hooks: Receiver) -> None:
@@ -144,7 +144,7 @@ async def test_a_sink_that_refuses_every_token_costs_the_server_one_more(system:
         await subscribed(system, hooks.url(), server.port)
         await system.publish(cloud_event("7"))
         (found,) = await delivering.until(1, state=EXHAUSTED)
-    assert (found.attempt_count, found.last_status, len(hooks.hooks), len(server.given)) == (3, 401, 4, 2)
+    assert (found.attempt_count, found.last_status, len(hooks.arrivals), len(server.given)) == (3, 401, 4, 2)
 
 
 async def test_a_server_that_is_down_fails_attempts_until_it_is_back(system: System, hooks: Receiver) -> None:
@@ -154,11 +154,11 @@ async def test_a_server_that_is_down_fails_attempts_until_it_is_back(system: Sys
         await subscribed(system, hooks.url(), port)
         await system.publish(cloud_event("7"))
         first, *_ = await tried(delivering, CREDENTIAL)
-        assert (first.status, hooks.hooks) == (0, [])
+        assert (first.status, hooks.arrivals) == (0, [])
         assert "authorization server gave no answer (connect:" in first.error
         async with authority(port=port):
             await delivering.until(1, state=DELIVERED)
-    assert tokens(hooks.hooks) == ["token-1"]
+    assert tokens(hooks.arrivals) == ["token-1"]
 
 
 @pytest.mark.parametrize("status", [200, 500, 302])
@@ -170,7 +170,7 @@ async def test_a_server_that_gives_no_token_is_named_without_secrets(system: Sys
         first, *_ = await tried(delivering, CREDENTIAL)
     answered = 401 if status == 200 else status
     assert first.error == f"there is no access token to send: the authorization server answered {answered} (invalid_client)"
-    assert hooks.hooks == []
+    assert hooks.arrivals == []
 
 
 async def test_a_server_at_a_forbidden_address_is_not_called(system: System, hooks: Receiver) -> None:
@@ -179,7 +179,7 @@ async def test_a_server_at_a_forbidden_address_is_not_called(system: System, hoo
         await system.publish(cloud_event("7"))
         first, *_ = await tried(delivering, CREDENTIAL)
     assert "blocked:" in first.error
-    assert (server.forms, hooks.hooks) == ([], [])
+    assert (server.forms, hooks.arrivals) == ([], [])
 
 
 def private_tls() -> tuple[ssl.SSLContext, str]:
@@ -211,7 +211,7 @@ async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptio
         first = (await delivering.delivery(found.id)).attempts[0]
     assert (first.outcome, first.status) == (CREDENTIAL, 0)
     assert "authorization server gave no answer (tls: TLS failed:" in first.error
-    assert {(hook.path, *tokens([hook])) for hook in hooks.hooks} == {("/with", "token-1")}
+    assert {(hook.path, *tokens([hook])) for hook in hooks.arrivals} == {("/with", "token-1")}
 
 
 async def test_certificates_that_are_given_later_are_used_at_once(system: System, hooks: Receiver) -> None:
@@ -225,7 +225,7 @@ async def test_certificates_that_are_given_later_are_used_at_once(system: System
         await system.registry.update(system.consumer_id, changed, "protocol_settings.ca_certificates")
         await system.publish(cloud_event("8"))
         await delivering.until(1, state=DELIVERED)
-    assert tokens(hooks.hooks) == ["token-1"]
+    assert tokens(hooks.arrivals) == ["token-1"]
 
 
 async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is_off(system: System, hooks: Receiver) -> None:
@@ -233,7 +233,7 @@ async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is
     going_on = asyncio.Event()
     async with authority() as server, system.delivering() as delivering:
 
-        def refuse(hook: Hook) -> int:
+        def refuse(hook: Arrival) -> int:
             server.going_on = going_on
             return 401 if hook.path == "/hook" else 200
 
@@ -249,12 +249,12 @@ async def test_what_waits_for_another_token_is_not_sent_once_its_subscription_is
         # A webhook at this sink shows that the worker has heard of the earlier change.
         await system.subscribe(hooks.url("/after"), "after")
         await system.publish(cloud_event("8", "after"))
-        await hooks.until(lambda: hooks.hooks[-1].path == "/after")
+        await until(lambda: hooks.arrivals[-1].path == "/after")
         going_on.set()
         (found,) = await delivering.until(1, state=State.DELIVERY_STATE_CANCELLED)
         detail = await delivering.delivery(found.id)
     assert [attempt.status for attempt in detail.attempts] == [401]
-    assert [hook.path for hook in hooks.hooks] == ["/hook", "/after"]
+    assert [hook.path for hook in hooks.arrivals] == ["/hook", "/after"]
     assert len(server.forms) == 2, "a token was fetched for nothing"
 
 
@@ -276,7 +276,7 @@ async def test_token_calls_of_one_consumer_that_hang_hold_up_nobody_else(system:
         for each in mine:
             await delivering.until(1, subscription_id=each.id, state=DELIVERED)
         assert len(hanging.forms) == 8
-        assert {hook.path for hook in hooks.hooks} == {"/plain", "/token"}
+        assert {hook.path for hook in hooks.arrivals} == {"/plain", "/token"}
         hanging.going_on.set()
 
 

@@ -10,7 +10,8 @@ from services.delivery.model import ENCODER_VERSION, Content, ContentMode
 from services.delivery.request.envelope import ENCODERS, content, encoded
 from tests.delivery.system import State, System
 from tests.support.events import cloud_event
-from tests.support.scripted_receivers import Hook, Receiver
+from tests.support.waiting import until
+from tests.support.webhook_receivers.receiver import Arrival, Receiver
 
 OLDER, UNKNOWN = 0, 99
 
@@ -35,24 +36,24 @@ async def test_a_stored_delivery_is_encoded_by_its_own_encoder_at_each_attempt(
 ) -> None:
     """A new event meanwhile goes out by the present encoder."""
 
-    def taken(event_id: str) -> list[Hook]:
-        return [hook for hook in hooks.hooks if hook.event_id == event_id]
+    def taken(event_id: str) -> list[Arrival]:
+        return [hook for hook in hooks.arrivals if hook.event_id == event_id]
 
     monkeypatch.setitem(ENCODERS, OLDER, older)
     hooks.answer = lambda _hook: 500
     async with system.delivering() as delivery:
         await system.subscribe(hooks.url())
         (old,) = await system.publish(cloud_event("1"))
-        await hooks.until(lambda: len(hooks.hooks) > 0)
+        await until(lambda: len(hooks.arrivals) > 0)
         await delivery.until(1, state=State.DELIVERY_STATE_PENDING)
     assert age_rows(tmp_path, OLDER) == 1
 
-    before = len(hooks.hooks)
+    before = len(hooks.arrivals)
     hooks.answer = lambda hook: 500 if hook.attempt < before + 3 else 200
     async with system.delivering() as delivery:
         (new,) = await system.publish(cloud_event("2"))
         await delivery.until(2, state=State.DELIVERY_STATE_DELIVERED)
-    first, rest = hooks.hooks[0], taken(old)[before:]
+    first, rest = hooks.arrivals[0], taken(old)[before:]
     assert [hook.attempt for hook in rest] == [before + 1, before + 2, before + 3]
     assert {hook.body for hook in rest} == {b"older " + first.body}
     assert {hook.headers["content-type"] for hook in rest} == {"application/x-older"}
@@ -65,13 +66,13 @@ async def test_a_delivery_whose_encoder_is_unknown_ends_with_the_reason(system: 
     async with system.delivering() as delivery:
         await system.subscribe(hooks.url())
         await system.publish(cloud_event("1"))
-        await hooks.until(lambda: len(hooks.hooks) > 0)
+        await until(lambda: len(hooks.arrivals) > 0)
         await delivery.until(1, state=State.DELIVERY_STATE_PENDING)
     assert age_rows(tmp_path, UNKNOWN) == 1
-    before = len(hooks.hooks)
+    before = len(hooks.arrivals)
     async with system.delivering() as delivery:
         (found,) = await delivery.until(1, state=State.DELIVERY_STATE_EXHAUSTED)
         assert "encoder, number 99, is not known" in (await delivery.delivery(found.id)).attempts[-1].error
-    assert len(hooks.hooks) == before
+    assert len(hooks.arrivals) == before
     with pytest.raises(ValueError, match="number 99"):
         encoded(b"", ContentMode.BINARY, UNKNOWN)

@@ -19,8 +19,8 @@ from standardwebhooks import Webhook
 
 from tests.delivery.system import State, System
 from tests.support.events import cloud_event
-from tests.support.scripted_receivers import Hook, Receiver
-from tests.support.waiting import until_so
+from tests.support.waiting import until, until_so
+from tests.support.webhook_receivers.receiver import Arrival, Receiver
 
 DELIVERED, EXHAUSTED, CANCELLED = State.DELIVERY_STATE_DELIVERED, State.DELIVERY_STATE_EXHAUSTED, State.DELIVERY_STATE_CANCELLED
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -33,13 +33,13 @@ async def subscribed(system: System, sink: str, **wanted: object) -> pb.CreateSu
     return await system.registry.call(system.registry.subscriptions.CreateSubscription, request)
 
 
-async def arrived(system: System, hooks: Receiver, **wanted: object) -> Hook:
+async def arrived(system: System, hooks: Receiver, **wanted: object) -> Arrival:
     """Publish an event to a subscription with some settings, and return the webhook that arrives."""
     async with system.delivering() as delivering:
         await subscribed(system, hooks.url(), **wanted)
         await system.publish(cloud_event("7", subject="eü 7", traceparent=TRACE, tracestate="a=b"))
         await delivering.until(1, state=DELIVERED)
-    (hook,) = hooks.hooks
+    (hook,) = hooks.arrivals
     return hook
 
 
@@ -89,7 +89,7 @@ async def test_what_has_no_data_and_no_type_is_not_called_a_form(system: System,
         empty.ClearField("data")
         await system.publish(empty)
         await delivering.until(1, state=DELIVERED)
-    (hook,) = hooks.hooks
+    (hook,) = hooks.arrivals
     assert (hook.body, hook.headers.get("content-type", "")) == (b"", "")
 
 
@@ -99,7 +99,7 @@ async def test_a_delivery_keeps_the_mode_that_it_was_routed_with(system: System,
     async with system.delivering():
         made = await subscribed(system, hooks.url())
         await system.publish(cloud_event("7"))
-        await hooks.until(lambda: len(hooks.hooks) == 2)
+        await until(lambda: len(hooks.arrivals) == 2)
     settings = pb.ProtocolSettings(content_mode=pb.CONTENT_MODE_BINARY)
     changed = pb.Subscription(id=made.subscription.id, protocol_settings=settings)
     await system.registry.update(system.consumer_id, changed, "protocol_settings.content_mode")
@@ -108,7 +108,7 @@ async def test_a_delivery_keeps_the_mode_that_it_was_routed_with(system: System,
         await delivering.until(1, state=DELIVERED)
         await system.publish(cloud_event("8"))
         await delivering.until(2, state=DELIVERED)
-    *before, after = hooks.hooks
+    *before, after = hooks.arrivals
     assert len({(hook.body, hook.headers["content-type"]) for hook in before}) == 1
     assert (after.headers["ce-id"], "ce-id" in before[-1].headers) == ("8", False)
 
@@ -129,7 +129,7 @@ async def test_both_schemes_verify_before_and_after_a_rotation(system: System, h
         second = await system.registry.call(stub.GetSecrets, wanted)
         await system.publish(cloud_event("2"))
         await delivering.until(2, state=DELIVERED)
-    one, two = hooks.hooks
+    one, two = hooks.arrivals
     assert (len(first.secrets), len(first.keys), len(second.secrets), len(second.keys)) == (1, 1, 2, 2)
     assert [entry.split(",")[0] for entry in two.headers["webhook-signature"].split()] == ["v1", "v1", "v1a", "v1a"]
     for hook, known in ((one, first), (two, second), (two, first)):
@@ -140,7 +140,7 @@ async def test_both_schemes_verify_before_and_after_a_rotation(system: System, h
     assert not verifies(one, second.keys[0].public_key)
 
 
-def verifies(hook: Hook, public_key: str) -> bool:
+def verifies(hook: Arrival, public_key: str) -> bool:
     """Verify a webhook as a receiver would that follows Standard Webhooks and knows a public key."""
     key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_")))
     signed = f"{hook.headers['webhook-id']}.{hook.headers['webhook-timestamp']}.".encode() + hook.body
@@ -235,7 +235,7 @@ async def test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on(sy
         await system.registry.update(system.consumer_id, pb.Subscription(id=made.id, sink=hooks.url("/new")), "sink")
         await system.publish(cloud_event("8"))
         await delivering.until(1, state=DELIVERED)
-    assert hooks.hooks[-1].path == "/new"
+    assert hooks.arrivals[-1].path == "/new"
 
 
 async def test_what_a_former_sink_says_of_itself_does_not_count(system: System, hooks: Receiver) -> None:

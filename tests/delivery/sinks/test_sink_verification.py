@@ -20,8 +20,8 @@ from services.runtime.rpc.channel_and_server import open_channel, service_metada
 from services.runtime.service_process import ServiceProcess
 from tests.subscription.client import Client, refused, served, until_checkpoint
 from tests.subscription.conftest import SECRET_KEY
-from tests.support.hostile_endpoints import HostileServer, hostile, silent
 from tests.support.waiting import PATIENCE_S, until_so
+from tests.support.webhook_receivers.hostile_receivers import HostileServer, hostile, silent
 
 ORIGIN = "hooks.example.com"
 GRANTED, PENDING = pb.VERIFICATION_STATE_GRANTED, pb.VERIFICATION_STATE_PENDING

@@ -18,9 +18,9 @@ from tests.delivery.system import TOKEN, Delivering, System
 from tests.delivery.transport.test_hostile_recorded import delivering as delivering_by_names
 from tests.subscription.client import refused
 from tests.support.dns import Zone, name_server
-from tests.support.hostile_endpoints import answering, hostile, silent, status
-from tests.support.scripted_receivers import Receiver
 from tests.support.waiting import PATIENCE_S
+from tests.support.webhook_receivers.hostile_receivers import answering, hostile, silent, status
+from tests.support.webhook_receivers.receiver import Receiver
 
 TAKEN, STATUS = delivery_pb2.ATTEMPT_OUTCOME_DELIVERED, delivery_pb2.ATTEMPT_OUTCOME_STATUS
 BLOCKED, CREDENTIAL = delivery_pb2.ATTEMPT_OUTCOME_BLOCKED, delivery_pb2.ATTEMPT_OUTCOME_CREDENTIAL
@@ -46,7 +46,7 @@ async def test_it_is_a_webhook_like_any_other_and_leaves_nothing_behind(system: 
         for _ in range(20):
             made = (await system.subscribe(hooks.url(), "another.type", secret=secret)).subscription
             answer = await sent(running, made.id, system.consumer_id)
-            hook = hooks.hooks[-1]
+            hook = hooks.arrivals[-1]
             assert (answer.attempt.outcome, answer.attempt.status, answer.attempt.number) == (TAKEN, 200, 1)
             assert answer.attempt.start_time.ToMilliseconds() > 0
             assert (hook.event_id, hook.attempt, hook.headers["hooktide-subscription-id"]) == (answer.event_id, 1, made.id)
@@ -54,7 +54,7 @@ async def test_it_is_a_webhook_like_any_other_and_leaves_nothing_behind(system: 
             assert (body["id"], body["type"], body["source"], body["specversion"]) == (answer.event_id, "hooktide.test", "/hooktide", "1.0")
             assert body["data"]["subscription_id"] == made.id
         assert not await running.deliveries()
-    assert len(hooks.hooks) == 20
+    assert len(hooks.arrivals) == 20
 
 
 async def test_a_sink_that_fails_is_told_of_and_neither_asked_again_nor_judged(system: System) -> None:
@@ -91,12 +91,12 @@ async def test_an_access_token_is_fetched_for_it(system: System, hooks: Receiver
         made = await subscribed(system, hooks.url(), server.port)
         for _ in range(2):
             assert (await sent(running, made.id)).attempt.outcome == TAKEN
-        assert tokens(hooks.hooks) == ["token-1", "token-2"]
+        assert tokens(hooks.arrivals) == ["token-1", "token-2"]
         server.status = 503
         attempt = (await sent(running, made.id)).attempt
         assert (attempt.outcome, attempt.status) == (CREDENTIAL, 0)
         assert "503" in attempt.error
-    assert len(hooks.hooks) == 2
+    assert len(hooks.arrivals) == 2
 
 
 async def test_another_consumers_subscription_is_not_there(system: System, hooks: Receiver) -> None:
@@ -108,7 +108,7 @@ async def test_another_consumers_subscription_is_not_there(system: System, hooks
         assert (await refused(sent(running, made.id, ""))).reason is Reason.INVALID_ARGUMENT
         await system.registry.delete(system.consumer_id, made.id)
         assert (await refused(sent(running, made.id))).reason is Reason.SUBSCRIPTION_NOT_FOUND
-    assert not hooks.hooks
+    assert not hooks.arrivals
 
 
 async def test_what_is_disabled_is_not_sent_to(system: System, hooks: Receiver) -> None:
@@ -117,7 +117,7 @@ async def test_what_is_disabled_is_not_sent_to(system: System, hooks: Receiver) 
         gone = pb.DisableSubscriptionRequest(id=made.id, sink_revision=made.sink_revision, reason="410")
         await system.registry.call(system.registry.subscriptions.DisableSubscription, gone)
         assert (await refused(sent(running, made.id))).reason is Reason.STATE_CONFLICT
-    assert not hooks.hooks
+    assert not hooks.arrivals
 
 
 async def test_one_is_under_way_at_a_time(system: System) -> None:
@@ -164,5 +164,5 @@ async def test_it_is_sent_by_the_latest_settings(system: System, hooks: Receiver
             )
             await system.registry.call(system.registry.subscriptions.UpdateSubscription, request)
             await sent(running, made.id)
-            assert (hooks.hooks[-1].path, hooks.hooks[-1].headers["x"]) == (path, path)
-        assert json.loads(hooks.hooks[-1].body)["type"] == "hooktide.test"
+            assert (hooks.arrivals[-1].path, hooks.arrivals[-1].headers["x"]) == (path, path)
+        assert json.loads(hooks.arrivals[-1].body)["type"] == "hooktide.test"

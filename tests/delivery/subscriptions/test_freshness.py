@@ -16,8 +16,8 @@ from tests.simulation.endpoints import Mode
 from tests.simulation.scenarios import ALPHA, deliveries, finished, started
 from tests.simulation.virtual_time import VirtualClock, VirtualLoop
 from tests.simulation.world import World
-from tests.support.hostile_endpoints import OK, HostileServer, answering, hostile
 from tests.support.waiting import PATIENCE_S, until
+from tests.support.webhook_receivers.hostile_receivers import OK, HostileServer, answering, hostile
 
 LONG_S = 10 * GAP_MAX_S
 

@@ -18,8 +18,8 @@ from services.delivery.transport.response_parser import HEAD_BYTES_MAX
 from services.egress.policy import EgressPolicy
 from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sending, sent
 from tests.support.certificates import Authority
-from tests.support.endless_tickets import flooding
-from tests.support.hostile_endpoints import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
+from tests.support.webhook_receivers.endless_tickets import flooding
+from tests.support.webhook_receivers.hostile_receivers import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
 
 LARGE = b"x" * (4 << 20)
 

@@ -8,8 +8,8 @@ import pytest
 
 from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Outcome, Request
 from tests.delivery.sending import LIMITS, answer_to, post, sending, sent
-from tests.support.endless_answers import flood
-from tests.support.hostile_endpoints import (
+from tests.support.webhook_receivers.endless_answers import flood
+from tests.support.webhook_receivers.hostile_receivers import (
     OK,
     Behaviour,
     Connection,

@@ -25,7 +25,8 @@ from tests.delivery.system import Delivering, State, System
 from tests.support.certificates import Authority
 from tests.support.dns import Zone, name_server
 from tests.support.events import cloud_event
-from tests.support.hostile_endpoints import (
+from tests.support.waiting import until_so
+from tests.support.webhook_receivers.hostile_receivers import (
     OK,
     Behaviour,
     answering,
@@ -40,7 +41,6 @@ from tests.support.hostile_endpoints import (
     silent,
     status,
 )
-from tests.support.waiting import until_so
 
 TAKEN, STATUS = delivery_pb2.ATTEMPT_OUTCOME_DELIVERED, delivery_pb2.ATTEMPT_OUTCOME_STATUS
 DNS, CONNECT, TLS = delivery_pb2.ATTEMPT_OUTCOME_DNS, delivery_pb2.ATTEMPT_OUTCOME_CONNECT, delivery_pb2.ATTEMPT_OUTCOME_TLS

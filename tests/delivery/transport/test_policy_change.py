@@ -9,7 +9,7 @@ from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Outcome
 from services.egress.policy import EgressPolicy
 from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sent
-from tests.support.hostile_endpoints import OK, Connection, hostile
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, hostile
 
 WITHIN_S = 60.0
 

@@ -18,7 +18,7 @@ from services.delivery.transport.pool import Pool
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request, Tls
 from tests.delivery.sending import sending
 from tests.support.certificates import Authority
-from tests.support.hostile_endpoints import Behaviour, Connection, hostile, status
+from tests.support.webhook_receivers.hostile_receivers import Behaviour, Connection, hostile, status
 
 # The seed does not decide when a socket is ready, so some kinds of answers are missing in some rounds.
 _ROUNDS_MIN, _ROUNDS_MAX = 6, 60

@@ -15,8 +15,8 @@ from services.runtime.service_process import StartError
 from tests.delivery.sending import answer_to, post, sending
 from tests.support.certificates import Authority
 from tests.support.dns import name_server
-from tests.support.hostile_endpoints import OK, Connection, answering, hostile
 from tests.support.proxy import Proxy, running_proxy
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, answering, hostile
 
 
 async def test_a_webhook_goes_through_the_proxy_to_the_address_that_was_judged() -> None:

@@ -13,7 +13,7 @@ from services.delivery.transport.resolver import Lookup, Resolved, Resolver, sys
 from services.egress.policy import EgressPolicy
 from services.runtime.fair_semaphore import Share
 from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sending
-from tests.support.hostile_endpoints import OK, answering, black_hole, hostile
+from tests.support.webhook_receivers.hostile_receivers import OK, answering, black_hole, hostile
 
 
 class Book:

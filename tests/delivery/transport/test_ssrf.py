@@ -20,7 +20,7 @@ from tests.delivery.sending import LIMITS, answer_to, post, sending
 from tests.egress.test_policy import SPECIAL_ADDRESSES
 from tests.egress.test_urls import REFUSED
 from tests.support.dns import Zone, name_server
-from tests.support.hostile_endpoints import OK, Connection, HostileServer, answering, hostile, status
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, HostileServer, answering, hostile, status
 
 PERMITTED = "127.0.0.2"
 

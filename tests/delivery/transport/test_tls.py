@@ -11,7 +11,7 @@ from services.delivery.transport.protocol import Answer, Outcome, Request, Tls
 from services.runtime.service_process import StartError
 from tests.delivery.sending import answer_to, post, sending, sent
 from tests.support.certificates import Authority
-from tests.support.hostile_endpoints import OK, Connection, HostileServer, answering, hostile
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, HostileServer, answering, hostile
 
 
 @pytest.fixture

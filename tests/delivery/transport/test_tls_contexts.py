@@ -10,7 +10,7 @@ from services.delivery.transport.protocol import Outcome, Tls
 from services.delivery.transport.tls_contexts import TOO_LATE, TlsContext, TlsContexts
 from tests.delivery.sending import answer_to, post, sending
 from tests.support.certificates import Authority
-from tests.support.hostile_endpoints import OK, Connection, answering, hostile, kept_open
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, answering, hostile, kept_open
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from services.delivery.transport.dialling import NOT_READY
 from services.delivery.transport.tls_stream import TlsStream
 from tests.support.certificates import Authority
-from tests.support.endless_tickets import flooding
+from tests.support.webhook_receivers.endless_tickets import flooding
 
 _PIECE_BYTES = 16 * 1024
 _WITHIN_S = 20.0

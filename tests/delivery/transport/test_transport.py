@@ -11,7 +11,7 @@ from services.delivery.transport.http import roots_file
 from services.delivery.transport.protocol import RESPONSE_BYTES_MAX, Answer, Outcome, Request
 from services.runtime.service_process import StartError
 from tests.delivery.sending import answer_to, post, sending, sent
-from tests.support.hostile_endpoints import OK, Connection, answering, answering_once, hostile, kept_open, silent, status
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, answering, answering_once, hostile, kept_open, silent, status
 
 
 async def test_a_webhook_arrives_as_it_was_made_and_nothing_is_added() -> None:

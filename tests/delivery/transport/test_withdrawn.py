@@ -22,8 +22,8 @@ from tests.simulation.registry import DISABLED, PAUSED
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
 from tests.simulation.world import World
 from tests.support.events import cloud_event
-from tests.support.hostile_endpoints import OK, Connection, HostileServer, answering, black_hole, hostile
-from tests.support.scripted_receivers import Receiver
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, HostileServer, answering, black_hole, hostile
+from tests.support.webhook_receivers.receiver import Receiver
 
 NEW = "https://consumer.example/new"
 
@@ -311,7 +311,7 @@ async def test_after_a_change_of_the_sink_what_waits_goes_to_the_new_one(
         subscription.sink = hooks.url()
         await system.registry.update(system.consumer_id, subscription, "sink")
         await delivering.until(4, state=Shown.DELIVERY_STATE_DELIVERED)
-        assert [hook.attempt for hook in hooks.hooks] == [1] * 4
+        assert [hook.attempt for hook in hooks.arrivals] == [1] * 4
         gate.opens.set()
         await delivering.until(5, state=Shown.DELIVERY_STATE_DELIVERED)
     assert len(server.requests) == 1

@@ -1,4 +1,4 @@
-"""Hostile endpoints: a server on this machine that speaks raw TCP (or TLS), and the ways in which endpoints misbehave."""
+"""Hostile receivers: a server on this machine that speaks raw TCP (or TLS), and the ways in which endpoints misbehave."""
 
 import asyncio
 import contextlib

@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
 
 
-class Catcher:
+class OrderReceiver:
     """The receiver's process, which a test may stop and start again at the same port."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Catcher:
 
     async def up(self) -> None:
         """Start the process."""
-        command = [sys.executable, "-m", "tests.support.order_receiver", str(self._port)]
+        command = [sys.executable, "-m", "tests.support.webhook_receivers.order_receiver", str(self._port)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)  # noqa: S603, ASYNC220 - ours, and quick
         assert self._process.stdout is not None
         self._port = int(await asyncio.to_thread(self._process.stdout.readline))
@@ -136,14 +136,14 @@ class Catcher:
 
 
 @contextlib.asynccontextmanager
-async def catching() -> AsyncIterator[Catcher]:
+async def running_order_receiver() -> AsyncIterator[OrderReceiver]:
     """Run a receiver."""
-    catcher = Catcher()
-    await catcher.up()
+    orders = OrderReceiver()
+    await orders.up()
     try:
-        yield catcher
+        yield orders
     finally:
-        await catcher.close()
+        await orders.close()
 
 
 async def main(port: int) -> None:

@@ -1,7 +1,7 @@
 """Endless answers: an endpoint in a process of its own that never stops answering, so that its memory does not count as the sender's.
 
-`python -m tests.support.endless_answers 1000` prints its port. All the answers of a thousand requests begin before any of them
-goes on. The process ends when its standard input closes.
+`python -m tests.support.webhook_receivers.endless_answers 1000` prints its port. All the answers of a thousand requests begin before
+any of them goes on. The process ends when its standard input closes.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 
-from tests.support.hostile_endpoints import Connection, hostile
+from tests.support.webhook_receivers.hostile_receivers import Connection, hostile
 
 _PIECE = b"x" * 0x4000
 
@@ -44,7 +44,7 @@ class Crowd:
 @contextlib.asynccontextmanager
 async def flood(at_once: int) -> AsyncIterator[str]:
     """Run the endpoint; yield its URL."""
-    command = (sys.executable, "-m", "tests.support.endless_answers", str(at_once))
+    command = (sys.executable, "-m", "tests.support.webhook_receivers.endless_answers", str(at_once))
     process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Webhook receiver: a real HTTP server with consumers' endpoints, well-behaved or not, that remembers each request."""
+"""Receiver: a real HTTP server with consumers' endpoints, which answer as a test says and remember each request."""
 
 import asyncio
 import hashlib
@@ -14,6 +14,7 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 _TURNS = 10
+_BODY_BYTES_MAX = 8 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -30,6 +31,16 @@ class Arrival:
     verified: bool
     began_at: float = 0.0
     """The monotonic time at which the request's head had arrived, in seconds."""
+
+    @property
+    def path(self) -> str:
+        """The path of its URL."""
+        return f"/{self.endpoint}"
+
+    @property
+    def attempt(self) -> int:
+        """The attempt number that its header states."""
+        return int(self.headers["hooktide-attempt"])
 
 
 @dataclass(slots=True)
@@ -69,12 +80,14 @@ class Endpoint:
 
 
 class Receiver:
-    """Serves endpoints on a port of its own; a test may take it down and bring it back at the same port."""
+    """Serves endpoints, one at each path, on a port of its own; a test may take it down and bring it back at the same port."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.endpoints: dict[str, Endpoint] = {}
+        self.answer: Callable[[Arrival], int] | None = None
+        """If set, it decides the status of each answer, in place of the endpoint's own `status`."""
+        self.port = port
         self._runner: web.AppRunner | None = None
-        self._port = 0
 
     async def __aenter__(self) -> Self:
         await self.up()
@@ -85,12 +98,12 @@ class Receiver:
 
     async def up(self) -> None:
         """Listen."""
-        app = web.Application()
-        app.router.add_route("*", "/{name}", self._take)
+        app = web.Application(client_max_size=_BODY_BYTES_MAX)
+        app.router.add_route("*", "/{name:.*}", self._take)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
-        self._port = self._runner.addresses[0][1]
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self.port = self._runner.addresses[0][1]
 
     async def down(self) -> None:
         """Stop listening and cut off all requests under way."""
@@ -107,23 +120,33 @@ class Receiver:
     def endpoint(self, name: str) -> Endpoint:
         """Return an endpoint; make it if it does not exist."""
         if name not in self.endpoints:
-            self.endpoints[name] = Endpoint(name, f"http://127.0.0.1:{self._port}/{name}")
+            self.endpoints[name] = Endpoint(name, self.url(f"/{name}"))
         return self.endpoints[name]
 
+    def url(self, path: str = "/hook") -> str:
+        """Return the URL of a path; the endpoint there need not be made first."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    @property
+    def arrivals(self) -> list[Arrival]:
+        """All requests that endpoints remember, in the order of their answers."""
+        return sorted((arrival for endpoint in self.endpoints.values() for arrival in endpoint.arrivals), key=lambda each: each.at)
+
     async def _take(self, request: web.Request) -> web.Response:
-        endpoint, began_at = self.endpoints[request.match_info["name"]], time.monotonic()
+        endpoint, began_at = self.endpoint(request.match_info["name"]), time.monotonic()
         endpoint.begun += 1
         body = await request.read()
         if endpoint.gate is not None:
             await endpoint.gate.wait()
         if endpoint.delay_s:
             await asyncio.sleep(endpoint.delay_s)
-        status = endpoint.status()
         headers = {name.lower(): value for name, value in request.headers.items()}
         verified = any(_verifies(secret, body, headers) for secret in endpoint.secrets)
         kept = body if endpoint.keep_bodies else hashlib.sha256(body).digest()
-        endpoint.add(Arrival(endpoint.name, headers.get("webhook-id", ""), time.monotonic(), status, kept, headers, verified, began_at))
-        return web.Response(status=status)
+        arrival = Arrival(endpoint.name, headers.get("webhook-id", ""), time.monotonic(), 0, kept, headers, verified, began_at)
+        arrival.status = endpoint.status() if self.answer is None else self.answer(arrival)
+        endpoint.add(arrival)
+        return web.Response(status=arrival.status)
 
 
 def _verifies(secret: str, body: bytes, headers: dict[str, str]) -> bool:
