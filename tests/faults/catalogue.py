@@ -254,8 +254,8 @@ CATALOGUE: dict[int, Row] = {
         "a kept connection that has gone stale",
         "costs no attempt",
         (
-            "delivery.transport.test_transport::test_a_connection_that_was_closed_while_idle_costs_nothing",
-            "delivery.transport.test_transport::test_a_kept_connection_that_breaks_under_a_request_costs_no_attempt",
+            "delivery.transport.test_http::test_a_connection_that_was_closed_while_idle_costs_nothing",
+            "delivery.transport.test_http::test_a_kept_connection_that_breaks_under_a_request_costs_no_attempt",
         ),
     ),
     45: Row(

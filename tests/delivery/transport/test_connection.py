@@ -1,25 +1,21 @@
-"""Connections: what an endpoint may do to one at odd moments, and that no request gets another request's answer."""
+"""Connection: what a sink may do to one at odd moments, and that no request gets another request's answer."""
 
 import asyncio
 import contextlib
-import os
-import resource
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.delivery.transport.http import open_http_transport
-from services.delivery.transport.protocol import Answer, Outcome, Tls
-from services.delivery.transport.response_parser import HEAD_BYTES_MAX
+from services.delivery.transport.protocol import Outcome
 from services.egress.policy import EgressPolicy
 from tests.delivery.sending import LIMITS, LOOPBACK, answer_to, post, sending, sent
 from tests.support.certificates import Authority
 from tests.support.webhook_receivers.endless_tickets import flooding
-from tests.support.webhook_receivers.hostile_receivers import OK, Behaviour, Connection, answering, answering_once, endless, hostile, status
+from tests.support.webhook_receivers.hostile_receivers import OK, Connection, answering, hostile, status
 
 LARGE = b"x" * (4 << 20)
 
@@ -231,100 +227,6 @@ async def test_a_large_request_and_a_large_answer_pass_whole(*, tls: bool, autho
     assert all(request.endswith(LARGE) for request in server.requests)
 
 
-@pytest.mark.parametrize(
-    ("raw", "connections"),
-    [
-        (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", 2),
-        (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", 2),
-        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok", 1),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;a=b\r\no\r\n1\r\nk\r\n0\r\nx: y\r\n\r\n", 1),
-        (b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok", 1),
-        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nx: y\r\n\r\n" + OK, 1),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
-        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 100\r\n\r\n", 1),
-        (b"HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n", 1),
-    ],
-    ids=ascii,
-)
-async def test_a_connection_is_kept_as_far_as_its_answer_permits(raw: bytes, connections: int) -> None:
-    async with hostile(answering(raw)) as server, sending() as transport:
-        answers = [await answer_to(transport, post(server.url)) for _ in range(2)]
-    assert [answer.status for answer in answers] == [int(raw[9:12]) if b"102" not in raw else 200] * 2
-    assert server.connections == connections
-
-
-@pytest.mark.parametrize("ends", ["", "transfer-encoding: identity\r\n"])
-async def test_an_answer_without_a_length_ends_with_its_connection(ends: str) -> None:
-    async with hostile(answering_once(f"HTTP/1.1 500 No\r\n{ends}\r\nwhy".encode())) as server, sending() as transport:
-        answer = await answer_to(transport, post(server.url))
-    assert (answer.outcome, answer.status, answer.body) == (Outcome.STATUS, 500, b"why")
-
-
-async def test_an_answer_may_come_byte_by_byte() -> None:
-    raw = b"HTTP/1.1 103 Hints\r\na: b\r\n\r\nHTTP/1.1 503 No\r\nretry-after: 7\r\ntransfer-encoding: chunked\r\n\r\n3\r\nwhy\r\n0\r\n\r\n"
-
-    async def behave(connection: Connection) -> None:
-        while await connection.request() is not None:
-            for byte in raw:
-                await connection.send(bytes([byte]))
-                await asyncio.sleep(0)
-
-    async with hostile(behave) as server, sending() as transport:
-        for _ in range(2):
-            answer = await answer_to(transport, post(server.url))
-            assert (answer.status, answer.body, answer.retry_after) == (503, b"why", "7")
-    assert server.connections == 1
-
-
-async def test_a_head_is_read_up_to_its_limit() -> None:
-    filling = "x: " + "y" * (HEAD_BYTES_MAX // 2)
-    async with hostile(answering(status(200, filling))) as server, sending() as transport:
-        assert (await answer_to(transport, post(server.url))).status == 200
-    async with hostile(answering(status(200, *[filling] * 5))) as server, sending() as transport:
-        assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
-
-
-@contextlib.contextmanager
-def no_more_files() -> Iterator[None]:
-    """Use up all file descriptors that this process may open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = os.dup(0)
-    os.close(highest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-async def test_without_a_file_to_open_a_request_fails_and_the_transport_goes_on() -> None:
-    async with hostile(answering(OK)) as server, sending() as transport:
-        await answer_to(transport, post(server.url))
-        with no_more_files():
-            assert (await answer_to(transport, post(server.url.replace("127.0.0.1", "127.0.0.2")))).outcome is Outcome.CONNECT
-            assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
-
-
-async def test_without_a_file_to_open_nothing_new_is_trusted_until_there_is_one(authority: Authority) -> None:
-    async with hostile(answering(OK), tls=authority.server("127.0.0.1")) as server, sending(roots=authority.file) as transport:
-        request = post(server.url)._replace(tls=Tls(ca_pem=authority.pem))
-        shown = post(server.url)._replace(tls=authority.client("ours"))
-        with no_more_files():
-            assert (await answer_to(transport, request)).outcome is Outcome.TLS
-            assert (await answer_to(transport, shown)).outcome is Outcome.TLS
-        assert (await answer_to(transport, request)).outcome is Outcome.DELIVERED
-        assert (await answer_to(transport, shown)).outcome is Outcome.DELIVERED
-
-
-async def test_a_connection_that_ends_between_connecting_and_tls_is_a_failure_of_tls() -> None:
-    async def behave(connection: Connection) -> None:
-        connection.reset()
-
-    async with hostile(behave) as server, sending() as transport:
-        answers = await asyncio.gather(*(sent(transport, post(server.url.replace("http:", "https:"))) for _ in range(32)))
-    assert {answer.outcome for answer in answers} <= {Outcome.TLS, Outcome.CONNECT}
-
-
 async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.delivery.transport.pool._IDLE_S", 0.3)
     ended = asyncio.Event()
@@ -342,49 +244,6 @@ async def test_an_idle_connection_is_let_go_of_after_its_rest(monkeypatch: pytes
     assert server.connections == 2
 
 
-# Endless answers
-
-
-@pytest.mark.parametrize(
-    ("start", "piece"),
-    [
-        (b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", b"x: y\r\n" * 1000),
-        (b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: ", b"y" * 10_000),
-        (b"transfer-encoding: chunked\r\n\r\n2;", b"x" * 10_000),
-        (b"", b"x: y\r\n" * 1000),
-    ],
-    ids=["trailers", "one trailer", "an extension of a chunk", "headers"],
-)
-async def test_what_frames_an_answer_is_read_up_to_a_limit(start: bytes, piece: bytes) -> None:
-    """Otherwise memory would grow for as long as a request may take."""
-    async with hostile(endless(b"HTTP/1.1 200 OK\r\n" + start, piece)) as server, sending() as transport:
-        assert (await answer_to(transport, post(server.url))).outcome is Outcome.PROTOCOL
-
-
-async def test_an_answer_in_the_smallest_chunks_is_read_whole() -> None:
-    raw = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 60_000 + b"0\r\n\r\n"
-    async with hostile(answering(raw)) as server, sending() as transport:
-        assert (await answer_to(transport, post(server.url)._replace(whole=True))).body == b"x" * 60_000
-
-
-async def test_many_that_cannot_be_made_may_wait_for_a_turn() -> None:
-    """Each of them takes its turn, fails and passes the turn on."""
-
-    async def behave(connection: Connection) -> None:
-        await connection.request()
-        async with asyncio.timeout(10):
-            while len(waiting) < 3000:  # noqa: ASYNC110 - the test's side
-                await asyncio.sleep(0)
-        await connection.send(OK)
-
-    waiting: list[asyncio.Future[Answer]] = []
-    async with hostile(behave) as server, sending(host_connections_max=1) as transport:
-        first = sent(transport, post(server.url))
-        waiting += [sent(transport, post(server.url, x="\r\n")) for _ in range(3000)]
-        assert (await first).outcome is Outcome.DELIVERED
-        assert {(await answer).outcome for answer in waiting} == {Outcome.PROTOCOL}
-
-
 async def test_an_endpoint_that_sends_tickets_without_an_end_is_cut_off_and_its_neighbours_go_on(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -394,30 +253,3 @@ async def test_an_endpoint_that_sends_tickets_without_an_end_is_cut_off_and_its_
             while not flooded.done():
                 assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
             assert flooded.result().error == "TLS failed: too much beside the data"
-
-
-async def test_what_waits_for_a_connection_has_it_before_a_host_that_has_more_to_send() -> None:
-    """Otherwise a busy host would keep all connections, and the other hosts' requests would time out before they leave."""
-    order, all_wait = list[str](), asyncio.Event()
-
-    def behaviour(name: str) -> Behaviour:
-        async def behave(connection: Connection) -> None:
-            while await connection.request() is not None:
-                order.append(name)
-                await all_wait.wait()
-                await connection.send(OK)
-
-        return behave
-
-    async with (
-        hostile(behaviour("busy")) as busy,
-        hostile(behaviour("other")) as other,
-        sending(connections_max=1, host_connections_max=1) as transport,
-    ):
-        answers = [sent(transport, post(busy.url)) for _ in range(5)]
-        answers.append(sent(transport, post(other.url)))
-        while not order:  # noqa: ASYNC110 - the server's side
-            await asyncio.sleep(0)
-        all_wait.set()
-        assert {answer.outcome for answer in await asyncio.gather(*answers)} == {Outcome.DELIVERED}
-    assert order == ["busy", "other", *["busy"] * 4]

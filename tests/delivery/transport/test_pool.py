@@ -1,4 +1,4 @@
-"""Pool: whatever endpoints do and whenever requests are withdrawn, each request gets exactly one answer, and its own."""
+"""Pool: requests take turns; whatever endpoints do, and whenever requests are withdrawn, each gets exactly one answer, and its own."""
 
 import asyncio
 import contextlib
@@ -16,9 +16,9 @@ import uvloop
 from services.delivery.transport.http import HttpTransport
 from services.delivery.transport.pool import Pool
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request, Tls
-from tests.delivery.sending import sending
+from tests.delivery.sending import post, sending, sent
 from tests.support.certificates import Authority
-from tests.support.webhook_receivers.hostile_receivers import Behaviour, Connection, hostile, status
+from tests.support.webhook_receivers.hostile_receivers import OK, Behaviour, Connection, hostile, status
 
 # The seed does not decide when a socket is ready, so some kinds of answers are missing in some rounds.
 _ROUNDS_MIN, _ROUNDS_MAX = 6, 60
@@ -177,3 +177,48 @@ def test_each_request_is_answered_once_and_nothing_is_left_open(
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(rounds())
     assert seen_all()
+
+
+async def test_many_that_cannot_be_made_may_wait_for_a_turn() -> None:
+    """Each of them takes its turn, fails and passes the turn on."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.request()
+        async with asyncio.timeout(10):
+            while len(waiting) < 3000:  # noqa: ASYNC110 - the test's side
+                await asyncio.sleep(0)
+        await connection.send(OK)
+
+    waiting: list[asyncio.Future[Answer]] = []
+    async with hostile(behave) as server, sending(host_connections_max=1) as transport:
+        first = sent(transport, post(server.url))
+        waiting += [sent(transport, post(server.url, x="\r\n")) for _ in range(3000)]
+        assert (await first).outcome is Outcome.DELIVERED
+        assert {(await answer).outcome for answer in waiting} == {Outcome.PROTOCOL}
+
+
+async def test_what_waits_for_a_connection_has_it_before_a_host_that_has_more_to_send() -> None:
+    """Otherwise a busy host would keep all connections, and the other hosts' requests would time out before they leave."""
+    order, all_wait = list[str](), asyncio.Event()
+
+    def behaviour(name: str) -> Behaviour:
+        async def behave(connection: Connection) -> None:
+            while await connection.request() is not None:
+                order.append(name)
+                await all_wait.wait()
+                await connection.send(OK)
+
+        return behave
+
+    async with (
+        hostile(behaviour("busy")) as busy,
+        hostile(behaviour("other")) as other,
+        sending(connections_max=1, host_connections_max=1) as transport,
+    ):
+        answers = [sent(transport, post(busy.url)) for _ in range(5)]
+        answers.append(sent(transport, post(other.url)))
+        while not order:  # noqa: ASYNC110 - the server's side
+            await asyncio.sleep(0)
+        all_wait.set()
+        assert {answer.outcome for answer in await asyncio.gather(*answers)} == {Outcome.DELIVERED}
+    assert order == ["busy", "other", *["busy"] * 4]
