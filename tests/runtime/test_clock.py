@@ -1,27 +1,36 @@
 import time
+from collections.abc import Iterator
+
+import pytest
 
 from services.runtime.clock import SystemClock, unix_ms
 from tests.support.clock import MovedClock
 
-# It keeps a file open, as in a service, which has one clock for as long as it runs.
-CLOCK = SystemClock()
+
+@pytest.fixture
+def clock() -> Iterator[SystemClock]:
+    made = SystemClock()
+    yield made
+    # A service has one clock, which keeps its file open for as long as the process runs.
+    if made._scheduled is not None:  # noqa: SLF001
+        made._scheduled.close()  # noqa: SLF001
 
 
 def test_milliseconds_are_rounded_down() -> None:
     assert unix_ms(MovedClock(1_800_000_000.9996)) == 1_800_000_000_999
 
 
-def test_the_system_s_clock_has_wall_time_and_times_that_never_go_back() -> None:
+def test_the_system_s_clock_has_wall_time_and_times_that_never_go_back(clock: SystemClock) -> None:
     before = time.time()
-    assert before <= CLOCK.now() <= time.time()
-    for read in (CLOCK.monotonic, CLOCK.boottime):
+    assert before <= clock.now() <= time.time()
+    for read in (clock.monotonic, clock.boottime):
         first = read()
         assert read() >= first
 
 
-def test_a_thread_that_works_is_busy() -> None:
+def test_a_thread_that_works_is_busy(clock: SystemClock) -> None:
     """The thread counts as busy also while the system keeps it from running, so other load does not matter here."""
-    began, worked_from = CLOCK.busy(), time.thread_time()
+    began, worked_from = clock.busy(), time.thread_time()
     while time.thread_time() - worked_from < 0.05:
         pass
-    assert CLOCK.busy() - began >= 0.04
+    assert clock.busy() - began >= 0.04
