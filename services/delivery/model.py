@@ -48,7 +48,7 @@ class Secret(NamedTuple):
     expires_ms: int | None
 
 
-class Health(enum.Enum):
+class SubscriptionStatus(enum.Enum):
     """Whether delivery keeps and sends the events of a subscription."""
 
     ACTIVE = "send"

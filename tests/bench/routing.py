@@ -3,7 +3,7 @@
 import time
 from functools import partial
 
-from services.delivery.model import Health
+from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.subscriptions.router import Router
 from tests.bench.rounds import Extent, Steps, in_turn
@@ -37,5 +37,9 @@ def _router(count: int) -> Router:
             types = ("shop.order.created",) if number % 2 else ("shop.*",)
         source = "/shop" if number % 3 else ""
         consumer = f"con_{number % 50:032x}"
-        router.put(Subscription(f"sub_{number:032x}", consumer, "https://example.com/", types, source, Health.ACTIVE, 1, RequestSettings()))
+        router.put(
+            Subscription(
+                f"sub_{number:032x}", consumer, "https://example.com/", types, source, SubscriptionStatus.ACTIVE, 1, RequestSettings()
+            )
+        )
     return router

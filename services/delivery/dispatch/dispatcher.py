@@ -23,7 +23,7 @@ from services.delivery.dispatch.lane_timers import LaneTimers
 from services.delivery.dispatch.protocol import Sender
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s
 from services.delivery.dispatch.sink_health import SinkHealth
-from services.delivery.model import Attempt, Delivery, Health, Phase, State
+from services.delivery.model import Attempt, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.attempt_record import attempt_of, log_failure
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.transport.protocol import Answer, Outcome
@@ -325,7 +325,7 @@ class Dispatcher:
         if lane is not None and subscription is not None:
             if lane.sink_health is not None and lane.sink_health.sink_revision != subscription.settings.sink_revision:
                 lane.sink_health = None
-            if subscription.health is Health.PAUSED:
+            if subscription.status is SubscriptionStatus.PAUSED:
                 self._spill(lane)
             else:
                 self._withdraw(lane)

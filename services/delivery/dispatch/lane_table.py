@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from services.delivery.dispatch import lifecycle, rate_limit
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane, RowReads
-from services.delivery.model import Delivery, Health, State
+from services.delivery.model import Delivery, State, SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock
 
 UNRECORDED_SENT_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and this one is compared with for every delivery.
-_ACTIVE = Health.ACTIVE
+_ACTIVE = SubscriptionStatus.ACTIVE
 _HELD_BYTES_MAX = 16 * 1024 * 1024
 _REFILL_ROWS_MAX = 200
 
@@ -128,12 +128,12 @@ class LaneTable:
 
     def _may_send(self, lane: Lane, subscription: Subscription) -> bool:
         # Most sinks have never failed: do not read the clock for them.
-        return subscription.health is _ACTIVE and (lane.sink_health is None or lane.sink_health.permits(self._clock.monotonic()))
+        return subscription.status is _ACTIVE and (lane.sink_health is None or lane.sink_health.permits(self._clock.monotonic()))
 
     def is_wanted(self, lane: Lane) -> bool:
         """Return whether events may still be delivered to a lane's subscription: it exists, and is not off."""
         subscription = self.subscription(lane.subscription_id)
-        return subscription is not None and subscription.health is not Health.OFF
+        return subscription is not None and subscription.status is not SubscriptionStatus.OFF
 
     def wants_rows(self, lane: Lane, now_ms: int) -> bool:
         """Return whether rows that are due should be read back now; if there is no room, the dispatcher asks again once there is."""

@@ -8,7 +8,7 @@ Law: pure. A setting that the registry leaves open is None here; the operator's 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.delivery.model import ContentMode, Health, Secret
+from services.delivery.model import ContentMode, Secret, SubscriptionStatus
 from services.delivery.request.credentials import Credential, MutualTls
 from services.delivery.request.signing import SigningKey
 from services.delivery.transport.protocol import Tls
@@ -41,7 +41,7 @@ class Subscription:
     sink: str
     types: tuple[str, ...]
     source: str
-    health: Health
+    status: SubscriptionStatus
     revision: int
     settings: RequestSettings
 

@@ -11,7 +11,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 
-from services.delivery.model import Delivery, Health
+from services.delivery.model import Delivery, SubscriptionStatus
 from services.delivery.request.access_tokens import AccessTokens
 from services.delivery.request.credentials import OAuth2
 from services.delivery.request.oauth2 import NoToken, Token
@@ -132,7 +132,7 @@ class WebhookSender:
     def _unchanged(self, subscription_id: str, settings: RequestSettings) -> Subscription | None:
         """Return a subscription if an attempt that began with `settings` may go on with the present ones, else None."""
         subscription = self._subscription(subscription_id)
-        if self._closed or subscription is None or subscription.health is not Health.ACTIVE:
+        if self._closed or subscription is None or subscription.status is not SubscriptionStatus.ACTIVE:
             return None
         now = subscription.settings
         return subscription if (now.sink_revision, now.credential) == (settings.sink_revision, settings.credential) else None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-from services.delivery.model import Attempt, Delivery, Event, Health, delivery_id
+from services.delivery.model import Attempt, Delivery, Event, SubscriptionStatus, delivery_id
 from services.delivery.request.attempt_record import attempt_of
 from services.delivery.request.request_settings import Subscription
 from services.delivery.request.sender import WebhookSender
@@ -98,7 +98,7 @@ class SinkTester:
         subscription = self._subscription(subscription_id)
         if subscription is None or not scope.includes(subscription.consumer_id):
             raise Failure(Reason.SUBSCRIPTION_NOT_FOUND, "There is no such subscription.")
-        if subscription.health is not Health.ACTIVE:
+        if subscription.status is not SubscriptionStatus.ACTIVE:
             message = "Nothing is sent to it now: it is paused or disabled, or its sink has yet to consent. `state_reason` says why."
             raise Failure(Reason.STATE_CONFLICT, message)
         return subscription

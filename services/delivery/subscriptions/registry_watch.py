@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Never, Protocol
 
-from services.delivery.model import Health
+from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.registry_client import FROM_THE_START, Checkpoint, Deleted, Put, RegistryClient
 from services.delivery.subscriptions.replica import Replica
@@ -45,17 +45,17 @@ class RegistryWatch:
         progress: WatchProgress,
         *,
         changed: Callable[[str], None],
-        gone: Callable[[str], None],
+        unwanted: Callable[[str], None],
         unverified: Callable[[str, str], None],
     ) -> None:
-        """`changed` gets the ids of subscriptions that are new or changed, and `gone` of those that are deleted or off.
+        """`changed` gets the ids of subscriptions that are new or changed, and `unwanted` of those that are deleted or off.
 
         `unverified` gets the ids of a subscription whose sink is to be asked for its consent, and of its consumer.
         """
         self._registry = registry
         self._replica = replica
         self._progress = progress
-        self._changed, self._gone, self._unverified = changed, gone, unverified
+        self._changed, self._unwanted, self._unverified = changed, unwanted, unverified
         self._needs_snapshot = False
 
     async def run(self) -> Never:
@@ -107,7 +107,7 @@ class RegistryWatch:
         if snapshot is not None:
             snapshot.remove(subscription_id)
         elif self._replica.router.remove(subscription_id) is not None:
-            self._gone(subscription_id)
+            self._unwanted(subscription_id)
 
     def _reach(self, checkpoint: Checkpoint, snapshot: Router | None) -> None:
         before = self._replica.router.by_id
@@ -115,11 +115,11 @@ class RegistryWatch:
         self._needs_snapshot = False
         if snapshot is not None:
             for subscription_id in before.keys() - snapshot.by_id.keys():
-                self._gone(subscription_id)
+                self._unwanted(subscription_id)
             for subscription in snapshot.by_id.values():
                 if before.get(subscription.id) != subscription:
                     self._tell(subscription)
         self._progress.advanced()
 
     def _tell(self, subscription: Subscription) -> None:
-        (self._gone if subscription.health is Health.OFF else self._changed)(subscription.id)
+        (self._unwanted if subscription.status is SubscriptionStatus.OFF else self._changed)(subscription.id)

@@ -8,7 +8,7 @@ Law 2: the replica knows which revision it has reached, so that routing can wait
 
 import asyncio
 
-from services.delivery.model import Health
+from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.registry_client import FROM_THE_START, Checkpoint
 from services.delivery.subscriptions.router import Router
@@ -41,7 +41,7 @@ class Replica:
     def wanted(self, subscription_id: str) -> bool:
         """Return whether events may still be delivered to a subscription; before the first snapshot, True."""
         subscription = self.router.by_id.get(subscription_id)
-        return not self.complete or (subscription is not None and subscription.health is not Health.OFF)
+        return not self.complete or (subscription is not None and subscription.status is not SubscriptionStatus.OFF)
 
     async def reached(self, revision: int) -> None:
         """Wait until the replica is complete and has reached a revision."""

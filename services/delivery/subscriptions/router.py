@@ -9,7 +9,7 @@ Law 3: the cost grows with the number of matches and the depth of the type's nam
 
 from collections.abc import Iterable, Iterator
 
-from services.delivery.model import Health
+from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
 
 _ALL = "*"
@@ -36,7 +36,7 @@ class Router:
         self.remove(subscription.id)
         self._matches.clear()
         self.by_id[subscription.id] = subscription
-        if subscription.health is not Health.OFF:
+        if subscription.status is not SubscriptionStatus.OFF:
             for key in _keys(subscription):
                 self._index.setdefault(key, {})[subscription.id] = subscription
 

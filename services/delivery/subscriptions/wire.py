@@ -7,31 +7,31 @@ Law: pure, but for a log line about secrets that cannot be read.
 
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from services.delivery.model import ContentMode, Health, Secret
+from services.delivery.model import ContentMode, Secret, SubscriptionStatus
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
 from services.delivery.request.request_settings import RequestSettings, Subscription, rate_limit
 from services.delivery.request.signing import SigningKey, private_key, secret_bytes
 from services.runtime.logs import logger
 
 _CONTENT_MODES = {pb.CONTENT_MODE_BINARY: ContentMode.BINARY, pb.CONTENT_MODE_DATA_ONLY: ContentMode.DATA_ONLY}
-_HEALTH = {
-    pb.SUBSCRIPTION_STATE_ACTIVE: Health.ACTIVE,
-    pb.SUBSCRIPTION_STATE_PAUSED: Health.PAUSED,
-    pb.SUBSCRIPTION_STATE_DISABLED: Health.OFF,
-    pb.SUBSCRIPTION_STATE_UNVERIFIED: Health.OFF,
+_STATUS = {
+    pb.SUBSCRIPTION_STATE_ACTIVE: SubscriptionStatus.ACTIVE,
+    pb.SUBSCRIPTION_STATE_PAUSED: SubscriptionStatus.PAUSED,
+    pb.SUBSCRIPTION_STATE_DISABLED: SubscriptionStatus.OFF,
+    pb.SUBSCRIPTION_STATE_UNVERIFIED: SubscriptionStatus.OFF,
 }
 
 
 def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
     """Return the subscription in a watch's message; if it is active and its secrets cannot be read, pause it and log an error."""
     message = watched.subscription
-    health = _HEALTH.get(message.state, Health.OFF)
+    status = _STATUS.get(message.state, SubscriptionStatus.OFF)
     try:
         settings = request_settings_of(watched)
     except ValueError as error:
         settings = request_settings_of(_without_secrets(watched))
-        if health is Health.ACTIVE:
-            health = Health.PAUSED
+        if status is SubscriptionStatus.ACTIVE:
+            status = SubscriptionStatus.PAUSED
             logger().error("subscription.unreadable", subscription=message.id, reason=str(error), effect="kept, not sent, until it changes")
     return Subscription(
         id=message.id,
@@ -39,7 +39,7 @@ def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
         sink=message.sink,
         types=tuple(message.types),
         source=message.source,
-        health=health,
+        status=status,
         revision=message.revision,
         settings=settings,
     )

@@ -9,7 +9,7 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane import Lane
 from services.delivery.ledger.protocol import Ledger
 from services.delivery.ledger.rows import OpenRow, delivery_of
-from services.delivery.model import Event, Health, State
+from services.delivery.model import Event, State, SubscriptionStatus
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.waiting_rows import end_waiting, read_waiting
@@ -107,7 +107,7 @@ class LaneRefill:
             next_due_ms = await self._ledger.next_due_ms(subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
             # Rows that were put back during the read come before the rows that it returned.
-            active = subscription is not None and subscription.health is Health.ACTIVE and lane.put_backs == put_back
+            active = subscription is not None and subscription.status is SubscriptionStatus.ACTIVE and lane.put_backs == put_back
             for row in waiting[:taken] if active else ():
                 if row.id not in lane.held and row.id not in left:
                     self._take(row, records.get(row.event_id))

@@ -61,13 +61,13 @@ class _Batch:
 class Recorder:
     """Flushes for one worker."""
 
-    def __init__(self, ledger: Ledger, queue: FlushQueue, dispatcher: Dispatcher, clock: Clock, *, gone: Callable[[str], bool]) -> None:
-        """`gone` returns whether a subscription is deleted or off."""
+    def __init__(self, ledger: Ledger, queue: FlushQueue, dispatcher: Dispatcher, clock: Clock, *, wanted: Callable[[str], bool]) -> None:
+        """`wanted` returns whether events may still be delivered to a subscription."""
         self._ledger = ledger
         self._queue = queue
         self._dispatcher = dispatcher
         self._clock = clock
-        self._gone = gone
+        self._wanted = wanted
         self._chunks = queue.chunks
         self._changed = queue.changed
         self._flush_wanted = queue.flush_wanted
@@ -169,7 +169,7 @@ class Recorder:
         return batch
 
     def _write(self, batch: _Batch, delivery: Delivery) -> None:
-        if delivery.phase in lifecycle.WAITING and self._gone(delivery.subscription_id):
+        if delivery.phase in lifecycle.WAITING and not self._wanted(delivery.subscription_id):
             self._dispatcher.cancel_waiting(delivery)
         if delivery.phase is _ENDED:
             batch.finished.append(done_row(delivery))

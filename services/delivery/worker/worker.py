@@ -86,7 +86,7 @@ class Worker:
             rows_due=refills.add,
             sink_gone=self._gone_sinks.report,
         )
-        self._recorder = Recorder(ledger, self._flush_queue, self.dispatcher, clock, gone=self._is_gone)
+        self._recorder = Recorder(ledger, self._flush_queue, self.dispatcher, clock, wanted=replica.wanted)
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
         self.barrier = ReadBarrier(replica, registry.revisions, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
@@ -95,7 +95,7 @@ class Worker:
             replica,
             self.barrier,
             changed=self.dispatcher.subscription_changed,
-            gone=self._lane_refill.cancel,
+            unwanted=self._lane_refill.cancel,
             unverified=unverified,
         )
         self._intake: list[asyncio.Task[None]] = []
@@ -114,9 +114,6 @@ class Worker:
 
     def _token_calls(self) -> Share:
         return self._settings.share_of(self._settings.delivery_token_calls_max)
-
-    def _is_gone(self, subscription_id: str) -> bool:
-        return not self.replica.wanted(subscription_id)
 
     def change_settings(self, settings: DeliverySettings) -> None:
         """Use the limits of other settings from now on."""

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from services.delivery.dispatch.retry_policy import GONE
-from services.delivery.model import Delivery, Event, Health, Phase, State, delivery_id
+from services.delivery.model import Delivery, Event, Phase, State, SubscriptionStatus, delivery_id
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.transport.protocol import Answer, Outcome
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from tests.delivery.dispatch.dispatching import ACKNOWLEDGED, EXPIRED, Dispatching, Reader
 
-SUBSCRIPTION = Subscription(f"sub_{1:032x}", f"con_{1:032x}", "", (), "", Health.ACTIVE, 1, RequestSettings(sink_revision=1))
+SUBSCRIPTION = Subscription(f"sub_{1:032x}", f"con_{1:032x}", "", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings(sink_revision=1))
 REVOKED = Answer(Outcome.STATUS, GONE, "the reader is gone for good", b"", "")
 
 
@@ -133,7 +133,7 @@ async def test_an_event_that_the_way_out_cannot_encode_is_given_up_and_the_next_
 
 async def test_a_paused_subscription_gets_nothing_and_its_queue_becomes_rows(dispatching: Dispatching) -> None:
     made = taken(dispatching, 2)
-    dispatching.subscription = replace(SUBSCRIPTION, health=Health.PAUSED)
+    dispatching.subscription = replace(SUBSCRIPTION, status=SubscriptionStatus.PAUSED)
     dispatching.dispatcher.subscription_changed(SUBSCRIPTION.id)
     assert [each.phase for each in made] == [Phase.SPILLED] * 2
     dispatching.sender.come()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 import pytest
 
-from services.delivery.model import Delivery, Event, Health
+from services.delivery.model import Delivery, Event, SubscriptionStatus
 from services.delivery.request.access_tokens import AccessTokens
 from services.delivery.request.credentials import OAuth2
 from services.delivery.request.oauth2 import Token
@@ -24,11 +24,18 @@ REFUSED = Answer(Outcome.STATUS, 401, "the endpoint answered 401", b"", "")
 DELIVERED = Answer(Outcome.DELIVERED, 200, "", b"", "")
 EVENT_ID = f"evt_{1:032x}"
 BEFORE = Subscription(
-    "sub_1", "con_1", SINK, (), "", Health.ACTIVE, 1, RequestSettings(sink_revision=1, credential=OAuth2(TOKEN_URL, "client", "secret", ""))
+    "sub_1",
+    "con_1",
+    SINK,
+    (),
+    "",
+    SubscriptionStatus.ACTIVE,
+    1,
+    RequestSettings(sink_revision=1, credential=OAuth2(TOKEN_URL, "client", "secret", "")),
 )
 CHANGES = {
     "gone": None,
-    "paused": replace(BEFORE, health=Health.PAUSED),
+    "paused": replace(BEFORE, status=SubscriptionStatus.PAUSED),
     "another sink": replace(BEFORE, sink=f"{SINK}/new", settings=replace(BEFORE.settings, sink_revision=2)),
     "another credential": replace(BEFORE, settings=replace(BEFORE.settings, credential=OAuth2(TOKEN_URL, "other", "secret", ""))),
 }

@@ -10,7 +10,7 @@ from typing import Any, cast
 import grpc
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from services.delivery.model import Health
+from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.subscriptions.gone_sinks import REPORTS_AT_ONCE, GoneSinks
 from services.delivery.subscriptions.registry_client import RegistryClient
@@ -23,7 +23,11 @@ from tests.support.waiting import PATIENCE_S, until
 def subscription(subscription_id: str) -> Subscription | None:
     """Return a subscription of the consumer in its id, "sub_<consumer>_<number>"."""
     consumer = subscription_id.split("_")[1]
-    return None if consumer == "nobody" else Subscription(subscription_id, consumer, "", (), "", Health.ACTIVE, 1, RequestSettings())
+    return (
+        None
+        if consumer == "nobody"
+        else Subscription(subscription_id, consumer, "", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings())
+    )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.delivery.model import Health
+from services.delivery.model import SubscriptionStatus
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.subscriptions.registry_watch import RegistryWatch
 from services.delivery.subscriptions.replica import Replica
@@ -35,7 +35,7 @@ class Watching:
             self.replica,
             self,
             changed=lambda subscription_id: self.told.append(f"changed {subscription_id}"),
-            gone=lambda subscription_id: self.told.append(f"gone {subscription_id}"),
+            unwanted=lambda subscription_id: self.told.append(f"unwanted {subscription_id}"),
             unverified=lambda subscription_id, _consumer_id: self.told.append(f"unverified {subscription_id}"),
         )
 
@@ -81,11 +81,11 @@ def test_each_change_is_told_once_and_held() -> None:
         assert await watching.after(lambda: registry.put(replace(ONE, types=("a",)))) == [f"changed {ONE.id}"]
         assert held[ONE.id].types == ("a",)
         assert await watching.after(lambda: registry.put(replace(TWO, state=PAUSED))) == [f"changed {TWO.id}"]
-        assert held[TWO.id].health is Health.PAUSED
+        assert held[TWO.id].status is SubscriptionStatus.PAUSED
         assert watching.replica.wanted(TWO.id), "its events are kept"
-        assert await watching.after(lambda: registry.put(replace(TWO, state=DISABLED))) == [f"gone {TWO.id}"]
+        assert await watching.after(lambda: registry.put(replace(TWO, state=DISABLED))) == [f"unwanted {TWO.id}"]
         assert not watching.replica.wanted(TWO.id)
-        assert await watching.after(lambda: registry.delete(ONE.id)) == [f"gone {ONE.id}"]
+        assert await watching.after(lambda: registry.delete(ONE.id)) == [f"unwanted {ONE.id}"]
         assert watching.replica.get(ONE.id) is None
         assert watching.replica.revision == registry.revision
 
@@ -102,7 +102,7 @@ def test_a_new_snapshot_tells_only_what_is_different() -> None:
         registry.put(THREE)
         registry.compact()
         told = await watching.after(lambda: registry.set_reachable(reachable=True))
-        assert [each for each in told if each != "lost"] == [f"gone {ONE.id}", f"changed {THREE.id}"]
+        assert [each for each in told if each != "lost"] == [f"unwanted {ONE.id}", f"changed {THREE.id}"]
         assert set(watching.replica.router.by_id) == {TWO.id, THREE.id}
         assert watching.replica.revision == registry.revision
 
@@ -141,7 +141,7 @@ def test_a_snapshot_that_breaks_off_changes_nothing() -> None:
         assert watching.replica.router.by_id == before
         assert set(watching.told) == {"lost"}
         told = await watching.after(lambda: registry.set_reachable(reachable=True))
-        assert [each for each in told if each != "lost"] == [f"gone {ONE.id}", f"changed {THREE.id}"]
+        assert [each for each in told if each != "lost"] == [f"unwanted {ONE.id}", f"changed {THREE.id}"]
         assert set(watching.replica.router.by_id) == {TWO.id, THREE.id}
 
     watching(scene)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.model import Health
+from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.subscriptions.router import Router, patterns_of
 
@@ -20,7 +20,7 @@ subscriptions = st.builds(
     sink=st.just("https://consumer.example"),
     types=st.lists(patterns, max_size=3).map(tuple),
     source=sources,
-    health=st.sampled_from(Health),
+    status=st.sampled_from(SubscriptionStatus),
     revision=st.just(1),
     settings=st.just(RequestSettings()),
 )
@@ -34,7 +34,7 @@ def wants(subscription: Subscription, event_type: str, source: str, audience: st
         for pattern in subscription.types
     )
     return (
-        subscription.health is not Health.OFF
+        subscription.status is not SubscriptionStatus.OFF
         and (meets or not subscription.types)
         and subscription.source in {"", source}
         and audience in {"", subscription.consumer_id}
@@ -69,7 +69,7 @@ def test_what_is_removed_leaves_nothing_behind() -> None:
     """An index that kept empty entries would grow with every subscription that ever existed."""
     router = Router()
     subscription = Subscription(
-        "sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", Health.ACTIVE, 1, RequestSettings()
+        "sub_1", "con_1", "https://consumer.example", ("a.*", "a.*", "b"), "/shop", SubscriptionStatus.ACTIVE, 1, RequestSettings()
     )
     router.put(subscription)
     router.remove("sub_1")
@@ -80,7 +80,7 @@ def test_what_is_removed_leaves_nothing_behind() -> None:
 
 def test_what_was_asked_for_lately_is_known_again_and_bounded() -> None:
     router = Router()
-    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", Health.ACTIVE, 1, RequestSettings())
+    subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings())
     assert router.match("a", "/shop", "") == ()
     router.put(subscription)
     assert router.match("a", "/shop", "") == (subscription,)

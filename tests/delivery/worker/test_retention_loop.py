@@ -29,7 +29,7 @@ from tests.simulation.world import World
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> RetentionLoop:
     """Return the retention of a ledger and a log; no delivery is under way."""
     idle = Dispatching(clock=clock)
-    recorder = Recorder(ledger, idle.queue, idle.dispatcher, clock, gone=lambda _id: False)
+    recorder = Recorder(ledger, idle.queue, idle.dispatcher, clock, wanted=lambda _id: True)
     return RetentionLoop(ledger, log, idle.dispatcher, recorder, lambda: RetentionLimits(1.0, 1.0, 1 << 40, 1.0))
 
 
