@@ -89,13 +89,19 @@ def test_every_file_that_a_document_names_exists(document: str) -> None:
 
 
 def test_the_architecture_names_the_layers_that_are_checked() -> None:
+    names = (
+        "The rooms of delivery are layers",
+        "The rooms of the registry are layers",
+        "The rooms of the gateway are layers",
+        "The modules of ingest are layers",
+        "The event log's engines stand above its Protocols",
+    )
     prose = " ".join(ARCHITECTURE.split("**The rooms of delivery** are layers", 1)[1].split("\n\n", 1)[0].split())
-    delivery, others = prose.split("The registry's layers are", 1)
-    registry, gateway = others.split("The gateway's layers are", 1)
-    for text, service in ((delivery, "delivery"), (registry, "the registry"), (gateway, "the gateway")):
-        layers = [room for layer in contract(f"The rooms of {service} are layers")["layers"] for room in layer.split(" | ")]
+    texts = re.split(r"(?:The registry's|The gateway's|Ingest's|The event log's) layers are", prose)
+    for text, name in zip(texts, names, strict=True):
+        layers = [room for layer in contract(name)["layers"] for room in layer.split(" | ")]
         named = [room for room in re.findall(r"`(\w+)`", text) if room in layers]
-        assert named == layers
+        assert named == layers, name
 
 
 def modules() -> list[Path]:
