@@ -60,4 +60,4 @@ async def test_honest_clients_are_served_beside_more_silent_connections_than_the
                 await honest.send(head("GET", "/healthz"))
                 assert (await honest.answer()).status == 200
             # Silent connections are closed after ten seconds; an honest client does not wait for that.
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 8

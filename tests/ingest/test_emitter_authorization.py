@@ -1,28 +1,23 @@
-"""Emitter authorization: what ingest asks the registry, counted by a registry of the test's own."""
+"""Emitter authorization, event types: what ingest asks the registry about them, counted by a registry of the test's own."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
 from hooktide.error.v1 import error_pb2
 from hooktide.ingest.v1 import ingest_pb2
-from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
-from services.ingest.emitter_authorization import TURNS_REMEMBERED, TYPES_ASKED_MAX, TYPES_KEPT_MAX, EmitterAuthorizer
-from services.ingest.registry_client import RETRIED, RegistryClient
+from services.ingest.emitter_authorization import TURNS_REMEMBERED, TYPES_ASKED_MAX, TYPES_KEPT_MAX
 from services.runtime.api_key import new_key
-from services.runtime.api_key_cache import FRESH_S, KEYS_ASKED_MAX, REFUSED_MAX, RENEW_S
+from services.runtime.api_key_cache import FRESH_S
 from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
-from services.runtime.rpc.channel_and_server import open_channel
-from tests.ingest.world import TIMEOUT_S, TOKEN, ended, message, positions, rest, running_world
+from tests.ingest.counted_registry import Asking, Counted, bearer
+from tests.ingest.world import TIMEOUT_S, ended, message, positions, rest, running_world
 from tests.subscription.client import refused
-from tests.support.clock import MovedClock
 from tests.support.events import cloud_event
 from tests.support.waiting import until
 
@@ -31,100 +26,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 def names(count: int, family: str = "t") -> list[str]:
     return [f"{family}.{number}" for number in range(count)]
-
-
-@dataclass
-class Counted:
-    """A registry that knows every key except `wrong`, and whose catalogue a test sets; it serves one call of the catalogue."""
-
-    target: str
-    demanding: set[str] = field(default_factory=set)
-    calls: list[list[str]] = field(default_factory=list)
-    """The names of each call, sorted."""
-    failures: list[grpc.StatusCode] = field(default_factory=list)
-    """The errors with which the next calls end."""
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-    """While set, catalogue calls are answered."""
-    keys_open: asyncio.Event = field(default_factory=asyncio.Event)
-    """While set, calls about keys are answered."""
-    wrong: set[str] = field(default_factory=set)
-    """The keys that the registry does not know."""
-    asked: list[list[str]] = field(default_factory=list)
-    """The keys of each call."""
-
-    async def authenticate(self, request: access_pb2.AuthenticateKeysRequest, _context: Context) -> access_pb2.AuthenticateKeysResponse:
-        """Answer that each key is an emitter's, unless it is wrong."""
-        self.asked.append(list(request.keys))
-        await self.keys_open.wait()
-        emitter = access_pb2.AuthenticatedKey(key=access_pb2.Key(role=access_pb2.ROLE_EMITTER))
-        results = [access_pb2.AuthenticatedKey() if key in self.wrong else emitter for key in request.keys]
-        return access_pb2.AuthenticateKeysResponse(results=results)
-
-    async def find_audience_required(
-        self, request: catalogue_pb2.FindAudienceRequiredRequest, context: Context
-    ) -> catalogue_pb2.FindAudienceRequiredResponse:
-        """Answer by the catalogue at the moment of the call."""
-        self.calls.append(sorted(request.names))
-        found = self.demanding.intersection(request.names)
-        if self.failures:
-            await context.abort(self.failures.pop(0))
-        await self.open.wait()
-        return catalogue_pb2.FindAudienceRequiredResponse(names=found)
-
-
-@pytest.fixture
-async def counted() -> AsyncIterator[Counted]:
-    """A registry that counts, running for one test."""
-    server = grpc.aio.server()
-    package = "hooktide.subscription.v1"
-    made = Counted(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    made.open.set()
-    made.keys_open.set()
-    authenticate: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
-        cast("Any", made.authenticate),
-        request_deserializer=access_pb2.AuthenticateKeysRequest.FromString,
-        response_serializer=access_pb2.AuthenticateKeysResponse.SerializeToString,
-    )
-    find: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
-        cast("Any", made.find_audience_required),
-        request_deserializer=catalogue_pb2.FindAudienceRequiredRequest.FromString,
-        response_serializer=catalogue_pb2.FindAudienceRequiredResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(f"{package}.AccessService", {"AuthenticateKeys": authenticate}),
-            grpc.method_handlers_generic_handler(f"{package}.CatalogueService", {"FindAudienceRequired": find}),
-        )
-    )
-    await server.start()
-    try:
-        yield made
-    finally:
-        await server.stop(None)
-
-
-@dataclass
-class Asking:
-    """Asks the registry as a publisher does, by a clock that the test moves."""
-
-    authorizer: EmitterAuthorizer
-    clock: MovedClock
-
-    async def required(self, types: Iterable[str]) -> set[str]:
-        """Return the types of a message that require an audience."""
-        return set(await self.authorizer.audience_required(set(types)))
-
-    def soon(self, types: Iterable[str]) -> asyncio.Task[set[str]]:
-        """Start to ask, while the test goes on."""
-        return asyncio.ensure_future(self.required(types))
-
-
-@pytest.fixture
-async def asking(counted: Counted) -> AsyncIterator[Asking]:
-    """A client of the counting registry."""
-    clock = MovedClock()
-    async with open_channel(counted.target, retried=RETRIED) as channel:
-        yield Asking(EmitterAuthorizer(RegistryClient(channel, TOKEN), clock), clock)
 
 
 async def test_what_was_answered_before_the_machine_was_suspended_is_asked_for_again(counted: Counted, asking: Asking) -> None:
@@ -337,79 +238,12 @@ async def test_a_type_is_enforced_within_2_seconds_among_a_thousand(counted: Cou
         counted.demanding = {"t.500"}
         changed = time.monotonic()
         while True:
+            published = time.monotonic()
             (result,) = await world.publish_batch([cloud_event(type_="t.500")])
             if result.WhichOneof("result") == "error":
                 break
-            assert time.monotonic() - changed < FRESH_S + 1
+            # A publication is judged by the time at which it began, since its answer may come late on a busy machine.
+            assert published - changed < FRESH_S + 1
         assert result.error.reason == error_pb2.ERROR_REASON_AUDIENCE_REQUIRED
         assert len(counted.calls) > 1
         assert all(len(asked) == 1000 for asked in counted.calls)
-
-
-def bearer(key: str) -> str:
-    return f"Bearer {key}"
-
-
-async def refusals(asking: Asking, keys: Iterable[str]) -> list[Reason | None]:
-    """Authorize keys side by side; return why each may not publish, None if it may."""
-
-    async def judge(key: str) -> Reason | None:
-        try:
-            await asking.authorizer.authorize(bearer(key))
-        except Failure as failure:
-            return failure.reason
-        return None
-
-    return await asyncio.gather(*(judge(key) for key in keys))
-
-
-async def test_a_key_with_a_wrong_checksum_is_refused_without_a_question(counted: Counted, asking: Asking) -> None:
-    right = new_key()
-    mistyped = [right[:-1], right + "0", right[:-1] + ("0" if right[-1] != "0" else "1"), "hkt_", "x" * 5000]
-    assert await refusals(asking, mistyped) == [Reason.KEY_INVALID] * len(mistyped)
-    assert counted.asked == []
-
-
-async def test_many_wrong_keys_at_once_are_one_question_and_a_right_one_among_them_passes(counted: Counted, asking: Asking) -> None:
-    """A caller that comes while a question is under way joins the next one, however many callers there are."""
-    wrong, right = [new_key() for _ in range(150)], new_key()
-    counted.wrong.update(wrong)
-    counted.keys_open.clear()
-    first = asyncio.ensure_future(refusals(asking, wrong[:1]))
-    await until(lambda: len(counted.asked) == 1)
-    rest = asyncio.ensure_future(refusals(asking, [*wrong[1:], right]))
-    await asyncio.sleep(0)
-    counted.keys_open.set()
-    assert await first == [Reason.KEY_INVALID]
-    assert await rest == [Reason.KEY_INVALID] * 149 + [None]
-    assert [len(keys) for keys in counted.asked] == [1, 150]
-
-
-async def test_a_right_key_in_use_never_waits_for_the_registry(counted: Counted, asking: Asking) -> None:
-    """The registry is asked again while the old answer still holds, even if a question about other keys gets no answer."""
-    right = new_key()
-    assert await refusals(asking, [right]) == [None]
-    counted.keys_open.clear()
-    stranger = asyncio.ensure_future(refusals(asking, [new_key()]))
-    await until(lambda: len(counted.asked) == 2)
-    asking.clock.time_s += RENEW_S
-    assert await refusals(asking, [right]) == [None]
-    await until(lambda: counted.asked[2:] == [[right]])
-    asking.clock.time_s += RENEW_S
-    waits = asyncio.ensure_future(refusals(asking, [right]))
-    await asyncio.sleep(0)
-    assert not waits.done()
-    counted.keys_open.set()
-    assert await waits == [None]
-    assert await stranger == [None]
-
-
-async def test_guesses_displace_no_right_key(counted: Counted, asking: Asking) -> None:
-    right, wrong = new_key(), [new_key() for _ in range(REFUSED_MAX + 50)]
-    counted.wrong.update(wrong)
-    assert await refusals(asking, [right]) == [None]
-    assert set(await refusals(asking, wrong)) == {Reason.KEY_INVALID}
-    asked = len(counted.asked)
-    assert await refusals(asking, [right]) == [None]
-    assert len(counted.asked) == asked
-    assert all(len(keys) <= KEYS_ASKED_MAX for keys in counted.asked)

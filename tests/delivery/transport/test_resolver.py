@@ -201,7 +201,7 @@ async def test_of_many_addresses_a_few_are_kept_of_both_families() -> None:
 
 
 async def test_what_is_remembered_is_bounded() -> None:
-    resolver = resolver_by(lambda _name: ["127.0.0.1"])
+    resolver = resolver_by(lambda _name: ["127.0.0.1"], timeout_s=60.0, kept_s=600.0)
     await asyncio.gather(*(asking(resolver, f"n{number}", str(number % 20)) for number in range(17_000)))
 
     kept = [number for number in range(17_000) if resolver.cached(f"n{number}") is not None]
