@@ -17,6 +17,8 @@ GENERATE := .bootstrap/generator/bin/python protos/generate.py
 # Ignore a virtual environment that happens to be active: it is not ours.
 unexport VIRTUAL_ENV
 unexport PYTHONHOME
+# Keep compiled modules: otherwise every process compiles all of them again, and every test that migrates compiles the migrations.
+unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .PHONY: demo test slow lint bench torture protos project generator

@@ -160,8 +160,9 @@ async def test_a_full_disk_refuses_and_heals(tmp_path: Path) -> None:
             assert [record.event_id for record in records] == [receipt.event_id for receipt in receipts]
 
 
-async def test_a_locked_file_is_unavailable_for_now(path: Path) -> None:
+async def test_a_locked_file_is_unavailable_for_now(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If another program holds the lock too long, that costs neither events nor the process."""
+    monkeypatch.setattr("services.runtime.database.BUSY_TIMEOUT_MS", 500)
     async with opened(path) as it, asyncio.timeout(TIMEOUT_S):
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

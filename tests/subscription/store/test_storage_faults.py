@@ -82,6 +82,13 @@ async def test_no_change_is_acknowledged_into_a_file_that_is_gone(client: Client
     assert database.exists() == (how == "replaced")
 
 
+@pytest.fixture
+def brief_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases that are opened from here on wait half a second for a lock."""
+    monkeypatch.setattr("services.runtime.database.BUSY_TIMEOUT_MS", 500)
+
+
+@pytest.mark.usefixtures("brief_wait")
 async def test_a_database_locked_for_too_long_is_unavailable_for_now(client: Client, tmp_path: Path) -> None:
     owner = await client.consumer()
     with contextlib.closing(sqlite3.connect(tmp_path / "subscription.db", isolation_level=None)) as other:
