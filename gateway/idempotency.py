@@ -20,7 +20,7 @@ def request_id_of(call: Call) -> str:
     if not sent:
         return ""
     if len(sent) > 1 or _IDEMPOTENCY_KEY.fullmatch(sent[0]) is None:
-        description = f"must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters, once"
+        description = f"must be sent once, with 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters"
         raise invalid_request([FieldError("Idempotency-Key:", description)])
     parts = (call.caller.key_id, call.request.method, call.request.rel_url.raw_path, sent[0])
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -45,13 +45,13 @@ class _Connection(GuardedConnection):
     ) -> web.StreamResponse:
         """Return the answer to bytes that are not HTTP; `message` is the parser's, and is neither sent nor logged."""
         if request.writer.output_size > 0:
-            message = "the answer has begun, there is no room for another"
+            message = "the answer has begun, so no other answer can be sent"
             raise ConnectionError(message)
         request_id = new_id("req")
         if isinstance(exc, LineTooLong):
             failure = Failure(Reason.REQUEST_TOO_LARGE, f"The request line or a header is larger than {self.max_line_size} bytes.")
         elif status == web.HTTPBadRequest.status_code:
-            failure = Failure(Reason.INVALID_ARGUMENT, "The request is no HTTP/1.1 that can be understood.")
+            failure = Failure(Reason.INVALID_ARGUMENT, "The request is not valid HTTP/1.1.")
         else:
             logger().error("request.failed", request_id=request_id, exc_info=exc)
             failure = internal_fault()

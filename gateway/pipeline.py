@@ -36,7 +36,7 @@ from services.runtime.http.listener import HEAD_BYTES_MAX
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
 
-_held_back = Counter("hooktide_answers_held_back_total", "Answers to requests without a valid API key that were delayed.")
+_held_back = Counter("hooktide_answers_held_back_total", "Delayed answers to requests without a valid API key.")
 
 PARAMETERS_MAX = 32
 _PERMIT_WITHIN_S = 10.0
@@ -141,7 +141,9 @@ class Pipeline:
         _check_head(request)
         if WEBHOOK_HEADER in request.headers:
             # Refused whatever it asks for and whatever its key: the result of a webhook could cause further webhooks without end.
-            raise Failure(Reason.LOOP_DETECTED, "This is a webhook of Hooktide's: a sink must not be an address of Hooktide's own API.")
+            raise Failure(
+                Reason.LOOP_DETECTED, "This request is one of Hooktide's own webhooks; a sink must not be an address of Hooktide's API."
+            )
         route, path = self._router.find(request.method, request.rel_url.raw_path)
         state.route = route.template
         if route.roles is None:
@@ -149,7 +151,9 @@ class Pipeline:
         state.caller = caller = await self._authenticator.caller(_authorization(request))
         if caller.role not in route.roles:
             permitted = " or ".join(sorted(role.value for role in route.roles))
-            raise Failure(Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use one of the role {permitted}.")
+            raise Failure(
+                Reason.ROLE_FORBIDDEN, f"A key of the role {caller.role.value} may not do this; use a key of the role {permitted}."
+            )
         connection_of(request).show_known()
         query = _query(request.rel_url.raw_query_string, route)
         await self._take_permit(state, self.client_limits.consumers, caller.consumer_id or caller.key_id)
@@ -160,7 +164,7 @@ class Pipeline:
         try:
             await state.permits.enter_async_context(semaphore.permit(owner, _PERMIT_WITHIN_S))
         except PermitRefusedError:
-            message = "Too many requests of yours are under way; send this one again once some are answered."
+            message = "Too many of your requests are under way; send this one again after some of them are answered."
             raise Failure(Reason.OVERLOADED, message) from None
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
@@ -205,7 +209,9 @@ def _request_id(request: web.BaseRequest) -> str:
 def _check_head(request: web.BaseRequest) -> None:
     """Raise `Failure` REQUEST_TOO_LARGE if all headers together are too large; the parser limits each by itself."""
     if sum(len(name) + len(value) for name, value in request.raw_headers) > HEAD_BYTES_MAX:
-        raise Failure(Reason.REQUEST_TOO_LARGE, f"The headers are larger than {HEAD_BYTES_MAX} bytes in all; send fewer or shorter ones.")
+        raise Failure(
+            Reason.REQUEST_TOO_LARGE, f"The headers are larger than {HEAD_BYTES_MAX} bytes in total; send fewer or shorter headers."
+        )
 
 
 def _authorization(request: web.BaseRequest) -> str:
@@ -215,7 +221,7 @@ def _authorization(request: web.BaseRequest) -> str:
     """
     sent = request.headers.getall("authorization", [])
     if len(sent) > 1:
-        raise invalid_request([FieldError("Authorization:", f"must come once, this request has {len(sent)}")])
+        raise invalid_request([FieldError("Authorization:", f"must be sent once; this request has {len(sent)}")])
     return sent[0] if sent else ""
 
 
@@ -224,13 +230,21 @@ def _query(raw: str, route: Route) -> dict[str, str]:
     try:
         pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
     except UnicodeDecodeError:
-        raise Failure(Reason.INVALID_ARGUMENT, "The query is not UTF-8.") from None
+        raise Failure(Reason.INVALID_ARGUMENT, "The query is not valid UTF-8; send it as percent-encoded UTF-8.") from None
     except ValueError:
-        raise Failure(Reason.INVALID_ARGUMENT, f"The query has more than {PARAMETERS_MAX} parameters.") from None
+        raise Failure(Reason.INVALID_ARGUMENT, f"The query has more than {PARAMETERS_MAX} parameters; send fewer.") from None
     known = ", ".join(sorted(route.parameters)) or "none"
-    problems = [FieldError(f"?{name}", f"is unknown here; known: {known}") for name, _ in pairs if name not in route.parameters]
+    problems = [
+        FieldError(f"?{name}", f"is not a parameter of this route; its parameters are: {known}")
+        for name, _ in pairs
+        if name not in route.parameters
+    ]
     names = [name for name, _ in pairs]
-    problems += [FieldError(f"?{name}", "comes more than once") for name in sorted(set(names) & route.parameters) if names.count(name) > 1]
+    problems += [
+        FieldError(f"?{name}", "is given more than once; give it once")
+        for name in sorted(set(names) & route.parameters)
+        if names.count(name) > 1
+    ]
     if problems:
         raise invalid_request(problems)
     return dict(pairs)

@@ -20,9 +20,9 @@ def etag_to_match(call: Call) -> str:
     if sent in {"", "*"}:
         return ""
     if _TAGS.fullmatch(sent) is None or len(_OPAQUE.findall(sent)) > 1:
-        raise invalid_request([FieldError("If-Match:", 'must be one ETag as it was read, in its quotation marks, such as "7b0c"')])
+        raise invalid_request([FieldError("If-Match:", 'must be one ETag exactly as it was read, in quotation marks, such as "7b0c"')])
     if sent.startswith("W/"):
-        raise Failure(Reason.ETAG_MISMATCH, "A weak ETag never matches; send the ETag as it was read.")
+        raise Failure(Reason.ETAG_MISMATCH, "A weak ETag never matches; send the ETag exactly as it was read.")
     return sent.strip('"')
 
 

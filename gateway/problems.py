@@ -77,10 +77,10 @@ def in_rest_terms(failure: Failure) -> Failure:
     """Return a service's failure in terms of REST: with places instead of fields, and without the contract's names in the text."""
     match failure.reason:
         case Reason.PAGE_TOKEN_INVALID:
-            problem = FieldError("?cursor", "is not one that this list gave out; leave it out to begin at the first page")
+            problem = FieldError("?cursor", "was not returned by this list; leave it out to begin at the first page")
             return Failure(failure.reason, _sentence([problem]), fields=[problem])
         case Reason.IDEMPOTENCY_KEY_REUSED:
-            problem = FieldError("Idempotency-Key:", "was used with another request in the last 24 hours; use a new one")
+            problem = FieldError("Idempotency-Key:", "was used for a different request in the last 24 hours; use a new key")
             return Failure(failure.reason, _sentence([problem]), fields=[problem])
         case reason:
             fields = [FieldError(place_of(error.field), error.description) for error in failure.fields]
@@ -125,7 +125,7 @@ def problem_of(failure: Failure, request_id: str) -> Problem:
 
 def internal_fault() -> Failure:
     """Return the failure for a fault of our own; it reveals nothing about the fault."""
-    return Failure(Reason.INTERNAL, "The request met a fault of the system; its logs, under this request id, say which.")
+    return Failure(Reason.INTERNAL, "An internal error occurred; the operator finds it in the logs by this request id.")
 
 
 def _headers(failure: Failure, problem_type: ProblemType) -> dict[str, str]:

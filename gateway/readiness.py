@@ -42,7 +42,7 @@ class Readiness:
             return "The gateway is stopping."
         if REQUIRED not in self._not_ready:
             return None
-        return "Away: " + ", ".join(service for service in SERVICES if self._not_ready.get(service) == AWAY) + "."
+        return "Not available: " + ", ".join(service for service in SERVICES if self._not_ready.get(service) == AWAY) + "."
 
     def why_degraded(self) -> str | None:
         """Return None, or a sentence for operators that names the services that are not ready, and why."""

@@ -59,13 +59,13 @@ class BodyReader:
                         if len(body) > self.bytes_max:
                             raise self._too_large()
         except TimeoutError:
-            raise malformed(f"The body had not arrived in full after {self.timeout_s:g} seconds; send it faster.") from None
+            raise malformed(f"The body did not arrive completely within {self.timeout_s:g} seconds; send it faster.") from None
         except (web.RequestPayloadError, ConnectionError):
-            raise malformed("The body ended too early, or its chunks are not those of HTTP.") from None
+            raise malformed("The body ended too early, or its chunked encoding is not valid; send the complete body.") from None
         return bytes(body)
 
     def _too_large(self) -> Failure:
-        return Failure(Reason.REQUEST_TOO_LARGE, f"The body is larger than the limit of {self.bytes_max} bytes; send less.")
+        return Failure(Reason.REQUEST_TOO_LARGE, f"The body is larger than the limit of {self.bytes_max} bytes; send a smaller one.")
 
 
 def _check_media_type(request: web.BaseRequest, media_types: Collection[str]) -> None:

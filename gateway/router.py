@@ -73,7 +73,7 @@ class Router:
                 continue
             if method not in methods:
                 allow = ", ".join(sorted(methods))
-                raise FailureWithHeaders(Reason.METHOD_NOT_ALLOWED, f"This route takes {allow}.", headers={"allow": allow})
+                raise FailureWithHeaders(Reason.METHOD_NOT_ALLOWED, f"This path supports only {allow}.", headers={"allow": allow})
             return methods[method], {name: _decoded(segment) for name, segment in match.groupdict().items()}
         raise _no_route()
 
@@ -91,4 +91,4 @@ def _decoded(segment: str) -> str:
 
 
 def _no_route() -> Failure:
-    return Failure(Reason.ROUTE_NOT_FOUND, "There is no such route; all paths of the API begin with /v1/.")
+    return Failure(Reason.ROUTE_NOT_FOUND, "The API has no such path; all paths of the API begin with /v1/.")

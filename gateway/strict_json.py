@@ -40,18 +40,18 @@ class _Place(NamedTuple):
 def parse_object(raw: bytes) -> dict[str, object]:
     """Return the JSON object in `raw`; for anything else raise `Failure` MALFORMED_BODY, which says where it is wrong."""
     if _depth(raw) > DEPTH_MAX:
-        raise malformed(f"The body is nested deeper than {DEPTH_MAX} levels.")
+        raise malformed(f"The body is nested deeper than {DEPTH_MAX} levels; nest it less deeply.")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise malformed(f"The body is not UTF-8: byte {error.start} begins no character.") from None
+        raise malformed(f"The body is not valid UTF-8 at byte {error.start}.") from None
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise malformed(f"The body is no JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+        raise malformed(f"The body is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}.") from None
     except ValueError:
         # The interpreter refuses to convert integers of more than a few thousand digits.
-        raise malformed("The body holds a number of too many digits.") from None
+        raise malformed("The body has a number with too many digits; send a shorter number.") from None
     if not isinstance(value, dict):
         raise malformed("The body must be a JSON object.")
     if _SURROGATE_ESCAPE.search(raw):
@@ -69,18 +69,18 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise malformed(f"An object of the body has the member {_shown(twice)} twice.")
+        raise malformed(f"An object in the body has the member {_shown(twice)} twice; send it once.")
     return members
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise malformed(f"The body holds {name}, which JSON does not have.")
+    raise malformed(f"The body has {name}, which is not valid in JSON.")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise malformed(f"The body holds the number {_shown(digits)}, which is out of range.")
+        raise malformed(f"The body has the number {_shown(digits)}, which is out of range.")
     return number
 
 
@@ -91,11 +91,14 @@ def _refuse_surrogates(body: dict[str, object]) -> None:
         place, value = rest.pop()
         if isinstance(value, str) and _SURROGATE.search(value):
             pointer = _pointer(place)
-            raise malformed(f"The text at {_shown(pointer)} holds half of a surrogate pair.", FieldError(pointer, "is no Unicode text"))
+            raise malformed(
+                f"The string at {_shown(pointer)} has half of a surrogate pair; send a complete character.",
+                FieldError(pointer, "is not valid Unicode text"),
+            )
         if isinstance(value, dict):
             for name in value:
                 if _SURROGATE.search(name):
-                    raise malformed(f"The member {_shown(name)} has half of a surrogate pair in its name.")
+                    raise malformed(f"The name of the member {_shown(name)} has half of a surrogate pair; send a complete character.")
             rest += [(_Place(place, name), member) for name, member in value.items()]
         elif isinstance(value, list):
             rest += [(_Place(place, index), item) for index, item in enumerate(value)]

@@ -72,7 +72,7 @@ class Upstreams:
         except grpc.aio.AioRpcError as error:
             failure = failure_from_rpc(error)
         if failure.reason in _UNEXPECTED_REASONS:
-            logger().error("upstream.misfit", request=type(request).__name__, reason=failure.reason.name)
+            logger().error("upstream.request_rejected", request=type(request).__name__, reason=failure.reason.name)
             raise internal_fault()
         raise in_rest_terms(failure)
 

@@ -25,7 +25,7 @@ class ProblemDocs:
         """Return 200 with one problem type."""
         reason = reason_of(call.path["reason"])
         if reason is None:
-            raise Failure(Reason.ROUTE_NOT_FOUND, f"There is no such kind of problem; {PROBLEM_DOCS_PATH} lists those there are.")
+            raise Failure(Reason.ROUTE_NOT_FOUND, f"There is no problem type of this name; {PROBLEM_DOCS_PATH} lists all problem types.")
         return json_response(_shown(reason), headers=_HOUR_LONG)
 
 

@@ -82,7 +82,10 @@ class Subscriptions:
             return await self._updated(translate.update_request(call.caller.scope, call.path["id"], patch, etag))
         current = await self._current(call)
         if etag not in {"", current.etag}:
-            raise Failure(Reason.ETAG_MISMATCH, "It has changed since that ETag was read; read it again and decide anew.")
+            raise Failure(
+                Reason.ETAG_MISMATCH,
+                "The subscription has changed since its ETag was read; read it again, and decide whether your change still applies.",
+            )
         return etag_response(translate.subscription_json(current), current.etag)
 
     async def delete(self, call: Call) -> web.Response:

@@ -34,9 +34,11 @@ class Verifications:
     async def confirm(self, call: Call) -> web.Response:
         """Return 200 with the permitted rate once the consent is recorded; repeating the request gets 200 too."""
         if call.request.method == "HEAD":
-            raise FailureWithHeaders(Reason.METHOD_NOT_ALLOWED, "Looking is no consent: send GET or POST.", headers={"allow": "GET, POST"})
+            raise FailureWithHeaders(
+                Reason.METHOD_NOT_ALLOWED, "HEAD does not give consent; send GET or POST.", headers={"allow": "GET, POST"}
+            )
         if _TOKEN.fullmatch(call.path["token"]) is None:
-            raise Failure(Reason.VERIFICATION_NOT_FOUND, "This is no address that Hooktide has given out; look whether it is complete.")
+            raise Failure(Reason.VERIFICATION_NOT_FOUND, "Hooktide has not given out this address; check that it is complete.")
         rate = _rate_of(call.request)
         request = ConfirmVerificationRequest(token=call.path["token"], rate_per_minute=rate)
         await self._upstreams.call(self._upstreams.subscriptions.ConfirmVerification, request)

@@ -58,7 +58,7 @@ class BodyFields:
 
     def text(self, name: str) -> str:
         """Return a text; "" if the member is absent."""
-        return self._read(name, str, "must be a text") or ""
+        return self._read(name, str, "must be a string") or ""
 
     def whole(self, name: str, largest: int) -> int | None:
         """Return a whole number from -`largest` to `largest`; None if the member is absent."""
@@ -89,15 +89,15 @@ class BodyFields:
 
     def texts(self, name: str) -> list[str]:
         """Return a list of texts; an empty list if the member is absent."""
-        values: list[object] = self._read(name, list, "must be a list of texts") or []
+        values: list[object] = self._read(name, list, "must be a list of strings") or []
         for index, value in enumerate(values):
             if not isinstance(value, str):
-                self.problem(name, "must be a text", index=index)
+                self.problem(name, "must be a string", index=index)
         return [value for value in values if isinstance(value, str)]
 
     def word(self, name: str, words: Mapping[str, _Value], default: _Value) -> _Value:
         """Return the value that a word stands for; `default` if the member is absent."""
-        word = self._read(name, str, "must be a text")
+        word = self._read(name, str, "must be a string")
         if word is None:
             return default
         if word not in words:
@@ -107,7 +107,7 @@ class BodyFields:
 
     def words(self, name: str, words: Mapping[str, _Value]) -> list[_Value]:
         """Return the values that the words of a list stand for; an empty list if the member is absent."""
-        values: list[object] = self._read(name, list, "must be a list of words") or []
+        values: list[object] = self._read(name, list, "must be a list of strings") or []
         for index, value in enumerate(values):
             if not isinstance(value, str) or value not in words:
                 self.problem(name, one_of(words), index=index)
@@ -116,12 +116,12 @@ class BodyFields:
     def every_text(self) -> dict[str, str]:
         """Return all members of an object with arbitrary names; each value is a text. Members that are null are left out."""
         for name in self._members:
-            self._read(name, str, "must be a text")
+            self._read(name, str, "must be a string")
         return {name: value for name, value in self._members.items() if isinstance(value, str)}
 
     def time(self, name: str) -> Timestamp | None:
         """Return a time; None if the member is absent."""
-        text = self._read(name, str, "must be a text")
+        text = self._read(name, str, "must be a string")
         if text is None:
             return None
         try:
@@ -150,7 +150,7 @@ class BodyFields:
             if f"{self._pointer}/{name}" in _NOT_YET:
                 self.problem(name, "is not supported by this version; leave it out")
             else:
-                self.problem(name, f"is unknown here; known: {', '.join(self._known) or 'none'}")
+                self.problem(name, f"is not a member of this object; its members are: {', '.join(self._known) or 'none'}")
         for inner in self._inner:
             inner._note_unknown()  # noqa: SLF001 - of the same class
 

@@ -46,7 +46,7 @@ def key_json(key: pb.Key) -> dict[str, object]:
 def caller_or_refusal(result: pb.AuthenticatedKey) -> Caller | Failure:
     """Return the caller that an API key stands for, or why the key is refused."""
     if not result.HasField("key"):
-        return Failure(Reason.KEY_INVALID, "The API key is malformed, unknown, expired or revoked; use another one.")
+        return Failure(Reason.KEY_INVALID, "The API key is malformed, unknown, expired or revoked; use a valid key.")
     key = result.key
     return Caller(
         key_id=key.id,

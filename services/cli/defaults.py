@@ -24,11 +24,15 @@ _KEY = re.compile(r"[\x21-\x7e]+")
 
 DataDir = Annotated[
     Path,
-    typer.Option("--data-dir", metavar="FOLDER", envvar="HOOKTIDE_DATA_DIR", help="Where `hooktide up` keeps its data.", show_default=True),
+    typer.Option(
+        "--data-dir", metavar="FOLDER", envvar="HOOKTIDE_DATA_DIR", help="The data directory of `hooktide up`.", show_default=True
+    ),
 ]
 ApiUrl = Annotated[
     str,
-    typer.Option("--api", metavar="URL", envvar="HOOKTIDE_API", help="The REST API; by default that of `hooktide up`.", show_default=False),
+    typer.Option(
+        "--api", metavar="URL", envvar="HOOKTIDE_API", help="The URL of the REST API; by default that of `hooktide up`.", show_default=False
+    ),
 ]
 ApiKey = Annotated[
     str,
@@ -36,11 +40,11 @@ ApiKey = Annotated[
         "--key",
         metavar="KEY",
         envvar="HOOKTIDE_KEY",
-        help="The API key, which HOOKTIDE_KEY_FILE may hold; by default the one `hooktide up` made.",
+        help="The API key; by default the content of the file in HOOKTIDE_KEY_FILE, or else the key that `hooktide up` made.",
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def api_url(given: str, data_dir: Path, ca: Path | None = None) -> str:
@@ -53,7 +57,7 @@ def api_url(given: str, data_dir: Path, ca: Path | None = None) -> str:
     except ValueError:
         is_url = False
     if not is_url:
-        message = f"--api: {url!r} is no URL of an API; write for example http://{default_address('gateway')}"
+        message = f"--api: {url!r} is not a valid URL; write for example http://{default_address('gateway')}"
         raise CommandError(message, code=2)
     return url.rstrip("/")
 
@@ -90,7 +94,7 @@ def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir:
         given = read_secret("HOOKTIDE_KEY_FILE", file)
     if given:
         if _KEY.fullmatch(given) is None:
-            message = "--key: this is no API key: they begin with hkt_ and go on with letters and digits"
+            message = "--key: this is not a valid API key; an API key is hkt_ followed by letters and digits"
             raise CommandError(message, code=2)
         return given
     try:
@@ -99,6 +103,6 @@ def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir:
         raise CommandError(str(error), code=2) from error
     if keys is None:
         ways = f"give --key, HOOKTIDE_KEY or HOOKTIDE_KEY_FILE with a key of the role {role}"
-        message = f"no API key: {ways}, or run `hooktide up` first (data in {data_dir})"
+        message = f"there is no API key: {ways}, or run `hooktide up` first (data directory: {data_dir})"
         raise CommandError(message, code=2)
     return keys.of(role)

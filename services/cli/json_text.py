@@ -14,13 +14,13 @@ def checked_json(option: str, raw: bytes) -> bytes:
     try:
         json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise _refused(option, f"is not UTF-8: byte {error.start} begins no character") from error
+        raise _refused(option, f"is not valid UTF-8 at byte {error.start}") from error
     except _Doubtful as error:
         raise _refused(option, str(error)) from error
     except RecursionError as error:
-        raise _refused(option, "is nested too deeply") from error
+        raise _refused(option, "is nested too deeply; nest it less deeply") from error
     except ValueError as error:
-        raise _refused(option, f"is no JSON ({error}); text needs its double quotes, for example {option} '\"hello\"'") from error
+        raise _refused(option, f"is not valid JSON ({error}); a string needs double quotes, for example {option} '\"hello\"'") from error
     return raw
 
 
@@ -39,14 +39,14 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:
-            message = f"has the name {name[:64]!a} twice in one object; keep one"
+            message = f"has the name {name[:64]!a} twice in one object; keep one of them"
             raise _Doubtful(message)
         members[name] = value
     return members
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    message = f"holds {name}, which JSON does not have; use null or a text"
+    message = f"has {name}, which is not valid in JSON; use null or a string"
     raise _Doubtful(message)
 
 

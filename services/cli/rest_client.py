@@ -28,7 +28,7 @@ class RestClient:
                 answer = await response.json(content_type=None) if await response.read() else {}
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            message = f"no answer from {self._url} ({reason_of(error)}); is `hooktide up` running? Name another API with --api"
+            message = f"no answer from {self._url} ({reason_of(error)}); check that `hooktide up` runs, or name another API with --api"
             raise CommandError(message) from error
         if not isinstance(answer, dict):
             answer = {}
@@ -54,18 +54,18 @@ def reason_of(error: Exception) -> str:
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
             return os.strerror(number)
         case aiohttp.ClientResponseError():
-            return "what answers there speaks no HTTP"
+            return "the server does not speak HTTP"
         case TimeoutError():
-            return "it took too long"
+            return "no answer in time"
         case ValueError():
-            return "what came back is none of ours"
+            return "the answer is not from Hooktide"
     return str(error) or type(error).__name__
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "its certificate is not trusted; --ca names the authority that vouches for it"
-    return "TLS failed: does it speak https, and does it ask for a certificate of yours?"
+        return "the server's certificate is not trusted; name its certificate authority with --ca"
+    return "TLS failed; check that the server speaks https and whether it needs a client certificate"
 
 
 def _where(error: Mapping[str, Any]) -> str:

@@ -98,7 +98,9 @@ class ServiceClient:
         except grpc.aio.AioRpcError as error:
             from_service = any(key == STATUS_DETAILS_KEY for key, _ in error.trailing_metadata() or ())
             if error.code() is grpc.StatusCode.UNAVAILABLE and not from_service:
-                message = f"no answer from {self._target}; does the {self._service} service run there, and does it speak TLS (--ca)?"
+                message = (
+                    f"no answer from {self._target}; check that the {self._service} service runs there, and whether it needs TLS (--ca)"
+                )
             else:
                 message = f"{self._target}: {error.details()}"
             raise CommandError(message) from error
@@ -127,7 +129,7 @@ def _service_token(data_dir: Path) -> str:
     if not given:
         own = DataDirectory(data_dir).token_file
         if not file and not own.exists():
-            message = f"no service token: give HOOKTIDE_SERVICE_TOKEN or HOOKTIDE_SERVICE_TOKEN_FILE (none in {data_dir})"
+            message = f"there is no service token in {data_dir}; set HOOKTIDE_SERVICE_TOKEN or HOOKTIDE_SERVICE_TOKEN_FILE"
             raise CommandError(message, code=2)
         given = read_secret("HOOKTIDE_SERVICE_TOKEN_FILE", file or str(own))
     return given.replace("\n", ",").split(",")[0].strip()

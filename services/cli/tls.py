@@ -23,7 +23,7 @@ CaFile = Annotated[
         "--ca",
         metavar="FILE",
         envvar="HOOKTIDE_TLS_CA_FILE",
-        help=f"Call by TLS and trust the authorities in this PEM file. {_CERT} and {_KEY} name a certificate to show.",
+        help=f"Use TLS, and trust the certificate authorities in this PEM file. {_CERT} and {_KEY} name a client certificate.",
         show_default=False,
     ),
 ]
@@ -51,5 +51,5 @@ def _read(ca: Path | None) -> tuple[bytes, Pair | None]:
     authorities = b"" if ca is None else read_authorities(NamedFile("--ca", ca), now)
     cert, key = os.environ.get(_CERT, ""), os.environ.get(_KEY, "")
     if bool(cert) != bool(key):
-        raise StartError(f"{_KEY if cert else _CERT} is missing, since {_CERT if cert else _KEY} is set; set both or neither")
+        raise StartError(f"{_KEY if cert else _CERT} is missing, but {_CERT if cert else _KEY} is set; set both or neither")
     return authorities, read_pair(NamedFile(_CERT, Path(cert)), NamedFile(_KEY, Path(key)), now) if cert else None

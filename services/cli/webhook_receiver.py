@@ -73,7 +73,7 @@ def public_key(key: str) -> Ed25519PublicKey:
     except (binascii.Error, ValueError):
         raw = b""
     if not key.startswith(_PUBLIC_PREFIX) or len(raw) != _PUBLIC_BYTES:
-        message = f"a public key is {_PUBLIC_PREFIX} and the base64 of {_PUBLIC_BYTES} bytes"
+        message = f"a public key must be {_PUBLIC_PREFIX} and the base64 of {_PUBLIC_BYTES} bytes"
         raise ValueError(message)
     return Ed25519PublicKey.from_public_bytes(raw)
 
@@ -85,7 +85,7 @@ def secret_bytes(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if not secret.startswith(_PREFIX) or not _SECRET_BYTES_MIN <= len(raw) <= _SECRET_BYTES_MAX:
-        message = f"a signing secret is {_PREFIX} and the base64 of {_SECRET_BYTES_MIN} to {_SECRET_BYTES_MAX} bytes"
+        message = f"a signing secret must be {_PREFIX} and the base64 of {_SECRET_BYTES_MIN} to {_SECRET_BYTES_MAX} bytes"
         raise ValueError(message)
     return raw
 
@@ -98,7 +98,7 @@ def verify(keys: Sequence[str], headers: Mapping[str, str], body: bytes, *, now:
     """
     webhook_id, timestamp, signatures = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
     if absent := [name for name in ("id", "timestamp", "signature") if not headers.get(f"webhook-{name}")]:
-        raise SignatureError(f"it has no {' and no '.join(f'webhook-{name}' for name in absent)}")
+        raise SignatureError(f"the webhook has no header {' and no header '.join(f'webhook-{name}' for name in absent)}")
     if not (timestamp.isascii() and timestamp.isdigit()) or abs(now - int(timestamp)) > TOLERANCE_S:
         raise SignatureError(f"the timestamp {timestamp[:32]!r} is not within {TOLERANCE_S} s of now")
     content = b".".join((_raw(webhook_id), timestamp.encode(), body))
@@ -106,12 +106,14 @@ def verify(keys: Sequence[str], headers: Mapping[str, str], body: bytes, *, now:
     known = _by_scheme(keys)
     expected = [scheme for scheme in known if came[scheme]]
     if not expected:
-        raise SignatureError(f"it has no {' and no '.join(known)} signature; {_advice(came)}")
+        raise SignatureError(f"the webhook has no {' and no '.join(known)} signature; {_advice(came)}")
     judge = {"v1": _is_good_v1, "v1a": _is_good_v1a}
     for scheme in expected:
         if not judge[scheme](known[scheme], content, came[scheme]):
             key = "secret" if scheme == "v1" else "public key"
-            raise SignatureError(f"no {scheme} signature was made with {f'this {key}' if len(known[scheme]) == 1 else f'these {key}s'}")
+            raise SignatureError(
+                f"the {scheme} signature does not match {f'this {key}' if len(known[scheme]) == 1 else f'any of these {key}s'}"
+            )
     return tuple(expected)
 
 
@@ -133,10 +135,10 @@ def _by_scheme(keys: Sequence[str]) -> dict[Scheme, list[str]]:
 
 def _advice(came: Mapping[Scheme, Sequence[str]]) -> str:
     if came["v1"]:
-        return f"it has a v1 signature, which the signing secret verifies ({_PREFIX}…)"
+        return f"it has a v1 signature, so give its signing secret ({_PREFIX}…)"
     if came["v1a"]:
-        return f"it has a v1a signature, which the public key verifies ({_PUBLIC_PREFIX}…)"
-    return "it has no other that is known here"
+        return f"it has a v1a signature, so give its public key ({_PUBLIC_PREFIX}…)"
+    return "it has no other supported signature"
 
 
 def _is_good_v1(secrets: Sequence[str], content: bytes, came: Sequence[str]) -> bool:
@@ -181,7 +183,7 @@ async def receiving(keys: Callable[[str], Sequence[str]], answer: Answer, *, lis
         known = keys(request.path)
         try:
             if not known:
-                raise SignatureError("no secret is known here; give --secret")
+                raise SignatureError("there is no secret to verify it with; give --secret")
             schemes = verify(known, headers, body, now=time.time())
         except SignatureError as error:
             problem = str(error)

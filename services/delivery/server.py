@@ -58,7 +58,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         scope = requested_scope(request.consumer_id)
         place = parse_page_token("deliveries", request.page_token, (str,))
         if request.state not in delivery_pb2.DeliveryState.values():
-            raise invalid_field("state", "is no state of a delivery")
+            raise invalid_field("state", "is not a state of a delivery")
         size = page_size(request.page_size)
         listing = Listing(
             before_id=None if place is None else _id_of(str(place[0])),
@@ -94,11 +94,15 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             async with asyncio.timeout(_REPAIR_S):
                 repaired = await self._worker.repair.run(from_ms, dry_run=request.dry_run)
         except TimeoutError as error:
-            raise Failure(Reason.DEADLINE_EXCEEDED, "Log and ledger did not answer in time; run it again.") from error
+            raise Failure(Reason.DEADLINE_EXCEEDED, "The log or the ledger did not answer in time; start the repair again.") from error
         except EventLogError as error:
-            raise Failure(Reason.UNAVAILABLE, "The event log cannot be read; start the ingest service.", retry_after_s=1.0) from error
+            raise Failure(
+                Reason.UNAVAILABLE, "The event log cannot be read; check that the ingest service is running.", retry_after_s=1.0
+            ) from error
         except LedgerFullError as error:
-            raise Failure(Reason.STORAGE_FULL, "The ledger's disk is full; nothing was changed.", retry_after_s=5.0) from error
+            raise Failure(
+                Reason.STORAGE_FULL, "The ledger's disk is full, and nothing was changed; free some space and try again.", retry_after_s=5.0
+            ) from error
         return delivery_pb2.RepairRoutingResponse(
             stopped=repaired.stopped,
             routed_events=repaired.routed,
@@ -134,7 +138,9 @@ def _id_of(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise Failure(Reason.PAGE_TOKEN_INVALID, "The page token is not one that this list gave out.") from None
+        raise Failure(
+            Reason.PAGE_TOKEN_INVALID, "This list did not return this page token; leave it out to begin at the first page."
+        ) from None
 
 
 def _message(row: OpenRow | DoneRow, clock_jumped_ms: int) -> delivery_pb2.Delivery:

@@ -67,7 +67,7 @@ class EgressPolicy:
         if parsed.scheme == _HTTP and not rules.http_allowed:
             return "the URL must begin with https://; http is not allowed here"
         if parsed.port not in (rules.ports or PORTS) or (not rules.ports and parsed.port in PORTS_DENIED):
-            return f"the URL's port {parsed.port} is not allowed; use another one, for example 443"
+            return f"the URL's port {parsed.port} is not allowed; use another port, for example 443"
         return self._check_host(parsed.host)
 
     def check_address(self, address: str) -> str | None:
@@ -82,12 +82,10 @@ class EgressPolicy:
         range would let a consumer map the operator's network through our resolver. `explain_addresses` is for the log.
         """
         if not addresses:
-            return "the host's name resolves to no address"
+            return "the host's name has no address in DNS; check the name"
         why_not = self._rules.why_not
         refused = any(why_not(address) is not None for address in addresses)
-        return (
-            "the host's name resolves to an address where nothing may be sent; let it resolve to public addresses only" if refused else None
-        )
+        return "the host's name resolves to an address that is not allowed; let it resolve to public addresses only" if refused else None
 
     def explain_addresses(self, addresses: Sequence[str]) -> str:
         """Return for the operator's log which of a name's addresses may not be dialled, and why; empty if all of them may."""
@@ -114,7 +112,7 @@ class _Rules:
         self._denied = tuple(_range(word, word_too=False) for word in deny)
         wrong = sorted(port for port in self.ports if port not in PORTS)
         if wrong:
-            message = f"{wrong[0]} is no port; write a number from {PORTS[0]} to {PORTS[-1]}"
+            message = f"{wrong[0]} is not a port; write a number from {PORTS[0]} to {PORTS[-1]}"
             raise ValueError(message)
         self.why_not = functools.lru_cache(_JUDGED_MAX)(self._judge)
 
@@ -126,7 +124,7 @@ class _Rules:
             return "not an IP address"
         if isinstance(address, IPv6Address) and address.scope_id is not None:
             if not address.is_link_local:
-                return "an address with a zone, though not link-local"
+                return "an address with a zone that is not link-local"
             address = IPv6Address(int(address))
         for judged in (address, *embedded(address)):
             why = self._judge_one(judged)
@@ -137,11 +135,11 @@ class _Rules:
     def _judge_one(self, address: IPv4Address | IPv6Address) -> str | None:
         denied = next((network for network in self._denied if address in network), None)
         if denied is not None:
-            return f"in {denied}, which the operator has forbidden"
+            return f"in {denied}, which the operator does not allow"
         if any(address in network for network in self._allowed):
             return None
         special = special_range(address)
-        return None if special is None else f"in {special.network} ({special.purpose}, {special.source}), where nothing may be sent"
+        return None if special is None else f"in {special.network} ({special.purpose}, {special.source}), which is not allowed"
 
 
 def _range(text: str, *, word_too: bool) -> _Network:
@@ -152,7 +150,7 @@ def _range(text: str, *, word_too: bool) -> _Network:
     try:
         network = ip_network(text, strict=False)
     except ValueError:
-        message = f"{text!r} is no address range{' and not the word http' if word_too else ''}; write for example 127.0.0.0/8"
+        message = f"{text!r} is not an address range{' or the word http' if word_too else ''}; write for example 127.0.0.0/8"
         raise ValueError(message) from None
-    message = f"{text!r} names an address within a range; write {network} for the range, or the address alone"
+    message = f"{text!r} is an address with a prefix length; write {network} for the range, or the address alone"
     raise ValueError(message)

@@ -35,7 +35,7 @@ IPV4_SPECIAL = _table(
     ("100.64.0.0/10", "shared by carriers", "RFC 6598"),
     ("127.0.0.0/8", "loopback", "RFC 1122"),
     # Azure serves its platform services to a virtual machine at this address; the registries do not list it.
-    ("168.63.129.16/32", "a cloud platform's own services", "Azure documentation"),
+    ("168.63.129.16/32", "internal services of a cloud platform", "Azure documentation"),
     ("169.254.0.0/16", "link-local", "RFC 3927"),
     ("172.16.0.0/12", "private use", "RFC 1918"),
     ("192.0.0.0/24", "protocol assignments", "RFC 6890"),

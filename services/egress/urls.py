@@ -44,28 +44,28 @@ def parse_url(url: str) -> Url:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in DEFAULT_PORTS:
-        raise UrlError("the URL must begin with https:// (or http://, where the operator allows it)")
+        raise UrlError("the URL must begin with https:// (or http://, if the operator allows it)")
     if "#" in rest:
-        raise UrlError("the URL has a fragment (#…), which is never sent; leave it out")
+        raise UrlError("the URL has a fragment (#…), which HTTP never sends; leave it out")
     authority = re.split(r"[/?]", rest, maxsplit=1)[0]
     if "@" in authority:
-        raise UrlError("the URL has a user name or password before its host; leave them out and use a credential")
+        raise UrlError("the URL has a user name or password before its host; remove it and use a credential")
     if "%" in authority:
-        raise UrlError("the URL's host has a percent sign; write the host as it is, without escapes or zone")
+        raise UrlError("the URL's host has a percent sign; write the host without escapes and without a zone")
     host, port = _split(authority)
     return Url(scheme, _address_or_name(host), DEFAULT_PORTS[scheme] if port is None else _port(port))
 
 
 def _check_characters(url: str) -> None:
     if not url:
-        raise UrlError("the URL is empty")
+        raise UrlError("the URL is empty; write for example https://hooks.example.com/")
     if len(url) > URL_CHARS_MAX:
         message = f"the URL is longer than {URL_CHARS_MAX} characters; make it shorter"
         raise UrlError(message)
     if _PLAIN.fullmatch(url):
         return
     if any(character.isspace() or unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in url):
-        raise UrlError("the URL has spaces or control characters; leave them out, or percent-encode them behind the host")
+        raise UrlError("the URL has spaces or control characters; remove them, or percent-encode them after the host")
     if "\\" in url:
         raise UrlError("the URL has a backslash; write / instead")
     raise UrlError("the URL has characters beyond ASCII; write the host as punycode (xn--…) and percent-encode the rest")
@@ -80,7 +80,7 @@ def _split(authority: str) -> tuple[str, str | None]:
         return f"[{bracketed[1]}]", bracketed[2]
     host, separator, port = authority.partition(":")
     if not host:
-        raise UrlError("the URL has no host")
+        raise UrlError("the URL has no host; write for example https://hooks.example.com/")
     return host.lower(), port if separator else None
 
 
@@ -108,15 +108,16 @@ def _address_or_name(host: str) -> str | IPv4Address | IPv6Address:
 
 def _check_name(host: str) -> None:
     if host.endswith("."):
-        raise UrlError("the URL's host ends with a dot; leave the dot out")
+        raise UrlError("the URL's host ends with a dot; remove the dot")
     labels = host.split(".")
     if len(host) > _HOST_CHARS_MAX or not all(_LABEL.fullmatch(label) for label in labels):
         raise UrlError(
-            "the URL's host is no valid name: labels of 1 to 63 letters, digits and inner hyphens, joined by dots, 253 characters in all"
+            "the URL's host is not a valid name; write labels of 1 to 63 letters, digits and inner hyphens, joined by dots, at most "
+            "253 characters in total"
         )
     for label in labels:
         if label.startswith("xn--") and not _is_punycode(label):
-            message = f"the URL's host has the label {label}, which is no valid punycode"
+            message = f"the URL's host has the label {label}, which is not valid punycode"
             raise UrlError(message)
 
 

@@ -32,5 +32,5 @@ class PositionMismatchError(EventLogError):
 
     def __init__(self, partitions: Sequence[int]) -> None:
         """Take the partitions whose positions do not match, at least one."""
-        super().__init__(f"partitions {', '.join(map(str, partitions))}: the log does not hold the records that the reader resumes from")
+        super().__init__(f"partitions {', '.join(map(str, partitions))}: the log does not have the records that the reader resumes after")
         self.partitions = tuple(partitions)

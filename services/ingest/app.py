@@ -32,7 +32,7 @@ from services.runtime.service_process import Addresses, ServiceProcess
 from services.runtime.steady_clock import SteadyClock, confirm_s
 from services.runtime.tls import client_tls, server_tls
 
-_log_bytes = Gauge("hooktide_log_bytes", "Bytes that the event log takes on disk.")
+_log_bytes = Gauge("hooktide_log_bytes", "Size of the event log on disk, in bytes.")
 
 
 @contextlib.asynccontextmanager

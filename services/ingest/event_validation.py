@@ -60,7 +60,8 @@ def validate_event(event: CloudEvent, *, bytes_max: int) -> NewEvent:
     payload = event.SerializeToString()
     if len(payload) > bytes_max:
         raise EventRefusal(
-            Reason.EVENT_TOO_LARGE, f"the event has {len(payload)} bytes, the limit is {bytes_max}; send a `dataref` instead"
+            Reason.EVENT_TOO_LARGE,
+            f"the event has {len(payload)} bytes, and the limit is {bytes_max}; send a `dataref` instead of the data",
         )
     if event.spec_version != "1.0":
         _refuse("spec_version", 'must be "1.0"')
@@ -75,7 +76,7 @@ def validate_event(event: CloudEvent, *, bytes_max: int) -> NewEvent:
     data = _data(event, data_kind, attributes.get("datacontenttype", ""))
     audience = attributes.get("audience", "")
     if audience and not is_id(audience, "con"):
-        _refuse("attributes.audience", "must be the id of a consumer, con_ and 32 hexadecimal digits")
+        _refuse("attributes.audience", "must be a consumer's id: con_ and 32 hexadecimal digits")
     canonical = f"{own_id}\x00{source}\x00{type_}\x00{data_kind or ''}\x00"
     for name in sorted(attributes):
         if name not in _TRACE:
@@ -102,20 +103,23 @@ def _check_text(field: str, text: str, bytes_max: int) -> None:
         or (not text.isascii() and len(text.encode()) > bytes_max)
     ):
         if FORBIDDEN_CHARACTERS.search(text):
-            _refuse(field, "has control characters or noncharacters; take them out")
-        _refuse(field, f"is longer than {bytes_max} bytes")
+            _refuse(field, "has control characters or noncharacters; remove them")
+        _refuse(field, f"is longer than {bytes_max} bytes; make it shorter")
 
 
 def _attributes(event: CloudEvent) -> dict[str, str]:
     """Return the attributes as text for the digest; refuse attributes that CloudEvents does not permit."""
     attributes = event.attributes
     if len(attributes) > ATTRIBUTES_MAX:
-        _refuse("attributes", f"there are {len(attributes)}; at most {ATTRIBUTES_MAX} are permitted")
+        _refuse("attributes", f"must be at most {ATTRIBUTES_MAX} attributes; these are {len(attributes)}")
     texts = {}
     for name in attributes:
         value = attributes[name]
         if not _is_name(name):
-            _refuse(f"attributes.{name[:64]!a}", "is no attribute's name: 1 to 64 of a to z and 0 to 9, none of the fields' own")
+            _refuse(
+                f"attributes.{name[:64]!a}",
+                "is not a valid attribute name: write 1 to 64 characters of a to z and 0 to 9, and not the name of a field",
+            )
         # Nearly all attributes are plain strings.
         text = value.ce_string
         if text.isascii() and text.isprintable() and 0 < len(text) <= ATTRIBUTE_BYTES_MAX and name != "time":
@@ -123,7 +127,7 @@ def _attributes(event: CloudEvent) -> dict[str, str]:
             continue
         kind = value.WhichOneof("attr")
         if kind is None:
-            _refuse(f"attributes.{name}", "has no value; leave the attribute out instead")
+            _refuse(f"attributes.{name}", "has no value; set one, or leave the attribute out")
         if kind == "ce_string":
             _check_text(f"attributes.{name}", text, ATTRIBUTE_BYTES_MAX)
             if name == "time" and not _is_time(text):
@@ -157,11 +161,11 @@ def _other_attribute(name: str, kind: str, value: CloudEvent.CloudEventAttribute
         try:
             return f"\t{kind}:{value.ce_timestamp.ToJsonString()}"
         except ValueError:
-            _refuse(f"attributes.{name}", "is no time between the years 1 and 9999")
+            _refuse(f"attributes.{name}", "is not a time between the years 1 and 9999")
     content = getattr(value, kind)
     if isinstance(content, bytes):
         if len(content) > ATTRIBUTE_BYTES_MAX:
-            _refuse(f"attributes.{name}", f"is longer than {ATTRIBUTE_BYTES_MAX} bytes")
+            _refuse(f"attributes.{name}", f"is longer than {ATTRIBUTE_BYTES_MAX} bytes; make it shorter")
         return f"\t{kind}:{content.hex()}"
     if isinstance(content, str):
         _check_text(f"attributes.{name}", content, ATTRIBUTE_BYTES_MAX)
@@ -174,7 +178,7 @@ def _data(event: CloudEvent, kind: str | None, content_type: str) -> bytes:
         return b""
     if kind == "proto_data":
         if content_type and is_json(content_type):
-            _refuse("data", "is a protobuf message, but datacontenttype says that it is JSON; say application/protobuf, or send text_data")
+            _refuse("data", "is a protobuf message, but datacontenttype is JSON; write application/protobuf, or send the data as text_data")
         # Delivery sends the type URL as the attribute `dataschema`.
         if event.proto_data.type_url:
             _check_text("proto_data.type_url", event.proto_data.type_url, ATTRIBUTE_BYTES_MAX)
@@ -190,9 +194,9 @@ def check_json(data: bytes) -> None:
     try:
         written = orjson.dumps(orjson.loads(data))
     except orjson.JSONDecodeError as error:
-        _refuse("data", f"is not the JSON that datacontenttype says: {error}")
+        _refuse("data", f"is not valid JSON, although datacontenttype is JSON: {error}")
     except orjson.JSONEncodeError:  # orjson writes fewer levels than it reads; nothing else that it has read can fail here
-        _refuse("data", "is nested too deeply")
+        _refuse("data", "is nested too deeply; nest it less deeply")
     if written == data:
         return
     # A colon follows every name of an object; strings hold colons, too. Writing the parsed value drops a duplicate name with its
@@ -208,7 +212,7 @@ def _refuse_duplicate_names(data: bytes) -> None:
         found: dict[str, object] = {}
         for name, value in items:
             if name in found:
-                _refuse("data", f"has the name {name[:64]!a} twice in one object; keep one")
+                _refuse("data", f"has the name {name[:64]!a} twice in one object; keep one of them")
             found[name] = value
         return found
 

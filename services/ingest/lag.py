@@ -16,9 +16,11 @@ from services.runtime.clock import Clock
 _EVERY_S = 1.0
 
 _unrouted_events = Gauge(
-    "hooktide_log_unrouted_events", "Events in the log from the oldest one that delivery has not reported as routed to the newest."
+    "hooktide_log_unrouted_events", "Events in the log, counted from the oldest event that delivery has not reported as routed."
 )
-_unrouted_age = Gauge("hooktide_log_unrouted_age_seconds", "Age of the oldest event in the log that delivery has not reported as routed.")
+_unrouted_age = Gauge(
+    "hooktide_log_unrouted_age_seconds", "Age of the oldest event in the log that delivery has not reported as routed, in seconds."
+)
 
 
 class LagMonitor:

@@ -53,11 +53,11 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
                     add_records(response.records, records)
                     yield response
         except AnotherLogError as error:
-            raise Failure(Reason.POSITION_MISMATCH, str(error), fields=[FieldError("log_id", "is not this log's")]) from error
+            raise Failure(Reason.POSITION_MISMATCH, str(error), fields=[FieldError("log_id", "is not the id of this log")]) from error
         except PositionMismatchError as error:
             wrong = set(error.partitions)
             fields = [
-                FieldError(f"after[{index}]", "is not what the log holds there")
+                FieldError(f"after[{index}]", "is not the event that the log has at this position")
                 for index, place in enumerate(after)
                 if place.partition in wrong
             ]
@@ -69,7 +69,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         """Return the records at given places."""
         del context
         if not 1 <= len(request.positions) <= _FETCH_MAX:
-            raise invalid_field("positions", f"give 1 to {_FETCH_MAX}")
+            raise invalid_field("positions", f"give 1 to {_FETCH_MAX} places")
         places = [place_from(message) for message in request.positions]
         with _refusing():
             found, complete = await self._log.fetch_bounded(places)
@@ -100,7 +100,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         after = _places(request.after, "after")
         for index, place in enumerate(after):
             if place.event_id and not is_id(place.event_id, "evt"):
-                raise invalid_field(f"after[{index}].event_id", "is no id of an event")
+                raise invalid_field(f"after[{index}].event_id", "is not the id of an event")
         with _refusing():
             log_id, points = await self._log.resume_points(after)
         response = event_log_pb2.FindResumePointsResponse(log_id=log_id)
@@ -154,7 +154,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except StorageFullError as error:
-        raise Failure(Reason.STORAGE_FULL, "The disk is full.", retry_after_s=5.0) from error
+        raise Failure(Reason.STORAGE_FULL, "The disk is full; free some space.", retry_after_s=5.0) from error
     except EventLogError as error:
         raise _unavailable() from error
 
@@ -166,8 +166,8 @@ def _unavailable() -> Failure:
 def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> list[Place]:
     places = [place_from(message) for message in messages]
     if not places or len({place.partition for place in places}) < len(places):
-        raise invalid_field(field, "name at least one partition, and none twice")
+        raise invalid_field(field, "name at least one partition, and each partition only once")
     for index, place in enumerate(places):
         if not 0 <= place.partition < PARTITIONS or place.position < 0:
-            raise invalid_field(f"{field}[{index}]", f"partitions are 0 to {PARTITIONS - 1}, positions 0 and above")
+            raise invalid_field(f"{field}[{index}]", f"partitions must be 0 to {PARTITIONS - 1}, and positions 0 or above")
     return places

@@ -68,7 +68,7 @@ class Publisher:
             outcomes = [_refused_without_audience(requiring, new) for new in outcomes]
         accepted = [new for new in outcomes if isinstance(new, NewEvent)]
         if sum([len(event.event) for event in accepted]) > BYTES_MAX:
-            raise Failure(Reason.BATCH_TOO_LARGE, f"the events have more than {BYTES_MAX} bytes together; send fewer in one message")
+            raise Failure(Reason.BATCH_TOO_LARGE, f"the events have more than {BYTES_MAX} bytes in total; send fewer events in one message")
         return ValidatedMessage(outcomes, accepted)
 
     async def append(self, message: ValidatedMessage) -> list[Result]:
@@ -89,7 +89,7 @@ class Publisher:
             refusal = EventRefusal(Reason.STORAGE_FULL, "the disk is full; send the event again later", "", _DISK_FULL_RETRY_S)
             return [refusal] * len(accepted)
         except EventLogError as error:
-            raise Failure(Reason.UNAVAILABLE, "The event log is away; send the events again.", retry_after_s=1.0) from error
+            raise Failure(Reason.UNAVAILABLE, "The event log is unavailable; send the events again.", retry_after_s=1.0) from error
         return [result if isinstance(result, Appended) else _conflict(result) for result in appended]
 
 
@@ -102,10 +102,10 @@ def _refused_without_audience(requiring: AbstractSet[str], new: NewEvent | Event
     """Refuse an event that names no audience, if its type requires an audience."""
     if isinstance(new, EventRefusal) or new.audience or new.type not in requiring:
         return new
-    message = f"events of the type {new.type} must name their consumer in the attribute `audience`"
+    message = f"events of the type {new.type} must name the consumer that may receive them in the attribute `audience`"
     return EventRefusal(Reason.AUDIENCE_REQUIRED, message, "attributes.audience")
 
 
 def _conflict(conflict: Conflict) -> EventRefusal:
-    message = f"another event of this source and id was accepted before, as {conflict.event_id}; give each event an id of its own"
+    message = f"a different event with this source and id was accepted before, as {conflict.event_id}; give each event its own id"
     return EventRefusal(Reason.EVENT_ID_CONFLICT, message, "id")

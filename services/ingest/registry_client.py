@@ -54,12 +54,12 @@ class RegistryClient:
 
 def _emitter_or_failure(result: access_pb2.AuthenticatedKey) -> Emitter | Failure:
     if not result.HasField("key"):
-        return Failure(Reason.KEY_INVALID, "This API key is unknown, expired or revoked; send another.")
+        return Failure(Reason.KEY_INVALID, "This API key is unknown, expired or revoked; send a valid key.")
     if result.key.role != access_pb2.ROLE_EMITTER:
-        return Failure(Reason.ROLE_FORBIDDEN, "Publishing needs a key of the role emitter; this key has another role.")
+        return Failure(Reason.ROLE_FORBIDDEN, "This API key has another role; publish with a key of the role emitter.")
     return Emitter(result.key.expire_time.ToNanoseconds() / 1e9 if result.key.HasField("expire_time") else None)
 
 
 def _unavailable() -> Failure:
     """Return the failure for a registry that gives no answer. It hides the cause, which does not concern the emitter."""
-    return Failure(Reason.UNAVAILABLE, "The registry of keys and event types cannot be asked; send the events again.", retry_after_s=1.0)
+    return Failure(Reason.UNAVAILABLE, "The registry of keys and event types is unavailable; send the events again.", retry_after_s=1.0)

@@ -186,9 +186,7 @@ class IngestServer:
         """Count a unary call's bytes while the call is under way; refuse the call if all calls together have too many bytes."""
         size = len(message)
         if self._unary_bytes and self._unary_bytes + size > UNARY_BYTES_MAX:
-            raise Failure(
-                Reason.OVERLOADED, "More is being published than is taken at once; send it again.", retry_after_s=_OVERLOADED_RETRY_S
-            )
+            raise Failure(Reason.OVERLOADED, "Too many events are being published; send these again.", retry_after_s=_OVERLOADED_RETRY_S)
         self._unary_bytes += size
         try:
             yield

@@ -105,7 +105,7 @@ class ApiKeyCache(Generic[_Valid]):
         if refused is not None and self._age_s(refused) < FRESH_S:
             return _valid_or_raise(refused.outcome)
         if parse_key(key) is None:
-            raise Failure(Reason.KEY_INVALID, "This is not an API key: it is incomplete, or has a typing error.")
+            raise Failure(Reason.KEY_INVALID, "This is not a valid API key: it is incomplete or mistyped; send the whole key.")
         return _valid_or_raise(await asyncio.shield(self._outcome_of(digest, key)))
 
     def _age_s(self, answer: "_Answer[_Valid] | _Answer[Failure]") -> float:
@@ -150,11 +150,11 @@ class ApiKeyCache(Generic[_Valid]):
                     outcomes = [failure] * len(self._asked)
                 self._tell(outcomes)
         except Exception:  # noqa: BLE001 - a bug, logged with its traceback; the callers get the failure below
-            logger().exception("keys.question_failed")
+            logger().exception("key_check.failed")
         finally:
             self._asked |= self._waiting
             self._tell(
-                [Failure(Reason.UNAVAILABLE, "The registry of keys cannot be asked; try again.", retry_after_s=1.0)] * len(self._asked)
+                [Failure(Reason.UNAVAILABLE, "The registry of keys is unavailable; try again.", retry_after_s=1.0)] * len(self._asked)
             )
             self._asked, self._waiting, self._asking = {}, {}, None
 

@@ -32,10 +32,10 @@ class NamedFile:
             with self.path.open("rb") as file:
                 content = file.read(_FILE_BYTES_MAX + 1)
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "that is no path"
-            raise self.wrong(f"it cannot be read: {why}") from error
+            why = error.strerror if isinstance(error, OSError) else "this is not a valid path"
+            raise self.wrong(f"the file cannot be read: {why}") from error
         if len(content) > _FILE_BYTES_MAX:
-            raise self.wrong(f"it is larger than {_FILE_BYTES_MAX} bytes")
+            raise self.wrong(f"the file is larger than {_FILE_BYTES_MAX} bytes")
         return content
 
     def wrong(self, what: str) -> StartError:
@@ -61,21 +61,24 @@ def read_pair(certificate: NamedFile, key: NamedFile, now: dt.datetime) -> Pair:
         if each.not_valid_after_utc <= now:
             raise certificate.wrong(f"the certificate of {_subject(each)} expired at {_shown(each.not_valid_after_utc)}; renew it")
         if each.not_valid_before_utc > now:
-            raise certificate.wrong(f"the certificate of {_subject(each)} is valid only from {_shown(each.not_valid_before_utc)}")
+            raise certificate.wrong(
+                f"the certificate of {_subject(each)} is not valid before {_shown(each.not_valid_before_utc)}; use a certificate "
+                "that is valid now"
+            )
     try:
         private = load_pem_private_key(key_pem, None)
     except TypeError:
-        raise key.wrong("the key has a passphrase; give it without one") from None
+        raise key.wrong("the private key has a passphrase; write the key without a passphrase") from None
     except Exception:  # noqa: BLE001 - many kinds of errors for an invalid key; none may show the content
-        raise key.wrong("it holds no private key in PEM form") from None
+        raise key.wrong("the file has no private key in PEM form") from None
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
-        raise key.wrong(f"the key does not belong to the certificate in {certificate.path}, which must be the first one there")
+        raise key.wrong(f"the key is not the private key of the first certificate in {certificate.path}")
     pair = Pair(chain_pem, key_pem, min(each.not_valid_after_utc for each in chain))
     try:
         show(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), chain_pem, key_pem)
     except ssl.SSLError as error:
-        raise certificate.wrong(f"it cannot be used: {error.reason or 'OpenSSL refuses it'}") from None
+        raise certificate.wrong(f"the certificate or key cannot be used: {error.reason or 'OpenSSL refuses it'}") from None
     return pair
 
 
@@ -83,7 +86,7 @@ def read_authorities(file: NamedFile, now: dt.datetime) -> bytes:
     """Return the PEM certificates of authorities; raises `StartError` unless one is valid at `now`."""
     pem = file.read()
     if not any(each.not_valid_after_utc > now for each in _parsed(file, pem)):
-        raise file.wrong("every certificate in it has expired; renew them")
+        raise file.wrong("all certificates in the file have expired; renew them")
     return pem
 
 
@@ -97,7 +100,7 @@ def _parsed(file: NamedFile, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except Exception:  # noqa: BLE001 - many kinds of errors for an invalid certificate
-        raise file.wrong("it holds no certificate in PEM form") from None
+        raise file.wrong("the file has no certificate in PEM form") from None
 
 
 def _subject(certificate: x509.Certificate) -> str:

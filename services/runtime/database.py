@@ -35,21 +35,21 @@ def database_path(url: str, data_dir: Path, service: str) -> Path:
     Raises `StartError` for another engine or a directory that cannot be written.
     """
     if url and not url.startswith("sqlite:///"):
-        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: only sqlite:///path is supported"
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: only sqlite:///path is supported; write for example sqlite:////var/lib/x.db"
         raise StartError(message)
     named = url.removeprefix("sqlite:///")
     if url and not named:
-        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:/// lacks the file's path; write for example sqlite:////var/lib/x.db"
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:/// has no path of a file; write for example sqlite:////var/lib/x.db"
         raise StartError(message)
     if "?" in named or "@" in named:
         # This part may hold a password, and errors show the path.
-        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:///path takes neither ?parameters nor user@host; leave them out"
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:///path must have neither ?parameters nor user@host; leave them out"
         raise StartError(message)
     path = Path(named) if url else data_dir / f"{service}.db"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"cannot create {path.parent}: {error.strerror}; choose a directory that can be written with HOOKTIDE_DATA_DIR"
+        message = f"cannot create {path.parent}: {error.strerror}; set HOOKTIDE_DATA_DIR to a directory that can be written"
         raise StartError(message) from error
     return path.resolve() if path.is_symlink() else path
 
@@ -69,7 +69,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> None:
     """Set a connection's pragmas and check that its commits are durable."""
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
-        message = f"SQLite {sqlite3.sqlite_version} is too old; a Python with SQLite 3.35 or newer is needed"
+        message = f"SQLite {sqlite3.sqlite_version} is too old; use a Python with SQLite 3.35 or newer"
         raise StartError(message)
     if not read_only:
         if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
@@ -83,7 +83,7 @@ def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> Non
     synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
     if mode != "wal" or synchronous < 2:  # noqa: PLR2004 - 2 is FULL
         found = f"journal_mode={mode}, synchronous={synchronous}"
-        message = f"the database cannot give durable commits here ({found}): is it on a network file system?"
+        message = f"the database cannot make commits durable here ({found}); move it from a network file system to a local disk"
         raise StartError(message)
 
 
@@ -156,10 +156,10 @@ def _refuse_foreign(path: Path, known: set[str]) -> None:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         heads = {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")} if "alembic_version" in tables else set()
     if tables - {"alembic_version"} and not heads:
-        message = f"{path} is a database, but not one of this service; choose another file or move it away"
+        message = f"{path} is a database, but not of this service; choose another file, or move this one away"
         raise StartError(message)
     if {_family(head) for head in heads} - {_family(revision) for revision in known}:
-        message = f"{path} is the database of another service of Hooktide; check HOOKTIDE_*_DATABASE_URL, each service has its own"
+        message = f"{path} is the database of another Hooktide service; give each service its own HOOKTIDE_*_DATABASE_URL"
         raise StartError(message)
     if heads - known:
         raise written_by_newer(path)
@@ -184,9 +184,9 @@ def explained(path: Path) -> Iterator[None]:
     except (sqlite3.OperationalError, sqlite3.DatabaseError, sa.exc.DBAPIError) as error:
         cause = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
         advice = (
-            "restore it from a backup, or move it away to begin anew"
+            "restore the file from a backup, or move it away to begin with an empty database"
             if "malformed" in cause or "not a database" in cause
-            else "check that file and directory exist and can be written"
+            else "check that the file and its directory exist and can be written"
         )
         message = f"cannot open {path}: {cause}; {advice}"
         raise StartError(message) from error
@@ -214,16 +214,18 @@ def sole_owner(path: Path) -> Iterator[None]:
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        message = f"cannot write {beside}: {error.strerror}; choose a directory that can be written with HOOKTIDE_DATA_DIR"
+        message = f"cannot write {beside}: {error.strerror}; set HOOKTIDE_DATA_DIR to a directory that can be written"
         raise StartError(message) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"{path} is in use by another process; stop that one first"
+            message = f"{path} is in use by another process; stop that process first"
             raise StartError(message) from None
         if was_removed(path, descriptor):
-            message = f"{path} was removed while a service had it open; put it back, or remove {beside} to begin without it"
+            message = (
+                f"{path} was removed while a service had it open; put the file back, or remove {beside} to begin with an empty database"
+            )
             raise StartError(message)
         yield
     finally:

@@ -35,8 +35,8 @@ class FileGoneError(FatalError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} was removed, replaced or moved while the service had it open; what was acknowledged stands in the file that was there:"
-            f" put that one back with its -wal, or remove {lock_file(path)} to begin without it"
+            f"{path} was removed, replaced or moved while the service had it open; the acknowledged data is in the former file: put "
+            f"that file back with its -wal file, or remove {lock_file(path)} to begin without this data"
         )
 
 

@@ -210,9 +210,9 @@ def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
 
 def _transport_failure(code: grpc.StatusCode) -> Failure:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Failure(Reason.DEADLINE_EXCEEDED, "The deadline passed before the call was done; try again.")
+        return Failure(Reason.DEADLINE_EXCEEDED, "The deadline passed before the call was complete; try again.")
     if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
-        return Failure(Reason.UNAVAILABLE, "A service that this needs is away; try again.", retry_after_s=1.0)
+        return Failure(Reason.UNAVAILABLE, "A service that this call needs is unavailable; try again.", retry_after_s=1.0)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Failure(Reason.REQUEST_TOO_LARGE, "The message is larger than the limit of 4 MiB; send less at once.")
-    return Failure(Reason.INTERNAL, "The call failed; the services' logs say why.")
+        return Failure(Reason.REQUEST_TOO_LARGE, "The message is larger than the limit of 4 MiB; send a smaller one.")
+    return Failure(Reason.INTERNAL, "The call failed; the reason is in the services' logs.")

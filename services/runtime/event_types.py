@@ -21,15 +21,15 @@ def event_type_problem(name: str) -> str | None:
     if not name:
         return "is required"
     if FORBIDDEN_CHARACTERS.search(name):
-        return "has control characters or noncharacters; take them out"
+        return "has control characters or noncharacters; remove them"
     if len(name) > EVENT_TYPE_BYTES_MAX or len(name.encode()) > EVENT_TYPE_BYTES_MAX:
-        return f"is longer than {EVENT_TYPE_BYTES_MAX} bytes"
+        return f"is longer than {EVENT_TYPE_BYTES_MAX} bytes; make it shorter"
     return star_problem(name)
 
 
 def star_problem(name: str) -> str | None:
     """Return why an event type with a `*` is refused, None if the name has none."""
-    return "must not contain *, which stands for families of types such as order.*" if "*" in name else None
+    return "must not contain *, which is reserved for patterns such as order.*" if "*" in name else None
 
 
 def event_type_pattern_problem(pattern: str) -> str | None:
@@ -46,4 +46,4 @@ def event_type_pattern_problem(pattern: str) -> str | None:
 
 
 def _pattern_advice() -> str:
-    return f"must be a name such as order.created, a family such as order.*, or *, at most {EVENT_TYPE_BYTES_MAX} bytes"
+    return f"must be a name such as order.created, a pattern such as order.*, or *, of at most {EVENT_TYPE_BYTES_MAX} bytes"

@@ -45,5 +45,5 @@ def connections_within(setting: str, wanted: int) -> int:
     room = max(_CONNECTIONS_MIN, files_max() - FILES_RESERVED)
     if wanted <= room:
         return wanted
-    logger().warning("files.limit_low", setting=setting, wanted=wanted, used=room, files_max=files_max(), advice="raise `ulimit -n`")
+    logger().warning("file_limit.too_low", setting=setting, wanted=wanted, used=room, files_max=files_max(), advice="raise `ulimit -n`")
     return room

@@ -67,7 +67,7 @@ class ListingReader:
         """Run a query when it is the turn of `asker`. Raises `Failure` OVERLOADED if too many queries of this asker, or of all, wait."""
         waiting = self._waiting.get(asker, ())
         if self._count >= WAITING_MAX or len(waiting) >= WAITING_EACH_MAX:
-            raise Failure(Reason.OVERLOADED, "More is listed at once than is taken; send it again.", retry_after_s=_RETRY_S)
+            raise Failure(Reason.OVERLOADED, "Too many lists are being read; try again.", retry_after_s=_RETRY_S)
         asked = _Asked(partial(query, self._connection, *arguments, **options), asyncio.get_running_loop().create_future())
         self._waiting.setdefault(asker, deque()).append(asked)  # bounded: checked above
         self._count += 1

@@ -36,7 +36,7 @@ class _Libraries(logging.Handler):
         """Log one record."""
         try:
             error = record.exc_info if record.exc_info and record.exc_info[0] else None
-            logger().log(record.levelno, "library.log", logger=record.name, detail=record.getMessage(), exc_info=error)
+            logger().log(record.levelno, "library.logged", logger=record.name, detail=record.getMessage(), exc_info=error)
         except Exception:  # noqa: BLE001 - the standard module's own rule: a failure to log must not stop the program
             self.handleError(record)
 

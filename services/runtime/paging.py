@@ -74,5 +74,5 @@ def _storable(part: str | int) -> bool:
 def _invalid() -> Failure:
     return Failure(
         Reason.PAGE_TOKEN_INVALID,
-        "The page token is not one that this list gave out; leave it out to begin at the first page.",
+        "The page token was not returned by this list; leave it out to begin at the first page.",
     )

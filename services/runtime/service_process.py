@@ -36,11 +36,11 @@ def cannot_listen(listen: str, error: OSError) -> StartError:
     """Return why a service cannot listen at an address, and what to change."""
     match error.errno:
         case errno.EADDRINUSE:
-            why = "another process uses it; stop that one, or choose another address"
+            why = "another process uses this address; stop that process, or choose another address"
         case errno.EADDRNOTAVAIL:
-            why = "it is no address of this machine; choose one that is"
+            why = "this is not an address of this machine; choose one that is"
         case errno.EACCES:
-            why = "this process may not; choose a port above 1023, or a folder that it may write to"
+            why = "this process has no permission; choose a port above 1023, or a directory that it may write to"
         case _:
             why = f"{error.strerror}; choose another address"
     return StartError(f"cannot listen on {listen}: {why}")
@@ -146,7 +146,9 @@ async def _main(process: ServiceProcess, serve: Serve, *, until_stdin_closes: bo
         try:
             loop.add_reader(sys.stdin.fileno(), lambda: _on_stdin(loop, process))
         except (OSError, ValueError) as error:
-            message = "--until-stdin-closes needs a pipe as standard input, whose other end closes some time; leave the option out"
+            message = (
+                "--until-stdin-closes needs a pipe as standard input, so that its other end can close; give it one, or leave the option out"
+            )
             raise StartError(message) from error
     with giving_back_free_memory(loop):
         await serve(process)

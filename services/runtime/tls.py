@@ -25,7 +25,7 @@ from services.runtime.configuration.settings_reader import variable
 from services.runtime.service_process import StartError
 
 _expires = Gauge(
-    "hooktide_tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970, by its setting.", ["setting"]
+    "hooktide_tls_certificate_expires_seconds", "Expiry time of the certificate in use, in seconds since 1970, by its setting.", ["setting"]
 )
 
 
@@ -43,7 +43,7 @@ class _Files:
         if (cert is None) != (key is None):
             given, missing = ("cert", "key") if key is None else ("key", "cert")
             names = (variable(f"{before}tls_{missing}_file"), variable(f"{before}tls_{given}_file"))
-            raise StartError(f"{names[0]} is missing, since {names[1]} is set; set both or neither")
+            raise StartError(f"{names[0]} is missing, but {names[1]} is set; set both or neither")
         return cls(None if cert is None or key is None else (cert, key), trusted)
 
     def read(self) -> "_Read":
@@ -174,7 +174,7 @@ def server_tls(reloadable: Reloadable[Kind], listener: str) -> ServerTls | None:
     if files.pair is None:
         if files.authorities is not None:
             names = (files.authorities.variable, variable(f"{listener}_tls_cert_file"))
-            raise StartError(f"{names[0]} needs {names[1]}: without TLS no client can show a certificate")
+            raise StartError(f"{names[0]} needs {names[1]}: without TLS, no client can present a certificate; set both")
         return None
     tls = ServerTls(files, files.read())
     reloadable.on_prepare(tls.prepare)
@@ -186,7 +186,10 @@ def client_tls(reloadable: Reloadable[Kind]) -> ClientTls | None:
     files = _Files.of(reloadable.settings, "", "ca")
     if files.authorities is None:
         if files.pair is not None:
-            raise StartError(f"{files.pair[0].variable} needs {variable('tls_ca_file')}: the authorities that vouch for the other services")
+            raise StartError(
+                f"{files.pair[0].variable} needs {variable('tls_ca_file')}; set it to a PEM file of the other services' certificate "
+                "authorities"
+            )
         return None
     tls = ClientTls(files, files.read())
     reloadable.on_prepare(tls.prepare)

@@ -95,7 +95,8 @@ async def _prepare_secret_keys(registry: OpenRegistry, store: Store, resealer: R
     keys, vault = await asyncio.to_thread(settings.secret_keys), registry.vault
     if vault.newest not in keys:
         message = (
-            f"{PREFIX}SECRET_KEY lacks the key {vault.newest!r}, which seals until now; put the new key before it and keep it for a while"
+            f"{PREFIX}SECRET_KEY does not have the key {vault.newest!r}, which encrypts at present; put the new key first and keep "
+            "the present one after it"
         )
         raise StartError(message)
 
@@ -106,7 +107,7 @@ async def _prepare_secret_keys(registry: OpenRegistry, store: Store, resealer: R
         # On the writer's thread, so that no write seals a value in the meantime.
         await store.write(check)
     except Failure as failure:
-        message = f"{PREFIX}SECRET_KEY cannot be compared with {registry.database.name} now: {failure}; send SIGHUP again later"
+        message = f"{PREFIX}SECRET_KEY cannot be checked against {registry.database.name} now: {failure}; send SIGHUP again later"
         raise StartError(message) from failure
 
     def apply() -> None:
@@ -127,7 +128,7 @@ def _verification_policy(settings: SubscriptionSettings) -> VerificationPolicy:
     policy = VerificationPolicy(settings.sink_handshake)
     if policy is not VerificationPolicy.OFF and not settings.origin:
         message = (
-            f"{PREFIX}SINK_HANDSHAKE={policy.value} needs {PREFIX}ORIGIN: the name by which sinks know this system, as hooks.example.com"
+            f"{PREFIX}SINK_HANDSHAKE={policy.value} needs {PREFIX}ORIGIN; set it to this system's DNS name, for example hooks.example.com"
         )
         raise StartError(message)
     return policy

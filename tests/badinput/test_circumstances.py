@@ -56,12 +56,12 @@ def of_another_service(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (no_database, "file is not a database; restore it from a backup, or move it away to begin anew"),
-        (foreign, "is a database, but not one of this service; choose another file or move it away"),
+        (no_database, "file is not a database; restore the file from a backup, or move it away to begin with an empty database"),
+        (foreign, "is a database, but not of this service; choose another file, or move this one away"),
         (newer, "was written by a newer version of Hooktide; install that version, or restore a backup made before the upgrade"),
-        (of_another_service, "is the database of another service of Hooktide; check HOOKTIDE_*_DATABASE_URL, each service has its own"),
-        (cut_short, "restore it from a backup, or move it away to begin anew"),
-        (overwritten, "restore it from a backup, or move it away to begin anew"),
+        (of_another_service, "is the database of another Hooktide service; give each service its own HOOKTIDE_*_DATABASE_URL"),
+        (cut_short, "restore the file from a backup, or move it away to begin with an empty database"),
+        (overwritten, "restore the file from a backup, or move it away to begin with an empty database"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -86,7 +86,7 @@ async def test_the_databases_of_two_services_are_not_mixed_up(service: str, tmp_
     async with started(other, tmp_path):
         pass
     line = await refusal(service, tmp_path, **{f"HOOKTIDE_{service.upper()}_DATABASE_URL": f"sqlite:///{tmp_path / other}.db"})
-    assert "is the database of another service of Hooktide" in line
+    assert "is the database of another Hooktide service" in line
     async with started(other, tmp_path):
         pass
 
@@ -101,9 +101,9 @@ async def test_a_place_where_nothing_can_be_written_is_named(service: str, tmp_p
         assert where in line
         assert "can be written" in line
     (tmp_path / f"{service}.db").mkdir()
-    assert "check that file and directory exist and can be written" in await refusal(service, tmp_path)
+    assert "check that the file and its directory exist and can be written" in await refusal(service, tmp_path)
     url = f"HOOKTIDE_{service.upper()}_DATABASE_URL"
-    assert "lacks the file's path; write for example sqlite:////" in await refusal(service, tmp_path, **{url: "sqlite:///"})
+    assert "has no path of a file; write for example sqlite:////" in await refusal(service, tmp_path, **{url: "sqlite:///"})
     assert "only sqlite:///path is supported" in await refusal(service, tmp_path, **{url: "mysql://x"})
 
 
@@ -150,7 +150,9 @@ async def test_a_second_supervisor_leaves_the_first_ones_directory_alone(tmp_pat
         assert second.code == 2
         assert "running" not in second.out
         (line,) = second.err.splitlines()
-        assert f"is in use by another hooktide (process {first.process.pid}); stop it, or choose another --data-dir" in line
+        assert (
+            f"is in use by another hooktide (process {first.process.pid}); stop that process, or choose another directory with --data-dir"
+        ) in line
 
         async def all_are_well() -> bool:
             return (await hooktide("health", *at)).code == 0
@@ -166,7 +168,7 @@ async def test_a_second_supervisor_leaves_the_first_ones_directory_alone(tmp_pat
     assert not secret.exists()
     secret.write_text("k1:" + "A" * 43 + "=\n")
     line = (await hooktide("up", "--free-ports", *at)).err
-    assert "the key 'k1' is not the one of that id that" in line
+    assert "the key 'k1' differs from the key of this id with which" in line
     secret.write_bytes(right)
     async with started("subscription", tmp_path / "data", HOOKTIDE_SECRET_KEY="", HOOKTIDE_SECRET_KEY_FILE=str(secret)):
         pass

@@ -145,7 +145,7 @@ def test_any_bytes_are_no_event_or_refused_or_accepted(raw: bytes) -> None:
     try:
         event = CloudEvent.FromString(raw)
     except DecodeError:
-        with pytest.raises(ValueError, match="the record is no CloudEvent"):
+        with pytest.raises(ValueError, match="the record is not a CloudEvent"):
             structured(raw)
         return
     new = judged(event)

@@ -79,5 +79,5 @@ async def test_a_wrong_cursor_is_named_and_says_how_to_begin(system: System, pat
         status, problem = await system.call("GET", f"{path}?cursor={quote(cursor)}", system.first.admin)
         assert (status, problem["reason"]) == (400, "PAGE_TOKEN_INVALID"), problem
         assert problem["errors"] == [
-            {"parameter": "cursor", "detail": "is not one that this list gave out; leave it out to begin at the first page"}
+            {"parameter": "cursor", "detail": "was not returned by this list; leave it out to begin at the first page"}
         ]

@@ -111,7 +111,7 @@ class AiohttpTransport:
             retry_after = response.headers.get("retry-after", "")
             delivered = response.status in _OK
             outcome = Outcome.DELIVERED if delivered else Outcome.STATUS
-            error = "" if delivered else f"the endpoint answered {response.status}"
+            error = "" if delivered else f"the server answered {response.status}"
             if request.whole:
                 return Answer(outcome, response.status, error, body, retry_after, _headers_of(response))
             return Answer(outcome, response.status, error, b"" if delivered else body[:RESPONSE_BYTES_KEPT], retry_after)
@@ -141,7 +141,7 @@ def _failed(error: BaseException) -> Answer:
         case BlockedError() | aiohttp.ClientConnectorError(os_error=BlockedError()):
             outcome, text = Outcome.BLOCKED, str(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)
         case aiohttp.ClientConnectorDNSError():
-            outcome, text = Outcome.DNS, "the endpoint's name could not be resolved"
+            outcome, text = Outcome.DNS, "the server's name could not be resolved"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | aiohttp.ClientSSLError():
             outcome, text = Outcome.TLS, f"TLS failed: {_reason(error)}"
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():

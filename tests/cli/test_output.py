@@ -14,7 +14,7 @@ async def test_people_get_lines_instead_of_json(up: Up) -> None:
     assert emitted.out.startswith("evt_")
     assert "is durable in partition" in emitted.out
     subscription = subscribed.out.split()[1]
-    assert (await hooktide("unsubscribe", subscription, *at)).out == f"{subscription} is unsubscribed\n"
+    assert (await hooktide("unsubscribe", subscription, *at)).out == f"the subscription {subscription} is deleted\n"
 
 
 @pytest.mark.parametrize(

@@ -117,22 +117,22 @@ def test_both_schemes_are_verified_by_their_own_keys() -> None:
 
 def test_a_wrong_signature_is_not_excused_by_a_good_one_of_the_other_scheme() -> None:
     both = with_v1a(signed())
-    assert judged(both, SECRET, OTHER_PUBLIC) == "no v1a signature was made with this public key"
-    assert judged(both, OTHER, PUBLIC) == "no v1 signature was made with this secret"
-    assert judged(both, OTHER, OTHER, PUBLIC) == "no v1 signature was made with these secrets"
-    assert judged(both, PUBLIC, body=BODY + b" ") == "no v1a signature was made with this public key"
-    assert judged({**both, "webhook-signature": "v1a,AAAA v1a,!! v1a,\udcff"}, PUBLIC) == "no v1a signature was made with this public key"
+    assert judged(both, SECRET, OTHER_PUBLIC) == "the v1a signature does not match this public key"
+    assert judged(both, OTHER, PUBLIC) == "the v1 signature does not match this secret"
+    assert judged(both, OTHER, OTHER, PUBLIC) == "the v1 signature does not match any of these secrets"
+    assert judged(both, PUBLIC, body=BODY + b" ") == "the v1a signature does not match this public key"
+    assert judged({**both, "webhook-signature": "v1a,AAAA v1a,!! v1a,\udcff"}, PUBLIC) == "the v1a signature does not match this public key"
 
 
 def test_a_signature_that_is_missing_is_named() -> None:
     only_v1, only_v1a = signed(), with_v1a(signed(), alone=True)
-    assert judged(only_v1, PUBLIC) == "it has no v1a signature; it has a v1 signature, which the signing secret verifies (whsec_…)"
-    assert judged(only_v1a, SECRET) == "it has no v1 signature; it has a v1a signature, which the public key verifies (whpk_…)"
+    assert judged(only_v1, PUBLIC) == "the webhook has no v1a signature; it has a v1 signature, so give its signing secret (whsec_…)"
+    assert judged(only_v1a, SECRET) == "the webhook has no v1 signature; it has a v1a signature, so give its public key (whpk_…)"
     assert judged({**only_v1, "webhook-signature": "v9,x"}, SECRET, PUBLIC) == (
-        "it has no v1 and no v1a signature; it has no other that is known here"
+        "the webhook has no v1 and no v1a signature; it has no other supported signature"
     )
-    assert judged({}, SECRET) == "it has no webhook-id and no webhook-timestamp and no webhook-signature"
-    assert judged({**only_v1, "webhook-signature": ""}, SECRET) == "it has no webhook-signature"
+    assert judged({}, SECRET) == "the webhook has no header webhook-id and no header webhook-timestamp and no header webhook-signature"
+    assert judged({**only_v1, "webhook-signature": ""}, SECRET) == "the webhook has no header webhook-signature"
 
 
 @pytest.mark.parametrize(
@@ -170,4 +170,4 @@ async def test_a_receiver_verifies_by_path_and_answers_as_told() -> None:
         ("/b", "evt_1", BODY, False),
         ("/c/d", "evt_1", BODY, False),
     ]
-    assert seen[2].problem == "no secret is known here; give --secret"
+    assert seen[2].problem == "there is no secret to verify it with; give --secret"

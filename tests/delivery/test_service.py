@@ -62,7 +62,7 @@ async def test_failures_are_tried_again_with_the_same_id_and_bytes(system: Syste
     for hook in hooks.arrivals:
         Webhook(created.secret.secret).verify(hook.body, hook.headers)
     outcomes = [(attempt.outcome, attempt.status, attempt.error) for attempt in detail.attempts]
-    assert outcomes == [(2, 500, "the endpoint answered 500")] * 2 + [(1, 200, "")]
+    assert outcomes == [(2, 500, "the server answered 500")] * 2 + [(1, 200, "")]
 
 
 async def test_an_endpoint_that_is_down_gets_all_once_it_is_back(system: System) -> None:
@@ -191,7 +191,7 @@ async def test_a_service_whose_lease_was_taken_stops(system: System, hooks: Rece
             await other.take_lease("another")
         async with asyncio.timeout(60):
             await first.process.stopping.wait()
-        with pytest.raises(LeaseLostError, match="run one delivery service"):
+        with pytest.raises(LeaseLostError, match="run only one delivery service"):
             first.process.raise_failure()
 
 

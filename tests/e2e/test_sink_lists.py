@@ -55,7 +55,7 @@ async def test_a_range_that_is_denied_at_a_reload_gets_nothing_more_and_one_that
             blocked = await emitter.emit(type="order.created", source="/shop")
             assert (await outcome(system, blocked.event_id)).outcome == delivery_pb2.ATTEMPT_OUTCOME_BLOCKED
             refused = await commands.hooktide(*subscribe, environ=commands.clean_environ())
-            assert (refused.code, "which the operator has forbidden" in refused.err) == (1, True)
+            assert (refused.code, "which the operator does not allow" in refused.err) == (1, True)
             assert system.webhooks.empty()
             file.write_text(f"{ALLOWED}HOOKTIDE_SINK_DENY=nonsense\n")
             before = reloads("refused")

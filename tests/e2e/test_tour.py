@@ -115,6 +115,6 @@ async def test_the_tour_of_the_readme_works_in_three_terminals_as_written(tmp_pa
             deliveries, events, made = [json.loads(await terminal.run(f"{key}\n{line}")) for line in lines]
             assert {item["event_type"] for item in deliveries["items"]} == {item["event"]["type"] for item in events["items"]}
             assert made["types"] == ["invoice.issued"]
-            assert "is unsubscribed" in await terminal.run(unsubscribe.strip())
+            assert "is deleted" in await terminal.run(unsubscribe.strip())
             assert (await received.end(signal.SIGINT)).code == 0
         assert (await running.end(signal.SIGINT)).code == 0

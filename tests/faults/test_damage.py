@@ -107,7 +107,7 @@ async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stoppe
         path.write_bytes(damaged)
         said = await _started_and_refused(stopped.system, service)
         assert said.startswith(f"hooktide {service}: cannot open {path}: database disk image is malformed"), said
-        assert said.endswith("; restore it from a backup, or move it away to begin anew"), said
+        assert said.endswith("; restore the file from a backup, or move it away to begin with an empty database"), said
         assert "\n" not in said
         assert path.read_bytes() == damaged
 

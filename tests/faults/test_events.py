@@ -80,7 +80,7 @@ async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_
     request = pb.GetDeliveryRequest(consumer_id="*", id=aside.id)
     shown = await stage.system.deliveries.GetDelivery(request, metadata=stage.system.metadata)
     assert "could not be encoded" in shown.delivery.attempts[0].error
-    assert "event=delivery.unencodable" in stage.system.log("delivery")
+    assert "event=delivery.encoding_failed" in stage.system.log("delivery")
     assert len(endpoint.arrivals) == 2
 
 

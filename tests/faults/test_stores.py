@@ -25,7 +25,7 @@ async def test_a_second_delivery_service_on_one_ledger_is_refused(own_stage: Sta
         said = [line for line in system.log("delivery")[log:].splitlines() if line.startswith("hooktide delivery: ")]
     finally:
         system.services["delivery"] = first
-    assert said == [f"hooktide delivery: {system.data_dir}/delivery.db is in use by another process; stop that one first"]
+    assert said == [f"hooktide delivery: {system.data_dir}/delivery.db is in use by another process; stop that process first"]
     receipt = await own_stage.publish("one.ledger", "1")
     await until(lambda: receipt.event_id in endpoint.accepted(), PATIENCE_S, "the event")
     assert len(endpoint.arrivals) == 1
@@ -48,7 +48,7 @@ async def test_a_delivery_service_whose_ledger_is_removed_stops(own_stage: Stage
     assert "Traceback" not in said
     system.launch("delivery")
     assert await system.ended("delivery") == 2
-    assert f"remove {ledger}.lock to begin without it" in system.log("delivery")
+    assert f"remove {ledger}.lock to begin with an empty database" in system.log("delivery")
     shutil.copy(kept, ledger)
     for left in ("-wal", "-shm"):
         ledger.with_name(f"{ledger.name}{left}").unlink(missing_ok=True)

@@ -41,7 +41,7 @@ async def test_a_delivery_shows_its_attempts_and_a_list_leaves_them_out(world: W
         duration=Duration(nanos=250_000_000),
         outcome=pb.ATTEMPT_OUTCOME_STATUS,
         status=503,
-        error="the endpoint answered 503",
+        error="the server answered 503",
         response_body="<b>busy</b>",
     )
     lost = pb.Attempt(number=2, start_time=at(T0_MS), duration=Duration(seconds=15), outcome=pb.ATTEMPT_OUTCOME_TIMEOUT, error="no answer")
@@ -71,7 +71,7 @@ async def test_a_delivery_shows_its_attempts_and_a_list_leaves_them_out(world: W
             "duration_seconds": 0.25,
             "outcome": "status",
             "status": 503,
-            "error": "the endpoint answered 503",
+            "error": "the server answered 503",
             "response_body": "<b>busy</b>",
         },
         {

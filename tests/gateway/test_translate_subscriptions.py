@@ -258,7 +258,7 @@ def test_what_a_later_version_will_take_is_refused_as_such() -> None:
         create_request(CONSUMER, {"sink": "https://a.example", "filters": [], "config": {"ordering": "key"}, "colour": "blue"}, "")
     assert errors(caught.value)["/filters"] == "is not supported by this version; leave it out"
     assert errors(caught.value)["/config/ordering"] == "is not supported by this version; leave it out"
-    assert errors(caught.value)["/colour"].startswith("is unknown here; known: consumer_id, ")
+    assert errors(caught.value)["/colour"].startswith("is not a member of this object; its members are: consumer_id, ")
 
 
 def test_all_that_is_wrong_is_named_at_once() -> None:

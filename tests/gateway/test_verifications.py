@@ -27,9 +27,11 @@ async def test_a_sink_that_consents_makes_its_subscription_active(strict: World)
     made = await strict.subscription()
     path = f"/v1/subscriptions/{made['id']}"
     assert (made["state"], made["verification"]) == ("unverified", None)
-    refused = await verified(strict, pb.Verification(state=pb.VERIFICATION_STATE_REFUSED, detail="it permits another origin"), path)
+    refused = await verified(
+        strict, pb.Verification(state=pb.VERIFICATION_STATE_REFUSED, detail="the sink's WebHook-Allowed-Origin is another one"), path
+    )
     assert refused["state"] == "unverified"
-    assert str(refused["state_reason"]).endswith("it permits another origin")
+    assert str(refused["state_reason"]).endswith("the sink's WebHook-Allowed-Origin is another one")
     granted = await verified(strict, pb.Verification(state=pb.VERIFICATION_STATE_GRANTED, rate_per_minute=120), path)
     assert (granted["state"], granted["state_reason"]) == ("active", None)
     verification = dict(granted["verification"])  # type: ignore[call-overload]  # an object of JSON

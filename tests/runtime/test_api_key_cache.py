@@ -191,7 +191,7 @@ async def test_a_bug_in_the_question_leaves_no_caller_waiting(registry: Registry
     registry.bug = True
     with structlog.testing.capture_logs() as logs:
         assert await refusal(cache, A) is Reason.UNAVAILABLE
-    assert [line["event"] for line in logs] == ["keys.question_failed"]
+    assert [line["event"] for line in logs] == ["key_check.failed"]
     registry.bug = False
     assert (await cache.get(A)).name == "1"
 

@@ -44,7 +44,7 @@ def test_without_files_there_is_no_tls() -> None:
 
 def test_half_a_pair_is_refused(authority: Authority) -> None:
     issued = authority.issue()
-    half = "HOOKTIDE_GATEWAY_TLS_{}_FILE is missing, since HOOKTIDE_GATEWAY_TLS_{}_FILE is set; set both or neither"
+    half = "HOOKTIDE_GATEWAY_TLS_{}_FILE is missing, but HOOKTIDE_GATEWAY_TLS_{}_FILE is set; set both or neither"
     assert refusal(lambda: server_tls(settings(GATEWAY_TLS_CERT_FILE=issued.cert), "gateway")) == half.format("KEY", "CERT")
     assert refusal(lambda: server_tls(settings(GATEWAY_TLS_KEY_FILE=issued.key), "gateway")) == half.format("CERT", "KEY")
     assert "HOOKTIDE_TLS_KEY_FILE is missing" in refusal(
@@ -63,10 +63,12 @@ def test_what_only_tls_can_use_is_refused_without_tls(authority: Authority) -> N
 def test_the_key_of_another_certificate_is_refused(authority: Authority) -> None:
     one, other = authority.issue(), authority.issue()
     why = refused_pair(one.cert, other.key)
-    assert why.startswith(f"HOOKTIDE_GATEWAY_TLS_KEY_FILE: {other.key}: the key does not belong to the certificate in {one.cert}")
+    assert why.startswith(
+        f"HOOKTIDE_GATEWAY_TLS_KEY_FILE: {other.key}: the key is not the private key of the first certificate in {one.cert}"
+    )
 
 
-@pytest.mark.parametrize(("begins", "ends_in", "why"), [(-9 * DAY, -DAY, "expired at 20"), (DAY, 9 * DAY, "is valid only from 20")])
+@pytest.mark.parametrize(("begins", "ends_in", "why"), [(-9 * DAY, -DAY, "expired at 20"), (DAY, 9 * DAY, "is not valid before 20")])
 def test_a_certificate_that_is_not_valid_now_is_refused(
     authority: Authority, begins: dt.timedelta, ends_in: dt.timedelta, why: str
 ) -> None:
@@ -86,7 +88,7 @@ def test_a_file_that_is_missing_or_holds_something_else_is_refused(authority: Au
         file.write_bytes(content)
     why = refused_pair(issued.cert, issued.key)
     assert why.startswith(f"HOOKTIDE_GATEWAY_TLS_{which.upper()}_FILE: {file}: ")
-    assert ("cannot be read: No such file or directory" if content is None else "it holds no ") in why
+    assert ("cannot be read: No such file or directory" if content is None else "the file has no ") in why
 
 
 def test_a_key_with_a_passphrase_is_refused(authority: Authority) -> None:
@@ -95,7 +97,7 @@ def test_a_key_with_a_passphrase_is_refused(authority: Authority) -> None:
     issued.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hunter2")))
     assert (
         refused_pair(issued.cert, issued.key)
-        == f"HOOKTIDE_GATEWAY_TLS_KEY_FILE: {issued.key}: the key has a passphrase; give it without one"
+        == f"HOOKTIDE_GATEWAY_TLS_KEY_FILE: {issued.key}: the private key has a passphrase; write the key without a passphrase"
     )
 
 
@@ -103,4 +105,4 @@ def test_authorities_that_are_none_are_refused(authority: Authority, tmp_path: P
     authority.file.write_text("none")
     assert "HOOKTIDE_TLS_CA_FILE" in refusal(lambda: client_tls(settings(TLS_CA_FILE=authority.file)))
     expired = Authority(tmp_path, "old").issue(ends_in=-DAY)
-    assert refusal(lambda: client_tls(settings(TLS_CA_FILE=expired.cert))).endswith("every certificate in it has expired; renew them")
+    assert refusal(lambda: client_tls(settings(TLS_CA_FILE=expired.cert))).endswith("all certificates in the file have expired; renew them")

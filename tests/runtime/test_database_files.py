@@ -76,7 +76,7 @@ def test_a_database_that_was_removed_is_not_made_anew_by_itself(database: Path) 
         with pytest.raises(FileGoneError):
             files.check()
     for _ in range(2):
-        with pytest.raises(StartError, match=r"put it back, or remove .*a\.db\.lock to begin"), sole_owner(database):
+        with pytest.raises(StartError, match=r"put the file back, or remove .*a\.db\.lock to begin"), sole_owner(database):
             pass
     database.write_bytes(content)
     with sole_owner(database):

@@ -25,4 +25,4 @@ def test_the_file_limit_is_raised_as_far_as_permitted_and_connections_stay_below
     command = [sys.executable, "-c", _PROGRAM, *map(str, (soft, hard, wanted))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603 - our own program
     assert json.loads(done.stderr.splitlines()[-1]) == [raised, raised, connections]
-    assert ("files.limit_low" in done.stdout + done.stderr) is (connections < 1_000)
+    assert ("file_limit.too_low" in done.stdout + done.stderr) is (connections < 1_000)

@@ -49,8 +49,8 @@ async def test_a_cause_outside_the_code_is_found_in_a_group_of_errors() -> None:
 @pytest.mark.parametrize(
     ("number", "says"),
     [
-        (errno.EADDRINUSE, "another process uses it; stop that one, or choose another address"),
-        (errno.EADDRNOTAVAIL, "it is no address of this machine"),
+        (errno.EADDRINUSE, "another process uses this address; stop that process, or choose another address"),
+        (errno.EADDRNOTAVAIL, "this is not an address of this machine"),
         (errno.EACCES, "choose a port above 1023"),
         (errno.ENETDOWN, "choose another address"),
     ],

@@ -184,7 +184,7 @@ class Endpoints:
 
 
 def _refusal(status: int, wait_s: int = 0) -> Answer:
-    return Answer(Outcome.STATUS, status, f"the endpoint answered {status}", b"oh", str(wait_s or ""))
+    return Answer(Outcome.STATUS, status, f"the server answered {status}", b"oh", str(wait_s or ""))
 
 
 class TransportOfTests:

@@ -86,7 +86,7 @@ async def test_a_wrong_secret_key_is_found_at_the_start(settings: SubscriptionSe
 async def test_a_secret_key_that_is_still_needed_is_missed_at_the_start(settings: SubscriptionSettings) -> None:
     await filled(settings)
     message = refusal(with_secret_key(settings, SECOND_KEY))
-    assert "lacks the key 'k1'" in message
+    assert "does not have the key 'k1'" in message
 
 
 async def test_after_a_new_secret_key_everything_old_still_works(settings: SubscriptionSettings) -> None:
@@ -97,7 +97,7 @@ async def test_after_a_new_secret_key_everything_old_still_works(settings: Subsc
         assert (await client.authenticate(clear)).role == access_pb2.ROLE_ADMIN
         newer = await client.key(access_pb2.ROLE_EMITTER)
         assert (await client.authenticate(newer.clear_text)) == newer.key
-    assert "lacks the key 'k2'" in refusal(settings)
+    assert "does not have the key 'k2'" in refusal(settings)
 
 
 async def test_a_secret_key_is_no_longer_needed_once_nothing_made_with_it_counts(settings: SubscriptionSettings) -> None:
@@ -120,7 +120,7 @@ def test_a_foreign_database_is_left_alone(settings: SubscriptionSettings, tmp_pa
     with contextlib.closing(sqlite3.connect(tmp_path / "subscription.db")) as other:
         other.execute("CREATE TABLE songs (title TEXT)")
         other.commit()
-    assert "not one of this service" in refusal(settings)
+    assert "not of this service" in refusal(settings)
 
 
 def test_a_database_of_a_newer_version_is_left_alone(settings: SubscriptionSettings, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_database_of_a_newer_version_is_left_alone(settings: SubscriptionSetti
 
 def test_a_damaged_database_is_refused(settings: SubscriptionSettings, tmp_path: Path) -> None:
     (tmp_path / "subscription.db").write_bytes(b"not a database at all, but long enough to be taken for one" * 100)
-    assert "restore it from a backup" in refusal(settings)
+    assert "restore the file from a backup" in refusal(settings)
 
 
 def test_only_sqlite_is_taken(settings: SubscriptionSettings) -> None:

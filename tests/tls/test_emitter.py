@@ -51,11 +51,11 @@ async def test_the_blocking_emitter_takes_ca_too(system: System, ours: Authority
 
 def test_a_ca_that_would_trust_everybody_or_nobody_is_refused(tmp_path: Path) -> None:
     for nothing in (b"", b"no certificate"):
-        with pytest.raises(ValueError, match="ca holds no certificate in PEM form"):
+        with pytest.raises(ValueError, match="ca has no certificate in PEM form; pass the PEM text or file of a certificate authority"):
             hooktide.Emitter("localhost:1", key="hkt_x", ca=nothing)
     with pytest.raises(FileNotFoundError):
         hooktide.Emitter("localhost:1", key="hkt_x", ca=tmp_path / "none")
-    with pytest.raises(ValueError, match="give ca or credentials, not both"):
+    with pytest.raises(ValueError, match="pass either ca or credentials, not both"):
         hooktide.Emitter("localhost:1", key="hkt_x", ca=b"x", credentials=grpc.ssl_channel_credentials())
 
 

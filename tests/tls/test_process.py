@@ -43,4 +43,4 @@ async def test_a_service_does_not_start_with_half_a_pair(tmp_path: Path, given: 
     ended = await hooktide("serve", "gateway", environ=clean_environ(**ENVIRON, **file))
     missing = given.replace("CERT", "KEY")
     assert ended.code == 2
-    assert ended.err == f"hooktide gateway: HOOKTIDE_{missing} is missing, since HOOKTIDE_{given} is set; set both or neither\n"
+    assert ended.err == f"hooktide gateway: HOOKTIDE_{missing} is missing, but HOOKTIDE_{given} is set; set both or neither\n"

@@ -34,7 +34,10 @@ async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_
         emit = ("emit", "order.created", "--source", "/shop", "--target", target, "--key", system.keys.emitter)
         assert (await hooktide(*subscribe, "--ca", str(ours.file), environ=commands)).code == 0
         untrusted = await hooktide(*subscribe, environ=commands)
-        assert (untrusted.code, "its certificate is not trusted; --ca names" in untrusted.err) == (1, True)
+        assert (untrusted.code, "the server's certificate is not trusted; name its certificate authority with --ca" in untrusted.err) == (
+            1,
+            True,
+        )
         assert (await hooktide(*emit, "--ca", str(ours.file), environ=commands)).code == 0
         await system.webhook()
         probe = ours.issue()

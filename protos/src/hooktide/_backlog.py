@@ -43,11 +43,11 @@ class Pending:
         if self.refusal is not None and not self.sent:
             self.answer.set_exception(self.refusal.error())
             return
-        waited = f"no answer from the service within {timeout_s:g} s{f' ({problem})' if problem else ''}"
+        waited = f"the service did not answer within {timeout_s:g} s{f' ({problem})' if problem else ''}"
         message = (
-            f"{waited}: the event was sent and may or may not be stored; emit the same event again, and it is stored once"
+            f"{waited}: the event was sent and may or may not be stored; emit the same event again, and the service stores it only once"
             if self.sent
-            else f"{waited}: the event was not sent; check that the target is right and the service runs"
+            else f"{waited}: the event was not sent; check that the target is right and that the service runs"
         )
         self.answer.set_exception(Unavailable(message, reason="DEADLINE_EXCEEDED", retryable=True, outcome_unknown=self.sent))
 
@@ -172,8 +172,8 @@ class Backlog:
                 self._admit_waiting()
             if isinstance(error, TimeoutError):
                 message = (
-                    f"no room in the emitter's backlog within {timeout_s:g} s: the event was not sent; "
-                    "events are emitted faster than the service answers, or it is away"
+                    f"the emitter's backlog stayed full for {timeout_s:g} s, and the event was not sent; the service is unavailable, "
+                    "or events are emitted faster than it accepts them"
                 )
                 raise Unavailable(message, reason="DEADLINE_EXCEEDED", retryable=True) from None
             raise

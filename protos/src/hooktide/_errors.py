@@ -131,7 +131,7 @@ class Refusal:
 
     def error(self, *, outcome_unknown: bool = False) -> EmitError:
         """Return a new error to raise."""
-        message = f"{self.message} The event may or may not be stored." if outcome_unknown else self.message
+        message = f"{self.message} The event may or may not be stored; emit the same event again." if outcome_unknown else self.message
         return self.kind(message, reason=self.reason, field=self.field, retryable=self.passes, outcome_unknown=outcome_unknown)
 
 

@@ -58,7 +58,7 @@ class JsonEncoder:
                 return value.isoformat()
             case UUID() | Decimal():
                 return str(value)
-        message = f"{type(value).__name__} has no form in JSON"
+        message = f"a value of the type {type(value).__name__} cannot be converted to JSON"
         raise refusal or TypeError(message)
 
 
@@ -87,7 +87,7 @@ def build_event(  # noqa: PLR0913 - the attributes of a CloudEvent
         if time is None:
             stamp.seconds, stamp.nanos = divmod(clock.time_ns(), _NS_PER_S)
         elif time.tzinfo is None:
-            raise _invalid("time: has no time zone; write for example datetime.now(UTC)", field="attributes.time")
+            raise _invalid("time: the time has no time zone; write for example datetime.now(UTC)", field="attributes.time")
         else:
             stamp.FromDatetime(time)
         if subject is not None:
@@ -122,13 +122,13 @@ def _set_data(event: CloudEvent, data: object, datacontenttype: str | None, json
         try:
             event.text_data = json_encoder.encode(data)
         except (TypeError, ValueError, RecursionError) as error:
-            message = f"data: no JSON can be made of it ({error}); give the emitter a function `default`, or plain values, or bytes"
+            message = f"data: cannot be converted to JSON ({error}); pass plain values or bytes, or give the emitter a function `default`"
             raise _invalid(message, field="data") from error
         return datacontenttype or _JSON
     if isinstance(data, str):
         event.text_data = data
         return datacontenttype
-    message = f"data: {data.__class__.__name__} cannot be sent as {datacontenttype}; give text or bytes"
+    message = f"data: {data.__class__.__name__} cannot be sent as {datacontenttype}; pass str or bytes"
     raise _invalid(message, field="data")
 
 
@@ -140,7 +140,7 @@ def _is_json(datacontenttype: str) -> bool:
 def _set_extensions(event: CloudEvent, extensions: Mapping[str, Extension]) -> None:
     for name, value in extensions.items():
         if name in _NAMED:
-            message = f"extensions: {name} has a parameter of its own"
+            message = f"extensions: pass {name} as the parameter of this name, not as an extension"
             raise _invalid(message, field=f"attributes.{name}")
         attribute = event.attributes[name]
         match value:
@@ -158,8 +158,8 @@ def _set_extensions(event: CloudEvent, extensions: Mapping[str, Extension]) -> N
                 attribute.ce_timestamp.FromDatetime(value)
             case _:
                 message = (
-                    f"extensions: {name}={value!r} is no attribute value; give text, a truth value, a whole number of 32 bits, "
-                    "bytes, or a time with its zone"
+                    f"extensions: {name}={value!r} is not a valid attribute value; pass str, bool, a 32-bit int, bytes, or a "
+                    "datetime with a time zone"
                 )
                 raise _invalid(message, field=f"attributes.{name}")
 
@@ -175,7 +175,7 @@ def frame_of(event: CloudEvent) -> bytes:
         message = f"the event cannot be serialised: {error}"
         raise _invalid(message) from error
     if len(body) > FRAME_BYTES_MAX:
-        message = f"the event has {len(body)} bytes, more than any message may have; send a reference to the data instead"
+        message = f"the event has {len(body)} bytes, which is more than one message may have; send a reference to the data instead"
         raise InvalidEvent(message, reason="EVENT_TOO_LARGE")
     return _EVENTS_TAG + _varint(len(body)) + body
 

@@ -139,7 +139,7 @@ class Stream:
             # If a write loses the race against the stream's end, grpc.aio reports INTERNAL instead of the service's status. The events are
             # then sent again, and the next stream shows the real status.
             if why is not None or not call.done():
-                return Refusal("UNAVAILABLE", why or "The stream broke.", _UNAVAILABLE)
+                return Refusal("UNAVAILABLE", why or "The stream to the service broke.", _UNAVAILABLE)
             return call_refusal(await call.code(), await call.details() or "", await call.trailing_metadata() or ())
         finally:
             call.cancel()

@@ -114,7 +114,7 @@ class SyncEmitter:
         with self._lock:
             if self._closed:
                 emit.close()
-                raise EmitterClosed("the emitter is closed and the event was not sent; make a new one")
+                raise EmitterClosed("the emitter is closed, and the event was not sent; make a new emitter")
             receipt = asyncio.run_coroutine_threadsafe(emit, self._loop)
         try:
             return receipt.result()

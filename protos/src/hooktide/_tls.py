@@ -20,11 +20,11 @@ def trusting(ca: "str | os.PathLike[str] | bytes | None", credentials: grpc.Chan
     if ca is None:
         return credentials
     if credentials is not None:
-        message = "give ca or credentials, not both: credentials name the authorities that they trust themselves"
+        message = "pass either ca or credentials, not both: credentials already name the certificate authorities that they trust"
         raise ValueError(message)
     pem = ca if isinstance(ca, bytes) else Path(ca).read_bytes()
     # Without a certificate gRPC would trust every public authority.
     if _BEGINS not in pem:
-        message = "ca holds no certificate in PEM form"
+        message = "ca has no certificate in PEM form; pass the PEM text or file of a certificate authority"
         raise ValueError(message)
     return grpc.ssl_channel_credentials(pem)

@@ -161,9 +161,11 @@ class Emitter:
 
     def _start(self) -> None:
         if self._closing is not None:
-            raise EmitterClosed("the emitter is closed and the event was not sent; make a new one")
+            raise EmitterClosed("the emitter is closed, and the event was not sent; make a new emitter")
         if self._task is not None:
-            raise EmitterClosed("the emitter has ended with its event loop, or by a fault, and the event was not sent; make a new one")
+            raise EmitterClosed(
+                "the emitter has stopped with its event loop or because of an error, and the event was not sent; make a new emitter"
+            )
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name="hooktide-emitter")  # owned: `aclose` ends it
         self._task.add_done_callback(self._on_end)
@@ -218,13 +220,13 @@ class Emitter:
 
 
 def _closed(outcome_unknown: bool) -> EmitterClosed:  # noqa: FBT001 - called by position only
-    fate = "it was sent and may or may not be stored" if outcome_unknown else "it was not sent"
+    fate = "the event was sent and may or may not be stored" if outcome_unknown else "the event was not sent"
     message = f"the emitter was closed before the event was acknowledged; {fate}: emit it again with a new emitter"
     return EmitterClosed(message, outcome_unknown=outcome_unknown)
 
 
 def _broken(defect: BaseException, *, outcome_unknown: bool) -> EmitError:
-    message = "the emitter met a fault of its own; make a new one and emit the event again"
+    message = "an internal error stopped the emitter; make a new emitter and emit the event again"
     error = EmitError(message, reason="INTERNAL", retryable=True, outcome_unknown=outcome_unknown)
     error.__cause__ = defect
     return error

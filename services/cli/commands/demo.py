@@ -39,7 +39,7 @@ STALLED_S = 45.0
 _WORKERS = 4
 _ALARMS_SHOWN = 10
 _ALARM_CHARS_MAX = 1000
-_STOPPED = "stopped before its end"
+_STOPPED = "stopped before it was finished"
 _AFTERWARDS = """
 Everything ran in a temporary directory, which is gone.
 To go on, type in three terminals in one folder:
@@ -63,8 +63,8 @@ class _Subscriber:
 def demo_command(composition: Composition) -> Callable[..., None]:
     """Return the command that shows the composition's services at work."""
 
-    def demo(events: Annotated[int, typer.Option(min=2, max=100_000, metavar="N", help="How many events to emit.")] = 200) -> None:
-        """Show everything at work, in a temporary directory. It takes about 15 seconds."""
+    def demo(events: Annotated[int, typer.Option(min=2, max=100_000, metavar="N", help="The number of events to emit.")] = 200) -> None:
+        """Run the whole flow once in a temporary directory, with a crash in the middle. It takes about 15 seconds."""
         tally = Tally()
         problems: list[str] = []
         alarms: deque[str] = deque(maxlen=_ALARMS_SHOWN)
@@ -105,7 +105,7 @@ async def _demonstrate(composition: Composition, events: int, tally: Tally, show
         # The user's own settings are left out: the demo must touch no real data.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("HOOKTIDE_")}
         environ |= {"HOOKTIDE_LOG_LEVEL": "warning", "HOOKTIDE_SINK_ALLOW": SINK_ALLOW_LOCAL}
-        shown.step("starting four services as processes of their own: subscription, ingest, delivery, gateway")
+        shown.step("starting the four services, each as its own process: subscription, ingest, delivery, gateway")
         began = time.monotonic()
 
         def notify(notice: Notice) -> None:
@@ -116,7 +116,9 @@ async def _demonstrate(composition: Composition, events: int, tally: Tally, show
 
         supervisor = Supervisor(Path(folder), composition.bootstrap, ports=Ports({}, any_free=True), environ=environ, notify=notify)
         async with supervisor, receiving(lambda path: secrets.get(path, ()), _receiver(tally, shown)) as url:
-            shown.step(f"ready after {time.monotonic() - began:.1f} s; webhooks may go to http and to this machine, as in `hooktide up`")
+            shown.step(
+                f"ready after {time.monotonic() - began:.1f} s; sinks may use http and this machine's addresses, as with `hooktide up`"
+            )
             subscribers = [await _subscribe(supervisor, name, url, shown) for name in WANTED]
             secrets.update({f"/{subscriber.name.lower()}": [subscriber.secret] for subscriber in subscribers})
             async with _emitter(supervisor) as emitter:
@@ -135,7 +137,7 @@ def _receiver(tally: Tally, shown: View) -> Callable[[Webhook], int]:
             event = json.loads(webhook.body)
             event_type, subject = str(event["type"]), str(event.get("subject", ""))
         except (ValueError, KeyError, AttributeError, TypeError):
-            event_type, subject = "no CloudEvent", ""
+            event_type, subject = "not a CloudEvent", ""
         attempt = webhook.headers.get("hooktide-attempt", "?")
         shown.webhook(Shown(subscriber, event_type, subject, webhook.id, attempt, webhook.problem, times))
         return 204
@@ -147,21 +149,21 @@ async def _subscribe(supervisor: Supervisor, name: str, url: str, shown: View) -
     """Make a consumer and a key as an administrator does, and subscribe with that key as a consumer does."""
     api = f"http://{supervisor.addresses('gateway').listen}"
     if supervisor.keys is None:
-        raise CommandError("the registry of the demo was not new")
+        raise CommandError("the demo's registry was not empty")
     async with rest_client(api, supervisor.keys.admin) as admin:
         consumer_id = str((await admin.call("POST", "/v1/consumers", {"name": name}))["id"])
         key = str((await admin.call("POST", "/v1/keys", {"role": "consumer", "consumer_id": consumer_id, "name": name}))["key"])
     async with rest_client(api, key) as consumer:
         subscription = {"sink": f"{url}/{name.lower()}", "protocol": "HTTP", "types": list(WANTED[name])}
         answer = await consumer.call("POST", "/v1/subscriptions", subscription)
-    shown.step(f"{name} subscribes by REST to {', '.join(WANTED[name])}")
+    shown.step(f"{name} subscribes with the REST API to {', '.join(WANTED[name])}")
     return _Subscriber(name, consumer_id, str(answer["secret"]))
 
 
 @contextlib.asynccontextmanager
 async def _emitter(supervisor: Supervisor) -> AsyncIterator[hooktide.Emitter]:
     if supervisor.keys is None:
-        raise CommandError("the registry of the demo was not new")
+        raise CommandError("the demo's registry was not empty")
     async with hooktide.Emitter(supervisor.addresses("ingest").listen, key=supervisor.keys.emitter, timeout=30) as emitter:
         yield emitter
 
@@ -173,14 +175,14 @@ async def _emit_all(
     ids = {subscriber.name: subscriber.consumer_id for subscriber in subscribers}
     pause_s = min(PAUSE_MAX_S, EMITTING_S / len(events))
     queue = iter(enumerate(events))
-    shown.step(f"the shop emits {len(events)} events over gRPC; each is durable before its receipt")
+    shown.step(f"the shop emits {len(events)} events over gRPC; each receipt means that the event is durable")
 
     async def work() -> None:
         for number, event in queue:
             if number == len(events) // 2:
                 killed = supervisor.pid("delivery")
                 supervisor.kill("delivery")
-                shown.step(f"kill -9 {killed}: the delivery service is gone, half-way; the shop goes on emitting")
+                shown.step(f"kill -9 {killed}: the delivery service is killed half-way, and the shop continues to emit")
             receipt = await emitter.emit(
                 type=event.type,
                 source=SOURCE,
@@ -194,7 +196,7 @@ async def _emit_all(
     async with asyncio.TaskGroup() as group:
         for _ in range(_WORKERS):
             group.create_task(work())
-    shown.step(f"all {tally.emitted} events are durable; {tally.delivered} of {tally.due} due deliveries have arrived")
+    shown.step(f"all {tally.emitted} events are durable; {tally.delivered} of {tally.due} expected deliveries have arrived")
 
 
 async def _until_delivered(tally: Tally, shown: View) -> None:
@@ -207,15 +209,17 @@ async def _until_delivered(tally: Tally, shown: View) -> None:
                 shown.step(f"{tally.delivered} of {tally.due} delivered")
             delivered, since = tally.delivered, time.monotonic()
     if tally.lost:
-        message = f"{tally.lost} of {tally.due} due deliveries are missing, and none came for {STALLED_S:g} s"
+        message = f"{tally.lost} of {tally.due} expected deliveries are missing, and no delivery arrived for {STALLED_S:g} s"
         raise CommandError(message)
     await asyncio.sleep(SETTLING_S)
     twice = (
-        f"{tally.repeated} came twice because of the crash, under the same webhook-id" if tally.repeated else "none came twice this time"
+        f"{tally.repeated} arrived twice because of the crash, with the same webhook-id"
+        if tally.repeated
+        else "no delivery arrived twice this time"
     )
-    shown.step(f"all {tally.due} due deliveries have arrived, nothing is lost; {twice}")
+    shown.step(f"all {tally.due} expected deliveries have arrived, and none is lost; {twice}")
 
 
 def _shortcomings(tally: Tally) -> str:
     unverified = tally.delivered - tally.verified
-    return f"{tally.lost} lost, {unverified} without a good signature, {tally.misdirected} to someone they were not meant for"
+    return f"{tally.lost} lost, {unverified} without a valid signature, {tally.misdirected} sent to the wrong subscriber"

@@ -20,30 +20,45 @@ from services.cli.tls import CaFile, grpc_tls
 
 
 def emit(  # noqa: PLR0913 - one parameter for each option
-    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="What happened, for example order.created.")],
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event type, for example order.created.")],
     *,
-    source: Annotated[str, typer.Option(metavar="URI", help="The context in which it happened, for example /shop.")],
-    subject: Annotated[str | None, typer.Option(metavar="TEXT", help="What it happened to.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="JSON", help="The payload: JSON, @FILE, or - for standard input.")] = None,
-    audience: Annotated[str | None, typer.Option(metavar="CONSUMER", help="The one consumer (con_…) that may receive it.")] = None,
+    source: Annotated[str, typer.Option(metavar="URI", help="The event's source, a URI reference, for example /shop.")],
+    subject: Annotated[str | None, typer.Option(metavar="TEXT", help="The event's subject, for example the id of an order.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The event's data as JSON; @FILE reads a file, and - reads standard input.")
+    ] = None,
+    audience: Annotated[str | None, typer.Option(metavar="CONSUMER", help="The only consumer (con_…) that may receive the event.")] = None,
     event_id: Annotated[
         str | None,
         typer.Option(
             "--id",
             metavar="ID",
-            help="Identifies it within its source; a new one by default. To repeat an event, give its --time too.",
+            help="The event's id, unique within its source; by default a new id. To repeat an event, give its --time too.",
             show_default=False,
         ),
     ] = None,
     time: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="When it happened, as 2030-01-31T12:00:00Z; now by default.", show_default=False),
+        typer.Option(metavar="TIME", help="The event's time, for example 2030-01-31T12:00:00Z; by default now.", show_default=False),
     ] = None,
-    partitionkey: Annotated[str | None, typer.Option(metavar="TEXT", help="Events of one key stay in order.")] = None,
-    target: Annotated[str, typer.Option(metavar="ADDRESS", help="The ingest service, host:port.", show_default=False)] = "",
-    key: Annotated[str, typer.Option(metavar="KEY", envvar="HOOKTIDE_KEY", help="A key of the role emitter.", show_default=False)] = "",
+    partitionkey: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="The event's partition key: events with the same key go to the same partition of the log, in order."
+        ),
+    ] = None,
+    target: Annotated[str, typer.Option(metavar="ADDRESS", help="The ingest service's address, host:port.", show_default=False)] = "",
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY",
+            envvar="HOOKTIDE_KEY",
+            help="An API key of the role emitter; by default the key that `hooktide up` made.",
+            show_default=False,
+        ),
+    ] = "",
     ca: CaFile = None,
-    timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long to try, in seconds.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How many seconds to try.")] = 10.0,
     data_dir: DataDir = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
@@ -68,10 +83,10 @@ def emit(  # noqa: PLR0913 - one parameter for each option
     if as_json:
         say_json(dataclasses.asdict(receipt))
     else:
-        again = "; it had been accepted before" if receipt.duplicate else ""
+        again = "; the event had been accepted before" if receipt.duplicate else ""
         say(f"{receipt.event_id} is durable in partition {receipt.partition} at position {receipt.position}{again}")
     if not target and (why := asyncio.run(why_not_delivered(data_dir))) is not None:
-        warn(f"hooktide: the event waits in the log, since delivery is {why}")
+        warn(f"hooktide: the event waits in the log, because the delivery service is {why}")
 
 
 async def _emit(target: str, emitter: hooktide.Emitter, attributes: dict[str, Any]) -> hooktide.Receipt:
@@ -99,7 +114,7 @@ def checked_time(option: str, text: str) -> datetime:
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:
-        message = f"{option}: {text!r} is no time with a zone; write for example 2030-01-31T12:00:00Z"
+        message = f"{option}: {text!r} is not a time with a time zone; write for example 2030-01-31T12:00:00Z"
         raise CommandError(message, code=2)
     return time
 

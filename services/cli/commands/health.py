@@ -15,12 +15,12 @@ from services.cli.supervise.service_environment import SERVICES
 
 
 def health(
-    services: Annotated[list[ServiceName] | None, typer.Argument(metavar="SERVICE", help="Which ones; all by default.")] = None,
+    services: Annotated[list[ServiceName] | None, typer.Argument(metavar="SERVICE", help="The services to check; all by default.")] = None,
     data_dir: DataDir = DATA_DIR,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the services whether they do all their work. Exits with 0 if all do, else with 1."""
+    """Show whether the services are fully ready. The exit code is 0 if all of them are, else 1."""
     states = asyncio.run(_states([str(name) for name in services or SERVICES], data_dir))
     if as_json:
         say_json({"ready": all(state == READY for state in states.values()), "services": states})

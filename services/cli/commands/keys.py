@@ -17,16 +17,16 @@ def keys_command(composition: Composition) -> Callable[..., None]:
     """Return the command that makes the composition's first keys."""
 
     def keys(*, as_json: AsJson = False) -> None:
-        """Make the first keys, before the first `serve subscription`.
+        """Create the first API keys, before the first `serve subscription`.
 
-        It reads the same HOOKTIDE_* variables as that service, which must not run meanwhile. Other keys are made by the REST API, with the
-        admin key that this prints. `hooktide up` needs none of this.
+        The command reads the same HOOKTIDE_* variables as that service, which must not run at the same time. To create more keys, use the
+        REST API with the admin key that this command prints. `hooktide up` creates the first keys by itself.
         """
         configure_logs("keys", "warning")
         settings = read_settings(SubscriptionSettings)
         first = composition.bootstrap(settings)
         if first is None:
-            message = "there are keys already, so none was made; with an admin key, POST /v1/keys makes more"
+            message = "the registry has keys already, so no key was made; create more with POST /v1/keys and an admin key"
             raise CommandError(message)
         (_say_json if as_json else _say)(first)
 
@@ -36,9 +36,9 @@ def keys_command(composition: Composition) -> Callable[..., None]:
 def say_first_keys(first: FirstKeys | Keys) -> None:
     """Print the first keys for people."""
     for role, key, purpose in (
-        ("admin", first.admin, "makes consumers and keys, by the REST API"),
-        ("emitter", first.emitter, "publishes: `hooktide emit`, the package hooktide"),
-        ("consumer", first.consumer, "subscribes and looks up: `hooktide subscribe`, the REST API"),
+        ("admin", first.admin, "for the REST API: creates consumers and keys"),
+        ("emitter", first.emitter, "for `hooktide emit` and the package hooktide: publishes events"),
+        ("consumer", first.consumer, "for `hooktide subscribe` and the REST API: subscribes, and reads events and deliveries"),
     ):
         say_styled(f"  {role:<20}", (key, "yellow"))
         say_styled((f"  {'':<20}{purpose}", "dim"))
@@ -46,7 +46,7 @@ def say_first_keys(first: FirstKeys | Keys) -> None:
 
 
 def _say(first: FirstKeys) -> None:
-    say("The first keys. They cannot be read from Hooktide again, so keep them:")
+    say("These are the first keys. Store them now, because Hooktide cannot show them again:")
     say_first_keys(first)
 
 

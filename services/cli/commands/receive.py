@@ -19,23 +19,23 @@ from services.runtime.service_process import ServiceProcess, run
 _SHOWN_CHARS_MAX = 200
 _KEYS_BYTES_MAX = 64 * 1024
 _SECRETS_HELP = (
-    "The subscription's signing secret, whsec_…, or its public key, whpk_…; @FILE reads a file, one key a line. "
-    "May be repeated, as during a rotation."
+    "The subscription's signing secret, whsec_…, or its public key, whpk_…; @FILE reads a file with one key on each line. May be "
+    "repeated, for example during a rotation."
 )
 
 
 def receive(
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Where to listen; 0 for any free port.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port to listen on; 0 for any free port.")] = 0,
     secrets: Annotated[
         list[str] | None,
         typer.Option("--secret", metavar="SECRET", envvar="HOOKTIDE_SIGNING_SECRET", help=_SECRETS_HELP, show_default=False),
     ] = None,
     status: Annotated[int, typer.Option(min=200, max=599, metavar="STATUS", help="The HTTP status to answer with.")] = 200,
-    fail_first: Annotated[int, typer.Option(min=0, metavar="N", help="Answer the first N webhooks with 503.")] = 0,
+    fail_first: Annotated[int, typer.Option(min=0, metavar="N", help="Answer the first N webhooks with the status 503.")] = 0,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Receive webhooks on this machine, verify and show them. Ctrl-C ends it."""
+    """Receive webhooks on this machine, verify them and show them, until Ctrl-C."""
     keys = [key for given in secrets or () for key in _keys(given)]
     answer = _answer(status, fail_first, as_json=as_json)
 
@@ -45,7 +45,7 @@ def receive(
             if as_json:
                 say_json({"url": url})
             else:
-                say(f"Receiving at {url}/ and any path below it. Ctrl-C stops.")
+                say(f"Receiving at {url}/ and all paths below it. Stop with Ctrl-C.")
             process.ready(listen=url)
             await process.stopping.wait()
 
@@ -75,7 +75,7 @@ def _keys(given: str) -> list[str]:
             message = f"--secret: cannot read {given[1:]}: {why}"
             raise CommandError(message, code=2) from error
     if not keys:
-        message = f"--secret: {given[1:]} is empty; write the secret there that `hooktide subscribe` prints"
+        message = f"--secret: the file {given[1:]} is empty; write the secret that `hooktide subscribe` prints into it"
         raise CommandError(message, code=2)
     for key in keys:
         if problem := key_problem(key):
@@ -89,7 +89,7 @@ def _show(webhook: Webhook, code: int) -> None:
     event = received.event
     about = " ".join(str(event[name]) for name in ("type", "source", "subject") if name in event)
     if received.mode == "data_only":
-        about = f"data only, {event.get('datacontenttype', 'of no type')}"
+        about = f"data only, {event.get('datacontenttype', 'without a content type')}"
     say_styled(
         (f"{datetime.now().astimezone():%H:%M:%S}", "dim"),
         printable(f"  {webhook.path}  {webhook.id or 'no webhook-id'}  "),
@@ -112,7 +112,7 @@ def _judged(webhook: Webhook) -> tuple[str, str]:
     if webhook.problem is not None:
         return f"NOT VERIFIED: {printable(webhook.problem)}", "bold red"
     if webhook.missing:
-        return f"verified by {' and '.join(webhook.schemes)}; it has no {' and no '.join(webhook.missing)} signature", "yellow"
+        return f"verified by {' and '.join(webhook.schemes)}; the webhook has no {' and no '.join(webhook.missing)} signature", "yellow"
     return "verified", "green"
 
 

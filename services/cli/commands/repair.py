@@ -22,24 +22,27 @@ def repair(
         typer.Option(
             "--from",
             metavar="TIME",
-            help="Route what was accepted from this time on, as 2030-01-31T12:00:00Z; by default what the ledger has not routed.",
+            help="Route the events accepted from this time on, for example 2030-01-31T12:00:00Z; by default the events that the "
+            "ledger has not routed.",
             show_default=False,
         ),
     ] = None,
     target: Annotated[
         str,
-        typer.Option(metavar="ADDRESS", envvar="HOOKTIDE_DELIVERY_TARGET", help="The delivery service, host:port.", show_default=False),
+        typer.Option(
+            metavar="ADDRESS", envvar="HOOKTIDE_DELIVERY_TARGET", help="The delivery service's address, host:port.", show_default=False
+        ),
     ] = "",
     ca: CaFile = None,
     data_dir: DataDir = DATA_DIR,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it changes anything.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on where delivery has stopped, since the event log or the ledger was deleted or restored from an older copy.
+    """Start delivery again where it stopped because the event log or the ledger was deleted or restored from an older copy.
 
-    It says first how many events are routed, and how many of those were routed before, so that consumers may get them once more with the
+    The command first shows how many events are routed. Some of them may have been routed before: consumers may get these again, with the
     same ids. The services keep running. Needs the service token.
     """
     from_ = None if from_time is None else checked_time("--from", from_time)
@@ -56,8 +59,8 @@ def repair(
             say_json(_as_json(plan, repaired=False))
         return
     if not yes and (as_json or not sys.stdin.isatty()):
-        raise CommandError("nothing was changed; give --yes to repair it, or --dry-run to look only", code=2)
-    if not yes and not typer.confirm("Repair it?"):
+        raise CommandError("nothing was changed; give --yes to repair, or --dry-run to see only what would be done", code=2)
+    if not yes and not typer.confirm("Repair the stopped partitions?"):
         raise CommandError("nothing was changed")
     done = call(dry=False)
     if as_json:
@@ -73,14 +76,14 @@ async def _call(target: str, from_time: datetime | None, ca: Path | None, data_d
 
 def _say(plan: Repair) -> None:
     if not plan.stopped:
-        say("Nothing is stopped, so there is nothing to repair.")
+        say("No partition is stopped, so there is nothing to repair.")
         return
-    say(f"Delivery: {plan.stopped}.")
-    say("After the repair, of the stopped partitions:")
+    say(f"Delivery has stopped: {plan.stopped}.")
+    say("A repair does this in the stopped partitions:")
     say(f"  {plan.routed_events:>9}  events are routed")
-    say(f"  {plan.repeated_events:>9}  of those were routed before, and may be delivered once more")
-    say(f"  {plan.skipped_events:>9}  events that were never routed are left out")
-    say(f"  {plan.lost_deliveries:>9}  unfinished deliveries end as exhausted, since their events are gone")
+    say(f"  {plan.repeated_events:>9}  of these were routed before and may be delivered again")
+    say(f"  {plan.skipped_events:>9}  events that were never routed are skipped")
+    say(f"  {plan.lost_deliveries:>9}  unfinished deliveries end as exhausted, because the log no longer has their events")
 
 
 def _as_json(told: Repair, *, repaired: bool) -> dict[str, object]:

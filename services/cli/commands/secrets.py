@@ -13,12 +13,12 @@ from services.cli.tls import CaFile
 
 _POLL_S = 1.0
 
-app = typer.Typer(no_args_is_help=True, help="What the keys that encrypt secrets are needed for.")
+app = typer.Typer(no_args_is_help=True, help="Manage the keys that encrypt secrets.")
 
 
 @app.callback()
 def _secrets() -> None:
-    """What the keys that encrypt secrets are needed for."""
+    """Manage the keys that encrypt secrets."""
 
 
 @app.command()
@@ -26,18 +26,22 @@ def reseal(
     target: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS", envvar="HOOKTIDE_SUBSCRIPTION_TARGET", help="The subscription service, host:port.", show_default=False
+            metavar="ADDRESS",
+            envvar="HOOKTIDE_SUBSCRIPTION_TARGET",
+            help="The subscription service's address, host:port.",
+            show_default=False,
         ),
     ] = "",
     ca: CaFile = None,
     data_dir: DataDir = DATA_DIR,
     *,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until everything is resealed.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all stored secrets are encrypted with the newest key.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far the service has come in resealing stored secrets with the newest key of HOOKTIDE_SECRET_KEY.
+    """Show how many stored secrets are still encrypted with an older key of HOOKTIDE_SECRET_KEY.
 
-    It does so by itself. Exits with 0 once the older keys may go, before that with 1. Needs the service token.
+    The service encrypts them with the newest key by itself. The exit code is 0 once you can remove the older keys, before that 1. Needs
+    the service token.
     """
     state = asyncio.run(_asked(target, ca, data_dir, wait=wait))
     if as_json:
@@ -75,16 +79,16 @@ def _as_json(state: Resealing) -> dict[str, object]:
 
 def _say(state: Resealing) -> None:
     if not state.older:
-        say(f"The key {state.newest} seals everything.")
+        say(f"All stored secrets are encrypted with the key {state.newest}.")
         if state.unneeded:
-            say(f"May be removed from HOOKTIDE_SECRET_KEY: {', '.join(state.unneeded)}.")
+            say(f"You can remove these keys from HOOKTIDE_SECRET_KEY: {', '.join(state.unneeded)}.")
         return
-    say(f"The key {state.newest} seals. Older keys are still needed, so keep them:")
+    say(f"New secrets are encrypted with the key {state.newest}. Keep these older keys, which stored secrets still need:")
     for use in state.older:
         parts = (
             f"{use.signing_secrets} signing secrets",
             f"{use.credentials} credentials",
-            f"{use.answers} answers",
+            f"{use.answers} stored answers",
             f"{use.api_keys} API keys",
         )
         say(f"  {use.secret_key_id}  {', '.join(parts)}")

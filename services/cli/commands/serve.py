@@ -24,14 +24,15 @@ def serve_command(composition: Composition) -> Callable[..., None]:
     """Return the command that runs one of the composition's services."""
 
     def serve(
-        service: Annotated[ServiceName, typer.Argument(metavar="SERVICE", help="Which one.")],
+        service: Annotated[ServiceName, typer.Argument(metavar="SERVICE", help="The service to run.")],
         ready_file: Annotated[
-            Path | None, typer.Option(metavar="FILE", help="Written once the service takes work: JSON with the addresses it is bound to.")
+            Path | None,
+            typer.Option(metavar="FILE", help="Write this file when the service is ready: JSON with the addresses that it listens on."),
         ] = None,
         *,
         until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
     ) -> None:
-        """Run one service; its settings are the HOOKTIDE_* variables."""
+        """Run one service, with its settings from the HOOKTIDE_* variables."""
         code = run(service, composition.services[service], ready_file=ready_file, until_stdin_closes=until_stdin_closes, reloads=True)
         raise typer.Exit(code)
 

@@ -20,10 +20,12 @@ def subscribe(  # noqa: PLR0913 - one parameter for each option
     sink: Annotated[str, typer.Argument(metavar="URL", help="The URL that is to receive the webhooks.")],
     types: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="An event type, or order.* for all below order.; may be repeated. All by default."),
+        typer.Option(
+            "--type", metavar="TYPE", help="An event type, or a pattern such as order.*; may be repeated. By default all event types."
+        ),
     ] = None,
-    source: Annotated[str, typer.Option(metavar="URI", help="Only events of this source.", show_default=False)] = "",
-    description: Annotated[str, typer.Option(metavar="TEXT", help="For people.", show_default=False)] = "",
+    source: Annotated[str, typer.Option(metavar="URI", help="Only events from this source.", show_default=False)] = "",
+    description: Annotated[str, typer.Option(metavar="TEXT", help="A description for people.", show_default=False)] = "",
     api: ApiUrl = "",
     key: ApiKey = "",
     ca: CaFile = None,
@@ -31,7 +33,7 @@ def subscribe(  # noqa: PLR0913 - one parameter for each option
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Subscribe a URL to events. Prints the subscription's id and its signing secret."""
+    """Subscribe a URL to events, and print the subscription's id and its signing secret."""
     body: dict[str, Any] = {"sink": checked_text("URL", sink), "protocol": "HTTP"}
     if types:
         body["types"] = [checked_text("--type", event_type) for event_type in types]
@@ -50,7 +52,7 @@ def subscribe(  # noqa: PLR0913 - one parameter for each option
 
 
 def unsubscribe(
-    subscription_id: Annotated[str, typer.Argument(metavar="ID", help="The subscription, sub_….")],
+    subscription_id: Annotated[str, typer.Argument(metavar="ID", help="The subscription's id, sub_….")],
     api: ApiUrl = "",
     key: ApiKey = "",
     ca: CaFile = None,
@@ -58,7 +60,7 @@ def unsubscribe(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """End a subscription. What is still to be delivered for it is cancelled."""
+    """Delete a subscription. Its unfinished deliveries are cancelled."""
     if not subscription_id:
         message = "ID is empty; give the subscription's id, sub_…, as `hooktide subscribe` printed it"
         raise CommandError(message, code=2)
@@ -67,7 +69,7 @@ def unsubscribe(
     if as_json:
         say_json({"id": subscription_id, "deleted": True})
     else:
-        say(f"{subscription_id} is unsubscribed")
+        say(f"the subscription {subscription_id} is deleted")
 
 
 def _local_port(sink: str) -> int | None:

@@ -28,28 +28,32 @@ def up_command(composition: Composition) -> Callable[..., None]:
 
     def up(  # noqa: PLR0913 - one parameter for each option
         data_dir: DataDir = DATA_DIR,
-        host: Annotated[str, typer.Option(metavar="HOST", help="Where the REST API and the ingest service listen.")] = LOOPBACK,
-        port: Annotated[int | None, _port(f"The REST API's port ({PORTS['gateway']}).")] = None,
-        subscription_port: Annotated[int | None, _port(f"{PORTS['subscription']} by default.")] = None,
-        ingest_port: Annotated[int | None, _port(f"{PORTS['ingest']} by default.")] = None,
-        delivery_port: Annotated[int | None, _port(f"{PORTS['delivery']} by default.")] = None,
+        host: Annotated[
+            str, typer.Option(metavar="HOST", help="The host name or address on which the REST API and the ingest service listen.")
+        ] = LOOPBACK,
+        port: Annotated[int | None, _port(f"The port of the REST API; by default {PORTS['gateway']}.")] = None,
+        subscription_port: Annotated[
+            int | None, _port(f"The port of the subscription service; by default {PORTS['subscription']}.")
+        ] = None,
+        ingest_port: Annotated[int | None, _port(f"The port of the ingest service; by default {PORTS['ingest']}.")] = None,
+        delivery_port: Annotated[int | None, _port(f"The port of the delivery service; by default {PORTS['delivery']}.")] = None,
         ready_file: Annotated[
-            Path | None, typer.Option(metavar="FILE", help="Written once everything takes work: JSON with the addresses.")
+            Path | None, typer.Option(metavar="FILE", help="Write this file when all services are ready: JSON with their addresses.")
         ] = None,
         *,
-        free_ports: Annotated[bool, typer.Option("--free-ports", help="Use any free port wherever none is given.")] = False,
+        free_ports: Annotated[bool, typer.Option("--free-ports", help="Use a free port for each port that is not given.")] = False,
         until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when standard input closes.")] = False,
         allow_local_sinks: Annotated[
             bool,
             typer.Option(
                 "--allow-local-sinks",
-                help="Permit webhooks to http and to this machine, as is the default while only this machine reaches the API.",
+                help="Let sinks use http and this machine's addresses. This is the default if only this machine can reach the API.",
             ),
         ] = False,
-        log: Annotated[bool, typer.Option("--log", help="Show the services' warnings as their logs have them.")] = False,
+        log: Annotated[bool, typer.Option("--log", help="Show the services' warnings as log lines instead of sentences.")] = False,
         as_json: AsJson = False,
     ) -> None:
-        """Run all four services on this machine until Ctrl-C. The first start makes keys and secrets."""
+        """Run all four services on this machine until Ctrl-C. The first start creates the first API keys and the secret key."""
         given = {"gateway": port, "subscription": subscription_port, "ingest": ingest_port, "delivery": delivery_port}
         ports = Ports({name: number for name, number in given.items() if number is not None}, any_free=free_ports)
 
@@ -69,7 +73,7 @@ def up_command(composition: Composition) -> Callable[..., None]:
                     say_running(supervisor, made, data_dir)
                 process.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
                 await _until_stopped(process, supervisor)
-                warn("hooktide up: stopping; Ctrl-C again ends everything at once")
+                warn("hooktide up: stopping; press Ctrl-C again to stop immediately")
             finally:
                 await supervisor.stop()
 
@@ -84,7 +88,7 @@ async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:
     except StartError as error:
         if free_ports or "cannot listen on" not in str(error):
             raise
-        message = f"{error} (--free-ports takes any that are free)"
+        message = f"{error} (--free-ports uses free ports)"
         raise StartError(message) from error
 
 

@@ -41,7 +41,7 @@ class Shown:
     def judged(self) -> str:
         """The result of verifying its signature, and whether it had arrived before."""
         verdict = "signature verified" if self.problem is None else f"SIGNATURE NOT VERIFIED: {self.problem}"
-        return verdict if self.times == 1 else f"{verdict}, seen before: same webhook-id"
+        return verdict if self.times == 1 else f"{verdict}, repeated: same webhook-id"
 
 
 class View(Protocol):
@@ -121,7 +121,7 @@ class LiveView:
         counters.add_column(ratio=1)
         counters.add_row("emitted", f"{tally.emitted} of {self._events}", ProgressBar(self._events, tally.emitted))
         counters.add_row("delivered", f"{tally.delivered} of {tally.due} due", ProgressBar(max(tally.due, 1), tally.delivered))
-        counters.add_row("verified", str(tally.verified), Text(f"{tally.repeated} came twice" if tally.repeated else "", "yellow"))
+        counters.add_row("verified", str(tally.verified), Text(f"{tally.repeated} arrived twice" if tally.repeated else "", "yellow"))
         return counters
 
 

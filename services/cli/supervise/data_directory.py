@@ -45,8 +45,8 @@ class Keys:
 class DamagedKeysError(Exception):
     """The file of the first keys exists and cannot be used; the message is one line that says what to do."""
 
-    def __init__(self, file: Path, why: str, cure: str = "put back a copy of it") -> None:
-        super().__init__(f"{file} {why}; {cure}, or give --key or HOOKTIDE_KEY (an admin key makes others by POST /v1/keys)")
+    def __init__(self, file: Path, why: str, cure: str = "restore it from a copy") -> None:
+        super().__init__(f"{file} {why}; {cure}, or give --key or HOOKTIDE_KEY (POST /v1/keys with an admin key creates other keys)")
 
 
 class DataDirectory:
@@ -102,7 +102,7 @@ class DataDirectory:
         if not self.secret_key_file.exists():
             registry = self.path / "subscription.db"
             if registry.exists():
-                message = f"{self.secret_key_file} is missing, and {registry} cannot be read without it; put it back"
+                message = f"{self.secret_key_file} is missing, and {registry} cannot be read without it; restore the file"
                 raise StartError(message)
             key = base64.b64encode(secrets.token_bytes(_SECRET_KEY_BYTES)).decode()
             write_private(self.secret_key_file, f"k1:{key}\n")
@@ -126,10 +126,12 @@ class DataDirectory:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise DamagedKeysError(self.keys_file, f"cannot be read: {error.strerror}", "run this as the user it belongs to") from error
+            raise DamagedKeysError(
+                self.keys_file, f"cannot be read: {error.strerror}", "run this command as the user that owns the file"
+            ) from error
         except (ValueError, TypeError, KeyError) as error:
-            raise DamagedKeysError(self.keys_file, "is damaged: it is not the JSON that was written") from error
-        raise DamagedKeysError(self.keys_file, "is damaged: a key is missing in it")
+            raise DamagedKeysError(self.keys_file, "is damaged: its content is not the JSON of the first keys") from error
+        raise DamagedKeysError(self.keys_file, "is damaged: a key is missing")
 
     def read_addresses(self) -> dict[str, dict[str, str]]:
         """Return {"listen": …, "admin": …, "scheme": "http" or, with TLS, "https"} for each running service, empty if unknown."""
@@ -170,7 +172,10 @@ class DataDirectory:
             except BlockingIOError:
                 owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
                 if owner.isdigit() and _is_alive(int(owner)):
-                    message = f"{self.path} is in use by another hooktide (process {owner}); stop it, or choose another --data-dir"
+                    message = (
+                        f"{self.path} is in use by another hooktide (process {owner}); stop that process, or choose another "
+                        "directory with --data-dir"
+                    )
                     raise StartError(message) from None
                 if not told:
                     waiting("waiting for the services of an earlier run to end")
@@ -178,7 +183,10 @@ class DataDirectory:
                 await asyncio.sleep(_LOCK_POLL_S)
             else:
                 return
-        message = f"the services of an earlier run still use {self.path} after {ORPHANS_WAIT_S:g} s; end them, or choose another --data-dir"
+        message = (
+            f"the services of an earlier run still use {self.path} after {ORPHANS_WAIT_S:g} s; stop them, or choose another "
+            "directory with --data-dir"
+        )
         raise StartError(message)
 
 

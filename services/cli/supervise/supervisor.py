@@ -223,7 +223,7 @@ class Supervisor:
                 await until_one_ends(self._until_all_ready(), self.run())
         except TimeoutError:
             late = ", ".join(name for name, event in self._is_ready.items() if not event.is_set())
-            message = f"not ready after {READY_WITHIN_S:g} s: {late}; see {self.directory.path / 'logs'}"
+            message = f"these services were not ready after {READY_WITHIN_S:g} s: {late}; see {self.directory.path / 'logs'}"
             raise StartError(message) from None
 
     async def _until_all_ready(self) -> None:
@@ -241,7 +241,7 @@ class Supervisor:
             if time.monotonic() - began > STEADY_S:
                 restart_s = RESTART_FIRST_S
             why = f"{_how(code)}, see {self.directory.log_file(service)}" if code > 0 else _how(code)
-            self._notify(Notice(service, "ended", f"{why}; starting it again in {restart_s:g} s"))
+            self._notify(Notice(service, "ended", f"{why}; it starts again in {restart_s:g} s"))
             await asyncio.sleep(restart_s)
             restart_s = min(RESTART_MAX_S, restart_s * 2)
 
@@ -266,7 +266,7 @@ class Supervisor:
         if service not in self._was_ready:
             if code == _CANNOT_START:
                 raise StartError(f"{service}: {log.last_words(service, said_to)}")
-            raise StartError(f"{service}: {_how(code)} before it was ready; {log.path} says why")
+            raise StartError(f"{service}: {_how(code)} before it was ready; see {log.path}")
         return code
 
     def _start_child(self, service: str, lock: int) -> Child:
@@ -287,7 +287,7 @@ class Supervisor:
                         continue
                     told = watch.looked(await readiness(session, self.addresses(name).admin))
                     if told == READY:
-                        self._notify(Notice(name, "at work again", "does all its work again"))
+                        self._notify(Notice(name, "at work again", "is fully ready again"))
                     elif told is not None:
                         self._notify(Notice(name, "not ready", told))
 

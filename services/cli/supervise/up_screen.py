@@ -49,7 +49,7 @@ def say_starting() -> None:
 
 def say_running(supervisor: Supervisor, made: Keys | None, data_dir: Path) -> None:
     """Print all addresses, files and next commands; `made` are the first keys if they were made just now."""
-    say_styled(("Hooktide is running.", "bold green"), " Ctrl-C stops it.")
+    say_styled(("Hooktide is running.", "bold green"), " Stop it with Ctrl-C.")
     say("")
     for name in sorted(SERVICES, key=list(_NAMES).index):
         at = supervisor.addresses(name)
@@ -57,7 +57,7 @@ def say_running(supervisor: Supervisor, made: Keys | None, data_dir: Path) -> No
         _say_row(
             _NAMES[name], (f"{listen:<25}", "bold cyan" if name in {"gateway", "ingest"} else ""), (f" admin http://{at.admin}", "dim")
         )
-    _say_row("", ("admin addresses answer /healthz, /readyz and /metrics", "dim"))
+    _say_row("", ("the admin addresses serve /healthz, /readyz and /metrics", "dim"))
     _say_row("data", str(supervisor.directory.path))
     _say_row("logs", str(supervisor.directory.log_file("<service>")))
     may, otherwise = _webhooks(supervisor)
@@ -89,21 +89,27 @@ def _say_row(name: str, *parts: Part) -> None:
 def _webhooks(supervisor: Supervisor) -> tuple[str, str]:
     """Return which sinks are allowed, and which setting changes that."""
     if supervisor.allows_local_sinks:
-        return "may go to http and to this machine, for trying out", "HOOKTIDE_SINK_ALLOW= (empty) permits public https only"
+        return (
+            "sinks may use http and this machine's addresses, so that you can try it out",
+            "to allow only public https, set HOOKTIDE_SINK_ALLOW= (empty)",
+        )
     if supervisor.is_reached_by_others and not supervisor.sink_allow:
-        return "go to public https only, since others reach this API", "--allow-local-sinks permits http and this machine too"
-    return f"go to public https{f', and to {supervisor.sink_allow}' if supervisor.sink_allow else ' only'}", "as HOOKTIDE_SINK_ALLOW says"
+        return (
+            "sinks must be public https, because other machines can reach this API",
+            "to allow http and this machine's addresses too, give --allow-local-sinks",
+        )
+    return f"sinks must be public https{f', or {supervisor.sink_allow}' if supervisor.sink_allow else ''}", "set by HOOKTIDE_SINK_ALLOW"
 
 
 def _say_keys(supervisor: Supervisor, made: Keys | None) -> None:
     file = supervisor.directory.keys_file
     if made is not None:
-        say("First start. The keys, which cannot be read from Hooktide again, are also kept in keys.json there:")
+        say("This is the first start. Hooktide cannot show these keys again; they are also in keys.json in the data directory:")
         say_first_keys(made)
     elif supervisor.keys is not None:
         say(f"The keys are in {file}.")
     else:
-        say(f"There are no keys to be read from {file}; give the client commands one with --key or HOOKTIDE_KEY.")
+        say(f"No keys can be read from {file}; give the client commands an API key with --key or HOOKTIDE_KEY.")
 
 
 def _say_next(supervisor: Supervisor, data_dir: Path) -> None:
@@ -118,7 +124,7 @@ def _say_next(supervisor: Supervisor, data_dir: Path) -> None:
     if local:
         say_styled(
             (f"  {command} receive --port {_RECEIVER_PORT} --secret whsec_…", "green"),
-            ("     the secret that `subscribe` has printed", "dim"),
+            ("     with the secret that `subscribe` printed", "dim"),
         )
-    say("and in a third one:")
+    say("and in a third terminal:")
     say_styled((f"  {command} emit order.created --source /shop --data '{{\"id\": 7}}'{at}{to_ingest}", "green"))

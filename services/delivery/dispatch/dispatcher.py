@@ -196,7 +196,7 @@ class Dispatcher:
         try:
             self._sender.send(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, settings, now_ms, began))
         except ValueError as error:
-            logger().error("delivery.unencodable", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
+            logger().error("delivery.encoding_failed", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
             self.exhaust(delivery, f"the event could not be encoded: {error}")
             return
         failpoints.reached("delivery.after_send")
@@ -284,7 +284,7 @@ class Dispatcher:
             logger().warning("sink.gone", subscription=lane.subscription_id, revision=health.sink_revision)
             self._sink_gone(lane.subscription_id, health.sink_revision)
         if verdict.opens and health.breaker.open_until is not None:
-            logger().warning("lane.opened", subscription=lane.subscription_id, for_s=round(health.breaker.open_until - now, 1))
+            logger().warning("circuit_breaker.opened", subscription=lane.subscription_id, for_s=round(health.breaker.open_until - now, 1))
             self._timers.at(health.breaker.open_until, lane)
         if verdict.is_gone or verdict.opens:
             self._spill(lane)

@@ -17,15 +17,15 @@ from services.delivery.model import Delivery, Phase, State
 class Transition(enum.Enum):
     """What can happen to a delivery."""
 
-    QUEUE = "enters its lane's queue"
+    QUEUE = "joins its lane's queue"
     START = "gets an attempt"
     SUCCEED = "is delivered"
-    RETRY = "is to be tried again later"
-    WITHDRAW = "loses an attempt that has not begun"
-    EXHAUST = "is given up"
-    CANCEL = "is cancelled, because its subscription is deleted or off"
-    SPILL = "is to wait as a row that is not written yet"
-    PUT_BACK = "is left to the row that it has, unchanged"
+    RETRY = "waits for a retry"
+    WITHDRAW = "has its request withdrawn"
+    EXHAUST = "is exhausted"
+    CANCEL = "is cancelled because its subscription is deleted or disabled"
+    SPILL = "is spilled to a row that is not written yet"
+    PUT_BACK = "is spilled to the row that it has, unchanged"
     RECORD = "is written to the ledger"
     RELEASE = "leaves memory after its flush"
 

@@ -65,13 +65,13 @@ class RetryPolicy:
         """
         delays_s = self.delays_s if delays_s is None else delays_s
         if status == LOOP_DETECTED:
-            return Exhausted("the sink leads back to where webhooks come from")
+            return Exhausted("the webhook came back to Hooktide; use a sink that is not an address of this API")
         if attempts > len(delays_s):
             return Exhausted(f"all {attempts} attempts have failed")
         delay_s = delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
         due_ms = now_ms + int(max(delay_s, retry_after_s or 0.0) * 1000)
         if due_ms > accepted_ms + self.expiry_s * 1000:
-            return Exhausted("the time in which it may be delivered is over")
+            return Exhausted("the delivery reached its expiry time")
         return RetryAt(due_ms)
 
 

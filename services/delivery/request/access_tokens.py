@@ -119,7 +119,7 @@ class AccessTokens:
         shared.state = oauth2.began(shared.state)
         shared.permit_request = self._calls.enter(shared.owner, functools.partial(self._call, shared))
         if shared.permit_request is None:
-            asyncio.get_running_loop().call_soon(self._ended, shared, TokenFailure("too many calls to authorization servers wait"))
+            asyncio.get_running_loop().call_soon(self._ended, shared, TokenFailure("too many token calls wait"))
 
     def _call(self, shared: _SharedCredential, permit_request: PermitRequest) -> None:
         credential = shared.credential
@@ -141,7 +141,7 @@ class AccessTokens:
                 why = redacted(said, secrets_of(shared.credential, ()))
                 shared.state = oauth2.failed(shared.state, why, self._clock.monotonic(), random.random())  # noqa: S311 - jitter
                 shared_by = len(shared.subscriptions)
-                logger().warning("token.failed", subscription=min(shared.subscriptions, default=""), shared_by=shared_by, why=why)
+                logger().warning("access_token.failed", subscription=min(shared.subscriptions, default=""), shared_by=shared_by, why=why)
         subscriptions_waiting, shared.subscriptions_waiting = shared.subscriptions_waiting, set()
         for then in list(shared.attempts_waiting):
             self._call_back(shared, then)
@@ -156,4 +156,4 @@ class AccessTokens:
 
 
 def _unreached(answer: Answer) -> str:
-    return f"the authorization server gave no answer ({answer.outcome.name.lower()}: {answer.error})"
+    return f"the call to the authorization server failed ({answer.outcome.name.lower()}: {answer.error})"

@@ -74,7 +74,7 @@ def headers_of(credential: Credential | None, token: Token | None = None) -> dic
             return {name: value}
         case OAuth2():
             if token is None:
-                message = "there is no access token to send"
+                message = "no access token is available"
                 raise ValueError(message)
             return {"authorization": f"Bearer {token.value}"}
         case MutualTls() | None:

@@ -64,7 +64,10 @@ def encoded(raw: bytes, mode: ContentMode, encoder: int) -> Content:
     """Return the body and headers that an encoder makes; raises `ValueError` if there is no such encoder, or as the encoder does."""
     encode = ENCODERS.get(encoder)
     if encode is None:
-        message = f"its encoder, number {encoder}, is not known here; start the version of the delivery service that wrote it"
+        message = (
+            f"the delivery was written with encoder {encoder}, which this version does not have; run the version of the delivery service "
+            "that wrote it"
+        )
         raise ValueError(message)
     return encode(raw, mode)
 
@@ -95,7 +98,7 @@ def _parsed(raw: bytes) -> event_pb2.CloudEvent:
     try:
         return event_pb2.CloudEvent.FromString(raw)
     except Exception as error:
-        message = "the record is no CloudEvent"
+        message = "the record is not a CloudEvent"
         raise ValueError(message) from error
 
 

@@ -162,12 +162,12 @@ def token_of(status: int, body: bytes, asked_at: float) -> Token | TokenFailure:
         return TokenFailure(f"the authorization server answered {status}{code}")
     value, kind = members.get("access_token"), members.get("token_type")
     if not isinstance(value, str) or len(value) > TOKEN_CHARS_MAX or _VISIBLE.fullmatch(value) is None:
-        return TokenFailure("the authorization server's answer has no access_token that can be sent")
+        return TokenFailure("the authorization server's answer has no valid access_token")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        return TokenFailure("the authorization server's answer has another token_type than Bearer")
+        return TokenFailure("the token_type in the authorization server's answer is not Bearer")
     lifetime_s = _lifetime_s(members.get("expires_in"))
     if lifetime_s <= 0:
-        return TokenFailure("the authorization server gave a token that has ended already")
+        return TokenFailure("the authorization server returned a token that has expired already")
     expires_at = asked_at + lifetime_s
     return Token(value, expires_at - min(_RENEWED_BEFORE_S, lifetime_s * _RENEWED_BEFORE_SHARE), expires_at)
 

@@ -139,7 +139,7 @@ class WebhookSender:
 
 
 def _without_token(why: str) -> Answer:
-    return Answer(Outcome.CREDENTIAL, 0, f"there is no access token to send: {why}", b"", "")
+    return Answer(Outcome.CREDENTIAL, 0, f"no access token could be fetched: {why}", b"", "")
 
 
 def _soon(done: Done, answer: Answer) -> None:

@@ -47,14 +47,16 @@ class SinkVerifier:
             async with self._permits.permit(scope.text, _TURN_WITHIN_S):
                 await self.ask(scope, subscription_id)
         except PermitRefusedError:
-            message = "Too many verifications are under way; verify again once some of your own have ended."
+            message = "Too many of your sink verifications are under way; try again after some of them end."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
 
     async def ask(self, scope: Scope, subscription_id: str) -> None:
         """Do the same as `verify` without the bound by `share`; raises STATE_CONFLICT if `origin` is empty, and the registry's failures."""
         begun = await self._registry.begin(scope, subscription_id)
         if not self._origin:
-            raise Failure(Reason.STATE_CONFLICT, "The delivery service has no name to ask by; the operator has to set HOOKTIDE_ORIGIN.")
+            raise Failure(
+                Reason.STATE_CONFLICT, "The delivery service has no origin for sink verification; the operator must set HOOKTIDE_ORIGIN."
+            )
         verification = await self._verification(begun)
         await self._registry.report(subscription_id, begun.subscription.settings.sink_revision, verification)
 

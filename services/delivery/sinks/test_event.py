@@ -77,13 +77,17 @@ class SinkTester:
         """
         subscription = await self._find(scope, subscription_id)
         if subscription_id in self._under_way:
-            raise Failure(Reason.OVERLOADED, "A test event is under way already; test again once it has ended.", retry_after_s=_RETRY_S)
+            raise Failure(
+                Reason.OVERLOADED,
+                "A test event for this subscription is under way already; try again after it ends.",
+                retry_after_s=_RETRY_S,
+            )
         self._under_way.add(subscription_id)
         try:
             async with self._permits.permit(subscription.consumer_id, _TURN_WITHIN_S):
                 return await self._send(subscription)
         except PermitRefusedError:
-            message = "Too many test events are under way; test again once some of your own have ended."
+            message = "Too many of your test events are under way; try again after some of them end."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S) from None
         finally:
             self._under_way.remove(subscription_id)
@@ -93,13 +97,15 @@ class SinkTester:
             async with asyncio.timeout(_CURRENT_WITHIN_S):
                 await self._current()
         except TimeoutError:
-            message = "The subscription service is away; test again later."
+            message = "The subscription service is unavailable; try again later."
             raise Failure(Reason.UNAVAILABLE, message, retry_after_s=_RETRY_S) from None
         subscription = self._subscription(subscription_id)
         if subscription is None or not scope.includes(subscription.consumer_id):
             raise Failure(Reason.SUBSCRIPTION_NOT_FOUND, "There is no such subscription.")
         if subscription.status is not SubscriptionStatus.ACTIVE:
-            message = "Nothing is sent to it now: it is paused or disabled, or its sink has yet to consent. `state_reason` says why."
+            message = (
+                "The subscription is paused or disabled, or its sink has not consented yet, so no event is sent. `state_reason` says why."
+            )
             raise Failure(Reason.STATE_CONFLICT, message)
         return subscription
 
@@ -113,13 +119,13 @@ class SinkTester:
         finally:
             sender.close()
         if not answer.begun:
-            raise Failure(Reason.ETAG_MISMATCH, "The subscription has changed, or its sink failed, before the event was sent; test again.")
+            raise Failure(Reason.ETAG_MISMATCH, "The subscription changed or its sink failed before the test event was sent; try again.")
         took_ms = int((self._clock.monotonic() - began) * 1000)
         return SentTestEvent(event_id, attempt_of(answer, subscription.settings, now_ms, took_ms))
 
 
 def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Delivery:
-    data = orjson.dumps({"message": "This is a test event. Your endpoint has received it.", "subscription_id": subscription.id}).decode()
+    data = orjson.dumps({"message": "This is a test event. Your sink has received it.", "subscription_id": subscription.id}).decode()
     event = stored_event(event_id, SOURCE, TYPE, data, now_ms)
     record = Record(0, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event)
     return Delivery(

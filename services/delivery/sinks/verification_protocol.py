@@ -78,13 +78,15 @@ def consent(headers: Iterable[tuple[str, str]], origin: str, *, callback_offered
     if not origins:
         return _silent(callback_offered=callback_offered)
     if len(origins) > 1 or origins[0].lower() not in {_ANY, origin.lower()}:
-        return Refused(f"it permits {_shown(', '.join(origins))}; WebHook-Allowed-Origin must be {origin} or {_ANY}")
+        return Refused(f"the sink's WebHook-Allowed-Origin is {_shown(', '.join(origins))}; it must be {origin} or {_ANY}")
     return _rate(said)
 
 
 def _silent(*, callback_offered: bool) -> Consent:
-    why = "its answer to OPTIONS has no WebHook-Allowed-Origin"
-    return Pending(f"{why}; it may still call the address in WebHook-Request-Callback") if callback_offered else Refused(why)
+    why = "the sink's answer to OPTIONS has no WebHook-Allowed-Origin"
+    return (
+        Pending(f"{why}; the sink may still consent by a call to the URL in WebHook-Request-Callback") if callback_offered else Refused(why)
+    )
 
 
 def _rate(said: Mapping[str, list[str]]) -> Consent:
@@ -94,7 +96,9 @@ def _rate(said: Mapping[str, list[str]]) -> Consent:
         case [text] if _RATE.fullmatch(text):
             return Granted(int(text))
         case rates:
-            return Refused(f"it permits a rate of {_shown(', '.join(rates))}; WebHook-Allowed-Rate must be a number a minute or {_ANY}")
+            return Refused(
+                f"the sink's WebHook-Allowed-Rate is {_shown(', '.join(rates))}; it must be a number of requests a minute, or {_ANY}"
+            )
 
 
 def _shown(text: str) -> str:

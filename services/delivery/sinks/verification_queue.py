@@ -31,7 +31,7 @@ class VerificationQueue:
     def put(self, subscription_id: str, consumer_id: str) -> None:
         """Queue the sink of a consumer's subscription, unless it is queued or being asked already."""
         if not self._sinks.put(subscription_id, consumer_id):
-            logger().warning("consent.dropped", subscription=subscription_id, sinks_max=_SINKS_MAX)
+            logger().warning("verification.dropped", subscription=subscription_id, sinks_max=_SINKS_MAX)
 
     async def run(self) -> Never:
         """Verify until cancelled.
@@ -45,6 +45,6 @@ class VerificationQueue:
         try:
             await self._verifier.ask(EVERYONE, subscription_id)
         except Failure as failure:
-            logger().warning("consent.not_asked", subscription=subscription_id, reason=failure.reason.name)
+            logger().warning("verification.failed", subscription=subscription_id, reason=failure.reason.name)
             return failure.reason not in _WAITING_HELPS
         return True

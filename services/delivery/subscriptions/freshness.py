@@ -49,7 +49,7 @@ class Freshness:
             return False
         if not self._holds:
             self._holds = True
-            logger().info("freshness.proven")
+            logger().info("replica.confirmed")
             asyncio.get_running_loop().call_soon(self._proven)
         return True
 
@@ -66,5 +66,9 @@ class Freshness:
             return
         self._gaps += 1
         self._holds = False
-        logger().warning("freshness.lost", stood_still_s=round(gap_s, 1), effect="nothing is sent until the registry has been asked")
+        logger().warning(
+            "process.paused",
+            paused_s=round(gap_s, 1),
+            effect="nothing is sent until the registry confirms that the subscriptions are current",
+        )
         asyncio.get_running_loop().call_soon(self._lost)

@@ -16,7 +16,7 @@ from services.runtime.fair_semaphore import Share
 from services.runtime.logs import logger
 from services.runtime.retry_queue import RetryQueue
 
-REASON = "The endpoint answered 410 Gone; another sink switches the subscription on again."
+REASON = "The sink answered 410 Gone; set another sink, which enables the subscription again."
 REPORTS_AT_ONCE = Share(permits=16, owner_permits=4)
 # A report that finds no room is dropped: the sink is sent to once an hour, answers 410 again, and is reported again.
 _REPORTS_MAX = 100_000
@@ -40,7 +40,7 @@ class GoneSinks:
         """Report a sink soon; `sink_revision` is the revision of the sink that answered."""
         subscription = self._subscription(subscription_id)
         if subscription is not None and not self._reports.put((subscription_id, sink_revision), subscription.consumer_id):
-            logger().warning("disable.dropped", subscription=subscription_id, reports_max=_REPORTS_MAX)
+            logger().warning("gone_report.dropped", subscription=subscription_id, reports_max=_REPORTS_MAX)
 
     async def run(self) -> Never:
         """Report to the registry until cancelled."""
@@ -54,7 +54,7 @@ class GoneSinks:
         except Failure as failure:
             if failure.reason in _SETTLED:
                 return True
-            logger().warning("disable.failed", subscription=subscription_id, reason=failure.reason.name)
+            logger().warning("gone_report.failed", subscription=subscription_id, reason=failure.reason.name)
             return False
-        logger().info("subscription.gone", subscription=subscription_id)
+        logger().info("subscription.disabled", subscription=subscription_id)
         return True

@@ -42,7 +42,7 @@ class ReadBarrier:
         """Return in a sentence why no batch passes; None if batches pass, or if the registry is away for less than `_AWAY_S`."""
         if self._away_since is None or self._clock.monotonic() - self._away_since < _AWAY_S:
             return None
-        return "the subscription service is away: new events wait in the log"
+        return "the subscription service is unavailable: new events wait in the log"
 
     async def passed(self) -> None:
         """Wait until the replica is new enough for the events that were read before this call."""
@@ -109,10 +109,10 @@ class ReadBarrier:
             except RegistryAwayError as error:
                 if self._away_since is None:
                     self._away_since = self._clock.monotonic()
-                    logger().warning("registry.away", reason=str(error), effect="new events wait in the log")
+                    logger().warning("registry.unreachable", reason=str(error), effect="new events wait in the log")
                 await asyncio.sleep(_RETRY_S)
             else:
                 if self._away_since is not None:
                     self._away_since = None
-                    logger().info("registry.back")
+                    logger().info("registry.reached")
                 return answer

@@ -67,11 +67,11 @@ class RegistryWatch:
                 await self._watch()
             except Failure as failure:
                 if failure.reason is Reason.REVISION_COMPACTED:
-                    logger().warning("replica.resnapshot", revision=self._replica.revision)
+                    logger().warning("replica.snapshot_requested", revision=self._replica.revision)
                     self._needs_snapshot = True
                     continue
                 backoff_s = _BACKOFF_FIRST_S if self._replica.revision > revision else min(backoff_s * 2, _BACKOFF_MAX_S)
-                logger().warning("replica.watch_lost", reason=failure.reason.name, retry_s=backoff_s)
+                logger().warning("registry.disconnected", reason=failure.reason.name, retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def _watch(self) -> None:

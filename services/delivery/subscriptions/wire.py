@@ -32,7 +32,12 @@ def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
         settings = request_settings_of(_without_secrets(watched))
         if status is SubscriptionStatus.ACTIVE:
             status = SubscriptionStatus.PAUSED
-            logger().error("subscription.unreadable", subscription=message.id, reason=str(error), effect="kept, not sent, until it changes")
+            logger().error(
+                "subscription.unreadable",
+                subscription=message.id,
+                reason=str(error),
+                effect="its deliveries wait until the subscription changes",
+            )
     return Subscription(
         id=message.id,
         consumer_id=message.consumer_id,

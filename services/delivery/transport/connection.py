@@ -237,7 +237,7 @@ class Connection:
             try:
                 complete = self._parser.feed(_BUFFER[:count])
             except ValueError:
-                self._end(exchange, failed(Outcome.PROTOCOL, "the answer was not valid HTTP, or beyond its limits"))
+                self._end(exchange, failed(Outcome.PROTOCOL, "the answer was not valid HTTP, or exceeded a limit"))
                 return
             if self._unsent is not None or self._doubtful_until:
                 self._check_early_answer()
@@ -281,7 +281,7 @@ class Connection:
     def _answer(self) -> Answer:
         answer = self._parser.answer()
         if self._early and answer.outcome is Outcome.DELIVERED:
-            return failed(Outcome.PROTOCOL, "the endpoint answered before it had the whole request")
+            return failed(Outcome.PROTOCOL, "the server answered before it had received the whole request")
         return answer
 
     def _broke(self, exchange: Exchange | None, error: OSError | None) -> None:

@@ -95,7 +95,7 @@ class Dialling:
             return None
         if self._phase is _Phase.TLS_HANDSHAKE:
             return failed(Outcome.TLS, "TLS failed: the handshake took too long")
-        return failed(Outcome.CONNECT, "no connection to the endpoint within the time limit")
+        return failed(Outcome.CONNECT, "no connection to the server within the time limit")
 
     def close(self) -> None:
         """Give up without a call to the keeper."""
@@ -111,7 +111,7 @@ class Dialling:
         if self._phase is _Phase.OVER:
             return
         if not self._left:
-            self.cut_off(failed(Outcome.CONNECT, "no connection to the endpoint could be made"))
+            self.cut_off(failed(Outcome.CONNECT, "no connection to the server could be made"))
             return
         address, tunnel = self._left.pop(0), self._dial_policy.tunnel
         # With a proxy there is nothing to judge here: `resolver` has judged the sink's address, and the proxy is the operator's own.
@@ -168,7 +168,7 @@ class Dialling:
             self._loop.remove_reader(self._number)
             self._begin_tls()
         elif opened or not data:
-            self.cut_off(failed(Outcome.CONNECT, "the operator's proxy refused to connect to the endpoint"))
+            self.cut_off(failed(Outcome.CONNECT, "the operator's proxy refused to connect to the server"))
 
     def _begin_tls(self) -> None:
         exchange = self.exchange
@@ -243,4 +243,4 @@ def reason(error: OSError) -> str:
         return str(error.verify_message)[:_REASON_CHARS_MAX]
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()[:_REASON_CHARS_MAX]
-    return "the connection broke within the handshake"
+    return "the connection broke during the handshake"

@@ -277,7 +277,7 @@ def roots_file() -> str:
     """
     path = ssl.get_default_verify_paths().cafile
     if path is None:
-        raise StartError("this machine has no file of trusted certificates; install ca-certificates, or name one in SSL_CERT_FILE")
+        raise StartError("this machine has no file of trusted certificates; install ca-certificates, or name such a file in SSL_CERT_FILE")
     return path
 
 
@@ -285,7 +285,9 @@ def _tls_contexts(file: str, limits: Limits) -> TlsContexts:
     try:
         return TlsContexts(Path(file).read_bytes(), kept_max=lambda: limits.contexts_max, timeout_s=limits.timeout_s)
     except ssl.SSLError as error:
-        raise StartError(f"the file of trusted certificates, {file}, has none that can be read; write them as PEM") from error
+        raise StartError(
+            f"the file of trusted certificates, {file}, has no certificate that can be read; write certificates in PEM form"
+        ) from error
     except OSError as error:
         raise StartError(f"the file of trusted certificates, {file}, cannot be read: {error.strerror}") from error
 

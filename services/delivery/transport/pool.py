@@ -30,7 +30,7 @@ _LOOKED_AT_MAX = 64
 # A connection of this age closes after its answer, even if it is never idle; so requests follow a proxy that moves after this time at the
 # latest. They follow a sink's name that moves as soon as it is looked up again, because `Host.take_idle` compares addresses.
 _LIFETIME_S = 600.0
-_SPOKE_FIRST = failed(Outcome.PROTOCOL, "the endpoint sent something before it had a request")
+_SPOKE_FIRST = failed(Outcome.PROTOCOL, "the server sent data before it had received a request")
 _STOPPED = failed(Outcome.RESET, "the service stopped before the answer came")
 
 
@@ -311,4 +311,4 @@ def _may_begin(exchange: Exchange) -> bool:
 
 
 def _why(error: ValueError) -> str:
-    return "it has characters beyond ASCII in its headers" if isinstance(error, UnicodeError) else str(error)
+    return "a header has characters beyond ASCII" if isinstance(error, UnicodeError) else str(error)

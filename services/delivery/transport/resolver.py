@@ -127,9 +127,9 @@ class Resolver:
         try:
             addresses = tuple(dict.fromkeys(self._lookup(name)))
         except (OSError, ValueError):
-            found = Resolved((), Outcome.DNS, "the endpoint's name could not be resolved")
+            found = Resolved((), Outcome.DNS, "the server's name could not be resolved")
         except Exception as error:  # noqa: BLE001 - a bug in `lookup` fails this lookup only; its callers must be told
-            found = Resolved((), Outcome.DNS, f"the endpoint's name could not be resolved ({type(error).__name__})")
+            found = Resolved((), Outcome.DNS, f"the server's name could not be resolved ({type(error).__name__})")
         else:
             why = self._policy.check_addresses(addresses)
             found = Resolved(_mixed(addresses)) if why is None else Resolved((), Outcome.BLOCKED, why)
@@ -150,8 +150,8 @@ class Resolver:
 
 
 _STOPPED = Resolved((), Outcome.RESET, "the service stopped before the request was sent")
-_TOO_LATE = Resolved((), Outcome.DNS, "the endpoint's name could not be resolved in time")
-_TOO_MANY = Resolved((), Outcome.DNS, "too many names of this consumer's endpoints wait to be resolved")
+_TOO_LATE = Resolved((), Outcome.DNS, "the server's name could not be resolved in time")
+_TOO_MANY = Resolved((), Outcome.DNS, "too many of this consumer's names wait to be resolved")
 
 
 def system_lookup(name: str) -> list[str]:

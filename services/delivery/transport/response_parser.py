@@ -154,7 +154,7 @@ class ResponseParser:
         if status in _OK:
             return Answer(Outcome.DELIVERED, status, "", body, "", headers)
         retry_after = headers.get("retry-after", "")[:_HEADER_CHARS_MAX]
-        return Answer(Outcome.STATUS, status, f"the endpoint answered {status}", body, retry_after, headers if self.whole else {})
+        return Answer(Outcome.STATUS, status, f"the server answered {status}", body, retry_after, headers if self.whole else {})
 
     def _texts(self) -> dict[str, str]:
         texts: dict[str, str] = {}

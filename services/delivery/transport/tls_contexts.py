@@ -26,11 +26,11 @@ _SESSIONS_MAX = 1024
 _OWN_SESSIONS_MAX = 16
 _ONE_AT_A_TIME = Share(permits=1, owner_permits=1)
 _OWNER_WAITING_MAX = 2048
-UNUSABLE = "TLS failed: the client certificate and its key cannot be used; give both as PEM"
-UNMADE = "TLS failed: the certificates that it needs could not be read at present"
-TOO_LATE = "TLS failed: the certificates that it needs could not be read in time"
-TOO_MANY = "TLS failed: too many certificates of this consumer's endpoints wait to be read"
-UNREADABLE = "TLS failed: the certificates of the subscription's own authorities cannot be read; give them as PEM"
+UNUSABLE = "TLS failed: the client certificate and its key cannot be used; set both in PEM form"
+UNMADE = "TLS failed: the subscription's certificates could not be read"
+TOO_LATE = "TLS failed: the subscription's certificates could not be read in time"
+TOO_MANY = "TLS failed: too many of this consumer's certificates wait to be read"
+UNREADABLE = "TLS failed: the subscription's own certificate authorities cannot be read; set them in PEM form"
 
 
 class TlsContext:

@@ -124,8 +124,8 @@ class TlsStream:
             return
         self._received_bytes += len(data)
         if self._received_bytes > _BYTES_BESIDE_MAX + _BYTES_PER_BYTE_MAX * self._plain_bytes:
-            error = ssl.SSLError(ssl.SSL_ERROR_SSL, "too much beside the data")
-            error.reason = "too much beside the data"
+            error = ssl.SSLError(ssl.SSL_ERROR_SSL, "more protocol overhead than the data needs")
+            error.reason = "more protocol overhead than the data needs"
             raise error
         self._incoming.write(data)
 

@@ -22,7 +22,7 @@ _EVERY_S = 1.0
 _STALE_S = 5.0
 
 _unrouted_age = Gauge(
-    "hooktide_unrouted_age_seconds", "Age of the oldest event that is not routed yet; if the log is silent, for how long."
+    "hooktide_unrouted_age_seconds", "Age of the oldest event that is not routed yet, or how long the log has not answered."
 )
 
 

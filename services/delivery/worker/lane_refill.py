@@ -88,7 +88,7 @@ class LaneRefill:
             try:
                 await self._refill(lane)
             except EventLogError as error:
-                logger().warning("refill.waits", subscription=lane.subscription_id, reason=str(error))
+                logger().warning("lane.refill_failed", subscription=lane.subscription_id, reason=str(error))
                 lane.refilling = False
                 self._dispatcher.wake_in(lane, _RETRY_S)
 
@@ -119,8 +119,8 @@ class LaneRefill:
         delivery = delivery_of(row, None if record is None else Event(record))
         self._dispatcher.lanes.hold(delivery)
         if record is None:
-            logger().error("delivery.without_event", event_id=row.event_id, subscription=row.subscription_id)
-            self._dispatcher.exhaust(delivery, "the event is in neither log nor ledger any more")
+            logger().error("delivery.event_missing", event_id=row.event_id, subscription=row.subscription_id)
+            self._dispatcher.exhaust(delivery, "neither the log nor the ledger has the event any more")
         else:
             self._dispatcher.queue(delivery)
 

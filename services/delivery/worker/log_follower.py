@@ -117,11 +117,11 @@ class LogFollower:
             except LogUnavailableError:
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
             except EventLogError as error:
-                logger().error("follow.failed", reason=str(error))
+                logger().error("event_log.read_failed", reason=str(error))
                 backoff_s = _BACKOFF_MAX_S
             self.stopped.log()
             self._away_since = self._clock.monotonic() if self._away_since is None else self._away_since
-            logger().warning("follow.lost", retry_s=backoff_s)
+            logger().warning("event_log.disconnected", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
         self.stopped.log()
         await asyncio.Event().wait()  # no partition is left to follow until `resume`; the reason is logged
@@ -134,7 +134,7 @@ class LogFollower:
     def why_not_reading(self) -> str | None:
         """Return in a sentence why events are not read; None if they are read, or were interrupted for less than `_AWAY_S`."""
         if self._away_since is not None and self._progress and self._clock.monotonic() - self._away_since > _AWAY_S:
-            return "the event log cannot be read: the ingest service is away, and new events wait there"
+            return "the event log cannot be read: the ingest service is unavailable, and new events wait there"
         return self.stopped.why()
 
     def routed_places(self) -> list[Place]:
@@ -169,7 +169,7 @@ class LogFollower:
             await self._ledger.set_log_id(following.log_id)
             self.log_id = following.log_id
         elif self.log_id != following.log_id:
-            raise AnotherLogError("the log is not the one that the ledger has followed")
+            raise AnotherLogError("the log is not the log that the ledger has followed")
 
     async def _route_batch(self, records: Sequence[Record]) -> None:
         self._unrouted_since_ms = records[0].accepted_ms

@@ -189,7 +189,7 @@ class Recorder:
                 await self._ledger.flush(flush)
             except LedgerFullError:
                 if self._dispatcher.recordable:
-                    logger().error("ledger.full", advice="nothing is sent until there is room on the disk again")
+                    logger().error("ledger.disk_full", effect="nothing is sent until the disk has free space")
                 self._dispatcher.recordable = False
                 await asyncio.sleep(_RETRY_S)
             else:

@@ -30,9 +30,9 @@ _COPIES_FIRST = 20
 _COPIES_MAX = 500
 _COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
-_EXPIRY_REASON = "the time in which it may be delivered is over"
+_EXPIRY_REASON = "the delivery reached its expiry time"
 
-_ledger_bytes = Gauge("hooktide_ledger_bytes", "Bytes that the ledger takes on disk.")
+_ledger_bytes = Gauge("hooktide_ledger_bytes", "Size of the ledger on disk, in bytes.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class RetentionLoop:
                     async with self.step_lock:
                         await step()
                 except EventLogError as error:
-                    logger().warning("retention.log_away", reason=str(error))
+                    logger().warning("retention.log_unreachable", reason=str(error))
                 except LedgerFullError:
-                    logger().warning("retention.waits", reason="there is no room on the disk")
+                    logger().warning("retention.postponed", reason="the disk is full")
             await asyncio.sleep(self._limits().every_s)
 
     def forget_copied(self, partitions: Iterable[int]) -> None:
@@ -97,7 +97,7 @@ class RetentionLoop:
             if through > self._copied_through[place.partition]:
                 copied += await self._copy(place.partition, through)
         if copied:
-            logger().info("retention.copied", events=copied)
+            logger().info("retention.events_copied", events=copied)
         if any(place.position for place in expiring):
             await self._log.release(*await self._released())
 

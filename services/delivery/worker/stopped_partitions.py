@@ -11,10 +11,10 @@ from services.delivery.ledger.protocol import Cursor
 from services.eventlog.record import PARTITIONS
 from services.runtime.logs import logger
 
-OLDER_COPY = "the log does not hold the events at the ledger's cursors: one of the two is an older copy"
-ANOTHER_LOG = "the log is not the one that the ledger has followed: it was made anew, or is another system's"
+OLDER_COPY = "the log does not have the events at the ledger's cursors, because the log or the ledger is an older copy"
+ANOTHER_LOG = "the log is not the log that the ledger has followed: it was created again, or belongs to another system"
 
-_stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are not followed, since log and ledger do not fit together.")
+_stopped_partitions = Gauge("hooktide_stopped_partitions", "Partitions that are stopped because the log and the ledger do not match.")
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class StoppedPartitions:
                 count=len(partitions),
                 partitions="all" if len(partitions) == PARTITIONS else ",".join(map(str, partitions)),
                 why=why,
-                advice="restore both from the same time, or run `hooktide repair`, which says first what it would route again",
+                advice="restore both from backups of the same time, or run `hooktide repair`, which first shows what it would route again",
             )
         self._unlogged.clear()
 

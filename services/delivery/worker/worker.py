@@ -173,7 +173,7 @@ class Worker:
             with contextlib.suppress(LedgerFullError):  # the next look tries again
                 await self._ledger.set_clock_jump(jumped_ms)
                 by_s = round((jumped_ms - self.clock_jumped_ms) / 1000, 1)
-                logger().warning("clock.jumped", by_s=by_s, effect="retries keep their times; signatures carry the new one")
+                logger().warning("clock.jumped", by_s=by_s, effect="retries keep their delays, and signatures use the new time")
                 self.clock_jumped_ms = jumped_ms
 
     async def drain(self) -> None:

@@ -158,7 +158,7 @@ class SqliteEventLog:
     async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["SqliteFollowing"]:
         """Follow partitions; see `EventReader.follow`."""
         if log_id not in {"", self.log_id}:
-            raise AnotherLogError("the log is not the one that the reader has followed")
+            raise AnotherLogError("the log is not the log that the reader has followed")
         heads, start = await self.read(queries.check_places, after, begins_anew=not log_id)
         yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
 

@@ -162,7 +162,7 @@ class SqliteWriter:
             del tasks[0]
 
     def _refuse(self, appends: list[Append], tasks: list[WriterTask]) -> None:
-        error = LogClosedError("the log has failed; whether what was under way was kept is unknown")
+        error = LogClosedError("the log has failed; the events under way may or may not be stored")
         if appends:
             self._finished(GroupOutcome(appends, [], error))
         for task in tasks:
@@ -204,7 +204,7 @@ class SqliteWriter:
                     connection.execute("ROLLBACK")
                 raise StorageFullError("the disk is full") from error
             if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY" and not connection.in_transaction:
-                raise LogUnavailableError("another process has locked the log's file; end that one") from error
+                raise LogUnavailableError("another process has locked the log's file; stop that process") from error
             raise
         # Before the acknowledgement: this call also checks that the file was neither moved nor removed.
         self._checkpoints.after_commit()

@@ -28,8 +28,8 @@ Kind = TypeVar("Kind", bound=Settings)
 Derived = TypeVar("Derived")
 Apply = Callable[[], None]
 
-_reloads = Counter("hooktide_reloads_total", "Times that the settings were read anew, by outcome.", ["outcome"])
-_last_reload_ok = Gauge("hooktide_last_reload_ok", "0 if the settings that were read last were refused, else 1.")
+_reloads = Counter("hooktide_reloads_total", "Reloads of the settings, by outcome.", ["outcome"])
+_last_reload_ok = Gauge("hooktide_last_reload_ok", "0 if the last reload of the settings was refused, else 1.")
 _last_reload_ok.set(1)
 
 
@@ -90,9 +90,13 @@ class Reloadable(Generic[Kind]):
         _reloads.labels("applied").inc()
         _last_reload_ok.set(1)
         for name in fixed:
-            logger().warning("settings.restart_needed", variable=name, detail="it is read at the start only")
+            logger().warning("settings.restart_needed", variable=name, detail="this setting is read only at the start; restart the service")
         for name in hidden:
-            logger().warning("settings.masked", variable=name, detail="the settings file has another value, but the environment goes first")
+            logger().warning(
+                "settings.overridden",
+                variable=name,
+                detail="the settings file has another value, but the environment variable has precedence",
+            )
         logger().info("settings.reloaded", changed=",".join(changed) or "none")
         return True
 

@@ -42,7 +42,7 @@ _UNIX = "unix:"
 _LINE_EVERY_S = 60.0
 
 _closed = Counter(
-    "hooktide_http_connections_limited_total", "HTTP connections that the limits closed: refused, or gave way to others.", ["how"]
+    "hooktide_http_connections_limited_total", "HTTP connections that a limit closed: refused, or closed to make room for others.", ["how"]
 )
 
 
@@ -100,7 +100,7 @@ class GuardedConnection(web.RequestHandler):
         if status != web.HTTPBadRequest.status_code or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
         logger().info("request.malformed", status=status, fault=type(exc).__name__)
-        response = web.Response(status=status, text="The request is no HTTP/1.1 that can be understood.\n")
+        response = web.Response(status=status, text="The request is not valid HTTP/1.1.\n")
         response.force_close()
         return response
 
@@ -247,7 +247,7 @@ class _Acceptor:
                 # Any other error belongs to a connection that failed before it was accepted (accept(2)).
                 if error.errno in _EXHAUSTED:
                     # The limits should prevent this; another part of the process has used up the files.
-                    logger().error("connections.cannot_accept", error=error.strerror, connections=len(self._gate.connections))
+                    logger().error("connections.accept_failed", error=error.strerror, connections=len(self._gate.connections))
                     self._pause(listening)
                 return
             self._admit(accepted, address[0] if isinstance(address, tuple) else "")

@@ -91,7 +91,7 @@ class AccessRules:
             case _:
                 raise Failure(
                     Reason.SERVICE_TOKEN_REQUIRED,
-                    "This method is for Hooktide's own services: send their token as `authorization: Bearer hts_…`.",
+                    "Only Hooktide's own services may call this method; send the service token as `authorization: Bearer hts_…`.",
                 )
 
     def _is_service(self, authorization: str) -> bool:

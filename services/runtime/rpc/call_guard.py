@@ -142,7 +142,7 @@ class CallGuard:
         public = access is Access.PUBLIC
         per_network_max = PUBLIC_CALLS_PER_NETWORK_MAX if public else self._limits.calls_per_network_max
         if (not exempt and self._calls[counted] >= per_network_max) or (public and self._public_calls >= PUBLIC_CALLS_MAX):
-            message = "Too many calls from your address are under way; wait for some of them to end, or send more in each."
+            message = "Too many calls from your address are under way; wait until some of them end, or send more events in each call."
             raise Failure(Reason.OVERLOADED, message, retry_after_s=_RETRY_S)
 
     def begun(self, peer: str) -> None:

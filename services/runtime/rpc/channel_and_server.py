@@ -77,7 +77,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             authorization = authorization_of(details.invocation_metadata)
             handler = await continuation(details)
             if handler is None:
-                raise Failure(Reason.ROUTE_NOT_FOUND, "There is no such method; compare with the contract.")
+                raise Failure(Reason.ROUTE_NOT_FOUND, "There is no such method; compare the call with the .proto files.")
             access = self._rules.check(method, authorization)
         except Failure as failure:
             return self._refusing(failure)
@@ -228,7 +228,7 @@ async def _first(requests: AsyncIterator[bytes], within_s: float) -> bytes:
         async with asyncio.timeout(within_s):
             return await anext(requests)
     except (TimeoutError, StopAsyncIteration):
-        raise Failure(Reason.INVALID_ARGUMENT, "The call has brought no message.") from None
+        raise Failure(Reason.INVALID_ARGUMENT, "The call has no request message; send one.") from None
 
 
 def _keep_deadline(context: Context) -> None:
@@ -250,7 +250,7 @@ async def _mapped_errors(method: str, context: Context) -> AsyncIterator[None]:
 
 
 def _fault() -> Failure:
-    return Failure(Reason.INTERNAL, "The service met a fault of its own; its logs say which.")
+    return Failure(Reason.INTERNAL, "An internal error occurred; it is in the service's log.")
 
 
 async def _abort(context: Context, failure: Failure) -> None:
@@ -329,7 +329,7 @@ def _is_socket(path: str) -> bool:
 def _cannot_listen(listen: str) -> StartError:
     if listen.startswith("unix:"):
         return StartError(f"cannot listen on {listen}: choose a path in a directory that exists and can be written")
-    where = "another process uses it, or it is no address of this machine"
+    where = "another process uses this address, or it is not an address of this machine"
     return StartError(f"cannot listen on {listen}: {where}; stop that process, or choose another address")
 
 

@@ -43,7 +43,7 @@ class HealthServer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
         """Return the state of one name; NOT_FOUND for a name that the server does not serve."""
         if request.service not in self._names:
-            message = "This server has no such service; leave the name empty to ask about the server itself."
+            message = "This server has no such service; leave the name empty to check the server itself."
             await context.abort(grpc.StatusCode.NOT_FOUND, message)
         return health_pb2.HealthCheckResponse(status=self._status(request.service))
 

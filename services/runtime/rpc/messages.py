@@ -26,11 +26,13 @@ _STARTS = frozenset({_GZIP[:1], _ZLIB_START})
 def parsed_message(parse: Callable[[bytes], _Message], message: bytes) -> _Message:
     """Return a message parsed from bytes; raise `Failure` UNSUPPORTED_MEDIA_TYPE (compressed) or INVALID_ARGUMENT (not protobuf)."""
     if message[:1] in _STARTS and _is_compressed(message):
-        raise Failure(Reason.UNSUPPORTED_MEDIA_TYPE, "This service takes no compressed messages; send them with the encoding `identity`.")
+        raise Failure(
+            Reason.UNSUPPORTED_MEDIA_TYPE, "This service does not accept compressed messages; send them with the encoding `identity`."
+        )
     try:
         return parse(message)
     except DecodeError:
-        text = "The message is not protobuf of this method's request type; compare with the contract."
+        text = "The message is not a valid request of this method; compare it with the .proto files."
         raise Failure(Reason.INVALID_ARGUMENT, text) from None
 
 

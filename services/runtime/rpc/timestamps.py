@@ -12,5 +12,5 @@ def optional_ms(request: Message, field: str) -> int | None:
     try:
         time_ms: int = getattr(request, field).ToMilliseconds()
     except ValueError:
-        raise invalid_field(field, "is no time between the years 1 and 9999") from None
+        raise invalid_field(field, "is not a time between the years 1 and 9999") from None
     return time_ms

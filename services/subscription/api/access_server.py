@@ -48,7 +48,7 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
     async def AuthenticateKeys(self, request: pb.AuthenticateKeysRequest, _context: Context) -> pb.AuthenticateKeysResponse:
         """Return the API keys of several clear texts, each empty if its clear text is not valid."""
         if not 1 <= len(request.keys) <= _KEYS_MAX:
-            raise invalid_field("keys", f"give 1 to {_KEYS_MAX}")
+            raise invalid_field("keys", f"give 1 to {_KEYS_MAX} keys")
         response = pb.AuthenticateKeysResponse()
         for found in await self._store.read(partial(keys.authenticate, clears=list(request.keys))):
             result = response.results.add()

@@ -194,7 +194,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         refuse(
             [
                 *required_problems("subscription_id", request.subscription_id),
-                *([] if consent else [FieldError("verification.state", "must be one of the contract, and not unspecified")]),
+                *([] if consent else [FieldError("verification.state", "must be a state other than VERIFICATION_STATE_UNSPECIFIED")]),
                 *rate_problems("verification.rate_per_minute", rate),
                 *detail_problems("verification.detail", request.verification.detail),
             ]
@@ -259,7 +259,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     ) -> AsyncIterator[pb.WatchSubscriptionsResponse]:
         """Stream every change after a revision."""
         if request.after_revision < 0:
-            refuse([FieldError("after_revision", "must be 0 for a snapshot, or the revision of a checkpoint")])
+            refuse([FieldError("after_revision", "must be 0, for a snapshot, or the revision of a checkpoint")])
         after = ResumePoint(request.after_revision, request.after_change_id)
         async with contextlib.aclosing(watch(self._store, after, request.registry_id)) as items:
             async for item in items:

@@ -30,17 +30,17 @@ def certificates_problem(pem: str) -> str | None:
         return f"must be at most {CERTIFICATES_CHARS_MAX} characters"
     labels = _BLOCK.findall(pem)
     if not labels or _BLOCK.sub("", pem).strip():
-        return "must be certificates in PEM and nothing else: -----BEGIN CERTIFICATE-----…"
+        return "must be PEM certificates and nothing else: -----BEGIN CERTIFICATE-----…"
     # Any other block might be a private key, which every reader of the subscription would see.
     if set(labels) != {_CERTIFICATE}:
-        return "must hold certificates only; a private key has a place of its own"
+        return "must have certificates only; a private key belongs in the field for the private key"
     if len(labels) > CERTIFICATES_MAX:
         return f"must be at most {CERTIFICATES_MAX} certificates"
     try:
         for certificate in x509.load_pem_x509_certificates(pem.encode()):
             certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
-        return "must be certificates in PEM; one of these cannot be read"
+        return "must be PEM certificates; one of them cannot be read"
     return None
 
 
@@ -59,7 +59,7 @@ def private_key_problem(pem: str, certificate: str) -> str | None:
             return f"must have at least {RSA_BITS_MIN} bits"
         case RSAPrivateKey() | EllipticCurvePrivateKey() | Ed25519PrivateKey():
             leaf = x509.load_pem_x509_certificates(certificate.encode())[0]
-            return None if _form(leaf.public_key()) == _form(key.public_key()) else "must be the key of the first certificate"
+            return None if _form(leaf.public_key()) == _form(key.public_key()) else "must be the private key of the first certificate"
         case _:
             return "must be an RSA, elliptic curve or Ed25519 key"
 

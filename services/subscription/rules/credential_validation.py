@@ -47,7 +47,7 @@ def credential_problems(wanted: SecretCredential | None, policy: EgressPolicy, r
         case CredentialKind.OAUTH2:
             url = shown["token_url"]
             found = {
-                "token_url": policy.check_url(url) or refusals.get(url) if url else "is required: the URL where tokens are given out",
+                "token_url": policy.check_url(url) or refusals.get(url) if url else "is required: the authorization server's token URL",
                 "client_id": _client_problem(shown["client_id"], NAME_CHARS_MAX),
                 "client_secret": _client_problem(secret, PASSWORD_CHARS_MAX),
                 "scope": _scope_problem(shown["scope"]),
@@ -68,13 +68,16 @@ def header_clash_problems(wanted: SecretCredential | None, headers: tuple[tuple[
     if all(name != other.lower() for other, _ in headers):
         return []
     return [
-        FieldError("subscription.sink_credential.header.name", "is also one of the headers in the settings; leave it out of one of the two")
+        FieldError(
+            "subscription.sink_credential.header.name",
+            "is also a header in the settings; remove it from the credential or from the settings",
+        )
     ]
 
 
 def _identifier_problem(text: str) -> str | None:
     if ":" in text:
-        return "must not hold a colon, which ends the user name (RFC 7617)"
+        return "must not have a colon, because a colon ends the user name (RFC 7617)"
     return _text_problem(text, NAME_CHARS_MAX)
 
 
@@ -82,9 +85,9 @@ def _text_problem(text: str, chars_max: int) -> str | None:
     if not text:
         return "is required"
     if len(text) > chars_max:
-        return f"must be at most {chars_max} characters, this has {len(text)}"
+        return f"must be at most {chars_max} characters; this has {len(text)}"
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
-        return "must not hold control characters"
+        return "must not have control characters"
     return None
 
 
@@ -98,7 +101,7 @@ def _token_problem(text: str) -> str | None:
     if not text:
         return "is required"
     if len(text) > TOKEN_CHARS_MAX:
-        return f"must be at most {TOKEN_CHARS_MAX} characters, this has {len(text)}"
+        return f"must be at most {TOKEN_CHARS_MAX} characters; this has {len(text)}"
     return None if _TOKEN.fullmatch(text) else "must be visible ASCII characters, without spaces"
 
 
@@ -110,8 +113,8 @@ def _token_type_problem(text: str) -> str | None:
 
 def _scope_problem(text: str) -> str | None:
     if len(text) > SCOPE_CHARS_MAX:
-        return f"must be at most {SCOPE_CHARS_MAX} characters, this has {len(text)}"
-    return None if not text or _SCOPE.fullmatch(text) else "must be scopes separated by single spaces"
+        return f"must be at most {SCOPE_CHARS_MAX} characters; this has {len(text)}"
+    return None if not text or _SCOPE.fullmatch(text) else "must be scopes, separated by single spaces"
 
 
 def _private_key_problem(secret: str, certificate: str | None) -> str | None:

@@ -36,39 +36,37 @@ def name_problem(name: str, *, secret: bool = False) -> str | None:
     # Servers that pass headers on as variables treat `_` and `-` as the same character.
     lower = name.lower().replace("_", "-")
     if _NAME.fullmatch(name) is None or len(name) > NAME_CHARS_MAX:
-        return (
-            f"must be a name of letters, digits, - and _, at most {NAME_CHARS_MAX} characters, beginning and ending with a letter or digit"
-        )
+        return f"must be at most {NAME_CHARS_MAX} letters, digits, - and _, and must begin and end with a letter or digit"
     if lower in _OURS or lower.startswith(_OUR_PREFIXES):
         ours = ", ".join(_OUR_PREFIXES)
-        return f"is set by Hooktide itself or belongs to the connection, as does all that begins with {ours}; use another name"
+        return f"is reserved: Hooktide sets it or it belongs to the connection, as do all names that begin with {ours}; use another name"
     if lower == _AUTHORIZATION and not secret:
-        return "would be shown to whoever reads the subscription; use a credential for it"
+        return "would be visible to everybody who reads the subscription; use a credential for it"
     return None
 
 
 def value_problem(value: str, chars_max: int = VALUE_CHARS_MAX) -> str | None:
     """Return what is wrong with a header's value, as a predicate for the name, without repeating the value."""
     if len(value) > chars_max:
-        return f"must be at most {chars_max} characters, this has {len(value)}"
+        return f"must be at most {chars_max} characters; this has {len(value)}"
     if _VALUE.fullmatch(value) is None:
-        return "must be 1 or more printable ASCII characters, without spaces at its ends, line breaks or other control characters"
+        return "must be one or more printable ASCII characters, without spaces at either end"
     return None
 
 
 def headers_problems(field: str, headers: Sequence[tuple[str, str]]) -> list[FieldError]:
     """Validate the headers that every webhook of a subscription carries; `field` is their field's name in the contract."""
     if len(headers) > HEADERS_MAX:
-        return [FieldError(field, f"must be at most {HEADERS_MAX}, these are {len(headers)}")]
+        return [FieldError(field, f"must be at most {HEADERS_MAX} headers; these are {len(headers)}")]
     problems = []
     seen = set[str]()
     for name, value in headers:
         why = name_problem(name) or value_problem(value)
         if why is None and name.lower() in seen:
-            why = "comes more than once; names differ by more than the case of their letters"
+            why = "is given more than once; header names that differ only in case are the same"
         if why is not None:
             problems.append(FieldError(f"{field}.{name}", why))
         seen.add(name.lower())
     if not problems and sum(len(name) + len(value) for name, value in headers) > HEADERS_CHARS_MAX:
-        problems.append(FieldError(field, f"must be at most {HEADERS_CHARS_MAX} characters in all, names and values"))
+        problems.append(FieldError(field, f"must have at most {HEADERS_CHARS_MAX} characters in total, over all names and values"))
     return problems

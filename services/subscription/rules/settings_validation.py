@@ -114,11 +114,11 @@ def config_problems(config: Config) -> list[FieldError]:
     """Validate the limits and the description."""
     problems = []
     if len(config.description) > DESCRIPTION_CHARS_MAX:
-        advice = f"must be at most {DESCRIPTION_CHARS_MAX} characters, this has {len(config.description)}"
+        advice = f"must be at most {DESCRIPTION_CHARS_MAX} characters; this has {len(config.description)}"
         problems.append(FieldError("subscription.config.description", advice))
     rate = config.rate_per_second
     if rate is not None and not (math.isfinite(rate) and 0 < rate <= RATE_PER_SECOND_MAX):
-        advice = f"must be above 0 and at most {RATE_PER_SECOND_MAX}; leave it out for no limit"
+        advice = f"must be above 0 and at most {RATE_PER_SECOND_MAX}; leave it out if there is no limit"
         problems.append(FieldError("subscription.config.rate_per_second", advice))
     if config.in_flight_max is not None and not 1 <= config.in_flight_max <= IN_FLIGHT_MAX:
         problems.append(FieldError("subscription.config.in_flight_max", f"must be from 1 to {IN_FLIGHT_MAX}"))
@@ -148,7 +148,7 @@ def settings_problems(settings: SettingsDraft) -> list[FieldError]:
 def _delay_problems(delays_ms: tuple[int, ...]) -> list[FieldError]:
     field = "subscription.config.retry.delays"
     if len(delays_ms) > DELAYS_MAX:
-        return [FieldError(field, f"must be at most {DELAYS_MAX}, these are {len(delays_ms)}")]
+        return [FieldError(field, f"must be at most {DELAYS_MAX} delays; these are {len(delays_ms)}")]
     problems = [
         FieldError(f"{field}[{index}]", f"must be above 0 and at most {DELAY_MS_MAX // 1000} seconds (7 days)")
         for index, delay_ms in enumerate(delays_ms)

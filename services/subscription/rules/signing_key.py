@@ -39,9 +39,9 @@ def private_key_problem(text: str) -> str | None:
     if base64.b64encode(raw).decode() != encoded:
         return f"must be {PRIVATE_PREFIX} followed by padded standard base64"
     if len(raw) not in {BYTES, 2 * BYTES}:
-        return f"must hold {BYTES} bytes, or {2 * BYTES} with the public key behind them; this one holds {len(raw)}"
+        return f"must encode {BYTES} bytes, or {2 * BYTES} bytes with the public key after the private key; this one encodes {len(raw)}"
     if len(raw) > BYTES and raw[BYTES:] != _public_bytes(raw[:BYTES]):
-        return "must hold the public key that belongs to the private one before it"
+        return "must end with the public key of the private key that it begins with"
     return None
 
 

@@ -32,5 +32,5 @@ def secret_problem(text: str) -> str | None:
     if base64.b64encode(raw).decode() != encoded:
         return f"must be {PREFIX} followed by padded standard base64"
     if not BYTES_MIN <= len(raw) <= BYTES_MAX:
-        return f"must hold {BYTES_MIN} to {BYTES_MAX} bytes, this one holds {len(raw)}"
+        return f"must encode {BYTES_MIN} to {BYTES_MAX} bytes; this one encodes {len(raw)}"
     return None

@@ -110,7 +110,7 @@ def owner_problems(consumer_id: str) -> list[FieldError]:
     """Validate the owner of a new subscription: one consumer, since no subscription belongs to all."""
     if consumer_id and consumer_id != EVERYONE.text:
         return []
-    return [FieldError("consumer_id", "is required: the consumer that shall own the subscription, con_…")]
+    return [FieldError("consumer_id", "is required: the id of the consumer that is to own the subscription, con_…")]
 
 
 def required_problems(field: str, value: str) -> list[FieldError]:
@@ -147,12 +147,12 @@ def mask_problems(paths: Sequence[str]) -> list[FieldError]:
     if not paths:
         return [FieldError("update_mask", f"must name at least one field: {known}")]
     problems = [
-        FieldError(f"update_mask.paths[{index}]", f"cannot be changed; choose from: {known}, and what stands below them")
+        FieldError(f"update_mask.paths[{index}]", f"cannot be changed; name one of {known}, or a field below one of them")
         for index, path in enumerate(paths)
         if path not in SUBSCRIPTION_PATHS and not path.startswith(HEADER_PATH)
     ]
     if len({path.split(".")[1] for path in paths if path in credential.PATHS and path != credential.SECTION}) > 1:
-        problems.append(FieldError("update_mask", "must name members of one kind of credential only"))
+        problems.append(FieldError("update_mask", "must name fields of only one kind of credential"))
     return problems
 
 
@@ -205,7 +205,7 @@ def rate_problems(field: str, rate_per_minute: int | None) -> list[FieldError]:
     """Validate how many requests a minute a sink permits."""
     if rate_per_minute is None or rate_per_minute > 0:
         return []
-    return [FieldError(field, "must be above 0; leave it out for no limit")]
+    return [FieldError(field, "must be above 0; leave it out if there is no limit")]
 
 
 def consumer_name_problems(name: str) -> list[FieldError]:
@@ -221,11 +221,13 @@ def key_problems(draft: KeyDraft, now_ms: int) -> list[FieldError]:
     if draft.role is None:
         problems.append(FieldError("key.role", "must be ROLE_ADMIN, ROLE_EMITTER or ROLE_CONSUMER"))
     if draft.role is Role.CONSUMER and not draft.consumer_id:
-        problems.append(FieldError("key.consumer_id", "is required for the role consumer: whose key it is, con_…"))
+        problems.append(FieldError("key.consumer_id", "is required for the role consumer: the id of the consumer that owns the key, con_…"))
     if draft.role in {Role.ADMIN, Role.EMITTER} and draft.consumer_id:
-        problems.append(FieldError("key.consumer_id", "must be left out: only a key of the role consumer belongs to one"))
+        problems.append(FieldError("key.consumer_id", "must be left out: only a key of the role consumer belongs to a consumer"))
     if draft.expire_ms is not None and not now_ms < draft.expire_ms <= TIME_MS_MAX:
-        problems.append(FieldError("key.expire_time", "must be in the future, and before the year 10000; leave it out for never"))
+        problems.append(
+            FieldError("key.expire_time", "must be in the future and before the year 10000; leave it out if the key is never to expire")
+        )
     return problems
 
 
@@ -241,12 +243,12 @@ def event_type_names_problems(names: Sequence[str]) -> list[FieldError]:
     """Validate how many event types a call asks about; the names themselves may be any text."""
     if 1 <= len(names) <= EVENT_TYPE_NAMES_MAX:
         return []
-    return [FieldError("names", f"must be 1 to {EVENT_TYPE_NAMES_MAX}, these are {len(names)}")]
+    return [FieldError("names", f"must be 1 to {EVENT_TYPE_NAMES_MAX} names; these are {len(names)}")]
 
 
 def _sink_problems(sink: str, policy: EgressPolicy, refusals: Mapping[str, str]) -> list[FieldError]:
     if not sink:
-        return [FieldError("subscription.sink", "is required: the URL that receives the webhooks")]
+        return [FieldError("subscription.sink", "is required: the URL that is to receive the webhooks")]
     if len(sink) > SINK_CHARS_MAX:
         return [FieldError("subscription.sink", f"must be at most {SINK_CHARS_MAX} characters")]
     why = policy.check_url(sink) or refusals.get(sink)
@@ -255,7 +257,7 @@ def _sink_problems(sink: str, policy: EgressPolicy, refusals: Mapping[str, str])
 
 def _types_problems(types: Sequence[str]) -> list[FieldError]:
     if len(types) > TYPES_MAX:
-        return [FieldError("subscription.types", f"must be at most {TYPES_MAX}, these are {len(types)}")]
+        return [FieldError("subscription.types", f"must be at most {TYPES_MAX} types; these are {len(types)}")]
     return [
         FieldError(f"subscription.types[{index}]", problem)
         for index, pattern in enumerate(types)
@@ -265,9 +267,9 @@ def _types_problems(types: Sequence[str]) -> list[FieldError]:
 
 def _source_problems(source: str) -> list[FieldError]:
     if _CONTROL.search(source):
-        return [FieldError("subscription.source", "must not hold control characters")]
+        return [FieldError("subscription.source", "must not have control characters")]
     return _text_problems("subscription.source", source, SOURCE_CHARS_MAX)
 
 
 def _text_problems(field: str, text: str, chars_max: int) -> list[FieldError]:
-    return [] if len(text) <= chars_max else [FieldError(field, f"must be at most {chars_max} characters, this has {len(text)}")]
+    return [] if len(text) <= chars_max else [FieldError(field, f"must be at most {chars_max} characters; this has {len(text)}")]

@@ -144,6 +144,11 @@ def _put_or_held(reading: Reading, subscription: Subscription) -> PutSubscriptio
     try:
         return put_of(reading, subscription)
     except UnsealError as error:
-        logger().error("subscription.unreadable", subscription=subscription.id, reason=error.message, effect="kept, not sent, until then")
+        logger().error(
+            "subscription.unreadable",
+            subscription=subscription.id,
+            reason=error.message,
+            effect="its deliveries wait until its secret is set again",
+        )
         state = State.PAUSED if subscription.state is State.ACTIVE else subscription.state
         return PutSubscription(replace(subscription, state=state, credential=None), (), "")

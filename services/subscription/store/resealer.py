@@ -20,7 +20,7 @@ from services.subscription.store.transaction import Reading
 
 _PAUSE_S = 0.005
 _AGAIN_S = 5.0
-_to_reseal = Gauge("hooktide_secrets_to_reseal", "Values that are still sealed with an older secret key.")
+_to_reseal = Gauge("hooktide_secrets_to_reseal", "Stored values that are still encrypted with an older secret key.")
 
 
 class Resealer:
@@ -62,7 +62,7 @@ class Resealer:
             await asyncio.sleep(_PAUSE_S)
         _to_reseal.set(await self._store.read(_count))
         if damaged:
-            logger().error("secrets.damaged", values=damaged, detail="they do not open; the subscriptions concerned are held back")
+            logger().error("secrets.damaged", values=damaged, detail="they cannot be decrypted; the deliveries of their subscriptions wait")
         logger().info("secrets.resealed", values=resealed)
 
 

@@ -41,15 +41,15 @@ def check(connection: sa.Connection, vault: Vault, database: str, now_ms: int) -
                 vault.open(Sealed(secret_key_id, box), _check_context(secret_key_id))
             except UnsealError:
                 message = (
-                    f"{PREFIX}SECRET_KEY: the key {secret_key_id!r} is not the one of that id that {database} was written with; "
-                    "put that one back, and give a new key an id of its own"
+                    f"{PREFIX}SECRET_KEY: the key {secret_key_id!r} differs from the key of this id with which {database} was "
+                    "written; restore that key, and give the new key another id"
                 )
                 raise StartError(message) from None
     missing = sorted(_needed(connection, now_ms) - set(vault.secret_key_ids))
     if missing:
         message = (
-            f"{PREFIX}SECRET_KEY lacks the key {missing[0]!r}, which {database} still needs; add it after the newest "
-            "(`hooktide secrets reseal` says when it may go)"
+            f"{PREFIX}SECRET_KEY does not have the key {missing[0]!r}, which {database} still needs; add it after the newest key "
+            "(`hooktide secrets reseal` says when you can remove it)"
         )
         raise StartError(message)
 

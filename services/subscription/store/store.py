@@ -138,7 +138,7 @@ class Store:
     def check_watching(self) -> None:
         """Raise UNAVAILABLE once watching is over."""
         if self._watching_over:
-            raise unavailable("it is stopping")
+            raise unavailable("the service is stopping")
 
     def stop_watching(self) -> None:
         """End every present and future watch."""
@@ -221,7 +221,7 @@ class Store:
             case ErrorKind.FULL:
                 return storage_full()
             case ErrorKind.LOCKED:
-                return unavailable("its database is locked by another program")
+                return unavailable("another program has locked its database")
             case ErrorKind.BROKEN:
                 self._broken = True
                 self._loop.call_soon_threadsafe(self._process.fail, error)

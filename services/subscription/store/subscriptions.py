@@ -135,7 +135,7 @@ def secrets(reading: Reading, current: Subscription) -> tuple[SigningSecret, ...
 def rotate(writing: Writing, current: Subscription, scheme: Scheme, secret: str, overlap_ms: int) -> SigningSecret:
     """Add a new secret, which is a change of the subscription. Raises INVALID_ARGUMENT if that secret is live already."""
     if any(live.secret == secret for live in _readable_secrets(writing, current)):
-        raise invalid_field("secret", "is in use already; bring another one, or none to have one made")
+        raise invalid_field("secret", "is in use already; give another one, or leave it out and a new one is made")
     added = store_secrets.add(writing, current.id, scheme, secret, overlap_ms=overlap_ms)
     put(writing, current, current)
     return added

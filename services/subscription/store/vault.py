@@ -31,7 +31,10 @@ class UnsealError(Failure):
     """A sealed value cannot be unsealed: it belongs to another secret key or another place, or it is damaged."""
 
     def __init__(self) -> None:
-        message = "A stored secret is damaged and cannot be read; replace it: rotate with an overlap of 0, or give the credential anew."
+        message = (
+            "A stored secret is damaged and cannot be read; replace the signing secret by a rotation with an overlap of 0, or set "
+            "the credential again."
+        )
         super().__init__(Reason.STATE_CONFLICT, message)
 
 

@@ -23,5 +23,5 @@ async def test_a_demo_that_is_broken_off_says_so_and_leaves_nothing_running() ->
         await command.line("signature verified")
         services = psutil.Process(command.process.pid).children()
         ended = await command.end(signal.SIGINT)
-    assert (ended.code, ended.err) == (1, "demo: stopped before its end\n")
+    assert (ended.code, ended.err) == (1, "demo: stopped before it was finished\n")
     assert not any(service.is_running() and service.status() != psutil.STATUS_ZOMBIE for service in services)

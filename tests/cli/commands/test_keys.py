@@ -47,14 +47,14 @@ async def test_the_compose_file_s_reader_gets_keys_that_its_service_knows(enviro
     assert (made.code, made.err) == (0, "")
     again = await hooktide(*command.split(), environ=environ)
     assert (again.code, again.out) == (1, "")
-    assert "there are keys already" in again.err
+    assert "the registry has keys already" in again.err
 
     ready = tmp_path / "ready"
     async with running("serve", "subscription", "--ready-file", str(ready), environ=environ) as service:
         await service.says("service.ready")
         during = await hooktide(*command.split(), environ=environ)
         assert during.code == 2
-        assert "is in use by another process; stop that one first" in during.err
+        assert "is in use by another process; stop that process first" in during.err
         token = (tmp_path / "secrets/service_token").read_text().strip()
         async with open_channel(yaml.safe_load(ready.read_text())["listen"]) as channel:
             stub = access_pb2_grpc.AccessServiceStub(channel)
@@ -67,5 +67,5 @@ async def test_the_compose_file_s_reader_gets_keys_that_its_service_knows(enviro
 
 async def test_people_are_told_to_keep_them(environ: dict[str, str]) -> None:
     made = await hooktide("keys", environ=environ)
-    assert made.out.startswith("The first keys.")
+    assert made.out.startswith("These are the first keys.")
     assert made.out.count("hkt_") == 3

@@ -35,7 +35,7 @@ async def test_a_receiver_shows_what_it_cannot_verify_and_fails_as_told(up: Up) 
         assert subscribed.code == 0, subscribed
         await hooktide("emit", "com/kuchen:ü+1", "--source", "/kitchen", "--data", json.dumps({"layers": ["x" * 300]}), *at)
         first = await receiver.line("com/kuchen:ü+1")
-        assert "NOT VERIFIED: no secret is known here" in first
+        assert "NOT VERIFIED: there is no secret to verify it with" in first
         assert first.endswith("answered 503")
         assert (await receiver.line("layers")).endswith("…")
         assert (await receiver.line("com/kuchen:ü+1")).endswith("answered 202")
@@ -84,7 +84,7 @@ async def test_a_receiver_takes_its_secret_from_the_environment_and_says_which_s
     async with running("receive", "--port", str(port), environ=environ) as receiver:
         await receiver.line("Receiving at")
         await hooktide("emit", "tea.cold", "--source", "/kitchen", *at)
-        assert "verified by v1; it has no v1a signature  answered 200" in await receiver.line("tea.cold")
+        assert "verified by v1; the webhook has no v1a signature  answered 200" in await receiver.line("tea.cold")
     await hooktide("unsubscribe", subscribed.json["id"], *at)
 
 

@@ -81,7 +81,7 @@ def test_damaged_addresses_count_as_none(directory: DataDirectory, text: str) ->
 def test_keys_that_are_cut_off_are_called_damaged(directory: DataDirectory, kept: int) -> None:
     directory.write_keys(First())
     directory.keys_file.write_bytes(directory.keys_file.read_bytes()[:kept])
-    with pytest.raises(DamagedKeysError, match=r"keys.json is damaged: .*; put back a copy of it, or give --key"):
+    with pytest.raises(DamagedKeysError, match=r"keys.json is damaged: .*; restore it from a copy, or give --key"):
         directory.read_keys()
 
 
@@ -96,7 +96,9 @@ def test_anything_else_than_keys_is_called_damaged(directory: DataDirectory, tex
 
 def test_keys_that_cannot_be_read_are_told_of(directory: DataDirectory) -> None:
     directory.keys_file.mkdir()
-    with pytest.raises(DamagedKeysError, match="cannot be read: Is a directory; run this as the user it belongs to, or give --key"):
+    with pytest.raises(
+        DamagedKeysError, match="cannot be read: Is a directory; run this command as the user that owns the file, or give --key"
+    ):
         directory.read_keys()
 
 

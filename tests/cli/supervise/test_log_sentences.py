@@ -15,16 +15,16 @@ HEAD = "timestamp=2030-01-31T12:00:00.000000Z level=warning service=delivery "
     ("line", "sentence"),
     [
         (
-            HEAD + "event=lane.opened subscription=sub_1 for_s=30.5",
-            "subscription sub_1 fails again and again, so its next attempt waits 30.5 s",
+            HEAD + "event=circuit_breaker.opened subscription=sub_1 for_s=30.5",
+            "the circuit breaker of subscription sub_1 opened after failures; the next attempt is in 30.5 s",
         ),
         (
-            HEAD + 'event=token.failed subscription=sub_1 why="the server said \\"no\\""',
-            'there is no access token for subscription sub_1: the server said "no"',
+            HEAD + 'event=access_token.failed subscription=sub_1 why="the server said \\"no\\""',
+            'no access token could be fetched for subscription sub_1: the server said "no"',
         ),
         (
-            HEAD + "event=refill.waits subscription=sub_1 reason=UNAVAILABLE",
-            "a warning, refill: waits (subscription sub_1, reason UNAVAILABLE)",
+            HEAD + "event=lane.refill_failed subscription=sub_1 reason=UNAVAILABLE",
+            "a warning, lane: refill failed (subscription sub_1, reason UNAVAILABLE)",
         ),
         (HEAD.replace("warning", "error") + "event=new.thing", "an error, new: thing"),
         (
@@ -32,7 +32,7 @@ HEAD = "timestamp=2030-01-31T12:00:00.000000Z level=warning service=delivery "
             "a warning, rpc: failed (method /a, KeyError: 7)",
         ),
         # This event is known, and one of its fields is missing.
-        (HEAD + "event=lane.opened subscription=sub_1", "a warning, lane: opened (subscription sub_1)"),
+        (HEAD + "event=circuit_breaker.opened subscription=sub_1", "a warning, circuit breaker: opened (subscription sub_1)"),
         ("level=WARNING logger=asyncio Executing took 0.2 s", "warning from asyncio: Executing took 0.2 s"),
         ("Traceback (most recent call last): level=error", "Traceback (most recent call last): level=error"),
     ],
@@ -43,10 +43,10 @@ def test_a_log_line_becomes_a_sentence(line: str, sentence: str) -> None:
 
 def test_a_kind_of_trouble_is_told_once_in_a_while_with_how_often_it_came() -> None:
     sentences = LogSentences()
-    line = HEAD + "event=lane.opened subscription=sub_1 for_s=30"
+    line = HEAD + "event=circuit_breaker.opened subscription=sub_1 for_s=30"
     assert sentences.sentence(line, 0.0) is not None
     assert [sentences.sentence(line, QUIET_S * part) for part in (0.1, 0.5, 0.9)] == [None, None, None]
-    assert sentences.sentence(HEAD + "event=ledger.full", QUIET_S * 0.9) is not None
+    assert sentences.sentence(HEAD + "event=ledger.disk_full", QUIET_S * 0.9) is not None
     again = sentences.sentence(line, QUIET_S * 1.1)
     assert again is not None
     assert again.endswith(" (3 more like this since)")

@@ -65,20 +65,20 @@ async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path:
         refused = await hooktide("emit", "a.b", "--source", "/s", "--data", "1", "--timeout", "1", *data)
         assert refused.code == 1, refused
         await told("ended", "exit code 2")
-        assert "ingest.db.lock to begin without it" in supervisor.directory.log_file("ingest").read_text()
+        assert "ingest.db.lock to begin with an empty database" in supervisor.directory.log_file("ingest").read_text()
         (tmp_path / "ingest.db.lock").unlink()
         await emit()
         stopped = await told("not ready", "64 of 64 partitions are stopped")
         assert stopped.service == "delivery"
         note = await emit()
-        assert "the event waits in the log, since delivery is not ready: 64 of 64 partitions are stopped" in note
+        assert "the event waits in the log, because the delivery service is not ready: 64 of 64 partitions are stopped" in note
         health = await hooktide("health", *data)
         assert health.code == 1
         assert re.search(r"^delivery +not ready: 64 of 64", health.out, re.MULTILINE)
         assert re.search(r"^gateway +degraded: delivery is not ready: 64 of 64", health.out, re.MULTILINE)
         repaired = await hooktide("repair", "--yes", *data)
         assert repaired.code == 0, repaired
-        assert (await told("at work again", "does all its work again")).service == "delivery"
+        assert (await told("at work again", "is fully ready again")).service == "delivery"
         assert await emit() == ""
 
 
@@ -97,7 +97,7 @@ async def test_a_killed_service_is_started_again_at_the_same_address(tmp_path: P
         assert all(supervisor.pid(name) == before[name][1] for name in SERVICES if name != "ingest")
     told = [notice for notice in notices if notice.kind in {"ended", "ready again"}]
     assert told == [
-        Notice("ingest", "ended", "killed by signal 9; starting it again in 0.2 s"),
+        Notice("ingest", "ended", "killed by signal 9; it starts again in 0.2 s"),
         Notice("ingest", "ready again", f"running again as process {supervisor.pid('ingest')}"),
     ]
     assert not any(psutil.pid_exists(supervisor.pid(name)) for name in SERVICES)
@@ -131,11 +131,9 @@ async def test_keys_that_cannot_be_read_any_more_are_told_of(tmp_path: Path) -> 
     async with supervising(tmp_path) as supervisor:
         supervisor.directory.keys_file.write_text("{")
     async with running("up", "--data-dir", str(tmp_path), "--free-ports") as command:
-        await command.says("keys.json is damaged: it is not the JSON that was written; put back a copy of it, or give --key")
+        await command.says("keys.json is damaged: its content is not the JSON of the first keys; restore it from a copy, or give --key")
         line = await command.line("keys.json")
-        assert (
-            line == f"There are no keys to be read from {tmp_path / 'keys.json'}; give the client commands one with --key or HOOKTIDE_KEY."
-        )
+        assert line == f"No keys can be read from {tmp_path / 'keys.json'}; give the client commands an API key with --key or HOOKTIDE_KEY."
         await command.end(signal.SIGINT)
 
 
@@ -170,7 +168,7 @@ async def test_what_the_user_has_set_is_respected(tmp_path: Path) -> None:
 async def test_where_others_reach_the_api_local_sinks_are_refused_until_they_are_asked_for(tmp_path: Path) -> None:
     at = ("--data-dir", str(tmp_path))
     async with running("up", *at, "--free-ports", "--host", "0.0.0.0") as command:  # noqa: S104 - what is tested
-        await command.line("go to public https only, since others reach this API")
+        await command.line("sinks must be public https, because other machines can reach this API")
         await command.line("Next")
         refused = await hooktide("subscribe", "http://127.0.0.1:9999/", *at)
         assert (refused.code, "SINK_FORBIDDEN" in refused.err) == (1, True)
@@ -182,12 +180,12 @@ async def test_where_others_reach_the_api_local_sinks_are_refused_until_they_are
 
 
 def test_a_warning_is_told_in_a_sentence_or_as_the_log_has_it(capsys: pytest.CaptureFixture[str]) -> None:
-    line = "timestamp=2030-01-31T12:00:00Z level=warning service=delivery event=lane.opened subscription=sub_1 for_s=30.5"
+    line = "timestamp=2030-01-31T12:00:00Z level=warning service=delivery event=circuit_breaker.opened subscription=sub_1 for_s=30.5"
     notices, raw = Notices(raw=False), Notices(raw=True)
     for _ in range(2):
         notices.tell(Notice("delivery", "log", line))
     (told,) = capsys.readouterr().err.splitlines()
-    assert told.endswith("  delivery: subscription sub_1 fails again and again, so its next attempt waits 30.5 s")
+    assert told.endswith("  delivery: the circuit breaker of subscription sub_1 opened after failures; the next attempt is in 30.5 s")
     raw.tell(Notice("delivery", "log", line))
     assert capsys.readouterr().err == f"delivery: {line}\n"
 
@@ -199,8 +197,8 @@ async def test_up_says_where_everything_is_and_what_to_do_next_and_a_signal_stop
     async with running("up", "--data-dir", str(tmp_path), "--free-ports") as command:
         assert (await command.line()).startswith("Starting the subscription, ingest and delivery services and the gateway")
         await command.line("Hooktide is running")
-        await command.line("may go to http and to this machine")
-        await command.line("First start.")
+        await command.line("sinks may use http and this machine's addresses")
+        await command.line("This is the first start.")
         assert [(await command.line("hkt_")).split()[0] for _ in range(3)] == ["admin", "emitter", "consumer"]
         await command.line(" emit order.created")
         told = "\n".join(command.lines)
@@ -212,7 +210,7 @@ async def test_up_says_where_everything_is_and_what_to_do_next_and_a_signal_stop
         )
         assert "\x1b" not in told
         ended = await command.end(number)
-    assert (ended.code, ended.err) == (0, "hooktide up: stopping; Ctrl-C again ends everything at once\n")
+    assert (ended.code, ended.err) == (0, "hooktide up: stopping; press Ctrl-C again to stop immediately\n")
     stopped_at = []
     for name in ("gateway", "delivery", "ingest", "subscription"):
         last = (tmp_path / "logs" / f"{name}.log").read_text().splitlines()[-1]

@@ -24,7 +24,7 @@ async def test_a_flush_is_there_whole(store: LedgerStore, ledger: Ledger) -> Non
 
 
 async def test_a_delivery_moves_from_unfinished_to_finished_in_one_step(ledger: Ledger) -> None:
-    attempted = delivery(1, attempts=[Attempt(NOW_MS, 12, Outcome.STATUS, 500, "the endpoint answered 500", "für")], due_ms=NOW_MS + 5000)
+    attempted = delivery(1, attempts=[Attempt(NOW_MS, 12, Outcome.STATUS, 500, "the server answered 500", "für")], due_ms=NOW_MS + 5000)
     await ledger.flush(Flush([unfinished(1)]))
     await ledger.flush(Flush(updated=[open_row(attempted)]))
     assert await listed(ledger) == [open_row(attempted)]

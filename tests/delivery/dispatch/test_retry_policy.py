@@ -34,7 +34,7 @@ def test_what_would_be_tried_too_late_is_given_up() -> None:
         return policy.after_failure(attempts=1, accepted_ms=NOW_MS - int(age_s * 1000), now_ms=NOW_MS, chance=0.5)
 
     assert after(900.0) == RetryAt(NOW_MS + 100_000)
-    assert after(900.1) == Exhausted("the time in which it may be delivered is over")
+    assert after(900.1) == Exhausted("the delivery reached its expiry time")
 
 
 def test_a_long_retry_after_can_outlast_the_time_there_is() -> None:

@@ -62,7 +62,7 @@ async def test_a_file_of_another_service_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as foreign:
         foreign.execute("CREATE TABLE something (id INTEGER)")
     foreign.close()
-    with pytest.raises(StartError, match="not one of this service"):
+    with pytest.raises(StartError, match="not of this service"):
         async with open_ledger(path):
             pass
 

@@ -155,7 +155,7 @@ async def test_a_server_that_is_down_fails_attempts_until_it_is_back(system: Sys
         await system.publish(cloud_event("7"))
         first, *_ = await tried(delivering, CREDENTIAL)
         assert (first.status, hooks.arrivals) == (0, [])
-        assert "authorization server gave no answer (connect:" in first.error
+        assert "the call to the authorization server failed (connect:" in first.error
         async with authority(port=port):
             await delivering.until(1, state=DELIVERED)
     assert tokens(hooks.arrivals) == ["token-1"]
@@ -169,7 +169,7 @@ async def test_a_server_that_gives_no_token_is_named_without_secrets(system: Sys
         await system.publish(cloud_event("7"))
         first, *_ = await tried(delivering, CREDENTIAL)
     answered = 401 if status == 200 else status
-    assert first.error == f"there is no access token to send: the authorization server answered {answered} (invalid_client)"
+    assert first.error == f"no access token could be fetched: the authorization server answered {answered} (invalid_client)"
     assert hooks.arrivals == []
 
 
@@ -210,7 +210,7 @@ async def test_a_server_behind_a_private_authority_is_trusted_by_the_subscriptio
         (found,) = await delivering.deliveries(subscription_id=without.id)
         first = (await delivering.delivery(found.id)).attempts[0]
     assert (first.outcome, first.status) == (CREDENTIAL, 0)
-    assert "authorization server gave no answer (tls: TLS failed:" in first.error
+    assert "the call to the authorization server failed (tls: TLS failed:" in first.error
     assert {(hook.path, *tokens([hook])) for hook in hooks.arrivals} == {("/with", "token-1")}
 
 

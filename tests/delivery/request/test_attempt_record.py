@@ -13,7 +13,7 @@ from services.delivery.transport.protocol import RESPONSE_BYTES_KEPT, Answer, Ou
 
 
 def failed(body: bytes, settings: RequestSettings, **more: object) -> str:
-    answer = Answer(Outcome.STATUS, 500, "the endpoint answered 500", body, "", **more)  # type: ignore[arg-type]  # the fields' own types
+    answer = Answer(Outcome.STATUS, 500, "the server answered 500", body, "", **more)  # type: ignore[arg-type]  # the fields' own types
     return attempt_of(answer, settings, 0, 0).body
 
 

@@ -20,7 +20,7 @@ from services.runtime.fair_semaphore import Share
 from tests.support.events import cloud_event
 
 TOKEN_URL, SINK = "https://tokens.example/", "https://consumer.example/hook"
-REFUSED = Answer(Outcome.STATUS, 401, "the endpoint answered 401", b"", "")
+REFUSED = Answer(Outcome.STATUS, 401, "the server answered 401", b"", "")
 DELIVERED = Answer(Outcome.DELIVERED, 200, "", b"", "")
 EVENT_ID = f"evt_{1:032x}"
 BEFORE = Subscription(

@@ -252,4 +252,4 @@ async def test_an_endpoint_that_sends_tickets_without_an_end_is_cut_off_and_its_
             flooded = sent(transport, post(f"https://127.0.0.1:{port}/"))
             while not flooded.done():
                 assert (await answer_to(transport, post(server.url))).outcome is Outcome.DELIVERED
-            assert flooded.result().error == "TLS failed: too much beside the data"
+            assert flooded.result().error == "TLS failed: more protocol overhead than the data needs"

@@ -50,7 +50,7 @@ async def test_a_refused_connection_is_a_failure_to_connect() -> None:
     async with sending() as transport:
         answer = await answer_to(transport, post(gone))
 
-    assert (answer.outcome, answer.error) == (Outcome.CONNECT, "no connection to the endpoint could be made")
+    assert (answer.outcome, answer.error) == (Outcome.CONNECT, "no connection to the server could be made")
 
 
 async def test_an_answer_that_never_begins_ends_at_its_own_limit() -> None:

@@ -55,7 +55,7 @@ async def test_every_other_status_is_a_failure_with_the_beginning_of_its_body(nu
     async with hostile(answering(status(number, body="why"))) as server, sending() as transport:
         answer = await answer_to(transport, post(server.url))
 
-    assert answer == Answer(Outcome.STATUS, number, f"the endpoint answered {number}", b"why", "")
+    assert answer == Answer(Outcome.STATUS, number, f"the server answered {number}", b"why", "")
 
 
 @pytest.mark.parametrize("value", ["a\r\nx: y", "a\ny", "a\ry", "a\x00"])

@@ -150,7 +150,7 @@ async def test_names_of_one_consumer_that_hang_hold_up_nobody_else() -> None:
     assert (await waiting).failure is None
     assert sum(book.asked.values()) == 3, "the attacker's share, and the name that both wanted"
     assert {(await each).failure for each in hanging} == {Outcome.DNS}
-    assert (await found_by(resolver, "other", "victim")).error == "the endpoint's name could not be resolved"
+    assert (await found_by(resolver, "other", "victim")).error == "the server's name could not be resolved"
     # A lookup that has not begun when its callers give up never runs.
     for event in events:
         event.set()
@@ -167,7 +167,7 @@ async def test_too_many_names_of_one_consumer_are_refused_at_once() -> None:
     events = [book.hang(name) for name in "ab"]
     waiting = [asking(resolver, name, "attacker") for name in [*"ab", *(f"n{number}" for number in range(2048))]]
 
-    assert "too many names" in (await found_by(resolver, "one more", "attacker")).error
+    assert "too many of this consumer's names" in (await found_by(resolver, "one more", "attacker")).error
     assert (await found_by(resolver, "c", "victim")).failure is Outcome.DNS
     resolver.close()
     assert {(await each).failure for each in waiting} == {Outcome.RESET}

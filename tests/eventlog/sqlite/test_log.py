@@ -106,7 +106,7 @@ async def test_one_process_at_a_time_has_the_log_open(path: Path) -> None:
 async def test_a_foreign_database_is_left_alone(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE songs (title TEXT)")
-    with pytest.raises(StartError, match="not one of this service"):
+    with pytest.raises(StartError, match="not of this service"):
         async with opened(path):
             pass
 

@@ -116,8 +116,8 @@ async def test_a_line_that_the_environment_overrides_is_told_of(world: World, mo
     monkeypatch.setenv("HOOKTIDE_SETTINGS_FILE", str(world.file))
     monkeypatch.setenv("HOOKTIDE_GATEWAY_IDLE_SECONDS", "1")
     assert await world.reload(f"HOOKTIDE_GATEWAY_IDLE_SECONDS=7\n{SET}=info\n")
-    assert "event=settings.masked variable=HOOKTIDE_GATEWAY_IDLE_SECONDS" in world.log.getvalue()
-    assert world.log.getvalue().count("settings.masked") == 1
+    assert "event=settings.overridden variable=HOOKTIDE_GATEWAY_IDLE_SECONDS" in world.log.getvalue()
+    assert world.log.getvalue().count("settings.overridden") == 1
 
 
 @pytest.mark.parametrize("kind", ALL)

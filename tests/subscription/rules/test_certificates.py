@@ -20,7 +20,7 @@ def test_a_chain_is_taken_and_its_first_certificate_is_the_one_of_the_key() -> N
     chain = certificate(KEYS["ec"]) + "\n" + certificate(KEYS["rsa"]).replace("\n", "\r\n")
     assert certificates_problem(chain) is None
     assert private_key_problem(private_key(KEYS["ec"]), chain) is None
-    assert private_key_problem(private_key(KEYS["rsa"]), chain) == "must be the key of the first certificate"
+    assert private_key_problem(private_key(KEYS["rsa"]), chain) == "must be the private key of the first certificate"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_chain_is_taken_and_its_first_certificate_is_the_one_of_the_key() -> N
         ("", "nothing else"),
         ("certificate", "nothing else"),
         ("Subject: client\n" + certificate(KEYS["ec"]), "nothing else"),
-        (certificate(KEYS["ec"]) + private_key(KEYS["ec"]), "a place of its own"),
+        (certificate(KEYS["ec"]) + private_key(KEYS["ec"]), "belongs in the field for the private key"),
         (certificate(KEYS["ec"]).replace("MI", "AA", 1), "cannot be read"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be read"),
         (certificate(KEYS["ed25519"]) * 51, "at most 50"),

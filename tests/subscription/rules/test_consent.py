@@ -86,10 +86,10 @@ async def test_a_consent_without_a_rate_sets_no_limit(required: Client) -> None:
 @pytest.mark.parametrize("state", [REFUSED, PENDING, FAILED])
 async def test_without_consent_it_goes_on_waiting_and_says_why(required: Client, state: pb.VerificationState.ValueType) -> None:
     made = (await required.subscribe(await required.consumer())).subscription
-    after = await reported(required, made, state, detail="the endpoint answered 404")
+    after = await reported(required, made, state, detail="the server answered 404")
     assert after.state == UNVERIFIED
-    assert after.state_reason.endswith("the endpoint answered 404")
-    assert (after.verification.state, after.verification.detail) == (state, "the endpoint answered 404")
+    assert after.state_reason.endswith("the server answered 404")
+    assert (after.verification.state, after.verification.detail) == (state, "the server answered 404")
 
 
 async def test_a_consent_is_taken_back_by_a_refusal_and_by_nothing_else(required: Client) -> None:
@@ -99,7 +99,7 @@ async def test_a_consent_is_taken_back_by_a_refusal_and_by_nothing_else(required
         after = await reported(required, made, state, detail="no answer")
         assert (after.state, after.state_reason) == (ACTIVE, "")
         assert (after.verification.state, after.verification.rate_per_minute, after.verification.detail) == (GRANTED, 120, "no answer")
-    after = await reported(required, made, REFUSED, detail="it permits another origin")
+    after = await reported(required, made, REFUSED, detail="the sink's WebHook-Allowed-Origin is another one")
     assert (after.state, after.verification.state) == (UNVERIFIED, REFUSED)
     assert not after.verification.HasField("rate_per_minute")
 

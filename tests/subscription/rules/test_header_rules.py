@@ -81,7 +81,7 @@ def test_whatever_is_taken_is_one_line_of_a_request(name: str, value: str) -> No
 
 def test_names_that_differ_by_case_alone_are_one_header() -> None:
     (problem,) = headers_problems("headers", [("X-Team", "a"), ("x-team", "b")])
-    assert (problem.field, problem.description.startswith("comes more than once")) == ("headers.x-team", True)
+    assert (problem.field, problem.description.startswith("is given more than once")) == ("headers.x-team", True)
 
 
 def test_headers_are_bounded_in_number_and_in_all() -> None:

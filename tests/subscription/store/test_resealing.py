@@ -133,7 +133,7 @@ async def test_resealing_that_was_broken_off_goes_on_at_the_next_start(settings:
         writing = Writing(connection, registry.vault, unix_ms(SystemClock()), registry.changes_kept)
         step = store_resealing.reseal_some(writing, store_resealing.FIRST)
         assert (step.resealed, step.then) == (2 * len(before.ids), (1, ()))
-    assert "lacks the key 'k1'" in refusal(having(settings, K2))
+    assert "does not have the key 'k1'" in refusal(having(settings, K2))
     async with served(having(settings, K2, K1)) as client:
         await until_resealed(client)
     async with served(having(settings, K2)) as client:
@@ -235,10 +235,13 @@ async def test_the_command_says_how_far_it_is(from_file: SubscriptionSettings, t
         before = await stored(client)
         environ = clean_environ(HOOKTIDE_SUBSCRIPTION_TARGET=client.listen, HOOKTIDE_SERVICE_TOKEN=client.token)
         alone = await hooktide("secrets", "reseal", environ=environ)
-        assert (alone.code, alone.out) == (0, "The key k1 seals everything.\n")
+        assert (alone.code, alone.out) == (0, "All stored secrets are encrypted with the key k1.\n")
         assert await Running(client, tmp_path / "secret.key").reload(K2, K1)
         ended = await hooktide("secrets", "reseal", "--wait", environ=environ)
-        assert (ended.code, ended.out) == (0, "The key k2 seals everything.\nMay be removed from HOOKTIDE_SECRET_KEY: k1.\n")
+        assert (ended.code, ended.out) == (
+            0,
+            "All stored secrets are encrypted with the key k2.\nYou can remove these keys from HOOKTIDE_SECRET_KEY: k1.\n",
+        )
         await unchanged(client, before)
         wrong = await hooktide("secrets", "reseal", environ=environ | {"HOOKTIDE_SERVICE_TOKEN": "hts_another-token-of-some-length"})
         assert (wrong.code, "Traceback" in wrong.err) == (1, False)

@@ -200,7 +200,7 @@ class SqliteLedger:
     def _check_lease(self, connection: sqlite3.Connection) -> None:
         held = connection.execute("SELECT count(*) FROM cursors WHERE owner = ? AND epoch = ?", (self._owner, self._epoch)).fetchone()[0]
         if held != PARTITIONS:
-            raise LeaseLostError("another process has taken over the ledger; run one delivery service on it")
+            raise LeaseLostError("another process has taken over the ledger; run only one delivery service for each ledger")
 
 
 def _page_within_budget(connection: sqlite3.Connection, listing: Listing) -> Page:
