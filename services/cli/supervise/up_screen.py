@@ -91,7 +91,7 @@ def _webhooks(supervisor: Supervisor) -> tuple[str, str]:
     if supervisor.allows_local_sinks:
         return (
             "sinks may use http and this machine's addresses, so that you can try it out",
-            "to allow only public https, set HOOKTIDE_SINK_ALLOW= (empty)",
+            "to allow only public https, set HOOKTIDE_SINK_ALLOW to an empty value",
         )
     if supervisor.is_reached_by_others and not supervisor.sink_allow:
         return (
