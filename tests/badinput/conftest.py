@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.service_spawner import shared_spawner
-from tests.support.system import System, running_system
+from tests.support.system.processes import System, running_system
 
 
 @pytest_asyncio.fixture(scope="package")

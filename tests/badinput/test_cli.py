@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.badinput.commands import Told, told
-from tests.support.system import System
+from tests.support.system.processes import System
 
 _DEEP = "[" * 10_000 + "]" * 10_000
 EMIT = ("emit", "a.b", "--source", "/s", "--target", "127.0.0.1:9", "--key", "hkt_x", "--timeout", "0.2")

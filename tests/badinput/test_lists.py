@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.paging import page_token
-from tests.support.system import System
+from tests.support.system.processes import System
 
 ODD = st.sampled_from([2**63 - 1, 2**63, -(2**63), 2**200, "\ud800", "\x00", "0" * 33])
 PARTS = st.integers() | st.text(max_size=40) | ODD

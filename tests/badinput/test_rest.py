@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.runtime.api_key_cache import FRESH_S
-from tests.support.system import System
+from tests.support.system.processes import System
 
 _NOWHERE = "sub_" + "0" * 32
 ROUTES = (

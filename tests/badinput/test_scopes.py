@@ -11,7 +11,7 @@ from hooktide.ingest.v1 import event_log_pb2, ingest_pb2
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2
 
 from services.runtime.errors import Failure, Reason, failure_from_rpc
-from tests.support.system import System
+from tests.support.system.processes import System
 
 # The contract's files, with the service that serves each.
 FILES = {

@@ -3,7 +3,7 @@ import ast
 import pytest
 
 from tests.badinput.table import ROWS
-from tests.support.system import ROOT
+from tests.support.system.processes import ROOT
 
 
 def names_in(path: str) -> set[str]:

@@ -22,7 +22,7 @@ from tests.bench.rounds import Extent, Steps
 from tests.bench.world import LOAD_CORE, bench_system, quiet
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.memory import MB, sampled
-from tests.support.system import ROOT, System
+from tests.support.system.processes import ROOT, System
 
 CONNECTIONS = 200
 FOR_S = 6.0

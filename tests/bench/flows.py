@@ -14,7 +14,7 @@ from tests.bench.rounds import WITHIN_S
 from tests.bench.sink import Sink
 from tests.bench.world import cpu_s, on_service_core, quiet
 from tests.support.consumers import Consumer, new_consumer
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.webhook_receivers.receiver import Endpoint
 
 _AT_ONCE = 16

@@ -8,7 +8,7 @@ from hooktide.event.v1 import event_pb2
 from hooktide.ingest.v1 import ingest_pb2
 
 from tests.support.events import cloud_event
-from tests.support.system import System
+from tests.support.system.processes import System
 
 PER_MESSAGE = 100
 _DATA = json.dumps({"order": "o" * 40, "items": [{"sku": f"sku-{n:04}", "quantity": n, "note": "n" * 60} for n in range(8)], "total": 1234})

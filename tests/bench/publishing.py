@@ -8,7 +8,7 @@ import hooktide
 from tests.bench.load import PER_MESSAGE, batches, events, publish_at_once
 from tests.bench.rounds import Extent, Steps, in_turn
 from tests.bench.world import bench_system, on_service_core, quiet
-from tests.support.system import System
+from tests.support.system.processes import System
 
 CLIENT, RAW, BARE = "emitter client", "raw stream", "bare executemany"
 _EVENTS, _WARM = 60_000, 5_000

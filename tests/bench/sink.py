@@ -12,7 +12,7 @@ from typing import Any
 from tests.bench.rounds import WITHIN_S
 from tests.bench.sink_server import addresses
 from tests.bench.world import LOAD_CORE
-from tests.support.system import ROOT
+from tests.support.system.processes import ROOT
 
 # Headers that each client adds for its connection and for the body.
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "connection", "accept", "accept-encoding"})

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from tests.support.system import ROOT, System
+from tests.support.system.processes import ROOT, System
 
 SERVICE_CORE, LOAD_CORE = 0, 1
 _QUIET_S, _QUIET_WITHIN_S, _QUIET_SHARE = 0.2, 20.0, 0.1

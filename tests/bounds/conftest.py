@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.system import System, running_system
+from tests.support.system.processes import System, running_system
 from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
 
 

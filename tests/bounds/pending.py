@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, metric, resident_bytes, sampled
 from tests.support.numbered_events import publish_numbered
-from tests.support.system import System, running_system
+from tests.support.system.processes import System, running_system
 from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
 
 ROUTED = "hooktide_routed_events_total"

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.support.consumers import new_consumer
 from tests.support.memory import MB, Samples, sampled
 from tests.support.numbered_events import publish_numbered
-from tests.support.system import SERVICES, System, running_system
+from tests.support.system.processes import SERVICES, System, running_system
 from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
 
 ENDPOINTS = ("one", "other")

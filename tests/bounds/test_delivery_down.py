@@ -2,7 +2,7 @@ from tests.support.consumers import new_consumer
 from tests.support.memory import MB, resident_bytes, sampled
 from tests.support.numbered_events import publish_numbered
 from tests.support.service_databases import number, size_on_disk
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.webhook_receivers.order_receiver import OrderReceiver
 
 _EVENTS = 12_000

@@ -17,7 +17,7 @@ from services.runtime.rpc.channel_and_server import open_channel, service_metada
 from tests.bench.attacker import INGEST
 from tests.support.memory import MB, resident_bytes, sampled
 from tests.support.numbered_events import numbered_event
-from tests.support.system import ROOT, System
+from tests.support.system.processes import ROOT, System
 from tests.support.waiting import PATIENCE_S, until
 
 _CONNECTIONS, _FOR_S, _PAUSE_S = 200, 8.0, 0.05

@@ -4,7 +4,7 @@ import pytest
 
 from tests.bounds.pending import measure
 from tests.support.memory import MB
-from tests.support.system import running_system
+from tests.support.system.processes import running_system
 from tests.support.webhook_receivers.order_receiver import OrderReceiver
 
 

@@ -15,7 +15,7 @@ from services.runtime.rpc.channel_and_server import service_metadata
 from tests.bounds.slow_disk import BYTES_PER_S
 from tests.support.memory import MB, resident_bytes, sampled
 from tests.support.numbered_events import numbered_event
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.waiting import PATIENCE_S, until
 
 _DISK_BYTES_PER_S = 2_000_000

@@ -1,6 +1,6 @@
 from tests.bounds.soak import measure
 from tests.support.memory import MB
-from tests.support.system import SERVICES, System
+from tests.support.system.processes import SERVICES, System
 from tests.support.webhook_receivers.order_receiver import OrderReceiver
 
 

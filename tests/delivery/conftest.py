@@ -11,8 +11,8 @@ import structlog
 from services.delivery.ledger.protocol import Ledger
 from tests.delivery.ledger.stores import SqliteStore
 from tests.delivery.system import System, running_system
-from tests.simulation.virtual_time import VirtualLoop
 from tests.simulation.world import World, settings_of_tests
+from tests.support.virtual_time import VirtualLoop
 from tests.support.webhook_receivers.receiver import Receiver
 
 Scenario = Callable[[World], Awaitable[None]]

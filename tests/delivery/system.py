@@ -1,6 +1,5 @@
 """System: registry, ingest and delivery as real services on loopback, in this process."""
 
-import base64
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,12 @@ from services.runtime.configuration.settings import DeliverySettings, IngestSett
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess
-from services.subscription import app as subscription_app
-from tests.subscription.client import Client
-from tests.support.dns import no_names
+from tests.support.system.registry import SECRET_KEY, TOKEN, Client, served
 from tests.support.waiting import until_so
 
-TOKEN = "hts_a-token-for-this-test-only"
 ENVIRON = {
     "HOOKTIDE_SERVICE_TOKEN": TOKEN,
-    "HOOKTIDE_SECRET_KEY": "k1:" + base64.b64encode(bytes(range(32))).decode(),
+    "HOOKTIDE_SECRET_KEY": SECRET_KEY,
     "HOOKTIDE_SINK_ALLOW": "http,127.0.0.0/8",
     "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": "0.1,0.1,0.2,0.2,0.5,0.5,1,1,1",
     "HOOKTIDE_DELIVERY_BREAKER_SECONDS": "0.2",
@@ -115,12 +111,8 @@ async def running_system(directory: Path) -> AsyncIterator[System]:
     """Run registry and ingest."""
     environ = {**ENVIRON, "HOOKTIDE_DATA_DIR": str(directory)}
     async with contextlib.AsyncExitStack() as stack:
-        process = ServiceProcess("subscription")
-        settings = read_settings(SubscriptionSettings, environ)
-        addresses = await stack.enter_async_context(subscription_app.running(settings, process, resolve=no_names))
-        channel = await stack.enter_async_context(open_channel(addresses.listen))
-        registry = Client(channel, TOKEN, process, addresses.admin)
-        environ["HOOKTIDE_SUBSCRIPTION_TARGET"] = addresses.listen
+        registry = await stack.enter_async_context(served(read_settings(SubscriptionSettings, environ)))
+        environ["HOOKTIDE_SUBSCRIPTION_TARGET"] = registry.listen
         addresses = await stack.enter_async_context(ingest_app.running(read_settings(IngestSettings, environ), ServiceProcess("ingest")))
         channel = await stack.enter_async_context(open_channel(addresses.listen))
         environ["HOOKTIDE_INGEST_TARGET"] = addresses.listen

@@ -21,8 +21,9 @@ from services.runtime.paging import page_token
 from services.runtime.rpc.channel_and_server import service_metadata
 from services.runtime.service_process import StartError
 from tests.delivery.ledger.stores import SqliteStore
-from tests.delivery.system import TOKEN, Delivering, State, System
+from tests.delivery.system import Delivering, State, System
 from tests.support.events import cloud_event
+from tests.support.system.registry import TOKEN
 from tests.support.waiting import until, until_so
 from tests.support.webhook_receivers.receiver import Receiver
 

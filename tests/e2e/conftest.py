@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.system import System, running_system
+from tests.support.system.processes import System, running_system
 from tests.support.webhook_receivers.receiver import Receiver
 
 

@@ -5,7 +5,7 @@ import asyncio
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
 from tests.support.consumers import new_consumer
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receivers.receiver import Receiver
 

@@ -9,7 +9,7 @@ from hooktide.subscription.v1 import catalogue_pb2
 from standardwebhooks import Webhook
 
 from tests.support.consumers import Consumer, new_consumer
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receivers.receiver import Receiver, failing_first
 

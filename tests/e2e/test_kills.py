@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.consumers import new_consumer
 from tests.support.service_spawner import shared_spawner
-from tests.support.system import SERVICES, System, running_system
+from tests.support.system.processes import SERVICES, System, running_system
 from tests.support.waiting import until
 from tests.support.webhook_receivers.receiver import Endpoint, Receiver
 

@@ -9,9 +9,9 @@ import hooktide
 import pytest
 
 from tests.support import commands
+from tests.support.system.in_process import WITHIN_S, System, running_system
 from tests.support.waiting import until
 from tests.support.webhook_receivers.hostile_receivers import Connection, HostileServer, hostile
-from tests.tls.system import WITHIN_S, System, running_system
 
 TOKEN = "hts_a-token-for-this-test-only"
 

@@ -1,7 +1,7 @@
 """Loops: a sink that leads back to Hooktide's own gateway, with a key that would be valid there."""
 
 from tests.support.consumers import Consumer, new_consumer
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.waiting import until
 from tests.support.webhook_receivers.receiver import Receiver
 

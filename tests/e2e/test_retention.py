@@ -23,7 +23,7 @@ from tests.support.consumers import Consumer, new_consumer
 from tests.support.numbered_events import numbered_event, publish_numbered
 from tests.support.service_databases import number, pages_in_use, rows, size_on_disk
 from tests.support.service_spawner import shared_spawner
-from tests.support.system import System, running_system
+from tests.support.system.processes import System, running_system
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receivers.order_receiver import OrderReceiver, running_order_receiver
 from tests.support.webhook_receivers.receiver import Receiver

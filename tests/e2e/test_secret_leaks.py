@@ -20,7 +20,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.service_spawner import shared_spawner
-from tests.support.system import System, running_system
+from tests.support.system.processes import System, running_system
 from tests.support.waiting import PATIENCE_S, until
 
 

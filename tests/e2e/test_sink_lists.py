@@ -9,7 +9,7 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from tests.support import commands
-from tests.tls.system import WITHIN_S, System, reloads, running_system
+from tests.support.system.in_process import WITHIN_S, System, reloads, running_system
 
 TOKEN = "hts_a-token-for-this-test-only"
 ALLOWED = "HOOKTIDE_SINK_ALLOW=http,127.0.0.0/8\n"

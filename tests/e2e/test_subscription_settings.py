@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support.consumers import new_consumer
 from tests.support.service_spawner import shared_spawner
-from tests.support.system import System, running_system
+from tests.support.system.processes import System, running_system
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receivers.receiver import Receiver
 

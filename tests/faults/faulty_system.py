@@ -24,7 +24,7 @@ from tests.faults.shim import SHADOWED, Control
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.events import cloud_event
 from tests.support.service_spawner import Spawner
-from tests.support.system import QUICK, SERVICES, System
+from tests.support.system.processes import QUICK, SERVICES, System
 from tests.support.waiting import PATIENCE_S, until, until_so
 from tests.support.webhook_receivers.receiver import Endpoint, Receiver
 

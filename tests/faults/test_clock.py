@@ -9,7 +9,7 @@ from hooktide.ingest.v1 import ingest_pb2
 from hooktide.subscription.v1 import subscription_pb2
 
 from tests.faults.faulty_system import Stage
-from tests.support.system import SERVICES
+from tests.support.system.processes import SERVICES
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receivers.receiver import Arrival, Endpoint
 

@@ -29,7 +29,7 @@ from tests.faults.faulty_system import Stage, running_stage
 from tests.faults.serve import DIRECTORY
 from tests.support.service_spawner import Spawner
 from tests.support.storage_faults import small_disk
-from tests.support.system import QUICK, System
+from tests.support.system.processes import QUICK, System
 from tests.support.waiting import PATIENCE_S, until
 
 

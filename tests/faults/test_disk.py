@@ -10,7 +10,7 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from services.runtime.errors import Reason
 from tests.faults.faulty_system import Stage, kill_at_once, refused
 from tests.faults.shim import lose_power
-from tests.support.system import SERVICES
+from tests.support.system.processes import SERVICES
 from tests.support.waiting import PATIENCE_S, until, until_so
 from tests.torture.campaign import eventually
 

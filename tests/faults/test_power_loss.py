@@ -17,7 +17,7 @@ import pytest
 from tests.faults.faulty_system import kill_at_once
 from tests.faults.shim import lose_power
 from tests.support.service_spawner import Spawner
-from tests.support.system import SERVICES
+from tests.support.system.processes import SERVICES
 from tests.support.waiting import PATIENCE_S, until
 from tests.torture.campaign import running_campaign
 from tests.torture.load import Rates

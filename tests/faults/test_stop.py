@@ -10,7 +10,7 @@ from hooktide.ingest.v1 import ingest_pb2
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.faults.faulty_system import Stage, said
 from tests.support.events import cloud_event
-from tests.support.system import SERVICES
+from tests.support.system.processes import SERVICES
 from tests.support.waiting import PATIENCE_S, until
 
 DRAINED_WITHIN_S = 25.0

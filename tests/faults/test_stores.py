@@ -9,7 +9,7 @@ from hooktide.delivery.v1 import delivery_pb2 as pb
 from tests.faults.faulty_system import Stage
 from tests.support.commands import clean_environ, hooktide
 from tests.support.storage_faults import take_away
-from tests.support.system import Service
+from tests.support.system.processes import Service
 from tests.support.waiting import PATIENCE_S, until, until_so
 
 

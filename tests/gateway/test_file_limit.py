@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.gateway.raw_http import Dialled, head
 from tests.gateway.world import TOKEN
-from tests.support.system import ROOT, System
+from tests.support.system.processes import ROOT, System
 
 FILES_MAX = 1024
 SILENT = 1300

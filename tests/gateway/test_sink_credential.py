@@ -7,7 +7,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from tests.gateway.world import METADATA, SINK, World
-from tests.subscription.pem import KEYS, certificate, private_key
+from tests.support.pem import KEYS, certificate, private_key
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 CREDENTIALS: dict[str, dict[str, str]] = {

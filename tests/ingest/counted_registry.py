@@ -12,8 +12,8 @@ from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 from services.ingest.emitter_authorization import EmitterAuthorizer
 from services.ingest.registry_client import RETRIED, RegistryClient
 from services.runtime.rpc.channel_and_server import open_channel
-from tests.ingest.world import TOKEN
 from tests.support.clock import MovedClock
+from tests.support.system.registry import TOKEN
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -17,8 +17,8 @@ from services.runtime.errors import Failure, Reason
 from services.runtime.ids import new_id
 from tests.ingest.counted_registry import Asking, Counted, bearer
 from tests.ingest.world import TIMEOUT_S, ended, message, positions, rest, running_world
-from tests.subscription.client import refused
 from tests.support.events import cloud_event
+from tests.support.system.registry import refused
 from tests.support.waiting import until
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -16,8 +16,8 @@ from services.runtime.authentication_throttle import FAILURES_BURST, FAILURES_PE
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from tests.ingest.world import TIMEOUT_S, World, ended, running_world
-from tests.subscription.client import refused
 from tests.support.events import cloud_event, event_of_size
+from tests.support.system.registry import refused
 
 EMPTY_EVENTS = b"\x0a\x00" * 2_000_000
 MB = 1024 * 1024

@@ -11,9 +11,9 @@ from hooktide.subscription.v1 import access_pb2
 
 from services.runtime.api_key_cache import FRESH_S
 from services.runtime.errors import Failure, Reason, failure_from_rpc
-from tests.ingest.world import TIMEOUT_S, TOKEN, World, answer, ended, message, running_world
-from tests.subscription.client import refused
+from tests.ingest.world import TIMEOUT_S, World, answer, ended, message, running_world
 from tests.support.events import cloud_event
+from tests.support.system.registry import TOKEN, refused
 
 UNKNOWN = "hkt_" + "0" * 40
 

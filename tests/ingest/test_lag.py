@@ -6,7 +6,7 @@ from prometheus_client import REGISTRY
 
 from services.eventlog.errors import LogFullError
 from services.ingest.lag import LagMonitor
-from tests.eventlog.logs import LARGE, RETENTION_S, appended, everything, new_event, new_events, opened
+from tests.support.event_logs import LARGE, RETENTION_S, appended, everything, new_event, new_events, opened
 from tests.support.waiting import until
 
 

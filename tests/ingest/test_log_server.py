@@ -9,8 +9,8 @@ from hooktide.ingest.v1 import event_log_pb2 as pb
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.ids import new_id
 from tests.ingest.world import TIMEOUT_S, World, positions
-from tests.subscription.client import refused
 from tests.support.events import cloud_event, event_of_size
+from tests.support.system.registry import refused
 
 SIZE = 256 * 1024
 Place = pb.PartitionPosition

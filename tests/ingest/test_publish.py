@@ -18,8 +18,8 @@ from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import is_id, new_id
 from services.runtime.rpc.channel_and_server import open_channel
 from tests.ingest.world import TIMEOUT_S, World, positions, running_world
-from tests.subscription.client import refused
 from tests.support.events import cloud_event, event_of_size
+from tests.support.system.registry import refused
 
 EVENT_BYTES_MAX = 256 * 1024
 MIB = 1024 * 1024

@@ -16,9 +16,9 @@ from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.channel_and_server import DRAIN_S
 from services.runtime.service_process import ServiceProcess, StartError, serve_until_stopped
 from tests.ingest.world import TIMEOUT_S, Following, World, answer, ended, message, positions, rest, running_world
-from tests.subscription.client import refused
 from tests.support.events import cloud_event
 from tests.support.storage_faults import files_bounded, take_away
+from tests.support.system.registry import refused
 from tests.support.waiting import until
 
 EVERYTHING = [pb.PartitionPosition(partition=partition) for partition in range(64)]

@@ -13,16 +13,13 @@ from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc, ingest_pb2, in
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
 from services.ingest.app import running
-from services.runtime.configuration.settings import IngestSettings, SubscriptionSettings
+from services.runtime.configuration.settings import IngestSettings
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import Addresses, ServiceProcess
-from services.subscription.app import running as registry_running
-from tests.subscription.client import Client
-from tests.subscription.conftest import SECRET_KEY
+from tests.support.system.registry import TOKEN, Client, registry_settings, served
 
 TIMEOUT_S = 60
-TOKEN = "hts_a-token-for-these-tests-only"
 Stream = grpc.aio.StreamStreamCall[ingest_pb2.PublishStreamRequest, ingest_pb2.PublishStreamResponse]
 
 
@@ -46,19 +43,9 @@ class World:
 
     async def start_registry(self) -> None:
         """Start the registry; use the same address the second time."""
-        environ = {
-            "HOOKTIDE_DATA_DIR": str(self.folder),
-            "HOOKTIDE_SERVICE_TOKEN": TOKEN,
-            "HOOKTIDE_SECRET_KEY": SECRET_KEY,
-            "HOOKTIDE_SUBSCRIPTION_LISTEN": self._registry_listen,
-            "HOOKTIDE_SUBSCRIPTION_ADMIN_LISTEN": "127.0.0.1:0",
-        }
-        process = ServiceProcess("subscription")
-        entering = self._registry_stack.enter_async_context
-        addresses = await entering(registry_running(read_settings(SubscriptionSettings, environ), process))
-        channel = await entering(open_channel(addresses.listen))
-        self.registry = Client(channel, TOKEN, process, addresses.admin)
-        self._registry_listen = addresses.listen
+        settings = registry_settings(self.folder, HOOKTIDE_SUBSCRIPTION_LISTEN=self._registry_listen)
+        self.registry = await self._registry_stack.enter_async_context(served(settings))
+        self._registry_listen = self.registry.listen
 
     async def stop_registry(self) -> None:
         """Stop the registry."""

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from services.runtime.memory import FREE_BYTES_MAX
-from tests.support.system import ROOT
+from tests.support.system.processes import ROOT
 
 _MESSAGES, _MESSAGE_BYTES, _PAGE_BYTES = 200, 600_000, 4096
 # Makes and frees messages, one after the other; prints how many pages the system had to provide.

@@ -10,7 +10,7 @@ import pytest
 
 from services.runtime.fair_semaphore import Share
 from services.runtime.retry_queue import RetryQueue
-from tests.simulation.virtual_time import VirtualLoop
+from tests.support.virtual_time import VirtualLoop
 
 
 @dataclass

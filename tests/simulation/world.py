@@ -25,8 +25,8 @@ from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event
 from tests.simulation.invariants import Published, Version, check_phases, judged
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
-from tests.simulation.virtual_time import VirtualClock, VirtualLoop
 from tests.support.events import cloud_event
+from tests.support.virtual_time import VirtualClock, VirtualLoop
 
 TYPES = ("order.created", "order.paid", "invoice.sent", "order")
 PATTERNS = (("order.*",), ("order.*",), ("order.created", "invoice.*"), (), ("*",), ("order", "order.paid"), ("nothing.*",))

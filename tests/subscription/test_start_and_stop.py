@@ -22,9 +22,8 @@ from services.subscription.app import running
 from services.subscription.bootstrap import FIRST_CONSUMER, bootstrap
 from services.subscription.store.schema import metadata
 from services.subscription.store.startup_checks import open_registry
-from tests.subscription.client import refused, served
-from tests.subscription.conftest import SECRET_KEY
 from tests.support.clock import MovedClock
+from tests.support.system.registry import SECRET_KEY, refused, served
 
 DAY_S = 24 * 3600
 SECOND_KEY = "k2:" + base64.b64encode(bytes(32)).decode()

@@ -1,1 +1,1 @@
-"""Support: what tests of several folders share: the system as processes, receivers, certificates."""
+"""Support: what tests of several folders share: systems, webhook receivers, events, clocks, certificates, waiting."""

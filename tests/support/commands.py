@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.support.service_spawner import shared_spawner
-from tests.support.system import ROOT
+from tests.support.system.processes import ROOT
 
 WITHIN_S = 60.0
 

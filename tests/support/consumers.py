@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.webhook_receivers.receiver import Endpoint
 
 

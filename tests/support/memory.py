@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import psutil
 
-from tests.support.system import SERVICES, System
+from tests.support.system.processes import SERVICES, System
 
 MB = 1_000_000
 

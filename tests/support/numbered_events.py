@@ -8,7 +8,7 @@ from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.support.events import cloud_event
-from tests.support.system import System
+from tests.support.system.processes import System
 
 TYPE = "bounds.made"
 

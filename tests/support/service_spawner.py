@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-from tests.support.system import ROOT
+from tests.support.system.processes import ROOT
 
 _MESSAGE_BYTES_MAX = 256 * 1024
 _IMPORTED = ("services.cli.app", "services.subscription.app", "services.ingest.app", "services.delivery.app", "gateway.app", "hooktide")

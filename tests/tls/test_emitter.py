@@ -9,8 +9,8 @@ import hooktide
 import pytest
 
 from tests.support import commands
+from tests.support.system.in_process import System, running_system
 from tests.tls.authority import Authority
-from tests.tls.system import System, running_system
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import hooktide as client
 import pytest
 
 from tests.support.commands import clean_environ, hooktide
+from tests.support.system.in_process import SERVICES, accepted, running_system
 from tests.tls.authority import Authority
-from tests.tls.system import SERVICES, accepted, running_system
 from tests.tls.test_http import trusting
 
 OLD, NEW = "hts_the-token-before-the-rotation", "hts_the-token-after-the-rotation"

@@ -18,7 +18,7 @@ from tests.faults.serve import DIRECTORY
 from tests.faults.shim import SHADOWED
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.service_spawner import Spawner
-from tests.support.system import QUICK, SERVICES, System
+from tests.support.system.processes import QUICK, SERVICES, System
 from tests.support.webhook_receivers.receiver import Receiver
 from tests.torture.checking_receiver import Evidence, Witness
 from tests.torture.emitter_process import EMIT_TIMEOUT_S

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.service_spawner import SpawnedProcess
-from tests.support.system import System
+from tests.support.system.processes import System
 from tests.support.waiting import until
 from tests.torture.checking_receiver import Evidence
 from tests.torture.emitter_process import EMIT_TIMEOUT_S, Acknowledged, Emitting, Entry, Order, entries, environment

@@ -20,9 +20,9 @@ from services.eventlog.record import Appended, Conflict, NewEvent
 from services.ingest import log_server
 from services.runtime.rpc.access import new_service_token
 from services.runtime.rpc.channel_and_server import Server, open_channel
-from tests.eventlog.logs import RETENTION_S, opened
 from tests.simulation.event_log import MemoryEventLog
 from tests.support.clock import MovedClock
+from tests.support.event_logs import RETENTION_S, opened
 
 
 class FilledLog(EventAppender, Protocol):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from services.eventlog.record import PARTITIONS, Conflict, Place, Record
 from services.runtime.ids import is_id
 from tests.conformance.event_log.conftest import Engine
-from tests.eventlog.logs import Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import Reading, appended, everything, new_event, new_events
 
 
 async def test_a_record_is_the_event_as_it_was_appended(engine: Engine) -> None:

@@ -9,7 +9,7 @@ import pytest
 from services.eventlog.errors import LogUnavailableError
 from services.eventlog.record import PARTITIONS, Place, Record
 from tests.conformance.event_log.conftest import Engine
-from tests.eventlog.logs import TIMEOUT_S, Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import TIMEOUT_S, Reading, appended, everything, new_event, new_events
 
 MIB = 1024 * 1024
 

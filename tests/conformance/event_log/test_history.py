@@ -11,7 +11,7 @@ from services.eventlog.record import Lag, Place, Record
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer
 from services.runtime.ids import new_id
 from tests.conformance.event_log.conftest import OwnedLog
-from tests.eventlog.logs import LARGE, RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import LARGE, RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
 
 MIB = 1024 * 1024
 ALL = EventQuery(before=None, limit=10, scope=EVERYONE, type="", source="", start_ms=None, end_ms=None)

@@ -5,7 +5,7 @@ import pytest
 from services.eventlog.errors import PositionMismatchError
 from services.eventlog.record import Lag, Place
 from tests.conformance.event_log.conftest import Engine, OpenEngine
-from tests.eventlog.logs import RETENTION_S, Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import RETENTION_S, Reading, appended, everything, new_event, new_events
 
 
 async def test_a_reader_of_a_part_that_stands_before_what_it_has_released_is_refused(engine: Engine) -> None:

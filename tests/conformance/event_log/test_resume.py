@@ -5,7 +5,7 @@ import pytest
 from services.eventlog.errors import AnotherLogError, PositionMismatchError
 from services.eventlog.record import PARTITIONS, Place, ResumePoint
 from tests.conformance.event_log.conftest import Engine, OpenEngine
-from tests.eventlog.logs import Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import Reading, appended, everything, new_event, new_events
 
 
 async def test_the_log_keeps_its_identity_and_its_records(open_engine: OpenEngine) -> None:

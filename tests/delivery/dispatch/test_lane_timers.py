@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_timers import LaneTimers
-from tests.simulation.virtual_time import VirtualClock, VirtualLoop
+from tests.support.virtual_time import VirtualClock, VirtualLoop
 
 
 @dataclass

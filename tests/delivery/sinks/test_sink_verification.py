@@ -18,8 +18,7 @@ from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess
-from tests.subscription.client import Client, refused, served, until_checkpoint
-from tests.subscription.conftest import SECRET_KEY
+from tests.support.system.registry import SECRET_KEY, Client, refused, served, until_checkpoint
 from tests.support.waiting import PATIENCE_S, until_so
 from tests.support.webhook_receivers.hostile_receivers import HostileServer, hostile, silent
 

@@ -14,10 +14,10 @@ from standardwebhooks import Webhook
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.delivery.request.test_access_tokens import authority, subscribed, tokens
-from tests.delivery.system import TOKEN, Delivering, System
+from tests.delivery.system import Delivering, System
 from tests.delivery.transport.test_hostile_recorded import delivering as delivering_by_names
-from tests.subscription.client import refused
 from tests.support.dns import Zone, name_server
+from tests.support.system.registry import TOKEN, refused
 from tests.support.waiting import PATIENCE_S
 from tests.support.webhook_receivers.hostile_receivers import answering, hostile, silent, status
 from tests.support.webhook_receivers.receiver import Receiver

@@ -14,8 +14,8 @@ from tests.delivery.conftest import Play
 from tests.delivery.sending import answer_to, post, sending, sent
 from tests.simulation.endpoints import Mode
 from tests.simulation.scenarios import ALPHA, deliveries, finished, started
-from tests.simulation.virtual_time import VirtualClock, VirtualLoop
 from tests.simulation.world import World
+from tests.support.virtual_time import VirtualClock, VirtualLoop
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receivers.hostile_receivers import OK, HostileServer, answering, hostile
 

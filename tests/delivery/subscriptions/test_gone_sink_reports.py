@@ -16,7 +16,7 @@ from services.delivery.subscriptions.gone_sinks import REPORTS_AT_ONCE, GoneSink
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.runtime.clock import SystemClock
 from services.runtime.rpc.channel_and_server import open_channel
-from tests.delivery.system import TOKEN
+from tests.support.system.registry import TOKEN
 from tests.support.waiting import PATIENCE_S, until
 
 

@@ -11,7 +11,7 @@ from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.subscriptions.registry_watch import RegistryWatch
 from services.delivery.subscriptions.replica import Replica
 from tests.simulation.registry import DISABLED, PAUSED, RegistryChannel, RegistryOfTests, Wish
-from tests.simulation.virtual_time import VirtualClock, VirtualLoop
+from tests.support.virtual_time import VirtualClock, VirtualLoop
 
 CONSUMER = f"con_{0:032x}"
 ONE, TWO, THREE = (Wish(f"sub_{number}", CONSUMER) for number in (1, 2, 3))

@@ -14,9 +14,8 @@ from services.delivery.request.signing_rfc9421 import key_id
 from services.delivery.subscriptions.wire import request_settings_of
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_reader import read_settings
-from tests.subscription.client import SINK, served, until_checkpoint
-from tests.subscription.conftest import SECRET_KEY
-from tests.subscription.pem import KEYS, certificate, private_key
+from tests.support.pem import KEYS, certificate, private_key
+from tests.support.system.registry import SECRET_KEY, SINK, served, until_checkpoint
 
 CERTIFICATE, PRIVATE_KEY = certificate(KEYS["ec"]), private_key(KEYS["ec"])
 CREDENTIALS: list[tuple[pb.SinkCredential, Credential]] = [

@@ -9,7 +9,7 @@ import pytest
 
 from services.delivery.transport.single_flight import SingleFlight
 from services.runtime.fair_semaphore import FairSemaphore, Share
-from tests.simulation.virtual_time import VirtualLoop
+from tests.support.virtual_time import VirtualLoop
 
 OWNERS, KEYS = "abc", range(30)
 

@@ -19,11 +19,11 @@ from tests.delivery.conftest import Play
 from tests.delivery.dispatch.dispatching import Dispatching
 from tests.delivery.ledger.deliveries import unfinished
 from tests.delivery.ledger.stores import SqliteStore
-from tests.eventlog.logs import appended, new_events, opened
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
 from tests.simulation.world import World
+from tests.support.event_logs import appended, new_events, opened
 
 
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> RetentionLoop:

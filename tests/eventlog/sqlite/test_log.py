@@ -10,7 +10,7 @@ from services.eventlog.errors import EventLogError, LogClosedError, LogFullError
 from services.eventlog.record import Appended, Place
 from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.service_process import StartError
-from tests.eventlog.logs import TIMEOUT_S, Reading, accepted, appended, everything, new_event, new_events, opened
+from tests.support.event_logs import TIMEOUT_S, Reading, accepted, appended, everything, new_event, new_events, opened
 from tests.support.storage_faults import files_bounded, small_disk
 
 MIB = 1024 * 1024

@@ -13,8 +13,8 @@ from services.eventlog.record import Appended, Conflict, NewEvent
 from services.eventlog.sqlite.log import MIGRATIONS
 from services.eventlog.sqlite.writer import GROUP_EVENTS_MAX, Append, GroupOutcome, SqliteWriter, WriterTask
 from services.runtime.database import connect, migrate
-from tests.eventlog.logs import LARGE, TIMEOUT_S, new_event, new_events
 from tests.support.clock import MovedClock
+from tests.support.event_logs import LARGE, TIMEOUT_S, new_event, new_events
 
 
 @dataclass

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.rpc.log_lines import LINES_PER_S, LineLimit
-from tests.support.system import ROOT
+from tests.support.system.processes import ROOT
 
 _BEFORE = """
 import asyncio, os, sys, time

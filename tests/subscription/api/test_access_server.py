@@ -8,8 +8,8 @@ from hooktide.subscription.v1 import access_pb2 as pb
 from services.runtime import api_key
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from tests.subscription.client import REGISTRY_FILES, Client, refused, served
 from tests.support.clock import MovedClock
+from tests.support.system.registry import REGISTRY_FILES, Client, refused, served
 
 MISSING_CONSUMER = "con_01a20c749fc2758aaca48e2b5180c201"
 MISSING_KEY = "key_01a20c749fc2758aaca48e2b5180c201"

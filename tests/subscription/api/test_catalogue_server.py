@@ -8,8 +8,8 @@ from hooktide.subscription.v1 import catalogue_pb2 as pb
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.subscription.client import Client, refused, served
 from tests.support.clock import MovedClock
+from tests.support.system.registry import Client, refused, served
 
 
 async def put(

@@ -8,9 +8,9 @@ from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.ids import new_id
 from services.runtime.paging import PAGE_BYTES_MAX
-from tests.subscription.client import SINK, Client, refused, served
-from tests.subscription.pem import KEYS, certificate
 from tests.support.clock import MovedClock
+from tests.support.pem import KEYS, certificate
+from tests.support.system.registry import SINK, Client, refused, served
 
 FULL = pb.Subscription(
     id="sub_chosen",

@@ -6,7 +6,7 @@ from services.subscription.rules.certificates import (
     certificates_problem,
     private_key_problem,
 )
-from tests.subscription.pem import DSA, KEYS, SHORT_RSA, certificate, private_key
+from tests.support.pem import DSA, KEYS, SHORT_RSA, certificate, private_key
 
 
 @pytest.mark.parametrize("kind", KEYS)

@@ -10,8 +10,8 @@ from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.service_process import StartError
 from services.subscription.store.verifications import BEGUN_MAX
-from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
 from tests.support.clock import MovedClock
+from tests.support.system.registry import SINK, Client, refused, served, until_checkpoint
 
 ACTIVE, UNVERIFIED, DISABLED = pb.SUBSCRIPTION_STATE_ACTIVE, pb.SUBSCRIPTION_STATE_UNVERIFIED, pb.SUBSCRIPTION_STATE_DISABLED
 PENDING, GRANTED = pb.VERIFICATION_STATE_PENDING, pb.VERIFICATION_STATE_GRANTED

@@ -9,9 +9,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.subscription.credential import SECRET, CredentialKind
-from tests.subscription.client import REGISTRY_FILES, SINK, Client, refused, served, until_checkpoint
-from tests.subscription.conftest import SECRET_KEY
-from tests.subscription.pem import KEYS, certificate, private_key
+from tests.support.pem import KEYS, certificate, private_key
+from tests.support.system.registry import REGISTRY_FILES, SECRET_KEY, SINK, Client, refused, served, until_checkpoint
 
 CERTIFICATE = certificate(KEYS["ec"])
 CREDENTIALS = {

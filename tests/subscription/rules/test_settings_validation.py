@@ -7,8 +7,8 @@ from google.protobuf.duration_pb2 import Duration
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
-from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
-from tests.subscription.pem import KEYS, certificate, private_key
+from tests.support.pem import KEYS, certificate, private_key
+from tests.support.system.registry import SINK, Client, refused, served, until_checkpoint
 
 CONFIG = pb.SubscriptionConfig(
     description="d",

@@ -9,8 +9,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.subscription.rules.signing_key import key_id, new_private_key, private_key_problem, public_key, short_private_key
-from tests.subscription.client import REGISTRY_FILES, SINK, Client, refused, served, until_checkpoint
 from tests.support.clock import MovedClock
+from tests.support.system.registry import REGISTRY_FILES, SINK, Client, refused, served, until_checkpoint
 
 SEED = bytes(range(32))
 PUBLIC = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()

@@ -10,7 +10,7 @@ from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.runtime.fair_semaphore import Share
 from services.subscription.rules.sink_lookup import SinkLookup, system_addresses
-from tests.subscription.client import SINK, refused, served
+from tests.support.system.registry import SINK, refused, served
 
 SHARE = Share(permits=8, owner_permits=2)
 ADDRESSES = {

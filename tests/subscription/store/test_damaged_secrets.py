@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from tests.subscription.client import SINK, Client, Watching, refused, served, until_checkpoint
+from tests.support.system.registry import SINK, Client, Watching, refused, served, until_checkpoint
 
 TABLES = ["signing_secrets", "credential_secrets"]
 

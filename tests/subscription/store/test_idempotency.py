@@ -7,8 +7,8 @@ from hooktide.subscription.v1 import access_pb2, subscription_pb2
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from tests.subscription.client import REGISTRY_FILES, SINK, Client, refused, served
 from tests.support.clock import MovedClock
+from tests.support.system.registry import REGISTRY_FILES, SINK, Client, refused, served
 
 DAY_S = 24 * 3600
 

@@ -18,8 +18,8 @@ from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.rpc.channel_and_server import service_metadata
 from services.subscription.store.read_leases import LEASE_MAX_S, ReadLeases
 from services.subscription.store.startup_checks import open_registry
-from tests.simulation.virtual_time import VirtualLoop
-from tests.subscription.client import Client, refused, served
+from tests.support.system.registry import Client, refused, served
+from tests.support.virtual_time import VirtualLoop
 from tests.support.waiting import PATIENCE_S
 
 # How much longer than the granted lease the registry waits: the holder's clock may run slower.

@@ -23,12 +23,11 @@ from services.subscription.store import resealing as store_resealing
 from services.subscription.store.idempotency import answer_once
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.transaction import Writing
-from tests.subscription.client import SINK, Client, refused, served, until_checkpoint
-from tests.subscription.conftest import SECRET_KEY
 from tests.subscription.store.test_damaged_secrets import damage
 from tests.support.clock import MovedClock
 from tests.support.commands import clean_environ, hooktide
-from tests.tls.system import reloads
+from tests.support.system.in_process import reloads
+from tests.support.system.registry import SECRET_KEY, SINK, Client, refused, served, until_checkpoint
 
 K1 = SECRET_KEY
 K2 = "k2:" + base64.b64encode(bytes(32)).decode()

@@ -12,7 +12,7 @@ from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.database import connect, open_engine
 from services.subscription.store.sqlite import MIGRATIONS
 from services.subscription.store.vault import Vault
-from tests.subscription.client import SINK, served, until_checkpoint
+from tests.support.system.registry import SINK, served, until_checkpoint
 
 OWNER = "con_" + "1" * 32
 SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="

@@ -8,8 +8,8 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
 from services.subscription.rules.signing_secret import new_secret, secret_problem
-from tests.subscription.client import REGISTRY_FILES, Client, refused, served, until_checkpoint
 from tests.support.clock import MovedClock
+from tests.support.system.registry import REGISTRY_FILES, Client, refused, served, until_checkpoint
 
 HOUR_S = 3600
 

@@ -19,8 +19,8 @@ from services.subscription.store import consumers, keys
 from services.subscription.store.startup_checks import open_registry
 from services.subscription.store.store import WAITING_MAX, running_store
 from services.subscription.store.transaction import Writing
-from tests.subscription.client import Client, refused
 from tests.support.storage_faults import files_bounded, take_away
+from tests.support.system.registry import Client, refused
 
 
 async def test_a_full_disk_refuses_and_heals_by_itself(settings: SubscriptionSettings) -> None:

@@ -15,7 +15,7 @@ from services.runtime.rpc.channel_and_server import open_channel, service_metada
 from services.runtime.service_process import ServiceProcess
 from services.subscription.app import running
 from services.subscription.store.changes import BATCH_MAX
-from tests.subscription.client import Client, Seen, Watching, refused, served, until_checkpoint
+from tests.support.system.registry import Client, Seen, Watching, refused, served, until_checkpoint
 
 
 def replica(items: list[Seen], known: dict[str, pb.Subscription] | None = None) -> dict[str, pb.Subscription]:

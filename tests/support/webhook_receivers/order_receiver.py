@@ -18,7 +18,7 @@ from typing import cast
 import aiohttp
 import uvloop
 
-from tests.support.system import ROOT
+from tests.support.system.processes import ROOT
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _END = b"\r\n\r\n"

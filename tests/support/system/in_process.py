@@ -1,4 +1,4 @@
-"""System: all four services in this process, with settings from the environment, and a receiver of webhooks."""
+"""In process: all four services in this process, with settings from the environment, and a receiver of webhooks."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from services.runtime.rpc.channel_and_server import open_channel, service_metada
 from services.runtime.service_process import Addresses, ServiceProcess
 from services.subscription.app import running as running_subscription
 from services.subscription.bootstrap import BootstrapKeys, bootstrap
-from tests.subscription.conftest import SECRET_KEY
+from tests.support.system.registry import SECRET_KEY
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")
 WITHIN_S = 60.0

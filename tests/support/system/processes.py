@@ -1,4 +1,4 @@
-"""System: the four services, each an operating-system process that a test may kill and start again."""
+"""Processes: the four services, each an operating-system process that a test may kill and start again."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ from services.subscription.bootstrap import BootstrapKeys, bootstrap
 from tests.support.waiting import PATIENCE_S
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Quick enough for tests: a retry follows a failure within fractions of a second, and a circuit breaker stays open as briefly.
 QUICK = {
     "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": ",".join(["0.2"] * 5 + ["0.5"] * 200),

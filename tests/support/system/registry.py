@@ -1,8 +1,10 @@
-"""Client: calls a running registry as the other services do."""
+"""Registry: the registry in this process, and a client that calls it as the other services do."""
 
+import base64
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -12,6 +14,7 @@ from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2_
 
 from services.runtime.clock import Clock
 from services.runtime.configuration.settings import SubscriptionSettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.errors import Failure, failure_from_rpc
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess
@@ -21,6 +24,8 @@ from tests.support.dns import no_names
 
 REGISTRY_FILES = ("subscription.db", "subscription.db-wal")
 SINK = "https://consumer.example/hooks"
+TOKEN = "hts_a-token-for-these-tests-only"
+SECRET_KEY = "k1:" + base64.b64encode(bytes(range(32))).decode()
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -104,6 +109,18 @@ class Client:
             yield call
         finally:
             call.cancel()
+
+
+def registry_settings(folder: Path, **variables: str) -> SubscriptionSettings:
+    """Return the settings of a registry with its data in a folder, on free ports unless `variables` say otherwise."""
+    shared = {
+        "HOOKTIDE_DATA_DIR": str(folder),
+        "HOOKTIDE_SERVICE_TOKEN": TOKEN,
+        "HOOKTIDE_SECRET_KEY": SECRET_KEY,
+        "HOOKTIDE_SUBSCRIPTION_LISTEN": "127.0.0.1:0",
+        "HOOKTIDE_SUBSCRIPTION_ADMIN_LISTEN": "127.0.0.1:0",
+    }
+    return read_settings(SubscriptionSettings, shared | variables)
 
 
 @contextlib.asynccontextmanager

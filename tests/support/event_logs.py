@@ -1,4 +1,4 @@
-"""Logs: events to append, and logs to append them to."""
+"""Event logs: events to append, and logs to append them to."""
 
 import asyncio
 import contextlib
