@@ -7,14 +7,13 @@ import pytest
 from gateway import pipeline
 from services.delivery.dispatch import circuit_breaker, lane_table, retry_policy
 from services.delivery.subscriptions import freshness, revision_client
-from services.delivery.transport import exchange
+from services.delivery.transport import connection, exchange
 from services.delivery.worker import backpressure, read_ahead, recorder
 from services.eventlog import record
-from services.runtime import api_key_cache, listing_reader, memory, steady_clock
+from services.runtime import api_key_cache, database, listing_reader, memory, steady_clock
 from services.runtime.configuration.settings import GatewaySettings, IngestSettings
 from services.runtime.configuration.settings_reader import read_settings
-from services.runtime.database import WalCheckpoints
-from services.runtime.rpc import call_guard, channel_arguments, log_lines
+from services.runtime.rpc import call_guard, channel_and_server, channel_arguments, log_lines
 from services.subscription.store import read_leases
 
 ROOT = Path(__file__).parents[2]
@@ -41,12 +40,18 @@ FIGURES: dict[str, tuple[tuple[object, object], ...]] = {
     ),
     "it looks through its file descriptors four times a second": ((call_guard.LOOK_EVERY_S, 0.25),),
     "at most ten a second; all other lines pass unchanged": ((log_lines.LINES_PER_S, 10),),
-    "about 6 ms with one after every eighth commit": ((WalCheckpoints._COMMITS_BETWEEN, 8),),
+    "about 6 ms with one after every eighth commit": ((database.WalCheckpoints._COMMITS_BETWEEN, 8),),
     "use an answer of the registry for two seconds": ((api_key_cache.FRESH_S, 2),),
     "checks the key (cached for 2 s)": ((api_key_cache.FRESH_S, 2),),
     "A request is tried at up to three addresses of its name": ((exchange.ADDRESSES_DIALLED_MAX, 3),),
     "Each page ends after 50 ms or a number of rows": ((listing_reader.PAGE_S, 0.05),),
-    "Every 10 s a process gives free memory beyond 32 MB back": ((memory.GIVE_BACK_EVERY_S, 10), (memory.FREE_BYTES_MAX, 32 * 1024 * 1024)),
+    "Every 10 s a process gives its free memory back if it has more than 32 MB": (
+        (memory.GIVE_BACK_EVERY_S, 10),
+        (memory.FREE_BYTES_MAX, 32 * 1024 * 1024),
+    ),
+    "checks its database at the start**, if the file has at most 64 MB": ((database._LOOKED_THROUGH_BYTES_MAX, 64 * 1024 * 1024),),
+    "if the round trip takes more than half a millisecond": ((connection._NEAR_S, 0.0005),),
+    "their requests must arrive within 10 s": ((channel_and_server._PUBLIC_REQUEST_S, 10),),
     "It opens after ten failures in a row of a sink": ((circuit_breaker.FAILURES_MAX, 10),),
     "up to twenty times the first": ((circuit_breaker._OPEN_MAX, 20),),
     "delays, jitter of ±50 %": ((retry_policy.JITTER, 0.5),),

@@ -23,11 +23,9 @@ from tests.support.waiting import PATIENCE_S, until
 def subscription(subscription_id: str) -> Subscription | None:
     """Return a subscription of the consumer in its id, "sub_<consumer>_<number>"."""
     consumer = subscription_id.split("_")[1]
-    return (
-        None
-        if consumer == "nobody"
-        else Subscription(subscription_id, consumer, "", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings())
-    )
+    if consumer == "nobody":
+        return None
+    return Subscription(subscription_id, consumer, "", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings())
 
 
 @dataclass
