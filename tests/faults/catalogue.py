@@ -317,8 +317,8 @@ CATALOGUE: dict[int, Row] = {
         "the second one is refused at its start; where locks do not hold, the one whose lease was taken writes nothing more and stops",
         (
             "faults.test_stores::test_a_second_delivery_service_on_one_ledger_is_refused",
-            "delivery.test_service::test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on",
-            "delivery.test_service::test_a_service_whose_lease_was_taken_stops",
+            "delivery.test_app::test_a_second_service_on_the_ledger_is_refused_and_the_first_goes_on",
+            "delivery.test_app::test_a_service_whose_lease_was_taken_stops",
             "conformance.ledger.test_lease::test_a_worker_whose_lease_was_taken_writes_nothing",
         ),
     ),
