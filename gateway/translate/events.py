@@ -31,7 +31,7 @@ def list_events_request(scope: Scope, parameters: Mapping[str, str]) -> pb.ListE
 
 
 def record_json(record: pb.LogRecord) -> dict[str, object]:
-    """Return an accepted event with its partition and position in the pb."""
+    """Return an accepted event with its partition and position in the log."""
     accepted = Timestamp()
     accepted.FromMilliseconds(record.accepted_unix_ms)
     return {

@@ -4,8 +4,8 @@ gateway/authenticate, ingest/emitter_authorization → [api_key_cache] ─gRPC�
 
 Law 1: an answer is used for at most `FRESH_S` from the moment of its question, so a revoked key stops working within two seconds. A key's
 own end counts at once.
-Law 2: single-flight: a question under way serves all callers that need its answer. It has its own deadline, not the first caller's, and
-goes on if that caller gives up.
+Law 2: single-flight: a question under way serves all callers that come within `FRESH_S` of it; later callers need a newer answer. It has
+its own deadline, not the first caller's, and goes on if that caller gives up.
 Law 3: a key with a wrong checksum is refused here; the registry is not asked about it.
 Law 4: no key is stored in clear for longer than its question takes, and the number of answers is bounded. Refused keys have their own
 share, so that guesses evict no valid key.
@@ -59,6 +59,14 @@ class _Answer(Generic[_Outcome]):
 
 
 @dataclass(frozen=True, slots=True)
+class _Renewal(Generic[_Valid]):
+    """A question about one valid key."""
+
+    asked_at: float
+    outcome: asyncio.Task[_Valid | Failure]
+
+
+@dataclass(frozen=True, slots=True)
 class _Question(Generic[_Valid]):
     """A key in clear that a question names, and the future that all callers with this key wait for."""
 
@@ -79,16 +87,17 @@ class ApiKeyCache(Generic[_Valid]):
         self._valid_max = valid_max
         self._valid: OrderedDict[bytes, _Answer[_Valid]] = OrderedDict()
         self._refused: OrderedDict[bytes, _Answer[Failure]] = OrderedDict()
-        self._renewing: dict[bytes, asyncio.Task[_Valid | Failure]] = {}
+        self._renewing: dict[bytes, _Renewal[_Valid]] = {}
         self._waiting: dict[bytes, _Question[_Valid]] = {}
         self._asked: dict[bytes, _Question[_Valid]] = {}
-        """The keys of the question under way."""
+        """The keys of the question under way, which was asked at `_asked_at`."""
+        self._asked_at = 0.0
         self._asking: asyncio.Task[None] | None = None
 
     def knows(self, key: str) -> bool:
         """Return whether a fresh answer says that a key is valid."""
         answer = self._valid.get(_digest(key))
-        return answer is not None and self._age_s(answer) < FRESH_S
+        return answer is not None and self._is_fresh(answer.asked_at) and not self._has_ended(answer.outcome)
 
     async def get(self, key: str) -> _Valid:
         """Return what the registry says about a key. Raises `Failure`: KEY_INVALID, any reason of the registry, or that it is away."""
@@ -96,30 +105,36 @@ class ApiKeyCache(Generic[_Valid]):
         valid = self._valid.get(digest)
         if valid is not None and not self._has_ended(valid.outcome):
             self._valid.move_to_end(digest)
-            age_s = self._age_s(valid)
-            if age_s < RENEW_S:
+            if self._age_s(valid.asked_at) < RENEW_S:
                 return valid.outcome
-            renewing = self._renew(digest, key)
-            return valid.outcome if age_s < FRESH_S else _valid_or_raise(await asyncio.shield(renewing))
+            renewal = self._renew(digest, key)
+            if self._is_fresh(valid.asked_at):
+                return valid.outcome
+            if self._is_fresh(renewal.asked_at):
+                return _valid_or_raise(await asyncio.shield(renewal.outcome))
         refused = self._refused.get(digest)
-        if refused is not None and self._age_s(refused) < FRESH_S:
+        if refused is not None and self._is_fresh(refused.asked_at):
             return _valid_or_raise(refused.outcome)
         if parse_key(key) is None:
             raise Failure(Reason.KEY_INVALID, "This is not a valid API key: it is incomplete or mistyped; send the whole key.")
         return _valid_or_raise(await asyncio.shield(self._outcome_of(digest, key)))
 
-    def _age_s(self, answer: "_Answer[_Valid] | _Answer[Failure]") -> float:
-        return self._clock.boottime() - answer.asked_at
+    def _age_s(self, asked_at: float) -> float:
+        return self._clock.boottime() - asked_at
+
+    def _is_fresh(self, asked_at: float) -> bool:
+        return self._age_s(asked_at) < FRESH_S
 
     def _has_ended(self, valid: _Valid) -> bool:
         return valid.expires_unix_s is not None and self._clock.now() >= valid.expires_unix_s
 
-    def _renew(self, digest: bytes, key: str) -> asyncio.Task[_Valid | Failure]:
-        renewing = self._renewing.get(digest)
-        if renewing is None:
-            renewing = self._renewing[digest] = shared_task(self._ask_about_one(digest, key))
-            renewing.add_done_callback(lambda _done: self._renewing.pop(digest, None))
-        return renewing
+    def _renew(self, digest: bytes, key: str) -> _Renewal[_Valid]:
+        renewal = self._renewing.get(digest)
+        if renewal is None:
+            outcome = shared_task(self._ask_about_one(digest, key))
+            renewal = self._renewing[digest] = _Renewal(self._clock.boottime(), outcome)
+            outcome.add_done_callback(lambda _done: self._renewing.pop(digest, None))
+        return renewal
 
     async def _ask_about_one(self, digest: bytes, key: str) -> _Valid | Failure:
         try:
@@ -129,7 +144,8 @@ class ApiKeyCache(Generic[_Valid]):
         return outcome
 
     def _outcome_of(self, digest: bytes, key: str) -> asyncio.Future[_Valid | Failure]:
-        question = self._asked.get(digest) or self._waiting.get(digest)
+        asked = self._asked.get(digest) if self._is_fresh(self._asked_at) else None
+        question = asked or self._waiting.get(digest)
         if question is None:
             question = self._waiting[digest] = _Question(key)
             if self._asking is None:
@@ -141,27 +157,26 @@ class ApiKeyCache(Generic[_Valid]):
             while self._waiting:
                 digests = list(itertools.islice(self._waiting, KEYS_ASKED_MAX))
                 self._asked = {digest: self._waiting.pop(digest) for digest in digests}
+                self._asked_at = self._clock.boottime()
                 try:
                     outcomes = await self._ask_and_keep({digest: question.key for digest, question in self._asked.items()})
                 except Failure as failure:
                     # Fail the keys of the next question too: otherwise their callers would wait for another deadline.
-                    self._asked |= self._waiting
-                    self._waiting = {}
-                    outcomes = [failure] * len(self._asked)
-                self._tell(outcomes)
+                    self._fail_all(failure)
+                    return
+                for question, outcome in zip(self._asked.values(), outcomes, strict=True):
+                    _tell(question, outcome)
         except Exception:  # noqa: BLE001 - a bug, logged with its traceback; the callers get the failure below
             logger().exception("key_check.failed")
         finally:
-            self._asked |= self._waiting
-            self._tell(
-                [Failure(Reason.UNAVAILABLE, "The registry of keys is unavailable; try again.", retry_after_s=1.0)] * len(self._asked)
-            )
-            self._asked, self._waiting, self._asking = {}, {}, None
+            self._fail_all(Failure(Reason.UNAVAILABLE, "The registry of keys is unavailable; try again.", retry_after_s=1.0))
+            self._asking = None
 
-    def _tell(self, outcomes: Sequence[_Valid | Failure]) -> None:
-        for question, outcome in zip(self._asked.values(), outcomes, strict=True):
-            if not question.outcome.done():
-                question.outcome.set_result(outcome)
+    def _fail_all(self, failure: Failure) -> None:
+        """Give a failure to all callers that still wait; they may wait for the question under way and for the next one about one key."""
+        for question in (*self._asked.values(), *self._waiting.values()):
+            _tell(question, failure)
+        self._asked, self._waiting = {}, {}
 
     async def _ask_and_keep(self, keys: dict[bytes, str]) -> Sequence[_Valid | Failure]:
         asked_at = self._clock.boottime()
@@ -178,6 +193,11 @@ class ApiKeyCache(Generic[_Valid]):
         while len(self._refused) > REFUSED_MAX:
             self._refused.popitem(last=False)
         return outcomes
+
+
+def _tell(question: _Question[_Valid], outcome: _Valid | Failure) -> None:
+    if not question.outcome.done():
+        question.outcome.set_result(outcome)
 
 
 def _digest(key: str) -> bytes:

@@ -30,6 +30,8 @@ class Registry:
     bug: bool = False
     """Whether a question ends in an error that is not a `Failure`."""
     questions: list[list[str]] = field(default_factory=list)
+    slow: list[list[Owner | Failure]] = field(default_factory=list)
+    """The answers of the next questions, if these were decided before the registry's present state."""
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -40,7 +42,10 @@ class Registry:
     async def ask(self, keys: Sequence[str]) -> list[Owner | Failure]:
         """Answer one question."""
         self.questions.append(list(keys))
+        decided = self.slow.pop(0) if self.slow else None
         await self.open.wait()
+        if decided is not None:
+            return decided
         if self.bug:
             raise RuntimeError("a bug")
         if self.away is not None:
@@ -118,6 +123,38 @@ async def test_a_key_s_own_end_is_respected_at_once(registry: Registry, time: Mo
     assert len(registry.asked) == 2
 
 
+async def test_a_key_past_its_own_end_is_not_known(registry: Registry, time: MovedClock, cache: ApiKeyCache[Owner]) -> None:
+    registry.owners[A] = Owner("1", time.time_s + 1)
+    await cache.get(A)
+    assert cache.knows(A)
+    time.time_s += 1
+    assert not cache.knows(A)
+
+
+@pytest.mark.parametrize("is_renewal", [False, True], ids=["new key", "renewal"])
+async def test_a_caller_gets_no_answer_to_a_question_that_is_too_old(
+    registry: Registry, time: MovedClock, cache: ApiKeyCache[Owner], *, is_renewal: bool
+) -> None:
+    """The registry decides at once, and its answer is long under way; the key is revoked meanwhile."""
+    registry.owners[A] = Owner("1")
+    if is_renewal:
+        await cache.get(A)
+        time.time_s += RENEW_S
+    asked = len(registry.asked)
+    registry.slow.append([registry.owners[A]])
+    registry.open.clear()
+    async with asyncio.TaskGroup() as group:
+        early = group.create_task(cache.get(A))
+        await until(lambda: len(registry.asked) > asked)
+        del registry.owners[A]
+        time.time_s += FRESH_S
+        late = group.create_task(refusal(cache, A))
+        await asyncio.sleep(0)
+        registry.open.set()
+    assert early.result().name == "1"
+    assert late.result() is Reason.KEY_INVALID
+
+
 async def test_calls_with_one_key_at_one_time_share_one_question(registry: Registry, cache: ApiKeyCache[Owner]) -> None:
     registry.owners[A] = Owner("1")
     registry.open.clear()
@@ -184,6 +221,23 @@ async def test_refused_keys_displace_no_valid_key_and_are_bounded_themselves(reg
     assert len(registry.asked) == asked
     await refusal(cache, guesses[0])
     assert registry.asked[asked:] == guesses[:1]
+
+
+@pytest.mark.parametrize("bug", [False, True], ids=["away", "bug"])
+async def test_callers_of_two_questions_about_one_key_all_learn_of_a_failure(
+    registry: Registry, time: MovedClock, cache: ApiKeyCache[Owner], *, bug: bool
+) -> None:
+    registry.bug, registry.away = bug, Failure(Reason.UNAVAILABLE, "Away.")
+    registry.open.clear()
+    with structlog.testing.capture_logs():
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            calls = [group.create_task(refusal(cache, A))]
+            await until(lambda: bool(registry.asked))
+            time.time_s += FRESH_S
+            calls.append(group.create_task(refusal(cache, A)))
+            await asyncio.sleep(0)
+            registry.open.set()
+    assert [call.result() for call in calls] == [Reason.UNAVAILABLE] * 2
 
 
 async def test_a_bug_in_the_question_leaves_no_caller_waiting(registry: Registry, cache: ApiKeyCache[Owner]) -> None:
