@@ -56,7 +56,7 @@ def reason_of(error: Exception) -> str:
         case aiohttp.ClientResponseError():
             return "the server does not speak HTTP"
         case TimeoutError():
-            return "no answer in time"
+            return "the answer took too long"
         case ValueError():
             return "the answer is not from Hooktide"
     return str(error) or type(error).__name__

@@ -70,10 +70,12 @@ def read_pair(certificate: NamedFile, key: NamedFile, now: dt.datetime) -> Pair:
     except TypeError:
         raise key.wrong("the private key has a passphrase; write the key without a passphrase") from None
     except Exception:  # noqa: BLE001 - many kinds of errors for an invalid key; none may show the content
-        raise key.wrong("the file has no private key in PEM form") from None
+        raise key.wrong("the file has no private key in PEM form; write the key as PEM") from None
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
-        raise key.wrong(f"the key is not the private key of the first certificate in {certificate.path}")
+        raise key.wrong(
+            f"the key is not the private key of the first certificate in {certificate.path}; name a certificate and its own key"
+        )
     pair = Pair(chain_pem, key_pem, min(each.not_valid_after_utc for each in chain))
     try:
         show(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), chain_pem, key_pem)
@@ -100,7 +102,7 @@ def _parsed(file: NamedFile, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except Exception:  # noqa: BLE001 - many kinds of errors for an invalid certificate
-        raise file.wrong("the file has no certificate in PEM form") from None
+        raise file.wrong("the file has no certificate in PEM form; write the certificate as PEM") from None
 
 
 def _subject(certificate: x509.Certificate) -> str:
