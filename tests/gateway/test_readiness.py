@@ -25,7 +25,7 @@ async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_i
         whose = {"authorization": f"Bearer {keys.consumer}"}
         answer = await ready(http, gateway.listen, status=503)
         assert answer.json["reason"] == "UNAVAILABLE"
-        assert answer.json["detail"] == "Away: subscription, ingest, delivery."
+        assert answer.json["detail"] == "Not available: subscription, ingest, delivery."
         assert answer.headers["retry-after"] == "1"
         assert (await ready(http, gateway.admin, status=503)).json["detail"] == answer.json["detail"]
         async with http.get(f"http://{gateway.listen}/healthz") as healthy:
@@ -41,7 +41,7 @@ async def test_a_registry_that_is_away_is_said_to_be_and_missed_no_longer_than_i
                 assert answered.status == 200
             async with http.get(f"http://{gateway.listen}/v1/events", headers=whose) as refused:
                 assert refused.status == 503
-        assert (await ready(http, gateway.listen, status=503)).json["detail"].startswith("Away: subscription")
+        assert (await ready(http, gateway.listen, status=503)).json["detail"].startswith("Not available: subscription")
 
 
 async def test_a_service_that_answers_and_does_not_do_its_work_is_told_of(world: World) -> None:

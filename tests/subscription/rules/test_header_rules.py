@@ -89,4 +89,4 @@ def test_headers_are_bounded_in_number_and_in_all() -> None:
     assert headers_problems("headers", many[:-1]) == []
     assert [problem.field for problem in headers_problems("headers", many)] == ["headers"]
     long = [(f"x-{number}", "v" * 1000) for number in range(HEADERS_CHARS_MAX // 1000 + 1)]
-    assert "in all" in headers_problems("headers", long)[0].description
+    assert "in total" in headers_problems("headers", long)[0].description
