@@ -68,6 +68,21 @@ def test_every_step_of_the_walk_is_where_the_architecture_says() -> None:
     assert missing == []
 
 
+def test_the_walk_passes_each_room_once_on_its_way_out_and_once_on_its_way_back() -> None:
+    rooms = [row[1].split(", ") for row in table("The walk of one event") if row[1] != "back to the emitter"]
+    turn = rooms.index(["transport"]) + 1
+    assert rooms[turn] == ["transport"]
+    for way in (rooms[:turn], rooms[turn:]):
+        for room in {room for step in way for room in step}:
+            steps = [number for number, step in enumerate(way) if room in step]
+            assert steps == list(range(steps[0], steps[-1] + 1)), f"{room} is left and entered again"
+    out, back = ({room for step in way for room in step} for way in (rooms[:turn], rooms[turn:]))
+    own = {path.parent.name for path in (ROOT / "services" / "delivery").glob("*/__init__.py")}
+    assert own - (out | back) == {"sinks"}
+    assert out == own - {"ledger", "sinks"} | {"emitter", "ingest", "event log"}
+    assert back == own - {"sinks"} | {"event log", "ingest"}
+
+
 def test_what_the_architecture_calls_pure_is_checked_to_be_pure() -> None:
     pure = listed()
     said = [
@@ -86,6 +101,13 @@ def test_every_file_that_a_document_names_exists(document: str) -> None:
     named = {path for path in re.findall(r"`([\w./-]+\.(?:py|md|yml|toml|binpb|proto))`", text) if "*" not in path}
     assert len(named) > 3
     assert sorted(name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in files)) == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "protos/README.md", *DOCUMENTS])
+def test_every_place_that_a_document_links_to_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    linked = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    assert [target for target in linked if not (ROOT / document).parent.joinpath(target.partition("#")[0]).exists()] == []
 
 
 def test_the_architecture_names_the_layers_that_are_checked() -> None:
