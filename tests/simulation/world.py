@@ -228,6 +228,9 @@ class World:
     def set_clock_ahead(self, seconds: float, for_s: float) -> None:
         """Set the wall clock ahead (or behind, if negative) for `for_s` seconds."""
         self.clock.ahead_s = seconds
+        if seconds > 0 and self.running is not None and self.running.worker.follower is None:
+            # The worker is starting: it takes the wall clock as it is when it has its lease.
+            self.endpoints.forget_waits()
         self.loop.call_later(for_s, setattr, self.clock, "ahead_s", 0.0)
 
     def freeze(self, seconds: float) -> None:
