@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.faults.faulty_system import Stage, running_stage
+from tests.faults.faulty_system import FaultySystem, running_faulty_system
 from tests.faults.shim import build_shim
 from tests.support.service_spawner import Spawner, running_spawner
 
@@ -34,20 +34,20 @@ def faulty_spawner(shim: Path | None, spawner: Spawner) -> Spawner:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def lasting_stage(faulty_spawner: Spawner, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with running_stage(tmp_path_factory.mktemp("stage") / "lasting", faulty_spawner) as running:
+async def lasting_faulty(faulty_spawner: Spawner, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FaultySystem]:
+    async with running_faulty_system(tmp_path_factory.mktemp("faulty") / "lasting", faulty_spawner) as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def own_stage(faulty_spawner: Spawner, tmp_path: Path) -> AsyncIterator[Stage]:
+async def own_faulty(faulty_spawner: Spawner, tmp_path: Path) -> AsyncIterator[FaultySystem]:
     """A system for one test alone, which may leave stores and clocks in any condition."""
-    async with running_stage(tmp_path / "stage", faulty_spawner, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
+    async with running_faulty_system(tmp_path / "faulty", faulty_spawner, {"HOOKTIDE_HOUSEKEEPING_SECONDS": "0.2"}) as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def stage(lasting_stage: Stage) -> AsyncIterator[Stage]:
+async def faulty(lasting_faulty: FaultySystem) -> AsyncIterator[FaultySystem]:
     """One system for all tests that leave its stores in order; everything else that a test broke is repaired after the test."""
-    yield lasting_stage
-    await lasting_stage.mend()
+    yield lasting_faulty
+    await lasting_faulty.mend()

@@ -32,8 +32,8 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(slots=True)
-class Stage:
-    """Everything that a test of faults needs; made by `running_stage`."""
+class FaultySystem:
+    """Everything that a test of faults needs; made by `running_faulty_system`."""
 
     system: System
     told: Path
@@ -178,9 +178,9 @@ async def refused(call: Awaitable[object]) -> Failure:
 
 
 @contextlib.asynccontextmanager
-async def running_stage(
+async def running_faulty_system(
     directory: Path, spawner: Spawner, settings: Mapping[str, str] | None = None, *, spoilt: bool = True
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[FaultySystem]:
     """Run a system of its own; if `spoilt`, with breakable disks and clocks, for which `spawner` must have the shim preloaded."""
     told, data = directory / "told", directory / "data"
     told.mkdir(parents=True)
@@ -189,6 +189,6 @@ async def running_stage(
     async with Receiver() as receiver:
         try:
             await system.start()
-            yield Stage(system, told, receiver, await new_consumer(system, "on stage"))
+            yield FaultySystem(system, told, receiver, await new_consumer(system, "of the faulty system"))
         finally:
             await system.close()

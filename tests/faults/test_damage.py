@@ -25,7 +25,7 @@ from services.eventlog.sqlite import log
 from services.runtime.database import migrate
 from services.runtime.service_process import StartError
 from services.subscription.store import sqlite
-from tests.faults.faulty_system import Stage, running_stage
+from tests.faults.faulty_system import FaultySystem, running_faulty_system
 from tests.faults.serve import DIRECTORY
 from tests.support.service_spawner import Spawner
 from tests.support.storage_faults import small_disk
@@ -53,21 +53,21 @@ def _tail_is_torn(database: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut off", "garbled"])
 async def test_a_torn_end_of_the_write_ahead_log_costs_no_commit_before_it(faulty_spawner: Spawner, tmp_path: Path, how: str) -> None:
-    async with running_stage(tmp_path / "stage", faulty_spawner) as stage:
-        endpoint = await stage.subscribed("torn.made")
-        stage.system.kill("delivery")
-        database = stage.system.data_dir / "ingest.db"
-        receipts = [await stage.publish("torn.made", str(number)) for number in range(20)]
+    async with running_faulty_system(tmp_path / "faulty", faulty_spawner) as faulty:
+        endpoint = await faulty.subscribed("torn.made")
+        faulty.system.kill("delivery")
+        database = faulty.system.data_dir / "ingest.db"
+        receipts = [await faulty.publish("torn.made", str(number)) for number in range(20)]
         while len(set(_frames(database))) == 1:  # a checkpoint has just moved all of them
-            receipts.append(await stage.publish("torn.made", str(len(receipts))))
-        stage.system.kill("ingest")
+            receipts.append(await faulty.publish("torn.made", str(len(receipts))))
+        faulty.system.kill("ingest")
         _tail_is_torn(database, how)
-        await stage.system.restart("ingest")
-        kept = [record.event_id for record in reversed(await stage.logged("torn.made"))]
+        await faulty.system.restart("ingest")
+        kept = [record.event_id for record in reversed(await faulty.logged("torn.made"))]
         assert kept == [receipt.event_id for receipt in receipts[:-1]]
-        again = await stage.publish("torn.made", str(len(receipts) - 1))
+        again = await faulty.publish("torn.made", str(len(receipts) - 1))
         assert (again.duplicate, again.position) == (False, receipts[-1].position)
-        await stage.system.restart("delivery")
+        await faulty.system.restart("delivery")
         await until(lambda: endpoint.accepted() == {*kept, again.event_id}, PATIENCE_S, "all that is kept")
 
 
@@ -82,23 +82,23 @@ async def _started_and_refused(system: System, service: str) -> str:
 
 
 @pytest_asyncio.fixture
-async def stopped(faulty_spawner: Spawner, tmp_path: Path) -> AsyncIterator[Stage]:
+async def stopped(faulty_spawner: Spawner, tmp_path: Path) -> AsyncIterator[FaultySystem]:
     """A system whose services have stopped; each of its databases holds rows."""
-    async with running_stage(tmp_path / "stage", faulty_spawner) as stage:
-        endpoint = await stage.subscribed("damage.made")
+    async with running_faulty_system(tmp_path / "faulty", faulty_spawner) as faulty:
+        endpoint = await faulty.subscribed("damage.made")
         for number in range(100):
-            await stage.publish("damage.made", str(number))
+            await faulty.publish("damage.made", str(number))
         await until(lambda: len(endpoint.accepted()) == 100, PATIENCE_S, "the events")
         for name in ("gateway", "delivery", "ingest", "subscription"):
-            assert await stage.system.terminate(name) == 0
-        assert not list(stage.system.data_dir.glob("*-wal")), "after a stop each database is one file"
-        yield stage
+            assert await faulty.system.terminate(name) == 0
+        assert not list(faulty.system.data_dir.glob("*-wal")), "after a stop each database is one file"
+        yield faulty
 
 
 SERVICES_WITH_STORES = ("subscription", "ingest", "delivery")
 
 
-async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stopped: Stage) -> None:
+async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stopped: FaultySystem) -> None:
     """The message is a single line, and it tells the operator what to do."""
     for service in SERVICES_WITH_STORES:
         path = stopped.system.data_dir / f"{service}.db"
@@ -112,7 +112,7 @@ async def test_a_damaged_database_is_named_at_the_start_and_left_as_it_is(stoppe
         assert path.read_bytes() == damaged
 
 
-async def test_no_damage_of_a_databases_structure_is_taken_for_sound(stopped: Stage, tmp_path: Path) -> None:
+async def test_no_damage_of_a_databases_structure_is_taken_for_sound(stopped: FaultySystem, tmp_path: Path) -> None:
     """Whatever page is garbled, cut off or has a bit flipped in its head: the file is refused, or every row is still there."""
     system = stopped.system
     migrations = {"subscription": sqlite.MIGRATIONS, "ingest": log.MIGRATIONS, "delivery": log.MIGRATIONS}

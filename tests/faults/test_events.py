@@ -13,7 +13,7 @@ from hooktide.ingest.v1 import ingest_pb2
 
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.faults.faulty_system import Stage, refused, running_stage, said
+from tests.faults.faulty_system import FaultySystem, refused, running_faulty_system, said
 from tests.support.events import cloud_event, event_of_size
 from tests.support.service_spawner import Spawner
 from tests.support.waiting import PATIENCE_S, until, until_so
@@ -35,82 +35,82 @@ NO_JSON = {
 }
 
 
-async def test_the_same_event_again_is_the_first_one(stage: Stage) -> None:
+async def test_the_same_event_again_is_the_first_one(faulty: FaultySystem) -> None:
     """An event that is repeated, with its attributes in any order, is delivered once."""
-    endpoint = await stage.subscribed("again.same")
-    first = await stage.publish("again.same", "1", '{"a": 1}', subject="x", partitionkey="k")
+    endpoint = await faulty.subscribed("again.same")
+    first = await faulty.publish("again.same", "1", '{"a": 1}', subject="x", partitionkey="k")
     for _ in range(3):
-        again = await stage.publish("again.same", "1", '{"a": 1}', partitionkey="k", subject="x")
+        again = await faulty.publish("again.same", "1", '{"a": 1}', partitionkey="k", subject="x")
         assert again.duplicate
         assert (again.event_id, again.partition, again.position) == (first.event_id, first.partition, first.position)
-    last = await stage.publish("again.same", "2")
+    last = await faulty.publish("again.same", "2")
     await until(lambda: endpoint.accepted() == {first.event_id, last.event_id}, PATIENCE_S, "both")
     assert len(endpoint.arrivals) == 2
 
 
-async def test_another_event_of_the_same_id_is_a_conflict_and_the_first_stays(stage: Stage) -> None:
-    endpoint = await stage.subscribed("again.other")
-    first = await stage.publish("again.other", "1", '{"a": 1}')
-    failure = await refused(stage.publish("again.other", "1", '{"a": 2}'))
+async def test_another_event_of_the_same_id_is_a_conflict_and_the_first_stays(faulty: FaultySystem) -> None:
+    endpoint = await faulty.subscribed("again.other")
+    first = await faulty.publish("again.other", "1", '{"a": 1}')
+    failure = await refused(faulty.publish("again.other", "1", '{"a": 2}'))
     assert failure.reason is Reason.EVENT_ID_CONFLICT
     assert first.event_id in failure.message
     await until(endpoint.accepted, PATIENCE_S, "the first")
     assert b'"data":{"a": 1}' in endpoint.arrivals[0].body
-    assert len(await stage.logged("again.other")) == 1
+    assert len(await faulty.logged("again.other")) == 1
 
 
-async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_its_neighbours_flow(stage: Stage) -> None:
+async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_its_neighbours_flow(faulty: FaultySystem) -> None:
     """Ingest accepts no such event, so the test damages one within the log, as a fault of the machine would."""
-    endpoint = await stage.subscribed("broken.payload")
-    stage.system.kill("delivery")
-    receipts = [await stage.publish("broken.payload", str(number), partitionkey="one") for number in range(3)]
-    assert await stage.system.terminate("ingest") == 0
-    with contextlib.closing(sqlite3.connect(stage.system.data_dir / "ingest.db", isolation_level=None)) as connection:
+    endpoint = await faulty.subscribed("broken.payload")
+    faulty.system.kill("delivery")
+    receipts = [await faulty.publish("broken.payload", str(number), partitionkey="one") for number in range(3)]
+    assert await faulty.system.terminate("ingest") == 0
+    with contextlib.closing(sqlite3.connect(faulty.system.data_dir / "ingest.db", isolation_level=None)) as connection:
         connection.execute("UPDATE events SET event = x'ffffff' WHERE position = ?", (receipts[1].position,))
-    await stage.system.restart("ingest")
-    await stage.system.restart("delivery")
+    await faulty.system.restart("ingest")
+    await faulty.system.restart("delivery")
     await until(lambda: endpoint.accepted() == {receipts[0].event_id, receipts[2].event_id}, PATIENCE_S, "its neighbours")
 
     async def ended() -> bool:
-        return pb.DELIVERY_STATE_PENDING not in [each.state for each in await stage.delivered("broken.payload")]
+        return pb.DELIVERY_STATE_PENDING not in [each.state for each in await faulty.delivered("broken.payload")]
 
     await until_so(ended, PATIENCE_S, "the end of all three")
-    (aside,) = [each for each in await stage.delivered("broken.payload") if each.event_id == receipts[1].event_id]
+    (aside,) = [each for each in await faulty.delivered("broken.payload") if each.event_id == receipts[1].event_id]
     assert aside.state == pb.DELIVERY_STATE_EXHAUSTED
     request = pb.GetDeliveryRequest(consumer_id="*", id=aside.id)
-    shown = await stage.system.deliveries.GetDelivery(request, metadata=stage.system.metadata)
+    shown = await faulty.system.deliveries.GetDelivery(request, metadata=faulty.system.metadata)
     assert "could not be encoded" in shown.delivery.attempts[0].error
-    assert "event=delivery.encoding_failed" in stage.system.log("delivery")
+    assert "event=delivery.encoding_failed" in faulty.system.log("delivery")
     assert len(endpoint.arrivals) == 2
 
 
-async def test_one_byte_over_the_limit_is_too_large_and_its_neighbours_flow(stage: Stage) -> None:
-    endpoint = await stage.subscribed("size.limit")
+async def test_one_byte_over_the_limit_is_too_large_and_its_neighbours_flow(faulty: FaultySystem) -> None:
+    endpoint = await faulty.subscribed("size.limit")
 
-    fits = await stage.publish_event(event_of_size(LIMIT_BYTES, "fits", "size.limit"))
-    failure = await refused(stage.publish_event(event_of_size(LIMIT_BYTES + 1, "exceeds", "size.limit")))
+    fits = await faulty.publish_event(event_of_size(LIMIT_BYTES, "fits", "size.limit"))
+    failure = await refused(faulty.publish_event(event_of_size(LIMIT_BYTES + 1, "exceeds", "size.limit")))
     assert failure.reason is Reason.EVENT_TOO_LARGE
-    after = await stage.publish("size.limit", "after")
+    after = await faulty.publish("size.limit", "after")
     await until(lambda: endpoint.accepted() == {fits.event_id, after.event_id}, PATIENCE_S, "the others")
-    assert len(await stage.logged("size.limit")) == 2
+    assert len(await faulty.logged("size.limit")) == 2
 
 
 @pytest.mark.parametrize("kind", NO_JSON)
-async def test_what_is_no_json_is_refused_by_its_field(stage: Stage, kind: str) -> None:
-    failure = await refused(stage.publish("no.json", kind, NO_JSON[kind]))
+async def test_what_is_no_json_is_refused_by_its_field(faulty: FaultySystem, kind: str) -> None:
+    failure = await refused(faulty.publish("no.json", kind, NO_JSON[kind]))
     assert failure.reason is Reason.INVALID_ARGUMENT
     assert [field.field for field in failure.fields] == ["event.data"]
-    assert await stage.logged("no.json") == []
+    assert await faulty.logged("no.json") == []
 
 
 async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory(spawner: Spawner, tmp_path: Path) -> None:
     """The client writes as fast as backpressure lets it; the disk sets that speed, and no buffer grows on the way."""
-    async with running_stage(tmp_path / "stage", spawner, spoilt=False) as stage:
-        endpoint = await stage.subscribed("endless.other")
-        process = stage.system.services["ingest"].process
+    async with running_faulty_system(tmp_path / "faulty", spawner, spoilt=False) as faulty:
+        endpoint = await faulty.subscribed("endless.other")
+        process = faulty.system.services["ingest"].process
         assert process is not None
         ingest = psutil.Process(process.pid)
-        call = stage.system.ingest.PublishStream(None, metadata=service_metadata(stage.system.first.emitter))
+        call = faulty.system.ingest.PublishStream(None, metadata=service_metadata(faulty.system.first.emitter))
         written = 0
 
         async def write() -> None:
@@ -127,23 +127,23 @@ async def test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_ta
             before = ingest.memory_info().rss
             for number in range(10):
                 async with asyncio.timeout(PATIENCE_S):
-                    await stage.publish("endless.other", str(number))
+                    await faulty.publish("endless.other", str(number))
             await until(lambda: written > 200, PATIENCE_S, "150 MB more")
             assert ingest.memory_info().rss - before < 80 << 20
             await until(lambda: len(endpoint.accepted()) == 10, PATIENCE_S, "the events of somebody else")
         finally:
             writing.cancel()
             call.cancel()
-    shutil.rmtree(tmp_path / "stage")
+    shutil.rmtree(tmp_path / "faulty")
 
 
-async def test_events_of_one_message_have_their_own_results(stage: Stage) -> None:
+async def test_events_of_one_message_have_their_own_results(faulty: FaultySystem) -> None:
     """An invalid event of any kind keeps no other event of its message out."""
-    endpoint = await stage.subscribed("mixed.message")
+    endpoint = await faulty.subscribed("mixed.message")
     good = [cloud_event(str(number), "mixed.message") for number in range(3)]
     bad = [cloud_event(kind, "mixed.message", text) for kind, text in NO_JSON.items()]
-    bearer = service_metadata(stage.system.first.emitter)
-    call = stage.system.ingest.PublishBatch(ingest_pb2.PublishBatchRequest(events=[*good[:1], *bad, *good[1:]]), metadata=bearer)
+    bearer = service_metadata(faulty.system.first.emitter)
+    call = faulty.system.ingest.PublishBatch(ingest_pb2.PublishBatchRequest(events=[*good[:1], *bad, *good[1:]]), metadata=bearer)
     results = (await said(call)).results
     kept = [result.receipt.event_id for result in results if result.HasField("receipt")]
     assert [result.HasField("receipt") for result in results] == [True, *[False] * len(bad), True, True]

@@ -13,133 +13,133 @@ from pathlib import Path
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
-from tests.faults.faulty_system import Stage
+from tests.faults.faulty_system import FaultySystem
 from tests.support.waiting import PATIENCE_S, until, until_so
 from tests.torture.campaign import eventually
 
 STOPPED = "hooktide_stopped_partitions"
 
 
-async def _publish(stage: Stage, event_type: str, numbers: range) -> list[ingest_pb2.PublishReceipt]:
+async def _publish(faulty: FaultySystem, event_type: str, numbers: range) -> list[ingest_pb2.PublishReceipt]:
     """Publish events that all belong to one partition."""
-    return [await stage.publish(event_type, str(number), partitionkey="one") for number in numbers]
+    return [await faulty.publish(event_type, str(number), partitionkey="one") for number in numbers]
 
 
-async def _copied(stage: Stage, service: str, as_name: str = "copy") -> Path:
+async def _copied(faulty: FaultySystem, service: str, as_name: str = "copy") -> Path:
     """Stop a service, keep a copy of its database, and start it again."""
-    database = stage.system.data_dir / f"{service}.db"
-    assert await stage.system.terminate(service) == 0
-    copy = stage.told / f"{service}.{as_name}"
+    database = faulty.system.data_dir / f"{service}.db"
+    assert await faulty.system.terminate(service) == 0
+    copy = faulty.told / f"{service}.{as_name}"
     shutil.copy(database, copy)
-    await stage.system.restart(service)
+    await faulty.system.restart(service)
     return copy
 
 
-async def _restored(stage: Stage, service: str, copy: Path) -> None:
+async def _restored(faulty: FaultySystem, service: str, copy: Path) -> None:
     """Stop a service and start it again on an older copy of its database."""
-    assert await stage.system.terminate(service) == 0
-    shutil.copy(copy, stage.system.data_dir / f"{service}.db")
-    await stage.system.restart(service)
+    assert await faulty.system.terminate(service) == 0
+    shutil.copy(copy, faulty.system.data_dir / f"{service}.db")
+    await faulty.system.restart(service)
 
 
-async def _alarmed(stage: Stage) -> None:
+async def _alarmed(faulty: FaultySystem) -> None:
     """Wait until a partition is stopped, and check that the log has the alarm."""
 
     async def stopped() -> bool:
         # The line comes after the metric: the others are followed first.
-        return await stage.metric("delivery", STOPPED) > 0 and "event=partitions.stopped" in stage.system.log("delivery")
+        return await faulty.metric("delivery", STOPPED) > 0 and "event=partitions.stopped" in faulty.system.log("delivery")
 
     await until_so(stopped, PATIENCE_S, "a partition is stopped")
-    assert "the log or the ledger is an older copy" in stage.system.log("delivery")
+    assert "the log or the ledger is an older copy" in faulty.system.log("delivery")
 
 
-async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
+async def test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm(own_faulty: FaultySystem) -> None:
     """The partition also stops if the log has grown beyond the cursor again with other events; partitions that fit go on."""
-    stage = own_stage
-    endpoint = await stage.subscribed("older.log")
-    await _publish(stage, "older.log", range(10))
+    faulty = own_faulty
+    endpoint = await faulty.subscribed("older.log")
+    await _publish(faulty, "older.log", range(10))
     await until(lambda: len(endpoint.accepted()) == 10, PATIENCE_S, "the first ten")
-    copy = await _copied(stage, "ingest")
-    await _publish(stage, "older.log", range(10, 20))
-    await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
-    stage.system.kill("delivery")
-    await _restored(stage, "ingest", copy)
-    await _publish(stage, "older.log", range(100, 115))
-    await stage.system.restart("delivery")
-    await _alarmed(stage)
-    fitting = await stage.published("older.log", "fits", partitionkey="another")
+    copy = await _copied(faulty, "ingest")
+    await _publish(faulty, "older.log", range(10, 20))
+    await faulty.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
+    faulty.system.kill("delivery")
+    await _restored(faulty, "ingest", copy)
+    await _publish(faulty, "older.log", range(100, 115))
+    await faulty.system.restart("delivery")
+    await _alarmed(faulty)
+    fitting = await faulty.published("older.log", "fits", partitionkey="another")
     await until(lambda: fitting.event_id in endpoint.accepted(), PATIENCE_S, "an event of a partition that fits")
-    await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 21)
+    await faulty.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 21)
     assert len(endpoint.arrivals) == 21
-    await stage.kill_and_restart("delivery")
-    await _alarmed(stage)
+    await faulty.kill_and_restart("delivery")
+    await _alarmed(faulty)
     assert len(endpoint.arrivals) == 21
 
 
-async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
-    stage = own_stage
-    endpoint = await stage.subscribed("older.log")
-    await _publish(stage, "older.log", range(10))
+async def test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partition_with_an_alarm(own_faulty: FaultySystem) -> None:
+    faulty = own_faulty
+    endpoint = await faulty.subscribed("older.log")
+    await _publish(faulty, "older.log", range(10))
     await until(lambda: len(endpoint.accepted()) == 10, PATIENCE_S, "the first ten")
-    copy = await _copied(stage, "ingest")
-    await _publish(stage, "older.log", range(10, 20))
-    await stage.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
-    await _restored(stage, "ingest", copy)
-    await _alarmed(stage)
+    copy = await _copied(faulty, "ingest")
+    await _publish(faulty, "older.log", range(10, 20))
+    await faulty.in_state("older.log", pb.DELIVERY_STATE_DELIVERED, 20)
+    await _restored(faulty, "ingest", copy)
+    await _alarmed(faulty)
     assert len(endpoint.arrivals) == 20
 
 
-async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm(own_stage: Stage) -> None:
+async def test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm(own_faulty: FaultySystem) -> None:
     """If delivery went on from the old cursor, it would repeat deliveries and skip what the log has trimmed."""
-    stage = own_stage
-    endpoint = await stage.subscribed("older.ledger")
-    await _publish(stage, "older.ledger", range(10))
-    await stage.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 10)
-    copy = await _copied(stage, "delivery")
-    receipts = await _publish(stage, "older.ledger", range(10, 20))
-    await stage.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 20)
-    await stage.released(receipts[-1].position)
-    await _restored(stage, "delivery", copy)
-    await _alarmed(stage)
+    faulty = own_faulty
+    endpoint = await faulty.subscribed("older.ledger")
+    await _publish(faulty, "older.ledger", range(10))
+    await faulty.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 10)
+    copy = await _copied(faulty, "delivery")
+    receipts = await _publish(faulty, "older.ledger", range(10, 20))
+    await faulty.in_state("older.ledger", pb.DELIVERY_STATE_DELIVERED, 20)
+    await faulty.released(receipts[-1].position)
+    await _restored(faulty, "delivery", copy)
+    await _alarmed(faulty)
     assert len(endpoint.arrivals) == 20
 
 
-async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_stage: Stage) -> None:
+async def test_a_registry_that_is_put_back_is_taken_as_it_is_now(own_faulty: FaultySystem) -> None:
     """Later subscriptions are gone and their waiting deliveries are cancelled; older subscriptions go on."""
-    stage = own_stage
-    before, since = await stage.subscribed("older.registry"), stage.receiver.endpoint("since")
-    copy = await _copied(stage, "subscription")
+    faulty = own_faulty
+    before, since = await faulty.subscribed("older.registry"), faulty.receiver.endpoint("since")
+    copy = await _copied(faulty, "subscription")
     since.status = lambda: 503
-    subscription_id = await eventually(lambda: stage.consumer.subscribe(since, ["older.registry"]))
-    await stage.publish("older.registry", "1")
+    subscription_id = await eventually(lambda: faulty.consumer.subscribe(since, ["older.registry"]))
+    await faulty.publish("older.registry", "1")
     await until(lambda: since.arrivals and before.accepted(), PATIENCE_S, "an attempt at both")
-    await _restored(stage, "subscription", copy)
+    await _restored(faulty, "subscription", copy)
 
     async def cancelled() -> bool:
-        deliveries = [each for each in await stage.delivered("older.registry") if each.subscription_id == subscription_id]
+        deliveries = [each for each in await faulty.delivered("older.registry") if each.subscription_id == subscription_id]
         return [each.state for each in deliveries] == [pb.DELIVERY_STATE_CANCELLED]
 
     await until_so(cancelled, PATIENCE_S, "what waits for it is cancelled")
-    assert "event=replica.snapshot_requested" in stage.system.log("delivery")
+    assert "event=replica.snapshot_requested" in faulty.system.log("delivery")
     seen = len(since.arrivals)
-    receipt = await stage.published("older.registry", "2")
+    receipt = await faulty.published("older.registry", "2")
     await until(lambda: receipt.event_id in before.accepted(), PATIENCE_S, "an event for the subscription that is left")
     assert len(since.arrivals) == seen
 
 
-async def test_a_registry_that_is_put_back_and_changed_as_often_is_taken_as_it_is_now(own_stage: Stage) -> None:
+async def test_a_registry_that_is_put_back_and_changed_as_often_is_taken_as_it_is_now(own_faulty: FaultySystem) -> None:
     """The revision is the same as before: the ids of the changes tell the two histories apart, from the first event on."""
-    stage = own_stage
-    before, gone, there = await stage.subscribed("other.registry"), stage.receiver.endpoint("gone"), stage.receiver.endpoint("there")
-    copy = await _copied(stage, "subscription")
-    await eventually(lambda: stage.consumer.subscribe(there, ["other.registry"]))
-    other = await _copied(stage, "subscription", as_name="other")
-    await _restored(stage, "subscription", copy)
-    await eventually(lambda: stage.consumer.subscribe(gone, ["other.registry"]))
-    first = await stage.published("other.registry", "1")
+    faulty = own_faulty
+    before, gone, there = await faulty.subscribed("other.registry"), faulty.receiver.endpoint("gone"), faulty.receiver.endpoint("there")
+    copy = await _copied(faulty, "subscription")
+    await eventually(lambda: faulty.consumer.subscribe(there, ["other.registry"]))
+    other = await _copied(faulty, "subscription", as_name="other")
+    await _restored(faulty, "subscription", copy)
+    await eventually(lambda: faulty.consumer.subscribe(gone, ["other.registry"]))
+    first = await faulty.published("other.registry", "1")
     await until(lambda: first.event_id in gone.accepted() & before.accepted(), PATIENCE_S, "an event for the subscriptions of then")
-    await _restored(stage, "subscription", other)
-    second = await stage.published("other.registry", "2")
+    await _restored(faulty, "subscription", other)
+    second = await faulty.published("other.registry", "2")
     await until(lambda: second.event_id in there.accepted() & before.accepted(), PATIENCE_S, "an event for the subscriptions of now")
-    await stage.in_state("other.registry", pb.DELIVERY_STATE_DELIVERED, 4)
+    await faulty.in_state("other.registry", pb.DELIVERY_STATE_DELIVERED, 4)
     assert len(gone.arrivals) == 1
