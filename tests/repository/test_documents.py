@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from services.delivery.dispatch.lifecycle import SETTLED
+from services.delivery.model import Phase
 from tests.repository.test_files import project_files
 from tests.repository.test_pure_modules import listed
 
@@ -101,6 +103,13 @@ def test_every_file_that_a_document_names_exists(document: str) -> None:
     named = {path for path in re.findall(r"`([\w./-]+\.(?:py|md|yml|toml|binpb|proto))`", text) if "*" not in path}
     assert len(named) > 3
     assert sorted(name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in files)) == []
+
+
+def test_the_glossary_names_the_phases_of_a_delivery() -> None:
+    (row,) = re.findall(r"^\| phase \|.*$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named, settled = re.fullmatch(r".*: (.*), (?:or )?released .*\*Settled\* means (.*):.*", row).groups()  # type: ignore[union-attr]  # it matches
+    assert re.split(r", ", f"{named}, released") == [phase.name.lower().replace("_", " ") for phase in Phase]
+    assert set(re.split(r", | or ", settled)) == {phase.name.lower() for phase in SETTLED}
 
 
 @pytest.mark.parametrize("document", ["README.md", "protos/README.md", *DOCUMENTS])

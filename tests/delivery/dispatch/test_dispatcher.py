@@ -11,7 +11,7 @@ from services.delivery.request.request_settings import RequestSettings, Subscrip
 from services.delivery.transport.protocol import Answer, Outcome
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
-from tests.delivery.dispatch.dispatching import ACKNOWLEDGED, EXPIRED, Dispatching, Reader
+from tests.delivery.dispatch.dispatching import ACKNOWLEDGED, BOUNDS, EXPIRED, Dispatching, Reader
 
 SUBSCRIPTION = Subscription(f"sub_{1:032x}", f"con_{1:032x}", "", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings(sink_revision=1))
 REVOKED = Answer(Outcome.STATUS, GONE, "the reader is gone for good", b"", "")
@@ -61,6 +61,20 @@ async def test_deliveries_wait_for_a_reader_and_end_with_its_acknowledgement(dis
     assert dispatching.settled == made[:2]
     assert [(each.state, len(each.attempts)) for each in made] == [(State.DELIVERED, 1), (State.DELIVERED, 1), (State.PENDING, 0)]
     assert (dispatching.dispatcher.in_flight, dispatching.dispatcher.lanes.unrecorded_sent) == (1, 3)
+
+
+async def test_all_answers_of_a_turn_are_taken_before_the_attempts_that_have_room_then_start(dispatching: Dispatching) -> None:
+    made, reader = taken(dispatching, BOUNDS.in_flight_max + 3), dispatching.sender
+    reader.come()
+    started = list(reader.handed_out)
+    assert started == [each.id for each in made[: BOUNDS.in_flight_max]]
+
+    for each in started[:3]:
+        reader.answer(each, ACKNOWLEDGED)
+        assert list(reader.handed_out) == [other for other in started if other in reader.handed_out], "an attempt has started already"
+    await asyncio.sleep(0)
+
+    assert list(reader.handed_out) == [each.id for each in made[3:]]
 
 
 async def test_what_a_reader_leaves_behind_waits_again_and_was_no_attempt(dispatching: Dispatching) -> None:

@@ -122,6 +122,19 @@ def test_a_watch_that_was_lost_resumes_with_the_changes_alone() -> None:
     watching(scene)
 
 
+def test_without_the_id_of_its_last_change_a_watch_takes_a_snapshot_instead_of_resuming() -> None:
+    async def scene(watching: Watching) -> None:
+        registry, replica = watching.registry, watching.replica
+        await watching.after(lambda: registry.set_reachable(reachable=False))
+        replica.checkpoint = replica.checkpoint._replace(change_id="")
+        replica.router.remove(ONE.id)
+        told = await watching.after(lambda: registry.set_reachable(reachable=True))
+        assert [each for each in told if each != "lost"] == [f"changed {ONE.id}"], "only a snapshot tells of what has not changed"
+        assert replica.checkpoint.change_id
+
+    watching(scene)
+
+
 def test_a_snapshot_that_breaks_off_changes_nothing() -> None:
     """The replica holds the former subscriptions until the new snapshot is complete."""
 
