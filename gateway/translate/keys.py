@@ -48,6 +48,10 @@ def caller_or_refusal(result: pb.AuthenticatedKey) -> Caller | Failure:
     if not result.HasField("key"):
         return Failure(Reason.KEY_INVALID, "The API key is malformed, unknown, expired or revoked; use a valid key.")
     key = result.key
+    if key.role not in _ROLES.values():
+        return Failure(
+            Reason.ROLE_FORBIDDEN, "This gateway does not know the role of the API key; use a gateway of the registry's version."
+        )
     return Caller(
         key_id=key.id,
         role=Role(word_of(pb.Role.Name(key.role), "ROLE_")),

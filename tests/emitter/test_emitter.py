@@ -8,6 +8,7 @@ import hooktide
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2
+from hooktide import _stream
 from hooktide.error.v1 import error_pb2
 from hooktide.error.v1.error_pb2 import EventError
 from hooktide.event.v1.event_pb2 import CloudEvent
@@ -214,6 +215,15 @@ async def test_a_service_that_does_not_say_that_it_accepts_the_key_gets_the_even
     async with emitter_to(running) as emitter:
         await emit_many(emitter, 3)
     assert service.streams == 1
+
+
+async def test_the_wait_for_the_acceptance_leaves_time_to_send_the_events(
+    running: Running, service: IngestOfTests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_stream, "ACCEPTANCE_WAIT_S", 60.0)
+    service.behaviour.says_accepted = False
+    async with emitter_to(running, timeout=3.0) as emitter:
+        await emit_many(emitter, 3)
 
 
 async def test_events_refused_for_their_key_are_known_not_to_be_stored(running: Running, service: IngestOfTests) -> None:

@@ -6,7 +6,7 @@ Law 1: events that are sent and not answered when a stream ends are sent again, 
 a repetition is harmless; a lost event is not.
 Law 2: a refusal that a retry cannot change goes to the callers that it concerns at once; all other callers wait for a retry.
 Law 3: no event is sent before the service has accepted the key, so that a refused key leaves no event in doubt. A service that does not
-say whether it has accepted the key gets the events after `ACCEPTANCE_WAIT_S`.
+say whether it has accepted the key gets the events after `ACCEPTANCE_WAIT_S`, or after half of the emitter's timeout if that is shorter.
 """
 
 import asyncio
@@ -89,6 +89,8 @@ class Stream:
         self._backlog = backlog
         self._open_call = open_call
         self._answer_timeout_s = min(ANSWER_TIMEOUT_S, timeout_s)
+        # Otherwise the first events would be overdue before they are sent.
+        self._acceptance_wait_s = min(ACCEPTANCE_WAIT_S, timeout_s / 2)
         self._in_flight: deque[list[Pending]] = deque()  # bounded: by the backlog
         self._sent = asyncio.Event()
         self._failures = 0
@@ -148,7 +150,7 @@ class Stream:
         backlog = self._backlog
         async with asyncio.timeout(self._answer_timeout_s):
             await call.wait_for_connection()
-        await _accepted(call)
+        await _accepted(call, self._acceptance_wait_s)
         while True:
             while not backlog.has_unsent or len(self._in_flight) >= MESSAGES_IN_FLIGHT_MAX:
                 backlog.changed.clear()
@@ -207,10 +209,10 @@ def _fail(events: list[Pending], refusal: Refusal) -> None:
             pending.answer.set_exception(refusal.error(outcome_unknown=pending.sent))
 
 
-async def _accepted(call: PublishCall) -> None:
-    """Return once the service has accepted the key, has ended the stream, or has said neither for `ACCEPTANCE_WAIT_S`."""
+async def _accepted(call: PublishCall, within_s: float) -> None:
+    """Return once the service has accepted the key, has ended the stream, or has said neither within a time."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ACCEPTANCE_WAIT_S):
+        async with asyncio.timeout(within_s):
             if not any(key == ACCEPTED_KEY for key, _ in await call.initial_metadata() or ()):
                 await call.code()
 
