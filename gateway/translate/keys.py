@@ -50,7 +50,7 @@ def caller_or_refusal(result: pb.AuthenticatedKey) -> Caller | Failure:
     key = result.key
     if key.role not in _ROLES.values():
         return Failure(
-            Reason.ROLE_FORBIDDEN, "This gateway does not know the role of the API key; use a gateway of the registry's version."
+            Reason.ROLE_FORBIDDEN, "This gateway does not know the API key's role; update the gateway to the registry's version."
         )
     return Caller(
         key_id=key.id,
