@@ -8,7 +8,7 @@ from typing import NamedTuple
 from services.eventlog.record import Record
 
 ENCODER_VERSION = 1
-"""The encoder of new deliveries, by its number in `request.envelope.ENCODERS`."""
+"""The encoder of new deliveries, by its number in `request.event_encoder.ENCODERS`."""
 
 
 class State(enum.IntEnum):

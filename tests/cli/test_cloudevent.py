@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.cli.cloudevent import read
 from services.delivery.model import ContentMode
-from services.delivery.request.envelope import content
+from services.delivery.request.event_encoder import content
 from tests.support.events import cloud_event
 
 Value = CloudEvent.CloudEventAttributeValue

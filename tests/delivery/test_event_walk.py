@@ -32,7 +32,7 @@ CALLS = (
     "delivery/transport/pool.answered",
     "delivery/request/attempt_record.attempt_of",
     "delivery/dispatch/retry_policy.after_failure",
-    "delivery/worker/flush_queue.add_settled",
+    "delivery/worker/unflushed_deliveries.add_settled",
     "delivery/ledger/sqlite/flush_writer.flush",
     "delivery/dispatch/dispatcher.release",
     "delivery/ledger/sqlite/queries.due_rows",

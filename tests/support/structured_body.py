@@ -1,7 +1,7 @@
 """Structured body: the body of a webhook in structured mode."""
 
 from services.delivery.model import ContentMode
-from services.delivery.request.envelope import content
+from services.delivery.request.event_encoder import content
 
 
 def structured(raw: bytes) -> bytes:

@@ -10,7 +10,7 @@ import base64
 import unicodedata
 from dataclasses import dataclass, field
 
-from services.delivery.request.oauth2 import Token
+from services.delivery.request.access_token_state import Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class OAuth2:
-    """A client of an authorization server, which issues the access tokens; see `oauth2`."""
+    """A client of an authorization server, which issues the access tokens; see `oauth2_client`."""
 
     token_url: str
     client_id: str
@@ -61,7 +61,7 @@ Credential = Plain | AccessToken | Header | OAuth2 | MutualTls
 
 
 def headers_of(credential: Credential | None, token: Token | None = None) -> dict[str, str]:
-    """Return the headers that a credential adds to a request. OAuth2 needs a `token` that `oauth2.need` has found usable.
+    """Return the headers that a credential adds to a request. OAuth2 needs a `token` that `access_token_state.need` has found usable.
 
     Raises `ValueError` for OAuth2 without a token.
     """

@@ -1,6 +1,6 @@
 """Redaction: removes secrets that an endpoint repeats from its answer, before the answer is stored or shown.
 
-transport → attempt_record, access_tokens, sink_verification → [redaction] → ledger, registry, log
+transport → attempt_record, oauth2_client, sink_verification → [redaction] → ledger, registry, log
 
 Law 1: pure. Nothing is kept of the answer to a delivered attempt, so only failures and the answers to a verification need it.
 Law 2: a secret is found in each form in which servers repeat what they received: plain, as JSON, in a URL, in HTML, in base64 and

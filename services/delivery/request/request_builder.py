@@ -1,6 +1,6 @@
 """Request builder: builds the HTTP request of one attempt.
 
-lane → sender → [request_builder: envelope, signing, credentials] → transport
+lane → sender → [request_builder: event_encoder, signing, credentials] → transport
 
 Law 1: pure.
 Law 2: Hooktide's own headers come last, so that a subscription's headers cannot replace them.
@@ -9,9 +9,9 @@ Law 2: Hooktide's own headers come last, so that a subscription's headers cannot
 from collections.abc import Callable
 
 from services.delivery.model import Content, Delivery
-from services.delivery.request import envelope, signing, signing_rfc9421
+from services.delivery.request import event_encoder, signing, signing_rfc9421
+from services.delivery.request.access_token_state import Token
 from services.delivery.request.credentials import headers_of
-from services.delivery.request.oauth2 import Token
 from services.delivery.request.request_settings import Subscription, tls_of
 from services.delivery.transport.protocol import Request
 
@@ -73,5 +73,5 @@ def _content(delivery: Delivery) -> Content:
         raise ValueError(message)
     content = event.contents.get(delivery.body_mode)
     if content is None:
-        content = event.contents[delivery.body_mode] = envelope.encoded(event.record.event, delivery.body_mode, delivery.encoder)
+        content = event.contents[delivery.body_mode] = event_encoder.encoded(event.record.event, delivery.body_mode, delivery.encoder)
     return content

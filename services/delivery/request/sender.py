@@ -1,6 +1,6 @@
 """Sender: runs one attempt from its request to its answer, with an access token if the sink needs one.
 
-lane → [sender: request_builder] → access_tokens, transport → retry_policy
+lane → [sender: request_builder] → oauth2_client, transport → retry_policy
 
 Law 1: each `send` is answered exactly once, on the event loop and never within `send`.
 Law 2: if the sink refuses an attempt's access token, the attempt is sent once more with a new token, to the same sink. It stays one
@@ -12,9 +12,9 @@ import functools
 from collections.abc import Callable
 
 from services.delivery.model import Delivery, SubscriptionStatus
-from services.delivery.request.access_tokens import AccessTokens
+from services.delivery.request.access_token_state import NoToken, Token
 from services.delivery.request.credentials import OAuth2
-from services.delivery.request.oauth2 import NoToken, Token
+from services.delivery.request.oauth2_client import OAuth2Client
 from services.delivery.request.request_builder import request_of
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Transport
@@ -47,7 +47,7 @@ class WebhookSender:
         self.fresh = fresh
         """Whether requests may leave."""
         self._origin = origin
-        self._tokens = AccessTokens(transport, clock, self._token_arrived, token_calls)
+        self._tokens = OAuth2Client(transport, clock, self._token_arrived, token_calls)
         self._waiting: dict[str, Callable[[str], None]] = {}
         self._closed = False
 

@@ -1,6 +1,6 @@
 """Transport: sends every request to a sink and reads the answers.
 
-sender, access_tokens, sinks → [transport] → callback URL
+sender, oauth2_client, sinks → [transport] → callback URL
 
 `protocol.py`        the Protocol that the rest of delivery sees; a test or a benchmark may use another implementation
 `http.py`            the implementation, HTTP/1.1 on the event loop: checks the URL, and gathers what a request needs before it can leave

@@ -1,6 +1,6 @@
 """HTTP: the transport over HTTP/1.1. It checks a request's URL, gathers its addresses and TLS context, and hands it to the pool.
 
-sender, access_tokens, sinks → [http] → resolver, tls_contexts → pool → connection → callback URL
+sender, oauth2_client, sinks → [http] → resolver, tls_contexts → pool → connection → callback URL
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Protocol: the interface through which every request to a sink leaves.
 
-sender, access_tokens, sinks → [protocol] → http, resolver, tls_contexts, pool, … → callback URL
+sender, oauth2_client, sinks → [protocol] → http, resolver, tls_contexts, pool, … → callback URL
 
 Law 1: each `send` is answered exactly once, on the event loop and never within `send` or `withdraw`; neither raises.
 Law 2: the transport follows no redirect, decompresses no answer, and reads no answer beyond its limit. It checks the sink's

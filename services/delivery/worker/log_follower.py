@@ -18,9 +18,9 @@ from services.delivery.model import Chunk, Delivery, Event, delivery_id
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
-from services.delivery.worker.flush_queue import FlushQueue
 from services.delivery.worker.read_ahead import read_ahead
 from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, StoppedPartitions, progress_at
+from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocol import EventLogReader, Following
 from services.eventlog.record import Place, Record
@@ -48,7 +48,7 @@ class LogFollower:
         replica: Replica,
         barrier: ReadBarrier,
         dispatcher: Dispatcher,
-        flush_queue: FlushQueue,
+        unflushed: UnflushedDeliveries,
         clock: Clock,
         takeover: Takeover,
     ) -> None:
@@ -57,7 +57,7 @@ class LogFollower:
         self._replica = replica
         self._barrier = barrier
         self._dispatcher = dispatcher
-        self._flush_queue = flush_queue
+        self._unflushed = unflushed
         self._clock = clock
         self._progress = {each.partition: progress_at(each) for each in takeover.cursors}
         self.log_id = takeover.log_id
@@ -192,9 +192,9 @@ class LogFollower:
             return
         event, through = Event(record), progress.through if begun else ""
         while True:
-            if self._flush_queue.is_full:
+            if self._unflushed.is_full:
                 self._dispatcher.pump()
-                await self._flush_queue.wait_for_room()
+                await self._unflushed.wait_for_room()
             if not self._barrier.holds():
                 await self._barrier.passed()
             # Match after all waits: a subscription may go during a wait, and a delivery routed to it afterwards would never be cancelled.
@@ -240,4 +240,4 @@ class LogFollower:
                 lanes.hold(delivery)
             else:
                 dispatcher.add(delivery, lane)
-        self._flush_queue.add_chunk(chunk)
+        self._unflushed.add_chunk(chunk)

@@ -1,6 +1,6 @@
 """Recorder: gathers routed deliveries and their states, and flushes them into the ledger.
 
-flush_queue → [recorder] → ledger; then dispatcher
+unflushed_deliveries → [recorder] → ledger; then dispatcher
 
 Law 1: one flush holds the deliveries of a chunk, in the states that they have by then, and the cursor that passes the chunk.
 Law 2: flushes run one at a time. After the ledger refuses a flush, nothing is sent until that flush succeeds.
@@ -19,13 +19,13 @@ from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Cursor, Flush, Ledger
 from services.delivery.ledger.rows import DoneRow, OpenRow, done_row, open_row
 from services.delivery.model import Chunk, Delivery, Phase
-from services.delivery.worker.flush_queue import FlushQueue
+from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.runtime import failpoints
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 
 # Wait 40 ms so that a transaction is worth its fsync; an attempt that starts at once does not wait for it. The wait ends early, but not
-# before 15 ms, if the flush queue is urgent.
+# before 15 ms, if the unflushed deliveries are urgent.
 _LINGER_MIN_S, _LINGER_MAX_S = 0.015, 0.04
 # A delivery is written once, in its final state, if its attempt begins within `_WAIT_FOR_TURN_S` and ends within `_WAIT_FOR_END_S`.
 # The former is longer: under load deliveries wait their turn, and writing each of them twice would make them wait longer.
@@ -61,16 +61,18 @@ class _Batch:
 class Recorder:
     """Flushes for one worker."""
 
-    def __init__(self, ledger: Ledger, queue: FlushQueue, dispatcher: Dispatcher, clock: Clock, *, wanted: Callable[[str], bool]) -> None:
+    def __init__(
+        self, ledger: Ledger, unflushed: UnflushedDeliveries, dispatcher: Dispatcher, clock: Clock, *, wanted: Callable[[str], bool]
+    ) -> None:
         """`wanted` returns whether events may still be delivered to a subscription."""
         self._ledger = ledger
-        self._queue = queue
+        self._unflushed = unflushed
         self._dispatcher = dispatcher
         self._clock = clock
         self._wanted = wanted
-        self._chunks = queue.chunks
-        self._changed = queue.changed
-        self._flush_wanted = queue.flush_wanted
+        self._chunks = unflushed.chunks
+        self._changed = unflushed.changed
+        self._flush_wanted = unflushed.flush_wanted
         self._flush_ended = asyncio.Event()
         self._flushes_begun = 0
         self._flushes_done = 0
@@ -119,7 +121,7 @@ class Recorder:
                 self._after_flush(batch)
             self._flushes_done += 1
             self._flush_ended.set()
-            self._queue.make_room()
+            self._unflushed.make_room()
             if self._changed:
                 self._flush_wanted.set()
             elif self._chunks:
@@ -128,12 +130,12 @@ class Recorder:
     async def _linger(self) -> None:
         await asyncio.sleep(_LINGER_MIN_S)
         ends_at = self._clock.monotonic() + _LINGER_MAX_S - _LINGER_MIN_S
-        self._queue.urgent.clear()
-        while not self._queue.is_urgent() and (left_s := ends_at - self._clock.monotonic()) > 0:
+        self._unflushed.urgent.clear()
+        while not self._unflushed.is_urgent() and (left_s := ends_at - self._clock.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
-                    await self._queue.urgent.wait()
-            self._queue.urgent.clear()
+                    await self._unflushed.urgent.wait()
+            self._unflushed.urgent.clear()
 
     def _is_due(self, chunk: Chunk, now: float, batch: _Batch) -> bool:
         """Return whether a chunk is to be written as it stands; if not, its attempts may still end soon."""
@@ -200,7 +202,7 @@ class Recorder:
 
     def _after_flush(self, batch: _Batch) -> None:
         dispatcher = self._dispatcher
-        self._queue.note_flushed(batch.chunks)
+        self._unflushed.note_flushed(batch.chunks)
         lifecycle.record(batch.written)
         for delivery in batch.settled:
             dispatcher.release(delivery)

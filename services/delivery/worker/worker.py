@@ -25,13 +25,13 @@ from services.delivery.subscriptions.registry_watch import RegistryWatch
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.backpressure import Backpressure
-from services.delivery.worker.flush_queue import FlushQueue
 from services.delivery.worker.lag import LagReporter
 from services.delivery.worker.lane_refill import LaneRefill, RefillRequests
 from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
+from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.eventlog.protocol import EventLogReader
 from services.runtime import failpoints
 from services.runtime.clock import Clock
@@ -73,7 +73,7 @@ class Worker:
         retry_policy, bounds = _retry_policy(settings), _bounds(settings)
         # What is only filled and read comes first, then the dispatcher that fills it, then the loops that read it.
         lanes = LaneTable(replica.get, clock, DueClock(clock, retry_policy.expiry_s), bounds.lane_pending_max)
-        self._flush_queue = FlushQueue(lanes, backpressure or Backpressure(), clock)
+        self._unflushed = UnflushedDeliveries(lanes, backpressure or Backpressure(), clock)
         refills = RefillRequests()
         sender = WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds)
         self.dispatcher = Dispatcher(
@@ -82,11 +82,11 @@ class Worker:
             retry_policy,
             clock,
             bounds,
-            settled=self._flush_queue.add_settled,
+            settled=self._unflushed.add_settled,
             rows_due=refills.add,
             sink_gone=self._gone_sinks.report,
         )
-        self._recorder = Recorder(ledger, self._flush_queue, self.dispatcher, clock, wanted=replica.wanted)
+        self._recorder = Recorder(ledger, self._unflushed, self.dispatcher, clock, wanted=replica.wanted)
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
         self.barrier = ReadBarrier(replica, registry.revisions, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
@@ -135,7 +135,7 @@ class Worker:
         self.clock_jumped_ms = takeover.clock_jumped_ms
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         self.follower = follower = LogFollower(
-            self._log, self._ledger, self.replica, self.barrier, self.dispatcher, self._flush_queue, self._clock, takeover
+            self._log, self._ledger, self.replica, self.barrier, self.dispatcher, self._unflushed, self._clock, takeover
         )
         retention = RetentionLoop(
             self._ledger,

@@ -12,7 +12,7 @@ from services.delivery.model import Delivery
 from services.delivery.request.request_settings import Subscription
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome
 from services.delivery.worker.backpressure import Backpressure
-from services.delivery.worker.flush_queue import FlushQueue
+from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.runtime.clock import Clock, SystemClock
 
 ACKNOWLEDGED = Answer(Outcome.DELIVERED, 0, "", b"", "")
@@ -90,7 +90,7 @@ class Dispatching:
 
     def __post_init__(self) -> None:
         lanes = LaneTable(self._find, self.clock, DueClock(self.clock, EXPIRY_S), BOUNDS.lane_pending_max)
-        self.queue = FlushQueue(lanes, Backpressure(), self.clock)
+        self.queue = UnflushedDeliveries(lanes, Backpressure(), self.clock)
         self.dispatcher = Dispatcher(
             self.sender,
             lanes,

@@ -55,7 +55,7 @@ AFTER = {(Phase[phase], Transition[step]): Phase[after] for phase, step, after i
 PAIRS = list(itertools.product(Phase, [False, True], Transition))
 # The fields that only the lifecycle writes. Some names are also those of fields of other classes, which these files write.
 FIELDS = frozenset({"phase", "state", "due_ms", "finished_ms", "recorded", "sent_at", "event"})
-OTHER_FIELDS = {("request/access_tokens.py", "shared.state")}
+OTHER_FIELDS = {("request/oauth2_client.py", "shared.state")}
 
 
 def delivery_in(phase: Phase, *, recorded: bool) -> Delivery:

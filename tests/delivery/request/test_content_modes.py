@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.model import Content, ContentMode
-from services.delivery.request.envelope import CONTENT_TYPE, content
+from services.delivery.request.event_encoder import CONTENT_TYPE, content
 from tests.support.events import cloud_event
 
 CloudEvent, Value = event_pb2.CloudEvent, event_pb2.CloudEvent.CloudEventAttributeValue

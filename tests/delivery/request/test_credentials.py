@@ -2,8 +2,8 @@ import base64
 
 import pytest
 
+from services.delivery.request.access_token_state import Token
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain, headers_of
-from services.delivery.request.oauth2 import Token
 
 
 def decoded(headers: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.delivery.model import ENCODER_VERSION, Content, ContentMode
-from services.delivery.request.envelope import ENCODERS, content, encoded
+from services.delivery.request.event_encoder import ENCODERS, content, encoded
 from tests.delivery.system import State, System
 from tests.support.events import cloud_event
 from tests.support.waiting import until

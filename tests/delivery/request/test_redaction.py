@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.request.redaction import MARK, redacted, secrets_of
-from tests.delivery.request.test_access_tokens import authority
+from tests.delivery.request.test_oauth2_client import authority
 from tests.delivery.system import State, System
 from tests.support.events import cloud_event
 

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from services.delivery.model import Delivery, Event, SubscriptionStatus
-from services.delivery.request.access_tokens import AccessTokens
+from services.delivery.request.access_token_state import Token
 from services.delivery.request.credentials import OAuth2
-from services.delivery.request.oauth2 import Token
+from services.delivery.request.oauth2_client import OAuth2Client
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.request.sender import WebhookSender
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
@@ -163,7 +163,7 @@ async def test_what_waits_for_its_first_token_and_is_not_wanted_any_more_has_not
 
 async def test_a_token_that_does_not_come_holds_no_attempt_up(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempt ends with the sink's answer; the token may serve later attempts."""
-    monkeypatch.setattr("services.delivery.request.access_tokens._WAITED_FOR_S", 0.05)
+    monkeypatch.setattr("services.delivery.request.oauth2_client._WAITED_FOR_S", 0.05)
     sending.refuse_token()
     assert sending.answers == []
     async with asyncio.timeout(10):
@@ -179,7 +179,7 @@ async def test_a_token_that_does_not_come_holds_no_attempt_up(sending: Sending, 
 async def test_a_call_that_waits_for_its_turn_ends_with_its_subscription() -> None:
     """The attempts that wait for the call end too. A call that was already sent goes on, and its token serves no subscription."""
     post, arrived = Post(), list[str]()
-    tokens = AccessTokens(post, SystemClock(), arrived.append, Share(1, 1))
+    tokens = OAuth2Client(post, SystemClock(), arrived.append, Share(1, 1))
     first, second = OAuth2(TOKEN_URL, "one", "secret", ""), OAuth2(TOKEN_URL, "two", "secret", "")
     told: list[str] = []
     assert tokens.get("sub_1", "con_1", first) is None
@@ -199,7 +199,7 @@ async def test_a_call_that_waits_for_its_turn_ends_with_its_subscription() -> No
 
 async def test_subscriptions_of_one_consumer_share_the_tokens_of_a_credential_and_no_other_consumer_does() -> None:
     post, arrived = Post(), list[str]()
-    tokens, same = AccessTokens(post, SystemClock(), arrived.append, Share(8, 8)), OAuth2(TOKEN_URL, "client", "secret", "")
+    tokens, same = OAuth2Client(post, SystemClock(), arrived.append, Share(8, 8)), OAuth2(TOKEN_URL, "client", "secret", "")
     for number in range(50):
         assert tokens.get(f"sub_{number:02}", "con_1", replace(same)) is None
     assert tokens.get("sub_other", "con_2", replace(same)) is None

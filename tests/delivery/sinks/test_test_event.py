@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
-from tests.delivery.request.test_access_tokens import authority, subscribed, tokens
+from tests.delivery.request.test_oauth2_client import authority, subscribed, tokens
 from tests.delivery.system import Delivering, System
 from tests.delivery.transport.test_hostile_recorded import delivering as delivering_by_names
 from tests.support.dns import Zone, name_server

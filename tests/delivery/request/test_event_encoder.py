@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.model import ContentMode
-from services.delivery.request.envelope import CONTENT_TYPE, content
+from services.delivery.request.event_encoder import CONTENT_TYPE, content
 from tests.support.events import cloud_event
 from tests.support.structured_body import structured
 

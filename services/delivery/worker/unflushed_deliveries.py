@@ -1,6 +1,6 @@
-"""Flush queue: the chunks and settled deliveries that wait for a flush, and how urgent the flush is.
+"""Unflushed deliveries: the chunks and settled deliveries that wait for a flush, and how urgent the flush is.
 
-log_follower, dispatcher → [flush_queue] → recorder
+log_follower, dispatcher → [unflushed_deliveries] → recorder
 
 Law: the deliveries that are routed and not recorded are bounded. Routing waits for room; a settled delivery never waits.
 """
@@ -17,7 +17,7 @@ from services.runtime.clock import Clock
 _URGENT_SENT, _URGENT_BYTES = UNRECORDED_SENT_MAX // 8, 1024 * 1024
 
 
-class FlushQueue:
+class UnflushedDeliveries:
     """Filled by routing and dispatch, emptied by the recorder."""
 
     def __init__(self, lanes: LaneTable, backpressure: Backpressure, clock: Clock) -> None:

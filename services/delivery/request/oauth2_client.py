@@ -1,9 +1,9 @@
-"""Access tokens: the tokens of all subscriptions with OAuth2, fetched on demand.
+"""OAuth2 client: the access tokens of all subscriptions with OAuth2, fetched on demand.
 
-sender → [access_tokens: oauth2] → transport → authorization server
+sender → [oauth2_client: access_token_state] → transport → authorization server
 
-Law 1: `oauth2` alone decides what to do and when. Subscriptions of one consumer with the same credential share its tokens, and one call
-at a time fetches them.
+Law 1: `access_token_state` alone decides what to do and when. Subscriptions of one consumer with the same credential share its tokens,
+and one call at a time fetches them.
 Law 2: calls to the authorization server use the same transport as webhooks, and obey the same rules.
 Law 3: a consumer's authorization servers that do not answer hold at most that consumer's share of the calls. No attempt waits for a
 token longer than 10 s, and each call has a time limit of 10 s.
@@ -15,9 +15,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.delivery.request import oauth2
+from services.delivery.request import access_token_state
+from services.delivery.request.access_token_state import AwaitToken, FetchToken, NoToken, Token, TokenFailure, TokenState, UseToken
 from services.delivery.request.credentials import OAuth2
-from services.delivery.request.oauth2 import AwaitToken, FetchToken, NoToken, Token, TokenFailure, TokenState, UseToken
 from services.delivery.request.redaction import redacted, secrets_of
 from services.delivery.request.request_builder import USER_AGENT
 from services.delivery.transport.protocol import Answer, Request, Tls, Transport
@@ -48,7 +48,7 @@ class _SharedCredential:
     """The permit of the call that is under way or waits for its turn."""
 
 
-class AccessTokens:
+class OAuth2Client:
     """Tokens by subscription. When a call has ended, with a token or without, `arrived` is called for each subscription that waits."""
 
     def __init__(self, transport: Transport, clock: Clock, arrived: Callable[[str], None], calls: ShareNow) -> None:
@@ -64,7 +64,7 @@ class AccessTokens:
     def get(self, subscription_id: str, owner: str, credential: OAuth2) -> Token | NoToken | None:
         """Return the token to send, or why there is none; None while a token is being fetched: `arrived` is called when that has ended."""
         shared = self._shared_by(subscription_id, owner, credential)
-        match oauth2.need(shared.state, self._clock.monotonic()):
+        match access_token_state.need(shared.state, self._clock.monotonic()):
             case UseToken(token, renew):
                 if renew:
                     self._fetch(shared)
@@ -82,7 +82,7 @@ class AccessTokens:
     def is_replaced(self, subscription_id: str, owner: str, credential: OAuth2, token: Token) -> bool:
         """Note that the sink answered 401 to a token; return whether to try once more with another token."""
         shared = self._shared_by(subscription_id, owner, credential)
-        shared.state, again = oauth2.rejected(shared.state, token, self._clock.monotonic())
+        shared.state, again = access_token_state.rejected(shared.state, token, self._clock.monotonic())
         return again
 
     def when_fetched(self, subscription_id: str, owner: str, credential: OAuth2, then: Callable[[], None]) -> None:
@@ -116,30 +116,31 @@ class AccessTokens:
         return shared
 
     def _fetch(self, shared: _SharedCredential) -> None:
-        shared.state = oauth2.began(shared.state)
+        shared.state = access_token_state.began(shared.state)
         shared.permit_request = self._calls.enter(shared.owner, functools.partial(self._call, shared))
         if shared.permit_request is None:
             asyncio.get_running_loop().call_soon(self._ended, shared, TokenFailure("too many token calls wait"))
 
     def _call(self, shared: _SharedCredential, permit_request: PermitRequest) -> None:
         credential = shared.credential
-        call = oauth2.token_request(credential.token_url, credential.client_id, credential.client_secret, credential.scope)
+        call = access_token_state.token_request(credential.token_url, credential.client_id, credential.client_secret, credential.scope)
         headers = call.headers | {"user-agent": USER_AGENT}
         tls = Tls(ca_pem=credential.ca_certificates.encode()) if credential.ca_certificates else None
-        request = Request(call.url, headers, call.body, oauth2.METHOD, _ANSWER_S, tls, owner=shared.owner, whole=True)
+        request = Request(call.url, headers, call.body, access_token_state.METHOD, _ANSWER_S, tls, owner=shared.owner, whole=True)
         self._transport.send(request, functools.partial(self._answered, shared, permit_request, self._clock.monotonic()))
 
     def _answered(self, shared: _SharedCredential, permit_request: PermitRequest, asked_at: float, answer: Answer) -> None:
         permit_request.leave()
-        self._ended(shared, oauth2.token_of(answer.status, answer.body, asked_at) if answer.status else TokenFailure(_unreached(answer)))
+        found = access_token_state.token_of(answer.status, answer.body, asked_at) if answer.status else TokenFailure(_unreached(answer))
+        self._ended(shared, found)
 
     def _ended(self, shared: _SharedCredential, found: Token | TokenFailure) -> None:
         match found:
             case Token():
-                shared.state = oauth2.fetched(shared.state, found)
+                shared.state = access_token_state.fetched(shared.state, found)
             case TokenFailure(said):
                 why = redacted(said, secrets_of(shared.credential, ()))
-                shared.state = oauth2.failed(shared.state, why, self._clock.monotonic(), random.random())  # noqa: S311 - jitter
+                shared.state = access_token_state.failed(shared.state, why, self._clock.monotonic(), random.random())  # noqa: S311 - jitter
                 shared_by = len(shared.subscriptions)
                 logger().warning("access_token.failed", subscription=min(shared.subscriptions, default=""), shared_by=shared_by, why=why)
         subscriptions_waiting, shared.subscriptions_waiting = shared.subscriptions_waiting, set()

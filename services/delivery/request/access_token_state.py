@@ -1,6 +1,6 @@
-"""OAuth2: decides when to fetch, use, renew and drop an access token, by the client credentials grant.
+"""Access token state: decides when to fetch, use, renew and drop an access token, by the client credentials grant.
 
-tokens → [oauth2] → credentials
+oauth2_client → [access_token_state] → credentials
 
 Law 1: pure; time (seconds of a monotonic clock) and chance arrive as arguments, and states are values.
 Law 2: a token is renewed before it expires, by one call at a time, and used until then. After each failure of the server, the wait

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.request.oauth2 import (
+from services.delivery.request.access_token_state import (
     LIFETIME_DEFAULT_S,
     LIFETIME_MAX_S,
     AwaitToken,

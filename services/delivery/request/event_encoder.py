@@ -1,6 +1,6 @@
-"""Envelope: encodes an event as the body of a webhook, with the headers that belong to the body.
+"""Event encoder: encodes an event as the body of a webhook, with the headers that belong to the body.
 
-log record → [envelope] → signing → transport
+log record → [event_encoder] → signing → transport
 
 Law 1: pure. The same record always gives the same bytes, because every attempt must send the same body.
 Law 2: the data is sent as the emitter wrote it, byte for byte.
