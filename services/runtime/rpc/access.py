@@ -20,9 +20,9 @@ _BEARER = "bearer "
 class Access(Enum):
     """The kinds of caller that may use a method."""
 
-    PUBLIC = "anyone, without credentials"
-    KEY = "whoever has an API key; the method checks it"
-    SERVICE = "the other services, by the service token"
+    PUBLIC = "every caller, without credentials"
+    KEY = "every caller with an API key; the method checks the key"
+    SERVICE = "the other services, with the service token"
 
 
 def new_service_token() -> str:
