@@ -118,9 +118,7 @@ PROBLEM_TYPES: Mapping[Reason, ProblemType] = {
     Reason.ALREADY_EXISTS: ProblemType(
         409, "Already exists", "Something with this name or content exists already. Use another name or content."
     ),
-    Reason.STATE_CONFLICT: ProblemType(
-        409, "Not in this state", "The present state does not permit this request. `detail` says why."
-    ),
+    Reason.STATE_CONFLICT: ProblemType(409, "Not in this state", "The present state does not permit this request. `detail` says why."),
     Reason.VERIFICATION_NOT_FOUND: ProblemType(
         404,
         "No such verification",

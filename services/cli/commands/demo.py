@@ -41,8 +41,8 @@ _ALARMS_SHOWN = 10
 _ALARM_CHARS_MAX = 1000
 _STOPPED = "stopped before it was finished"
 _AFTERWARDS = """
-Everything ran in a temporary directory, which is gone.
-To go on, type in three terminals in one folder:
+Everything ran in a temporary directory, which is deleted now.
+To continue, type these commands in three terminals, all in the same directory:
 
   1  {program} up
   2  {program} subscribe http://127.0.0.1:9000/ --type 'order.*'

@@ -76,4 +76,4 @@ class Tally:
 
     def last_line(self) -> str:
         """Return the last line of the demo."""
-        return f"demo: {self.emitted} emitted, {self.due} due, {self.delivered} delivered, {self.verified} verified, {self.lost} lost"
+        return f"demo: {self.emitted} emitted, {self.due} expected, {self.delivered} delivered, {self.verified} verified, {self.lost} lost"

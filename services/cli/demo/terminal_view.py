@@ -120,7 +120,7 @@ class LiveView:
         counters.add_column(no_wrap=True, justify="right")
         counters.add_column(ratio=1)
         counters.add_row("emitted", f"{tally.emitted} of {self._events}", ProgressBar(self._events, tally.emitted))
-        counters.add_row("delivered", f"{tally.delivered} of {tally.due} due", ProgressBar(max(tally.due, 1), tally.delivered))
+        counters.add_row("delivered", f"{tally.delivered} of {tally.due} expected", ProgressBar(max(tally.due, 1), tally.delivered))
         counters.add_row("verified", str(tally.verified), Text(f"{tally.repeated} arrived twice" if tally.repeated else "", "yellow"))
         return counters
 

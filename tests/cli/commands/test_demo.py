@@ -12,7 +12,7 @@ async def test_the_demo_loses_nothing_and_minds_no_settings_of_the_user() -> Non
     assert ended.code == 0, ended
     due = sum(is_due(event, name) for event in shop_events(40) for name in (ACCOUNTING, WAREHOUSE))
     lines = ended.out.splitlines()
-    assert lines[-1] == f"demo: 40 emitted, {due} due, {due} delivered, {due} verified, 0 lost"
+    assert lines[-1] == f"demo: 40 emitted, {due} expected, {due} delivered, {due} verified, 0 lost"
     assert sum("signature verified" in line for line in lines) >= due
     assert sum("kill -9" in line for line in lines) == 1
     assert ended.err == ""

@@ -6,7 +6,7 @@ def test_the_tally_counts_what_is_due_whatever_comes_first() -> None:
     tally = Tally()
     assert tally.arrive(ACCOUNTING, "evt_1", verified=True) == 1
     tally.emit(ShopEvent("order.paid", "s", {}), "evt_1")
-    assert tally.last_line() == "demo: 1 emitted, 2 due, 1 delivered, 1 verified, 1 lost"
+    assert tally.last_line() == "demo: 1 emitted, 2 expected, 1 delivered, 1 verified, 1 lost"
     assert not tally.is_perfect
     assert tally.arrive(WAREHOUSE, "evt_1", verified=True) == 1
     assert tally.arrive(WAREHOUSE, "evt_1", verified=True) == 2
