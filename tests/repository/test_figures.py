@@ -11,12 +11,14 @@ from services.delivery.transport import connection, exchange
 from services.delivery.worker import backpressure, read_ahead, recorder
 from services.eventlog import record
 from services.runtime import api_key_cache, database, listing_reader, memory, steady_clock
-from services.runtime.configuration.settings import GatewaySettings, IngestSettings
+from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings
 from services.runtime.configuration.settings_reader import read_settings
+from services.runtime.http import admin
 from services.runtime.rpc import call_guard, channel_and_server, channel_arguments, log_lines
 from services.subscription.store import read_leases
 
 ROOT = Path(__file__).parents[2]
+DELIVERY = read_settings(DeliverySettings, {})
 # Each sentence of a document, and the values of the code that make it true.
 FIGURES: dict[str, tuple[tuple[object, object], ...]] = {
     "sent and not yet recorded (bounded by 1 000)": ((lane_table.UNRECORDED_SENT_MAX, 1000),),
@@ -55,6 +57,23 @@ FIGURES: dict[str, tuple[tuple[object, object], ...]] = {
     "It opens after ten failures in a row of a sink": ((circuit_breaker.FAILURES_MAX, 10),),
     "up to twenty times the first": ((circuit_breaker._OPEN_MAX, 20),),
     "delays, jitter of ±50 %": ((retry_policy.JITTER, 0.5),),
+    "Answer with any 2xx within 15 seconds": ((DELIVERY.delivery_attempt_timeout_seconds, 15),),
+    "twelve more times over three days: after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h, each ±50 %": (
+        (DELIVERY.delivery_retry_delays_seconds, (5, 30, 120, 600, 1800, *(hours * 3600 for hours in (1, 2, 5, 10, 14, 20, 24)))),
+        (retry_policy.JITTER, 0.5),
+    ),
+    "`Retry-After` is honoured up to six hours": ((retry_policy.RETRY_AFTER_MAX_S, 6 * 3600),),
+    "If a sink fails ten times in a row, a circuit breaker stops sending to it: for half a minute at first": (
+        (circuit_breaker.FAILURES_MAX, 10),
+        (DELIVERY.delivery_breaker_seconds, 30),
+    ),
+    "then twice as long each time, up to ten minutes": ((DELIVERY.delivery_breaker_seconds * circuit_breaker._OPEN_MAX, 600),),
+    "One consumer may use an eighth of each at once": ((DELIVERY.consumer_share_percent, 12.5),),
+    "The admin port keeps at most 64 connections, 32 from one address, and waits 5 s for headers": (
+        (admin._LIMITS.connections_max, 64),
+        (admin._LIMITS.network_connections_max, 32),
+        (admin._LIMITS.headers_s, 5),
+    ),
     "up to 1 000 records or 4 MiB": ((read_ahead.RECORDS_MAX, 1000), (read_ahead.BYTES_MAX, 4 * 1024 * 1024)),
 }
 # ruff: noqa: SLF001
@@ -62,7 +81,9 @@ FIGURES: dict[str, tuple[tuple[object, object], ...]] = {
 
 @pytest.mark.parametrize("sentence", FIGURES)
 def test_a_figure_of_the_documents_is_the_code_s(sentence: str) -> None:
-    text = " ".join(" ".join((ROOT / name).read_text(encoding="utf-8").split()) for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"))
+    text = " ".join(
+        " ".join((ROOT / name).read_text(encoding="utf-8").split()) for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md")
+    )
     assert sentence in text, "the documents no longer say this; change or remove the sentence here as well"
     for actual, said in FIGURES[sentence]:
         assert actual == said
