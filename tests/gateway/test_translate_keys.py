@@ -7,8 +7,9 @@ from services.runtime.errors import Failure, Reason
 
 def test_a_key_of_an_unknown_role_is_refused_alone() -> None:
     """A newer registry may have more roles. One question names the keys of many callers, so one key must not fail them all."""
-    roles = [pb.ROLE_ADMIN, 99, pb.ROLE_UNSPECIFIED]
-    answer = pb.AuthenticateKeysResponse(results=[pb.AuthenticatedKey(key=pb.Key(id="key_1", role=role)) for role in roles])
+    answer = pb.AuthenticateKeysResponse()
+    for role in (pb.ROLE_ADMIN, 99, pb.ROLE_UNSPECIFIED):
+        answer.results.add(key=pb.Key(id="key_1", role=role))  # type: ignore[arg-type]  # 99 is no role yet
     known, *unknown = map(caller_or_refusal, answer.results)
     assert isinstance(known, Caller)
     assert known.role is Role.ADMIN
