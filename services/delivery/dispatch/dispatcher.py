@@ -65,7 +65,7 @@ class Dispatcher:
         self._settled, self._rows_due, self._sink_gone = settled, rows_due, sink_gone
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
-        self._ready = self._may_send_now
+        self._sender_ready = self._on_sender_ready
         self._timers = LaneTimers(clock, self._timer_fired)
         self._round: deque[Lane] = deque()  # bounded: each lane is in it once
         self._ended = asyncio.Event()
@@ -188,7 +188,7 @@ class Dispatcher:
         if settings.rate_per_second is not None and (wait_s := rate_limit.wait_s(lane, subscription, now)) > 0:
             self._timers.at(now + wait_s, lane)
             return False
-        return self._sender.may_send(subscription, self._ready)
+        return self._sender.may_send(subscription, self._sender_ready)
 
     def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
         settings = subscription.settings
@@ -332,7 +332,7 @@ class Dispatcher:
             self._wake(lane)
             self.pump()
 
-    def _may_send_now(self, subscription_id: str) -> None:
+    def _on_sender_ready(self, subscription_id: str) -> None:
         lane = self.lanes.find(subscription_id)
         if lane is not None:
             self._wake(lane)

@@ -2,7 +2,8 @@
 
 log_follower, lane_refill → dispatcher → [lifecycle] → recorder
 
-Law 1: `TABLE` lists all transitions. A transition that is not in it raises `AssertionError`, which names the transition and the phase.
+Law 1: `TABLE` lists all transitions. A transition that is not in it raises `AssertionError`, which names the transition and the phase. So
+does SPILL of a delivery that has a row, and PUT_BACK or RELEASE of a delivery that has none.
 Law 2: only this file changes a delivery's phase, state, times, event, and whether it is recorded.
 Law 3: pure; times arrive as arguments. Counters of lanes and chunks belong to those who keep them.
 """
@@ -68,8 +69,6 @@ TABLE: Final = {
     }.items()
 }
 """The phase that follows, by transition and present phase."""
-NEEDS_ROW: Final = {Transition.SPILL: False, Transition.PUT_BACK: True, Transition.RELEASE: True}
-"""Whether the ledger must have the delivery's row already, for the transitions that depend on it."""
 
 # One look-up for each transition: these run for every delivery.
 _QUEUE, _START, _RETRY, _WITHDRAW = (TABLE[each] for each in (Transition.QUEUE, Transition.START, Transition.RETRY, Transition.WITHDRAW))

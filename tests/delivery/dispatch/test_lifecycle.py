@@ -10,7 +10,7 @@ import pytest
 
 from services import delivery as delivery_service
 from services.delivery.dispatch import lifecycle
-from services.delivery.dispatch.lifecycle import NEEDS_ROW, TABLE, Transition
+from services.delivery.dispatch.lifecycle import TABLE, Transition
 from services.delivery.model import Delivery, Event, Phase, State
 from services.eventlog.record import Record
 
@@ -52,6 +52,8 @@ LEGAL = """
     ENDED RECORD ENDED, ENDED RELEASE RELEASED
 """
 AFTER = {(Phase[phase], Transition[step]): Phase[after] for phase, step, after in (each.split() for each in LEGAL.split(","))}
+# Whether the ledger must have the delivery's row already, for the transitions that depend on it.
+NEEDS_ROW = {Transition.SPILL: False, Transition.PUT_BACK: True, Transition.RELEASE: True}
 PAIRS = list(itertools.product(Phase, [False, True], Transition))
 # The fields that only the lifecycle writes. Some names are also those of fields of other classes, which these files write.
 FIELDS = frozenset({"phase", "state", "due_ms", "finished_ms", "recorded", "sent_at", "event"})
