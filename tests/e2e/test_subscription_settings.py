@@ -44,7 +44,7 @@ async def test_a_subscription_made_over_rest_is_delivered_as_it_asks(system: Sys
     (signature,) = [each[4:] for each in arrival.headers["webhook-signature"].split() if each.startswith("v1a,")]
     key.verify(base64.b64decode(signature), signed)
     status, tested = await system.call("POST", f"/v1/subscriptions/{subscription_id}/test", consumer.key)
-    assert (status, tested["attempt"]["outcome"], tested["attempt"]["status"]) == (200, "delivered", 200)  # type: ignore[index]
+    assert (status, tested["attempt"]["outcome"], tested["attempt"]["status"]) == (200, "delivered", 200)  # type: ignore[index]  # JSON
     test = endpoint.arrivals[-1]
     assert (test.event_id, test.headers["ce-type"], test.headers["x-key"]) == (tested["event_id"], "hooktide.test", "open sesame")
     assert test.verified

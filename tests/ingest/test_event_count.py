@@ -42,4 +42,4 @@ def test_no_message_holds_more_events_than_are_counted(message: bytes) -> None:
 
 @given(st.lists(st.sampled_from([b"\x0a\x00", b"\x0a\x02\x10\x01", b"\x10\x05", b"\x13", b"\x14", b"\x8a\x00\x00", b"\x12\x02\x0a\x00"])))
 def test_neither_does_one_made_of_pieces(pieces: list[bytes]) -> None:
-    test_no_message_holds_more_events_than_are_counted.hypothesis.inner_test(b"".join(pieces))  # type: ignore[attr-defined]
+    test_no_message_holds_more_events_than_are_counted.hypothesis.inner_test(b"".join(pieces))  # type: ignore[attr-defined]  # hypothesis adds it

@@ -169,6 +169,35 @@ def test_no_test_replaces_code_by_a_mock() -> None:
     assert [str(path.relative_to(ROOT)) for path in files if imports.search(path.read_text(encoding="utf-8"))] == []
 
 
+def exceptions_without_a_reason(text: str) -> list[str]:
+    """Return the comments of a module that except a line from a rule of ruff or mypy and do not say why."""
+    comments = re.findall(r"# (?:ruff: )?noqa\b.*|# (?:type): ignore.*", text)
+    return [each for each in comments if not re.search(r"noqa: [A-Z0-9, ]+ - \S|type: ignore\[[a-z, -]+\] +# \S", each)]
+
+
+def test_each_exception_to_a_rule_says_why() -> None:
+    paths = [ROOT / name for name in project_files() if name.endswith(".py") and "_pb2" not in name]
+    found = {str(path.relative_to(ROOT)): exceptions_without_a_reason(path.read_text(encoding="utf-8")) for path in paths}
+    assert len(found) > 700
+    assert {name: each for name, each in found.items() if each} == {}
+
+
+def test_an_exception_without_a_reason_is_found() -> None:
+    bare = ["# " + "noqa: S101", "# " + "noqa", "# type: " + "ignore[arg-type]", "# type: " + "ignore"]
+    assert [exceptions_without_a_reason(f"pass  {comment}\n") for comment in bare] == [[comment] for comment in bare]
+    assert exceptions_without_a_reason("pass  # " + "noqa: S101 - a reason\npass  # type: " + "ignore[arg-type]  # a reason\n") == []
+
+
+def test_the_folders_of_tests_are_those_that_contributing_describes() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Where tests lie\n", 1)[1].split("\n## ", 1)[0]
+    described = set(re.findall(r"^\| `tests/(\w+)` \|", section, re.MULTILINE))
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+    rooms = {path.parent.name for path in (ROOT / "services").glob("*/__init__.py")} | {"gateway"}
+    assert len(described) > 8
+    assert described <= folders
+    assert folders - rooms - described == {"emitter", "tls"}
+
+
 # What tests these modules, where no file has their name.
 TESTED_ELSEWHERE = {
     "services/cli/commands/repair": "tests/faults/test_stores",

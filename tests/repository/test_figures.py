@@ -76,7 +76,7 @@ FIGURES: dict[str, tuple[tuple[object, object], ...]] = {
     ),
     "up to 1 000 records or 4 MiB": ((read_ahead.RECORDS_MAX, 1000), (read_ahead.BYTES_MAX, 4 * 1024 * 1024)),
 }
-# ruff: noqa: SLF001
+# ruff: noqa: SLF001 - many figures are private constants
 
 
 @pytest.mark.parametrize("sentence", FIGURES)

@@ -179,4 +179,4 @@ def _lifetime_s(expires_in: object) -> float:
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return LIFETIME_DEFAULT_S
     # JSON parsing may give NaN, or an integer larger than any float.
-    return float(min(expires_in, LIFETIME_MAX_S)) if expires_in == expires_in else LIFETIME_DEFAULT_S  # noqa: PLR0124
+    return float(min(expires_in, LIFETIME_MAX_S)) if expires_in == expires_in else LIFETIME_DEFAULT_S  # noqa: PLR0124 - NaN

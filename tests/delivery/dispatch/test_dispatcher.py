@@ -103,6 +103,21 @@ async def test_what_a_reader_does_not_acknowledge_in_time_is_tried_again_and_giv
     assert (again.phase, again.state, len(again.attempts)) == (Phase.ENDED, State.EXHAUSTED, 2)
 
 
+async def test_only_a_failure_makes_a_record_of_a_sink_s_health_and_another_sink_has_none(dispatching: Dispatching) -> None:
+    lane, (first, second, late) = dispatching.dispatcher.lanes.lane(SUBSCRIPTION.id), taken(dispatching, 3)
+    dispatching.sender.come()
+    dispatching.sender.answer(first.id, ACKNOWLEDGED)
+    assert lane.sink_health is None
+    dispatching.sender.answer(second.id, EXPIRED)
+    assert lane.sink_health is not None
+    assert lane.sink_health.sink_revision == SUBSCRIPTION.settings.sink_revision
+
+    dispatching.subscription = replace(SUBSCRIPTION, settings=RequestSettings(sink_revision=2))
+    dispatching.dispatcher.subscription_changed(SUBSCRIPTION.id)
+    dispatching.sender.answer(late.id, EXPIRED)
+    assert lane.sink_health is None
+
+
 async def test_a_way_out_that_is_gone_is_reported_once_with_its_revision(dispatching: Dispatching) -> None:
     made = taken(dispatching, 3)
     dispatching.sender.come()

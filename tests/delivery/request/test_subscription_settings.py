@@ -290,7 +290,7 @@ async def test_a_client_certificate_and_a_private_authority_work_together(system
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: "web._handlers", tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:  # type: ignore[name-defined]
+async def serving(handler: "web._handlers", tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:  # type: ignore[name-defined]  # only its stub has this name
     """Serve every request by a handler; yield the URL."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", handler)

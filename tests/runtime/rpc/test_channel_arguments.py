@@ -6,6 +6,7 @@ import grpc
 import pytest
 from hooktide import emitter
 
+from services.runtime.rpc import renewed_channel
 from services.runtime.rpc.channel_arguments import Connecting, channel_arguments, server_arguments
 
 _SETTINGS, _PING, _GO_AWAY = 4, 6, 7
@@ -31,6 +32,11 @@ def test_the_library_knows_every_option(name: str, library: bytes) -> None:
 
 def test_an_option_that_does_not_exist_would_be_noticed(library: bytes) -> None:
     assert b"grpc.http2.min_recv_ping_interval_without_data_ms" not in library
+
+
+def test_a_channel_with_an_old_certificate_outlives_the_connections_that_a_server_keeps() -> None:
+    options = dict(server_arguments(Connecting()))
+    assert options["grpc.max_connection_age_ms"] + options["grpc.max_connection_age_grace_ms"] < renewed_channel._OLD_KEPT_S * 1000  # noqa: SLF001 - ours
 
 
 async def test_an_idle_connection_may_ping_as_often_as_our_channels_do() -> None:
