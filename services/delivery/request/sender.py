@@ -122,7 +122,12 @@ class WebhookSender:
             return
         match self._tokens.get(subscription.id, subscription.consumer_id, credential):
             case Token() as token:
-                request = request_of(delivery, subscription, unix_ms(self._clock), origin=self._origin, token=token, may_begin=self.fresh)
+                now_ms = unix_ms(self._clock)
+                try:
+                    request = request_of(delivery, subscription, now_ms, origin=self._origin, token=token, may_begin=self.fresh)
+                except ValueError as error:  # an attempt that waited for its first token was not encoded before
+                    done(Answer(Outcome.PROTOCOL, 0, f"the event could not be encoded: {error}", b"", ""))
+                    return
                 self._transport.send(request, lambda last: done(last._replace(sent_secrets=(token.value,)) if last.begun else answer))
             case NoToken(why, _):
                 done(_without_token(why))

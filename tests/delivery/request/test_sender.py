@@ -23,6 +23,7 @@ TOKEN_URL, SINK = "https://tokens.example/", "https://consumer.example/hook"
 REFUSED = Answer(Outcome.STATUS, 401, "the server answered 401", b"", "")
 DELIVERED = Answer(Outcome.DELIVERED, 200, "", b"", "")
 EVENT_ID = f"evt_{1:032x}"
+EVENT = cloud_event("1", "a").SerializeToString()
 BEFORE = Subscription(
     "sub_1",
     "con_1",
@@ -81,9 +82,9 @@ class Sending:
     def __post_init__(self) -> None:
         self.sender = WebhookSender(self.post, lambda _id: self.subscription, SystemClock(), "", Share(8, 8), lambda: True)
 
-    def send(self) -> None:
+    def send(self, event: bytes = EVENT) -> None:
         """Start the attempt."""
-        record = Record(0, 1, EVENT_ID, "a", "/shop", "", 0, cloud_event("1", "a").SerializeToString())
+        record = Record(0, 1, EVENT_ID, "a", "/shop", "", 0, event)
         delivery = Delivery(b"1" * 16, EVENT_ID, 0, 1, "a", 0, BEFORE.id, BEFORE.consumer_id, 1, Event(record))
         self.sender.send(delivery, BEFORE, 0, self.answers.append)
 
@@ -149,6 +150,17 @@ async def test_what_waits_for_its_first_token_goes_with_it(sending: Sending) -> 
     sending.post.answer(DELIVERED)
 
     assert sending.answers == [DELIVERED._replace(sent_secrets=("one",))]
+
+
+async def test_what_waits_for_its_first_token_and_cannot_be_encoded_is_answered(sending: Sending) -> None:
+    """The token comes to the transport's own loop, which an error would end."""
+    sending.send(b"not a CloudEvent")
+    sending.post.give_token("one")
+
+    assert sending.post.sent == []
+    (answer,) = sending.answers
+    assert (answer.outcome, answer.begun) == (Outcome.PROTOCOL, True)
+    assert "could not be encoded" in answer.error
 
 
 @pytest.mark.parametrize("change", CHANGES)
