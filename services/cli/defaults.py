@@ -87,6 +87,14 @@ def address(service: str, which: Literal["listen", "admin"], data_dir: Path) -> 
     return reachable(os.environ.get(variable, "") or default)
 
 
+def admin_url(service: str, data_dir: Path) -> str:
+    """Return a service's admin address with its scheme, as far as this machine knows."""
+    known = DataDirectory(data_dir).read_addresses().get(service)
+    if known is not None:
+        return f"{known['admin_scheme']}://{known['admin']}"
+    return f"{'https' if os.environ.get('HOOKTIDE_ADMIN_TLS_CERT_FILE', '') else 'http'}://{address(service, 'admin', data_dir)}"
+
+
 def api_key(given: str, role: Literal["admin", "emitter", "consumer"], data_dir: Path) -> str:
     """Return an API key; raises `CommandError` if there is no key."""
     file = os.environ.get("HOOKTIDE_KEY_FILE", "")

@@ -3,12 +3,15 @@
 service → /readyz → [readiness] → health, supervisor
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 
 from services.cli.rest_client import reason_of
 from services.cli.supervise.data_directory import DataDirectory
+from services.cli.tls import probe_tls
 
 READY = "ready"
 TIMEOUT_S = 3.0
@@ -18,16 +21,21 @@ _NOTE_S = 1.0
 _LOOKS = 3
 
 
-async def readiness(session: aiohttp.ClientSession, admin: str) -> str:
-    """Return `READY`, or a sentence that says why a service is not fully ready; `admin` is its ``host:port``."""
+def probing(timeout_s: float, environ: Mapping[str, str] = os.environ) -> aiohttp.ClientSession:
+    """Return a session for `readiness`; raises `StartError` for a client certificate that cannot be used."""
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), connector=aiohttp.TCPConnector(ssl=probe_tls(environ)))
+
+
+async def readiness(session: aiohttp.ClientSession, url: str) -> str:
+    """Return `READY`, or a sentence that says why a service is not fully ready; `url` is its admin address with the scheme."""
     try:
-        async with session.get(f"http://{admin}/readyz") as response:
+        async with session.get(f"{url}/readyz") as response:
             body = await response.json()
             if response.status == 200 and "detail" not in body:  # noqa: PLR2004 - OK
                 return READY
             return f"{body.get('status', 'not ready')}: {body.get('detail', response.status)}"
     except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
-        return f"no answer at {admin}: {reason_of(error)}"
+        return f"no answer at {url.removeprefix('http://')}: {reason_of(error)}"
 
 
 async def why_not_delivered(data_dir: Path) -> str | None:
@@ -35,8 +43,8 @@ async def why_not_delivered(data_dir: Path) -> str | None:
     delivery = DataDirectory(data_dir).read_addresses().get("delivery")
     if delivery is None:
         return None
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_NOTE_S)) as session:
-        said = await readiness(session, delivery["admin"])
+    async with probing(_NOTE_S) as session:
+        said = await readiness(session, f"{delivery['admin_scheme']}://{delivery['admin']}")
     return None if said == READY else said
 
 

@@ -1,11 +1,12 @@
 """TLS: the authorities that the client commands trust, and the certificate that they show.
 
-[tls] → rest_client, emit, service_client
+[tls] → rest_client, emit, service_client, readiness
 """
 
 import datetime as dt
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -46,10 +47,27 @@ def grpc_tls(ca: Path | None) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(authorities or None, *shown)
 
 
+def probe_tls(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """Return the TLS context of readiness probes, which show the client certificate that `environ` names. Raises `StartError`.
+
+    The probes verify no certificate, as Kubernetes' do: they send no secret, and an address such as 127.0.0.1 is in few certificates.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    pair = _client_pair(environ)
+    if pair is not None:
+        show(context, pair.chain_pem, pair.key_pem)
+    return context
+
+
 def _read(ca: Path | None) -> tuple[bytes, Pair | None]:
-    now = dt.datetime.now(dt.UTC)
-    authorities = b"" if ca is None else read_authorities(NamedFile("--ca", ca), now)
-    cert, key = os.environ.get(_CERT, ""), os.environ.get(_KEY, "")
+    authorities = b"" if ca is None else read_authorities(NamedFile("--ca", ca), dt.datetime.now(dt.UTC))
+    return authorities, _client_pair(os.environ)
+
+
+def _client_pair(environ: Mapping[str, str]) -> Pair | None:
+    cert, key = environ.get(_CERT, ""), environ.get(_KEY, "")
     if bool(cert) != bool(key):
         raise StartError(f"{_KEY if cert else _CERT} is missing, but {_CERT if cert else _KEY} is set; set both or neither")
-    return authorities, read_pair(NamedFile(_CERT, Path(cert)), NamedFile(_KEY, Path(key)), now) if cert else None
+    return read_pair(NamedFile(_CERT, Path(cert)), NamedFile(_KEY, Path(key)), dt.datetime.now(dt.UTC)) if cert else None

@@ -44,6 +44,10 @@ async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_
         admin = [addresses.admin for addresses in system.addresses.values()]
         assert [await status_of(each, trusting(ours, probe)) for each in admin] == [200] * len(SERVICES)
         assert [await status_of(each, trusting(ours)) for each in admin] == [None] * len(SERVICES)
+        own = {f"HOOKTIDE_{name.upper()}_ADMIN_LISTEN": addresses.admin for name, addresses in system.addresses.items()}
+        own |= {"HOOKTIDE_ADMIN_TLS_CERT_FILE": str(pairs["admin"].cert), "HOOKTIDE_DATA_DIR": str(tmp_path / "none")}
+        health = await hooktide("health", environ=commands | own)
+        assert (health.code, health.out.count(" ready\n")) == (0, len(SERVICES)), health.out
         for pair in pairs.values():
             pair.replace_by(theirs.issue())
         ours.file.write_bytes(theirs.file.read_bytes())

@@ -4,13 +4,12 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
-import aiohttp
 import typer
 
 from services.cli.commands.serve import ServiceName
-from services.cli.defaults import DATA_DIR, AsJson, DataDir, address
+from services.cli.defaults import DATA_DIR, AsJson, DataDir, admin_url
 from services.cli.output import say, say_json
-from services.cli.readiness import READY, TIMEOUT_S, readiness
+from services.cli.readiness import READY, TIMEOUT_S, probing, readiness
 from services.cli.supervise.service_environment import SERVICES
 
 
@@ -31,7 +30,6 @@ def health(
 
 
 async def _states(services: list[str], data_dir: Path) -> dict[str, str]:
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        states = await asyncio.gather(*(readiness(session, address(name, "admin", data_dir)) for name in services))
+    async with probing(TIMEOUT_S) as session:
+        states = await asyncio.gather(*(readiness(session, admin_url(name, data_dir)) for name in services))
     return dict(zip(services, states, strict=True))

@@ -134,10 +134,18 @@ class DataDirectory:
         raise DamagedKeysError(self.keys_file, "is damaged: a key is missing")
 
     def read_addresses(self) -> dict[str, dict[str, str]]:
-        """Return {"listen": …, "admin": …, "scheme": "http" or, with TLS, "https"} for each running service, empty if unknown."""
+        """Return {"listen": …, "admin": …, "scheme": "http" or, with TLS, "https", "admin_scheme": …} for each running service.
+
+        The result is empty if no addresses are known.
+        """
         try:
             return {
-                str(name): {"listen": str(at["listen"]), "admin": str(at["admin"]), "scheme": str(at.get("scheme", "http"))}
+                str(name): {
+                    "listen": str(at["listen"]),
+                    "admin": str(at["admin"]),
+                    "scheme": str(at.get("scheme", "http")),
+                    "admin_scheme": str(at.get("admin_scheme", "http")),
+                }
                 for name, at in _object(self.addresses_file)
             }
         except (OSError, ValueError, TypeError, KeyError):

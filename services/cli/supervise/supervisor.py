@@ -18,10 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-import aiohttp
-
 from services.cli.composition import Bootstrap
-from services.cli.readiness import READY, TIMEOUT_S, ReadinessWatch, readiness
+from services.cli.readiness import READY, TIMEOUT_S, ReadinessWatch, probing, readiness
 from services.cli.supervise import service_environment
 from services.cli.supervise.child_process import Child
 from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory, Keys, write_private
@@ -122,7 +120,17 @@ class Supervisor:
             await self._all_ready()
             write_private(
                 self.directory.addresses_file,
-                json.dumps({n: {"listen": a.listen, "admin": a.admin, "scheme": self.scheme(n)} for n, a in self._reached()}),
+                json.dumps(
+                    {
+                        name: {
+                            "listen": at.listen,
+                            "admin": at.admin,
+                            "scheme": self.scheme(name),
+                            "admin_scheme": self.scheme("admin"),
+                        }
+                        for name, at in self._reached()
+                    }
+                ),
             )
         except BaseException:
             await self.stop()
@@ -161,9 +169,9 @@ class Supervisor:
         own = self._addresses[service]
         return Addresses(listen=service_environment.reachable(own.listen), admin=service_environment.reachable(own.admin))
 
-    def scheme(self, service: str) -> str:
-        """Return "https" for a service that listens with TLS, else "http"."""
-        return "https" if self._given.get(f"HOOKTIDE_{service.upper()}_TLS_CERT_FILE") else "http"
+    def scheme(self, listener: str) -> str:
+        """Return "https" for a listener with TLS, else "http"; `listener` is the name of a service, or "admin"."""
+        return "https" if self._given.get(f"HOOKTIDE_{listener.upper()}_TLS_CERT_FILE") else "http"
 
     def pid(self, service: str) -> int:
         """Return a service's process id."""
@@ -279,13 +287,13 @@ class Supervisor:
     async def _watch_readiness(self) -> None:
         """Report services that run and are not fully ready. The gateway is left out, since it only repeats what the others report."""
         watches = {name: ReadinessWatch() for name in SERVICES if name != "gateway"}
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
+        async with probing(TIMEOUT_S, self._given) as session:
             while True:
                 await asyncio.sleep(_READINESS_EVERY_S)
                 for name, watch in watches.items():
                     if not self._is_ready[name].is_set():  # the end of a service is reported elsewhere
                         continue
-                    told = watch.looked(await readiness(session, self.addresses(name).admin))
+                    told = watch.looked(await readiness(session, f"{self.scheme('admin')}://{self.addresses(name).admin}"))
                     if told == READY:
                         self._notify(Notice(name, "at work again", "is fully ready again"))
                     elif told is not None:

@@ -113,10 +113,10 @@ def test_a_command_says_that_its_keys_are_damaged_and_takes_one_that_is_given(di
 def test_addresses_are_read_by_service(directory: DataDirectory) -> None:
     ingest, gateway = (
         {"listen": "127.0.0.1:1", "admin": "127.0.0.1:2"},
-        {"listen": "127.0.0.1:3", "admin": "127.0.0.1:4", "scheme": "https"},
+        {"listen": "127.0.0.1:3", "admin": "127.0.0.1:4", "scheme": "https", "admin_scheme": "https"},
     )
     directory.addresses_file.write_text(json.dumps({"ingest": ingest, "gateway": gateway}))
-    assert directory.read_addresses() == {"ingest": {**ingest, "scheme": "http"}, "gateway": gateway}
+    assert directory.read_addresses() == {"ingest": {**ingest, "scheme": "http", "admin_scheme": "http"}, "gateway": gateway}
 
 
 def test_a_private_file_replaces_the_one_before(tmp_path: Path) -> None:
