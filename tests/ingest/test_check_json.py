@@ -184,4 +184,4 @@ def test_the_refusal_names_the_name_and_stays_short() -> None:
         check_json(f'{{"{name}":1,"{name}":2}}'.encode())
     refusal = caught.value
     assert (refusal.reason, refusal.field) == (Reason.INVALID_ARGUMENT, "data")
-    assert refusal.message == f"data: has the name '{name[:64]}' twice in one object; keep one"
+    assert refusal.message == f"data: has the name '{name[:64]}' twice in one object; keep one of them"
