@@ -32,8 +32,8 @@ class UnsealError(Failure):
 
     def __init__(self) -> None:
         message = (
-            "A stored secret is damaged and cannot be read; replace the signing secret by a rotation with an overlap of 0, or set "
-            "the credential again."
+            "A stored secret is damaged and cannot be read; for a signing secret, rotate with an overlap of 0; for a credential, "
+            "set it again."
         )
         super().__init__(Reason.STATE_CONFLICT, message)
 
