@@ -21,9 +21,10 @@ _NOTE_S = 1.0
 _LOOKS = 3
 
 
-def probing(timeout_s: float, environ: Mapping[str, str] = os.environ) -> aiohttp.ClientSession:
-    """Return a session for `readiness`; raises `StartError` for a client certificate that cannot be used."""
-    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), connector=aiohttp.TCPConnector(ssl=probe_tls(environ)))
+def probing(timeout_s: float, *, tls: bool, environ: Mapping[str, str] = os.environ) -> aiohttp.ClientSession:
+    """Return a session for `readiness`; with `tls`, raises `StartError` for a client certificate that cannot be used."""
+    connector = aiohttp.TCPConnector(ssl=probe_tls(environ)) if tls else None
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), connector=connector)
 
 
 async def readiness(session: aiohttp.ClientSession, url: str) -> str:
@@ -43,8 +44,9 @@ async def why_not_delivered(data_dir: Path) -> str | None:
     delivery = DataDirectory(data_dir).read_addresses().get("delivery")
     if delivery is None:
         return None
-    async with probing(_NOTE_S) as session:
-        said = await readiness(session, f"{delivery['admin_scheme']}://{delivery['admin']}")
+    scheme = delivery["admin_scheme"]
+    async with probing(_NOTE_S, tls=scheme == "https") as session:
+        said = await readiness(session, f"{scheme}://{delivery['admin']}")
     return None if said == READY else said
 
 

@@ -30,6 +30,7 @@ def health(
 
 
 async def _states(services: list[str], data_dir: Path) -> dict[str, str]:
-    async with probing(TIMEOUT_S) as session:
-        states = await asyncio.gather(*(readiness(session, admin_url(name, data_dir)) for name in services))
+    urls = [admin_url(name, data_dir) for name in services]
+    async with probing(TIMEOUT_S, tls=any(url.startswith("https:") for url in urls)) as session:
+        states = await asyncio.gather(*(readiness(session, url) for url in urls))
     return dict(zip(services, states, strict=True))

@@ -287,13 +287,14 @@ class Supervisor:
     async def _watch_readiness(self) -> None:
         """Report services that run and are not fully ready. The gateway is left out, since it only repeats what the others report."""
         watches = {name: ReadinessWatch() for name in SERVICES if name != "gateway"}
-        async with probing(TIMEOUT_S, self._given) as session:
+        scheme = self.scheme("admin")
+        async with probing(TIMEOUT_S, tls=scheme == "https", environ=self._given) as session:
             while True:
                 await asyncio.sleep(_READINESS_EVERY_S)
                 for name, watch in watches.items():
                     if not self._is_ready[name].is_set():  # the end of a service is reported elsewhere
                         continue
-                    told = watch.looked(await readiness(session, f"{self.scheme('admin')}://{self.addresses(name).admin}"))
+                    told = watch.looked(await readiness(session, f"{scheme}://{self.addresses(name).admin}"))
                     if told == READY:
                         self._notify(Notice(name, "at work again", "is fully ready again"))
                     elif told is not None:
