@@ -69,7 +69,7 @@ async def test_a_damaged_secret_holds_back_its_own_subscription_alone(settings: 
 async def test_a_damaged_secret_is_mended_by_another_one(settings: SubscriptionSettings) -> None:
     async with damaged(settings, "signing_secrets") as (client, hurt, _), client.watch() as stream:
         failure = await refused(client.secrets(hurt.consumer_id, hurt.id))
-        assert (failure.reason, "a rotation with an overlap of 0" in failure.message) == (Reason.STATE_CONFLICT, True)
+        assert (failure.reason, "rotate with an overlap of 0" in failure.message) == (Reason.STATE_CONFLICT, True)
         await puts(stream)
         request = pb.RotateSecretRequest(consumer_id=hurt.consumer_id, subscription_id=hurt.id, overlap=Duration())
         rotated = await client.rotate(request)
