@@ -19,7 +19,8 @@ from alembic.script import ScriptDirectory
 from services.runtime.database_files import DatabaseFiles, lock_file, was_removed
 from services.runtime.service_process import StartError
 
-SQLITE_VERSION_MIN = (3, 35, 0)
+# STRICT tables came with this version.
+SQLITE_VERSION_MIN = (3, 37, 0)
 BUSY_TIMEOUT_MS = 5_000
 # Checking the structure of a database takes about 3 ms a MiB.
 _LOOKED_THROUGH_BYTES_MAX = 64 * 1024 * 1024
@@ -69,7 +70,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 def configure(connection: sqlite3.Connection, *, read_only: bool = False) -> None:
     """Set a connection's pragmas and check that its commits are durable."""
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
-        message = f"SQLite {sqlite3.sqlite_version} is too old; use a Python with SQLite 3.35 or newer"
+        message = f"SQLite {sqlite3.sqlite_version} is too old; use a Python with SQLite 3.37 or newer"
         raise StartError(message)
     if not read_only:
         if connection.execute("PRAGMA page_count").fetchone()[0] == 0:

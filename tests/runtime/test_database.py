@@ -53,6 +53,13 @@ def writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writing
     made.connection.close()
 
 
+def test_a_sqlite_without_strict_tables_is_refused_with_the_version_that_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schemas use STRICT tables, which SQLite has since 3.37.0."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    with pytest.raises(StartError, match=r"too old; use a Python with SQLite 3\.37 or newer"):
+        connect(tmp_path / "a.db")
+
+
 def test_the_log_stays_bounded_and_its_file_is_written_over(writing: Writing) -> None:
     """The log restarts when it is too long; the checkpoint thread finds that out a little later."""
     writing.write(200)
