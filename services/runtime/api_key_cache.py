@@ -141,6 +141,9 @@ class ApiKeyCache(Generic[_Valid]):
             (outcome,) = await self._ask_and_keep({digest: key})
         except Failure as failure:
             return failure
+        except Exception:  # noqa: BLE001 - a bug, logged with its traceback; perhaps no caller waits for this outcome
+            logger().exception("key_check.failed")
+            return _unavailable()
         return outcome
 
     def _outcome_of(self, digest: bytes, key: str) -> asyncio.Future[_Valid | Failure]:
@@ -169,7 +172,7 @@ class ApiKeyCache(Generic[_Valid]):
         except Exception:  # noqa: BLE001 - a bug, logged with its traceback; the callers get the failure below
             logger().exception("key_check.failed")
         finally:
-            self._fail_all(Failure(Reason.UNAVAILABLE, "The registry of keys is unavailable; try again.", retry_after_s=1.0))
+            self._fail_all(_unavailable())
             self._asking = None
 
     def _fail_all(self, failure: Failure) -> None:
@@ -198,6 +201,10 @@ class ApiKeyCache(Generic[_Valid]):
 def _tell(question: _Question[_Valid], outcome: _Valid | Failure) -> None:
     if not question.outcome.done():
         question.outcome.set_result(outcome)
+
+
+def _unavailable() -> Failure:
+    return Failure(Reason.UNAVAILABLE, "The registry of keys is unavailable; try again.", retry_after_s=1.0)
 
 
 def _digest(key: str) -> bytes:

@@ -250,6 +250,21 @@ async def test_a_bug_in_the_question_leaves_no_caller_waiting(registry: Registry
     assert (await cache.get(A)).name == "1"
 
 
+async def test_a_bug_in_a_renewal_is_logged_and_refuses_the_key_once_its_answer_is_too_old(
+    registry: Registry, time: MovedClock, cache: ApiKeyCache[Owner]
+) -> None:
+    registry.owners[A] = Owner("1")
+    await cache.get(A)
+    registry.bug = True
+    time.time_s += RENEW_S
+    with structlog.testing.capture_logs() as logs:
+        assert (await cache.get(A)).name == "1"
+        await until(lambda: bool(logs))
+        time.time_s += RENEW_S
+        assert await refusal(cache, A) is Reason.UNAVAILABLE
+    assert {line["event"] for line in logs} == {"key_check.failed"}
+
+
 async def test_a_refusal_is_remembered_and_the_registry_s_absence_is_not(registry: Registry, cache: ApiKeyCache[Owner]) -> None:
     for _ in range(3):
         assert await refusal(cache, UNKNOWN) is Reason.KEY_INVALID
