@@ -139,7 +139,7 @@ class Stream:
             except* _Ended as ended:
                 why = next((half.why for half in ended.exceptions if isinstance(half, _Ended) and half.why), None)
             # If a write loses the race against the stream's end, grpc.aio reports INTERNAL instead of the service's status. The events are
-            # then sent again, and the next stream shows the real status.
+            # then sent again. The next stream shows the real status, since it sends one message alone and waits for the answer.
             if why is not None or not call.done():
                 return Refusal("UNAVAILABLE", why or "The stream to the service broke.", _UNAVAILABLE)
             return call_refusal(await call.code(), await call.details() or "", await call.trailing_metadata() or ())
@@ -152,7 +152,7 @@ class Stream:
             await call.wait_for_connection()
         await _accepted(call, self._acceptance_wait_s)
         while True:
-            while not backlog.has_unsent or len(self._in_flight) >= MESSAGES_IN_FLIGHT_MAX:
+            while not backlog.has_unsent or len(self._in_flight) >= (1 if self._failures else MESSAGES_IN_FLIGHT_MAX):
                 backlog.changed.clear()
                 await backlog.changed.wait()
             # One turn of the event loop, so that other calls that are about to emit join this message.
