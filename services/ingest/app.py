@@ -64,7 +64,7 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
             log.change_limits(bytes_max=new.ingest_log_bytes_max, retention_s=new.ingest_retention_hours * 3600)
 
         reloadable.on_reload(change_limits)
-        grpc_server.grpc.add_generic_rpc_handlers((IngestServer(publisher, authorizer, draining).handlers(),))
+        IngestServer(publisher, authorizer, draining).add_to(grpc_server.grpc)
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
         admin = await stack.enter_async_context(
             http_server(

@@ -66,15 +66,17 @@ class IngestServer:
         self._flow_control = StreamFlowControl()
         self._unary_bytes = 0
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the handlers of the methods, which take messages as bytes."""
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Add the handlers of the methods, which take messages as bytes."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Publish": unary(self.publish, None, ingest_pb2.PublishResponse.SerializeToString),
             "PublishBatch": unary(self.publish_batch, None, ingest_pb2.PublishBatchResponse.SerializeToString),
             "PublishStream": stream(self.publish_stream, None, ingest_pb2.PublishStreamResponse.SerializeToString),
         }
-        return grpc.method_handlers_generic_handler(_SERVICE, handlers)
+        # As generated code does: gRPC keeps a queue for each method that is added under its name, and one for all others.
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
+        server.add_registered_method_handlers(_SERVICE, handlers)
 
     async def publish(self, message: bytes, context: Context) -> ingest_pb2.PublishResponse:
         """Append the event of a `PublishRequest`."""

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 import time
 from pathlib import Path
@@ -217,11 +218,13 @@ async def test_more_than_is_taken_at_once_is_refused_for_now(world: World, tmp_p
         return list(answer.results)
 
     # One connection allows no more calls at once than ingest takes.
-    async with open_channel(world.addresses.listen) as first, open_channel(world.addresses.listen) as second:
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(open_channel(world.addresses.listen)) for _ in range(4)]
         with contextlib.closing(sqlite3.connect(tmp_path / "ingest.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            channels = (first, second) * (len(batches) // 2)
-            calls = [asyncio.ensure_future(publish(channel, batch)) for channel, batch in zip(channels, batches, strict=True)]
+            calls = [
+                asyncio.ensure_future(publish(channel, batch)) for channel, batch in zip(itertools.cycle(channels), batches, strict=False)
+            ]
             await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
             other.execute("ROLLBACK")
         answers = await asyncio.gather(*calls, return_exceptions=True)

@@ -293,3 +293,22 @@ async def test_the_key_unused_for_longest_is_forgotten_first(registry: Registry,
 async def test_what_cannot_be_a_key_is_refused_without_a_question(registry: Registry, cache: ApiKeyCache[Owner], key: str) -> None:
     assert await refusal(cache, key) is Reason.KEY_INVALID
     assert registry.asked == []
+
+
+async def test_keys_that_come_one_after_the_other_share_questions() -> None:
+    """A flood of guesses costs few questions, however fast the registry answers each."""
+    registry = Registry()
+    registry.open.set()
+    cache: ApiKeyCache[Owner] = ApiKeyCache(registry.ask, MovedClock())
+
+    async def guess(number: int) -> None:
+        with pytest.raises(Failure):
+            await cache.get(key(1_000 + number))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(150):
+            group.create_task(guess(number))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    assert len(registry.asked) == 150
+    assert len(registry.questions) <= 15

@@ -97,7 +97,7 @@ class IngestSettings(GrpcSettings):
     ingest_database_url: str = Field("", description="The event log's database; by default ingest.db in the data directory.", repr=False)
     ingest_database_url_file: DatabaseUrlFile = None
     ingest_connection_calls_max: int = Field(
-        16,
+        8,
         ge=1,
         le=10_000,
         description="How many calls of one connection are under way at once; gRPC makes further calls wait at the emitter.",
