@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.commands import clean_environ, hooktide
 from tests.support.system.in_process import SERVICES, accepted, running_system
+from tests.support.waiting import until_so
 from tests.tls.authority import Authority
 from tests.tls.test_http import trusting
 
@@ -46,8 +47,13 @@ async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_
         assert [await status_of(each, trusting(ours)) for each in admin] == [None] * len(SERVICES)
         own = {f"HOOKTIDE_{name.upper()}_ADMIN_LISTEN": addresses.admin for name, addresses in system.addresses.items()}
         own |= {"HOOKTIDE_ADMIN_TLS_CERT_FILE": str(pairs["admin"].cert), "HOOKTIDE_DATA_DIR": str(tmp_path / "none")}
-        health = await hooktide("health", environ=commands | own)
-        assert (health.code, health.out.count(" ready\n")) == (0, len(SERVICES)), health.out
+
+        async def all_ready() -> bool:
+            health = await hooktide("health", environ=commands | own)
+            return (health.code, health.out.count(" ready\n")) == (0, len(SERVICES))
+
+        # The gateway may have looked at delivery before delivery was ready.
+        await until_so(all_ready, what="`hooktide health` finds every service ready")
         for pair in pairs.values():
             pair.replace_by(theirs.issue())
         ours.file.write_bytes(theirs.file.read_bytes())

@@ -139,8 +139,11 @@ class _Bounded:
         inner, serialize = self._inner(handler), handler.response_serializer
         if handler.request_streaming:
             make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
-        elif self._access is Access.PUBLIC:
-            inner = self._of_first_message(inner, streams=handler.response_streaming, within_s=_PUBLIC_REQUEST_S)
+        elif self._access is not Access.SERVICE:
+            # gRPC would read a whole message before it calls the method. Until then, the connection of a right key would count as unknown,
+            # and might be closed for the bytes that it has sent.
+            within_s = _PUBLIC_REQUEST_S if self._access is Access.PUBLIC else _REQUEST_S
+            inner = self._of_first_message(inner, streams=handler.response_streaming, within_s=within_s)
             make = grpc.stream_stream_rpc_method_handler
         else:
             make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
