@@ -18,6 +18,19 @@ from typing import NamedTuple
 import uvloop
 
 from services.runtime.api_key import new_key
+from tests.support.http2_frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GO_AWAY,
+    HEADERS,
+    PREFACE,
+    RESET,
+    SETTINGS,
+    frame,
+    next_frame,
+    request_head,
+)
 
 ADDRESS = "127.0.0.2"
 """The address of all hostile clients; honest clients use 127.0.0.1."""
@@ -28,10 +41,6 @@ _METADATA_BYTES = 6_000
 _SLOW_S = 1.0
 _PAUSE_S = 0.01
 _ANSWER_WITHIN_S = 20.0
-
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY = 0, 1, 3, 4, 6, 7
-_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 
 
 class Job(NamedTuple):
@@ -125,14 +134,14 @@ async def plain_bombs(connection: Connection, count: Count) -> None:
 async def idle_streams(connection: Connection, count: Count) -> None:
     """Open many calls with large metadata and never send a message."""
     reader, writer = connection
-    writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+    writer.write(PREFACE + frame(SETTINGS, 0, 0, b""))
     for number in range(_STREAMS):
         count.calls += 1
         more = {"authorization": f"Bearer {new_key()}", "x-filler": secrets.token_hex(_METADATA_BYTES // 2)}
-        writer.write(_frame(_HEADERS, _END_HEADERS, 2 * number + 1, _head("PublishStream", more)))
+        writer.write(frame(HEADERS, END_HEADERS, 2 * number + 1, request_head("PublishStream", more)))
         await writer.drain()
     while True:
-        await _next_frame(reader, writer)
+        await next_frame(reader, writer)
 
 
 GATEWAY: Mapping[str, Client] = {
@@ -163,66 +172,23 @@ def _key_line() -> str:
 async def _calls(connection: Connection, count: Count, method: str, metadata: Callable[[], dict[str, str]], message: bytes) -> None:
     """Make calls on one HTTP/2 connection, one after the other, each with one message."""
     reader, writer = connection
-    writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+    writer.write(PREFACE + frame(SETTINGS, 0, 0, b""))
     for number in range(1, 1 << 30, 2):
         count.calls += 1
-        writer.write(_frame(_HEADERS, _END_HEADERS, number, _head(method, metadata())))
+        writer.write(frame(HEADERS, END_HEADERS, number, request_head(method, metadata())))
         # Send as much as is allowed before the service enlarges the window; a caller that waits for the window is refused before it
         # opens.
         part, end = message[:60_000], len(message) <= 60_000
         for start in range(0, len(part), 16_000):
             last = start + 16_000 >= len(part)
-            writer.write(_frame(_DATA, _END_STREAM if end and last else 0, number, part[start : start + 16_000]))
+            writer.write(frame(DATA, END_STREAM if end and last else 0, number, part[start : start + 16_000]))
         await writer.drain()
         while True:
-            kind, flags, stream = await _next_frame(reader, writer)
-            if kind == _GO_AWAY:
+            kind, flags, stream = await next_frame(reader, writer)
+            if kind == GO_AWAY:
                 return
-            if stream == number and (kind == _RESET or (kind == _HEADERS and flags & _END_STREAM)):
+            if stream == number and (kind == RESET or (kind == HEADERS and flags & END_STREAM)):
                 break
-
-
-async def _next_frame(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, int, int]:
-    """Read one frame, and acknowledge it if HTTP/2 (RFC 9113) requires that; return its type, flags and stream."""
-    head = await reader.readexactly(9)
-    size, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-    body = await reader.readexactly(size)
-    if kind == _SETTINGS and not flags & _ACK:
-        writer.write(_frame(_SETTINGS, _ACK, 0, b""))
-    if kind == _PING and not flags & _ACK:
-        writer.write(_frame(_PING, _ACK, 0, body))
-    return kind, flags, int.from_bytes(head[5:], "big")
-
-
-def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
-    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
-
-
-def _head(method: str, metadata: Mapping[str, str]) -> bytes:
-    """Return a request's header block (RFC 7541), each field literal and not indexed."""
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": f"/hooktide.ingest.v1.IngestService/{method}",
-        ":authority": "ingest",
-        "content-type": "application/grpc",
-        "te": "trailers",
-        **metadata,
-    }
-    return b"".join(b"\0" + _text(name) + _text(value) for name, value in fields.items())
-
-
-def _text(text: str) -> bytes:
-    raw, prefix = text.encode(), b""
-    if len(raw) < 127:
-        prefix = bytes([len(raw)])
-    else:
-        rest, prefix = len(raw) - 127, b"\x7f"
-        while rest >= 128:
-            prefix += bytes([rest % 128 + 128])
-            rest //= 128
-        prefix += bytes([rest])
-    return prefix + raw
 
 
 def _bomb() -> bytes:

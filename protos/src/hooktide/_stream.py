@@ -5,8 +5,8 @@ emit → backlog → [stream] → service
 Law 1: events that are sent and not answered when a stream ends are sent again, in order, ahead of the rest. Publishing is idempotent, so
 a repetition is harmless; a lost event is not.
 Law 2: a refusal that a retry cannot change goes to the callers that it concerns at once; all other callers wait for a retry.
-Law 3: no event is sent before the service has accepted the key, so that a refused key leaves no event in doubt. A service that does not
-say whether it has accepted the key gets the events after `ACCEPTANCE_WAIT_S`, or after half of the emitter's timeout if that is shorter.
+Law 3: no event is sent before the service has accepted the key, so that a refused key leaves no event in doubt. If the service
+neither accepts nor refuses the key, the events are sent after `ACCEPTANCE_WAIT_S`, or after half of the emitter's timeout if shorter.
 """
 
 import asyncio

@@ -34,7 +34,7 @@ class TokenBucket:
         return missing / _refill(rate_per_second) if missing > _ROUNDING else 0.0
 
     def take(self, rate_per_second: float, now: float) -> None:
-        """Take a token, even if there is none; the next wait is then longer."""
+        """Take a token. An empty bucket goes into debt, and the next wait is longer."""
         self.taken, self.at = self._missing(rate_per_second, now) + 1, now
 
     def _missing(self, rate_per_second: float, now: float) -> float:

@@ -47,7 +47,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """What one transaction writes; what is left out stays as it is."""
+    """What one transaction writes. Rows and cursors that it does not name stay unchanged."""
 
     opened: Sequence[OpenRow] = ()
     """Unfinished deliveries that have no row yet. A delivery that has a row keeps it unchanged."""

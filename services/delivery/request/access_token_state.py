@@ -12,6 +12,7 @@ Rule: RFC 6749, sections 2.3.1, 4.4 and 5. No text that is shown contains a secr
 import base64
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -149,7 +150,7 @@ def token_request(token_url: str, client_id: str, client_secret: str, scope: str
 
 
 def token_of(status: int, body: bytes, asked_at: float) -> Token | TokenFailure:
-    """Return the token in the answer to a call that began at `asked_at`, or why there is none."""
+    """Return the token in the answer to a call that began at `asked_at`, or the reason why the answer has no token."""
     try:
         members = json.loads(body)
     except (ValueError, RecursionError):
@@ -179,4 +180,4 @@ def _lifetime_s(expires_in: object) -> float:
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return LIFETIME_DEFAULT_S
     # JSON parsing may give NaN, or an integer larger than any float.
-    return float(min(expires_in, LIFETIME_MAX_S)) if expires_in == expires_in else LIFETIME_DEFAULT_S  # noqa: PLR0124 - NaN
+    return LIFETIME_DEFAULT_S if math.isnan(expires_in) else float(min(expires_in, LIFETIME_MAX_S))

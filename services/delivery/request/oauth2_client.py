@@ -62,7 +62,10 @@ class OAuth2Client:
         self._by_credential: dict[tuple[str, OAuth2], _SharedCredential] = {}
 
     def get(self, subscription_id: str, owner: str, credential: OAuth2) -> Token | NoToken | None:
-        """Return the token to send, or why there is none; None while a token is being fetched: `arrived` is called when that has ended."""
+        """Return the token to send, or the reason why no token can be had.
+
+        Return None while a token is being fetched; `arrived` is called when that has ended.
+        """
         shared = self._shared_by(subscription_id, owner, credential)
         match access_token_state.need(shared.state, self._clock.monotonic()):
             case UseToken(token, renew):

@@ -55,7 +55,7 @@ Verification = Consent | Unanswered
 
 
 def request_headers(origin: str, *, callback_url: str = "", rate_per_second: float | None = None) -> dict[str, str]:
-    """Return the headers of the request for consent; `callback_url` is "" if there is none to offer."""
+    """Return the headers of the request for consent; an empty `callback_url` is not offered."""
     headers = origin_headers(origin)
     if callback_url:
         headers["webhook-request-callback"] = callback_url

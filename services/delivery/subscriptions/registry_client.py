@@ -35,7 +35,7 @@ class Put(NamedTuple):
 
     subscription: Subscription
     verification_wanted: bool
-    """Whether its sink is to be asked for its consent."""
+    """Whether its sink must be verified."""
 
 
 class Deleted(NamedTuple):

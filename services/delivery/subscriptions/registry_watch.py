@@ -50,7 +50,7 @@ class RegistryWatch:
     ) -> None:
         """`changed` gets the ids of subscriptions that are new or changed, and `unwanted` of those that are deleted or off.
 
-        `unverified` gets the ids of a subscription whose sink is to be asked for its consent, and of its consumer.
+        `unverified` gets the ids of a subscription whose sink must be verified, and of its consumer.
         """
         self._registry = registry
         self._replica = replica

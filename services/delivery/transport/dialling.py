@@ -4,7 +4,7 @@ pool → [dialling] → connection → callback URL
 
 Law 1: only this file opens sockets, and only to an address that the egress policy allows at that moment, or to the operator's proxy.
 Law 2: no call blocks: if the socket is not ready to read or write, the event loop resumes the work when the socket is.
-Law 3: the keeper hears of each dialling exactly once: it gets a connected socket, or an answer that says why there is none. After
+Law 3: the keeper hears of each dialling exactly once: it gets a connected socket, or an answer that says why dialling failed. After
 `close` it hears nothing.
 """
 

@@ -21,7 +21,7 @@ class FairQueue(dict[str, deque[Exchange]]):
             waiting.append(exchange)
 
     def take(self) -> Exchange:
-        """Remove and return the request whose turn it is; raises `StopIteration` if there is none."""
+        """Remove and return the request whose turn it is; raises `StopIteration` if the queue is empty."""
         owner = next(iter(self))
         waiting = self.pop(owner)
         exchange = waiting.popleft()

@@ -293,7 +293,7 @@ class Host:
         self.idle: list[Connection] = []
 
     def take_idle(self, exchange: Exchange) -> Connection | None:
-        """Remove and return the kept connection that was used last and may serve an exchange; None if there is none."""
+        """Remove and return the most recently used idle connection that may serve an exchange; None if no connection may."""
         idle = self.idle
         at = len(idle)
         while at:

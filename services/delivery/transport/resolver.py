@@ -46,7 +46,7 @@ _OWNER_WAITING_MAX = 2048
 
 
 class Resolved(NamedTuple):
-    """The result of a lookup: the addresses that may be dialled, in the order to try them, or why there is none."""
+    """The result of a lookup: the addresses that may be dialled, in the order to try them, or the reason why no address may be dialled."""
 
     addresses: tuple[str, ...]
     failure: Outcome | None = None
@@ -71,7 +71,7 @@ class Resolver:
         self._proven, self._unproven = (self._queue(share, timeout_s) for _ in range(2))
 
     def cached(self, name: str) -> Resolved | None:
-        """Return a name's cached result; None if there is none: then call `resolve`."""
+        """Return a name's cached result. If it returns None, call `resolve`."""
         entry = self._found.get(name)
         if entry is None or entry[1] <= self._loop.time():
             return None

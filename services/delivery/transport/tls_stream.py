@@ -78,7 +78,7 @@ class TlsStream:
         return sent
 
     def recv_into(self, buffer: memoryview) -> int:
-        """Read received data into `buffer`; returns 0 at the end. Raises `BlockingIOError` or `SSLWantReadError` if there is none yet."""
+        """Read received data into `buffer`; returns 0 at the end. Raises `BlockingIOError` or `SSLWantReadError` if no data has come."""
         if not self.pending():
             self._receive()
         try:

@@ -60,7 +60,7 @@ class Worker:
         *,
         unverified: Callable[[str, str], None],
     ) -> None:
-        """`unverified` gets the ids of a subscription whose sink is to be asked for its consent, and of its consumer."""
+        """`unverified` gets the ids of a subscription whose sink must be verified, and of its consumer."""
         self._settings = settings
         self._ledger = ledger
         self._log = log

@@ -628,7 +628,7 @@ class SigningKey(google.protobuf.message.Message):
     public_key: builtins.str
     """"whpk_" and the base64 of the 32 bytes of the public key."""
     private_key: builtins.str
-    """Secret, for delivery only: "whsk_" and the base64 of the 32 bytes of which the private key is made (RFC 8032)."""
+    """Secret, for delivery only: "whsk_" and the base64 of the 32-byte private key (RFC 8032)."""
     key_id: builtins.str
     """Its `keyid` in HTTP message signatures: hexadecimal digits, derived from the public key."""
     @property
@@ -1390,7 +1390,7 @@ class WatchedSubscription(google.protobuf.message.Message):
 
     @property
     def sink_credential(self) -> Global___SinkCredential:
-        """Its credential with the secret member; unset: there is none."""
+        """Its credential with the secret member. Unset if the subscription has no credential."""
 
     def __init__(
         self,
