@@ -180,4 +180,5 @@ def _lifetime_s(expires_in: object) -> float:
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return LIFETIME_DEFAULT_S
     # JSON parsing may give NaN, or an integer larger than any float.
-    return LIFETIME_DEFAULT_S if math.isnan(expires_in) else float(min(expires_in, LIFETIME_MAX_S))
+    lifetime_s = float(min(expires_in, LIFETIME_MAX_S))
+    return LIFETIME_DEFAULT_S if math.isnan(lifetime_s) else lifetime_s
