@@ -7,9 +7,12 @@ Law 2: a type holds no `*`, so a pattern is either one exact type or a family, n
 """
 
 import re
+from collections.abc import Iterator
 
 EVENT_TYPE_BYTES_MAX = 256
 EVERY_TYPE = "*"
+RESERVED_PREFIX = "hooktide."
+"""The types of Hooktide's own notices begin with this. A subscription gets them only if it names them."""
 _FAMILY = ".*"
 # CloudEvents 1.0.2, type String: no control characters, no noncharacters, no lone surrogates.
 _NONCHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
@@ -47,3 +50,14 @@ def event_type_pattern_problem(pattern: str) -> str | None:
 
 def _pattern_advice() -> str:
     return f"must be a name such as order.created, a pattern such as order.*, or *, of at most {EVENT_TYPE_BYTES_MAX} bytes"
+
+
+def patterns_of(event_type: str) -> Iterator[str]:
+    """Yield every pattern that a type matches: its name, ``a.*`` for each segment above it, and ``*`` unless the type is reserved."""
+    yield event_type
+    end = event_type.rfind(".")
+    while end > 0:
+        yield event_type[:end] + _FAMILY
+        end = event_type.rfind(".", 0, end)
+    if not event_type.startswith(RESERVED_PREFIX):
+        yield EVERY_TYPE

@@ -2,9 +2,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.delivery.subscriptions.router import patterns_of
 from services.ingest.event_validation import EventRefusal, validate_event
-from services.runtime.event_types import event_type_pattern_problem, event_type_problem
+from services.runtime.event_types import event_type_pattern_problem, event_type_problem, patterns_of
 from services.subscription.rules.validation import event_type_problems
 from tests.support.events import cloud_event
 
@@ -54,3 +53,14 @@ WRONG = ["", ".*", "**", "order.**", "*.created", "order.*.created", "order*", "
 @pytest.mark.parametrize("pattern", WRONG)
 def test_a_pattern_that_could_match_nothing_is_refused(pattern: str) -> None:
     assert event_type_pattern_problem(pattern) is not None
+
+
+def test_a_type_matches_its_name_and_the_families_above_it() -> None:
+    assert list(patterns_of("order.eu.created")) == ["order.eu.created", "order.eu.*", "order.*", "*"]
+    assert list(patterns_of("order")) == ["order", "*"]
+
+
+def test_a_reserved_type_matches_only_what_names_it() -> None:
+    assert list(patterns_of("hooktide.a.b")) == ["hooktide.a.b", "hooktide.a.*", "hooktide.*"]
+    assert list(patterns_of("hooktide")) == ["hooktide", "*"]
+    assert list(patterns_of("hooktides.a")) == ["hooktides.a", "hooktides.*", "*"]

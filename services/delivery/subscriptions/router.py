@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
+from services.runtime.event_types import EVERY_TYPE, patterns_of
 
-_ALL = "*"
-_BELOW = ".*"
 _MATCHES_MAX = 1024
 _Key = tuple[str, str, str]
 """Consumer (empty: any), type pattern, source (empty: any)."""
@@ -79,18 +78,8 @@ class Router:
         return [found[each] for each in sorted(found)]
 
 
-def patterns_of(event_type: str) -> Iterator[str]:
-    """Yield every pattern that a type matches: its name, ``a.*`` for each segment above it, and ``*``."""
-    yield event_type
-    end = event_type.rfind(".")
-    while end > 0:
-        yield event_type[:end] + _BELOW
-        end = event_type.rfind(".", 0, end)
-    yield _ALL
-
-
 def _keys(subscription: Subscription) -> Iterator[_Key]:
     # Each subscription is in the index twice: for events without an audience, and for events to its own consumer.
-    for pattern in subscription.types or (_ALL,):
+    for pattern in subscription.types or (EVERY_TYPE,):
         for consumer_id in ("", subscription.consumer_id):
             yield (consumer_id, pattern, subscription.source)

@@ -3,9 +3,9 @@ from hypothesis import strategies as st
 
 from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import RequestSettings, Subscription
-from services.delivery.subscriptions.router import Router, patterns_of
+from services.delivery.subscriptions.router import Router
 
-segments = st.sampled_from(["order", "created", "eu", "a", "b-c", "_"])
+segments = st.sampled_from(["order", "created", "eu", "a", "b-c", "_", "hooktide"])
 names = st.lists(segments, min_size=1, max_size=4).map(".".join)
 patterns = st.one_of(names, names.map(lambda name: f"{name}.*"), st.just("*"))
 # Acceptance allows any text as a type: dots at the ends, dots in a row, and stars.
@@ -29,13 +29,16 @@ changes = st.lists(st.one_of(subscriptions, st.integers(0, 9).map(lambda number:
 
 def wants(subscription: Subscription, event_type: str, source: str, audience: str) -> bool:
     """Return whether a subscription wants an event, by the words of the contract."""
+    is_reserved = event_type.startswith("hooktide.")
     meets = any(
-        pattern in {"*", event_type} or (pattern.endswith(".*") and event_type.startswith(pattern.removesuffix("*")))
+        pattern == event_type
+        or (pattern == "*" and not is_reserved)
+        or (pattern.endswith(".*") and event_type.startswith(pattern.removesuffix("*")))
         for pattern in subscription.types
     )
     return (
         subscription.status is not SubscriptionStatus.OFF
-        and (meets or not subscription.types)
+        and (meets or (not subscription.types and not is_reserved))
         and subscription.source in {"", source}
         and audience in {"", subscription.consumer_id}
     )
@@ -58,11 +61,6 @@ def test_an_event_is_routed_to_exactly_the_subscriptions_that_want_it(
     for _ in range(2):
         assert router.match(event_type, source, audience) == tuple(expected)
     assert router.by_id == known
-
-
-def test_a_type_meets_its_name_and_the_families_above_it() -> None:
-    assert list(patterns_of("order.eu.created")) == ["order.eu.created", "order.eu.*", "order.*", "*"]
-    assert list(patterns_of("order")) == ["order", "*"]
 
 
 def test_what_is_removed_leaves_nothing_behind() -> None:
@@ -88,3 +86,13 @@ def test_what_was_asked_for_lately_is_known_again_and_bounded() -> None:
     for number in range(5000):
         assert router.match(f"t{number}", "/shop", "") == (subscription,)
     assert len(router._matches) <= 1024  # noqa: SLF001 - what is asked for here shows nowhere else
+
+
+def test_a_reserved_type_reaches_only_a_subscription_that_names_it() -> None:
+    """A subscription without types, or to every type, gets none of Hooktide's own notices."""
+    wanted = [(), ("*",), ("order.*", "*"), ("hooktide.delivery.*",), ("*", "hooktide.delivery.exhausted"), ("hooktide.subscription.*",)]
+    router = Router(
+        Subscription(f"sub_{number}", "con_1", "https://consumer.example", types, "", SubscriptionStatus.ACTIVE, 1, RequestSettings())
+        for number, types in enumerate(wanted)
+    )
+    assert [each.id for each in router.match("hooktide.delivery.exhausted", "/x", "")] == ["sub_3", "sub_4"]
