@@ -24,7 +24,7 @@ from services.runtime.rpc.timestamps import optional_ms
 
 RULES = {
     f"/hooktide.ingest.v1.EventLogService/{name}": Access.SERVICE
-    for name in ("FollowLog", "FetchEvents", "ReportProgress", "GetEvent", "ListEvents", "FindResumePoints", "GetReadiness")
+    for name in ("FollowLog", "ReadLog", "FetchEvents", "ReportProgress", "GetEvent", "ListEvents", "FindResumePoints", "GetReadiness")
 }
 _BATCH_RECORDS_DEFAULT = 500
 _BATCH_RECORDS_MAX = 2000
@@ -64,6 +64,12 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             raise Failure(Reason.POSITION_MISMATCH, str(error), fields=fields) from error
         except EventLogError as error:
             raise _unavailable() from error
+
+    async def ReadLog(self, request: event_log_pb2.ReadLogRequest, context: Context) -> event_log_pb2.ReadLogResponse:
+        """Refuse the call: this server cannot filter the log."""
+        del request
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ReadLog is not available")
+        raise AssertionError  # abort has raised
 
     async def FetchEvents(self, request: event_log_pb2.FetchEventsRequest, context: Context) -> event_log_pb2.FetchEventsResponse:
         """Return the records at given places."""

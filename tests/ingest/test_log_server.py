@@ -76,7 +76,7 @@ async def test_a_place_that_the_log_does_not_hold_is_named(world: World) -> None
 async def test_every_method_is_for_services_alone(world: World) -> None:
     """An emitter's key opens no method."""
     methods = vars(world.log)
-    assert len(methods) == 7
+    assert len(methods) == 8
     for name, method in methods.items():
         for metadata in ((), world.metadata(), world.metadata("hts_another-token-altogether")):
             call = method(b"", metadata=metadata, timeout=TIMEOUT_S)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hooktide/ingest/v1/event_log.proto\x12\x12hooktide.ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n\x11PartitionPosition\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x1a\n\x12\x66ollowing_event_id\x18\x04 \x01(\t\"\x9b\x01\n\tLogRecord\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x10\n\x08\x61udience\x18\x06 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_unix_ms\x18\x07 \x01(\x03\x12\r\n\x05\x65vent\x18\x08 \x01(\x0c\"s\n\x10\x46ollowLogRequest\x12\x34\n\x05\x61\x66ter\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x19\n\x11\x62\x61tch_records_max\x18\x02 \x01(\x05\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"\x89\x01\n\x11\x46ollowLogResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\x12\x34\n\x05heads\x18\x02 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"N\n\x12\x46\x65tchEventsRequest\x12\x38\n\tpositions\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\"X\n\x13\x46\x65tchEventsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xf8\x01\n\x15ReportProgressRequest\x12\x37\n\x08released\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x35\n\x06routed\x18\x02 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x37\n\x08recorded\x18\x03 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x36\n\x07rewound\x18\x04 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\"\x8b\x01\n\x16ReportProgressResponse\x12\x37\n\x08\x65xpiring\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x17\n\x0funrouted_events\x18\x02 \x01(\x03\x12\x1f\n\x17oldest_unrouted_unix_ms\x18\x03 \x01(\x03\"8\n\x0fGetEventRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"A\n\x10GetEventResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\"\xcb\x01\n\x11ListEventsRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"]\n\x12ListEventsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x17\x46indResumePointsRequest\x12\x34\n\x05\x61\x66ter\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\"j\n\x0bResumePoint\x12\x34\n\x05place\x18\x01 \x01(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x11\n\tfollowing\x18\x02 \x01(\x03\x12\x12\n\nunreleased\x18\x03 \x01(\x03\"[\n\x18\x46indResumePointsResponse\x12/\n\x06points\x18\x01 \x03(\x0b\x32\x1f.hooktide.ingest.v1.ResumePoint\x12\x0e\n\x06log_id\x18\x02 \x01(\t\"\x15\n\x13GetReadinessRequest\"-\n\x14GetReadinessResponse\x12\x15\n\rwhy_not_ready\x18\x01 \x01(\t2\xbc\x05\n\x0f\x45ventLogService\x12Z\n\tFollowLog\x12$.hooktide.ingest.v1.FollowLogRequest\x1a%.hooktide.ingest.v1.FollowLogResponse0\x01\x12^\n\x0b\x46\x65tchEvents\x12&.hooktide.ingest.v1.FetchEventsRequest\x1a\'.hooktide.ingest.v1.FetchEventsResponse\x12g\n\x0eReportProgress\x12).hooktide.ingest.v1.ReportProgressRequest\x1a*.hooktide.ingest.v1.ReportProgressResponse\x12U\n\x08GetEvent\x12#.hooktide.ingest.v1.GetEventRequest\x1a$.hooktide.ingest.v1.GetEventResponse\x12[\n\nListEvents\x12%.hooktide.ingest.v1.ListEventsRequest\x1a&.hooktide.ingest.v1.ListEventsResponse\x12m\n\x10\x46indResumePoints\x12+.hooktide.ingest.v1.FindResumePointsRequest\x1a,.hooktide.ingest.v1.FindResumePointsResponse\x12\x61\n\x0cGetReadiness\x12\'.hooktide.ingest.v1.GetReadinessRequest\x1a(.hooktide.ingest.v1.GetReadinessResponseB3\n\x12hooktide.ingest.v1P\x01Z\x1bhooktide/ingest/v1;ingestv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hooktide/ingest/v1/event_log.proto\x12\x12hooktide.ingest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n\x11PartitionPosition\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x1a\n\x12\x66ollowing_event_id\x18\x04 \x01(\t\"^\n\rShardPosition\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x1a\n\x12\x66ollowing_event_id\x18\x04 \x01(\t\"\xaa\x01\n\tLogRecord\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x10\n\x08\x61udience\x18\x07 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_unix_ms\x18\x08 \x01(\x03\x12\r\n\x05\x65vent\x18\t \x01(\x0c\"s\n\x10\x46ollowLogRequest\x12\x34\n\x05\x61\x66ter\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x19\n\x11\x62\x61tch_records_max\x18\x02 \x01(\x05\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"\xb7\x01\n\x11\x46ollowLogResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\x12\x34\n\x05heads\x18\x02 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x0e\n\x06log_id\x18\x03 \x01(\t\x12,\n\tretention\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x83\x02\n\x0eReadLogRequest\x12\x30\n\x05\x61\x66ter\x18\x01 \x03(\x0b\x32!.hooktide.ingest.v1.ShardPosition\x12\x32\n\x07through\x18\x02 \x03(\x0b\x32!.hooktide.ingest.v1.ShardPosition\x12\r\n\x05types\x18\x03 \x03(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x11\n\taudiences\x18\x05 \x03(\t\x12\x0c\n\x04part\x18\x06 \x01(\x05\x12\r\n\x05parts\x18\x07 \x01(\x05\x12\x13\n\x0brecords_max\x18\x08 \x01(\x05\x12\x11\n\tbytes_max\x18\t \x01(\x05\x12\x14\n\x0c\x65xamined_max\x18\n \x01(\x05\"\xc9\x01\n\x0fReadLogResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\x12:\n\x0fscanned_through\x18\x02 \x03(\x0b\x32!.hooktide.ingest.v1.ShardPosition\x12:\n\x0f\x66irst_available\x18\x03 \x03(\x0b\x32!.hooktide.ingest.v1.ShardPosition\x12\x0e\n\x06log_id\x18\x04 \x01(\t\"N\n\x12\x46\x65tchEventsRequest\x12\x38\n\tpositions\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\"X\n\x13\x46\x65tchEventsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xf8\x01\n\x15ReportProgressRequest\x12\x37\n\x08released\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x35\n\x06routed\x18\x02 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x37\n\x08recorded\x18\x03 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x36\n\x07rewound\x18\x04 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\"\x8b\x01\n\x16ReportProgressResponse\x12\x37\n\x08\x65xpiring\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x17\n\x0funrouted_events\x18\x02 \x01(\x03\x12\x1f\n\x17oldest_unrouted_unix_ms\x18\x03 \x01(\x03\"8\n\x0fGetEventRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"A\n\x10GetEventResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\"\xcb\x01\n\x11ListEventsRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"]\n\x12ListEventsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.hooktide.ingest.v1.LogRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x17\x46indResumePointsRequest\x12\x34\n\x05\x61\x66ter\x18\x01 \x03(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\"j\n\x0bResumePoint\x12\x34\n\x05place\x18\x01 \x01(\x0b\x32%.hooktide.ingest.v1.PartitionPosition\x12\x11\n\tfollowing\x18\x02 \x01(\x03\x12\x12\n\nunreleased\x18\x03 \x01(\x03\"[\n\x18\x46indResumePointsResponse\x12/\n\x06points\x18\x01 \x03(\x0b\x32\x1f.hooktide.ingest.v1.ResumePoint\x12\x0e\n\x06log_id\x18\x02 \x01(\t\"\x15\n\x13GetReadinessRequest\"-\n\x14GetReadinessResponse\x12\x15\n\rwhy_not_ready\x18\x01 \x01(\t2\x90\x06\n\x0f\x45ventLogService\x12Z\n\tFollowLog\x12$.hooktide.ingest.v1.FollowLogRequest\x1a%.hooktide.ingest.v1.FollowLogResponse0\x01\x12R\n\x07ReadLog\x12\".hooktide.ingest.v1.ReadLogRequest\x1a#.hooktide.ingest.v1.ReadLogResponse\x12^\n\x0b\x46\x65tchEvents\x12&.hooktide.ingest.v1.FetchEventsRequest\x1a\'.hooktide.ingest.v1.FetchEventsResponse\x12g\n\x0eReportProgress\x12).hooktide.ingest.v1.ReportProgressRequest\x1a*.hooktide.ingest.v1.ReportProgressResponse\x12U\n\x08GetEvent\x12#.hooktide.ingest.v1.GetEventRequest\x1a$.hooktide.ingest.v1.GetEventResponse\x12[\n\nListEvents\x12%.hooktide.ingest.v1.ListEventsRequest\x1a&.hooktide.ingest.v1.ListEventsResponse\x12m\n\x10\x46indResumePoints\x12+.hooktide.ingest.v1.FindResumePointsRequest\x1a,.hooktide.ingest.v1.FindResumePointsResponse\x12\x61\n\x0cGetReadiness\x12\'.hooktide.ingest.v1.GetReadinessRequest\x1a(.hooktide.ingest.v1.GetReadinessResponseB3\n\x12hooktide.ingest.v1P\x01Z\x1bhooktide/ingest/v1;ingestv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,40 +34,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hooktide.ingest.v1.event_lo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022hooktide.ingest.v1P\001Z\033hooktide/ingest/v1;ingestv1'
-  _globals['_PARTITIONPOSITION']._serialized_start=91
-  _globals['_PARTITIONPOSITION']._serialized_end=193
-  _globals['_LOGRECORD']._serialized_start=196
-  _globals['_LOGRECORD']._serialized_end=351
-  _globals['_FOLLOWLOGREQUEST']._serialized_start=353
-  _globals['_FOLLOWLOGREQUEST']._serialized_end=468
-  _globals['_FOLLOWLOGRESPONSE']._serialized_start=471
-  _globals['_FOLLOWLOGRESPONSE']._serialized_end=608
-  _globals['_FETCHEVENTSREQUEST']._serialized_start=610
-  _globals['_FETCHEVENTSREQUEST']._serialized_end=688
-  _globals['_FETCHEVENTSRESPONSE']._serialized_start=690
-  _globals['_FETCHEVENTSRESPONSE']._serialized_end=778
-  _globals['_REPORTPROGRESSREQUEST']._serialized_start=781
-  _globals['_REPORTPROGRESSREQUEST']._serialized_end=1029
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=1032
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=1171
-  _globals['_GETEVENTREQUEST']._serialized_start=1173
-  _globals['_GETEVENTREQUEST']._serialized_end=1229
-  _globals['_GETEVENTRESPONSE']._serialized_start=1231
-  _globals['_GETEVENTRESPONSE']._serialized_end=1296
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1299
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1502
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1504
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1597
-  _globals['_FINDRESUMEPOINTSREQUEST']._serialized_start=1599
-  _globals['_FINDRESUMEPOINTSREQUEST']._serialized_end=1678
-  _globals['_RESUMEPOINT']._serialized_start=1680
-  _globals['_RESUMEPOINT']._serialized_end=1786
-  _globals['_FINDRESUMEPOINTSRESPONSE']._serialized_start=1788
-  _globals['_FINDRESUMEPOINTSRESPONSE']._serialized_end=1879
-  _globals['_GETREADINESSREQUEST']._serialized_start=1881
-  _globals['_GETREADINESSREQUEST']._serialized_end=1902
-  _globals['_GETREADINESSRESPONSE']._serialized_start=1904
-  _globals['_GETREADINESSRESPONSE']._serialized_end=1949
-  _globals['_EVENTLOGSERVICE']._serialized_start=1952
-  _globals['_EVENTLOGSERVICE']._serialized_end=2652
+  _globals['_PARTITIONPOSITION']._serialized_start=123
+  _globals['_PARTITIONPOSITION']._serialized_end=225
+  _globals['_SHARDPOSITION']._serialized_start=227
+  _globals['_SHARDPOSITION']._serialized_end=321
+  _globals['_LOGRECORD']._serialized_start=324
+  _globals['_LOGRECORD']._serialized_end=494
+  _globals['_FOLLOWLOGREQUEST']._serialized_start=496
+  _globals['_FOLLOWLOGREQUEST']._serialized_end=611
+  _globals['_FOLLOWLOGRESPONSE']._serialized_start=614
+  _globals['_FOLLOWLOGRESPONSE']._serialized_end=797
+  _globals['_READLOGREQUEST']._serialized_start=800
+  _globals['_READLOGREQUEST']._serialized_end=1059
+  _globals['_READLOGRESPONSE']._serialized_start=1062
+  _globals['_READLOGRESPONSE']._serialized_end=1263
+  _globals['_FETCHEVENTSREQUEST']._serialized_start=1265
+  _globals['_FETCHEVENTSREQUEST']._serialized_end=1343
+  _globals['_FETCHEVENTSRESPONSE']._serialized_start=1345
+  _globals['_FETCHEVENTSRESPONSE']._serialized_end=1433
+  _globals['_REPORTPROGRESSREQUEST']._serialized_start=1436
+  _globals['_REPORTPROGRESSREQUEST']._serialized_end=1684
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=1687
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=1826
+  _globals['_GETEVENTREQUEST']._serialized_start=1828
+  _globals['_GETEVENTREQUEST']._serialized_end=1884
+  _globals['_GETEVENTRESPONSE']._serialized_start=1886
+  _globals['_GETEVENTRESPONSE']._serialized_end=1951
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1954
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2157
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2159
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2252
+  _globals['_FINDRESUMEPOINTSREQUEST']._serialized_start=2254
+  _globals['_FINDRESUMEPOINTSREQUEST']._serialized_end=2333
+  _globals['_RESUMEPOINT']._serialized_start=2335
+  _globals['_RESUMEPOINT']._serialized_end=2441
+  _globals['_FINDRESUMEPOINTSRESPONSE']._serialized_start=2443
+  _globals['_FINDRESUMEPOINTSRESPONSE']._serialized_end=2534
+  _globals['_GETREADINESSREQUEST']._serialized_start=2536
+  _globals['_GETREADINESSREQUEST']._serialized_end=2557
+  _globals['_GETREADINESSRESPONSE']._serialized_start=2559
+  _globals['_GETREADINESSRESPONSE']._serialized_end=2604
+  _globals['_EVENTLOGSERVICE']._serialized_start=2607
+  _globals['_EVENTLOGSERVICE']._serialized_end=3391
 # @@protoc_insertion_point(module_scope)

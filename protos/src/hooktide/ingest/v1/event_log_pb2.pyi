@@ -6,6 +6,7 @@ The log of accepted events, for readers."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -52,11 +53,46 @@ class PartitionPosition(google.protobuf.message.Message):
 Global___PartitionPosition: typing_extensions.TypeAlias = PartitionPosition
 
 @typing.final
+class ShardPosition(google.protobuf.message.Message):
+    """A position in one append shard of the log. A place in the log is one such position for each shard.
+    A shard is a set of partitions whose records have one order of appends; a log in one file has one shard, number 0.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    EVENT_ID_FIELD_NUMBER: builtins.int
+    FOLLOWING_EVENT_ID_FIELD_NUMBER: builtins.int
+    shard: builtins.int
+    """The shard, 0 or above."""
+    position: builtins.int
+    """The position; positions grow within a shard, with or without gaps. 0 means before the first record."""
+    event_id: builtins.str
+    """The id of the event at this position, "evt_…", if the caller knows it; it is compared with the log's."""
+    following_event_id: builtins.str
+    """In `FollowLogRequest.after`: the id of the shard's next event after this position, if the reader has handled a part of that
+    event; it is compared with the log's. Empty: no event is handled in part.
+    """
+    def __init__(
+        self,
+        *,
+        shard: builtins.int = ...,
+        position: builtins.int = ...,
+        event_id: builtins.str = ...,
+        following_event_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["event_id", b"event_id", "following_event_id", b"following_event_id", "position", b"position", "shard", b"shard"]) -> None: ...
+
+Global___ShardPosition: typing_extensions.TypeAlias = ShardPosition
+
+@typing.final
 class LogRecord(google.protobuf.message.Message):
     """One record of the log: an accepted event."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    SHARD_FIELD_NUMBER: builtins.int
     PARTITION_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
     EVENT_ID_FIELD_NUMBER: builtins.int
@@ -65,10 +101,12 @@ class LogRecord(google.protobuf.message.Message):
     AUDIENCE_FIELD_NUMBER: builtins.int
     ACCEPTED_UNIX_MS_FIELD_NUMBER: builtins.int
     EVENT_FIELD_NUMBER: builtins.int
+    shard: builtins.int
+    """The append shard."""
     partition: builtins.int
     """The partition, 0 to 63."""
     position: builtins.int
-    """The position within it."""
+    """The position within the shard."""
     event_id: builtins.str
     """The event's id, "evt_…"."""
     type: builtins.str
@@ -84,6 +122,7 @@ class LogRecord(google.protobuf.message.Message):
     def __init__(
         self,
         *,
+        shard: builtins.int = ...,
         partition: builtins.int = ...,
         position: builtins.int = ...,
         event_id: builtins.str = ...,
@@ -93,7 +132,7 @@ class LogRecord(google.protobuf.message.Message):
         accepted_unix_ms: builtins.int = ...,
         event: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["accepted_unix_ms", b"accepted_unix_ms", "audience", b"audience", "event", b"event", "event_id", b"event_id", "partition", b"partition", "position", b"position", "source", b"source", "type", b"type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted_unix_ms", b"accepted_unix_ms", "audience", b"audience", "event", b"event", "event_id", b"event_id", "partition", b"partition", "position", b"position", "shard", b"shard", "source", b"source", "type", b"type"]) -> None: ...
 
 Global___LogRecord: typing_extensions.TypeAlias = LogRecord
 
@@ -136,6 +175,7 @@ class FollowLogResponse(google.protobuf.message.Message):
     RECORDS_FIELD_NUMBER: builtins.int
     HEADS_FIELD_NUMBER: builtins.int
     LOG_ID_FIELD_NUMBER: builtins.int
+    RETENTION_FIELD_NUMBER: builtins.int
     log_id: builtins.str
     """Only in the first response: the identity of the log, made when it was created."""
     @property
@@ -146,16 +186,130 @@ class FollowLogResponse(google.protobuf.message.Message):
     def heads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
         """Only in the first response: where each followed partition ended when the stream began."""
 
+    @property
+    def retention(self) -> google.protobuf.duration_pb2.Duration:
+        """Only in the first response: how long the log keeps its records. A reader must not rely on a record that is older."""
+
     def __init__(
         self,
         *,
         records: collections.abc.Iterable[Global___LogRecord] | None = ...,
         heads: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
         log_id: builtins.str = ...,
+        retention: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["heads", b"heads", "log_id", b"log_id", "records", b"records"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["retention", b"retention"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["heads", b"heads", "log_id", b"log_id", "records", b"records", "retention", b"retention"]) -> None: ...
 
 Global___FollowLogResponse: typing_extensions.TypeAlias = FollowLogResponse
+
+@typing.final
+class ReadLogRequest(google.protobuf.message.Message):
+    """A call to read a page of matching records."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: builtins.int
+    THROUGH_FIELD_NUMBER: builtins.int
+    TYPES_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    AUDIENCES_FIELD_NUMBER: builtins.int
+    PART_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    RECORDS_MAX_FIELD_NUMBER: builtins.int
+    BYTES_MAX_FIELD_NUMBER: builtins.int
+    EXAMINED_MAX_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """Only records of exactly this source. Empty: of any source."""
+    part: builtins.int
+    """With `parts`: only records of the partitions p with p mod `parts` = `part`. Reserved: 0, or else INVALID_ARGUMENT."""
+    parts: builtins.int
+    """Into how many parts the partitions are divided. Reserved: 0 or 1 (both mean undivided), or else INVALID_ARGUMENT."""
+    records_max: builtins.int
+    """How many records to return at most; 0 for the default and greatest value, 200."""
+    bytes_max: builtins.int
+    """How many bytes of events to return at most (but at least one record); 0 for the default and greatest value, 2 MiB."""
+    examined_max: builtins.int
+    """How many records to examine at most; 0 for the default and greatest value, 65536."""
+    @property
+    def after(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """The place to read after, exclusive: each shard to read, none twice, at least one. Event ids are ignored; compare `log_id` of the
+        answer instead.
+        """
+
+    @property
+    def through(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """The place to read through, inclusive: a position for each shard of `after`. Event ids are ignored. Empty: the log's head at the
+        moment of the call. A position beyond the head is taken as the head.
+        """
+
+    @property
+    def types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only records of these types: exact names, `invoice.*` for all below `invoice.`, or `*` for all. Empty: all. At most 100."""
+
+    @property
+    def audiences(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only records for these audiences, "con_…"; the empty string names the records that are for all consumers. No entry: for any
+        audience. At most 100.
+        """
+
+    def __init__(
+        self,
+        *,
+        after: collections.abc.Iterable[Global___ShardPosition] | None = ...,
+        through: collections.abc.Iterable[Global___ShardPosition] | None = ...,
+        types: collections.abc.Iterable[builtins.str] | None = ...,
+        source: builtins.str = ...,
+        audiences: collections.abc.Iterable[builtins.str] | None = ...,
+        part: builtins.int = ...,
+        parts: builtins.int = ...,
+        records_max: builtins.int = ...,
+        bytes_max: builtins.int = ...,
+        examined_max: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "audiences", b"audiences", "bytes_max", b"bytes_max", "examined_max", b"examined_max", "part", b"part", "parts", b"parts", "records_max", b"records_max", "source", b"source", "through", b"through", "types", b"types"]) -> None: ...
+
+Global___ReadLogRequest: typing_extensions.TypeAlias = ReadLogRequest
+
+@typing.final
+class ReadLogResponse(google.protobuf.message.Message):
+    """A page of matching records."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: builtins.int
+    SCANNED_THROUGH_FIELD_NUMBER: builtins.int
+    FIRST_AVAILABLE_FIELD_NUMBER: builtins.int
+    LOG_ID_FIELD_NUMBER: builtins.int
+    log_id: builtins.str
+    """The identity of the log. A place of another log means nothing here."""
+    @property
+    def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogRecord]:
+        """The matching records, in the order of their positions within each shard."""
+
+    @property
+    def scanned_through(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """Through which place the log was examined, inclusive: every matching record after `ReadLogRequest.after` up to here is in
+        `records`, unless the log had dropped it before. Read the next page after this place; at `through` the range has ended.
+        """
+
+    @property
+    def first_available(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """For each shard, the lowest position that the log still holds or will give next. If it is greater than a position of `after` + 1,
+        retention has dropped records between the two.
+        """
+
+    def __init__(
+        self,
+        *,
+        records: collections.abc.Iterable[Global___LogRecord] | None = ...,
+        scanned_through: collections.abc.Iterable[Global___ShardPosition] | None = ...,
+        first_available: collections.abc.Iterable[Global___ShardPosition] | None = ...,
+        log_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_available", b"first_available", "log_id", b"log_id", "records", b"records", "scanned_through", b"scanned_through"]) -> None: ...
+
+Global___ReadLogResponse: typing_extensions.TypeAlias = ReadLogResponse
 
 @typing.final
 class FetchEventsRequest(google.protobuf.message.Message):

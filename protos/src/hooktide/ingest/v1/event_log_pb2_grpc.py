@@ -40,6 +40,11 @@ class EventLogServiceStub(object):
                 request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FollowLogRequest.SerializeToString,
                 response_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FollowLogResponse.FromString,
                 _registered_method=True)
+        self.ReadLog = channel.unary_unary(
+                '/hooktide.ingest.v1.EventLogService/ReadLog',
+                request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
         self.FetchEvents = channel.unary_unary(
                 '/hooktide.ingest.v1.EventLogService/FetchEvents',
                 request_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FetchEventsRequest.SerializeToString,
@@ -80,6 +85,13 @@ class EventLogServiceServicer(object):
         """Follows partitions from given positions: first the records that are there, then new ones.
         The first response carries the log's id and heads and no records; the stream ends only with an error.
         If cursors do not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLog(self, request, context):
+        """Reads one page of the records that match a filter, in a bounded range of the log. The log filters; an examined record costs little.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +147,11 @@ def add_EventLogServiceServicer_to_server(servicer, server):
                     servicer.FollowLog,
                     request_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FollowLogRequest.FromString,
                     response_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FollowLogResponse.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ReadLogRequest.FromString,
+                    response_serializer=hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ReadLogResponse.SerializeToString,
             ),
             'FetchEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.FetchEvents,
@@ -195,6 +212,33 @@ class EventLogService(object):
             '/hooktide.ingest.v1.EventLogService/FollowLog',
             hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FollowLogRequest.SerializeToString,
             hooktide_dot_ingest_dot_v1_dot_event__log__pb2.FollowLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.ingest.v1.EventLogService/ReadLog',
+            hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ReadLogRequest.SerializeToString,
+            hooktide_dot_ingest_dot_v1_dot_event__log__pb2.ReadLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,22 @@ _EventLogServiceFollowLogType = typing_extensions.TypeVar(
     ],
 )
 
+_EventLogServiceReadLogType = typing_extensions.TypeVar(
+    '_EventLogServiceReadLogType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.ReadLogRequest,
+        hooktide.ingest.v1.event_log_pb2.ReadLogResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.ReadLogRequest,
+        hooktide.ingest.v1.event_log_pb2.ReadLogResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.ReadLogRequest,
+        hooktide.ingest.v1.event_log_pb2.ReadLogResponse,
+    ],
+)
+
 _EventLogServiceFetchEventsType = typing_extensions.TypeVar(
     '_EventLogServiceFetchEventsType',
     grpc.UnaryUnaryMultiCallable[
@@ -137,7 +153,7 @@ _EventLogServiceGetReadinessType = typing_extensions.TypeVar(
     ],
 )
 
-class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLogServiceFetchEventsType, _EventLogServiceReportProgressType, _EventLogServiceGetEventType, _EventLogServiceListEventsType, _EventLogServiceFindResumePointsType, _EventLogServiceGetReadinessType]):
+class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLogServiceReadLogType, _EventLogServiceFetchEventsType, _EventLogServiceReportProgressType, _EventLogServiceGetEventType, _EventLogServiceListEventsType, _EventLogServiceFindResumePointsType, _EventLogServiceGetReadinessType]):
     """Reads the event log. For services only: every call needs the service token."""
 
     @typing.overload
@@ -145,6 +161,10 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
         grpc.UnaryStreamMultiCallable[
             hooktide.ingest.v1.event_log_pb2.FollowLogRequest,
             hooktide.ingest.v1.event_log_pb2.FollowLogResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.ingest.v1.event_log_pb2.ReadLogRequest,
+            hooktide.ingest.v1.event_log_pb2.ReadLogResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.ingest.v1.event_log_pb2.FetchEventsRequest,
@@ -179,6 +199,10 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
             hooktide.ingest.v1.event_log_pb2.FollowLogResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.ingest.v1.event_log_pb2.ReadLogRequest,
+            hooktide.ingest.v1.event_log_pb2.ReadLogResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             hooktide.ingest.v1.event_log_pb2.FetchEventsRequest,
             hooktide.ingest.v1.event_log_pb2.FetchEventsResponse,
         ],
@@ -210,6 +234,9 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
     If cursors do not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names them.
     """
 
+    ReadLog: _EventLogServiceReadLogType
+    """Reads one page of the records that match a filter, in a bounded range of the log. The log filters; an examined record costs little."""
+
     FetchEvents: _EventLogServiceFetchEventsType
     """Reads the records at given positions; the answer leaves out records that are gone."""
 
@@ -234,6 +261,10 @@ EventLogServiceAsyncStub: typing_extensions.TypeAlias = EventLogServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         hooktide.ingest.v1.event_log_pb2.FollowLogRequest,
         hooktide.ingest.v1.event_log_pb2.FollowLogResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.ingest.v1.event_log_pb2.ReadLogRequest,
+        hooktide.ingest.v1.event_log_pb2.ReadLogResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.ingest.v1.event_log_pb2.FetchEventsRequest,
@@ -274,6 +305,14 @@ class EventLogServiceServicer(metaclass=abc.ABCMeta):
         The first response carries the log's id and heads and no records; the stream ends only with an error.
         If cursors do not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names them.
         """
+
+    @abc.abstractmethod
+    def ReadLog(
+        self,
+        request: hooktide.ingest.v1.event_log_pb2.ReadLogRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.ingest.v1.event_log_pb2.ReadLogResponse, collections.abc.Awaitable[hooktide.ingest.v1.event_log_pb2.ReadLogResponse]]:
+        """Reads one page of the records that match a filter, in a bounded range of the log. The log filters; an examined record costs little."""
 
     @abc.abstractmethod
     def FetchEvents(
