@@ -112,18 +112,3 @@ async def test_days_of_a_newer_version_are_refused(store: SqliteStore, monkeypat
     with pytest.raises(StartError, match="written by a newer version of Hooktide"):
         async with store.open():
             pass
-
-
-async def test_days_from_before_their_versions_were_stored_are_taken_over(store: SqliteStore) -> None:
-    """A ledger of the first revision has tables of days, and no list of them."""
-    await fill(store)
-    with contextlib.closing(sqlite3.connect(store.path)) as old, old:
-        old.execute("DROP TABLE days")
-        old.execute("ALTER TABLE cursors ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0")
-        old.execute("UPDATE alembic_version SET version_num = 'led0001'")
-        cursors = old.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition").fetchall()
-    async with store.open() as ledger:
-        assert await listed(ledger) == [unfinished(99), *THREE_DAYS[::-1]]
-        assert store.rows("SELECT count(*), min(version), max(version) FROM days") == [(3, 1, 1)]
-        assert "expires_ms INTEGER" not in schema(store, "cursors")
-        assert store.rows("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition") == cursors

@@ -1,7 +1,7 @@
 """The ledger: cursors with their leases, unfinished deliveries, and the ledger's own state.
 
-Finished deliveries stand in one table a day, `done_YYYYMMDD`, which the ledger makes as it needs them
-and drops whole at retention.
+Finished deliveries stand in one table a day, `done_YYYYMMDD`, which the ledger makes as it needs them and drops whole at retention.
+`days` lists these tables, each with the version of the template that it follows.
 """
 
 from alembic import op
@@ -20,8 +20,7 @@ def upgrade() -> None:
             event_id TEXT NOT NULL,
             subscription_id TEXT NOT NULL,
             owner TEXT NOT NULL,
-            epoch INTEGER NOT NULL,
-            expires_ms INTEGER NOT NULL
+            epoch INTEGER NOT NULL
         ) STRICT
         """
     )
@@ -60,3 +59,4 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
+    op.execute("CREATE TABLE days (day TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID")
