@@ -16,8 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.ingest.v1 import ingest_pb2
 
 from tests.bench.attacker import INGEST, KINDS
-from tests.bench.figures import percentile
+from tests.bench.figures import Bar, Row, percentile, ratio
 from tests.bench.load import event
+from tests.bench.part import Part
 from tests.bench.rounds import Extent, Steps
 from tests.bench.world import LOAD_CORE, bench_system, quiet
 from tests.support.consumers import Consumer, new_consumer
@@ -70,6 +71,33 @@ class Attacked(NamedTuple):
     def worst(self, of: Callable[[Attack], float]) -> float:
         """Return the largest value of a figure over the attacks."""
         return max(of(each) for each in self.attacks)
+
+
+async def part(extent: Extent, steps: Steps) -> Part:
+    """Measure; return the rows: of all kinds of attack, the worst."""
+    rounds = await measure(extent, steps)
+    at = f"{CONNECTIONS} hostile connections, the worst of {len(rounds[0].attacks)} kinds"
+    health = [1000 * each.worst(lambda attack: attack.health_s) for each in rounds]
+    publish = [(each.worst(lambda attack: attack.publish_s), each.quiet.publish_s) for each in rounds]
+    rest = [(each.worst(lambda attack: attack.rest_s), each.quiet.rest_s) for each in rounds]
+    grown = [each.worst(lambda attack: attack.grown_mb) for each in rounds]
+    left = [each.worst(lambda attack: attack.left_mb) for each in rounds]
+    failed = [each.worst(lambda attack: len(attack.failed)) for each in rounds]
+    rows = [
+        Row("health check while attacked, p99", at, tuple(health), Bar(250, at_least=False), " ms"),
+        _slowed("honest publish while attacked ÷ quiet, p99", publish),
+        _slowed("honest REST call while attacked ÷ quiet, p99", rest),
+        Row("honest calls refused while attacked", at, tuple(failed), Bar(0, at_least=False)),
+        Row("memory grown while attacked", at, tuple(grown), Bar(100, at_least=False), " MB"),
+        Row("memory left at most 60 s later", at, tuple(left), Bar(50, at_least=False), " MB"),
+    ]
+    found = [{"quiet": each.quiet._asdict(), "attacks": [one._asdict() for one in each.attacks]} for each in rounds]
+    return Part(rows, {"attacks": found})
+
+
+def _slowed(what: str, pairs: Sequence[tuple[float, float]]) -> Row:
+    attacked_ms, quiet_ms = ([1000 * each for each in times] for times in zip(*pairs, strict=True))
+    return ratio(what, attacked_ms, quiet_ms, "ms", Bar(2, at_least=False))
 
 
 async def measure(extent: Extent, steps: Steps, for_s: float = FOR_S) -> list[Attacked]:

@@ -6,8 +6,11 @@ from functools import partial
 from typing import NamedTuple
 
 from tests.bench.bare_client import Speed
+from tests.bench.figures import Bar, Row, percentile, ratio
 from tests.bench.flows import Flows, alone, delivered, latencies, sample
 from tests.bench.openers import PRODUCT, YARDSTICK
+from tests.bench.part import Part
+from tests.bench.plot import bars_svg, latency_svg
 from tests.bench.rounds import Extent, Steps, in_turn
 from tests.bench.sink import sink
 from tests.bench.world import bench_system
@@ -26,6 +29,39 @@ class Delivering(NamedTuple):
     """The deliveries a second at which the latencies were measured."""
     latencies: list[list[float]]
     """For each round, the seconds from acknowledgement to arrival, sorted."""
+
+
+async def part(extent: Extent, steps: Steps) -> Part:
+    """Measure; return the rows."""
+    found = await measure(extent, steps)
+    per_s = {name: [speed.per_s for speed in speeds] for name, speeds in found.speeds.items()}
+    cpu_us = {name: [speed.cpu_us for speed in speeds] for name, speeds in found.speeds.items()}
+    pictures = {
+        "latency": latency_svg(sorted(1000 * each for one in found.latencies for each in one)),
+        "deliveries": bars_svg("Deliveries a second, median and range", per_s),
+    }
+    return Part([*_speed_rows(per_s), *_latency_rows(found)], {"delivered_per_s": per_s, "cpu_us": cpu_us}, pictures)
+
+
+def _speed_rows(per_s: dict[str, list[float]]) -> list[Row]:
+    ours, unit = per_s[SYSTEM], "deliveries/s"
+    return [
+        ratio("delivered end to end ÷ the same system with aiohttp", ours, per_s[BY_AIOHTTP], unit, Bar(2)),
+        ratio("the same system with aiohttp ÷ its client alone", per_s[BY_AIOHTTP], per_s[AIOHTTP], unit, Bar(0.45)),
+        ratio("delivered end to end ÷ our client alone", ours, per_s[CLIENT], unit, None),
+        ratio("delivered over TLS ÷ plaintext", per_s[BY_TLS], ours, unit, Bar(0.75)),
+        ratio("fan-out 1 to 100 ÷ 1 to 1", per_s[FANNED], ours, unit, Bar(1.3)),
+    ]
+
+
+def _latency_rows(found: Delivering) -> list[Row]:
+    at = f"at {found.half_per_s:,.0f} events/s, {sum(map(len, found.latencies)):,} events"
+
+    def row(share: float, limit_ms: float) -> Row:
+        values_ms = tuple(percentile(each, share) * 1000 for each in found.latencies)
+        return Row(f"acknowledgement to arrival at half load, p{share * 100:.0f}", at, values_ms, Bar(limit_ms, at_least=False), " ms")
+
+    return [row(0.5, 3), row(0.99, 15)]
 
 
 async def measure(extent: Extent, steps: Steps) -> Delivering:

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Self
 
 import uvloop
@@ -62,11 +62,17 @@ class Shown:
             self._console.print(each)
 
 
-def run(name: str, about: str, main: Callable[[Extent, Shown], Coroutine[Any, Any, int]]) -> int:
-    """Read the arguments and measure; return the exit code of `main`, or 2 if nothing could be measured."""
+def run(name: str, about: str, main: Callable[[Extent, Shown], Coroutine[Any, Any, int]], parts: Iterable[str] = ()) -> int:
+    """Read the arguments and measure; return the exit code of `main`, or 2 if nothing could be measured.
+
+    If the program has `parts`, `--only` chooses among them.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=about.splitlines()[0])
     parser.add_argument("--rounds", type=int, choices=range(1, 101), metavar="1…100", default=5, help="how often each thing is measured")
     parser.add_argument("--quick", action="store_true", help="a twentieth of everything, to see that all works; the figures mean nothing")
+    if parts:
+        about_parts = f"measure only these of: {', '.join(parts)}"
+        parser.add_argument("--only", nargs="+", choices=[*parts], default=(), metavar="PART", help=about_parts)
     arguments = parser.parse_args()
     if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
         sys.stderr.write("bench: Linux and two cores are needed, one for the services and one for the load\n")
@@ -76,7 +82,7 @@ def run(name: str, about: str, main: Callable[[Extent, Shown], Coroutine[Any, An
         if arguments.quick:
             sys.stderr.write(f"bench: {MEANINGLESS}\n")
         try:
-            return uvloop.run(main(Extent(arguments.rounds, arguments.quick), shown))
+            return uvloop.run(main(Extent(arguments.rounds, arguments.quick, tuple(arguments.only) if parts else ()), shown))
         except TimeoutError as error:
             sys.stderr.write(f"bench: {shown.latest} did not end in time {error}\n")
             return 2

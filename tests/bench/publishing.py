@@ -5,7 +5,10 @@ import time
 
 import hooktide
 
+from tests.bench.figures import Bar, ratio
 from tests.bench.load import PER_MESSAGE, batches, events, publish_at_once
+from tests.bench.part import Part
+from tests.bench.plot import bars_svg
 from tests.bench.rounds import Extent, Steps, in_turn
 from tests.bench.world import bench_system, on_service_core, quiet
 from tests.support.system.processes import System
@@ -13,6 +16,17 @@ from tests.support.system.processes import System
 CLIENT, RAW, BARE = "emitter client", "raw stream", "bare executemany"
 _EVENTS, _WARM = 60_000, 5_000
 _CALLERS = 1_000
+
+
+async def part(extent: Extent, steps: Steps) -> Part:
+    """Measure; return the rows."""
+    per_s = await measure(extent, steps)
+    client, raw, bare = (per_s[name] for name in (CLIENT, RAW, BARE))
+    rows = [
+        ratio("emitter client, 1 000 callers ÷ raw stream of 100 a message", client, raw, "events/s", Bar(0.5)),
+        ratio("raw stream ÷ bare executemany of the same rows", raw, bare, "events/s", Bar(0.5)),
+    ]
+    return Part(rows, {"published_per_s": per_s}, {"publishing": bars_svg("Durable events a second, median and range", per_s)})
 
 
 async def measure(extent: Extent, steps: Steps) -> dict[str, list[float]]:

@@ -21,6 +21,8 @@ class Extent:
     rounds: int
     quick: bool
     """Whether the run only checks that everything works: its figures mean nothing."""
+    only: tuple[str, ...] = ()
+    """The names of the parts to measure; empty: all."""
 
     def of(self, count: int) -> int:
         """Return `count`, or in a quick run a small part of it."""

@@ -6,11 +6,21 @@ from functools import partial
 from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.subscriptions.router import Router
+from tests.bench.figures import Bar, ratio
+from tests.bench.part import Part
 from tests.bench.rounds import Extent, Steps, in_turn
 
 FEW, MANY = "100 subscriptions", "100 000 subscriptions"
 _COUNTS = {FEW: 100, MANY: 100_000}
 _MATCHES, _EVENTS = 10, 20_000
+
+
+async def part(extent: Extent, steps: Steps) -> Part:
+    """Measure; return the row."""
+    us = await measure(extent, steps)
+    bar = Bar(1.5, at_least=False)
+    row = ratio("routing with 100 000 subscriptions ÷ with 100, same matches", us[MANY], us[FEW], "µs/event", bar)
+    return Part([row], {"routing_us": us})
 
 
 async def measure(extent: Extent, steps: Steps) -> dict[str, list[float]]:
