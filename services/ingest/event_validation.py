@@ -22,7 +22,16 @@ from hooktide.event.v1 import event_pb2
 from services.eventlog.record import NewEvent, partition_of
 from services.runtime.content_type import is_json
 from services.runtime.errors import Reason
-from services.runtime.event_types import EVENT_TYPE_BYTES_MAX, FORBIDDEN_CHARACTERS, star_problem
+from services.runtime.event_types import (
+    EVENT_TYPE_BYTES_MAX,
+    FORBIDDEN_CHARACTERS,
+    RESERVED_PREFIX,
+    RESERVED_SOURCE_PREFIX,
+    is_reserved,
+    reserved_source_problem,
+    reserved_type_problem,
+    star_problem,
+)
 from services.runtime.ids import is_id
 
 CloudEvent: TypeAlias = event_pb2.CloudEvent
@@ -55,8 +64,11 @@ class EventRefusal(Exception):  # noqa: N818 - a noun of the domain: the emitter
     retry_after_s: float | None = None
 
 
-def validate_event(event: CloudEvent, *, bytes_max: int) -> NewEvent:
-    """Return the event in the form that the log appends; raise `EventRefusal` if the event may not enter."""
+def validate_event(event: CloudEvent, *, bytes_max: int, is_notice: bool = False) -> NewEvent:
+    """Return the event in the form that the log appends; raise `EventRefusal` if the event may not enter.
+
+    `is_notice`: the caller is a service of Hooktide, which publishes only types and sources that no emitter may use.
+    """
     payload = event.SerializeToString()
     if len(payload) > bytes_max:
         raise EventRefusal(
@@ -75,6 +87,10 @@ def validate_event(event: CloudEvent, *, bytes_max: int) -> NewEvent:
     data_kind = "text_data" if event.text_data else event.WhichOneof("data")
     data = _data(event, data_kind, attributes.get("datacontenttype", ""))
     audience = attributes.get("audience", "")
+    if is_notice:
+        _check_notice(type_, source, audience)
+    elif is_reserved(type_) or source.startswith(RESERVED_SOURCE_PREFIX):
+        _refuse_reserved(type_, source)
     if audience and not is_id(audience, "con"):
         _refuse("attributes.audience", "must be a consumer's id: con_ and 32 hexadecimal digits")
     canonical = f"{own_id}\x00{source}\x00{type_}\x00{data_kind or ''}\x00"
@@ -83,6 +99,21 @@ def validate_event(event: CloudEvent, *, bytes_max: int) -> NewEvent:
             canonical += f"{name}={attributes[name]}\x00"
     digest = hashlib.sha256(canonical.encode() + data).digest()
     return NewEvent(partition_of(_placement(own_id, source, attributes)), source, own_id, type_, audience, digest, payload)
+
+
+def _refuse_reserved(type_: str, source: str) -> NoReturn:
+    if problem := reserved_type_problem(type_):
+        _refuse("type", problem)
+    _refuse("source", reserved_source_problem(source) or "")
+
+
+def _check_notice(type_: str, source: str, audience: str) -> None:
+    if not is_reserved(type_):
+        _refuse("type", f"must begin with {RESERVED_PREFIX}: this method takes notices only")
+    if not source.startswith(RESERVED_SOURCE_PREFIX):
+        _refuse("source", f"must begin with {RESERVED_SOURCE_PREFIX}: this method takes notices only")
+    if not audience:
+        _refuse("attributes.audience", "is required: a notice is for one consumer")
 
 
 def _placement(own_id: str, source: str, attributes: dict[str, str]) -> str:

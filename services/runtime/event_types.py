@@ -1,9 +1,12 @@
 """Event types: which names an event may have as its `type`, and which patterns a subscription may ask for.
 
-Ingest, the catalogue and subscriptions use the same rules, so consumers can subscribe by name to every event type that emitters can emit.
+Ingest, the catalogue, subscriptions and routing use the same rules, so consumers can subscribe by name to every event type that emitters
+can emit.
 
 Law 1: pure.
 Law 2: a type holds no `*`, so a pattern is either one exact type or a family, never both.
+Law 3: types that begin with `hooktide.` are Hooktide's own notices. No emitter publishes them, and only a subscription that names them
+gets them: `*`, and a subscription without types, do not match.
 """
 
 import re
@@ -13,7 +16,10 @@ EVENT_TYPE_BYTES_MAX = 256
 EVERY_TYPE = "*"
 RESERVED_PREFIX = "hooktide."
 """The types of Hooktide's own notices begin with this. A subscription gets them only if it names them."""
+RESERVED_SOURCE_PREFIX = "/hooktide/"
+"""The sources of Hooktide's own notices begin with this; the id of the registry follows."""
 _FAMILY = ".*"
+_RESERVED = "is reserved for Hooktide's own notices"
 # CloudEvents 1.0.2, type String: no control characters, no noncharacters, no lone surrogates.
 _NONCHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
 FORBIDDEN_CHARACTERS = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
@@ -33,6 +39,22 @@ def event_type_problem(name: str) -> str | None:
 def star_problem(name: str) -> str | None:
     """Return why an event type with a `*` is refused, None if the name has none."""
     return "must not contain *, which is reserved for patterns such as order.*" if "*" in name else None
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether an event type, or a pattern, is one of Hooktide's own notices."""
+    return name.startswith(RESERVED_PREFIX)
+
+
+def reserved_type_problem(name: str) -> str | None:
+    """Return why nobody but Hooktide may use an event type, None if anybody may."""
+    return f"begins with {RESERVED_PREFIX}, which {_RESERVED}; choose another name" if is_reserved(name) else None
+
+
+def reserved_source_problem(source: str) -> str | None:
+    """Return why nobody but Hooktide may use a source, None if anybody may."""
+    reserved = source.startswith(RESERVED_SOURCE_PREFIX)
+    return f"begins with {RESERVED_SOURCE_PREFIX}, which {_RESERVED}; choose another source" if reserved else None
 
 
 def event_type_pattern_problem(pattern: str) -> str | None:
@@ -59,5 +81,5 @@ def patterns_of(event_type: str) -> Iterator[str]:
     while end > 0:
         yield event_type[:end] + _FAMILY
         end = event_type.rfind(".", 0, end)
-    if not event_type.startswith(RESERVED_PREFIX):
+    if not is_reserved(event_type):
         yield EVERY_TYPE

@@ -54,6 +54,25 @@ def test_only_version_1_0_is_taken(version: str) -> None:
     assert refused_field(event) == "spec_version"
 
 
+def test_types_and_sources_of_notices_are_refused_from_emitters() -> None:
+    assert refused_field(cloud_event(type_="hooktide.delivery.exhausted", audience=CONSUMER)) == "type"
+    assert "reserved" in refused(cloud_event(type_="hooktide.x")).message
+    assert refused_field(cloud_event(source="/hooktide/reg_1")) == "source"
+
+
+def test_a_service_publishes_notices_and_nothing_else() -> None:
+    notice = cloud_event(type_="hooktide.delivery.exhausted", source="/hooktide/reg_1", audience=CONSUMER)
+    assert validate_event(notice, bytes_max=LIMIT, is_notice=True).type == "hooktide.delivery.exhausted"
+    for wrong, field in (
+        (cloud_event(source="/hooktide/reg_1", audience=CONSUMER), "type"),
+        (cloud_event(type_="hooktide.x", audience=CONSUMER), "source"),
+        (cloud_event(type_="hooktide.x", source="/hooktide/reg_1"), "attributes.audience"),
+    ):
+        with pytest.raises(EventRefusal) as caught:
+            validate_event(wrong, bytes_max=LIMIT, is_notice=True)
+        assert caught.value.field == field
+
+
 LIMITS = [("id", 256), ("source", 1024), ("type", 256)]
 
 

@@ -18,7 +18,7 @@ from services.runtime.api_key_cache import FRESH_S
 from services.runtime.errors import Reason, failure_from_rpc
 from services.runtime.ids import is_id, new_id
 from services.runtime.rpc.channel_and_server import open_channel
-from tests.ingest.world import TIMEOUT_S, World, positions, running_world
+from tests.ingest.world import TIMEOUT_S, World, answer, message, positions, running_world
 from tests.support.events import cloud_event, event_of_size
 from tests.support.system.registry import refused
 
@@ -35,6 +35,20 @@ async def test_a_published_event_stands_in_the_log(world: World) -> None:
     assert (record.event_id, record.partition, record.position) == (receipt.event_id, receipt.partition, receipt.position)
     assert (record.type, record.source, record.audience) == ("order.created", "/shop", "")
     assert type(event).FromString(record.event) == event
+
+
+async def test_an_emitter_publishes_no_notice_over_any_method(world: World) -> None:
+    """Only Hooktide's services publish types that begin with `hooktide.`; the answer names the field and the reason."""
+    notice, event = cloud_event("1", type_="hooktide.subscription.failing"), cloud_event("2")
+    failure = await refused(world.publish(notice))
+    assert (failure.reason, [field.field for field in failure.fields]) == (Reason.INVALID_ARGUMENT, ["event.type"])
+    assert "reserved for Hooktide's own notices" in failure.message
+    results = [*await world.publish_batch([notice, event])]
+    async with world.stream() as stream:
+        await stream.write(message(notice, cloud_event("3")))
+        results += (await answer(stream)).results
+    assert [result.error.field for result in results] == ["type", "", "type", ""]
+    assert [record.type for record in await world.records()] == ["order.created"] * 2
 
 
 async def test_the_same_event_again_is_the_first_one(world: World) -> None:

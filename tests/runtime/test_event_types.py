@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.ingest.event_validation import EventRefusal, validate_event
-from services.runtime.event_types import event_type_pattern_problem, event_type_problem, patterns_of
+from services.runtime.event_types import event_type_pattern_problem, event_type_problem, is_reserved, patterns_of, reserved_source_problem
 from services.subscription.rules.validation import event_type_problems
 from tests.support.events import cloud_event
 
@@ -64,3 +64,24 @@ def test_a_reserved_type_matches_only_what_names_it() -> None:
     assert list(patterns_of("hooktide.a.b")) == ["hooktide.a.b", "hooktide.a.*", "hooktide.*"]
     assert list(patterns_of("hooktide")) == ["hooktide", "*"]
     assert list(patterns_of("hooktides.a")) == ["hooktides.a", "hooktides.*", "*"]
+
+
+@pytest.mark.parametrize("name", ["hooktide.", "hooktide.x", "hooktide.delivery.exhausted", "hooktide.ü"])
+def test_a_reserved_type_can_be_subscribed_to_but_neither_emitted_nor_catalogued(name: str) -> None:
+    assert is_reserved(name)
+    assert not is_accepted_by_ingest(name)
+    assert [problem.field for problem in event_type_problems(name, "")] == ["event_type.name"]
+    assert event_type_pattern_problem(name) is None
+    assert event_type_pattern_problem("hooktide.*") is None
+
+
+@pytest.mark.parametrize("name", ["hooktide", "hooktides.x", "Hooktide.x", "x.hooktide.y", " hooktide.x"])
+def test_a_type_that_only_resembles_a_notice_is_anybodys(name: str) -> None:
+    assert not is_reserved(name)
+    assert is_accepted_by_ingest(name)
+    assert event_type_problems(name, "") == []
+
+
+def test_only_sources_below_hooktides_own_are_reserved() -> None:
+    assert reserved_source_problem("/hooktide/reg_1") is not None
+    assert [reserved_source_problem(each) for each in ("/hooktide", "/hooktides/x", "hooktide/x", "/shop/hooktide/")] == [None] * 4

@@ -4,7 +4,8 @@ log_follower → [router] → lane → dispatcher
 
 Law 1: pure.
 Law 2: an event with an audience reaches that consumer's subscriptions and no other's.
-Law 3: the cost grows with the number of matches and the depth of the type's name, not with the number of subscriptions.
+Law 3: a notice (`hooktide.…`) reaches only subscriptions that name its type or a family of such types (`event_types.patterns_of`).
+Law 4: the cost grows with the number of matches and the depth of the type's name, not with the number of subscriptions.
 """
 
 from collections.abc import Iterable, Iterator

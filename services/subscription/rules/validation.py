@@ -16,7 +16,7 @@ from typing import Final
 from services.egress.policy import EgressPolicy
 from services.runtime.consumer_scope import EVERYONE, Scope, parse_scope, scope_problem
 from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
-from services.runtime.event_types import event_type_pattern_problem, event_type_problem
+from services.runtime.event_types import event_type_pattern_problem, event_type_problem, reserved_type_problem
 from services.subscription import credential
 from services.subscription.credential import SecretCredential
 from services.subscription.model import Config, Protocol, Role, Scheme, Subscription
@@ -234,7 +234,7 @@ def key_problems(draft: KeyDraft, now_ms: int) -> list[FieldError]:
 def event_type_problems(name: str, description: str) -> list[FieldError]:
     """Validate an entry of the catalogue."""
     problems = _text_problems("event_type.description", description, EVENT_TYPE_DESCRIPTION_CHARS_MAX)
-    if problem := event_type_problem(name):
+    if problem := event_type_problem(name) or reserved_type_problem(name):
         problems.append(FieldError("event_type.name", problem))
     return problems
 

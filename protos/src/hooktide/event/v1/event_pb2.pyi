@@ -106,12 +106,12 @@ class CloudEvent(google.protobuf.message.Message):
     Publishing is idempotent by `source` and `id` together.
     """
     source: builtins.str
-    """The context in which the event happened, a URI reference; required, 1 to 1024 bytes."""
+    """The context in which the event happened, a URI reference; required, 1 to 1024 bytes. `/hooktide/…` is reserved for notices."""
     spec_version: builtins.str
     """The CloudEvents version; required, always "1.0"."""
     type: builtins.str
     """What happened, for example "order.created"; required, 1 to 256 bytes without control characters. `*` is reserved for
-    the patterns of subscriptions.
+    the patterns of subscriptions, and names that begin with `hooktide.` for Hooktide's own notices.
     """
     binary_data: builtins.bytes
     """Bytes, passed on unchanged."""

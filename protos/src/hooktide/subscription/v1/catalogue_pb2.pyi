@@ -32,7 +32,9 @@ class EventType(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """The `type` of its events, as for events themselves: 1 to 256 bytes, no control characters, no `*`."""
+    """The `type` of its events, as for events themselves: 1 to 256 bytes, no control characters, no `*`; it does not begin
+    with `hooktide.`.
+    """
     description: builtins.str
     """A description for people; at most 4000 characters."""
     audience_required: builtins.bool

@@ -204,7 +204,7 @@ class Subscription(google.protobuf.message.Message):
     @property
     def types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Which event types: exact names, `invoice.*` for all below `invoice.`, or `*` for all; an empty list means all. At most 100, each
-        at most 256 bytes.
+        at most 256 bytes. Hooktide's own notices (`hooktide.…`) match only a pattern that itself begins with `hooktide.`.
         """
 
     @property
