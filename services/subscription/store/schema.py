@@ -44,12 +44,14 @@ key_peppers = sa.Table(
     sa.Column("box", sa.LargeBinary, nullable=False),
 )
 
+# `subscriptions_created` counts all subscriptions that the consumer ever created; it decides the slot of the next one.
 consumers = sa.Table(
     "consumers",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("create_ms", INTEGER_64, nullable=False),
+    sa.Column("subscriptions_created", INTEGER_64, nullable=False),
 )
 
 # `lookup` is the beginning of `digest`: the search compares only `lookup`; then the whole digest is compared in constant time.

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from services.runtime.consumer_scope import EVERYONE, Everyone, Scope
 from services.runtime.errors import invalid_field
-from services.runtime.ids import new_id
-from services.subscription.errors import consumer_not_found, etag_mismatch, sink_changed, subscription_not_found
+from services.runtime.ids import new_subscription_id, slot_in_turn
+from services.subscription.errors import etag_mismatch, sink_changed, subscription_not_found
 from services.subscription.model import (
     ConsumerId,
     Scheme,
@@ -26,10 +26,11 @@ from services.subscription.rules import consent
 from services.subscription.rules.signing_key import new_private_key
 from services.subscription.rules.validation import SubscriptionDraft
 from services.subscription.store import changes as store_changes
+from services.subscription.store import consumers as store_consumers
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import secrets as store_secrets
 from services.subscription.store.rows import columns_of, subscription_from
-from services.subscription.store.schema import callback_tokens, consumers, subscriptions
+from services.subscription.store.schema import callback_tokens, subscriptions
 from services.subscription.store.transaction import Reading, Writing
 from services.subscription.store.vault import UnsealError
 
@@ -37,11 +38,12 @@ from services.subscription.store.vault import UnsealError
 def create(
     writing: Writing, owner: ConsumerId, draft: SubscriptionDraft, secret: str, policy: VerificationPolicy
 ) -> tuple[Subscription, SigningSecret]:
-    """Create a subscription from a valid draft, with its first secret; raises CONSUMER_NOT_FOUND."""
+    """Create a subscription from a valid draft, with its first secret; raises CONSUMER_NOT_FOUND.
+
+    Its slot follows that of its owner's subscription before it.
+    """
     assert draft.protocol is not None  # noqa: S101 - refused before
-    if writing.connection.execute(sa.select(consumers.c.id).where(consumers.c.id == owner)).one_or_none() is None:
-        raise consumer_not_found()
-    subscription_id = SubscriptionId(new_id("sub"))
+    subscription_id = SubscriptionId(new_subscription_id(slot_in_turn(owner, store_consumers.next_turn(writing, owner))))
     revision = store_changes.record(writing, store_changes.ChangeKind.PUT, subscription_id)
     state, reason = consent.initial_state(policy)
     created = Subscription(

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Awaitable
 
 import pytest
@@ -6,7 +7,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
-from services.runtime.ids import new_id
+from services.runtime.ids import new_id, slot_in_turn, slot_of
 from services.runtime.paging import PAGE_BYTES_MAX
 from tests.support.clock import MovedClock
 from tests.support.pem import KEYS, certificate
@@ -38,6 +39,20 @@ async def get(client: Client, consumer_id: str, subscription_id: str) -> pb.Subs
 async def page(client: Client, consumer_id: str, size: int = 0, token: str = "") -> pb.ListSubscriptionsResponse:
     request = pb.ListSubscriptionsRequest(consumer_id=consumer_id, page_size=size, page_token=token)
     return await client.call(client.subscriptions.ListSubscriptions, request)
+
+
+async def test_subscriptions_get_the_slots_of_their_turns_also_if_they_are_created_at_once(client: Client) -> None:
+    """A creation that is refused takes no turn, and a repeated one has the id of the first. Each consumer has its own turns."""
+    owners = [await client.consumer() for _ in range(2)]
+    made = await asyncio.gather(*(client.subscribe(owners[number % 2]) for number in range(16)))
+    await refused(client.subscribe(owners[0], sink="ftp://consumer.example/"))
+    twice = [await client.call(client.subscriptions.CreateSubscription, creation(owners[0], request_id="r")) for _ in range(2)]
+    made.append(await client.subscribe(owners[0]))
+
+    assert twice[0] == twice[1]
+    for owner in owners:
+        slots = [slot_of(each.subscription.id) for each in (*made, twice[0]) if each.subscription.consumer_id == owner]
+        assert sorted(slots) == sorted(slot_in_turn(owner, turn) for turn in range(len(slots)))
 
 
 async def test_what_is_created_is_stored_as_asked_with_id_secret_and_state_of_the_servers_making(client: Client) -> None:

@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the first tables, and give this registry its identity."""
+    """Create the tables, and give this registry its identity."""
     registry = op.create_table(
         "registry",
         sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="one_row"), primary_key=True),
@@ -18,14 +18,13 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("compacted_revision", sa.Integer, nullable=False),
         sa.Column("catalogue_version", sa.Integer, nullable=False),
+        sa.Column("change_id", sa.Text, nullable=False),
+        sa.Column("compacted_change_id", sa.Text, nullable=False),
     )
-    op.create_table(
-        "secret_key_checks",
-        sa.Column("secret_key_id", sa.Text, primary_key=True),
-        sa.Column("box", sa.LargeBinary, nullable=False),
-    )
+    _create_secret_keys()
     _create_access()
     _create_subscriptions()
+    _create_secrets()
     op.create_table(
         "event_types",
         sa.Column("name", sa.Text, primary_key=True),
@@ -45,7 +44,23 @@ def upgrade() -> None:
         sa.Column("create_ms", sa.Integer, nullable=False),
     )
     op.create_index("answers_by_age", "answers", ["create_ms"])
-    op.bulk_insert(registry, [{"id": 1, "registry_id": uuid.uuid4().hex, "revision": 1, "compacted_revision": 1, "catalogue_version": 0}])
+    identity = {"id": 1, "registry_id": uuid.uuid4().hex, "revision": 1, "compacted_revision": 1, "catalogue_version": 0}
+    first_change_id = uuid.uuid4().hex
+    op.bulk_insert(registry, [identity | {"change_id": first_change_id, "compacted_change_id": first_change_id}])
+
+
+def _create_secret_keys() -> None:
+    op.create_table(
+        "secret_key_checks",
+        sa.Column("secret_key_id", sa.Text, primary_key=True),
+        sa.Column("box", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "key_peppers",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("secret_key_id", sa.Text, nullable=False),
+        sa.Column("box", sa.LargeBinary, nullable=False),
+    )
 
 
 def _create_access() -> None:
@@ -54,6 +69,7 @@ def _create_access() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("create_ms", sa.Integer, nullable=False),
+        sa.Column("subscriptions_created", sa.Integer, nullable=False),
     )
     op.create_table(
         "keys",
@@ -87,8 +103,23 @@ def _create_subscriptions() -> None:
         sa.Column("create_ms", sa.Integer, nullable=False),
         sa.Column("update_ms", sa.Integer, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("sink_revision", sa.Integer, nullable=False),
+        sa.Column("limits", sa.JSON, nullable=False),
+        sa.Column("settings", sa.JSON, nullable=False),
+        sa.Column("credential", sa.JSON, nullable=True),
+        sa.Column("verification", sa.JSON, nullable=True),
     )
     op.create_index("subscriptions_by_consumer", "subscriptions", ["consumer_id", "id"])
+    op.create_table(
+        "changes",
+        sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("subscription_id", sa.Text, nullable=False),
+        sa.Column("change_id", sa.Text, nullable=False),
+    )
+
+
+def _create_secrets() -> None:
     op.create_table(
         "signing_secrets",
         sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), primary_key=True),
@@ -97,11 +128,21 @@ def _create_subscriptions() -> None:
         sa.Column("box", sa.LargeBinary, nullable=False),
         sa.Column("create_ms", sa.Integer, nullable=False),
         sa.Column("expire_ms", sa.Integer, nullable=True),
+        sa.Column("scheme", sa.Text, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
-        "changes",
-        sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("subscription_id", sa.Text, nullable=False),
+        "credential_secrets",
+        sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), primary_key=True),
+        sa.Column("secret_key_id", sa.Text, nullable=False),
+        sa.Column("box", sa.LargeBinary, nullable=False),
     )
+    op.create_table(
+        "callback_tokens",
+        sa.Column("digest", sa.LargeBinary, primary_key=True),
+        sa.Column("subscription_id", sa.Text, sa.ForeignKey("subscriptions.id"), nullable=False),
+        sa.Column("sink_revision", sa.Integer, nullable=False),
+        sa.Column("expire_ms", sa.Integer, nullable=False),
+    )
+    op.create_index("callback_tokens_by_subscription", "callback_tokens", ["subscription_id"])
+    op.create_index("callback_tokens_by_age", "callback_tokens", ["expire_ms"])
