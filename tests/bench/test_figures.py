@@ -1,5 +1,6 @@
 import pytest
 
+from tests.bench import pairwise
 from tests.bench.figures import Bar, Row, percentile, ranged, ratio
 from tests.bench.plot import bars_svg, latency_svg
 from tests.bench.rounds import Extent, in_turn
@@ -38,6 +39,20 @@ def test_a_percentile_of_sorted_figures(share: float, found: int) -> None:
 def test_pictures_are_drawn_of_any_figures() -> None:
     assert latency_svg([0.0]).startswith("<svg")
     assert "11 (10 to 12)" in bars_svg("rates", {"one": [10.0, 11.0, 12.0]})
+
+
+def test_a_pairwise_ratio_above_one_is_better_than_before() -> None:
+    """Of throughput more is better, of times less; a figure that one side does not have is left out."""
+    before = [{"delivered, deliveries/s": 100.0, "CPU a delivery, µs": 50.0, "p99, ms": 4.0, "gone, ms": 1.0}]
+    now = [{"delivered, deliveries/s": 150.0, "CPU a delivery, µs": 25.0, "p99, ms": 8.0}]
+
+    rows = pairwise.ratios(before, now)
+
+    assert {row.what: (row.value, row.met) for row in rows} == {
+        "delivered, deliveries/s": (1.5, True),
+        "CPU a delivery, µs": (2.0, True),
+        "p99, ms": (0.5, False),
+    }
 
 
 async def test_ways_are_measured_in_turn() -> None:

@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LeaseLostError
@@ -24,15 +25,20 @@ WIDE = {
 
 
 def test_a_delivery_that_ends_at_once_is_written_once(play: Play) -> None:
-    """It is written in its final state, and never has an unfinished row."""
+    """It is written in its final state, and never has an unfinished row; the counters of rows show it."""
+
+    def written(kind: str) -> float:
+        return REGISTRY.get_sample_value("hooktide_ledger_rows_total", {"kind": kind}) or 0.0
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
+        opened, ended = written("open"), written("finished")
         records = world.publish(5, "alpha")
         while len(deliveries(world, records)) < 5:
             assert world.open_rows() == []
             await asyncio.sleep(0.001)
         await finished(world)
+        assert (written("open") - opened, written("finished") - ended) == (0, 5)
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
 
