@@ -343,7 +343,7 @@ class World:
         """Check that an idle worker holds no deliveries and leaves the ledger alone."""
         await asyncio.sleep(60.0)
         dispatcher, jobs_before = self.at_work().worker.dispatcher, self.loop.jobs_done
-        assert (dispatcher.in_flight, dispatcher.lanes.held_bytes, dispatcher.lanes.unrecorded_sent) == (0, 0, 0)
+        assert (dispatcher.attempts.in_flight, dispatcher.lanes.held_bytes, dispatcher.lanes.unrecorded_sent) == (0, 0, 0)
         for lane in dispatcher.lanes:
             assert not lane.queue, f"{lane.subscription_id} has a queue and no delivery"
             assert (len(lane.held), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)

@@ -1,31 +1,27 @@
-"""Dispatcher: chooses which delivery is attempted next, and carries out what follows from the answer.
+"""Dispatcher: queues deliveries in their lanes, and carries out what follows from the answers to their attempts.
 
-router → lane → [dispatcher] → sender → transport; the answer → sink_health, retry_policy → recorder
+router → lane → [dispatcher] → attempt_scheduler → sender; the answer → sink_health, retry_policy → recorder
 
-Law 1: attempts under way are bounded, and so are attempts whose end is not recorded.
-Law 2: lanes take turns; a lane that may not send keeps no slot.
-Law 3: `lifecycle` alone changes a delivery's phase; the dispatcher keeps the counters of what is in flight and what is not recorded.
-Law 4: when a subscription changes, or its sink must get no attempt for a while, the attempts that have not begun are withdrawn. Their
+Law 1: `lifecycle` alone changes a delivery's phase.
+Law 2: when a subscription changes, or its sink must get no attempt for a while, the attempts that have not begun are withdrawn. Their
 deliveries wait again, and the attempts do not count.
 """
 
-import asyncio
-import functools
 import random
-from collections import deque
 from collections.abc import Callable
 
-from services.delivery.dispatch import lifecycle, rate_limit
+from services.delivery.dispatch import lifecycle
+from services.delivery.dispatch.attempt_scheduler import AttemptScheduler, Callbacks
 from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.lane import Lane, earlier
-from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, Bounds, LaneTable
+from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
 from services.delivery.dispatch.protocol import Sender
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.model import Attempt, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.attempt_record import attempt_of, log_failure
-from services.delivery.request.request_settings import RequestSettings, Subscription
+from services.delivery.request.request_settings import RequestSettings
 from services.delivery.transport.protocol import Answer, Outcome
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
@@ -36,7 +32,7 @@ _ENDED, _SPILLED, _STATE_DELIVERED, _OUTCOME_DELIVERED = Phase.ENDED, Phase.SPIL
 
 
 class Dispatcher:
-    """Starts attempts for all lanes of a worker."""
+    """The lanes of a worker over time: what enters them, what is answered, and what their subscriptions' changes mean."""
 
     def __init__(
         self,
@@ -65,33 +61,19 @@ class Dispatcher:
         self._settled, self._rows_due, self._sink_gone = settled, rows_due, sink_gone
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
-        self._sender_ready = self._on_sender_ready
         self._timers = LaneTimers(clock, self._timer_fired)
-        self._round: deque[Lane] = deque()  # bounded: each lane is in it once
-        self._ended = asyncio.Event()
-        self._closed = False
-        self._pump_asked = False
-        self.in_flight = 0
-        """How many attempts are under way."""
-        self.recordable = True
-        """False while the ledger takes no flush; no attempt starts then."""
+        callbacks = Callbacks(self._answered, self.exhaust, self._wake_when_unblocked, self._on_sender_ready, rows_due)
+        self.attempts = AttemptScheduler(sender, lanes, self._timers, clock, bounds, callbacks)
+        """Chooses what starts, and counts what is under way."""
+        self.pump = self.attempts.pump
+        """Start attempts as long as there is room."""
+        self._join_round = self.attempts.join_round
 
     def change(self, retry_policy: RetryPolicy, bounds: Bounds) -> None:
         """Use another retry policy and other bounds from now on; deliveries that are under way or waiting beyond the bounds stay."""
         self._retry_policy, self._bounds = retry_policy, bounds
         self.lanes.change(bounds.lane_pending_max)
-        self.pump()
-
-    @property
-    def sending(self) -> bool:
-        """Whether attempts may start: not while the ledger takes no flush, and not after `close`."""
-        return self.recordable and not self._closed
-
-    async def idle(self) -> None:
-        """Wait until no attempt is under way."""
-        while self.in_flight:
-            self._ended.clear()
-            await self._ended.wait()
+        self.attempts.change(bounds)
 
     # Taking deliveries in
 
@@ -148,73 +130,11 @@ class Dispatcher:
         if lane.in_flight:
             self._sender.withdraw(lane.subscription_id)
 
-    # Starting attempts
-
-    def pump(self) -> None:
-        """Start attempts as long as there is room."""
-        now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
-        while self._round and self._may_start():
-            lane = self._round.popleft()
-            lane.in_round = False
-            if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
-                continue
-            subscription = self.lanes.sendable(lane)
-            if subscription is None:
-                self._wake_when_unblocked(lane)
-                continue
-            if not self._is_within_limits(lane, subscription, now):
-                continue
-            self._start(lane, lane.queue.popleft(), subscription, now, now_ms)
-            if lane.queue:
-                self._join_round(lane)
-            if lane.next_due_ms is not None and self.lanes.wants_rows(lane, self.due.now_ms()):
-                self._rows_due(lane)
-
-    def _may_start(self) -> bool:
-        has_room = self.in_flight < self._bounds.in_flight_max and self.lanes.unrecorded_sent < UNRECORDED_SENT_MAX
-        return has_room and self.sending and self._sender.fresh()
-
-    def _join_round(self, lane: Lane) -> None:
-        # `pump` checks whether the subscription permits fewer.
-        if lane.queue and not lane.in_round and lane.in_flight < self._bounds.lane_in_flight_max:
-            lane.in_round = True
-            self._round.append(lane)
-
-    def _is_within_limits(self, lane: Lane, subscription: Subscription, now: float) -> bool:
-        """Return whether the subscription's own limits permit an attempt now; if only the rate forbids it, set a timer."""
-        settings = subscription.settings
-        if settings.in_flight_max is not None and lane.in_flight >= settings.in_flight_max:
-            return False
-        if settings.rate_per_second is not None and (wait_s := rate_limit.wait_s(lane, subscription, now)) > 0:
-            self._timers.at(now + wait_s, lane)
-            return False
-        return self._sender.may_send(subscription, self._sender_ready)
-
-    def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
-        settings = subscription.settings
-        failpoints.reached("delivery.before_send")
-        try:
-            self._sender.send(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, settings, now_ms, began))
-        except ValueError as error:
-            logger().error("delivery.encoding_failed", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
-            self.exhaust(delivery, f"the event could not be encoded: {error}")
-            return
-        failpoints.reached("delivery.after_send")
-        lane.in_flight += 1
-        self.in_flight += 1
-        if lane.sink_health is not None:
-            lane.sink_health.breaker.started()
-        rate_limit.started(lane, subscription, began)
-        lifecycle.start(delivery, began)
-        self.lanes.unrecorded_sent += 1
-
     # Taking answers
 
     def _answered(self, lane: Lane, delivery: Delivery, settings: RequestSettings, started_ms: int, began: float, answer: Answer) -> None:
         failpoints.reached("delivery.answered")
-        lane.in_flight -= 1
-        self.in_flight -= 1
-        self._ended.set()
+        self.attempts.ended(lane)
         now = self._clock.monotonic()
         if answer.outcome is _OUTCOME_DELIVERED:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
@@ -230,13 +150,7 @@ class Dispatcher:
         else:
             self._has_not_begun(lane, delivery, began)
         self._join_round(lane)
-        if not self._pump_asked:
-            self._pump_asked = True
-            asyncio.get_running_loop().call_soon(self._pump_soon)
-
-    def _pump_soon(self) -> None:
-        self._pump_asked = False
-        self.pump()
+        self.attempts.pump_soon()
 
     def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:
         """Settle a delivery whose attempt was withdrawn: it becomes a row and keeps its due time, or is cancelled."""
@@ -387,7 +301,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Start no more attempts, and withdraw those that have not begun."""
-        self._closed = True
+        self.attempts.close()
         self.withdraw_all()
         self._sender.close()
         self._timers.close()

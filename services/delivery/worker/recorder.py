@@ -194,15 +194,15 @@ class Recorder:
             try:
                 await self._ledger.flush(flush)
             except LedgerFullError:
-                if self._dispatcher.recordable:
+                if self._dispatcher.attempts.recordable:
                     logger().error("ledger.disk_full", effect="nothing is sent until the disk has free space")
-                self._dispatcher.recordable = False
+                self._dispatcher.attempts.recordable = False
                 await asyncio.sleep(_RETRY_S)
             else:
                 break
-        if not self._dispatcher.recordable:
+        if not self._dispatcher.attempts.recordable:
             logger().info("ledger.resumed")
-            self._dispatcher.recordable = True
+            self._dispatcher.attempts.recordable = True
 
     def _after_flush(self, batch: _Batch) -> None:
         dispatcher = self._dispatcher

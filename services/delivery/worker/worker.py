@@ -124,7 +124,7 @@ class Worker:
         """Return in a sentence why events are not routed or pushed; None if they are."""
         if not self.replica.complete:
             return "waiting for the subscription service: the first snapshot of subscriptions is not complete"
-        if not self.dispatcher.sending:
+        if not self.dispatcher.attempts.sending:
             return "the ledger cannot be written"
         return (self.follower and self.follower.why_not_reading()) or self.barrier.why_not_passing()
 
@@ -183,7 +183,7 @@ class Worker:
         self.dispatcher.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
-                await self.dispatcher.idle()
+                await self.dispatcher.attempts.idle()
         self._recorder.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S / 3):

@@ -60,7 +60,7 @@ async def test_deliveries_wait_for_a_reader_and_end_with_its_acknowledgement(dis
 
     assert dispatching.settled == made[:2]
     assert [(each.state, len(each.attempts)) for each in made] == [(State.DELIVERED, 1), (State.DELIVERED, 1), (State.PENDING, 0)]
-    assert (dispatching.dispatcher.in_flight, dispatching.dispatcher.lanes.unrecorded_sent) == (1, 3)
+    assert (dispatching.dispatcher.attempts.in_flight, dispatching.dispatcher.lanes.unrecorded_sent) == (1, 3)
 
 
 async def test_all_answers_of_a_turn_are_taken_before_the_attempts_that_have_room_then_start(dispatching: Dispatching) -> None:
@@ -85,7 +85,7 @@ async def test_what_a_reader_leaves_behind_waits_again_and_was_no_attempt(dispat
 
     assert [(each.phase, each.attempts, each.sent_at) for each in made] == [(Phase.WITHDRAWN, [], None)] * 2
     assert dispatching.settled == made
-    assert (dispatching.dispatcher.in_flight, dispatching.dispatcher.lanes.unrecorded_sent) == (0, 0)
+    assert (dispatching.dispatcher.attempts.in_flight, dispatching.dispatcher.lanes.unrecorded_sent) == (0, 0)
 
 
 async def test_what_a_reader_does_not_acknowledge_in_time_is_tried_again_and_given_up_in_the_end(dispatching: Dispatching) -> None:
@@ -174,9 +174,9 @@ async def test_once_closed_it_starts_nothing_and_lets_what_is_under_way_end(disp
     dispatching.sender.come()
     dispatching.dispatcher.close()
     waiting = taken(dispatching, 1)
-    assert (dispatching.sender.closed, waiting[0].phase, dispatching.dispatcher.in_flight) == (True, Phase.QUEUED, 1)
+    assert (dispatching.sender.closed, waiting[0].phase, dispatching.dispatcher.attempts.in_flight) == (True, Phase.QUEUED, 1)
 
     dispatching.sender.answer(under_way[0].id, ACKNOWLEDGED)
 
-    await asyncio.wait_for(dispatching.dispatcher.idle(), 10)
+    await asyncio.wait_for(dispatching.dispatcher.attempts.idle(), 10)
     assert waiting[0].phase is Phase.QUEUED

@@ -1,0 +1,165 @@
+"""Attempt scheduler: chooses which delivery is attempted next, and starts its attempt.
+
+lane → dispatcher → [attempt_scheduler] → sender → transport
+
+Law 1: attempts under way are bounded, and so are attempts whose end is not recorded.
+Law 2: lanes take turns; a lane that may not send keeps no slot.
+Law 3: only this file starts attempts, and it alone counts the attempts under way.
+"""
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from services.delivery.dispatch import lifecycle, rate_limit
+from services.delivery.dispatch.lane import Lane
+from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, Bounds, LaneTable
+from services.delivery.dispatch.lane_timers import LaneTimers
+from services.delivery.dispatch.protocol import Sender
+from services.delivery.model import Delivery
+from services.delivery.request.request_settings import RequestSettings, Subscription
+from services.delivery.transport.protocol import Answer
+from services.runtime import failpoints
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.logs import logger
+
+
+class Answered(Protocol):
+    """Takes the answer to an attempt."""
+
+    def __call__(self, lane: Lane, delivery: Delivery, settings: RequestSettings, started_ms: int, began: float, answer: Answer) -> None:
+        """Take an answer; `settings` are those of the attempt, which began at `started_ms` (since 1970) and `began` (monotonic)."""
+        ...
+
+
+class Callbacks(NamedTuple):
+    """Whom the scheduler calls; at any time, within its own methods."""
+
+    answered: Answered
+    """Gets each attempt's answer."""
+    refused: Callable[[Delivery, str], None]
+    """Gets a delivery that cannot be encoded, with the reason."""
+    blocked: Callable[[Lane], None]
+    """Gets a lane that may not send now."""
+    ready: Callable[[str], None]
+    """Gets the id of a subscription for which the sender can send again."""
+    rows_due: Callable[[Lane], None]
+    """Gets a lane that has room for its due rows."""
+
+
+class AttemptScheduler:
+    """Starts attempts for all lanes of a worker."""
+
+    def __init__(self, sender: Sender, lanes: LaneTable, timers: LaneTimers, clock: Clock, bounds: Bounds, callbacks: Callbacks) -> None:
+        """`timers` wake a lane when its rate permits its next attempt."""
+        self._sender = sender
+        self._lanes = lanes
+        self._timers = timers
+        self._clock = clock
+        self._bounds = bounds
+        self._answered, self._refused, self._blocked, self._ready, self._rows_due = callbacks
+        self._round: deque[Lane] = deque()  # bounded: each lane is in it once
+        self._ended = asyncio.Event()
+        self._closed = False
+        self._pump_asked = False
+        self.in_flight = 0
+        """How many attempts are under way."""
+        self.recordable = True
+        """False while the ledger takes no flush; no attempt starts then."""
+
+    def change(self, bounds: Bounds) -> None:
+        """Use other bounds from now on."""
+        self._bounds = bounds
+        self.pump()
+
+    @property
+    def sending(self) -> bool:
+        """Whether attempts may start: not while the ledger takes no flush, and not after `close`."""
+        return self.recordable and not self._closed
+
+    async def idle(self) -> None:
+        """Wait until no attempt is under way."""
+        while self.in_flight:
+            self._ended.clear()
+            await self._ended.wait()
+
+    def close(self) -> None:
+        """Start no more attempts."""
+        self._closed = True
+
+    def join_round(self, lane: Lane) -> None:
+        """Let a lane take its turns, if it has something to send."""
+        # `pump` checks whether the subscription permits fewer.
+        if lane.queue and not lane.in_round and lane.in_flight < self._bounds.lane_in_flight_max:
+            lane.in_round = True
+            self._round.append(lane)
+
+    def pump(self) -> None:
+        """Start attempts as long as there is room."""
+        now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
+        while self._round and self._may_start():
+            lane = self._round.popleft()
+            lane.in_round = False
+            if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
+                continue
+            subscription = self._lanes.sendable(lane)
+            if subscription is None:
+                self._blocked(lane)
+                continue
+            if not self._is_within_limits(lane, subscription, now):
+                continue
+            self._start(lane, lane.queue.popleft(), subscription, now, now_ms)
+            if lane.queue:
+                self.join_round(lane)
+            if lane.next_due_ms is not None and self._lanes.wants_rows(lane, self._lanes.due.now_ms()):
+                self._rows_due(lane)
+
+    def pump_soon(self) -> None:
+        """Call `pump` once after all answers of this turn of the event loop."""
+        if not self._pump_asked:
+            self._pump_asked = True
+            asyncio.get_running_loop().call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._pump_asked = False
+        self.pump()
+
+    def _may_start(self) -> bool:
+        has_room = self.in_flight < self._bounds.in_flight_max and self._lanes.unrecorded_sent < UNRECORDED_SENT_MAX
+        return has_room and self.sending and self._sender.fresh()
+
+    def _is_within_limits(self, lane: Lane, subscription: Subscription, now: float) -> bool:
+        """Return whether the subscription's own limits permit an attempt now; if only the rate forbids it, set a timer."""
+        settings = subscription.settings
+        if settings.in_flight_max is not None and lane.in_flight >= settings.in_flight_max:
+            return False
+        if settings.rate_per_second is not None and (wait_s := rate_limit.wait_s(lane, subscription, now)) > 0:
+            self._timers.at(now + wait_s, lane)
+            return False
+        return self._sender.may_send(subscription, self._ready)
+
+    def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
+        settings = subscription.settings
+        failpoints.reached("delivery.before_send")
+        try:
+            self._sender.send(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, settings, now_ms, began))
+        except ValueError as error:
+            logger().error("delivery.encoding_failed", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
+            self._refused(delivery, f"the event could not be encoded: {error}")
+            return
+        failpoints.reached("delivery.after_send")
+        lane.in_flight += 1
+        self.in_flight += 1
+        if lane.sink_health is not None:
+            lane.sink_health.breaker.started()
+        rate_limit.started(lane, subscription, began)
+        lifecycle.start(delivery, began)
+        self._lanes.unrecorded_sent += 1
+
+    def ended(self, lane: Lane) -> None:
+        """Note that an attempt of a lane has ended."""
+        lane.in_flight -= 1
+        self.in_flight -= 1
+        self._ended.set()
