@@ -17,3 +17,7 @@ class LedgerFullError(DeliveryError):
 
 class LeaseLostError(DeliveryError, FatalError):
     """Another worker has taken the lease. This worker must stop, and can write nothing more."""
+
+
+class LedgerInvariantError(DeliveryError):
+    """A flush would lose or repeat events. Nothing was written, and the worker must stop; the message names the rows and their values."""

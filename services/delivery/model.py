@@ -133,6 +133,10 @@ class Delivery:
     """Whether the ledger has a row for it."""
     sent_at: float | None = None
     """When the attempt began whose end is not in the ledger yet, by the monotonic clock, in seconds; None if there is no such attempt."""
+    job_id: str = ""
+    """The replay or the start in the past that hands the event out; empty: the subscription itself."""
+    order_key: bytes = b""
+    """The key within which its subscription keeps the order of events; empty: no order."""
 
     @property
     def size_bytes(self) -> int:

@@ -7,18 +7,13 @@ whatever ends one, be it an answer, a cancellation or its expiry, ends it by `Fl
 Law 2: every transaction that writes first checks the lease's epoch. A worker that has lost its lease writes nothing.
 Law 3: a terminal state never changes, and the same flush again changes nothing.
 Law 4: a listing never makes a delivery wait.
+Law 5: a range moves in the transaction that writes the rows below it, so that after every commit each event is in exactly one place: an
+unfinished row, a finished row, an owed range or an ended range. A notice appears in the transaction that makes it true.
 
-What later features need has its place here. Each field is empty by default, so that callers which do not know it stay as they are.
+What other engines and several workers need:
 
-- `Flush.ranges`, `.ended`: owed ranges of a lane that is behind, and ended ranges. A range moves in the transaction that writes the rows
-  below it, so that after every commit each event is in exactly one place.
-- `Flush.jobs`: the progress of replays and of starts in the past, which hand out events of a range of their own.
-- `Flush.lanes`: a lane's circuit breaker and `Retry-After`, so that a restart or another owner keeps them.
-- `Flush.set_aside`, `.notices`: an event that crashed routing too often, and the outbox. A notice appears in the transaction that makes it
-  true. `Flush.copies`: the events of rows that come to lie at or below what has been copied already.
 - `Cursor`: a cursor group takes the place of a partition, with one position, event id and `through` for each append shard.
-- `Takeover`: the groups of the worker's slots, with their ranges, jobs and lanes.
-- `recorded_places` and `first_uncopied_places` bound what the log may drop. The lowest `at` of all ranges becomes a third bound.
+- `Takeover`: the groups of the worker's slots.
 - PostgreSQL: `flush` calls one function, which locks the worker's row, compares the epoch, and inserts a row of progress in place of
   updating cursors. If the connection is lost during the commit, the engine asks for the newest row of progress before `flush` returns or
   raises, so callers never see an unknown outcome. Two more methods renew a lease and give it up.
@@ -28,7 +23,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from services.delivery.ledger.rows import DoneRow, OpenRow
+from services.delivery.ledger.rows import (
+    DoneRow,
+    EndedRow,
+    JobKey,
+    JobRow,
+    LaneRow,
+    NoticeRow,
+    OpenRow,
+    Positions,
+    RangeKey,
+    RangeRow,
+    SetAsideRow,
+)
 from services.delivery.model import State
 from services.eventlog.record import Place, Record
 from services.runtime.consumer_scope import Scope
@@ -61,9 +68,45 @@ class Flush:
     """At most one for each partition."""
     written_ms: int = 0
     """When the flush is written, by the clock by which rows are due (`due_clock`). It is kept if the flush has unfinished deliveries."""
+    ranges: Sequence[RangeRow] = ()
+    """Owed ranges that begin or move; each key at most once. A range that would go back fails the whole flush."""
+    ranges_done: Sequence[RangeKey] = ()
+    """Owed ranges that are over. They are deleted before `ranges` are written."""
+    ended: Sequence[EndedRow] = ()
+    """Ranges whose deliveries have ended without rows; neighbours become one row."""
+    jobs: Sequence[JobRow] = ()
+    """Jobs that begin or go on."""
+    jobs_done: Sequence[JobKey] = ()
+    """Jobs that the registry no longer knows."""
+    lanes: Sequence[LaneRow] = ()
+    """Lanes whose state changes."""
+    lanes_done: Sequence[str] = ()
+    """The ids of subscriptions whose lanes have nothing to keep any more."""
+    set_aside: Sequence[SetAsideRow] = ()
+    """Events that are not routed."""
+    notices: Sequence[NoticeRow] = ()
+    """Notices for the outbox, which keeps the newest 1000 of a consumer."""
+    copies: Sequence[Record] = ()
+    """The events of rows that come to lie at or below what has been copied already."""
 
     def __bool__(self) -> bool:
-        return bool(self.opened or self.updated or self.finished or self.cursors)
+        return bool(self.opened or self.updated or self.finished or self.cursors or self.has_lanes)
+
+    @property
+    def has_lanes(self) -> bool:
+        """Whether it writes anything besides deliveries and cursors."""
+        return bool(
+            self.ranges
+            or self.ranges_done
+            or self.ended
+            or self.jobs
+            or self.jobs_done
+            or self.lanes
+            or self.lanes_done
+            or self.set_aside
+            or self.notices
+            or self.copies
+        )
 
 
 class Takeover(NamedTuple):
@@ -77,6 +120,14 @@ class Takeover(NamedTuple):
     """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
     written_ms: int
     """The `written_ms` of the last flush with unfinished deliveries; 0 before the first."""
+
+
+class WaitingCount(NamedTuple):
+    """How many unfinished deliveries of a subscription have rows."""
+
+    subscription_id: str
+    never_attempted: int
+    attempted: int
 
 
 class RepairedCursor(NamedTuple):
@@ -127,8 +178,9 @@ class Ledger(Protocol):
     """The durable state of every delivery.
 
     The methods that write raise `LeaseLostError` if the worker has no lease or another worker has taken it, and `LedgerFullError` if the
-    disk is full. Nothing was written then, and after `LedgerFullError` the same write may be tried again. Any other error means that the
-    store has failed, and that the worker must stop.
+    disk is full. Nothing was written then, and after `LedgerFullError` the same write may be tried again. `LedgerInvariantError` means that
+    the flush would lose or repeat events: nothing was written, and the worker must stop. Any other error means that the store has failed,
+    and that the worker must stop.
     """
 
     async def take_lease(self, owner: str) -> Takeover:
@@ -165,6 +217,54 @@ class Ledger(Protocol):
         """Return up to `limit` unfinished deliveries of events accepted before a time (ms since 1970), the oldest first."""
         ...
 
+    async def waiting_counts(self) -> list[WaitingCount]:
+        """Return how many rows each subscription with unfinished deliveries has."""
+        ...
+
+    async def key_rows(self, subscription_id: str, order_key: bytes, after: int, limit: int) -> list[OpenRow]:
+        """Return up to `limit` unfinished deliveries of an ordered lane's key above a position, in order of position."""
+        ...
+
+    # Events without rows
+
+    async def ranges(self) -> list[RangeRow]:
+        """Return all owed ranges, in order of their keys."""
+        ...
+
+    async def lowest_owed(self) -> Positions | None:
+        """Return for each append shard the lowest `at` of all owed ranges; None if nothing is owed. The log must keep what is above it."""
+        ...
+
+    async def jobs(self) -> list[JobRow]:
+        """Return all jobs, in order of their keys."""
+        ...
+
+    async def ended(self, subscription_id: str) -> list[EndedRow]:
+        """Return a subscription's ended ranges, by job and place."""
+        ...
+
+    async def ended_at(self, shard: int, position: int, limit: int) -> list[EndedRow]:
+        """Return up to `limit` ended ranges of any subscription in which a position lies."""
+        ...
+
+    async def set_aside(self, limit: int) -> list[SetAsideRow]:
+        """Return up to `limit` events that were set aside, the latest first."""
+        ...
+
+    # Lanes and notices
+
+    async def lane_rows(self) -> list[LaneRow]:
+        """Return what lanes have kept, in order of their subscriptions."""
+        ...
+
+    async def outbox_page(self, limit: int) -> list[NoticeRow]:
+        """Return up to `limit` of the oldest notices of the outbox."""
+        ...
+
+    async def forget_notices(self, ids: Sequence[str]) -> None:
+        """Delete published notices from the outbox."""
+        ...
+
     # Progress, and copies of events that the log is about to drop
 
     async def recorded_places(self) -> list[Place]:
@@ -199,8 +299,8 @@ class Ledger(Protocol):
         """Drop what is kept no longer, in steps so short that no flush waits for long.
 
         These are the finished deliveries of the days before the day of `before_ms` (in ms since 1970; None: of no day), the oldest finished
-        deliveries while the ledger takes more than `bytes_max`, and some of the copies that no unfinished delivery needs. Free space goes
-        back to the file system.
+        deliveries while the ledger takes more than `bytes_max`, and some of the copies that no unfinished delivery needs. Ended ranges and
+        events set aside from before `before_ms` go too. Free space goes back to the file system.
         """
         ...
 

@@ -9,6 +9,7 @@ import orjson
 
 from services.delivery.model import Attempt, ContentMode, Delivery, Event, State
 from services.eventlog.record import Record
+from services.runtime.ids import slot_of
 
 
 class OpenRow(NamedTuple):
@@ -29,6 +30,9 @@ class OpenRow(NamedTuple):
     attempts: bytes
     last_status: int
     due_ms: int
+    job_id: str
+    order_key: bytes
+    slot: int
 
 
 class DoneRow(NamedTuple):
@@ -48,6 +52,120 @@ class DoneRow(NamedTuple):
     attempts: bytes
     last_status: int
     finished_ms: int
+    job_id: str
+
+
+Positions = tuple[int, ...]
+"""A place in the log without event ids: one position for each append shard, in the order of shards."""
+
+
+class RangeRow(NamedTuple):
+    """An owed range: the events above `at`, up to `until`, that have no row of this subscription and job yet."""
+
+    subscription_id: str
+    job_id: str
+    """Empty: the subscription's own events; else its start in the past or a replay."""
+    seq: int
+    """Tells apart the ranges of one job."""
+    at: Positions
+    """It only grows."""
+    until: Positions | None
+    """None: without end, because routing passes the lane by. Once set, it stays."""
+    opened_ms: int
+
+    @property
+    def key(self) -> "RangeKey":
+        """The row's key."""
+        return RangeKey(self.subscription_id, self.job_id, self.seq)
+
+
+class RangeKey(NamedTuple):
+    """The key of an owed range."""
+
+    subscription_id: str
+    job_id: str
+    seq: int
+
+
+class JobRow(NamedTuple):
+    """The progress of a replay, or of a start in the past, over the events above `after`, up to `through`."""
+
+    subscription_id: str
+    job_id: str
+    state: str
+    after: Positions
+    through: Positions | None
+    """None: without end."""
+    handed: int
+    """How many deliveries it has handed out."""
+    finished: int
+    """How many of them are delivered."""
+    failed: int
+    """How many of them are exhausted or cancelled."""
+
+
+class JobKey(NamedTuple):
+    """The key of a job."""
+
+    subscription_id: str
+    job_id: str
+
+
+class EndedRow(NamedTuple):
+    """Events above `after`, up to `through`, whose deliveries have ended without a row of their own."""
+
+    subscription_id: str
+    job_id: str
+    reason: State
+    """CANCELLED or EXHAUSTED."""
+    after: Positions
+    through: Positions
+    about: int
+    """An estimate of the number of deliveries."""
+    time_ms: int
+    """When they ended, or the last of them, in ms since 1970."""
+
+
+class LaneRow(NamedTuple):
+    """What a lane must not forget at a restart."""
+
+    subscription_id: str
+    sink_revision: int
+    """The revision of the sink to which the rest applies."""
+    opens_until_ms: int
+    """Until when its circuit breaker stays open; 0: it is closed."""
+    breaker_level: int
+    """How often the breaker has opened again without a success in between."""
+    retry_after_ms: int
+    """Until when the sink asked to wait; 0: it did not."""
+    failures: int
+    """How many attempts have failed in a row."""
+    failing_since_ms: int
+    """When the first of these failures ended; 0: the last attempt succeeded."""
+    granted_rate: float
+    """Attempts per second that the sink has granted; 0: it has granted none."""
+
+
+class SetAsideRow(NamedTuple):
+    """An event that is not routed, because routing it has crashed the worker several times."""
+
+    group_id: int
+    shard: int
+    position: int
+    event_id: str
+    reason: str
+    time_ms: int
+
+
+class NoticeRow(NamedTuple):
+    """A notice that is to be published."""
+
+    id: str
+    """Derived from the transition that it tells of, so that the same transition makes the same notice."""
+    consumer_id: str
+    notice: bytes
+    """The serialized event."""
+    created_ms: int
 
 
 OPEN_COLUMNS = OpenRow._fields
@@ -73,6 +191,9 @@ def open_row(delivery: Delivery) -> OpenRow:
         _encode_attempts(attempts),
         attempts[-1].status if attempts else 0,
         delivery.due_ms,
+        delivery.job_id,
+        delivery.order_key,
+        slot_of(delivery.subscription_id),
     )
 
 
@@ -94,6 +215,7 @@ def done_row(delivery: Delivery) -> DoneRow:
         _encode_attempts(attempts),
         attempts[-1].status if attempts else 0,
         delivery.finished_ms,
+        delivery.job_id,
     )
 
 
@@ -116,6 +238,8 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
         attempts=decode_attempts(row.attempts),
         due_ms=row.due_ms,
         recorded=True,
+        job_id=row.job_id,
+        order_key=row.order_key,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from services.delivery.ledger.sqlite import day_tables
 from services.runtime import failpoints
 
-_COLUMN = "job_id TEXT NOT NULL DEFAULT ''"
+_COLUMN = "region TEXT NOT NULL DEFAULT ''"
 _INDEX = "CREATE INDEX {table}_by_subscription ON {table} (subscription_id, id)"
 _TABLE, *_INDEXES = day_tables.TEMPLATE.create
 NEXT_TEMPLATE = day_tables.DayTemplate(

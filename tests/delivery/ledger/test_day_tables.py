@@ -73,7 +73,7 @@ async def test_a_migration_that_is_killed_half_way_is_finished_by_the_next_start
         assert store.rows("SELECT DISTINCT version FROM days") == [(NEXT_TEMPLATE.version,)]
         new, *migrated = store.day_tables()
         assert len(migrated) == 3
-        assert {"job_id TEXT", "_by_subscription", "_by_consumer"} <= schema(store, new)
+        assert {"region TEXT", "_by_subscription", "_by_consumer"} <= schema(store, new)
         assert all(schema(store, table) == schema(store, new) for table in migrated)
 
 

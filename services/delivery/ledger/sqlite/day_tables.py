@@ -52,7 +52,8 @@ TEMPLATE = DayTemplate(
             attempt_count INTEGER NOT NULL,
             attempts BLOB NOT NULL,
             last_status INTEGER NOT NULL,
-            finished_ms INTEGER NOT NULL
+            finished_ms INTEGER NOT NULL,
+            job_id TEXT NOT NULL
         ) STRICT, WITHOUT ROWID
         """,
         "CREATE INDEX {table}_by_consumer ON {table} (consumer_id, id)",

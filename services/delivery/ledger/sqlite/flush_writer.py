@@ -1,23 +1,22 @@
 """Flush writer: writes one flush within a transaction.
 
-ledger → [flush_writer: day_tables]
+ledger → [flush_writer: day_tables, inserting, ranges, lane_tables]
 """
 
-import functools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from services.delivery.ledger.protocol import Flush
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow
+from services.delivery.ledger.sqlite import lane_tables, ranges
 from services.delivery.ledger.sqlite.day_tables import create_day, day_of, table_of
+from services.delivery.ledger.sqlite.inserting import insert
+from services.delivery.ledger.sqlite.retention import keep_copies
 
 # The names of the ledger's own state in `meta`.
 LOG_ID = "log_id"
 CLOCK_JUMPED = "clock_jumped_ms"
 WRITTEN = "written_ms"
-# Only a few sizes, so that each statement is prepared once: preparing a long statement takes as long as running it.
-_ROWS_PER_STATEMENT = (128, 32, 8, 2, 1)
-_STATEMENTS_MAX = 32
 _OPEN = f"INSERT OR IGNORE INTO open ({', '.join(OPEN_COLUMNS)})"
 _DONE_COLUMNS = ", ".join(DONE_COLUMNS)
 
@@ -34,7 +33,7 @@ class FlushWriter:
 
     def flush(self, connection: sqlite3.Connection, flush: Flush) -> None:
         """Write a flush within the transaction of a connection."""
-        _insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened)
+        insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened)
         if flush.updated:
             connection.executemany(
                 "UPDATE open SET attempt_count = ?, attempts = ?, last_status = ?, due_ms = ? WHERE id = ?",
@@ -48,32 +47,33 @@ class FlushWriter:
             if day not in self._days:
                 create_day(connection, day)
                 self._days.add(day)
-            _insert(connection, f"INSERT OR IGNORE INTO {table_of(day)} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows)
+            insert(connection, f"INSERT OR IGNORE INTO {table_of(day)} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows)
         if flush.cursors:
             connection.executemany(
                 "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
                 [(cursor.position, cursor.event_id, cursor.through, cursor.partition) for cursor in flush.cursors],
             )
+        if flush.has_lanes:
+            _write_lanes(connection, flush)
+
+
+def _write_lanes(connection: sqlite3.Connection, flush: Flush) -> None:
+    # Deletions come first: a range may end, and another one of the same key may begin, in one flush.
+    ranges.delete_ranges(connection, flush.ranges_done)
+    ranges.write_ranges(connection, flush.ranges)
+    ranges.write_ended(connection, flush.ended)
+    ranges.delete_jobs(connection, flush.jobs_done)
+    ranges.write_jobs(connection, flush.jobs)
+    ranges.write_set_aside(connection, flush.set_aside)
+    lane_tables.delete_lanes(connection, flush.lanes_done)
+    lane_tables.write_lanes(connection, flush.lanes)
+    lane_tables.add_notices(connection, flush.notices)
+    keep_copies(connection, flush.copies)
 
 
 def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
     """Set a value of the ledger's own state."""
     connection.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
-
-
-def _insert(connection: sqlite3.Connection, head: str, columns: int, rows: Sequence[tuple[object, ...]]) -> None:
-    start = 0
-    while start < len(rows):
-        count = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
-        part = rows[start : start + count]
-        connection.execute(_inserting(head, columns, count), [value for row in part for value in row])
-        start += count
-
-
-@functools.lru_cache(_STATEMENTS_MAX)
-def _inserting(head: str, columns: int, rows: int) -> str:
-    row_text = "(" + ",".join("?" * columns) + ")"
-    return f"{head} VALUES {','.join([row_text] * rows)}"
 
 
 def _by_day(rows: Iterable[DoneRow]) -> dict[str, list[DoneRow]]:

@@ -1,6 +1,6 @@
 """Ledger: in SQLite, one process opens the file, and one thread writes it; each transaction first checks the lease.
 
-recorder, retention_loop, repair → [ledger: flush_writer, retention, repair]; lane_refill, server → [ledger: queries]
+recorder, retention_loop, repair → [ledger: flush_writer, retention, repair]; lane_refill, server → [ledger: queries, ranges, lane_tables]
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.delivery.errors import LeaseLostError, LedgerFullError
-from services.delivery.ledger.protocol import Cursor, Flush, Listing, Page, RepairedCursor, Takeover, TrimReport
-from services.delivery.ledger.rows import DoneRow, OpenRow
-from services.delivery.ledger.sqlite import queries, repair, retention
+from services.delivery.ledger.protocol import Cursor, Flush, Listing, Page, RepairedCursor, Takeover, TrimReport, WaitingCount
+from services.delivery.ledger.rows import DoneRow, EndedRow, JobRow, LaneRow, NoticeRow, OpenRow, Positions, RangeRow, SetAsideRow
+from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, WRITTEN, FlushWriter, set_meta
 from services.eventlog.record import PARTITIONS, Place, Record
@@ -91,6 +91,50 @@ class SqliteLedger:
         """See `Ledger.expired_rows`."""
         return await self._read(queries.expired_rows, accepted_before_ms, limit)
 
+    async def waiting_counts(self) -> list[WaitingCount]:
+        """See `Ledger.waiting_counts`."""
+        return await self._read(lane_tables.waiting_counts)
+
+    async def key_rows(self, subscription_id: str, order_key: bytes, after: int, limit: int) -> list[OpenRow]:
+        """See `Ledger.key_rows`."""
+        return await self._read(lane_tables.key_rows, subscription_id, order_key, after, limit)
+
+    async def ranges(self) -> list[RangeRow]:
+        """See `Ledger.ranges`."""
+        return await self._read(ranges.ranges)
+
+    async def lowest_owed(self) -> Positions | None:
+        """See `Ledger.lowest_owed`."""
+        return await self._read(ranges.lowest_owed)
+
+    async def jobs(self) -> list[JobRow]:
+        """See `Ledger.jobs`."""
+        return await self._read(ranges.jobs)
+
+    async def ended(self, subscription_id: str) -> list[EndedRow]:
+        """See `Ledger.ended`."""
+        return await self._read(ranges.ended_of, subscription_id)
+
+    async def ended_at(self, shard: int, position: int, limit: int) -> list[EndedRow]:
+        """See `Ledger.ended_at`."""
+        return await self._read(ranges.ended_at, shard, position, limit)
+
+    async def set_aside(self, limit: int) -> list[SetAsideRow]:
+        """See `Ledger.set_aside`."""
+        return await self._read(ranges.set_aside, limit)
+
+    async def lane_rows(self) -> list[LaneRow]:
+        """See `Ledger.lane_rows`."""
+        return await self._read(lane_tables.lane_rows)
+
+    async def outbox_page(self, limit: int) -> list[NoticeRow]:
+        """See `Ledger.outbox_page`."""
+        return await self._read(lane_tables.outbox_page, limit)
+
+    async def forget_notices(self, ids: Sequence[str]) -> None:
+        """See `Ledger.forget_notices`."""
+        await self._write(lane_tables.forget_notices, ids)
+
     async def recorded_places(self) -> list[Place]:
         """See `Ledger.recorded_places`."""
         return await self._read(queries.recorded_places)
@@ -118,6 +162,8 @@ class SqliteLedger:
             before_day = day_of(before_ms)
             while (dropped := await self._write_step(retention.drop_days, before_day)) is not None:
                 deliveries += dropped
+            while await self._write(ranges.drop_ended, before_ms) is not None:
+                pass
         while (dropped := await self._write_step(retention.shrink, bytes_max)) is not None:
             deliveries += dropped
         for _ in range(_COPY_STEPS):

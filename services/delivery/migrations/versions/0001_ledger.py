@@ -41,10 +41,14 @@ def upgrade() -> None:
             attempt_count INTEGER NOT NULL,
             attempts BLOB NOT NULL,
             last_status INTEGER NOT NULL,
-            due_ms INTEGER NOT NULL
+            due_ms INTEGER NOT NULL,
+            job_id TEXT NOT NULL,
+            order_key BLOB NOT NULL,
+            slot INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID
         """
     )
+    op.execute("CREATE INDEX open_by_key ON open (subscription_id, order_key, position) WHERE order_key != x''")
     op.execute("CREATE INDEX open_by_lane ON open (subscription_id, due_ms, position)")
     op.execute("CREATE INDEX open_by_consumer ON open (consumer_id, id)")
     op.execute("CREATE INDEX open_by_place ON open (partition, position)")
@@ -60,3 +64,93 @@ def upgrade() -> None:
     )
     op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
     op.execute("CREATE TABLE days (day TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID")
+    _create_range_tables()
+    _create_lane_tables()
+
+
+def _create_range_tables() -> None:
+    """Create the tables of what has no row yet. A place is a JSON array with one position for each append shard."""
+    op.execute(
+        """
+        CREATE TABLE owed (
+            subscription_id TEXT NOT NULL,
+            job_id TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            at TEXT NOT NULL,
+            until TEXT,
+            opened_ms INTEGER NOT NULL,
+            PRIMARY KEY (subscription_id, job_id, seq)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE jobs (
+            subscription_id TEXT NOT NULL,
+            job_id TEXT NOT NULL,
+            state TEXT NOT NULL,
+            after TEXT NOT NULL,
+            through TEXT,
+            handed INTEGER NOT NULL,
+            finished INTEGER NOT NULL,
+            failed INTEGER NOT NULL,
+            PRIMARY KEY (subscription_id, job_id)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE ended (
+            subscription_id TEXT NOT NULL,
+            job_id TEXT NOT NULL,
+            reason INTEGER NOT NULL,
+            after TEXT NOT NULL,
+            through TEXT NOT NULL,
+            about INTEGER NOT NULL,
+            time_ms INTEGER NOT NULL,
+            PRIMARY KEY (subscription_id, job_id, reason, after)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE set_aside (
+            group_id INTEGER NOT NULL,
+            shard INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            event_id TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            time_ms INTEGER NOT NULL,
+            PRIMARY KEY (group_id, shard, position)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
+def _create_lane_tables() -> None:
+    op.execute(
+        """
+        CREATE TABLE lanes (
+            subscription_id TEXT PRIMARY KEY,
+            sink_revision INTEGER NOT NULL,
+            opens_until_ms INTEGER NOT NULL,
+            breaker_level INTEGER NOT NULL,
+            retry_after_ms INTEGER NOT NULL,
+            failures INTEGER NOT NULL,
+            failing_since_ms INTEGER NOT NULL,
+            granted_rate REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE outbox (
+            id TEXT PRIMARY KEY,
+            consumer_id TEXT NOT NULL,
+            notice BLOB NOT NULL,
+            created_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    op.execute("CREATE INDEX outbox_by_time ON outbox (created_ms, id)")
+    op.execute("CREATE INDEX outbox_by_consumer ON outbox (consumer_id, created_ms, id)")

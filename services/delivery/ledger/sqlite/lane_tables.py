@@ -1,0 +1,68 @@
+"""Lane tables: what lanes keep over a restart, how many rows they have, and the outbox of notices.
+
+flush_writer, ledger → [lane_tables]
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import starmap
+
+from services.delivery.ledger.protocol import WaitingCount
+from services.delivery.ledger.rows import OPEN_COLUMNS, LaneRow, NoticeRow, OpenRow
+from services.runtime.logs import logger
+
+NOTICES_PER_CONSUMER_MAX = 1_000
+
+
+def write_lanes(connection: sqlite3.Connection, rows: Sequence[LaneRow]) -> None:
+    """Insert or replace lanes."""
+    connection.executemany("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def delete_lanes(connection: sqlite3.Connection, subscription_ids: Iterable[str]) -> None:
+    """Delete lanes."""
+    connection.executemany("DELETE FROM lanes WHERE subscription_id = ?", [(each,) for each in subscription_ids])
+
+
+def lane_rows(connection: sqlite3.Connection) -> list[LaneRow]:
+    """See `Ledger.lane_rows`."""
+    return list(starmap(LaneRow, connection.execute("SELECT * FROM lanes ORDER BY subscription_id")))
+
+
+def waiting_counts(connection: sqlite3.Connection) -> list[WaitingCount]:
+    """See `Ledger.waiting_counts`. A delivery that was never attempted is due at 0."""
+    rows = connection.execute("SELECT subscription_id, sum(due_ms = 0), sum(due_ms != 0) FROM open GROUP BY subscription_id")
+    return list(starmap(WaitingCount, rows))
+
+
+def key_rows(connection: sqlite3.Connection, subscription_id: str, order_key: bytes, after: int, limit: int) -> list[OpenRow]:
+    """See `Ledger.key_rows`."""
+    rows = connection.execute(
+        f"SELECT {', '.join(OPEN_COLUMNS)} FROM open WHERE subscription_id = ? AND order_key = ? AND order_key != x''"  # noqa: S608 - constants
+        " AND position > ? ORDER BY position LIMIT ?",
+        (subscription_id, order_key, after, limit),
+    )
+    return list(starmap(OpenRow, rows))
+
+
+def add_notices(connection: sqlite3.Connection, notices: Sequence[NoticeRow]) -> None:
+    """Insert notices that are not in the outbox, and drop the oldest ones of a consumer that has too many."""
+    connection.executemany("INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?)", notices)
+    for consumer_id in {row.consumer_id for row in notices}:
+        dropped = connection.execute(
+            "DELETE FROM outbox WHERE id IN"
+            " (SELECT id FROM outbox WHERE consumer_id = ? ORDER BY created_ms DESC, id DESC LIMIT -1 OFFSET ?)",
+            (consumer_id, NOTICES_PER_CONSUMER_MAX),
+        ).rowcount
+        if dropped:
+            logger().warning("notices.dropped", consumer=consumer_id, count=dropped, reason="the consumer has too many unpublished notices")
+
+
+def forget_notices(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """See `Ledger.forget_notices`."""
+    connection.executemany("DELETE FROM outbox WHERE id = ?", [(each,) for each in ids])
+
+
+def outbox_page(connection: sqlite3.Connection, limit: int) -> list[NoticeRow]:
+    """See `Ledger.outbox_page`."""
+    return list(starmap(NoticeRow, connection.execute("SELECT * FROM outbox ORDER BY created_ms, id LIMIT ?", (limit,))))

@@ -1,0 +1,193 @@
+"""Ranges: the events of which a lane has no row: owed, ended or set aside, and the jobs that hand them out.
+
+flush_writer, ledger → [ranges: inserting]
+
+Law 1: `at` only grows, in every append shard, and `until` is set once. A flush that breaks this fails as a whole.
+Law 2: what is written twice stands once. Ended ranges that touch each other become one.
+"""
+
+import functools
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import starmap
+
+import orjson
+
+from services.delivery.errors import LedgerInvariantError
+from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, Positions, RangeKey, RangeRow, SetAsideRow
+from services.delivery.ledger.sqlite.inserting import insert
+from services.delivery.model import State
+
+_DROPPED_MAX = 2_000
+
+
+def write_ranges(connection: sqlite3.Connection, ranges: Sequence[RangeRow]) -> None:
+    """Insert or move owed ranges. Raises `LedgerInvariantError` if one of them would go back, or end elsewhere than before."""
+    for shards in {len(row.at) for row in ranges}:
+        some = [row for row in ranges if len(row.at) == shards]
+        values = [(*row.key, _encode(row.at), _encode_end(row.until), row.opened_ms) for row in some]
+        condition = _moves_on(shards)
+        written = insert(
+            connection,
+            "INSERT INTO owed",
+            len(RangeRow._fields),
+            values,
+            f"ON CONFLICT (subscription_id, job_id, seq) DO UPDATE SET at = excluded.at, until = excluded.until WHERE {condition}",
+        )
+        if written != len(values):
+            _refuse(connection, some)
+
+
+@functools.lru_cache
+def _moves_on(shards: int) -> str:
+    """Return the condition under which the row `excluded` may replace the one in `owed`."""
+    grown = [f"json_extract(excluded.at, '$[{each}]') >= json_extract(owed.at, '$[{each}]')" for each in range(shards)]
+    same = "json_array_length(owed.at) = json_array_length(excluded.at) AND (owed.until IS NULL OR owed.until IS excluded.until)"
+    return " AND ".join((same, *grown))
+
+
+def _refuse(connection: sqlite3.Connection, ranges: Iterable[RangeRow]) -> None:
+    for row in ranges:
+        standing = connection.execute(
+            "SELECT at, until FROM owed WHERE subscription_id = ? AND job_id = ? AND seq = ?", tuple(row.key)
+        ).fetchone()
+        at, until = orjson.loads(standing[0]), _decode_end(standing[1])
+        goes_back = len(at) != len(row.at) or any(new < old for new, old in zip(row.at, at, strict=True))
+        if goes_back or until not in {None, row.until}:
+            message = (
+                f"owed range {row.subscription_id} {row.job_id or '-'} {row.seq} stands at {at} until {until} and would be at"
+                f" {list(row.at)} until {row.until}; a range never goes back, and its end never changes"
+            )
+            raise LedgerInvariantError(message)
+    raise LedgerInvariantError("a flush names the same owed range twice")
+
+
+def delete_ranges(connection: sqlite3.Connection, keys: Iterable[RangeKey]) -> None:
+    """Delete owed ranges."""
+    connection.executemany("DELETE FROM owed WHERE subscription_id = ? AND job_id = ? AND seq = ?", keys)
+
+
+def write_jobs(connection: sqlite3.Connection, jobs: Sequence[JobRow]) -> None:
+    """Insert or replace the progress of jobs."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(*row[:3], _encode(row.after), _encode_end(row.through), *row[5:]) for row in jobs],
+    )
+
+
+def delete_jobs(connection: sqlite3.Connection, keys: Iterable[JobKey]) -> None:
+    """Delete jobs."""
+    connection.executemany("DELETE FROM jobs WHERE subscription_id = ? AND job_id = ?", keys)
+
+
+def write_ended(connection: sqlite3.Connection, ended: Iterable[EndedRow]) -> None:
+    """Insert ended ranges: each joins the one that ends where it begins, and the one that begins where it ends."""
+    for row in ended:
+        standing = _ended_of(connection, row)
+        if any(_holds(other, row) for other in standing):
+            continue
+        joined = row
+        for other in standing:
+            if other.through == row.after or other.after == row.through:
+                _delete_ended(connection, other)
+                first, last = (other, joined) if other.through == row.after else (joined, other)
+                about, time_ms = first.about + last.about, max(first.time_ms, last.time_ms)
+                joined = row._replace(after=first.after, through=last.through, about=about, time_ms=time_ms)
+        values = (*joined[:3], _encode(joined.after), _encode(joined.through), joined.about, joined.time_ms)
+        connection.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def _ended_of(connection: sqlite3.Connection, row: EndedRow) -> list[EndedRow]:
+    found = connection.execute("SELECT * FROM ended WHERE subscription_id = ? AND job_id = ? AND reason = ?", row[:3]).fetchall()
+    return list(starmap(_ended_row, found))
+
+
+def _delete_ended(connection: sqlite3.Connection, row: EndedRow) -> None:
+    connection.execute(
+        "DELETE FROM ended WHERE subscription_id = ? AND job_id = ? AND reason = ? AND after = ?", (*row[:3], _encode(row.after))
+    )
+
+
+def _holds(outer: EndedRow, inner: EndedRow) -> bool:
+    """Return whether all events of a range lie in another one."""
+    begins = all(one <= other for one, other in zip(outer.after, inner.after, strict=True))
+    return begins and all(one >= other for one, other in zip(outer.through, inner.through, strict=True))
+
+
+def drop_ended(connection: sqlite3.Connection, before_ms: int) -> int | None:
+    """Drop at most 2000 ended ranges and events set aside from before a time; return how many, None if there were none."""
+    dropped = connection.execute(
+        "DELETE FROM ended WHERE (subscription_id, job_id, reason, after) IN"
+        " (SELECT subscription_id, job_id, reason, after FROM ended WHERE time_ms < ? LIMIT ?)",
+        (before_ms, _DROPPED_MAX),
+    ).rowcount
+    dropped += connection.execute(
+        "DELETE FROM set_aside WHERE (group_id, shard, position) IN"
+        " (SELECT group_id, shard, position FROM set_aside WHERE time_ms < ? LIMIT ?)",
+        (before_ms, _DROPPED_MAX),
+    ).rowcount
+    return dropped or None
+
+
+def write_set_aside(connection: sqlite3.Connection, rows: Sequence[SetAsideRow]) -> None:
+    """Insert events set aside; one that stands keeps its first reason."""
+    connection.executemany("INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def ranges(connection: sqlite3.Connection) -> list[RangeRow]:
+    """See `Ledger.ranges`."""
+    rows = connection.execute("SELECT subscription_id, job_id, seq, at, until, opened_ms FROM owed ORDER BY subscription_id, job_id, seq")
+    return [RangeRow(lane, job, seq, _decode(at), _decode_end(until), opened_ms) for lane, job, seq, at, until, opened_ms in rows]
+
+
+def lowest_owed(connection: sqlite3.Connection) -> Positions | None:
+    """See `Ledger.lowest_owed`."""
+    rows = connection.execute("SELECT min(place.value) FROM owed, json_each(owed.at) AS place GROUP BY place.key ORDER BY place.key")
+    return tuple(position for (position,) in rows) or None
+
+
+def jobs(connection: sqlite3.Connection) -> list[JobRow]:
+    """See `Ledger.jobs`."""
+    rows = connection.execute("SELECT * FROM jobs ORDER BY subscription_id, job_id")
+    return [JobRow(lane, job, state, _decode(after), _decode_end(through), *counts) for lane, job, state, after, through, *counts in rows]
+
+
+def ended_of(connection: sqlite3.Connection, subscription_id: str) -> list[EndedRow]:
+    """See `Ledger.ended`."""
+    rows = connection.execute("SELECT * FROM ended WHERE subscription_id = ?", (subscription_id,))
+    return sorted(starmap(_ended_row, rows), key=lambda row: (row.job_id, row.after))
+
+
+def ended_at(connection: sqlite3.Connection, shard: int, position: int, limit: int) -> list[EndedRow]:
+    """See `Ledger.ended_at`."""
+    shard_path = f"$[{shard}]"
+    rows = connection.execute(
+        "SELECT * FROM ended WHERE json_extract(after, ?) < ? AND json_extract(through, ?) >= ? ORDER BY subscription_id, job_id LIMIT ?",
+        (shard_path, position, shard_path, position, limit),
+    )
+    return list(starmap(_ended_row, rows))
+
+
+def set_aside(connection: sqlite3.Connection, limit: int) -> list[SetAsideRow]:
+    """See `Ledger.set_aside`."""
+    return list(starmap(SetAsideRow, connection.execute("SELECT * FROM set_aside ORDER BY time_ms DESC LIMIT ?", (limit,))))
+
+
+def _ended_row(subscription_id: str, job_id: str, reason: int, after: str, through: str, about: int, time_ms: int) -> EndedRow:
+    return EndedRow(subscription_id, job_id, State(reason), _decode(after), _decode(through), about, time_ms)
+
+
+def _encode(place: Positions) -> str:
+    return orjson.dumps(place).decode()
+
+
+def _encode_end(place: Positions | None) -> str | None:
+    return None if place is None else _encode(place)
+
+
+def _decode(place: str) -> Positions:
+    return tuple(orjson.loads(place))
+
+
+def _decode_end(place: str | None) -> Positions | None:
+    return None if place is None else _decode(place)

@@ -1,0 +1,81 @@
+"""Ledger, over every engine: what lanes keep over a restart, how many rows they have, and the outbox of notices."""
+
+from services.delivery.ledger.protocol import Flush, Ledger, WaitingCount
+from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, LaneRow, NoticeRow, RangeRow
+from services.delivery.model import State
+from tests.delivery.ledger.deliveries import NOW_MS, delivery, finished, listed, unfinished
+from tests.delivery.ledger.stores import LedgerStore
+
+A, B = "sub_" + "a" * 32, "sub_" + "b" * 32
+LANE = LaneRow(A, 3, NOW_MS + 30_000, 2, NOW_MS + 60_000, 17, NOW_MS, 2.5)
+CONSUMER = "con_" + "c" * 32
+
+
+def notice(number: int, consumer_id: str = CONSUMER) -> NoticeRow:
+    """Return a notice made in the millisecond of its number."""
+    return NoticeRow(f"notice-{number:05d}", consumer_id, b"\x00\xff", NOW_MS + number)
+
+
+async def test_a_lane_is_remembered_over_a_restart(store: LedgerStore) -> None:
+    async with store.open() as first:
+        await first.take_lease("one")
+        await first.flush(Flush(lanes=[LANE, LANE._replace(subscription_id=B)]))
+        await first.flush(Flush(lanes=[LANE._replace(failures=18)], lanes_done=[B]))
+    async with store.open() as second:
+        assert await second.lane_rows() == [LANE._replace(failures=18)]
+
+
+async def test_rows_are_counted_by_whether_they_were_attempted(ledger: Ledger) -> None:
+    await ledger.flush(Flush([unfinished(1), unfinished(2), unfinished(3, due_ms=NOW_MS), unfinished(4, "b")], finished=[finished(5)]))
+    assert await ledger.waiting_counts() == [WaitingCount(A, 2, 1), WaitingCount(B, 1, 0)]
+
+
+async def test_an_ordered_key_s_rows_are_found_in_order(ledger: Ledger) -> None:
+    """Whatever their due times are; rows without a key are never among them."""
+    keyed = [unfinished(number, order_key=b"k", due_ms=100 - number) for number in range(5)]
+    await ledger.flush(Flush([*keyed, unfinished(6, order_key=b"other"), unfinished(7), unfinished(8, "b", order_key=b"k")]))
+    assert await ledger.key_rows(A, b"k", 0, 10) == keyed[1:]
+    assert await ledger.key_rows(A, b"k", 1, 2) == keyed[2:4]
+    assert await ledger.key_rows(A, b"", 0, 10) == []
+
+
+async def test_a_row_keeps_its_job_key_and_slot(ledger: Ledger) -> None:
+    row = unfinished(1, job_id="rpl_x", order_key=b"\x00k")
+    assert row.slot == 0xAA
+    await ledger.flush(Flush([row], finished=[finished(2, job_id="start")]))
+    assert await listed(ledger) == [finished(2, job_id="start"), row]
+
+
+async def test_notices_leave_the_outbox_once_they_are_published(ledger: Ledger) -> None:
+    """The oldest come first; the same notice again is the same notice."""
+    for _ in range(2):
+        await ledger.flush(Flush(notices=[notice(2), notice(1), notice(3)]))
+    assert await ledger.outbox_page(2) == [notice(1), notice(2)]
+    await ledger.forget_notices([notice(1).id, notice(3).id])
+    assert await ledger.outbox_page(10) == [notice(2)]
+
+
+async def test_one_consumer_s_notices_are_bounded(ledger: Ledger) -> None:
+    """The newest 1000 stay; another consumer's notices are not among those that go."""
+    await ledger.flush(Flush(notices=[notice(0, "con_other")]))
+    await ledger.flush(Flush(notices=[notice(number) for number in range(1, 1006)]))
+    assert await ledger.outbox_page(5000) == [notice(0, "con_other"), *(notice(number) for number in range(6, 1006))]
+
+
+async def test_a_deleted_subscription_leaves_only_what_has_ended(ledger: Ledger) -> None:
+    """One flush ends its rows and ranges, and forgets its jobs and its lane."""
+    behind, job = RangeRow(A, "", 0, (5,), None, NOW_MS), JobRow(A, "rpl_x", "running", (3,), (9,), 0, 0, 0)
+    await ledger.flush(
+        Flush([unfinished(1), unfinished(2, "b")], ranges=[behind, behind._replace(subscription_id=B)], jobs=[job], lanes=[LANE])
+    )
+    row = finished(1, state=State.CANCELLED)
+    ended = EndedRow(A, "", State.CANCELLED, (5,), (8,), 3, NOW_MS)
+    flush = Flush(
+        closed=[delivery(1).id], finished=[row], ranges_done=[behind.key], ended=[ended], jobs_done=[JobKey(A, "rpl_x")], lanes_done=[A]
+    )
+    for _ in range(2):
+        await ledger.flush(flush)
+        assert await listed(ledger) == [unfinished(2, "b"), row]
+        assert await ledger.ranges() == [behind._replace(subscription_id=B)]
+        assert await ledger.ended(A) == [ended]
+        assert (await ledger.jobs(), await ledger.lane_rows()) == ([], [])
