@@ -1,22 +1,23 @@
 """App: the ingest service, from its settings to a serving process.
 
-settings → [app] → server, log_server, lag
+settings → [app] → server, notice_server, log_server, lag
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from hooktide.ingest.v1 import event_log_pb2_grpc
+from hooktide.ingest.v1 import event_log_pb2_grpc, notice_pb2_grpc
 from prometheus_client import Gauge
 
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventLog, EventLogMaintenance
 from services.eventlog.sqlite.log import open_sqlite_log
-from services.ingest import log_server, server
+from services.ingest import log_server, notice_server, server
 from services.ingest.emitter_authorization import EmitterAuthorizer
 from services.ingest.lag import LagMonitor
 from services.ingest.log_server import EventLogServer
+from services.ingest.notice_server import NoticeServer
 from services.ingest.publish import Publisher
 from services.ingest.registry_client import RETRIED, RegistryClient
 from services.ingest.server import IngestServer
@@ -54,7 +55,7 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
             return "the service is stopping" if draining.is_set() or process.stopping.is_set() else None
 
         limits = CallLimits.of(settings, calls_per_connection_max=settings.ingest_connection_calls_max)
-        rules, reflection = {**server.RULES, **log_server.RULES}, settings.grpc_reflection
+        rules, reflection = {**server.RULES, **log_server.RULES, **notice_server.RULES}, settings.grpc_reflection
         grpc_server = Server(rules, token, authorizer=authorizer, limits=limits, reflection=reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         publisher = Publisher(log, authorizer, event_bytes_max=settings.ingest_event_bytes_max)
@@ -65,6 +66,7 @@ async def running(settings: IngestSettings, process: ServiceProcess) -> AsyncIte
 
         reloadable.on_reload(change_limits)
         IngestServer(publisher, authorizer, draining).add_to(grpc_server.grpc)
+        notice_pb2_grpc.add_NoticeServiceServicer_to_server(NoticeServer(publisher), grpc_server.grpc)
         event_log_pb2_grpc.add_EventLogServiceServicer_to_server(EventLogServer(log), grpc_server.grpc)
         admin = await stack.enter_async_context(
             http_server(

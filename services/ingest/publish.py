@@ -41,14 +41,15 @@ class Publisher:
         self.event_bytes_max = event_bytes_max
         """The size of the largest event that may enter; the limit may change at any time."""
 
-    async def publish(self, events: Sequence[CloudEvent]) -> list[Result]:
+    async def publish(self, events: Sequence[CloudEvent], *, are_notices: bool = False) -> list[Result]:
         """Append the events that may enter; return one result per event, in order, once the appended events are durable.
 
+        `are_notices`: a service of Hooktide publishes notices (`event_types.py`) and nothing else.
         Raises `Failure` if the message as a whole is wrong, or if the registry or the log is unavailable.
         """
-        return await self.append(await self.validate(events))
+        return await self.append(await self.validate(events, are_notices=are_notices))
 
-    async def validate(self, events: Sequence[CloudEvent]) -> ValidatedMessage:
+    async def validate(self, events: Sequence[CloudEvent], *, are_notices: bool = False) -> ValidatedMessage:
         """Decide which events of a message may enter; see `publish`."""
         if not 1 <= len(events) <= EVENTS_MAX:
             raise batch_too_large()
@@ -56,7 +57,7 @@ class Publisher:
         without_audience: set[str] = set()
         for event in events:
             try:
-                new = validate_event(event, bytes_max=self.event_bytes_max)
+                new = validate_event(event, bytes_max=self.event_bytes_max, is_notice=are_notices)
             except EventRefusal as refusal:
                 outcomes.append(refusal)
             else:

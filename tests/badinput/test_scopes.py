@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hooktide.delivery.v1 import delivery_pb2
-from hooktide.ingest.v1 import event_log_pb2, ingest_pb2
+from hooktide.ingest.v1 import event_log_pb2, ingest_pb2, notice_pb2
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2
 
 from services.runtime.errors import Failure, Reason, failure_from_rpc
@@ -20,6 +20,7 @@ FILES = {
     subscription_pb2: "subscription",
     event_log_pb2: "ingest",
     ingest_pb2: "ingest",
+    notice_pb2: "ingest",
     delivery_pb2: "delivery",
 }
 METHODS: dict[str, tuple[str, MethodDescriptor]] = {
@@ -64,8 +65,10 @@ UNSCOPED = {
         "EventLogService.FollowLog",
         "EventLogService.FetchEvents",
         "EventLogService.ReportProgress",
+        "EventLogService.ReadLog",
         "EventLogService.FindResumePoints",
         "EventLogService.GetReadiness",
+        "NoticeService.PublishNotices",
         "DeliveryService.RepairRouting",
         "DeliveryService.GetReadiness",
     },

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 from hooktide.event.v1 import event_pb2
-from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc, ingest_pb2, ingest_pb2_grpc
+from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc, ingest_pb2, ingest_pb2_grpc, notice_pb2_grpc
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2
 
 from services.ingest.app import running
@@ -70,6 +70,7 @@ class World:
         self.channel = open_channel(self.addresses.listen)
         self.ingest = ingest_pb2_grpc.IngestServiceStub(self.channel)
         self.log = event_log_pb2_grpc.EventLogServiceStub(self.channel)
+        self.notices = notice_pb2_grpc.NoticeServiceStub(self.channel)
 
     async def stop_ingest_service(self) -> None:
         """Stop ingest; keep the connection, as an emitter would."""
