@@ -2,6 +2,6 @@
 
 emitter → ingest → [event log] → router → lane → attempt → ledger
 
-`record.py` and `history.py` hold the values, `protocol.py` the Protocols. The engines are `sqlite/` (embedded; writes and reads) and
-`grpc_client.py` (reads through ingest's gRPC).
+`record.py`, `history.py` and `filtered_read.py` hold the values, `protocol.py` the Protocols. The engines are `sqlite/` (embedded; writes
+and reads) and `grpc_client.py` (reads through ingest's gRPC).
 """

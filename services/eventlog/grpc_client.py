@@ -14,8 +14,9 @@ import grpc
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.record import Lag, Place, Record, ResumePoint
-from services.eventlog.wire import place_from, place_message, record_from
+from services.eventlog.wire import page_from, place_from, place_message, read_request, record_from
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.access import ServiceToken
 from services.runtime.rpc.channel_and_server import service_metadata
@@ -24,7 +25,7 @@ _FETCH_MAX = 1000
 _PARTITION_FIELD = re.compile(r"after\[(\d+)\]")
 _PASSING = {Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED}
 
-RETRIED = ("hooktide.ingest.v1.EventLogService/FetchEvents", "hooktide.ingest.v1.EventLogService/ReportProgress")
+RETRIED = tuple(f"hooktide.ingest.v1.EventLogService/{name}" for name in ("ReadLog", "FetchEvents", "ReportProgress"))
 
 
 class GrpcEventLogReader:
@@ -51,6 +52,11 @@ class GrpcEventLogReader:
         finally:
             # grpc itself never cleans up an abandoned call.
             call.cancel()
+
+    async def read(self, query: ReadQuery) -> ReadPage:
+        """Read a page of a filtered range; see `EventReader.read`."""
+        with _mapped(()):
+            return page_from(await self._stub.ReadLog(read_request(query), metadata=self._metadata))
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
         """Read records at given places; see `EventReader.fetch`."""

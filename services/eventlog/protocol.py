@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
 from services.runtime.consumer_scope import Scope
@@ -65,6 +66,14 @@ class EventReader(Protocol):
         Raises `PositionMismatchError`, with all affected partitions, in three cases. A place carries an event id that the log does not
         hold there (or right after it, for `following_id`). A place lies beyond the head of the log. A place lies before what was released,
         unless its reader begins anew and names neither log nor event.
+        """
+        ...
+
+    async def read(self, query: ReadQuery) -> ReadPage:
+        """Return the next page of the records in a range that match a filter; see `ReadQuery` and `ReadPage`.
+
+        A page examines a bounded number of records for a bounded time. So it may hold fewer records than the limit, or none, before the
+        range ends. Raises `LogUnavailableError`, also if too many reads wait.
         """
         ...
 

@@ -65,6 +65,17 @@ class Place(NamedTuple):
     """The id of the event at the next position, if a reader has handled a part of that event; the log compares it as well."""
 
 
+class ShardPosition(NamedTuple):
+    """A position in one append shard; 0 is the position before the first record. A place in the log is one such position a shard."""
+
+    shard: int
+    position: int
+    event_id: str = ""
+    """The id of the event at this position, if it is known; the log compares it with its own."""
+    following_id: str = ""
+    """The id of the shard's next event, if a reader has handled a part of that event; the log compares it as well."""
+
+
 class ResumePoint(NamedTuple):
     """The point where a reader resumes in a partition."""
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from hooktide.ingest.v1 import event_log_pb2
 
-from services.eventlog.record import Place, Record
+from services.eventlog.filtered_read import ReadPage, ReadQuery
+from services.eventlog.record import Place, Record, ShardPosition
 
 
 def record_message(record: Record) -> event_log_pb2.LogRecord:
@@ -62,3 +63,52 @@ def place_message(place: Place) -> event_log_pb2.PartitionPosition:
 def place_from(message: event_log_pb2.PartitionPosition) -> Place:
     """Return the place in a message."""
     return Place(message.partition, message.position, message.event_id, message.following_event_id)
+
+
+def shard_position_message(place: ShardPosition) -> event_log_pb2.ShardPosition:
+    """Return a position in a shard as a message."""
+    return event_log_pb2.ShardPosition(
+        shard=place.shard, position=place.position, event_id=place.event_id, following_event_id=place.following_id
+    )
+
+
+def shard_position_from(message: event_log_pb2.ShardPosition) -> ShardPosition:
+    """Return the position in a shard in a message."""
+    return ShardPosition(message.shard, message.position, message.event_id, message.following_event_id)
+
+
+def read_request(query: ReadQuery) -> event_log_pb2.ReadLogRequest:
+    """Return a filtered read as a message."""
+    return event_log_pb2.ReadLogRequest(
+        after=map(shard_position_message, query.after),
+        through=map(shard_position_message, query.through),
+        types=query.types,
+        source=query.source,
+        audiences=query.audiences,
+        part=query.part,
+        parts=query.parts,
+        records_max=query.records_max,
+        bytes_max=query.bytes_max,
+        examined_max=query.examined_max,
+    )
+
+
+def read_response(page: ReadPage) -> event_log_pb2.ReadLogResponse:
+    """Return a page of a filtered read as a message."""
+    response = event_log_pb2.ReadLogResponse(
+        scanned_through=map(shard_position_message, page.scanned_through),
+        first_available=map(shard_position_message, page.first_available),
+        log_id=page.log_id,
+    )
+    add_records(response.records, page.records)
+    return response
+
+
+def page_from(response: event_log_pb2.ReadLogResponse) -> ReadPage:
+    """Return the page of a filtered read in a message."""
+    return ReadPage(
+        [record_from(message) for message in response.records],
+        [shard_position_from(message) for message in response.scanned_through],
+        [shard_position_from(message) for message in response.first_available],
+        response.log_id,
+    )

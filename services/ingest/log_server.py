@@ -11,11 +11,13 @@ import grpc
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, PositionMismatchError, StorageFullError
+from services.eventlog.filtered_read import BYTES_MAX, EXAMINED_MAX, RECORDS_MAX, ReadQuery
 from services.eventlog.history import EventQuery
 from services.eventlog.protocol import EventAppender, EventLog
-from services.eventlog.record import PARTITIONS, Place
-from services.eventlog.wire import add_records, place_from, place_message, record_message
+from services.eventlog.record import PARTITIONS, Place, ShardPosition
+from services.eventlog.wire import add_records, place_from, place_message, read_response, record_message, shard_position_from
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
+from services.runtime.event_types import event_type_pattern_problem
 from services.runtime.ids import is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
@@ -29,6 +31,8 @@ RULES = {
 _BATCH_RECORDS_DEFAULT = 500
 _BATCH_RECORDS_MAX = 2000
 _FETCH_MAX = 1000
+# How many types, and how many audiences, one filtered read may name.
+_FILTERS_MAX = 100
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -66,10 +70,11 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             raise _unavailable() from error
 
     async def ReadLog(self, request: event_log_pb2.ReadLogRequest, context: Context) -> event_log_pb2.ReadLogResponse:
-        """Refuse the call: this server cannot filter the log."""
-        del request
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ReadLog is not available")
-        raise AssertionError  # abort has raised
+        """Return a page of the records in a range that match a filter."""
+        del context
+        query = _read_query(request)
+        with _refusing():
+            return read_response(await self._log.read(query))
 
     async def FetchEvents(self, request: event_log_pb2.FetchEventsRequest, context: Context) -> event_log_pb2.FetchEventsResponse:
         """Return the records at given places."""
@@ -167,6 +172,46 @@ def _refusing() -> Iterator[None]:
 
 def _unavailable() -> Failure:
     return Failure(Reason.UNAVAILABLE, "The event log is closing.", retry_after_s=1.0)
+
+
+def _read_query(request: event_log_pb2.ReadLogRequest) -> ReadQuery:
+    after, through = _shard_positions(request.after, "after"), _shard_positions(request.through, "through") if request.through else []
+    if through and {each.shard for each in through} != {each.shard for each in after}:
+        raise invalid_field("through", "name the shards of `after`, or none")
+    if request.parts not in {0, 1} or request.part:
+        raise invalid_field(
+            "parts" if request.parts not in {0, 1} else "part", "must be 0, and `parts` 0 or 1: partitions cannot be divided"
+        )
+    for field, values in (("types", request.types), ("audiences", request.audiences)):
+        if len(values) > _FILTERS_MAX:
+            raise invalid_field(field, f"give at most {_FILTERS_MAX}")
+    for index, pattern in enumerate(request.types):
+        if problem := event_type_pattern_problem(pattern):
+            raise invalid_field(f"types[{index}]", problem)
+    return ReadQuery(
+        after,
+        through,
+        tuple(request.types),
+        request.source,
+        tuple(request.audiences),
+        records_max=_at_most(request.records_max, RECORDS_MAX),
+        bytes_max=_at_most(request.bytes_max, BYTES_MAX),
+        examined_max=_at_most(request.examined_max, EXAMINED_MAX),
+    )
+
+
+def _at_most(asked: int, greatest: int) -> int:
+    """Return a bound that a caller asks for; 0 or less: the greatest value, which is also the default."""
+    return min(asked, greatest) if asked > 0 else greatest
+
+
+def _shard_positions(messages: Sequence[event_log_pb2.ShardPosition], field: str) -> list[ShardPosition]:
+    places = [shard_position_from(message) for message in messages]
+    if [place.shard for place in places] != [0]:
+        raise invalid_field(field, "name the one shard of this log, 0, once")
+    if places[0].position < 0:
+        raise invalid_field(f"{field}[0].position", "must be 0 or above")
+    return places
 
 
 def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> list[Place]:

@@ -10,7 +10,8 @@ gets them: `*`, and a subscription without types, do not match.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 EVENT_TYPE_BYTES_MAX = 256
 EVERY_TYPE = "*"
@@ -20,6 +21,8 @@ RESERVED_SOURCE_PREFIX = "/hooktide/"
 """The sources of Hooktide's own notices begin with this; the id of the registry follows."""
 _FAMILY = ".*"
 _RESERVED = "is reserved for Hooktide's own notices"
+# No type begins with this noncharacter, so that every type is below it.
+_ABOVE_ALL = "\U0010ffff"
 # CloudEvents 1.0.2, type String: no control characters, no noncharacters, no lone surrogates.
 _NONCHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
 FORBIDDEN_CHARACTERS = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
@@ -83,3 +86,36 @@ def patterns_of(event_type: str) -> Iterator[str]:
         end = event_type.rfind(".", 0, end)
     if not is_reserved(event_type):
         yield EVERY_TYPE
+
+
+class TypeRanges(NamedTuple):
+    """The types that match some patterns, as a database compares them: by code points, which is also the order of their UTF-8 bytes."""
+
+    names: tuple[str, ...]
+    """Exact types, outside of all ranges, sorted."""
+    ranges: tuple[tuple[str, str], ...]
+    """Each from its first text, inclusive, to its last, exclusive; sorted and disjoint."""
+
+
+def type_ranges(patterns: Sequence[str]) -> TypeRanges:
+    """Return the types that match at least one of a subscription's patterns, as `patterns_of` has it; no patterns: as for `*`."""
+    names, ranges = set[str](), set[tuple[str, str]]()
+    for pattern in patterns or (EVERY_TYPE,):
+        if pattern == EVERY_TYPE:
+            ranges |= {("", RESERVED_PREFIX), (_end_of(RESERVED_PREFIX), _ABOVE_ALL)}
+        elif pattern.endswith(_FAMILY):
+            ranges.add((pattern[:-1], _end_of(pattern[:-1])))
+        else:
+            names.add(pattern)
+    merged = list[tuple[str, str]]()
+    for first, end in sorted(ranges):
+        # Two ranges are disjoint, or the first of them holds the other.
+        if not merged or first >= merged[-1][1]:
+            merged.append((first, end))
+    outside = (name for name in names if not any(first <= name < end for first, end in merged))
+    return TypeRanges(tuple(sorted(outside)), tuple(merged))
+
+
+def _end_of(prefix: str) -> str:
+    """Return the first text above all texts that begin with a prefix, which ends with a dot."""
+    return prefix[:-1] + "/"

@@ -1,9 +1,18 @@
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.ingest.event_validation import EventRefusal, validate_event
-from services.runtime.event_types import event_type_pattern_problem, event_type_problem, is_reserved, patterns_of, reserved_source_problem
+from services.runtime.event_types import (
+    event_type_pattern_problem,
+    event_type_problem,
+    is_reserved,
+    patterns_of,
+    reserved_source_problem,
+    type_ranges,
+)
 from services.subscription.rules.validation import event_type_problems
 from tests.support.events import cloud_event
 
@@ -85,3 +94,18 @@ def test_a_type_that_only_resembles_a_notice_is_anybodys(name: str) -> None:
 def test_only_sources_below_hooktides_own_are_reserved() -> None:
     assert reserved_source_problem("/hooktide/reg_1") is not None
     assert [reserved_source_problem(each) for each in ("/hooktide", "/hooktides/x", "hooktide/x", "/shop/hooktide/")] == [None] * 4
+
+
+VALID = NAMES.filter(lambda name: event_type_problem(name) is None) | st.sampled_from(
+    ["hooktide", "hooktide.a", "hooktide.a.b", "hooktide/a"]
+)
+
+
+@given(st.lists(VALID | VALID.map(lambda name: f"{name}.*") | st.just("*"), max_size=6), VALID)
+def test_the_ranges_of_patterns_hold_exactly_the_types_that_match(patterns: list[str], name: str) -> None:
+    names, ranges = type_ranges(patterns)
+    matches = any(pattern in (patterns or ["*"]) for pattern in patterns_of(name))
+    assert (name in names or any(first <= name < end for first, end in ranges)) is matches
+    assert sorted(ranges) == list(ranges)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
+    assert not any(first <= each < end for first, end in ranges for each in names)

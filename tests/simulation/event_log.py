@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from hooktide.event.v1 import event_pb2
 
 from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
+from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import PARTITIONS, Lag, NewEvent, Place, Record, ResumePoint, partition_of
+from services.eventlog.record import PARTITIONS, Lag, NewEvent, Place, Record, ResumePoint, ShardPosition, partition_of
+from services.runtime.event_types import EVERY_TYPE, patterns_of
 
 
 def new_event(event: event_pb2.CloudEvent, audience: str = "") -> NewEvent:
@@ -85,6 +87,26 @@ class MemoryEventLog:
     def _is(self, partition: int, position: int, event_id: str) -> bool:
         record = self.records.get(position)
         return record is not None and (record.partition, record.event_id) == (partition, event_id)
+
+    async def read(self, query: ReadQuery) -> ReadPage:
+        """See `EventReader.read`."""
+        await self._pause()
+        self.refuse_if_away()
+        after = query.after[0].position
+        end = max(after, min(query.through[0].position if query.through else self.head, self.head, after + query.examined_max))
+        trimmed = min(self.records, default=self.head + 1) - 1
+        found, scanned, size = list[Record](), end, 0
+        for position in range(max(after, trimmed) + 1, end + 1):
+            record = self.records.get(position)
+            if record is None or not _is_wanted(record, query):
+                continue
+            size += len(record.event)
+            if found and (size > query.bytes_max or len(found) == query.records_max):
+                scanned = found[-1].position
+                break
+            found.append(record)
+        await self._pause()
+        return ReadPage(found, [ShardPosition(0, scanned)], [ShardPosition(0, trimmed + 1)], self.log_id)
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
         """See `EventReader.fetch`."""
@@ -177,6 +199,15 @@ def _bounded(records: Iterator[Record], records_max: int) -> list[Record]:
         if len(found) == records_max or size_bytes >= BATCH_BYTES_MAX:
             break
     return found
+
+
+def _is_wanted(record: Record, query: ReadQuery) -> bool:
+    patterns = query.types or (EVERY_TYPE,)
+    return (
+        any(pattern in patterns for pattern in patterns_of(record.type))
+        and query.source in {"", record.source}
+        and (not query.audiences or record.audience in query.audiences)
+    )
 
 
 class MemoryFollowing:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
+from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
 from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
-from services.eventlog.sqlite import queries
+from services.eventlog.sqlite import filtered_read, queries
 from services.eventlog.sqlite.tail import Tail
 from services.eventlog.sqlite.writer import Append, GroupOutcome, SqliteWriter, WriterTask
 from services.runtime import failpoints
@@ -56,6 +57,8 @@ class SqliteEventLog:
         self._reading = connect(path, read_only=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
         self._listings = ListingReader(path)
+        # Reads of lanes that are behind delay neither followers nor listings.
+        self._filtered = ListingReader(path)
         self._waiting: dict[Append, asyncio.Future[list[Appended | Conflict]]] = {}
         self.pending_events = 0
         """How many events await their commit."""
@@ -78,6 +81,7 @@ class SqliteEventLog:
         self.end_following()
         self._closed = True
         await self._listings.close()
+        await self._filtered.close()
         await asyncio.to_thread(self._reader.shutdown)
         # Close this one before the writer's: the last connection to close checkpoints the write-ahead log; a read-only connection cannot.
         self._reading.close()
@@ -159,17 +163,23 @@ class SqliteEventLog:
         """Follow partitions; see `EventReader.follow`."""
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is not the log that the reader has followed")
-        heads, start = await self.read(queries.check_places, after, begins_anew=not log_id)
+        heads, start = await self.run_query(queries.check_places, after, begins_anew=not log_id)
         yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
+
+    async def read(self, query: ReadQuery) -> ReadPage:
+        """Return the next page of a filtered range; see `EventReader.read`."""
+        if self._closed:
+            raise LogClosedError("the log is closed")
+        return await self._filtered.read("", _filtered_page, query, self.log_id)
 
     async def fetch(self, places: Sequence[Place]) -> list[Record]:
         """Read records at given places; see `EventReader.fetch`."""
-        records, _ = await self.read(queries.records_at, places)
+        records, _ = await self.run_query(queries.records_at, places)
         return records
 
     async def fetch_bounded(self, places: Sequence[Place]) -> tuple[list[Record], bool]:
         """Read records at given places, bounded in bytes; see `EventLog.fetch_bounded`."""
-        return await self.read(queries.records_at, places, bytes_max=BATCH_BYTES_MAX)
+        return await self.run_query(queries.records_at, places, bytes_max=BATCH_BYTES_MAX)
 
     async def rewind(self, places: Sequence[Place]) -> None:
         """Undo releases; see `ReaderProgress.rewind`."""
@@ -184,7 +194,7 @@ class SqliteEventLog:
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
         """Store what a reader has released; see `ReaderProgress.release`."""
         await self._run_in_writer(lambda connection: queries.store_released(connection, released, recorded))
-        expired = await self.read(queries.first_position_at, unix_ms(self._clock) - self._retention_ms)
+        expired = await self.run_query(queries.first_position_at, unix_ms(self._clock) - self._retention_ms)
         return [Place(place.partition, expired - 1) for place in released]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
@@ -194,7 +204,7 @@ class SqliteEventLog:
 
     async def lag(self) -> Lag:
         """Return how many events are not routed, by the latest report; before the first report, how many are not released."""
-        return await self.read(queries.lag_behind, self._routed)
+        return await self.run_query(queries.lag_behind, self._routed)
 
     async def check_room(self) -> None:
         """Check whether there is room again; see `EventLogMaintenance.check_room`."""
@@ -233,9 +243,9 @@ class SqliteEventLog:
 
     async def used_bytes(self) -> int:
         """Return how many bytes the log takes on disk."""
-        return await self.read(used_bytes)
+        return await self.run_query(used_bytes)
 
-    async def read(
+    async def run_query(
         self,
         query: Callable[Concatenate[sqlite3.Connection, _Arguments], _Result],
         *arguments: _Arguments.args,
@@ -254,6 +264,10 @@ class SqliteEventLog:
 
 def _page_of_newest(connection: sqlite3.Connection, query: EventQuery) -> EventPage:
     return queries.newest_records(connection, query, Budget())
+
+
+def _filtered_page(connection: sqlite3.Connection, query: ReadQuery, log_id: str) -> ReadPage:
+    return filtered_read.read_page(connection, query, log_id, Budget())
 
 
 class SqliteFollowing:
@@ -282,7 +296,7 @@ class SqliteFollowing:
             if self._scanned >= tail_start:
                 records = self._tail.after(self._scanned, self._batch_records_max, BATCH_BYTES_MAX)
             else:
-                records = await self._log.read(queries.records_after, self._scanned, self._batch_records_max)
+                records = await self._log.run_query(queries.records_after, self._scanned, self._batch_records_max)
             if not records:  # all records before the start of the tail have been trimmed
                 self._scanned = tail_start
                 continue

@@ -29,6 +29,8 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE UNIQUE INDEX events_by_source_and_id ON events (source, id)")
+    # A filtered read examines this index alone, and reads the rows of matching events only.
+    op.execute("CREATE INDEX events_by_filter ON events (position, audience, type, source)")
     op.execute("CREATE INDEX events_by_partition ON events (partition, position)")
     op.execute("CREATE TABLE released (partition INTEGER PRIMARY KEY, position INTEGER NOT NULL) STRICT")
     op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
