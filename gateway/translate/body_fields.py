@@ -15,7 +15,7 @@ from gateway.translate.timestamps import parse_time
 from services.runtime.errors import FieldError
 
 # Part of the public API's shape, but not supported by this version.
-_NOT_YET = frozenset({"/filters", "/config/ordering"})
+_NOT_YET = frozenset({"/filters"})
 _NAME_SHOWN_MAX = 100
 _Value = TypeVar("_Value")
 # Needed because `object` is a method's name here.
@@ -44,6 +44,10 @@ class BodyFields:
     def is_object(self, name: str) -> bool:
         """Return whether the member is an object."""
         return isinstance(self._members.get(name), dict)
+
+    def is_text(self, name: str) -> bool:
+        """Return whether the member is a text."""
+        return isinstance(self._members.get(name), str)
 
     def ignore(self, *names: str) -> None:
         """Accept read-only members without reading them."""
@@ -82,6 +86,19 @@ class BodyFields:
             return None
         found = [self._number(name, value, largest, index) for index, value in enumerate(values)]
         return [value for value in found if value is not None]
+
+    def wholes(self, name: str, largest: int) -> list[int]:
+        """Return a list of whole numbers from -`largest` to `largest`; an empty list if the member is absent."""
+        values: list[object] = self._read(name, list, "must be a list of whole numbers") or []
+        found = []
+        for index, value in enumerate(values):
+            if not isinstance(value, int) or isinstance(value, bool):
+                self.problem(name, "must be a whole number", index=index)
+            elif abs(value) > largest:
+                self.problem(name, "is out of range", index=index)
+            else:
+                found.append(value)
+        return found
 
     def flag(self, name: str) -> bool:
         """Return true or false; false if the member is absent."""

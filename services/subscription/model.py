@@ -47,6 +47,24 @@ class State(Enum):
     UNVERIFIED = "unverified"
 
 
+class Ordering(Enum):
+    """In which order a subscription's events are delivered: in none, or for each key in the order of the log."""
+
+    NONE = "none"
+    KEY = "key"
+
+
+class StartPoint(Enum):
+    """A point of the log at which a subscription begins: with the events after its creation, or with the oldest that the log has."""
+
+    NOW = "now"
+    BEGINNING = "beginning"
+
+
+Start = StartPoint | int
+"""A point, or the time of acceptance, in ms since 1970, of the first event."""
+
+
 class Role(Enum):
     """What an API key may do."""
 
@@ -77,13 +95,25 @@ class Consent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How a failed delivery is tried again. None: the operator's setting. Empty `delays_ms`: it is not tried again."""
+
+    delays_ms: tuple[int, ...] | None = None
+    attempts_max: int | None = None
+    final_statuses: tuple[int, ...] = ()
+    """Sorted, each once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """Limits and a description. None: the operator's setting. An empty `retry_delays_ms`: a failed delivery is not tried again."""
+    """Limits, order, start and a description. None: the operator's setting. `start` never changes."""
 
     description: str = ""
     rate_per_second: float | None = None
     in_flight_max: int | None = None
-    retry_delays_ms: tuple[int, ...] | None = None
+    retry: RetryPolicy = RetryPolicy()
+    ordering: Ordering = Ordering.NONE
+    start: Start = StartPoint.NOW
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,41 @@ ROUTES = (
 MEMBERS = st.sampled_from(
     [
         *("sink", "protocol", "types", "source", "config", "secret", "consumer_id", "filters", "sinkcredential", "protocolsettings"),
-        *("description", "ordering", "retry", "name", "role", "expires_at", "overlap_seconds", "id", "state", "created_at", "etag", ""),
+        *(
+            "description",
+            "ordering",
+            "retry",
+            "start",
+            "attempts_max",
+            "final_statuses",
+            "name",
+            "role",
+            "expires_at",
+            "overlap_seconds",
+            "id",
+            "state",
+            "created_at",
+            "etag",
+            "",
+        ),
     ]
 )
 WORDS = st.sampled_from(
     [
-        *("https://a.example/", "http://127.0.0.1:8000/x", "HTTP", "PULL", "order.*", "*", "admin", "emitter", "consumer", "active"),
+        *(
+            "https://a.example/",
+            "http://127.0.0.1:8000/x",
+            "HTTP",
+            "PULL",
+            "order.*",
+            "*",
+            "beginning",
+            "key",
+            "admin",
+            "emitter",
+            "consumer",
+            "active",
+        ),
         *("2030-01-31T12:00:00Z", "whsec_" + "A" * 32, "con_" + "0" * 32, "\x00", "\u2028", "💧", "' OR 1=1", "x" * 3000),
     ]
 )

@@ -7,7 +7,7 @@ from standardwebhooks import Webhook
 from tests.gateway.world import SINK, World
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
-NO_LIMITS = {"rate_per_second": None, "in_flight_max": None, "retry": None}
+NO_LIMITS = {"rate_per_second": None, "in_flight_max": None, "retry": None, "ordering": "none", "start": "now"}
 NO_CONFIG = {"description": None, **NO_LIMITS}
 SETTINGS: dict[str, object] = {
     "headers": {},

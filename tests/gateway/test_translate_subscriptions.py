@@ -2,6 +2,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import subscription_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,14 @@ ADMIN = Caller("key_2", Role.ADMIN, "", None, {})
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 NULL_OR_TEXT = st.none() | TEXT
 SECONDS = st.none() | st.integers(1, 30) | st.sampled_from([0.5, 2.25])
-RETRIES = st.none() | st.fixed_dictionaries({}, optional={"delays_seconds": st.none() | st.lists(SECONDS.filter(bool), max_size=3)})
+RETRIES = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "delays_seconds": st.none() | st.lists(SECONDS.filter(bool), max_size=3),
+        "attempts_max": st.none() | st.integers(1, 31),
+        "final_statuses": st.none() | st.lists(st.integers(300, 599), max_size=3, unique=True).map(sorted),
+    },
+)
 CONFIGS = st.fixed_dictionaries(
     {},
     optional={
@@ -29,6 +37,7 @@ CONFIGS = st.fixed_dictionaries(
         "rate_per_second": st.none() | st.sampled_from([1, 0.25]),
         "in_flight_max": st.none() | st.integers(1, 9),
         "retry": RETRIES,
+        "ordering": st.sampled_from([None, "none", "key"]),
     },
 )
 SETTINGS = st.fixed_dictionaries(
@@ -87,7 +96,12 @@ def merged(target: Any, patch: Any) -> Any:
 def shown(document: dict[str, Any]) -> dict[str, Any]:
     """Return a document's writable members as answers show them: with defaults for missing members, without secrets."""
     config, settings = document.get("config", {}), document.get("protocolsettings", {})
-    delays = (config.get("retry") or {}).get("delays_seconds")
+    retry = config.get("retry") or {}
+    own = {
+        "delays_seconds": retry.get("delays_seconds"),
+        "attempts_max": retry.get("attempts_max"),
+        "final_statuses": retry.get("final_statuses") or [],
+    }
     return {
         "sink": document.get("sink") or "",
         "types": document.get("types") or [],
@@ -96,7 +110,9 @@ def shown(document: dict[str, Any]) -> dict[str, Any]:
             "description": config.get("description") or None,
             "rate_per_second": config.get("rate_per_second"),
             "in_flight_max": config.get("in_flight_max"),
-            "retry": None if delays is None else {"delays_seconds": delays},
+            "retry": None if own == {"delays_seconds": None, "attempts_max": None, "final_statuses": []} else own,
+            "ordering": config.get("ordering") or "none",
+            "start": "now",
         },
         "protocolsettings": {
             "headers": {name: value for name, value in (settings.get("headers") or {}).items() if value is not None},
@@ -132,7 +148,7 @@ def kept(draft: SubscriptionDraft) -> Subscription:
         protocol=Protocol.HTTP,
         types=draft.types,
         source=draft.source,
-        config=draft.config,
+        config=draft.config.to_config(),
         settings=draft.settings.to_settings(),
         credential=None if draft.credential is None else draft.credential.credential,
         state=State.ACTIVE,
@@ -226,7 +242,19 @@ WRONG = [
     ("protocolsettings", {"http_message_signature": "yes"}, "/protocolsettings/http_message_signature"),
     ("protocolsettings", {"http_message_signature": 1}, "/protocolsettings/http_message_signature"),
     ("protocolsettings", {"ca_certificates": ["pem"]}, "/protocolsettings/ca_certificates"),
-    ("config", {"ordering": "none"}, "/config/ordering"),
+    ("config", {"ordering": "no order"}, "/config/ordering"),
+    ("config", {"ordering": 1}, "/config/ordering"),
+    ("config", {"start": "yesterday"}, "/config/start"),
+    ("config", {"start": ""}, "/config/start"),
+    ("config", {"start": 1_700_000_000}, "/config/start"),
+    ("config", {"start": {"time": "2030-01-31T12:00:00Z"}}, "/config/start"),
+    ("config", {"start": "2030-01-31"}, "/config/start"),
+    ("config", {"retry": {"attempts_max": "3"}}, "/config/retry/attempts_max"),
+    ("config", {"retry": {"attempts_max": 1.5}}, "/config/retry/attempts_max"),
+    ("config", {"retry": {"final_statuses": 404}}, "/config/retry/final_statuses"),
+    ("config", {"retry": {"final_statuses": [400, "4xx"]}}, "/config/retry/final_statuses/1"),
+    ("config", {"retry": {"final_statuses": [400, True]}}, "/config/retry/final_statuses/1"),
+    ("config", {"retry": {"final_statuses": [1 << 31]}}, "/config/retry/final_statuses/0"),
     ("config", {"rate_per_second": "50"}, "/config/rate_per_second"),
     ("config", {"rate_per_second": True}, "/config/rate_per_second"),
     ("config", {"rate_per_second": 10**400}, "/config/rate_per_second"),
@@ -255,10 +283,33 @@ def test_a_wrong_member_is_refused_at_its_pointer_on_every_way_in(name: str, val
 
 def test_what_a_later_version_will_take_is_refused_as_such() -> None:
     with pytest.raises(Failure) as caught:
-        create_request(CONSUMER, {"sink": "https://a.example", "filters": [], "config": {"ordering": "key"}, "colour": "blue"}, "")
+        create_request(CONSUMER, {"sink": "https://a.example", "filters": [], "colour": "blue"}, "")
     assert errors(caught.value)["/filters"] == "is not supported by this version; leave it out"
-    assert errors(caught.value)["/config/ordering"] == "is not supported by this version; leave it out"
     assert errors(caught.value)["/colour"].startswith("is not a member of this object; its members are: consumer_id, ")
+
+
+@pytest.mark.parametrize(
+    ("start", "written"),
+    [
+        ("now", pb.Start(point=pb.START_POINT_NOW)),
+        ("beginning", pb.Start(point=pb.START_POINT_BEGINNING)),
+        ("2023-11-14T23:13:20+01:00", pb.Start(time=Timestamp(seconds=1_700_000_000))),
+        (None, None),
+    ],
+)
+def test_a_start_is_a_word_or_a_time_and_a_patch_changes_it_only_if_it_names_one(start: str | None, written: pb.Start | None) -> None:
+    config: dict[str, object] = {"start": start}
+    request = create_request(CONSUMER, {"sink": "https://a.example", "config": config}, "")
+    assert request.subscription.config.HasField("start") == (written is not None)
+    assert request.subscription.config.start == (written or pb.Start())
+    assert parse_patch({"config": config}).paths == (() if written is None else ("config.start",))
+
+
+def test_a_wrong_start_is_one_problem() -> None:
+    for value in ("", 7, "soon"):
+        with pytest.raises(Failure) as caught:
+            parse_patch({"config": {"start": value}})
+        assert len(caught.value.fields) == 1
 
 
 def test_all_that_is_wrong_is_named_at_once() -> None:

@@ -172,7 +172,7 @@ class Dispatcher:
             chance=random.random(),  # noqa: S311 - jitter
             status=answer.status,
             retry_after_s=wait_s,
-            delays_s=settings.retry_delays_s,
+            own=settings.retry,
         )
         match decision:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:

@@ -11,6 +11,8 @@ import email.utils
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.delivery.request.request_settings import OwnRetryPolicy
+
 JITTER = 0.5
 RETRY_AFTER_MAX_S = 6 * 3600
 GONE = 410
@@ -19,6 +21,7 @@ LOOP_DETECTED = 508
 _THROTTLING = frozenset({429, 502, 503, 504})
 _PAUSE_FIRST_S = 1.0
 _PAUSE_MAX_S = 30.0
+_NONE = OwnRetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +59,18 @@ class RetryPolicy:
         chance: float,
         status: int = 0,
         retry_after_s: float | None = None,
-        delays_s: Sequence[float] | None = None,
+        own: OwnRetryPolicy = _NONE,
     ) -> Decision:
         """Decide after the attempt number `attempts` has failed.
 
-        `chance` is uniform in [0, 1). `delays_s` are the subscription's own delays, None if it has none. `accepted_ms` and `now_ms` are
-        by the due clock.
+        `chance` is uniform in [0, 1). `own` is the subscription's own retry policy. `accepted_ms` and `now_ms` are by the due clock.
         """
-        delays_s = self.delays_s if delays_s is None else delays_s
+        delays_s = self.delays_s if own.delays_s is None else own.delays_s
         if status == LOOP_DETECTED:
             return Exhausted("the webhook came back to Hooktide; use a sink that is not an address of this API")
-        if attempts > len(delays_s):
+        if status in own.final_statuses:
+            return Exhausted(f"the sink answered {status}, which is one of the subscription's final statuses")
+        if attempts > len(delays_s) or (own.attempts_max is not None and attempts >= own.attempts_max):
             return Exhausted(f"all {attempts} attempts have failed")
         delay_s = delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
         due_ms = now_ms + int(max(delay_s, retry_after_s or 0.0) * 1000)

@@ -15,6 +15,16 @@ from services.delivery.transport.protocol import Tls
 
 
 @dataclass(frozen=True, slots=True)
+class OwnRetryPolicy:
+    """A subscription's own retry policy; None: the operator's setting. Without `delays_s` there is no further attempt."""
+
+    delays_s: tuple[float, ...] | None = None
+    attempts_max: int | None = None
+    final_statuses: frozenset[int] = frozenset()
+    """Status codes of answers after which there is no further attempt."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestSettings:
     """How to make a subscription's requests. `secrets` and `keys` are empty for schemes that do not sign its requests."""
 
@@ -29,7 +39,9 @@ class RequestSettings:
     timeout_s: float | None = None
     rate_per_second: float | None = None
     in_flight_max: int | None = None
-    retry_delays_s: tuple[float, ...] | None = None
+    retry: OwnRetryPolicy = OwnRetryPolicy()
+    is_ordered: bool = False
+    """Whether an unfinished event holds back the later events of its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,8 @@ class Subscription:
     status: SubscriptionStatus
     revision: int
     settings: RequestSettings
+    start_ms: int | None = None
+    """The time of acceptance, in ms since 1970, of the first event that it wants; 0: the oldest in the log; None: those after it."""
 
 
 def rate_limit(granted_per_minute: int | None, configured_per_second: float | None) -> float | None:

@@ -9,7 +9,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.model import ContentMode, Secret, SubscriptionStatus
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
-from services.delivery.request.request_settings import RequestSettings, Subscription, rate_limit
+from services.delivery.request.request_settings import OwnRetryPolicy, RequestSettings, Subscription, rate_limit
 from services.delivery.request.signing import SigningKey, private_key, secret_bytes
 from services.runtime.logs import logger
 
@@ -47,6 +47,7 @@ def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
         status=status,
         revision=message.revision,
         settings=settings,
+        start_ms=_start_ms(message.config.start),
     )
 
 
@@ -69,8 +70,23 @@ def request_settings_of(watched: pb.WatchedSubscription) -> RequestSettings:
         timeout_s=protocol.timeout.ToMilliseconds() / 1000 if protocol.HasField("timeout") else None,
         rate_per_second=rate_limit(granted, configured),
         in_flight_max=config.in_flight_max if config.HasField("in_flight_max") else None,
-        retry_delays_s=tuple(delay.ToMilliseconds() / 1000 for delay in config.retry.delays) if config.HasField("retry") else None,
+        retry=_retry(config.retry),
+        is_ordered=config.ordering == pb.ORDERING_KEY,
     )
+
+
+def _retry(message: pb.RetryPolicy) -> OwnRetryPolicy:
+    return OwnRetryPolicy(
+        delays_s=tuple(delay.ToMilliseconds() / 1000 for delay in message.delays.delays) if message.HasField("delays") else None,
+        attempts_max=message.attempts_max if message.HasField("attempts_max") else None,
+        final_statuses=frozenset(message.final_statuses),
+    )
+
+
+def _start_ms(message: pb.Start) -> int | None:
+    if message.HasField("time"):
+        return message.time.ToMilliseconds()
+    return 0 if message.point == pb.START_POINT_BEGINNING else None
 
 
 def _credential(message: pb.SinkCredential, ca_certificates: str) -> Credential | None:

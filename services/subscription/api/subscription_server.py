@@ -21,6 +21,7 @@ from services.runtime.paging import fitting, page_size, page_token, parse_page_t
 from services.subscription.api import wire, wire_settings
 from services.subscription.errors import revision_compacted
 from services.subscription.model import ConsumerId, ResumePoint, Scheme, Verification, VerificationPolicy
+from services.subscription.rules.settings_validation import start_change_problems, start_problems
 from services.subscription.rules.signing_key import new_private_key, short_private_key
 from services.subscription.rules.signing_secret import new_secret
 from services.subscription.rules.sink_lookup import SinkLookup
@@ -71,6 +72,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                 [
                     *owner_problems(request.consumer_id),
                     *subscription_problems(draft, self._egress_policy, refusals),
+                    *start_problems(draft.config.start, writing.now_ms),
                     *secret_problems(request.secret),
                     *request_id_problems(request.request_id),
                 ]
@@ -115,7 +117,12 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
             current = subscriptions.get(writing, scope, request.subscription.id)
             subscriptions.check_etag(current, request.etag)
             draft = merge_draft(current, store_credentials.load(writing, current), wanted, paths)
-            refuse(subscription_problems(draft, self._egress_policy, refusals, paths))
+            refuse(
+                [
+                    *subscription_problems(draft, self._egress_policy, refusals, paths),
+                    *start_change_problems(current.config, draft.config),
+                ]
+            )
             changed = subscriptions.update(writing, current, draft, paths, self._verification_policy)
             return pb.UpdateSubscriptionResponse(subscription=wire.subscription_message(changed))
 

@@ -8,7 +8,6 @@ Law: pure; this file validates nothing. An unknown number (of a role or protocol
 import hashlib
 from typing import Protocol as Shape
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2
 
 from services.subscription.api.wire_settings import (
@@ -23,6 +22,7 @@ from services.subscription.api.wire_settings import (
     signing_keys,
     signing_secrets,
     timestamp,
+    timestamp_ms,
     verification_message,
 )
 from services.subscription.model import (
@@ -95,7 +95,7 @@ def subscription_draft(message: subscription_pb2.Subscription) -> SubscriptionDr
 
 def key_draft(message: access_pb2.Key) -> KeyDraft:
     """Return the API key that a caller wants."""
-    expire_ms = _timestamp_ms(message.expire_time) if message.HasField("expire_time") else None
+    expire_ms = timestamp_ms(message.expire_time) if message.HasField("expire_time") else None
     return KeyDraft(role=_ROLES.get(message.role), consumer_id=message.consumer_id, name=message.name, expire_ms=expire_ms)
 
 
@@ -187,7 +187,3 @@ def key_message(key: Key) -> access_pb2.Key:
         expire_time=optional_timestamp(key.expire_ms),
         create_time=timestamp(key.create_ms),
     )
-
-
-def _timestamp_ms(time: Timestamp) -> int:
-    return time.seconds * 1000 + time.nanos // 1_000_000

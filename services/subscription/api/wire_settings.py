@@ -12,8 +12,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.subscription.credential import SECRET, Credential, CredentialKind, SecretCredential, credential_of
-from services.subscription.model import Config, Consent, ContentMode, ProtocolSettings, Scheme, SigningSecret, Verification
-from services.subscription.rules.settings_validation import SettingsDraft
+from services.subscription.model import (
+    Config,
+    Consent,
+    ContentMode,
+    Ordering,
+    ProtocolSettings,
+    RetryPolicy,
+    Scheme,
+    SigningSecret,
+    Start,
+    StartPoint,
+    Verification,
+)
+from services.subscription.rules.settings_validation import ConfigDraft, SettingsDraft
 from services.subscription.rules.signing_key import PRIVATE_PREFIX, key_id, public_key
 
 _MODE_NUMBERS = {
@@ -22,6 +34,11 @@ _MODE_NUMBERS = {
     ContentMode.DATA_ONLY: pb.CONTENT_MODE_DATA_ONLY,
 }
 _MODES = {number: mode for mode, number in _MODE_NUMBERS.items()} | {pb.CONTENT_MODE_UNSPECIFIED: ContentMode.STRUCTURED}
+_ORDERING_NUMBERS = {Ordering.NONE: pb.ORDERING_NONE, Ordering.KEY: pb.ORDERING_KEY}
+_ORDERINGS = {number: ordering for ordering, number in _ORDERING_NUMBERS.items()} | {pb.ORDERING_UNSPECIFIED: Ordering.NONE}
+_POINT_NUMBERS = {StartPoint.NOW: pb.START_POINT_NOW, StartPoint.BEGINNING: pb.START_POINT_BEGINNING}
+_POINTS = {number: point for point, number in _POINT_NUMBERS.items()}
+_UNKNOWN_START = -1
 _SCHEME_NUMBERS = {Scheme.V1: pb.SIGNATURE_SCHEME_V1, Scheme.V1A: pb.SIGNATURE_SCHEME_V1A}
 _SCHEMES = {number: scheme for scheme, number in _SCHEME_NUMBERS.items()}
 _CONSENT_NUMBERS = {
@@ -33,25 +50,50 @@ _CONSENT_NUMBERS = {
 _CONSENTS = {number: consent for consent, number in _CONSENT_NUMBERS.items()}
 
 
-def config_draft(message: pb.SubscriptionConfig) -> Config:
-    """Return the limits and the description that a caller wants."""
-    return Config(
+def config_draft(message: pb.SubscriptionConfig) -> ConfigDraft:
+    """Return the limits, order, start and description that a caller wants."""
+    retry = message.retry
+    return ConfigDraft(
         description=message.description,
         rate_per_second=message.rate_per_second if message.HasField("rate_per_second") else None,
         in_flight_max=message.in_flight_max if message.HasField("in_flight_max") else None,
-        retry_delays_ms=tuple(duration_ms(delay) for delay in message.retry.delays) if message.HasField("retry") else None,
+        retry=RetryPolicy(
+            delays_ms=tuple(duration_ms(delay) for delay in retry.delays.delays) if retry.HasField("delays") else None,
+            attempts_max=retry.attempts_max if retry.HasField("attempts_max") else None,
+            final_statuses=tuple(retry.final_statuses),
+        ),
+        ordering=_ORDERINGS.get(message.ordering),
+        start=_start(message.start) if message.HasField("start") else None,
     )
 
 
 def config_message(config: Config) -> pb.SubscriptionConfig:
-    """Return the limits and the description as the contract's message."""
-    delays_ms = config.retry_delays_ms
+    """Return the limits, order, start and description as the contract's message."""
     return pb.SubscriptionConfig(
         description=config.description,
         rate_per_second=config.rate_per_second,
         in_flight_max=config.in_flight_max,
-        retry=None if delays_ms is None else pb.RetryPolicy(delays=[_duration(delay_ms) for delay_ms in delays_ms]),
+        retry=None if config.retry == RetryPolicy() else _retry_message(config.retry),
+        ordering=_ORDERING_NUMBERS[config.ordering],
+        start=_start_message(config.start),
     )
+
+
+def _retry_message(retry: RetryPolicy) -> pb.RetryPolicy:
+    delays_ms = retry.delays_ms
+    return pb.RetryPolicy(
+        delays=None if delays_ms is None else pb.RetryDelays(delays=[_duration(delay_ms) for delay_ms in delays_ms]),
+        attempts_max=retry.attempts_max,
+        final_statuses=retry.final_statuses,
+    )
+
+
+def _start(message: pb.Start) -> Start:
+    return timestamp_ms(message.time) if message.HasField("time") else _POINTS.get(message.point, _UNKNOWN_START)
+
+
+def _start_message(start: Start) -> pb.Start:
+    return pb.Start(point=_POINT_NUMBERS[start]) if isinstance(start, StartPoint) else pb.Start(time=timestamp(start))
 
 
 def settings_draft(message: pb.ProtocolSettings) -> SettingsDraft:
@@ -159,6 +201,11 @@ def rate_of(message: pb.Verification | pb.ConfirmVerificationRequest) -> int | N
 def duration_ms(duration: Duration) -> int:
     """Return a duration in whole milliseconds, rounded down."""
     return duration.seconds * 1000 + duration.nanos // 1_000_000
+
+
+def timestamp_ms(time: Timestamp) -> int:
+    """Return a protobuf timestamp in whole milliseconds, rounded down."""
+    return time.seconds * 1000 + time.nanos // 1_000_000
 
 
 def timestamp(time_ms: int) -> Timestamp:

@@ -5,13 +5,14 @@ validation → [settings_validation] → certificates, header_rules
 Law: pure. Each check returns the problems that it finds, under the names of the contract.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from services.runtime.errors import FieldError
-from services.subscription.model import Config, ContentMode, ProtocolSettings, Scheme
+from services.subscription.model import Config, ContentMode, Ordering, ProtocolSettings, RetryPolicy, Scheme, Start, StartPoint
 from services.subscription.rules.certificates import certificates_problem
 from services.subscription.rules.header_rules import headers_problems
 
@@ -22,13 +23,23 @@ DELAYS_MAX = 30
 _DAY_MS = 24 * 3600 * 1000
 DELAY_MS_MAX = 7 * _DAY_MS
 DELAYS_SUM_MS_MAX = 14 * _DAY_MS
+ATTEMPTS_MAX = DELAYS_MAX + 1
+FINAL_STATUSES_MAX = 50
+FINAL_STATUSES = range(300, 600)
+GONE = 410
 TIMEOUT_MS = range(1000, 30_001)
 
 CONFIG = "config"
 SETTINGS = "protocol_settings"
 HEADER_PATH: Final = f"{SETTINGS}.headers."
+RETRY: Final = f"{CONFIG}.retry"
 CONFIG_PATHS: Final = frozenset(
-    {CONFIG, *(f"{CONFIG}.{name}" for name in ("description", "rate_per_second", "in_flight_max", "retry", "retry.delays"))}
+    {
+        CONFIG,
+        RETRY,
+        *(f"{CONFIG}.{name}" for name in ("description", "rate_per_second", "in_flight_max", "ordering", "start")),
+        *(f"{RETRY}.{name}" for name in ("delays", "attempts_max", "final_statuses")),
+    }
 )
 SETTINGS_PATHS: Final = frozenset(
     {
@@ -39,6 +50,28 @@ SETTINGS_PATHS: Final = frozenset(
         ),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigDraft:
+    """The limits, order, start and description that a caller wants, before validation.
+
+    `ordering` None: a number that the contract does not know. `start` None: the caller does not say; a negative one is not valid.
+    """
+
+    description: str
+    rate_per_second: float | None
+    in_flight_max: int | None
+    retry: RetryPolicy
+    ordering: Ordering | None
+    start: Start | None
+
+    def to_config(self) -> Config:
+        """Return the configuration of a valid draft."""
+        assert self.ordering is not None  # noqa: S101 - refused before
+        retry = dataclasses.replace(self.retry, final_statuses=tuple(sorted(set(self.retry.final_statuses))))
+        start = StartPoint.NOW if self.start is None else self.start
+        return Config(self.description, self.rate_per_second, self.in_flight_max, retry, self.ordering, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +107,26 @@ def settings_draft_of(settings: ProtocolSettings) -> SettingsDraft:
     )
 
 
-def merge_config(kept: Config, wanted: Config, paths: Collection[str]) -> Config:
-    """Return the limits and the description to store after an update that names `paths`."""
+def merge_config(kept: Config, wanted: ConfigDraft, paths: Collection[str]) -> ConfigDraft:
+    """Return the configuration to validate and store after an update that names `paths`; without a start, the stored one stays."""
 
-    def named(*names: str) -> bool:
-        return CONFIG in paths or any(f"{CONFIG}.{name}" in paths for name in names)
+    def named(name: str) -> bool:
+        return CONFIG in paths or f"{CONFIG}.{name}" in paths
 
-    return Config(
-        description=(wanted if named("description") else kept).description,
-        rate_per_second=(wanted if named("rate_per_second") else kept).rate_per_second,
-        in_flight_max=(wanted if named("in_flight_max") else kept).in_flight_max,
-        retry_delays_ms=(wanted if named("retry", "retry.delays") else kept).retry_delays_ms,
+    def retry_named(name: str) -> bool:
+        return named("retry") or f"{RETRY}.{name}" in paths
+
+    return ConfigDraft(
+        description=wanted.description if named("description") else kept.description,
+        rate_per_second=wanted.rate_per_second if named("rate_per_second") else kept.rate_per_second,
+        in_flight_max=wanted.in_flight_max if named("in_flight_max") else kept.in_flight_max,
+        retry=RetryPolicy(
+            delays_ms=(wanted if retry_named("delays") else kept).retry.delays_ms,
+            attempts_max=(wanted if retry_named("attempts_max") else kept).retry.attempts_max,
+            final_statuses=(wanted if retry_named("final_statuses") else kept).retry.final_statuses,
+        ),
+        ordering=wanted.ordering if named("ordering") else kept.ordering,
+        start=kept.start if wanted.start is None or not named("start") else wanted.start,
     )
 
 
@@ -110,8 +152,23 @@ def merge_settings(kept: ProtocolSettings, wanted: SettingsDraft, paths: Collect
     )
 
 
-def config_problems(config: Config) -> list[FieldError]:
-    """Validate the limits and the description."""
+def start_problems(start: Start | None, now_ms: int) -> list[FieldError]:
+    """Validate the start of a new subscription."""
+    if start is None or isinstance(start, StartPoint) or 0 <= start <= now_ms:
+        return []
+    return [FieldError("subscription.config.start", "must be now, the beginning, or a time from 1970 until now")]
+
+
+def start_change_problems(kept: Config, merged: ConfigDraft) -> list[FieldError]:
+    """Check that an update does not change the start."""
+    if merged.start == kept.start:
+        return []
+    advice = "cannot be changed, since it was fixed at creation; leave it out, or create another subscription"
+    return [FieldError("subscription.config.start", advice)]
+
+
+def config_problems(config: ConfigDraft) -> list[FieldError]:
+    """Validate the limits, the order and the description."""
     problems = []
     if len(config.description) > DESCRIPTION_CHARS_MAX:
         advice = f"must be at most {DESCRIPTION_CHARS_MAX} characters; this has {len(config.description)}"
@@ -122,7 +179,9 @@ def config_problems(config: Config) -> list[FieldError]:
         problems.append(FieldError("subscription.config.rate_per_second", advice))
     if config.in_flight_max is not None and not 1 <= config.in_flight_max <= IN_FLIGHT_MAX:
         problems.append(FieldError("subscription.config.in_flight_max", f"must be from 1 to {IN_FLIGHT_MAX}"))
-    return problems + _delay_problems(config.retry_delays_ms or ())
+    if config.ordering is None:
+        problems.append(FieldError("subscription.config.ordering", "must be ORDERING_NONE or ORDERING_KEY"))
+    return problems + _retry_problems(config.retry)
 
 
 def settings_problems(settings: SettingsDraft) -> list[FieldError]:
@@ -142,6 +201,25 @@ def settings_problems(settings: SettingsDraft) -> list[FieldError]:
     if settings.ca_certificates:
         why = certificates_problem(settings.ca_certificates)
         problems += [] if why is None else [FieldError("subscription.protocol_settings.ca_certificates", why)]
+    return problems
+
+
+def _retry_problems(retry: RetryPolicy) -> list[FieldError]:
+    field = "subscription.config.retry"
+    problems = _delay_problems(retry.delays_ms or ())
+    if retry.attempts_max is not None and not 1 <= retry.attempts_max <= ATTEMPTS_MAX:
+        problems.append(FieldError(f"{field}.attempts_max", f"must be from 1 to {ATTEMPTS_MAX}"))
+    statuses = retry.final_statuses
+    if len(statuses) > FINAL_STATUSES_MAX:
+        advice = f"must be at most {FINAL_STATUSES_MAX} status codes; these are {len(statuses)}"
+        return [*problems, FieldError(f"{field}.final_statuses", advice)]
+    for index, status in enumerate(statuses):
+        if status == GONE:
+            advice = f"must not be {GONE}, which always disables the subscription"
+            problems.append(FieldError(f"{field}.final_statuses[{index}]", advice))
+        elif status not in FINAL_STATUSES:
+            advice = f"must be from {FINAL_STATUSES[0]} to {FINAL_STATUSES[-1]}"
+            problems.append(FieldError(f"{field}.final_statuses[{index}]", advice))
     return problems
 
 

@@ -19,12 +19,13 @@ from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
 from services.runtime.event_types import event_type_pattern_problem, event_type_problem, reserved_type_problem
 from services.subscription import credential
 from services.subscription.credential import SecretCredential
-from services.subscription.model import Config, Protocol, Role, Scheme, Subscription
+from services.subscription.model import Protocol, Role, Scheme, Subscription
 from services.subscription.rules.credential_validation import credential_problems, header_clash_problems
 from services.subscription.rules.settings_validation import (
     CONFIG_PATHS,
     HEADER_PATH,
     SETTINGS_PATHS,
+    ConfigDraft,
     SettingsDraft,
     config_problems,
     merge_config,
@@ -67,7 +68,7 @@ class SubscriptionDraft:
     protocol: Protocol | None
     types: tuple[str, ...]
     source: str
-    config: Config
+    config: ConfigDraft
     settings: SettingsDraft
     credential: SecretCredential | None
 

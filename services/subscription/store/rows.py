@@ -9,7 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.subscription.credential import Credential, CredentialKind
-from services.subscription.model import Config, Consent, ContentMode, Protocol, ProtocolSettings, Scheme, State, Subscription, Verification
+from services.subscription.model import (
+    Config,
+    Consent,
+    ContentMode,
+    Ordering,
+    Protocol,
+    ProtocolSettings,
+    RetryPolicy,
+    Scheme,
+    StartPoint,
+    State,
+    Subscription,
+    Verification,
+)
 from services.subscription.store.transaction import Row
 
 _DEFAULT = ProtocolSettings()
@@ -61,13 +74,32 @@ def columns_of(subscription: Subscription) -> dict[str, object]:
 
 
 def _config_from(description: str, limits: Mapping[str, Any]) -> Config:
-    delays_ms = limits.get("retry_delays_ms")
-    return Config(description, limits.get("rate_per_second"), limits.get("in_flight_max"), None if delays_ms is None else tuple(delays_ms))
+    delays_ms, start = limits.get("retry_delays_ms"), limits.get("start", StartPoint.NOW.value)
+    return Config(
+        description=description,
+        rate_per_second=limits.get("rate_per_second"),
+        in_flight_max=limits.get("in_flight_max"),
+        retry=RetryPolicy(
+            delays_ms=None if delays_ms is None else tuple(delays_ms),
+            attempts_max=limits.get("attempts_max"),
+            final_statuses=tuple(limits.get("final_statuses", ())),
+        ),
+        ordering=Ordering(limits.get("ordering", Ordering.NONE.value)),
+        start=start if isinstance(start, int) else StartPoint(start),
+    )
 
 
 def _limits_of(config: Config) -> dict[str, object]:
-    delays_ms = None if config.retry_delays_ms is None else list(config.retry_delays_ms)
-    limits = {"rate_per_second": config.rate_per_second, "in_flight_max": config.in_flight_max, "retry_delays_ms": delays_ms}
+    retry, start = config.retry, config.start
+    limits = {
+        "rate_per_second": config.rate_per_second,
+        "in_flight_max": config.in_flight_max,
+        "retry_delays_ms": None if retry.delays_ms is None else list(retry.delays_ms),
+        "attempts_max": retry.attempts_max,
+        "final_statuses": list(retry.final_statuses) or None,
+        "ordering": None if config.ordering is Ordering.NONE else config.ordering.value,
+        "start": None if start is StartPoint.NOW else start.value if isinstance(start, StartPoint) else start,
+    }
     return {name: value for name, value in limits.items() if value is not None}
 
 

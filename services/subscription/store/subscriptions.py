@@ -53,7 +53,7 @@ def create(
         protocol=draft.protocol,
         types=_distinct(draft.types),
         source=draft.source,
-        config=draft.config,
+        config=draft.config.to_config(),
         settings=draft.settings.to_settings(),
         credential=None if draft.credential is None else draft.credential.credential,
         state=state,
@@ -97,7 +97,7 @@ def update(
         current,
         types=_distinct(draft.types) if "types" in sections else current.types,
         source=draft.source if "source" in sections else current.source,
-        config=draft.config if "config" in sections else current.config,
+        config=draft.config.to_config() if "config" in sections else current.config,
         settings=draft.settings.to_settings() if "protocol_settings" in sections else current.settings,
     )
     if "sink" in sections and draft.sink != current.sink:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.dispatch.retry_policy import JITTER, RETRY_AFTER_MAX_S, Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
+from services.delivery.request.request_settings import OwnRetryPolicy
 
 NOW_MS = 1_800_000_000_000
 DAYS_14_S = 14 * 86400.0
@@ -41,6 +42,29 @@ def test_a_long_retry_after_can_outlast_the_time_there_is() -> None:
     policy = RetryPolicy((1.0,), expiry_s=3600.0)
     decision = policy.after_failure(attempts=1, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.0, retry_after_s=3601.0)
     assert isinstance(decision, Exhausted)
+
+
+@given(st.integers(1, 15), st.integers(1, 15), st.integers(0, 12), st.none() | st.lists(st.just(1.0), max_size=12).map(tuple))
+def test_a_delivery_gets_no_more_attempts_than_its_subscription_permits(
+    attempts: int, attempts_max: int, operators: int, own: tuple[float, ...] | None
+) -> None:
+    policy = RetryPolicy((1.0,) * operators, DAYS_14_S)
+    retry = OwnRetryPolicy(delays_s=own, attempts_max=attempts_max)
+    decision = policy.after_failure(attempts=attempts, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.5, own=retry)
+    permitted = min(attempts_max, (operators if own is None else len(own)) + 1)
+    assert isinstance(decision, Exhausted) == (attempts >= permitted)
+
+
+@pytest.mark.parametrize("status", [0, 300, 404, 405, 503])
+def test_a_final_status_ends_the_attempts_at_once(status: int) -> None:
+    own = OwnRetryPolicy(final_statuses=frozenset({404, 503}))
+    decision = RetryPolicy((1.0,), DAYS_14_S).after_failure(
+        attempts=1, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.5, status=status, own=own
+    )
+    if status in own.final_statuses:
+        assert decision == Exhausted(f"the sink answered {status}, which is one of the subscription's final statuses")
+    else:
+        assert isinstance(decision, RetryAt)
 
 
 @pytest.mark.parametrize(

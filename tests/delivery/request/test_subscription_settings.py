@@ -165,14 +165,26 @@ async def test_its_own_delays_decide_how_often_it_is_tried(system: System, hooks
     own, none = hooks.url("/own"), hooks.url("/none")
     async with system.delivering() as delivering:
         delays = [Duration(nanos=50_000_000), Duration(nanos=400_000_000)]
-        await subscribed(system, own, config=pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=delays)))
-        await subscribed(system, none, config=pb.SubscriptionConfig(retry=pb.RetryPolicy()))
+        await subscribed(system, own, config=pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=pb.RetryDelays(delays=delays))))
+        await subscribed(system, none, config=pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=pb.RetryDelays())))
         await system.publish(cloud_event("7"))
         found = await delivering.until(2, state=EXHAUSTED)
         details = [await delivering.delivery(each.id) for each in found]
     assert sorted(detail.attempt_count for detail in details) == [1, 3]
     tried = max(details, key=lambda detail: detail.attempt_count).attempts
     assert tried[2].start_time.ToMilliseconds() - tried[1].start_time.ToMilliseconds() >= 199
+
+
+async def test_its_own_number_of_attempts_and_final_statuses_end_its_attempts(system: System, hooks: Receiver) -> None:
+    hooks.answer = lambda hook: 404 if hook.path == "/final" else 500
+    soon = [Duration(nanos=1_000_000)] * 5
+    retry = pb.RetryPolicy(delays=pb.RetryDelays(delays=soon), attempts_max=2, final_statuses=[404])
+    async with system.delivering() as delivering:
+        for path in ("/final", "/other"):
+            await subscribed(system, hooks.url(path), config=pb.SubscriptionConfig(retry=retry))
+        await system.publish(cloud_event("7"))
+        details = [await delivering.delivery(each.id) for each in await delivering.until(2, state=EXHAUSTED)]
+    assert sorted([attempt.status for attempt in detail.attempts] for detail in details) == [[404], [500, 500]]
 
 
 async def test_its_own_time_limit_holds(system: System) -> None:
@@ -183,7 +195,7 @@ async def test_its_own_time_limit_holds(system: System) -> None:
         return web.Response()
 
     async with serving(slow) as url, system.delivering(HOOKTIDE_DELIVERY_FIRST_BYTE_TIMEOUT_SECONDS="0.5") as delivering:
-        once = pb.SubscriptionConfig(retry=pb.RetryPolicy())
+        once = pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=pb.RetryDelays()))
         await subscribed(system, url + "/within", config=once, protocol_settings=pb.ProtocolSettings(timeout=Duration(seconds=15)))
         await subscribed(system, url + "/beyond", config=once, protocol_settings=pb.ProtocolSettings(timeout=Duration(seconds=1)))
         await system.publish(cloud_event("7"))
@@ -271,7 +283,7 @@ async def test_a_client_certificate_and_a_private_authority_work_together(system
     chain = "".join(each.bytes().decode() for each in certificate.cert_chain_pems)
     mtls = pb.MutualTlsCredential(certificate=chain, private_key=certificate.private_key_pem.bytes().decode())
     trusting = pb.ProtocolSettings(ca_certificates=authority.cert_pem.bytes().decode())
-    once = pb.SubscriptionConfig(retry=pb.RetryPolicy())
+    once = pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=pb.RetryDelays()))
     subjects: list[object] = []
 
     async def note(request: web.Request) -> web.Response:

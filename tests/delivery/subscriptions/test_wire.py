@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.model import ContentMode
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
-from services.delivery.request.request_settings import RequestSettings
+from services.delivery.request.request_settings import OwnRetryPolicy, RequestSettings
 from services.delivery.request.signing_rfc9421 import key_id
-from services.delivery.subscriptions.wire import request_settings_of
+from services.delivery.subscriptions.wire import request_settings_of, subscription_of
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_reader import read_settings
 from tests.support.pem import KEYS, certificate, private_key
@@ -75,7 +76,8 @@ async def test_what_is_left_open_is_for_the_operator_to_say(tmp_path: Path) -> N
         timeout_s=None,
         rate_per_second=None,
         in_flight_max=None,
-        retry_delays_s=None,
+        retry=OwnRetryPolicy(delays_s=None, attempts_max=None, final_statuses=frozenset()),
+        is_ordered=False,
     )
 
 
@@ -88,8 +90,9 @@ async def test_all_that_is_wanted_is_there(tmp_path: Path) -> None:
         http_message_signature=True,
         ca_certificates=CERTIFICATE,
     )
-    retry = pb.RetryPolicy(delays=[Duration(seconds=5), Duration(nanos=250_000_000)])
-    config = pb.SubscriptionConfig(rate_per_second=50, in_flight_max=7, retry=retry)
+    delays = pb.RetryDelays(delays=[Duration(seconds=5), Duration(nanos=250_000_000)])
+    retry = pb.RetryPolicy(delays=delays, attempts_max=2, final_statuses=[404, 400])
+    config = pb.SubscriptionConfig(rate_per_second=50, in_flight_max=7, retry=retry, ordering=pb.ORDERING_KEY)
     found = await settings_of(tmp_path, pb.Subscription(sink=SINK, protocol_settings=settings, config=config), rate_per_minute=120)
     (key,) = found.keys
     assert key.key_id == key_id(key.key.public_key().public_bytes_raw())
@@ -105,15 +108,30 @@ async def test_all_that_is_wanted_is_there(tmp_path: Path) -> None:
         timeout_s=2.5,
         rate_per_second=2.0,
         in_flight_max=7,
-        retry_delays_s=(5.0, 0.25),
+        retry=OwnRetryPolicy(delays_s=(5.0, 0.25), attempts_max=2, final_statuses=frozenset({400, 404})),
+        is_ordered=True,
     )
 
 
 async def test_no_further_attempt_is_told_from_the_operators_schedule(tmp_path: Path) -> None:
-    config = pb.SubscriptionConfig(retry=pb.RetryPolicy())
-    assert (await settings_of(tmp_path, pb.Subscription(sink=SINK, config=config))).retry_delays_s == ()
+    config = pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=pb.RetryDelays()))
+    assert (await settings_of(tmp_path, pb.Subscription(sink=SINK, config=config))).retry.delays_s == ()
 
 
 @pytest.mark.parametrize(("message", "credential"), CREDENTIALS, ids=[type(credential).__name__ for _, credential in CREDENTIALS])
 async def test_a_credential_comes_with_its_secret(tmp_path: Path, message: pb.SinkCredential, credential: Credential) -> None:
     assert (await settings_of(tmp_path, pb.Subscription(sink=SINK, sink_credential=message))).credential == credential
+
+
+@pytest.mark.parametrize(
+    ("start", "start_ms"),
+    [
+        (None, None),
+        (pb.Start(point=pb.START_POINT_NOW), None),
+        (pb.Start(point=pb.START_POINT_BEGINNING), 0),
+        (pb.Start(time=Timestamp(seconds=1_700_000_000, nanos=5_000_000)), 1_700_000_000_005),
+    ],
+)
+def test_a_start_is_the_time_of_the_first_event(start: pb.Start | None, start_ms: int | None) -> None:
+    watched = pb.WatchedSubscription(subscription=pb.Subscription(config=pb.SubscriptionConfig(start=start)))
+    assert subscription_of(watched).start_ms == start_ms

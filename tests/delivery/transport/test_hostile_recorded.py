@@ -205,7 +205,7 @@ async def test_a_pause_that_is_asked_for_is_kept_within_six_hours(
             pb.CreateSubscriptionRequest(
                 consumer_id=system.consumer_id,
                 subscription=pb.Subscription(
-                    sink=server.url, config=pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=[Duration(seconds=1)]))
+                    sink=server.url, config=pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=pb.RetryDelays(delays=[Duration(seconds=1)])))
                 ),
             ),
         )

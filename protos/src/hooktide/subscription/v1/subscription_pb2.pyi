@@ -102,6 +102,58 @@ CONTENT_MODE_DATA_ONLY: ContentMode.ValueType  # 3
 """The body is the event's data unchanged; the request carries no CloudEvents attribute."""
 Global___ContentMode: typing_extensions.TypeAlias = ContentMode
 
+class _Ordering:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OrderingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Ordering.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ORDERING_UNSPECIFIED: _Ordering.ValueType  # 0
+    """Not set; taken as NONE."""
+    ORDERING_NONE: _Ordering.ValueType  # 1
+    """In no order: a failing event holds back no other."""
+    ORDERING_KEY: _Ordering.ValueType  # 2
+    """In the order of the log for each key, which is an event's partition key (else source and subject, else id): an unfinished event
+    holds back the later events of its key only.
+    """
+
+class Ordering(_Ordering, metaclass=_OrderingEnumTypeWrapper):
+    """In which order a subscription's events are delivered."""
+
+ORDERING_UNSPECIFIED: Ordering.ValueType  # 0
+"""Not set; taken as NONE."""
+ORDERING_NONE: Ordering.ValueType  # 1
+"""In no order: a failing event holds back no other."""
+ORDERING_KEY: Ordering.ValueType  # 2
+"""In the order of the log for each key, which is an event's partition key (else source and subject, else id): an unfinished event
+holds back the later events of its key only.
+"""
+Global___Ordering: typing_extensions.TypeAlias = Ordering
+
+class _StartPoint:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _StartPointEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_StartPoint.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    START_POINT_UNSPECIFIED: _StartPoint.ValueType  # 0
+    """Not set; refused."""
+    START_POINT_NOW: _StartPoint.ValueType  # 1
+    """With the events that are acknowledged after the creation."""
+    START_POINT_BEGINNING: _StartPoint.ValueType  # 2
+    """With the oldest event that the log still has."""
+
+class StartPoint(_StartPoint, metaclass=_StartPointEnumTypeWrapper):
+    """A point of the log at which a subscription begins."""
+
+START_POINT_UNSPECIFIED: StartPoint.ValueType  # 0
+"""Not set; refused."""
+START_POINT_NOW: StartPoint.ValueType  # 1
+"""With the events that are acknowledged after the creation."""
+START_POINT_BEGINNING: StartPoint.ValueType  # 2
+"""With the oldest event that the log still has."""
+Global___StartPoint: typing_extensions.TypeAlias = StartPoint
+
 class _SignatureScheme:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -269,15 +321,25 @@ class SubscriptionConfig(google.protobuf.message.Message):
     RATE_PER_SECOND_FIELD_NUMBER: builtins.int
     IN_FLIGHT_MAX_FIELD_NUMBER: builtins.int
     RETRY_FIELD_NUMBER: builtins.int
+    ORDERING_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
     description: builtins.str
     """A description for people; at most 1000 characters."""
     rate_per_second: builtins.float
     """At most so many requests begin in a second, above 0 and at most 10000; unset: no limit by rate."""
     in_flight_max: builtins.int
     """At most so many requests are under way at once, 1 to 1000; unset: the operator's limit."""
+    ordering: Global___Ordering.ValueType
+    """In which order events are delivered; unset: in no order."""
     @property
     def retry(self) -> Global___RetryPolicy:
         """How a failed delivery is tried again; unset: the operator's retry policy."""
+
+    @property
+    def start(self) -> Global___Start:
+        """With which events the subscription begins; unset on creation: with those that are acknowledged after it. Fixed at creation: a change
+        of it answers INVALID_ARGUMENT, and an update without it keeps it.
+        """
 
     def __init__(
         self,
@@ -286,9 +348,11 @@ class SubscriptionConfig(google.protobuf.message.Message):
         rate_per_second: builtins.float | None = ...,
         in_flight_max: builtins.int | None = ...,
         retry: Global___RetryPolicy | None = ...,
+        ordering: Global___Ordering.ValueType = ...,
+        start: Global___Start | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "in_flight_max", b"in_flight_max", "rate_per_second", b"rate_per_second", "retry", b"retry"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "description", b"description", "in_flight_max", b"in_flight_max", "rate_per_second", b"rate_per_second", "retry", b"retry"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "in_flight_max", b"in_flight_max", "rate_per_second", b"rate_per_second", "retry", b"retry", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "description", b"description", "in_flight_max", b"in_flight_max", "ordering", b"ordering", "rate_per_second", b"rate_per_second", "retry", b"retry", "start", b"start"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_in_flight_max", b"_in_flight_max"]) -> typing.Literal["in_flight_max"] | None: ...
     @typing.overload
@@ -298,14 +362,48 @@ Global___SubscriptionConfig: typing_extensions.TypeAlias = SubscriptionConfig
 
 @typing.final
 class RetryPolicy(google.protobuf.message.Message):
-    """How a failed delivery is tried again."""
+    """How a failed delivery is tried again. Whatever is unset is the operator's."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELAYS_FIELD_NUMBER: builtins.int
+    ATTEMPTS_MAX_FIELD_NUMBER: builtins.int
+    FINAL_STATUSES_FIELD_NUMBER: builtins.int
+    attempts_max: builtins.int
+    """At most so many attempts, 1 to 31; unset: one more than there are waits. The waits may permit fewer."""
+    @property
+    def delays(self) -> Global___RetryDelays:
+        """The waits before each further attempt; unset: the operator's."""
+
+    @property
+    def final_statuses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Status codes of answers after which there is no further attempt, from 300 to 599 but not 410, which always disables the
+        subscription; at most 50.
+        """
+
+    def __init__(
+        self,
+        *,
+        delays: Global___RetryDelays | None = ...,
+        attempts_max: builtins.int | None = ...,
+        final_statuses: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_attempts_max", b"_attempts_max", "attempts_max", b"attempts_max", "delays", b"delays"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_attempts_max", b"_attempts_max", "attempts_max", b"attempts_max", "delays", b"delays", "final_statuses", b"final_statuses"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_attempts_max", b"_attempts_max"]) -> typing.Literal["attempts_max"] | None: ...
+
+Global___RetryPolicy: typing_extensions.TypeAlias = RetryPolicy
+
+@typing.final
+class RetryDelays(google.protobuf.message.Message):
+    """The waits between the attempts of a delivery."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DELAYS_FIELD_NUMBER: builtins.int
     @property
     def delays(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[google.protobuf.duration_pb2.Duration]:
-        """The waits before each further attempt: at most 30 waits of up to 7 days each, 14 days in all. Empty: there is no further attempt."""
+        """At most 30 waits of up to 7 days each, 14 days in all; each gets jitter of ±50 %. Empty: there is no further attempt."""
 
     def __init__(
         self,
@@ -314,7 +412,35 @@ class RetryPolicy(google.protobuf.message.Message):
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["delays", b"delays"]) -> None: ...
 
-Global___RetryPolicy: typing_extensions.TypeAlias = RetryPolicy
+Global___RetryDelays: typing_extensions.TypeAlias = RetryDelays
+
+@typing.final
+class Start(google.protobuf.message.Message):
+    """With which events a subscription begins."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POINT_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    point: Global___StartPoint.ValueType
+    """A point that has a name."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The first event that was accepted at this time or later, of those that the log still has; from 1970 until now, in whole
+        milliseconds.
+        """
+
+    def __init__(
+        self,
+        *,
+        point: Global___StartPoint.ValueType = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["from", b"from", "point", b"point", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["from", b"from", "point", b"point", "time", b"time"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["from", b"from"]) -> typing.Literal["point", "time"] | None: ...
+
+Global___Start: typing_extensions.TypeAlias = Start
 
 @typing.final
 class ProtocolSettings(google.protobuf.message.Message):
@@ -829,7 +955,7 @@ class UpdateSubscriptionRequest(google.protobuf.message.Message):
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
         """Which fields to change, at least one: `sink`, `types`, `source`, `config`, `protocol_settings`, `sink_credential`, or below
-        them `config.description`, `config.rate_per_second`, `config.in_flight_max`, `config.retry`, `config.retry.delays`,
+        them `config.description` (and each other field of it), `config.retry.delays` (and each other field of it),
         `protocol_settings.timeout` (and each other field of it), `protocol_settings.headers.<name>` (one header; it is removed if the
         message does not have it), `sink_credential.plain.secret` (and each other member of a kind; members of other kinds are removed).
         """
