@@ -31,6 +31,18 @@ def subscribe(  # noqa: PLR0913 - one parameter for each option
     ca: CaFile = None,
     data_dir: DataDir = DATA_DIR,
     *,
+    start: Annotated[
+        str,
+        typer.Option(
+            metavar="START",
+            help="The first event: now, beginning (the oldest that the log has), or a time such as 2030-01-31T12:00:00Z. By default now.",
+            show_default=False,
+        ),
+    ] = "",
+    ordering: Annotated[
+        str,
+        typer.Option(metavar="ORDER", help="none, or key for the order of the log for each partition key.", show_default=False),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Subscribe a URL to events, and print the subscription's id and its signing secret."""
@@ -39,8 +51,9 @@ def subscribe(  # noqa: PLR0913 - one parameter for each option
         body["types"] = [checked_text("--type", event_type) for event_type in types]
     if source:
         body["source"] = checked_text("--source", source)
-    if description:
-        body["config"] = {"description": checked_text("--description", description)}
+    config = {"description": description, "start": start, "ordering": ordering}
+    if any(config.values()):
+        body["config"] = {name: checked_text(f"--{name}", text) for name, text in config.items() if text}
     answer = asyncio.run(_call(api_url(api, data_dir, ca), ca, api_key(key, "consumer", data_dir), "POST", "/v1/subscriptions", body))
     if as_json:
         say_json(answer)

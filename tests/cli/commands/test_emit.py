@@ -18,9 +18,12 @@ async def test_an_emitted_event_reaches_a_subscribed_receiver_verified(up: Up) -
     at = ("--data-dir", str(up.data_dir), "--json")
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
-    subscribed = await hooktide("subscribe", f"{url}/orders", "--type", "order.*", "--source", "/shop", "--description", "mine", *at)
+    config = ("--description", "mine", "--start", "beginning", "--ordering", "key")
+    subscribed = await hooktide("subscribe", f"{url}/orders", "--type", "order.*", "--source", "/shop", *config, *at)
     assert subscribed.code == 0, subscribed
     assert subscribed.json["types"] == ["order.*"]
+    shown = subscribed.json["config"]
+    assert (shown["description"], shown["start"], shown["ordering"]) == ("mine", "beginning", "key")
     assert subscribed.out.endswith("}\n")
     async with running("receive", "--json", "--port", port, "--secret", subscribed.json["secret"]) as receiver:
         await receiver.json_line()
