@@ -6,7 +6,10 @@ These are named tuples, not dataclasses: the hot path makes them for every event
 import zlib
 from typing import NamedTuple
 
-PARTITIONS = 64
+PARTITIONS = 256
+NO_PARTITION = 1023
+"""The partition in the id of an event that is in no log. The numbers from `PARTITIONS` up to it are reserved: no event has them."""
+_PARTITION_MASK = 0x3FF
 
 
 class Record(NamedTuple):
@@ -94,6 +97,11 @@ class Lag(NamedTuple):
     """How many events the log holds at most from the oldest event that is not routed to the newest event; 0: all are routed."""
     oldest_ms: int | None
     """When that oldest event was accepted; None: all are routed."""
+
+
+def partition_of_event_id(event_id: str) -> int:
+    """Return the partition in a well-formed event id, which are its lowest 10 bits; `NO_PARTITION` if the event is in no log."""
+    return int(event_id[-3:], 16) & _PARTITION_MASK
 
 
 def partition_of(key: str) -> int:

@@ -14,7 +14,7 @@ from services.eventlog.errors import AnotherLogError, EventLogError, PositionMis
 from services.eventlog.filtered_read import BYTES_MAX, EXAMINED_MAX, RECORDS_MAX, ReadQuery
 from services.eventlog.history import EventQuery
 from services.eventlog.protocol import EventAppender, EventLog
-from services.eventlog.record import PARTITIONS, Place, ShardPosition
+from services.eventlog.record import PARTITIONS, Place, ShardPosition, partition_of_event_id
 from services.eventlog.wire import add_records, place_from, place_message, read_response, record_message, shard_position_from
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.event_types import event_type_pattern_problem
@@ -129,7 +129,7 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         del context
         scope = requested_scope(request.consumer_id)
         with _refusing():
-            record = await self._log.locate(scope, request.event_id) if is_id(request.event_id, "evt") else None
+            record = await self._log.locate(scope, request.event_id) if _may_be_here(request.event_id) else None
         if record is None:
             raise Failure(Reason.EVENT_NOT_FOUND, "There is no such event, or it is past its retention.")
         return event_log_pb2.GetEventResponse(record=record_message(record))
@@ -157,6 +157,11 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
 def why_degraded(log: EventAppender) -> str | None:
     """Return in a sentence why a log refuses new events, though it can be read; None if it takes them."""
     return None if log.why_refusing is None else f"new events are refused: {log.why_refusing}"
+
+
+def _may_be_here(event_id: str) -> bool:
+    """Return whether an event id is well-formed and names a partition of the log."""
+    return is_id(event_id, "evt") and partition_of_event_id(event_id) < PARTITIONS
 
 
 @contextlib.contextmanager

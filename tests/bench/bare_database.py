@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from services.eventlog.sqlite.event_ids import GrowingUuid7
+from services.eventlog.sqlite.event_ids import EventIds
 from services.eventlog.sqlite.log import MIGRATIONS
 from services.ingest.event_validation import validate_event
 from services.runtime.database import connect, migrate
@@ -20,10 +20,10 @@ _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noq
 def main(core: int, count: int, per_transaction: int, run: str) -> float:
     """Return rows a second, with `per_transaction` rows in each durable commit."""
     os.sched_setaffinity(0, {core})
-    ids = GrowingUuid7().take(int(time.time() * 1000), count)
+    events = [validate_event(event(number, run), bytes_max=1 << 20) for number in range(1, count + 1)]
+    ids = EventIds().take(int(time.time() * 1000), [new.partition for new in events])
     rows = []
-    for number, event_id in enumerate(ids, 1):
-        new = validate_event(event(number, run), bytes_max=1 << 20)
+    for number, (event_id, new) in enumerate(zip(ids, events, strict=True), 1):
         rows.append((number, new.partition, event_id, 0, new.source, new.id, new.type, new.audience, new.digest, new.event))
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
         path = Path(folder) / "bare.db"

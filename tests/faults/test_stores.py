@@ -69,7 +69,7 @@ async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_fau
     await faulty.published("deleted.log", "2")
 
     async def told() -> bool:
-        return "64 of 64 partitions are stopped" in await faulty.not_ready("delivery")
+        return "256 of 256 partitions are stopped" in await faulty.not_ready("delivery")
 
     await until_so(told, PATIENCE_S, "delivery is not ready")
     assert system.log("delivery").count("event=partitions.stopped") == 1

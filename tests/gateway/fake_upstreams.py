@@ -45,7 +45,7 @@ class Log(event_log_pb2_grpc.EventLogServiceServicer):
     def append(self, event: event_pb2.CloudEvent, *, audience: str = "", accepted_unix_ms: int = 1_900_000_000_000) -> str:
         """Append an event and return its id."""
         record = event_log_pb2.LogRecord(
-            partition=len(self.records) % 64,
+            partition=len(self.records) % 256,
             position=len(self.records) + 1,
             event_id=new_id("evt"),
             type=event.type,

@@ -17,7 +17,7 @@ Place = pb.PartitionPosition
 
 
 def everything() -> list[Place]:
-    return [Place(partition=partition) for partition in range(64)]
+    return [Place(partition=partition) for partition in range(256)]
 
 
 async def refused_following(world: World, *places: Place) -> Failure:
@@ -35,7 +35,7 @@ async def test_the_first_response_tells_of_the_log_and_the_others_of_its_records
         assert isinstance(second, pb.FollowLogResponse)
         assert isinstance(third, pb.FollowLogResponse)
         assert len(first.log_id) == 32
-        assert len(first.heads) == 64
+        assert len(first.heads) == 256
         assert {head.position for head in first.heads} == {0, 3}
         assert not first.records
         assert [record.position for record in [*second.records, *third.records]] == [1, 2, 3]
@@ -51,7 +51,7 @@ async def test_the_first_response_tells_of_the_log_and_the_others_of_its_records
     [
         ([], "after"),
         ([Place(partition=1), Place(partition=1, position=2)], "after"),
-        ([Place(partition=1), Place(partition=64)], "after[1]"),
+        ([Place(partition=1), Place(partition=256)], "after[1]"),
         ([Place(partition=-1)], "after[0]"),
         ([Place(partition=1), Place(partition=2, position=-1)], "after[1]"),
     ],
@@ -66,7 +66,7 @@ async def test_places_that_are_none_are_refused(world: World, places: list[Place
 async def test_a_place_that_the_log_does_not_hold_is_named(world: World) -> None:
     receipt = await world.publish(cloud_event())
     wrong = Place(partition=receipt.partition, position=receipt.position, event_id=new_id("evt"))
-    other = Place(partition=(receipt.partition + 1) % 64)
+    other = Place(partition=(receipt.partition + 1) % 256)
     failure = await refused_following(world, other, wrong)
     assert (failure.reason, failure.fields[0].field) == (Reason.POSITION_MISMATCH, "after[1]")
     failure = await refused_following(world, Place(partition=3, position=2**60), other)
@@ -121,6 +121,9 @@ async def test_an_event_is_shown_to_those_it_is_meant_for(world: World) -> None:
     hidden, missing = await refused(get(other, private)), await refused(get(other, new_id("evt")))
     assert hidden.reason is missing.reason is Reason.EVENT_NOT_FOUND
     assert hidden.message == missing.message
+    for partition in (256, 1022, 1023):
+        raw = int(public[4:], 16) & ~0x3FF | partition
+        assert (await refused(get("*", f"evt_{raw:032x}"))).reason is Reason.EVENT_NOT_FOUND
     for event_id in ("", "evt_", private + "0", private.upper(), "sub" + private[3:]):
         assert (await refused(get("*", event_id))).reason is Reason.EVENT_NOT_FOUND
     for consumer in ("", "all", private):

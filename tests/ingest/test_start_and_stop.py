@@ -21,7 +21,7 @@ from tests.support.storage_faults import files_bounded, take_away
 from tests.support.system.registry import refused
 from tests.support.waiting import until
 
-EVERYTHING = [pb.PartitionPosition(partition=partition) for partition in range(64)]
+EVERYTHING = [pb.PartitionPosition(partition=partition) for partition in range(256)]
 
 
 async def lost(following: Following) -> Failure:
@@ -140,7 +140,7 @@ async def test_a_full_log_is_degraded_until_there_is_room(tmp_path: Path) -> Non
 async def test_old_events_go_once_they_are_released(tmp_path: Path) -> None:
     async with running_world(tmp_path) as world:
         await world.publish_batch(cloud_event() for _ in range(20))
-        released = [pb.PartitionPosition(partition=partition, position=20) for partition in range(64)]
+        released = [pb.PartitionPosition(partition=partition, position=20) for partition in range(256)]
         await world.call(world.log.ReportProgress, pb.ReportProgressRequest(released=released))
     settings = {"HOOKTIDE_INGEST_RETENTION_HOURS": "0.0000001", "HOOKTIDE_HOUSEKEEPING_SECONDS": "0.1"}
     async with running_world(tmp_path, **settings) as world, asyncio.timeout(TIMEOUT_S):

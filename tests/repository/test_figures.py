@@ -22,8 +22,8 @@ DELIVERY = read_settings(DeliverySettings, {})
 # Each sentence of a document, and the values of the code that make it true.
 FIGURES: dict[str, tuple[tuple[object, object], ...]] = {
     "sent and not yet recorded (bounded by 1 000)": ((lane_table.UNRECORDED_SENT_MAX, 1000),),
-    "all 64 partitions are read in one pass": ((record.PARTITIONS, 64),),
-    "One of the 64 parts of the log": ((record.PARTITIONS, 64),),
+    "all 256 partitions are read in one pass": ((record.PARTITIONS, 256),),
+    "One of the 256 parts of the log": ((record.PARTITIONS, 256),),
     "retention (168 hours by default": ((read_settings(IngestSettings, {}).ingest_retention_hours, 168),),
     "up to 50 ms for an attempt that has begun, and up to 0.6 s for a delivery whose turn has not come": (
         (recorder._WAIT_FOR_END_S, 0.05),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Receipt:
     """The service's answer once an event is on disk.
 
-    `event_id` is the event's id in Hooktide (``evt_…``) and the `webhook-id` of all its deliveries. `partition` (0 to 63) and `position`
+    `event_id` is the event's id in Hooktide (``evt_…``) and the `webhook-id` of all its deliveries. `partition` (0 to 255) and `position`
     are its place in the event log. `duplicate` is true if the same event had been accepted before; the other fields are then those of the
     first receipt.
     """

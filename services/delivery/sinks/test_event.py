@@ -2,7 +2,8 @@
 
 gateway ─gRPC─▶ server → [test_event: sender] → transport → sink
 
-Law 1: a test event leaves no delivery in the ledger, is not retried, and affects neither the circuit breaker nor the sink's health.
+Law 1: a test event is in no log, as its id says. It leaves no delivery in the ledger, is not retried, and affects neither the circuit
+breaker nor the sink's health.
 Law 2: a subscription has at most one test event under way, and it obeys the rules of every attempt.
 Law 3: sinks that do not answer hold at most their consumer's share of the test events, so that other consumers can test meanwhile.
 """
@@ -20,12 +21,12 @@ from services.delivery.request.request_settings import Subscription
 from services.delivery.request.sender import WebhookSender
 from services.delivery.sinks.wire import stored_event
 from services.delivery.transport.protocol import Transport, awaited_answer
-from services.eventlog.record import Record
+from services.eventlog.record import NO_PARTITION, Record
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.consumer_scope import Scope
 from services.runtime.errors import Failure, Reason
 from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share, ShareNow
-from services.runtime.ids import new_id
+from services.runtime.ids import id_bytes, id_text, new_id
 
 TYPE = "hooktide.test"
 SOURCE = "/hooktide"
@@ -111,7 +112,7 @@ class SinkTester:
 
     async def _send(self, subscription: Subscription) -> SentTestEvent:
         now_ms, began = unix_ms(self._clock), self._clock.monotonic()
-        event_id = new_id("evt")
+        event_id = _event_id()
         # Use a new sender: it fetches a new access token, which tests the credential too, and waits for no other call.
         sender = WebhookSender(self._transport, self._subscription, self._clock, self._origin, _ONE_CALL, self._fresh)
         try:
@@ -124,10 +125,16 @@ class SinkTester:
         return SentTestEvent(event_id, attempt_of(answer, subscription.settings, now_ms, took_ms))
 
 
+def _event_id() -> str:
+    """Return the id of an event that is in no log."""
+    raw = int.from_bytes(id_bytes(new_id("evt")), "big")
+    return id_text("evt", (raw | NO_PARTITION).to_bytes(16, "big"))
+
+
 def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Delivery:
     data = orjson.dumps({"message": "This is a test event. Your sink has received it.", "subscription_id": subscription.id}).decode()
     event = stored_event(event_id, SOURCE, TYPE, data, now_ms)
-    record = Record(0, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event)
+    record = Record(NO_PARTITION, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event)
     return Delivery(
         id=delivery_id(event_id, subscription.id),
         event_id=event_id,

@@ -91,10 +91,14 @@ class RetentionLoop:
         """Report progress, copy the needed events among those that the log wants to drop, and report again."""
         expiring = await self._log.release(*await self._released())
         recorded = {place.partition: place.position for place in await self._ledger.recorded_places()}
+        looked_at = [Place(*each) for each in self._copied_through.items()]
+        needed = {place.partition: place.position for place in await self._ledger.first_uncopied_places(looked_at)}
         copied = 0
         for place in expiring:
             through = min(place.position, recorded[place.partition])
-            if through > self._copied_through[place.partition]:
+            if needed.get(place.partition, through + 1) > through:
+                self._copied_through[place.partition] = max(self._copied_through[place.partition], through)
+            elif through > self._copied_through[place.partition]:
                 copied += await self._copy(place.partition, through)
         if copied:
             logger().info("retention.events_copied", events=copied)

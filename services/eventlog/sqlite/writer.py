@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
 from services.eventlog.record import Appended, Conflict, NewEvent, Record
-from services.eventlog.sqlite.event_ids import GrowingUuid7
+from services.eventlog.sqlite.event_ids import EventIds
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, used_bytes
@@ -94,7 +94,7 @@ class SqliteWriter:
         newest = self._connection.execute("SELECT position, event_id, accepted_ms FROM events ORDER BY position DESC LIMIT 1").fetchone()
         (trimmed_to,) = self._connection.execute("SELECT value FROM meta WHERE name = 'trimmed_to'").fetchone()
         self.head = max(newest[0] if newest else 0, int(trimmed_to))
-        self._ids = GrowingUuid7(newest[1] if newest else None)
+        self._ids = EventIds(newest[1] if newest else None)
         # Times of acceptance never go back, so that a binary search works on them.
         self._now_ms = newest[2] if newest else 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -223,7 +223,7 @@ class SqliteWriter:
         values: list[object] = []
         records: list[Record] = []
         results: Results = []
-        for event, raw_id in zip(fresh, self._ids.take(now_ms, len(fresh)), strict=True):
+        for event, raw_id in zip(fresh, self._ids.take(now_ms, [event.partition for event in fresh]), strict=True):
             position += 1
             partition, source, own_id, type_, audience, digest, payload = event
             values += (position, partition, raw_id, now_ms, source, own_id, type_, audience, digest, payload)

@@ -68,10 +68,10 @@ async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path:
         assert "ingest.db.lock to begin with an empty database" in supervisor.directory.log_file("ingest").read_text()
         (tmp_path / "ingest.db.lock").unlink()
         await emit()
-        stopped = await told("not ready", "64 of 64 partitions are stopped")
+        stopped = await told("not ready", "256 of 256 partitions are stopped")
         assert stopped.service == "delivery"
         note = await emit()
-        assert "the event waits in the log, because the delivery service is not ready: 64 of 64 partitions are stopped" in note
+        assert "the event waits in the log, because the delivery service is not ready: 256 of 256 partitions are stopped" in note
         health = await hooktide("health", *data)
         assert health.code == 1
         assert re.search(r"^delivery +not ready: 64 of 64", health.out, re.MULTILINE)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from services.delivery.ledger.protocol import Ledger, Listing
 from services.delivery.ledger.rows import DoneRow, OpenRow, done_row, open_row
 from services.delivery.model import Delivery, State, delivery_id
-from services.eventlog.record import PARTITIONS, Record
+from services.eventlog.record import Record
 from services.runtime.consumer_scope import EVERYONE
 
 DAY_MS = 86_400_000
@@ -21,7 +21,7 @@ def delivery(number: int, subscription: str = "a", **changed: object) -> Deliver
     made = Delivery(
         id=delivery_id(event_id, subscription_id),
         event_id=event_id,
-        partition=number % PARTITIONS,
+        partition=number % 64,
         position=number,
         event_type="order.created",
         accepted_ms=NOW_MS + number,

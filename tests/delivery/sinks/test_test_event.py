@@ -11,6 +11,7 @@ from hooktide.delivery.v1 import delivery_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 from standardwebhooks import Webhook
 
+from services.eventlog.record import partition_of_event_id
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.delivery.request.test_oauth2_client import authority, subscribed, tokens
@@ -49,6 +50,7 @@ async def test_it_is_a_webhook_like_any_other_and_leaves_nothing_behind(system: 
             hook = hooks.arrivals[-1]
             assert (answer.attempt.outcome, answer.attempt.status, answer.attempt.number) == (TAKEN, 200, 1)
             assert answer.attempt.start_time.ToMilliseconds() > 0
+            assert partition_of_event_id(hook.event_id) == 1023
             assert (hook.event_id, hook.attempt, hook.headers["hooktide-subscription-id"]) == (answer.event_id, 1, made.id)
             body = Webhook(secret).verify(hook.body.decode(), hook.headers)
             assert (body["id"], body["type"], body["source"], body["specversion"]) == (answer.event_id, "hooktide.test", "/hooktide", "1.0")

@@ -121,7 +121,7 @@ def test_a_partition_that_does_not_fit_the_ledger_is_stopped_and_the_others_flow
         other = [record for record in second if record.partition != last.partition]
         assert 0 < len(other) < 100
         assert len(deliveries(world, second)) == len(other)
-        assert str(world.at_work().worker.why_not_ready()).startswith("1 of 64 partitions are stopped: ")
+        assert str(world.at_work().worker.why_not_ready()).startswith("1 of 256 partitions are stopped: ")
         # The oldest event that is not routed is the other event at the cursor.
         age_s = world.clock.now() - last.accepted_ms / 1000
         assert abs((REGISTRY.get_sample_value("hooktide_unrouted_age_seconds") or 0.0) - age_s) < 5.0

@@ -60,7 +60,7 @@ def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Pl
         assert set(world.log.released.values()) == {0}
         plan = await repaired(world, dry_run=True)
         assert (plan.routed, plan.repeated, plan.skipped, plan.lost) == (60, 0, 0, 0)
-        assert "64 of 64" in plan.stopped
+        assert "256 of 256" in plan.stopped
         assert deliveries(world, new) == []
         assert await repaired(world) == plan
         assert world.at_work().worker.why_not_ready() is None

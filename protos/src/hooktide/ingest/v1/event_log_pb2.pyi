@@ -31,7 +31,7 @@ class PartitionPosition(google.protobuf.message.Message):
     EVENT_ID_FIELD_NUMBER: builtins.int
     FOLLOWING_EVENT_ID_FIELD_NUMBER: builtins.int
     partition: builtins.int
-    """The partition, 0 to 63."""
+    """The partition, 0 to 255."""
     position: builtins.int
     """The position; 0 means before the first record."""
     event_id: builtins.str
@@ -104,7 +104,7 @@ class LogRecord(google.protobuf.message.Message):
     shard: builtins.int
     """The append shard."""
     partition: builtins.int
-    """The partition, 0 to 63."""
+    """The partition, 0 to 255."""
     position: builtins.int
     """The position within the shard."""
     event_id: builtins.str

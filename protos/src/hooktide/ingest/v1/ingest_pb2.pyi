@@ -183,7 +183,7 @@ class PublishReceipt(google.protobuf.message.Message):
     event_id: builtins.str
     """The event's own id, "evt_…"; the `webhook-id` of its deliveries."""
     partition: builtins.int
-    """The event's partition, 0 to 63."""
+    """The event's partition, 0 to 255."""
     position: builtins.int
     """The event's position in the partition; positions of a partition grow strictly."""
     duplicate: builtins.bool
