@@ -45,13 +45,32 @@ class Sink:
         """Return the beginnings of `count` URLs, each with another host."""
         return [f"{scheme}://{address}:{self._ports[scheme]}" for address in self._addresses[:count]]
 
-    async def counted(self, count: int) -> int:
+    async def counted(self, count: int, within_s: float = WITHIN_S) -> int:
         """Wait until a number of requests have come; return when the last one came, in ns of the monotonic clock."""
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(within_s):
             while (seen := await self._asked("count"))["count"] < count:  # noqa: ASYNC110 - another process's
                 await asyncio.sleep(_LOOK_S)
         last_ns: int = seen["last_ns"]
         return last_ns
+
+    async def count(self) -> int:
+        """Return how many requests have come."""
+        seen: int = (await self._asked("count"))["count"]
+        return seen
+
+    async def waiting_most(self) -> int:
+        """Return the largest number of requests that have waited for their answers at once."""
+        most: int = (await self._asked("count"))["waiting_most"]
+        return most
+
+    async def order(self) -> list[str]:
+        """Return the ids of the events in the order of their arrival, without those that came while the sink was dead."""
+        found: list[str] = await self._asked("order")
+        return found
+
+    async def behave(self, how: str) -> None:
+        """Change how requests are answered: `answer`, `delay <seconds>`, `hold` or `die`."""
+        await self._asked(how)
 
     async def arrivals(self) -> dict[str, int]:
         """Return when each event first came, by event id, in ns of the same clock."""

@@ -2,19 +2,26 @@
 
 It answers 200 to every request, counts, and records when each `webhook-id` first came (in ns of the monotonic
 clock, which all processes of a machine share). It answers each line on its standard input with one line of JSON:
-`count`, `arrivals`, `sample` (the latest request as it came), `forget` (forget all requests). It ends when standard input closes.
+`count`, `arrivals`, `order` (the ids in the order of their arrival), `sample` (the latest request as it came), `forget` (forget all
+requests), and lines that change its behaviour:
+- `delay <seconds>`: answer that late; `hold`: do not answer at all; `answer`: answer at once again, and answer all held requests
+- `die`: close each connection that brings a request, without an answer, until `answer`
+It ends when standard input closes.
 
 It reads sockets without an event loop, since CPU time that the receiver takes of its core is missing for the load.
 """
 
+import contextlib
 import errno
 import json
+import math
 import os
 import select
 import socket
 import ssl
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,34 +45,88 @@ class Seen:
 
     def __init__(self) -> None:
         self.latest = b"", b""
+        self.behaviour = Behaviour()
         self.forget()
 
     def forget(self) -> None:
         """Forget all requests."""
         self.count, self.last_ns = 0, 0
         self.first: dict[bytes, int] = {}
+        self.refused: set[bytes] = set()
+        self.behaviour.waiting_most = 0
 
     def take(self, head: bytes, body: bytes) -> None:
-        """Count a request; the names of its header lines must be in lower case."""
+        """Count a request, or note that a dead sink has got it; the names of its header lines must be in lower case."""
+        at = head.find(_ID) + len(_ID)
+        event_id = head[at : head.find(b"\r\n", at)]
+        if self.behaviour.is_dead:
+            self.refused.add(event_id)
+            return
         self.count += 1
         self.last_ns = time.monotonic_ns()
-        at = head.find(_ID) + len(_ID)
-        self.first.setdefault(head[at : head.find(b"\r\n", at)], self.last_ns)
+        self.first.setdefault(event_id, self.last_ns)
         self.latest = head, body
 
     def told(self, what: str) -> object:
         """Return the answer to a line."""
-        match what:
-            case "count":
-                return {"count": self.count, "last_ns": self.last_ns}
-            case "arrivals":
+        match what.split():
+            case ["count"]:
+                return {"count": self.count, "last_ns": self.last_ns, "waiting_most": self.behaviour.waiting_most}
+            case ["arrivals"]:
                 return {event_id.decode(): at_ns for event_id, at_ns in self.first.items()}
-            case "sample":
+            case ["order"]:
+                return [event_id.decode() for event_id in self.first if event_id not in self.refused]
+            case ["sample"]:
                 # One character for each byte.
                 return [part.decode("latin-1") for part in self.latest]
-            case _:
+            case ["forget"]:
                 self.forget()
-                return None
+            case how:
+                self.behaviour.obey(how)
+        return None
+
+
+class Behaviour:
+    """How requests are answered: at once, late, not at all, or not even taken."""
+
+    def __init__(self) -> None:
+        self._delay_s: float | None = 0.0
+        self.is_dead = False
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
+        self.waiting_most = 0
+        """The largest number of requests that have waited for their answers at once."""
+
+    def obey(self, how: Sequence[str]) -> None:
+        """Behave as a line says from now on; answer what waits."""
+        match how:
+            case ["answer"]:
+                self._delay_s, self.is_dead = 0.0, False
+            case ["delay", seconds]:
+                self._delay_s, self.is_dead = float(seconds), False
+            case ["hold"]:
+                self._delay_s, self.is_dead = None, False
+            case ["die"]:
+                self.is_dead = True
+            case _:
+                raise ValueError(how)
+        while self._waiting:
+            self._waiting.popleft()[1]()
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether requests are answered at once."""
+        return self._delay_s == 0.0 and not self.is_dead
+
+    def wait(self, answer: Callable[[], None]) -> None:
+        """Answer later."""
+        self._waiting.append((math.inf if self._delay_s is None else time.monotonic() + self._delay_s, answer))
+        self.waiting_most = max(self.waiting_most, len(self._waiting))
+
+    def answer_due(self) -> float | None:
+        """Answer what is due; return for how long nothing more will be due, in seconds, None if nothing waits for a time."""
+        while self._waiting and (left_s := self._waiting[0][0] - time.monotonic()) <= 0:
+            self._waiting.popleft()[1]()
+        return None if not self._waiting or math.isinf(left_s) else left_s
 
 
 class Peer:
@@ -93,7 +154,7 @@ class Peer:
                 self._shaken = True
             while data := self._socket.recv(_READ_BYTES):
                 answers = self._requests(self._rest + data if self._rest else data)
-                if answers and self._socket.send(_OK * answers) < len(_OK) * answers:
+                if answers and not self._answer(answers):
                     return False
                 # With TLS, one read returns at most one record.
                 if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
@@ -103,6 +164,20 @@ class Peer:
         except OSError:
             return False
         return False
+
+    def _answer(self, answers: int) -> bool:
+        """Answer requests, now or later; return False if the connection is of no more use."""
+        behaviour = self._seen.behaviour
+        if behaviour.is_prompt:
+            return self._socket.send(_OK * answers) == len(_OK) * answers
+        if behaviour.is_dead:
+            return False
+        behaviour.wait(partial(self._answer_late, answers))
+        return True
+
+    def _answer_late(self, answers: int) -> None:
+        with contextlib.suppress(OSError):  # the client may have left
+            self._socket.send(_OK * answers)
 
     def _requests(self, data: bytes) -> int:
         """Take whole requests out of the bytes so far; return their number."""
@@ -141,7 +216,7 @@ class Server:
         """Serve until standard input closes."""
         self._epoll.register(sys.stdin.fileno(), select.EPOLLIN)
         while True:
-            for number, _ in self._epoll.poll():
+            for number, _ in self._epoll.poll(self._seen.behaviour.answer_due()):
                 if number != sys.stdin.fileno():
                     if not self._ready[number]():
                         del self._ready[number]

@@ -29,11 +29,13 @@ def pin() -> None:
 
 
 @contextlib.asynccontextmanager
-async def bench_system(*names: str, transport: str = "http", roots: str = "") -> AsyncIterator[System]:
+async def bench_system(
+    *names: str, transport: str = "http", roots: str = "", settings: Mapping[str, str] | None = None
+) -> AsyncIterator[System]:
     """Run services on their core; without names, all four. `roots` is a file of certificates to trust instead of the machine's."""
     extra = {"BENCH_CORE": str(SERVICE_CORE), "BENCH_TRANSPORT": transport, **({"SSL_CERT_FILE": roots} if roots else {})}
     with tempfile.TemporaryDirectory(prefix="hooktide-bench-") as folder:
-        system = System(Path(folder), {}, module="tests.bench.serve", extra=extra)
+        system = System(Path(folder), dict(settings or {}), module="tests.bench.serve", extra=extra)
         try:
             await (system.start(names) if names else system.start())
             yield system
