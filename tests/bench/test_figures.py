@@ -1,6 +1,6 @@
 import pytest
 
-from tests.bench import pairwise
+from tests.bench import backlog, pairwise
 from tests.bench.figures import Bar, Row, percentile, ranged, ratio
 from tests.bench.plot import bars_svg, latency_svg
 from tests.bench.rounds import Extent, in_turn
@@ -53,6 +53,13 @@ def test_a_pairwise_ratio_above_one_is_better_than_before() -> None:
         "CPU a delivery, µs": (2.0, True),
         "p99, ms": (0.5, False),
     }
+
+
+def test_requests_under_way_at_once_may_overtake_each_other_and_no_others() -> None:
+    ids = [f"evt_{number}" for number in range(10)]
+
+    assert backlog.out_of_order(["evt_2", "evt_0", "evt_1", "another"], ids, at_once=2) == 0
+    assert backlog.out_of_order(["evt_3", "evt_0", "evt_1"], ids, at_once=2) == 1
 
 
 async def test_ways_are_measured_in_turn() -> None:
