@@ -91,8 +91,8 @@ class AttemptScheduler:
 
     def join_round(self, lane: Lane) -> None:
         """Let a lane take its turns, if it has something to send."""
-        # `pump` checks whether the subscription permits fewer.
-        if lane.queue and not lane.in_round and lane.in_flight < self._bounds.lane_in_flight_max:
+        # `pump` checks whether the subscription or the operator permits fewer.
+        if lane.queue and not lane.in_round and lane.in_flight < lane.limit.limit:
             lane.in_round = True
             self._round.append(lane)
 
@@ -102,7 +102,7 @@ class AttemptScheduler:
         while self._round and self._may_start():
             lane = self._round.popleft()
             lane.in_round = False
-            if not lane.queue or lane.in_flight >= self._bounds.lane_in_flight_max:
+            if not lane.queue or lane.in_flight >= lane.limit.limit or lane.in_flight >= self._bounds.lane_in_flight_max:
                 continue
             subscription = self._lanes.sendable(lane)
             if subscription is None:
@@ -151,6 +151,8 @@ class AttemptScheduler:
             return
         failpoints.reached("delivery.after_send")
         lane.in_flight += 1
+        if lane.in_flight >= lane.limit.limit:
+            lane.limit.reached()
         self.in_flight += 1
         if lane.sink_health is not None:
             lane.sink_health.breaker.started()

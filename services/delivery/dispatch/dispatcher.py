@@ -13,11 +13,12 @@ from collections.abc import Callable
 from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.attempt_scheduler import AttemptScheduler, Callbacks
 from services.delivery.dispatch.circuit_breaker import CircuitBreaker
+from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST, ConcurrencyLimit
 from services.delivery.dispatch.lane import Lane, earlier
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
 from services.delivery.dispatch.protocol import Sender
-from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s
+from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.model import Attempt, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.attempt_record import attempt_of, log_failure
@@ -138,14 +139,16 @@ class Dispatcher:
         now = self._clock.monotonic()
         if answer.outcome is _OUTCOME_DELIVERED:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
-            if lane.sink_health is not None and lane.sink_health.sink_revision == settings.sink_revision:
+            if lane.sink_health is not None and lane.sink_health.is_of(settings):
                 lane.sink_health.succeeded(now)
+            if lane.limit.to_count:
+                lane.limit.succeeded(now)
             self.finish(delivery, _STATE_DELIVERED)
         elif answer.begun:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
             # The `Retry-After` of a subscription's former sink does not apply to its present one.
-            is_current = self._note_failure(lane, settings, answer.status, wait_s, now)
+            is_current = self._note_failure(lane, delivery, settings, answer, wait_s, began)
             self._after_failure(lane, delivery, settings, answer, wait_s if is_current else None)
         else:
             self._has_not_begun(lane, delivery, began)
@@ -185,15 +188,24 @@ class Dispatcher:
                 log_failure(delivery, answer, exhausted=reason)
                 self.finish(delivery, State.EXHAUSTED)
 
-    def _note_failure(self, lane: Lane, settings: RequestSettings, status: int, wait_s: float | None, now: float) -> bool:
-        """Note a sink's failure and stop attempts to it if need be; return whether it is still the subscription's sink."""
+    def _note_failure(
+        self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None, began: float
+    ) -> bool:
+        """Note a sink's failure and stop attempts to it if need be; return whether sink and credential are still the subscription's."""
         subscription = self._subscription(lane.subscription_id)
-        if subscription is None or subscription.settings.sink_revision != settings.sink_revision:
+        if subscription is None or not subscription.settings.is_same_sink(settings):
             return False
-        health = lane.sink_health
+        now, health = self._clock.monotonic(), lane.sink_health
         if health is None:
-            health = lane.sink_health = SinkHealth(settings.sink_revision, CircuitBreaker(self._bounds.breaker_first_s))
-        verdict = health.failed(status, wait_s, now, random.random())  # noqa: S311 - jitter
+            health = lane.sink_health = SinkHealth(
+                settings.sink_revision, CircuitBreaker(self._bounds.breaker_first_s), settings.credential
+            )
+        tried_s = None if len(delivery.attempts) == 1 else (delivery.attempts[-1].started_ms - delivery.attempts[-2].started_ms) / 1000
+        verdict = health.failed(answer.status, wait_s, now, random.random(), tried_s and now - began + tried_s)  # noqa: S311 - jitter
+        if answer.outcome is Outcome.TIMEOUT or throttles(answer.status):
+            lane.limit.overloaded(began, now)
+        if verdict.opens:
+            lane.limit.restart(now)
         if verdict.is_gone:
             logger().warning("sink.gone", subscription=lane.subscription_id, revision=health.sink_revision)
             self._sink_gone(lane.subscription_id, health.sink_revision)
@@ -237,8 +249,10 @@ class Dispatcher:
         """Apply a subscription's present settings to its lane: withdraw what has not begun, spill a paused lane, wake any other."""
         lane, subscription = self.lanes.find(subscription_id), self._subscription(subscription_id)
         if lane is not None and subscription is not None:
-            if lane.sink_health is not None and lane.sink_health.sink_revision != subscription.settings.sink_revision:
+            if lane.sink_health is not None and not lane.sink_health.is_of(subscription.settings):
                 lane.sink_health = None
+                # The attempts under way at the former sink take none of the first window of the new one.
+                lane.limit = ConcurrencyLimit(LIMIT_FIRST + lane.in_flight)
             if subscription.status is SubscriptionStatus.PAUSED:
                 self._spill(lane)
             else:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from services.delivery.dispatch.concurrency_limit import ConcurrencyLimit
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.dispatch.token_bucket import TokenBucket
 from services.delivery.model import Delivery
@@ -25,6 +26,7 @@ class Lane:
     """The health of its sink; None while the sink has never failed."""
     bucket: TokenBucket = field(default_factory=TokenBucket)
     queue: deque[Delivery] = field(default_factory=deque)  # bounded: by `LaneTable`, which spills what is too much
+    limit: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
     in_flight: int = 0
     spilled: bool = False
     put_backs: int = 0

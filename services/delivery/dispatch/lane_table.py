@@ -169,12 +169,13 @@ class LaneTable:
         if subscription is not None:
             if lane.spilled or lane.next_due_ms is not None:
                 return None
-            if lane.sink_health is not None or subscription.settings.rate_per_second is not None:
+            expires_at = lane.limit.expires_at
+            if lane.sink_health is not None or subscription.settings.rate_per_second is not None or expires_at > 0:
                 now = self._clock.monotonic()
-                expires_at = 0.0 if lane.sink_health is None else lane.sink_health.expires_at
-                if expires_at is None:
+                health_expires_at = 0.0 if lane.sink_health is None else lane.sink_health.expires_at
+                if health_expires_at is None:
                     return None
-                expires_at = max(expires_at, now + rate_limit.full_in_s(lane, subscription, now))
+                expires_at = max(expires_at, health_expires_at, now + rate_limit.full_in_s(lane, subscription, now))
                 if expires_at > now:
                     return expires_at
         self._lanes.pop(lane.subscription_id, None)

@@ -3,7 +3,9 @@
 dispatcher → [sink_health: circuit_breaker] → lane
 
 Law 1: pure; time and chance arrive as arguments.
-Law 2: a record belongs to one sink, identified by its revision. A subscription's next sink starts without a record.
+Law 2: a record belongs to one sink, identified by its revision, and to one credential. If either changes, a new record begins.
+Law 3: a delivery that fails again counts only if the sink has not succeeded since its attempt before. Otherwise the failure says
+something about that delivery and not about the sink, and a few events that always fail would stop all others.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from typing import NamedTuple
 
 from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.retry_policy import GONE, pause_s, throttles
+from services.delivery.request.credentials import Credential
+from services.delivery.request.request_settings import RequestSettings
 
 # A sink that is gone gets no attempt for this long, in which the registry may disable its subscription.
 _GONE_PAUSE_S = 3600.0
@@ -33,11 +37,21 @@ class SinkHealth:
 
     sink_revision: int
     breaker: CircuitBreaker
+    credential: Credential | None = None
+    """The credential that the sink got."""
     paused_until: float = 0.0
     """In seconds of the monotonic clock: the end of a pause that the sink has asked for, or of the pause after a 410."""
     pauses: int = 0
     """How often in a row the sink has asked for a pause without stating its length."""
     is_gone: bool = False
+    failing_since: float | None = None
+    """When the first attempt failed since the last success, by the monotonic clock; None if none has."""
+    succeeded_at: float = float("-inf")
+    """When an attempt last succeeded, by the monotonic clock."""
+
+    def is_of(self, settings: RequestSettings) -> bool:
+        """Return whether this is the record of the sink and the credential of these settings."""
+        return self.sink_revision == settings.sink_revision and self.credential == settings.credential
 
     def permits(self, now: float) -> bool:
         """Return whether an attempt may start now."""
@@ -48,8 +62,13 @@ class SinkHealth:
         """Whether the breaker is open, so that at most one probe at a time may start."""
         return self.breaker.open_until is not None
 
-    def failed(self, status: int, retry_after_s: float | None, now: float, chance: float) -> Verdict:
-        """Note a failure; `retry_after_s` is how long the answer asks to wait, `chance` is uniform in [0, 1)."""
+    def failed(self, status: int, retry_after_s: float | None, now: float, chance: float, tried_s: float | None = None) -> Verdict:
+        """Note a failure; `retry_after_s` is how long the answer asks to wait, `chance` is uniform in [0, 1).
+
+        `tried_s` is how long ago the delivery's attempt before this one began, None if this was its first.
+        """
+        if self.failing_since is None:
+            self.failing_since = now
         pauses = now >= self.paused_until
         gone = status == GONE and (pauses or not self.is_gone)
         if gone:
@@ -60,11 +79,14 @@ class SinkHealth:
                 self.pauses += 1
                 retry_after_s = pause_s(self.pauses)
             self.paused_until = max(self.paused_until, now + retry_after_s)
-        return Verdict(gone, self.breaker.failed(now, chance), pauses and now < self.paused_until)
+        counts = self.is_open or tried_s is None or now - tried_s >= self.succeeded_at
+        opens = counts and self.breaker.failed(now, chance)
+        return Verdict(gone, opens, pauses and now < self.paused_until)
 
     def succeeded(self, now: float) -> None:
         """Note a success."""
         self.pauses = 0
+        self.failing_since, self.succeeded_at = None, now
         self.breaker.succeeded(now)
 
     def blocked_until(self, now: float) -> float | None:

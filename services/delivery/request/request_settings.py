@@ -43,6 +43,10 @@ class RequestSettings:
     is_ordered: bool = False
     """Whether an unfinished event holds back the later events of its key."""
 
+    def is_same_sink(self, other: "RequestSettings") -> bool:
+        """Return whether both name the same sink and the same credential, so that the failures of one count for the other."""
+        return self.sink_revision == other.sink_revision and self.credential == other.credential
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:

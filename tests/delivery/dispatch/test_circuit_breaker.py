@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, CircuitBreaker
+from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, RATE_ATTEMPTS_MIN, CircuitBreaker
 
 
 def opened(*, times: int = 1) -> tuple[CircuitBreaker, float]:
@@ -33,6 +33,45 @@ def test_a_success_between_begins_the_count_anew() -> None:
         breaker.failed(0.0, 0.5)
     breaker.succeeded(0.0)
     assert not any(breaker.failed(0.0, 0.5) for _ in range(FAILURES_MAX - 1))
+
+
+def test_it_opens_if_half_of_twenty_attempts_in_a_minute_fail() -> None:
+    breaker = CircuitBreaker(30.0)
+    for number in range(RATE_ATTEMPTS_MIN - 2):
+        if number % 2:
+            breaker.succeeded(1.0)
+        else:
+            assert not breaker.failed(1.0, 0.0)
+    breaker.succeeded(2.0)
+    assert breaker.failed(2.0, 0.0)
+    assert breaker.open_until == 32.0
+
+
+def test_fewer_than_half_leave_it_closed() -> None:
+    breaker = CircuitBreaker(30.0)
+    for number in range(300):
+        if number % 5 < 3:
+            breaker.succeeded(number / 10)
+        else:
+            assert not breaker.failed(number / 10, 0.0)
+
+
+def test_failures_from_before_it_opened_do_not_open_it_again_after_it_has_closed() -> None:
+    breaker, _ = opened()
+    breaker.started()
+    breaker.succeeded(59.0)
+    for _ in range(RATE_ATTEMPTS_MIN):
+        breaker.succeeded(59.0)
+    assert not breaker.failed(59.0, 0.0)
+    assert breaker.permits(59.0)
+
+
+def test_it_is_remembered_for_as_long_as_its_failures_count() -> None:
+    breaker = CircuitBreaker(30.0)
+    breaker.failed(5.0, 0.0)
+    assert breaker.expires_at is None
+    breaker.succeeded(6.0)
+    assert breaker.expires_at == 60.0
 
 
 def test_one_probe_at_a_time_is_let_through() -> None:

@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST
 from services.delivery.dispatch.retry_policy import GONE
 from services.delivery.model import Delivery, Event, Phase, State, SubscriptionStatus, delivery_id
+from services.delivery.request.credentials import Header
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.transport.protocol import Answer, Outcome
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
-from tests.delivery.dispatch.dispatching import ACKNOWLEDGED, BOUNDS, EXPIRED, Dispatching, Reader
+from tests.delivery.dispatch.dispatching import ACKNOWLEDGED, EXPIRED, Dispatching, Reader
 
 SUBSCRIPTION = Subscription(f"sub_{1:032x}", f"con_{1:032x}", "", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings(sink_revision=1))
 REVOKED = Answer(Outcome.STATUS, GONE, "the reader is gone for good", b"", "")
@@ -64,10 +66,10 @@ async def test_deliveries_wait_for_a_reader_and_end_with_its_acknowledgement(dis
 
 
 async def test_all_answers_of_a_turn_are_taken_before_the_attempts_that_have_room_then_start(dispatching: Dispatching) -> None:
-    made, reader = taken(dispatching, BOUNDS.in_flight_max + 3), dispatching.sender
+    made, reader = taken(dispatching, LIMIT_FIRST + 3), dispatching.sender
     reader.come()
     started = list(reader.handed_out)
-    assert started == [each.id for each in made[: BOUNDS.in_flight_max]]
+    assert started == [each.id for each in made[:LIMIT_FIRST]]
 
     for each in started[:3]:
         reader.answer(each, ACKNOWLEDGED)
@@ -75,6 +77,34 @@ async def test_all_answers_of_a_turn_are_taken_before_the_attempts_that_have_roo
     await asyncio.sleep(0)
 
     assert list(reader.handed_out) == [each.id for each in made[3:]]
+
+
+async def test_a_lane_starts_with_few_attempts_at_once_and_gets_more_while_they_succeed(dispatching: Dispatching) -> None:
+    made, reader = taken(dispatching, 2 * LIMIT_FIRST), dispatching.sender
+    reader.come()
+    for each in made[:LIMIT_FIRST]:
+        reader.answer(each.id, ACKNOWLEDGED)
+    assert dispatching.dispatcher.lanes.lane(SUBSCRIPTION.id).limit.limit == 2 * LIMIT_FIRST
+
+
+async def test_attempts_that_time_out_together_halve_the_limit_once(dispatching: Dispatching) -> None:
+    made, reader = taken(dispatching, LIMIT_FIRST), dispatching.sender
+    reader.come()
+    for each in made:
+        reader.answer(each.id, EXPIRED)
+    assert dispatching.dispatcher.lanes.lane(SUBSCRIPTION.id).limit.limit == LIMIT_FIRST // 2
+
+
+async def test_another_credential_begins_a_new_record_of_the_sink_s_health(dispatching: Dispatching) -> None:
+    lane, (first, late) = dispatching.dispatcher.lanes.lane(SUBSCRIPTION.id), taken(dispatching, 2)
+    dispatching.sender.come()
+    dispatching.sender.answer(first.id, EXPIRED)
+    assert lane.sink_health is not None
+
+    dispatching.subscription = replace(SUBSCRIPTION, settings=RequestSettings(sink_revision=1, credential=Header("x-key", "new")))
+    dispatching.dispatcher.subscription_changed(SUBSCRIPTION.id)
+    dispatching.sender.answer(late.id, EXPIRED)
+    assert lane.sink_health is None
 
 
 async def test_what_a_reader_leaves_behind_waits_again_and_was_no_attempt(dispatching: Dispatching) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, CircuitBreaker
 from services.delivery.dispatch.sink_health import SinkHealth, Verdict
 from services.delivery.model import State
+from services.delivery.request.credentials import Header
+from services.delivery.request.request_settings import RequestSettings
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import DISABLED
@@ -77,6 +79,52 @@ def test_a_wait_that_comes_with_another_status_is_its_deliverys_alone() -> None:
 
     assert one.failed(500, 100.0, 10.0, 0.5) == NOTHING
     assert one.permits(10.0)
+
+
+def test_events_that_fail_again_while_others_succeed_do_not_open_the_breaker() -> None:
+    one = new_sink()
+    one.failed(422, None, 10.0, 0.5)
+    one.succeeded(11.0)
+
+    assert [one.failed(422, None, 20.0, 0.5, 10.5) for _ in range(3 * FAILURES_MAX)] == [NOTHING] * (3 * FAILURES_MAX)
+    assert one.permits(20.0)
+
+
+def test_events_that_fail_again_open_the_breaker_if_nothing_has_succeeded_since() -> None:
+    one = new_sink()
+    one.succeeded(9.0)
+
+    verdicts = [one.failed(500, None, 20.0, 0.5, 10.0) for _ in range(FAILURES_MAX)]
+
+    assert [verdict.opens for verdict in verdicts] == [False] * (FAILURES_MAX - 1) + [True]
+
+
+def test_a_probe_that_fails_opens_the_breaker_again_whatever_it_carries() -> None:
+    one = new_sink()
+    one.succeeded(9.0)
+    for _ in range(FAILURES_MAX):
+        one.failed(500, None, 10.0, 0.5)
+    one.breaker.started()
+
+    assert one.failed(500, None, 50.0, 0.5, 45.0).opens
+
+
+def test_it_fails_since_the_first_failure_after_the_last_success() -> None:
+    one = new_sink()
+    assert one.failing_since is None
+    one.failed(500, None, 10.0, 0.5)
+    one.failed(500, None, 11.0, 0.5)
+    assert one.failing_since == 10.0
+    one.succeeded(12.0)
+    assert one.failing_since is None
+
+
+def test_a_record_is_of_one_sink_and_one_credential() -> None:
+    one = SinkHealth(1, CircuitBreaker(30.0), Header("X-Key", "key"))
+
+    assert one.is_of(RequestSettings(sink_revision=1, credential=Header("X-Key", "key")))
+    assert not one.is_of(RequestSettings(sink_revision=2, credential=Header("X-Key", "key")))
+    assert not one.is_of(RequestSettings(sink_revision=1, credential=Header("X-Key", "another")))
 
 
 def test_a_sink_that_is_gone_is_told_of_once_an_hour() -> None:
