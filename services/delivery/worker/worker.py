@@ -15,7 +15,7 @@ from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.retry_policy import RetryPolicy
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import Ledger
+from services.delivery.ledger.protocol import Ledger, Takeover
 from services.delivery.request.sender import WebhookSender
 from services.delivery.subscriptions.freshness import Freshness
 from services.delivery.subscriptions.gone_sinks import GoneSinks
@@ -42,6 +42,7 @@ from services.runtime.logs import logger
 
 _DRAIN_S = 15.0
 _CLOCK_LOOK_S = 1.0
+_LEASE_RETRY_S = 1.0
 _JUMP_MS = 1000
 
 
@@ -130,7 +131,7 @@ class Worker:
 
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
-        takeover = await self._ledger.take_lease(f"{socket.gethostname()}/{new_id('req')}")
+        takeover = await self._take_lease()
         failpoints.reached("ledger.leased")
         self.clock_jumped_ms = takeover.clock_jumped_ms
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
@@ -162,6 +163,16 @@ class Worker:
         finally:
             # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
             self.dispatcher.close()
+
+    async def _take_lease(self) -> Takeover:
+        """Take the lease; if the disk is full, wait until it has free space."""
+        owner = f"{socket.gethostname()}/{new_id('req')}"
+        while True:
+            try:
+                return await self._ledger.take_lease(owner)
+            except LedgerFullError:
+                logger().error("ledger.disk_full", effect="nothing is sent until the disk has free space")
+                await asyncio.sleep(_LEASE_RETRY_S)
 
     async def _watch_wall_clock(self) -> None:
         """Store in the ledger by how much the wall clock has jumped, so that waiting deliveries keep their waits across a restart."""
