@@ -58,7 +58,7 @@ def check_phases(lanes: LaneTable) -> None:
     """Check that the queues and counters of all lanes agree with the phases of the deliveries in memory."""
     unrecorded_sent = held_bytes = 0
     for lane in lanes:
-        held = list(lane.held.values())
+        held = list(lane.held)
         phases = Counter(delivery.phase for delivery in held)
         assert {delivery.phase for delivery in lane.queue} <= {Phase.QUEUED}, f"{lane.subscription_id}: {phases}"
         assert (phases[Phase.QUEUED], phases[Phase.IN_FLIGHT]) == (len(lane.queue), lane.in_flight), f"{lane.subscription_id}: {phases}"

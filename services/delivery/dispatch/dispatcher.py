@@ -80,7 +80,7 @@ class Dispatcher:
 
     def add(self, delivery: Delivery, lane: Lane) -> None:
         """Hold a delivery for which its lane has room, and queue it."""
-        lane.held[delivery.id] = delivery
+        lane.held[delivery] = None
         self.lanes.held_bytes += delivery.size_bytes
         lifecycle.queue(delivery)
         lane.queue.append(delivery)

@@ -33,8 +33,8 @@ class Lane:
     """How often its queue was put back among the rows."""
     unflushed_spills: int = 0
     """How many deliveries are spilled and have no written row yet."""
-    held: dict[bytes, Delivery] = field(default_factory=dict)
-    """The deliveries held in memory by their ids: queued, under way, or waiting for their flush."""
+    held: dict[Delivery, None] = field(default_factory=dict)
+    """The deliveries held in memory: queued, under way, or waiting for their flush. Ids are no keys, since a flush may change one."""
     next_due_ms: int | None = None
     """When the next of its waiting rows is due, as far as is known; None if no row waits."""
     added_due_ms: int | None = None
@@ -42,6 +42,10 @@ class Lane:
     refilling: bool = False
     in_round: bool = False
     """Whether it is in the dispatcher's round."""
+
+    def held_ids(self) -> set[bytes]:
+        """Return the ids of the deliveries held in memory."""
+        return {delivery.id for delivery in self.held}
 
     def row_waits(self, due_ms: int) -> None:
         """Note that a row waits to be read back, from `due_ms` on."""

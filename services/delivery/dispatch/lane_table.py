@@ -7,7 +7,7 @@ Law 2: a lane that may not send takes no deliveries into memory.
 Law 3: a lane that holds nothing is forgotten once a new lane in its place would act the same, or its subscription is deleted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from services.delivery.dispatch import lifecycle, rate_limit
@@ -91,20 +91,25 @@ class LaneTable:
 
     def hold(self, delivery: Delivery) -> None:
         """Hold a delivery in memory that is not queued yet: the caller queues it later or finishes it."""
-        self.lane(delivery.subscription_id).held[delivery.id] = delivery
+        self.lane(delivery.subscription_id).held[delivery] = None
         self.held_bytes += delivery.size_bytes
 
-    def holds(self, subscription_id: str, delivery_id: bytes) -> bool:
+    def holds(self, delivery: Delivery) -> bool:
         """Return whether a delivery is held in memory."""
-        lane = self._lanes.get(subscription_id)
-        return lane is not None and delivery_id in lane.held
+        lane = self._lanes.get(delivery.subscription_id)
+        return lane is not None and delivery in lane.held
+
+    def held_ids(self, subscription_ids: Iterable[str]) -> set[bytes]:
+        """Return the ids of all deliveries that are held in memory for these subscriptions."""
+        lanes = (self._lanes.get(each) for each in subscription_ids)
+        return {delivery.id for lane in lanes if lane is not None for delivery in lane.held}
 
     def drop(self, lane: Lane, delivery: Delivery) -> bool:
         """Stop holding a delivery; return whether it was held."""
         # A spilled delivery is not held, but its row may have been read back already: readers see a row shortly before its flush ends here.
-        if lane.held.get(delivery.id) is not delivery:
+        if delivery not in lane.held:
             return False
-        del lane.held[delivery.id]
+        del lane.held[delivery]
         self.held_bytes -= delivery.size_bytes
         return True
 

@@ -102,14 +102,16 @@ class LaneRefill:
             # Deliveries in memory may have rows too, which are left out: ask for as many more.
             limit = room + len(lane.held)
             rows = await self._ledger.due_rows(subscription_id, now_ms, limit)
-            waiting = [row for row in rows if row.id not in lane.held and row.id not in left]
+            elsewhere = lane.held_ids() | left
+            waiting = [row for row in rows if row.id not in elsewhere]
             records, taken = await self._records(waiting[:room])
             next_due_ms = await self._ledger.next_due_ms(subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
             # Rows that were put back during the read come before the rows that it returned.
             active = subscription is not None and subscription.status is SubscriptionStatus.ACTIVE and lane.put_backs == put_back
+            elsewhere = lane.held_ids() | left
             for row in waiting[:taken] if active else ():
-                if row.id not in lane.held and row.id not in left:
+                if row.id not in elsewhere:
                     self._take(row, records.get(row.event_id))
         lane.refilling = False
         caught_up = active and len(rows) < limit and len(waiting) <= taken

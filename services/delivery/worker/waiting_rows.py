@@ -17,7 +17,8 @@ async def read_waiting(lanes: LaneTable, rows: Awaitable[list[OpenRow]], subscri
     """Return those rows of a read, of one subscription or of all, whose deliveries are not in memory and did not leave it meanwhile."""
     with lanes.row_reads.track(subscription_id) as left:
         found = await rows
-        return [row for row in found if row.id not in left and not lanes.holds(row.subscription_id, row.id)]
+        elsewhere = lanes.held_ids({row.subscription_id for row in found}) | left
+        return [row for row in found if row.id not in elsewhere]
 
 
 async def end_waiting(lanes: LaneTable, rows: Sequence[OpenRow], end: Callable[[Delivery], None], recorder: Recorder) -> None:
@@ -25,9 +26,9 @@ async def end_waiting(lanes: LaneTable, rows: Sequence[OpenRow], end: Callable[[
 
     The caller must not wait between `read_waiting` and this call: meanwhile a row could be read back into its lane.
     """
-    for row in rows:
-        delivery = delivery_of(row, None)
+    deliveries = [delivery_of(row, None) for row in rows]
+    for delivery in deliveries:
         lanes.hold(delivery)
         end(delivery)
-    while any(lanes.holds(row.subscription_id, row.id) for row in rows):
+    while any(map(lanes.holds, deliveries)):
         await recorder.wait_for_flush()

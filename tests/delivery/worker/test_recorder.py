@@ -8,7 +8,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
-from services.delivery.errors import LeaseLostError
+from services.delivery.errors import LeaseLostError, LedgerFullError
+from services.delivery.ledger.protocol import Takeover
+from services.delivery.ledger.sqlite.ledger import SqliteLedger
 from services.delivery.model import State, delivery_id
 from services.delivery.worker.backpressure import LIMIT_MAX
 from tests.delivery.conftest import Play
@@ -95,6 +97,32 @@ def test_ends_of_recorded_deliveries_are_bounded_too(play: Play) -> None:
         await finished(world)
 
     play(scenario, **WIDE)
+
+
+def test_a_worker_that_finds_the_disk_full_starts_once_there_is_room(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile it is not ready, and it stays alive."""
+    take_lease, refused = SqliteLedger.take_lease, 0
+
+    async def refuse_at_first(ledger: SqliteLedger, owner: str) -> Takeover:
+        nonlocal refused
+        if refused < 3:
+            refused += 1
+            raise LedgerFullError
+        return await take_lease(ledger, owner)
+
+    async def scenario(world: World) -> None:
+        world.subscribe()
+        await world.start()
+        await asyncio.sleep(1.5)
+        assert world.at_work().worker.why_not_ready() is not None
+        world.publish(1)
+        await world.ready()
+        assert refused == 3
+        await world.settle(within_s=60.0)
+        world.check_end()
+
+    monkeypatch.setattr(SqliteLedger, "take_lease", refuse_at_first)
+    play(scenario)
 
 
 def test_while_the_disk_is_full_nothing_is_sent_and_then_all_is(play: Play) -> None:
