@@ -35,6 +35,7 @@ _LEAD = 4
 # A breaker that opens for at most 4 s: the bench does not wait longer for a probe.
 _SETTINGS = {"HOOKTIDE_DELIVERY_BREAKER_SECONDS": "0.2"}
 _LOOK_S = 0.1
+ROUTED = "hooktide_routed_events_total"
 _EXAMINED = "one lane behind with 1 match in 10 000 events: CPU an examined event"
 
 
@@ -108,7 +109,7 @@ async def measure(extent: Extent, steps: Steps) -> Backlog:
         memory, ledger = samples.take()["delivery"], _used_bytes(system)
         steps.step(f"{count:,} events wait")
         ids = await _published(system, count, extent.of(_DRAINED))
-        await _routed(system, count)
+        await until_routed(system, count)
         grown = _used_bytes(system) - ledger
         steps.step("draining")
         drain = await _drained(first, ids)
@@ -153,10 +154,10 @@ def _event(number: int) -> event_pb2.CloudEvent:
     return event_pb2.CloudEvent(id=str(number), source="/bench", spec_version="1.0", type=type_, text_data="{}")
 
 
-async def _routed(system: System, count: int) -> None:
+async def until_routed(system: System, count: float) -> None:
     """Wait until delivery has routed so many events."""
     async with asyncio.timeout(WITHIN_S):
-        while await metric(system, "delivery", "hooktide_routed_events_total") < count:  # noqa: ASYNC110 - another process's
+        while await metric(system, "delivery", ROUTED) < count:  # noqa: ASYNC110 - another process's
             await asyncio.sleep(_LOOK_S)
 
 
