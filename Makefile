@@ -5,11 +5,13 @@
 #   make slow    run the tests that are marked slow: load, failover, fuzzing
 #   make lint    run all static checks
 #   make bench   measure throughput and latency
+#   make simulation  play delivery in virtual time from SEEDS seeds     make simulation ARGS="--seed 17"
 #   make torture kill services at random, KILLS times, and count lost events
 #   make protos  write the stubs from the .proto files
 
 ARGS ?=
 KILLS ?= 1000
+SEEDS ?= 5000
 
 BIN := .venv/bin
 GENERATE := .bootstrap/generator/bin/python protos/generate.py
@@ -21,7 +23,7 @@ unexport PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test slow lint bench torture protos project generator
+.PHONY: demo test slow lint bench simulation torture protos project generator
 
 demo: project
 	$(BIN)/hooktide demo $(ARGS)
@@ -34,6 +36,9 @@ slow: project
 
 bench: project
 	$(BIN)/python -m tests.bench $(ARGS)
+
+simulation: project
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 torture: project
 	$(BIN)/python -m tests.torture --kills $(KILLS) $(ARGS)

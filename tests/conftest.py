@@ -15,6 +15,13 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made 
 _FREE_BYTES_MIN = 1 << 30
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the caller choose the seeds of the simulation."""
+    group = parser.getgroup("simulation")
+    group.addoption("--seeds", type=int, default=1000, help="how many seeds the simulation plays")
+    group.addoption("--seed", type=int, help="play this seed of the simulation alone")
+
+
 def pytest_configure() -> None:
     """Log tracebacks as plain text: a coloured one with all variables takes half a second."""
     ConsoleRenderer.get_active().exception_formatter = plain_traceback

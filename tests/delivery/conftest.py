@@ -1,7 +1,5 @@
-import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -11,11 +9,9 @@ import structlog
 from services.delivery.ledger.protocol import Ledger
 from tests.delivery.ledger.stores import SqliteStore
 from tests.delivery.system import System, running_system
-from tests.simulation.world import World, settings_of_tests
-from tests.support.virtual_time import VirtualLoop
+from tests.simulation.playing import Scenario, play_scenario
+from tests.simulation.tiny_settings import settings_of_tests
 from tests.support.webhook_receivers.receiver import Receiver
-
-Scenario = Callable[[World], Awaitable[None]]
 
 
 class Play(Protocol):
@@ -41,19 +37,7 @@ def play(tmp_path: Path, store: SqliteStore, quiet: None) -> Play:
     del quiet
 
     def run(scenario: Scenario, seed: int = 0, /, **settings: str) -> None:
-        random.seed(seed)
-        with asyncio.Runner(loop_factory=lambda: VirtualLoop(seed)) as runner:
-            loop = runner.get_loop()
-            assert isinstance(loop, VirtualLoop)
-
-            async def simulate() -> None:
-                own_settings = settings_of_tests(tmp_path, **settings)
-                world = World(loop, random.Random(seed), own_settings, store)
-                await scenario(world)
-                if world.running is not None:
-                    await world.stop(crash=False)
-
-            runner.run(simulate())
+        play_scenario(scenario, seed, settings_of_tests(tmp_path, **settings), store)
 
     return run
 

@@ -1,46 +1,39 @@
-import asyncio
-import random
+import os
+import subprocess
+import sys
 
 import pytest
 
-from tests.delivery.conftest import Play
-from tests.simulation.faults import HAPPENINGS
-from tests.simulation.world import World
+from tests.simulation.seeded_run import play_seed
 
-SEEDS = range(30)
-STEPS = 120
+# Its flushes and their number depend on what delivery does; any seed with a few dozen serves.
+KILLED_AT_EACH_FLUSH = 12
 
 
-async def _step(world: World) -> None:
-    """Let one fault happen, then some time pass."""
-    chance = world.chance
-    (happening,) = chance.choices(list(HAPPENINGS), list(HAPPENINGS.values()))
-    await happening(world, list(world.registry.wishes.values()))
-    await asyncio.sleep(chance.choice((0.0, 0.002, 0.02, 0.1, 1.0, 5.0, 40.0)) * chance.random())
-    world.check()
+def _simulation(*options: str, hash_seed: str = "random") -> str:
+    """Run the simulation in processes of its own; return what it prints, or fail with it."""
+    command = [sys.executable, "-m", "tests.simulation", *options]
+    ended = subprocess.run(  # noqa: S603 - our own module
+        command, env=os.environ | {"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
 
 
-async def _run(world: World) -> None:
-    world.clock.busy_share = world.chance.choice((0.0, 1.0))
-    world.endpoints.at_once = world.chance.choice((1, 3, 1000))
-    for _ in range(5):
-        world.subscribe()
-    await world.start()
-    for _ in range(STEPS):
-        await _step(world)
-    await world.heal()
-    await world.settle(within_s=3600.0)
-    world.check_end()
-    await world.check_rest()
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_happens_every_event_reaches_its_end(seed: int, play: Play) -> None:
+@pytest.mark.timeout(0)  # `--seeds` names any number
+def test_whatever_happens_every_event_reaches_its_end(request: pytest.FixtureRequest) -> None:
     """From any seed: the invariants I1 to I6 hold, and when everything works again the backlog drains (I8)."""
-    bounds = random.Random(seed)
-    settings = {
-        "HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": bounds.choice(("4", "8", "64")),
-        "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": bounds.choice(("1", "3", "16")),
-        "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": bounds.choice(("1", "5", "40")),
-    }
-    play(_run, seed, **settings)
+    if (seed := request.config.getoption("--seed")) is not None:
+        _simulation("--seed", str(seed))
+    else:
+        _simulation("--seeds", str(request.config.getoption("--seeds")), "--each-flush", str(KILLED_AT_EACH_FLUSH))
+
+
+def test_a_seed_gives_the_same_run_in_every_process(quiet: None) -> None:
+    """Also with other hashes of strings, after other seeds, and in a process that plays several."""
+    del quiet
+    here = [play_seed(seed).trace for seed in (3, 5)]
+    assert len({*here, ""}) == len(here) + 1
+    assert [play_seed(seed).trace for seed in (5, 3)] == here[::-1]
+    for seed, trace in zip((3, 5), here, strict=True):
+        assert f"trace {trace}, " in _simulation("--seed", str(seed), hash_seed=str(seed))

@@ -196,12 +196,15 @@ class TransportOfTests:
         self._timers: set[asyncio.TimerHandle] = set()
         self._begun = 0
         self._waiting: deque[_Flight] = deque()
+        self._abandoned = False
         self.under_way = 0
         """How many requests have no answer yet, whether they have begun or not."""
         self.under_way_of: dict[str, int] = {}
 
     def send(self, request: Request, done: Callable[[Answer], None]) -> None:
         """See `Transport.send`."""
+        if self._abandoned:
+            return
         key = (request.headers["webhook-id"], request.headers["hooktide-subscription-id"])
         assert request.subscription_id == key[1]
         self.under_way += 1
@@ -216,7 +219,10 @@ class TransportOfTests:
             self._call_later(0.0, partial(self._end, flight, WITHDRAWN))
 
     def abandon(self) -> None:
-        """End, and leave all requests without an answer."""
+        """End, and leave all requests without an answer; no further one leaves."""
+        if self._abandoned:
+            return
+        self._abandoned = True
         for timer in self._timers:
             timer.cancel()
         self._waiting.clear()

@@ -62,11 +62,28 @@ async def _registry_restart(world: World, _wishes: list[Wish]) -> None:
 
 
 async def _registry_copy(world: World, _wishes: list[Wish]) -> None:
-    world.copy_registry()
+    world.copy = world.registry.copied()
 
 
 async def _registry_put_back(world: World, _wishes: list[Wish]) -> None:
-    world.put_registry_back()
+    """Put the older copy back, if there is one, and make as many changes at once as were lost."""
+    if world.copy is None:
+        return
+    copy, before, lost = world.copy, world.registry.wishes, world.registry.revision - world.copy.revision
+    world.registry.put_back(copy)
+    world.registry_back_at = world.loop.time() + 4.0
+    for subscription_id in sorted(before.keys() | copy.wishes.keys()):
+        wish = copy.wishes.get(subscription_id)
+        if wish != before.get(subscription_id):
+            world.note_version(subscription_id, wish)
+            # A sink that returns after another sink counts as a new sink.
+            world.endpoints.forget_pauses(subscription_id)
+    for number in range(lost):
+        wishes = list(world.registry.wishes.values())
+        if number == 0 or not wishes:
+            world.subscribe()
+        else:
+            world.change(replace(world.chance.choice(wishes), types=world.chance.choice(PATTERNS)))
 
 
 async def _freeze(world: World, wishes: list[Wish]) -> None:

@@ -6,8 +6,8 @@ The worker and its ledger are the real ones; the registry, the event log and the
 import asyncio
 import contextlib
 import random
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from services.delivery.ledger.protocol import Ledger
 from services.delivery.ledger.rows import OpenRow
@@ -19,37 +19,21 @@ from services.delivery.worker.worker import Worker
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
-from services.runtime.configuration.settings_reader import read_settings
 from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event
 from tests.simulation.invariants import Published, Version, check_phases, judged
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
+from tests.simulation.tiny_settings import DELAYS_S
 from tests.support.events import cloud_event
 from tests.support.virtual_time import VirtualClock, VirtualLoop
 
 TYPES = ("order.created", "order.paid", "invoice.sent", "order")
 PATTERNS = (("order.*",), ("order.*",), ("order.created", "invoice.*"), (), ("*",), ("order", "order.paid"), ("nothing.*",))
 CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
-DELAYS_S = (0.5, 1.0, 4.0, 20.0)
 # The longest time that a worker may need to hear of a change while its watch works.
 _HEARS_WITHIN_S = 2.0
 _TOLD_WITHIN_S = 1.0
-
-
-def settings_of_tests(directory: Path, **values: str) -> DeliverySettings:
-    """Return settings with tiny limits, so that the worker reaches all of them all the time."""
-    environ = {
-        "HOOKTIDE_DATA_DIR": str(directory),
-        "HOOKTIDE_SERVICE_TOKEN": "t" * 32,
-        "HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS": ",".join(str(delay) for delay in DELAYS_S),
-        "HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": "8",
-        "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "4",
-        "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5",
-        "HOOKTIDE_DELIVERY_BREAKER_SECONDS": "2",
-        "HOOKTIDE_HOUSEKEEPING_SECONDS": "60",
-    }
-    return read_settings(DeliverySettings, environ | values)
 
 
 @dataclass
@@ -97,6 +81,8 @@ class World:
         )
         self.head_at_start = 0
         self.running: Running | None = None
+        self.killed = asyncio.Event()
+        """Set while the worker is killed and has no successor."""
         self.registry_back_at = 0.0
         self.copy: Copy | None = None
         self._telling: list[asyncio.Task[None]] = []
@@ -124,9 +110,16 @@ class World:
         if self.clock.ahead_s > 0:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head
+        self.killed.clear()
+        self.loop.on_kill = self._on_kill
         self.registry.freezes_proven = self.registry.freezes
         task = self.loop.create_task(worker.run())
         self.running = Running(worker, transport, ledger, task, stack)
+
+    def _on_kill(self) -> None:
+        if self.running is not None:
+            self.running.transport.abandon()
+        self.killed.set()
 
     async def ready(self) -> None:
         """Wait until the worker knows the subscriptions."""
@@ -137,11 +130,11 @@ class World:
         """End the worker: at once, with everything that it has in memory, or as a service stops."""
         running = self.at_work()
         self.check()
+        crash = crash or self.killed.is_set() or await self.killed_during(running.worker.drain())
+        if not crash:
+            assert running.transport.under_way == 0, "drained, and attempts are under way"
         # A full disk loses what cannot be written before the end, as a crash does.
         self.crashes += crash or self.disk_is_full
-        if not crash:
-            await running.worker.drain()
-            assert running.transport.under_way == 0, "drained, and attempts are under way"
         running.transport.abandon()
         self.disk_is_full = False
         running.task.cancel()
@@ -149,8 +142,26 @@ class World:
             self.loop.crash_jobs()
         with contextlib.suppress(asyncio.CancelledError):
             await running.task
+        self.loop.killed = False
         await running.stack.aclose()
         self.running = None
+
+    async def killed_during(self, act: Awaitable[None]) -> bool:
+        """Wait for an act of the worker's process; return whether the process is killed before the act ends."""
+        acting, killed = asyncio.ensure_future(act), asyncio.ensure_future(self.killed.wait())
+        await asyncio.wait({acting, killed}, return_when=asyncio.FIRST_COMPLETED)
+        killed.cancel()
+        if self.killed.is_set():
+            acting.cancel()
+            return True
+        await acting
+        return False
+
+    async def passes(self, seconds: float) -> None:
+        """Let time pass; if the worker is killed meanwhile, start another one at once."""
+        if self.killed.is_set() or await self.killed_during(asyncio.sleep(seconds)):
+            await self.stop(crash=True)
+            await self.start()
 
     def at_work(self) -> Running:
         """Return the worker that is running."""
@@ -161,8 +172,8 @@ class World:
 
     async def fill_disk(self, *, full: bool) -> None:
         """Fill the disk of the ledger, or make room again."""
-        await self.store.fill(self.at_work().ledger, full=full)
-        self.disk_is_full = full
+        if not await self.killed_during(self.store.fill(self.at_work().ledger, full=full)):
+            self.disk_is_full = full
 
     # What happens
 
@@ -195,10 +206,11 @@ class World:
     def change(self, wish: Wish) -> Wish:
         """Create a subscription, or replace it."""
         wish = self.registry.put(wish)
-        self._note(wish.id, wish)
+        self.note_version(wish.id, wish)
         return wish
 
-    def _note(self, subscription_id: str, wish: Wish | None) -> None:
+    def note_version(self, subscription_id: str, wish: Wish | None) -> None:
+        """Note what a subscription is from now on."""
         version, revision = Version(self.loop.time(), wish), self.registry.revision
         self.versions.setdefault(subscription_id, []).append(version)
 
@@ -223,7 +235,7 @@ class World:
     def delete(self, subscription_id: str) -> None:
         """Delete a subscription."""
         self.registry.delete(subscription_id)
-        self._note(subscription_id, None)
+        self.note_version(subscription_id, None)
 
     def set_clock_ahead(self, seconds: float, for_s: float) -> None:
         """Set the wall clock ahead (or behind, if negative) for `for_s` seconds."""
@@ -248,30 +260,6 @@ class World:
         """Make the registry unreachable for a while."""
         self.registry.set_reachable(reachable=False)
         self.loop.call_later(self.chance.expovariate(0.5), self.return_registry)
-
-    def copy_registry(self) -> None:
-        """Keep a copy of the registry."""
-        self.copy = self.registry.copied()
-
-    def put_registry_back(self) -> None:
-        """Put the older copy back, if there is one, and make as many changes at once as were lost."""
-        if self.copy is None:
-            return
-        copy, before, lost = self.copy, self.registry.wishes, self.registry.revision - self.copy.revision
-        self.registry.put_back(copy)
-        self.registry_back_at = self.loop.time() + 4.0
-        for subscription_id in before.keys() | copy.wishes.keys():
-            wish = copy.wishes.get(subscription_id)
-            if wish != before.get(subscription_id):
-                self._note(subscription_id, wish)
-                # A sink that returns after another sink counts as a new sink.
-                self.endpoints.forget_pauses(subscription_id)
-        for number in range(lost):
-            wishes = list(self.registry.wishes.values())
-            if number == 0 or not wishes:
-                self.subscribe()
-            else:
-                self.change(replace(self.chance.choice(wishes), types=self.chance.choice(PATTERNS)))
 
     def return_registry(self) -> None:
         """Make the registry reachable again."""
@@ -298,7 +286,7 @@ class World:
         while self.open_rows() or any(each.routed_by is None for each in self.published):
             self.check()
             assert self.loop.time() < deadline, f"I8: not drained: {self.open_rows()[:3]} …"
-            await asyncio.sleep(0.5)
+            await self.passes(0.5)
 
     # What must be true
 
@@ -339,9 +327,9 @@ class World:
                     self._check_state((each.record.event_id, subscription_id), states[key], versions)
         assert wanted == set(states), "I6: there are deliveries of nothing"
 
-    async def check_rest(self) -> None:
-        """Check that an idle worker holds no deliveries and leaves the ledger alone."""
-        await asyncio.sleep(60.0)
+    async def check_rest(self, after_s: float = 60.0, watch_s: float = 180.0) -> None:
+        """Check that an idle worker holds no deliveries after a while, and then leaves the ledger alone for `watch_s`."""
+        await asyncio.sleep(after_s)
         dispatcher, jobs_before = self.at_work().worker.dispatcher, self.loop.jobs_done
         assert (dispatcher.attempts.in_flight, dispatcher.lanes.held_bytes, dispatcher.lanes.unrecorded_sent) == (0, 0, 0)
         for lane in dispatcher.lanes:
@@ -351,7 +339,7 @@ class World:
             if lane.sink_health is not None and not lane.sink_health.permits(self.loop.time()):
                 continue  # the lane looks for waiting rows when it may send again
             assert lane.next_due_ms is None or self.registry.wishes[lane.subscription_id].state != ACTIVE
-        await asyncio.sleep(180.0)
+        await asyncio.sleep(watch_s)
         # Housekeeping runs a few times during this wait.
         assert self.loop.jobs_done - jobs_before < 100, "the ledger is kept busy for nothing"
 

@@ -38,7 +38,8 @@ class _Jumping(selectors.SelectSelector):
                 self.turns = 0
                 message = "the loop turns and turns, and no time passes"
                 raise AssertionError(message)
-        return super().select(0)
+        # Nothing in a virtual loop uses a socket or calls in from another thread.
+        return []
 
 
 @dataclass(eq=False)
@@ -59,6 +60,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._free_at: dict[Executor | None, float] = {}
         self._jobs: dict[Executor | None, dict[_Job, None]] = {}
         self.jobs_done = 0
+        self.job_log: list[tuple[float, str]] = []
+        """When each job ran, in seconds of virtual time, and the name of its function."""
+        self.killed = False
+        """Whether the process that uses this loop was killed: no job runs, and no caller hears of a result."""
+        self.kills_before: Callable[[str], bool] = _spare
+        self.kills_after: Callable[[str], bool] = _spare
+        """Called with a job's name, before and after the job runs; returns whether the process is killed at that moment."""
+        self.on_kill: Callable[[], None] = _do_nothing
         self.slowness = 1.0
         """A factor for the time that jobs take."""
         self.slow_jobs: dict[str, tuple[float, float]] = {}
@@ -73,6 +82,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Future[Any]:
         """Run a function at a seeded moment; the jobs of one executor run in order, each after the one before."""
         future: asyncio.Future[Any] = self.create_future()
+        if self.killed:
+            return future
         before_s, after_s = self.slow_jobs.get(_name(func)) or (self._duration(), self._duration())
         job = _Job(lambda: self._run_job(func, args, future, after_s))
         at = max(self.time(), self._free_at.get(executor, 0.0)) + before_s
@@ -99,6 +110,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                     job.run()
             jobs.clear()
 
+    def _kill(self) -> None:
+        self.killed = True
+        for jobs in self._jobs.values():
+            for job in jobs:
+                if job.handle is not None:
+                    job.handle.cancel()
+            jobs.clear()
+        self.on_kill()
+
     def _duration(self) -> float:
         # Now and then a job takes much longer, so that what usually comes first comes last.
         rare = 30.0 if self._chance.random() < 0.1 else 1.0
@@ -106,12 +126,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _run_job(self, func: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any], after_s: float) -> None:
         self.jobs_done += 1
+        name = _name(func)
+        self.job_log.append((self.time(), name))
+        if self.kills_before(name):
+            self._kill()
+            return
         try:
             result = func(*args)
         except Exception as error:  # noqa: BLE001 - handed to whoever awaits it
             self.call_later(after_s, _fail, future, error)
-        else:
-            self.call_later(after_s, _settle, future, result)
+            return
+        if self.kills_after(name):
+            self._kill()
+            return
+        self.call_later(after_s, _settle, future, result)
+
+
+def _spare(_job: str) -> bool:
+    return False
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -7,7 +7,8 @@ from services.delivery.model import State
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
-from tests.simulation.world import DELAYS_S, World
+from tests.simulation.tiny_settings import DELAYS_S
+from tests.simulation.world import World
 
 
 def test_a_dead_endpoint_costs_neither_memory_nor_the_others_time(play: Play) -> None:

@@ -1,0 +1,42 @@
+"""Ledger template: a ledger whose schema is made once a process and copied for each run, since migrations take longer than a short run."""
+
+import contextlib
+import functools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from services.delivery.ledger.sqlite.ledger import MIGRATIONS, SqliteLedger
+from services.runtime.database import connect, migrate
+from tests.delivery.ledger.stores import SqliteStore
+
+
+class TemplateStore(SqliteStore):
+    """A `SqliteStore` that begins as a copy of an empty ledger."""
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[SqliteLedger]:
+        """See `LedgerStore.open`; no lock is taken, as no other process knows the file."""
+        if not self.path.exists():
+            shutil.copy(_template(), self.path)
+        ledger = SqliteLedger(self.path)
+        # The log of a run stays short, and handing over to the checkpoint thread takes longer than a commit.
+        ledger._checkpoints._COMMITS_BETWEEN = 1 << 30  # noqa: SLF001 - the ledger needs no setting for this
+        try:
+            with contextlib.closing(connect(self.path, read_only=True)) as self._reading:
+                yield ledger
+        finally:
+            await ledger.close()
+
+
+@functools.cache
+def _template() -> Path:
+    directory = tempfile.TemporaryDirectory(prefix="hooktide-template-")
+    path = Path(directory.name) / "delivery.db"
+    migrate(path, MIGRATIONS)
+    _kept.append(directory)
+    return path
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []

@@ -1,0 +1,101 @@
+"""Seeded run: plays the world from a seed, and returns a hash of everything that happened.
+
+Most runs are short, since a thousand short runs begin in more different ways than a few long ones. Every `_LONG_EVERY`th run is long. All
+runs use the real worker and the real ledger: SQLite takes a sixth of a run's time, so a ledger in memory would win little.
+
+Law: the same seed gives the same trace in every process, whatever the hashes of its strings and the addresses of its objects are.
+"""
+
+import hashlib
+import random
+import tempfile
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.simulation.faults import HAPPENINGS
+from tests.simulation.flush_kills import FlushKills, Kills, seeded_kills
+from tests.simulation.ledger_template import TemplateStore
+from tests.simulation.playing import play_scenario
+from tests.simulation.tiny_settings import seeded_settings
+from tests.simulation.world import World
+
+_STEPS, _LONG_STEPS, _LONG_EVERY = 30, 120, 50
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made in it
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One run."""
+
+    seed: int
+    trace: str
+    """A hash of every event, request, job and end of the run, with their times."""
+    flushes: int
+    events: int
+    requests: int
+    failure: str
+    """What broke, with a traceback; empty if every invariant held."""
+
+
+def play_seed(seed: int, kills: Kills | None = None) -> Played:
+    """Play one seed; `kills` replace the kills that the seed itself chooses."""
+    run = _Run(seed, kills)
+    with tempfile.TemporaryDirectory(prefix="hooktide-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None) as directory:
+        try:
+            play_scenario(run.scenario, seed, seeded_settings(seed), TemplateStore(Path(directory) / "delivery.db"))
+            failure = ""
+        except Exception:  # noqa: BLE001 - whatever breaks in a run is the run's result
+            failure = traceback.format_exc()
+    return run.played(failure)
+
+
+class _Run:
+    """The scenario of one seed."""
+
+    def __init__(self, seed: int, kills: Kills | None) -> None:
+        self._seed = seed
+        self._kills = FlushKills(seeded_kills(random.Random(seed)) if kills is None else kills)
+        self._is_long = seed % _LONG_EVERY == 0
+        self._world: World | None = None
+
+    async def scenario(self, world: World) -> None:
+        """Let everything happen, then make everything work again, and check the end of it."""
+        self._world = world
+        self._kills.watch(world.loop)
+        world.clock.busy_share = world.chance.choice((0.0, 1.0))
+        world.endpoints.at_once = world.chance.choice((1, 3, 1000))
+        world.routed_min = world.chance.choice((2, 3))
+        world.routed_max = world.chance.choice((3, 6))
+        for _ in range(world.chance.choice((2, 5))):
+            world.subscribe()
+        await world.start()
+        for _ in range(_LONG_STEPS if self._is_long else _STEPS):
+            await _step(world)
+        await world.heal()
+        await world.settle(within_s=3600.0)
+        world.check_end()
+        await (world.check_rest() if self._is_long else world.check_rest(10.0, 0.0))
+
+    def played(self, failure: str) -> Played:
+        """Return the result."""
+        world, trace = self._world, hashlib.blake2b(digest_size=8)
+        if world is None:
+            return Played(self._seed, "", 0, 0, 0, failure)
+        facts = (
+            [(each.at, each.record.event_id) for each in world.published],
+            [(each.at, each.key, each.number, each.url) for each in world.endpoints.log],
+            [(delivery.hex(), state) for delivery, state in sorted(world.finished.items())],
+            world.loop.job_log,
+        )
+        trace.update(repr(facts).encode())
+        return Played(self._seed, trace.hexdigest(), self._kills.flushes, len(world.published), world.endpoints.requests, failure)
+
+
+async def _step(world: World) -> None:
+    """Let one fault happen, then some time pass."""
+    chance = world.chance
+    (happening,) = chance.choices(list(HAPPENINGS), list(HAPPENINGS.values()))
+    await happening(world, list(world.registry.wishes.values()))
+    await world.passes(chance.choice((0.0, 0.002, 0.02, 0.1, 1.0, 5.0, 40.0)) * chance.random())
+    world.check()
