@@ -115,6 +115,7 @@ class GrpcFollowing:
         self._responses = responses
         self._after = after
         self.log_id = first.log_id
+        self.retention_s = first.retention.ToNanoseconds() / 1e9
         self.heads = {head.partition: head.position for head in first.heads}
 
     async def batches(self) -> AsyncIterator[Sequence[Record]]:

@@ -40,6 +40,11 @@ class Following(Protocol):
         ...
 
     @property
+    def retention_s(self) -> float:
+        """How long the log keeps its records, in seconds, from their acceptance. A change ends the following."""
+        ...
+
+    @property
     def heads(self) -> dict[int, int]:
         """For each followed partition, a position that separates the records of the moment when the following began from later ones.
 

@@ -51,7 +51,9 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         try:
             async with self._log.follow(after, log_id=request.log_id, batch_records_max=batch_max) as following:
                 heads = [place_message(Place(partition, position)) for partition, position in following.heads.items()]
-                yield event_log_pb2.FollowLogResponse(heads=heads, log_id=following.log_id)
+                first = event_log_pb2.FollowLogResponse(heads=heads, log_id=following.log_id)
+                first.retention.FromNanoseconds(round(following.retention_s * 1e9))
+                yield first
                 async for records in following.batches():
                     response = event_log_pb2.FollowLogResponse()
                     add_records(response.records, records)

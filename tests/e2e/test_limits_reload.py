@@ -77,6 +77,49 @@ async def test_the_number_of_attempts_at_once_changes(system: System, file: Path
         answering.set()
 
 
+async def test_an_expiry_beyond_the_logs_retention_leaves_delivery_not_ready(system: System, file: Path) -> None:
+    """Either service's reload cures it: a longer retention, a shorter expiry, or an operator who accepts the loss."""
+    retention, expiry, beyond = (
+        "HOOKTIDE_INGEST_RETENTION_HOURS=24\n",
+        "HOOKTIDE_DELIVERY_EXPIRY_HOURS=48\n",
+        "HOOKTIDE_DELIVERY_EXPIRY_BEYOND_LOG=true\n",
+    )
+
+    async with aiohttp.ClientSession() as http:
+
+        async def told() -> str:
+            async with http.get(f"http://{system.addresses['delivery'].admin}/readyz") as answer:
+                return str((await answer.json()).get("detail", ""))
+
+        async def becomes(text: str) -> None:
+            async with asyncio.timeout(WITHIN_S):
+                while text != await told():  # noqa: ASYNC110 - a probe tells of nothing by itself
+                    await asyncio.sleep(0.02)
+
+        too_long = (
+            "HOOKTIDE_DELIVERY_EXPIRY_HOURS=48 is longer than the event log keeps events (24 hours); lower it, raise "
+            "HOOKTIDE_INGEST_RETENTION_HOURS, or set HOOKTIDE_DELIVERY_EXPIRY_BEYOND_LOG=true"
+        )
+        await becomes("")
+        put(file, retention + expiry)
+        await system.reload("delivery")
+        await becomes("")  # the log still keeps events for 168 hours
+        await system.reload("ingest")
+        await becomes(too_long)
+        put(file, expiry)
+        await system.reload("ingest")
+        await becomes("")
+        put(file, retention + expiry)
+        await system.reload("ingest")
+        await becomes(too_long)
+        put(file, retention + expiry + beyond)
+        await system.reload("delivery")
+        await becomes("")
+        put(file, retention)
+        await system.reload("delivery")
+        await becomes("")
+
+
 async def subscribed(system: System, endpoint: HostileServer) -> None:
     subscribe = ("subscribe", endpoint.url, "--api", f"http://{system.addresses['gateway'].listen}", "--key", system.keys.consumer)
     ended = await asyncio.wait_for(commands.hooktide(*subscribe, environ=commands.clean_environ()), WITHIN_S)

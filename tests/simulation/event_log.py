@@ -31,6 +31,7 @@ class MemoryEventLog:
         self.released: dict[int, int] = dict.fromkeys(range(PARTITIONS), 0)
         self.reachable = True
         self.log_id = "10" * 16
+        self.retention_s = 7 * 86400.0
         self._grown = asyncio.Event()
 
     def append(self, event: NewEvent, *, accepted_ms: int) -> Record:
@@ -218,6 +219,7 @@ class MemoryFollowing:
         self._cursors = cursors
         self._batch_records_max = batch_records_max
         self.log_id = log.log_id
+        self.retention_s = log.retention_s
         self.heads = {
             partition: max((record.position for record in log.records.values() if record.partition == partition), default=0)
             for partition in cursors

@@ -28,7 +28,7 @@ from services.cli.supervise.port_reservation import Reservations
 from services.cli.supervise.service_environment import SERVICES, STOP_ORDER
 from services.runtime.background import until_one_ends
 from services.runtime.configuration.default_ports import LOOPBACK
-from services.runtime.configuration.settings import SubscriptionSettings
+from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings
 from services.runtime.configuration.settings_file import with_settings_file
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.service_process import Addresses, StartError
@@ -215,6 +215,7 @@ class Supervisor:
             environ["HOOKTIDE_SECRET_KEY_FILE"] = str(self.directory.secret_key_file)
         for name in SERVICES:
             self._logs[name] = LogFile(self.directory.log_file(name))
+        self._refuse_contradictions()
         settings = read_settings(SubscriptionSettings, environ)
         first = await asyncio.to_thread(self._bootstrap, settings)
         made = None if first is None else self.directory.write_keys(first)
@@ -224,6 +225,15 @@ class Supervisor:
             # The services do not need this file.
             self._notify(Notice("", "damaged", str(error)))
         return made
+
+    def _refuse_contradictions(self) -> None:
+        """Raise `StartError` if settings of two services contradict each other; a single wrong setting is refused by its service."""
+        try:
+            ingest, delivery = read_settings(IngestSettings, self._environ), read_settings(DeliverySettings, self._environ)
+        except StartError:
+            return
+        if (why := delivery.why_expiry_is_too_long(ingest.ingest_retention_hours * 3600)) is not None:
+            raise StartError(why)
 
     async def _all_ready(self) -> None:
         try:

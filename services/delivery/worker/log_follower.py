@@ -8,7 +8,7 @@ import bisect
 import contextlib
 import operator
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import Counter
 
@@ -41,7 +41,7 @@ _routed_events = Counter("hooktide_routed_events_total", "Events routed.")
 class LogFollower:
     """Routes all partitions of one worker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter for each collaborator
         self,
         log: EventLogReader,
         ledger: Ledger,
@@ -51,8 +51,12 @@ class LogFollower:
         unflushed: UnflushedDeliveries,
         clock: Clock,
         takeover: Takeover,
+        *,
+        log_keeps_for: Callable[[float], None],
     ) -> None:
+        """`log_keeps_for` is told the log's retention, in seconds, at each beginning of a following."""
         self._log = log
+        self._log_keeps_for = log_keeps_for
         self._ledger = ledger
         self._replica = replica
         self._barrier = barrier
@@ -100,6 +104,7 @@ class LogFollower:
             try:
                 async with self._log.follow(self._resume_places(), log_id=self.log_id) as following:
                     await self._check_identity(following)
+                    self._log_keeps_for(following.retention_s)
                     self.stopped.log()
                     self._away_since = None
                     self._record_first_through = following.heads | (self._record_first_through or {})

@@ -10,6 +10,7 @@ Law 2: a wall clock that is far ahead for a while makes nothing old.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class RetentionLimits:
     retention_s: float
     """Of finished deliveries."""
     expiry_s: float
-    """Of unfinished deliveries, from their event's acceptance."""
+    """Of unfinished deliveries, from their event's acceptance; infinite as long as it is not known."""
     bytes_max: int
     """The size of the ledger."""
     every_s: float
@@ -133,8 +134,10 @@ class RetentionLoop:
 
     async def expire(self) -> None:
         """Give up deliveries that are unfinished after their expiry, whatever held them back."""
-        dispatcher = self._dispatcher
-        before_ms = dispatcher.due.age_ms(0) - int(self._limits().expiry_s * 1000)
+        dispatcher, expiry_s = self._dispatcher, self._limits().expiry_s
+        if math.isinf(expiry_s):
+            return
+        before_ms = dispatcher.due.age_ms(0) - int(expiry_s * 1000)
         while True:
             rows = await read_waiting(dispatcher.lanes, self._ledger.expired_rows(before_ms, _EXPIRED))
             await end_waiting(dispatcher.lanes, rows, lambda delivery: dispatcher.exhaust(delivery, _EXPIRY_REASON), self._recorder)

@@ -7,6 +7,7 @@ app → [worker: log_follower → dispatcher → recorder; lane_refill, retentio
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Callable
 
@@ -71,7 +72,8 @@ class Worker:
         self._gone_sinks = GoneSinks(registry, replica.get)
         self.freshness = Freshness(clock, lost=self._on_freshness_lost, proven=self._on_freshness_proven)
         """Tells whether the replica may be relied on."""
-        retry_policy, bounds = _retry_policy(settings), _bounds(settings)
+        self._log_retention_s = math.inf  # until the log tells it: until then nothing expires by it
+        retry_policy, bounds = self._retry_policy(), _bounds(settings)
         # What is only filled and read comes first, then the dispatcher that fills it, then the loops that read it.
         lanes = LaneTable(replica.get, clock, DueClock(clock, retry_policy.expiry_s), bounds.lane_pending_max)
         self._unflushed = UnflushedDeliveries(lanes, backpressure or Backpressure(), clock)
@@ -119,7 +121,21 @@ class Worker:
     def change_settings(self, settings: DeliverySettings) -> None:
         """Use the limits of other settings from now on."""
         self._settings = settings
-        self.dispatcher.change(_retry_policy(settings), _bounds(settings))
+        self._change_limits()
+
+    def _log_keeps_for(self, retention_s: float) -> None:
+        """Take over the log's retention, which bounds how long deliveries may wait."""
+        if retention_s != self._log_retention_s:
+            self._log_retention_s = retention_s
+            self._change_limits()
+
+    def _change_limits(self) -> None:
+        self.dispatcher.change(self._retry_policy(), _bounds(self._settings))
+        if (why := self._settings.why_expiry_is_too_long(self._log_retention_s)) is not None:
+            logger().error("expiry.beyond_log", detail=why)
+
+    def _retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(self._settings.delivery_retry_delays_seconds, self._settings.expiry_s(self._log_retention_s))
 
     def why_not_ready(self) -> str | None:
         """Return in a sentence why events are not routed or pushed; None if they are."""
@@ -127,7 +143,11 @@ class Worker:
             return "waiting for the subscription service: the first snapshot of subscriptions is not complete"
         if not self.dispatcher.attempts.sending:
             return "the ledger cannot be written"
-        return (self.follower and self.follower.why_not_reading()) or self.barrier.why_not_passing()
+        return (
+            (self.follower and self.follower.why_not_reading())
+            or self.barrier.why_not_passing()
+            or self._settings.why_expiry_is_too_long(self._log_retention_s)
+        )
 
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
@@ -136,14 +156,22 @@ class Worker:
         self.clock_jumped_ms = takeover.clock_jumped_ms
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         self.follower = follower = LogFollower(
-            self._log, self._ledger, self.replica, self.barrier, self.dispatcher, self._unflushed, self._clock, takeover
+            self._log,
+            self._ledger,
+            self.replica,
+            self.barrier,
+            self.dispatcher,
+            self._unflushed,
+            self._clock,
+            takeover,
+            log_keeps_for=self._log_keeps_for,
         )
         retention = RetentionLoop(
             self._ledger,
             self._log,
             self.dispatcher,
             self._recorder,
-            lambda: _retention_limits(self._settings),
+            lambda: _retention_limits(self._settings, self._log_retention_s),
         )
         self.repair = Repair(self._log, self._ledger, follower, self._recorder, retention)
         try:
@@ -201,10 +229,6 @@ class Worker:
                 await self._recorder.wait_until_empty()
 
 
-def _retry_policy(settings: DeliverySettings) -> RetryPolicy:
-    return RetryPolicy(settings.delivery_retry_delays_seconds, settings.delivery_expiry_hours * 3600)
-
-
 def _bounds(settings: DeliverySettings) -> Bounds:
     return Bounds(
         settings.delivery_in_flight_max,
@@ -214,10 +238,10 @@ def _bounds(settings: DeliverySettings) -> Bounds:
     )
 
 
-def _retention_limits(settings: DeliverySettings) -> RetentionLimits:
+def _retention_limits(settings: DeliverySettings, log_retention_s: float) -> RetentionLimits:
     return RetentionLimits(
         retention_s=settings.delivery_retention_hours * 3600,
-        expiry_s=settings.delivery_expiry_hours * 3600,
+        expiry_s=settings.expiry_s(log_retention_s),
         bytes_max=settings.delivery_ledger_bytes_max,
         every_s=settings.housekeeping_seconds,
     )

@@ -46,7 +46,8 @@ class SqliteEventLog:
         self.why_refusing: str | None = None
         """Why the latest append was refused for lack of room; None if it was not refused, or if there is room again."""
         self._routed: Sequence[Place] | None = None
-        self._retention_ms = int(retention_s * 1000)
+        self.retention_s = retention_s
+        """How long records are kept, in seconds, from their acceptance."""
         self._writer = SqliteWriter(
             path,
             clock,
@@ -74,7 +75,10 @@ class SqliteEventLog:
     def change_limits(self, *, bytes_max: int, retention_s: float) -> None:
         """Use another size limit and another retention from now on."""
         self._writer.bytes_max = bytes_max
-        self._retention_ms = int(retention_s * 1000)
+        if retention_s != self.retention_s:
+            self.retention_s = retention_s
+            # Each follower learns the new retention when it follows again.
+            self._tail.wake()
 
     async def close(self) -> None:
         """Commit the appends under way, and close the log."""
@@ -194,7 +198,7 @@ class SqliteEventLog:
     async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
         """Store what a reader has released; see `ReaderProgress.release`."""
         await self._run_in_writer(lambda connection: queries.store_released(connection, released, recorded))
-        expired = await self.run_query(queries.first_position_at, unix_ms(self._clock) - self._retention_ms)
+        expired = await self.run_query(queries.first_position_at, unix_ms(self._clock) - int(self.retention_s * 1000))
         return [Place(place.partition, expired - 1) for place in released]
 
     async def report_routed(self, routed: Sequence[Place]) -> Lag:
@@ -283,12 +287,15 @@ class SqliteFollowing:
         self._batch_records_max = batch_records_max
         self.heads = heads
         self.log_id = log.log_id
+        self.retention_s = log.retention_s
 
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
         """Yield records as they come; see `Following.batches`."""
         while True:
             if not self._log.is_followed:
                 raise LogUnavailableError("the log is closing")
+            if self._log.retention_s != self.retention_s:
+                raise LogUnavailableError("the log's retention has changed; follow the log again")
             if self._scanned >= self._tail.end:
                 await self._tail.wait_for_growth()
                 continue

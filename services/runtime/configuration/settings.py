@@ -217,13 +217,37 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         description="The size of the ledger, in bytes, beyond which the oldest finished deliveries are dropped.",
         json_schema_extra=RELOADED,
     )
-    delivery_expiry_hours: Hours = Field(
-        336.0,
-        description="How long a delivery may stay unfinished before it ends as exhausted.",
+    delivery_expiry_hours: Hours | None = Field(
+        None,
+        description=(
+            "How long a delivery may stay unfinished before it ends as exhausted; by default as long as the event log keeps events."
+        ),
+        json_schema_extra=RELOADED,
+    )
+    delivery_expiry_beyond_log: bool = Field(
+        default=False,
+        description=(
+            "Whether the expiry may be longer than the event log keeps events. Events that only wait in the log for a slow or paused "
+            "subscription still end with the log's retention."
+        ),
         json_schema_extra=RELOADED,
     )
     subscription_target: SubscriptionTarget = default_address("subscription")
     ingest_target: IngestTarget = default_address("ingest")
+
+    def expiry_s(self, log_retention_s: float) -> float:
+        """Return how long a delivery may stay unfinished, in seconds from its event's acceptance."""
+        return log_retention_s if self.delivery_expiry_hours is None else self.delivery_expiry_hours * 3600
+
+    def why_expiry_is_too_long(self, log_retention_s: float) -> str | None:
+        """Return in a sentence why the log cannot keep events until they expire, and what to change; None if it can, or need not."""
+        if self.delivery_expiry_beyond_log or self.expiry_s(log_retention_s) <= log_retention_s:
+            return None
+        return (
+            f"HOOKTIDE_DELIVERY_EXPIRY_HOURS={self.delivery_expiry_hours:g} is longer than the event log keeps events "
+            f"({log_retention_s / 3600:g} hours); lower it, raise HOOKTIDE_INGEST_RETENTION_HOURS, or set "
+            "HOOKTIDE_DELIVERY_EXPIRY_BEYOND_LOG=true"
+        )
 
 
 class GatewaySettings(ClientSettings):

@@ -22,7 +22,8 @@ IN_FLIGHT_MAX = 1000
 DELAYS_MAX = 30
 _DAY_MS = 24 * 3600 * 1000
 DELAY_MS_MAX = 7 * _DAY_MS
-DELAYS_SUM_MS_MAX = 14 * _DAY_MS
+# How long the log keeps events by default; a delivery expires with its event.
+DELAYS_SUM_MS_MAX = 7 * _DAY_MS
 ATTEMPTS_MAX = DELAYS_MAX + 1
 FINAL_STATUSES_MAX = 50
 FINAL_STATUSES = range(300, 600)
@@ -233,5 +234,5 @@ def _delay_problems(delays_ms: tuple[int, ...]) -> list[FieldError]:
         if not 0 < delay_ms <= DELAY_MS_MAX
     ]
     if not problems and sum(delays_ms) > DELAYS_SUM_MS_MAX:
-        problems.append(FieldError(field, f"must be at most {DELAYS_SUM_MS_MAX // 1000} seconds in all (14 days)"))
+        problems.append(FieldError(field, f"must be at most {DELAYS_SUM_MS_MAX // 1000} seconds in all (7 days)"))
     return problems

@@ -74,8 +74,8 @@ async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path:
         assert "the event waits in the log, because the delivery service is not ready: 256 of 256 partitions are stopped" in note
         health = await hooktide("health", *data)
         assert health.code == 1
-        assert re.search(r"^delivery +not ready: 64 of 64", health.out, re.MULTILINE)
-        assert re.search(r"^gateway +degraded: delivery is not ready: 64 of 64", health.out, re.MULTILINE)
+        assert re.search(r"^delivery +not ready: 256 of 256", health.out, re.MULTILINE)
+        assert re.search(r"^gateway +degraded: delivery is not ready: 256 of 256", health.out, re.MULTILINE)
         repaired = await hooktide("repair", "--yes", *data)
         assert repaired.code == 0, repaired
         assert (await told("at work again", "is fully ready again")).service == "delivery"
@@ -153,6 +153,21 @@ async def test_a_wrong_setting_ends_everything_with_a_clear_message(tmp_path: Pa
     ended = await hooktide("up", "--data-dir", str(tmp_path), "--free-ports", environ=environ)
     assert ended.code == 2
     assert "hooktide up: delivery: HOOKTIDE_DELIVERY_IN_FLIGHT_MAX=none: " in ended.err
+
+
+async def test_an_expiry_that_the_log_cannot_keep_is_refused_at_the_start(tmp_path: Path) -> None:
+    """The settings file counts as well, and no service has started."""
+    settings = tmp_path / "settings.env"
+    settings.write_text("HOOKTIDE_INGEST_RETENTION_HOURS=24\n")
+    data = tmp_path / "data"
+    environ = clean_environ(HOOKTIDE_SETTINGS_FILE=str(settings), HOOKTIDE_DELIVERY_EXPIRY_HOURS="336")
+    ended = await hooktide("up", "--data-dir", str(data), "--free-ports", environ=environ)
+    assert ended.code == 2
+    assert ended.err == (
+        "hooktide up: HOOKTIDE_DELIVERY_EXPIRY_HOURS=336 is longer than the event log keeps events (24 hours); lower it, raise "
+        "HOOKTIDE_INGEST_RETENTION_HOURS, or set HOOKTIDE_DELIVERY_EXPIRY_BEYOND_LOG=true\n"
+    )
+    assert not list(data.glob("*.db"))
 
 
 async def test_what_the_user_has_set_is_respected(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ class _MemoryAppender:
 def _memory(_path: Path) -> Callable[[], AbstractAsyncContextManager[Engine]]:
     clock = MovedClock()
     log = MemoryEventLog(lambda: asyncio.sleep(0), lambda: int((clock.time_s - RETENTION_S) * 1000))
+    log.retention_s = RETENTION_S
     appender = _MemoryAppender(log, clock)
 
     @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 from services.eventlog.errors import LogUnavailableError
 from services.eventlog.record import PARTITIONS, Place, Record
 from tests.conformance.event_log.conftest import Engine
-from tests.support.event_logs import TIMEOUT_S, Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
 
 MIB = 1024 * 1024
 
@@ -31,6 +31,7 @@ async def test_a_follower_gets_what_is_there_and_then_what_comes(engine: Engine)
 async def test_a_follower_waits_for_the_first_event_of_all(engine: Engine) -> None:
     async with engine.reader.follow(everything()) as following:
         assert set(following.heads.values()) == {0}
+        assert following.retention_s == RETENTION_S
         waiting = asyncio.ensure_future(Reading(following).take(1))
         (receipt,) = await appended(engine.log, [new_event(1)])
         (record,) = await waiting

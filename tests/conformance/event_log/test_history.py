@@ -156,6 +156,19 @@ async def test_another_retention_counts_from_the_next_release_on(owned: OwnedLog
     assert await owned.log.release([Place(0, 0)]) == [Place(0, receipt.position)]
 
 
+async def test_another_retention_ends_each_following_and_the_next_one_tells_it(owned: OwnedLog) -> None:
+    async with owned.log.follow(everything()) as following, asyncio.timeout(TIMEOUT_S):
+        assert following.retention_s == RETENTION_S
+        owned.log.change_limits(bytes_max=LARGE // 2, retention_s=RETENTION_S)
+        await appended(owned.log, [new_event(1)])
+        assert len(await Reading(following).batch()) == 1
+        owned.log.change_limits(bytes_max=LARGE, retention_s=30)
+        with pytest.raises(LogUnavailableError):
+            await Reading(following).batch()
+    async with owned.log.follow(everything()) as following:
+        assert following.retention_s == 30
+
+
 async def test_the_owner_ends_every_following(owned: OwnedLog) -> None:
     async with owned.log.follow(everything()) as following, asyncio.timeout(TIMEOUT_S):
         owned.log.end_following()

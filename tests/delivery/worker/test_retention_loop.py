@@ -89,6 +89,30 @@ def test_a_paused_delivery_past_its_time_is_given_up(play: Play) -> None:
     play(scenario, HOOKTIDE_DELIVERY_EXPIRY_HOURS="1", HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
 
 
+def test_by_default_a_delivery_waits_as_long_as_the_log_keeps_events(play: Play) -> None:
+    """The log tells its retention at the beginning of each following."""
+
+    async def scenario(world: World) -> None:
+        world.log.retention_s = 3600.0
+        await started(world, ALPHA, replace(BETA, state=PAUSED))
+        paused = world.publish(3, "beta")
+        await asyncio.sleep(3400.0)
+        assert deliveries(world, paused, BETA) == []
+        await asyncio.sleep(400.0)
+        assert deliveries(world, paused, BETA) == [State.EXHAUSTED] * 3
+        world.log.set_reachable(reachable=False)
+        await asyncio.sleep(1.0)
+        world.log.retention_s = 7200.0
+        world.log.set_reachable(reachable=True)
+        longer = world.publish(3, "beta")
+        await asyncio.sleep(6000.0)
+        assert deliveries(world, longer, BETA) == []
+        await asyncio.sleep(1400.0)
+        assert deliveries(world, longer, BETA) == [State.EXHAUSTED] * 3
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
 @pytest.mark.parametrize("restarts", [False, True], ids=["meanwhile", "at the start"])
 def test_a_wall_clock_that_is_far_ahead_for_a_while_gives_up_nothing(play: Play, *, restarts: bool) -> None:
     """Neither paused deliveries nor failures meanwhile are given up; finished deliveries stay in the ledger."""

@@ -18,7 +18,7 @@ CONFIG = pb.SubscriptionConfig(
     rate_per_second=0.5,
     in_flight_max=7,
     retry=pb.RetryPolicy(
-        delays=pb.RetryDelays(delays=[Duration(seconds=5), Duration(nanos=500_000_000), Duration(seconds=7 * 86400)]),
+        delays=pb.RetryDelays(delays=[Duration(seconds=5), Duration(nanos=500_000_000), Duration(seconds=6 * 86400)]),
         attempts_max=4,
         final_statuses=[400, 404, 599],
     ),
@@ -198,7 +198,7 @@ WRONG_CONFIGS = [
     ({"retry": pb.RetryPolicy(delays=pb.RetryDelays(delays=[Duration(seconds=1), Duration()]))}, "retry.delays[1]"),
     ({"retry": pb.RetryPolicy(delays=pb.RetryDelays(delays=[Duration(seconds=-5)]))}, "retry.delays[0]"),
     ({"retry": pb.RetryPolicy(delays=pb.RetryDelays(delays=[Duration(seconds=7 * 86400 + 1)]))}, "retry.delays[0]"),
-    ({"retry": pb.RetryPolicy(delays=pb.RetryDelays(delays=[Duration(seconds=6 * 86400)] * 3))}, "retry.delays"),
+    ({"retry": pb.RetryPolicy(delays=pb.RetryDelays(delays=[Duration(seconds=4 * 86400)] * 2))}, "retry.delays"),
     ({"retry": pb.RetryPolicy(delays=pb.RetryDelays(delays=[Duration(seconds=1)] * 31))}, "retry.delays"),
 ]
 WRONG_CONFIGS += [

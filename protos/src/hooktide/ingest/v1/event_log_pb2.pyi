@@ -188,7 +188,9 @@ class FollowLogResponse(google.protobuf.message.Message):
 
     @property
     def retention(self) -> google.protobuf.duration_pb2.Duration:
-        """Only in the first response: how long the log keeps its records. A reader must not rely on a record that is older."""
+        """Only in the first response: how long the log keeps its records, from their acceptance. A reader must not rely on a record that is
+        older. After a change the stream ends with UNAVAILABLE, and the next stream names the new retention.
+        """
 
     def __init__(
         self,

@@ -403,7 +403,9 @@ class RetryDelays(google.protobuf.message.Message):
     DELAYS_FIELD_NUMBER: builtins.int
     @property
     def delays(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[google.protobuf.duration_pb2.Duration]:
-        """At most 30 waits of up to 7 days each, 14 days in all; each gets jitter of ±50 %. Empty: there is no further attempt."""
+        """At most 30 waits, 7 days in all, which is how long the log keeps events by default; each gets jitter of ±50 %. A delivery ends as
+        exhausted at its expiry, even if waits are left. Empty: there is no further attempt.
+        """
 
     def __init__(
         self,
