@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple
 
-from tests.bench.crowd import dead_sinks, subscribe
+from tests.bench.crowd import dead_sinks, delivery_stopped, subscribe
 from tests.bench.figures import Bar, Row, ratio
 from tests.bench.flows import Flow, Flows
 from tests.bench.fresh import LATE_S, TICK_S, Fresh, at_once, paced
@@ -42,6 +42,8 @@ class Trouble(NamedTuple):
     """Makes the neighbour's subscriptions."""
     during: "During"
     """Makes the trouble: all of it, or for so many seconds, while the body runs."""
+    is_prepared_first: bool
+    """Whether the neighbour's subscriptions are made before anything is measured; they get events later."""
     saturates: bool
     """Whether the measured consumer can have the whole core besides, so that its throughput is measured at full speed."""
 
@@ -104,10 +106,14 @@ async def _measured(name: str, trouble: Trouble, extent: Extent, steps: Steps) -
         flow = await Flows(system, seen).flow("fresh")
         neighbour = await new_consumer(system, "neighbour")
         place = Place(system, neighbour.id, sinks, dead, extent)
+        if trouble.is_prepared_first:
+            steps.step("making the neighbour's subscriptions")
+            await trouble.prepare(place)
         await at_once(flow, flow.warm, f"{name}-warm-")
         without = [await _one(place, flow, trouble, steps, f"without, round {number + 1}", _nothing) for number in range(rounds)]
-        steps.step("making the neighbour's subscriptions")
-        await trouble.prepare(place)
+        if not trouble.is_prepared_first:
+            steps.step("making the neighbour's subscriptions")
+            await trouble.prepare(place)
         beside = [await _one(place, flow, trouble, steps, f"beside, round {number + 1}", trouble.during) for number in range(rounds)]
     return Measured(
         [each for each, _ in without], [each for each, _ in beside], [per_s for _, per_s in without], [per_s for _, per_s in beside]
@@ -167,7 +173,8 @@ async def _prepare_dead(place: Place) -> None:
 
 
 async def _prepare_many(place: Place) -> None:
-    await subscribe(place.system, place.neighbour, place.dead, [_NOISE])
+    async with delivery_stopped(place.system):
+        await subscribe(place.system, place.neighbour, place.dead, [_NOISE])
 
 
 def _burst(count: int) -> During:
@@ -206,8 +213,8 @@ async def _noise(place: Place, per_s: float, for_s: float, run: str) -> AsyncIte
 
 
 TROUBLES = {
-    TRAFFIC: Trouble(_prepare_traffic, _traffic, saturates=False),
-    SLOW: Trouble(_prepare_slow, _slow, saturates=True),
-    DEAD: Trouble(_prepare_dead, _burst(_DEAD_EVENTS), saturates=True),
-    MANY: Trouble(_prepare_many, _burst(_MANY_EVENTS), saturates=True),
+    TRAFFIC: Trouble(_prepare_traffic, _traffic, is_prepared_first=True, saturates=False),
+    SLOW: Trouble(_prepare_slow, _slow, is_prepared_first=True, saturates=True),
+    DEAD: Trouble(_prepare_dead, _burst(_DEAD_EVENTS), is_prepared_first=False, saturates=True),
+    MANY: Trouble(_prepare_many, _burst(_MANY_EVENTS), is_prepared_first=True, saturates=True),
 }
