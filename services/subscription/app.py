@@ -10,7 +10,16 @@ import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 
-from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
+from hooktide.subscription.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    catalogue_pb2,
+    catalogue_pb2_grpc,
+    subscription_pb2,
+    subscription_pb2_grpc,
+    system_pb2,
+    system_pb2_grpc,
+)
 
 from services.egress.policy import EgressPolicy
 from services.runtime import failpoints
@@ -29,6 +38,7 @@ from services.runtime.tls import server_tls
 from services.subscription.api.access_server import AccessServer
 from services.subscription.api.catalogue_server import CatalogueServer
 from services.subscription.api.subscription_server import SubscriptionServer
+from services.subscription.api.system_server import SystemServer
 from services.subscription.model import VerificationPolicy
 from services.subscription.rules.sink_lookup import Resolve, SinkLookup, system_addresses
 from services.subscription.store import secret_keys
@@ -43,6 +53,7 @@ _SERVICES = (
     subscription_pb2.DESCRIPTOR.services_by_name["SubscriptionService"],
     catalogue_pb2.DESCRIPTOR.services_by_name["CatalogueService"],
     access_pb2.DESCRIPTOR.services_by_name["AccessService"],
+    system_pb2.DESCRIPTOR.services_by_name["SystemService"],
 )
 RULES = {f"/{service.full_name}/{method.name}": Access.SERVICE for service in _SERVICES for method in service.methods}
 
@@ -68,7 +79,8 @@ async def running(
             resealer = Resealer(store)
             reloadable.on_prepare(partial(_prepare_secret_keys, registry, store, resealer))
             sink_lookup = SinkLookup(egress_policy, lambda: reloadable.settings.share_of(reloadable.settings.sink_lookups_max), resolve)
-            subscriptions = SubscriptionServer(store, egress_policy, sink_lookup, verification_policy)
+            events_kept_ms = partial(_events_kept_ms, reloadable)
+            subscriptions = SubscriptionServer(store, egress_policy, sink_lookup, verification_policy, events_kept_ms)
 
             def ready() -> str | None:
                 if store.broken:
@@ -77,7 +89,8 @@ async def running(
 
             subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server(subscriptions, server.grpc)
             catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(CatalogueServer(store), server.grpc)
-            access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store), server.grpc)
+            access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServer(store, events_kept_ms), server.grpc)
+            system_pb2_grpc.add_SystemServiceServicer_to_server(SystemServer(store, events_kept_ms), server.grpc)
             async with http_server(admin_app(ready), settings.subscription_admin_listen, tls=server_tls(reloadable, "admin")) as admin:
                 try:
                     listen = await server.start(settings.subscription_listen, tls)
@@ -115,6 +128,12 @@ async def _prepare_secret_keys(registry: OpenRegistry, store: Store, resealer: R
         resealer.want()
 
     return apply
+
+
+def _events_kept_ms(reloadable: Reloadable[SubscriptionSettings]) -> int:
+    settings = reloadable.settings
+    log_hours, expiry_hours = settings.ingest_retention_hours, settings.delivery_expiry_hours
+    return int((log_hours if expiry_hours is None else min(log_hours, expiry_hours)) * 3_600_000)
 
 
 def _egress_policy(settings: SubscriptionSettings) -> EgressPolicy:

@@ -66,6 +66,17 @@ def verification_off() -> Failure:
     return Failure(Reason.STATE_CONFLICT, "The operator has switched sink verification off, so subscriptions work without it.")
 
 
+def nothing_to_pause() -> Failure:
+    """A disabled subscription cannot be paused."""
+    message = "The subscription is disabled and gets no events, so it cannot be paused; first enable it, by its resume or by another sink."
+    return Failure(Reason.STATE_CONFLICT, message)
+
+
+def unverified() -> Failure:
+    """A subscription that waits for its sink's consent can be neither paused nor resumed."""
+    return Failure(Reason.STATE_CONFLICT, "The subscription's sink has not consented, so it gets no events; verify the sink first.")
+
+
 def too_many_verifications(begun_max: int) -> Failure:
     """The sink was asked for its consent too often."""
     message = f"The sink was asked for its consent {begun_max} times within an hour; wait before you verify it again."

@@ -139,6 +139,19 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause of a subscription, a consumer or the system. Events accepted from it on are kept at least until `kept_until_ms`."""
+
+    time_ms: int
+    by: str
+    """Who paused: for a subscription, OWNER or OPERATOR; else the administrator's API key, "key_…"."""
+    kept_until_ms: int
+
+
+OWNER, OPERATOR = "its owner", "the operator"
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
     """A consumer's registration for events, as it was after the change numbered `revision`. Its credential lacks the secret member."""
 
@@ -158,11 +171,16 @@ class Subscription:
     update_ms: int
     revision: int
     sink_revision: int
+    pause: Pause | None = None
+    """Its own pause, which outlives that it is disabled or unverified."""
+    consumer_pause: Pause | None = None
+    """The pause of its consumer, which is no part of its own state."""
 
     @property
     def etag(self) -> str:
-        """A text that every change alters; it has no other meaning."""
-        return _etag(self.id, self.revision, self.update_ms)
+        """A text that every change alters, also a pause of its consumer; it has no other meaning."""
+        paused_ms = "" if self.consumer_pause is None else f"@{self.consumer_pause.time_ms}"
+        return _etag(self.id, self.revision, f"{self.update_ms}{paused_ms}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +200,7 @@ class Consumer:
     id: ConsumerId
     name: str
     create_ms: int
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +278,13 @@ class Checkpoint:
 
     point: ResumePoint
     registry_id: str
+    system_paused: bool = False
+    """Whether all deliveries are paused, at this point or a later one."""
 
 
 WatchItem = PutSubscription | DeletedSubscription | Checkpoint
 
 
-def _etag(name: str, number: int, update_ms: int) -> str:
+def _etag(name: str, number: int, times_ms: int | str) -> str:
     # The hash includes the time, since a registry that was restored from an older copy reaches the same number again.
-    return hashlib.blake2b(f"{name}@{number}@{update_ms}".encode(), digest_size=10).hexdigest()
+    return hashlib.blake2b(f"{name}@{number}@{times_ms}".encode(), digest_size=10).hexdigest()

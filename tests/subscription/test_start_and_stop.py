@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hooktide.subscription.v1 import access_pb2, catalogue_pb2
+from hooktide.subscription.v1 import access_pb2, catalogue_pb2, system_pb2
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
@@ -181,8 +181,8 @@ async def test_bootstrap_makes_no_keys_where_one_was_ever_made(settings: Subscri
 
 async def test_every_method_needs_the_service_token(settings: SubscriptionSettings) -> None:
     async with served(settings) as client:
-        stubs = (client.subscriptions, client.catalogue, client.access)
-        services = [each for file in (pb, catalogue_pb2, access_pb2) for each in file.DESCRIPTOR.services_by_name.values()]
+        stubs = (client.subscriptions, client.catalogue, client.access, client.system)
+        services = [each for file in (pb, catalogue_pb2, access_pb2, system_pb2) for each in file.DESCRIPTOR.services_by_name.values()]
         asked = {method.name: GetMessageClass(method.input_type)() for service in services for method in service.methods}
         methods = {name: method for stub in stubs for name, method in vars(stub).items()}
         assert methods.keys() == asked.keys()

@@ -9,7 +9,7 @@ ignoring it.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,21 @@ from services.runtime.service_process import StartError
 # The client commands read these in place of --api, --key and --secret; no service reads them.
 CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_KEY_FILE", "HOOKTIDE_SIGNING_SECRET"})
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
+
+
+def _retention_hours() -> Any:  # noqa: ANN401 - as pydantic's Field
+    description = (
+        "How long events stay readable in the event log. The subscription service only tells it to the owners of paused subscriptions."
+    )
+    return Field(168.0, description=description, json_schema_extra=RELOADED)
+
+
+def _expiry_hours() -> Any:  # noqa: ANN401 - as pydantic's Field
+    description = (
+        "How long a delivery may stay unfinished before it ends as exhausted; by default as long as the event log keeps events. The "
+        "subscription service only tells it to the owners of paused subscriptions."
+    )
+    return Field(None, description=description, json_schema_extra=RELOADED)
 
 
 class SubscriptionSettings(SinkSettings, GrpcSettings):
@@ -71,6 +86,8 @@ class SubscriptionSettings(SinkSettings, GrpcSettings):
         json_schema_extra=RELOADED,
     )
     secret_key_file: Path | None = Field(None, description="A file with the secret keys, one on each line.", json_schema_extra=RELOADED)
+    ingest_retention_hours: Hours = _retention_hours()
+    delivery_expiry_hours: Hours | None = _expiry_hours()
 
     def secret_keys(self) -> dict[str, bytes]:
         """Return the keys by their ids; the first key encrypts, all keys decrypt."""
@@ -111,7 +128,7 @@ class IngestSettings(GrpcSettings):
         description="The size of the event log, in bytes, from which new events are refused.",
         json_schema_extra=RELOADED,
     )
-    ingest_retention_hours: Hours = Field(168.0, description="How long events stay readable in the event log.", json_schema_extra=RELOADED)
+    ingest_retention_hours: Hours = _retention_hours()
     subscription_target: SubscriptionTarget = default_address("subscription")
 
 
@@ -217,13 +234,7 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         description="The size of the ledger, in bytes, beyond which the oldest finished deliveries are dropped.",
         json_schema_extra=RELOADED,
     )
-    delivery_expiry_hours: Hours | None = Field(
-        None,
-        description=(
-            "How long a delivery may stay unfinished before it ends as exhausted; by default as long as the event log keeps events."
-        ),
-        json_schema_extra=RELOADED,
-    )
+    delivery_expiry_hours: Hours | None = _expiry_hours()
     delivery_expiry_beyond_log: bool = Field(
         default=False,
         description=(

@@ -4,6 +4,7 @@ gateway, ingest ─gRPC─▶ [access_server] → validation → consumers, keys
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,16 @@ from services.runtime.errors import invalid_field
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.subscription.api import wire
 from services.subscription.errors import key_invalid
-from services.subscription.rules.validation import consumer_name_problems, key_problems, refuse, request_id_problems, required_problems
+from services.subscription.model import Consumer
+from services.subscription.rules.pause import new_pause
+from services.subscription.rules.validation import (
+    consumer_name_problems,
+    key_id_problems,
+    key_problems,
+    refuse,
+    request_id_problems,
+    required_problems,
+)
 from services.subscription.store import consumers, keys, secret_keys
 from services.subscription.store.idempotency import answer_once
 from services.subscription.store.store import Store
@@ -33,8 +43,10 @@ _KEYS_MAX = 200
 class AccessServer(access_pb2_grpc.AccessServiceServicer):
     """Serves consumers and API keys."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, events_kept_ms: Callable[[], int]) -> None:
+        """`events_kept_ms` returns for how long an event that waits is kept after its acceptance."""
         self._store = store
+        self._events_kept_ms = events_kept_ms
 
     async def Authenticate(self, request: pb.AuthenticateRequest, _context: Context) -> pb.AuthenticateResponse:
         """Return the API key of a clear text; refuse a malformed one without a query to the database."""
@@ -71,19 +83,34 @@ class AccessServer(access_pb2_grpc.AccessServiceServicer):
     async def GetConsumer(self, request: pb.GetConsumerRequest, _context: Context) -> pb.GetConsumerResponse:
         """Read one consumer."""
         refuse(required_problems("id", request.id))
-        found = await self._store.read(partial(consumers.get, consumer_id=request.id))
+        found = await self._store.read_confirmed(partial(consumers.get, consumer_id=request.id))
         return pb.GetConsumerResponse(consumer=wire.consumer_message(found))
 
     async def ListConsumers(self, request: pb.ListConsumersRequest, _context: Context) -> pb.ListConsumersResponse:
         """List consumers by id."""
         place = parse_page_token(_CONSUMERS, request.page_token, (str,))
-        found, more = await self._store.read(
+        found, more = await self._store.read_confirmed(
             partial(consumers.page, after_id=str(place[0]) if place else "", size=page_size(request.page_size))
         )
         return pb.ListConsumersResponse(
             consumers=[wire.consumer_message(consumer) for consumer in found],
             next_page_token=page_token(_CONSUMERS, (found[-1].id,)) if more else "",
         )
+
+    async def PauseConsumer(self, request: pb.PauseConsumerRequest, _context: Context) -> pb.PauseConsumerResponse:
+        """Pause all subscriptions of a consumer."""
+        refuse([*required_problems("id", request.id), *key_id_problems(request.key_id)])
+
+        def pause(writing: Writing) -> Consumer:
+            return consumers.pause(writing, request.id, new_pause(request.key_id, writing.now_ms, self._events_kept_ms()))
+
+        return pb.PauseConsumerResponse(consumer=wire.consumer_message(await self._store.write(pause)))
+
+    async def ResumeConsumer(self, request: pb.ResumeConsumerRequest, _context: Context) -> pb.ResumeConsumerResponse:
+        """End the pause of a consumer."""
+        refuse(required_problems("id", request.id))
+        resumed = await self._store.write(partial(consumers.resume, consumer_id=request.id))
+        return pb.ResumeConsumerResponse(consumer=wire.consumer_message(resumed))
 
     async def CreateKey(self, request: pb.CreateKeyRequest, _context: Context) -> pb.CreateKeyResponse:
         """Create a key."""

@@ -7,7 +7,7 @@ Law: every call about subscriptions names its scope, and reaches no subscription
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,13 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 from hooktide.subscription.v1 import subscription_pb2_grpc
 
 from services.egress.policy import EgressPolicy
+from services.runtime.consumer_scope import Everyone
 from services.runtime.errors import FieldError
 from services.runtime.paging import fitting, page_size, page_token, parse_page_token
 from services.subscription.api import wire, wire_settings
 from services.subscription.errors import revision_compacted
-from services.subscription.model import ConsumerId, ResumePoint, Scheme, Verification, VerificationPolicy
+from services.subscription.model import OPERATOR, OWNER, ConsumerId, ResumePoint, Scheme, Verification, VerificationPolicy
+from services.subscription.rules.pause import new_pause
 from services.subscription.rules.settings_validation import start_change_problems, start_problems
 from services.subscription.rules.signing_key import new_private_key, short_private_key
 from services.subscription.rules.signing_secret import new_secret
@@ -55,8 +57,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
     """Serves subscriptions, their secrets, their sink verification and their watch."""
 
-    def __init__(self, store: Store, egress_policy: EgressPolicy, sink_lookup: SinkLookup, verification_policy: VerificationPolicy) -> None:
+    def __init__(
+        self,
+        store: Store,
+        egress_policy: EgressPolicy,
+        sink_lookup: SinkLookup,
+        verification_policy: VerificationPolicy,
+        events_kept_ms: Callable[[], int],
+    ) -> None:
+        """`events_kept_ms` returns for how long an event that waits is kept after its acceptance."""
         self._store = store
+        self._events_kept_ms = events_kept_ms
         self._egress_policy = egress_policy
         self._sink_lookup = sink_lookup
         self._verification_policy = verification_policy
@@ -174,8 +185,30 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         answer = await self._store.write(lambda writing: answer_once(writing, call, partial(rotate, writing)))
         return pb.RotateSecretResponse.FromString(answer)
 
+    async def PauseSubscription(self, request: pb.PauseSubscriptionRequest, _context: Context) -> pb.PauseSubscriptionResponse:
+        """Pause a subscription."""
+        scope = valid_scope(request.consumer_id, required_problems("id", request.id))
+
+        def pause(writing: Writing) -> pb.PauseSubscriptionResponse:
+            current = subscriptions.get(writing, scope, request.id)
+            new = new_pause(OPERATOR if isinstance(scope, Everyone) else OWNER, writing.now_ms, self._events_kept_ms())
+            return pb.PauseSubscriptionResponse(subscription=wire.subscription_message(subscriptions.pause(writing, current, new)))
+
+        return await self._store.write(pause)
+
+    async def ResumeSubscription(self, request: pb.ResumeSubscriptionRequest, _context: Context) -> pb.ResumeSubscriptionResponse:
+        """End a subscription's pause, or enable it again."""
+        scope = valid_scope(request.consumer_id, required_problems("id", request.id))
+
+        def resume(writing: Writing) -> pb.ResumeSubscriptionResponse:
+            current = subscriptions.get(writing, scope, request.id)
+            changed = subscriptions.resume(writing, current, self._verification_policy)
+            return pb.ResumeSubscriptionResponse(subscription=wire.subscription_message(changed))
+
+        return await self._store.write(resume)
+
     async def DisableSubscription(self, request: pb.DisableSubscriptionRequest, _context: Context) -> pb.DisableSubscriptionResponse:
-        """Disable a subscription whose sink is gone."""
+        """Disable a subscription whose sink is gone or has failed for too long."""
         refuse([*required_problems("id", request.id), *reason_problems(request.reason)])
         changed = await self._store.write(
             partial(subscriptions.disable, subscription_id=request.id, sink_revision=request.sink_revision, reason=request.reason)

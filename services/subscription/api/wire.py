@@ -8,7 +8,7 @@ Law: pure; this file validates nothing. An unknown number (of a role or protocol
 import hashlib
 from typing import Protocol as Shape
 
-from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2
+from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2, system_pb2
 
 from services.subscription.api.wire_settings import (
     config_draft,
@@ -31,6 +31,7 @@ from services.subscription.model import (
     EventType,
     IdempotentCall,
     Key,
+    Pause,
     Protocol,
     PutSubscription,
     Role,
@@ -40,6 +41,7 @@ from services.subscription.model import (
     WatchItem,
 )
 from services.subscription.rules import consent
+from services.subscription.rules.pause import shown_reason
 from services.subscription.rules.validation import KeyDraft, SubscriptionDraft
 
 _PROTOCOLS = {
@@ -112,7 +114,7 @@ def subscription_message(subscription: Subscription) -> subscription_pb2.Subscri
         protocol_settings=settings_message(subscription.settings),
         sink_credential=None if subscription.credential is None else credential_message(subscription.credential),
         state=_STATE_NUMBERS[subscription.state],
-        state_reason=subscription.state_reason,
+        state_reason=shown_reason(subscription),
         create_time=timestamp(subscription.create_ms),
         update_time=timestamp(subscription.update_ms),
         revision=subscription.revision,
@@ -134,6 +136,7 @@ def watched_message(put: PutSubscription, policy: VerificationPolicy) -> subscri
         keys=signing_keys(put.secrets, private=True),
         sink_credential=None if kept is None else secret_credential_message(kept, put.credential_secret),
         consent_wanted=consent.is_wanted(put.subscription, policy),
+        consumer_paused=put.subscription.consumer_pause is not None,
     )
 
 
@@ -147,7 +150,9 @@ def watch_message(item: WatchItem, policy: VerificationPolicy) -> subscription_p
             return subscription_pb2.WatchSubscriptionsResponse(deleted=deleted)
         case _:
             revision, change_id = item.point
-            checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id=item.registry_id, change_id=change_id)
+            checkpoint = subscription_pb2.Checkpoint(
+                revision=revision, registry_id=item.registry_id, change_id=change_id, system_paused=item.system_paused
+            )
             return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
 
 
@@ -173,7 +178,16 @@ def event_type_message(event_type: EventType) -> catalogue_pb2.EventType:
 
 def consumer_message(consumer: Consumer) -> access_pb2.Consumer:
     """Return a consumer as the contract's message."""
-    return access_pb2.Consumer(id=consumer.id, name=consumer.name, create_time=timestamp(consumer.create_ms))
+    return access_pb2.Consumer(
+        id=consumer.id, name=consumer.name, create_time=timestamp(consumer.create_ms), pause=pause_message(consumer.pause)
+    )
+
+
+def pause_message(pause: Pause | None) -> system_pb2.Pause | None:
+    """Return a pause of a consumer or of the system as the contract's message; None for no pause."""
+    if pause is None:
+        return None
+    return system_pb2.Pause(time=timestamp(pause.time_ms), key_id=pause.by, kept_until_time=timestamp(pause.kept_until_ms))
 
 
 def key_message(key: Key) -> access_pb2.Key:

@@ -1,14 +1,15 @@
 """Consent: decide a subscription's state when its sink changes, consents, refuses or is gone.
 
-subscriptions, verifications → [consent]
+subscriptions, verifications → [consent: pause]
 
-Law: pure; every change of a stored subscription's state is decided in this file.
+Law: pure; every change of a stored subscription's state is decided in this file or in `pause.py`.
 """
 
 import dataclasses
 from typing import assert_never
 
 from services.subscription.model import Consent, State, Subscription, Verification, VerificationPolicy
+from services.subscription.rules.pause import active_or_paused
 
 NOT_ASKED = "the sink has not yet consented to receive events; run its verification"
 
@@ -21,8 +22,8 @@ def initial_state(policy: VerificationPolicy) -> tuple[State, str]:
 def change_sink(current: Subscription, sink: str, policy: VerificationPolicy) -> Subscription:
     """Return a subscription with a new sink; the former sink's verification no longer counts."""
     state, reason = initial_state(policy)
-    if current.state is State.PAUSED and state is State.ACTIVE:
-        state, reason = current.state, current.state_reason
+    if state is State.ACTIVE:
+        state, reason = active_or_paused(current.pause)
     return dataclasses.replace(current, sink=sink, state=state, state_reason=reason, verification=None)
 
 
@@ -44,8 +45,8 @@ def record_answer(current: Subscription, verification: Verification, policy: Ver
     before = current.verification
     match verification.consent:
         case Consent.GRANTED:
-            active = current.state is State.UNVERIFIED
-            state, reason = (State.ACTIVE, "") if active else (current.state, current.state_reason)
+            waited = current.state is State.UNVERIFIED
+            state, reason = active_or_paused(current.pause) if waited else (current.state, current.state_reason)
         case Consent.REFUSED:
             withheld = policy is VerificationPolicy.REQUIRED and current.state is not State.DISABLED
             reason = f"the sink has not consented to receive events: {verification.detail}"
@@ -61,5 +62,6 @@ def record_answer(current: Subscription, verification: Verification, policy: Ver
 
 
 def waive(current: Subscription) -> Subscription:
-    """Return a subscription, now active, that waited for a consent that is no longer required."""
-    return dataclasses.replace(current, state=State.ACTIVE, state_reason="")
+    """Return a subscription that waited for a consent that is no longer required: active, or paused if it was paused before."""
+    state, reason = active_or_paused(current.pause)
+    return dataclasses.replace(current, state=state, state_reason=reason)

@@ -17,6 +17,7 @@ from services.egress.policy import EgressPolicy
 from services.runtime.consumer_scope import EVERYONE, Scope, parse_scope, scope_problem
 from services.runtime.errors import Failure, FieldError, Reason, invalid_fields
 from services.runtime.event_types import event_type_pattern_problem, event_type_problem, reserved_type_problem
+from services.runtime.ids import is_id
 from services.subscription import credential
 from services.subscription.credential import SecretCredential
 from services.subscription.model import Protocol, Role, Scheme, Subscription
@@ -214,6 +215,11 @@ def consumer_name_problems(name: str) -> list[FieldError]:
     if name.strip():
         return _text_problems("consumer.name", name, NAME_CHARS_MAX)
     return [FieldError("consumer.name", f"is required, 1 to {NAME_CHARS_MAX} characters")]
+
+
+def key_id_problems(key_id: str) -> list[FieldError]:
+    """Validate the id of the API key with which an administrator calls."""
+    return [] if is_id(key_id, "key") else [FieldError("key_id", "is required: the id of the caller's API key, key_…")]
 
 
 def key_problems(draft: KeyDraft, now_ms: int) -> list[FieldError]:

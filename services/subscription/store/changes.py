@@ -2,7 +2,7 @@
 
 subscriptions → [changes] → watch
 
-Law 1: a change takes the next revision in its own transaction; with one writer, revisions become visible in order, without gaps.
+Law 1: the changes of a transaction take the next revisions; with one writer, revisions become visible in order, without gaps.
 Law 2: at a checkpoint, the watcher knows every subscription in its state at that revision or a later state, never an earlier one.
 Law 3: a damaged secret affects only its own subscription: watches report it as paused instead of active, and all others as usual.
 Law 4: every change has a random id; a watch resumes only if the registry still has the last change that the watch has seen.
@@ -20,7 +20,7 @@ from services.subscription.errors import revision_compacted
 from services.subscription.model import DeletedSubscription, PutSubscription, ResumePoint, State, Subscription, SubscriptionId
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import secrets as store_secrets
-from services.subscription.store.rows import subscription_from
+from services.subscription.store.rows import SUBSCRIPTION_ROWS, subscription_from
 from services.subscription.store.schema import changes, registry, subscriptions
 from services.subscription.store.transaction import Reading, Row, Writing
 from services.subscription.store.vault import UnsealError
@@ -36,6 +36,8 @@ class ChangeKind(Enum):
 
     PUT = "put"
     DELETED = "deleted"
+    SYSTEM = "system"
+    """Deliveries were paused or resumed; a checkpoint tells which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,24 @@ class ChangeBatch:
 
     items: tuple[PutSubscription | DeletedSubscription, ...]
     point: ResumePoint
+    system_paused: bool
 
 
-def record(writing: Writing, kind: ChangeKind, subscription_id: SubscriptionId) -> int:
-    """Take the next revision for a change of a subscription; delete some of the changes that exceed the number to keep."""
-    assert writing.change is None  # noqa: S101 - one change a transaction
+def record(writing: Writing, kind: ChangeKind, *subscription_ids: str) -> int:
+    """Take the next revision for a change of each subscription, and return the last one.
+
+    Delete some of the changes that exceed the number to keep, but never fewer than are added once that number is reached.
+    """
+    assert writing.change is None  # noqa: S101 - once in a transaction
     row = writing.connection.execute(sa.select(registry)).one()
-    change = ResumePoint(row.revision + 1, token_hex(_CHANGE_ID_BYTES))
-    compacted = max(row.compacted_revision, min(change.revision - writing.changes_kept, row.compacted_revision + _COMPACTED_MAX))
-    writing.connection.execute(
-        changes.insert().values(revision=change.revision, kind=kind.value, subscription_id=subscription_id, change_id=change.change_id)
-    )
+    added = [
+        {"revision": revision, "kind": kind.value, "subscription_id": subscription_id, "change_id": token_hex(_CHANGE_ID_BYTES)}
+        for revision, subscription_id in enumerate(subscription_ids, row.revision + 1)
+    ]
+    change = ResumePoint(row.revision + len(added), str(added[-1]["change_id"]))
+    compacted_max = row.compacted_revision + max(_COMPACTED_MAX, len(added))
+    compacted = max(row.compacted_revision, min(change.revision - writing.changes_kept, compacted_max))
+    writing.connection.execute(changes.insert(), added)
     values = {"revision": change.revision, "change_id": change.change_id}
     if compacted > row.compacted_revision:
         values |= {"compacted_revision": compacted, "compacted_change_id": _change_id(writing, compacted)}
@@ -67,6 +76,11 @@ def record(writing: Writing, kind: ChangeKind, subscription_id: SubscriptionId) 
 def latest_point(reading: Reading) -> ResumePoint:
     """Return the revision of the latest change, with its id."""
     return ResumePoint(*reading.connection.execute(sa.select(registry.c.revision, registry.c.change_id)).one())
+
+
+def is_system_paused(reading: Reading) -> bool:
+    """Return whether all deliveries are paused."""
+    return reading.connection.execute(sa.select(registry.c.pause)).scalar_one() is not None
 
 
 def changes_after(reading: Reading, point: ResumePoint) -> ChangeBatch:
@@ -82,7 +96,7 @@ def changes_after(reading: Reading, point: ResumePoint) -> ChangeBatch:
         point = ResumePoint(revision, change_id)
         latest.pop(subscription_id, None)
         latest[subscription_id] = (ChangeKind(kind), revision)
-    found = sa.select(subscriptions).where(subscriptions.c.id.in_([name for name, (kind, _) in latest.items() if kind is ChangeKind.PUT]))
+    found = SUBSCRIPTION_ROWS.where(subscriptions.c.id.in_([name for name, (kind, _) in latest.items() if kind is ChangeKind.PUT]))
     puts = {put.subscription.id: put for put in _puts(reading, reading.connection.execute(found))}
     items: list[PutSubscription | DeletedSubscription] = []
     for subscription_id, (kind, at) in latest.items():
@@ -90,7 +104,7 @@ def changes_after(reading: Reading, point: ResumePoint) -> ChangeBatch:
             items.append(DeletedSubscription(subscription_id, at))
         elif subscription_id in puts:
             items.append(puts[subscription_id])
-    return ChangeBatch(tuple(items), point)
+    return ChangeBatch(tuple(items), point, is_system_paused(reading))
 
 
 def _known(reading: Reading, point: ResumePoint) -> ResumePoint:
@@ -116,7 +130,7 @@ def _change_id(reading: Reading, revision: int) -> str:
 
 def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[PutSubscription]:
     """Return up to `BATCH_MAX` subscriptions whose ids follow `after_id` ("" for the first)."""
-    query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(BATCH_MAX)
+    query = SUBSCRIPTION_ROWS.where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(BATCH_MAX)
     return _puts(reading, reading.connection.execute(query))
 
 

@@ -5,8 +5,11 @@ subscriptions, changes → [rows] → schema
 The JSON columns leave out default values, so that a row holds only what its owner has set.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
+
+import sqlalchemy as sa
 
 from services.subscription.credential import Credential, CredentialKind
 from services.subscription.model import (
@@ -14,6 +17,7 @@ from services.subscription.model import (
     Consent,
     ContentMode,
     Ordering,
+    Pause,
     Protocol,
     ProtocolSettings,
     RetryPolicy,
@@ -23,13 +27,16 @@ from services.subscription.model import (
     Subscription,
     Verification,
 )
+from services.subscription.store.schema import consumers, subscriptions
 from services.subscription.store.transaction import Row
 
 _DEFAULT = ProtocolSettings()
+SUBSCRIPTION_ROWS = sa.select(subscriptions, consumers.c.pause.label("consumer_pause")).join_from(subscriptions, consumers)
+"""Selects the rows of subscriptions, each with the pause of its consumer."""
 
 
 def subscription_from(row: Row) -> Subscription:
-    """Return the subscription in a row of all columns."""
+    """Return the subscription in a row of `SUBSCRIPTION_ROWS`."""
     return Subscription(
         id=row.id,
         consumer_id=row.consumer_id,
@@ -47,6 +54,8 @@ def subscription_from(row: Row) -> Subscription:
         update_ms=row.update_ms,
         revision=row.revision,
         sink_revision=row.sink_revision,
+        pause=pause_from(row.pause),
+        consumer_pause=pause_from(row.consumer_pause),
     )
 
 
@@ -70,6 +79,7 @@ def columns_of(subscription: Subscription) -> dict[str, object]:
         "update_ms": subscription.update_ms,
         "revision": subscription.revision,
         "sink_revision": subscription.sink_revision,
+        "pause": pause_column(subscription.pause),
     }
 
 
@@ -124,6 +134,16 @@ def _settings_of(settings: ProtocolSettings) -> dict[str, object]:
         "ca_certificates": (settings.ca_certificates, _DEFAULT.ca_certificates),
     }
     return {name: value for name, (value, default) in values.items() if value != default}
+
+
+def pause_from(pause: Mapping[str, Any] | None) -> Pause | None:
+    """Return the pause in a column."""
+    return None if pause is None else Pause(**pause)
+
+
+def pause_column(pause: Pause | None) -> dict[str, object] | None:
+    """Return the column of a pause."""
+    return None if pause is None else dataclasses.asdict(pause)
 
 
 def credential_from(credential: Mapping[str, Any]) -> Credential:

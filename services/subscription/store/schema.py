@@ -13,7 +13,8 @@ metadata = sa.MetaData()
 _JSON = sa.JSON(none_as_null=True)
 
 # One row. `revision` is the revision of the latest change of a subscription; changes up to `compacted_revision` are no longer kept.
-# `change_id` and `compacted_change_id` are the random ids of the changes of those two revisions.
+# `change_id` and `compacted_change_id` are the random ids of the changes of those two revisions. `pause` is set while all deliveries
+# are paused.
 registry = sa.Table(
     "registry",
     metadata,
@@ -24,6 +25,7 @@ registry = sa.Table(
     sa.Column("catalogue_version", INTEGER_64, nullable=False),
     sa.Column("change_id", sa.Text, nullable=False),
     sa.Column("compacted_change_id", sa.Text, nullable=False),
+    sa.Column("pause", _JSON, nullable=True),
 )
 
 # A known text, sealed with each secret key; it reveals a wrong secret key at the start.
@@ -52,6 +54,7 @@ consumers = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("create_ms", INTEGER_64, nullable=False),
     sa.Column("subscriptions_created", INTEGER_64, nullable=False),
+    sa.Column("pause", _JSON, nullable=True),
 )
 
 # `lookup` is the beginning of `digest`: the search compares only `lookup`; then the whole digest is compared in constant time.
@@ -92,6 +95,7 @@ subscriptions = sa.Table(
     sa.Column("settings", _JSON, nullable=False),
     sa.Column("credential", _JSON, nullable=True),
     sa.Column("verification", _JSON, nullable=True),
+    sa.Column("pause", _JSON, nullable=True),
     sa.Index("subscriptions_by_consumer", "consumer_id", "id"),
 )
 
@@ -129,8 +133,8 @@ signing_secrets = sa.Table(
     sa.Column("scheme", sa.Text, nullable=False),
 )
 
-# The history that watches resume from; its revisions have no gaps. `change_id` is random: two registries that continue from
-# the same copy have the same revisions, but different ids.
+# The history that watches resume from; its revisions have no gaps. A change of the system has no subscription. `change_id` is
+# random: two registries that continue from the same copy have the same revisions, but different ids.
 changes = sa.Table(
     "changes",
     metadata,

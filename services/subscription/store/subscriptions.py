@@ -8,28 +8,29 @@ Law: for a caller, another consumer's subscription looks exactly like a missing 
 import dataclasses
 from collections.abc import Collection
 
-import sqlalchemy as sa
-
 from services.runtime.consumer_scope import EVERYONE, Everyone, Scope
 from services.runtime.errors import invalid_field
 from services.runtime.ids import new_subscription_id, slot_in_turn
 from services.subscription.errors import etag_mismatch, sink_changed, subscription_not_found
 from services.subscription.model import (
     ConsumerId,
+    Pause,
     Scheme,
     SigningSecret,
+    State,
     Subscription,
     SubscriptionId,
     VerificationPolicy,
 )
 from services.subscription.rules import consent
+from services.subscription.rules import pause as rules_pause
 from services.subscription.rules.signing_key import new_private_key
 from services.subscription.rules.validation import SubscriptionDraft
 from services.subscription.store import changes as store_changes
 from services.subscription.store import consumers as store_consumers
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import secrets as store_secrets
-from services.subscription.store.rows import columns_of, subscription_from
+from services.subscription.store.rows import SUBSCRIPTION_ROWS, columns_of, subscription_from
 from services.subscription.store.schema import callback_tokens, subscriptions
 from services.subscription.store.transaction import Reading, Writing
 from services.subscription.store.vault import UnsealError
@@ -63,6 +64,7 @@ def create(
         update_ms=writing.now_ms,
         revision=revision,
         sink_revision=revision,
+        consumer_pause=store_consumers.get(writing, owner).pause,
     )
     writing.connection.execute(subscriptions.insert().values(columns_of(created)))
     store_credentials.save(writing, subscription_id, owner, draft.credential)
@@ -73,7 +75,7 @@ def create(
 
 def get(reading: Reading, scope: Scope, subscription_id: str) -> Subscription:
     """Return a subscription of the scope; raises SUBSCRIPTION_NOT_FOUND."""
-    row = reading.connection.execute(sa.select(subscriptions).where(subscriptions.c.id == subscription_id)).one_or_none()
+    row = reading.connection.execute(SUBSCRIPTION_ROWS.where(subscriptions.c.id == subscription_id)).one_or_none()
     if row is None or not scope.includes(row.consumer_id):
         raise subscription_not_found()
     return subscription_from(row)
@@ -81,7 +83,7 @@ def get(reading: Reading, scope: Scope, subscription_id: str) -> Subscription:
 
 def page(reading: Reading, scope: Scope, after_id: str, size: int) -> tuple[list[Subscription], bool]:
     """Return up to `size` subscriptions of a scope whose ids follow `after_id`, and whether there are more."""
-    query = sa.select(subscriptions).where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(size + 1)
+    query = SUBSCRIPTION_ROWS.where(subscriptions.c.id > after_id).order_by(subscriptions.c.id).limit(size + 1)
     if not isinstance(scope, Everyone):
         query = query.where(subscriptions.c.consumer_id == scope.consumer_id)
     found = [subscription_from(row) for row in reading.connection.execute(query)]
@@ -118,6 +120,19 @@ def disable(writing: Writing, subscription_id: str, sink_revision: int, reason: 
         raise sink_changed()
     changed = consent.disable(current, reason)
     return current if changed == current else put(writing, current, changed)
+
+
+def pause(writing: Writing, current: Subscription, new: Pause) -> Subscription:
+    """Pause a subscription; raises STATE_CONFLICT if it gets no events anyway."""
+    changed = rules_pause.paused(current, new)
+    return current if changed == current else put(writing, current, changed)
+
+
+def resume(writing: Writing, current: Subscription, policy: VerificationPolicy) -> Subscription:
+    """End a subscription's pause, or enable it again; raises STATE_CONFLICT if it waits for its sink's consent."""
+    changed = rules_pause.resumed(current, policy, consent.NOT_ASKED)
+    # What is known of the sink of a disabled subscription, such as for how long it has failed, no longer counts.
+    return current if changed == current else put(writing, current, changed, sink_renewed=current.state is State.DISABLED)
 
 
 def delete(writing: Writing, current: Subscription) -> int:
@@ -157,10 +172,13 @@ def check_etag(current: Subscription, etag: str) -> None:
         raise etag_mismatch()
 
 
-def put(writing: Writing, current: Subscription, changed: Subscription) -> Subscription:
-    """Store a changed subscription as the change of this transaction, and return it with its new revision."""
+def put(writing: Writing, current: Subscription, changed: Subscription, *, sink_renewed: bool = False) -> Subscription:
+    """Store a changed subscription as the change of this transaction, and return it with its new revision.
+
+    With `sink_renewed`, its sink counts as changed even if it is the same.
+    """
     revision = store_changes.record(writing, store_changes.ChangeKind.PUT, changed.id)
-    sink_revision = current.sink_revision if changed.sink == current.sink else revision
+    sink_revision = revision if sink_renewed or changed.sink != current.sink else current.sink_revision
     stored = dataclasses.replace(changed, update_ms=writing.now_ms, revision=revision, sink_revision=sink_revision)
     writing.connection.execute(subscriptions.update().where(subscriptions.c.id == stored.id).values(columns_of(stored)))
     return stored

@@ -27,7 +27,7 @@ class Reading:
 class Writing(Reading):
     """One transaction that may write; no other writes at the same time.
 
-    `change` is None until a subscription has changed; a transaction makes at most one change of a subscription.
+    `change` is the last change that the transaction makes; None before its changes are recorded, which happens once.
     """
 
     changes_kept: int

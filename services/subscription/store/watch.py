@@ -12,7 +12,7 @@ from functools import partial
 
 from services.subscription.errors import revision_compacted
 from services.subscription.model import Checkpoint, ResumePoint, SubscriptionId, WatchItem
-from services.subscription.store.changes import changes_after, latest_point, snapshot_part
+from services.subscription.store.changes import changes_after, is_system_paused, latest_point, snapshot_part
 from services.subscription.store.store import Store
 
 
@@ -37,7 +37,7 @@ async def watch(store: Store, after: ResumePoint, registry_id: str) -> AsyncGene
         for item in batch.items:
             yield item
         if batch.point.revision > point.revision or not has_checkpoint:
-            yield Checkpoint(batch.point, store.registry_id)
+            yield Checkpoint(batch.point, store.registry_id, batch.system_paused)
         point, has_checkpoint = batch.point, True
         await store.wait_beyond(point.revision)
 
@@ -46,6 +46,7 @@ async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:
     """Yield all subscriptions in their state at one moment, then the checkpoint of that moment."""
     async with store.snapshot() as snapshot:
         point = await snapshot.read(latest_point)
+        system_paused = await snapshot.read(is_system_paused)
         last = SubscriptionId("")
         while True:
             store.check_watching()
@@ -55,4 +56,4 @@ async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:
             for item in part:
                 yield item
             last = part[-1].subscription.id
-    yield Checkpoint(point, store.registry_id)
+    yield Checkpoint(point, store.registry_id, system_paused)

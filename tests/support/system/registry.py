@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from hooktide.subscription.v1 import access_pb2, access_pb2_grpc, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
+from hooktide.subscription.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    catalogue_pb2_grpc,
+    subscription_pb2,
+    subscription_pb2_grpc,
+    system_pb2,
+    system_pb2_grpc,
+)
 
 from services.runtime.clock import Clock
 from services.runtime.configuration.settings import SubscriptionSettings
@@ -25,6 +33,7 @@ from tests.support.dns import no_names
 REGISTRY_FILES = ("subscription.db", "subscription.db-wal")
 SINK = "https://consumer.example/hooks"
 TOKEN = "hts_a-token-for-these-tests-only"
+ADMIN_KEY_ID = "key_" + "7" * 32
 SECRET_KEY = "k1:" + base64.b64encode(bytes(range(32))).decode()
 
 Request = TypeVar("Request")
@@ -35,7 +44,7 @@ Watching = grpc.aio.UnaryStreamCall[subscription_pb2.WatchSubscriptionsRequest, 
 
 @dataclasses.dataclass
 class Client:
-    """Stubs of the three services, and calls that tests make often."""
+    """Stubs of the registry's services, and calls that tests make often."""
 
     channel: grpc.aio.Channel
     token: str
@@ -47,6 +56,7 @@ class Client:
         self.subscriptions = subscription_pb2_grpc.SubscriptionServiceStub(self.channel)
         self.catalogue = catalogue_pb2_grpc.CatalogueServiceStub(self.channel)
         self.access = access_pb2_grpc.AccessServiceStub(self.channel)
+        self.system = system_pb2_grpc.SystemServiceStub(self.channel)
 
     async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
         """Make a call as a service does."""
@@ -84,6 +94,37 @@ class Client:
         """Delete a subscription; return the revision."""
         request = subscription_pb2.DeleteSubscriptionRequest(consumer_id=consumer_id, id=subscription_id)
         return (await self.call(self.subscriptions.DeleteSubscription, request)).revision
+
+    async def get(self, consumer_id: str, subscription_id: str) -> subscription_pb2.Subscription:
+        """Return a subscription."""
+        request = subscription_pb2.GetSubscriptionRequest(consumer_id=consumer_id, id=subscription_id)
+        return (await self.call(self.subscriptions.GetSubscription, request)).subscription
+
+    async def pause(self, consumer_id: str, subscription_id: str) -> subscription_pb2.Subscription:
+        """Pause a subscription."""
+        request = subscription_pb2.PauseSubscriptionRequest(consumer_id=consumer_id, id=subscription_id)
+        return (await self.call(self.subscriptions.PauseSubscription, request)).subscription
+
+    async def resume(self, consumer_id: str, subscription_id: str) -> subscription_pb2.Subscription:
+        """Resume a subscription."""
+        request = subscription_pb2.ResumeSubscriptionRequest(consumer_id=consumer_id, id=subscription_id)
+        return (await self.call(self.subscriptions.ResumeSubscription, request)).subscription
+
+    async def pause_consumer(self, consumer_id: str, key_id: str = ADMIN_KEY_ID) -> access_pb2.Consumer:
+        """Pause a consumer."""
+        return (await self.call(self.access.PauseConsumer, access_pb2.PauseConsumerRequest(id=consumer_id, key_id=key_id))).consumer
+
+    async def resume_consumer(self, consumer_id: str) -> access_pb2.Consumer:
+        """Resume a consumer."""
+        return (await self.call(self.access.ResumeConsumer, access_pb2.ResumeConsumerRequest(id=consumer_id))).consumer
+
+    async def pause_system(self, key_id: str = ADMIN_KEY_ID) -> system_pb2.System:
+        """Pause all deliveries."""
+        return (await self.call(self.system.PauseSystem, system_pb2.PauseSystemRequest(key_id=key_id))).system
+
+    async def resume_system(self) -> system_pb2.System:
+        """Resume deliveries."""
+        return (await self.call(self.system.ResumeSystem, system_pb2.ResumeSystemRequest())).system
 
     async def rotate(self, request: subscription_pb2.RotateSecretRequest) -> subscription_pb2.SigningSecret:
         """Rotate a secret."""

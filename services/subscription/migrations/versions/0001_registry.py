@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("catalogue_version", sa.Integer, nullable=False),
         sa.Column("change_id", sa.Text, nullable=False),
         sa.Column("compacted_change_id", sa.Text, nullable=False),
+        sa.Column("pause", sa.JSON, nullable=True),
     )
     _create_secret_keys()
     _create_access()
@@ -70,6 +71,7 @@ def _create_access() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("create_ms", sa.Integer, nullable=False),
         sa.Column("subscriptions_created", sa.Integer, nullable=False),
+        sa.Column("pause", sa.JSON, nullable=True),
     )
     op.create_table(
         "keys",
@@ -108,6 +110,7 @@ def _create_subscriptions() -> None:
         sa.Column("settings", sa.JSON, nullable=False),
         sa.Column("credential", sa.JSON, nullable=True),
         sa.Column("verification", sa.JSON, nullable=True),
+        sa.Column("pause", sa.JSON, nullable=True),
     )
     op.create_index("subscriptions_by_consumer", "subscriptions", ["consumer_id", "id"])
     op.create_table(

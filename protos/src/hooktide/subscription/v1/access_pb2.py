@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from hooktide.subscription.v1 import system_pb2 as hooktide_dot_subscription_dot_v1_dot_system__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hooktide/subscription/v1/access.proto\x12\x18hooktide.subscription.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\x08\x43onsumer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.hooktide.subscription.v1.Role\x12\x13\n\x0b\x63onsumer_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x13\x41uthenticateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"B\n\x14\x41uthenticateResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"\'\n\x17\x41uthenticateKeysRequest\x12\x0c\n\x04keys\x18\x01 \x03(\t\">\n\x10\x41uthenticatedKey\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"W\n\x18\x41uthenticateKeysResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32*.hooktide.subscription.v1.AuthenticatedKey\"a\n\x15\x43reateConsumerRequest\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"N\n\x16\x43reateConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\" \n\x12GetConsumerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"K\n\x13GetConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\"=\n\x14ListConsumersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x15ListConsumersResponse\x12\x35\n\tconsumers\x18\x01 \x03(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x10\x43reateKeyRequest\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"S\n\x11\x43reateKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nclear_text\x18\x02 \x01(\t\"\x1b\n\rGetKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x0eGetKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x10ListKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse\"\x15\n\x13GetResealingRequest\"\x8c\x01\n\x14GetResealingResponse\x12\x1c\n\x14newest_secret_key_id\x18\x01 \x01(\t\x12\x35\n\x05older\x18\x02 \x03(\x0b\x32&.hooktide.subscription.v1.SecretKeyUse\x12\x1f\n\x17unneeded_secret_key_ids\x18\x03 \x03(\t\"v\n\x0cSecretKeyUse\x12\x15\n\rsecret_key_id\x18\x01 \x01(\t\x12\x17\n\x0fsigning_secrets\x18\x02 \x01(\x03\x12\x13\n\x0b\x63redentials\x18\x03 \x01(\x03\x12\x0f\n\x07\x61nswers\x18\x04 \x01(\x03\x12\x10\n\x08\x61pi_keys\x18\x05 \x01(\x03*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x10\n\x0cROLE_EMITTER\x10\x02\x12\x11\n\rROLE_CONSUMER\x10\x03\x32\xc7\x08\n\rAccessService\x12m\n\x0c\x41uthenticate\x12-.hooktide.subscription.v1.AuthenticateRequest\x1a..hooktide.subscription.v1.AuthenticateResponse\x12y\n\x10\x41uthenticateKeys\x12\x31.hooktide.subscription.v1.AuthenticateKeysRequest\x1a\x32.hooktide.subscription.v1.AuthenticateKeysResponse\x12s\n\x0e\x43reateConsumer\x12/.hooktide.subscription.v1.CreateConsumerRequest\x1a\x30.hooktide.subscription.v1.CreateConsumerResponse\x12j\n\x0bGetConsumer\x12,.hooktide.subscription.v1.GetConsumerRequest\x1a-.hooktide.subscription.v1.GetConsumerResponse\x12p\n\rListConsumers\x12..hooktide.subscription.v1.ListConsumersRequest\x1a/.hooktide.subscription.v1.ListConsumersResponse\x12\x64\n\tCreateKey\x12*.hooktide.subscription.v1.CreateKeyRequest\x1a+.hooktide.subscription.v1.CreateKeyResponse\x12[\n\x06GetKey\x12\'.hooktide.subscription.v1.GetKeyRequest\x1a(.hooktide.subscription.v1.GetKeyResponse\x12\x61\n\x08ListKeys\x12).hooktide.subscription.v1.ListKeysRequest\x1a*.hooktide.subscription.v1.ListKeysResponse\x12\x64\n\tRevokeKey\x12*.hooktide.subscription.v1.RevokeKeyRequest\x1a+.hooktide.subscription.v1.RevokeKeyResponse\x12m\n\x0cGetResealing\x12-.hooktide.subscription.v1.GetResealingRequest\x1a..hooktide.subscription.v1.GetResealingResponseBE\n\x18hooktide.subscription.v1P\x01Z\'hooktide/subscription/v1;subscriptionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hooktide/subscription/v1/access.proto\x12\x18hooktide.subscription.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%hooktide/subscription/v1/system.proto\"\x85\x01\n\x08\x43onsumer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05pause\x18\x04 \x01(\x0b\x32\x1f.hooktide.subscription.v1.Pause\"\xd2\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.hooktide.subscription.v1.Role\x12\x13\n\x0b\x63onsumer_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x13\x41uthenticateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"B\n\x14\x41uthenticateResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"\'\n\x17\x41uthenticateKeysRequest\x12\x0c\n\x04keys\x18\x01 \x03(\t\">\n\x10\x41uthenticatedKey\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"W\n\x18\x41uthenticateKeysResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32*.hooktide.subscription.v1.AuthenticatedKey\"a\n\x15\x43reateConsumerRequest\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"N\n\x16\x43reateConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\" \n\x12GetConsumerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"K\n\x13GetConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\"=\n\x14ListConsumersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x15ListConsumersResponse\x12\x35\n\tconsumers\x18\x01 \x03(\x0b\x32\".hooktide.subscription.v1.Consumer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x14PauseConsumerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"M\n\x15PauseConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\"#\n\x15ResumeConsumerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"N\n\x16ResumeConsumerResponse\x12\x34\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\".hooktide.subscription.v1.Consumer\"R\n\x10\x43reateKeyRequest\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"S\n\x11\x43reateKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x12\n\nclear_text\x18\x02 \x01(\t\"\x1b\n\rGetKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x0eGetKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.hooktide.subscription.v1.Key\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x10ListKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.hooktide.subscription.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse\"\x15\n\x13GetResealingRequest\"\x8c\x01\n\x14GetResealingResponse\x12\x1c\n\x14newest_secret_key_id\x18\x01 \x01(\t\x12\x35\n\x05older\x18\x02 \x03(\x0b\x32&.hooktide.subscription.v1.SecretKeyUse\x12\x1f\n\x17unneeded_secret_key_ids\x18\x03 \x03(\t\"v\n\x0cSecretKeyUse\x12\x15\n\rsecret_key_id\x18\x01 \x01(\t\x12\x17\n\x0fsigning_secrets\x18\x02 \x01(\x03\x12\x13\n\x0b\x63redentials\x18\x03 \x01(\x03\x12\x0f\n\x07\x61nswers\x18\x04 \x01(\x03\x12\x10\n\x08\x61pi_keys\x18\x05 \x01(\x03*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x10\n\x0cROLE_EMITTER\x10\x02\x12\x11\n\rROLE_CONSUMER\x10\x03\x32\xae\n\n\rAccessService\x12m\n\x0c\x41uthenticate\x12-.hooktide.subscription.v1.AuthenticateRequest\x1a..hooktide.subscription.v1.AuthenticateResponse\x12y\n\x10\x41uthenticateKeys\x12\x31.hooktide.subscription.v1.AuthenticateKeysRequest\x1a\x32.hooktide.subscription.v1.AuthenticateKeysResponse\x12s\n\x0e\x43reateConsumer\x12/.hooktide.subscription.v1.CreateConsumerRequest\x1a\x30.hooktide.subscription.v1.CreateConsumerResponse\x12j\n\x0bGetConsumer\x12,.hooktide.subscription.v1.GetConsumerRequest\x1a-.hooktide.subscription.v1.GetConsumerResponse\x12p\n\rListConsumers\x12..hooktide.subscription.v1.ListConsumersRequest\x1a/.hooktide.subscription.v1.ListConsumersResponse\x12p\n\rPauseConsumer\x12..hooktide.subscription.v1.PauseConsumerRequest\x1a/.hooktide.subscription.v1.PauseConsumerResponse\x12s\n\x0eResumeConsumer\x12/.hooktide.subscription.v1.ResumeConsumerRequest\x1a\x30.hooktide.subscription.v1.ResumeConsumerResponse\x12\x64\n\tCreateKey\x12*.hooktide.subscription.v1.CreateKeyRequest\x1a+.hooktide.subscription.v1.CreateKeyResponse\x12[\n\x06GetKey\x12\'.hooktide.subscription.v1.GetKeyRequest\x1a(.hooktide.subscription.v1.GetKeyResponse\x12\x61\n\x08ListKeys\x12).hooktide.subscription.v1.ListKeysRequest\x1a*.hooktide.subscription.v1.ListKeysResponse\x12\x64\n\tRevokeKey\x12*.hooktide.subscription.v1.RevokeKeyRequest\x1a+.hooktide.subscription.v1.RevokeKeyResponse\x12m\n\x0cGetResealing\x12-.hooktide.subscription.v1.GetResealingRequest\x1a..hooktide.subscription.v1.GetResealingResponseBE\n\x18hooktide.subscription.v1P\x01Z\'hooktide/subscription/v1;subscriptionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,56 +34,64 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hooktide.subscription.v1.ac
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\030hooktide.subscription.v1P\001Z\'hooktide/subscription/v1;subscriptionv1'
-  _globals['_ROLE']._serialized_start=1903
-  _globals['_ROLE']._serialized_end=1984
-  _globals['_CONSUMER']._serialized_start=100
-  _globals['_CONSUMER']._serialized_end=185
-  _globals['_KEY']._serialized_start=188
-  _globals['_KEY']._serialized_end=398
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=400
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=434
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=436
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=502
-  _globals['_AUTHENTICATEKEYSREQUEST']._serialized_start=504
-  _globals['_AUTHENTICATEKEYSREQUEST']._serialized_end=543
-  _globals['_AUTHENTICATEDKEY']._serialized_start=545
-  _globals['_AUTHENTICATEDKEY']._serialized_end=607
-  _globals['_AUTHENTICATEKEYSRESPONSE']._serialized_start=609
-  _globals['_AUTHENTICATEKEYSRESPONSE']._serialized_end=696
-  _globals['_CREATECONSUMERREQUEST']._serialized_start=698
-  _globals['_CREATECONSUMERREQUEST']._serialized_end=795
-  _globals['_CREATECONSUMERRESPONSE']._serialized_start=797
-  _globals['_CREATECONSUMERRESPONSE']._serialized_end=875
-  _globals['_GETCONSUMERREQUEST']._serialized_start=877
-  _globals['_GETCONSUMERREQUEST']._serialized_end=909
-  _globals['_GETCONSUMERRESPONSE']._serialized_start=911
-  _globals['_GETCONSUMERRESPONSE']._serialized_end=986
-  _globals['_LISTCONSUMERSREQUEST']._serialized_start=988
-  _globals['_LISTCONSUMERSREQUEST']._serialized_end=1049
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=1051
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=1154
-  _globals['_CREATEKEYREQUEST']._serialized_start=1156
-  _globals['_CREATEKEYREQUEST']._serialized_end=1238
-  _globals['_CREATEKEYRESPONSE']._serialized_start=1240
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1323
-  _globals['_GETKEYREQUEST']._serialized_start=1325
-  _globals['_GETKEYREQUEST']._serialized_end=1352
-  _globals['_GETKEYRESPONSE']._serialized_start=1354
-  _globals['_GETKEYRESPONSE']._serialized_end=1414
-  _globals['_LISTKEYSREQUEST']._serialized_start=1416
-  _globals['_LISTKEYSREQUEST']._serialized_end=1472
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1474
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1562
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1564
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1594
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1596
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1615
-  _globals['_GETRESEALINGREQUEST']._serialized_start=1617
-  _globals['_GETRESEALINGREQUEST']._serialized_end=1638
-  _globals['_GETRESEALINGRESPONSE']._serialized_start=1641
-  _globals['_GETRESEALINGRESPONSE']._serialized_end=1781
-  _globals['_SECRETKEYUSE']._serialized_start=1783
-  _globals['_SECRETKEYUSE']._serialized_end=1901
-  _globals['_ACCESSSERVICE']._serialized_start=1987
-  _globals['_ACCESSSERVICE']._serialized_end=3082
+  _globals['_ROLE']._serialized_start=2239
+  _globals['_ROLE']._serialized_end=2320
+  _globals['_CONSUMER']._serialized_start=140
+  _globals['_CONSUMER']._serialized_end=273
+  _globals['_KEY']._serialized_start=276
+  _globals['_KEY']._serialized_end=486
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=488
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=522
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=524
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=590
+  _globals['_AUTHENTICATEKEYSREQUEST']._serialized_start=592
+  _globals['_AUTHENTICATEKEYSREQUEST']._serialized_end=631
+  _globals['_AUTHENTICATEDKEY']._serialized_start=633
+  _globals['_AUTHENTICATEDKEY']._serialized_end=695
+  _globals['_AUTHENTICATEKEYSRESPONSE']._serialized_start=697
+  _globals['_AUTHENTICATEKEYSRESPONSE']._serialized_end=784
+  _globals['_CREATECONSUMERREQUEST']._serialized_start=786
+  _globals['_CREATECONSUMERREQUEST']._serialized_end=883
+  _globals['_CREATECONSUMERRESPONSE']._serialized_start=885
+  _globals['_CREATECONSUMERRESPONSE']._serialized_end=963
+  _globals['_GETCONSUMERREQUEST']._serialized_start=965
+  _globals['_GETCONSUMERREQUEST']._serialized_end=997
+  _globals['_GETCONSUMERRESPONSE']._serialized_start=999
+  _globals['_GETCONSUMERRESPONSE']._serialized_end=1074
+  _globals['_LISTCONSUMERSREQUEST']._serialized_start=1076
+  _globals['_LISTCONSUMERSREQUEST']._serialized_end=1137
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=1139
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=1242
+  _globals['_PAUSECONSUMERREQUEST']._serialized_start=1244
+  _globals['_PAUSECONSUMERREQUEST']._serialized_end=1294
+  _globals['_PAUSECONSUMERRESPONSE']._serialized_start=1296
+  _globals['_PAUSECONSUMERRESPONSE']._serialized_end=1373
+  _globals['_RESUMECONSUMERREQUEST']._serialized_start=1375
+  _globals['_RESUMECONSUMERREQUEST']._serialized_end=1410
+  _globals['_RESUMECONSUMERRESPONSE']._serialized_start=1412
+  _globals['_RESUMECONSUMERRESPONSE']._serialized_end=1490
+  _globals['_CREATEKEYREQUEST']._serialized_start=1492
+  _globals['_CREATEKEYREQUEST']._serialized_end=1574
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1576
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1659
+  _globals['_GETKEYREQUEST']._serialized_start=1661
+  _globals['_GETKEYREQUEST']._serialized_end=1688
+  _globals['_GETKEYRESPONSE']._serialized_start=1690
+  _globals['_GETKEYRESPONSE']._serialized_end=1750
+  _globals['_LISTKEYSREQUEST']._serialized_start=1752
+  _globals['_LISTKEYSREQUEST']._serialized_end=1808
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1810
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1898
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1900
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1930
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1932
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1951
+  _globals['_GETRESEALINGREQUEST']._serialized_start=1953
+  _globals['_GETRESEALINGREQUEST']._serialized_end=1974
+  _globals['_GETRESEALINGRESPONSE']._serialized_start=1977
+  _globals['_GETRESEALINGRESPONSE']._serialized_end=2117
+  _globals['_SECRETKEYUSE']._serialized_start=2119
+  _globals['_SECRETKEYUSE']._serialized_end=2237
+  _globals['_ACCESSSERVICE']._serialized_start=2323
+  _globals['_ACCESSSERVICE']._serialized_end=3649
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import hooktide.subscription.v1.system_pb2
 import sys
 import typing
 
@@ -57,6 +58,7 @@ class Consumer(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    PAUSE_FIELD_NUMBER: builtins.int
     id: builtins.str
     """"con_…", made by the server."""
     name: builtins.str
@@ -65,15 +67,20 @@ class Consumer(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Read-only: when it was created."""
 
+    @property
+    def pause(self) -> hooktide.subscription.v1.system_pb2.Pause:
+        """Read-only: set while the operator has paused its subscriptions."""
+
     def __init__(
         self,
         *,
         id: builtins.str = ...,
         name: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        pause: hooktide.subscription.v1.system_pb2.Pause | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "id", b"id", "name", b"name"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "pause", b"pause"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "id", b"id", "name", b"name", "pause", b"pause"]) -> None: ...
 
 Global___Consumer: typing_extensions.TypeAlias = Consumer
 
@@ -354,6 +361,88 @@ class ListConsumersResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["consumers", b"consumers", "next_page_token", b"next_page_token"]) -> None: ...
 
 Global___ListConsumersResponse: typing_extensions.TypeAlias = ListConsumersResponse
+
+@typing.final
+class PauseConsumerRequest(google.protobuf.message.Message):
+    """A call to pause a consumer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """"con_…"."""
+    key_id: builtins.str
+    """The administrator's API key that pauses, "key_…"; required."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        key_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "key_id", b"key_id"]) -> None: ...
+
+Global___PauseConsumerRequest: typing_extensions.TypeAlias = PauseConsumerRequest
+
+@typing.final
+class PauseConsumerResponse(google.protobuf.message.Message):
+    """The answer to a call to pause a consumer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: builtins.int
+    @property
+    def consumer(self) -> Global___Consumer:
+        """The consumer as it is now."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Global___Consumer | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["consumer", b"consumer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["consumer", b"consumer"]) -> None: ...
+
+Global___PauseConsumerResponse: typing_extensions.TypeAlias = PauseConsumerResponse
+
+@typing.final
+class ResumeConsumerRequest(google.protobuf.message.Message):
+    """A call to end the pause of a consumer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """"con_…"."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+
+Global___ResumeConsumerRequest: typing_extensions.TypeAlias = ResumeConsumerRequest
+
+@typing.final
+class ResumeConsumerResponse(google.protobuf.message.Message):
+    """The answer to a call to end the pause of a consumer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: builtins.int
+    @property
+    def consumer(self) -> Global___Consumer:
+        """The consumer as it is now."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Global___Consumer | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["consumer", b"consumer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["consumer", b"consumer"]) -> None: ...
+
+Global___ResumeConsumerResponse: typing_extensions.TypeAlias = ResumeConsumerResponse
 
 @typing.final
 class CreateKeyRequest(google.protobuf.message.Message):

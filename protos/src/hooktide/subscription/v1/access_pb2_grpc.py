@@ -60,6 +60,16 @@ class AccessServiceStub(object):
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ListConsumersRequest.SerializeToString,
                 response_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ListConsumersResponse.FromString,
                 _registered_method=True)
+        self.PauseConsumer = channel.unary_unary(
+                '/hooktide.subscription.v1.AccessService/PauseConsumer',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.PauseConsumerRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.PauseConsumerResponse.FromString,
+                _registered_method=True)
+        self.ResumeConsumer = channel.unary_unary(
+                '/hooktide.subscription.v1.AccessService/ResumeConsumer',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ResumeConsumerRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ResumeConsumerResponse.FromString,
+                _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/hooktide.subscription.v1.AccessService/CreateKey',
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.CreateKeyRequest.SerializeToString,
@@ -121,6 +131,21 @@ class AccessServiceServicer(object):
 
     def ListConsumers(self, request, context):
         """Lists consumers by id, which is also the order of creation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseConsumer(self, request, context):
+        """Pauses all subscriptions of a consumer: their events are kept and not sent. Each subscription keeps its own state beside the pause. A
+        paused consumer stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeConsumer(self, request, context):
+        """Ends the pause of a consumer. A consumer that is not paused stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +213,16 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ListConsumers,
                     request_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ListConsumersRequest.FromString,
                     response_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ListConsumersResponse.SerializeToString,
+            ),
+            'PauseConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseConsumer,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.PauseConsumerRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.PauseConsumerResponse.SerializeToString,
+            ),
+            'ResumeConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeConsumer,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ResumeConsumerRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_access__pb2.ResumeConsumerResponse.SerializeToString,
             ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
@@ -351,6 +386,60 @@ class AccessService(object):
             '/hooktide.subscription.v1.AccessService/ListConsumers',
             hooktide_dot_subscription_dot_v1_dot_access__pb2.ListConsumersRequest.SerializeToString,
             hooktide_dot_subscription_dot_v1_dot_access__pb2.ListConsumersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.AccessService/PauseConsumer',
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.PauseConsumerRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.PauseConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.AccessService/ResumeConsumer',
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.ResumeConsumerRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_access__pb2.ResumeConsumerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,6 +105,38 @@ _AccessServiceListConsumersType = typing_extensions.TypeVar(
     ],
 )
 
+_AccessServicePauseConsumerType = typing_extensions.TypeVar(
+    '_AccessServicePauseConsumerType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.PauseConsumerRequest,
+        hooktide.subscription.v1.access_pb2.PauseConsumerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.PauseConsumerRequest,
+        hooktide.subscription.v1.access_pb2.PauseConsumerResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.PauseConsumerRequest,
+        hooktide.subscription.v1.access_pb2.PauseConsumerResponse,
+    ],
+)
+
+_AccessServiceResumeConsumerType = typing_extensions.TypeVar(
+    '_AccessServiceResumeConsumerType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.ResumeConsumerRequest,
+        hooktide.subscription.v1.access_pb2.ResumeConsumerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.ResumeConsumerRequest,
+        hooktide.subscription.v1.access_pb2.ResumeConsumerResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.ResumeConsumerRequest,
+        hooktide.subscription.v1.access_pb2.ResumeConsumerResponse,
+    ],
+)
+
 _AccessServiceCreateKeyType = typing_extensions.TypeVar(
     '_AccessServiceCreateKeyType',
     grpc.UnaryUnaryMultiCallable[
@@ -185,7 +217,7 @@ _AccessServiceGetResealingType = typing_extensions.TypeVar(
     ],
 )
 
-class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessServiceAuthenticateKeysType, _AccessServiceCreateConsumerType, _AccessServiceGetConsumerType, _AccessServiceListConsumersType, _AccessServiceCreateKeyType, _AccessServiceGetKeyType, _AccessServiceListKeysType, _AccessServiceRevokeKeyType, _AccessServiceGetResealingType]):
+class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessServiceAuthenticateKeysType, _AccessServiceCreateConsumerType, _AccessServiceGetConsumerType, _AccessServiceListConsumersType, _AccessServicePauseConsumerType, _AccessServiceResumeConsumerType, _AccessServiceCreateKeyType, _AccessServiceGetKeyType, _AccessServiceListKeysType, _AccessServiceRevokeKeyType, _AccessServiceGetResealingType]):
     """Keeps consumers and API keys. For services only: every call needs the service token."""
 
     @typing.overload
@@ -209,6 +241,14 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.access_pb2.ListConsumersRequest,
             hooktide.subscription.v1.access_pb2.ListConsumersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.PauseConsumerRequest,
+            hooktide.subscription.v1.access_pb2.PauseConsumerResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.ResumeConsumerRequest,
+            hooktide.subscription.v1.access_pb2.ResumeConsumerResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.access_pb2.CreateKeyRequest,
@@ -255,6 +295,14 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
             hooktide.subscription.v1.access_pb2.ListConsumersResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.PauseConsumerRequest,
+            hooktide.subscription.v1.access_pb2.PauseConsumerResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.access_pb2.ResumeConsumerRequest,
+            hooktide.subscription.v1.access_pb2.ResumeConsumerResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.access_pb2.CreateKeyRequest,
             hooktide.subscription.v1.access_pb2.CreateKeyResponse,
         ],
@@ -291,6 +339,14 @@ class AccessServiceStub(typing.Generic[_AccessServiceAuthenticateType, _AccessSe
     ListConsumers: _AccessServiceListConsumersType
     """Lists consumers by id, which is also the order of creation."""
 
+    PauseConsumer: _AccessServicePauseConsumerType
+    """Pauses all subscriptions of a consumer: their events are kept and not sent. Each subscription keeps its own state beside the pause. A
+    paused consumer stays as it is.
+    """
+
+    ResumeConsumer: _AccessServiceResumeConsumerType
+    """Ends the pause of a consumer. A consumer that is not paused stays as it is."""
+
     CreateKey: _AccessServiceCreateKeyType
     """Creates an API key and returns it in clear, this once only."""
 
@@ -326,6 +382,14 @@ AccessServiceAsyncStub: typing_extensions.TypeAlias = AccessServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.access_pb2.ListConsumersRequest,
         hooktide.subscription.v1.access_pb2.ListConsumersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.PauseConsumerRequest,
+        hooktide.subscription.v1.access_pb2.PauseConsumerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.access_pb2.ResumeConsumerRequest,
+        hooktide.subscription.v1.access_pb2.ResumeConsumerResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.access_pb2.CreateKeyRequest,
@@ -391,6 +455,24 @@ class AccessServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[hooktide.subscription.v1.access_pb2.ListConsumersResponse, collections.abc.Awaitable[hooktide.subscription.v1.access_pb2.ListConsumersResponse]]:
         """Lists consumers by id, which is also the order of creation."""
+
+    @abc.abstractmethod
+    def PauseConsumer(
+        self,
+        request: hooktide.subscription.v1.access_pb2.PauseConsumerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.access_pb2.PauseConsumerResponse, collections.abc.Awaitable[hooktide.subscription.v1.access_pb2.PauseConsumerResponse]]:
+        """Pauses all subscriptions of a consumer: their events are kept and not sent. Each subscription keeps its own state beside the pause. A
+        paused consumer stays as it is.
+        """
+
+    @abc.abstractmethod
+    def ResumeConsumer(
+        self,
+        request: hooktide.subscription.v1.access_pb2.ResumeConsumerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.access_pb2.ResumeConsumerResponse, collections.abc.Awaitable[hooktide.subscription.v1.access_pb2.ResumeConsumerResponse]]:
+        """Ends the pause of a consumer. A consumer that is not paused stays as it is."""
 
     @abc.abstractmethod
     def CreateKey(

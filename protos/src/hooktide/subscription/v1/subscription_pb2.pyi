@@ -246,13 +246,13 @@ class Subscription(google.protobuf.message.Message):
     state: Global___SubscriptionState.ValueType
     """Read-only: whether it receives events."""
     state_reason: builtins.str
-    """Read-only: why it is in that state, in a sentence; empty if active."""
+    """Read-only: why it is in that state, in a sentence; empty if active. While its consumer is paused, this says so too."""
     revision: builtins.int
     """Read-only: the registry's revision of its last change."""
     etag: builtins.str
     """Read-only: changes with every change; opaque."""
     sink_revision: builtins.int
-    """Read-only: the registry's revision at which the sink last changed."""
+    """Read-only: the registry's revision at which the sink last changed, or at which the subscription was enabled again."""
     @property
     def types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Which event types: exact names, `invoice.*` for all below `invoice.`, or `*` for all; an empty list means all. At most 100, each
@@ -1157,6 +1157,92 @@ class RotateSecretResponse(google.protobuf.message.Message):
 Global___RotateSecretResponse: typing_extensions.TypeAlias = RotateSecretResponse
 
 @typing.final
+class PauseSubscriptionRequest(google.protobuf.message.Message):
+    """A call to pause a subscription."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_ID_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    consumer_id: builtins.str
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
+    id: builtins.str
+    """"sub_…"."""
+    def __init__(
+        self,
+        *,
+        consumer_id: builtins.str = ...,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "id", b"id"]) -> None: ...
+
+Global___PauseSubscriptionRequest: typing_extensions.TypeAlias = PauseSubscriptionRequest
+
+@typing.final
+class PauseSubscriptionResponse(google.protobuf.message.Message):
+    """The answer to a call to pause a subscription."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: builtins.int
+    @property
+    def subscription(self) -> Global___Subscription:
+        """The subscription as it is now."""
+
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["subscription", b"subscription"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["subscription", b"subscription"]) -> None: ...
+
+Global___PauseSubscriptionResponse: typing_extensions.TypeAlias = PauseSubscriptionResponse
+
+@typing.final
+class ResumeSubscriptionRequest(google.protobuf.message.Message):
+    """A call to end the pause of a subscription."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_ID_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    consumer_id: builtins.str
+    """The scope, required: "con_…" reaches this consumer's own data; "*" reaches the data of all consumers."""
+    id: builtins.str
+    """"sub_…"."""
+    def __init__(
+        self,
+        *,
+        consumer_id: builtins.str = ...,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "id", b"id"]) -> None: ...
+
+Global___ResumeSubscriptionRequest: typing_extensions.TypeAlias = ResumeSubscriptionRequest
+
+@typing.final
+class ResumeSubscriptionResponse(google.protobuf.message.Message):
+    """The answer to a call to end the pause of a subscription."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: builtins.int
+    @property
+    def subscription(self) -> Global___Subscription:
+        """The subscription as it is now."""
+
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["subscription", b"subscription"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["subscription", b"subscription"]) -> None: ...
+
+Global___ResumeSubscriptionResponse: typing_extensions.TypeAlias = ResumeSubscriptionResponse
+
+@typing.final
 class DisableSubscriptionRequest(google.protobuf.message.Message):
     """A call to disable a subscription."""
 
@@ -1502,8 +1588,11 @@ class WatchedSubscription(google.protobuf.message.Message):
     KEYS_FIELD_NUMBER: builtins.int
     SINK_CREDENTIAL_FIELD_NUMBER: builtins.int
     CONSENT_WANTED_FIELD_NUMBER: builtins.int
+    CONSUMER_PAUSED_FIELD_NUMBER: builtins.int
     consent_wanted: builtins.bool
     """Whether delivery asks the sink for its consent by itself, without a call; events are sent meanwhile."""
+    consumer_paused: builtins.bool
+    """Whether the operator has paused its consumer: an active subscription is then treated as paused."""
     @property
     def subscription(self) -> Global___Subscription:
         """The subscription."""
@@ -1528,9 +1617,10 @@ class WatchedSubscription(google.protobuf.message.Message):
         keys: collections.abc.Iterable[Global___SigningKey] | None = ...,
         sink_credential: Global___SinkCredential | None = ...,
         consent_wanted: builtins.bool = ...,
+        consumer_paused: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sink_credential", b"sink_credential", "subscription", b"subscription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["consent_wanted", b"consent_wanted", "keys", b"keys", "secrets", b"secrets", "sink_credential", b"sink_credential", "subscription", b"subscription"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consent_wanted", b"consent_wanted", "consumer_paused", b"consumer_paused", "keys", b"keys", "secrets", b"secrets", "sink_credential", b"sink_credential", "subscription", b"subscription"]) -> None: ...
 
 Global___WatchedSubscription: typing_extensions.TypeAlias = WatchedSubscription
 
@@ -1565,19 +1655,23 @@ class Checkpoint(google.protobuf.message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     REGISTRY_ID_FIELD_NUMBER: builtins.int
     CHANGE_ID_FIELD_NUMBER: builtins.int
+    SYSTEM_PAUSED_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """All changes up to this revision have been sent."""
     registry_id: builtins.str
     """The identity of the registry, made when it was created."""
     change_id: builtins.str
     """The random id of the change of that revision."""
+    system_paused: builtins.bool
+    """Whether the operator has paused all deliveries, at that revision or a later one: no event is routed, and no attempt starts."""
     def __init__(
         self,
         *,
         revision: builtins.int = ...,
         registry_id: builtins.str = ...,
         change_id: builtins.str = ...,
+        system_paused: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["change_id", b"change_id", "registry_id", b"registry_id", "revision", b"revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["change_id", b"change_id", "registry_id", b"registry_id", "revision", b"revision", "system_paused", b"system_paused"]) -> None: ...
 
 Global___Checkpoint: typing_extensions.TypeAlias = Checkpoint

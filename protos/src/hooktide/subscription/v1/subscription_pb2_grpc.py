@@ -73,6 +73,16 @@ class SubscriptionServiceStub(object):
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretRequest.SerializeToString,
                 response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretResponse.FromString,
                 _registered_method=True)
+        self.PauseSubscription = channel.unary_unary(
+                '/hooktide.subscription.v1.SubscriptionService/PauseSubscription',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.PauseSubscriptionRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.PauseSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.ResumeSubscription = channel.unary_unary(
+                '/hooktide.subscription.v1.SubscriptionService/ResumeSubscription',
+                request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ResumeSubscriptionRequest.SerializeToString,
+                response_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ResumeSubscriptionResponse.FromString,
+                _registered_method=True)
         self.DisableSubscription = channel.unary_unary(
                 '/hooktide.subscription.v1.SubscriptionService/DisableSubscription',
                 request_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.DisableSubscriptionRequest.SerializeToString,
@@ -167,8 +177,24 @@ class SubscriptionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseSubscription(self, request, context):
+        """Pauses a subscription: its events are kept, as long as the log keeps them, and not sent. One that is already paused stays as it is.
+        FAILED_PRECONDITION / STATE_CONFLICT if it is disabled or unverified, since it then gets no events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSubscription(self, request, context):
+        """Ends the pause of a subscription; the kept events are sent. One that is active stays as it is. One that is disabled is enabled, as by
+        a new sink; events that came while it was disabled are not sent. FAILED_PRECONDITION / STATE_CONFLICT if it is unverified.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DisableSubscription(self, request, context):
-        """Disables a subscription because its sink has answered 410 Gone, if that sink is still the subscription's
+        """Disables a subscription because its sink has answered 410 Gone or has failed for too long, if that sink is still the subscription's
         (else ABORTED / ETAG_MISMATCH). A subscription that is already disabled stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -262,6 +288,16 @@ def add_SubscriptionServiceServicer_to_server(servicer, server):
                     servicer.RotateSecret,
                     request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretRequest.FromString,
                     response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretResponse.SerializeToString,
+            ),
+            'PauseSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSubscription,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.PauseSubscriptionRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.PauseSubscriptionResponse.SerializeToString,
+            ),
+            'ResumeSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSubscription,
+                    request_deserializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ResumeSubscriptionRequest.FromString,
+                    response_serializer=hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ResumeSubscriptionResponse.SerializeToString,
             ),
             'DisableSubscription': grpc.unary_unary_rpc_method_handler(
                     servicer.DisableSubscription,
@@ -492,6 +528,60 @@ class SubscriptionService(object):
             '/hooktide.subscription.v1.SubscriptionService/RotateSecret',
             hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretRequest.SerializeToString,
             hooktide_dot_subscription_dot_v1_dot_subscription__pb2.RotateSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.SubscriptionService/PauseSubscription',
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.PauseSubscriptionRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.PauseSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hooktide.subscription.v1.SubscriptionService/ResumeSubscription',
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ResumeSubscriptionRequest.SerializeToString,
+            hooktide_dot_subscription_dot_v1_dot_subscription__pb2.ResumeSubscriptionResponse.FromString,
             options,
             channel_credentials,
             insecure,

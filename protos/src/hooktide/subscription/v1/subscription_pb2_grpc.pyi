@@ -137,6 +137,38 @@ _SubscriptionServiceRotateSecretType = typing_extensions.TypeVar(
     ],
 )
 
+_SubscriptionServicePauseSubscriptionType = typing_extensions.TypeVar(
+    '_SubscriptionServicePauseSubscriptionType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse,
+    ],
+)
+
+_SubscriptionServiceResumeSubscriptionType = typing_extensions.TypeVar(
+    '_SubscriptionServiceResumeSubscriptionType',
+    grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse,
+    ],
+)
+
 _SubscriptionServiceDisableSubscriptionType = typing_extensions.TypeVar(
     '_SubscriptionServiceDisableSubscriptionType',
     grpc.UnaryUnaryMultiCallable[
@@ -249,7 +281,7 @@ _SubscriptionServiceWatchSubscriptionsType = typing_extensions.TypeVar(
     ],
 )
 
-class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscriptionType, _SubscriptionServiceGetSubscriptionType, _SubscriptionServiceListSubscriptionsType, _SubscriptionServiceUpdateSubscriptionType, _SubscriptionServiceDeleteSubscriptionType, _SubscriptionServiceGetSecretsType, _SubscriptionServiceRotateSecretType, _SubscriptionServiceDisableSubscriptionType, _SubscriptionServiceBeginVerificationType, _SubscriptionServiceReportVerificationType, _SubscriptionServiceConfirmVerificationType, _SubscriptionServiceGetRevisionType, _SubscriptionServiceAskRevisionType, _SubscriptionServiceWatchSubscriptionsType]):
+class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscriptionType, _SubscriptionServiceGetSubscriptionType, _SubscriptionServiceListSubscriptionsType, _SubscriptionServiceUpdateSubscriptionType, _SubscriptionServiceDeleteSubscriptionType, _SubscriptionServiceGetSecretsType, _SubscriptionServiceRotateSecretType, _SubscriptionServicePauseSubscriptionType, _SubscriptionServiceResumeSubscriptionType, _SubscriptionServiceDisableSubscriptionType, _SubscriptionServiceBeginVerificationType, _SubscriptionServiceReportVerificationType, _SubscriptionServiceConfirmVerificationType, _SubscriptionServiceGetRevisionType, _SubscriptionServiceAskRevisionType, _SubscriptionServiceWatchSubscriptionsType]):
     """Keeps subscriptions. For services only: every call needs the service token.
 
     Each call names the consumer for which it acts. A subscription of another consumer answers
@@ -285,6 +317,14 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.subscription_pb2.RotateSecretRequest,
             hooktide.subscription.v1.subscription_pb2.RotateSecretResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.PauseSubscriptionRequest,
+            hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionRequest,
+            hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
@@ -347,6 +387,14 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
             hooktide.subscription.v1.subscription_pb2.RotateSecretResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.PauseSubscriptionRequest,
+            hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionRequest,
+            hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
             hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse,
         ],
@@ -399,8 +447,18 @@ class SubscriptionServiceStub(typing.Generic[_SubscriptionServiceCreateSubscript
     RotateSecret: _SubscriptionServiceRotateSecretType
     """Adds a new signing secret; the secrets before it stay valid for the overlap."""
 
+    PauseSubscription: _SubscriptionServicePauseSubscriptionType
+    """Pauses a subscription: its events are kept, as long as the log keeps them, and not sent. One that is already paused stays as it is.
+    FAILED_PRECONDITION / STATE_CONFLICT if it is disabled or unverified, since it then gets no events.
+    """
+
+    ResumeSubscription: _SubscriptionServiceResumeSubscriptionType
+    """Ends the pause of a subscription; the kept events are sent. One that is active stays as it is. One that is disabled is enabled, as by
+    a new sink; events that came while it was disabled are not sent. FAILED_PRECONDITION / STATE_CONFLICT if it is unverified.
+    """
+
     DisableSubscription: _SubscriptionServiceDisableSubscriptionType
-    """Disables a subscription because its sink has answered 410 Gone, if that sink is still the subscription's
+    """Disables a subscription because its sink has answered 410 Gone or has failed for too long, if that sink is still the subscription's
     (else ABORTED / ETAG_MISMATCH). A subscription that is already disabled stays as it is.
     """
 
@@ -462,6 +520,14 @@ SubscriptionServiceAsyncStub: typing_extensions.TypeAlias = SubscriptionServiceS
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.subscription_pb2.RotateSecretRequest,
         hooktide.subscription.v1.subscription_pb2.RotateSecretResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionRequest,
+        hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
@@ -559,12 +625,32 @@ class SubscriptionServiceServicer(metaclass=abc.ABCMeta):
         """Adds a new signing secret; the secrets before it stay valid for the overlap."""
 
     @abc.abstractmethod
+    def PauseSubscription(
+        self,
+        request: hooktide.subscription.v1.subscription_pb2.PauseSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.PauseSubscriptionResponse]]:
+        """Pauses a subscription: its events are kept, as long as the log keeps them, and not sent. One that is already paused stays as it is.
+        FAILED_PRECONDITION / STATE_CONFLICT if it is disabled or unverified, since it then gets no events.
+        """
+
+    @abc.abstractmethod
+    def ResumeSubscription(
+        self,
+        request: hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.ResumeSubscriptionResponse]]:
+        """Ends the pause of a subscription; the kept events are sent. One that is active stays as it is. One that is disabled is enabled, as by
+        a new sink; events that came while it was disabled are not sent. FAILED_PRECONDITION / STATE_CONFLICT if it is unverified.
+        """
+
+    @abc.abstractmethod
     def DisableSubscription(
         self,
         request: hooktide.subscription.v1.subscription_pb2.DisableSubscriptionRequest,
         context: _ServicerContext,
     ) -> typing.Union[hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse, collections.abc.Awaitable[hooktide.subscription.v1.subscription_pb2.DisableSubscriptionResponse]]:
-        """Disables a subscription because its sink has answered 410 Gone, if that sink is still the subscription's
+        """Disables a subscription because its sink has answered 410 Gone or has failed for too long, if that sink is still the subscription's
         (else ABORTED / ETAG_MISMATCH). A subscription that is already disabled stays as it is.
         """
 
