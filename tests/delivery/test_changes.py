@@ -200,6 +200,71 @@ def test_what_is_enabled_again_while_it_is_being_cancelled_is_not_left_behind(pl
     play(scenario)
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_while_the_system_is_paused_nothing_is_routed_or_sent(play: Play, *, crash: bool) -> None:
+    """From the answer to the pause on, no attempt starts: none of what is routed, and none of what comes. Also after a restart."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA, BETA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        records = world.publish(20, "alpha")
+        await asyncio.sleep(1.0)
+        await world.registry.told(world.registry.pause_system(paused=True))
+        world.endpoints.modes.clear()
+        await asyncio.sleep(2.0)
+        requests, routed = world.endpoints.requests, len(deliveries(world, records))
+        records += world.publish(20, "alpha")
+        others = world.publish(5, "beta")
+        await asyncio.sleep(3600.0)
+        if crash:
+            await world.stop(crash=True)
+            await world.start()
+            await asyncio.sleep(600.0)
+        assert world.endpoints.requests == requests
+        assert (len(deliveries(world, records)), deliveries(world, others, BETA)) == (routed, [])
+        assert world.at_work().worker.why_not_ready() is None
+        world.registry.pause_system(paused=False)
+        await finished(world, within_s=600.0)
+        assert deliveries(world, records) == [State.DELIVERED] * 40
+        assert deliveries(world, others, BETA) == [State.DELIVERED] * 5
+
+    play(scenario)
+
+
+def test_a_system_that_is_paused_again_at_any_moment_of_its_resumption_is_paused(play: Play) -> None:
+    """From the answer to each pause on, no attempt starts."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        records = []
+        for number in range(40):
+            await world.registry.told(world.registry.pause_system(paused=True))
+            requests = world.endpoints.requests
+            records += world.publish(3, "alpha")
+            await asyncio.sleep(1.0)
+            assert world.endpoints.requests == requests
+            world.registry.pause_system(paused=False)
+            await asyncio.sleep(number * 0.0005)
+        await finished(world, within_s=60.0)
+        assert deliveries(world, records) == [State.DELIVERED] * 120
+
+    play(scenario)
+
+
+def test_while_a_consumer_is_paused_its_subscriptions_are(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await started(world, replace(ALPHA, consumer_paused=True), BETA)
+        records, others = world.publish(20, "alpha"), world.publish(5, "beta")
+        await asyncio.sleep(60.0)
+        assert world.endpoints.requests == 5
+        assert deliveries(world, others, BETA) == [State.DELIVERED] * 5
+        world.change(ALPHA)
+        await finished(world, within_s=60.0)
+        assert deliveries(world, records) == [State.DELIVERED] * 20
+
+    play(scenario)
+
+
 def test_while_paused_nothing_is_sent_and_nothing_is_lost(play: Play) -> None:
     async def scenario(world: World) -> None:
         await started(world, ALPHA)

@@ -32,6 +32,7 @@ class Wish:
     sink_revision: int = 0
     rate_per_second: float | None = None
     secret: str = SECRET
+    consumer_paused: bool = False
 
     def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
         """Return the message in which the watch sends this subscription."""
@@ -48,7 +49,7 @@ class Wish:
         )
         secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
         return subscription_pb2.WatchSubscriptionsResponse(
-            put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets)
+            put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets, consumer_paused=self.consumer_paused)
         )
 
 
@@ -85,6 +86,8 @@ class RegistryOfTests:
         """When it last became another process. A new process waits for the leases that the one before may have granted."""
         self.freezes = self.freezes_proven = 0
         """How often the worker was frozen, and how often it had been when it asked its latest question."""
+        self.system_paused = False
+        """Whether all deliveries are paused."""
         self.told_gone: list[str] = []
         """The subscription of each DisableSubscription call, in order."""
         self._changes_made = 0
@@ -106,6 +109,13 @@ class RegistryOfTests:
         self._advance()
         deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=self.revision)
         self._note(subscription_pb2.WatchSubscriptionsResponse(deleted=deleted))
+
+    def pause_system(self, *, paused: bool) -> int:
+        """Pause or resume all deliveries; return the revision."""
+        self.system_paused = paused
+        self._advance()
+        self._note(self._checkpoint(self.revision))
+        return self.revision
 
     def _advance(self) -> None:
         """Take the next revision; the id of its change is new, even after an older copy was put back."""
@@ -214,6 +224,7 @@ class RegistryOfTests:
 
     def _checkpoint(self, revision: int) -> subscription_pb2.WatchSubscriptionsResponse:
         checkpoint = subscription_pb2.Checkpoint(revision=revision, registry_id="registry", change_id=self._ids[revision])
+        checkpoint.system_paused = self.system_paused
         return subscription_pb2.WatchSubscriptionsResponse(checkpoint=checkpoint)
 
     def _refuse_if_away(self, called: ReadLeases) -> None:

@@ -24,6 +24,7 @@ SENTENCES: Mapping[str, str] = {
     "connections.limited": "too many HTTP connections: some were closed ({how}; the first came from {network}); {connections} stay open",
     "verification.failed": "the sink of subscription {subscription} could not be verified ({reason})",
     "verification.dropped": "the sink of subscription {subscription} is not verified now: {sinks_max} other sinks already wait",
+    "deliveries.paused": "the operator has paused all deliveries: {effect}",
     "deliveries.expired": "{count} deliveries reached their expiry time and ended as exhausted",
     "delivery.encoding_failed": "event {event_id} cannot be sent to subscription {subscription}: {reason}",
     "delivery.event_missing": "event {event_id} for subscription {subscription} is lost: neither the log nor the ledger has it any more",

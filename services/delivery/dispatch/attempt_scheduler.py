@@ -68,6 +68,8 @@ class AttemptScheduler:
         """How many attempts are under way."""
         self.recordable = True
         """False while the ledger takes no flush; no attempt starts then."""
+        self.paused = False
+        """True while the operator has paused all deliveries; no attempt starts then."""
 
     def change(self, bounds: Bounds) -> None:
         """Use other bounds from now on."""
@@ -128,7 +130,7 @@ class AttemptScheduler:
 
     def _may_start(self) -> bool:
         has_room = self.in_flight < self._bounds.in_flight_max and self._lanes.unrecorded_sent < UNRECORDED_SENT_MAX
-        return has_room and self.sending and self._sender.fresh()
+        return has_room and self.sending and not self.paused and self._sender.fresh()
 
     def _is_within_limits(self, lane: Lane, subscription: Subscription, now: float) -> bool:
         """Return whether the subscription's own limits permit an attempt now; if only the rate forbids it, set a timer."""

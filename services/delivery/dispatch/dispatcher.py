@@ -76,6 +76,14 @@ class Dispatcher:
         self.lanes.change(bounds.lane_pending_max)
         self.attempts.change(bounds)
 
+    def pause(self, *, paused: bool) -> None:
+        """Start no attempt while the operator has paused all deliveries, and withdraw those that have not begun; go on afterwards."""
+        self.attempts.paused = paused
+        if paused:
+            self.withdraw_all()
+        else:
+            self.pump()
+
     # Taking deliveries in
 
     def add(self, delivery: Delivery, lane: Lane) -> None:

@@ -28,6 +28,8 @@ class Checkpoint(NamedTuple):
     registry_id: str = ""
     change_id: str = ""
     """The id of the change at this revision; empty if it is not known."""
+    system_paused: bool = False
+    """Whether the operator has paused all deliveries, at this revision or a later one."""
 
 
 class Put(NamedTuple):
@@ -75,7 +77,7 @@ class RegistryClient:
                         yield Deleted(message.deleted.id)
                     case "checkpoint":
                         reached = message.checkpoint
-                        yield Checkpoint(reached.revision, reached.registry_id, reached.change_id)
+                        yield Checkpoint(reached.revision, reached.registry_id, reached.change_id, reached.system_paused)
         except grpc.aio.AioRpcError as error:
             raise failure_from_rpc(error) from error
         finally:

@@ -47,15 +47,17 @@ class RegistryWatch:
         changed: Callable[[str], None],
         unwanted: Callable[[str], None],
         unverified: Callable[[str, str], None],
+        system_paused: Callable[[bool], None],
     ) -> None:
         """`changed` gets the ids of subscriptions that are new or changed, and `unwanted` of those that are deleted or off.
 
-        `unverified` gets the ids of a subscription whose sink must be verified, and of its consumer.
+        `unverified` gets the ids of a subscription whose sink must be verified, and of its consumer. `system_paused` is called when the
+        operator pauses (True) or resumes (False) all deliveries, right after the replica knows it.
         """
         self._registry = registry
         self._replica = replica
         self._progress = progress
-        self._changed, self._unwanted, self._unverified = changed, unwanted, unverified
+        self._changed, self._unwanted, self._unverified, self._system_paused = changed, unwanted, unverified, system_paused
         self._needs_snapshot = False
 
     async def run(self) -> Never:
@@ -110,8 +112,10 @@ class RegistryWatch:
             self._unwanted(subscription_id)
 
     def _reach(self, checkpoint: Checkpoint, snapshot: Router | None) -> None:
-        before = self._replica.router.by_id
+        before, was_paused = self._replica.router.by_id, self._replica.system_paused
         self._replica.advance(checkpoint, snapshot)
+        if checkpoint.system_paused != was_paused:
+            self._system_paused(checkpoint.system_paused)
         self._needs_snapshot = False
         if snapshot is not None:
             for subscription_id in before.keys() - snapshot.by_id.keys():

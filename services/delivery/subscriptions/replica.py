@@ -3,7 +3,7 @@
 registry_watch → [replica: router] → read_barrier, log_follower, dispatcher
 
 Law 1: a snapshot is built aside and replaces the old one only when it is complete.
-Law 2: the replica knows which revision it has reached, so that routing can wait for a revision.
+Law 2: the replica knows which revision it has reached, and whether the system is paused, so that routing can wait for both.
 """
 
 import asyncio
@@ -34,6 +34,11 @@ class Replica:
         """Whether a whole snapshot has been taken."""
         return self.checkpoint.revision > 0
 
+    @property
+    def system_paused(self) -> bool:
+        """Whether the operator has paused all deliveries: no event is routed, and no attempt starts."""
+        return self.checkpoint.system_paused
+
     def get(self, subscription_id: str) -> Subscription | None:
         """Return a subscription, None if it does not exist."""
         return self.router.by_id.get(subscription_id)
@@ -46,6 +51,12 @@ class Replica:
     async def reached(self, revision: int) -> None:
         """Wait until the replica is complete and has reached a revision."""
         while self.checkpoint.revision < revision:
+            self._advanced.clear()
+            await self._advanced.wait()
+
+    async def unpaused(self) -> None:
+        """Wait until the system is not paused."""
+        while self.checkpoint.system_paused:
             self._advanced.clear()
             await self._advanced.wait()
 

@@ -179,6 +179,10 @@ class LogFollower:
     async def _route_batch(self, records: Sequence[Record]) -> None:
         self._unrouted_since_ms = records[0].accepted_ms
         await self._barrier.passed()
+        while self._replica.system_paused:
+            await self._replica.unpaused()
+            # The pause may have been long, so ask again; meanwhile another pause may have begun.
+            await self._barrier.passed()
         for record in records:
             await self._route(record)
         _routed_events.inc(len(records))

@@ -100,6 +100,7 @@ class Worker:
             changed=self.dispatcher.subscription_changed,
             unwanted=self._lane_refill.cancel,
             unverified=unverified,
+            system_paused=self._on_system_paused,
         )
         self._intake: list[asyncio.Task[None]] = []
         self.follower: LogFollower | None = None
@@ -107,6 +108,13 @@ class Worker:
         """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
         self.repair: Repair | None = None
         """Resumes stopped partitions; None until the worker has its lease."""
+
+    def _on_system_paused(self, paused: bool) -> None:  # noqa: FBT001 - as the watch calls it
+        if paused:
+            logger().warning("deliveries.paused", effect="new events wait in the log, and no attempt starts, until they are resumed")
+        else:
+            logger().info("deliveries.resumed")
+        self.dispatcher.pause(paused=paused)
 
     def _on_freshness_lost(self) -> None:
         self.dispatcher.withdraw_all()

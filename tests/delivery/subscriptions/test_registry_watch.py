@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +38,7 @@ class Watching:
             changed=lambda subscription_id: self.told.append(f"changed {subscription_id}"),
             unwanted=lambda subscription_id: self.told.append(f"unwanted {subscription_id}"),
             unverified=lambda subscription_id, _consumer_id: self.told.append(f"unverified {subscription_id}"),
+            system_paused=lambda paused: self.told.append("paused" if paused else "resumed"),
         )
 
     def advanced(self) -> None:
@@ -88,6 +90,21 @@ def test_each_change_is_told_once_and_held() -> None:
         assert await watching.after(lambda: registry.delete(ONE.id)) == [f"unwanted {ONE.id}"]
         assert watching.replica.get(ONE.id) is None
         assert watching.replica.revision == registry.revision
+
+    watching(scene)
+
+
+def test_a_pause_of_the_system_is_told_once_and_held() -> None:
+    async def scene(watching: Watching) -> None:
+        registry, replica = watching.registry, watching.replica
+        for paused, told in ((True, "paused"), (False, "resumed")):
+            assert await watching.after(functools.partial(registry.pause_system, paused=paused)) == [told]
+            assert replica.system_paused is paused
+            assert replica.revision == registry.revision
+            assert await watching.after(lambda: registry.put(THREE)) == [f"changed {THREE.id}"]
+        registry.pause_system(paused=True)
+        registry.compact()
+        assert [each for each in await watching.after(registry.restart) if each != "lost"] == ["paused"], "a snapshot tells of it too"
 
     watching(scene)
 

@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hooktide.subscription.v1 import subscription_pb2 as pb
 
-from services.delivery.model import ContentMode
+from services.delivery.model import ContentMode, SubscriptionStatus
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
 from services.delivery.request.request_settings import OwnRetryPolicy, RequestSettings
 from services.delivery.request.signing_rfc9421 import key_id
@@ -121,6 +121,20 @@ async def test_no_further_attempt_is_told_from_the_operators_schedule(tmp_path: 
 @pytest.mark.parametrize(("message", "credential"), CREDENTIALS, ids=[type(credential).__name__ for _, credential in CREDENTIALS])
 async def test_a_credential_comes_with_its_secret(tmp_path: Path, message: pb.SinkCredential, credential: Credential) -> None:
     assert (await settings_of(tmp_path, pb.Subscription(sink=SINK, sink_credential=message))).credential == credential
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (pb.SUBSCRIPTION_STATE_ACTIVE, SubscriptionStatus.PAUSED),
+        (pb.SUBSCRIPTION_STATE_PAUSED, SubscriptionStatus.PAUSED),
+        (pb.SUBSCRIPTION_STATE_DISABLED, SubscriptionStatus.OFF),
+        (pb.SUBSCRIPTION_STATE_UNVERIFIED, SubscriptionStatus.OFF),
+    ],
+)
+def test_a_paused_consumer_pauses_its_active_subscriptions(state: pb.SubscriptionState.ValueType, status: SubscriptionStatus) -> None:
+    watched = pb.WatchedSubscription(subscription=pb.Subscription(state=state), consumer_paused=True)
+    assert subscription_of(watched).status is status
 
 
 @pytest.mark.parametrize(
