@@ -2,6 +2,7 @@
 
 import enum
 import hashlib
+import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,6 +10,16 @@ from services.eventlog.record import Record
 
 ENCODER_VERSION = 1
 """The encoder of new deliveries, by its number in `request.event_encoder.ENCODERS`."""
+
+_PARTITION_BITS = 10
+_PARTITION_MASK = (1 << _PARTITION_BITS) - 1
+# The lower 64 bits of a delivery's id: the hash, the variant with each slot, and the partition by the last digits of an event's id.
+_HASH_LOW = ((1 << 44) - 1) << 18
+_SLOTS = {f"{slot:02x}": 0b10 << 62 | slot << _PARTITION_BITS for slot in range(256)}
+_PARTITIONS = {f"{low:03x}": low & _PARTITION_MASK for low in range(4096)}
+_new_hash = hashlib.blake2b(digest_size=10).copy
+_unpack, _pack = struct.Struct(">HQ").unpack, struct.Struct(">6sHQ").pack
+_from_hex = bytes.fromhex
 
 
 class State(enum.IntEnum):
@@ -162,14 +173,22 @@ class Chunk:
     """How many of its deliveries are not settled: held, queued or in flight."""
 
 
-def delivery_id(event_id: str, subscription_id: str, replay_id: str = "") -> bytes:
-    """Return a delivery's id: a UUID of version 8 (RFC 9562) from the event's own time and a hash of the key.
+def delivery_id(event_id: str, subscription_id: str, job_id: str = "", nth: int = 0) -> bytes:
+    """Return a delivery's id, a UUID of version 8 (RFC 9562): the event's time, a hash of the key, the slot, and the partition.
 
-    The same key gives the same id, so routing again after a crash finds the same delivery. Ids sort by
-    the events' time, so that indexes grow at their end.
+    In bits: time of the event's id 48, version 4, hash 12, variant 2, hash 44, slot of the subscription 8, partition of the event 10.
+
+    The same key gives the same id, so routing again after a crash finds the same delivery. Ids sort by the events' time, so that indexes
+    grow at their end. If the ledger holds another key under the id, `nth` from 1 on gives the key's further ids.
     """
-    digest = hashlib.blake2b(f"{event_id} {subscription_id} {replay_id}".encode(), digest_size=10).digest()
-    raw = bytearray(bytes.fromhex(event_id[4:16]) + digest)
-    raw[6] = raw[6] & 0x0F | 0x80
-    raw[8] = raw[8] & 0x3F | 0x80
-    return bytes(raw)
+    # This runs for every delivery: to copy a new hash is faster than to make one, and to look a number up is faster than to parse it.
+    hashing = _new_hash()
+    hashing.update((f"{event_id} {subscription_id} {job_id} {nth}" if nth else f"{event_id} {subscription_id} {job_id}").encode())
+    high, low = _unpack(hashing.digest())
+    low = low & _HASH_LOW | _SLOTS[subscription_id[-2:]] | _PARTITIONS[event_id[-3:]]
+    return _pack(_from_hex(event_id[4:16]), high & 0x0FFF | 0x8000, low)
+
+
+def partition_of(delivery_id: bytes) -> int:
+    """Return the partition that a delivery's id names."""
+    return int.from_bytes(delivery_id[-2:], "big") & _PARTITION_MASK

@@ -9,11 +9,12 @@ from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Ledger, Listing
 from services.delivery.ledger.rows import DoneRow, OpenRow, decode_attempts
-from services.delivery.model import Attempt, State
+from services.delivery.model import Attempt, State, partition_of
 from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
 from services.delivery.worker.worker import Worker
 from services.eventlog.errors import EventLogError
+from services.eventlog.record import PARTITIONS
 from services.runtime.errors import Failure, Reason, invalid_field
 from services.runtime.ids import id_bytes, id_text, is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
@@ -44,7 +45,8 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         """Return one delivery with its attempts."""
         del context
         scope = requested_scope(request.consumer_id)
-        row = await self._ledger.find(scope, id_bytes(request.id)) if is_id(request.id, "dlv") else None
+        known = is_id(request.id, "dlv") and partition_of(id_bytes(request.id)) < PARTITIONS
+        row = await self._ledger.find(scope, id_bytes(request.id)) if known else None
         if row is None:
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
         message = _message(row, self._worker.clock_jumped_ms)

@@ -1,15 +1,20 @@
 """Server: what services read of deliveries, and in whose name."""
 
 from collections.abc import Awaitable
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
-from services.runtime.errors import Reason, failure_from_rpc
-from services.runtime.ids import new_id
+from services.delivery.ledger.protocol import Flush, Ledger
+from services.delivery.server import DeliveryServer
+from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.ids import id_text, new_id
 from services.runtime.paging import page_token
 from services.runtime.rpc.channel_and_server import service_metadata
+from tests.delivery.ledger.deliveries import unfinished
 from tests.delivery.system import State, System
 from tests.support.events import cloud_event
 from tests.support.system.registry import TOKEN
@@ -65,6 +70,21 @@ async def test_a_call_says_for_whom_and_shows_that_it_comes_from_a_service(syste
                 assert refused is Reason.SERVICE_TOKEN_REQUIRED
         for delivery_id in ("", "dlv_", "dlv_" + "g" * 32, new_id("evt"), new_id("dlv")):
             assert await reason_of(get(delivering.stub, "*", delivery_id)) is Reason.DELIVERY_NOT_FOUND
+
+
+async def test_an_id_of_a_reserved_partition_names_no_delivery(ledger: Ledger) -> None:
+    """The partitions from 256 to 1022 are reserved, so such an id is not found even if the ledger has a row under it."""
+    absent: Any = SimpleNamespace(clock_jumped_ms=0)
+    server = DeliveryServer(ledger, absent, absent, absent)
+    rows = [unfinished(1)._replace(id=unfinished(1).id[:-2] + partition.to_bytes(2, "big")) for partition in (255, 256, 1022)]
+    await ledger.flush(Flush([row._replace(event_id=f"{row.event_id[:-1]}{number}") for number, row in enumerate(rows)]))
+    known, *reserved = (delivery_pb2.GetDeliveryRequest(consumer_id="*", id=id_text("dlv", row.id)) for row in rows)
+    found = await server.GetDelivery(known, absent)
+    assert found.delivery.id == known.id
+    for request in reserved:
+        with pytest.raises(Failure) as refused:
+            await server.GetDelivery(request, absent)
+        assert refused.value.reason is Reason.DELIVERY_NOT_FOUND
 
 
 async def test_a_page_token_that_is_none_is_refused(system: System) -> None:

@@ -109,6 +109,14 @@ class Flush:
         )
 
 
+class DeliveryKey(NamedTuple):
+    """What makes a delivery the same one."""
+
+    event_id: str
+    subscription_id: str
+    job_id: str
+
+
 class Takeover(NamedTuple):
     """What a worker takes over together with the lease."""
 
@@ -187,8 +195,12 @@ class Ledger(Protocol):
         """Take over all partitions under a new epoch. From then on no other worker can write, not even one with the same name."""
         ...
 
-    async def flush(self, flush: Flush) -> None:
-        """Write a flush durably."""
+    async def flush(self, flush: Flush) -> Mapping[DeliveryKey, bytes]:
+        """Write a flush durably.
+
+        Return the new ids of deliveries whose own ids belong to other deliveries of the ledger: nearly always none. These rows have the new
+        ids, and whatever names them later must use those.
+        """
         ...
 
     async def set_log_id(self, log_id: str) -> None:

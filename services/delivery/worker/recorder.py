@@ -9,7 +9,7 @@ Law 2: flushes run one at a time. After the ledger refuses a flush, nothing is s
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter
@@ -18,12 +18,13 @@ from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import Cursor, Flush, Ledger
+from services.delivery.ledger.protocol import Cursor, DeliveryKey, Flush, Ledger
 from services.delivery.ledger.rows import DoneRow, OpenRow, done_row, open_row
 from services.delivery.model import Chunk, Delivery, Phase
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.runtime import failpoints
 from services.runtime.clock import Clock
+from services.runtime.ids import id_text
 from services.runtime.logs import logger
 
 # Wait 40 ms so that a transaction is worth its fsync; an attempt that starts at once does not wait for it. The wait ends early, but not
@@ -39,6 +40,7 @@ _HELD, _IN_FLIGHT, _ENDED = Phase.HELD, Phase.IN_FLIGHT, Phase.ENDED
 _RETRY_S = 1.0
 
 _rows_written = Counter("hooktide_ledger_rows_total", "Rows added to the ledger, by kind: open or finished.", ["kind"])
+_ids_taken = Counter("hooktide_delivery_ids_taken_total", "Deliveries that got another id, because theirs belonged to another delivery.")
 _rows_opened, _rows_finished = _rows_written.labels("open"), _rows_written.labels("finished")
 
 
@@ -121,8 +123,10 @@ class Recorder:
             batch = self._collect()
             if flush := batch.flush():
                 failpoints.reached("delivery.before_flush")
-                await self._write_flush(flush)
+                renamed = await self._write_flush(flush)
                 failpoints.reached("delivery.after_flush")
+                if renamed:
+                    _rename(batch.written, renamed)
                 self._after_flush(batch)
             self._flushes_done += 1
             self._flush_ended.set()
@@ -189,10 +193,10 @@ class Recorder:
         if delivery.phase in lifecycle.SETTLED:
             batch.settled.append(delivery)
 
-    async def _write_flush(self, flush: Flush) -> None:
+    async def _write_flush(self, flush: Flush) -> Mapping[DeliveryKey, bytes]:
         while True:
             try:
-                await self._ledger.flush(flush)
+                renamed = await self._ledger.flush(flush)
             except LedgerFullError:
                 if self._dispatcher.attempts.recordable:
                     logger().error("ledger.disk_full", effect="nothing is sent until the disk has free space")
@@ -203,6 +207,7 @@ class Recorder:
         if not self._dispatcher.attempts.recordable:
             logger().info("ledger.resumed")
             self._dispatcher.attempts.recordable = True
+        return renamed
 
     def _after_flush(self, batch: _Batch) -> None:
         dispatcher = self._dispatcher
@@ -215,3 +220,20 @@ class Recorder:
         for delivery in batch.to_queue:
             dispatcher.queue(delivery)
         dispatcher.pump()
+
+
+def _rename(deliveries: Iterable[Delivery], renamed: Mapping[DeliveryKey, bytes]) -> None:
+    """Give deliveries the ids under which the ledger has written them."""
+    for delivery in deliveries:
+        new_id = renamed.get(DeliveryKey(delivery.event_id, delivery.subscription_id, delivery.job_id))
+        if new_id is not None:
+            logger().error(
+                "delivery.id_taken",
+                id=id_text("dlv", delivery.id),
+                given=id_text("dlv", new_id),
+                event_id=delivery.event_id,
+                subscription=delivery.subscription_id,
+                reason="another delivery has this id; this one got another id and is sent as usual",
+            )
+            _ids_taken.inc()
+            delivery.id = new_id

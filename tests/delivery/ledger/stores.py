@@ -15,8 +15,9 @@ from services.delivery.ledger.protocol import Cursor, Ledger
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
 from services.delivery.ledger.sqlite import queries
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
+from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.ledger.sqlite.ledger import SqliteLedger, open_ledger
-from services.delivery.model import State
+from services.delivery.model import State, delivery_id
 from services.eventlog.record import Place, Record
 from services.runtime.database import connect
 
@@ -84,14 +85,15 @@ class LedgerStore(Protocol):
 class SqliteStore:
     """The `LedgerStore` of a SQLite file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, delivery_id: DeliveryId = delivery_id) -> None:
         self.path = path
+        self._delivery_id = delivery_id
         self._reading: sqlite3.Connection | None = None
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[SqliteLedger]:
         """See `LedgerStore.open`."""
-        async with open_ledger(self.path) as ledger:
+        async with open_ledger(self.path, self._delivery_id) as ledger:
             with contextlib.closing(connect(self.path, read_only=True)) as self._reading:
                 yield ledger
 

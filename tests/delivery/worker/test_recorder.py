@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -10,10 +12,13 @@ from prometheus_client import REGISTRY
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LeaseLostError, LedgerFullError
 from services.delivery.ledger.protocol import Takeover
+from services.delivery.ledger.rows import DoneRow, OpenRow
 from services.delivery.ledger.sqlite.ledger import SqliteLedger
 from services.delivery.model import State, delivery_id
+from services.delivery.worker import log_follower
 from services.delivery.worker.backpressure import LIMIT_MAX
 from tests.delivery.conftest import Play
+from tests.delivery.ledger.stores import SqliteStore
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED, Wish
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
@@ -300,3 +305,43 @@ def test_an_event_that_cannot_be_encoded_is_set_aside(play: Play) -> None:
         assert deliveries(world, [healthy]) == [State.DELIVERED]
 
     play(scenario)
+
+
+def test_deliveries_whose_ids_collide_are_each_sent_and_recorded(play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 4 bits of a hash in each id: the ledger gives other ids and counts them, and retries, ends and a restart find every row."""
+    count, store = 12, SqliteStore(tmp_path / "weak.db", _weak_id)
+    monkeypatch.setattr(log_follower, "delivery_id", _weak_id)
+
+    def taken() -> float:
+        return REGISTRY.get_sample_value("hooktide_delivery_ids_taken_total") or 0.0
+
+    def keys(rows: Sequence[OpenRow | DoneRow]) -> set[tuple[str, str]]:
+        return {(row.event_id, row.subscription_id) for row in rows}
+
+    async def scenario(world: World) -> None:
+        world.store, before = store, taken()
+        world.endpoints.recorded = lambda key: key in keys(store.done_rows())
+        world.endpoints.unrecorded = lambda key: world.crashes > 0 and key not in keys(store.open_rows())
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        events = {record.event_id for record in world.publish(count, "alpha")}
+        while len(store.open_rows()) < count:  # noqa: ASYNC110 - time is virtual, looking costs nothing
+            await asyncio.sleep(0.1)
+        assert {row.event_id for row in store.open_rows()} == events
+        assert len({row.id for row in store.open_rows()}) == count
+        assert taken() > before
+        await world.stop(crash=True)
+        world.endpoints.modes.clear()
+        await world.start()
+        while len(store.done_rows()) < count:  # noqa: ASYNC110 - time is virtual, looking costs nothing
+            await asyncio.sleep(1.0)
+        assert {row.event_id for row in store.done_rows()} == events
+        assert store.open_rows() == []
+        assert [world.endpoints.sent[event_id, ALPHA.id].successes for event_id in events] == [1] * count
+
+    play(scenario)
+
+
+def _weak_id(event_id: str, subscription_id: str, job_id: str = "", nth: int = 0) -> bytes:
+    strong = delivery_id(event_id, subscription_id, job_id, nth)
+    return strong[:6] + bytes([0, strong[7] & 0x0F]) + bytes(8)

@@ -1,15 +1,16 @@
 """Flush writer: writes one flush within a transaction.
 
-ledger → [flush_writer: day_tables, inserting, ranges, lane_tables]
+ledger → [flush_writer: day_tables, inserting, id_collisions, ranges, lane_tables]
 """
 
 import sqlite3
 from collections.abc import Iterable
 
-from services.delivery.ledger.protocol import Flush
+from services.delivery.ledger.protocol import DeliveryKey, Flush
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow
 from services.delivery.ledger.sqlite import lane_tables, ranges
 from services.delivery.ledger.sqlite.day_tables import create_day, day_of, table_of
+from services.delivery.ledger.sqlite.id_collisions import DeliveryId, insert_renamed
 from services.delivery.ledger.sqlite.inserting import insert
 from services.delivery.ledger.sqlite.retention import keep_copies
 
@@ -24,16 +25,19 @@ _DONE_COLUMNS = ", ".join(DONE_COLUMNS)
 class FlushWriter:
     """Writes flushes, and remembers which days have a table."""
 
-    def __init__(self) -> None:
+    def __init__(self, delivery_id: DeliveryId) -> None:
+        self._delivery_id = delivery_id
         self._days: set[str] = set()
 
     def forget_days(self) -> None:
         """Forget which days have a table, because a table may be gone."""
         self._days.clear()
 
-    def flush(self, connection: sqlite3.Connection, flush: Flush) -> None:
-        """Write a flush within the transaction of a connection."""
-        insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened)
+    def flush(self, connection: sqlite3.Connection, flush: Flush) -> dict[DeliveryKey, bytes]:
+        """Write a flush within the transaction of a connection; return what `Ledger.flush` returns."""
+        renamed: dict[DeliveryKey, bytes] = {}
+        if insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened) < len(flush.opened):
+            renamed |= insert_renamed(connection, "open", flush.opened, self._delivery_id)
         if flush.updated:
             connection.executemany(
                 "UPDATE open SET attempt_count = ?, attempts = ?, last_status = ?, due_ms = ? WHERE id = ?",
@@ -47,7 +51,9 @@ class FlushWriter:
             if day not in self._days:
                 create_day(connection, day)
                 self._days.add(day)
-            insert(connection, f"INSERT OR IGNORE INTO {table_of(day)} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows)
+            table = table_of(day)
+            if insert(connection, f"INSERT OR IGNORE INTO {table} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows) < len(rows):
+                renamed |= insert_renamed(connection, table, rows, self._delivery_id)
         if flush.cursors:
             connection.executemany(
                 "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
@@ -55,6 +61,7 @@ class FlushWriter:
             )
         if flush.has_lanes:
             _write_lanes(connection, flush)
+        return renamed
 
 
 def _write_lanes(connection: sqlite3.Connection, flush: Flush) -> None:

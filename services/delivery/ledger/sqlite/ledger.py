@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.delivery.errors import LeaseLostError, LedgerFullError
-from services.delivery.ledger.protocol import Cursor, Flush, Listing, Page, RepairedCursor, Takeover, TrimReport, WaitingCount
+from services.delivery.ledger.protocol import Cursor, DeliveryKey, Flush, Listing, Page, RepairedCursor, Takeover, TrimReport, WaitingCount
 from services.delivery.ledger.rows import DoneRow, EndedRow, JobRow, LaneRow, NoticeRow, OpenRow, Positions, RangeRow, SetAsideRow
 from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, WRITTEN, FlushWriter, set_meta
+from services.delivery.ledger.sqlite.id_collisions import DeliveryId
+from services.delivery.model import delivery_id
 from services.eventlog.record import PARTITIONS, Place, Record
 from services.runtime import failpoints
 from services.runtime.consumer_scope import Scope
@@ -34,7 +36,7 @@ _Result = TypeVar("_Result")
 class SqliteLedger:
     """The `Ledger` in one SQLite file; made by `open_ledger`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, delivery_id: DeliveryId = delivery_id) -> None:
         self._loop = asyncio.get_running_loop()
         self._connection = connect(path)
         self._checkpoints = WalCheckpoints(path, self._connection)
@@ -44,7 +46,7 @@ class SqliteLedger:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
         # Listings have a thread and a connection of their own, so that deliveries do not wait for them.
         self._listings = ListingReader(path)
-        self._flush_writer = FlushWriter()
+        self._flush_writer = FlushWriter(delivery_id)
         self._owner = ""
         self._epoch = 0
         self._copies_after = _FIRST_COPY
@@ -63,9 +65,9 @@ class SqliteLedger:
         """See `Ledger.take_lease`."""
         return await self._write(self._take_lease, owner)
 
-    async def flush(self, flush: Flush) -> None:
+    async def flush(self, flush: Flush) -> Mapping[DeliveryKey, bytes]:
         """See `Ledger.flush`. Raises `FileGoneError` if the file no longer exists, and `sqlite3.Error` if the disk fails."""
-        await self._write(self._flush_writer.flush, flush)
+        return await self._write(self._flush_writer.flush, flush)
 
     async def set_log_id(self, log_id: str) -> None:
         """See `Ledger.set_log_id`."""
@@ -254,8 +256,8 @@ def _page_within_budget(connection: sqlite3.Connection, listing: Listing) -> Pag
 
 
 @contextlib.asynccontextmanager
-async def open_ledger(path: Path) -> AsyncIterator[SqliteLedger]:
-    """Open the ledger in a file; create the file or migrate its schema if needed.
+async def open_ledger(path: Path, delivery_id: DeliveryId = delivery_id) -> AsyncIterator[SqliteLedger]:
+    """Open the ledger in a file; create the file or migrate its schema if needed. `delivery_id` returns the ids of a delivery's key.
 
     Raises `StartError` if the file cannot be used, or another process has it open.
     """
@@ -263,7 +265,7 @@ async def open_ledger(path: Path) -> AsyncIterator[SqliteLedger]:
         await asyncio.to_thread(migrate, path, MIGRATIONS)
         await asyncio.to_thread(migrate_days, path)
         failpoints.reached("ledger.opened")
-        ledger = SqliteLedger(path)
+        ledger = SqliteLedger(path, delivery_id)
         try:
             yield ledger
         finally:
