@@ -35,7 +35,7 @@ class Repair:
     """What a repair of routing did, or would do; the numbers are of the stopped partitions."""
 
     stopped: str
-    """Why partitions are stopped; empty if none is."""
+    """Why routing is stopped; empty if it is not."""
     routed_events: int
     repeated_events: int
     """Routed events that were routed before."""

@@ -118,6 +118,7 @@ class Delivery:
     id: bytes
     """16 bytes; `delivery_id` derives them."""
     event_id: str
+    shard: int
     partition: int
     position: int
     event_type: str
@@ -159,7 +160,7 @@ class Delivery:
 class Chunk:
     """Some or all deliveries of one event; the cursor moves by whole chunks."""
 
-    partition: int
+    shard: int
     position: int
     event_id: str
     through: str

@@ -87,7 +87,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         return delivery_pb2.GetReadinessResponse(why_not_ready=self._worker.why_not_ready() or "")
 
     async def RepairRouting(self, request: delivery_pb2.RepairRoutingRequest, context: Context) -> delivery_pb2.RepairRoutingResponse:
-        """Repair stopped partitions, or return what a repair would do."""
+        """Resume routing that is stopped, or return what a repair would do."""
         del context
         from_ms = optional_ms(request, "from_time")
         if self._worker.repair is None:

@@ -30,7 +30,7 @@ class AnotherLogError(EventLogError):
 class PositionMismatchError(EventLogError):
     """The log does not hold the records that a reader knows at its positions: the log or the reader was restored from an older copy."""
 
-    def __init__(self, partitions: Sequence[int]) -> None:
-        """Take the partitions whose positions do not match, at least one."""
-        super().__init__(f"partitions {', '.join(map(str, partitions))}: the log does not have the records that the reader resumes after")
-        self.partitions = tuple(partitions)
+    def __init__(self, shards: Sequence[int]) -> None:
+        """Take the shards whose positions do not match, at least one."""
+        super().__init__(f"shards {', '.join(map(str, shards))}: the log does not have the records that the reader resumes after")
+        self.shards = tuple(shards)

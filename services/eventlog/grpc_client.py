@@ -15,14 +15,22 @@ from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.filtered_read import ReadPage, ReadQuery
-from services.eventlog.record import Lag, Place, Record, ResumePoint
-from services.eventlog.wire import page_from, place_from, place_message, read_request, record_from
+from services.eventlog.record import Lag, Record, ResumePoint, ShardPosition, SlotProgress
+from services.eventlog.wire import (
+    page_from,
+    progress_message,
+    read_request,
+    record_from,
+    resume_point_from,
+    shard_position_from,
+    shard_position_message,
+)
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.rpc.access import ServiceToken
 from services.runtime.rpc.channel_and_server import service_metadata
 
 _FETCH_MAX = 1000
-_PARTITION_FIELD = re.compile(r"after\[(\d+)\]")
+_POSITION_FIELD = re.compile(r"after\[(\d+)\]")
 _PASSING = {Reason.UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED}
 
 RETRIED = tuple(f"hooktide.ingest.v1.EventLogService/{name}" for name in ("ReadLog", "FetchEvents", "ReportProgress"))
@@ -36,10 +44,12 @@ class GrpcEventLogReader:
         self._metadata = service_metadata(service_token)
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["GrpcFollowing"]:
-        """Follow partitions; see `EventReader.follow`."""
+    async def follow(
+        self, after: Sequence[ShardPosition], *, slots: Sequence[int] = (), log_id: str = "", batch_records_max: int = 500
+    ) -> AsyncIterator["GrpcFollowing"]:
+        """Follow the log; see `EventReader.follow`."""
         request = event_log_pb2.FollowLogRequest(
-            after=[place_message(place) for place in after], batch_records_max=batch_records_max, log_id=log_id
+            after=map(shard_position_message, after), batch_records_max=batch_records_max, log_id=log_id, slots=slots
         )
         call = self._stub.FollowLog(request, metadata=self._metadata)
         try:
@@ -58,14 +68,14 @@ class GrpcEventLogReader:
         with _mapped(()):
             return page_from(await self._stub.ReadLog(read_request(query), metadata=self._metadata))
 
-    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+    async def fetch(self, places: Sequence[ShardPosition]) -> list[Record]:
         """Read records at given places; see `EventReader.fetch`."""
         records: list[Record] = []
         rest = list(places)
         while rest:
             asked, rest = rest[:_FETCH_MAX], rest[_FETCH_MAX:]
             with _mapped(()):
-                request = event_log_pb2.FetchEventsRequest(positions=[place_message(place) for place in asked])
+                request = event_log_pb2.FetchEventsRequest(positions=map(shard_position_message, asked))
                 answer = await self._stub.FetchEvents(request, metadata=self._metadata)
             found = [record_from(message) for message in answer.records]
             records += found
@@ -73,32 +83,31 @@ class GrpcEventLogReader:
                 rest = _after(asked, found) + rest
         return records
 
-    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
+    async def release(self, progress: Sequence[SlotProgress]) -> list[ShardPosition]:
         """Release records; see `ReaderProgress.release`."""
         with _mapped(()):
-            request = event_log_pb2.ReportProgressRequest(
-                released=[place_message(place) for place in released], recorded=[place_message(place) for place in recorded]
-            )
+            request = event_log_pb2.ReportProgressRequest(progress=map(progress_message, progress))
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
-        return [place_from(message) for message in answer.expiring]
+        return [shard_position_from(message) for message in answer.expiring]
 
-    async def rewind(self, places: Sequence[Place]) -> None:
+    async def rewind(self, rewound: Sequence[SlotProgress]) -> None:
         """Undo releases; see `ReaderProgress.rewind`."""
         with _mapped(()):
-            request = event_log_pb2.ReportProgressRequest(rewound=[place_message(place) for place in places])
+            request = event_log_pb2.ReportProgressRequest(rewound=map(progress_message, rewound))
             await self._stub.ReportProgress(request, metadata=self._metadata)
 
-    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+    async def resume_points(self, after: Sequence[ShardPosition], slots: Sequence[int] = ()) -> tuple[str, list[ResumePoint]]:
         """Find where a reader resumes; see `EventReader.resume_points`."""
         with _mapped(()):
-            request = event_log_pb2.FindResumePointsRequest(after=[place_message(place) for place in after])
+            request = event_log_pb2.FindResumePointsRequest(after=map(shard_position_message, after), slots=slots)
             answer = await self._stub.FindResumePoints(request, metadata=self._metadata)
-        return answer.log_id, [ResumePoint(place_from(each.place), each.following, each.unreleased) for each in answer.points]
+        return answer.log_id, [resume_point_from(message) for message in answer.points]
 
-    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+    async def report_routed(self, routed: Sequence[ShardPosition], slots: Sequence[int] = ()) -> Lag:
         """Report the events that were routed last; see `ReaderProgress.report_routed`."""
         with _mapped(()):
-            request = event_log_pb2.ReportProgressRequest(routed=[place_message(place) for place in routed])
+            routing = event_log_pb2.SlotRouting(slots=slots, routed=map(shard_position_message, routed))
+            request = event_log_pb2.ReportProgressRequest(routing=[routing])
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
         return Lag(answer.unrouted_events, answer.oldest_unrouted_unix_ms or None)
 
@@ -110,13 +119,13 @@ class GrpcFollowing:
         self,
         responses: AsyncIterator[event_log_pb2.FollowLogResponse],
         first: event_log_pb2.FollowLogResponse,
-        after: Sequence[Place],
+        after: Sequence[ShardPosition],
     ) -> None:
         self._responses = responses
         self._after = after
         self.log_id = first.log_id
         self.retention_s = first.retention.ToNanoseconds() / 1e9
-        self.heads = {head.partition: head.position for head in first.heads}
+        self.heads = {head.shard: head.position for head in first.heads}
 
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
         """Yield records as they come; see `Following.batches`."""
@@ -126,29 +135,29 @@ class GrpcFollowing:
         raise LogUnavailableError("ingest ended the stream")
 
 
-def _after(asked: Sequence[Place], found: Sequence[Record]) -> list[Place]:
-    """Return the places after the last record found. The records are in the order of the places; some places may have no record."""
+def _after(asked: Sequence[ShardPosition], found: Sequence[Record]) -> list[ShardPosition]:
+    """Return the positions after the last record found. The records are in the order of the positions; some may have no record."""
     places = iter(asked)
     for record in found:
-        next(place for place in places if (place.partition, place.position) == (record.partition, record.position))
+        next(place for place in places if (place.shard, place.position) == (record.shard, record.position))
     return list(places)
 
 
 @contextlib.contextmanager
-def _mapped(after: Sequence[Place]) -> Iterator[None]:
+def _mapped(after: Sequence[ShardPosition]) -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
         raise _log_error(failure_from_rpc(error), after) from error
 
 
-def _log_error(failure: Failure, after: Sequence[Place]) -> EventLogError:
+def _log_error(failure: Failure, after: Sequence[ShardPosition]) -> EventLogError:
     if failure.reason is Reason.POSITION_MISMATCH and [field.field for field in failure.fields] == ["log_id"]:
         return AnotherLogError(failure.message)
     if failure.reason is Reason.POSITION_MISMATCH:
-        matches = [match for field in failure.fields if (match := _PARTITION_FIELD.fullmatch(field.field))]
+        matches = [match for field in failure.fields if (match := _POSITION_FIELD.fullmatch(field.field))]
         if matches:
-            return PositionMismatchError([after[int(match[1])].partition for match in matches])
+            return PositionMismatchError([after[int(match[1])].shard for match in matches])
     if failure.reason in _PASSING:
         return LogUnavailableError(failure.message)
     return EventLogError(f"{failure.reason.name}: {failure.message}")

@@ -9,12 +9,13 @@
 | `EventLog`: all of them | ingest, which owns the log |
 
 `EventReader` changes nothing, so that a reader may have a right to read only. An engine may keep several orders of appends, each
-for some of the partitions; hence no promise compares positions of two partitions, and positions need not be dense.
+for a shard: some of the partitions. Hence a place in the log is one position for each shard, no promise compares positions of two shards,
+and positions need not be dense. Callers give exactly one position for each shard of the log, and slots (empty: all) without repetition.
 
 Law 1: `append` returns only after its events are durable; for a duplicate, after the first event is.
-Law 2: positions of a partition grow strictly and become visible in order, and event ids grow with them. After a reader has seen a
-position, no lower position of that partition appears later.
-Law 3: a record that its reader has not released is never trimmed.
+Law 2: positions of a shard grow strictly and become visible in order, and event ids grow with them. After a reader has seen a
+position, no lower position of that shard appears later.
+Law 3: a record that the reader of a slot has not released is never trimmed. A slot that was never reported has released nothing.
 Law 4: a batch, a bounded fetch and a page of the history hold at most `BATCH_BYTES_MAX` bytes of events, or one larger event.
 """
 
@@ -24,7 +25,7 @@ from typing import Protocol
 
 from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.history import EventPage, EventQuery
-from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Record, ResumePoint, ShardPosition, SlotProgress
 from services.runtime.consumer_scope import Scope
 
 # Below the largest message that gRPC lets pass, 4 MiB.
@@ -46,14 +47,14 @@ class Following(Protocol):
 
     @property
     def heads(self) -> dict[int, int]:
-        """For each followed partition, a position that separates the records of the moment when the following began from later ones.
+        """For each shard, a position that separates the records of the moment when the following began from later ones.
 
-        No record of that moment has a higher position, and every later record of the partition has.
+        No record of that moment has a higher position, and every later record of the shard has.
         """
         ...
 
     def batches(self) -> AsyncIterator[Sequence[Record]]:
-        """Yield records after the given places, then new records, in order within each partition; never ends by itself.
+        """Yield records after the given place, then new records, in order within each shard; never ends by itself.
 
         Raises `LogUnavailableError` when the log becomes unreachable or closes.
         """
@@ -63,14 +64,16 @@ class Following(Protocol):
 class EventReader(Protocol):
     """Reads events in the order of the log, and changes nothing."""
 
-    def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AbstractAsyncContextManager[Following]:
-        """Follow the partitions of `after`, each from its place (exclusive).
+    def follow(
+        self, after: Sequence[ShardPosition], *, slots: Sequence[int] = (), log_id: str = "", batch_records_max: int = 500
+    ) -> AbstractAsyncContextManager[Following]:
+        """Follow the log from a place (exclusive), as the reader of some slots.
 
         Raises `AnotherLogError` if `log_id` is given and is not the log's.
 
-        Raises `PositionMismatchError`, with all affected partitions, in three cases. A place carries an event id that the log does not
-        hold there (or right after it, for `following_id`). A place lies beyond the head of the log. A place lies before what was released,
-        unless its reader begins anew and names neither log nor event.
+        Raises `PositionMismatchError`, with all affected shards, in three cases. A position carries an event id that the log does not
+        hold there (or next after it, for `following_id`). A position lies beyond the head of the log. A position lies before what one of
+        the slots has released, unless the reader begins anew and names neither log nor event.
         """
         ...
 
@@ -82,32 +85,35 @@ class EventReader(Protocol):
         """
         ...
 
-    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+    async def fetch(self, places: Sequence[ShardPosition]) -> list[Record]:
         """Return the records at `places` that still exist, in the order of `places`."""
         ...
 
-    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
-        """Return the log's identity and the points where a reader resumes after the events with these ids, whatever their old positions."""
+    async def resume_points(self, after: Sequence[ShardPosition], slots: Sequence[int] = ()) -> tuple[str, list[ResumePoint]]:
+        """Return the log's identity and the points where the reader of some slots resumes after the events with these ids.
+
+        The positions of `after` do not matter.
+        """
         ...
 
 
 class ReaderProgress(Protocol):
     """Takes a reader's reports of how far it has come."""
 
-    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """Release the records up to these places (inclusive), which this reader no longer needs; return up to where records expired.
+    async def release(self, progress: Sequence[SlotProgress]) -> list[ShardPosition]:
+        """Release for slots the records that they no longer need; return the place up to where records have expired.
 
-        `recorded` holds the places that the reader's store has reached. If the log does not hold a partition's record at that place,
-        nothing of that partition is released.
+        Nothing of a shard is released, and nothing stored, in two cases. The log does not hold the shard's record at `recorded`. Or that
+        place is before what the log has stored as recorded, because the reader's store is an older copy. `recorded` bounds `released`.
         """
         ...
 
-    async def rewind(self, places: Sequence[Place]) -> None:
-        """Undo the release of records after these places, since their reader begins there again."""
+    async def rewind(self, rewound: Sequence[SlotProgress]) -> None:
+        """Take back what slots have recorded and released after these places, since their reader begins there again."""
         ...
 
-    async def report_routed(self, routed: Sequence[Place]) -> Lag:
-        """Report each partition's last routed event, with its id; return how many events are not routed. The report is not durable."""
+    async def report_routed(self, routed: Sequence[ShardPosition], slots: Sequence[int] = ()) -> Lag:
+        """Report the last routed event of each shard, with its id; return how many events are not routed. The report is not durable."""
         ...
 
 
@@ -156,7 +162,7 @@ class EventLogMaintenance(Protocol):
     """Keeps a log within its bounds, and tells how full it is."""
 
     async def lag(self) -> Lag:
-        """Return how many events are not routed, by the latest report; before the first report, how many are not released."""
+        """Return how many events are not routed, by the latest reports; while a slot has not reported, how many are not released."""
         ...
 
     async def check_room(self) -> None:
@@ -186,6 +192,6 @@ class EventLogMaintenance(Protocol):
 class EventLog(EventLogReader, EventAppender, EventHistory, EventLogMaintenance, Protocol):
     """All that ingest calls on the log that it owns."""
 
-    async def fetch_bounded(self, places: Sequence[Place]) -> tuple[list[Record], bool]:
+    async def fetch_bounded(self, places: Sequence[ShardPosition]) -> tuple[list[Record], bool]:
         """Read as `fetch` does, up to `BATCH_BYTES_MAX` (at least one record); return the records, and whether all places were read."""
         ...

@@ -4,6 +4,7 @@ These are named tuples, not dataclasses: the hot path makes them for every event
 """
 
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 PARTITIONS = 256
@@ -15,6 +16,8 @@ _PARTITION_MASK = 0x3FF
 class Record(NamedTuple):
     """An accepted event with its position in the log."""
 
+    shard: int
+    """The append shard: a set of partitions with one order of appends. A log in one file has one shard, number 0."""
     partition: int
     position: int
     event_id: str
@@ -57,17 +60,6 @@ class Conflict(NamedTuple):
     """The id that the log gave to the other event."""
 
 
-class Place(NamedTuple):
-    """A point in a partition; position 0 is the point before the first record."""
-
-    partition: int
-    position: int
-    event_id: str = ""
-    """The id of the event at this position, if it is known; the log compares it with its own."""
-    following_id: str = ""
-    """The id of the event at the next position, if a reader has handled a part of that event; the log compares it as well."""
-
-
 class ShardPosition(NamedTuple):
     """A position in one append shard; 0 is the position before the first record. A place in the log is one such position a shard."""
 
@@ -79,13 +71,24 @@ class ShardPosition(NamedTuple):
     """The id of the shard's next event, if a reader has handled a part of that event; the log compares it as well."""
 
 
-class ResumePoint(NamedTuple):
-    """The point where a reader resumes in a partition."""
+class SlotProgress(NamedTuple):
+    """How far the reader of some slots has come. A slot is a share of the subscriptions."""
 
-    place: Place
+    slots: Sequence[int]
+    """The slots; empty: all."""
+    recorded: Sequence[ShardPosition]
+    """The place up to which everything is in the reader's own store, with the ids of the events there."""
+    released: Sequence[ShardPosition]
+    """The place up to which the reader needs no record any more."""
+
+
+class ResumePoint(NamedTuple):
+    """The point where a reader resumes in a shard."""
+
+    position: ShardPosition
     """The last record that the reader has handled, with its event id."""
     following: int
-    """How many records of the partition come after that place."""
+    """How many records of the shard come after that position."""
     unreleased: int
     """How many of those records are not released."""
 

@@ -6,12 +6,13 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from hooktide.ingest.v1 import event_log_pb2
 
 from services.eventlog.filtered_read import ReadPage, ReadQuery
-from services.eventlog.record import Place, Record, ShardPosition
+from services.eventlog.record import Record, ResumePoint, ShardPosition, SlotProgress
 
 
 def record_message(record: Record) -> event_log_pb2.LogRecord:
     """Return a record as a message."""
     return event_log_pb2.LogRecord(
+        shard=record.shard,
         partition=record.partition,
         position=record.position,
         event_id=record.event_id,
@@ -28,6 +29,7 @@ def add_records(messages: RepeatedCompositeFieldContainer[event_log_pb2.LogRecor
     for record in records:
         message = messages.add()
         (
+            message.shard,
             message.partition,
             message.position,
             message.event_id,
@@ -42,6 +44,7 @@ def add_records(messages: RepeatedCompositeFieldContainer[event_log_pb2.LogRecor
 def record_from(message: event_log_pb2.LogRecord) -> Record:
     """Return the record in a message."""
     return Record(
+        message.shard,
         message.partition,
         message.position,
         message.event_id,
@@ -51,18 +54,6 @@ def record_from(message: event_log_pb2.LogRecord) -> Record:
         message.accepted_unix_ms,
         message.event,
     )
-
-
-def place_message(place: Place) -> event_log_pb2.PartitionPosition:
-    """Return a place as a message."""
-    return event_log_pb2.PartitionPosition(
-        partition=place.partition, position=place.position, event_id=place.event_id, following_event_id=place.following_id
-    )
-
-
-def place_from(message: event_log_pb2.PartitionPosition) -> Place:
-    """Return the place in a message."""
-    return Place(message.partition, message.position, message.event_id, message.following_event_id)
 
 
 def shard_position_message(place: ShardPosition) -> event_log_pb2.ShardPosition:
@@ -75,6 +66,27 @@ def shard_position_message(place: ShardPosition) -> event_log_pb2.ShardPosition:
 def shard_position_from(message: event_log_pb2.ShardPosition) -> ShardPosition:
     """Return the position in a shard in a message."""
     return ShardPosition(message.shard, message.position, message.event_id, message.following_event_id)
+
+
+def progress_message(progress: SlotProgress) -> event_log_pb2.SlotProgress:
+    """Return the progress of slots as a message."""
+    return event_log_pb2.SlotProgress(
+        slots=progress.slots,
+        recorded=map(shard_position_message, progress.recorded),
+        released=map(shard_position_message, progress.released),
+    )
+
+
+def resume_point_message(point: ResumePoint) -> event_log_pb2.ResumePoint:
+    """Return a resume point as a message."""
+    return event_log_pb2.ResumePoint(
+        position=shard_position_message(point.position), following=point.following, unreleased=point.unreleased
+    )
+
+
+def resume_point_from(message: event_log_pb2.ResumePoint) -> ResumePoint:
+    """Return the resume point in a message."""
+    return ResumePoint(shard_position_from(message.position), message.following, message.unreleased)
 
 
 def read_request(query: ReadQuery) -> event_log_pb2.ReadLogRequest:

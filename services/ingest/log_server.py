@@ -14,11 +14,18 @@ from services.eventlog.errors import AnotherLogError, EventLogError, PositionMis
 from services.eventlog.filtered_read import BYTES_MAX, EXAMINED_MAX, RECORDS_MAX, ReadQuery
 from services.eventlog.history import EventQuery
 from services.eventlog.protocol import EventAppender, EventLog
-from services.eventlog.record import PARTITIONS, Place, ShardPosition, partition_of_event_id
-from services.eventlog.wire import add_records, place_from, place_message, read_response, record_message, shard_position_from
+from services.eventlog.record import PARTITIONS, ShardPosition, SlotProgress, partition_of_event_id
+from services.eventlog.wire import (
+    add_records,
+    read_response,
+    record_message,
+    resume_point_message,
+    shard_position_from,
+    shard_position_message,
+)
 from services.runtime.errors import Failure, FieldError, Reason, invalid_field
 from services.runtime.event_types import event_type_pattern_problem
-from services.runtime.ids import is_id
+from services.runtime.ids import SLOTS, is_id
 from services.runtime.paging import page_size, page_token, parse_page_token
 from services.runtime.rpc.access import Access
 from services.runtime.rpc.requested_scope import requested_scope
@@ -44,13 +51,14 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         self._log = log
 
     async def FollowLog(self, request: event_log_pb2.FollowLogRequest, context: Context) -> AsyncIterator[event_log_pb2.FollowLogResponse]:
-        """Stream records after given places."""
+        """Stream records after a place."""
         del context
-        after = _places(request.after, "after")
+        after = _place(request.after, "after")
+        slots = _slots(request.slots, "slots")
         batch_max = min(request.batch_records_max, _BATCH_RECORDS_MAX) if request.batch_records_max > 0 else _BATCH_RECORDS_DEFAULT
         try:
-            async with self._log.follow(after, log_id=request.log_id, batch_records_max=batch_max) as following:
-                heads = [place_message(Place(partition, position)) for partition, position in following.heads.items()]
+            async with self._log.follow(after, slots=slots, log_id=request.log_id, batch_records_max=batch_max) as following:
+                heads = [event_log_pb2.ShardPosition(shard=shard, position=position) for shard, position in following.heads.items()]
                 first = event_log_pb2.FollowLogResponse(heads=heads, log_id=following.log_id)
                 first.retention.FromNanoseconds(round(following.retention_s * 1e9))
                 yield first
@@ -61,11 +69,11 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
         except AnotherLogError as error:
             raise Failure(Reason.POSITION_MISMATCH, str(error), fields=[FieldError("log_id", "is not the id of this log")]) from error
         except PositionMismatchError as error:
-            wrong = set(error.partitions)
+            wrong = set(error.shards)
             fields = [
                 FieldError(f"after[{index}]", "is not the event that the log has at this position")
                 for index, place in enumerate(after)
-                if place.partition in wrong
+                if place.shard in wrong
             ]
             raise Failure(Reason.POSITION_MISMATCH, str(error), fields=fields) from error
         except EventLogError as error:
@@ -79,30 +87,33 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
             return read_response(await self._log.read(query))
 
     async def FetchEvents(self, request: event_log_pb2.FetchEventsRequest, context: Context) -> event_log_pb2.FetchEventsResponse:
-        """Return the records at given places."""
+        """Return the records at given positions."""
         del context
         if not 1 <= len(request.positions) <= _FETCH_MAX:
-            raise invalid_field("positions", f"give 1 to {_FETCH_MAX} places")
-        places = [place_from(message) for message in request.positions]
+            raise invalid_field("positions", f"give 1 to {_FETCH_MAX} positions")
+        places = [shard_position_from(message) for message in request.positions]
         with _refusing():
             found, complete = await self._log.fetch_bounded(places)
         return event_log_pb2.FetchEventsResponse(records=[record_message(record) for record in found], truncated=not complete)
 
     async def ReportProgress(self, request: event_log_pb2.ReportProgressRequest, context: Context) -> event_log_pb2.ReportProgressResponse:
-        """Note how far a worker has released, routed or rewound; return up to where events have expired, and how many are not routed."""
+        """Note how far slots are recorded, released, routed or rewound; return what has expired, and how many events are not routed."""
         del context
-        if request.released or not (request.routed or request.rewound):
-            released = _places(request.released, "released")
+        rewound = _progress(request.rewound, "rewound")
+        progress = _progress(request.progress, "progress")
+        routing = [(_place(each.routed, f"routing[{index}].routed"), each.slots) for index, each in enumerate(request.routing)]
+        _check_disjoint([slots for _, slots in routing], "routing")
+        if not (rewound or progress or routing):
+            raise invalid_field("progress", "set `progress`, `routing` or `rewound`")
         response = event_log_pb2.ReportProgressResponse()
         with _refusing():
-            if request.rewound:
-                await self._log.rewind(_places(request.rewound, "rewound"))
-            if request.routed:
-                lag = await self._log.report_routed(_places(request.routed, "routed"))
+            if rewound:
+                await self._log.rewind(rewound)
+            for routed, slots in routing:
+                lag = await self._log.report_routed(routed, tuple(slots))
                 response.unrouted_events, response.oldest_unrouted_unix_ms = lag.events, lag.oldest_ms or 0
-            if request.released:
-                recorded = _places(request.recorded, "recorded") if request.recorded else []
-                response.expiring.extend(place_message(place) for place in await self._log.release(released, recorded))
+            if progress:
+                response.expiring.extend(map(shard_position_message, await self._log.release(progress)))
         return response
 
     async def FindResumePoints(
@@ -110,16 +121,14 @@ class EventLogServer(event_log_pb2_grpc.EventLogServiceServicer):
     ) -> event_log_pb2.FindResumePointsResponse:
         """Return where a reader resumes."""
         del context
-        after = _places(request.after, "after")
-        for index, place in enumerate(after):
-            if place.event_id and not is_id(place.event_id, "evt"):
+        after = _place(request.after, "after")
+        for index, position in enumerate(after):
+            if position.event_id and not is_id(position.event_id, "evt"):
                 raise invalid_field(f"after[{index}].event_id", "is not the id of an event")
+        slots = _slots(request.slots, "slots")
         with _refusing():
-            log_id, points = await self._log.resume_points(after)
-        response = event_log_pb2.FindResumePointsResponse(log_id=log_id)
-        for place, following, unreleased in points:
-            response.points.add(place=place_message(place), following=following, unreleased=unreleased)
-        return response
+            log_id, points = await self._log.resume_points(after, slots)
+        return event_log_pb2.FindResumePointsResponse(log_id=log_id, points=map(resume_point_message, points))
 
     async def GetReadiness(self, request: event_log_pb2.GetReadinessRequest, context: Context) -> event_log_pb2.GetReadinessResponse:
         """Return why the log refuses new events; empty if it takes them."""
@@ -182,7 +191,7 @@ def _unavailable() -> Failure:
 
 
 def _read_query(request: event_log_pb2.ReadLogRequest) -> ReadQuery:
-    after, through = _shard_positions(request.after, "after"), _shard_positions(request.through, "through") if request.through else []
+    after, through = _place(request.after, "after"), _place(request.through, "through") if request.through else []
     if through and {each.shard for each in through} != {each.shard for each in after}:
         raise invalid_field("through", "name the shards of `after`, or none")
     if request.parts not in {0, 1} or request.part:
@@ -212,7 +221,7 @@ def _at_most(asked: int, greatest: int) -> int:
     return min(asked, greatest) if asked > 0 else greatest
 
 
-def _shard_positions(messages: Sequence[event_log_pb2.ShardPosition], field: str) -> list[ShardPosition]:
+def _place(messages: Sequence[event_log_pb2.ShardPosition], field: str) -> list[ShardPosition]:
     places = [shard_position_from(message) for message in messages]
     if [place.shard for place in places] != [0]:
         raise invalid_field(field, "name the one shard of this log, 0, once")
@@ -221,11 +230,29 @@ def _shard_positions(messages: Sequence[event_log_pb2.ShardPosition], field: str
     return places
 
 
-def _places(messages: Sequence[event_log_pb2.PartitionPosition], field: str) -> list[Place]:
-    places = [place_from(message) for message in messages]
-    if not places or len({place.partition for place in places}) < len(places):
-        raise invalid_field(field, "name at least one partition, and each partition only once")
-    for index, place in enumerate(places):
-        if not 0 <= place.partition < PARTITIONS or place.position < 0:
-            raise invalid_field(f"{field}[{index}]", f"partitions must be 0 to {PARTITIONS - 1}, and positions 0 or above")
-    return places
+def _progress(messages: Sequence[event_log_pb2.SlotProgress], field: str) -> list[SlotProgress]:
+    progress = []
+    for index, message in enumerate(messages):
+        recorded = _place(message.recorded, f"{field}[{index}].recorded")
+        released = _place(message.released, f"{field}[{index}].released")
+        if released[0].position > recorded[0].position:
+            raise invalid_field(f"{field}[{index}].released", "must not be beyond `recorded`")
+        progress.append(SlotProgress(tuple(message.slots), recorded, released))
+    _check_disjoint([each.slots for each in progress], field)
+    return progress
+
+
+def _check_disjoint(groups: Sequence[Sequence[int]], field: str) -> None:
+    """Check that every slot is a slot, and that no two groups of slots (an empty one: all) share one."""
+    seen: set[int] = set()
+    for index, slots in enumerate(groups):
+        named = set(_slots(slots, f"{field}[{index}].slots")) or set(range(SLOTS))
+        if named & seen:
+            raise invalid_field(f"{field}[{index}].slots", "name each slot only once")
+        seen |= named
+
+
+def _slots(slots: Sequence[int], field: str) -> tuple[int, ...]:
+    if len(set(slots)) < len(slots) or not all(0 <= slot < SLOTS for slot in slots):
+        raise invalid_field(field, f"name slots from 0 to {SLOTS - 1}, each only once; leave it empty for all")
+    return tuple(slots)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.translate.cloudevent_json import event_json
-from services.eventlog.record import Appended, NewEvent, Place
+from services.eventlog.record import Appended, NewEvent, ShardPosition
 from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
 from services.ingest.event_validation import EventRefusal, validate_event
 from services.runtime.clock import SystemClock
@@ -119,7 +119,7 @@ async def test_whatever_is_accepted_arrives_as_valid_json_with_all_its_parts(log
         return
     (appended,) = await log.append([new])
     assert isinstance(appended, Appended)
-    (record,) = await log.fetch([Place(appended.partition, appended.position)])
+    (record,) = await log.fetch([ShardPosition(0, appended.position)])
     body = structured(record.event)
     value = strictly(body)
     assert (value["specversion"], value["id"], value["source"], value["type"]) == ("1.0", event.id, event.source, event.type)

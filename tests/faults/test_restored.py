@@ -17,7 +17,7 @@ from tests.faults.faulty_system import FaultySystem
 from tests.support.waiting import PATIENCE_S, until, until_so
 from tests.torture.campaign import eventually
 
-STOPPED = "hooktide_stopped_partitions"
+STOPPED = "hooktide_stopped_groups"
 
 
 async def _publish(faulty: FaultySystem, event_type: str, numbers: range) -> list[ingest_pb2.PublishReceipt]:
@@ -47,7 +47,7 @@ async def _alarmed(faulty: FaultySystem) -> None:
 
     async def stopped() -> bool:
         # The line comes after the metric: the others are followed first.
-        return await faulty.metric("delivery", STOPPED) > 0 and "event=partitions.stopped" in faulty.system.log("delivery")
+        return await faulty.metric("delivery", STOPPED) > 0 and "event=routing.stopped" in faulty.system.log("delivery")
 
     await until_so(stopped, PATIENCE_S, "a partition is stopped")
     assert "the log or the ledger is an older copy" in faulty.system.log("delivery")

@@ -69,13 +69,13 @@ async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_fau
     await faulty.published("deleted.log", "2")
 
     async def told() -> bool:
-        return "256 of 256 partitions are stopped" in await faulty.not_ready("delivery")
+        return "routing is stopped" in await faulty.not_ready("delivery")
 
     await until_so(told, PATIENCE_S, "delivery is not ready")
-    assert system.log("delivery").count("event=partitions.stopped") == 1
+    assert system.log("delivery").count("event=routing.stopped") == 1
 
     async def degraded() -> bool:
-        return "delivery is not ready: 64 of 64" in await faulty.degraded("gateway")
+        return "delivery is not ready: routing is stopped" in await faulty.degraded("gateway")
 
     await until_so(degraded, PATIENCE_S, "the gateway tells of it")
     for service, name in (("delivery", "hooktide_unrouted_age_seconds"), ("ingest", "hooktide_log_unrouted_age_seconds")):

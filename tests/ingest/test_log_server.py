@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -13,11 +14,11 @@ from tests.support.events import cloud_event, event_of_size
 from tests.support.system.registry import refused
 
 SIZE = 256 * 1024
-Place = pb.PartitionPosition
+Place = pb.ShardPosition
 
 
 def everything() -> list[Place]:
-    return [Place(partition=partition) for partition in range(256)]
+    return [Place()]
 
 
 async def refused_following(world: World, *places: Place) -> Failure:
@@ -35,42 +36,89 @@ async def test_the_first_response_tells_of_the_log_and_the_others_of_its_records
         assert isinstance(second, pb.FollowLogResponse)
         assert isinstance(third, pb.FollowLogResponse)
         assert len(first.log_id) == 32
-        assert len(first.heads) == 256
-        assert {head.position for head in first.heads} == {0, 3}
+        assert list(first.heads) == [Place(position=3)]
         assert not first.records
         assert [record.position for record in [*second.records, *third.records]] == [1, 2, 3]
         assert (list(second.heads), second.log_id) == ([], "")
         await world.publish(cloud_event())
         fourth = await call.read()
         assert isinstance(fourth, pb.FollowLogResponse)
-        assert [record.position for record in fourth.records] == [4]
+        assert [(record.shard, record.position) for record in fourth.records] == [(0, 4)]
 
 
 @pytest.mark.parametrize(
     ("places", "field"),
     [
         ([], "after"),
-        ([Place(partition=1), Place(partition=1, position=2)], "after"),
-        ([Place(partition=1), Place(partition=256)], "after[1]"),
-        ([Place(partition=-1)], "after[0]"),
-        ([Place(partition=1), Place(partition=2, position=-1)], "after[1]"),
+        ([Place(), Place(position=2)], "after"),
+        ([Place(), Place(shard=1)], "after"),
+        ([Place(shard=1)], "after"),
+        ([Place(shard=-1)], "after"),
+        ([Place(position=-1)], "after[0].position"),
     ],
 )
 async def test_places_that_are_none_are_refused(world: World, places: list[Place], field: str) -> None:
     failure = await refused_following(world, *places)
     assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, field)
-    failure = await refused(world.call(world.log.ReportProgress, pb.ReportProgressRequest(released=places)))
-    assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, field.replace("after", "released"))
+    progress, rewound = [pb.SlotProgress(recorded=[Place()], released=places)], [pb.SlotProgress(recorded=places, released=[Place()])]
+    for request, prefix in (
+        (pb.ReportProgressRequest(progress=progress), "progress[0].released"),
+        (pb.ReportProgressRequest(rewound=rewound), "rewound[0].recorded"),
+        (pb.ReportProgressRequest(routing=[pb.SlotRouting(routed=places)]), "routing[0].routed"),
+    ):
+        failure = await refused(world.call(world.log.ReportProgress, request))
+        assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, field.replace("after", prefix))
+    failure = await refused(world.call(world.log.FindResumePoints, pb.FindResumePointsRequest(after=places)))
+    assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, field)
+
+
+@pytest.mark.parametrize("slots", [[256], [-1], [3, 3]])
+async def test_slots_that_are_none_or_stand_twice_are_refused(world: World, slots: list[int]) -> None:
+    async with world.follow(pb.FollowLogRequest(after=everything(), slots=slots)) as call:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert failure_from_rpc(caught.value).fields[0].field == "slots"
+    reports = (
+        (world.log.FindResumePoints, pb.FindResumePointsRequest(after=everything(), slots=slots), "slots"),
+        (world.log.ReportProgress, pb.ReportProgressRequest(progress=[reached(0, slots)]), "progress[0].slots"),
+        (world.log.ReportProgress, pb.ReportProgressRequest(rewound=[reached(0, slots)]), "rewound[0].slots"),
+        (world.log.ReportProgress, pb.ReportProgressRequest(routing=[routed(slots)]), "routing[0].slots"),
+    )
+    for method, request, field in reports:
+        failure = await refused(world.call(method, request))
+        assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, field)
+
+
+async def test_a_report_names_each_slot_once_and_releases_only_what_is_recorded(world: World) -> None:
+    wrong = {
+        "progress[1].slots": pb.ReportProgressRequest(progress=[reached(0, [1, 2]), reached(0, [2, 3])]),
+        "rewound[1].slots": pb.ReportProgressRequest(rewound=[reached(0, [7]), reached(0, [])]),
+        "routing[1].slots": pb.ReportProgressRequest(routing=[routed([]), routed([255])]),
+        "progress[0].released": pb.ReportProgressRequest(progress=[pb.SlotProgress(recorded=everything(), released=[Place(position=1)])]),
+        "progress": pb.ReportProgressRequest(),
+    }
+    for field, request in wrong.items():
+        failure = await refused(world.call(world.log.ReportProgress, request))
+        assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, field)
+    await world.publish(cloud_event())
+    request = pb.ReportProgressRequest(progress=[reached(1, range(100)), reached(0, range(100, 256))], routing=[routed([])])
+    answer = await world.call(world.log.ReportProgress, request)
+    assert (list(answer.expiring), answer.unrouted_events) == ([Place()], 1)
+
+
+def reached(position: int, slots: Iterable[int]) -> pb.SlotProgress:
+    return pb.SlotProgress(slots=slots, recorded=[Place(position=position)], released=[Place(position=position)])
+
+
+def routed(slots: Iterable[int]) -> pb.SlotRouting:
+    return pb.SlotRouting(slots=slots, routed=everything())
 
 
 async def test_a_place_that_the_log_does_not_hold_is_named(world: World) -> None:
     receipt = await world.publish(cloud_event())
-    wrong = Place(partition=receipt.partition, position=receipt.position, event_id=new_id("evt"))
-    other = Place(partition=(receipt.partition + 1) % 256)
-    failure = await refused_following(world, other, wrong)
-    assert (failure.reason, failure.fields[0].field) == (Reason.POSITION_MISMATCH, "after[1]")
-    failure = await refused_following(world, Place(partition=3, position=2**60), other)
-    assert (failure.reason, failure.fields[0].field) == (Reason.POSITION_MISMATCH, "after[0]")
+    for wrong in (Place(position=receipt.position, event_id=new_id("evt")), Place(position=2**60)):
+        failure = await refused_following(world, wrong)
+        assert (failure.reason, failure.fields[0].field) == (Reason.POSITION_MISMATCH, "after[0]")
 
 
 async def test_every_method_is_for_services_alone(world: World) -> None:
@@ -88,7 +136,7 @@ async def test_a_fetch_ends_early_where_the_records_are_too_large(world: World) 
     """The answer holds at least one record, and says that it ends early."""
     seen = positions(await world.publish_batch(event_of_size(SIZE) for _ in range(14)))
     records = await world.records()
-    places = [Place(partition=record.partition, position=record.position) for record in records]
+    places = [Place(position=record.position) for record in records]
     answer = await world.call(world.log.FetchEvents, pb.FetchEventsRequest(positions=places))
     assert [record.position for record in answer.records] == seen[:12]
     assert answer.truncated
@@ -99,8 +147,8 @@ async def test_a_fetch_ends_early_where_the_records_are_too_large(world: World) 
 
 async def test_a_fetch_asks_for_1_to_1000_places(world: World) -> None:
     receipt = await world.publish(cloud_event())
-    place = Place(partition=receipt.partition, position=receipt.position)
-    answer = await world.call(world.log.FetchEvents, pb.FetchEventsRequest(positions=[Place(partition=1)] * 999 + [place]))
+    place = Place(position=receipt.position)
+    answer = await world.call(world.log.FetchEvents, pb.FetchEventsRequest(positions=[Place(shard=1)] * 999 + [place]))
     assert [record.event_id for record in answer.records] == [receipt.event_id]
     for count in (0, 1001):
         failure = await refused(world.call(world.log.FetchEvents, pb.FetchEventsRequest(positions=[place] * count)))
@@ -198,6 +246,5 @@ async def test_a_page_token_of_another_making_is_refused(world: World, token: st
 
 async def test_progress_is_answered_with_what_is_past_its_retention(world: World) -> None:
     await world.publish_batch(cloud_event() for _ in range(5))
-    released = [Place(partition=2, position=3), Place(partition=0)]
-    answer = await world.call(world.log.ReportProgress, pb.ReportProgressRequest(released=released))
-    assert [(place.partition, place.position) for place in answer.expiring] == [(2, 0), (0, 0)]
+    answer = await world.call(world.log.ReportProgress, pb.ReportProgressRequest(progress=[reached(3, [])]))
+    assert list(answer.expiring) == [Place()]

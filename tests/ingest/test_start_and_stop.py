@@ -21,7 +21,7 @@ from tests.support.storage_faults import files_bounded, take_away
 from tests.support.system.registry import refused
 from tests.support.waiting import until
 
-EVERYTHING = [pb.PartitionPosition(partition=partition) for partition in range(256)]
+EVERYTHING = [pb.ShardPosition()]
 
 
 async def lost(following: Following) -> Failure:
@@ -94,7 +94,7 @@ async def test_an_input_output_error_ends_the_process(world: World, tmp_path: Pa
     with pytest.raises(sqlite3.OperationalError):
         world.process.raise_failure()
     assert (await refused(world.publish(cloud_event("4")))).reason is Reason.UNAVAILABLE
-    request = pb.ReportProgressRequest(released=[pb.PartitionPosition(partition=1)])
+    request = pb.ReportProgressRequest(progress=[pb.SlotProgress(recorded=EVERYTHING, released=EVERYTHING)])
     assert (await refused(world.call(world.log.ReportProgress, request))).reason is Reason.UNAVAILABLE
     async with aiohttp.ClientSession() as http, http.get(f"http://{world.addresses.admin}/readyz") as response:
         assert response.status == 503
@@ -140,8 +140,9 @@ async def test_a_full_log_is_degraded_until_there_is_room(tmp_path: Path) -> Non
 async def test_old_events_go_once_they_are_released(tmp_path: Path) -> None:
     async with running_world(tmp_path) as world:
         await world.publish_batch(cloud_event() for _ in range(20))
-        released = [pb.PartitionPosition(partition=partition, position=20) for partition in range(256)]
-        await world.call(world.log.ReportProgress, pb.ReportProgressRequest(released=released))
+        place = [pb.ShardPosition(position=20)]
+        progress = pb.SlotProgress(recorded=place, released=place)
+        await world.call(world.log.ReportProgress, pb.ReportProgressRequest(progress=[progress]))
     settings = {"HOOKTIDE_INGEST_RETENTION_HOURS": "0.0000001", "HOOKTIDE_HOUSEKEEPING_SECONDS": "0.1"}
     async with running_world(tmp_path, **settings) as world, asyncio.timeout(TIMEOUT_S):
         while await world.records():

@@ -9,8 +9,11 @@ from hooktide.event.v1 import event_pb2
 from services.eventlog.errors import AnotherLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import PARTITIONS, Lag, NewEvent, Place, Record, ResumePoint, ShardPosition, partition_of
+from services.eventlog.record import Lag, NewEvent, Record, ResumePoint, ShardPosition, SlotProgress, partition_of
 from services.runtime.event_types import EVERY_TYPE, patterns_of
+from services.runtime.ids import SLOTS
+
+SHARD = 0
 
 
 def new_event(event: event_pb2.CloudEvent, audience: str = "") -> NewEvent:
@@ -28,7 +31,11 @@ class MemoryEventLog:
         self.records: dict[int, Record] = {}
         """The records that are not trimmed, by their positions, which are the numbers from 1 to `head`."""
         self.head = 0
-        self.released: dict[int, int] = dict.fromkeys(range(PARTITIONS), 0)
+        self.recorded = dict.fromkeys(range(SLOTS), 0)
+        """For each slot, the position up to which its reader has recorded everything."""
+        self.released = dict.fromkeys(range(SLOTS), 0)
+        """For each slot, the position up to which its reader needs no record any more."""
+        self._routed: dict[int, ShardPosition] = {}
         self.reachable = True
         self.log_id = "10" * 16
         self.retention_s = 7 * 86400.0
@@ -37,18 +44,19 @@ class MemoryEventLog:
     def append(self, event: NewEvent, *, accepted_ms: int) -> Record:
         """Append an event."""
         self.head += 1
-        event_id = f"evt_{accepted_ms:012x}70008{self.head:015x}"
-        record = Record(event.partition, self.head, event_id, event.type, event.source, event.audience, accepted_ms, event.event)
+        event_id = f"evt_{accepted_ms:012x}70008{self.head << 10 | event.partition:015x}"
+        record = Record(SHARD, event.partition, self.head, event_id, event.type, event.source, event.audience, accepted_ms, event.event)
         self.records[self.head] = record
         self._wake()
         return record
 
     def trim(self, before_ms: int | None = None) -> int:
         """Drop every released record that was accepted before a time, if one is given; return how many were dropped."""
+        released = min(self.released.values())
         dropped = [
             position
             for position, record in self.records.items()
-            if position <= self.released[record.partition] and (before_ms is None or record.accepted_ms < before_ms)
+            if position <= released and (before_ms is None or record.accepted_ms < before_ms)
         ]
         for position in dropped:
             del self.records[position]
@@ -64,30 +72,34 @@ class MemoryEventLog:
         self._grown = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["MemoryFollowing"]:
+    async def follow(
+        self, after: Sequence[ShardPosition], *, slots: Sequence[int] = (), log_id: str = "", batch_records_max: int = 500
+    ) -> AsyncIterator["MemoryFollowing"]:
         """See `EventReader.follow`."""
         await self._pause()
         self.refuse_if_away()
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is another")
-        if wrong := [place.partition for place in after if not self._fits(place, begins_anew=not log_id)]:
-            raise PositionMismatchError(wrong)
-        yield MemoryFollowing(self, {place.partition: place.position for place in after}, batch_records_max)
+        [place] = after
+        if not self._fits(place, slots, begins_anew=not log_id):
+            raise PositionMismatchError([SHARD])
+        yield MemoryFollowing(self, place.position, batch_records_max)
 
-    def _fits(self, place: Place, *, begins_anew: bool) -> bool:
-        went_back = (not begins_anew or bool(place.event_id or place.following_id)) and place.position < self.released[place.partition]
-        return not went_back and self._holds(place)
+    def _fits(self, place: ShardPosition, slots: Sequence[int], *, begins_anew: bool) -> bool:
+        may_go_back = begins_anew and not (place.event_id or place.following_id)
+        released = max(self.released[slot] for slot in slots or range(SLOTS))
+        return (may_go_back or place.position >= released) and self._holds(place)
 
-    def _holds(self, place: Place) -> bool:
-        """Return whether the log holds the records that a place names. A trimmed record cannot be compared and counts as held."""
-        if place.position > self.head or (place.following_id and not self._is(place.partition, place.position + 1, place.following_id)):
+    def _holds(self, place: ShardPosition) -> bool:
+        """Return whether the log holds the records that a position names. A trimmed record cannot be compared and counts as held."""
+        if place.position > self.head or (place.following_id and not self._is(place.position + 1, place.following_id)):
             return False
         is_trimmed = place.position not in self.records
-        return not place.event_id or is_trimmed or self._is(place.partition, place.position, place.event_id)
+        return not place.event_id or is_trimmed or self._is(place.position, place.event_id)
 
-    def _is(self, partition: int, position: int, event_id: str) -> bool:
+    def _is(self, position: int, event_id: str) -> bool:
         record = self.records.get(position)
-        return record is not None and (record.partition, record.event_id) == (partition, event_id)
+        return record is not None and record.event_id == event_id
 
     async def read(self, query: ReadQuery) -> ReadPage:
         """See `EventReader.read`."""
@@ -107,47 +119,46 @@ class MemoryEventLog:
                 break
             found.append(record)
         await self._pause()
-        return ReadPage(found, [ShardPosition(0, scanned)], [ShardPosition(0, trimmed + 1)], self.log_id)
+        return ReadPage(found, [ShardPosition(SHARD, scanned)], [ShardPosition(SHARD, trimmed + 1)], self.log_id)
 
-    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+    async def fetch(self, places: Sequence[ShardPosition]) -> list[Record]:
         """See `EventReader.fetch`."""
         await self._pause()
         self.refuse_if_away()
-        held = [(place, self.records.get(place.position)) for place in places]
-        found = [record for place, record in held if record is not None and record.partition == place.partition]
+        found = [self.records[place.position] for place in places if place.shard == SHARD and place.position in self.records]
         await self._pause()
         return found
 
-    async def rewind(self, places: Sequence[Place]) -> None:
+    async def rewind(self, rewound: Sequence[SlotProgress]) -> None:
         """See `ReaderProgress.rewind`."""
         await self._pause()
         self.refuse_if_away()
-        for place in places:
-            self.released[place.partition] = min(self.released[place.partition], place.position)
+        for slots, recorded, released in rewound:
+            for slot in slots or range(SLOTS):
+                self.recorded[slot] = min(self.recorded[slot], recorded[0].position)
+                self.released[slot] = min(self.released[slot], released[0].position)
 
-    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+    async def resume_points(self, after: Sequence[ShardPosition], slots: Sequence[int] = ()) -> tuple[str, list[ResumePoint]]:
         """See `EventReader.resume_points`."""
         await self._pause()
         self.refuse_if_away()
-        points = []
-        for asked in after:
-            mine = [record for record in self.records.values() if record.partition == asked.partition]
-            before = [record for record in mine if record.event_id <= asked.event_id]
-            place = Place(asked.partition, before[-1].position, before[-1].event_id) if before else Place(asked.partition, 0)
-            released = max(place.position, self.released[asked.partition])
-            unreleased = [record for record in mine if record.position > released]
-            points.append(ResumePoint(place, len(mine) - len(before), len(unreleased)))
-        return self.log_id, points
+        [asked] = after
+        before = [record for record in self.records.values() if record.event_id <= asked.event_id]
+        place = ShardPosition(SHARD, before[-1].position, before[-1].event_id) if before else ShardPosition(SHARD, 0)
+        released = max(place.position, min(self.released[slot] for slot in slots or range(SLOTS)))
+        unreleased = [position for position in self.records if position > released]
+        return self.log_id, [ResumePoint(place, len(self.records) - len(before), len(unreleased))]
 
-    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
+    async def release(self, progress: Sequence[SlotProgress]) -> list[ShardPosition]:
         """See `ReaderProgress.release`."""
         await self._pause()
         self.refuse_if_away()
-        foreign = {place.partition for place in recorded if not self._holds(place)}
-        for place in released:
-            if place.partition not in foreign:
-                self.released[place.partition] = max(self.released[place.partition], min(place.position, self.head))
-        return [Place(place.partition, self._expired_to()) for place in released]
+        for slots, [recorded], [released] in progress:
+            for slot in slots or range(SLOTS):
+                if self._holds(recorded) and recorded.position >= self.recorded[slot]:
+                    self.recorded[slot] = recorded.position
+                    self.released[slot] = max(self.released[slot], min(released.position, recorded.position))
+        return [ShardPosition(SHARD, self._expired_to())]
 
     def _expired_to(self) -> int:
         if self._expired_before_ms is None:
@@ -156,31 +167,31 @@ class MemoryEventLog:
         young = (position for position, record in self.records.items() if record.accepted_ms >= before_ms)
         return min(young, default=self.head + 1) - 1
 
-    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+    async def report_routed(self, routed: Sequence[ShardPosition], slots: Sequence[int] = ()) -> Lag:
         """See `ReaderProgress.report_routed`."""
         await self._pause()
         self.refuse_if_away()
-        places = {place.partition: place for place in routed}
-        unrouted = [
-            record for record in self.records.values() if self._follows(record, places.get(record.partition, Place(record.partition, 0)))
-        ]
+        self._routed |= dict.fromkeys(slots or range(SLOTS), routed[0])
+        places = set(self._routed.values())
+        if len(self._routed) < SLOTS:
+            places.add(ShardPosition(SHARD, min(self.released.values())))
+        unrouted = [record for record in self.records.values() if any(self._follows(record, place) for place in places)]
         oldest = min(unrouted, key=lambda record: record.position, default=None)
         return Lag(0, None) if oldest is None else Lag(self.head - oldest.position + 1, oldest.accepted_ms)
 
-    def _follows(self, record: Record, place: Place) -> bool:
-        """Return whether a record follows a place; if the log holds another event there, whether the record has a newer id."""
+    def _follows(self, record: Record, place: ShardPosition) -> bool:
+        """Return whether a record follows a position; if the log holds another event there, whether the record has a newer id."""
         if place.event_id and not self._holds(place):
             return record.event_id > place.event_id
         return record.position > place.position
 
-    async def next_batch(self, cursors: dict[int, int], scanned: int, records_max: int) -> Sequence[Record]:
-        """Wait for records beyond `scanned` and the cursors."""
+    async def next_batch(self, scanned: int, records_max: int) -> Sequence[Record]:
+        """Wait for records beyond `scanned`."""
         while True:
             self.refuse_if_away()
             grown = self._grown
             after = (self.records.get(position) for position in range(scanned + 1, self.head + 1))
-            wanted = (record for record in after if record is not None and record.position > cursors.get(record.partition, self.head))
-            if found := _bounded(wanted, records_max):
+            if found := _bounded((record for record in after if record is not None), records_max):
                 await self._pause()
                 self.refuse_if_away()
                 return found
@@ -214,21 +225,18 @@ def _is_wanted(record: Record, query: ReadQuery) -> bool:
 class MemoryFollowing:
     """See `Following`."""
 
-    def __init__(self, log: MemoryEventLog, cursors: dict[int, int], batch_records_max: int) -> None:
+    def __init__(self, log: MemoryEventLog, start: int, batch_records_max: int) -> None:
         self._log = log
-        self._cursors = cursors
+        self._start = start
         self._batch_records_max = batch_records_max
         self.log_id = log.log_id
         self.retention_s = log.retention_s
-        self.heads = {
-            partition: max((record.position for record in log.records.values() if record.partition == partition), default=0)
-            for partition in cursors
-        }
+        self.heads = {SHARD: log.head}
 
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
         """See `Following.batches`."""
-        scanned = 0
+        scanned = self._start
         while True:
-            records = await self._log.next_batch(self._cursors, scanned, self._batch_records_max)
+            records = await self._log.next_batch(scanned, self._batch_records_max)
             scanned = records[-1].position
             yield records

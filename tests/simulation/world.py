@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 
-from services.delivery.ledger.protocol import Ledger
+from services.delivery.ledger.protocol import Ledger, recorded_position
 from services.delivery.ledger.rows import OpenRow
 from services.delivery.model import State, delivery_id
 from services.delivery.subscriptions.freshness import GAP_MAX_S
@@ -298,9 +298,9 @@ class World:
         assert transport.under_way <= settings.delivery_in_flight_max
         assert max(transport.under_way_of.values(), default=0) <= settings.delivery_lane_in_flight_max
         check_phases(running.worker.dispatcher.lanes)
-        recorded = {each.partition: each.position - 1 if each.through else each.position for each in self.store.cursors()}
+        [recorded] = map(recorded_position, self.store.cursor().shards)
         for each in self.published:
-            if each.routed_by is None and recorded.get(each.record.partition, 0) >= each.record.position:
+            if each.routed_by is None and recorded.position >= each.record.position:
                 each.routed_by = self.loop.time()
         self.checks += 1
         for delivery, state, _ in self.store.ends() if self.checks % 10 == 0 else ():

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from services.eventlog.protocol import EventAppender, Following
-from services.eventlog.record import PARTITIONS, Appended, Conflict, NewEvent, Place, Record, partition_of
+from services.eventlog.record import Appended, Conflict, NewEvent, Record, ShardPosition, SlotProgress, partition_of
 from services.eventlog.sqlite.log import SqliteEventLog, open_sqlite_log
 from tests.support.clock import MovedClock
 
@@ -31,9 +31,14 @@ def new_events(numbers: range, *, partition: int | None = None, size_bytes: int 
     return [new_event(number, partition=partition, size_bytes=size_bytes) for number in numbers]
 
 
-def everything(position: int = 0) -> list[Place]:
-    """Return a place in each partition."""
-    return [Place(partition, position) for partition in range(PARTITIONS)]
+def everything(position: int = 0) -> list[ShardPosition]:
+    """Return a place: a position in each shard."""
+    return [ShardPosition(0, position)]
+
+
+def released(through: int, recorded: ShardPosition | None = None, slots: Sequence[int] = ()) -> list[SlotProgress]:
+    """Return the report that slots need nothing up to a position; by default everything is recorded up to there, by an unknown event."""
+    return [SlotProgress(slots, [recorded or ShardPosition(0, through)], [ShardPosition(0, through)])]
 
 
 async def appended(log: EventAppender, events: Sequence[NewEvent]) -> list[Appended]:

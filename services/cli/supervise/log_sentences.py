@@ -37,7 +37,7 @@ SENTENCES: Mapping[str, str] = {
     "process.paused": "this process was paused for {paused_s} s; {effect}",
     "circuit_breaker.opened": "the circuit breaker of subscription {subscription} opened after failures; the next attempt is in {for_s} s",
     "ledger.disk_full": "the disk is full, so the ledger cannot be written; {effect}",
-    "partitions.stopped": "delivery has stopped for {count} partitions of the log: {why}; {advice}",
+    "routing.stopped": "delivery has stopped reading the log: {why}; {advice}",
     "registry.unreachable": "the subscription service cannot be reached ({reason}); {effect}",
     "registry.disconnected": "the connection to the subscription service was lost; delivery connects again",
     "replica.snapshot_requested": "the registry no longer has the changes after revision {revision}; delivery reads all subscriptions",

@@ -10,10 +10,11 @@ Law 4: a listing never makes a delivery wait.
 Law 5: a range moves in the transaction that writes the rows below it, so that after every commit each event is in exactly one place: an
 unfinished row, a finished row, an owed range or an ended range. A notice appears in the transaction that makes it true.
 
+A place in the log is one position for each append shard. A group's cursor adds to each the event there and a `through`.
+
 What other engines and several workers need:
 
-- `Cursor`: a cursor group takes the place of a partition, with one position, event id and `through` for each append shard.
-- `Takeover`: the groups of the worker's slots.
+- `Takeover`: the groups of the worker's slots, and which slots these are.
 - PostgreSQL: `flush` calls one function, which locks the worker's row, compares the epoch, and inserts a row of progress in place of
   updating cursors. If the connection is lost during the commit, the engine asks for the newest row of progress before `flush` returns or
   raises, so callers never see an unknown outcome. Two more methods renew a lease and give it up.
@@ -37,19 +38,39 @@ from services.delivery.ledger.rows import (
     SetAsideRow,
 )
 from services.delivery.model import State
-from services.eventlog.record import Place, Record
+from services.eventlog.record import Record, ShardPosition
 from services.runtime.consumer_scope import Scope
 
+FIRST_GROUP = 1
+"""The id of the cursor group in which all slots are until one of them moves to another worker."""
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """How far a partition's events are in the ledger: all events before `position`, and the event there through a subscription."""
 
-    partition: int
+class ShardCursor(NamedTuple):
+    """How far a shard's events are in the ledger: all events before `position`, and the event there through a subscription."""
+
+    shard: int
     position: int
     event_id: str
     through: str
     """The last subscription of the event at `position` that is recorded; empty: all of its subscriptions."""
+
+
+class GroupCursor(NamedTuple):
+    """The cursor of a group: the slots with one place in the log."""
+
+    group_id: int
+    shards: tuple[ShardCursor, ...]
+    """In a flush: the shards that move. In a takeover: all shards, in order."""
+
+
+def recorded_position(cursor: ShardCursor) -> ShardPosition:
+    """Return the last position whose event is wholly in the ledger.
+
+    It has the id of the event there, or of the next event if that one is partly in the ledger.
+    """
+    if cursor.through:
+        return ShardPosition(cursor.shard, cursor.position - 1, following_id=cursor.event_id)
+    return ShardPosition(cursor.shard, cursor.position, cursor.event_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +85,8 @@ class Flush:
     """Ids of finished deliveries whose unfinished row must be deleted."""
     finished: Sequence[DoneRow] = ()
     """Finished deliveries. A delivery that is finished already keeps its state."""
-    cursors: Sequence[Cursor] = ()
-    """At most one for each partition."""
+    cursors: Sequence[GroupCursor] = ()
+    """At most one for each group."""
     written_ms: int = 0
     """When the flush is written, by the clock by which rows are due (`due_clock`). It is kept if the flush has unfinished deliveries."""
     ranges: Sequence[RangeRow] = ()
@@ -120,8 +141,8 @@ class DeliveryKey(NamedTuple):
 class Takeover(NamedTuple):
     """What a worker takes over together with the lease."""
 
-    cursors: list[Cursor]
-    """One for each partition, in order."""
+    groups: list[GroupCursor]
+    """The cursors of the worker's groups. A ledger has one, in which all slots are."""
     log_id: str
     """The identity of the log that the ledger has followed; empty for a new ledger."""
     clock_jumped_ms: int
@@ -139,9 +160,9 @@ class WaitingCount(NamedTuple):
 
 
 class RepairedCursor(NamedTuple):
-    """Where a partition resumes after a repair."""
+    """Where a shard resumes after a repair."""
 
-    cursor: Cursor
+    cursor: ShardCursor
     held_through: int
     """The last position up to which the log holds the events of the ledger's rows."""
 
@@ -192,7 +213,7 @@ class Ledger(Protocol):
     """
 
     async def take_lease(self, owner: str) -> Takeover:
-        """Take over all partitions under a new epoch. From then on no other worker can write, not even one with the same name."""
+        """Take over all slots under a new epoch. From then on no other worker can write, not even one with the same name."""
         ...
 
     async def flush(self, flush: Flush) -> Mapping[DeliveryKey, bytes]:
@@ -279,21 +300,18 @@ class Ledger(Protocol):
 
     # Progress, and copies of events that the log is about to drop
 
-    async def recorded_places(self) -> list[Place]:
-        """Return for each partition, in order, the last position whose event is wholly in the ledger.
+    async def recorded_place(self) -> list[ShardPosition]:
+        """Return the place up to which everything is in the ledger: `recorded_position` of each shard, in order."""
+        ...
 
-        Each place also has the id of the event there, or of the next event if that one is partly in the ledger.
+    async def first_uncopied(self, copied_through: Sequence[ShardPosition]) -> list[ShardPosition]:
+        """Return for each shard the lowest position whose event an unfinished delivery needs and the ledger has no copy of.
+
+        Only positions above `copied_through` count; a shard without such a position is left out.
         """
         ...
 
-    async def first_uncopied_places(self, copied_through: Sequence[Place]) -> list[Place]:
-        """Return for each partition the lowest position whose event an unfinished delivery needs and the ledger has no copy of.
-
-        Only positions above `copied_through` count; a partition without such a position is left out.
-        """
-        ...
-
-    async def uncopied_places(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
+    async def uncopied(self, shard: int, after: int, through: int, limit: int) -> list[ShardPosition]:
         """Return up to `limit` positions above `after`, up to `through`, that unfinished deliveries need and the ledger has no copy of."""
         ...
 
@@ -301,8 +319,8 @@ class Ledger(Protocol):
         """Store copies of events that the log is about to drop."""
         ...
 
-    async def copies(self, places: Sequence[Place]) -> list[Record]:
-        """Return the ledger's copies of the events at `places`, in their order; a place without a copy is left out."""
+    async def copies(self, positions: Sequence[ShardPosition]) -> list[Record]:
+        """Return the ledger's copies of the events at `positions`, in their order; a position without a copy is left out."""
         ...
 
     # Retention
@@ -319,7 +337,7 @@ class Ledger(Protocol):
     # Repair
 
     async def count_lost(self, held_through: Mapping[int, int]) -> int:
-        """Return how many unfinished deliveries need an event above these positions, by partition, that the ledger has no copy of."""
+        """Return how many unfinished deliveries need an event above these positions, by shard, that the ledger has no copy of."""
         ...
 
     async def repair(self, log_id: str, repaired: Sequence[RepairedCursor]) -> None:

@@ -17,6 +17,7 @@ class OpenRow(NamedTuple):
 
     id: bytes
     event_id: str
+    shard: int
     partition: int
     position: int
     subscription_id: str
@@ -40,6 +41,7 @@ class DoneRow(NamedTuple):
 
     id: bytes
     event_id: str
+    shard: int
     partition: int
     position: int
     subscription_id: str
@@ -178,6 +180,7 @@ def open_row(delivery: Delivery) -> OpenRow:
     return OpenRow(
         delivery.id,
         delivery.event_id,
+        delivery.shard,
         delivery.partition,
         delivery.position,
         delivery.subscription_id,
@@ -203,6 +206,7 @@ def done_row(delivery: Delivery) -> DoneRow:
     return DoneRow(
         delivery.id,
         delivery.event_id,
+        delivery.shard,
         delivery.partition,
         delivery.position,
         delivery.subscription_id,
@@ -224,6 +228,7 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
     return Delivery(
         id=row.id,
         event_id=row.event_id,
+        shard=row.shard,
         partition=row.partition,
         position=row.position,
         event_type=row.event_type,
@@ -261,8 +266,8 @@ def decode_attempts(raw: bytes) -> list[Attempt]:
 def decode_record(raw: bytes) -> Record:
     """Return an event's record from its stored form; the inverse of `encode_record`."""
     head_size = int.from_bytes(raw[:4], "big")
-    partition, position, event_id, type_, source, audience, accepted_ms = orjson.loads(raw[4 : 4 + head_size])
-    return Record(partition, position, event_id, type_, source, audience, accepted_ms, raw[4 + head_size :])
+    shard, partition, position, event_id, type_, source, audience, accepted_ms = orjson.loads(raw[4 : 4 + head_size])
+    return Record(shard, partition, position, event_id, type_, source, audience, accepted_ms, raw[4 + head_size :])
 
 
 def encode_record(record: Record) -> bytes:

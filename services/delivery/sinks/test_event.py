@@ -134,10 +134,11 @@ def _event_id() -> str:
 def _delivery(event_id: str, subscription: Subscription, now_ms: int) -> Delivery:
     data = orjson.dumps({"message": "This is a test event. Your sink has received it.", "subscription_id": subscription.id}).decode()
     event = stored_event(event_id, SOURCE, TYPE, data, now_ms)
-    record = Record(NO_PARTITION, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event)
+    record = Record(0, NO_PARTITION, 0, event_id, TYPE, SOURCE, subscription.consumer_id, now_ms, event)
     return Delivery(
         id=delivery_id(event_id, subscription.id),
         event_id=event_id,
+        shard=record.shard,
         partition=record.partition,
         position=record.position,
         event_type=TYPE,

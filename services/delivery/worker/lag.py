@@ -41,7 +41,7 @@ class LagReporter:
         _unrouted_age.set_function(self.age_s)
         while True:
             with contextlib.suppress(EventLogError):
-                self._lag = await self._log.report_routed(self._follower.routed_places())
+                self._lag = await self._log.report_routed(self._follower.routed_place())
                 self._answered_at = self._clock.monotonic()
             await asyncio.sleep(_EVERY_S)
 

@@ -15,7 +15,7 @@ from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.waiting_rows import end_waiting, read_waiting
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventReader
-from services.eventlog.record import Place, Record
+from services.eventlog.record import Record, ShardPosition
 from services.runtime.logs import logger
 
 _WORKERS = 4
@@ -143,7 +143,7 @@ class LaneRefill:
 
     async def _fetch(self, rows: list[OpenRow]) -> dict[str, Record]:
         """Return the events of rows by their ids: from the log, or from the ledger's copies if the log has dropped them."""
-        places = {row.event_id: Place(row.partition, row.position) for row in rows}
+        places = {row.event_id: ShardPosition(row.shard, row.position) for row in rows}
         found = {record.event_id: record for record in await self._log.fetch(list(places.values())) if record.event_id in places}
         missing = [place for event_id, place in places.items() if event_id not in found]
         if missing:

@@ -1,4 +1,4 @@
-"""Log follower: reads the log from the ledger's cursors and routes every event.
+"""Log follower: reads the log from the ledger's cursor and routes every event.
 
 event log → read_ahead → read_barrier → [log_follower: router] → lane → dispatcher → …
 """
@@ -8,22 +8,23 @@ import bisect
 import contextlib
 import operator
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import Counter
 
 from services.delivery.dispatch.dispatcher import Dispatcher
-from services.delivery.ledger.protocol import Cursor, Ledger, Takeover
+from services.delivery.ledger.protocol import GroupCursor, Ledger, ShardCursor, Takeover
 from services.delivery.model import Chunk, Delivery, Event, delivery_id
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.read_ahead import read_ahead
-from services.delivery.worker.stopped_partitions import ANOTHER_LOG, OLDER_COPY, StoppedPartitions, progress_at
+from services.delivery.worker.stopped_group import ANOTHER_LOG, OLDER_COPY, StoppedGroup
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.protocol import EventLogReader, Following
-from services.eventlog.record import Place, Record
+from services.eventlog.record import Record, ShardPosition, SlotProgress
 from services.runtime import failpoints
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
@@ -38,8 +39,31 @@ _id_of = operator.attrgetter("id")
 _routed_events = Counter("hooktide_routed_events_total", "Events routed.")
 
 
+@dataclass(slots=True)
+class RoutingProgress:
+    """How far one shard is routed."""
+
+    shard: int
+    position: int
+    event_id: str
+    through: str
+    """The id of the last subscription to which the event at the position is routed; empty if it is routed to all of them."""
+
+    @property
+    def place(self) -> ShardPosition:
+        """The last wholly routed event. The log compares its id, or that of the next event if this one is routed in part."""
+        if self.through:
+            return ShardPosition(self.shard, self.position - 1, following_id=self.event_id)
+        return ShardPosition(self.shard, self.position, self.event_id)
+
+
+def progress_at(cursor: ShardCursor) -> RoutingProgress:
+    """Return the progress of a shard that is routed as far as it is recorded."""
+    return RoutingProgress(*cursor)
+
+
 class LogFollower:
-    """Routes all partitions of one worker."""
+    """Routes the cursor group of one worker."""
 
     def __init__(  # noqa: PLR0913 - one parameter for each collaborator
         self,
@@ -63,12 +87,13 @@ class LogFollower:
         self._dispatcher = dispatcher
         self._unflushed = unflushed
         self._clock = clock
-        self._progress = {each.partition: progress_at(each) for each in takeover.cursors}
+        [group] = takeover.groups
+        self._progress = {each.shard: progress_at(each) for each in group.shards}
         self.log_id = takeover.log_id
         """The identity of the log that the ledger follows; empty for a new ledger."""
-        self.stopped = StoppedPartitions()
-        """The partitions that are not followed."""
-        # The last position of each partition when this worker took it over. Events up to there may have been sent before a crash.
+        self.stopped = StoppedGroup()
+        """Whether the log is not followed, because the place in it does not fit."""
+        # The last position of each shard when this worker took it over. Events up to there may have been sent before a crash.
         # They are recorded before they are sent again, so that a crash loop sends each of them at most once a start.
         self._record_first_through: dict[int, int] | None = None
         self._unrouted_since_ms: int | None = None
@@ -86,26 +111,24 @@ class LogFollower:
                 if not following.expired():
                     raise
 
-    def resume(self, cursors: Iterable[Cursor], log_id: str) -> None:
-        """Follow stopped partitions again from these cursors, in the log with the identity `log_id`."""
+    def resume(self, group: GroupCursor, log_id: str) -> None:
+        """Follow the log again, after it was stopped, from this cursor, in the log with the identity `log_id`."""
         self.log_id, self._away_since = log_id, self._clock.monotonic()
-        for each in cursors:
-            self.stopped.remove(each.partition)
-            self._progress[each.partition] = progress_at(each)
-            # The events that follow may have been sent before: record them first.
-            (self._record_first_through or {}).pop(each.partition, None)
+        self.stopped.resume()
+        self._progress = {each.shard: progress_at(each) for each in group.shards}
+        # The events that follow may have been sent before: record them first.
+        self._record_first_through = None
         if self._following is not None:
             self._following.reschedule(asyncio.get_running_loop().time())
 
     async def _follow(self) -> None:
-        """Follow the partitions that are not stopped, until all are stopped; then wait to be restarted."""
+        """Follow the log until its place does not fit; then wait to be restarted."""
         backoff_s = _BACKOFF_FIRST_S
-        while self._progress:
+        while not self.stopped:
             try:
-                async with self._log.follow(self._resume_places(), log_id=self.log_id) as following:
+                async with self._log.follow(self.routed_place(), log_id=self.log_id) as following:
                     await self._check_identity(following)
                     self._log_keeps_for(following.retention_s)
-                    self.stopped.log()
                     self._away_since = None
                     self._record_first_through = following.heads | (self._record_first_through or {})
                     failpoints.reached("delivery.resumed")
@@ -114,63 +137,51 @@ class LogFollower:
                             backoff_s = _BACKOFF_FIRST_S
                             await self._route_batch(records)
             except AnotherLogError:
-                self._stop(list(self._progress), ANOTHER_LOG)
+                self.stopped.stop(ANOTHER_LOG)
                 continue
-            except PositionMismatchError as error:
-                self._stop(error.partitions, OLDER_COPY)
-                continue  # an error names only some of the partitions that do not fit
+            except PositionMismatchError:
+                self.stopped.stop(OLDER_COPY)
+                continue
             except LogUnavailableError:
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
             except EventLogError as error:
                 logger().error("event_log.read_failed", reason=str(error))
                 backoff_s = _BACKOFF_MAX_S
-            self.stopped.log()
             self._away_since = self._clock.monotonic() if self._away_since is None else self._away_since
             logger().warning("event_log.disconnected", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
-        self.stopped.log()
-        await asyncio.Event().wait()  # no partition is left to follow until `resume`; the reason is logged
+        await asyncio.Event().wait()  # until `resume`; the reason is logged
 
     @property
     def is_reading(self) -> bool:
-        """Whether all partitions are read."""
+        """Whether the log is read."""
         return self._away_since is None and not self.stopped
 
     def why_not_reading(self) -> str | None:
         """Return in a sentence why events are not read; None if they are read, or were interrupted for less than `_AWAY_S`."""
-        if self._away_since is not None and self._progress and self._clock.monotonic() - self._away_since > _AWAY_S:
+        if self._away_since is not None and not self.stopped and self._clock.monotonic() - self._away_since > _AWAY_S:
             return "the event log cannot be read: the ingest service is unavailable, and new events wait there"
         return self.stopped.why()
 
-    def routed_places(self) -> list[Place]:
-        """Return the place of the last wholly routed event of each partition, stopped or not, with the event's id if it is known."""
-        return [
-            Place(each.partition, each.position - 1) if each.through else Place(each.partition, each.position, each.event_id)
-            for each in (*self._progress.values(), *self.stopped.progress)
-        ]
+    @property
+    def progress(self) -> list[RoutingProgress]:
+        """How far each shard is routed."""
+        return list(self._progress.values())
+
+    def routed_place(self) -> list[ShardPosition]:
+        """Return the place of the last wholly routed events, where reading goes on."""
+        return [each.place for each in self._progress.values()]
 
     def unrouted_age_s(self) -> float:
         """Return the age of the oldest event that was read and is not routed, in seconds; 0 if there is no such event."""
         return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
 
-    def _resume_places(self) -> list[Place]:
-        """Return where to read on: after the last wholly routed event. The log also compares the id of an event that is routed in part."""
-        return [
-            Place(each.partition, each.position - 1, following_id=each.event_id)
-            if each.through
-            else Place(each.partition, each.position, each.event_id)
-            for each in self._progress.values()
-        ]
-
-    def _stop(self, partitions: Iterable[int], why: str) -> None:
-        for partition in partitions:
-            self.stopped.add(self._progress.pop(partition), why)
-
     async def _check_identity(self, following: Following) -> None:
         """Store the identity of the log at first; raise `AnotherLogError` if it is not the log that the ledger has followed."""
         if not self.log_id:
             # A new ledger needs the events again that an earlier ledger has released.
-            await self._log.rewind(self._resume_places())
+            place = self.routed_place()
+            await self._log.rewind([SlotProgress((), place, place)])
             await self._ledger.set_log_id(following.log_id)
             self.log_id = following.log_id
         elif self.log_id != following.log_id:
@@ -191,12 +202,12 @@ class LogFollower:
 
     async def _route(self, record: Record) -> None:
         """Route one event to all its subscriptions, in chunks, so that a large fan-out stays within bounds."""
-        progress = self._progress.get(record.partition)
-        if progress is None or record.position < progress.position:
+        progress = self._progress[record.shard]
+        if record.position < progress.position:
             return
         begun = record.position == progress.position
         if begun and record.event_id != progress.event_id:
-            raise PositionMismatchError([record.partition])
+            raise PositionMismatchError([record.shard])
         if begun and not progress.through:
             return
         event, through = Event(record), progress.through if begun else ""
@@ -219,9 +230,9 @@ class LogFollower:
 
     def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
         dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
-        partition, position, event_id, type_, _, _, accepted_ms, _ = record
-        record_first = position <= (self._record_first_through or {}).get(partition, 0)
-        chunk = Chunk(partition, position, event_id, through, [], self._clock.monotonic(), record_first)
+        shard, partition, position, event_id, type_, _, _, accepted_ms, _ = record
+        record_first = position <= (self._record_first_through or {}).get(shard, 0)
+        chunk = Chunk(shard, position, event_id, through, [], self._clock.monotonic(), record_first)
         for subscription in part:
             lane = lanes.lane(subscription.id)
             has_room = lanes.has_room(lane, subscription)
@@ -229,6 +240,7 @@ class LogFollower:
             delivery = Delivery(
                 delivery_id(event_id, subscription.id),
                 event_id,
+                shard,
                 partition,
                 position,
                 type_,

@@ -9,7 +9,7 @@ Law 2: flushes run one at a time. After the ledger refuses a flush, nothing is s
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter
@@ -18,7 +18,7 @@ from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import Cursor, DeliveryKey, Flush, Ledger
+from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, Flush, GroupCursor, Ledger, ShardCursor
 from services.delivery.ledger.rows import DoneRow, OpenRow, done_row, open_row
 from services.delivery.model import Chunk, Delivery, Phase
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
@@ -60,8 +60,9 @@ class _Batch:
 
     def flush(self) -> Flush:
         """Return what the transaction writes."""
-        last = {chunk.partition: chunk for chunk in self.chunks}.values()
-        cursors = [Cursor(chunk.partition, chunk.position, chunk.event_id, chunk.through) for chunk in last]
+        last = {chunk.shard: chunk for chunk in self.chunks}.values()
+        shards = tuple([ShardCursor(chunk.shard, chunk.position, chunk.event_id, chunk.through) for chunk in last])
+        cursors = [GroupCursor(FIRST_GROUP, shards)] if shards else []
         return Flush(self.opened, self.updated, self.closed, self.finished, cursors, self.written_ms)
 
 
@@ -96,9 +97,9 @@ class Recorder:
         while self._flushes_done < number:
             await self._wait_for_flush_end()
 
-    async def wait_until_recorded(self, partitions: Collection[int]) -> None:
-        """Wait until everything that is routed of these partitions is written. The caller must keep more from being routed until then."""
-        while any(chunk.partition in partitions for chunk in self._chunks):
+    async def wait_until_recorded(self) -> None:
+        """Wait until everything that is routed is written. The caller must keep more from being routed until then."""
+        while self._chunks:
             await self._wait_for_flush_end()
         await self.wait_for_flush()
 

@@ -1,4 +1,4 @@
-"""Repair: resumes partitions that are stopped because log and ledger do not fit together.
+"""Repair: resumes a cursor group that is stopped because log and ledger do not fit together.
 
 event log, ledger → [repair] → log_follower
 
@@ -11,13 +11,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from services.delivery.ledger.protocol import Cursor, Ledger, RepairedCursor
-from services.delivery.worker.log_follower import LogFollower
+from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, Ledger, RepairedCursor, ShardCursor, recorded_position
+from services.delivery.worker.log_follower import LogFollower, RoutingProgress
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLoop
-from services.delivery.worker.stopped_partitions import RoutingProgress
 from services.eventlog.protocol import EventLogReader
-from services.eventlog.record import Place, ResumePoint
+from services.eventlog.record import ResumePoint, ShardPosition, SlotProgress
 from services.runtime.ids import is_id
 from services.runtime.logs import logger
 
@@ -27,7 +26,7 @@ class RepairReport:
     """The effect of a repair, done or planned."""
 
     stopped: str
-    """How many partitions are stopped and why, in a sentence; empty if no partition is stopped."""
+    """That routing is stopped and why, in a sentence; empty if it is not stopped."""
     routed: int = 0
     """How many events are routed after the repair."""
     repeated: int = 0
@@ -50,42 +49,37 @@ class Repair:
         self._one = asyncio.Lock()
 
     async def run(self, from_ms: int | None, *, dry_run: bool) -> RepairReport:
-        """Repair all stopped partitions, or with `dry_run` return what a repair would do.
+        """Resume routing if it is stopped, or with `dry_run` return what a repair would do.
 
-        If `from_ms` is given, routing resumes with the events accepted from then on, in ms since 1970; else after the ledger's cursors.
+        If `from_ms` is given, routing resumes with the events accepted from then on, in ms since 1970; else after the ledger's cursor.
 
         Raises `EventLogError` while the log cannot be read, `LedgerFullError` while the ledger cannot be written.
         """
         async with self._one, self._retention.step_lock:
-            stopped = self._follower.stopped.progress
             why = self._follower.stopped.why()
             if why is None:
                 return RepairReport("")
-            await self._recorder.wait_until_recorded({each.partition for each in stopped})
-            log_id, known = await self._log.resume_points([Place(each.partition, 0, _known_id(each)) for each in stopped])
+            stopped = self._follower.progress
+            await self._recorder.wait_until_recorded()
+            log_id, known = await self._log.resume_points([ShardPosition(each.shard, 0, _known_id(each)) for each in stopped])
             chosen = known
             if from_ms is not None:
                 before = f"evt_{max(0, from_ms):012x}{0:020x}"
-                _, chosen = await self._log.resume_points([Place(each.partition, 0, before) for each in stopped])
+                _, chosen = await self._log.resume_points([ShardPosition(each.shard, 0, before) for each in stopped])
             is_same_log = self._follower.log_id == log_id
             cursors = [
-                RepairedCursor(_cursor_to_resume(each, point), here.place.position if is_same_log else 0)
+                RepairedCursor(_cursor_to_resume(each, point), here.position.position if is_same_log else 0)
                 for each, here, point in zip(stopped, known, chosen, strict=True)
             ]
-            lost = await self._ledger.count_lost({each.cursor.partition: each.held_through for each in cursors})
+            lost = await self._ledger.count_lost({each.cursor.shard: each.held_through for each in cursors})
             repaired = replace(_count(known, chosen), stopped=why, lost=lost)
             if not dry_run:
                 await self._ledger.repair(log_id, cursors)
-                await self._log.rewind([_read_after(each.cursor) for each in cursors])
-                self._retention.forget_copied(each.cursor.partition for each in cursors)
-                self._follower.resume([each.cursor for each in cursors], log_id)
-                logger().warning(
-                    "routing.repaired",
-                    partitions=len(cursors),
-                    routed=repaired.routed,
-                    repeated=repaired.repeated,
-                    skipped=repaired.skipped,
-                )
+                place = [recorded_position(each.cursor) for each in cursors]
+                await self._log.rewind([SlotProgress((), place, place)])
+                self._retention.forget_copied()
+                self._follower.resume(GroupCursor(FIRST_GROUP, tuple(each.cursor for each in cursors)), log_id)
+                logger().warning("routing.repaired", routed=repaired.routed, repeated=repaired.repeated, skipped=repaired.skipped)
             return repaired
 
 
@@ -93,15 +87,10 @@ def _known_id(progress: RoutingProgress) -> str:
     return progress.event_id if is_id(progress.event_id, "evt") else ""
 
 
-def _cursor_to_resume(stopped: RoutingProgress, point: ResumePoint) -> Cursor:
-    """Return where a partition resumes: in the middle of a fan-out if the log still holds that event."""
-    place = point.place
-    through = stopped.through if place.event_id and place.event_id == stopped.event_id else ""
-    return Cursor(stopped.partition, place.position, place.event_id, through)
-
-
-def _read_after(cursor: Cursor) -> Place:
-    return Place(cursor.partition, cursor.position - 1 if cursor.through else cursor.position)
+def _cursor_to_resume(stopped: RoutingProgress, point: ResumePoint) -> ShardCursor:
+    """Return where a shard resumes: in the middle of a fan-out if the log still holds that event."""
+    _, position, event_id, _ = point.position
+    return ShardCursor(stopped.shard, position, event_id, stopped.through if event_id and event_id == stopped.event_id else "")
 
 
 def _count(known: Sequence[ResumePoint], chosen: Sequence[ResumePoint]) -> RepairReport:

@@ -11,7 +11,7 @@ Law 2: a wall clock that is far ahead for a while makes nothing old.
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import Gauge
@@ -23,7 +23,7 @@ from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.waiting_rows import end_waiting, read_waiting
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventLogReader
-from services.eventlog.record import PARTITIONS, Place
+from services.eventlog.record import ShardPosition, SlotProgress
 from services.runtime.clock import unix_ms
 from services.runtime.logs import logger
 
@@ -69,7 +69,8 @@ class RetentionLoop:
         self._limits = limits
         self.step_lock = asyncio.Lock()
         """Held during each step, and by a repair, which moves the cursors."""
-        self._copied_through = dict.fromkeys(range(PARTITIONS), 0)
+        self._copied_through: dict[int, int] = {}
+        """For each shard, the last position up to which all events are copied that unfinished deliveries need; 0 if it is not in here."""
 
     async def run(self) -> None:
         """Run all steps for ever, with a pause after each pass."""
@@ -84,52 +85,48 @@ class RetentionLoop:
                     logger().warning("retention.postponed", reason="the disk is full")
             await asyncio.sleep(self._limits().every_s)
 
-    def forget_copied(self, partitions: Iterable[int]) -> None:
-        """Forget how far the events of partitions are copied, because their positions have changed."""
-        self._copied_through |= dict.fromkeys(partitions, 0)
+    def forget_copied(self) -> None:
+        """Forget up to where events are copied, because their positions have changed."""
+        self._copied_through.clear()
 
     async def release_log(self) -> None:
         """Report progress, copy the needed events among those that the log wants to drop, and report again."""
-        expiring = await self._log.release(*await self._released())
-        recorded = {place.partition: place.position for place in await self._ledger.recorded_places()}
-        looked_at = [Place(*each) for each in self._copied_through.items()]
-        needed = {place.partition: place.position for place in await self._ledger.first_uncopied_places(looked_at)}
+        expiring = await self._log.release([await self._progress()])
+        recorded = {each.shard: each.position for each in await self._ledger.recorded_place()}
         copied = 0
-        for place in expiring:
-            through = min(place.position, recorded[place.partition])
-            if needed.get(place.partition, through + 1) > through:
-                self._copied_through[place.partition] = max(self._copied_through[place.partition], through)
-            elif through > self._copied_through[place.partition]:
-                copied += await self._copy(place.partition, through)
+        for shard, position, *_ in expiring:
+            through = min(position, recorded[shard])
+            if through > self._copied_through.get(shard, 0):
+                copied += await self._copy(shard, through)
         if copied:
             logger().info("retention.events_copied", events=copied)
-        if any(place.position for place in expiring):
-            await self._log.release(*await self._released())
+        if any(each.position for each in expiring):
+            await self._log.release([await self._progress()])
 
-    async def _released(self) -> tuple[list[Place], list[Place]]:
-        """Return the last place of each partition up to which no event is needed, and its last recorded place."""
-        recorded = await self._ledger.recorded_places()
-        looked_at = [Place(place.partition, min(self._copied_through[place.partition], place.position)) for place in recorded]
-        needed = {place.partition: place.position for place in await self._ledger.first_uncopied_places(looked_at)}
-        released = [Place(place.partition, min(place.position, needed.get(place.partition, place.position + 1) - 1)) for place in recorded]
-        return released, recorded
+    async def _progress(self) -> SlotProgress:
+        """Return up to where everything is recorded, and up to where no event is needed."""
+        recorded = await self._ledger.recorded_place()
+        looked_at = [ShardPosition(each.shard, min(self._copied_through.get(each.shard, 0), each.position)) for each in recorded]
+        needed = {each.shard: each.position for each in await self._ledger.first_uncopied(looked_at)}
+        released = [ShardPosition(each.shard, min(each.position, needed.get(each.shard, each.position + 1) - 1)) for each in recorded]
+        return SlotProgress((), recorded, released)
 
-    async def _copy(self, partition: int, through: int) -> int:
-        """Copy the events of a partition that unfinished deliveries need, up to a wholly recorded position; return how many."""
+    async def _copy(self, shard: int, through: int) -> int:
+        """Copy the events of a shard that unfinished deliveries need, up to a wholly recorded position; return how many."""
         copied = lost = size_bytes = 0
-        after, limit = self._copied_through[partition], _COPIES_FIRST
-        while places := await self._ledger.uncopied_places(partition, after, through, limit):
-            records = await self._log.fetch(places)
+        after, limit = self._copied_through.get(shard, 0), _COPIES_FIRST
+        while positions := await self._ledger.uncopied(shard, after, through, limit):
+            records = await self._log.fetch(positions)
             await self._ledger.keep_copies(records)
             copied += len(records)
-            lost += len(places) - len(records)
+            lost += len(positions) - len(records)
             size_bytes += sum(len(record.event) for record in records)
             # Estimate the sizes of the next events from those before.
             limit = min(_COPIES_MAX, 1 + _COPY_BYTES * copied // max(1, size_bytes))
-            after = places[-1].position
+            after = positions[-1].position
         if lost:
-            logger().error("retention.events_missing", partition=partition, events=lost)
-        self._copied_through[partition] = through
+            logger().error("retention.events_missing", events=lost)
+        self._copied_through[shard] = through
         return copied
 
     async def expire(self) -> None:

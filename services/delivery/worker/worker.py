@@ -107,7 +107,7 @@ class Worker:
         self.clock_jumped_ms = 0
         """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
         self.repair: Repair | None = None
-        """Resumes stopped partitions; None until the worker has its lease."""
+        """Resumes routing that is stopped; None until the worker has its lease."""
 
     def _on_system_paused(self, paused: bool) -> None:  # noqa: FBT001 - as the watch calls it
         if paused:

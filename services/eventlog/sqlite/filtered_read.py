@@ -13,11 +13,10 @@ import sqlite3
 
 from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.record import Record, ShardPosition
-from services.eventlog.sqlite.queries import _RECORD, record_of
+from services.eventlog.sqlite.queries import _RECORD, SHARD, record_of
 from services.runtime.event_types import type_ranges
 from services.runtime.listing_reader import Budget
 
-SHARD = 0
 # How many positions one statement examines. The time is checked between two statements.
 _EXAMINED_STEP = 8_192
 _BOUNDS = "SELECT CAST(value AS INTEGER), (SELECT max(position) FROM events) FROM meta WHERE name = 'trimmed_to'"

@@ -18,7 +18,7 @@ from services.eventlog.errors import AnotherLogError, EventLogError, LogClosedEr
 from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Place, Record, ResumePoint
+from services.eventlog.record import Appended, Conflict, Lag, NewEvent, Record, ResumePoint, ShardPosition, SlotProgress
 from services.eventlog.sqlite import filtered_read, queries
 from services.eventlog.sqlite.tail import Tail
 from services.eventlog.sqlite.writer import Append, GroupOutcome, SqliteWriter, WriterTask
@@ -26,7 +26,7 @@ from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.consumer_scope import Scope
 from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
-from services.runtime.ids import id_bytes
+from services.runtime.ids import SLOTS, id_bytes
 from services.runtime.listing_reader import Budget, ListingReader
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -45,9 +45,10 @@ class SqliteEventLog:
         self._clock = clock
         self.why_refusing: str | None = None
         """Why the latest append was refused for lack of room; None if it was not refused, or if there is room again."""
-        self._routed: Sequence[Place] | None = None
         self.retention_s = retention_s
         """How long records are kept, in seconds, from their acceptance."""
+        self._routed: dict[int, ShardPosition] = {}
+        """The last routed event of each slot that has reported one."""
         self._writer = SqliteWriter(
             path,
             clock,
@@ -163,12 +164,15 @@ class SqliteEventLog:
     # Reading
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Sequence[Place], *, log_id: str = "", batch_records_max: int = 500) -> AsyncIterator["SqliteFollowing"]:
-        """Follow partitions; see `EventReader.follow`."""
+    async def follow(
+        self, after: Sequence[ShardPosition], *, slots: Sequence[int] = (), log_id: str = "", batch_records_max: int = 500
+    ) -> AsyncIterator["SqliteFollowing"]:
+        """Follow the log; see `EventReader.follow`."""
         if log_id not in {"", self.log_id}:
             raise AnotherLogError("the log is not the log that the reader has followed")
-        heads, start = await self.run_query(queries.check_places, after, begins_anew=not log_id)
-        yield SqliteFollowing(self, self._tail, heads, {place.partition: place.position for place in after}, start, batch_records_max)
+        [place] = after
+        head, start = await self.run_query(queries.check_place, place, slots, begins_anew=not log_id)
+        yield SqliteFollowing(self, self._tail, head, start, batch_records_max)
 
     async def read(self, query: ReadQuery) -> ReadPage:
         """Return the next page of a filtered range; see `EventReader.read`."""
@@ -176,39 +180,40 @@ class SqliteEventLog:
             raise LogClosedError("the log is closed")
         return await self._filtered.read("", _filtered_page, query, self.log_id)
 
-    async def fetch(self, places: Sequence[Place]) -> list[Record]:
+    async def fetch(self, places: Sequence[ShardPosition]) -> list[Record]:
         """Read records at given places; see `EventReader.fetch`."""
         records, _ = await self.run_query(queries.records_at, places)
         return records
 
-    async def fetch_bounded(self, places: Sequence[Place]) -> tuple[list[Record], bool]:
+    async def fetch_bounded(self, places: Sequence[ShardPosition]) -> tuple[list[Record], bool]:
         """Read records at given places, bounded in bytes; see `EventLog.fetch_bounded`."""
         return await self.run_query(queries.records_at, places, bytes_max=BATCH_BYTES_MAX)
 
-    async def rewind(self, places: Sequence[Place]) -> None:
+    async def rewind(self, rewound: Sequence[SlotProgress]) -> None:
         """Undo releases; see `ReaderProgress.rewind`."""
-        await self._run_in_writer(lambda connection: queries.rewind(connection, places))
+        await self._run_in_writer(lambda connection: queries.rewind(connection, rewound))
 
-    async def resume_points(self, after: Sequence[Place]) -> tuple[str, list[ResumePoint]]:
+    async def resume_points(self, after: Sequence[ShardPosition], slots: Sequence[int] = ()) -> tuple[str, list[ResumePoint]]:
         """Find where a reader resumes; see `EventReader.resume_points`."""
         if self._closed:
             raise LogClosedError("the log is closed")
-        return self.log_id, await self._listings.read("", queries.resume_points, after)
+        [last] = after
+        return self.log_id, [await self._listings.read("", queries.resume_point, last.event_id, slots)]
 
-    async def release(self, released: Sequence[Place], recorded: Sequence[Place] = ()) -> list[Place]:
-        """Store what a reader has released; see `ReaderProgress.release`."""
-        await self._run_in_writer(lambda connection: queries.store_released(connection, released, recorded))
+    async def release(self, progress: Sequence[SlotProgress]) -> list[ShardPosition]:
+        """Store what readers have recorded and released; see `ReaderProgress.release`."""
+        await self._run_in_writer(lambda connection: queries.store_released(connection, progress))
         expired = await self.run_query(queries.first_position_at, unix_ms(self._clock) - int(self.retention_s * 1000))
-        return [Place(place.partition, expired - 1) for place in released]
+        return [ShardPosition(queries.SHARD, expired - 1)]
 
-    async def report_routed(self, routed: Sequence[Place]) -> Lag:
+    async def report_routed(self, routed: Sequence[ShardPosition], slots: Sequence[int] = ()) -> Lag:
         """Remember the events that were routed last; see `ReaderProgress.report_routed`."""
-        self._routed = routed
+        self._routed |= dict.fromkeys(slots or range(SLOTS), routed[0])
         return await self.lag()
 
     async def lag(self) -> Lag:
-        """Return how many events are not routed, by the latest report; before the first report, how many are not released."""
-        return await self.run_query(queries.lag_behind, self._routed)
+        """Return how many events are not routed, by the latest reports; while a slot has not reported, how many are not released."""
+        return await self.run_query(queries.lag_behind, set(self._routed.values()), is_complete=len(self._routed) == SLOTS)
 
     async def check_room(self) -> None:
         """Check whether there is room again; see `EventLogMaintenance.check_room`."""
@@ -277,15 +282,12 @@ def _filtered_page(connection: sqlite3.Connection, query: ReadQuery, log_id: str
 class SqliteFollowing:
     """One follower of the embedded log."""
 
-    def __init__(
-        self, log: SqliteEventLog, tail: Tail, heads: dict[int, int], cursors: dict[int, int], start: int, batch_records_max: int
-    ) -> None:
+    def __init__(self, log: SqliteEventLog, tail: Tail, head: int, start: int, batch_records_max: int) -> None:
         self._log = log
         self._tail = tail
-        self._cursors = cursors
         self._scanned = start
         self._batch_records_max = batch_records_max
-        self.heads = heads
+        self.heads = {queries.SHARD: head}
         self.log_id = log.log_id
         self.retention_s = log.retention_s
 
@@ -308,10 +310,7 @@ class SqliteFollowing:
                 self._scanned = tail_start
                 continue
             self._scanned = records[-1].position
-            cursors = self._cursors
-            wanted = [record for record in records if record.position > cursors.get(record.partition, record.position)]
-            if wanted:
-                yield wanted
+            yield records
 
 
 @contextlib.asynccontextmanager

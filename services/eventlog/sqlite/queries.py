@@ -7,16 +7,19 @@ that would slow down every append.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from services.eventlog.errors import PositionMismatchError
 from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import PARTITIONS, Lag, Place, Record, ResumePoint
+from services.eventlog.record import Lag, Record, ResumePoint, ShardPosition, SlotProgress
 from services.runtime.consumer_scope import Everyone
-from services.runtime.ids import id_bytes, is_id
+from services.runtime.ids import SLOTS, id_bytes, is_id
 from services.runtime.listing_reader import Budget
 
+SHARD = 0
+"""A log in one file has one shard, and this is its number."""
 _TRIM_ROWS = 1_000
 _RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
 # The limits of a listing: how many records it examines for one page before it returns those found, and how many in one statement.
@@ -27,11 +30,11 @@ _EXAMINED_STEP = 2_000
 def record_of(row: Sequence[object]) -> Record:
     """Return the record of a row in the order of `_RECORD`."""
     partition, position, event_id, *rest = row
-    return Record(partition, position, "evt_" + event_id.hex(), *rest)  # type: ignore[arg-type, attr-defined]  # the columns' types
+    return Record(SHARD, partition, position, "evt_" + event_id.hex(), *rest)  # type: ignore[arg-type, attr-defined]  # the columns' types
 
 
 def records_after(connection: sqlite3.Connection, position: int, records_max: int) -> list[Record]:
-    """Return the records of all partitions after a position, bounded in count and bytes (at least one record, if there is any)."""
+    """Return the records after a position, bounded in count and bytes (at least one record, if there is any)."""
     rows = connection.execute(f"SELECT {_RECORD} FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, records_max))  # noqa: S608 - a constant
     records, size = list[Record](), 0
     for row in rows:
@@ -42,84 +45,74 @@ def records_after(connection: sqlite3.Connection, position: int, records_max: in
     return records
 
 
-def check_places(connection: sqlite3.Connection, after: Sequence[Place], *, begins_anew: bool = True) -> tuple[dict[int, int], int]:
-    """Compare resume points with the log; return each partition's head, and the position after which reading resumes.
+def check_place(
+    connection: sqlite3.Connection, after: ShardPosition, slots: Sequence[int] = (), *, begins_anew: bool = True
+) -> tuple[int, int]:
+    """Compare a resume point with the log; return the log's head, and the position after which reading resumes.
 
-    Raises `PositionMismatchError` for a point beyond the head of the log, with another event's id, or before what its reader has
-    released. In the last case the reader was further once, so its own store is an older copy; but a reader that begins anew, and so names
-    neither log nor event, may go back.
+    Raises `PositionMismatchError` for a point beyond the head, with another event's id, or before what one of the slots has released. In
+    the last case the reader was further once, so its own store is an older copy; but a reader that begins anew, and so names neither log
+    nor event, may go back.
     """
-    heads: dict[int, int] = {}
-    starts: list[int] = []
-    wrong: list[int] = []
-    head_of_all = _head(connection)
-    trimmed_to = _trimmed_to(connection)
-    released = _released(connection)
-    for place in after:
-        partition, position, event_id, following_id = place
-        (newest,) = connection.execute("SELECT max(position) FROM events WHERE partition = ?", (partition,)).fetchone()
-        heads[partition] = newest or 0
-        went_back = (not begins_anew or bool(event_id or following_id)) and position < released.get(partition, 0)
-        if went_back or not _holds(connection, place, head_of_all, trimmed_to):
-            wrong.append(partition)
-            continue
-        (following,) = connection.execute(
-            "SELECT min(position) FROM events WHERE partition = ? AND position > ?", (partition, position)
-        ).fetchone()
-        starts.append(head_of_all if following is None else following - 1)
-    if wrong:
-        raise PositionMismatchError(wrong)
-    return heads, min(starts, default=head_of_all)
+    head, trimmed_to = _head(connection), _trimmed_to(connection)
+    may_go_back = begins_anew and not (after.event_id or after.following_id)
+    went_back = not may_go_back and after.position < _released(connection, slots, "max")
+    if went_back or not _holds(connection, after, head, trimmed_to):
+        raise PositionMismatchError([SHARD])
+    return head, max(after.position, trimmed_to)
 
 
-def _holds(connection: sqlite3.Connection, place: Place, head: int, trimmed_to: int) -> bool:
-    """Return whether the log holds the records that a place names. A trimmed record cannot be compared and counts as held."""
-    partition, position, event_id, following_id = place
-    if position > head or (following_id and _id_at(connection, partition, position + 1) != following_id):
+def _holds(connection: sqlite3.Connection, place: ShardPosition, head: int, trimmed_to: int) -> bool:
+    """Return whether the log holds the records that a position names. A trimmed record cannot be compared and counts as held."""
+    _, position, event_id, following_id = place
+    if position > head or (following_id and _id_after(connection, position) != following_id):
         return False
-    return not event_id or position <= trimmed_to or _id_at(connection, partition, position) == event_id
+    return not event_id or position <= trimmed_to or _id_at(connection, position) == event_id
 
 
-def _id_at(connection: sqlite3.Connection, partition: int, position: int) -> str | None:
-    row = connection.execute("SELECT event_id FROM events WHERE position = ? AND partition = ?", (position, partition)).fetchone()
+def _id_at(connection: sqlite3.Connection, position: int) -> str | None:
+    row = connection.execute("SELECT event_id FROM events WHERE position = ?", (position,)).fetchone()
     return None if row is None else "evt_" + row[0].hex()
 
 
-def lag_behind(connection: sqlite3.Connection, routed: Sequence[Place] | None) -> Lag:
-    """Return how many events the log holds after the last routed event of each partition; `routed` None: after the released events.
+def _id_after(connection: sqlite3.Connection, position: int) -> str | None:
+    row = connection.execute("SELECT event_id FROM events WHERE position > ? ORDER BY position LIMIT 1", (position,)).fetchone()
+    return None if row is None else "evt_" + row[0].hex()
 
-    If the log does not hold that event at its place, the log or the reader was restored from an older copy. Then the events with newer
-    ids count.
+
+def lag_behind(connection: sqlite3.Connection, routed: Iterable[ShardPosition], *, is_complete: bool) -> Lag:
+    """Return how many events the log holds after the lowest of these positions; if they are not `is_complete`, after the released events.
+
+    If the log does not hold the event of a position there, the log or the reader was restored from an older copy. Then the events with
+    newer ids count.
     """
-    places = [Place(*each) for each in _released(connection).items()] if routed is None else routed
-    positions = dict.fromkeys(range(PARTITIONS), 0) | {place.partition: _routed_to(connection, place) for place in places}
-    query = "SELECT min(position) FROM events WHERE partition = ? AND position > ?"
-    oldest = min(
-        (found for each in positions.items() if (found := connection.execute(query, each).fetchone()[0]) is not None), default=None
-    )
-    if oldest is None:
-        return Lag(0, None)
-    (accepted_ms,) = connection.execute("SELECT accepted_ms FROM events WHERE position = ?", (oldest,)).fetchone()
-    return Lag(_head(connection) - oldest + 1, accepted_ms)
+    positions = [_routed_to(connection, place) for place in routed]
+    if not is_complete:
+        positions.append(released_through(connection))
+    query = "SELECT position, accepted_ms FROM events WHERE position > ? ORDER BY position LIMIT 1"
+    oldest = connection.execute(query, (min(positions),)).fetchone()
+    return Lag(0, None) if oldest is None else Lag(_head(connection) - oldest[0] + 1, oldest[1])
 
 
-def _routed_to(connection: sqlite3.Connection, place: Place) -> int:
+def _routed_to(connection: sqlite3.Connection, place: ShardPosition) -> int:
     is_trimmed = place.position <= _trimmed_to(connection)
-    if is_trimmed or not is_id(place.event_id, "evt") or _id_at(connection, place.partition, place.position) == place.event_id:
+    if is_trimmed or not is_id(place.event_id, "evt") or _id_at(connection, place.position) == place.event_id:
         return place.position
     event_id = id_bytes(place.event_id)
     return _first_position(connection, "event_id", lambda value: value > event_id) - 1  # type: ignore[operator]  # both are bytes
 
 
-def records_at(connection: sqlite3.Connection, places: Sequence[Place], *, bytes_max: int | None = None) -> tuple[list[Record], bool]:
-    """Return the records at given places that still exist, and whether all places were read.
+def records_at(
+    connection: sqlite3.Connection, places: Sequence[ShardPosition], *, bytes_max: int | None = None
+) -> tuple[list[Record], bool]:
+    """Return the records at given positions that still exist, and whether all positions were read.
 
     With `bytes_max`, reading stops before the record that would exceed it; the first record is always returned.
     """
     records, size = list[Record](), 0
-    for partition, position, *_ in places:
+    for shard, position, *_ in places:
         row = connection.execute(f"SELECT {_RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
-        if row is None or row[0] != partition:
+        if row is None or shard != SHARD:
             continue
         size += len(row[-1])
         if bytes_max is not None and size > bytes_max and records:
@@ -187,7 +180,7 @@ def first_position_at(connection: sqlite3.Connection, time_ms: int) -> int:
 
 def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
     """Delete a bounded number of released records that were accepted before a time; return how many were deleted."""
-    last = min(first_position_at(connection, before_ms) - 1, _released_through(connection))
+    last = min(first_position_at(connection, before_ms) - 1, released_through(connection))
     first = connection.execute("SELECT min(position) FROM events").fetchone()[0]
     if first is None or first > last:
         return 0
@@ -197,60 +190,62 @@ def trim_some(connection: sqlite3.Connection, before_ms: int) -> int:
     return dropped
 
 
-def store_released(connection: sqlite3.Connection, released: Sequence[Place], recorded: Sequence[Place] = ()) -> int:
-    """Store the position up to which each partition is released. A release never moves it back, and never beyond the head of the log.
+def store_released(connection: sqlite3.Connection, progress: Iterable[SlotProgress]) -> int:
+    """Store how far slots are recorded and released; neither moves back. Return how many slots were given.
 
-    If the log does not hold a partition's record at `recorded`, that partition is left out. Returns the number of partitions stored.
+    Nothing of a slot is stored if the log does not hold the record at `recorded`, or if that place is before what is stored as recorded.
     """
     head, trimmed_to = _head(connection), _trimmed_to(connection)
-    foreign = {place.partition for place in recorded if not _holds(connection, place, head, trimmed_to)}
-    stored = [(place.partition, min(place.position, head)) for place in released if place.partition not in foreign]
+    rows = [
+        (slot, SHARD, each.recorded[0].position, min(each.released[0].position, each.recorded[0].position))
+        for each in progress
+        if _holds(connection, each.recorded[0], head, trimmed_to)
+        for slot in each.slots or range(SLOTS)
+    ]
     connection.executemany(
-        "INSERT INTO released VALUES (?, ?) ON CONFLICT DO UPDATE SET position = max(position, excluded.position)", stored
+        "INSERT INTO progress VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET recorded = excluded.recorded, released = max(released, excluded.released) WHERE recorded <= excluded.recorded",
+        rows,
     )
-    return len(stored)
+    return len(rows)
 
 
-def rewind(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
-    """Undo the release of records after these places; return the number of places."""
+def rewind(connection: sqlite3.Connection, rewound: Iterable[SlotProgress]) -> int:
+    """Take back what slots had recorded and released after these places; return how many slots were given."""
+    rows = [(each.recorded[0].position, each.released[0].position, slot, SHARD) for each in rewound for slot in each.slots or range(SLOTS)]
     connection.executemany(
-        "UPDATE released SET position = min(position, ?) WHERE partition = ?", [(place.position, place.partition) for place in places]
+        "UPDATE progress SET recorded = min(recorded, ?), released = min(released, ?) WHERE slot = ? AND shard = ?", rows
     )
-    return len(places)
+    return len(rows)
 
 
-def resume_points(connection: sqlite3.Connection, after: Sequence[Place]) -> list[ResumePoint]:
-    """Return where a reader resumes after the events with these ids; see `EventLogReader.resume_points`."""
-    released, points = _released(connection), []
-    newest = "SELECT position, event_id FROM events WHERE partition = ? AND position < ? ORDER BY position DESC LIMIT 1"
-    count = "SELECT count(*) FROM events WHERE partition = ? AND position > ?"
-    for partition, _, event_id, _ in after:
-        bound = id_bytes(event_id) if event_id else b""
-        above = _first_position(connection, "event_id", lambda value, bound=bound: value > bound)  # type: ignore[misc]  # both are bytes
-        found = connection.execute(newest, (partition, above)).fetchone()
-        place = Place(partition, 0) if found is None else Place(partition, found[0], "evt_" + found[1].hex())
-        (following,) = connection.execute(count, (partition, place.position)).fetchone()
-        (unreleased,) = connection.execute(count, (partition, max(place.position, released.get(partition, 0)))).fetchone()
-        points.append(ResumePoint(place, following, unreleased))
-    return points
+def resume_point(connection: sqlite3.Connection, after: str, slots: Sequence[int] = ()) -> ResumePoint:
+    """Return where a reader of slots resumes after the event with an id ("": no event); see `EventReader.resume_points`."""
+    bound = id_bytes(after) if after else b""
+    above = _first_position(connection, "event_id", lambda value: value > bound)  # type: ignore[operator]  # both are bytes
+    newest = "SELECT position, event_id FROM events WHERE position < ? ORDER BY position DESC LIMIT 1"
+    found = connection.execute(newest, (above,)).fetchone()
+    position = 0 if found is None else found[0]
+    count = "SELECT count(*) FROM events WHERE position > ?"
+    (following,) = connection.execute(count, (position,)).fetchone()
+    (unreleased,) = connection.execute(count, (max(position, _released(connection, slots, "min")),)).fetchone()
+    return ResumePoint(ShardPosition(SHARD, position, "" if found is None else "evt_" + found[1].hex()), following, unreleased)
 
 
-def _released_through(connection: sqlite3.Connection) -> int:
-    """Return the last position up to which the records of all partitions are released."""
-    released = _released(connection)
-    bounds = []
-    for partition in range(PARTITIONS):
-        (needed,) = connection.execute(
-            "SELECT min(position) FROM events WHERE partition = ? AND position > ?", (partition, released.get(partition, 0))
-        ).fetchone()
-        if needed is not None:
-            bounds.append(needed - 1)
-    return min(bounds, default=_head(connection))
+def released_through(connection: sqlite3.Connection) -> int:
+    """Return the last position that all slots have released."""
+    return _released(connection, (), "min")
 
 
-def _released(connection: sqlite3.Connection) -> dict[int, int]:
-    """Return, for each partition, the position up to which its reader has released the records."""
-    return dict(connection.execute("SELECT partition, position FROM released").fetchall())
+def _released(connection: sqlite3.Connection, slots: Sequence[int], bound: Literal["min", "max"]) -> int:
+    """Return the lowest or highest position that one of the slots (empty: of all) has released. A slot that was never reported counts 0."""
+    asked = set(slots or range(SLOTS))
+    known: list[int] = [
+        position for slot, position in connection.execute("SELECT slot, released FROM progress WHERE shard = ?", (SHARD,)) if slot in asked
+    ]
+    if len(known) < len(asked):
+        known.append(0)
+    return min(known) if bound == "min" else max(known)
 
 
 def _first_position(connection: sqlite3.Connection, column: str, reached: Callable[[object], bool]) -> int:

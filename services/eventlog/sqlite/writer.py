@@ -18,6 +18,7 @@ from typing import TypeVar
 from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
 from services.eventlog.record import Appended, Conflict, NewEvent, Record
 from services.eventlog.sqlite.event_ids import EventIds
+from services.eventlog.sqlite.queries import SHARD
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.database import WalCheckpoints, connect, is_disk_full, used_bytes
@@ -228,7 +229,7 @@ class SqliteWriter:
             partition, source, own_id, type_, audience, digest, payload = event
             values += (position, partition, raw_id, now_ms, source, own_id, type_, audience, digest, payload)
             event_id = "evt_" + raw_id.hex()
-            records.append(Record(partition, position, event_id, type_, source, audience, now_ms, payload))
+            records.append(Record(SHARD, partition, position, event_id, type_, source, audience, now_ms, payload))
             results.append(Appended(event_id, partition, position, False))  # noqa: FBT003 - positional arguments cost half
         if self._execute_rows(values) < len(flat):
             results, records = self._resolve(flat, _firsts(flat), records)

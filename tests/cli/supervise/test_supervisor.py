@@ -68,14 +68,14 @@ async def test_a_service_that_runs_and_does_not_do_its_work_is_told_of(tmp_path:
         assert "ingest.db.lock to begin with an empty database" in supervisor.directory.log_file("ingest").read_text()
         (tmp_path / "ingest.db.lock").unlink()
         await emit()
-        stopped = await told("not ready", "256 of 256 partitions are stopped")
+        stopped = await told("not ready", "routing is stopped")
         assert stopped.service == "delivery"
         note = await emit()
-        assert "the event waits in the log, because the delivery service is not ready: 256 of 256 partitions are stopped" in note
+        assert "the event waits in the log, because the delivery service is not ready: routing is stopped" in note
         health = await hooktide("health", *data)
         assert health.code == 1
-        assert re.search(r"^delivery +not ready: 256 of 256", health.out, re.MULTILINE)
-        assert re.search(r"^gateway +degraded: delivery is not ready: 256 of 256", health.out, re.MULTILINE)
+        assert re.search(r"^delivery +not ready: routing is stopped", health.out, re.MULTILINE)
+        assert re.search(r"^gateway +degraded: delivery is not ready: routing is stopped", health.out, re.MULTILINE)
         repaired = await hooktide("repair", "--yes", *data)
         assert repaired.code == 0, repaired
         assert (await told("at work again", "is fully ready again")).service == "delivery"

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 
-from services.eventlog.record import PARTITIONS, Conflict, Place, Record
+from services.eventlog.record import PARTITIONS, Conflict, Record
 from services.runtime.ids import is_id
 from tests.conformance.event_log.conftest import Engine
 from tests.support.event_logs import Reading, appended, everything, new_event, new_events
@@ -15,6 +15,7 @@ async def test_a_record_is_the_event_as_it_was_appended(engine: Engine) -> None:
     async with engine.reader.follow(everything()) as following:
         (record,) = await Reading(following).take(1)
     assert record == Record(
+        0,
         event.partition,
         receipt.position,
         receipt.event_id,
@@ -73,7 +74,7 @@ async def test_events_of_one_partition_keep_the_order_of_their_calls(engine: Eng
     """Many callers append at once, each after the one before has begun."""
     calls = [asyncio.ensure_future(engine.log.append(new_events(range(start, start + 3), partition=1))) for start in range(0, 300, 3)]
     await asyncio.gather(*calls)
-    async with engine.reader.follow([Place(1, 0)]) as following:
+    async with engine.reader.follow(everything()) as following:
         found = await Reading(following).take(300)
     assert [int(record.event.split(b":")[0]) for record in found] == list(range(300))
 

@@ -9,7 +9,7 @@ from services.eventlog.filtered_read import BYTES_MAX, RECORDS_MAX, ReadPage, Re
 from services.eventlog.protocol import EventReader
 from services.eventlog.record import Appended, NewEvent, Record, ShardPosition
 from tests.conformance.event_log.conftest import Engine
-from tests.support.event_logs import appended, everything, new_event, new_events
+from tests.support.event_logs import appended, new_event, new_events, released
 
 MIB = 1024 * 1024
 BEGINNING = (ShardPosition(0, 0),)
@@ -156,7 +156,7 @@ async def test_a_page_tells_what_was_trimmed(engine: Engine) -> None:
     receipts = await appended(engine.log, new_events(range(10)))
     before = await engine.reader.read(ReadQuery(BEGINNING))
     assert before.first_available == [ShardPosition(0, receipts[0].position)]
-    await engine.reader.release(everything(receipts[5].position))
+    await engine.reader.release(released(receipts[5].position))
     await engine.trim(exactly=6)
     page = await engine.reader.read(ReadQuery(BEGINNING))
     assert ids(page.records) == [receipt.event_id for receipt in receipts[6:]]
@@ -168,7 +168,7 @@ async def test_a_page_tells_what_was_trimmed(engine: Engine) -> None:
 
 async def test_a_log_without_records_knows_where_it_goes_on(engine: Engine) -> None:
     receipts = await appended(engine.log, new_events(range(3)))
-    await engine.reader.release(everything(receipts[-1].position))
+    await engine.reader.release(released(receipts[-1].position))
     await engine.trim(exactly=3)
     page = await engine.reader.read(ReadQuery(BEGINNING))
     assert (page.records, page.scanned_through) == ([], [ShardPosition(0, receipts[-1].position)])

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 
 from services.eventlog.errors import LogUnavailableError
-from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.record import Record, ShardPosition
 from tests.conformance.event_log.conftest import Engine
 from tests.support.event_logs import RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
 
@@ -38,34 +38,23 @@ async def test_a_follower_waits_for_the_first_event_of_all(engine: Engine) -> No
     assert record.event_id == receipt.event_id
 
 
-async def test_a_follower_gets_only_the_partitions_it_asks_for(engine: Engine) -> None:
-    await appended(engine.log, [new_event(number, partition=number % 4) for number in range(40)])
-    async with engine.reader.follow([Place(1, 0), Place(3, 0)]) as following:
-        reading = Reading(following)
-        found = await reading.take(20)
-        await appended(engine.log, [new_event(100 + number, partition=number % 4) for number in range(8)])
-        found += await reading.take(4)
-    assert set(following.heads) == {1, 3}
-    assert [record.partition for record in found] == [1, 3] * 12
-
-
-async def test_a_follower_goes_on_after_its_places(engine: Engine) -> None:
-    """Each partition goes on after its own place, and the event at the place is not repeated."""
-    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(20)])
-    places = [Place(*receipts[10][1:3], receipts[10].event_id), Place(*receipts[17][1:3])]
-    async with engine.reader.follow(places) as following:
+async def test_a_follower_goes_on_after_its_place(engine: Engine) -> None:
+    """All partitions go on after one place, and the event at the place is not repeated."""
+    receipts = await appended(engine.log, [new_event(number, partition=number % 4) for number in range(20)])
+    async with engine.reader.follow([ShardPosition(0, receipts[14].position, receipts[14].event_id)]) as following:
         found = await Reading(following).take(5)
-    assert [record.event_id for record in found] == [receipts[number].event_id for number in (12, 14, 16, 18, 19)]
+    assert [record.event_id for record in found] == [receipt.event_id for receipt in receipts[15:]]
+    assert [(record.shard, record.partition) for record in found] == [(0, 3), (0, 0), (0, 1), (0, 2), (0, 3)]
 
 
 async def test_heads_separate_what_is_there_from_what_comes(engine: Engine) -> None:
-    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(5)])
-    async with engine.reader.follow([Place(0, 0), Place(1, receipts[3].position), Place(2, 0)]) as following:
+    receipts = await appended(engine.log, new_events(range(5)))
+    async with engine.reader.follow([ShardPosition(0, receipts[3].position)]) as following:
         heads = dict(following.heads)
-        later = await appended(engine.log, [new_event(number, partition=number % 3) for number in range(5, 8)])
-    assert set(heads) == {0, 1, 2}
-    assert all(receipt.position <= heads[receipt.partition] for receipt in receipts)
-    assert all(receipt.position > heads[receipt.partition] for receipt in later)
+        later = await appended(engine.log, new_events(range(5, 8)))
+    assert set(heads) == {0}
+    assert all(receipt.position <= heads[0] for receipt in receipts)
+    assert all(receipt.position > heads[0] for receipt in later)
 
 
 async def test_batches_are_bounded_in_records(engine: Engine) -> None:
@@ -120,10 +109,10 @@ async def test_followers_far_behind_and_close_by_all_see_everything_once(engine:
 
 
 async def test_fetch_returns_records_in_the_order_asked(engine: Engine) -> None:
-    """Places that are empty, or hold another partition's record, are left out."""
+    """Positions that are empty or in a shard that the log does not have are left out."""
     receipts = await appended(engine.log, new_events(range(10)))
-    places = [Place(receipt.partition, receipt.position) for receipt in receipts]
-    wrong = [Place((places[0].partition + 1) % PARTITIONS, places[0].position), Place(0, 0), Place(5, 10_000)]
+    places = [ShardPosition(0, receipt.position) for receipt in receipts]
+    wrong = [ShardPosition(1, places[0].position), ShardPosition(0, 0), ShardPosition(0, 10_000)]
     asked = [places[7], wrong[0], places[2], wrong[1], places[9], places[2], wrong[2]]
     found = await engine.reader.fetch(asked)
     assert [record.event_id for record in found] == [receipts[number].event_id for number in (7, 2, 9, 2)]
@@ -135,8 +124,8 @@ async def test_fetch_takes_more_places_and_bytes_than_fit_into_one_message(engin
     """Some of the places are repeated, and some are empty."""
     small = await appended(engine.log, new_events(range(2500)))
     large = await appended(engine.log, new_events(range(5000, 5008), size_bytes=MIB))
-    places = [Place(receipt.partition, receipt.position) for receipt in small[:1200] + large + small[1200:] + large[:2]]
-    places.insert(1203, Place(0, 0))
+    places = [ShardPosition(0, receipt.position) for receipt in small[:1200] + large + small[1200:] + large[:2]]
+    places.insert(1203, ShardPosition(0, 0))
     found = await engine.reader.fetch(places)
     assert [record.position for record in found] == [place.position for place in places if place.position]
 

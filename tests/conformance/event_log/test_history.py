@@ -7,11 +7,11 @@ import pytest
 from services.eventlog.errors import LogFullError, LogUnavailableError
 from services.eventlog.history import EventQuery
 from services.eventlog.protocol import EventHistory
-from services.eventlog.record import Lag, Place, Record
+from services.eventlog.record import Lag, Record, ShardPosition
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer
 from services.runtime.ids import new_id
 from tests.conformance.event_log.conftest import OwnedLog
-from tests.support.event_logs import LARGE, RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import LARGE, RETENTION_S, TIMEOUT_S, Reading, appended, everything, new_event, new_events, released
 
 MIB = 1024 * 1024
 ALL = EventQuery(before=None, limit=10, scope=EVERYONE, type="", source="", start_ms=None, end_ms=None)
@@ -56,7 +56,7 @@ async def test_a_scope_sees_the_events_for_all_and_those_for_its_own_consumer(ow
 
 async def test_a_trimmed_event_is_found_no_more(owned: OwnedLog) -> None:
     (receipt,) = await appended(owned.log, [new_event(1)])
-    await owned.log.release(everything(receipt.position))
+    await owned.log.release(released(receipt.position))
     await owned.log.trim(before_ms=1 << 50)
     assert await owned.log.locate(EVERYONE, receipt.event_id) is None
     assert await listed(owned.log, ALL) == []
@@ -104,7 +104,7 @@ async def test_a_page_is_bounded_in_bytes(owned: OwnedLog) -> None:
 
 async def test_a_bounded_fetch_stops_and_says_so(owned: OwnedLog) -> None:
     receipts = await appended(owned.log, new_events(range(5), size_bytes=MIB))
-    places = [Place(receipt.partition, receipt.position) for receipt in receipts]
+    places = [ShardPosition(0, receipt.position) for receipt in receipts]
     records, is_complete = await owned.log.fetch_bounded(places)
     assert ([record.position for record in records], is_complete) == ([place.position for place in places[:3]], False)
     records, is_complete = await owned.log.fetch_bounded(places[3:])
@@ -115,9 +115,9 @@ async def test_lag_goes_by_the_latest_report_and_before_the_first_by_the_release
     log, first_ms = owned.log, int(owned.clock.time_s * 1000)
     receipts = await appended(log, new_events(range(4), partition=1))
     assert await log.lag() == Lag(4, first_ms)
-    await log.release([Place(1, receipts[2].position)])
+    await log.release(released(receipts[2].position))
     assert await log.lag() == Lag(1, first_ms)
-    await log.report_routed([Place(1, receipts[0].position, receipts[0].event_id)])
+    await log.report_routed([ShardPosition(0, receipts[0].position, receipts[0].event_id)])
     assert await log.lag() == Lag(3, first_ms)
 
 
@@ -134,7 +134,7 @@ async def test_a_full_log_refuses_until_there_is_room(owned: OwnedLog) -> None:
         await log.append([new_event(200)])
     await log.check_room()
     assert log.why_refusing
-    await log.release(everything(receipts[-1].position))
+    await log.release(released(receipts[-1].position))
     assert await log.trim(before_ms=1 << 50) == 200
     await log.check_room()
     assert log.why_refusing is None
@@ -151,9 +151,9 @@ async def test_another_retention_counts_from_the_next_release_on(owned: OwnedLog
     (receipt,) = await appended(owned.log, [new_event(1, partition=0)])
     owned.clock.time_s += 60
     await appended(owned.log, [new_event(2, partition=0)])
-    assert await owned.log.release([Place(0, 0)]) == [Place(0, 0)]
+    assert await owned.log.release(released(0)) == everything()
     owned.log.change_limits(bytes_max=LARGE, retention_s=30)
-    assert await owned.log.release([Place(0, 0)]) == [Place(0, receipt.position)]
+    assert await owned.log.release(released(0)) == everything(receipt.position)
 
 
 async def test_another_retention_ends_each_following_and_the_next_one_tells_it(owned: OwnedLog) -> None:

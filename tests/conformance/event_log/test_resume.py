@@ -3,9 +3,9 @@
 import pytest
 
 from services.eventlog.errors import AnotherLogError, PositionMismatchError
-from services.eventlog.record import PARTITIONS, Place, ResumePoint
+from services.eventlog.record import ResumePoint, ShardPosition
 from tests.conformance.event_log.conftest import Engine, OpenEngine
-from tests.support.event_logs import Reading, appended, everything, new_event, new_events
+from tests.support.event_logs import Reading, appended, everything, new_events, released
 
 
 async def test_the_log_keeps_its_identity_and_its_records(open_engine: OpenEngine) -> None:
@@ -25,32 +25,22 @@ async def test_the_log_keeps_its_identity_and_its_records(open_engine: OpenEngin
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        "another event",
-        "an event of another partition",
-        "no event there",
-        "beyond the head",
-        "another event right after it",
-        "an event of another partition right after it",
-        "no event right after it",
-    ],
+    ["another event", "no event there", "beyond the head", "another event right after it", "no event right after it"],
 )
-async def test_a_place_that_the_log_does_not_hold_is_refused_by_its_partition(engine: Engine, wrong: str) -> None:
-    receipts = await appended(engine.log, [new_event(number, partition=number % 2) for number in range(6)])
+async def test_a_place_that_the_log_does_not_hold_is_refused_by_its_shard(engine: Engine, wrong: str) -> None:
+    receipts = await appended(engine.log, new_events(range(6)))
     last, other = receipts[-1], receipts[-2]
     place = {
-        "another event": Place(1, last.position, other.event_id),
-        "an event of another partition": Place(1, other.position, other.event_id),
-        "no event there": Place(1, last.position + 1, last.event_id),
-        "beyond the head": Place(1, last.position + 1),
-        "another event right after it": Place(1, last.position - 1, following_id=other.event_id),
-        "an event of another partition right after it": Place(1, other.position - 1, following_id=other.event_id),
-        "no event right after it": Place(1, last.position, following_id=last.event_id),
+        "another event": ShardPosition(0, last.position, other.event_id),
+        "no event there": ShardPosition(0, last.position + 1, last.event_id),
+        "beyond the head": ShardPosition(0, last.position + 1),
+        "another event right after it": ShardPosition(0, last.position - 1, following_id=other.event_id),
+        "no event right after it": ShardPosition(0, last.position, following_id=last.event_id),
     }[wrong]
     with pytest.raises(PositionMismatchError) as caught:
-        async with engine.reader.follow([Place(0, 0), place, Place(2, 0)]):
+        async with engine.reader.follow([place]):
             pass
-    assert caught.value.partitions == (1,)
+    assert caught.value.shards == (0,)
 
 
 async def test_a_reader_of_another_log_is_refused(engine: Engine) -> None:
@@ -64,21 +54,9 @@ async def test_a_reader_of_another_log_is_refused(engine: Engine) -> None:
         assert following.log_id == log_id
 
 
-async def test_partitions_that_do_not_fit_are_named_together(engine: Engine) -> None:
-    """The error names as many partitions as an answer has room for."""
-    await appended(engine.log, new_events(range(10)))
-    places = [Place(partition, 0 if partition == 7 else 100 + partition) for partition in range(PARTITIONS)]
-    with pytest.raises(PositionMismatchError) as caught:
-        async with engine.reader.follow(places):
-            pass
-    wrong = [partition for partition in range(PARTITIONS) if partition != 7]
-    assert list(caught.value.partitions) == wrong[: len(caught.value.partitions)]
-    assert len(caught.value.partitions) >= 20
-
-
 async def test_a_reader_that_has_handled_a_part_of_an_event_gets_that_event_again(engine: Engine) -> None:
     receipts = await appended(engine.log, new_events(range(3), partition=1))
-    place = Place(1, receipts[1].position - 1, following_id=receipts[1].event_id)
+    place = ShardPosition(0, receipts[1].position - 1, following_id=receipts[1].event_id)
     async with engine.reader.follow([place]) as following:
         found = await Reading(following).take(2)
     assert [record.event_id for record in found] == [receipt.event_id for receipt in receipts[1:]]
@@ -89,17 +67,13 @@ async def test_a_resume_point_is_found_by_the_id_of_the_last_event_handled(engin
     receipts = await appended(engine.log, new_events(range(3), partition=1))
     engine.clock.time_s += 60
     receipts += await appended(engine.log, new_events(range(3, 5), partition=1))
-    await engine.reader.release([Place(1, receipts[3].position)])
+    await engine.reader.release(released(receipts[3].position, slots=[1, 2]))
     between = f"evt_{int(engine.clock.time_s * 1000) - 30_000:012x}70008{0:015x}"
-    asked = [Place(1, 77, receipts[1].event_id), Place(0, 77, receipts[4].event_id)]
-    log_id, points = await engine.reader.resume_points(asked)
-    assert points == [
-        ResumePoint(Place(1, receipts[1].position, receipts[1].event_id), 3, 1),
-        ResumePoint(Place(0, 0), 0, 0),
-    ]
+    log_id, points = await engine.reader.resume_points([ShardPosition(0, 77, receipts[1].event_id)])
+    assert points == [ResumePoint(ShardPosition(0, receipts[1].position, receipts[1].event_id), 3, 3)]
     async with engine.reader.follow(everything()) as following:
         assert following.log_id == log_id
-    _, points = await engine.reader.resume_points([Place(1, 0, between)])
-    assert points == [ResumePoint(Place(1, receipts[2].position, receipts[2].event_id), 2, 1)]
-    _, points = await engine.reader.resume_points([Place(1, 0)])
-    assert points == [ResumePoint(Place(1, 0), 5, 1)]
+    _, points = await engine.reader.resume_points([ShardPosition(0, 0, between)], [2, 1])
+    assert points == [ResumePoint(ShardPosition(0, receipts[2].position, receipts[2].event_id), 2, 1)]
+    _, points = await engine.reader.resume_points([ShardPosition(0, 0)], [1])
+    assert points == [ResumePoint(ShardPosition(0, 0), 5, 1)]

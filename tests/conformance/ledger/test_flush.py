@@ -5,22 +5,21 @@ from dataclasses import replace
 import pytest
 
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import Cursor, Flush, Ledger, Takeover
+from services.delivery.ledger.protocol import Flush, Ledger, Takeover
 from services.delivery.ledger.rows import DoneRow, decode_attempts, done_row, open_row
 from services.delivery.model import Attempt, State
 from services.delivery.transport.protocol import Outcome
-from services.eventlog.record import PARTITIONS
 from services.runtime.consumer_scope import EVERYONE
-from tests.delivery.ledger.deliveries import NOW_MS, delivery, finished, listed, unfinished
+from tests.delivery.ledger.deliveries import NOW_MS, cursor_at, delivery, finished, listed, unfinished
 from tests.delivery.ledger.stores import LedgerStore
 
 LARGE = [Attempt(0, 0, Outcome.STATUS, 500, "", "x" * 1000)]
 
 
 async def test_a_flush_is_there_whole(store: LedgerStore, ledger: Ledger) -> None:
-    await ledger.flush(Flush([unfinished(1)], finished=[finished(2)], cursors=[Cursor(1, 65, "evt_x", "sub_y")]))
+    await ledger.flush(Flush([unfinished(1)], finished=[finished(2)], cursors=[cursor_at(65, "evt_x", "sub_y")]))
     assert await listed(ledger) == [finished(2), unfinished(1)]
-    assert store.cursors()[1:3] == [Cursor(1, 65, "evt_x", "sub_y"), Cursor(2, 0, "", "")]
+    assert store.cursor() == cursor_at(65, "evt_x", "sub_y")
 
 
 async def test_a_delivery_moves_from_unfinished_to_finished_in_one_step(ledger: Ledger) -> None:
@@ -54,12 +53,12 @@ async def test_the_same_flush_again_changes_nothing(store: LedgerStore, ledger: 
     """Whoever does not know whether a flush was written may repeat it."""
     await ledger.flush(Flush([unfinished(1), unfinished(2)]))
     flush = Flush(
-        [unfinished(3)], [unfinished(2, due_ms=NOW_MS)], [unfinished(1).id], [finished(1), finished(4)], [Cursor(4, 4, "evt_x", "")], NOW_MS
+        [unfinished(3)], [unfinished(2, due_ms=NOW_MS)], [unfinished(1).id], [finished(1), finished(4)], [cursor_at(4, "evt_x")], NOW_MS
     )
     await ledger.flush(flush)
-    once = await listed(ledger), store.cursors()
+    once = await listed(ledger), store.cursor()
     await ledger.flush(flush)
-    assert (await listed(ledger), store.cursors()) == once
+    assert (await listed(ledger), store.cursor()) == once
     assert once[0] == [finished(4), unfinished(3), unfinished(2, due_ms=NOW_MS), finished(1)]
 
 
@@ -72,29 +71,29 @@ async def test_a_flush_takes_any_number_of_rows(ledger: Ledger) -> None:
 async def test_on_a_full_disk_nothing_is_written_until_there_is_room(store: LedgerStore, ledger: Ledger) -> None:
     """The same flush can be repeated; no part of it was written before, also not the place of a new day's deliveries."""
     await store.fill(ledger, full=True)
-    flush = Flush([unfinished(200)], finished=[finished(each, attempts=LARGE) for each in range(100)], cursors=[Cursor(1, 65, "", "")])
+    flush = Flush([unfinished(200)], finished=[finished(each, attempts=LARGE) for each in range(100)], cursors=[cursor_at(65)])
     for _ in range(3):
         with pytest.raises(LedgerFullError):
             await ledger.flush(flush)
         assert await listed(ledger) == []
-        assert store.cursors()[1].position == 0
+        assert store.cursor() == cursor_at(0)
     await store.fill(ledger, full=False)
     await ledger.flush(flush)
     assert len(await listed(ledger)) == 101
-    assert store.cursors()[1].position == 65
+    assert store.cursor() == cursor_at(65)
 
 
 async def test_after_a_restart_everything_is_as_it_was(store: LedgerStore) -> None:
     async with store.open() as first:
-        assert await first.take_lease("one") == Takeover([Cursor(each, 0, "", "") for each in range(PARTITIONS)], "", 0, 0)
-        flush = Flush([unfinished(1)], finished=[finished(2)], cursors=[Cursor(7, 9, "evt_x", "sub_y")], written_ms=NOW_MS)
+        assert await first.take_lease("one") == Takeover([cursor_at(0)], "", 0, 0)
+        flush = Flush([unfinished(1)], finished=[finished(2)], cursors=[cursor_at(9, "evt_x", "sub_y")], written_ms=NOW_MS)
         await first.flush(flush)
         await first.flush(Flush(finished=[finished(3)], written_ms=NOW_MS + 5))
         await first.set_log_id("a log")
         await first.set_clock_jump(-3000)
     async with store.open() as second:
         takeover = await second.take_lease("two")
-        assert takeover.cursors[6:8] == [Cursor(6, 0, "", ""), Cursor(7, 9, "evt_x", "sub_y")]
+        assert takeover.groups == [cursor_at(9, "evt_x", "sub_y")]
         # The due times are as old as the last flush that had unfinished deliveries.
         assert takeover[1:] == ("a log", -3000, NOW_MS)
         assert await listed(second) == [finished(3), finished(2), unfinished(1)]

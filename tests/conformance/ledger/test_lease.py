@@ -3,8 +3,8 @@
 import pytest
 
 from services.delivery.errors import LeaseLostError
-from services.delivery.ledger.protocol import Cursor, Flush, RepairedCursor
-from tests.delivery.ledger.deliveries import NOW_MS, finished, listed, record, unfinished
+from services.delivery.ledger.protocol import Flush, RepairedCursor, ShardCursor
+from tests.delivery.ledger.deliveries import NOW_MS, cursor_at, finished, listed, record, unfinished
 from tests.delivery.ledger.stores import LedgerStore
 
 
@@ -12,20 +12,20 @@ async def test_a_worker_whose_lease_was_taken_writes_nothing(store: LedgerStore)
     """Only the worker that took the lease last writes, also if both have the same name; the other cannot even write the ledger's state."""
     async with store.open() as first, store.open_beside() as second:
         await first.take_lease("worker")
-        await first.flush(Flush([unfinished(1)], finished=[finished(1, "b", day=-9)], cursors=[Cursor(1, 1, "", "")]))
-        assert (await second.take_lease("worker")).cursors[1].position == 1
-        before = await listed(second), store.cursors(), store.copies()
+        await first.flush(Flush([unfinished(1)], finished=[finished(1, "b", day=-9)], cursors=[cursor_at(1)]))
+        assert (await second.take_lease("worker")).groups == [cursor_at(1)]
+        before = await listed(second), store.cursor(), store.copies()
         for write in (
-            first.flush(Flush([unfinished(2)], finished=[finished(3)], cursors=[Cursor(1, 2, "", "")])),
+            first.flush(Flush([unfinished(2)], finished=[finished(3)], cursors=[cursor_at(2)])),
             first.set_log_id("a log"),
             first.set_clock_jump(1),
             first.keep_copies([record(1)]),
             first.trim(before_ms=NOW_MS, bytes_max=0),
-            first.repair("a log", [RepairedCursor(Cursor(1, 5, "", ""), 0)]),
+            first.repair("a log", [RepairedCursor(ShardCursor(0, 5, "", ""), 0)]),
         ):
             with pytest.raises(LeaseLostError):
                 await write
-        assert (await listed(second), store.cursors(), store.copies()) == before
+        assert (await listed(second), store.cursor(), store.copies()) == before
         await second.flush(Flush(finished=[finished(3)]))
         assert len(await listed(second)) == 3
         assert (await second.take_lease("worker"))[1:3] == ("", 0)

@@ -30,11 +30,12 @@ def taken(dispatching: Dispatching, count: int) -> list[Delivery]:
     made = []
     for position in range(1, count + 1):
         now_ms = unix_ms(dispatching.clock)
-        record = Record(0, position, f"evt_{now_ms:012x}{position:020x}", "order.created", "/shop", "", now_ms, b"event")
+        record = Record(0, 0, position, f"evt_{now_ms:012x}{position:020x}", "order.created", "/shop", "", now_ms, b"event")
         made.append(
             Delivery(
                 delivery_id(record.event_id, SUBSCRIPTION.id),
                 record.event_id,
+                0,
                 0,
                 position,
                 record.type,

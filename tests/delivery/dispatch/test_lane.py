@@ -8,7 +8,7 @@ from services.delivery.model import Delivery
 
 
 def delivery(number: int, subscription_id: str) -> Delivery:
-    return Delivery(bytes([number]) * 16, f"evt_{number:032x}", 0, number, "a", 0, subscription_id, "con_1", 1, None)
+    return Delivery(bytes([number]) * 16, f"evt_{number:032x}", 0, 0, number, "a", 0, subscription_id, "con_1", 1, None)
 
 
 def test_its_next_row_is_the_earliest_and_a_read_begins_a_count_of_its_own() -> None:

@@ -62,8 +62,8 @@ OTHER_FIELDS = {("request/oauth2_client.py", "shared.state")}
 
 def delivery_in(phase: Phase, *, recorded: bool) -> Delivery:
     """Return a delivery that has come into a phase by the shortest way; a RELEASED delivery is always recorded."""
-    record = Record(3, 7, f"evt_{7:032x}", "order.created", "/shop", "", 0, b"event")
-    made = Delivery(b"d" * 16, record.event_id, 3, 7, record.type, 0, f"sub_{1:032x}", f"con_{1:032x}", 1, Event(record))
+    record = Record(0, 3, 7, f"evt_{7:032x}", "order.created", "/shop", "", 0, b"event")
+    made = Delivery(b"d" * 16, record.event_id, 0, 3, 7, record.type, 0, f"sub_{1:032x}", f"con_{1:032x}", 1, Event(record))
     for step in WAYS[phase]:
         STEPS[step](made)
     if recorded and not made.recorded:

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from services.delivery.ledger.protocol import Ledger, Listing
+from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, Ledger, Listing, ShardCursor
 from services.delivery.ledger.rows import DoneRow, OpenRow, done_row, open_row
 from services.delivery.model import Delivery, State, delivery_id
-from services.eventlog.record import Record
+from services.eventlog.record import PARTITIONS, Record
 from services.runtime.consumer_scope import EVERYONE
 
 DAY_MS = 86_400_000
@@ -21,7 +21,8 @@ def delivery(number: int, subscription: str = "a", **changed: object) -> Deliver
     made = Delivery(
         id=delivery_id(event_id, subscription_id),
         event_id=event_id,
-        partition=number % 64,
+        shard=0,
+        partition=number % PARTITIONS,
         position=number,
         event_type="order.created",
         accepted_ms=NOW_MS + number,
@@ -46,7 +47,12 @@ def finished(number: int, subscription: str = "a", state: State = State.DELIVERE
 def record(number: int) -> Record:
     """Return the event of a delivery."""
     of = delivery(number)
-    return Record(of.partition, of.position, of.event_id, of.event_type, "/shop", "", of.accepted_ms, b"\x00\xff")
+    return Record(of.shard, of.partition, of.position, of.event_id, of.event_type, "/shop", "", of.accepted_ms, b"\x00\xff")
+
+
+def cursor_at(position: int, event_id: str = "", through: str = "") -> GroupCursor:
+    """Return the cursor of the first group in shard 0."""
+    return GroupCursor(FIRST_GROUP, (ShardCursor(0, position, event_id, through),))
 
 
 async def listed(ledger: Ledger, listing: Listing = ALL) -> list[OpenRow | DoneRow]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
@@ -11,14 +12,14 @@ from typing import Any, Protocol
 
 import pytest
 
-from services.delivery.ledger.protocol import Cursor, Ledger
+from services.delivery.ledger.protocol import GroupCursor, Ledger, ShardCursor
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
 from services.delivery.ledger.sqlite import queries
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.ledger.sqlite.ledger import SqliteLedger, open_ledger
 from services.delivery.model import State, delivery_id
-from services.eventlog.record import Place, Record
+from services.eventlog.record import Record, ShardPosition
 from services.runtime.database import connect
 
 
@@ -73,11 +74,11 @@ class LedgerStore(Protocol):
         """Return of each finished delivery its id, its state and the number of attempts."""
         ...
 
-    def cursors(self) -> list[Cursor]:
-        """Return the cursors of all partitions, in order."""
+    def cursor(self) -> GroupCursor:
+        """Return the cursor of the first group."""
         ...
 
-    def copies(self) -> dict[Place, Record]:
+    def copies(self) -> dict[ShardPosition, Record]:
         """Return all events of which the ledger has copies, in the order of their places."""
         ...
 
@@ -158,15 +159,16 @@ class SqliteStore:
         rows = (row for table in self.day_tables() for row in self.rows(f"SELECT id, state, attempt_count FROM {table}"))  # noqa: S608 - ours
         return [(delivery_id, State(state), attempts) for delivery_id, state, attempts in rows]
 
-    def cursors(self) -> list[Cursor]:
-        """See `LedgerStore.cursors`."""
-        rows = self.rows("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
-        return [Cursor(*row) for row in rows]
+    def cursor(self) -> GroupCursor:
+        """See `LedgerStore.cursor`."""
+        [(group_id, *arrays)] = self.rows("SELECT group_id, positions, events, through FROM groups")
+        shards = enumerate(zip(*map(json.loads, arrays), strict=True))
+        return GroupCursor(group_id, tuple(ShardCursor(shard, *each) for shard, each in shards))
 
-    def copies(self) -> dict[Place, Record]:
+    def copies(self) -> dict[ShardPosition, Record]:
         """See `LedgerStore.copies`."""
-        rows = self.rows("SELECT partition, position, record FROM payloads ORDER BY partition, position")
-        return {Place(partition, position): decode_record(raw) for partition, position, raw in rows}
+        rows = self.rows("SELECT shard, position, record FROM payloads ORDER BY shard, position")
+        return {ShardPosition(shard, position): decode_record(raw) for shard, position, raw in rows}
 
     def day_tables(self) -> list[str]:
         """Return the tables of finished deliveries, the newest day first."""

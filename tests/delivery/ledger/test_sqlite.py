@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from services.delivery.ledger.protocol import Cursor, Flush, Ledger
+from services.delivery.ledger.protocol import Flush, Ledger
 from services.delivery.ledger.sqlite import queries, retention
 from services.delivery.ledger.sqlite.day_tables import day_of
 from services.delivery.ledger.sqlite.ledger import open_ledger
-from services.eventlog.record import Place, Record
+from services.eventlog.record import ShardPosition
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope
 from services.runtime.database import connect, database_path, used_bytes
 from services.runtime.database_files import FileGoneError
 from services.runtime.listing_reader import Budget
 from services.runtime.service_process import StartError
-from tests.delivery.ledger.deliveries import ALL, DAY_MS, NOW_MS, delivery, finished, listed, unfinished
+from tests.delivery.ledger.deliveries import ALL, DAY_MS, NOW_MS, cursor_at, delivery, finished, listed, record, unfinished
 from tests.delivery.ledger.stores import SqliteStore
 
 TODAY, YESTERDAY, TOMORROW = (f"done_{day_of(NOW_MS + days * DAY_MS)}" for days in (0, -1, 1))
@@ -71,9 +71,9 @@ async def test_a_flush_with_a_row_that_cannot_be_written_writes_nothing(store: S
     """Neither the other rows nor the cursor are written."""
     broken = finished(3)._replace(attempt_count="many")  # type: ignore[arg-type]  # what the database refuses
     with pytest.raises(sqlite3.IntegrityError):
-        await ledger.flush(Flush([unfinished(1)], finished=[finished(2), broken], cursors=[Cursor(1, 65, "", "")]))
+        await ledger.flush(Flush([unfinished(1)], finished=[finished(2), broken], cursors=[cursor_at(65)]))
     assert await listed(ledger) == []
-    assert store.cursors()[1] == Cursor(1, 0, "", "")
+    assert store.cursor() == cursor_at(0)
     assert store.day_tables() == []
     await ledger.flush(Flush(finished=[finished(2)]))
     assert await listed(ledger) == [finished(2)]
@@ -127,8 +127,8 @@ async def test_beyond_its_size_the_oldest_days_go_first_and_the_newest_table_sta
 
 async def test_copies_are_looked_through_in_bounded_steps(ledger: Ledger, connection: sqlite3.Connection) -> None:
     """However many copies are still needed, one step keeps the writer busy only for a moment."""
-    events = [Record(number % 2, number, delivery(number).event_id, "order.created", "/shop", "", NOW_MS, b"") for number in range(1, 5001)]
-    await ledger.flush(Flush([unfinished(number, partition=number % 2) for number in range(1, 5001) if number not in {1999, 3000}]))
+    events = [record(number)._replace(shard=number % 2) for number in range(1, 5001)]
+    await ledger.flush(Flush([unfinished(number, shard=number % 2) for number in range(1, 5001) if number not in {1999, 3000}]))
     await ledger.keep_copies(events)
     after: tuple[int, int] | None = (-1, 0)
     dropped, steps = 0, 0
@@ -136,7 +136,7 @@ async def test_copies_are_looked_through_in_bounded_steps(ledger: Ledger, connec
         count, after = retention.drop_copies(connection, after)
         dropped, steps = dropped + count, steps + 1
     assert (dropped, steps) == (2, 3)
-    assert len(await ledger.copies([Place(number % 2, number) for number in range(1, 5001)])) == 4998
+    assert len(await ledger.copies([ShardPosition(number % 2, number) for number in range(1, 5001)])) == 4998
 
 
 @pytest.mark.parametrize("scope", [EVERYONE, OwnConsumer("con_" + "c" * 32)], ids=["everyone", "own"])

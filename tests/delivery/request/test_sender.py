@@ -84,8 +84,8 @@ class Sending:
 
     def send(self, event: bytes = EVENT) -> None:
         """Start the attempt."""
-        record = Record(0, 1, EVENT_ID, "a", "/shop", "", 0, event)
-        delivery = Delivery(b"1" * 16, EVENT_ID, 0, 1, "a", 0, BEFORE.id, BEFORE.consumer_id, 1, Event(record))
+        record = Record(0, 0, 1, EVENT_ID, "a", "/shop", "", 0, event)
+        delivery = Delivery(b"1" * 16, EVENT_ID, 0, 0, 1, "a", 0, BEFORE.id, BEFORE.consumer_id, 1, Event(record))
         self.sender.send(delivery, BEFORE, 0, self.answers.append)
 
     def refuse_token(self) -> None:

@@ -10,7 +10,7 @@ from services.eventlog.record import Record
 
 
 def record(position: int, size_bytes: int = 10) -> Record:
-    return Record(0, position, f"evt_{position:032x}", "type", "/source", "", 0, b"x" * size_bytes)
+    return Record(0, 0, position, f"evt_{position:032x}", "type", "/source", "", 0, b"x" * size_bytes)
 
 
 class Log:

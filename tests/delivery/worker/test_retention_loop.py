@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from services.delivery.ledger.protocol import Cursor, Flush, Ledger
+from services.delivery.ledger.protocol import Flush, Ledger
 from services.delivery.model import State
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
-from services.eventlog.record import PARTITIONS, Place
+from services.eventlog.record import ShardPosition
 from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.clock import SystemClock
 from tests.delivery.conftest import Play
 from tests.delivery.dispatch.dispatching import Dispatching
-from tests.delivery.ledger.deliveries import unfinished
+from tests.delivery.ledger.deliveries import cursor_at, unfinished
 from tests.delivery.ledger.stores import SqliteStore
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED
@@ -38,17 +38,13 @@ async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_a
 ) -> None:
     async with opened(tmp_path / "ingest.db") as it:
         places = [
-            Place(result.partition, result.position, result.event_id)
+            ShardPosition(0, result.position, result.event_id)
             for result in await appended(it.log, new_events(range(1200), partition=7, size_bytes=20_000))
         ]
         needed = places[::2]
-        cursor = Cursor(7, places[-1].position, places[-1].event_id, "")
-        rows = [
-            unfinished(index, partition=place.partition, position=place.position, event_id=place.event_id)
-            for index, place in enumerate(needed)
-        ]
+        cursor = cursor_at(places[-1].position, places[-1].event_id)
+        rows = [unfinished(index, partition=7, position=place.position, event_id=place.event_id) for index, place in enumerate(needed)]
         await ledger.flush(Flush(rows, cursors=[cursor]))
-        await release_all_others(ledger, places[-1])
         lost = needed[3]
         with contextlib.closing(sqlite3.connect(tmp_path / "ingest.db")) as damaged, damaged:
             damaged.execute("DELETE FROM events WHERE position = ?", (lost.position,))
@@ -63,12 +59,6 @@ async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_a
         assert [record.event_id for record in store.copies().values()] == [place.event_id for place in needed if place != lost]
         assert await it.log.trim(before_ms=1 << 50) == len(places) - 1
         assert (await ledger.trim(before_ms=None, bytes_max=1 << 40)).copies == 0
-
-
-async def release_all_others(ledger: Ledger, head: Place) -> None:
-    """Move the cursors of all other partitions to the log's head, as happens after a while."""
-    others = [Cursor(partition, head.position, "", "") for partition in range(PARTITIONS) if partition != head.partition]
-    await ledger.flush(Flush(cursors=others))
 
 
 def test_a_paused_delivery_past_its_time_is_given_up(play: Play) -> None:

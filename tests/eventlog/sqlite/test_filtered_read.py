@@ -10,7 +10,7 @@ from services.eventlog.record import ShardPosition
 from services.eventlog.sqlite.filtered_read import read_page
 from services.runtime.database import connect
 from services.runtime.listing_reader import Budget
-from tests.support.event_logs import TIMEOUT_S, Reading, appended, everything, new_event, new_events, opened
+from tests.support.event_logs import TIMEOUT_S, Reading, appended, everything, new_event, new_events, opened, released
 
 BEGINNING = [ShardPosition(0, 0)]
 
@@ -58,7 +58,7 @@ async def test_a_trim_between_two_statements_of_a_page_is_not_seen(tmp_path: Pat
     """A page is one state of the log: what it holds and what it says is available agree."""
     async with opened(tmp_path / "ingest.db") as it:
         receipts = await appended(it.log, new_events(range(10)))
-        await it.log.release(everything(receipts[-1].position))
+        await it.log.release(released(receipts[-1].position))
         reading = connect(tmp_path / "ingest.db", read_only=True)
         trimming = connect(tmp_path / "ingest.db")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from services.eventlog.errors import EventLogError, LogClosedError, LogFullError, LogUnavailableError, StorageFullError
-from services.eventlog.record import Appended, Place
+from services.eventlog.record import Appended, ShardPosition
 from services.eventlog.sqlite.log import SqliteEventLog
 from services.runtime.service_process import StartError
-from tests.support.event_logs import TIMEOUT_S, Reading, accepted, appended, everything, new_event, new_events, opened
+from tests.support.event_logs import TIMEOUT_S, Reading, accepted, appended, everything, new_event, new_events, opened, released
 from tests.support.storage_faults import files_bounded, small_disk
 
 MIB = 1024 * 1024
@@ -89,7 +89,7 @@ async def test_a_closed_log_says_so(path: Path) -> None:
         await asyncio.sleep(0)
     with pytest.raises(LogUnavailableError):
         await waiting
-    for call in (it.log.append([new_event(1)]), it.log.fetch(everything()), it.log.release(everything()), it.log.trim(before_ms=1)):
+    for call in (it.log.append([new_event(1)]), it.log.fetch(everything()), it.log.release(released(0)), it.log.trim(before_ms=1)):
         with pytest.raises(LogClosedError):
             await call
 
@@ -118,11 +118,11 @@ async def test_an_input_output_error_fails_all_and_stops_the_log(path: Path) -> 
         before = await appended(it.log, new_events(range(100)))
         with files_bounded(path.with_name("ingest.db-wal").stat().st_size):
             calls = [it.log.append(new_events(range(start, start + 50))) for start in range(100, 1000, 50)]
-            answers = await asyncio.gather(*calls, it.log.release(everything()), return_exceptions=True)
+            answers = await asyncio.gather(*calls, it.log.release(released(0)), return_exceptions=True)
         assert {type(answer) for answer in answers} == {LogClosedError}
         await it.failed.wait()
         assert [type(failure) for failure in it.failures] == [sqlite3.OperationalError]
-        for call in (it.log.append([new_event(1)]), it.log.trim(before_ms=1), it.log.release(everything())):
+        for call in (it.log.append([new_event(1)]), it.log.trim(before_ms=1), it.log.release(released(0))):
             with pytest.raises(LogClosedError):
                 await call
         assert len(it.failures) == 1
@@ -178,7 +178,7 @@ async def test_at_its_size_limit_the_log_takes_events_again_after_a_trim(path: P
     async with opened(path, bytes_max=2 * MIB) as it, asyncio.timeout(TIMEOUT_S):
         receipts = await until_refused(it.log, LogFullError)
         assert await it.log.used_bytes() >= 2 * MIB
-        await it.log.release(everything(receipts[-1].position))
+        await it.log.release(released(receipts[-1].position))
         assert await it.log.trim(before_ms=int(it.clock.time_s * 1000) + 1) == len(receipts)
         assert await it.log.used_bytes() < MIB
         (new,) = await appended(it.log, [new_event(20_000)])
@@ -191,7 +191,7 @@ async def test_appends_go_on_while_much_is_trimmed(path: Path) -> None:
         old = await appended(it.log, new_events(range(20_000), size_bytes=500))
         size = await it.log.used_bytes()
         it.clock.time_s += 10
-        await it.log.release(everything(old[-1].position))
+        await it.log.release(released(old[-1].position))
         trimming = asyncio.ensure_future(it.log.trim(before_ms=int(it.clock.time_s * 1000)))
         new = list[Appended]()
         while not trimming.done():
@@ -224,19 +224,19 @@ async def test_the_partition_that_needs_most_holds_the_others(path: Path) -> Non
     async with opened(path) as it:
         receipts = await appended(it.log, [new_event(number, partition=number % 2) for number in range(10)])
         end_ms = int(it.clock.time_s * 1000) + 1
-        await it.log.release([Place(0, receipts[-1].position), Place(1, receipts[3].position)])
+        await it.log.release(released(receipts[-1].position, slots=range(255)) + released(receipts[4].position, slots=[255]))
         assert await it.log.trim(before_ms=end_ms) == 5
-        assert [record.position for record in await it.log.fetch([Place(r.partition, r.position) for r in receipts])] == [
+        assert [record.position for record in await it.log.fetch([ShardPosition(0, r.position) for r in receipts])] == [
             receipt.position for receipt in receipts[5:]
         ]
-        await it.log.release([Place(1, receipts[-1].position)])
+        await it.log.release(released(receipts[-1].position))
         assert await it.log.trim(before_ms=end_ms) == 5
 
 
 async def test_an_event_may_come_again_once_the_first_is_trimmed(path: Path) -> None:
     async with opened(path) as it:
         (first,) = await appended(it.log, [new_event(1, partition=0)])
-        await it.log.release([Place(0, first.position)])
+        await it.log.release(released(first.position))
         assert await it.log.trim(before_ms=int(it.clock.time_s * 1000) + 1) == 1
         (second,) = await appended(it.log, [new_event(1, partition=0)])
         assert not second.duplicate

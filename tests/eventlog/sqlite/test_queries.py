@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.eventlog.errors import PositionMismatchError
 from services.eventlog.history import EventQuery
 from services.eventlog.protocol import BATCH_BYTES_MAX
-from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.record import PARTITIONS, Record, ShardPosition, SlotProgress
 from services.eventlog.sqlite import queries
 from services.eventlog.sqlite.log import MIGRATIONS
 from services.runtime.consumer_scope import EVERYONE, OwnConsumer, Scope
@@ -23,6 +23,7 @@ ROW = (
     "INSERT INTO events (position, partition, event_id, accepted_ms, source, id, type, audience, digest, event) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+SLOTS = st.integers(0, 6)
 AUDIENCES = ("", "con_" + "a" * 32, "con_" + "b" * 32)
 
 
@@ -41,7 +42,8 @@ class World:
 
     made: list[Record]
     trimmed: int
-    released: dict[int, int]
+    progress: dict[int, tuple[int, int]]
+    """For each slot that was reported, what it has recorded and released."""
 
     @property
     def held(self) -> list[Record]:
@@ -64,7 +66,7 @@ class World:
         empty.backup(connection)
         connection.executemany(ROW, [row_of(record) for record in self.held])
         connection.execute("UPDATE meta SET value = ? WHERE name = 'trimmed_to'", (str(self.trimmed_to),))
-        connection.executemany("INSERT INTO released VALUES (?, ?)", self.released.items())
+        connection.executemany("INSERT INTO progress VALUES (?, 0, ?, ?)", [(slot, *both) for slot, both in self.progress.items()])
         return connection
 
 
@@ -86,7 +88,7 @@ def row_of(record: Record) -> tuple[object, ...]:
 
 def record(position: int, event_id: int, accepted_ms: int, partition: int = 0, kind: int = 0, size_bytes: int = 3) -> Record:
     audience = AUDIENCES[kind % 3]
-    return Record(partition, position, f"evt_{event_id:032x}", f"t{kind % 2}", f"/s{kind % 4}", audience, accepted_ms, b"." * size_bytes)
+    return Record(0, partition, position, f"evt_{event_id:032x}", f"t{kind % 2}", f"/s{kind % 4}", audience, accepted_ms, b"." * size_bytes)
 
 
 @st.composite
@@ -101,8 +103,12 @@ def worlds(draw: st.DrawFn) -> World:
     ):
         position, event_id, accepted_ms = position + gap, event_id + id_step, accepted_ms + time_step
         made.append(record(position, event_id, accepted_ms, partition, kind))
-    released = draw(st.dictionaries(st.integers(0, 5), st.integers(0, position + 2), max_size=6))
-    return World(made, draw(st.integers(0, len(made))), released)
+    few = draw(st.dictionaries(st.integers(0, 5), st.integers(0, position + 2), max_size=6))
+    # Most worlds have reports of all slots, because only then something may be trimmed.
+    everywhere = draw(st.none() | st.integers(0, position + 2))
+    released = few if everywhere is None else dict.fromkeys(range(256), everywhere) | few
+    progress = {slot: (each + draw(st.integers(0, 2)) if slot in few else each, each) for slot, each in released.items()}
+    return World(made, draw(st.integers(0, len(made))), progress)
 
 
 @given(worlds(), st.integers(990, 3200))
@@ -127,31 +133,35 @@ def test_reading_on_from_a_position_misses_nothing(empty: sqlite3.Connection, wo
         assert queries.records_after(connection, after, limit) == [each for each in world.held if each.position > after][:limit]
 
 
-@given(worlds(), st.dictionaries(st.integers(0, 5), st.tuples(st.integers(0, 170), st.booleans()), min_size=1, max_size=6))
-def test_resume_points_are_compared_with_the_log(empty: sqlite3.Connection, world: World, asked: dict[int, tuple[int, bool]]) -> None:
-    """Places that fit lead to a start before every record that the follower must get."""
-    by_position = {each.position: each for each in world.made}
-    places, wrong = [], []
-    for partition, (position, with_id) in asked.items():
-        known = by_position.get(position)
-        event_id = known.event_id if known and with_id else ("evt_" + "f" * 32 if with_id else "")
-        places.append(Place(partition, position, event_id))
-        fits_there = known is not None and known.partition == partition
-        is_behind = with_id and position < world.released.get(partition, 0)
-        if position > world.head or is_behind or (with_id and position > world.trimmed_to and not fits_there):
-            wrong.append(partition)
+@given(worlds(), st.integers(0, 170), st.sampled_from(["known", "another", ""]), st.sampled_from(["known", "another", ""]), st.sets(SLOTS))
+def test_a_resume_point_is_compared_with_the_log(
+    empty: sqlite3.Connection, world: World, position: int, at: str, next_: str, slots: set[int]
+) -> None:
+    """A place that fits leads to a start before every record that the follower must get."""
+    here = {each.position: each.event_id for each in world.made}.get(position)
+    following = next((each.event_id for each in world.held if each.position > position), None)
+    foreign = "evt_" + "f" * 32
+    event_id, following_id = (
+        {"known": here or foreign, "another": foreign, "": ""}[at],
+        {"known": following or foreign, "another": foreign, "": ""}[next_],
+    )
+    released = max(world.progress.get(slot, (0, 0))[1] for slot in slots or range(256))
+    fits = (
+        position <= world.head
+        and (event_id in {"", here} or position <= world.trimmed_to)
+        and following_id in {"", following}
+        and (position >= released or not (event_id or following_id))
+    )
     with closing(world.stored(empty)) as connection:
-        if wrong:
-            with pytest.raises(PositionMismatchError) as caught:
-                queries.check_places(connection, places)
-            assert caught.value.partitions == tuple(wrong)
+        place = ShardPosition(0, position, event_id, following_id)
+        if not fits:
+            with pytest.raises(PositionMismatchError):
+                queries.check_place(connection, place, sorted(slots))
             return
-        heads, start = queries.check_places(connection, places)
-    due = [each.position for each in world.held if each.partition in asked and each.position > asked[each.partition][0]]
-    assert start == min((position - 1 for position in due), default=world.head)
-    assert heads == {
-        partition: max((each.position for each in world.held if each.partition == partition), default=0) for partition in asked
-    }
+        head, start = queries.check_place(connection, place, sorted(slots))
+        due = [each for each in world.held if each.position > position]
+        assert queries.records_after(connection, start, 1000) == due
+        assert (head, start) == (world.head, max(position, world.trimmed_to))
 
 
 @given(
@@ -194,9 +204,10 @@ def test_pages_of_the_newest_records_together_hold_what_is_wanted_once(
 
 
 def trimmable(world: World, before_ms: int) -> int:
-    """Return how many of the oldest records are old enough and lie before every record that a partition has not released."""
+    """Return how many of the oldest records are old enough and released by all slots."""
+    released = min(world.progress.get(slot, (0, 0))[1] for slot in range(256))
     for index, each in enumerate(world.held):
-        if each.accepted_ms >= before_ms or each.position > world.released.get(each.partition, 0):
+        if each.accepted_ms >= before_ms or each.position > released:
             return index
     return len(world.held)
 
@@ -208,20 +219,24 @@ def test_trimming_drops_what_is_old_and_released_and_nothing_behind_it(empty: sq
         assert queries.trim_some(connection, before_ms) == count
         assert queries.trim_some(connection, before_ms) == 0
         assert queries.records_after(connection, 0, 1000) == world.held[count:]
-        heads, start = queries.check_places(connection, [Place(0, world.head)])
-        assert start == world.head
-        assert heads[0] <= world.head
+        assert queries.check_place(connection, ShardPosition(0, world.head)) == (world.head, world.head)
 
 
 @settings(max_examples=50)
-@given(worlds(), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 200)), max_size=8))
-def test_releases_only_grow_and_end_at_the_head(empty: sqlite3.Connection, world: World, more: list[tuple[int, int]]) -> None:
+@given(worlds(), st.lists(st.tuples(st.sets(SLOTS, min_size=1), st.integers(0, 200), st.integers(0, 200)), max_size=8))
+def test_progress_only_grows_and_an_older_or_foreign_report_changes_nothing(
+    empty: sqlite3.Connection, world: World, more: list[tuple[set[int], int, int]]
+) -> None:
     with closing(world.stored(empty)) as connection:
-        expected = dict(world.released)
-        for partition, position in more:
-            queries.store_released(connection, [Place(partition, position)])
-            expected[partition] = max(expected.get(partition, 0), min(position, world.head))
-        assert dict(connection.execute("SELECT partition, position FROM released").fetchall()) == expected
+        expected = dict(world.progress)
+        for slots, recorded, released in more:
+            queries.store_released(connection, [SlotProgress(sorted(slots), [ShardPosition(0, recorded)], [ShardPosition(0, released)])])
+            for slot in slots if recorded <= world.head else ():
+                before_recorded, before_released = expected.get(slot, (0, 0))
+                if recorded >= before_recorded:
+                    expected[slot] = recorded, max(before_released, min(released, recorded))
+        found = connection.execute("SELECT slot, recorded, released FROM progress WHERE shard = 0").fetchall()
+        assert {slot: (recorded, released) for slot, recorded, released in found} == expected
 
 
 def test_a_filtered_listing_looks_at_a_bounded_number_of_records_a_page(empty: sqlite3.Connection) -> None:
@@ -253,7 +268,7 @@ def test_answers_are_bounded_in_bytes(empty: sqlite3.Connection) -> None:
             page, before = queries.newest_records(connection, everything._replace(before=before))
             pages.append([each.position for each in page])
         assert pages == [[8], [7, 6, 5], [4, 3, 2], [1]]
-        places = [Place(0, position) for position in (8, 1, 2, 3, 4)]
+        places = [ShardPosition(0, position) for position in (8, 1, 2, 3, 4)]
         found, complete = queries.records_at(connection, places, bytes_max=BATCH_BYTES_MAX)
         assert ([each.position for each in found], complete) == ([8], False)
         found, complete = queries.records_at(connection, places[1:], bytes_max=BATCH_BYTES_MAX)
@@ -264,7 +279,7 @@ def test_answers_are_bounded_in_bytes(empty: sqlite3.Connection) -> None:
 
 def test_a_trim_is_bounded_and_goes_on(empty: sqlite3.Connection) -> None:
     made = [record(number, number, 1000, partition=number % PARTITIONS) for number in range(1, 2501)]
-    with closing(World(made, 0, dict.fromkeys(range(PARTITIONS), 2500)).stored(empty)) as connection:
+    with closing(World(made, 0, dict.fromkeys(range(256), (2500, 2500))).stored(empty)) as connection:
         assert [queries.trim_some(connection, 2000) for _ in range(4)] == [1000, 1000, 500, 0]
 
 

@@ -11,7 +11,7 @@ BYTES_MAX = 32 * 1024 * 1024
 
 
 def records(positions: list[int], size_bytes: int = 1) -> list[Record]:
-    return [Record(0, position, f"evt_{position}", "t", "/s", "", 0, b"x" * size_bytes) for position in positions]
+    return [Record(0, 0, position, f"evt_{position}", "t", "/s", "", 0, b"x" * size_bytes) for position in positions]
 
 
 def held(tail: Tail) -> list[Record]:

@@ -41,6 +41,7 @@ TEMPLATE = DayTemplate(
         CREATE TABLE {table} (
             id BLOB PRIMARY KEY,
             event_id TEXT NOT NULL,
+            shard INTEGER NOT NULL,
             partition INTEGER NOT NULL,
             position INTEGER NOT NULL,
             subscription_id TEXT NOT NULL,

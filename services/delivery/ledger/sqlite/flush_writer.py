@@ -6,7 +6,7 @@ ledger → [flush_writer: day_tables, inserting, id_collisions, ranges, lane_tab
 import sqlite3
 from collections.abc import Iterable
 
-from services.delivery.ledger.protocol import DeliveryKey, Flush
+from services.delivery.ledger.protocol import DeliveryKey, Flush, GroupCursor
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow
 from services.delivery.ledger.sqlite import lane_tables, ranges
 from services.delivery.ledger.sqlite.day_tables import create_day, day_of, table_of
@@ -55,13 +55,23 @@ class FlushWriter:
             if insert(connection, f"INSERT OR IGNORE INTO {table} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows) < len(rows):
                 renamed |= insert_renamed(connection, table, rows, self._delivery_id)
         if flush.cursors:
-            connection.executemany(
-                "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
-                [(cursor.position, cursor.event_id, cursor.through, cursor.partition) for cursor in flush.cursors],
-            )
+            write_cursors(connection, flush.cursors)
         if flush.has_lanes:
             _write_lanes(connection, flush)
         return renamed
+
+
+def write_cursors(connection: sqlite3.Connection, cursors: Iterable[GroupCursor]) -> None:
+    """Move cursor groups in the shards that `cursors` names."""
+    connection.executemany(
+        "UPDATE groups SET positions = json_set(positions, ?1, ?2), events = json_set(events, ?1, ?3), through = json_set(through, ?1, ?4)"
+        " WHERE group_id = ?5",
+        [
+            (f"$[{shard}]", position, event_id, through, group_id)
+            for group_id, shards in cursors
+            for shard, position, event_id, through in shards
+        ],
+    )
 
 
 def _write_lanes(connection: sqlite3.Connection, flush: Flush) -> None:

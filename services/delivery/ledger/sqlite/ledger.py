@@ -13,14 +13,24 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.delivery.errors import LeaseLostError, LedgerFullError
-from services.delivery.ledger.protocol import Cursor, DeliveryKey, Flush, Listing, Page, RepairedCursor, Takeover, TrimReport, WaitingCount
+from services.delivery.ledger.protocol import (
+    FIRST_GROUP,
+    DeliveryKey,
+    Flush,
+    Listing,
+    Page,
+    RepairedCursor,
+    Takeover,
+    TrimReport,
+    WaitingCount,
+)
 from services.delivery.ledger.rows import DoneRow, EndedRow, JobRow, LaneRow, NoticeRow, OpenRow, Positions, RangeRow, SetAsideRow
 from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, WRITTEN, FlushWriter, set_meta
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.model import delivery_id
-from services.eventlog.record import PARTITIONS, Place, Record
+from services.eventlog.record import Record, ShardPosition
 from services.runtime import failpoints
 from services.runtime.consumer_scope import Scope
 from services.runtime.database import WalCheckpoints, connect, give_back_some, is_disk_full, migrate, sole_owner, used_bytes
@@ -48,7 +58,7 @@ class SqliteLedger:
         self._listings = ListingReader(path)
         self._flush_writer = FlushWriter(delivery_id)
         self._owner = ""
-        self._epoch = 0
+        self._epoch = -1  # no lease
         self._copies_after = _FIRST_COPY
 
     async def close(self) -> None:
@@ -137,25 +147,25 @@ class SqliteLedger:
         """See `Ledger.forget_notices`."""
         await self._write(lane_tables.forget_notices, ids)
 
-    async def recorded_places(self) -> list[Place]:
-        """See `Ledger.recorded_places`."""
-        return await self._read(queries.recorded_places)
+    async def recorded_place(self) -> list[ShardPosition]:
+        """See `Ledger.recorded_place`."""
+        return await self._read(queries.recorded_place)
 
-    async def first_uncopied_places(self, copied_through: Sequence[Place]) -> list[Place]:
-        """See `Ledger.first_uncopied_places`."""
-        return await self._read(queries.first_uncopied_places, copied_through)
+    async def first_uncopied(self, copied_through: Sequence[ShardPosition]) -> list[ShardPosition]:
+        """See `Ledger.first_uncopied`."""
+        return await self._read(queries.first_uncopied, copied_through)
 
-    async def uncopied_places(self, partition: int, after: int, through: int, limit: int) -> list[Place]:
-        """See `Ledger.uncopied_places`."""
-        return await self._read(queries.uncopied_places, partition, after, through, limit)
+    async def uncopied(self, shard: int, after: int, through: int, limit: int) -> list[ShardPosition]:
+        """See `Ledger.uncopied`."""
+        return await self._read(queries.uncopied, shard, after, through, limit)
 
     async def keep_copies(self, records: Sequence[Record]) -> None:
         """See `Ledger.keep_copies`."""
         await self._write(retention.keep_copies, records)
 
-    async def copies(self, places: Sequence[Place]) -> list[Record]:
+    async def copies(self, positions: Sequence[ShardPosition]) -> list[Record]:
         """See `Ledger.copies`."""
-        return await self._read(queries.copies, places)
+        return await self._read(queries.copies, positions)
 
     async def trim(self, *, before_ms: int | None, bytes_max: int) -> TrimReport:
         """See `Ledger.trim`."""
@@ -234,20 +244,14 @@ class SqliteLedger:
         return result
 
     def _take_lease(self, connection: sqlite3.Connection, owner: str) -> Takeover:
-        (newest,) = connection.execute("SELECT coalesce(max(epoch), 0) FROM cursors").fetchone()
-        self._owner, self._epoch = owner, newest + 1
-        connection.executemany(
-            "INSERT INTO cursors VALUES (?, 0, '', '', ?, ?) ON CONFLICT DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch",
-            [(partition, owner, self._epoch) for partition in range(PARTITIONS)],
-        )
-        rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
-        cursors = [Cursor(*row) for row in rows]
+        (epoch,) = connection.execute("UPDATE lease SET owner = ?, epoch = epoch + 1 RETURNING epoch", (owner,)).fetchone()
+        self._owner, self._epoch = owner, epoch
+        groups = [queries.group_cursor(connection, FIRST_GROUP)]
         state = dict(connection.execute("SELECT name, value FROM meta"))
-        return Takeover(cursors, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)))
+        return Takeover(groups, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)))
 
     def _check_lease(self, connection: sqlite3.Connection) -> None:
-        held = connection.execute("SELECT count(*) FROM cursors WHERE owner = ? AND epoch = ?", (self._owner, self._epoch)).fetchone()[0]
-        if held != PARTITIONS:
+        if connection.execute("SELECT 1 FROM lease WHERE owner = ? AND epoch = ?", (self._owner, self._epoch)).fetchone() is None:
             raise LeaseLostError("another process has taken over the ledger; run only one delivery service for each ledger")
 
 

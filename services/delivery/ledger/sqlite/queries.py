@@ -5,14 +5,15 @@ lane_refill, retention_loop, server → ledger → [queries]
 
 import contextlib
 import heapq
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from services.delivery.ledger.protocol import Listing, Page
+from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, Listing, Page, ShardCursor, recorded_position
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.model import State
-from services.eventlog.record import Place, Record
+from services.eventlog.record import Record, ShardPosition
 from services.runtime.consumer_scope import Everyone, Scope
 from services.runtime.ids import is_id
 from services.runtime.listing_reader import Budget
@@ -61,45 +62,48 @@ def expired_rows(connection: sqlite3.Connection, accepted_before_ms: int, limit:
     return [OpenRow(*row) for row in rows]
 
 
-def recorded_places(connection: sqlite3.Connection) -> list[Place]:
-    """See `Ledger.recorded_places`."""
-    rows = connection.execute("SELECT partition, position, event_id, subscription_id FROM cursors ORDER BY partition")
-    return [
-        Place(partition, position - 1, following_id=event_id) if through else Place(partition, position, event_id)
-        for partition, position, event_id, through in rows
-    ]
+def group_cursor(connection: sqlite3.Connection, group_id: int) -> GroupCursor:
+    """Return the cursor of a group."""
+    row = connection.execute("SELECT positions, events, through FROM groups WHERE group_id = ?", (group_id,)).fetchone()
+    shards = zip(*map(json.loads, row), strict=True)
+    return GroupCursor(group_id, tuple(ShardCursor(shard, *each) for shard, each in enumerate(shards)))
 
 
-def first_uncopied_places(connection: sqlite3.Connection, copied_through: Sequence[Place]) -> list[Place]:
-    """See `Ledger.first_uncopied_places`."""
+def recorded_place(connection: sqlite3.Connection) -> list[ShardPosition]:
+    """See `Ledger.recorded_place`."""
+    return [recorded_position(each) for each in group_cursor(connection, FIRST_GROUP).shards]
+
+
+def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[ShardPosition]) -> list[ShardPosition]:
+    """See `Ledger.first_uncopied`."""
     query = (
-        "SELECT position FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
-        " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
+        "SELECT position FROM open WHERE shard = ? AND position > ? AND NOT EXISTS"
+        " (SELECT 1 FROM payloads WHERE payloads.shard = open.shard AND payloads.position = open.position)"
         " ORDER BY position LIMIT 1"
     )
     found = []
     for place in copied_through:
-        row = connection.execute(query, (place.partition, place.position)).fetchone()
+        row = connection.execute(query, (place.shard, place.position)).fetchone()
         if row is not None:
-            found.append(Place(place.partition, row[0]))
+            found.append(ShardPosition(place.shard, row[0]))
     return found
 
 
-def uncopied_places(connection: sqlite3.Connection, partition: int, after: int, through: int, limit: int) -> list[Place]:
-    """See `Ledger.uncopied_places`."""
+def uncopied(connection: sqlite3.Connection, shard: int, after: int, through: int, limit: int) -> list[ShardPosition]:
+    """See `Ledger.uncopied`."""
     rows = connection.execute(
-        "SELECT DISTINCT position FROM open WHERE partition = ? AND position > ? AND position <= ? AND NOT EXISTS"
-        " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
+        "SELECT DISTINCT position FROM open WHERE shard = ? AND position > ? AND position <= ? AND NOT EXISTS"
+        " (SELECT 1 FROM payloads WHERE payloads.shard = open.shard AND payloads.position = open.position)"
         " ORDER BY position LIMIT ?",
-        (partition, after, through, limit),
+        (shard, after, through, limit),
     )
-    return [Place(partition, row[0]) for row in rows]
+    return [ShardPosition(shard, row[0]) for row in rows]
 
 
-def copies(connection: sqlite3.Connection, places: Sequence[Place]) -> list[Record]:
+def copies(connection: sqlite3.Connection, positions: Sequence[ShardPosition]) -> list[Record]:
     """See `Ledger.copies`."""
-    query = "SELECT record FROM payloads WHERE partition = ? AND position = ?"
-    rows = [connection.execute(query, (place.partition, place.position)).fetchone() for place in places]
+    query = "SELECT record FROM payloads WHERE shard = ? AND position = ?"
+    rows = [connection.execute(query, (each.shard, each.position)).fetchone() for each in positions]
     return [decode_record(row[0]) for row in rows if row is not None]
 
 

@@ -4,38 +4,35 @@ worker.repair → ledger → [repair]
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
-from services.delivery.ledger.protocol import RepairedCursor
-from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta
+from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, RepairedCursor
+from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta, write_cursors
 
 
 def count_lost(connection: sqlite3.Connection, held_through: Mapping[int, int]) -> int:
     """See `Ledger.count_lost`."""
     query = (
-        "SELECT count(*) FROM open WHERE partition = ? AND position > ? AND NOT EXISTS"
-        " (SELECT 1 FROM payloads WHERE payloads.partition = open.partition AND payloads.position = open.position)"
+        "SELECT count(*) FROM open WHERE shard = ? AND position > ? AND NOT EXISTS"
+        " (SELECT 1 FROM payloads WHERE payloads.shard = open.shard AND payloads.position = open.position)"
     )
     return sum(connection.execute(query, place).fetchone()[0] for place in held_through.items())
 
 
-def repair(connection: sqlite3.Connection, log_id: str, repaired: Iterable[RepairedCursor]) -> None:
+def repair(connection: sqlite3.Connection, log_id: str, repaired: Sequence[RepairedCursor]) -> None:
     """See `Ledger.repair`."""
     set_meta(connection, LOG_ID, log_id)
     for cursor, held_through in repaired:
-        partition = cursor.partition
+        shard = cursor.shard
         # Move the rows below all positions in use; a log's positions begin with 1.
-        (lowest,) = connection.execute("SELECT min(position) FROM open WHERE partition = ?", (partition,)).fetchone()
-        (lowest_copy,) = connection.execute("SELECT min(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
-        (highest,) = connection.execute("SELECT max(position) FROM open WHERE partition = ?", (partition,)).fetchone()
-        (highest_copy,) = connection.execute("SELECT max(position) FROM payloads WHERE partition = ?", (partition,)).fetchone()
+        (lowest,) = connection.execute("SELECT min(position) FROM open WHERE shard = ?", (shard,)).fetchone()
+        (lowest_copy,) = connection.execute("SELECT min(position) FROM payloads WHERE shard = ?", (shard,)).fetchone()
+        (highest,) = connection.execute("SELECT max(position) FROM open WHERE shard = ?", (shard,)).fetchone()
+        (highest_copy,) = connection.execute("SELECT max(position) FROM payloads WHERE shard = ?", (shard,)).fetchone()
         by = max(highest or 0, highest_copy or 0) - min(lowest or 0, lowest_copy or 0, 0) + 1
         for table in ("open", "payloads"):
             connection.execute(
-                f"UPDATE {table} SET position = position - ? WHERE partition = ? AND position > ?",  # noqa: S608 - the table names are constants
-                (by, partition, held_through),
+                f"UPDATE {table} SET position = position - ? WHERE shard = ? AND position > ?",  # noqa: S608 - the table names are constants
+                (by, shard, held_through),
             )
-        connection.execute(
-            "UPDATE cursors SET position = ?, event_id = ?, subscription_id = ? WHERE partition = ?",
-            (cursor.position, cursor.event_id, cursor.through, partition),
-        )
+    write_cursors(connection, [GroupCursor(FIRST_GROUP, tuple(each.cursor for each in repaired))])

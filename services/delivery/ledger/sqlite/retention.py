@@ -16,24 +16,24 @@ _ROWS = 2_000
 
 def keep_copies(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
     """See `Ledger.keep_copies`."""
-    rows = [(record.partition, record.position, encode_record(record)) for record in records]
+    rows = [(record.shard, record.position, encode_record(record)) for record in records]
     connection.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?)", rows)
 
 
 def drop_copies(connection: sqlite3.Connection, after: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
-    """Drop event copies that no unfinished delivery needs. One call examines at most 2000 copies after a partition and position.
+    """Drop event copies that no unfinished delivery needs. One call examines at most 2000 copies after a shard and position.
 
-    Return how many copies were dropped, and the partition and position to continue after (None at the end).
+    Return how many copies were dropped, and the shard and position to continue after (None at the end).
     """
     examined = connection.execute(
-        "SELECT partition, position FROM payloads WHERE (partition, position) > (?, ?) ORDER BY partition, position LIMIT ?",
+        "SELECT shard, position FROM payloads WHERE (shard, position) > (?, ?) ORDER BY shard, position LIMIT ?",
         (*after, _ROWS),
     ).fetchall()
     if not examined:
         return 0, None
     dropped = connection.execute(
-        "DELETE FROM payloads WHERE (partition, position) > (?, ?) AND (partition, position) <= (?, ?) AND NOT EXISTS"
-        " (SELECT 1 FROM open WHERE open.partition = payloads.partition AND open.position = payloads.position)",
+        "DELETE FROM payloads WHERE (shard, position) > (?, ?) AND (shard, position) <= (?, ?) AND NOT EXISTS"
+        " (SELECT 1 FROM open WHERE open.shard = payloads.shard AND open.position = payloads.position)",
         (*after, *examined[-1]),
     ).rowcount
     return dropped, examined[-1] if len(examined) == _ROWS else None

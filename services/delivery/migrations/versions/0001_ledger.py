@@ -1,4 +1,7 @@
-"""The ledger: cursors with their leases, unfinished deliveries, and the ledger's own state.
+"""The ledger: cursor groups, the lease, unfinished deliveries, and the ledger's own state.
+
+A cursor group is a set of slots with one place in the log. `positions`, `events` and `through` are JSON arrays with one entry for each
+append shard: the position, the event there, and the last subscription to which that event is recorded (empty: to all of them).
 
 Finished deliveries stand in one table a day, `done_YYYYMMDD`, which the ledger makes as it needs them and drops whole at retention.
 `days` lists these tables, each with the version of the template that it follows.
@@ -14,21 +17,26 @@ def upgrade() -> None:
     """Create the tables."""
     op.execute(
         """
-        CREATE TABLE cursors (
-            partition INTEGER PRIMARY KEY,
-            position INTEGER NOT NULL,
-            event_id TEXT NOT NULL,
-            subscription_id TEXT NOT NULL,
-            owner TEXT NOT NULL,
-            epoch INTEGER NOT NULL
+        CREATE TABLE groups (
+            group_id INTEGER PRIMARY KEY,
+            positions TEXT NOT NULL,
+            events TEXT NOT NULL,
+            through TEXT NOT NULL
         ) STRICT
         """
     )
+    op.execute("CREATE TABLE slots (slot INTEGER PRIMARY KEY, group_id INTEGER NOT NULL REFERENCES groups) STRICT")
+    op.execute("INSERT INTO groups VALUES (1, '[0]', '[\"\"]', '[\"\"]')")
+    op.execute(f"INSERT INTO slots VALUES {', '.join(f'({slot}, 1)' for slot in range(256))}")  # noqa: S608 - numbers
+    # The lease is one row: the worker that may write, and its epoch.
+    op.execute("CREATE TABLE lease (id INTEGER PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL, epoch INTEGER NOT NULL) STRICT")
+    op.execute("INSERT INTO lease VALUES (1, '', 0)")
     op.execute(
         """
         CREATE TABLE open (
             id BLOB PRIMARY KEY,
             event_id TEXT NOT NULL,
+            shard INTEGER NOT NULL,
             partition INTEGER NOT NULL,
             position INTEGER NOT NULL,
             subscription_id TEXT NOT NULL,
@@ -51,14 +59,14 @@ def upgrade() -> None:
     op.execute("CREATE INDEX open_by_key ON open (subscription_id, order_key, position) WHERE order_key != x''")
     op.execute("CREATE INDEX open_by_lane ON open (subscription_id, due_ms, position)")
     op.execute("CREATE INDEX open_by_consumer ON open (consumer_id, id)")
-    op.execute("CREATE INDEX open_by_place ON open (partition, position)")
+    op.execute("CREATE INDEX open_by_place ON open (shard, position)")
     op.execute(
         """
         CREATE TABLE payloads (
-            partition INTEGER NOT NULL,
+            shard INTEGER NOT NULL,
             position INTEGER NOT NULL,
             record BLOB NOT NULL,
-            PRIMARY KEY (partition, position)
+            PRIMARY KEY (shard, position)
         ) STRICT, WITHOUT ROWID
         """
     )

@@ -1,7 +1,7 @@
-"""The log: the records, the releases of readers, and the log's own state.
+"""The log: the records, the progress of the slots that read it, and the log's own state.
 
-`position` is one counter over all partitions. It grows strictly within each partition, and one pass reads all partitions.
-The rows are written in that order, so the table grows at its end.
+`position` is one counter over all partitions: the file is one append shard, number 0. The rows are written in that order, so the table
+grows at its end.
 """
 
 from alembic import op
@@ -31,7 +31,16 @@ def upgrade() -> None:
     op.execute("CREATE UNIQUE INDEX events_by_source_and_id ON events (source, id)")
     # A filtered read examines this index alone, and reads the rows of matching events only.
     op.execute("CREATE INDEX events_by_filter ON events (position, audience, type, source)")
-    op.execute("CREATE INDEX events_by_partition ON events (partition, position)")
-    op.execute("CREATE TABLE released (partition INTEGER PRIMARY KEY, position INTEGER NOT NULL) STRICT")
+    op.execute(
+        """
+        CREATE TABLE progress (
+            slot INTEGER NOT NULL,
+            shard INTEGER NOT NULL,
+            recorded INTEGER NOT NULL,
+            released INTEGER NOT NULL,
+            PRIMARY KEY (slot, shard)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
     op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
     op.execute("INSERT INTO meta VALUES ('log_id', lower(hex(randomblob(16)))), ('trimmed_to', '0')")

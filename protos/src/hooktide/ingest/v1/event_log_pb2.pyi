@@ -21,38 +21,6 @@ else:
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
-class PartitionPosition(google.protobuf.message.Message):
-    """A place in the log."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    PARTITION_FIELD_NUMBER: builtins.int
-    POSITION_FIELD_NUMBER: builtins.int
-    EVENT_ID_FIELD_NUMBER: builtins.int
-    FOLLOWING_EVENT_ID_FIELD_NUMBER: builtins.int
-    partition: builtins.int
-    """The partition, 0 to 255."""
-    position: builtins.int
-    """The position; 0 means before the first record."""
-    event_id: builtins.str
-    """The id of the event at this position, "evt_…", if the caller knows it; it is compared with the log's."""
-    following_event_id: builtins.str
-    """In `FollowLogRequest.after`: the id of the event right after this place (at `position` + 1), if the reader has handled a part
-    of that event; it is compared with the log's. Empty: no event is handled in part.
-    """
-    def __init__(
-        self,
-        *,
-        partition: builtins.int = ...,
-        position: builtins.int = ...,
-        event_id: builtins.str = ...,
-        following_event_id: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["event_id", b"event_id", "following_event_id", b"following_event_id", "partition", b"partition", "position", b"position"]) -> None: ...
-
-Global___PartitionPosition: typing_extensions.TypeAlias = PartitionPosition
-
-@typing.final
 class ShardPosition(google.protobuf.message.Message):
     """A position in one append shard of the log. A place in the log is one such position for each shard.
     A shard is a set of partitions whose records have one order of appends; a log in one file has one shard, number 0.
@@ -145,6 +113,7 @@ class FollowLogRequest(google.protobuf.message.Message):
     AFTER_FIELD_NUMBER: builtins.int
     BATCH_RECORDS_MAX_FIELD_NUMBER: builtins.int
     LOG_ID_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
     batch_records_max: builtins.int
     """How many records one response may hold; 0 for the default of 500, at most 2000."""
     log_id: builtins.str
@@ -152,17 +121,24 @@ class FollowLogRequest(google.protobuf.message.Message):
     POSITION_MISMATCH, and `BadRequest` names this field. Empty: the caller begins anew.
     """
     @property
-    def after(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """The partitions to follow, each after a position (exclusive); at least one, no partition twice."""
+    def after(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """The place to follow from, exclusive: a position for each shard of the log, none twice."""
+
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The slots that the caller follows for, 0 to 255, none twice; empty: all. A place before what one of them has released is a
+        mismatch, unless the caller begins anew.
+        """
 
     def __init__(
         self,
         *,
-        after: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        after: collections.abc.Iterable[Global___ShardPosition] | None = ...,
         batch_records_max: builtins.int = ...,
         log_id: builtins.str = ...,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "batch_records_max", b"batch_records_max", "log_id", b"log_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "batch_records_max", b"batch_records_max", "log_id", b"log_id", "slots", b"slots"]) -> None: ...
 
 Global___FollowLogRequest: typing_extensions.TypeAlias = FollowLogRequest
 
@@ -180,11 +156,11 @@ class FollowLogResponse(google.protobuf.message.Message):
     """Only in the first response: the identity of the log, made when it was created."""
     @property
     def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogRecord]:
-        """The records, in the order of their positions within each partition."""
+        """The records, in the order of their positions within each shard."""
 
     @property
-    def heads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """Only in the first response: where each followed partition ended when the stream began."""
+    def heads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """Only in the first response: the place where the log ended when the stream began."""
 
     @property
     def retention(self) -> google.protobuf.duration_pb2.Duration:
@@ -196,7 +172,7 @@ class FollowLogResponse(google.protobuf.message.Message):
         self,
         *,
         records: collections.abc.Iterable[Global___LogRecord] | None = ...,
-        heads: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        heads: collections.abc.Iterable[Global___ShardPosition] | None = ...,
         log_id: builtins.str = ...,
         retention: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
@@ -321,13 +297,13 @@ class FetchEventsRequest(google.protobuf.message.Message):
 
     POSITIONS_FIELD_NUMBER: builtins.int
     @property
-    def positions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """The places, 1 to 1000."""
+    def positions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """The positions, 1 to 1000; event ids are ignored."""
 
     def __init__(
         self,
         *,
-        positions: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        positions: collections.abc.Iterable[Global___ShardPosition] | None = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["positions", b"positions"]) -> None: ...
 
@@ -342,7 +318,7 @@ class FetchEventsResponse(google.protobuf.message.Message):
     RECORDS_FIELD_NUMBER: builtins.int
     TRUNCATED_FIELD_NUMBER: builtins.int
     truncated: builtins.bool
-    """True if the caller should ask again for the places after the last record."""
+    """True if the caller should ask again for the positions after the last record."""
     @property
     def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogRecord]:
         """The records found, in the order of the request. If their bytes would exceed 3 MiB, the
@@ -360,44 +336,95 @@ class FetchEventsResponse(google.protobuf.message.Message):
 Global___FetchEventsResponse: typing_extensions.TypeAlias = FetchEventsResponse
 
 @typing.final
-class ReportProgressRequest(google.protobuf.message.Message):
-    """A worker's progress."""
+class SlotProgress(google.protobuf.message.Message):
+    """The progress of slots that stand at one place."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    RELEASED_FIELD_NUMBER: builtins.int
-    ROUTED_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
     RECORDED_FIELD_NUMBER: builtins.int
-    REWOUND_FIELD_NUMBER: builtins.int
+    RELEASED_FIELD_NUMBER: builtins.int
     @property
-    def released(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """For each partition, the highest position that the worker no longer needs, inclusive."""
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The slots, 0 to 255, none twice; empty: all 256."""
 
     @property
-    def routed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """For each partition, the last event that the worker has routed wholly, with its id. The log does not store it; the answer tells how
-        much is not routed. At least one of `released`, `routed` and `rewound` is set.
-        """
+    def recorded(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """The place up to which everything is recorded in the worker's own store, with the event ids of `FollowLogRequest.after`."""
 
     @property
-    def recorded(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """For each partition, where the worker's own store stands, as in `FollowLogRequest.after`. If the log does not hold that record, it
-        releases nothing of the partition: the worker's positions belong to another log or to another history of this log.
-        """
-
-    @property
-    def rewound(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """Partitions that an operator has repaired, and where their worker stands now: releases after that position are taken back."""
+    def released(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """The place up to which the slots need no records any more, inclusive. Event ids are ignored."""
 
     def __init__(
         self,
         *,
-        released: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
-        routed: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
-        recorded: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
-        rewound: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
+        recorded: collections.abc.Iterable[Global___ShardPosition] | None = ...,
+        released: collections.abc.Iterable[Global___ShardPosition] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["recorded", b"recorded", "released", b"released", "rewound", b"rewound", "routed", b"routed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["recorded", b"recorded", "released", b"released", "slots", b"slots"]) -> None: ...
+
+Global___SlotProgress: typing_extensions.TypeAlias = SlotProgress
+
+@typing.final
+class SlotRouting(google.protobuf.message.Message):
+    """The routing of slots that stand at one place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SLOTS_FIELD_NUMBER: builtins.int
+    ROUTED_FIELD_NUMBER: builtins.int
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The slots, 0 to 255, none twice; empty: all 256."""
+
+    @property
+    def routed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """The last event of each shard that is routed wholly, with its id."""
+
+    def __init__(
+        self,
+        *,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
+        routed: collections.abc.Iterable[Global___ShardPosition] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["routed", b"routed", "slots", b"slots"]) -> None: ...
+
+Global___SlotRouting: typing_extensions.TypeAlias = SlotRouting
+
+@typing.final
+class ReportProgressRequest(google.protobuf.message.Message):
+    """A worker's progress. At least one field is set, and no slot stands twice in a field."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    ROUTING_FIELD_NUMBER: builtins.int
+    REWOUND_FIELD_NUMBER: builtins.int
+    @property
+    def progress(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SlotProgress]:
+        """What is recorded and released. Both only grow. Nothing of a shard is released if the log does not hold the event at `recorded`, or if
+        `recorded` is before what the log knows as recorded: the report comes from the reader of another log or of another history of this
+        log, or its store is an older copy.
+        """
+
+    @property
+    def routing(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SlotRouting]:
+        """What is routed. The log does not store it; the answer tells how much is not routed."""
+
+    @property
+    def rewound(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SlotProgress]:
+        """Slots that an operator has repaired, and where they stand now: what was recorded or released after these places is taken back."""
+
+    def __init__(
+        self,
+        *,
+        progress: collections.abc.Iterable[Global___SlotProgress] | None = ...,
+        routing: collections.abc.Iterable[Global___SlotRouting] | None = ...,
+        rewound: collections.abc.Iterable[Global___SlotProgress] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["progress", b"progress", "rewound", b"rewound", "routing", b"routing"]) -> None: ...
 
 Global___ReportProgressRequest: typing_extensions.TypeAlias = ReportProgressRequest
 
@@ -411,19 +438,19 @@ class ReportProgressResponse(google.protobuf.message.Message):
     UNROUTED_EVENTS_FIELD_NUMBER: builtins.int
     OLDEST_UNROUTED_UNIX_MS_FIELD_NUMBER: builtins.int
     unrouted_events: builtins.int
-    """If the request has `routed`: how many events the log holds from the oldest unrouted event to the newest; 0: all are routed."""
+    """If the request has `routing`: how many events the log holds from the oldest unrouted event to the newest; 0: all are routed."""
     oldest_unrouted_unix_ms: builtins.int
     """When that oldest unrouted event was accepted, in milliseconds since 1970-01-01T00:00:00Z by the log's clock; 0: all are routed."""
     @property
-    def expiring(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """For each partition, the position up to which records are past their retention and would be dropped
-        if they were released. A worker that still needs some of them copies these and reports again.
+    def expiring(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """If the request has `progress`: the place up to which records are past their retention and would be dropped if they were released.
+        A worker that still needs some of them copies these and reports again.
         """
 
     def __init__(
         self,
         *,
-        expiring: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        expiring: collections.abc.Iterable[Global___ShardPosition] | None = ...,
         unrouted_events: builtins.int = ...,
         oldest_unrouted_unix_ms: builtins.int = ...,
     ) -> None: ...
@@ -554,45 +581,51 @@ class FindResumePointsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     AFTER_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
     @property
-    def after(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PartitionPosition]:
-        """For each partition, the id of the last event that the reader has handled; empty: it has handled none. Positions are ignored."""
+    def after(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShardPosition]:
+        """For each shard, the id of the last event that the reader has handled; empty: it has handled none. Positions are ignored."""
+
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The slots that the reader reads for, 0 to 255, none twice; empty: all."""
 
     def __init__(
         self,
         *,
-        after: collections.abc.Iterable[Global___PartitionPosition] | None = ...,
+        after: collections.abc.Iterable[Global___ShardPosition] | None = ...,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "slots", b"slots"]) -> None: ...
 
 Global___FindResumePointsRequest: typing_extensions.TypeAlias = FindResumePointsRequest
 
 @typing.final
 class ResumePoint(google.protobuf.message.Message):
-    """Where a reader resumes in one partition."""
+    """Where a reader resumes in one shard."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    PLACE_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
     FOLLOWING_FIELD_NUMBER: builtins.int
     UNRELEASED_FIELD_NUMBER: builtins.int
     following: builtins.int
-    """How many records of the partition follow."""
+    """How many records of the shard follow."""
     unreleased: builtins.int
-    """How many of those records no reader has released."""
+    """How many of those records a slot of the reader has not released."""
     @property
-    def place(self) -> Global___PartitionPosition:
+    def position(self) -> Global___ShardPosition:
         """The last record whose event id is not greater than the one asked for (ids grow with positions); position 0: there is no such record."""
 
     def __init__(
         self,
         *,
-        place: Global___PartitionPosition | None = ...,
+        position: Global___ShardPosition | None = ...,
         following: builtins.int = ...,
         unreleased: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["place", b"place"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["following", b"following", "place", b"place", "unreleased", b"unreleased"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["following", b"following", "position", b"position", "unreleased", b"unreleased"]) -> None: ...
 
 Global___ResumePoint: typing_extensions.TypeAlias = ResumePoint
 
@@ -608,7 +641,7 @@ class FindResumePointsResponse(google.protobuf.message.Message):
     """The identity of the log."""
     @property
     def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ResumePoint]:
-        """One for each partition asked for, in the order of the request."""
+        """One for each shard asked for, in the order of the request."""
 
     def __init__(
         self,

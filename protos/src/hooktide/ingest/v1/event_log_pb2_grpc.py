@@ -82,9 +82,9 @@ class EventLogServiceServicer(object):
     """
 
     def FollowLog(self, request, context):
-        """Follows partitions from given positions: first the records that are there, then new ones.
+        """Follows the log from a place: first the records that are there, then new ones.
         The first response carries the log's id and heads and no records; the stream ends only with an error.
-        If cursors do not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names them.
+        If the place does not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names its positions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,8 +105,8 @@ class EventLogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReportProgress(self, request, context):
-        """Reports how far a worker has routed, and up to which position it no longer needs records, so that the log may drop them.
-        The log drops no record that the lowest report still needs.
+        """Reports for slots how far they are routed and recorded, and up to which place they need no records any more, so that the log may
+        drop these. The log drops no record that a slot has not released; a slot that was never reported has released nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -229,9 +229,9 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
     ], channel: grpc.aio.Channel) -> None: ...
 
     FollowLog: _EventLogServiceFollowLogType
-    """Follows partitions from given positions: first the records that are there, then new ones.
+    """Follows the log from a place: first the records that are there, then new ones.
     The first response carries the log's id and heads and no records; the stream ends only with an error.
-    If cursors do not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names them.
+    If the place does not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names its positions.
     """
 
     ReadLog: _EventLogServiceReadLogType
@@ -241,8 +241,8 @@ class EventLogServiceStub(typing.Generic[_EventLogServiceFollowLogType, _EventLo
     """Reads the records at given positions; the answer leaves out records that are gone."""
 
     ReportProgress: _EventLogServiceReportProgressType
-    """Reports how far a worker has routed, and up to which position it no longer needs records, so that the log may drop them.
-    The log drops no record that the lowest report still needs.
+    """Reports for slots how far they are routed and recorded, and up to which place they need no records any more, so that the log may
+    drop these. The log drops no record that a slot has not released; a slot that was never reported has released nothing.
     """
 
     GetEvent: _EventLogServiceGetEventType
@@ -301,9 +301,9 @@ class EventLogServiceServicer(metaclass=abc.ABCMeta):
         request: hooktide.ingest.v1.event_log_pb2.FollowLogRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[hooktide.ingest.v1.event_log_pb2.FollowLogResponse], collections.abc.AsyncIterator[hooktide.ingest.v1.event_log_pb2.FollowLogResponse]]:
-        """Follows partitions from given positions: first the records that are there, then new ones.
+        """Follows the log from a place: first the records that are there, then new ones.
         The first response carries the log's id and heads and no records; the stream ends only with an error.
-        If cursors do not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names them.
+        If the place does not fit the log, the stream ends with FAILED_PRECONDITION / POSITION_MISMATCH; `BadRequest` names its positions.
         """
 
     @abc.abstractmethod
@@ -328,8 +328,8 @@ class EventLogServiceServicer(metaclass=abc.ABCMeta):
         request: hooktide.ingest.v1.event_log_pb2.ReportProgressRequest,
         context: _ServicerContext,
     ) -> typing.Union[hooktide.ingest.v1.event_log_pb2.ReportProgressResponse, collections.abc.Awaitable[hooktide.ingest.v1.event_log_pb2.ReportProgressResponse]]:
-        """Reports how far a worker has routed, and up to which position it no longer needs records, so that the log may drop them.
-        The log drops no record that the lowest report still needs.
+        """Reports for slots how far they are routed and recorded, and up to which place they need no records any more, so that the log may
+        drop these. The log drops no record that a slot has not released; a slot that was never reported has released nothing.
         """
 
     @abc.abstractmethod
