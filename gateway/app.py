@@ -22,6 +22,7 @@ from gateway.routes.health import Health
 from gateway.routes.keys import Keys
 from gateway.routes.problem_docs import ProblemDocs
 from gateway.routes.subscriptions import Subscriptions
+from gateway.routes.system import System
 from gateway.routes.verifications import Verifications
 from gateway.translate.keys import caller_or_refusal
 from gateway.upstreams import Upstreams, connected_upstreams
@@ -56,6 +57,7 @@ def route_table(upstreams: Upstreams, body_reader: BodyReader, readiness: Readin
         *Deliveries(upstreams).routes(),
         *Consumers(upstreams, body_reader).routes(),
         *Keys(upstreams, body_reader).routes(),
+        *System(upstreams, body_reader).routes(),
         *ProblemDocs().routes(),
         *Health(readiness).routes(),
     ]

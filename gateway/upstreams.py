@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
-from hooktide.subscription.v1 import access_pb2_grpc, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc
+from hooktide.subscription.v1 import access_pb2_grpc, catalogue_pb2_grpc, subscription_pb2, subscription_pb2_grpc, system_pb2_grpc
 
 from gateway.problems import in_rest_terms, internal_fault
 from gateway.readiness import AWAY
@@ -32,6 +32,7 @@ _REGISTRY = "hooktide.subscription.v1"
 _REGISTRY_READS = (
     *(f"{_REGISTRY}.SubscriptionService/{name}" for name in ("GetSubscription", "ListSubscriptions", "GetSecrets")),
     *(f"{_REGISTRY}.CatalogueService/{name}" for name in ("GetEventType", "ListEventTypes")),
+    f"{_REGISTRY}.SystemService/GetSystem",
     *(f"{_REGISTRY}.AccessService/{name}" for name in ("AuthenticateKeys", "GetConsumer", "ListConsumers", "GetKey", "ListKeys")),
 )
 _LOG_READS = tuple(f"hooktide.ingest.v1.EventLogService/{name}" for name in ("GetEvent", "ListEvents"))
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from hooktide.subscription.v1.access_pb2_grpc import AccessServiceAsyncStub
     from hooktide.subscription.v1.catalogue_pb2_grpc import CatalogueServiceAsyncStub
     from hooktide.subscription.v1.subscription_pb2_grpc import SubscriptionServiceAsyncStub
+    from hooktide.subscription.v1.system_pb2_grpc import SystemServiceAsyncStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Upstreams:
     subscriptions: "SubscriptionServiceAsyncStub"
     catalogue: "CatalogueServiceAsyncStub"
     access: "AccessServiceAsyncStub"
+    system: "SystemServiceAsyncStub"
     log: "EventLogServiceAsyncStub"
     ledger: "DeliveryServiceAsyncStub"
     health: "dict[str, health_pb2_grpc.HealthStub]"
@@ -120,6 +123,7 @@ async def connected_upstreams(reloadable: Reloadable[GatewaySettings]) -> AsyncI
             subscriptions=subscription_pb2_grpc.SubscriptionServiceStub(registry),
             catalogue=catalogue_pb2_grpc.CatalogueServiceStub(registry),
             access=access_pb2_grpc.AccessServiceStub(registry),
+            system=system_pb2_grpc.SystemServiceStub(registry),
             log=event_log_pb2_grpc.EventLogServiceStub(ingest),
             ledger=delivery_pb2_grpc.DeliveryServiceStub(delivery),
             health={"ingest": health_pb2_grpc.HealthStub(ingest), "delivery": health_pb2_grpc.HealthStub(delivery)},

@@ -1,4 +1,4 @@
-"""Subscriptions: the routes that create, read, change, delete, verify and test subscriptions, and manage their signing secrets."""
+"""Subscriptions: the routes that create, read, change, pause, delete, verify and test subscriptions, and manage their signing secrets."""
 
 from aiohttp import web
 from hooktide.delivery.v1.delivery_pb2 import SendTestEventRequest, VerifySinkRequest
@@ -40,6 +40,8 @@ class Subscriptions:
             Route("DELETE", _ONE, self.delete, OWNERS),
             Route("GET", f"{_ONE}/secret", self.secrets, OWNERS),
             Route("POST", f"{_ONE}/secret/rotate", self.rotate, OWNERS),
+            Route("POST", f"{_ONE}/pause", self.pause, OWNERS),
+            Route("POST", f"{_ONE}/resume", self.resume, OWNERS),
             Route("POST", f"{_ONE}/verify", self.verify, OWNERS),
             Route("POST", f"{_ONE}/test", self.test, OWNERS),
         ]
@@ -108,6 +110,20 @@ class Subscriptions:
         request = translate.rotate_request(call.caller.scope, call.path["id"], body, request_id)
         answer = await self._upstreams.call(self._upstreams.subscriptions.RotateSecret, request)
         return json_response(translate.rotated_json(answer))
+
+    async def pause(self, call: Call) -> web.Response:
+        """Return the paused subscription; nothing is sent to its sink more than 2 seconds later."""
+        BodyFields(await self._body_reader.read(call.request, optional=True)).done()
+        request = pb.PauseSubscriptionRequest(consumer_id=call.caller.scope.text, id=call.path["id"])
+        paused = (await self._upstreams.call(self._upstreams.subscriptions.PauseSubscription, request)).subscription
+        return etag_response(translate.subscription_json(paused), paused.etag)
+
+    async def resume(self, call: Call) -> web.Response:
+        """Return the resumed subscription; one that was disabled is enabled again."""
+        BodyFields(await self._body_reader.read(call.request, optional=True)).done()
+        request = pb.ResumeSubscriptionRequest(consumer_id=call.caller.scope.text, id=call.path["id"])
+        resumed = (await self._upstreams.call(self._upstreams.subscriptions.ResumeSubscription, request)).subscription
+        return etag_response(translate.subscription_json(resumed), resumed.etag)
 
     async def verify(self, call: Call) -> web.Response:
         """Start a sink verification, and return the subscription with the result."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands import secrets
+from services.cli.commands import pause, secrets
 from services.cli.commands.demo import demo_command
 from services.cli.commands.emit import emit
 from services.cli.commands.health import health
@@ -53,6 +53,9 @@ def make_app(composition: Composition) -> typer.Typer:
     ):
         app.command()(command)
     app.add_typer(secrets.app, name="secrets")
+    app.add_typer(pause.subscriptions, name="subscriptions")
+    app.add_typer(pause.consumers, name="consumers")
+    app.add_typer(pause.system, name="system")
     return app
 
 

@@ -18,6 +18,8 @@ ROUTES = (
     ("PUT", f"/v1/subscriptions/{_NOWHERE}"),
     ("PATCH", f"/v1/subscriptions/{_NOWHERE}"),
     ("POST", f"/v1/subscriptions/{_NOWHERE}/secret/rotate"),
+    ("POST", f"/v1/subscriptions/{_NOWHERE}/pause"),
+    ("POST", "/v1/system/resume"),
     ("POST", "/v1/consumers"),
     ("POST", "/v1/keys"),
 )

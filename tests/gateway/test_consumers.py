@@ -6,7 +6,7 @@ from tests.gateway.world import World
 async def test_a_consumer_is_created_read_and_listed(world: World) -> None:
     created = await world.call("POST", "/v1/consumers", {"name": "Müller & Söhne"}, key=world.keys.admin)
     assert created.status == 201
-    assert list(created.json) == ["id", "name", "created_at"]
+    assert list(created.json) == ["id", "name", "created_at", "pause"]
     read = await world.call("GET", created.headers["location"], key=world.keys.admin)
     assert read.json == created.json
     listed = await world.call("GET", "/v1/consumers?limit=200", key=world.keys.admin)

@@ -28,6 +28,8 @@ CALLS: list[tuple[Prefix, str, str, object, dict[str, str]]] = [
     ("sub", "POST", ROTATE, {"overlap_seconds": -1}, {}),
     ("sub", "POST", ROTATE, {}, {"idempotency-key": "tenancy"}),
     ("sub", "POST", "/v1/subscriptions/{id}/verify", None, {}),
+    ("sub", "POST", "/v1/subscriptions/{id}/pause", None, {}),
+    ("sub", "POST", "/v1/subscriptions/{id}/resume", None, {}),
     ("sub", "POST", "/v1/subscriptions/{id}/test", None, {}),
     ("sub", "PATCH", "/v1/subscriptions/{id}", {"sinkcredential": {"credentialtype": "PLAIN", "secret": "s"}}, {}),
     ("sub", "PATCH", "/v1/subscriptions/{id}", {"protocolsettings": {"timeout_seconds": 0}}, {}),
