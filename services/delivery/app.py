@@ -9,6 +9,7 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
 from services.delivery.ledger.sqlite.ledger import open_ledger
+from services.delivery.notices.notice_client import NoticeClient
 from services.delivery.server import DeliveryServer
 from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
@@ -18,7 +19,7 @@ from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.transport.exchange import Limits
 from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
-from services.delivery.worker.worker import Worker
+from services.delivery.worker.worker import Peers, Worker
 from services.egress.policy import EgressPolicy
 from services.eventlog.grpc_client import RETRIED, GrpcEventLogReader
 from services.runtime.background import in_background
@@ -83,7 +84,8 @@ async def running(
         )
         verifications = VerificationQueue(verifier, handshakes)
         registry_client = RegistryClient(registry, token, clock)
-        worker = Worker(settings, ledger, transport, log, registry_client, clock, unverified=verifications.put)
+        peers = Peers(log, registry_client, NoticeClient(ingest, token))
+        worker = Worker(settings, ledger, transport, peers, clock, unverified=verifications.put)
         reloadable.on_reload(worker.change_settings)
         sink_tester = SinkTester(
             transport, worker.replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds

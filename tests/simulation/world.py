@@ -15,7 +15,7 @@ from services.delivery.model import State, delivery_id
 from services.delivery.subscriptions.freshness import GAP_MAX_S
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpressure
-from services.delivery.worker.worker import Worker
+from services.delivery.worker.worker import Peers, Worker
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
@@ -23,6 +23,7 @@ from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event
 from tests.simulation.invariants import Published, Version, check_phases, judged
+from tests.simulation.notices import PublishedNotices
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
 from tests.simulation.tiny_settings import DELAYS_S
 from tests.support.events import cloud_event
@@ -85,6 +86,7 @@ class World:
         """Set while the worker is killed and has no successor."""
         self.registry_back_at = 0.0
         self.copy: Copy | None = None
+        self.notices = PublishedNotices(self.pause)
         self._telling: list[asyncio.Task[None]] = []
 
     async def pause(self) -> None:
@@ -106,7 +108,8 @@ class World:
         channel, token = RegistryChannel(self.registry), "t" * 32
         registry = RegistryClient(channel, token, self.clock)
         backpressure = Backpressure(self.routed_min, self.routed_max)
-        worker = Worker(self.settings, ledger, transport, self.log, registry, self.clock, backpressure, unverified=_never)
+        peers = Peers(self.log, registry, self.notices)
+        worker = Worker(self.settings, ledger, transport, peers, self.clock, backpressure, unverified=_never)
         if self.clock.ahead_s > 0:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head

@@ -31,6 +31,8 @@ SENTENCES: Mapping[str, str] = {
     "gone_report.failed": "subscription {subscription} could not be disabled yet ({reason})",
     "gone_report.dropped": "subscription {subscription} is not disabled now: {reports_max} other reports already wait",
     "expiry.beyond_log": "delivery is not ready: {detail}",
+    "notices.not_published": "notices to consumers could not be published yet ({reason})",
+    "notice.refused": "a notice to consumer {consumer} was refused and is lost: {reason}",
     "file_limit.too_low": "at most {files_max} files may be open, so {setting} is {used} instead of {wanted}; {advice}",
     "event_log.read_failed": "the event log cannot be read: {reason}",
     "event_log.disconnected": "the connection to the event log was lost; delivery connects again",

@@ -106,7 +106,7 @@ class Flush:
     set_aside: Sequence[SetAsideRow] = ()
     """Events that are not routed."""
     notices: Sequence[NoticeRow] = ()
-    """Notices for the outbox, which keeps the newest 1000 of a consumer."""
+    """Notices for the outbox; a notice whose id is in the outbox replaces that one."""
     copies: Sequence[Record] = ()
     """The events of rows that come to lie at or below what has been copied already."""
 
@@ -292,6 +292,10 @@ class Ledger(Protocol):
 
     async def outbox_page(self, limit: int) -> list[NoticeRow]:
         """Return up to `limit` of the oldest notices of the outbox."""
+        ...
+
+    async def outbox_counts(self) -> dict[str, int]:
+        """Return how many notices of each consumer are in the outbox."""
         ...
 
     async def forget_notices(self, ids: Sequence[str]) -> None:

@@ -19,8 +19,9 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, Flush, GroupCursor, Ledger, ShardCursor
-from services.delivery.ledger.rows import DoneRow, OpenRow, done_row, open_row
-from services.delivery.model import Chunk, Delivery, Phase
+from services.delivery.ledger.rows import DoneRow, NoticeRow, OpenRow, done_row, open_row
+from services.delivery.model import Chunk, Delivery, Phase, State
+from services.delivery.notices import notice
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.runtime import failpoints
 from services.runtime.clock import Clock
@@ -36,7 +37,7 @@ _WAIT_FOR_END_S = 0.05
 _WAIT_FOR_TURN_S = 0.6
 _ROWS_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and these are compared with for every delivery.
-_HELD, _IN_FLIGHT, _ENDED = Phase.HELD, Phase.IN_FLIGHT, Phase.ENDED
+_HELD, _IN_FLIGHT, _ENDED, _EXHAUSTED = Phase.HELD, Phase.IN_FLIGHT, Phase.ENDED, State.EXHAUSTED
 _RETRY_S = 1.0
 
 _rows_written = Counter("hooktide_ledger_rows_total", "Rows added to the ledger, by kind: open or finished.", ["kind"])
@@ -57,13 +58,14 @@ class _Batch:
     written: list[Delivery] = field(default_factory=list)
     settled: list[Delivery] = field(default_factory=list)
     to_queue: list[Delivery] = field(default_factory=list)
+    notices: list[NoticeRow] = field(default_factory=list)
 
     def flush(self) -> Flush:
         """Return what the transaction writes."""
         last = {chunk.shard: chunk for chunk in self.chunks}.values()
         shards = tuple([ShardCursor(chunk.shard, chunk.position, chunk.event_id, chunk.through) for chunk in last])
         cursors = [GroupCursor(FIRST_GROUP, shards)] if shards else []
-        return Flush(self.opened, self.updated, self.closed, self.finished, cursors, self.written_ms)
+        return Flush(self.opened, self.updated, self.closed, self.finished, cursors, self.written_ms, notices=self.notices)
 
 
 class Recorder:
@@ -80,6 +82,7 @@ class Recorder:
         self._wanted = wanted
         self._chunks = unflushed.chunks
         self._changed = unflushed.changed
+        self._outbox = unflushed.outbox
         self._flush_wanted = unflushed.flush_wanted
         self._flush_ended = asyncio.Event()
         self._flushes_begun = 0
@@ -88,7 +91,7 @@ class Recorder:
 
     async def wait_until_empty(self) -> None:
         """Wait until nothing is left to flush."""
-        while self._chunks or self._changed or self._flushes_done < self._flushes_begun:
+        while self._chunks or self._changed or self._outbox or self._flushes_done < self._flushes_begun:
             await self._wait_for_flush_end()
 
     async def wait_for_flush(self) -> None:
@@ -115,7 +118,7 @@ class Recorder:
 
     async def run(self) -> None:
         """Flush until closed. Raises the errors after which no flush can succeed, such as `LeaseLostError`."""
-        while not (self._closing and not self._chunks and not self._changed):
+        while not (self._closing and not self._chunks and not self._changed and not self._outbox):
             await self._flush_wanted.wait()
             if not self._closing:
                 await self._linger()
@@ -177,6 +180,8 @@ class Recorder:
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
             self._write(batch, delivery)
+        if self._outbox:
+            batch.notices = self._outbox.take()
         return batch
 
     def _write(self, batch: _Batch, delivery: Delivery) -> None:
@@ -186,6 +191,8 @@ class Recorder:
             batch.finished.append(done_row(delivery))
             if delivery.recorded:
                 batch.closed.append(delivery.id)
+            if delivery.state is _EXHAUSTED and (exhausted := notice.exhausted(delivery)) is not None:
+                self._outbox.add(exhausted)
         elif delivery.recorded:
             batch.updated.append(open_row(delivery))
         else:
@@ -213,6 +220,7 @@ class Recorder:
     def _after_flush(self, batch: _Batch) -> None:
         dispatcher = self._dispatcher
         self._unflushed.note_flushed(batch.chunks)
+        self._outbox.flushed()
         lifecycle.record(batch.written)
         _rows_opened.inc(len(batch.opened))
         _rows_finished.inc(len(batch.finished))

@@ -11,6 +11,7 @@ from collections import deque
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, LaneTable
 from services.delivery.model import Chunk, Delivery
+from services.delivery.notices.outbox import Outbox
 from services.delivery.worker.backpressure import MEASURE_S, Backpressure
 from services.runtime.clock import Clock
 
@@ -32,6 +33,8 @@ class UnflushedDeliveries:
         self.changed: dict[Delivery, None] = {}
         """The settled deliveries whose chunk is flushed already."""
         self.flush_wanted = asyncio.Event()
+        self.outbox = Outbox(self.flush_wanted.set)
+        """The notices that the next flush writes."""
         self.urgent = asyncio.Event()
         """Set once a flush should not linger any longer."""
 

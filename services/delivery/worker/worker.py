@@ -10,6 +10,7 @@ import contextlib
 import math
 import socket
 from collections.abc import Callable
+from typing import NamedTuple
 
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.due_clock import DueClock
@@ -17,6 +18,7 @@ from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.retry_policy import RetryPolicy
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Ledger, Takeover
+from services.delivery.notices.notice_publisher import NoticePublisher, PublishNotices
 from services.delivery.request.sender import WebhookSender
 from services.delivery.subscriptions.freshness import Freshness
 from services.delivery.subscriptions.gone_sinks import GoneSinks
@@ -47,6 +49,14 @@ _LEASE_RETRY_S = 1.0
 _JUMP_MS = 1000
 
 
+class Peers(NamedTuple):
+    """What a worker calls of the other services."""
+
+    log: EventLogReader
+    registry: RegistryClient
+    notices: PublishNotices
+
+
 class Worker:
     """One worker: follows the log, routes, pushes and records."""
 
@@ -55,8 +65,7 @@ class Worker:
         settings: DeliverySettings,
         ledger: Ledger,
         transport: Transport,
-        log: EventLogReader,
-        registry: RegistryClient,
+        peers: Peers,
         clock: Clock,
         backpressure: Backpressure | None = None,
         *,
@@ -65,6 +74,7 @@ class Worker:
         """`unverified` gets the ids of a subscription whose sink must be verified, and of its consumer."""
         self._settings = settings
         self._ledger = ledger
+        log, registry, notices = peers
         self._log = log
         self._clock = clock
         self.replica = replica = Replica()
@@ -102,6 +112,7 @@ class Worker:
             unverified=unverified,
             system_paused=self._on_system_paused,
         )
+        self._notices = NoticePublisher(ledger, self._unflushed.outbox, notices, lambda: replica.checkpoint.registry_id)
         self._intake: list[asyncio.Task[None]] = []
         self.follower: LogFollower | None = None
         self.clock_jumped_ms = 0
@@ -162,6 +173,7 @@ class Worker:
         takeover = await self._take_lease()
         failpoints.reached("ledger.leased")
         self.clock_jumped_ms = takeover.clock_jumped_ms
+        self._unflushed.outbox.resume(await self._ledger.outbox_counts())
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         self.follower = follower = LogFollower(
             self._log,
@@ -191,7 +203,7 @@ class Worker:
                 group.create_task(self._recorder.run())
                 group.create_task(self._watch_wall_clock())
                 await self.replica.reached(1)
-                self._intake = [group.create_task(self._lane_refill.run())]
+                self._intake = [group.create_task(self._lane_refill.run()), group.create_task(self._notices.run())]
                 await self._lane_refill.start()
                 failpoints.reached("delivery.taken_up")
                 group.create_task(LagReporter(self._log, follower, self._clock).run())

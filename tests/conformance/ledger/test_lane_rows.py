@@ -55,11 +55,11 @@ async def test_notices_leave_the_outbox_once_they_are_published(ledger: Ledger) 
     assert await ledger.outbox_page(10) == [notice(2)]
 
 
-async def test_one_consumer_s_notices_are_bounded(ledger: Ledger) -> None:
-    """The newest 1000 stay; another consumer's notices are not among those that go."""
-    await ledger.flush(Flush(notices=[notice(0, "con_other")]))
-    await ledger.flush(Flush(notices=[notice(number) for number in range(1, 1006)]))
-    assert await ledger.outbox_page(5000) == [notice(0, "con_other"), *(notice(number) for number in range(6, 1006))]
+async def test_notices_are_counted_by_consumer_and_a_later_form_replaces_an_earlier_one(ledger: Ledger) -> None:
+    await ledger.flush(Flush(notices=[notice(1), notice(2), notice(3, "con_other")]))
+    await ledger.flush(Flush(notices=[notice(2)._replace(notice=b"later")]))
+    assert await ledger.outbox_counts() == {CONSUMER: 2, "con_other": 1}
+    assert await ledger.outbox_page(10) == [notice(1), notice(2)._replace(notice=b"later"), notice(3, "con_other")]
 
 
 async def test_a_deleted_subscription_leaves_only_what_has_ended(ledger: Ledger) -> None:

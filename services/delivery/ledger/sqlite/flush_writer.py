@@ -84,7 +84,7 @@ def _write_lanes(connection: sqlite3.Connection, flush: Flush) -> None:
     ranges.write_set_aside(connection, flush.set_aside)
     lane_tables.delete_lanes(connection, flush.lanes_done)
     lane_tables.write_lanes(connection, flush.lanes)
-    lane_tables.add_notices(connection, flush.notices)
+    lane_tables.write_notices(connection, flush.notices)
     keep_copies(connection, flush.copies)
 
 

@@ -9,9 +9,6 @@ from itertools import starmap
 
 from services.delivery.ledger.protocol import WaitingCount
 from services.delivery.ledger.rows import OPEN_COLUMNS, LaneRow, NoticeRow, OpenRow
-from services.runtime.logs import logger
-
-NOTICES_PER_CONSUMER_MAX = 1_000
 
 
 def write_lanes(connection: sqlite3.Connection, rows: Sequence[LaneRow]) -> None:
@@ -45,17 +42,9 @@ def key_rows(connection: sqlite3.Connection, subscription_id: str, order_key: by
     return list(starmap(OpenRow, rows))
 
 
-def add_notices(connection: sqlite3.Connection, notices: Sequence[NoticeRow]) -> None:
-    """Insert notices that are not in the outbox, and drop the oldest ones of a consumer that has too many."""
-    connection.executemany("INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?)", notices)
-    for consumer_id in {row.consumer_id for row in notices}:
-        dropped = connection.execute(
-            "DELETE FROM outbox WHERE id IN"
-            " (SELECT id FROM outbox WHERE consumer_id = ? ORDER BY created_ms DESC, id DESC LIMIT -1 OFFSET ?)",
-            (consumer_id, NOTICES_PER_CONSUMER_MAX),
-        ).rowcount
-        if dropped:
-            logger().warning("notices.dropped", consumer=consumer_id, count=dropped, reason="the consumer has too many unpublished notices")
+def write_notices(connection: sqlite3.Connection, notices: Sequence[NoticeRow]) -> None:
+    """Insert or replace notices of the outbox."""
+    connection.executemany("INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?)", notices)
 
 
 def forget_notices(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
@@ -66,3 +55,8 @@ def forget_notices(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
 def outbox_page(connection: sqlite3.Connection, limit: int) -> list[NoticeRow]:
     """See `Ledger.outbox_page`."""
     return list(starmap(NoticeRow, connection.execute("SELECT * FROM outbox ORDER BY created_ms, id LIMIT ?", (limit,))))
+
+
+def outbox_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """See `Ledger.outbox_counts`."""
+    return dict(connection.execute("SELECT consumer_id, count(*) FROM outbox GROUP BY consumer_id").fetchall())

@@ -143,6 +143,10 @@ class SqliteLedger:
         """See `Ledger.outbox_page`."""
         return await self._read(lane_tables.outbox_page, limit)
 
+    async def outbox_counts(self) -> dict[str, int]:
+        """See `Ledger.outbox_counts`."""
+        return await self._read(lane_tables.outbox_counts)
+
     async def forget_notices(self, ids: Sequence[str]) -> None:
         """See `Ledger.forget_notices`."""
         await self._write(lane_tables.forget_notices, ids)
