@@ -7,7 +7,7 @@ Law: every call about subscriptions names its scope, and reaches no subscription
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from hooktide.subscription.v1 import subscription_pb2_grpc
 from services.egress.policy import EgressPolicy
 from services.runtime.consumer_scope import Everyone
 from services.runtime.errors import FieldError
+from services.runtime.ids import SLOTS
 from services.runtime.paging import fitting, page_size, page_token, parse_page_token
 from services.subscription.api import wire, wire_settings
 from services.subscription.errors import revision_compacted
@@ -283,6 +284,7 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
                     leases.confirm(holder, question.reached_revision)
                     continue
                 latest = await self._store.latest_point()
+                _check_slots(question.slots)
                 if not _is_known(question, latest):
                     raise revision_compacted()
                 # If a commit is under way, grant no lease: a reader may see its change while this answer still counts as current.
@@ -300,10 +302,16 @@ class SubscriptionServer(subscription_pb2_grpc.SubscriptionServiceServicer):
         """Stream every change after a revision."""
         if request.after_revision < 0:
             refuse([FieldError("after_revision", "must be 0, for a snapshot, or the revision of a checkpoint")])
+        _check_slots(request.slots)
         after = ResumePoint(request.after_revision, request.after_change_id)
-        async with contextlib.aclosing(watch(self._store, after, request.registry_id)) as items:
+        async with contextlib.aclosing(watch(self._store, after, request.registry_id, request.slots)) as items:
             async for item in items:
                 yield wire.watch_message(item, self._verification_policy)
+
+
+def _check_slots(slots: Sequence[int]) -> None:
+    if len(set(slots)) < len(slots) or not all(0 <= slot < SLOTS for slot in slots):
+        refuse([FieldError("slots", f"name slots from 0 to {SLOTS - 1}, each only once; leave it empty for all")])
 
 
 def _is_known(question: pb.AskRevisionRequest, latest: ResumePoint) -> bool:

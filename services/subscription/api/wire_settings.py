@@ -64,6 +64,7 @@ def config_draft(message: pb.SubscriptionConfig) -> ConfigDraft:
         ),
         ordering=_ORDERINGS.get(message.ordering),
         start=_start(message.start) if message.HasField("start") else None,
+        parts=message.parts,
     )
 
 

@@ -28,6 +28,7 @@ ATTEMPTS_MAX = DELAYS_MAX + 1
 FINAL_STATUSES_MAX = 50
 FINAL_STATUSES = range(300, 600)
 GONE = 410
+PARTS = range(2)
 TIMEOUT_MS = range(1000, 30_001)
 
 CONFIG = "config"
@@ -38,7 +39,7 @@ CONFIG_PATHS: Final = frozenset(
     {
         CONFIG,
         RETRY,
-        *(f"{CONFIG}.{name}" for name in ("description", "rate_per_second", "in_flight_max", "ordering", "start")),
+        *(f"{CONFIG}.{name}" for name in ("description", "rate_per_second", "in_flight_max", "ordering", "start", "parts")),
         *(f"{RETRY}.{name}" for name in ("delays", "attempts_max", "final_statuses")),
     }
 )
@@ -66,6 +67,8 @@ class ConfigDraft:
     retry: RetryPolicy
     ordering: Ordering | None
     start: Start | None
+    parts: int = 0
+    """0 or 1: the subscription is not divided."""
 
     def to_config(self) -> Config:
         """Return the configuration of a valid draft."""
@@ -128,6 +131,7 @@ def merge_config(kept: Config, wanted: ConfigDraft, paths: Collection[str]) -> C
         ),
         ordering=wanted.ordering if named("ordering") else kept.ordering,
         start=kept.start if wanted.start is None or not named("start") else wanted.start,
+        parts=wanted.parts if named("parts") else 0,
     )
 
 
@@ -182,6 +186,8 @@ def config_problems(config: ConfigDraft) -> list[FieldError]:
         problems.append(FieldError("subscription.config.in_flight_max", f"must be from 1 to {IN_FLIGHT_MAX}"))
     if config.ordering is None:
         problems.append(FieldError("subscription.config.ordering", "must be ORDERING_NONE or ORDERING_KEY"))
+    if config.parts not in PARTS:
+        problems.append(FieldError("subscription.config.parts", "must be 0 or 1: a subscription cannot be divided"))
     return problems + _retry_problems(config.retry)
 
 

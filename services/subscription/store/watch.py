@@ -7,39 +7,54 @@ Law 2: if the registry cannot send a watcher all changes that it missed, the wat
 """
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from functools import partial
 
+from services.runtime.ids import SLOTS, slot_of
 from services.subscription.errors import revision_compacted
-from services.subscription.model import Checkpoint, ResumePoint, SubscriptionId, WatchItem
+from services.subscription.model import Checkpoint, DeletedSubscription, PutSubscription, ResumePoint, SubscriptionId, WatchItem
 from services.subscription.store.changes import changes_after, is_system_paused, latest_point, snapshot_part
 from services.subscription.store.store import Store
 
 
-async def watch(store: Store, after: ResumePoint, registry_id: str) -> AsyncGenerator[WatchItem]:
+async def watch(store: Store, after: ResumePoint, registry_id: str, slots: Iterable[int] = ()) -> AsyncGenerator[WatchItem]:
     """Yield the changes after a point, then new changes as they come; with revision 0, the whole state comes first.
+
+    Only changes of subscriptions in `slots` are yielded (empty: all slots), but every checkpoint.
 
     A watcher that resumes gets a checkpoint at once, even if nothing has changed. Raises REVISION_COMPACTED if the changes after that
     point are no longer kept or its change is not this registry's, and UNAVAILABLE once the registry stops.
     """
-    point = after
+    point, wanted = after, frozenset(slots or range(SLOTS))
     if after.revision == 0:
         async with contextlib.aclosing(_snapshot(store)) as items:
             async for item in items:
                 if isinstance(item, Checkpoint):
                     point = item.point
-                yield item
+                if _is_for(item, wanted):
+                    yield item
     elif registry_id != store.registry_id:
         raise revision_compacted()
     has_checkpoint = after.revision == 0
     while True:
         batch = await store.read(partial(changes_after, point=point))
         for item in batch.items:
-            yield item
+            if _is_for(item, wanted):
+                yield item
         if batch.point.revision > point.revision or not has_checkpoint:
             yield Checkpoint(batch.point, store.registry_id, batch.system_paused)
         point, has_checkpoint = batch.point, True
         await store.wait_beyond(point.revision)
+
+
+def _is_for(item: WatchItem, slots: frozenset[int]) -> bool:
+    match item:
+        case PutSubscription(subscription=subscription):
+            return slot_of(subscription.id) in slots
+        case DeletedSubscription(id=deleted):
+            return slot_of(deleted) in slots
+        case Checkpoint():
+            return True
 
 
 async def _snapshot(store: Store) -> AsyncGenerator[WatchItem]:

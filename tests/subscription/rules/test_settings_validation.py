@@ -63,6 +63,15 @@ async def test_what_is_not_wanted_has_its_default(client: Client) -> None:
     assert again == made
 
 
+@pytest.mark.parametrize("parts", [0, 1])
+async def test_a_subscription_may_say_that_it_is_not_divided(client: Client, parts: int) -> None:
+    owner = await client.consumer()
+    made = await created(client, owner, pb.Subscription(sink=SINK, config=pb.SubscriptionConfig(parts=parts)))
+    assert made.config == CONFIG_DEFAULTS
+    wanted = pb.Subscription(id=made.id, config=pb.SubscriptionConfig(parts=parts))
+    assert (await client.update(owner, wanted, "config.parts")).config == CONFIG_DEFAULTS
+
+
 async def test_no_further_attempt_is_another_wish_than_the_operators_schedule(client: Client) -> None:
     owner = await client.consumer()
     config = pb.SubscriptionConfig(retry=pb.RetryPolicy(delays=pb.RetryDelays()))
@@ -209,6 +218,8 @@ WRONG_CONFIGS += [
     ({"retry": pb.RetryPolicy(final_statuses=[410])}, "retry.final_statuses[0]"),
     ({"retry": pb.RetryPolicy(final_statuses=range(400, 451))}, "retry.final_statuses"),
     ({"ordering": 9}, "ordering"),
+    ({"parts": 2}, "parts"),
+    ({"parts": -1}, "parts"),
 ]
 WRONG_SETTINGS = [
     ({"timeout": Duration()}, "timeout"),

@@ -11,6 +11,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.errors import Reason
+from services.runtime.ids import slot_of
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
 from services.runtime.service_process import ServiceProcess
 from services.subscription.app import running
@@ -88,6 +89,42 @@ async def test_the_whole_state_comes_first_then_each_change_with_its_checkpoint(
         items, checkpoint = await until_checkpoint(stream)
         assert [item.deleted for item in items] == [pb.DeletedSubscription(id=third.id, revision=revision)]
         assert checkpoint.revision == revision == await client.revision()
+
+
+async def test_a_watch_of_some_slots_gets_their_changes_and_every_checkpoint(client: Client) -> None:
+    owner = await client.consumer()
+    made = [(await client.subscribe(owner)).subscription for _ in range(4)]
+    mine = slot_of(made[1].id)
+    assert mine not in {slot_of(other.id) for other in (made[0], *made[2:])}
+    async with client.watch(slots=[mine]) as stream:
+        items, checkpoint = await until_checkpoint(stream)
+        assert [item.put.subscription for item in items] == [made[1]]
+        for number in (0, 1):
+            changed = await client.update(owner, pb.Subscription(id=made[number].id, source="/s"), "source")
+            items, reached = await until_checkpoint(stream)
+            assert [item.put.subscription for item in items] == [changed] * number
+            assert reached.revision == changed.revision
+        for number in (0, 1):
+            revision = await client.delete(owner, made[number].id)
+            items, reached = await until_checkpoint(stream)
+            assert [item.deleted.id for item in items] == [made[1].id] * number
+            assert reached.revision == revision
+    async with client.watch(checkpoint.revision, checkpoint.registry_id, slots=[mine]) as stream:
+        items, reached = await until_checkpoint(stream)
+        assert {item.put.subscription.id or item.deleted.id for item in items} == {made[1].id}
+        assert reached.revision == revision
+
+
+@pytest.mark.parametrize("slots", [[256], [-1], [1, 1]])
+async def test_slots_that_are_none_or_stand_twice_are_refused(client: Client, slots: list[int]) -> None:
+    async with client.watch(slots=slots) as stream:
+        failure = await refused(stream.read())
+    assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, "slots")
+    call = client.subscriptions.AskRevision(metadata=service_metadata(client.token))
+    await call.write(pb.AskRevisionRequest(reached_revision=1, slots=slots))
+    failure = await refused(call.read())
+    assert (failure.reason, failure.fields[0].field) == (Reason.INVALID_ARGUMENT, "slots")
+    call.cancel()
 
 
 async def test_a_watch_resumes_after_any_revision_across_a_restart(settings: SubscriptionSettings) -> None:

@@ -3,7 +3,7 @@
 import base64
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,10 +140,12 @@ class Client:
         return (await self.call(self.subscriptions.GetRevision, subscription_pb2.GetRevisionRequest())).revision
 
     @contextlib.asynccontextmanager
-    async def watch(self, after_revision: int = 0, registry_id: str = "", change_id: str = "") -> AsyncIterator[Watching]:
+    async def watch(
+        self, after_revision: int = 0, registry_id: str = "", change_id: str = "", slots: Iterable[int] = ()
+    ) -> AsyncIterator[Watching]:
         """Watch; cancel the stream at the end."""
         request = subscription_pb2.WatchSubscriptionsRequest(
-            after_revision=after_revision, registry_id=registry_id, after_change_id=change_id
+            after_revision=after_revision, registry_id=registry_id, after_change_id=change_id, slots=slots
         )
         call: Watching = self.subscriptions.WatchSubscriptions(request, metadata=service_metadata(self.token), timeout=60)
         try:

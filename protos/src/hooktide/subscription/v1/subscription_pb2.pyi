@@ -323,6 +323,7 @@ class SubscriptionConfig(google.protobuf.message.Message):
     RETRY_FIELD_NUMBER: builtins.int
     ORDERING_FIELD_NUMBER: builtins.int
     START_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
     description: builtins.str
     """A description for people; at most 1000 characters."""
     rate_per_second: builtins.float
@@ -331,6 +332,10 @@ class SubscriptionConfig(google.protobuf.message.Message):
     """At most so many requests are under way at once, 1 to 1000; unset: the operator's limit."""
     ordering: Global___Ordering.ValueType
     """In which order events are delivered; unset: in no order."""
+    parts: builtins.int
+    """Into how many parts the deliveries are divided, each with a worker of its own. Reserved: 0 or 1 (both mean undivided), or else
+    INVALID_ARGUMENT. It is not stored.
+    """
     @property
     def retry(self) -> Global___RetryPolicy:
         """How a failed delivery is tried again; unset: the operator's retry policy."""
@@ -350,9 +355,10 @@ class SubscriptionConfig(google.protobuf.message.Message):
         retry: Global___RetryPolicy | None = ...,
         ordering: Global___Ordering.ValueType = ...,
         start: Global___Start | None = ...,
+        parts: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "in_flight_max", b"in_flight_max", "rate_per_second", b"rate_per_second", "retry", b"retry", "start", b"start"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "description", b"description", "in_flight_max", b"in_flight_max", "ordering", b"ordering", "rate_per_second", b"rate_per_second", "retry", b"retry", "start", b"start"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_in_flight_max", b"_in_flight_max", "_rate_per_second", b"_rate_per_second", "description", b"description", "in_flight_max", b"in_flight_max", "ordering", b"ordering", "parts", b"parts", "rate_per_second", b"rate_per_second", "retry", b"retry", "start", b"start"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_in_flight_max", b"_in_flight_max"]) -> typing.Literal["in_flight_max"] | None: ...
     @typing.overload
@@ -1462,6 +1468,7 @@ class AskRevisionRequest(google.protobuf.message.Message):
     LEASE_FIELD_NUMBER: builtins.int
     CONFIRMS_FIELD_NUMBER: builtins.int
     REACHED_CHANGE_ID_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
     reached_revision: builtins.int
     """The asker knows all changes up to this revision; 0: it knows none."""
     confirms: builtins.bool
@@ -1474,6 +1481,12 @@ class AskRevisionRequest(google.protobuf.message.Message):
     def lease(self) -> google.protobuf.duration_pb2.Duration:
         """How long a read lease the asker wants, counted from its question; unset: no lease."""
 
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The slots whose subscriptions the lease is for, 0 to 255, none twice; empty: all. A lease covers at least these slots: a change of any
+        subscription may wait for it, so the asker also confirms the revisions of its watch's checkpoints that brought it no change.
+        """
+
     def __init__(
         self,
         *,
@@ -1481,9 +1494,10 @@ class AskRevisionRequest(google.protobuf.message.Message):
         lease: google.protobuf.duration_pb2.Duration | None = ...,
         confirms: builtins.bool = ...,
         reached_change_id: builtins.str = ...,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["confirms", b"confirms", "lease", b"lease", "reached_change_id", b"reached_change_id", "reached_revision", b"reached_revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["confirms", b"confirms", "lease", b"lease", "reached_change_id", b"reached_change_id", "reached_revision", b"reached_revision", "slots", b"slots"]) -> None: ...
 
 Global___AskRevisionRequest: typing_extensions.TypeAlias = AskRevisionRequest
 
@@ -1521,6 +1535,7 @@ class WatchSubscriptionsRequest(google.protobuf.message.Message):
     AFTER_REVISION_FIELD_NUMBER: builtins.int
     REGISTRY_ID_FIELD_NUMBER: builtins.int
     AFTER_CHANGE_ID_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
     after_revision: builtins.int
     """Changes after this revision, exclusive; 0 begins with a snapshot."""
     registry_id: builtins.str
@@ -1532,14 +1547,21 @@ class WatchSubscriptionsRequest(google.protobuf.message.Message):
     revision, the stream ends with OUT_OF_RANGE / REVISION_COMPACTED. Without it, a resuming watch does not notice a registry
     that was restored from an older copy and has changed as often since.
     """
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The slots whose subscriptions to send, 0 to 255, none twice; empty: all. A subscription's slot is the lowest 8 bits of its id.
+        A checkpoint follows also if no change before it was of these slots.
+        """
+
     def __init__(
         self,
         *,
         after_revision: builtins.int = ...,
         registry_id: builtins.str = ...,
         after_change_id: builtins.str = ...,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_change_id", b"after_change_id", "after_revision", b"after_revision", "registry_id", b"registry_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_change_id", b"after_change_id", "after_revision", b"after_revision", "registry_id", b"registry_id", "slots", b"slots"]) -> None: ...
 
 Global___WatchSubscriptionsRequest: typing_extensions.TypeAlias = WatchSubscriptionsRequest
 
