@@ -8,7 +8,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hooktide.delivery.v1 import delivery_pb2
 from hooktide.ingest.v1 import event_log_pb2, ingest_pb2, notice_pb2
-from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2
+from hooktide.subscription.v1 import access_pb2, catalogue_pb2, subscription_pb2, system_pb2
 
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from tests.support.system.processes import System
@@ -18,6 +18,7 @@ FILES = {
     access_pb2: "subscription",
     catalogue_pb2: "subscription",
     subscription_pb2: "subscription",
+    system_pb2: "subscription",
     event_log_pb2: "ingest",
     ingest_pb2: "ingest",
     notice_pb2: "ingest",
@@ -35,11 +36,16 @@ UNSCOPED = {
         "AccessService.CreateConsumer",
         "AccessService.GetConsumer",
         "AccessService.ListConsumers",
+        "AccessService.PauseConsumer",
+        "AccessService.ResumeConsumer",
         "AccessService.CreateKey",
         "AccessService.GetKey",
         "AccessService.ListKeys",
         "AccessService.RevokeKey",
         "AccessService.GetResealing",
+        "SystemService.GetSystem",
+        "SystemService.PauseSystem",
+        "SystemService.ResumeSystem",
     },
     "the key or the token in the call says who it is": {
         "AccessService.Authenticate",
