@@ -94,7 +94,9 @@ async def running(
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, sink_tester, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(
-            http_server(admin_app(worker.why_not_ready), settings.delivery_admin_listen, tls=server_tls(reloadable, "admin"))
+            http_server(
+                admin_app(worker.why_not_ready, worker.why_degraded), settings.delivery_admin_listen, tls=server_tls(reloadable, "admin")
+            )
         )
         listen = await grpc_server.start(settings.delivery_listen, tls)
         async with in_background(verifications.run()), _worker_running(worker, process), reloading(reloadable, process):

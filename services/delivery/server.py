@@ -84,7 +84,7 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     async def GetReadiness(self, request: delivery_pb2.GetReadinessRequest, context: Context) -> delivery_pb2.GetReadinessResponse:
         """Return why events are not routed or pushed; empty if they are."""
         del request, context
-        return delivery_pb2.GetReadinessResponse(why_not_ready=self._worker.why_not_ready() or "")
+        return delivery_pb2.GetReadinessResponse(why_not_ready=self._worker.why_not_ready() or self._worker.why_degraded() or "")
 
     async def RepairRouting(self, request: delivery_pb2.RepairRoutingRequest, context: Context) -> delivery_pb2.RepairRoutingResponse:
         """Resume routing that is stopped, or return what a repair would do."""

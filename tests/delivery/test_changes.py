@@ -222,7 +222,9 @@ def test_while_the_system_is_paused_nothing_is_routed_or_sent(play: Play, *, cra
             await asyncio.sleep(600.0)
         assert world.endpoints.requests == requests
         assert (len(deliveries(world, records)), deliveries(world, others, BETA)) == (routed, [])
-        assert world.at_work().worker.why_not_ready() is None
+        worker = world.at_work().worker
+        assert worker.why_not_ready() is None
+        assert str(worker.why_degraded()).startswith("the operator has paused all deliveries")
         world.registry.pause_system(paused=False)
         await finished(world, within_s=600.0)
         assert deliveries(world, records) == [State.DELIVERED] * 40

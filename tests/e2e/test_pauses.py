@@ -2,6 +2,7 @@
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from tests.support.consumers import new_consumer
@@ -10,6 +11,13 @@ from tests.support.waiting import PATIENCE_S, until
 from tests.support.webhook_receivers.receiver import Receiver
 
 EVENTS = 20
+
+
+async def ready_state(system: System) -> dict[str, str]:
+    """Return what delivery's /readyz answers."""
+    async with aiohttp.ClientSession() as http, http.get(f"http://{system.services['delivery'].admin}/readyz") as answer:
+        assert answer.status == 200
+        return dict(await answer.json())
 
 
 @pytest.mark.parametrize("what", ["subscription", "consumer", "system"])
@@ -36,6 +44,7 @@ async def test_nothing_is_sent_during_a_pause_and_everything_after_it(system: Sy
                 endpoint.arrivals.clear()
                 await asyncio.sleep(1.0)  # webhooks that ignored the pause would arrive within milliseconds
                 assert beside.arrivals == []
+                assert (await ready_state(system))["status"] == "degraded"
             else:
                 await until(lambda: beside.accepted() >= sent, PATIENCE_S, "the other's webhooks")
             assert endpoint.arrivals == []

@@ -16,7 +16,7 @@ from services.runtime.fair_semaphore import Share
 from services.runtime.logs import logger
 from services.runtime.retry_queue import RetryQueue
 
-REASON = "The sink answered 410 Gone; set another sink, which enables the subscription again."
+REASON = "The sink answered 410 Gone; set another sink, or resume the subscription once the sink is back."
 REPORTS_AT_ONCE = Share(permits=16, owner_permits=4)
 # A report that finds no room is dropped: the sink is sent to once an hour, answers 410 again, and is reported again.
 _REPORTS_MAX = 100_000

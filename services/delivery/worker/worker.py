@@ -168,6 +168,12 @@ class Worker:
             or self._settings.why_expiry_is_too_long(self._log_retention_s)
         )
 
+    def why_degraded(self) -> str | None:
+        """Return in a sentence why events wait although this process is ready; None if they do not."""
+        if self.replica.system_paused:
+            return "the operator has paused all deliveries: new events wait in the log until `hooktide system resume`"
+        return None
+
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
         takeover = await self._take_lease()
