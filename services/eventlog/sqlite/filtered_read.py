@@ -13,7 +13,7 @@ import sqlite3
 
 from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.record import Record, ShardPosition
-from services.eventlog.sqlite.queries import _RECORD, SHARD, record_of
+from services.eventlog.sqlite.queries import RECORD, SHARD, record_of
 from services.runtime.event_types import type_ranges
 from services.runtime.listing_reader import Budget
 
@@ -75,7 +75,7 @@ def _statement(query: ReadQuery) -> tuple[str, list[object]]:
         values.append(query.source)
     where = " AND ".join(conditions)
     # Without the hint, SQLite reads the table itself, whose key is the position as well.
-    return f"SELECT {_RECORD} FROM events INDEXED BY events_by_filter WHERE {where} ORDER BY position LIMIT ?", values  # noqa: S608 - constants
+    return f"SELECT {RECORD} FROM events INDEXED BY events_by_filter WHERE {where} ORDER BY position LIMIT ?", values  # noqa: S608 - constants
 
 
 def _marks(count: int) -> str:

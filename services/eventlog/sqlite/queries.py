@@ -21,21 +21,21 @@ from services.runtime.listing_reader import Budget
 SHARD = 0
 """A log in one file has one shard, and this is its number."""
 _TRIM_ROWS = 1_000
-_RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
+RECORD = "partition, position, event_id, type, source, audience, accepted_ms, event"
 # The limits of a listing: how many records it examines for one page before it returns those found, and how many in one statement.
 _EXAMINED_MAX = 50_000
 _EXAMINED_STEP = 2_000
 
 
 def record_of(row: Sequence[object]) -> Record:
-    """Return the record of a row in the order of `_RECORD`."""
+    """Return the record of a row in the order of `RECORD`."""
     partition, position, event_id, *rest = row
     return Record(SHARD, partition, position, "evt_" + event_id.hex(), *rest)  # type: ignore[arg-type, attr-defined]  # the columns' types
 
 
 def records_after(connection: sqlite3.Connection, position: int, records_max: int) -> list[Record]:
     """Return the records after a position, bounded in count and bytes (at least one record, if there is any)."""
-    rows = connection.execute(f"SELECT {_RECORD} FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, records_max))  # noqa: S608 - a constant
+    rows = connection.execute(f"SELECT {RECORD} FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, records_max))  # noqa: S608 - a constant
     records, size = list[Record](), 0
     for row in rows:
         records.append(record_of(row))
@@ -111,7 +111,7 @@ def records_at(
     """
     records, size = list[Record](), 0
     for shard, position, *_ in places:
-        row = connection.execute(f"SELECT {_RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
+        row = connection.execute(f"SELECT {RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
         if row is None or shard != SHARD:
             continue
         size += len(row[-1])
@@ -124,7 +124,7 @@ def records_at(
 def record_by_id(connection: sqlite3.Connection, event_id: bytes) -> Record | None:
     """Return the record of an event id, found by a binary search, since ids and positions grow together."""
     position = _first_position(connection, "event_id", lambda value: value >= event_id)  # type: ignore[operator]  # both are bytes
-    row = connection.execute(f"SELECT {_RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
+    row = connection.execute(f"SELECT {RECORD} FROM events WHERE position = ?", (position,)).fetchone()  # noqa: S608 - a constant
     return record_of(row) if row is not None and row[2] == event_id else None
 
 
@@ -158,17 +158,18 @@ def newest_records(connection: sqlite3.Connection, query: EventQuery, budget: Bu
 
 
 def _matching_between(connection: sqlite3.Connection, query: EventQuery, floor: int, top: int, limit: int) -> sqlite3.Cursor:
-    conditions, values = ["position < ?", "position >= ?"], list[object]([top, floor])
+    conditions, values = list[str](), list[object]([top, floor])
     for column in ("type", "source"):
         if value := getattr(query, column):
-            # The `+` keeps SQLite from the index over source and id, whose rows it would have to sort.
-            conditions.append(f"+{column} = ?")
+            conditions.append(f"AND {column} = ?")
             values.append(value)
     if not isinstance(query.scope, Everyone):
-        conditions.append("audience IN ('', ?)")
+        conditions.append("AND audience IN ('', ?)")
         values.append(query.scope.consumer_id)
+    # The index holds all filtered columns, so that the rows of other events are not read.
+    index = "INDEXED BY events_by_filter" if conditions else ""
     return connection.execute(
-        f"SELECT {_RECORD} FROM events WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ?",  # noqa: S608 - constants
+        f"SELECT {RECORD} FROM events {index} WHERE position < ? AND position >= ? {' '.join(conditions)} ORDER BY position DESC LIMIT ?",  # noqa: S608 - constants
         (*values, limit),
     )
 
