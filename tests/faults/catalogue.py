@@ -85,9 +85,9 @@ CATALOGUE: dict[int, Row] = {
         "a store put back to an older copy",
         "an alarm; no storm, and nothing is skipped in silence",
         (
-            "faults.test_restored::test_a_log_that_is_older_than_the_ledger_stops_the_partition_with_an_alarm",
-            "faults.test_restored::test_a_log_that_is_put_back_under_a_running_delivery_stops_the_partition_with_an_alarm",
-            "faults.test_restored::test_a_ledger_that_is_older_than_the_log_stops_the_partition_with_an_alarm",
+            "faults.test_restored::test_a_log_that_is_older_than_the_ledger_stops_routing_with_an_alarm",
+            "faults.test_restored::test_a_log_that_is_put_back_under_a_running_delivery_stops_routing_with_an_alarm",
+            "faults.test_restored::test_a_ledger_that_is_older_than_the_log_stops_routing_with_an_alarm",
             "faults.test_restored::test_a_registry_that_is_put_back_is_taken_as_it_is_now",
         ),
     ),

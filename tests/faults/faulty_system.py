@@ -95,7 +95,7 @@ class FaultySystem:
         """Wait until delivery has reported to the log that it needs nothing more up to a position."""
         uri = f"{(self.system.data_dir / 'ingest.db').as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            query = "SELECT count(*) FROM released WHERE position >= ?"
+            query = "SELECT count(*) = 256 FROM progress WHERE released >= ?"
             await until(lambda: connection.execute(query, (position,)).fetchone()[0], PATIENCE_S, "the report")
 
     async def delivered(self, event_type: str) -> list[delivery_pb2.Delivery]:

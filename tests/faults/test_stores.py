@@ -58,7 +58,7 @@ async def test_a_delivery_service_whose_ledger_is_removed_stops(own_faulty: Faul
 
 
 async def test_a_log_that_was_deleted_is_told_of_wherever_a_person_looks(own_faulty: FaultySystem) -> None:
-    """One line reports it although all partitions stop; the lag grows although delivery reads nothing."""
+    """One line reports it; the lag grows although delivery reads nothing."""
     faulty, system = own_faulty, own_faulty.system
     endpoint = await faulty.subscribed("deleted.log")
     await faulty.publish("deleted.log", "1")
