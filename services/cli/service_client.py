@@ -32,7 +32,7 @@ _RESEALING_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a repair of routing did, or would do; the numbers are of the stopped partitions."""
+    """What a repair of routing did, or would do; the numbers count events and deliveries."""
 
     stopped: str
     """Why routing is stopped; empty if it is not."""

@@ -60,7 +60,7 @@ def repair(
         return
     if not yes and (as_json or not sys.stdin.isatty()):
         raise CommandError("nothing was changed; give --yes to repair, or --dry-run to see only what would be done", code=2)
-    if not yes and not typer.confirm("Repair the stopped partitions?"):
+    if not yes and not typer.confirm("Repair the routing?"):
         raise CommandError("nothing was changed")
     done = call(dry=False)
     if as_json:
@@ -79,7 +79,7 @@ def _say(plan: Repair) -> None:
         say("No partition is stopped, so there is nothing to repair.")
         return
     say(f"Delivery has stopped: {plan.stopped}.")
-    say("A repair does this in the stopped partitions:")
+    say("A repair does this:")
     say(f"  {plan.routed_events:>9}  events are routed")
     say(f"  {plan.repeated_events:>9}  of these were routed before and may be delivered again")
     say(f"  {plan.skipped_events:>9}  events that were never routed are skipped")

@@ -47,7 +47,7 @@ SENTENCES: Mapping[str, str] = {
     "retention.events_missing": "{events} events of partition {partition} are missing in the log, and unfinished deliveries need them",
     "retention.log_unreachable": "old deliveries are not dropped yet, because the event log cannot be reached ({reason})",
     "retention.postponed": "old deliveries are not dropped yet: {reason}",
-    "routing.repaired": "delivery continues with {partitions} partitions and routes {routed} events, {repeated} of them a second time",
+    "routing.repaired": "delivery reads the log again and routes {routed} events, {repeated} of them a second time",
     "secrets.damaged": "{values} stored secrets are damaged: {detail}",
     "secrets.resealing_delayed": "stored secrets could not be encrypted with the newest key ({reason}); the next try is in {next_s} s",
     "service.failed": "the service stops: {why}",

@@ -442,7 +442,7 @@ Global___SendTestEventResponse: typing_extensions.TypeAlias = SendTestEventRespo
 
 @typing.final
 class RepairRoutingRequest(google.protobuf.message.Message):
-    """A call to resume stopped partitions."""
+    """A call to resume stopped routing."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -481,7 +481,7 @@ class RepairRoutingResponse(google.protobuf.message.Message):
     stopped: builtins.str
     """What is stopped and why, in a sentence; empty: nothing is stopped, and nothing was done."""
     routed_events: builtins.int
-    """How many events of the stopped partitions are routed after the repair."""
+    """How many events are routed after the repair."""
     repeated_events: builtins.int
     """How many of those events were routed before, so that they may be delivered once more, with the same ids."""
     skipped_events: builtins.int

@@ -109,7 +109,7 @@ class DeliveryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RepairRouting(self, request, context):
-        """Resumes partitions that are stopped because log and ledger do not fit together, or returns what that would do.
+        """Resumes routing that is stopped because log and ledger do not fit together, or returns what that would do.
         UNAVAILABLE while the log is away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

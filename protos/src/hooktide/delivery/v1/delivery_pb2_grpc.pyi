@@ -204,7 +204,7 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
     """
 
     RepairRouting: _DeliveryServiceRepairRoutingType
-    """Resumes partitions that are stopped because log and ledger do not fit together, or returns what that would do.
+    """Resumes routing that is stopped because log and ledger do not fit together, or returns what that would do.
     UNAVAILABLE while the log is away.
     """
 
@@ -290,7 +290,7 @@ class DeliveryServiceServicer(metaclass=abc.ABCMeta):
         request: hooktide.delivery.v1.delivery_pb2.RepairRoutingRequest,
         context: _ServicerContext,
     ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.RepairRoutingResponse]]:
-        """Resumes partitions that are stopped because log and ledger do not fit together, or returns what that would do.
+        """Resumes routing that is stopped because log and ledger do not fit together, or returns what that would do.
         UNAVAILABLE while the log is away.
         """
 

@@ -185,7 +185,7 @@ class PublishReceipt(google.protobuf.message.Message):
     partition: builtins.int
     """The event's partition, 0 to 255."""
     position: builtins.int
-    """The event's position in the partition; positions of a partition grow strictly."""
+    """The event's position in the append shard of its partition; positions of a shard grow strictly, so those of a partition do too."""
     duplicate: builtins.bool
     """True if the same event had been accepted before; the other fields are then those of the first acceptance."""
     def __init__(
