@@ -76,7 +76,7 @@ async def _call(target: str, from_time: datetime | None, ca: Path | None, data_d
 
 def _say(plan: Repair) -> None:
     if not plan.stopped:
-        say("No partition is stopped, so there is nothing to repair.")
+        say("Routing is not stopped, so there is nothing to repair.")
         return
     say(f"Delivery has stopped: {plan.stopped}.")
     say("A repair does this:")

@@ -44,7 +44,7 @@ SENTENCES: Mapping[str, str] = {
     "registry.disconnected": "the connection to the subscription service was lost; delivery connects again",
     "replica.snapshot_requested": "the registry no longer has the changes after revision {revision}; delivery reads all subscriptions",
     "requests.throttled": "too many requests without a valid key come from {network}; their answers are delayed",
-    "retention.events_missing": "{events} events of partition {partition} are missing in the log, and unfinished deliveries need them",
+    "retention.events_missing": "{events} events are missing in the log, and unfinished deliveries need them",
     "retention.log_unreachable": "old deliveries are not dropped yet, because the event log cannot be reached ({reason})",
     "retention.postponed": "old deliveries are not dropped yet: {reason}",
     "routing.repaired": "delivery reads the log again and routes {routed} events, {repeated} of them a second time",
