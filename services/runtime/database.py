@@ -16,7 +16,7 @@ from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from services.runtime.database_files import DatabaseFiles, lock_file, was_removed
+from services.runtime.database_files import DatabaseFiles, lock_file, named_database, was_removed
 from services.runtime.service_process import StartError
 
 # STRICT tables came with this version.
@@ -30,29 +30,14 @@ _READING_CACHE_KIB = 4 * 1024
 
 
 def database_path(url: str, data_dir: Path, service: str) -> Path:
-    """Return the SQLite file of a service: the one in `url` (``sqlite:///path``) or the default in the data directory.
-
-    A symbolic link is followed, since SQLite keeps its journal beside the real file, and we keep the lock there. Creates the directory.
-    Raises `StartError` for another engine or a directory that cannot be written.
-    """
-    if url and not url.startswith("sqlite:///"):
-        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: only sqlite:///path is supported; write for example sqlite:////var/lib/x.db"
-        raise StartError(message)
-    named = url.removeprefix("sqlite:///")
-    if url and not named:
-        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:/// has no path of a file; write for example sqlite:////var/lib/x.db"
-        raise StartError(message)
-    if "?" in named or "@" in named:
-        # This part may hold a password, and errors show the path.
-        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:///path must have neither ?parameters nor user@host; leave them out"
-        raise StartError(message)
-    path = Path(named) if url else data_dir / f"{service}.db"
+    """Return what `named_database` does, and create the directory. Raises `StartError` also for a directory that cannot be written."""
+    path = named_database(url, data_dir, service)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         message = f"cannot create {path.parent}: {error.strerror}; set HOOKTIDE_DATA_DIR to a directory that can be written"
         raise StartError(message) from error
-    return path.resolve() if path.is_symlink() else path
+    return path
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""Database files: notices that an open database's file was removed, replaced or moved.
+"""Database files: where a service's database is, and whether an open database's file was removed, replaced or moved.
 
 SQLite goes on writing to such a file: the commits succeed, and they are lost once the process ends.
 
@@ -11,10 +11,31 @@ import contextlib
 import os
 from pathlib import Path
 
-from services.runtime.service_process import FatalError
+from services.runtime.service_process import FatalError, StartError
 
 # The content of the lock file beside a database that was removed while it was open.
 _REMOVED = b"removed\n"
+
+
+def named_database(url: str, data_dir: Path, service: str) -> Path:
+    """Return the SQLite file of a service: the one in `url` (``sqlite:///path``) or the default in the data directory.
+
+    A symbolic link is followed, since SQLite keeps its journal beside the real file, and we keep the lock there. Raises `StartError` for
+    another engine.
+    """
+    if url and not url.startswith("sqlite:///"):
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: only sqlite:///path is supported; write for example sqlite:////var/lib/x.db"
+        raise StartError(message)
+    named = url.removeprefix("sqlite:///")
+    if url and not named:
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:/// has no path of a file; write for example sqlite:////var/lib/x.db"
+        raise StartError(message)
+    if "?" in named or "@" in named:
+        # This part may hold a password, and errors show the path.
+        message = f"HOOKTIDE_{service.upper()}_DATABASE_URL: sqlite:///path must have neither ?parameters nor user@host; leave them out"
+        raise StartError(message)
+    path = Path(named) if url else data_dir / f"{service}.db"
+    return path.resolve() if path.is_symlink() else path
 
 
 def lock_file(path: Path) -> Path:

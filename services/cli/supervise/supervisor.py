@@ -31,6 +31,8 @@ from services.runtime.configuration.default_ports import LOOPBACK
 from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings
 from services.runtime.configuration.settings_file import with_settings_file
 from services.runtime.configuration.settings_reader import read_settings
+from services.runtime.database_files import named_database
+from services.runtime.database_layout import refuse_other_layout
 from services.runtime.service_process import Addresses, StartError
 
 READY_WITHIN_S = 60.0
@@ -104,8 +106,9 @@ class Supervisor:
     async def start(self) -> Keys | None:
         """Start all services and wait until they take work; return the first keys if this call made them.
 
-        Raises `StartError` if a service cannot start, or another supervisor holds the data directory.
+        Raises `StartError` if a service cannot start, a database has another layout, or another supervisor holds the data directory.
         """
+        await asyncio.to_thread(self._refuse_other_layouts)
         self.directory.create()
         self._lock = lock = await self.directory.lock(lambda text: self._notify(Notice("", "waiting", text)))
         try:
@@ -136,6 +139,12 @@ class Supervisor:
             await self.stop()
             raise
         return made
+
+    def _refuse_other_layouts(self) -> None:
+        """Raise `StartError` if a database has another layout, before anything in the data directory is changed."""
+        for service in ("subscription", "ingest", "delivery"):
+            url = self._given.get(f"HOOKTIDE_{service.upper()}_DATABASE_URL", "")
+            refuse_other_layout(named_database(url, self.directory.path, service))
 
     async def stop(self) -> None:
         """Stop all services in order, each within 25 s, and release the data directory. May be called again."""

@@ -26,6 +26,7 @@ from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.consumer_scope import Scope
 from services.runtime.database import connect, give_back_some, migrate, sole_owner, used_bytes
+from services.runtime.database_layout import refuse_other_layout
 from services.runtime.ids import SLOTS, id_bytes
 from services.runtime.listing_reader import Budget, ListingReader
 
@@ -322,6 +323,7 @@ async def open_sqlite_log(
     `bytes_max` is the size at which appends are refused. `failed` is called once, with the error after which the log can guarantee
     nothing any more. Raises `StartError` if the file cannot be used.
     """
+    await asyncio.to_thread(refuse_other_layout, path)
     with sole_owner(path):
         await asyncio.to_thread(migrate, path, MIGRATIONS)
         failpoints.reached("log.opened")

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.database import connect, database_path, explained, migrate, open_engine, sole_owner
 from services.runtime.database_files import DatabaseFiles
+from services.runtime.database_layout import refuse_other_layout
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -98,6 +99,7 @@ def open_database(settings: SubscriptionSettings) -> Iterator[Database]:
     Raises `StartError` if another process has the database open, or if it cannot be used.
     """
     path = database_path(settings.subscription_database_url, settings.data_dir, "subscription")
+    refuse_other_layout(path)
     with sole_owner(path):
         is_new = not path.exists()
         migrate(path, MIGRATIONS)

@@ -34,6 +34,7 @@ from services.eventlog.record import Record, ShardPosition
 from services.runtime import failpoints
 from services.runtime.consumer_scope import Scope
 from services.runtime.database import WalCheckpoints, connect, give_back_some, is_disk_full, migrate, sole_owner, used_bytes
+from services.runtime.database_layout import refuse_other_layout
 from services.runtime.listing_reader import Budget, ListingReader
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
@@ -269,6 +270,7 @@ async def open_ledger(path: Path, delivery_id: DeliveryId = delivery_id) -> Asyn
 
     Raises `StartError` if the file cannot be used, or another process has it open.
     """
+    await asyncio.to_thread(refuse_other_layout, path)
     with sole_owner(path):
         await asyncio.to_thread(migrate, path, MIGRATIONS)
         await asyncio.to_thread(migrate_days, path)
