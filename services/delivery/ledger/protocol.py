@@ -347,7 +347,8 @@ class Ledger(Protocol):
     async def repair(self, log_id: str, repaired: Sequence[RepairedCursor]) -> None:
         """Follow another log, or another state of the log, from these cursors on, in one transaction.
 
-        Rows and copies above `held_through` give up their positions, because other events have or will have them.
+        Rows and copies above `held_through` give up their positions, because other events have or will have them. Owed and ended ranges
+        shrink to what the log holds, and no owed range goes beyond the cursors. What the caller knows of ranges is out of date then.
         """
         ...
 

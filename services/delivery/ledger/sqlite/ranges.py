@@ -8,7 +8,7 @@ Law 2: what is written twice stands once. Ended ranges that touch each other bec
 
 import functools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import starmap
 
 import orjson
@@ -127,6 +127,38 @@ def drop_ended(connection: sqlite3.Connection, before_ms: int) -> int | None:
         (before_ms, _DROPPED_MAX),
     ).rowcount
     return dropped or None
+
+
+def repair_ranges(connection: sqlite3.Connection, repaired: Mapping[int, tuple[int, int]]) -> None:
+    """Fit all ranges to a repaired cursor: by shard, the position where routing resumes, and the last one that the log still holds.
+
+    A range with a place that the log does not hold begins at the cursor, and no range goes beyond the cursor: routing hands over what is
+    above. What a job or an ended range had above the last position held is gone.
+    """
+    for row in ranges(connection):
+        at, until = list(row.at), None if row.until is None else list(row.until)
+        for shard, (cursor, held) in repaired.items():
+            at[shard] = cursor if at[shard] > held else min(at[shard], cursor)
+            if until is not None and (until[shard] > held or until[shard] > cursor):
+                until[shard] = max(at[shard], min(until[shard], held, cursor)) if row.job_id else cursor
+        connection.execute(
+            "UPDATE owed SET at = ?, until = ? WHERE subscription_id = ? AND job_id = ? AND seq = ?",
+            (_encode(tuple(at)), None if until is None else _encode(tuple(until)), *row.key),
+        )
+    for ended in starmap(_ended_row, connection.execute("SELECT * FROM ended").fetchall()):
+        through = [min(position, repaired[shard][1]) if shard in repaired else position for shard, position in enumerate(ended.through)]
+        if through == list(ended.through):
+            continue
+        _delete_ended(connection, ended)
+        through = [max(position, after) for position, after in zip(through, ended.after, strict=True)]
+        if tuple(through) != ended.after:
+            connection.execute(
+                "INSERT INTO ended VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*ended[:3], _encode(ended.after), _encode(tuple(through)), ended.about, ended.time_ms),
+            )
+    connection.executemany(
+        "DELETE FROM set_aside WHERE shard = ? AND position > ?", [(shard, held) for shard, (_, held) in repaired.items()]
+    )
 
 
 def write_set_aside(connection: sqlite3.Connection, rows: Sequence[SetAsideRow]) -> None:

@@ -6,7 +6,8 @@ worker.repair → ledger → [repair]
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, RepairedCursor
+from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, RepairedCursor, recorded_position
+from services.delivery.ledger.sqlite import ranges
 from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta, write_cursors
 
 
@@ -36,3 +37,4 @@ def repair(connection: sqlite3.Connection, log_id: str, repaired: Sequence[Repai
                 (by, shard, held_through),
             )
     write_cursors(connection, [GroupCursor(FIRST_GROUP, tuple(each.cursor for each in repaired))])
+    ranges.repair_ranges(connection, {each.cursor.shard: (recorded_position(each.cursor).position, each.held_through) for each in repaired})
