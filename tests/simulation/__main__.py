@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from tests.simulation.bugs import BUGS
 from tests.simulation.flush_kills import Kills, Side
 from tests.simulation.seed_pool import Plan, play_all, silence
 from tests.simulation.seeded_run import Played, play_seed
@@ -26,16 +27,17 @@ def main() -> int:
     parser.add_argument("--kill", action="append", type=_kill, help="with --seed: kill the worker at this flush, as in 3:before or 3:after")
     parser.add_argument("--each-flush", type=int, metavar="SEED", nargs="*", default=[], help="seeds to play with a kill at each flush")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--bug", choices=BUGS, default="", help="put this bug back first, to see which seeds catch it")
     asked = parser.parse_args()
     if asked.seed is not None:
-        silence()
+        silence(asked.bug)
         played = play_seed(asked.seed, dict(asked.kill) if asked.kill else None)
         _say(_line(played))
         return int(bool(played.failure))
     began = time.monotonic()
     plans: list[Plan] = [(seed, None) for seed in range(asked.first, asked.first + asked.seeds)]
     plans += [plan for seed in asked.each_flush for plan in _each_flush(seed)]
-    failed = _play(plans, asked.processes)
+    failed = _play(plans, asked.processes, asked.bug)
     _say(f"simulation: {len(plans)} runs in {time.monotonic() - began:.0f} s, {failed} broken")
     return int(failed > 0)
 
@@ -51,9 +53,9 @@ def _each_flush(seed: int) -> list[Plan]:
     return [(seed, {number: side}) for number in range(1, flushes + 1) for side in Side]
 
 
-def _play(plans: Sequence[Plan], processes: int) -> int:
+def _play(plans: Sequence[Plan], processes: int, bug: str) -> int:
     failed = 0
-    for (_, kills), played in zip(plans, play_all(plans, processes), strict=True):
+    for (_, kills), played in zip(plans, play_all(plans, processes, bug), strict=True):
         if played.failure:
             failed += 1
             if failed <= _FAILURES_SHOWN:

@@ -21,6 +21,14 @@ def new_event(event: event_pb2.CloudEvent, audience: str = "") -> NewEvent:
     return NewEvent(partition_of(event.id[:-1]), event.source, event.id, event.type, audience, b"", event.SerializeToString())
 
 
+_POSITION_SHIFT = 10
+
+
+def position_in(event_id: str) -> int:
+    """Return the position of an event that a `MemoryEventLog` has appended."""
+    return int(event_id[-15:], 16) >> _POSITION_SHIFT
+
+
 class MemoryEventLog:
     """An `EventLogReader` in memory. It never appends an event twice, since its caller gives each event an id of its own."""
 
@@ -44,7 +52,7 @@ class MemoryEventLog:
     def append(self, event: NewEvent, *, accepted_ms: int) -> Record:
         """Append an event."""
         self.head += 1
-        event_id = f"evt_{accepted_ms:012x}70008{self.head << 10 | event.partition:015x}"
+        event_id = f"evt_{accepted_ms:012x}70008{self.head << _POSITION_SHIFT | event.partition:015x}"
         record = Record(SHARD, event.partition, self.head, event_id, event.type, event.source, event.audience, accepted_ms, event.event)
         self.records[self.head] = record
         self._wake()

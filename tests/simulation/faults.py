@@ -1,5 +1,6 @@
 """Faults: what may happen in the simulated world, and how often."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -59,6 +60,25 @@ async def _registry(world: World, _wishes: list[Wish]) -> None:
 async def _registry_restart(world: World, _wishes: list[Wish]) -> None:
     world.registry.restart()
     world.registry_back_at = world.loop.time() + 4.0
+
+
+async def _stalled_watch(world: World, wishes: list[Wish]) -> None:
+    """Let the watch stall while a user changes a subscription and publishes events as soon as the change is answered."""
+    world.telling.append(world.loop.create_task(_change_in_a_stall(world, world.chance.choice(wishes).id)))
+
+
+async def _change_in_a_stall(world: World, subscription_id: str) -> None:
+    world.publish(1)
+    await asyncio.sleep(0.1 * world.chance.random())
+    stall_s = 2.0 * world.chance.random()
+    world.registry.stalled_until = world.loop.time() + stall_s
+    world.registry_back_at = world.registry.stalled_until + 4.0
+    if (wish := world.registry.wishes.get(subscription_id)) is not None:
+        world.change(replace(wish, types=world.chance.choice(PATTERNS)))
+    await world.registry.told(world.registry.revision)
+    # Later than the answer, so that the change certainly governs these events.
+    await asyncio.sleep(0.001)
+    world.publish(4)
 
 
 async def _registry_copy(world: World, _wishes: list[Wish]) -> None:
@@ -128,6 +148,7 @@ HAPPENINGS: dict[Happening, int] = {
     _log: 1,
     _registry: 1,
     _registry_restart: 1,
+    _stalled_watch: 1,
     _registry_copy: 1,
     _registry_put_back: 1,
     _freeze: 2,

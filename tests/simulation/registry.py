@@ -82,6 +82,8 @@ class RegistryOfTests:
         """Whether DisableSubscription succeeds, by which delivery reports that a sink is gone."""
         self.questions = 0
         """How many questions for its revision it has received."""
+        self.stalled_until = 0.0
+        """Until when the watch sends nothing, although it stays open and questions are answered."""
         self.restarted_at = 0.0
         """When it last became another process. A new process waits for the leases that the one before may have granted."""
         self.freezes = self.freezes_proven = 0
@@ -216,6 +218,7 @@ class RegistryOfTests:
             changes, changed = [change for change in self._changes if change[0] > revision], self._changed
             for revision, message in changes:  # noqa: B007 - the last one counts
                 await self.pause()
+                await asyncio.sleep(self.stalled_until - self._loop.time())
                 self._refuse_if_away(leases)
                 yield message
             yield self._checkpoint(revision)

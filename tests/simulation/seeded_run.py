@@ -21,6 +21,7 @@ from tests.simulation.tiny_settings import seeded_settings
 from tests.simulation.world import World
 
 _STEPS, _LONG_STEPS, _LONG_EVERY = 30, 120, 50
+_DRAINED_WITHIN_S = 900.0
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made in it
 
 
@@ -46,7 +47,7 @@ def play_seed(seed: int, kills: Kills | None = None) -> Played:
             play_scenario(run.scenario, seed, seeded_settings(seed), TemplateStore(Path(directory) / "delivery.db"))
             failure = ""
         except Exception:  # noqa: BLE001 - whatever breaks in a run is the run's result
-            failure = traceback.format_exc()
+            failure = run.failure or traceback.format_exc()
     return run.played(failure)
 
 
@@ -58,10 +59,20 @@ class _Run:
         self._kills = FlushKills(seeded_kills(random.Random(seed)) if kills is None else kills)
         self._is_long = seed % _LONG_EVERY == 0
         self._world: World | None = None
+        self.failure = ""
+        """The traceback of what broke in the scenario; the end of a broken world may raise further errors."""
 
     async def scenario(self, world: World) -> None:
-        """Let everything happen, then make everything work again, and check the end of it."""
+        """Play the scenario, and keep the traceback of an error."""
         self._world = world
+        try:
+            await self._play(world)
+        except Exception:
+            self.failure = traceback.format_exc()
+            raise
+
+    async def _play(self, world: World) -> None:
+        """Let everything happen, then make everything work again, and check the end of it."""
         self._kills.watch(world.loop)
         world.clock.busy_share = world.chance.choice((0.0, 1.0))
         world.endpoints.at_once = world.chance.choice((1, 3, 1000))
@@ -73,7 +84,7 @@ class _Run:
         for _ in range(_LONG_STEPS if self._is_long else _STEPS):
             await _step(world)
         await world.heal()
-        await world.settle(within_s=3600.0)
+        await world.settle(within_s=_DRAINED_WITHIN_S)
         world.check_end()
         await (world.check_rest() if self._is_long else world.check_rest(10.0, 0.0))
 

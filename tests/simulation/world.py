@@ -21,7 +21,7 @@ from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
 from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
-from tests.simulation.event_log import MemoryEventLog, new_event
+from tests.simulation.event_log import MemoryEventLog, new_event, position_in
 from tests.simulation.invariants import Published, Version, check_phases, judged
 from tests.simulation.notices import PublishedNotices
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
@@ -87,7 +87,8 @@ class World:
         self.registry_back_at = 0.0
         self.copy: Copy | None = None
         self.notices = PublishedNotices(self.pause)
-        self._telling: list[asyncio.Task[None]] = []
+        self.telling: list[asyncio.Task[None]] = []
+        """The calls of users under way, which end by themselves."""
 
     async def pause(self) -> None:
         """Take as long as a network does."""
@@ -222,11 +223,11 @@ class World:
             version.told_at = self.loop.time()
             assert version.told_at - max(version.since, self.registry.restarted_at) < _TOLD_WITHIN_S
 
-        self._telling.append(self.loop.create_task(tell()))
+        self.telling.append(self.loop.create_task(tell()))
 
     async def told(self, wish: Wish) -> Version:
         """Wait until every caller who changed a subscription has an answer; return the subscription's latest version."""
-        await asyncio.gather(*self._telling)
+        await asyncio.gather(*self.telling)
         return self.versions[wish.id][-1]
 
     def activate(self, subscription_id: str) -> None:
@@ -312,7 +313,7 @@ class World:
     def check_end(self) -> None:
         """Check what became of every event."""
         self.check()
-        for telling in self._telling:
+        for telling in self.telling:
             if telling.done():
                 telling.result()
         done = self.store.ends()
@@ -369,7 +370,7 @@ class World:
         return self.store.has_done_row(delivery_id(*key))
 
     def _is_unrecorded(self, key: Key) -> bool:
-        before = int(key[0][-15:], 16) <= self.head_at_start
+        before = position_in(key[0]) <= self.head_at_start
         return before and not self.store.has_open_row(delivery_id(*key))
 
     def _is_silenced(self, subscription_id: str) -> bool:
