@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play this seed alone")
     parser.add_argument("--kill", action="append", type=_kill, help="with --seed: kill the worker at this flush, as in 3:before or 3:after")
     parser.add_argument("--each-flush", type=int, metavar="SEED", nargs="*", default=[], help="seeds to play with a kill at each flush")
+    parser.add_argument("--kills-max", type=int, default=1 << 30, help="with --each-flush: at most so many kills a seed, evenly spread")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--bug", choices=BUGS, default="", help="put this bug back first, to see which seeds catch it")
     asked = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> int:
         return int(bool(played.failure))
     began = time.monotonic()
     plans: list[Plan] = [(seed, None) for seed in range(asked.first, asked.first + asked.seeds)]
-    plans += [plan for seed in asked.each_flush for plan in _each_flush(seed)]
+    plans += [plan for seed in asked.each_flush for plan in _each_flush(seed, asked.kills_max)]
     failed = _play(plans, asked.processes, asked.bug)
     _say(f"simulation: {len(plans)} runs in {time.monotonic() - began:.0f} s, {failed} broken")
     return int(failed > 0)
@@ -47,10 +48,12 @@ def _kill(text: str) -> tuple[int, Side]:
     return int(number), Side(side)
 
 
-def _each_flush(seed: int) -> list[Plan]:
+def _each_flush(seed: int, kills_max: int) -> list[Plan]:
     silence()
     flushes = play_seed(seed, {}).flushes
-    return [(seed, {number: side}) for number in range(1, flushes + 1) for side in Side]
+    plans: list[Plan] = [(seed, {number: side}) for number in range(1, flushes + 1) for side in Side]
+    # An odd step, so that both sides are among them.
+    return plans[:: -(-len(plans) // kills_max) | 1]
 
 
 def _play(plans: Sequence[Plan], processes: int, bug: str) -> int:
