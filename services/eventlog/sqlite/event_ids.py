@@ -34,15 +34,15 @@ class EventIds:
             self._ms = now_ms
             # The top bit stays 0, so that increments do not overflow.
             self._counter = secrets.randbits(_COUNTER_BITS - 1)
+        ms, counter = self._ms, self._counter
         steps = secrets.token_bytes(len(partitions) * _STEP_BYTES)
-        start = 0
         ids = []
-        for partition in partitions:
-            self._counter += int.from_bytes(steps[start : start + _STEP_BYTES], "big") + 1
-            start += _STEP_BYTES
-            if self._counter >> _COUNTER_BITS:
-                self._ms += 1
-                self._counter &= (1 << (_COUNTER_BITS - 1)) - 1
-            high, low = self._counter >> _LOW_BITS, self._counter & _LOW_MASK
-            ids.append((self._ms << 80 | _VERSION | high << 64 | _VARIANT | low << _PARTITION_BITS | partition).to_bytes(16, "big"))
+        for start, partition in zip(range(0, len(steps), _STEP_BYTES), partitions, strict=True):
+            counter += int.from_bytes(steps[start : start + _STEP_BYTES], "big") + 1
+            if counter >> _COUNTER_BITS:
+                ms += 1
+                counter &= (1 << (_COUNTER_BITS - 1)) - 1
+            high, low = counter >> _LOW_BITS, counter & _LOW_MASK
+            ids.append((ms << 80 | _VERSION | high << 64 | _VARIANT | low << _PARTITION_BITS | partition).to_bytes(16, "big"))
+        self._ms, self._counter = ms, counter
         return ids
