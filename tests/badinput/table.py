@@ -31,6 +31,15 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/repository/test_contract.py::test_a_field_of_a_later_version_is_no_error",
         "tests/runtime/configuration/test_settings_reader.py::test_a_misspelt_name_is_told_what_it_is_nearest_to",
     ),
+    "changes of what is fixed at creation": (
+        "tests/subscription/rules/test_settings_validation.py::test_a_start_is_kept_for_good",
+        "tests/gateway/test_subscription_settings.py::test_a_start_cannot_be_changed",
+    ),
+    "calls that the present state does not permit": (
+        "tests/subscription/rules/test_pause.py::test_a_disabled_subscription_is_not_paused_and_a_resume_enables_it",
+        "tests/subscription/rules/test_pause.py::test_a_subscription_without_consent_is_neither_paused_nor_resumed",
+        "tests/gateway/test_pauses.py::test_a_disabled_subscription_cannot_be_paused_and_is_enabled_by_a_resume",
+    ),
     "sinks that are no URL": (
         "tests/egress/test_urls.py::test_a_url_of_an_odd_form_is_refused_and_says_why",
         "tests/subscription/api/test_subscription_server.py::test_a_sink_that_may_not_be_called_has_a_reason_of_its_own",
