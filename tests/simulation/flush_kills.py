@@ -1,7 +1,7 @@
 """Flush kills: counts the flushes of a run, and kills the worker right before or right after chosen ones."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -30,6 +30,8 @@ class FlushKills:
 
     kills: Kills
     flushes: int = 0
+    after_commit: Callable[[], None] = lambda: None
+    """Called after each flush, before the worker may be killed."""
 
     def watch(self, loop: VirtualLoop) -> None:
         """Watch the jobs of a loop."""
@@ -40,7 +42,10 @@ class FlushKills:
         return job == _FLUSH and self.kills.get(self.flushes) is Side.BEFORE
 
     def _after(self, job: str) -> bool:
-        return job == _FLUSH and self.kills.get(self.flushes) is Side.AFTER
+        if job != _FLUSH:
+            return False
+        self.after_commit()
+        return self.kills.get(self.flushes) is Side.AFTER
 
 
 def seeded_kills(chance: random.Random) -> Kills:

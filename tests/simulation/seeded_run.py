@@ -13,10 +13,12 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.delivery.ledger.stores import SqliteStore
 from tests.simulation.faults import HAPPENINGS
 from tests.simulation.flush_kills import FlushKills, Kills, seeded_kills
 from tests.simulation.ledger_template import TemplateStore
 from tests.simulation.playing import play_scenario
+from tests.simulation.range_invariants import RangeInvariants
 from tests.simulation.tiny_settings import seeded_settings
 from tests.simulation.world import World
 
@@ -41,21 +43,23 @@ class Played:
 
 def play_seed(seed: int, kills: Kills | None = None) -> Played:
     """Play one seed; `kills` replace the kills that the seed itself chooses."""
-    run = _Run(seed, kills)
     with tempfile.TemporaryDirectory(prefix="hooktide-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None) as directory:
+        store = TemplateStore(Path(directory) / "delivery.db")
+        run = _Run(seed, kills, store)
         try:
-            play_scenario(run.scenario, seed, seeded_settings(seed), TemplateStore(Path(directory) / "delivery.db"))
+            play_scenario(run.scenario, seed, seeded_settings(seed), store)
             failure = ""
         except Exception:  # noqa: BLE001 - whatever breaks in a run is the run's result
             failure = run.failure or traceback.format_exc()
-    return run.played(failure)
+        return run.played(failure)
 
 
 class _Run:
     """The scenario of one seed."""
 
-    def __init__(self, seed: int, kills: Kills | None) -> None:
+    def __init__(self, seed: int, kills: Kills | None, store: SqliteStore) -> None:
         self._seed = seed
+        self._store = store
         self._kills = FlushKills(seeded_kills(random.Random(seed)) if kills is None else kills)
         self._is_long = seed % _LONG_EVERY == 0
         self._world: World | None = None
@@ -73,7 +77,9 @@ class _Run:
 
     async def _play(self, world: World) -> None:
         """Let everything happen, then make everything work again, and check the end of it."""
+        invariants = RangeInvariants(world, self._store)
         self._kills.watch(world.loop)
+        self._kills.after_commit, world.after_trim = invariants.after_commit, invariants.after_trim
         world.clock.busy_share = world.chance.choice((0.0, 1.0))
         world.endpoints.at_once = world.chance.choice((1, 3, 1000))
         world.routed_min = world.chance.choice((2, 3))

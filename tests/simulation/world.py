@@ -6,7 +6,7 @@ The worker and its ledger are the real ones; the registry, the event log and the
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from services.delivery.ledger.protocol import Ledger, recorded_position
@@ -86,6 +86,7 @@ class World:
         """Set while the worker is killed and has no successor."""
         self.registry_back_at = 0.0
         self.copy: Copy | None = None
+        self.after_trim: Callable[[], None] = lambda: None
         self.notices = PublishedNotices(self.pause)
         self.telling: list[asyncio.Task[None]] = []
         """The calls of users under way, which end by themselves."""
