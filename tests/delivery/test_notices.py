@@ -5,6 +5,7 @@ import contextlib
 import json
 import sqlite3
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hooktide.subscription.v1 import subscription_pb2
@@ -126,3 +127,65 @@ async def test_a_crash_loses_no_notice_and_tells_none_twice(
     # What the first worker sent and had not recorded may have come twice, as the same event.
     events = {(json.loads(hook.body)["id"], hook.event_id) for hook in hooks.arrivals if hook.path == "/notices"}
     assert len({own_id for own_id, _ in events}) == len(events) == 2
+
+
+async def test_a_sink_that_fails_and_comes_back_is_told_once_each(system: System, hooks: Receiver) -> None:
+    """The breaker opens several times in one failing period, which is one notice."""
+    hooks.answer = refuses
+    async with system.delivering(HOOKTIDE_DELIVERY_BREAKER_SECONDS="0.05") as delivering:
+        failing = (await system.subscribe(hooks.url("/failing"), "order.*")).subscription
+        await system.subscribe(hooks.url("/notices"), "hooktide.subscription.*")
+        await system.publish(*(cloud_event() for _ in range(12)))
+        await until(lambda: len(told(hooks)) == 1)
+        requests = len(hooks.arrivals)
+        await until(lambda: len(hooks.arrivals) >= requests + 3, what="probes")
+        hooks.answer = lambda _hook: 200
+        await until(lambda: len(told(hooks)) == 2)
+        await delivering.until(14, state=DELIVERED)
+        await system.publish(cloud_event())
+        await delivering.until(15, state=DELIVERED)
+    first, second = told(hooks)
+    assert [each["type"] for each in (first, second)] == ["hooktide.subscription.failing", "hooktide.subscription.recovered"]
+    assert first["subject"] == second["subject"] == failing.id
+    data, later = cast("dict[str, object]", first["data"]), cast("dict[str, object]", second["data"])
+    assert (data["state"], data["last_status"], data["reason"]) == ("failing", 500, "the sink answered with the status 500")
+    assert (later["state"], later["failing_since"]) == ("active", data["since"])
+
+
+async def test_a_sink_that_answers_410_is_disabled_its_queue_is_cancelled_and_its_owner_is_told_once(
+    system: System, hooks: Receiver
+) -> None:
+    hooks.answer = lambda hook: 410 if hook.path == "/gone" else 200
+    async with system.delivering() as delivering:
+        gone = (await system.subscribe(hooks.url("/gone"), "order.*")).subscription
+        await system.subscribe(hooks.url("/notices"), "hooktide.subscription.disabled")
+        await system.publish(*(cloud_event() for _ in range(5)))
+        await until(lambda: len(told(hooks)) == 1)
+        await delivering.until(5, state=State.DELIVERY_STATE_CANCELLED, subscription_id=gone.id)
+        await delivering.until(1, state=DELIVERED)
+    (notice,) = told(hooks)
+    assert (notice["type"], notice["subject"]) == ("hooktide.subscription.disabled", gone.id)
+    data = cast("dict[str, object]", notice["data"])
+    assert data["reason"] == "The sink answered 410 Gone; set another sink, or resume the subscription."
+    async with system.delivering() as delivering:
+        # The next worker finds the subscription disabled: the log knows the notice.
+        await system.subscribe(hooks.url("/other"), "order.*")
+        await system.publish(cloud_event())
+        await until(lambda: any(hook.path == "/other" for hook in hooks.arrivals))
+        await delivering.until(2, state=DELIVERED)
+    assert len(told(hooks)) == 1
+
+
+async def test_a_sink_that_fails_for_too_long_is_disabled(system: System, hooks: Receiver) -> None:
+    """Too long is half a second here, by the operator's setting."""
+    hooks.answer = refuses
+    settings = {"HOOKTIDE_DELIVERY_DISABLE_AFTER_HOURS": str(0.5 / 3600), "HOOKTIDE_DELIVERY_BREAKER_SECONDS": "0.05"}
+    async with system.delivering(**settings) as delivering:
+        failing = (await system.subscribe(hooks.url("/failing"), "order.*")).subscription
+        await system.subscribe(hooks.url("/notices"), "hooktide.subscription.disabled")
+        await system.publish(*(cloud_event() for _ in range(12)))
+        await until(lambda: len(told(hooks)) == 1)
+        await delivering.until(12, state=State.DELIVERY_STATE_CANCELLED, subscription_id=failing.id)
+    data = cast("dict[str, object]", told(hooks)[0]["data"])
+    assert str(data["reason"]).startswith("Every attempt has failed since ")
+    assert "the sink answered with the status 500" in str(data["reason"])

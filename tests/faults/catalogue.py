@@ -238,8 +238,9 @@ CATALOGUE: dict[int, Row] = {
     ),
     42: Row(
         "410",
-        "disabled, what waits is cancelled, nothing more is sent",
+        "disabled, what waits is cancelled, its owner is told, nothing more is sent",
         (
+            "delivery.test_notices::test_a_sink_that_answers_410_is_disabled_its_queue_is_cancelled_and_its_owner_is_told_once",
             "delivery.request.test_subscription_settings::test_a_sink_that_is_gone_is_disabled_and_another_one_switches_it_on",
             "delivery.subscriptions.test_gone_sinks::test_a_change_of_anything_but_the_sink_sends_nothing_to_it",
             "delivery.subscriptions.test_gone_sinks::test_the_registry_is_told_until_it_hears",

@@ -17,15 +17,16 @@ from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST, Concurrenc
 from services.delivery.dispatch.lane import Lane, earlier
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
-from services.delivery.dispatch.protocol import Sender
+from services.delivery.dispatch.protocol import Sender, SinkTransitions
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.model import Attempt, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.attempt_record import attempt_of, log_failure
-from services.delivery.request.request_settings import RequestSettings
+from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.transport.protocol import Answer, Outcome
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
+from services.runtime.event_types import is_reserved
 from services.runtime.logs import logger
 
 # Members that the code for every delivery compares with: to look one up by its class takes 0.14 µs.
@@ -45,12 +46,12 @@ class Dispatcher:
         *,
         settled: Callable[[Delivery], None],
         rows_due: Callable[[Lane], None],
-        sink_gone: Callable[[str, int], None],
+        sinks: SinkTransitions,
     ) -> None:
         """`sender` carries the attempts out. The callbacks come at any time, within the dispatcher's own methods.
 
-        `settled` gets each delivery that waits for its flush, `rows_due` a lane that has room for its due rows, and `sink_gone` the id of
-        a subscription and the revision of its sink that answered 410.
+        `settled` gets each delivery that waits for its flush, `rows_due` a lane that has room for its due rows, and `sinks` what happens to
+        sinks.
         """
         self._sender = sender
         self._subscription = lanes.subscription
@@ -59,7 +60,7 @@ class Dispatcher:
         self.due = lanes.due
         """The clock by which deliveries wait."""
         self._bounds = bounds
-        self._settled, self._rows_due, self._sink_gone = settled, rows_due, sink_gone
+        self._settled, self._rows_due, self._sinks = settled, rows_due, sinks
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
         self._timers = LaneTimers(clock, self._timer_fired)
@@ -148,7 +149,7 @@ class Dispatcher:
         if answer.outcome is _OUTCOME_DELIVERED:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             if lane.sink_health is not None and lane.sink_health.is_of(settings):
-                lane.sink_health.succeeded(now)
+                self._note_success(lane.sink_health, delivery, now)
             if lane.limit.to_count:
                 lane.limit.succeeded(now)
             self.finish(delivery, _STATE_DELIVERED)
@@ -216,15 +217,36 @@ class Dispatcher:
             lane.limit.restart(now)
         if verdict.is_gone:
             logger().warning("sink.gone", subscription=lane.subscription_id, revision=health.sink_revision)
-            self._sink_gone(lane.subscription_id, health.sink_revision)
+            self._sinks.gone(subscription)
         if verdict.opens and health.breaker.open_until is not None:
             logger().warning("circuit_breaker.opened", subscription=lane.subscription_id, for_s=round(health.breaker.open_until - now, 1))
             self._timers.at(health.breaker.open_until, lane)
+        self._tell_failure(subscription, health, delivery)
         if verdict.is_gone or verdict.opens:
             self._spill(lane)
         elif verdict.pauses:
             self._withdraw(lane)
         return True
+
+    def _tell_failure(self, subscription: Subscription, health: SinkHealth, delivery: Delivery) -> None:
+        """Tell that a sink is failing, once until it recovers, and if it has failed for too long. Deliveries of notices make no notice."""
+        now_ms, period, last = self.due.now_ms(), health.failing, delivery.attempts[-1]
+        period.failed(now_ms)
+        since_ms = unix_ms(self._clock) - (now_ms - period.since_ms)
+        if period.is_too_long(int(self._bounds.disable_after_s * 1000)):
+            self._sinks.failed_too_long(subscription, since_ms, last)
+        if health.is_open and health.told_failing_since_ms is None and not is_reserved(delivery.event_type):
+            health.told_failing_since_ms = since_ms
+            self._sinks.failing(subscription, since_ms, period.failures, last)
+
+    def _note_success(self, health: SinkHealth, delivery: Delivery, now: float) -> None:
+        """Note a success of a sink that has failed before, and tell that it has recovered, if `_tell_failure` told that it fails."""
+        health.succeeded(now)
+        told_ms = health.told_failing_since_ms
+        if told_ms is not None and not health.is_open and not is_reserved(delivery.event_type):
+            health.told_failing_since_ms = None
+            if (subscription := self._subscription(delivery.subscription_id)) is not None:
+                self._sinks.recovered(subscription, told_ms)
 
     def finish(self, delivery: Delivery, state: State) -> None:
         """Bring a held delivery to its end."""

@@ -32,6 +32,7 @@ class Bounds:
     lane_in_flight_max: int
     lane_pending_max: int
     breaker_first_s: float
+    disable_after_s: float
 
 
 class LaneTable:

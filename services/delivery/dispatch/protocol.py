@@ -1,6 +1,6 @@
-"""Protocol: the interface through which the dispatcher's attempts leave, whatever the way out.
+"""Protocol: the interfaces through which the dispatcher's attempts leave, whatever the way out, and by which it tells of sinks.
 
-lane → dispatcher → [protocol] → request/sender → transport
+lane → dispatcher → [protocol] → request/sender → transport; transition_reports
 
 A way out is a webhook (`request/sender.py`), or one that comes later: a reader that pulls, another system.
 
@@ -11,7 +11,7 @@ Law 2: an answer that has not begun (`Answer.begun` is False) is no attempt; its
 from collections.abc import Callable
 from typing import Protocol
 
-from services.delivery.model import Delivery
+from services.delivery.model import Attempt, Delivery
 from services.delivery.request.request_settings import Subscription
 from services.delivery.transport.protocol import Answer
 
@@ -47,4 +47,27 @@ class Sender(Protocol):
 
     def close(self) -> None:
         """From now on, begin nothing new for attempts that are under way."""
+        ...
+
+
+class SinkTransitions(Protocol):
+    """Takes what happens to sinks, at any time within the dispatcher's own methods. Times are in ms since 1970."""
+
+    def gone(self, subscription: Subscription) -> None:
+        """Note that the sink has answered 410."""
+        ...
+
+    def failing(self, subscription: Subscription, since_ms: int, failures: int, last: Attempt) -> None:
+        """Note that the circuit breaker has opened, for the first time since an attempt succeeded.
+
+        `since_ms` is when the first of `failures` attempts failed that have failed in a row; `last` is the latest.
+        """
+        ...
+
+    def recovered(self, subscription: Subscription, failing_since_ms: int) -> None:
+        """Note the success that ends what `failing` has told."""
+        ...
+
+    def failed_too_long(self, subscription: Subscription, since_ms: int, last: Attempt) -> None:
+        """Note that the sink has failed for so long that its subscription is to be disabled; called again after each further failure."""
         ...

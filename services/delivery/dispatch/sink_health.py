@@ -1,6 +1,6 @@
 """Sink health: the failures of one sink, and until when no attempt to it may start.
 
-dispatcher → [sink_health: circuit_breaker] → lane
+dispatcher → [sink_health: circuit_breaker, failing_period] → lane
 
 Law 1: pure; time and chance arrive as arguments.
 Law 2: a record belongs to one sink, identified by its revision, and to one credential. If either changes, a new record begins.
@@ -8,10 +8,11 @@ Law 3: a delivery that fails again counts only if the sink has not succeeded sin
 something about that delivery and not about the sink, and a few events that always fail would stop all others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from services.delivery.dispatch.circuit_breaker import CircuitBreaker
+from services.delivery.dispatch.failing_period import FailingPeriod
 from services.delivery.dispatch.retry_policy import GONE, pause_s, throttles
 from services.delivery.request.credentials import Credential
 from services.delivery.request.request_settings import RequestSettings
@@ -44,8 +45,10 @@ class SinkHealth:
     pauses: int = 0
     """How often in a row the sink has asked for a pause without stating its length."""
     is_gone: bool = False
-    failing_since: float | None = None
-    """When the first attempt failed since the last success, by the monotonic clock; None if none has."""
+    failing: FailingPeriod = field(default_factory=FailingPeriod)
+    """The failures since the last success."""
+    told_failing_since_ms: int | None = None
+    """Since when the sink fails, in ms since 1970, if its owner was told; None if not. It stays until the breaker closes."""
     succeeded_at: float = float("-inf")
     """When an attempt last succeeded, by the monotonic clock."""
 
@@ -67,8 +70,6 @@ class SinkHealth:
 
         `tried_s` is how long ago the delivery's attempt before this one began, None if this was its first.
         """
-        if self.failing_since is None:
-            self.failing_since = now
         pauses = now >= self.paused_until
         gone = status == GONE and (pauses or not self.is_gone)
         if gone:
@@ -86,7 +87,8 @@ class SinkHealth:
     def succeeded(self, now: float) -> None:
         """Note a success."""
         self.pauses = 0
-        self.failing_since, self.succeeded_at = None, now
+        self.failing.succeeded()
+        self.succeeded_at = now
         self.breaker.succeeded(now)
 
     def blocked_until(self, now: float) -> float | None:
@@ -97,5 +99,7 @@ class SinkHealth:
     @property
     def expires_at(self) -> float | None:
         """When this record makes no difference any more; None if that depends on an answer."""
+        if self.told_failing_since_ms is not None:
+            return None
         at = self.breaker.expires_at
         return None if at is None else max(at, self.paused_until)

@@ -7,6 +7,7 @@ Law: pure. A setting that the registry leaves open is None here; the operator's 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from services.delivery.model import ContentMode, Secret, SubscriptionStatus
 from services.delivery.request.credentials import Credential, MutualTls
@@ -48,6 +49,13 @@ class RequestSettings:
         return self.sink_revision == other.sink_revision and self.credential == other.credential
 
 
+class Disabled(NamedTuple):
+    """Since when (ms since 1970, or later: the subscription may have changed since) and why a subscription is disabled."""
+
+    since_ms: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """A subscription as delivery knows it. Not a tuple: few are made, but every delivery reads fields, and slots read faster."""
@@ -62,6 +70,7 @@ class Subscription:
     settings: RequestSettings
     start_ms: int | None = None
     """The time of acceptance, in ms since 1970, of the first event that it wants; 0: the oldest in the log; None: those after it."""
+    disabled: Disabled | None = None
 
 
 def rate_limit(granted_per_minute: int | None, configured_per_second: float | None) -> float | None:

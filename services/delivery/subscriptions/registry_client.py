@@ -1,6 +1,6 @@
 """Registry client: watches the registry's subscriptions, and disables a subscription.
 
-registry_watch, gone_sinks → [registry_client: wire, revision_client] ─gRPC─▶ registry
+registry_watch, disable_reports → [registry_client: wire, revision_client] ─gRPC─▶ registry
 """
 
 from collections.abc import AsyncGenerator

@@ -46,11 +46,13 @@ class RegistryWatch:
         *,
         changed: Callable[[str], None],
         unwanted: Callable[[str], None],
+        disabled: Callable[[Subscription, bool], None],
         unverified: Callable[[str, str], None],
         system_paused: Callable[[bool], None],
     ) -> None:
         """`changed` gets the ids of subscriptions that are new or changed, and `unwanted` of those that are deleted or off.
 
+        `disabled` gets each subscription that is disabled and was not known as such, and whether it was known at all.
         `unverified` gets the ids of a subscription whose sink must be verified, and of its consumer. `system_paused` is called when the
         operator pauses (True) or resumes (False) all deliveries, right after the replica knows it.
         """
@@ -58,6 +60,7 @@ class RegistryWatch:
         self._replica = replica
         self._progress = progress
         self._changed, self._unwanted, self._unverified, self._system_paused = changed, unwanted, unverified, system_paused
+        self._disabled = disabled
         self._needs_snapshot = False
 
     async def run(self) -> Never:
@@ -102,8 +105,9 @@ class RegistryWatch:
         if snapshot is not None:
             snapshot.put(subscription)
             return
+        before = self._replica.get(subscription.id)
         self._replica.router.put(subscription)
-        self._tell(subscription)
+        self._tell(subscription, before)
 
     def _delete(self, subscription_id: str, snapshot: Router | None) -> None:
         if snapshot is not None:
@@ -122,8 +126,10 @@ class RegistryWatch:
                 self._unwanted(subscription_id)
             for subscription in snapshot.by_id.values():
                 if before.get(subscription.id) != subscription:
-                    self._tell(subscription)
+                    self._tell(subscription, before.get(subscription.id))
         self._progress.advanced()
 
-    def _tell(self, subscription: Subscription) -> None:
+    def _tell(self, subscription: Subscription, before: Subscription | None) -> None:
+        if subscription.disabled is not None and (before is None or before.disabled is None):
+            self._disabled(subscription, before is not None)
         (self._unwanted if subscription.status is SubscriptionStatus.OFF else self._changed)(subscription.id)

@@ -9,7 +9,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.model import ContentMode, Secret, SubscriptionStatus
 from services.delivery.request.credentials import AccessToken, Credential, Header, MutualTls, OAuth2, Plain
-from services.delivery.request.request_settings import OwnRetryPolicy, RequestSettings, Subscription, rate_limit
+from services.delivery.request.request_settings import Disabled, OwnRetryPolicy, RequestSettings, Subscription, rate_limit
 from services.delivery.request.signing import SigningKey, private_key, secret_bytes
 from services.runtime.logs import logger
 
@@ -50,6 +50,11 @@ def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
         revision=message.revision,
         settings=settings,
         start_ms=_start_ms(message.config.start),
+        disabled=(
+            Disabled(message.update_time.ToMilliseconds(), message.state_reason)
+            if message.state == pb.SUBSCRIPTION_STATE_DISABLED
+            else None
+        ),
     )
 
 

@@ -20,8 +20,8 @@ from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Ledger, Takeover
 from services.delivery.notices.notice_publisher import NoticePublisher, PublishNotices
 from services.delivery.request.sender import WebhookSender
+from services.delivery.subscriptions.disable_reports import DisableReports
 from services.delivery.subscriptions.freshness import Freshness
-from services.delivery.subscriptions.gone_sinks import GoneSinks
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.subscriptions.registry_watch import RegistryWatch
@@ -34,6 +34,7 @@ from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
+from services.delivery.worker.transition_reports import TransitionReports
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.eventlog.protocol import EventLogReader
 from services.runtime import failpoints
@@ -79,7 +80,7 @@ class Worker:
         self._clock = clock
         self.replica = replica = Replica()
         """The subscriptions."""
-        self._gone_sinks = GoneSinks(registry, replica.get)
+        self._disable_reports = DisableReports(registry, replica.get)
         self.freshness = Freshness(clock, lost=self._on_freshness_lost, proven=self._on_freshness_proven)
         """Tells whether the replica may be relied on."""
         self._log_retention_s = math.inf  # until the log tells it: until then nothing expires by it
@@ -87,6 +88,7 @@ class Worker:
         # What is only filled and read comes first, then the dispatcher that fills it, then the loops that read it.
         lanes = LaneTable(replica.get, clock, DueClock(clock, retry_policy.expiry_s), bounds.lane_pending_max)
         self._unflushed = UnflushedDeliveries(lanes, backpressure or Backpressure(), clock)
+        transitions = TransitionReports(self._unflushed.outbox, self._disable_reports, clock)
         refills = RefillRequests()
         sender = WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds)
         self.dispatcher = Dispatcher(
@@ -97,7 +99,7 @@ class Worker:
             bounds,
             settled=self._unflushed.add_settled,
             rows_due=refills.add,
-            sink_gone=self._gone_sinks.report,
+            sinks=transitions,
         )
         self._recorder = Recorder(ledger, self._unflushed, self.dispatcher, clock, wanted=replica.wanted)
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
@@ -109,6 +111,7 @@ class Worker:
             self.barrier,
             changed=self.dispatcher.subscription_changed,
             unwanted=self._lane_refill.cancel,
+            disabled=lambda subscription, is_news: transitions.disabled(subscription, is_news=is_news),
             unverified=unverified,
             system_paused=self._on_system_paused,
         )
@@ -205,7 +208,7 @@ class Worker:
                 group.create_task(self._watch.run())
                 group.create_task(self.barrier.run())
                 group.create_task(self.freshness.run())
-                group.create_task(self._gone_sinks.run())
+                group.create_task(self._disable_reports.run())
                 group.create_task(self._recorder.run())
                 group.create_task(self._watch_wall_clock())
                 await self.replica.reached(1)
@@ -261,6 +264,7 @@ def _bounds(settings: DeliverySettings) -> Bounds:
         settings.delivery_lane_in_flight_max,
         settings.delivery_lane_pending_max,
         settings.delivery_breaker_seconds,
+        settings.delivery_disable_after_hours * 3600,
     )
 
 

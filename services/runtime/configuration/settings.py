@@ -218,6 +218,13 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         ),
         json_schema_extra=RELOADED,
     )
+    delivery_disable_after_hours: float = Field(
+        120.0,
+        gt=0,
+        le=8760,
+        description="A subscription is disabled once all attempts to its sink have failed for so long.",
+        json_schema_extra=RELOADED,
+    )
     delivery_breaker_seconds: float = Field(
         30.0,
         gt=0,

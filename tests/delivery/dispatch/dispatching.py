@@ -8,7 +8,7 @@ from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.retry_policy import RetryPolicy
-from services.delivery.model import Delivery
+from services.delivery.model import Attempt, Delivery
 from services.delivery.request.request_settings import Subscription
 from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome
 from services.delivery.worker.backpressure import Backpressure
@@ -17,7 +17,7 @@ from services.runtime.clock import Clock, SystemClock
 
 ACKNOWLEDGED = Answer(Outcome.DELIVERED, 0, "", b"", "")
 EXPIRED = Answer(Outcome.TIMEOUT, 0, "the reader did not acknowledge it in time", b"", "")
-BOUNDS = Bounds(8, 8, 8, 30.0)
+BOUNDS = Bounds(8, 8, 8, 30.0, 120 * 3600.0)
 EXPIRY_S = 3600.0
 
 
@@ -78,6 +78,34 @@ class Reader:
 
 
 @dataclass
+class ToldOfSinks:
+    """What a dispatcher has told of sinks."""
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """What happened, and the subscription's id."""
+
+    def gone(self, subscription: Subscription) -> None:
+        """See `SinkTransitions.gone`."""
+        self.told.append(("gone", subscription.id))
+
+    def failing(self, subscription: Subscription, since_ms: int, failures: int, last: Attempt) -> None:
+        """See `SinkTransitions.failing`."""
+        assert since_ms <= last.started_ms + last.duration_ms + 1000
+        assert failures > 0
+        self.told.append(("failing", subscription.id))
+
+    def recovered(self, subscription: Subscription, failing_since_ms: int) -> None:
+        """See `SinkTransitions.recovered`."""
+        assert failing_since_ms
+        self.told.append(("recovered", subscription.id))
+
+    def failed_too_long(self, subscription: Subscription, since_ms: int, last: Attempt) -> None:
+        """See `SinkTransitions.failed_too_long`."""
+        assert since_ms <= last.started_ms
+        self.told.append(("failed too long", subscription.id))
+
+
+@dataclass
 class Dispatching:
     """A dispatcher, its way out, and what it has told."""
 
@@ -86,7 +114,7 @@ class Dispatching:
     subscription: Subscription | None = None
     """The only subscription that there is."""
     rows_due: list[Lane] = field(default_factory=list)
-    gone: list[tuple[str, int]] = field(default_factory=list)
+    sinks: ToldOfSinks = field(default_factory=ToldOfSinks)
 
     def __post_init__(self) -> None:
         lanes = LaneTable(self._find, self.clock, DueClock(self.clock, EXPIRY_S), BOUNDS.lane_pending_max)
@@ -99,7 +127,7 @@ class Dispatching:
             BOUNDS,
             settled=self.queue.add_settled,
             rows_due=self.rows_due.append,
-            sink_gone=lambda *sink: self.gone.append(sink),
+            sinks=self.sinks,
         )
 
     def _find(self, subscription_id: str) -> Subscription | None:

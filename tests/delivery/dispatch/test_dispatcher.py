@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from services.delivery.dispatch.circuit_breaker import FAILURES_MAX
 from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST
+from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.retry_policy import GONE
 from services.delivery.model import Delivery, Event, Phase, State, SubscriptionStatus, delivery_id
 from services.delivery.request.credentials import Header
@@ -154,7 +156,38 @@ async def test_a_way_out_that_is_gone_is_reported_once_with_its_revision(dispatc
     dispatching.sender.come()
     for each in made:
         dispatching.sender.answer(each.id, REVOKED)
-    assert dispatching.gone == [(SUBSCRIPTION.id, 1)]
+    assert dispatching.sinks.told == [("gone", SUBSCRIPTION.id)]
+
+
+@pytest.mark.parametrize(("event_type", "told"), [("order.created", ["failing", "recovered"]), ("hooktide.delivery.exhausted", [])])
+async def test_a_sink_that_fails_and_recovers_is_told_once_each_and_notices_tell_nothing(
+    dispatching: Dispatching, event_type: str, told: list[str]
+) -> None:
+    """More failures than the breaker tolerates, over two openings; then a probe succeeds."""
+    dispatching.sender.come()
+    lane = dispatching.dispatcher.lanes.lane(SUBSCRIPTION.id)
+    for number in range(FAILURES_MAX + 2):
+        (each,) = taken(dispatching, 1)
+        each.event_type = event_type
+        if number >= FAILURES_MAX:
+            let_probe_start(dispatching, lane)
+        dispatching.sender.answer(each.id, EXPIRED)
+    (probe,) = taken(dispatching, 1)
+    probe.event_type = event_type
+    let_probe_start(dispatching, lane)
+    dispatching.sender.answer(probe.id, ACKNOWLEDGED)
+    assert lane.sink_health is not None
+    assert not lane.sink_health.is_open
+    assert [what for what, _ in dispatching.sinks.told] == told
+
+
+def let_probe_start(dispatching: Dispatching, lane: Lane) -> None:
+    """End the wait of an open breaker now, and start the attempt that waits for it."""
+    assert lane.sink_health is not None
+    assert lane.sink_health.is_open
+    lane.sink_health.breaker.open_until = dispatching.clock.monotonic()
+    dispatching.dispatcher.subscription_changed(SUBSCRIPTION.id)
+    dispatching.dispatcher.pump()
 
 
 async def test_deliveries_of_a_deleted_subscription_are_cancelled_and_the_way_out_forgets_it(dispatching: Dispatching) -> None:

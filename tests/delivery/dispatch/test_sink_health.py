@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, CircuitBreaker
+from services.delivery.dispatch.failing_period import FailingPeriod
 from services.delivery.dispatch.sink_health import SinkHealth, Verdict
 from services.delivery.model import State
 from services.delivery.request.credentials import Header
@@ -109,14 +110,18 @@ def test_a_probe_that_fails_opens_the_breaker_again_whatever_it_carries() -> Non
     assert one.failed(500, None, 50.0, 0.5, 45.0).opens
 
 
-def test_it_fails_since_the_first_failure_after_the_last_success() -> None:
+def test_a_success_ends_its_failing_period() -> None:
     one = new_sink()
-    assert one.failing_since is None
-    one.failed(500, None, 10.0, 0.5)
-    one.failed(500, None, 11.0, 0.5)
-    assert one.failing_since == 10.0
+    one.failing.failed(10_000)
     one.succeeded(12.0)
-    assert one.failing_since is None
+    assert one.failing == FailingPeriod()
+
+
+def test_it_is_remembered_while_its_owner_waits_to_hear_of_its_recovery() -> None:
+    one = new_sink()
+    assert one.expires_at is not None
+    one.told_failing_since_ms = 1
+    assert one.expires_at is None
 
 
 def test_a_record_is_of_one_sink_and_one_credential() -> None:

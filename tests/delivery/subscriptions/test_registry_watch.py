@@ -37,6 +37,7 @@ class Watching:
             self,
             changed=lambda subscription_id: self.told.append(f"changed {subscription_id}"),
             unwanted=lambda subscription_id: self.told.append(f"unwanted {subscription_id}"),
+            disabled=lambda subscription, is_news: self.told.append(f"disabled {subscription.id} {is_news}"),
             unverified=lambda subscription_id, _consumer_id: self.told.append(f"unverified {subscription_id}"),
             system_paused=lambda paused: self.told.append("paused" if paused else "resumed"),
         )
@@ -85,11 +86,29 @@ def test_each_change_is_told_once_and_held() -> None:
         assert await watching.after(lambda: registry.put(replace(TWO, state=PAUSED))) == [f"changed {TWO.id}"]
         assert held[TWO.id].status is SubscriptionStatus.PAUSED
         assert watching.replica.wanted(TWO.id), "its events are kept"
-        assert await watching.after(lambda: registry.put(replace(TWO, state=DISABLED))) == [f"unwanted {TWO.id}"]
+        assert await watching.after(lambda: registry.put(replace(TWO, state=DISABLED))) == [
+            f"disabled {TWO.id} True",
+            f"unwanted {TWO.id}",
+        ]
         assert not watching.replica.wanted(TWO.id)
         assert await watching.after(lambda: registry.delete(ONE.id)) == [f"unwanted {ONE.id}"]
         assert watching.replica.get(ONE.id) is None
         assert watching.replica.revision == registry.revision
+
+    watching(scene)
+
+
+def test_a_disabling_is_told_once_and_a_snapshot_tells_it_of_what_was_unknown() -> None:
+    async def scene(watching: Watching) -> None:
+        registry = watching.registry
+        registry.put(replace(TWO, state=DISABLED))
+        assert "disabled" not in " ".join((await watching.after(lambda: registry.put(replace(TWO, state=DISABLED, types=("a",)))))[2:])
+        await watching.after(lambda: registry.set_reachable(reachable=False))
+        registry.put(replace(ONE, state=DISABLED))
+        registry.put(replace(THREE, state=DISABLED))
+        registry.compact()
+        told = await watching.after(lambda: registry.set_reachable(reachable=True))
+        assert [each for each in told if each.startswith("disabled")] == [f"disabled {ONE.id} True", f"disabled {THREE.id} False"]
 
     watching(scene)
 

@@ -1,4 +1,4 @@
-"""Gone sinks: the reports to a registry that does not hear of them at once."""
+"""Disable reports: the reports to a registry that does not hear of them at once."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from hooktide.subscription.v1 import subscription_pb2 as pb
 
 from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import RequestSettings, Subscription
-from services.delivery.subscriptions.gone_sinks import REPORTS_AT_ONCE, GoneSinks
+from services.delivery.subscriptions.disable_reports import GONE_REASON, REPORTS_AT_ONCE, DisableReports
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.runtime.clock import SystemClock
 from services.runtime.rpc.channel_and_server import open_channel
@@ -51,7 +51,7 @@ class Registry:
 
 
 @contextlib.asynccontextmanager
-async def reporting(registry: Registry) -> AsyncIterator[GoneSinks]:
+async def reporting(registry: Registry) -> AsyncIterator[DisableReports]:
     """Run the reports to a registry."""
     server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(
@@ -63,9 +63,9 @@ async def reporting(registry: Registry) -> AsyncIterator[GoneSinks]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with open_channel(f"127.0.0.1:{port}") as channel, asyncio.TaskGroup() as group:
-        gone_sinks = GoneSinks(RegistryClient(channel, TOKEN, SystemClock()), subscription)
-        running = group.create_task(gone_sinks.run())
-        yield gone_sinks
+        reports = DisableReports(RegistryClient(channel, TOKEN, SystemClock()), subscription)
+        running = group.create_task(reports.run())
+        yield reports
         running.cancel()
     await server.stop(None)
 
@@ -74,9 +74,9 @@ async def test_the_registry_is_told_again_until_it_hears() -> None:
     """The registry is unreachable at first; each sink is reported once, however often it answers 410 meanwhile."""
     registry = Registry(refused=2)
     registry.open.set()
-    async with reporting(registry) as gone_sinks:
+    async with reporting(registry) as reports:
         for _ in range(5):
-            gone_sinks.report("sub_a_1", 7)
+            reports.report("sub_a_1", 7, GONE_REASON)
         await until(lambda: len(registry.calls) == 3, PATIENCE_S, "the third report")
     assert [(each.id, each.sink_revision) for each in registry.calls] == [("sub_a_1", 7)] * 3
     assert "410" in registry.calls[0].reason
@@ -84,13 +84,13 @@ async def test_the_registry_is_told_again_until_it_hears() -> None:
 
 async def test_several_reports_are_under_way_at_once_and_no_consumer_has_all_of_them() -> None:
     registry = Registry()
-    async with reporting(registry) as gone_sinks:
+    async with reporting(registry) as reports:
         for number in range(50):
-            gone_sinks.report(f"sub_a_{number}", 7)
+            reports.report(f"sub_a_{number}", 7, GONE_REASON)
         await until(lambda: registry.under_way["a"] == REPORTS_AT_ONCE.owner_permits, PATIENCE_S, "one consumer's share")
         for consumer in "bcdefg":
             for number in range(50):
-                gone_sinks.report(f"sub_{consumer}_{number}", 7)
+                reports.report(f"sub_{consumer}_{number}", 7, GONE_REASON)
         await until(lambda: registry.under_way.total() == REPORTS_AT_ONCE.permits, PATIENCE_S, "all permits")
         assert max(registry.under_way.values()) == REPORTS_AT_ONCE.owner_permits
         assert len(registry.calls) == REPORTS_AT_ONCE.permits
@@ -102,8 +102,8 @@ async def test_several_reports_are_under_way_at_once_and_no_consumer_has_all_of_
 async def test_a_subscription_that_is_deleted_is_not_reported() -> None:
     registry = Registry()
     registry.open.set()
-    async with reporting(registry) as gone_sinks:
-        gone_sinks.report("sub_nobody_1", 7)
-        gone_sinks.report("sub_a_1", 7)
+    async with reporting(registry) as reports:
+        reports.report("sub_nobody_1", 7, GONE_REASON)
+        reports.report("sub_a_1", 7, GONE_REASON)
         await until(lambda: len(registry.calls) == 1, PATIENCE_S, "the report")
     assert [each.id for each in registry.calls] == ["sub_a_1"]
