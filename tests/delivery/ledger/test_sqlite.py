@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.delivery.ledger.protocol import Flush, Ledger
+from services.delivery.ledger.protocol import Flush, GroupCursor, Ledger, ShardCursor
 from services.delivery.ledger.sqlite import queries, retention
 from services.delivery.ledger.sqlite.day_tables import day_of
 from services.delivery.ledger.sqlite.ledger import open_ledger
@@ -77,6 +77,25 @@ async def test_a_flush_with_a_row_that_cannot_be_written_writes_nothing(store: S
     assert store.day_tables() == []
     await ledger.flush(Flush(finished=[finished(2)]))
     assert await listed(ledger) == [finished(2)]
+
+
+# Cursor groups
+
+
+async def test_all_slots_are_in_one_group_at_first(store: SqliteStore, ledger: Ledger) -> None:
+    assert (await ledger.take_lease("worker")).groups == [cursor_at(0)]
+    assert store.rows("SELECT slot, group_id FROM slots ORDER BY slot") == [(slot, 1) for slot in range(256)]
+
+
+async def test_a_flush_moves_a_group_only_in_the_shards_that_it_names(
+    store: SqliteStore, ledger: Ledger, connection: sqlite3.Connection
+) -> None:
+    """The cursor of a log with several shards has the same form."""
+    connection.execute("""UPDATE groups SET positions = '[3, 4]', events = '["evt_a", "evt_b"]', through = '["", "sub_b"]'""")
+    moved = ShardCursor(1, 9, "evt_c", "sub_c")
+    await ledger.flush(Flush(cursors=[GroupCursor(1, (moved,))]))
+    assert store.cursor() == GroupCursor(1, (ShardCursor(0, 3, "evt_a", ""), moved))
+    assert await ledger.recorded_place() == [ShardPosition(0, 3, "evt_a"), ShardPosition(1, 8, following_id="evt_c")]
 
 
 # Tables of days
