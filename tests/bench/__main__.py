@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from tests.bench import attacked, backlog, delivering, neighbours, publishing, results, routing, slow_sink
+from tests.bench import attacked, backlog, behind, delivering, neighbours, publishing, results, routing, slow_sink
 from tests.bench.figures import Row, ranged
 from tests.bench.part import Measure
 from tests.bench.program import MEANINGLESS, Shown, run
@@ -24,6 +24,7 @@ _PARTS: Mapping[str, Measure] = {
     "slow-sink": slow_sink.part,
     "neighbours": neighbours.part,
     "backlog": backlog.part,
+    "behind": behind.part,
 }
 
 
