@@ -28,6 +28,7 @@ SENTENCES: Mapping[str, str] = {
     "deliveries.expired": "{count} deliveries reached their expiry time and ended as exhausted",
     "delivery.encoding_failed": "event {event_id} cannot be sent to subscription {subscription}: {reason}",
     "delivery.event_missing": "event {event_id} for subscription {subscription} is lost: neither the log nor the ledger has it any more",
+    "delivery.id_taken": "delivery {id} shares its id with another delivery, so it is now {given}",
     "disable_report.failed": "subscription {subscription} could not be disabled yet ({reason})",
     "disable_report.dropped": "subscription {subscription} is not disabled now: {reports_max} other reports already wait",
     "expiry.beyond_log": "delivery is not ready: {detail}",
