@@ -19,6 +19,7 @@ from services.delivery.worker.worker import Peers, Worker
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.ids import id_text
 from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event, position_in
@@ -347,6 +348,12 @@ class World:
         await asyncio.sleep(watch_s)
         # Housekeeping runs a few times during this wait.
         assert self.loop.jobs_done - jobs_before < 100, "the ledger is kept busy for nothing"
+        self._check_notices()
+
+    def _check_notices(self) -> None:
+        """Check that each exhausted delivery was told, and no other: a notice is written with what it tells of."""
+        exhausted = sorted(id_text("dlv", key) for key, state in self.states().items() if state is State.EXHAUSTED)
+        assert self.notices.exhausted() == exhausted
 
     def _check_state(self, key: Key, state: State, versions: list[Version]) -> None:
         was_off = any(version.wish is None or version.wish.state == DISABLED for version in versions)

@@ -147,7 +147,7 @@ class AttemptScheduler:
         failpoints.reached("delivery.before_send")
         try:
             self._sender.send(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, settings, now_ms, began))
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - whatever one event breaks, all others must go on
             logger().error("delivery.encoding_failed", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
             self._refused(delivery, f"the event could not be encoded: {error}")
             return

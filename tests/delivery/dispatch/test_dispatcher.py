@@ -206,7 +206,10 @@ async def test_deliveries_of_a_deleted_subscription_are_cancelled_and_the_way_ou
     assert held.state is State.DELIVERED
 
 
-async def test_an_event_that_the_way_out_cannot_encode_is_given_up_and_the_next_goes_on() -> None:
+@pytest.mark.parametrize("error", [ValueError, RecursionError, AttributeError])
+async def test_an_event_that_the_way_out_cannot_encode_is_given_up_and_the_next_goes_on(error: type[Exception]) -> None:
+    """Whatever an event breaks, only its own delivery ends."""
+
     class Encoder(Reader):
         """A reader that has a form for all events but one."""
 
@@ -214,7 +217,7 @@ async def test_an_event_that_the_way_out_cannot_encode_is_given_up_and_the_next_
             """Refuse the first event of the log."""
             if delivery.position == 1:
                 message = "there is no such form"
-                raise ValueError(message)
+                raise error(message)
             super().send(delivery, *rest)  # type: ignore[arg-type]  # passed on
 
     dispatching = Dispatching(sender=Encoder(is_there=True), subscription=SUBSCRIPTION)
