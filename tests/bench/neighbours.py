@@ -31,7 +31,7 @@ _SLOW_PER_S = 20.0
 _NOISE = "noise.made"
 # The slow sinks answer within 28 s at the earliest, which is no failure then.
 _SETTINGS = {"HOOKTIDE_DELIVERY_ATTEMPT_TIMEOUT_SECONDS": "60", "HOOKTIDE_DELIVERY_FIRST_BYTE_TIMEOUT_SECONDS": "60"}
-_ROUNDS_MAX = 3
+_ROUNDS_MAX = 2
 _THROUGHPUT_EVENTS = 5_000
 
 

@@ -27,7 +27,7 @@ from tests.support.system.processes import System
 ANSWER_AFTER_S = 0.03
 _COPIES = (1, 100)
 _FAST, _SLOW, _PACED = "fast sink", "slow sink", "fast sink at the slow one's rate"
-_DELIVERIES, _ROUNDS_MAX = 10_000, 3
+_DELIVERIES, _ROUNDS_MAX = 10_000, 2
 _OPENED = 'hooktide_ledger_rows_total{kind="open"}'
 
 
