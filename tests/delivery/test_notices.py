@@ -189,3 +189,22 @@ async def test_a_sink_that_fails_for_too_long_is_disabled(system: System, hooks:
     data = cast("dict[str, object]", told(hooks)[0]["data"])
     assert str(data["reason"]).startswith("Every attempt has failed since ")
     assert "the sink answered with the status 500" in str(data["reason"])
+
+
+async def test_an_open_breaker_and_its_notice_outlive_a_restart(system: System, hooks: Receiver) -> None:
+    """The next worker waits out the breaker, and tells of the same failing period no second time."""
+    hooks.answer = refuses
+    settings = {"HOOKTIDE_DELIVERY_BREAKER_SECONDS": "600"}
+    async with system.delivering(**settings) as delivering:
+        await system.subscribe(hooks.url("/failing"), "order.*")
+        await system.subscribe(hooks.url("/notices"), "hooktide.subscription.*")
+        await system.publish(*(cloud_event() for _ in range(12)))
+        await until(lambda: len(told(hooks)) == 1)
+        await delivering.until(1, state=DELIVERED)
+    requests = len(hooks.arrivals)
+    async with system.delivering(**settings) as delivering:
+        await system.subscribe(hooks.url("/other"), "invoice.*")
+        await system.publish(cloud_event(type_="invoice.issued"))
+        await until(lambda: any(hook.path == "/other" for hook in hooks.arrivals))
+        await delivering.until(12, state=State.DELIVERY_STATE_PENDING)
+    assert (len(told(hooks)), {hook.path for hook in hooks.arrivals[requests:]}) == (1, {"/other"})

@@ -8,18 +8,20 @@ deliveries wait again, and the attempts do not count.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.attempt_scheduler import AttemptScheduler, Callbacks
 from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST, ConcurrencyLimit
 from services.delivery.dispatch.lane import Lane, earlier
+from services.delivery.dispatch.lane_record import health_of
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
 from services.delivery.dispatch.protocol import Sender, SinkTransitions
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
 from services.delivery.dispatch.sink_health import SinkHealth
+from services.delivery.ledger.rows import LaneRow
 from services.delivery.model import Attempt, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.attempt_record import attempt_of, log_failure
 from services.delivery.request.request_settings import RequestSettings, Subscription
@@ -222,6 +224,9 @@ class Dispatcher:
             logger().warning("circuit_breaker.opened", subscription=lane.subscription_id, for_s=round(health.breaker.open_until - now, 1))
             self._timers.at(health.breaker.open_until, lane)
         self._tell_failure(subscription, health, delivery)
+        if verdict.opens or verdict.pauses:
+            health.is_recorded = True
+            self.lanes.changed[lane.subscription_id] = None
         if verdict.is_gone or verdict.opens:
             self._spill(lane)
         elif verdict.pauses:
@@ -242,6 +247,9 @@ class Dispatcher:
     def _note_success(self, health: SinkHealth, delivery: Delivery, now: float) -> None:
         """Note a success of a sink that has failed before, and tell that it has recovered, if `_tell_failure` told that it fails."""
         health.succeeded(now)
+        if health.is_recorded:
+            health.is_recorded = health.is_open
+            self.lanes.changed[delivery.subscription_id] = None
         told_ms = health.told_failing_since_ms
         if told_ms is not None and not health.is_open and not is_reserved(delivery.event_type):
             health.told_failing_since_ms = None
@@ -280,6 +288,8 @@ class Dispatcher:
         lane, subscription = self.lanes.find(subscription_id), self._subscription(subscription_id)
         if lane is not None and subscription is not None:
             if lane.sink_health is not None and not lane.sink_health.is_of(subscription.settings):
+                if lane.sink_health.is_recorded:
+                    self.lanes.changed[subscription_id] = None
                 lane.sink_health = None
                 # The attempts under way at the former sink take none of the first window of the new one.
                 lane.limit = ConcurrencyLimit(LIMIT_FIRST + lane.in_flight)
@@ -320,6 +330,20 @@ class Dispatcher:
             self._rows_due(lane)
         elif lane.next_due_ms is not None and lane.next_due_ms > now_ms:
             self._timers.at(self._clock.monotonic() + (lane.next_due_ms - now_ms) / 1000, lane)
+
+    def restore(self, rows: Iterable[LaneRow]) -> None:
+        """Give lanes what an earlier process has kept of them; rows of former sinks and subscriptions are deleted."""
+        now = self.lanes.now()
+        for row in rows:
+            subscription = self._subscription(row.subscription_id)
+            health = None if subscription is None else health_of(row, subscription.settings, self._bounds.breaker_first_s, now)
+            if health is None:
+                self.lanes.changed[row.subscription_id] = None
+                continue
+            health.is_recorded = True
+            lane = self.lanes.lane(row.subscription_id)
+            lane.sink_health = health
+            self._wake_when_unblocked(lane)
 
     def _wake_when_unblocked(self, lane: Lane) -> None:
         if lane.sink_health is not None and (when := lane.sink_health.blocked_until(self._clock.monotonic())) is not None:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from services.delivery.dispatch import lifecycle, rate_limit
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane, RowReads
+from services.delivery.dispatch.lane_record import Now, row_of
+from services.delivery.ledger.rows import LaneRow
 from services.delivery.model import Delivery, State, SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, unix_ms
 
 UNRECORDED_SENT_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and this one is compared with for every delivery.
@@ -46,6 +48,8 @@ class LaneTable:
         """The clock by which rows wait."""
         self.change(pending_max)
         self._lanes: dict[str, Lane] = {}
+        self.changed: dict[str, None] = {}
+        """The subscriptions whose lanes have changed what the ledger keeps of them (`lane_record`)."""
         self.row_reads = RowReads()
         """The reads of rows that are under way."""
         self.held_bytes = 0
@@ -77,6 +81,23 @@ class LaneTable:
         if lane is None:
             lane = self._lanes[subscription_id] = Lane(subscription_id)
         return lane
+
+    def now(self) -> Now:
+        """Return the present time by the clocks of a lane."""
+        return Now(self._clock.monotonic(), self.due.now_ms(), unix_ms(self._clock))
+
+    def take_changed(self) -> tuple[list[LaneRow], list[str]]:
+        """Return the rows of the lanes that have changed, and the ids of those that have none any more."""
+        now, rows, done = self.now(), list[LaneRow](), list[str]()
+        for subscription_id in self.changed:
+            lane = self._lanes.get(subscription_id)
+            row = row_of(subscription_id, None if lane is None else lane.sink_health, now)
+            if row is None:
+                done.append(subscription_id)
+            else:
+                rows.append(row)
+        self.changed.clear()
+        return rows, done
 
     # What is held
 

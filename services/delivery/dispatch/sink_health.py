@@ -49,6 +49,8 @@ class SinkHealth:
     """The failures since the last success."""
     told_failing_since_ms: int | None = None
     """Since when the sink fails, in ms since 1970, if its owner was told; None if not. It stays until the breaker closes."""
+    is_recorded: bool = False
+    """Whether the ledger may have a row of the lane."""
     succeeded_at: float = float("-inf")
     """When an attempt last succeeded, by the monotonic clock."""
 

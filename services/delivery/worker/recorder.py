@@ -19,7 +19,7 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, Flush, GroupCursor, Ledger, ShardCursor
-from services.delivery.ledger.rows import DoneRow, NoticeRow, OpenRow, done_row, open_row
+from services.delivery.ledger.rows import DoneRow, LaneRow, NoticeRow, OpenRow, done_row, open_row
 from services.delivery.model import Chunk, Delivery, Phase, State
 from services.delivery.notices import notice
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
@@ -59,13 +59,25 @@ class _Batch:
     settled: list[Delivery] = field(default_factory=list)
     to_queue: list[Delivery] = field(default_factory=list)
     notices: list[NoticeRow] = field(default_factory=list)
+    lanes: list[LaneRow] = field(default_factory=list)
+    lanes_done: list[str] = field(default_factory=list)
 
     def flush(self) -> Flush:
         """Return what the transaction writes."""
         last = {chunk.shard: chunk for chunk in self.chunks}.values()
         shards = tuple([ShardCursor(chunk.shard, chunk.position, chunk.event_id, chunk.through) for chunk in last])
         cursors = [GroupCursor(FIRST_GROUP, shards)] if shards else []
-        return Flush(self.opened, self.updated, self.closed, self.finished, cursors, self.written_ms, notices=self.notices)
+        return Flush(
+            self.opened,
+            self.updated,
+            self.closed,
+            self.finished,
+            cursors,
+            self.written_ms,
+            lanes=self.lanes,
+            lanes_done=self.lanes_done,
+            notices=self.notices,
+        )
 
 
 class Recorder:
@@ -180,6 +192,8 @@ class Recorder:
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
             self._write(batch, delivery)
+        if self._dispatcher.lanes.changed:
+            batch.lanes, batch.lanes_done = self._dispatcher.lanes.take_changed()
         if self._outbox:
             batch.notices = self._outbox.take()
         return batch

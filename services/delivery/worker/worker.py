@@ -183,6 +183,7 @@ class Worker:
         failpoints.reached("ledger.leased")
         self.clock_jumped_ms = takeover.clock_jumped_ms
         self._unflushed.outbox.resume(await self._ledger.outbox_counts())
+        lane_rows = await self._ledger.lane_rows()
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         self.follower = follower = LogFollower(
             self._log,
@@ -213,6 +214,7 @@ class Worker:
                 group.create_task(self._watch_wall_clock())
                 await self.replica.reached(1)
                 self._intake = [group.create_task(self._lane_refill.run()), group.create_task(self._notices.run())]
+                self.dispatcher.restore(lane_rows)
                 await self._lane_refill.start()
                 failpoints.reached("delivery.taken_up")
                 group.create_task(LagReporter(self._log, follower, self._clock).run())
