@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from tests.bench.bare_client import Job, Speed
-from tests.bench.load import Batch, batches, events, publish, publish_at_once, source
+from tests.bench.load import PER_MESSAGE_MAX, Batch, batches, events, publish, publish_at_once, source
 from tests.bench.rounds import WITHIN_S
 from tests.bench.sink import Sink
 from tests.bench.world import cpu_s, on_service_core, quiet
@@ -113,7 +113,7 @@ async def latencies(flow: Flow, per_s: float, for_s: float, run: str) -> list[fl
         began, sent = time.monotonic(), 0
         while sent < len(made):
             await asyncio.sleep(_TICK_S)
-            due = int((time.monotonic() - began) * per_s)
+            due = min(int((time.monotonic() - began) * per_s), sent + PER_MESSAGE_MAX)
             if due > sent:
                 yield Batch(events=made[sent:due])
                 sent = due

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.bench.figures import percentile
 from tests.bench.flows import Flow
-from tests.bench.load import Batch, batches, events, publish, publish_at_once
+from tests.bench.load import PER_MESSAGE_MAX, Batch, batches, events, publish, publish_at_once
 from tests.bench.sink import Sink
 
 TICK_S = 0.008
@@ -36,7 +36,7 @@ async def paced(flow: Flow, per_s: float, for_s: float, run: str) -> Fresh:
         began, sent = time.monotonic(), 0
         while sent < len(made):
             await asyncio.sleep(TICK_S)
-            due = min(len(made), 1 + int((time.monotonic() - began) * per_s))
+            due = min(1 + int((time.monotonic() - began) * per_s), sent + PER_MESSAGE_MAX)
             if due > sent:
                 yield Batch(events=made[sent:due])
                 sent = due

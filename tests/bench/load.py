@@ -11,6 +11,8 @@ from tests.support.events import cloud_event
 from tests.support.system.processes import System
 
 PER_MESSAGE = 100
+PER_MESSAGE_MAX = 1_000
+"""How many events ingest takes in one message; a stream that was kept from running sends its arrears in several."""
 _DATA = json.dumps({"order": "o" * 40, "items": [{"sku": f"sku-{n:04}", "quantity": n, "note": "n" * 60} for n in range(8)], "total": 1234})
 
 Batch = ingest_pb2.PublishStreamRequest

@@ -15,7 +15,7 @@ from tests.bench.crowd import dead_sinks, delivery_stopped, subscribe
 from tests.bench.figures import Bar, Row, ratio
 from tests.bench.flows import Flow, Flows
 from tests.bench.fresh import LATE_S, TICK_S, Fresh, at_once, paced
-from tests.bench.load import Batch, batches, events, publish, publish_at_once
+from tests.bench.load import PER_MESSAGE_MAX, Batch, batches, events, publish, publish_at_once
 from tests.bench.part import Part
 from tests.bench.plot import bars_svg
 from tests.bench.rounds import Extent, Steps
@@ -195,7 +195,7 @@ async def _noise(place: Place, per_s: float, for_s: float, run: str) -> AsyncIte
         made, began, sent = events(int(per_s * (for_s + LATE_S)), f"{run}noise-", _NOISE), time.monotonic(), 0
         while sent < len(made) and not ended.is_set():
             await asyncio.sleep(TICK_S)
-            due = int((time.monotonic() - began) * per_s)
+            due = min(int((time.monotonic() - began) * per_s), sent + PER_MESSAGE_MAX)
             if due > sent:
                 yield Batch(events=made[sent:due])
                 sent = due
