@@ -16,6 +16,7 @@ class Row:
 _POINTS = "faults.test_crash_points::test_a_crash_at_any_point_loses_nothing_and_repeats_only_what_it_must"
 _TORTURE = "torture.test_random_kills::test_thirty_kills_at_random_under_load_lose_nothing"
 _RECORDED = "delivery.transport.test_hostile_recorded::test_each_fault_is_recorded_as_its_own_class"
+_NEIGHBOUR = "delivery.test_neighbours::test_a_consumer_notices_little_of_its_neighbour"
 _UNREACHED = "delivery.transport.test_hostile_recorded::test_what_is_never_reached_is_recorded_as_its_own_class"
 
 CATALOGUE: dict[int, Row] = {
@@ -101,6 +102,16 @@ CATALOGUE: dict[int, Row] = {
         "delivery goes on from its position",
         ("faults.test_dependencies::test_without_ingest_delivery_waits_and_goes_on_from_its_position",),
     ),
+    19: Row(
+        "DNS server down",
+        "the attempt has failed by its name, and is tried again",
+        (
+            "delivery.transport.test_resolver::test_a_name_that_does_not_exist_is_a_failure_of_dns",
+            "delivery.transport.test_resolver::test_a_lookup_that_hangs_keeps_nobody_waiting_and_is_not_begun_again",
+            "delivery.transport.test_resolver::test_names_that_hang_do_not_hold_up_those_that_were_found_before",
+            _UNREACHED,
+        ),
+    ),
     20: Row(
         "clock an hour forward or back",
         "nothing waits for it, hurries or comes twice",
@@ -146,6 +157,24 @@ CATALOGUE: dict[int, Row] = {
             "faults.test_events::test_a_stream_that_never_ends_and_never_listens_holds_up_nobody_and_takes_no_memory",
             "ingest.test_publish_stream::test_a_client_that_does_not_read_is_held_back",
         ),
+    ),
+    27: Row(
+        "no subscription matches",
+        "recorded without a row; the log keeps it for its readers",
+        ("delivery.worker.test_log_follower::test_an_event_that_no_subscription_wants_is_recorded_without_a_row",),
+    ),
+    28: Row(
+        "fan-out of a million",
+        "in chunks, memory within bounds, goes on after a crash",
+        (
+            "delivery.worker.test_log_follower::test_a_fan_out_to_a_thousand_holds_a_part_of_it_in_memory_at_a_time",
+            "delivery.worker.test_recorder::test_a_large_fan_out_goes_on_where_the_crash_has_cut_it",
+        ),
+    ),
+    29: Row(
+        "hot partition",
+        "the other partitions' p99 stays within 1.2 times",
+        (_NEIGHBOUR, "delivery.dispatch.test_lane_table::test_a_lane_of_many_keeps_no_other_waiting"),
     ),
     30: Row(
         "connect black hole",
@@ -267,6 +296,36 @@ CATALOGUE: dict[int, Row] = {
             "gateway.test_webhook_loops::test_a_webhook_is_refused_wherever_it_arrives",
         ),
     ),
+    46: Row(
+        "an outage of all sinks ends",
+        "a ramp from one attempt at a time",
+        (
+            "delivery.dispatch.test_concurrency_limit::test_after_an_outage_it_doubles_from_one_to_half_of_what_it_was",
+            "delivery.dispatch.test_lane_table::test_an_open_breaker_lets_one_probe_through_at_a_time",
+            "delivery.dispatch.test_lane_table::test_after_an_outage_events_arrive_in_the_order_of_their_positions",
+        ),
+    ),
+    47: Row("one consumer sends 100 times as much", "the others' p99 stays within 1.2 times", (_NEIGHBOUR,)),
+    48: Row(
+        "thousands of dead sinks",
+        "healthy sinks get theirs",
+        (_NEIGHBOUR, "delivery.dispatch.test_lane_table::test_a_dead_endpoint_costs_neither_memory_nor_the_others_time"),
+    ),
+    49: Row(
+        "more than memory holds",
+        "slowed or refused, and never killed",
+        (
+            "bounds.test_slow_disk::test_emitters_faster_than_the_disk_are_slowed_not_buffered",
+            "bounds.test_hostile_callers::test_hostile_callers_take_little_and_refuse_nobody_an_answer",
+            "bounds.test_pending::test_what_waits_for_an_endpoint_drains_in_order_and_takes_little_memory",
+            "delivery.dispatch.test_lane_table::test_a_dead_endpoint_costs_neither_memory_nor_the_others_time",
+        ),
+    ),
+    50: Row(
+        "a million subscriptions",
+        "99 of 100 events are routed within 5 ms",
+        ("delivery.subscriptions.test_router::test_an_event_is_routed_in_milliseconds_among_a_million_subscriptions",),
+    ),
     51: Row(
         "SIGTERM",
         "drains within 25 s, exit code 0",
@@ -274,6 +333,15 @@ CATALOGUE: dict[int, Row] = {
             "faults.test_stop::test_delivery_ends_its_attempts_and_records_them_before_it_stops",
             "faults.test_stop::test_delivery_does_not_wait_for_an_endpoint_that_never_answers",
             "faults.test_stop::test_a_service_that_stops_under_load_loses_nothing",
+        ),
+    ),
+    56: Row(
+        "a secret is rotated while deliveries are in flight",
+        "each request carries the signatures of both",
+        (
+            "e2e.test_delivery_guarantees::test_during_a_rotation_each_webhook_verifies_with_the_new_and_the_old_secret",
+            "delivery.test_app::test_during_a_rotation_both_secrets_verify",
+            "delivery.request.test_subscription_settings::test_both_schemes_verify_before_and_after_a_rotation",
         ),
     ),
     57: Row(

@@ -1,6 +1,7 @@
 """Log follower in virtual time: the log goes away, comes back, or is restored from another copy."""
 
 import asyncio
+from dataclasses import replace
 
 from prometheus_client import REGISTRY
 
@@ -144,3 +145,38 @@ def test_another_log_is_not_followed(play: Play) -> None:
         assert not world.at_work().task.done()
 
     play(scenario)
+
+
+def test_an_event_that_no_subscription_wants_is_recorded_without_a_row(play: Play) -> None:
+    """The log keeps it for its readers, and nothing of it is left to do."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        [unwanted] = world.publish(1, "nobody.wants.this")
+        await finished(world)
+        [cursor] = world.store.cursor().shards
+        assert (cursor.position, cursor.event_id, cursor.through) == (unwanted.position, unwanted.event_id, "")
+        assert (world.open_rows(), world.states()) == ([], {})
+        assert world.log.records[unwanted.position] == unwanted
+
+    play(scenario)
+
+
+def test_a_fan_out_to_a_thousand_holds_a_part_of_it_in_memory_at_a_time(play: Play) -> None:
+    """One event is routed in chunks, and the next chunk waits until there is room, so a larger fan-out takes no more memory."""
+
+    async def scenario(world: World) -> None:
+        world.routed_min = world.routed_max = 250
+        wishes = [world.change(replace(ALPHA, id=f"sub_{number:032x}")) for number in range(1000)]
+        await world.start()
+        await asyncio.sleep(5.0)
+        [record] = world.publish(1, "alpha")
+        lanes, held_max = world.at_work().worker.dispatcher.lanes, 0
+        while len(world.states()) < len(wishes):
+            held_max = max(held_max, sum(len(lane.held) for lane in lanes))
+            await asyncio.sleep(0.005)
+        # One chunk may go beyond the bound.
+        assert 100 <= held_max <= 250 + 200
+        assert {deliveries(world, [record], wish)[0] for wish in wishes} == {State.DELIVERED}
+
+    play(scenario, HOOKTIDE_DELIVERY_IN_FLIGHT_MAX="100")
