@@ -89,7 +89,7 @@ def validate_event(event: CloudEvent, *, bytes_max: int, is_notice: bool = False
     audience = attributes.get("audience", "")
     if is_notice:
         _check_notice(type_, source, audience)
-    elif is_reserved(type_) or source.startswith(RESERVED_SOURCE_PREFIX):
+    elif type_.startswith(RESERVED_PREFIX) or source.startswith(RESERVED_SOURCE_PREFIX):
         _refuse_reserved(type_, source)
     if audience and not is_id(audience, "con"):
         _refuse("attributes.audience", "must be a consumer's id: con_ and 32 hexadecimal digits")
