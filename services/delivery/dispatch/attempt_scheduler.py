@@ -3,17 +3,17 @@
 lane → dispatcher → [attempt_scheduler] → sender → transport
 
 Law 1: attempts under way are bounded, and so are attempts whose end is not recorded.
-Law 2: lanes take turns; a lane that may not send keeps no slot.
+Law 2: lanes take turns, as `fair_rounds` decides; a lane that may not send keeps no place.
 Law 3: only this file starts attempts, and it alone counts the attempts under way.
 """
 
 import asyncio
 import functools
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from services.delivery.dispatch import lifecycle, rate_limit
+from services.delivery.dispatch.fair_rounds import FairRounds, Flow, Work
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
@@ -29,8 +29,13 @@ from services.runtime.logs import logger
 class Answered(Protocol):
     """Takes the answer to an attempt."""
 
-    def __call__(self, lane: Lane, delivery: Delivery, settings: RequestSettings, started_ms: int, began: float, answer: Answer) -> None:
-        """Take an answer; `settings` are those of the attempt, which began at `started_ms` (since 1970) and `began` (monotonic)."""
+    def __call__(
+        self, lane: Lane, flow: Flow, delivery: Delivery, settings: RequestSettings, started_ms: int, began: float, answer: Answer
+    ) -> None:
+        """Take an answer to the attempt that a lane started from a flow; pass lane and flow on to `AttemptScheduler.ended`.
+
+        `settings` are those of the attempt, which began at `started_ms` (since 1970) and `began` (monotonic).
+        """
         ...
 
 
@@ -60,7 +65,7 @@ class AttemptScheduler:
         self._clock = clock
         self._bounds = bounds
         self._answered, self._refused, self._blocked, self._ready, self._rows_due = callbacks
-        self._round: deque[Lane] = deque()  # bounded: each lane is in it once
+        self._rounds = FairRounds(bounds.in_flight_max)
         self._ended = asyncio.Event()
         self._closed = False
         self._pump_asked = False
@@ -74,6 +79,7 @@ class AttemptScheduler:
     def change(self, bounds: Bounds) -> None:
         """Use other bounds from now on."""
         self._bounds = bounds
+        self._rounds.places = bounds.in_flight_max
         self.pump()
 
     @property
@@ -96,13 +102,12 @@ class AttemptScheduler:
         # `pump` checks whether the subscription or the operator permits fewer.
         if lane.queue and not lane.in_round and lane.in_flight < lane.limit.limit:
             lane.in_round = True
-            self._round.append(lane)
+            self._rounds.join(lane, Work.RETRY if lane.queue[0].attempts else lane.work)
 
     def pump(self) -> None:
         """Start attempts as long as there is room."""
         now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
-        while self._round and self._may_start():
-            lane = self._round.popleft()
+        while self._may_start() and (lane := self._rounds.next(now, self._bounds.in_flight_max - self.in_flight)) is not None:
             lane.in_round = False
             if not lane.queue or lane.in_flight >= lane.limit.limit or lane.in_flight >= self._bounds.lane_in_flight_max:
                 continue
@@ -110,9 +115,9 @@ class AttemptScheduler:
             if subscription is None:
                 self._blocked(lane)
                 continue
-            if not self._is_within_limits(lane, subscription, now):
+            if not self._is_within_limits(lane, subscription, now) or lane.flow is None:
                 continue
-            self._start(lane, lane.queue.popleft(), subscription, now, now_ms)
+            self._start(lane, lane.flow, lane.queue.popleft(), subscription, now, now_ms)
             if lane.queue:
                 self.join_round(lane)
             if lane.next_due_ms is not None and self._lanes.wants_rows(lane, self._lanes.due.now_ms()):
@@ -142,11 +147,12 @@ class AttemptScheduler:
             return False
         return self._sender.may_send(subscription, self._ready)
 
-    def _start(self, lane: Lane, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
+    def _start(self, lane: Lane, flow: Flow, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
         settings = subscription.settings
+        done = functools.partial(self._answered, lane, flow, delivery, settings, now_ms, began)
         failpoints.reached("delivery.before_send")
         try:
-            self._sender.send(delivery, subscription, now_ms, functools.partial(self._answered, lane, delivery, settings, now_ms, began))
+            self._sender.send(delivery, subscription, now_ms, done)
         except Exception as error:  # noqa: BLE001 - whatever one event breaks, all others must go on
             logger().error("delivery.encoding_failed", event_id=delivery.event_id, subscription=subscription.id, reason=str(error))
             self._refused(delivery, f"the event could not be encoded: {error}")
@@ -156,14 +162,16 @@ class AttemptScheduler:
         if lane.in_flight >= lane.limit.limit:
             lane.limit.reached()
         self.in_flight += 1
+        self._rounds.started(flow)
         if lane.sink_health is not None:
             lane.sink_health.breaker.started()
         rate_limit.started(lane, subscription, began)
         lifecycle.start(delivery, began)
         self._lanes.unrecorded_sent += 1
 
-    def ended(self, lane: Lane) -> None:
+    def ended(self, lane: Lane, flow: Flow, lasted_s: float) -> None:
         """Note that an attempt of a lane has ended."""
         lane.in_flight -= 1
         self.in_flight -= 1
+        self._rounds.ended(lane, flow, lasted_s)
         self._ended.set()

@@ -14,6 +14,7 @@ from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.attempt_scheduler import AttemptScheduler, Callbacks
 from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST, ConcurrencyLimit
+from services.delivery.dispatch.fair_rounds import Flow
 from services.delivery.dispatch.lane import Lane, earlier
 from services.delivery.dispatch.lane_record import health_of
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
@@ -91,8 +92,7 @@ class Dispatcher:
 
     def add(self, delivery: Delivery, lane: Lane) -> None:
         """Hold a delivery for which its lane has room, and queue it."""
-        lane.held[delivery] = None
-        self.lanes.held_bytes += delivery.size_bytes
+        self.lanes.hold_in(lane, delivery)
         lifecycle.queue(delivery)
         lane.queue.append(delivery)
         self._join_round(lane)
@@ -144,17 +144,19 @@ class Dispatcher:
 
     # Taking answers
 
-    def _answered(self, lane: Lane, delivery: Delivery, settings: RequestSettings, started_ms: int, began: float, answer: Answer) -> None:
+    def _answered(
+        self, lane: Lane, flow: Flow, delivery: Delivery, settings: RequestSettings, started_ms: int, began: float, answer: Answer
+    ) -> None:
         failpoints.reached("delivery.answered")
-        self.attempts.ended(lane)
         now = self._clock.monotonic()
+        self.attempts.ended(lane, flow, now - began)
         if answer.outcome is _OUTCOME_DELIVERED:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             if lane.sink_health is not None and lane.sink_health.is_of(settings):
                 self._note_success(lane.sink_health, delivery, now)
             if lane.limit.to_count:
                 lane.limit.succeeded(now)
-            self.finish(delivery, _STATE_DELIVERED)
+            self._finish(lane, delivery, _STATE_DELIVERED)
         elif answer.begun:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
@@ -258,14 +260,18 @@ class Dispatcher:
 
     def finish(self, delivery: Delivery, state: State) -> None:
         """Bring a held delivery to its end."""
-        self.lanes.end(delivery, state, unix_ms(self._clock))
+        self._finish(self.lanes.lane(delivery.subscription_id), delivery, state)
+
+    def _finish(self, lane: Lane, delivery: Delivery, state: State) -> None:
+        self.lanes.end(lane, delivery, state, unix_ms(self._clock))
         self._settled(delivery)
 
     def cancel_waiting(self, delivery: Delivery) -> None:
         """Cancel a delivery that waits for its flush, because its subscription is deleted or off by now."""
+        lane = self.lanes.lane(delivery.subscription_id)
         if delivery.phase is Phase.SPILLED:
-            self.lanes.lane(delivery.subscription_id).unflushed_spills -= 1
-        self.lanes.end(delivery, State.CANCELLED, unix_ms(self._clock))
+            lane.unflushed_spills -= 1
+        self.lanes.end(lane, delivery, State.CANCELLED, unix_ms(self._clock))
 
     def exhaust(self, delivery: Delivery, why: str) -> None:
         """End a held delivery that cannot be attempted."""

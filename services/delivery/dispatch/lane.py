@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from services.delivery.dispatch.concurrency_limit import ConcurrencyLimit
+from services.delivery.dispatch.fair_rounds import Account, Consumer, Flow, Work
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.dispatch.token_bucket import TokenBucket
 from services.delivery.model import Delivery
@@ -22,6 +23,12 @@ class Lane:
     """The queue of one subscription."""
 
     subscription_id: str
+    consumer: Consumer = field(default_factory=Consumer)
+    account: Account = field(default_factory=Account)
+    flow: Flow | None = None
+    """The flow in which it waits for its turn, or waited last; None before the first time."""
+    work: Work = Work.FRESH
+    """The class of its deliveries' first attempts."""
     sink_health: SinkHealth | None = None
     """The health of its sink; None while the sink has never failed."""
     bucket: TokenBucket = field(default_factory=TokenBucket)
@@ -41,7 +48,7 @@ class Lane:
     """The same, but only of the rows that began to wait after the latest read of its rows began."""
     refilling: bool = False
     in_round: bool = False
-    """Whether it is in the dispatcher's round."""
+    """Whether it waits for its turn in the rounds."""
 
     def held_ids(self) -> set[bytes]:
         """Return the ids of the deliveries held in memory."""

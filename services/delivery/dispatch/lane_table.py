@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from services.delivery.dispatch import lifecycle, rate_limit
 from services.delivery.dispatch.due_clock import DueClock
+from services.delivery.dispatch.fair_rounds import Consumer
 from services.delivery.dispatch.lane import Lane, RowReads
 from services.delivery.dispatch.lane_record import Now, row_of
 from services.delivery.ledger.rows import LaneRow
@@ -50,6 +51,7 @@ class LaneTable:
         self._lanes: dict[str, Lane] = {}
         self.changed: dict[str, None] = {}
         """The subscriptions whose lanes have changed what the ledger keeps of them (`lane_record`)."""
+        self._consumers: dict[str, Consumer] = {}
         self.row_reads = RowReads()
         """The reads of rows that are under way."""
         self.held_bytes = 0
@@ -79,7 +81,13 @@ class LaneTable:
         """Return a subscription's lane; make it if there is no lane."""
         lane = self._lanes.get(subscription_id)
         if lane is None:
-            lane = self._lanes[subscription_id] = Lane(subscription_id)
+            subscription = self.subscription(subscription_id)
+            consumer_id = "" if subscription is None else subscription.consumer_id
+            consumer = self._consumers.get(consumer_id)
+            if consumer is None:
+                consumer = self._consumers[consumer_id] = Consumer(consumer_id)
+            consumer.lanes += 1
+            lane = self._lanes[subscription_id] = Lane(subscription_id, consumer)
         return lane
 
     def now(self) -> Now:
@@ -99,6 +107,12 @@ class LaneTable:
         self.changed.clear()
         return rows, done
 
+    def _forget(self, lane: Lane) -> None:
+        del self._lanes[lane.subscription_id]
+        lane.consumer.lanes -= 1
+        if not lane.consumer.lanes:
+            del self._consumers[lane.consumer.id]
+
     # What is held
 
     def has_room(self, lane: Lane, subscription: Subscription) -> bool:
@@ -113,8 +127,15 @@ class LaneTable:
 
     def hold(self, delivery: Delivery) -> None:
         """Hold a delivery in memory that is not queued yet: the caller queues it later or finishes it."""
-        self.lane(delivery.subscription_id).held[delivery] = None
-        self.held_bytes += delivery.size_bytes
+        self.hold_in(self.lane(delivery.subscription_id), delivery)
+
+    def hold_in(self, lane: Lane, delivery: Delivery) -> None:
+        """Hold a delivery in memory, in its lane."""
+        size_bytes = delivery.size_bytes
+        lane.held[delivery] = None
+        self.held_bytes += size_bytes
+        lane.consumer.held += 1
+        lane.consumer.held_bytes += size_bytes
 
     def holds(self, delivery: Delivery) -> bool:
         """Return whether a delivery is held in memory."""
@@ -131,15 +152,20 @@ class LaneTable:
         # A spilled delivery is not held, but its row may have been read back already: readers see a row shortly before its flush ends here.
         if delivery not in lane.held:
             return False
+        size_bytes = delivery.size_bytes
         del lane.held[delivery]
-        self.held_bytes -= delivery.size_bytes
+        self.held_bytes -= size_bytes
+        lane.consumer.held -= 1
+        lane.consumer.held_bytes -= size_bytes
         return True
 
-    def end(self, delivery: Delivery, state: State, now_ms: int) -> None:
-        """Bring a delivery to its final state; the event that it drops takes no memory any more."""
-        self.held_bytes -= delivery.size_bytes
+    def end(self, lane: Lane, delivery: Delivery, state: State, now_ms: int) -> None:
+        """Bring a lane's delivery to its final state; the event that it drops takes no memory any more."""
+        size_bytes = delivery.size_bytes
         lifecycle.end(delivery, state, now_ms)
-        self.held_bytes += delivery.size_bytes
+        size_bytes -= delivery.size_bytes
+        self.held_bytes -= size_bytes
+        lane.consumer.held_bytes -= size_bytes
 
     def spill(self, delivery: Delivery) -> None:
         """Note that a delivery waits as a row only and is read back later."""
@@ -205,5 +231,6 @@ class LaneTable:
                 expires_at = max(expires_at, health_expires_at, now + rate_limit.full_in_s(lane, subscription, now))
                 if expires_at > now:
                     return expires_at
-        self._lanes.pop(lane.subscription_id, None)
+        if lane in self:
+            self._forget(lane)
         return None

@@ -188,9 +188,22 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     delivery_proxy_file: Path | None = Field(
         None, description="A file with the value of HOOKTIDE_DELIVERY_PROXY, for a proxy with a password."
     )
-    delivery_in_flight_max: int = Field(256, ge=1, le=1000, description="How many attempts run at once in all.", json_schema_extra=RELOADED)
+    delivery_in_flight_max: int = Field(
+        512,
+        ge=1,
+        le=1000,
+        description="How many attempts run at once in all. One consumer gets at most half of them, and one subscription at most a third.",
+        json_schema_extra=RELOADED,
+    )
     delivery_lane_in_flight_max: int = Field(
-        64, ge=1, le=1000, description="How many attempts run at once for one subscription.", json_schema_extra=RELOADED
+        256,
+        ge=1,
+        le=1000,
+        description=(
+            "How many attempts run at once for one subscription. It starts with 4, and gets more while its sink copes and fewer when its "
+            "sink times out or answers 429, 502, 503 or 504."
+        ),
+        json_schema_extra=RELOADED,
     )
     delivery_lane_pending_max: int = Field(
         4000,

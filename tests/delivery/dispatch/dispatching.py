@@ -17,7 +17,7 @@ from services.runtime.clock import Clock, SystemClock
 
 ACKNOWLEDGED = Answer(Outcome.DELIVERED, 0, "", b"", "")
 EXPIRED = Answer(Outcome.TIMEOUT, 0, "the reader did not acknowledge it in time", b"", "")
-BOUNDS = Bounds(8, 8, 8, 30.0, 120 * 3600.0)
+BOUNDS = Bounds(24, 8, 8, 30.0, 120 * 3600.0)
 EXPIRY_S = 3600.0
 
 

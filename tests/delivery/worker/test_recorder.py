@@ -25,7 +25,7 @@ from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, starte
 from tests.simulation.world import CONSUMERS, World
 
 WIDE = {
-    "HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": "256",
+    "HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": "768",
     "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "256",
     "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "100000",
 }
