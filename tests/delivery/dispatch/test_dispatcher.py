@@ -7,6 +7,7 @@ import pytest
 
 from services.delivery.dispatch.circuit_breaker import FAILURES_MAX
 from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST
+from services.delivery.dispatch.fair_rounds import Consumer
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.retry_policy import GONE
 from services.delivery.model import Delivery, Event, Phase, State, SubscriptionStatus, delivery_id
@@ -247,3 +248,25 @@ async def test_once_closed_it_starts_nothing_and_lets_what_is_under_way_end(disp
 
     await asyncio.wait_for(dispatching.dispatcher.attempts.idle(), 10)
     assert waiting[0].phase is Phase.QUEUED
+
+
+async def test_a_consumer_may_hold_as_much_memory_as_is_free_so_that_others_find_room(dispatching: Dispatching) -> None:
+    lanes = dispatching.dispatcher.lanes
+    held, other = lanes.lane(SUBSCRIPTION.id).consumer, Consumer("con_other")
+    taken(dispatching, 3)
+    assert (held.held, held.held_bytes) == (3, lanes.held_bytes)
+    assert lanes.consumer_has_room(held)
+
+    # As if large events were held: half of all memory is this consumer's.
+    held.held_bytes = lanes.held_bytes = 16 * 1024 * 1024
+    assert not lanes.consumer_has_room(held)
+    assert lanes.consumer_has_room(other)
+
+
+async def test_a_consumer_holds_a_bounded_number_of_deliveries(dispatching: Dispatching) -> None:
+    lanes = dispatching.dispatcher.lanes
+    consumer = lanes.lane(SUBSCRIPTION.id).consumer
+    consumer.held = 9_999
+    assert lanes.consumer_has_room(consumer)
+    consumer.held += 1
+    assert not lanes.consumer_has_room(consumer)
