@@ -1,0 +1,36 @@
+"""Slow neighbours, in virtual time: endpoints of one consumer that take their time do not hold up another consumer."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from services.delivery.model import State
+from tests.delivery.conftest import Play
+from tests.simulation.endpoints import Mode
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.world import CONSUMERS, World
+
+SLOW = [replace(ALPHA, id=f"sub_{number:032x}", consumer_id=CONSUMERS[0]) for number in range(1, 61)]
+HEALTHY = replace(BETA, consumer_id=CONSUMERS[1])
+
+
+@pytest.mark.parametrize("mode", [Mode.SLOW, Mode.SILENT, Mode.FAILING], ids=["answers after 28 s", "never answers", "fails"])
+def test_another_consumer_s_events_arrive_at_once(play: Play, mode: Mode) -> None:
+    """Sixty lanes want four attempts each, and there are places for 64."""
+
+    async def scenario(world: World) -> None:
+        await started(world, *SLOW, HEALTHY)
+        world.endpoints.slow_s = 28.0
+        for wish in SLOW:
+            world.endpoints.modes[wish.id] = mode
+        world.publish(8, "alpha")
+        await asyncio.sleep(5.0)
+        for _ in range(30):
+            records = world.publish(10, "beta")
+            await asyncio.sleep(2.0)
+            assert deliveries(world, records, HEALTHY) == [State.DELIVERED] * 10
+        world.endpoints.modes.clear()
+        await finished(world, within_s=7200.0)
+
+    play(scenario, HOOKTIDE_DELIVERY_IN_FLIGHT_MAX="64", HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
