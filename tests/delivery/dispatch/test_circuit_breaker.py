@@ -82,6 +82,20 @@ def test_one_probe_at_a_time_is_let_through() -> None:
     assert not breaker.permits(1e9)
 
 
+def test_after_a_probe_is_withdrawn_another_may_start() -> None:
+    breaker, _ = opened()
+    breaker.started()
+    breaker.withdrawn(30.0)
+    assert breaker.permits(30.0)
+
+
+def test_an_older_attempt_that_is_withdrawn_was_not_the_probe() -> None:
+    breaker, _ = opened()
+    breaker.started()
+    breaker.withdrawn(29.0)
+    assert not breaker.permits(30.0)
+
+
 def test_a_probe_that_succeeds_closes_it() -> None:
     breaker, _ = opened()
     breaker.started()
