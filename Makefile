@@ -7,6 +7,8 @@
 #   make bench   measure throughput and latency
 #   make simulation  play delivery in virtual time from SEEDS seeds     make simulation ARGS="--seed 17"
 #   make torture kill services at random, KILLS times, and count lost events
+#   make decisions  check that unit tests take every branch of delivery's decisions
+#   make mutation   change delivery's decisions one at a time, and count the changes that no unit test notices
 #   make protos  write the stubs from the .proto files
 
 ARGS ?=
@@ -23,7 +25,7 @@ unexport PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test slow lint bench simulation torture protos project generator
+.PHONY: demo test slow lint bench simulation torture decisions mutation protos project generator mutator
 
 demo: project
 	$(BIN)/hooktide demo $(ARGS)
@@ -43,6 +45,12 @@ simulation: project
 torture: project
 	$(BIN)/python -m tests.torture --kills $(KILLS) $(ARGS)
 
+decisions: project
+	$(BIN)/python -m tests.repository.decision_coverage
+
+mutation: project mutator
+	$(BIN)/python -m tests.repository.decision_mutation $(ARGS)
+
 protos: generator
 	$(GENERATE)
 
@@ -57,5 +65,5 @@ lint: project generator
 	$(BIN)/docker-compose --file docker-compose.yml config --quiet
 	$(BIN)/hadolint Dockerfile
 
-project generator:
+project generator mutator:
 	@./.ci/setup $@

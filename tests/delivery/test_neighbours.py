@@ -30,7 +30,7 @@ async def _slowest_s(world: World, neighbour_events: int) -> float:
     return waits[-2]
 
 
-@pytest.mark.parametrize("trouble", ["flood", "dead"])
+@pytest.mark.parametrize("trouble", ["flood", "slow", "dead", "many dead"])
 def test_a_consumer_notices_little_of_its_neighbour(play: Play, store: SqliteStore, trouble: str) -> None:
     """Whether the neighbour has 100 times as many events, endpoints that answer after 28 s, or endpoints that never answer."""
     waits: dict[bool, float] = {}

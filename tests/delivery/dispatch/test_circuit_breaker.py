@@ -188,3 +188,17 @@ def test_whatever_happens_it_permits_again_in_the_end(history: list[tuple[str, f
     for _ in range(under_way):
         breaker.failed(now, 0.5)
     assert breaker.permits(now + 720.0)
+
+
+def test_after_the_probe_is_withdrawn_another_one_may_start() -> None:
+    """An attempt that had begun before the breaker opened is no probe, so its withdrawal lets no further one start."""
+    breaker = CircuitBreaker(30.0)
+    while not breaker.failed(0.0, 0.0):
+        pass
+    opened_until = breaker.open_until
+    assert opened_until == 30.0
+    breaker.started()
+    breaker.withdrawn(29.9)
+    assert not breaker.permits(30.0)
+    breaker.withdrawn(30.0)
+    assert breaker.permits(30.0)

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delivery.dispatch.retry_policy import JITTER, RETRY_AFTER_MAX_S, Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
+from services.delivery.dispatch.retry_policy import (
+    JITTER,
+    LOOP_DETECTED,
+    RETRY_AFTER_MAX_S,
+    Exhausted,
+    RetryAt,
+    RetryPolicy,
+    pause_s,
+    retry_after_s,
+    throttles,
+)
 from services.delivery.request.request_settings import OwnRetryPolicy
 
 NOW_MS = 1_800_000_000_000
@@ -26,6 +36,18 @@ def test_a_failure_is_tried_again_as_often_as_there_are_delays(
     waits_s = (decision.due_ms - NOW_MS) / 1000
     delay_s, asked_s = delays_s[attempts - 1], wait_s or 0.0
     assert max((1 - JITTER) * delay_s, asked_s) - 0.001 <= waits_s <= max((1 + JITTER) * delay_s, asked_s)
+
+
+def test_a_webhook_that_came_back_to_hooktide_is_given_up_at_once() -> None:
+    policy = RetryPolicy((100.0,), DAYS_14_S)
+    decision = policy.after_failure(attempts=1, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.5, status=LOOP_DETECTED)
+    assert isinstance(decision, Exhausted)
+    assert "came back to Hooktide" in decision.reason
+
+
+@pytest.mark.parametrize(("times", "expected_s"), [(1, 1.0), (2, 2.0), (3, 4.0), (5, 16.0), (6, 30.0), (1000, 30.0)])
+def test_a_pause_of_no_stated_length_doubles_up_to_half_a_minute(times: int, expected_s: float) -> None:
+    assert pause_s(times) == expected_s
 
 
 def test_what_would_be_tried_too_late_is_given_up() -> None:
