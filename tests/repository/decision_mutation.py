@@ -79,7 +79,8 @@ def _run(copy: Path, processes: int, within_s: float) -> None:
 
 
 def _report(copy: Path) -> int:
-    ended = subprocess.run([str(_MUTMUT), "results", "--all", "true"], cwd=copy, capture_output=True, text=True, check=False)  # noqa: S603
+    command = [str(_MUTMUT), "results", "--all", "true"]
+    ended = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     results = dict(_RESULT.findall(ended.stdout))
     counts = Counter(results.values())
     noticed, unnoticed = (sum(counts[each] for each in kinds) for kinds in (_NOTICED, _UNNOTICED))
