@@ -15,6 +15,9 @@ from tests.delivery.ledger.stores import SqliteStore
 class TemplateStore(SqliteStore):
     """A `SqliteStore` that begins as a copy of an empty ledger."""
 
+    is_open = False
+    """Whether the ledger can be read."""
+
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[SqliteLedger]:
         """See `LedgerStore.open`; no lock is taken, as no other process knows the file."""
@@ -25,7 +28,11 @@ class TemplateStore(SqliteStore):
         ledger._checkpoints._COMMITS_BETWEEN = 1 << 30  # noqa: SLF001 - the ledger needs no setting for this
         try:
             with contextlib.closing(connect(self.path, read_only=True)) as self._reading:
-                yield ledger
+                self.is_open = True
+                try:
+                    yield ledger
+                finally:
+                    self.is_open = False
         finally:
             await ledger.close()
 

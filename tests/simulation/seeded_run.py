@@ -13,7 +13,6 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.delivery.ledger.stores import SqliteStore
 from tests.simulation.faults import HAPPENINGS
 from tests.simulation.flush_kills import FlushKills, Kills, seeded_kills
 from tests.simulation.ledger_template import TemplateStore
@@ -57,7 +56,7 @@ def play_seed(seed: int, kills: Kills | None = None) -> Played:
 class _Run:
     """The scenario of one seed."""
 
-    def __init__(self, seed: int, kills: Kills | None, store: SqliteStore) -> None:
+    def __init__(self, seed: int, kills: Kills | None, store: TemplateStore) -> None:
         self._seed = seed
         self._store = store
         self._kills = FlushKills(seeded_kills(random.Random(seed)) if kills is None else kills)
