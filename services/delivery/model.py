@@ -3,6 +3,7 @@
 import enum
 import hashlib
 import struct
+from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -131,7 +132,7 @@ class Delivery:
     body_mode: ContentMode = ContentMode.STRUCTURED
     """The content mode of its subscription when it was routed, so that all attempts send the same bytes."""
     chunk: "Chunk | None" = None
-    """The chunk in which it was routed; None after that chunk's flush has begun."""
+    """The chunk in which it was routed; None after that chunk's flush has begun, or if it was read from an owed range."""
     encoder: int = ENCODER_VERSION
     """The encoder that makes its body, also after another encoder has become the one for new deliveries."""
     phase: Phase = field(default=Phase.HELD, init=False)
@@ -145,6 +146,8 @@ class Delivery:
     """Whether the ledger has a row for it."""
     sent_at: float | None = None
     """When the attempt began whose end is not in the ledger yet, by the monotonic clock, in seconds; None if there is no such attempt."""
+    owed: "OwedRange | None" = None
+    """The range from which it was read; None if it was routed, or once the flush that writes it has begun."""
     job_id: str = ""
     """The replay or the start in the past that hands the event out; empty: the subscription itself."""
     order_key: bytes = b""
@@ -154,6 +157,47 @@ class Delivery:
     def size_bytes(self) -> int:
         """About how much memory the delivery takes."""
         return self.event.size_bytes if self.event is not None else 500
+
+
+@dataclass(slots=True, eq=False)
+class OwedRange:
+    """An interval of the log, (at, until], of which a lane has no row yet. Only `dispatch/owed_ranges.py` changes it.
+
+    Its events wait in the log. Pages of the log are handed out to the lane's queue; the recorder writes what was handed out, in the
+    order of positions, and moves `at` in the same flush.
+    """
+
+    subscription_id: str
+    seq: int
+    """The number of the range among those of its lane and job; it grows."""
+    job_id: str = ""
+    """What the range is for: "" for the events that the lane owes since it is behind."""
+    at: int | None = None
+    """All events up to this position have a row, or do not match; None: no event was passed by yet."""
+    until: int | None = None
+    """The last position; None while the lane is behind, so that the range has no end."""
+    opened_ms: int = 0
+    """When it was opened, in ms since 1970."""
+    read_through: int = 0
+    """How far pages were handed out; not stored."""
+    handed: "deque[Delivery]" = field(default_factory=deque)  # bounded: by `owed_ranges.HANDED_MAX`
+    """What was handed out and is not written, in the order of positions."""
+    record_first: int = 0
+    """How many more of its deliveries are recorded before they are sent, because they may have been sent before a crash."""
+    begun: bool = False
+    """Whether the flush of its first event has begun; before that no row of it is written."""
+    written: tuple[int, int | None] | None = None
+    """Its `at` and `until` in the ledger; None: the ledger has no row of it."""
+    cancelled_through: int | None = None
+    """The next flush ends it with its events up to this position, because its lane's subscription is deleted or off; None: it goes on."""
+    overtaken: int = 0
+    """The log drops its events up to this position soon: what was not handed out of them ends as exhausted; 0: no event is dropped."""
+    matched: int = 0
+    """How many events were handed out in all."""
+    examined: int = 0
+    """Of how many positions."""
+    is_waiting: bool = False
+    """Whether nothing can be read until more is recorded."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,6 +216,10 @@ class Chunk:
     """Whether its deliveries may be sent only after they are recorded."""
     unsettled: int = 0
     """How many of its deliveries are not settled: held, queued or in flight."""
+    begins: "list[OwedRange] | None" = None
+    """The ranges that begin with its event; None: there are none."""
+    cancels: "list[OwedRange] | None" = None
+    """The ranges that are cancelled once its event is recorded; None: there are none."""
 
 
 def delivery_id(event_id: str, subscription_id: str, job_id: str = "", nth: int = 0) -> bytes:

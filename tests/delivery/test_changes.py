@@ -197,7 +197,7 @@ def test_what_is_enabled_again_while_it_is_being_cancelled_is_not_left_behind(pl
         assert {State.CANCELLED, State.DELIVERED} == set(states)
         assert len(states) == 1500
 
-    play(scenario)
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="4000")
 
 
 @pytest.mark.parametrize("crash", [False, True])

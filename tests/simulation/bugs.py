@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.backlog import Backlog
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane import Lane, RowReads
 from services.delivery.dispatch.retry_policy import RetryAt, RetryPolicy
@@ -107,18 +107,18 @@ def rows_stay_after_a_deletion(patch: Replace) -> None:
 
 def let_go_delivery_lost(patch: Replace) -> None:
     """A lane that may not send lets go what has no row, and the flush of its chunk does not write it."""
-    spill = Dispatcher._spill
+    stop = Backlog.stop
 
-    def spill_recorded(self: Dispatcher, lane: Lane) -> None:
+    def stop_recorded(self: Backlog, lane: Lane) -> None:
         for delivery in [each for each in lane.queue if not each.recorded]:
             lane.queue.remove(delivery)
-            self.lanes.drop(lane, delivery)
+            self._lanes.drop(lane, delivery)
             if delivery.chunk is not None:
                 delivery.chunk.deliveries.remove(delivery)
                 delivery.chunk.unsettled -= 1
-        spill(self, lane)
+        stop(self, lane)
 
-    patch(Dispatcher, "_spill", spill_recorded)
+    patch(Backlog, "stop", stop_recorded)
 
 
 def read_lease_longer(patch: Replace) -> None:

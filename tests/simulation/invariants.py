@@ -1,10 +1,12 @@
 """Invariants: to whom an event must be routed and may be, by the registry's history; and what a lane's counters must agree with."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from services.delivery.dispatch.lane_table import LaneTable
 from services.delivery.dispatch.lifecycle import SETTLED
+from services.delivery.ledger.rows import RangeRow
 from services.delivery.model import Phase
 from services.eventlog.record import Record
 from tests.simulation.registry import DISABLED, Wish
@@ -27,15 +29,38 @@ class Published:
     record: Record
     at: float
     routed_by: float | None = None
+    owed_to: dict[str, float] = field(default_factory=dict)
+    """To which subscriptions it was owed once it was routed, and until when; infinity while it is."""
 
 
-def judged(event: Published, versions: list[Version]) -> tuple[bool, bool]:
-    """Return whether an event must be routed to a subscription, and whether it may be."""
+def note_owed(published: list[Published], ranges: Sequence[RangeRow], now: float) -> None:
+    """Note which routed events lie in owed ranges, and which do so no more."""
+    spans: dict[str, list[tuple[int, float]]] = {}
+    for row in ranges:
+        spans.setdefault(row.subscription_id, []).append((row.at[0], row.until[0] if row.until else float("inf")))
+    for event in published:
+        if event.routed_by is None:
+            continue
+        position = event.record.position
+        owed = {id_ for id_, parts in spans.items() if any(at < position <= until for at, until in parts)}
+        for id_ in owed if event.routed_by == now else ():
+            event.owed_to[id_] = float("inf")
+        for id_, until in event.owed_to.items():
+            if until == float("inf") and id_ not in owed:
+                event.owed_to[id_] = now
+
+
+def judged(event: Published, versions: list[Version], subscription_id: str = "") -> tuple[bool, bool]:
+    """Return whether an event must be routed to a subscription, and whether it may be.
+
+    The versions count that held until it was routed, or until it was handed out if it was owed.
+    """
     assert event.routed_by is not None
+    routed_by = max(event.routed_by, event.owed_to.get(subscription_id, 0.0))
     # The versions that held at any time between the acceptance of the event and its routing. A change certainly holds once its caller
     # has the answer.
     spans = zip(versions, [*versions[1:], Version(float("inf"), None)], strict=True)
-    seen = [version.wish for version, following in spans if following.told_at >= event.at and version.since <= event.routed_by]
+    seen = [version.wish for version, following in spans if following.told_at >= event.at and version.since <= routed_by]
     matches = [wish is not None and _matches(wish, event.record) for wish in seen]
     existed = versions[0].told_at <= event.at
     return existed and bool(matches) and all(matches), any(matches)
@@ -60,13 +85,15 @@ def check_phases(lanes: LaneTable) -> None:
     for lane in lanes:
         held = list(lane.held)
         phases = Counter(delivery.phase for delivery in held)
-        assert {delivery.phase for delivery in lane.queue} <= {Phase.QUEUED}, f"{lane.subscription_id}: {phases}"
-        assert (phases[Phase.QUEUED], phases[Phase.IN_FLIGHT]) == (len(lane.queue), lane.in_flight), f"{lane.subscription_id}: {phases}"
+        waiting = [*lane.queue, *lane.joined]
+        assert {delivery.phase for delivery in waiting} <= {Phase.QUEUED}, f"{lane.subscription_id}: {phases}"
+        assert (phases[Phase.QUEUED], phases[Phase.IN_FLIGHT]) == (len(waiting), lane.in_flight), f"{lane.subscription_id}: {phases}"
         assert phases[Phase.RELEASED] == 0, f"{lane.subscription_id} holds a released delivery"
         assert phases[Phase.SPILLED] <= lane.unflushed_spills, f"{lane.subscription_id}: {phases}"
         assert all(delivery.chunk is None or delivery in delivery.chunk.deliveries for delivery in held)
         for chunk in {id(delivery.chunk): delivery.chunk for delivery in held if delivery.chunk is not None}.values():
-            assert chunk.unsettled == sum(delivery.phase not in SETTLED for delivery in chunk.deliveries), chunk
+            gone = SETTLED | {Phase.RELEASED}  # released: it is let go
+            assert chunk.unsettled == sum(delivery.phase not in gone for delivery in chunk.deliveries), chunk
         unrecorded_sent += sum(delivery.sent_at is not None for delivery in held)
         held_bytes += sum(delivery.size_bytes for delivery in held)
     assert (lanes.unrecorded_sent, lanes.held_bytes) == (unrecorded_sent, held_bytes)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from services.delivery.ledger.rows import EndedRow
 from services.delivery.model import State, delivery_id
 from services.eventlog.record import Record
 from tests.simulation.registry import Wish
@@ -27,6 +28,11 @@ async def finished(world: World, within_s: float = 600.0) -> None:
 
 
 def deliveries(world: World, records: list[Record], wish: Wish = ALPHA) -> list[State]:
-    """Return the states of the finished deliveries of these events for a subscription."""
-    states = world.states()
-    return [states[key] for key in (delivery_id(record.event_id, wish.id) for record in records) if key in states]
+    """Return the states of the finished deliveries of these events for a subscription, with or without a row of their own."""
+    states, ended = world.states(), world.store.ended(wish.id)
+    found = [states.get(delivery_id(record.event_id, wish.id)) or _ended_as(ended, record) for record in records]
+    return [state for state in found if state is not None]
+
+
+def _ended_as(ended: list[EndedRow], record: Record) -> State | None:
+    return next((row.reason for row in ended if row.after[record.shard] < record.position <= row.through[record.shard]), None)

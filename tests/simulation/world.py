@@ -23,7 +23,7 @@ from services.runtime.ids import id_text
 from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event, position_in
-from tests.simulation.invariants import Published, Version, check_phases, judged
+from tests.simulation.invariants import Published, Version, check_phases, judged, note_owed
 from tests.simulation.notices import PublishedNotices
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
 from tests.simulation.tiny_settings import DELAYS_S
@@ -112,7 +112,7 @@ class World:
         registry = RegistryClient(channel, token, self.clock)
         backpressure = Backpressure(self.routed_min, self.routed_max)
         peers = Peers(self.log, registry, self.notices)
-        worker = Worker(self.settings, ledger, transport, peers, self.clock, backpressure, unverified=_never)
+        worker = Worker(self.settings, ledger, transport, peers, self.clock, backpressure, page_records=2, unverified=_never)
         if self.clock.ahead_s > 0:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head
@@ -289,7 +289,7 @@ class World:
     async def settle(self, within_s: float) -> None:
         """Wait until every event is routed and every delivery is finished; fail after `within_s` seconds."""
         deadline = self.loop.time() + within_s
-        while self.open_rows() or any(each.routed_by is None for each in self.published):
+        while self.open_rows() or self.store.ranges() or any(each.routed_by is None for each in self.published):
             self.check()
             assert self.loop.time() < deadline, f"I8: not drained: {self.open_rows()[:3]} …"
             await self.passes(0.5)
@@ -308,6 +308,7 @@ class World:
         for each in self.published:
             if each.routed_by is None and recorded.position >= each.record.position:
                 each.routed_by = self.loop.time()
+        note_owed(self.published, self.store.ranges(), self.loop.time())
         self.checks += 1
         for delivery, state, _ in self.store.ends() if self.checks % 10 == 0 else ():
             assert self.finished.setdefault(delivery, state) == state, f"I4: {delivery.hex()} was {self.finished[delivery]}, is {state}"
@@ -315,6 +316,7 @@ class World:
     def check_end(self) -> None:
         """Check what became of every event."""
         self.check()
+        ended = {id_: self.store.ended(id_) for id_ in self.versions}
         for telling in self.telling:
             if telling.done():
                 telling.result()
@@ -325,9 +327,11 @@ class World:
         for each in self.published:
             for subscription_id, versions in self.versions.items():
                 key = delivery_id(each.record.event_id, subscription_id)
-                must, may = judged(each, versions)
+                must, may = judged(each, versions, subscription_id)
                 assert may or key not in states, f"I6: {each.record.event_id} was routed to {subscription_id}"
-                assert not must or key in states, f"I1: {each.record.event_id} was not routed to {subscription_id}"
+                is_ended = any(row.after[0] < each.record.position <= row.through[0] for row in ended[subscription_id])
+                assert not (is_ended and key in states), f"L1: {each.record.event_id} has ended twice for {subscription_id}"
+                assert not must or key in states or is_ended, f"I1: {each.record.event_id} was not routed to {subscription_id}"
                 if key in states:
                     wanted.add(key)
                     self._check_state((each.record.event_id, subscription_id), states[key], versions)

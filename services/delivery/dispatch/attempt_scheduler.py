@@ -50,8 +50,8 @@ class Callbacks(NamedTuple):
     """Gets a lane that may not send now."""
     ready: Callable[[str], None]
     """Gets the id of a subscription for which the sender can send again."""
-    rows_due: Callable[[Lane], None]
-    """Gets a lane that has room for its due rows."""
+    has_turned: Callable[[Lane], None]
+    """Gets a lane that has started an attempt, and has rows or owed ranges besides its queue."""
 
 
 class AttemptScheduler:
@@ -64,7 +64,7 @@ class AttemptScheduler:
         self._timers = timers
         self._clock = clock
         self._bounds = bounds
-        self._answered, self._refused, self._blocked, self._ready, self._rows_due = callbacks
+        self._answered, self._refused, self._blocked, self._ready, self._has_turned = callbacks
         self._rounds = FairRounds(bounds.in_flight_max)
         self._ended = asyncio.Event()
         self._closed = False
@@ -120,8 +120,8 @@ class AttemptScheduler:
             self._start(lane, lane.flow, lane.queue.popleft(), subscription, now, now_ms)
             if lane.queue:
                 self.join_round(lane)
-            if lane.next_due_ms is not None and self._lanes.wants_rows(lane, self._lanes.due.now_ms()):
-                self._rows_due(lane)
+            if lane.next_due_ms is not None or lane.ranges:
+                self._has_turned(lane)
 
     def pump_soon(self) -> None:
         """Call `pump` once after all answers of this turn of the event loop."""

@@ -7,11 +7,13 @@ Law 2: when a subscription changes, or its sink must get no attempt for a while,
 deliveries wait again, and the attempts do not count.
 """
 
+import operator
 import random
 from collections.abc import Callable, Iterable
 
 from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.attempt_scheduler import AttemptScheduler, Callbacks
+from services.delivery.dispatch.backlog import Backlog
 from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST, ConcurrencyLimit
 from services.delivery.dispatch.fair_rounds import Flow
@@ -19,6 +21,7 @@ from services.delivery.dispatch.lane import Lane, earlier
 from services.delivery.dispatch.lane_record import health_of
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
+from services.delivery.dispatch.owed_ranges import is_read
 from services.delivery.dispatch.protocol import Sender, SinkTransitions
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
 from services.delivery.dispatch.sink_health import SinkHealth
@@ -35,11 +38,13 @@ from services.runtime.logs import logger
 # Members that the code for every delivery compares with: to look one up by its class takes 0.14 µs.
 _ENDED, _SPILLED, _STATE_DELIVERED, _OUTCOME_DELIVERED = Phase.ENDED, Phase.SPILLED, State.DELIVERED, Outcome.DELIVERED
 
+_position_of = operator.attrgetter("position")
+
 
 class Dispatcher:
     """The lanes of a worker over time: what enters them, what is answered, and what their subscriptions' changes mean."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter for each collaborator
         self,
         sender: Sender,
         lanes: LaneTable,
@@ -49,12 +54,13 @@ class Dispatcher:
         *,
         settled: Callable[[Delivery], None],
         rows_due: Callable[[Lane], None],
+        page_due: Callable[[Lane], None],
         sinks: SinkTransitions,
     ) -> None:
         """`sender` carries the attempts out. The callbacks come at any time, within the dispatcher's own methods.
 
-        `settled` gets each delivery that waits for its flush, `rows_due` a lane that has room for its due rows, and `sinks` what happens to
-        sinks.
+        `settled` gets each delivery that waits for its flush or is let go, `rows_due` a lane that has room for its due rows, `page_due` a
+        lane that has room for a page of its range, and `sinks` what happens to sinks.
         """
         self._sender = sender
         self._subscription = lanes.subscription
@@ -63,11 +69,13 @@ class Dispatcher:
         self.due = lanes.due
         """The clock by which deliveries wait."""
         self._bounds = bounds
-        self._settled, self._rows_due, self._sinks = settled, rows_due, sinks
+        self._settled, self._rows_due, self._page_due, self._sinks = settled, rows_due, page_due, sinks
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
+        self.backlog = Backlog(lanes, clock, settled, self._withdraw, self._wake)
+        """What becomes of deliveries that wait when their lane cannot take them."""
         self._timers = LaneTimers(clock, self._timer_fired)
-        callbacks = Callbacks(self._answered, self.exhaust, self._wake_when_unblocked, self._on_sender_ready, rows_due)
+        callbacks = Callbacks(self._answered, self.exhaust, self._wake_when_unblocked, self._on_sender_ready, self._has_turned)
         self.attempts = AttemptScheduler(sender, lanes, self._timers, clock, bounds, callbacks)
         """Chooses what starts, and counts what is under way."""
         self.pump = self.attempts.pump
@@ -94,8 +102,11 @@ class Dispatcher:
         """Hold a delivery for which its lane has room, and queue it."""
         self.lanes.hold_in(lane, delivery)
         lifecycle.queue(delivery)
-        lane.queue.append(delivery)
-        self._join_round(lane)
+        if lane.ranges and not is_read(lane.ranges[0]) and delivery.owed is None:
+            lane.joined.append(delivery)
+        else:
+            lane.queue.append(delivery)
+            self._join_round(lane)
 
     def queue(self, delivery: Delivery) -> None:
         """Put a held delivery into its lane's queue; cancel it if its subscription is deleted or off by now."""
@@ -118,25 +129,10 @@ class Dispatcher:
             if phase is _SPILLED:
                 lane.unflushed_spills -= 1
             lane.row_waits(delivery.due_ms)
-        if lane.next_due_ms is not None:
+        if lane.next_due_ms is not None or lane.ranges:
             self._wake(lane)
         if not lane.held:
             self.forget_if_idle(lane)
-
-    def _spill(self, lane: Lane) -> None:
-        """Turn the deliveries in a lane's queue into rows; they are read back once the lane may send again."""
-        self._withdraw(lane)
-        lane.spilled = True
-        lane.put_backs += 1
-        while lane.queue:
-            delivery = lane.queue.popleft()
-            if delivery.recorded:
-                lifecycle.put_back(delivery)
-                self.lanes.drop(lane, delivery)
-                lane.row_waits(delivery.due_ms)
-            else:
-                self.lanes.spill(delivery)
-                self._settled(delivery)
 
     def _withdraw(self, lane: Lane) -> None:
         if lane.in_flight:
@@ -230,7 +226,7 @@ class Dispatcher:
             health.is_recorded = True
             self.lanes.changed[lane.subscription_id] = None
         if verdict.is_gone or verdict.opens:
-            self._spill(lane)
+            self.backlog.stop(lane)
         elif verdict.pauses:
             self._withdraw(lane)
         return True
@@ -286,6 +282,9 @@ class Dispatcher:
         lane = self.lanes.find(subscription_id)
         if lane is not None:
             self._withdraw(lane)
+            lane.generation += 1
+            lane.queue.extend(lane.joined)
+            lane.joined.clear()
             while lane.queue:
                 self.finish(lane.queue.popleft(), State.CANCELLED)
 
@@ -299,10 +298,10 @@ class Dispatcher:
                 lane.sink_health = None
                 # The attempts under way at the former sink take none of the first window of the new one.
                 lane.limit = ConcurrencyLimit(LIMIT_FIRST + lane.in_flight)
+            lane.generation += 1
+            self._withdraw(lane)
             if subscription.status is SubscriptionStatus.PAUSED:
-                self._spill(lane)
-            else:
-                self._withdraw(lane)
+                self.backlog.stop(lane)
             self._wake(lane)
             self.pump()
 
@@ -331,11 +330,26 @@ class Dispatcher:
         if self.lanes.sendable(lane) is None:
             self._wake_when_unblocked(lane)
             return
+        if lane.spilled and self.lanes.has_no_due_row(lane):
+            self.lanes.no_row_waits(lane)
         now_ms = self.due.now_ms()
         if self.lanes.wants_rows(lane, now_ms):
             self._rows_due(lane)
         elif lane.next_due_ms is not None and lane.next_due_ms > now_ms:
             self._timers.at(self._clock.monotonic() + (lane.next_due_ms - now_ms) / 1000, lane)
+        if lane.ranges and not self.lanes.wants_rows(lane, now_ms) and self.lanes.wants_page(lane):
+            self._page_due(lane)
+
+    def _has_turned(self, lane: Lane) -> None:
+        """Ask for more of what waits for a lane that has just started an attempt, if it has room."""
+        if lane.next_due_ms is not None and self.lanes.wants_rows(lane, self.due.now_ms()):
+            self._rows_due(lane)
+        elif lane.ranges and self.lanes.wants_page(lane):
+            self._page_due(lane)
+
+    def wake(self, lane: Lane) -> None:
+        """Let a lane do what it may do now: more may be read for it."""
+        self._wake(lane)
 
     def restore(self, rows: Iterable[LaneRow]) -> None:
         """Give lanes what an earlier process has kept of them; rows of former sinks and subscriptions are deleted."""
@@ -358,8 +372,6 @@ class Dispatcher:
     def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
         """Note that some of a lane's rows were read back, and when the ledger says that the next row is due."""
         lane.next_due_ms = earlier(next_due_ms, lane.added_due_ms)
-        if self.lanes.caught_up(lane):
-            lane.spilled = False
         self._wake(lane)
         self.forget_if_idle(lane)
         self.pump()

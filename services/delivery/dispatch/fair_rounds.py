@@ -161,6 +161,8 @@ class Consumer:
     """How many of its deliveries are held in memory."""
     held_bytes: int = 0
     """About how much memory they take."""
+    waiting_rows: int = 0
+    """About how many of its rows wait that were never attempted."""
     flows: list[Flow] = field(default_factory=list)
     """Its lanes that wait for a turn: one flow for each class of work that it has had."""
     waiting: int = 0

@@ -2,8 +2,9 @@
 
 router → [lane] → dispatcher
 
-A lane is *direct* while it may send and all its waiting deliveries fit into memory. Otherwise it is *spilled*: routing only
-writes rows, and the lane reads them back in the order of their positions until it has caught up.
+A lane is live, behind or joining: `owed_ranges.py` says what each means. What waits for a lane stands in its queue, as rows that are
+read back when they are due, or in its owed ranges, which are read from the log. A live lane that may not send is *spilled*: routing
+writes rows for it, but only a few; then the lane goes behind.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from services.delivery.dispatch.concurrency_limit import ConcurrencyLimit
 from services.delivery.dispatch.fair_rounds import Account, Consumer, Flow, Work
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.dispatch.token_bucket import TokenBucket
-from services.delivery.model import Delivery
+from services.delivery.model import Delivery, OwedRange
 
 
 @dataclass(slots=True, eq=False)
@@ -32,12 +33,21 @@ class Lane:
     sink_health: SinkHealth | None = None
     """The health of its sink; None while the sink has never failed."""
     bucket: TokenBucket = field(default_factory=TokenBucket)
-    queue: deque[Delivery] = field(default_factory=deque)  # bounded: by `LaneTable`, which spills what is too much
+    queue: deque[Delivery] = field(default_factory=deque)  # bounded: by `LaneTable`; a full lane goes behind
+    joined: deque[Delivery] = field(default_factory=deque)  # bounded: with `queue`
+    """While it is joining: the deliveries above its last range, which come after what is left of that range."""
     limit: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
     in_flight: int = 0
     spilled: bool = False
-    put_backs: int = 0
-    """How often its queue was put back among the rows."""
+    """Whether rows wait that come before what is routed next."""
+    waiting_rows: int = 0
+    """About how many rows wait that were never attempted."""
+    ranges: list[OwedRange] = field(default_factory=list)  # bounded: by `owed_ranges.RANGES_MAX`
+    """The ranges that it owes, in the order of their positions."""
+    paging: bool = False
+    """Whether a page of its range is asked for or being read."""
+    generation: int = 0
+    """How often it went behind, was paused or was changed; what was read from rows or pages before that is out of date."""
     unflushed_spills: int = 0
     """How many deliveries are spilled and have no written row yet."""
     held: dict[Delivery, None] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 router → [lane_table: lane] → dispatcher
 
 Law 1: deliveries in memory are counted. A lane takes no more once it reaches its bound, or once all lanes together reach theirs.
-Law 2: a lane that may not send takes no deliveries into memory.
+Law 2: a lane that is not active, or whose breaker is open, takes no routed deliveries into memory.
 Law 3: a lane that holds nothing is forgotten once a new lane in its place would act the same, or its subscription is deleted.
 """
 
@@ -15,6 +15,7 @@ from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.fair_rounds import Consumer
 from services.delivery.dispatch.lane import Lane, RowReads
 from services.delivery.dispatch.lane_record import Now, row_of
+from services.delivery.dispatch.owed_ranges import HANDED_MAX
 from services.delivery.ledger.rows import LaneRow
 from services.delivery.model import Delivery, State, SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
@@ -26,6 +27,10 @@ _ACTIVE = SubscriptionStatus.ACTIVE
 _HELD_BYTES_MAX = 32 * 1024 * 1024
 _CONSUMER_HELD_MAX = 10_000
 _REFILL_ROWS_MAX = 200
+# A page is worth its call to the log if it may bring so many.
+_PAGE_MIN = 100
+CONSUMER_WAITING_ROWS_MAX = 10_000
+"""How many rows of one consumer may wait that were never attempted; beyond that, its lanes go behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ class LaneTable:
         return rows, done
 
     def _forget(self, lane: Lane) -> None:
+        self.rows_wait(lane, -lane.waiting_rows)
         del self._lanes[lane.subscription_id]
         lane.consumer.lanes -= 1
         if not lane.consumer.lanes:
@@ -117,13 +123,36 @@ class LaneTable:
     # What is held
 
     def has_room(self, lane: Lane, subscription: Subscription) -> bool:
-        """Return whether a new delivery to the lane's subscription may wait in memory; if not, the lane is spilled from now on."""
-        if lane.spilled:
+        """Return whether a new delivery to the lane's subscription may wait in memory; if not, the lane goes behind."""
+        if lane.spilled or len(lane.queue) + len(lane.joined) >= self._pending_max or not self.consumer_has_room(lane.consumer):
             return False
-        if len(lane.queue) >= self._pending_max or not self.consumer_has_room(lane.consumer) or not self._may_send(lane, subscription):
-            lane.spilled = True
-            return False
-        return True
+        # The same as `_is_blocked`, without a call: this runs for every delivery.
+        return subscription.status is _ACTIVE and (lane.sink_health is None or not lane.sink_health.is_open)
+
+    def takes_row(self, lane: Lane, subscription: Subscription) -> bool:
+        """Return whether a new delivery for which there is no room may wait as a row: its lane may not send, and has few rows so far."""
+        return _is_blocked(lane, subscription) and self._may_have_rows(lane, 1)
+
+    def takes_rows_of_queue(self, lane: Lane) -> bool:
+        """Return whether all that a lane has queued may wait as rows."""
+        return not lane.ranges and self._may_have_rows(lane, len(lane.queue))
+
+    def _may_have_rows(self, lane: Lane, more: int) -> bool:
+        return lane.waiting_rows + more <= self._pending_max and lane.consumer.waiting_rows + more <= CONSUMER_WAITING_ROWS_MAX
+
+    def row_read(self, lane: Lane) -> None:
+        """Note that a row that was never attempted is read back."""
+        self.rows_wait(lane, -min(1, lane.waiting_rows))
+
+    def rows_wait(self, lane: Lane, more: int) -> None:
+        """Note that so many more rows wait that were never attempted; a negative number: so many fewer."""
+        lane.waiting_rows += more
+        lane.consumer.waiting_rows += more
+
+    def no_row_waits(self, lane: Lane) -> None:
+        """Note that no row comes before what is routed next."""
+        lane.spilled = False
+        self.rows_wait(lane, -lane.waiting_rows)
 
     def consumer_has_room(self, consumer: Consumer) -> bool:
         """Return whether one more delivery of a consumer may wait in memory: it may take as much as is free, so that others find room."""
@@ -171,10 +200,17 @@ class LaneTable:
         self.held_bytes -= size_bytes
         lane.consumer.held_bytes -= size_bytes
 
+    def let_go(self, lane: Lane, delivery: Delivery) -> None:
+        """Leave a queued delivery to its lane's range."""
+        self.drop(lane, delivery)
+        lifecycle.let_go(delivery)
+
     def spill(self, delivery: Delivery) -> None:
         """Note that a delivery waits as a row only and is read back later."""
         lifecycle.spill(delivery)
-        self.lane(delivery.subscription_id).unflushed_spills += 1
+        lane = self.lane(delivery.subscription_id)
+        lane.unflushed_spills += 1
+        self.rows_wait(lane, 1)
 
     # What a lane may do
 
@@ -201,18 +237,41 @@ class LaneTable:
 
         While memory is short, a lane that holds nothing reads back one row, so that every lane makes progress.
         """
+        return min(self._room(lane), _REFILL_ROWS_MAX)
+
+    def room_for_page(self, lane: Lane) -> int:
+        """Return how many deliveries of its first range a lane should be handed now; 0 also if so few fit that a page is not worth it."""
+        room = min(self._room(lane), HANDED_MAX - len(lane.ranges[0].handed))
+        return room if room >= min(_PAGE_MIN, self._refill_below) or not lane.held else 0
+
+    def _room(self, lane: Lane) -> int:
         health = lane.sink_health
         if health is not None and health.is_open:
             return 0 if lane.queue or health.breaker.probing else 1
         if self.held_bytes >= _HELD_BYTES_MAX:
             return 0 if lane.held else 1
-        return min(max(0, self._refill_below - len(lane.queue)), _REFILL_ROWS_MAX)
+        return max(0, self._refill_below - len(lane.queue))
 
-    def caught_up(self, lane: Lane) -> bool:
-        """Return whether no due or unwritten row comes before the deliveries that are routed next; False while the breaker is open."""
-        if lane.unflushed_spills or (lane.sink_health is not None and lane.sink_health.is_open):
-            return False
-        return lane.next_due_ms is None or lane.next_due_ms > self.due.now_ms()
+    def wants_page(self, lane: Lane) -> bool:
+        """Return whether a page of the lane's first range should be read now."""
+        owed = lane.ranges[0]
+        return not lane.paging and not owed.is_waiting and self.room_for_page(lane) > 0
+
+    def has_caught_up(self, lane: Lane) -> bool:
+        """Return whether nothing waits for a lane that would come before the events routed next, but for its range."""
+        return not lane.spilled and not self._due_rows_wait(lane) and self.sendable(lane) is not None
+
+    def has_no_due_row(self, lane: Lane) -> bool:
+        """Return whether no due or unwritten row comes before what is routed next; False while the breaker is open."""
+        return not self._due_rows_wait(lane) and not (lane.sink_health is not None and lane.sink_health.is_open)
+
+    def _due_rows_wait(self, lane: Lane) -> bool:
+        return lane.unflushed_spills > 0 or (lane.next_due_ms is not None and lane.next_due_ms <= self.due.now_ms())
+
+    @property
+    def joins_below(self) -> int:
+        """How many deliveries may be left of a range when its lane joins: half of what may wait in memory."""
+        return self._refill_below
 
     def forget_if_idle(self, lane: Lane) -> float | None:
         """Forget an idle lane if a new one would act the same or its subscription is deleted, so that memory does not grow with past lanes.
@@ -220,11 +279,11 @@ class LaneTable:
         Returns when to ask again, by the monotonic clock. Returns None if the lane is forgotten, or if some event will lead to the
         next call.
         """
-        if lane.held or lane.refilling or lane.unflushed_spills:
+        if lane.held or lane.refilling or lane.unflushed_spills or lane.paging:
             return None
         subscription = self.subscription(lane.subscription_id)
         if subscription is not None:
-            if lane.spilled or lane.next_due_ms is not None:
+            if lane.spilled or lane.ranges or lane.next_due_ms is not None:
                 return None
             expires_at = lane.limit.expires_at
             if lane.sink_health is not None or subscription.settings.rate_per_second is not None or expires_at > 0:
@@ -238,3 +297,8 @@ class LaneTable:
         if lane in self:
             self._forget(lane)
         return None
+
+
+def _is_blocked(lane: Lane, subscription: Subscription) -> bool:
+    """Return whether a lane may send nothing for longer: its subscription is not active, or its breaker is open."""
+    return subscription.status is not _ACTIVE or (lane.sink_health is not None and lane.sink_health.is_open)

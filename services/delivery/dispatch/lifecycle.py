@@ -3,7 +3,7 @@
 log_follower, lane_refill → dispatcher → [lifecycle] → recorder
 
 Law 1: `TABLE` lists all transitions. A transition that is not in it raises `AssertionError`, which names the transition and the phase. So
-does SPILL of a delivery that has a row, and PUT_BACK or RELEASE of a delivery that has none.
+does SPILL or LET_GO of a delivery that has a row, and PUT_BACK or RELEASE of a delivery that has none.
 Law 2: only this file changes a delivery's phase, state, times, event, and whether it is recorded.
 Law 3: pure; times arrive as arguments. Counters of lanes and chunks belong to those who keep them.
 """
@@ -27,6 +27,7 @@ class Transition(enum.Enum):
     CANCEL = "is cancelled because its subscription is deleted or disabled"
     SPILL = "is spilled to a row that is not written yet"
     PUT_BACK = "is spilled to the row that it has, unchanged"
+    LET_GO = "is left to the log, in a range that its lane owes"
     RECORD = "is written to the ledger"
     RELEASE = "leaves memory after its flush"
 
@@ -64,6 +65,7 @@ TABLE: Final = {
         Transition.CANCEL: dict.fromkeys((_HELD, _QUEUED, _IN_FLIGHT, _RETRYING, _WITHDRAWN, _SPILLED), _ENDED),
         Transition.SPILL: dict.fromkeys((_HELD, _QUEUED), _SPILLED),
         Transition.PUT_BACK: {_QUEUED: _RELEASED},
+        Transition.LET_GO: {_QUEUED: _RELEASED},
         Transition.RECORD: {phase: phase for phase in Phase if phase is not _RELEASED},
         Transition.RELEASE: dict.fromkeys(SETTLED, _RELEASED),
     }.items()
@@ -72,8 +74,8 @@ TABLE: Final = {
 
 # One look-up for each transition: these run for every delivery.
 _QUEUE, _START, _RETRY, _WITHDRAW = (TABLE[each] for each in (Transition.QUEUE, Transition.START, Transition.RETRY, Transition.WITHDRAW))
-_SPILL, _PUT_BACK, _RECORD, _RELEASE = (
-    TABLE[each] for each in (Transition.SPILL, Transition.PUT_BACK, Transition.RECORD, Transition.RELEASE)
+_SPILL, _PUT_BACK, _LET_GO, _RECORD, _RELEASE = (
+    TABLE[each] for each in (Transition.SPILL, Transition.PUT_BACK, Transition.LET_GO, Transition.RECORD, Transition.RELEASE)
 )
 _END = {
     State.DELIVERED: TABLE[Transition.SUCCEED],
@@ -125,6 +127,14 @@ def put_back(delivery: Delivery) -> None:
     if not delivery.recorded:
         raise _wrong_row(Transition.PUT_BACK, delivery)
     delivery.phase = _PUT_BACK[delivery.phase]
+
+
+def let_go(delivery: Delivery) -> None:
+    """Leave a queued delivery without a row to the log: its lane's owed range reads its event again."""
+    if delivery.recorded:
+        raise _wrong_row(Transition.LET_GO, delivery)
+    delivery.phase = _LET_GO[delivery.phase]
+    delivery.event = None
 
 
 def record(deliveries: Iterable[Delivery]) -> None:

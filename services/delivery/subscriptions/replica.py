@@ -63,6 +63,7 @@ class Replica:
     def advance(self, checkpoint: Checkpoint, snapshot: Router | None = None) -> None:
         """Note that a checkpoint is reached; if a snapshot is complete with it, take the snapshot's subscriptions."""
         if snapshot is not None:
+            snapshot.follow(self.router)
             self.router = snapshot
         self.checkpoint = checkpoint
         self._advanced.set()

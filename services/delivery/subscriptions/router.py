@@ -28,6 +28,8 @@ class Router:
         self._index: dict[_Key, dict[str, Subscription]] = {}
         # A cache of recent matches: few types and sources make up most of a stream.
         self._matches: dict[_Key, tuple[Subscription, ...]] = {}
+        self.passed_by: set[str] = set()
+        """The ids of subscriptions that match no event for now; callers only read it."""
         for subscription in subscriptions:
             self.put(subscription)
 
@@ -36,6 +38,10 @@ class Router:
         self.remove(subscription.id)
         self._matches.clear()
         self.by_id[subscription.id] = subscription
+        if subscription.id not in self.passed_by:
+            self._index_keys(subscription)
+
+    def _index_keys(self, subscription: Subscription) -> None:
         if subscription.status is not SubscriptionStatus.OFF:
             for key in _keys(subscription):
                 self._index.setdefault(key, {})[subscription.id] = subscription
@@ -44,14 +50,36 @@ class Router:
         """Remove and return a subscription; return None if it does not exist."""
         subscription = self.by_id.pop(subscription_id, None)
         if subscription is not None:
-            self._matches.clear()
-            for key in _keys(subscription):
-                entry = self._index.get(key)
-                if entry is not None:
-                    entry.pop(subscription_id, None)
-                    if not entry:
-                        del self._index[key]
+            self._remove_keys(subscription)
         return subscription
+
+    def _remove_keys(self, subscription: Subscription) -> None:
+        self._matches.clear()
+        for key in _keys(subscription):
+            entry = self._index.get(key)
+            if entry is not None:
+                entry.pop(subscription.id, None)
+                if not entry:
+                    del self._index[key]
+
+    def pass_by(self, subscription_id: str) -> None:
+        """Match a subscription with no event until `return_to`, because its lane is behind: an event then costs nothing for it."""
+        self.passed_by.add(subscription_id)
+        if (subscription := self.by_id.get(subscription_id)) is not None:
+            self._remove_keys(subscription)
+
+    def return_to(self, subscription_id: str) -> None:
+        """Match a subscription with events again."""
+        if subscription_id in self.passed_by:
+            self.passed_by.discard(subscription_id)
+            if (subscription := self.by_id.get(subscription_id)) is not None:
+                self._matches.clear()
+                self._index_keys(subscription)
+
+    def follow(self, former: "Router") -> None:
+        """Pass by the same subscriptions as the router that this one replaces."""
+        for subscription_id in former.passed_by:
+            self.pass_by(subscription_id)
 
     def match(self, event_type: str, source: str, audience: str) -> tuple[Subscription, ...]:
         """Return the subscriptions that an event is for, each once, sorted by id."""

@@ -69,8 +69,10 @@ class LaneRefill:
 
     async def start(self) -> None:
         """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
-        for subscription_id in await self._ledger.lanes():
+        lanes = self._dispatcher.lanes
+        for subscription_id, never_attempted, _ in await self._ledger.waiting_counts():
             if self._replica.wanted(subscription_id):
+                lanes.rows_wait(lanes.lane(subscription_id), never_attempted)
                 self._dispatcher.resume(subscription_id)
             else:
                 self._cancel_rows(subscription_id)
@@ -97,7 +99,7 @@ class LaneRefill:
         dispatcher, subscription_id = self._dispatcher, lane.subscription_id
         now_ms, room = dispatcher.due.now_ms(), dispatcher.lanes.room_to_refill(lane)
         lane.added_due_ms = None
-        put_back = lane.put_backs
+        generation = lane.generation
         with dispatcher.lanes.row_reads.track(subscription_id) as left:
             # Deliveries in memory may have rows too, which are left out: ask for as many more.
             limit = room + len(lane.held)
@@ -108,7 +110,7 @@ class LaneRefill:
             next_due_ms = await self._ledger.next_due_ms(subscription_id, now_ms)
             subscription = self._replica.get(subscription_id)
             # Rows that were put back during the read come before the rows that it returned.
-            active = subscription is not None and subscription.status is SubscriptionStatus.ACTIVE and lane.put_backs == put_back
+            active = subscription is not None and subscription.status is SubscriptionStatus.ACTIVE and lane.generation == generation
             elsewhere = lane.held_ids() | left
             for row in waiting[:taken] if active else ():
                 if row.id not in elsewhere:
@@ -118,8 +120,11 @@ class LaneRefill:
         dispatcher.refilled(lane, next_due_ms if caught_up else now_ms)
 
     def _take(self, row: OpenRow, record: Record | None) -> None:
+        lanes = self._dispatcher.lanes
         delivery = delivery_of(row, None if record is None else Event(record))
-        self._dispatcher.lanes.hold(delivery)
+        lanes.hold(delivery)
+        if not row.attempt_count:
+            lanes.row_read(lanes.lane(row.subscription_id))
         if record is None:
             logger().error("delivery.event_missing", event_id=row.event_id, subscription=row.subscription_id)
             self._dispatcher.exhaust(delivery, "neither the log nor the ledger has the event any more")

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from prometheus_client import Counter
 
 from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.owed_ranges import is_behind
 from services.delivery.ledger.protocol import GroupCursor, Ledger, ShardCursor, Takeover
 from services.delivery.model import Chunk, Delivery, Event, delivery_id
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.read_ahead import read_ahead
 from services.delivery.worker.stopped_group import ANOTHER_LOG, OLDER_COPY, StoppedGroup
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
@@ -65,7 +67,7 @@ def progress_at(cursor: ShardCursor) -> RoutingProgress:
 class LogFollower:
     """Routes the cursor group of one worker."""
 
-    def __init__(  # noqa: PLR0913 - one parameter for each collaborator
+    def __init__(  # noqa: PLR0913, PLR0917 - one parameter for each collaborator
         self,
         log: EventLogReader,
         ledger: Ledger,
@@ -73,6 +75,7 @@ class LogFollower:
         barrier: ReadBarrier,
         dispatcher: Dispatcher,
         unflushed: UnflushedDeliveries,
+        lane_modes: LaneModes,
         clock: Clock,
         takeover: Takeover,
         *,
@@ -86,7 +89,10 @@ class LogFollower:
         self._barrier = barrier
         self._dispatcher = dispatcher
         self._unflushed = unflushed
+        self._lane_modes = lane_modes
         self._clock = clock
+        self._routed = lane_modes.recorded_through
+        self._is_routing = False
         [group] = takeover.groups
         self._progress = {each.shard: progress_at(each) for each in group.shards}
         self.log_id = takeover.log_id
@@ -125,12 +131,15 @@ class LogFollower:
         """Follow the log until its place does not fit; then wait to be restarted."""
         backoff_s = _BACKOFF_FIRST_S
         while not self.stopped:
+            self._lane_modes.follows_log = False
             try:
                 async with self._log.follow(self.routed_place(), log_id=self.log_id) as following:
                     await self._check_identity(following)
                     self._log_keeps_for(following.retention_s)
                     self._away_since = None
                     self._record_first_through = following.heads | (self._record_first_through or {})
+                    self._lane_modes.follows_log = True
+                    self._lane_modes.record_first_through = max(self._record_first_through.values())
                     failpoints.reached("delivery.resumed")
                     async with contextlib.aclosing(read_ahead(following.batches())) as batches:
                         async for records in batches:
@@ -172,6 +181,10 @@ class LogFollower:
         """Return the place of the last wholly routed events, where reading goes on."""
         return [each.place for each in self._progress.values()]
 
+    def routed(self) -> int | None:
+        """Return the position up to which everything is routed; None in the middle of an event."""
+        return None if self._is_routing else self._routed
+
     def unrouted_age_s(self) -> float:
         """Return the age of the oldest event that was read and is not routed, in seconds; 0 if there is no such event."""
         return 0.0 if self._unrouted_since_ms is None else max(0.0, self._clock.now() - self._unrouted_since_ms / 1000)
@@ -194,8 +207,13 @@ class LogFollower:
             await self._replica.unpaused()
             # The pause may have been long, so ask again; meanwhile another pause may have begun.
             await self._barrier.passed()
+        self._is_routing = True
         for record in records:
+            if self._lane_modes.is_due:
+                self._lane_modes.step(self._routed)
             await self._route(record)
+            self._routed = record.position
+        self._is_routing = False
         _routed_events.inc(len(records))
         self._unrouted_since_ms = None
         self._dispatcher.pump()
@@ -235,7 +253,14 @@ class LogFollower:
         chunk = Chunk(shard, position, event_id, through, [], self._clock.monotonic(), record_first)
         for subscription in part:
             lane = lanes.lane(subscription.id)
+            if lane.ranges and (is_behind(lane.ranges) or position <= (lane.ranges[-1].until or 0)):
+                dispatcher.backlog.pass_by(lane, chunk, position)
+                continue
             has_room = lanes.has_room(lane, subscription)
+            if not has_room and not lanes.takes_row(lane, subscription):
+                dispatcher.backlog.go_behind(lane)
+                dispatcher.backlog.pass_by(lane, chunk, position)
+                continue
             # Positional arguments: keywords would double the time, and this runs for every delivery.
             delivery = Delivery(
                 delivery_id(event_id, subscription.id),
@@ -254,7 +279,7 @@ class LogFollower:
             )
             chunk.deliveries.append(delivery)
             if not has_room:
-                lanes.spill(delivery)
+                dispatcher.backlog.spill(lane, delivery)
                 continue
             chunk.unsettled += 1
             if record_first:

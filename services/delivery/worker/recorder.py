@@ -17,14 +17,16 @@ from prometheus_client import Counter
 from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
+from services.delivery.dispatch.owed_ranges import about, is_done, last_passed, overtake, take_written
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, Flush, GroupCursor, Ledger, ShardCursor
-from services.delivery.ledger.rows import DoneRow, LaneRow, NoticeRow, OpenRow, done_row, open_row
-from services.delivery.model import Chunk, Delivery, Phase, State
+from services.delivery.ledger.rows import DoneRow, EndedRow, LaneRow, NoticeRow, OpenRow, RangeKey, RangeRow, done_row, open_row
+from services.delivery.model import Chunk, Delivery, OwedRange, Phase, State
 from services.delivery.notices import notice
+from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.runtime import failpoints
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, unix_ms
 from services.runtime.ids import id_text
 from services.runtime.logs import logger
 
@@ -37,7 +39,10 @@ _WAIT_FOR_END_S = 0.05
 _WAIT_FOR_TURN_S = 0.6
 _ROWS_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and these are compared with for every delivery.
-_HELD, _IN_FLIGHT, _ENDED, _EXHAUSTED = Phase.HELD, Phase.IN_FLIGHT, Phase.ENDED, State.EXHAUSTED
+_HELD, _QUEUED, _IN_FLIGHT, _ENDED, _RELEASED = Phase.HELD, Phase.QUEUED, Phase.IN_FLIGHT, Phase.ENDED, Phase.RELEASED
+_EXHAUSTED = State.EXHAUSTED
+# A lane whose deliveries wait for long gets rows for so many of them; with more, it goes behind.
+_WAITING_ROWS = 100
 _RETRY_S = 1.0
 
 _rows_written = Counter("hooktide_ledger_rows_total", "Rows added to the ledger, by kind: open or finished.", ["kind"])
@@ -58,6 +63,11 @@ class _Batch:
     written: list[Delivery] = field(default_factory=list)
     settled: list[Delivery] = field(default_factory=list)
     to_queue: list[Delivery] = field(default_factory=list)
+    ranges: list[tuple[OwedRange, tuple[int, int | None] | None]] = field(default_factory=list)
+    """The ranges whose rows change, each with its `at` and `until`; None: its row is deleted."""
+    range_rows: list[RangeRow] = field(default_factory=list)
+    ranges_done: list[RangeKey] = field(default_factory=list)
+    ended: list[EndedRow] = field(default_factory=list)
     notices: list[NoticeRow] = field(default_factory=list)
     lanes: list[LaneRow] = field(default_factory=list)
     lanes_done: list[str] = field(default_factory=list)
@@ -66,14 +76,16 @@ class _Batch:
         """Return what the transaction writes."""
         last = {chunk.shard: chunk for chunk in self.chunks}.values()
         shards = tuple([ShardCursor(chunk.shard, chunk.position, chunk.event_id, chunk.through) for chunk in last])
-        cursors = [GroupCursor(FIRST_GROUP, shards)] if shards else []
         return Flush(
             self.opened,
             self.updated,
             self.closed,
             self.finished,
-            cursors,
+            [GroupCursor(FIRST_GROUP, shards)] if shards else [],
             self.written_ms,
+            ranges=self.range_rows,
+            ranges_done=self.ranges_done,
+            ended=self.ended,
             lanes=self.lanes,
             lanes_done=self.lanes_done,
             notices=self.notices,
@@ -84,16 +96,25 @@ class Recorder:
     """Flushes for one worker."""
 
     def __init__(
-        self, ledger: Ledger, unflushed: UnflushedDeliveries, dispatcher: Dispatcher, clock: Clock, *, wanted: Callable[[str], bool]
+        self,
+        ledger: Ledger,
+        unflushed: UnflushedDeliveries,
+        dispatcher: Dispatcher,
+        lane_modes: LaneModes,
+        clock: Clock,
+        *,
+        wanted: Callable[[str], bool],
     ) -> None:
         """`wanted` returns whether events may still be delivered to a subscription."""
         self._ledger = ledger
         self._unflushed = unflushed
         self._dispatcher = dispatcher
+        self._lane_modes = lane_modes
         self._clock = clock
         self._wanted = wanted
         self._chunks = unflushed.chunks
         self._changed = unflushed.changed
+        self._ranges = unflushed.ranges
         self._outbox = unflushed.outbox
         self._flush_wanted = unflushed.flush_wanted
         self._flush_ended = asyncio.Event()
@@ -101,9 +122,13 @@ class Recorder:
         self._flushes_done = 0
         self._closing = False
 
+    @property
+    def _is_empty(self) -> bool:
+        return not (self._chunks or self._changed or self._ranges or self._outbox)
+
     async def wait_until_empty(self) -> None:
         """Wait until nothing is left to flush."""
-        while self._chunks or self._changed or self._outbox or self._flushes_done < self._flushes_begun:
+        while not self._is_empty or self._flushes_done < self._flushes_begun:
             await self._wait_for_flush_end()
 
     async def wait_for_flush(self) -> None:
@@ -130,7 +155,7 @@ class Recorder:
 
     async def run(self) -> None:
         """Flush until closed. Raises the errors after which no flush can succeed, such as `LeaseLostError`."""
-        while not (self._closing and not self._chunks and not self._changed and not self._outbox):
+        while not (self._closing and self._is_empty):
             await self._flush_wanted.wait()
             if not self._closing:
                 await self._linger()
@@ -149,7 +174,7 @@ class Recorder:
             self._unflushed.make_room()
             if self._changed:
                 self._flush_wanted.set()
-            elif self._chunks:
+            elif self._chunks or self._ranges:
                 asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._flush_wanted.set)
 
     async def _linger(self) -> None:
@@ -179,15 +204,9 @@ class Recorder:
         """Take what the next transaction writes."""
         batch, rows, now = _Batch(self._dispatcher.due.now_ms()), 0, self._clock.monotonic()
         while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, batch):
-            chunk = self._chunks[0]
-            self._chunks.popleft()
-            batch.chunks.append(chunk)
-            rows += len(chunk.deliveries)
-            for delivery in chunk.deliveries:
-                self._write(batch, delivery)
-                delivery.chunk = None
-                if chunk.record_first and delivery.phase is _HELD:
-                    batch.to_queue.append(delivery)
+            rows += self._collect_chunk(batch, self._chunks.popleft())
+        if self._ranges:
+            self._collect_ranges(batch, now)
         # Up to as many rows again for changed deliveries, so that routing never keeps their states from being written.
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
@@ -198,6 +217,91 @@ class Recorder:
             batch.notices = self._outbox.take()
         return batch
 
+    def _collect_chunk(self, batch: _Batch, chunk: Chunk) -> int:
+        """Take a chunk; return the number of its deliveries."""
+        batch.chunks.append(chunk)
+        if chunk.unsettled and not chunk.record_first:
+            self._leave_to_log(chunk)
+        for delivery in chunk.deliveries:
+            self._write(batch, delivery)
+            delivery.chunk = None
+            if chunk.record_first and delivery.phase is _HELD:
+                batch.to_queue.append(delivery)
+        for owed in chunk.begins or ():
+            owed.begun = True
+            self._ranges[owed] = None
+        for owed in chunk.cancels or ():
+            owed.cancelled_through = last_passed(chunk.position, chunk.through, owed.subscription_id)
+            self._ranges[owed] = None
+        return len(chunk.deliveries)
+
+    def _recorded_by(self, batch: _Batch) -> int:
+        """Return the position up to which everything is recorded once a batch is written."""
+        if not batch.chunks:
+            return self._lane_modes.recorded_through
+        last = batch.chunks[-1]
+        return last.position - 1 if last.through else last.position
+
+    def _leave_to_log(self, chunk: Chunk) -> None:
+        """Let lanes go behind whose deliveries have waited long for their turn, with many behind them: the log has their events."""
+        lanes = self._dispatcher.lanes
+        for delivery in chunk.deliveries:
+            if delivery.phase is _QUEUED and not self._closing:
+                lane = lanes.lane(delivery.subscription_id)
+                if len(lane.queue) > _WAITING_ROWS:
+                    self._dispatcher.backlog.go_behind(lane)
+
+    def _collect_ranges(self, batch: _Batch, now: float) -> None:
+        """Take what has settled of the ranges, in the order of their positions, and what lies below it."""
+        recorded = self._recorded_by(batch)
+        sent_by = now - _WAIT_FOR_END_S
+        ranges, later = list(self._ranges), []
+        self._ranges.clear()
+        for owed in ranges:
+            if not owed.begun:
+                continue  # its chunk brings it back
+
+            def is_waiting(delivery: Delivery, owed: OwedRange = owed) -> bool:
+                if delivery.phase in lifecycle.SETTLED or delivery.phase is _HELD or owed.cancelled_through is not None or owed.overtaken:
+                    return False
+                if delivery.sent_at is not None and delivery.sent_at > sent_by and not self._closing:
+                    return True
+                return not any(each.phase in lifecycle.SETTLED for each in owed.handed)
+
+            for delivery in take_written(owed, is_waiting):
+                self._write(batch, delivery)
+                if delivery.phase is _HELD:
+                    batch.to_queue.append(delivery)
+            if any(each.phase in lifecycle.SETTLED for each in owed.handed):
+                later.append(owed)
+            self._write_range(batch, owed, recorded)
+        self._ranges.update(dict.fromkeys(later))
+
+    def _write_range(self, batch: _Batch, owed: OwedRange, recorded: int) -> None:
+        assert owed.at is not None  # noqa: S101 - it has begun
+        if owed.cancelled_through is not None:
+            through = owed.cancelled_through if owed.until is None else min(owed.until, owed.cancelled_through)
+            self._end_part(batch, owed, State.CANCELLED, through)
+        elif owed.overtaken:
+            through = min(owed.overtaken, recorded if owed.until is None else min(owed.until, recorded))
+            self._end_part(batch, owed, State.EXHAUSTED, through)
+            overtake(owed, through)
+        if owed.cancelled_through is not None or is_done(owed):
+            if owed.written is not None:
+                batch.ranges_done.append(RangeKey(owed.subscription_id, owed.job_id, owed.seq))
+            batch.ranges.append((owed, None))
+        elif owed.written != (owed.at, owed.until):
+            until = None if owed.until is None else (owed.until,)
+            batch.range_rows.append(RangeRow(owed.subscription_id, owed.job_id, owed.seq, (owed.at,), until, owed.opened_ms))
+            batch.ranges.append((owed, (owed.at, owed.until)))
+
+    def _end_part(self, batch: _Batch, owed: OwedRange, state: State, through: int) -> None:
+        """End what was not handed out of a range, up to a position, without rows."""
+        assert owed.at is not None  # noqa: S101 - it has begun
+        if through > owed.at:
+            how_many = about(owed, owed.at, through)
+            batch.ended.append(EndedRow(owed.subscription_id, owed.job_id, state, (owed.at,), (through,), how_many, unix_ms(self._clock)))
+
     def _write(self, batch: _Batch, delivery: Delivery) -> None:
         if delivery.phase in lifecycle.WAITING and not self._wanted(delivery.subscription_id):
             self._dispatcher.cancel_waiting(delivery)
@@ -207,6 +311,8 @@ class Recorder:
                 batch.closed.append(delivery.id)
             if delivery.state is _EXHAUSTED and (exhausted := notice.exhausted(delivery)) is not None:
                 self._outbox.add(exhausted)
+        elif delivery.phase is _RELEASED:
+            return  # it is let go: a range of its lane has its event
         elif delivery.recorded:
             batch.updated.append(open_row(delivery))
         else:
@@ -238,6 +344,7 @@ class Recorder:
         lifecycle.record(batch.written)
         _rows_opened.inc(len(batch.opened))
         _rows_finished.inc(len(batch.finished))
+        self._lane_modes.flushed(self._recorded_by(batch), batch.ranges)
         for delivery in batch.settled:
             dispatcher.release(delivery)
         for delivery in batch.to_queue:

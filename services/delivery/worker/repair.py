@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, Ledger, RepairedCursor, ShardCursor, recorded_position
+from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.log_follower import LogFollower, RoutingProgress
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLoop
@@ -40,11 +41,20 @@ class RepairReport:
 class Repair:
     """Repairs the routing of one worker."""
 
-    def __init__(self, log: EventLogReader, ledger: Ledger, follower: LogFollower, recorder: Recorder, retention: RetentionLoop) -> None:
+    def __init__(
+        self,
+        log: EventLogReader,
+        ledger: Ledger,
+        follower: LogFollower,
+        recorder: Recorder,
+        lane_modes: LaneModes,
+        retention: RetentionLoop,
+    ) -> None:
         self._log = log
         self._ledger = ledger
         self._follower = follower
         self._recorder = recorder
+        self._lane_modes = lane_modes
         self._retention = retention
         self._one = asyncio.Lock()
 
@@ -74,7 +84,10 @@ class Repair:
             lost = await self._ledger.count_lost({each.cursor.shard: each.held_through for each in cursors})
             repaired = replace(_count(known, chosen), stopped=why, lost=lost)
             if not dry_run:
+                self._lane_modes.write_handed()
+                await self._recorder.wait_for_flush()
                 await self._ledger.repair(log_id, cursors)
+                self._lane_modes.reload(await self._ledger.ranges(), recorded_position(cursors[0].cursor).position)
                 place = [recorded_position(each.cursor) for each in cursors]
                 await self._log.rewind([SlotProgress((), place, place)])
                 self._retention.forget_copied()

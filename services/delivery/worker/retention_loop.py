@@ -5,8 +5,9 @@ event log, ledger → [retention_loop] → event log, ledger
 Deliveries do not pin the log: before the log drops an event that an unfinished delivery needs, the event is
 copied once into the ledger.
 
-Law 1: a position is reported as released only once its event is recorded, and copied if an unfinished delivery needs it.
-Law 2: a wall clock that is far ahead for a while makes nothing old.
+Law 1: a position is reported as released only once its event is recorded, copied if an unfinished delivery needs it, and owed to no lane.
+Law 2: events that wait in the log for lanes that are behind live as long as the log keeps them: then they end as exhausted.
+Law 3: a wall clock that is far ahead for a while makes nothing old.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from prometheus_client import Gauge
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import Ledger
+from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.waiting_rows import end_waiting, read_waiting
 from services.eventlog.errors import EventLogError
@@ -31,6 +33,7 @@ _COPIES_FIRST = 20
 _COPIES_MAX = 500
 _COPY_BYTES = 2 * 1024 * 1024
 _EXPIRED = 500
+_NOWHERE = 1 << 62
 _EXPIRY_REASON = "the delivery reached its expiry time"
 
 _ledger_bytes = Gauge("hooktide_ledger_bytes", "Size of the ledger on disk, in bytes.")
@@ -44,6 +47,8 @@ class RetentionLimits:
     """Of finished deliveries."""
     expiry_s: float
     """Of unfinished deliveries, from their event's acceptance; infinite as long as it is not known."""
+    log_s: float
+    """Of events in the log: what lanes owe of older events ends, because the log drops them; infinite until the log has told it."""
     bytes_max: int
     """The size of the ledger."""
     every_s: float
@@ -59,6 +64,7 @@ class RetentionLoop:
         log: EventLogReader,
         dispatcher: Dispatcher,
         recorder: Recorder,
+        lane_modes: LaneModes,
         limits: Callable[[], RetentionLimits],
     ) -> None:
         """`limits` returns the limits that hold at the moment."""
@@ -66,6 +72,7 @@ class RetentionLoop:
         self._log = log
         self._dispatcher = dispatcher
         self._recorder = recorder
+        self._lane_modes = lane_modes
         self._limits = limits
         self.step_lock = asyncio.Lock()
         """Held during each step, and by a repair, which moves the cursors."""
@@ -94,9 +101,10 @@ class RetentionLoop:
         """Report progress, copy the needed events among those that the log wants to drop, and report again."""
         expiring = await self._log.release([await self._progress()])
         recorded = {each.shard: each.position for each in await self._ledger.recorded_place()}
+        lowest = await self._lowest_owed()
         copied = 0
         for shard, position, *_ in expiring:
-            through = min(position, recorded[shard])
+            through = min(position, recorded[shard], lowest)
             if through > self._copied_through.get(shard, 0):
                 copied += await self._copy(shard, through)
         if copied:
@@ -106,11 +114,21 @@ class RetentionLoop:
 
     async def _progress(self) -> SlotProgress:
         """Return up to where everything is recorded, and up to where no event is needed."""
+        # The order of these reads matters. A range that begins later does so above what is recorded now, and a row that is read from a
+        # range later lies above the lowest `at` of now.
         recorded = await self._ledger.recorded_place()
+        lowest = await self._lowest_owed()
         looked_at = [ShardPosition(each.shard, min(self._copied_through.get(each.shard, 0), each.position)) for each in recorded]
         needed = {each.shard: each.position for each in await self._ledger.first_uncopied(looked_at)}
-        released = [ShardPosition(each.shard, min(each.position, needed.get(each.shard, each.position + 1) - 1)) for each in recorded]
+        released = [
+            ShardPosition(each.shard, min(each.position, needed.get(each.shard, each.position + 1) - 1, lowest)) for each in recorded
+        ]
         return SlotProgress((), recorded, released)
+
+    async def _lowest_owed(self) -> int:
+        """Return the position above which lanes still owe events; rows may come to lie above it later, so nothing above it is copied."""
+        lowest = await self._ledger.lowest_owed()
+        return _NOWHERE if lowest is None else lowest[0]
 
     async def _copy(self, shard: int, through: int) -> int:
         """Copy the events of a shard that unfinished deliveries need, up to a wholly recorded position; return how many."""
@@ -132,10 +150,11 @@ class RetentionLoop:
 
     async def expire(self) -> None:
         """Give up deliveries that are unfinished after their expiry, whatever held them back."""
-        dispatcher, expiry_s = self._dispatcher, self._limits().expiry_s
-        if math.isinf(expiry_s):
+        dispatcher, limits = self._dispatcher, self._limits()
+        await self._expire_ranges(min(limits.expiry_s, limits.log_s))
+        if math.isinf(limits.expiry_s):
             return
-        before_ms = dispatcher.due.age_ms(0) - int(expiry_s * 1000)
+        before_ms = dispatcher.due.age_ms(0) - int(limits.expiry_s * 1000)
         while True:
             rows = await read_waiting(dispatcher.lanes, self._ledger.expired_rows(before_ms, _EXPIRED))
             await end_waiting(dispatcher.lanes, rows, lambda delivery: dispatcher.exhaust(delivery, _EXPIRY_REASON), self._recorder)
@@ -143,6 +162,18 @@ class RetentionLoop:
                 logger().warning("deliveries.expired", count=len(rows))
             if len(rows) < _EXPIRED:
                 return
+
+    async def _expire_ranges(self, age_s: float) -> None:
+        """Give up what lanes that are behind still owe of events of this age; the log may drop these events then."""
+        if math.isinf(age_s) or not self._lane_modes.owes():
+            return
+        before_ms = self._dispatcher.due.age_ms(0) - int(age_s * 1000)
+        before = f"evt_{max(0, before_ms):012x}{0:020x}"
+        _, points = await self._log.resume_points([ShardPosition(0, 0, before)])
+        overtaken = self._lane_modes.overtake(points[0].position.position)
+        if overtaken:
+            logger().warning("ranges.expired", ranges=overtaken, effect="what these lanes still owed of events that old is exhausted")
+            await self._recorder.wait_for_flush()
 
     async def trim_ledger(self) -> None:
         """Drop finished deliveries past their retention or beyond the size limit, and give their space back."""

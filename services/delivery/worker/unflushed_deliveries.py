@@ -10,7 +10,8 @@ import contextlib
 from collections import deque
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, LaneTable
-from services.delivery.model import Chunk, Delivery
+from services.delivery.dispatch.owed_ranges import last_passed
+from services.delivery.model import Chunk, Delivery, OwedRange
 from services.delivery.notices.outbox import Outbox
 from services.delivery.worker.backpressure import MEASURE_S, Backpressure
 from services.runtime.clock import Clock
@@ -28,10 +29,13 @@ class UnflushedDeliveries:
         self._clock = clock
         self._routed = 0
         self._room_made = asyncio.Event()
+        self._last: tuple[int, str] | None = None
         self.chunks: deque[Chunk] = deque()  # bounded: by `Backpressure`
         """The chunks whose flush has not begun, in the order of routing."""
         self.changed: dict[Delivery, None] = {}
         """The settled deliveries whose chunk is flushed already."""
+        self.ranges: dict[OwedRange, None] = {}
+        """The owed ranges of which the next flush may write something."""
         self.flush_wanted = asyncio.Event()
         self.outbox = Outbox(self.flush_wanted.set)
         """The notices that the next flush writes."""
@@ -39,21 +43,44 @@ class UnflushedDeliveries:
         """Set once a flush should not linger any longer."""
 
     def add_chunk(self, chunk: Chunk) -> None:
-        """Take a chunk whose deliveries are held by the dispatcher or spilled."""
+        """Take a chunk whose deliveries are held by the dispatcher or spilled, or that has none because its lanes are behind."""
         self.chunks.append(chunk)
+        self._last = chunk.position, chunk.through
         self._routed += max(1, len(chunk.deliveries))
         self.flush_wanted.set()
 
     def add_settled(self, delivery: Delivery) -> None:
-        """Take a delivery that is settled: retrying, withdrawn, spilled or ended."""
+        """Take a delivery that is settled: retrying, withdrawn, spilled, ended, or let go before its chunk is flushed."""
         if delivery.chunk is not None:
             delivery.chunk.unsettled -= 1
             self._backpressure.note_settled()
+        elif delivery.owed is not None:
+            self.ranges[delivery.owed] = None
         else:
             self.changed[delivery] = None
         self.flush_wanted.set()
         if self.is_urgent():
             self.urgent.set()
+
+    def add_range(self, owed: OwedRange) -> None:
+        """Take a range whose row has to change."""
+        self.ranges[owed] = None
+        self.flush_wanted.set()
+
+    def cancel_range(self, owed: OwedRange, recorded: int) -> None:
+        """End a range, up to what is routed so far, with the flush that records it.
+
+        `recorded` is the position that was recorded when this worker began: it counts if nothing has been routed since.
+        """
+        if owed.at is None:
+            return
+        if self.chunks:
+            last = self.chunks[-1]
+            last.cancels = [*(last.cancels or ()), owed]
+        else:
+            # What was routed last is recorded, or its flush is under way.
+            owed.cancelled_through = recorded if self._last is None else last_passed(*self._last, owed.subscription_id)
+            self.add_range(owed)
 
     def is_urgent(self) -> bool:
         """Return whether sending might soon have to wait for a flush, or much memory is held until it."""

@@ -29,13 +29,16 @@ from services.delivery.subscriptions.replica import Replica
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.backpressure import Backpressure
 from services.delivery.worker.lag import LagReporter
+from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.lane_refill import LaneRefill, RefillRequests
 from services.delivery.worker.log_follower import LogFollower
+from services.delivery.worker.range_reader import PageRequests, RangeReader
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
 from services.delivery.worker.transition_reports import TransitionReports
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
+from services.eventlog.filtered_read import RECORDS_MAX
 from services.eventlog.protocol import EventLogReader
 from services.runtime import failpoints
 from services.runtime.clock import Clock
@@ -70,9 +73,13 @@ class Worker:
         clock: Clock,
         backpressure: Backpressure | None = None,
         *,
+        page_records: int = RECORDS_MAX,
         unverified: Callable[[str, str], None],
     ) -> None:
-        """`unverified` gets the ids of a subscription whose sink must be verified, and of its consumer."""
+        """`page_records` is how many records of the log are read at once for a lane that is behind.
+
+        `unverified` gets the ids of a subscription whose sink must be verified, and of its consumer.
+        """
         self._settings = settings
         self._ledger = ledger
         log, registry, notices = peers
@@ -89,7 +96,7 @@ class Worker:
         lanes = LaneTable(replica.get, clock, DueClock(clock, retry_policy.expiry_s), bounds.lane_pending_max)
         self._unflushed = UnflushedDeliveries(lanes, backpressure or Backpressure(), clock)
         transitions = TransitionReports(self._unflushed.outbox, self._disable_reports, clock)
-        refills = RefillRequests()
+        refills, pages = RefillRequests(), PageRequests()
         sender = WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds)
         self.dispatcher = Dispatcher(
             sender,
@@ -99,18 +106,21 @@ class Worker:
             bounds,
             settled=self._unflushed.add_settled,
             rows_due=refills.add,
+            page_due=pages.add,
             sinks=transitions,
         )
-        self._recorder = Recorder(ledger, self._unflushed, self.dispatcher, clock, wanted=replica.wanted)
+        self._lane_modes = LaneModes(self.dispatcher, replica, self._unflushed)
+        self._recorder = Recorder(ledger, self._unflushed, self.dispatcher, self._lane_modes, clock, wanted=replica.wanted)
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
         self.barrier = ReadBarrier(replica, registry.revisions, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
+        self._range_reader = RangeReader(log, pages, self.dispatcher, self._lane_modes, self._unflushed, self.barrier, page_records)
         self._watch = RegistryWatch(
             registry,
             replica,
             self.barrier,
             changed=self.dispatcher.subscription_changed,
-            unwanted=self._lane_refill.cancel,
+            unwanted=self._cancel,
             disabled=lambda subscription, is_news: transitions.disabled(subscription, is_news=is_news),
             unverified=unverified,
             system_paused=self._on_system_paused,
@@ -122,6 +132,10 @@ class Worker:
         """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
         self.repair: Repair | None = None
         """Resumes routing that is stopped; None until the worker has its lease."""
+
+    def _cancel(self, subscription_id: str) -> None:
+        self._lane_refill.cancel(subscription_id)
+        self._lane_modes.cancel(subscription_id)
 
     def _on_system_paused(self, paused: bool) -> None:  # noqa: FBT001 - as the watch calls it
         if paused:
@@ -185,6 +199,9 @@ class Worker:
         self._unflushed.outbox.resume(await self._ledger.outbox_counts())
         lane_rows = await self._ledger.lane_rows()
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
+        ranges = await self._ledger.ranges()
+        here = takeover.groups[0].shards[0]
+        self._lane_modes.recorded_through = here.position - 1 if here.through else here.position
         self.follower = follower = LogFollower(
             self._log,
             self._ledger,
@@ -192,6 +209,7 @@ class Worker:
             self.barrier,
             self.dispatcher,
             self._unflushed,
+            self._lane_modes,
             self._clock,
             takeover,
             log_keeps_for=self._log_keeps_for,
@@ -201,9 +219,10 @@ class Worker:
             self._log,
             self.dispatcher,
             self._recorder,
+            self._lane_modes,
             lambda: _retention_limits(self._settings, self._log_retention_s),
         )
-        self.repair = Repair(self._log, self._ledger, follower, self._recorder, retention)
+        self.repair = Repair(self._log, self._ledger, follower, self._recorder, self._lane_modes, retention)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch.run())
@@ -214,11 +233,14 @@ class Worker:
                 group.create_task(self._watch_wall_clock())
                 await self.replica.reached(1)
                 self._intake = [group.create_task(self._lane_refill.run()), group.create_task(self._notices.run())]
+                self._intake.append(group.create_task(self._range_reader.run()))
                 self.dispatcher.restore(lane_rows)
+                self._lane_modes.take_up(ranges)
                 await self._lane_refill.start()
                 failpoints.reached("delivery.taken_up")
                 group.create_task(LagReporter(self._log, follower, self._clock).run())
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
+                self._intake.append(group.create_task(self._lane_modes.run(follower.routed)))
         finally:
             # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
             self.dispatcher.close()
@@ -274,6 +296,7 @@ def _retention_limits(settings: DeliverySettings, log_retention_s: float) -> Ret
     return RetentionLimits(
         retention_s=settings.delivery_retention_hours * 3600,
         expiry_s=settings.expiry_s(log_retention_s),
+        log_s=log_retention_s,
         bytes_max=settings.delivery_ledger_bytes_max,
         every_s=settings.housekeeping_seconds,
     )

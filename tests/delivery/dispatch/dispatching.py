@@ -114,6 +114,7 @@ class Dispatching:
     subscription: Subscription | None = None
     """The only subscription that there is."""
     rows_due: list[Lane] = field(default_factory=list)
+    pages_due: list[Lane] = field(default_factory=list)
     sinks: ToldOfSinks = field(default_factory=ToldOfSinks)
 
     def __post_init__(self) -> None:
@@ -127,6 +128,7 @@ class Dispatching:
             BOUNDS,
             settled=self.queue.add_settled,
             rows_due=self.rows_due.append,
+            page_due=self.pages_due.append,
             sinks=self.sinks,
         )
 

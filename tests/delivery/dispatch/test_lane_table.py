@@ -25,7 +25,9 @@ def test_a_dead_endpoint_costs_neither_memory_nor_the_others_time(play: Play) ->
             assert len(deliveries(world, healthy, BETA)) == 30
             assert len(dispatcher.lanes.lane(ALPHA.id).held) <= 5 + 4 + 10
             assert dispatcher.lanes.held_bytes < 100_000
-        assert len(world.open_rows()) == 3000
+        # What was tried, and as many rows as may wait; the lane owes the rest, which costs a row.
+        assert len(world.open_rows()) <= 5 + 4 + 10
+        assert len(world.store.ranges()) == 1
         world.endpoints.modes.clear()
         await finished(world, within_s=3600.0)
 

@@ -25,6 +25,7 @@ STEPS: dict[Transition, Callable[[Delivery], object]] = {
     Transition.CANCEL: lambda delivery: lifecycle.end(delivery, State.CANCELLED, NOW_MS),
     Transition.SPILL: lifecycle.spill,
     Transition.PUT_BACK: lifecycle.put_back,
+    Transition.LET_GO: lifecycle.let_go,
     Transition.RECORD: lambda delivery: lifecycle.record([delivery]),
     Transition.RELEASE: lifecycle.release,
 }
@@ -43,7 +44,8 @@ WAYS: dict[Phase, tuple[Transition, ...]] = {
 # Everything that may happen, once more and in the order of a delivery's life: a change of the table has to be made here too.
 LEGAL = """
     HELD QUEUE QUEUED, HELD SPILL SPILLED, HELD EXHAUST ENDED, HELD CANCEL ENDED, HELD RECORD HELD,
-    QUEUED START IN_FLIGHT, QUEUED SPILL SPILLED, QUEUED PUT_BACK RELEASED, QUEUED EXHAUST ENDED, QUEUED CANCEL ENDED, QUEUED RECORD QUEUED,
+    QUEUED START IN_FLIGHT, QUEUED SPILL SPILLED, QUEUED PUT_BACK RELEASED, QUEUED LET_GO RELEASED, QUEUED EXHAUST ENDED,
+    QUEUED CANCEL ENDED, QUEUED RECORD QUEUED,
     IN_FLIGHT SUCCEED ENDED, IN_FLIGHT RETRY RETRYING, IN_FLIGHT WITHDRAW WITHDRAWN, IN_FLIGHT EXHAUST ENDED, IN_FLIGHT CANCEL ENDED,
     IN_FLIGHT RECORD IN_FLIGHT,
     RETRYING CANCEL ENDED, RETRYING RECORD RETRYING, RETRYING RELEASE RELEASED,
@@ -53,7 +55,7 @@ LEGAL = """
 """
 AFTER = {(Phase[phase], Transition[step]): Phase[after] for phase, step, after in (each.split() for each in LEGAL.split(","))}
 # Whether the ledger must have the delivery's row already, for the transitions that depend on it.
-NEEDS_ROW = {Transition.SPILL: False, Transition.PUT_BACK: True, Transition.RELEASE: True}
+NEEDS_ROW = {Transition.SPILL: False, Transition.LET_GO: False, Transition.PUT_BACK: True, Transition.RELEASE: True}
 PAIRS = list(itertools.product(Phase, [False, True], Transition))
 # The fields that only the lifecycle writes. Some names are also those of fields of other classes, which these files write.
 FIELDS = frozenset({"phase", "state", "due_ms", "finished_ms", "recorded", "sent_at", "event"})

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import pytest
 
 from services.delivery.ledger.protocol import GroupCursor, Ledger, ShardCursor
-from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
-from services.delivery.ledger.sqlite import queries
+from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, EndedRow, OpenRow, RangeRow, decode_record
+from services.delivery.ledger.sqlite import queries, ranges
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.ledger.sqlite.ledger import SqliteLedger, open_ledger
@@ -76,6 +76,14 @@ class LedgerStore(Protocol):
 
     def cursor(self) -> GroupCursor:
         """Return the cursor of the first group."""
+        ...
+
+    def ranges(self) -> list[RangeRow]:
+        """Return all owed ranges."""
+        ...
+
+    def ended(self, subscription_id: str) -> list[EndedRow]:
+        """Return a subscription's ended ranges."""
         ...
 
     def copies(self) -> dict[ShardPosition, Record]:
@@ -158,6 +166,16 @@ class SqliteStore:
         """See `LedgerStore.ends`."""
         rows = (row for table in self.day_tables() for row in self.rows(f"SELECT id, state, attempt_count FROM {table}"))  # noqa: S608 - ours
         return [(delivery_id, State(state), attempts) for delivery_id, state, attempts in rows]
+
+    def ranges(self) -> list[RangeRow]:
+        """See `LedgerStore.ranges`."""
+        assert self._reading is not None
+        return ranges.ranges(self._reading)
+
+    def ended(self, subscription_id: str) -> list[EndedRow]:
+        """See `LedgerStore.ended`."""
+        assert self._reading is not None
+        return ranges.ended_of(self._reading, subscription_id)
 
     def cursor(self) -> GroupCursor:
         """See `LedgerStore.cursor`."""

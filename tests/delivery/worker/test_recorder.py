@@ -339,7 +339,7 @@ def test_deliveries_whose_ids_collide_are_each_sent_and_recorded(play: Play, tmp
         assert store.open_rows() == []
         assert [world.endpoints.sent[event_id, ALPHA.id].successes for event_id in events] == [1] * count
 
-    play(scenario)
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
 
 
 def _weak_id(event_id: str, subscription_id: str, job_id: str = "", nth: int = 0) -> bytes:

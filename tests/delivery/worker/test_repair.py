@@ -74,7 +74,7 @@ def test_after_a_log_was_made_anew_its_events_are_routed_and_none_twice(play: Pl
         await asyncio.sleep(60.0)
         assert deliveries(world, more) == [State.DELIVERED] * 5
 
-    play(scenario, HOOKTIDE_HOUSEKEEPING_SECONDS="5")
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_HOUSEKEEPING_SECONDS="5")
 
 
 def test_after_a_log_was_restored_what_is_newer_than_the_ledger_is_routed_and_nothing_else(play: Play) -> None:
@@ -197,4 +197,4 @@ def test_a_repair_moves_rows_out_of_the_way_each_time(play: Play) -> None:
         states = world.states()
         assert [states[delivery_id(record.event_id, ALPHA.id)] for record in waiting] == [State.DELIVERED] * 30
 
-    play(scenario, HOOKTIDE_HOUSEKEEPING_SECONDS="5")
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_HOUSEKEEPING_SECONDS="5")

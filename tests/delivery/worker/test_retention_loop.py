@@ -10,6 +10,8 @@ import pytest
 
 from services.delivery.ledger.protocol import Flush, Ledger
 from services.delivery.model import State
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
 from services.eventlog.record import ShardPosition
@@ -29,8 +31,9 @@ from tests.support.event_logs import appended, new_events, opened
 def retention(ledger: Ledger, log: SqliteEventLog, clock: SystemClock) -> RetentionLoop:
     """Return the retention of a ledger and a log; no delivery is under way."""
     idle = Dispatching(clock=clock)
-    recorder = Recorder(ledger, idle.queue, idle.dispatcher, clock, wanted=lambda _id: True)
-    return RetentionLoop(ledger, log, idle.dispatcher, recorder, lambda: RetentionLimits(1.0, 1.0, 1 << 40, 1.0))
+    modes = LaneModes(idle.dispatcher, Replica(), idle.queue)
+    recorder = Recorder(ledger, idle.queue, idle.dispatcher, modes, clock, wanted=lambda _id: True)
+    return RetentionLoop(ledger, log, idle.dispatcher, recorder, modes, lambda: RetentionLimits(1.0, 1.0, 1.0, 1 << 40, 1.0))
 
 
 async def test_events_that_the_log_is_to_drop_are_copied_where_they_are_needed_and_one_that_is_lost_costs_no_other(
@@ -147,4 +150,4 @@ def test_events_that_the_log_drops_are_copied_while_a_delivery_needs_them(play: 
         await asyncio.sleep(300.0)
         assert world.store.copies() == {}
 
-    play(scenario)
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")

@@ -1,0 +1,115 @@
+"""Backlog: what becomes of the deliveries that a lane cannot take: a few rows, or a range that it owes.
+
+log_follower, dispatcher → [backlog: owed_ranges, lifecycle] → lane, recorder
+
+Law 1: a lane that may not send gets few rows for what waits. With more, and if it sends too slowly, it goes behind: a backlog costs a place
+in the log.
+Law 2: what a lane lets go lies above everything of it that has a row, an attempt or a place in a flush.
+"""
+
+import itertools
+import operator
+from collections.abc import Callable
+
+from services.delivery.dispatch import lifecycle
+from services.delivery.dispatch.fair_rounds import Work
+from services.delivery.dispatch.lane import Lane
+from services.delivery.dispatch.lane_table import LaneTable
+from services.delivery.dispatch.owed_ranges import begin, cut, is_behind, is_read, next_range, take_back
+from services.delivery.model import Chunk, Delivery
+from services.runtime.clock import Clock, unix_ms
+
+_position_of = operator.attrgetter("position")
+
+
+class Backlog:
+    """The backlog of all lanes of a worker."""
+
+    def __init__(
+        self,
+        lanes: LaneTable,
+        clock: Clock,
+        settled: Callable[[Delivery], None],
+        withdraw: Callable[[Lane], None],
+        wake: Callable[[Lane], None],
+    ) -> None:
+        """`settled` gets each delivery that becomes a row or is let go.
+
+        `withdraw` takes back a lane's attempts that have not begun, and `wake` lets a lane send what is queued.
+        """
+        self._lanes = lanes
+        self._clock = clock
+        self._settled = settled
+        self._withdraw = withdraw
+        self._wake = wake
+
+    def stop(self, lane: Lane) -> None:
+        """Take what waits out of memory, because the lane may not send: a little becomes rows, and of more the lane owes a range."""
+        self._withdraw(lane)
+        if not self._lanes.takes_rows_of_queue(lane):
+            self.go_behind(lane)
+            return
+        lane.generation += 1
+        lane.spilled = True
+        while lane.queue:
+            self._become_row(lane, lane.queue.popleft())
+
+    def _become_row(self, lane: Lane, delivery: Delivery) -> None:
+        if delivery.recorded:
+            lifecycle.put_back(delivery)
+            self._lanes.drop(lane, delivery)
+            lane.row_waits(delivery.due_ms)
+            if not delivery.attempts:
+                self._lanes.rows_wait(lane, 1)
+        else:
+            self._lanes.spill(delivery)
+            self._settled(delivery)
+
+    def spill(self, lane: Lane, delivery: Delivery) -> None:
+        """Let a routed delivery wait as a row, because its lane may not send."""
+        lane.spilled = True
+        self._lanes.spill(delivery)
+
+    def go_behind(self, lane: Lane) -> None:
+        """Let a lane owe the events from now on: let go of what it has queued, and leave to rows what has one or must get one."""
+        lane.generation += 1
+        waiting = sorted(itertools.chain(lane.queue, lane.joined), key=_position_of)
+        lane.queue.clear()
+        lane.joined.clear()
+        routed_cut = cut(delivery for delivery in lane.held if delivery.owed is None)
+        handed_cut = cut(delivery for delivery in lane.held if delivery.owed is not None)
+        first_routed: Delivery | None = None
+        first_handed: Delivery | None = None
+        for delivery in waiting:
+            if delivery.owed is not None and delivery.position > handed_cut:
+                first_handed = first_handed or delivery
+                self._lanes.let_go(lane, delivery)
+            elif not delivery.recorded and delivery.chunk is not None and delivery.position > routed_cut:
+                first_routed = first_routed or delivery
+                self._lanes.let_go(lane, delivery)
+                self._settled(delivery)
+            else:
+                lane.spilled = True
+                self._become_row(lane, delivery)
+        if first_handed is not None:
+            assert first_handed.owed is not None  # noqa: S101 - it was handed out
+            take_back(first_handed.owed, first_handed)
+        if not is_behind(lane.ranges):
+            lane.ranges.append(next_range(lane.subscription_id, lane.ranges, unix_ms(self._clock)))
+            lane.work = Work.CATCH_UP
+        if first_routed is not None:
+            self.pass_by(lane, first_routed.chunk, first_routed.position)
+
+    def pass_by(self, lane: Lane, chunk: Chunk | None, position: int) -> None:
+        """Pass a lane that is behind by, with the event of a chunk. If it is the first event, the chunk's flush writes the range."""
+        owed = lane.ranges[-1]
+        if owed.at is None and chunk is not None:
+            begin(owed, position)
+            chunk.begins = [*(chunk.begins or ()), owed]
+
+    def join_queues(self, lane: Lane) -> None:
+        """Queue what was routed above a lane's last range, once all of its ranges are handed out."""
+        if lane.joined and all(is_read(owed) for owed in lane.ranges):
+            lane.queue.extend(lane.joined)
+            lane.joined.clear()
+            self._wake(lane)

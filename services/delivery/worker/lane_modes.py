@@ -1,0 +1,190 @@
+"""Lane modes: when routing passes a lane by, and when the lane joins routing again.
+
+log_follower → [lane_modes: owed_ranges] → router; recorder → [lane_modes] → dispatcher
+
+Law 1: a lane leaves the routing index only after its range is in the ledger, and joins only between two events.
+Law 2: the routing index changes at most once a second, so that what an event costs does not depend on how many lanes are behind.
+Law 3: a lane that is behind is read only up to the position that is recorded.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Never
+
+from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.fair_rounds import Work
+from services.delivery.dispatch.lane import Lane
+from services.delivery.dispatch.owed_ranges import HANDED_MAX, about, close, is_behind, is_read
+from services.delivery.ledger.rows import RangeRow
+from services.delivery.model import OwedRange
+from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
+
+_EVERY_S = 1.0
+
+
+class LaneModes:
+    """The modes of all lanes of a worker."""
+
+    def __init__(self, dispatcher: Dispatcher, replica: Replica, unflushed: UnflushedDeliveries) -> None:
+        self._dispatcher = dispatcher
+        self._lanes = dispatcher.lanes
+        self._replica = replica
+        self._unflushed = unflushed
+        self.recorded_through = 0
+        """The position up to which everything that is routed is in the ledger."""
+        self.record_first_through = 0
+        """The last position of the log when this worker took it over: events up to there may have been sent before a crash."""
+        self.follows_log = False
+        """Whether the log is known to be the one that the ledger has followed, so that ranges may be read from it."""
+        self.is_due = False
+        """Whether routing must call `step` before the next event."""
+        self._to_pass_by: list[OwedRange] = []  # bounded: each range comes once
+        self._caught_up: dict[Lane, None] = {}
+        self._joining: dict[Lane, None] = {}
+
+    def take_up(self, rows: Iterable[RangeRow]) -> None:
+        """Take up the ranges that the ledger holds; those of subscriptions that are deleted or off are cancelled."""
+        for row in rows:
+            at, until = row.at[0], None if row.until is None else row.until[0]
+            owed = OwedRange(row.subscription_id, row.seq, row.job_id, at, until, row.opened_ms, read_through=at)
+            owed.begun, owed.written, owed.record_first = True, (at, until), HANDED_MAX
+            if not self._replica.wanted(row.subscription_id):
+                self._unflushed.cancel_range(owed, self.recorded_through)
+                continue
+            lane = self._lanes.lane(row.subscription_id)
+            lane.ranges.append(owed)
+            lane.work = Work.CATCH_UP
+            if until is None:
+                self._replica.router.pass_by(row.subscription_id)
+            self._dispatcher.wake(lane)
+
+    def write_handed(self) -> None:
+        """Let the next flush write everything that is handed out."""
+        for lane in self._lanes:
+            for owed in lane.ranges:
+                if owed.begun:
+                    owed.overtaken = -1
+                    self._unflushed.add_range(owed)
+
+    def reload(self, rows: Iterable[RangeRow], recorded: int) -> None:
+        """Take up the ranges anew, after a repair has changed their places; all that was handed out is written."""
+        for lane in self._lanes:
+            if lane.ranges:
+                lane.generation += 1
+                lane.ranges.clear()
+                lane.work = Work.FRESH
+                self._replica.router.return_to(lane.subscription_id)
+        self.recorded_through = recorded
+        self.take_up(rows)
+
+    def cancel(self, subscription_id: str) -> None:
+        """End the ranges of a subscription that is deleted or off."""
+        self._replica.router.return_to(subscription_id)
+        lane = self._lanes.find(subscription_id)
+        if lane is not None:
+            for owed in lane.ranges:
+                self._unflushed.cancel_range(owed, self.recorded_through)
+            lane.ranges.clear()
+            lane.work = Work.FRESH
+
+    def owes(self) -> bool:
+        """Return whether any lane owes events."""
+        return any(lane.ranges for lane in self._lanes)
+
+    def overtake(self, position: int) -> int:
+        """End what lanes still owe of the events up to a position, because the log drops them; return how many lanes owe some."""
+        overtaken = 0
+        for lane in self._lanes:
+            for owed in lane.ranges:
+                if owed.begun and owed.at is not None and owed.at < position:
+                    lane.generation += 1
+                    owed.overtaken = position
+                    self._unflushed.add_range(owed)
+                    overtaken += 1
+        return overtaken
+
+    def through(self, owed: OwedRange) -> int:
+        """Return the position up to which a range may be read now."""
+        return self.recorded_through if owed.until is None else min(owed.until, self.recorded_through)
+
+    def wait(self, lane: Lane, owed: OwedRange) -> None:
+        """Note that a range is read as far as it may be: the lane joins soon, or more is read once more is recorded."""
+        owed.is_waiting = True
+        (self._caught_up if owed.until is None else self._joining)[lane] = None
+
+    def flushed(self, recorded: int, ranges: Iterable[tuple[OwedRange, tuple[int, int | None] | None]]) -> None:
+        """Note what a flush has written: up to which position, and the rows of these ranges (None: deleted)."""
+        self.recorded_through = recorded
+        for owed, written in ranges:
+            first = owed.written is None
+            owed.written = written
+            lane = self._lanes.find(owed.subscription_id)
+            if lane is None or owed not in lane.ranges:
+                continue
+            if written is None:
+                self._drop(lane, owed)
+                self._dispatcher.backlog.join_queues(lane)
+                self._dispatcher.forget_if_idle(lane)
+            elif first and owed.until is None:
+                self._to_pass_by.append(owed)
+            self._dispatcher.wake(lane)
+        if self._joining:
+            joining, self._joining = self._joining, {}
+            for lane in joining:
+                self._read_on(lane)
+
+    @staticmethod
+    def _drop(lane: Lane, owed: OwedRange) -> None:
+        lane.ranges.remove(owed)
+        if not lane.ranges:
+            lane.work = Work.FRESH
+
+    def _read_on(self, lane: Lane) -> None:
+        if lane in self._lanes and lane.ranges and not is_read(owed := lane.ranges[0]):
+            if owed.read_through < self.through(owed):
+                owed.is_waiting = False
+                self._dispatcher.wake(lane)
+            elif owed.until is not None:
+                self._joining[lane] = None
+
+    def step(self, routed: int) -> None:
+        """Change the routing index, between two events; everything up to the position `routed` is wholly routed."""
+        self.is_due = False
+        for owed in self._to_pass_by:
+            lane = self._lanes.find(owed.subscription_id)
+            if lane is not None and owed in lane.ranges and owed.until is None:
+                self._replica.router.pass_by(owed.subscription_id)
+        self._to_pass_by.clear()
+        caught_up, self._caught_up = self._caught_up, {}
+        for lane in caught_up:
+            if lane in self._lanes and is_behind(lane.ranges):
+                self._join(lane, routed)
+
+    def _join(self, lane: Lane, routed: int) -> None:
+        """Let a lane join if little is left of its only range; else let it read on."""
+        owed = lane.ranges[-1]
+        owed.is_waiting = False
+        if len(lane.ranges) > 1 or not self._lanes.has_caught_up(lane):
+            self._dispatcher.wake(lane)  # it comes here again after it has read on
+            return
+        if owed.at is None:
+            self._drop(lane, owed)
+            self._dispatcher.wake(lane)
+            self._dispatcher.forget_if_idle(lane)
+            return
+        if len(lane.queue) + about(owed, owed.read_through, routed) <= self._lanes.joins_below:
+            close(owed, max(routed, owed.read_through))
+            self._replica.router.return_to(lane.subscription_id)
+            self._unflushed.add_range(owed)
+        self._dispatcher.wake(lane)
+
+    async def run(self, between_events: Callable[[], int | None]) -> Never:
+        """Take a step every second. `between_events` returns the position that is wholly routed; None while an event is being routed."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            routed = between_events()
+            if routed is None:
+                self.is_due = True
+            else:
+                self.step(routed)
