@@ -29,12 +29,9 @@ from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.retention_loop import RetentionLoop
 from services.eventlog.record import SlotProgress
 from services.runtime.clock import unix_ms
+from tests.simulation.range_bugs import RANGE_BUGS, Replace
 
 _LONGER_S = 0.3
-
-
-Replace = Callable[[Any, str, Any], None]
-"""Replaces an attribute of an object, as `setattr` does, or `pytest.MonkeyPatch.setattr` until its test ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,17 +181,18 @@ BUGS: dict[str, Bug] = {
         (cursor_moved_before_rows, 1),
         (record_first_skipped, 1),
         (retry_before_it_is_due, 2),
-        (pause_of_the_sink_ignored, 2),
-        (left_during_a_read_forgotten, 2),
+        (pause_of_the_sink_ignored, 1),
+        (left_during_a_read_forgotten, 15),
         (held_delivery_handed_out_twice, 1),
-        (rows_stay_after_a_deletion, 4),
-        (let_go_delivery_lost, 25),
-        (read_lease_longer, 19),
-        (expiry_by_the_wall_clock, 4),
+        (rows_stay_after_a_deletion, 2),
+        (let_go_delivery_lost, 35),
+        (read_lease_longer, 8),
+        (expiry_by_the_wall_clock, 11),
         (identity_without_the_subscription, 1),
         (freeze_not_noticed, 2),
-        (barrier_not_waited_for, 1),
-        (released_without_a_copy, 24),
+        (barrier_not_waited_for, 9),
+        (released_without_a_copy, 8),
         (finished_rows_rewritten, 1),
+        *RANGE_BUGS.items(),
     )
 }

@@ -45,6 +45,8 @@ class MemoryEventLog:
         """For each slot, the position up to which its reader needs no record any more."""
         self._routed: dict[int, ShardPosition] = {}
         self.reachable = True
+        self.page_s = 0.0
+        """How many seconds a filtered page takes, besides the network."""
         self.log_id = "10" * 16
         self.retention_s = 7 * 86400.0
         self._grown = asyncio.Event()
@@ -112,6 +114,7 @@ class MemoryEventLog:
     async def read(self, query: ReadQuery) -> ReadPage:
         """See `EventReader.read`."""
         await self._pause()
+        await asyncio.sleep(self.page_s)
         self.refuse_if_away()
         after = query.after[0].position
         end = max(after, min(query.through[0].position if query.through else self.head, self.head, after + query.examined_max))

@@ -83,6 +83,7 @@ class _Run:
         world.endpoints.at_once = world.chance.choice((1, 3, 1000))
         world.routed_min = world.chance.choice((2, 3))
         world.routed_max = world.chance.choice((3, 6))
+        world.log.page_s = world.chance.choice((0.0, 0.0, 1.0))
         for _ in range(world.chance.choice((2, 5))):
             world.subscribe()
         await world.start()
