@@ -67,9 +67,9 @@ def stale_page_handed_out(patch: Replace) -> None:
         if owed.at is None or owed.read_through >= through:
             self._lane_modes.wait(lane, owed)
             return 0.0
-        room = min(self._lanes.room_for_page(lane), self._page_records)
+        room = self._lanes.room_for_page(lane)
         if room > 0:
-            page = await self._log.read(range_reader._query(subscription, owed, through, room))
+            page = await self._pages.read(range_reader._query(subscription, owed, through, room))
             self._hand_out(lane, owed, subscription, page)
         return 0.0
 

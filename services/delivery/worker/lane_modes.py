@@ -8,7 +8,7 @@ Law 3: a lane that is behind is read only up to the position that is recorded.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Never
 
 from services.delivery.dispatch.dispatcher import Dispatcher
@@ -18,6 +18,7 @@ from services.delivery.dispatch.owed_ranges import HANDED_MAX, about, close, is_
 from services.delivery.ledger.rows import RangeRow
 from services.delivery.model import OwedRange
 from services.delivery.subscriptions.replica import Replica
+from services.delivery.worker.expiry_warnings import Waiting
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 
 _EVERY_S = 1.0
@@ -91,6 +92,13 @@ class LaneModes:
     def owes(self) -> bool:
         """Return whether any lane owes events."""
         return any(lane.ranges for lane in self._lanes)
+
+    def waiting(self) -> Iterator[Waiting]:
+        """Yield each subscription whose lane owes events, and the position after which they begin."""
+        for lane in self._lanes:
+            subscription = self._replica.get(lane.subscription_id)
+            if subscription is not None and lane.ranges and (at := lane.ranges[0].at) is not None:
+                yield Waiting(subscription, at)
 
     def overtake(self, position: int) -> int:
         """End what lanes still owe of the events up to a position, because the log drops them; return how many lanes owe some."""

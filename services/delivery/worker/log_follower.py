@@ -79,11 +79,11 @@ class LogFollower:
         clock: Clock,
         takeover: Takeover,
         *,
-        log_keeps_for: Callable[[float], None],
+        begins: Callable[[float], None],
     ) -> None:
-        """`log_keeps_for` is told the log's retention, in seconds, at each beginning of a following."""
+        """`begins` is called at each beginning of a following, with the log's retention in seconds, before anything is read."""
         self._log = log
-        self._log_keeps_for = log_keeps_for
+        self._begins = begins
         self._ledger = ledger
         self._replica = replica
         self._barrier = barrier
@@ -135,7 +135,7 @@ class LogFollower:
             try:
                 async with self._log.follow(self.routed_place(), log_id=self.log_id) as following:
                     await self._check_identity(following)
-                    self._log_keeps_for(following.retention_s)
+                    self._begins(following.retention_s)
                     self._away_since = None
                     self._record_first_through = following.heads | (self._record_first_through or {})
                     self._lane_modes.follows_log = True
@@ -159,6 +159,7 @@ class LogFollower:
             self._away_since = self._clock.monotonic() if self._away_since is None else self._away_since
             logger().warning("event_log.disconnected", retry_s=backoff_s)
             await asyncio.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - jitter
+        self._lane_modes.follows_log = False
         await asyncio.Event().wait()  # until `resume`; the reason is logged
 
     @property

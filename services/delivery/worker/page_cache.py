@@ -48,10 +48,11 @@ _after = operator.attrgetter("after")
 class PageCache:
     """Reads pages of a log with one append shard, for one worker."""
 
-    def __init__(self, log: EventReader, bytes_max: int = BYTES_KEPT_MAX) -> None:
-        """Keep pages of about `bytes_max` bytes in all."""
+    def __init__(self, log: EventReader, bytes_max: int = BYTES_KEPT_MAX, records_max: int = RECORDS_MAX) -> None:
+        """Keep pages of about `bytes_max` bytes in all, each with at most `records_max` records."""
         self._log = log
         self._bytes_max = bytes_max
+        self._records_max = records_max
         self._pages: OrderedDict[tuple[_Filter, int], _Page] = OrderedDict()
         """By filter and beginning; the page that was used longest ago is the first."""
         self._by_filter: dict[_Filter, list[_Page]] = {}
@@ -94,7 +95,7 @@ class PageCache:
         clears = self._clears
         try:
             read = await self._log.read(
-                query._replace(records_max=RECORDS_MAX, bytes_max=BYTES_MAX, examined_max=max(query.examined_max, EXAMINED_MAX))
+                query._replace(records_max=self._records_max, bytes_max=BYTES_MAX, examined_max=max(query.examined_max, EXAMINED_MAX))
             )
         finally:
             del self._reading[wanted]

@@ -1,6 +1,6 @@
 """Range reader: reads pages of the log for lanes that are behind, and hands their events out.
 
-event log → [range_reader] → lane → dispatcher
+event log → page_cache → [range_reader] → lane → dispatcher
 
 Law 1: a page is read only while its lane may send, and only up to what is recorded.
 Law 2: a page that was asked for before a pause, a change or a deletion of its subscription, or before this process stood still, is
@@ -16,10 +16,10 @@ from services.delivery.model import Delivery, Event, OwedRange, delivery_id
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.worker.lane_modes import LaneModes
+from services.delivery.worker.page_cache import PageCache
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.eventlog.errors import EventLogError
-from services.eventlog.filtered_read import RECORDS_MAX, ReadPage, ReadQuery
-from services.eventlog.protocol import EventReader
+from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.record import Record, ShardPosition
 from services.runtime.logs import logger
 
@@ -49,22 +49,20 @@ class RangeReader:
 
     def __init__(
         self,
-        log: EventReader,
+        pages: PageCache,
         requests: PageRequests,
         dispatcher: Dispatcher,
         lane_modes: LaneModes,
         unflushed: UnflushedDeliveries,
         barrier: ReadBarrier,
-        page_records: int = RECORDS_MAX,
     ) -> None:
-        self._log = log
+        self._pages = pages
         self._requests = requests
         self._dispatcher = dispatcher
         self._lanes = dispatcher.lanes
         self._lane_modes = lane_modes
         self._unflushed = unflushed
         self._barrier = barrier
-        self._page_records = page_records
 
     async def run(self) -> None:
         """Read for ever."""
@@ -99,11 +97,11 @@ class RangeReader:
         if owed.at is None or owed.read_through >= through:
             self._lane_modes.wait(lane, owed)
             return 0.0
-        room = min(self._lanes.room_for_page(lane), self._page_records)
+        room = self._lanes.room_for_page(lane)
         if room <= 0:
             return 0.0
         generation, after = lane.generation, owed.read_through
-        page = await self._log.read(_query(subscription, owed, through, room))
+        page = await self._pages.read(_query(subscription, owed, through, room))
         is_current = lane.generation == generation and owed.read_through == after and not owed.overtaken
         if is_current and self._barrier.holds() and self._lanes.sendable(lane) is subscription:
             self._hand_out(lane, owed, subscription, page)

@@ -1,6 +1,6 @@
 """Worker: puts together the loops that follow the log, route, push and record.
 
-app → [worker: log_follower → dispatcher → recorder; lane_refill, retention_loop, lag, repair]
+app → [worker: log_follower → dispatcher → recorder; lane_refill, range_reader, retention_loop, expiry_warnings, lag, repair]
 
 `app.py` opens the ledger, transport, log and registry client that the worker uses.
 """
@@ -28,10 +28,12 @@ from services.delivery.subscriptions.registry_watch import RegistryWatch
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.backpressure import Backpressure
+from services.delivery.worker.expiry_warnings import ExpiryWarnings
 from services.delivery.worker.lag import LagReporter
 from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.lane_refill import LaneRefill, RefillRequests
 from services.delivery.worker.log_follower import LogFollower
+from services.delivery.worker.page_cache import PageCache
 from services.delivery.worker.range_reader import PageRequests, RangeReader
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
@@ -114,7 +116,15 @@ class Worker:
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
         self.barrier = ReadBarrier(replica, registry.revisions, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
-        self._range_reader = RangeReader(log, pages, self.dispatcher, self._lane_modes, self._unflushed, self.barrier, page_records)
+        self._expiry_warnings = ExpiryWarnings(
+            log,
+            self._lane_modes.waiting,
+            transitions.raise_expiring,
+            age_ms=lanes.due.age_ms,
+            log_retention_s=lambda: self._log_retention_s,
+        )
+        self._pages = PageCache(log, records_max=page_records)
+        self._range_reader = RangeReader(self._pages, pages, self.dispatcher, self._lane_modes, self._unflushed, self.barrier)
         self._watch = RegistryWatch(
             registry,
             replica,
@@ -159,8 +169,9 @@ class Worker:
         self._settings = settings
         self._change_limits()
 
-    def _log_keeps_for(self, retention_s: float) -> None:
-        """Take over the log's retention, which bounds how long deliveries may wait."""
+    def _following_begins(self, retention_s: float) -> None:
+        """Forget pages of the log, which may be another one by now, and take over its retention, which bounds how long deliveries wait."""
+        self._pages.clear()
         if retention_s != self._log_retention_s:
             self._log_retention_s = retention_s
             self._change_limits()
@@ -212,7 +223,7 @@ class Worker:
             self._lane_modes,
             self._clock,
             takeover,
-            log_keeps_for=self._log_keeps_for,
+            begins=self._following_begins,
         )
         retention = RetentionLoop(
             self._ledger,
@@ -241,6 +252,7 @@ class Worker:
                 group.create_task(LagReporter(self._log, follower, self._clock).run())
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
                 self._intake.append(group.create_task(self._lane_modes.run(follower.routed)))
+                self._intake.append(group.create_task(self._expiry_warnings.run()))
         finally:
             # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
             self.dispatcher.close()

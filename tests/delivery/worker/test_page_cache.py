@@ -2,14 +2,20 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
+from services.delivery.model import State
 from services.delivery.worker.page_cache import PageCache
 from services.eventlog.errors import LogUnavailableError
 from services.eventlog.filtered_read import ReadPage, ReadQuery
 from services.eventlog.record import NewEvent, Record, ShardPosition
+from tests.delivery.conftest import Play
 from tests.simulation.event_log import MemoryEventLog
+from tests.simulation.registry import PAUSED
+from tests.simulation.scenarios import ALPHA, deliveries, finished, started
+from tests.simulation.world import World
 
 BEGINNING = [ShardPosition(0, 0)]
 TYPES = ("a", "b", "hooktide.c")
@@ -130,3 +136,30 @@ async def test_cleared_pages_are_read_anew_and_a_read_under_way_is_not_kept() ->
     assert cache.size_bytes == 0
     await cache.read(ReadQuery(BEGINNING))
     assert log.reads == 3
+
+
+def test_lanes_that_are_behind_with_the_same_filter_share_the_reads_of_the_log(play: Play) -> None:
+    """Twenty lanes catch up with fewer reads than two of them would need alone."""
+    wishes = [replace(ALPHA, id=f"sub_{number:032x}", state=PAUSED) for number in range(20)]
+
+    async def scenario(world: World) -> None:
+        await started(world, *wishes)
+        records = world.publish(100, "alpha")
+        await asyncio.sleep(5.0)
+        assert len(world.store.ranges()) == 20
+        read, queries = world.log.read, list[ReadQuery]()
+
+        async def counted(query: ReadQuery) -> ReadPage:
+            queries.append(query)
+            return await read(query)
+
+        world.log.read = counted  # type: ignore[method-assign]
+        for wish in wishes:
+            world.activate(wish.id)
+        await finished(world)
+        for wish in wishes:
+            assert deliveries(world, records, wish) == [State.DELIVERED] * 100
+        # The simulation's pages have two records.
+        assert len(queries) <= 100
+
+    play(scenario)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from services.delivery.ledger.protocol import Flush, Ledger
 from services.delivery.model import State
+from services.delivery.notices.notice import EXPIRING, time_text
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.recorder import Recorder
@@ -151,3 +153,37 @@ def test_events_that_the_log_drops_are_copied_while_a_delivery_needs_them(play: 
         assert world.store.copies() == {}
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+def test_the_owner_of_a_paused_subscription_is_told_once_before_the_log_drops_what_waits(play: Play) -> None:
+    """The notice comes when a seventh of the log's retention is left, names when the oldest event goes, and outlives a restart."""
+    seventh_s = 1300.0
+
+    async def scenario(world: World) -> None:
+        world.log.retention_s = 7 * seventh_s
+        await started(world, ALPHA)
+        world.change(replace(ALPHA, state=PAUSED))
+        await asyncio.sleep(1.0)
+        records = world.publish(20, "alpha")
+
+        def told() -> list[dict[str, object]]:
+            return [json.loads(each.data) for each in world.notices.by_id.values() if each.type == EXPIRING]
+
+        await asyncio.sleep(6 * seventh_s - 60.0)
+        assert world.store.ranges(), "all of it waits as rows"
+        assert told() == []
+        await asyncio.sleep(660.0)
+        [notice] = told()
+        [first] = [row.at[0] + 1 for row in world.store.ranges()]
+        waits_since_ms = world.log.records[first].accepted_ms
+        assert notice["subscription_id"] == ALPHA.id
+        assert notice["expires_at"] == time_text(waits_since_ms + int(7 * seventh_s * 1000))
+        await world.stop(crash=True)
+        await world.start()
+        await asyncio.sleep(660.0)
+        assert len(told()) == 1
+        await asyncio.sleep(seventh_s)
+        assert deliveries(world, records) == [State.EXHAUSTED] * 20
+        assert len(told()) == 1
+
+    play(scenario)
