@@ -5,6 +5,7 @@ The worker and its ledger are the real ones; the registry, the event log and the
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
 # The longest time that a worker may need to hear of a change while its watch works.
 _HEARS_WITHIN_S = 2.0
 _TOLD_WITHIN_S = 1.0
+# The longest time after which a worker has stored a step of the wall clock; if it ends sooner, its successor cannot know of the step.
+_LOOKS_WITHIN_S = 1.5
 
 
 @dataclass
@@ -86,6 +89,8 @@ class World:
         self.killed = asyncio.Event()
         """Set while the worker is killed and has no successor."""
         self.registry_back_at = 0.0
+        self.clock_forward_at = self.looked_at = -math.inf
+        """When the wall clock stepped forward last, and up to when a worker has certainly stored its steps."""
         self.copy: Copy | None = None
         self.after_trim: Callable[[], None] = lambda: None
         self.notices = PublishedNotices(self.pause)
@@ -113,7 +118,7 @@ class World:
         backpressure = Backpressure(self.routed_min, self.routed_max)
         peers = Peers(self.log, registry, self.notices)
         worker = Worker(self.settings, ledger, transport, peers, self.clock, backpressure, page_records=2, unverified=_never)
-        if self.clock.ahead_s > 0:
+        if self.clock.ahead_s > 0 or self.clock_forward_at > self.looked_at:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head
         self.killed.clear()
@@ -142,6 +147,7 @@ class World:
         # A full disk loses what cannot be written before the end, as a crash does.
         self.crashes += crash or self.disk_is_full
         running.transport.abandon()
+        self.looked_at = self.looked_at if self.disk_is_full else self.loop.time() - _LOOKS_WITHIN_S
         self.disk_is_full = False
         running.task.cancel()
         if crash:
@@ -245,11 +251,16 @@ class World:
 
     def set_clock_ahead(self, seconds: float, for_s: float) -> None:
         """Set the wall clock ahead (or behind, if negative) for `for_s` seconds."""
-        self.clock.ahead_s = seconds
+        self._step_clock(seconds)
         if seconds > 0 and self.running is not None and self.running.worker.follower is None:
             # The worker is starting: it takes the wall clock as it is when it has its lease.
             self.endpoints.forget_waits()
-        self.loop.call_later(for_s, setattr, self.clock, "ahead_s", 0.0)
+        self.loop.call_later(for_s, self._step_clock, 0.0)
+
+    def _step_clock(self, ahead_s: float) -> None:
+        if ahead_s > self.clock.ahead_s:
+            self.clock_forward_at = self.loop.time()
+        self.clock.ahead_s = ahead_s
 
     def freeze(self, seconds: float) -> None:
         """Suspend the worker's machine: only its boot clock goes on."""

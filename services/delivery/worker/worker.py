@@ -52,7 +52,8 @@ from services.runtime.logs import logger
 _DRAIN_S = 15.0
 _CLOCK_LOOK_S = 1.0
 _LEASE_RETRY_S = 1.0
-_JUMP_MS = 1000
+# A step of the wall clock that is stored, and one that is also logged: the steps by which a time server corrects it are less.
+_STEP_MS, _JUMP_MS = 20, 1000
 
 
 class Peers(NamedTuple):
@@ -270,15 +271,16 @@ class Worker:
     async def _watch_wall_clock(self) -> None:
         """Store in the ledger by how much the wall clock has jumped, so that waiting deliveries keep their waits across a restart."""
         while True:
+            by_ms = self.dispatcher.due.jumped_ms() - self.clock_jumped_ms
+            # Small steps count too: each of them would let the next process attempt retries that much too early.
+            if abs(by_ms) >= _STEP_MS:
+                with contextlib.suppress(LedgerFullError):  # the next look tries again
+                    await self._ledger.set_clock_jump(self.clock_jumped_ms + by_ms)
+                    self.clock_jumped_ms += by_ms
+                    if abs(by_ms) >= _JUMP_MS:
+                        by_s = round(by_ms / 1000, 1)
+                        logger().warning("clock.jumped", by_s=by_s, effect="retries keep their delays, and signatures use the new time")
             await asyncio.sleep(_CLOCK_LOOK_S)
-            jumped_ms = self.dispatcher.due.jumped_ms()
-            if abs(jumped_ms - self.clock_jumped_ms) < _JUMP_MS:
-                continue
-            with contextlib.suppress(LedgerFullError):  # the next look tries again
-                await self._ledger.set_clock_jump(jumped_ms)
-                by_s = round((jumped_ms - self.clock_jumped_ms) / 1000, 1)
-                logger().warning("clock.jumped", by_s=by_s, effect="retries keep their delays, and signatures use the new time")
-                self.clock_jumped_ms = jumped_ms
 
     async def drain(self) -> None:
         """Stop taking events in, start no more attempts, let the attempts under way end, and record all that is known."""
