@@ -42,9 +42,9 @@ def no_content() -> web.Response:
     return web.Response(status=204, headers=NO_STORE)
 
 
-def page_response(items: list[dict[str, object]], next_page_token: str) -> web.Response:
-    """Return one page of a list."""
-    return json_response({"items": items, "next_cursor": next_page_token or None})
+def page_response(items: list[dict[str, object]], next_page_token: str, members: Mapping[str, object] | None = None) -> web.Response:
+    """Return one page of a list; `members` are what it tells besides its items."""
+    return json_response({"items": items, "next_cursor": next_page_token or None, **(members or {})})
 
 
 def problem_response(failure: Failure, request_id: str) -> web.Response:

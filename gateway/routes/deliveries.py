@@ -26,7 +26,8 @@ class Deliveries:
         """Return a page without attempts, newest event first."""
         request = translate.list_deliveries_request(call.caller.scope, call.query)
         answer = await self._upstreams.call(self._upstreams.ledger.ListDeliveries, request)
-        return page_response([translate.delivery_json(delivery) for delivery in answer.deliveries], answer.next_page_token)
+        items = [translate.delivery_json(delivery) for delivery in answer.deliveries]
+        return page_response(items, answer.next_page_token, translate.delivery_page_members(answer))
 
     async def get(self, call: Call) -> web.Response:
         """Return one delivery with its attempts."""

@@ -51,7 +51,21 @@ def delivery_json(delivery: pb.Delivery) -> dict[str, object]:
         "accepted_at": time_json(delivery.event_time),
         "next_attempt_at": time_json(delivery.next_attempt_time) if delivery.HasField("next_attempt_time") else None,
         "finished_at": time_json(delivery.finish_time) if delivery.HasField("finish_time") else None,
+        "waiting": delivery.waiting,
+        "expires_at": time_json(delivery.expire_time) if delivery.HasField("expire_time") else None,
     }
+
+
+def delivery_page_members(answer: pb.ListDeliveriesResponse) -> dict[str, object]:
+    """Return what a page tells besides its items; a member that has nothing to tell is left out."""
+    members: dict[str, object] = {}
+    if answer.HasField("not_listed"):
+        members["not_listed"] = {"subscriptions": answer.not_listed.subscriptions, "about": answer.not_listed.about}
+    if answer.HasField("ended"):
+        members["ended"] = {"cancelled": answer.ended.cancelled, "exhausted": answer.ended.exhausted}
+    if answer.partial:
+        members["partial"] = True
+    return members
 
 
 def delivery_with_attempts_json(delivery: pb.Delivery) -> dict[str, object]:

@@ -9,6 +9,7 @@ event log → [worker: subscriptions → dispatch → request → transport] →
 `transport/`      HTTP: connections, requests and answers; it knows no deliveries
 `sinks/`          calls to a sink that belong to no delivery: sink verification and test events
 `ledger/`         the durable state of every delivery
+`listings/`       what callers read of deliveries, with a row or without
 
 `app.py` puts the service together, and `server.py` answers its gRPC calls. `model.py` has the types, `errors.py` the errors.
 """

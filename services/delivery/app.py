@@ -9,6 +9,7 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
 from services.delivery.ledger.sqlite.ledger import open_ledger
+from services.delivery.listings.delivery_listings import DeliveryListings
 from services.delivery.notices.notice_client import NoticeClient
 from services.delivery.server import DeliveryServer
 from services.delivery.sinks.sink_verification import SinkVerifier
@@ -21,7 +22,7 @@ from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.worker import Peers, Worker
 from services.egress.policy import EgressPolicy
-from services.eventlog.grpc_client import RETRIED, GrpcEventLogReader
+from services.eventlog.grpc_client import RETRIED, GrpcEventHistory, GrpcEventLogReader
 from services.runtime.background import in_background
 from services.runtime.clock import SystemClock
 from services.runtime.configuration.reload import Reloadable, reloading, service_tokens
@@ -92,7 +93,16 @@ async def running(
         )
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
-        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(ledger, verifier, sink_tester, worker), grpc_server.grpc)
+        listings = DeliveryListings(
+            ledger,
+            log,
+            GrpcEventHistory(ingest, token),
+            worker.dispatcher.lanes,
+            worker.replica,
+            recorded_through=lambda: worker.lane_modes.recorded_through,
+            waits_s=worker.waits_s,
+        )
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(listings, verifier, sink_tester, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(
             http_server(
                 admin_app(worker.why_not_ready, worker.why_degraded), settings.delivery_admin_listen, tls=server_tls(reloadable, "admin")

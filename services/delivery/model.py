@@ -198,6 +198,8 @@ class OwedRange:
     """Of how many positions."""
     is_waiting: bool = False
     """Whether nothing can be read until more is recorded."""
+    consumer_id: str = ""
+    """The subscription's owner."""
 
 
 @dataclass(slots=True, eq=False)
@@ -236,6 +238,11 @@ def delivery_id(event_id: str, subscription_id: str, job_id: str = "", nth: int 
     high, low = _unpack(hashing.digest())
     low = low & _HASH_LOW | _SLOTS[subscription_id[-2:]] | _PARTITIONS[event_id[-3:]]
     return _pack(_from_hex(event_id[4:16]), high & 0x0FFF | 0x8000, low)
+
+
+def slot_of_delivery(delivery_id: bytes) -> int:
+    """Return the slot that a delivery's id names."""
+    return int.from_bytes(delivery_id[-3:], "big") >> _PARTITION_BITS & 0xFF
 
 
 def partition_of(delivery_id: bytes) -> int:

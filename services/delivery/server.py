@@ -1,4 +1,4 @@
-"""Server: DeliveryService over gRPC: reads of the ledger, readiness, repair, sink verification and test events."""
+"""Server: DeliveryService over gRPC: listings, readiness, repair, sink verification and test events."""
 
 import asyncio
 from typing import Any
@@ -7,8 +7,10 @@ import grpc
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import Ledger, Listing
+from services.delivery.ledger.protocol import Listing
 from services.delivery.ledger.rows import DoneRow, OpenRow, decode_attempts
+from services.delivery.listings.delivery_listings import DeliveryListings
+from services.delivery.listings.rowless import Item, Rowless
 from services.delivery.model import Attempt, State, partition_of
 from services.delivery.sinks.sink_verification import SinkVerifier
 from services.delivery.sinks.test_event import SinkTester
@@ -35,8 +37,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
     """Answers the services that read deliveries, verify or test a sink, ask for readiness, or repair routing."""
 
-    def __init__(self, ledger: Ledger, verifier: SinkVerifier, sink_tester: SinkTester, worker: Worker) -> None:
-        self._ledger = ledger
+    def __init__(self, listings: DeliveryListings, verifier: SinkVerifier, sink_tester: SinkTester, worker: Worker) -> None:
+        self._listings = listings
         self._verifier = verifier
         self._sink_tester = sink_tester
         self._worker = worker
@@ -46,11 +48,12 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         del context
         scope = requested_scope(request.consumer_id)
         known = is_id(request.id, "dlv") and partition_of(id_bytes(request.id)) < PARTITIONS
-        row = await self._ledger.find(scope, id_bytes(request.id)) if known else None
-        if row is None:
+        found = await self._listings.find(scope, id_bytes(request.id)) if known else None
+        if found is None:
             raise Failure(Reason.DELIVERY_NOT_FOUND, "There is no such delivery, or it is past its retention.")
-        message = _message(row, self._worker.clock_jumped_ms)
-        for number, attempt in enumerate(decode_attempts(row.attempts), 1):
+        message = _message(found, self._worker.clock_jumped_ms)
+        attempts = () if isinstance(found, Rowless) else decode_attempts(found.attempts)
+        for number, attempt in enumerate(attempts, 1):
             _fill(message.attempts.add(), number, attempt)
         return delivery_pb2.GetDeliveryResponse(delivery=message)
 
@@ -61,10 +64,9 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
         place = parse_page_token("deliveries", request.page_token, (str,))
         if request.state not in delivery_pb2.DeliveryState.values():
             raise invalid_field("state", "is not a state of a delivery")
-        size = page_size(request.page_size)
         listing = Listing(
             before_id=None if place is None else _id_of(str(place[0])),
-            limit=size + 1,
+            limit=page_size(request.page_size),
             scope=scope,
             state=State(request.state) if request.state else None,
             subscription_id=request.subscription_id,
@@ -73,13 +75,17 @@ class DeliveryServer(delivery_pb2_grpc.DeliveryServiceServicer):
             start_ms=optional_ms(request, "start_time"),
             end_ms=optional_ms(request, "end_time"),
         )
-        rows, before_id = await self._ledger.page(listing)
-        if len(rows) > size:
-            before_id = rows[size - 1].id
-        token = "" if before_id is None else page_token("deliveries", (before_id.hex(),))
-        return delivery_pb2.ListDeliveriesResponse(
-            deliveries=[_message(row, self._worker.clock_jumped_ms) for row in rows[:size]], next_page_token=token
+        page = await self._listings.page(listing)
+        response = delivery_pb2.ListDeliveriesResponse(
+            deliveries=[_message(item, self._worker.clock_jumped_ms) for item in page.items],
+            next_page_token="" if page.before_id is None else page_token("deliveries", (page.before_id.hex(),)),
+            partial=page.partial,
         )
+        if page.not_listed.subscriptions:
+            response.not_listed.subscriptions, response.not_listed.about = page.not_listed
+        if page.ended:
+            response.ended.cancelled, response.ended.exhausted = (page.ended.get(each, 0) for each in (State.CANCELLED, State.EXHAUSTED))
+        return response
 
     async def GetReadiness(self, request: delivery_pb2.GetReadinessRequest, context: Context) -> delivery_pb2.GetReadinessResponse:
         """Return why events are not routed or pushed; empty if they are."""
@@ -145,7 +151,29 @@ def _id_of(text: str) -> bytes:
         ) from None
 
 
-def _message(row: OpenRow | DoneRow, clock_jumped_ms: int) -> delivery_pb2.Delivery:
+def _message(item: Item, clock_jumped_ms: int) -> delivery_pb2.Delivery:
+    return _rowless_message(item) if isinstance(item, Rowless) else _row_message(item, clock_jumped_ms)
+
+
+def _rowless_message(item: Rowless) -> delivery_pb2.Delivery:
+    message = delivery_pb2.Delivery(
+        id=id_text("dlv", item.id),
+        event_id=item.event_id,
+        subscription_id=item.subscription_id,
+        consumer_id=item.consumer_id,
+        event_type=item.event_type,
+        state=delivery_pb2.DeliveryState.ValueType(item.state),
+        partition=item.partition,
+        position=item.position,
+        waiting=item.state is State.PENDING,
+    )
+    message.event_time.FromMilliseconds(item.accepted_ms)
+    if item.time_ms is not None:
+        (message.expire_time if message.waiting else message.finish_time).FromMilliseconds(item.time_ms)
+    return message
+
+
+def _row_message(row: OpenRow | DoneRow, clock_jumped_ms: int) -> delivery_pb2.Delivery:
     state = State.PENDING if isinstance(row, OpenRow) else State(row.state)
     message = delivery_pb2.Delivery(
         id=id_text("dlv", row.id),

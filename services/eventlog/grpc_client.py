@@ -15,6 +15,7 @@ from hooktide.ingest.v1 import event_log_pb2, event_log_pb2_grpc
 
 from services.eventlog.errors import AnotherLogError, EventLogError, LogUnavailableError, PositionMismatchError
 from services.eventlog.filtered_read import ReadPage, ReadQuery
+from services.eventlog.history import EventPage, EventQuery
 from services.eventlog.record import Lag, Record, ResumePoint, ShardPosition, SlotProgress
 from services.eventlog.wire import (
     page_from,
@@ -25,7 +26,9 @@ from services.eventlog.wire import (
     shard_position_from,
     shard_position_message,
 )
+from services.runtime.consumer_scope import Scope
 from services.runtime.errors import Failure, Reason, failure_from_rpc
+from services.runtime.paging import page_token, parse_page_token
 from services.runtime.rpc.access import ServiceToken
 from services.runtime.rpc.channel_and_server import service_metadata
 
@@ -110,6 +113,43 @@ class GrpcEventLogReader:
             request = event_log_pb2.ReportProgressRequest(routing=[routing])
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
         return Lag(answer.unrouted_events, answer.oldest_unrouted_unix_ms or None)
+
+
+class GrpcEventHistory:
+    """Looks up single events in the log of an ingest service: the `EventHistory` of a caller that has a scope."""
+
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken) -> None:
+        self._stub = event_log_pb2_grpc.EventLogServiceStub(channel)
+        self._metadata = service_metadata(service_token)
+
+    async def locate(self, scope: Scope, event_id: str) -> Record | None:
+        """Return the record of an event id; see `EventHistory.locate`."""
+        request = event_log_pb2.GetEventRequest(consumer_id=scope.text, event_id=event_id)
+        try:
+            return record_from((await self._stub.GetEvent(request, metadata=self._metadata)).record)
+        except grpc.aio.AioRpcError as error:
+            failure = failure_from_rpc(error)
+            if failure.reason is Reason.EVENT_NOT_FOUND:
+                return None
+            raise _log_error(failure, ()) from error
+
+    async def newest(self, query: EventQuery) -> EventPage:
+        """Return a page of records, the newest first; see `EventHistory.newest`."""
+        request = event_log_pb2.ListEventsRequest(
+            consumer_id=query.scope.text,
+            type=query.type,
+            source=query.source,
+            page_size=query.limit,
+            page_token="" if query.before is None else page_token("events", (query.before,)),
+        )
+        if query.start_ms is not None:
+            request.start_time.FromMilliseconds(query.start_ms)
+        if query.end_ms is not None:
+            request.end_time.FromMilliseconds(query.end_ms)
+        with _mapped(()):
+            answer = await self._stub.ListEvents(request, metadata=self._metadata)
+        next_start = parse_page_token("events", answer.next_page_token, (int,))
+        return EventPage([record_from(message) for message in answer.records], None if next_start is None else int(next_start[0]))
 
 
 class GrpcFollowing:

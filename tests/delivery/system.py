@@ -44,10 +44,14 @@ class Delivering:
     listen: str
     admin: str
 
+    async def page(self, **filters: object) -> delivery_pb2.ListDeliveriesResponse:
+        """Return a page of the deliveries that an administrator sees."""
+        request = delivery_pb2.ListDeliveriesRequest(**({"consumer_id": "*", "page_size": 200} | filters))  # type: ignore[arg-type]  # fields by name
+        return await self.stub.ListDeliveries(request, metadata=service_metadata(TOKEN))
+
     async def deliveries(self, **filters: object) -> list[delivery_pb2.Delivery]:
         """Return the newest deliveries that an administrator sees."""
-        request = delivery_pb2.ListDeliveriesRequest(**({"consumer_id": "*", "page_size": 200} | filters))  # type: ignore[arg-type]  # fields by name
-        return list((await self.stub.ListDeliveries(request, metadata=service_metadata(TOKEN))).deliveries)
+        return list((await self.page(**filters)).deliveries)
 
     async def until(self, count: int, **filters: object) -> list[delivery_pb2.Delivery]:
         """Wait until there are exactly `count` deliveries of a kind."""

@@ -9,7 +9,9 @@ import pytest
 from hooktide.delivery.v1 import delivery_pb2, delivery_pb2_grpc
 
 from services.delivery.ledger.protocol import Flush, Ledger
+from services.delivery.listings.delivery_listings import DeliveryListings
 from services.delivery.server import DeliveryServer
+from services.delivery.subscriptions.replica import Replica
 from services.runtime.errors import Failure, Reason, failure_from_rpc
 from services.runtime.ids import id_text, new_id
 from services.runtime.paging import page_token
@@ -75,7 +77,9 @@ async def test_a_call_says_for_whom_and_shows_that_it_comes_from_a_service(syste
 async def test_an_id_of_a_reserved_partition_names_no_delivery(ledger: Ledger) -> None:
     """The partitions from 256 to 1022 are reserved, so such an id is not found even if the ledger has a row under it."""
     absent: Any = SimpleNamespace(clock_jumped_ms=0)
-    server = DeliveryServer(ledger, absent, absent, absent)
+    lanes: Any = []
+    listings = DeliveryListings(ledger, absent, absent, lanes, Replica(), recorded_through=lambda: 0, waits_s=lambda: None)
+    server = DeliveryServer(listings, absent, absent, absent)
     rows = [unfinished(1)._replace(id=unfinished(1).id[:-2] + partition.to_bytes(2, "big")) for partition in (255, 256, 1022)]
     await ledger.flush(Flush([row._replace(event_id=f"{row.event_id[:-1]}{number}") for number, row in enumerate(rows)]))
     known, *reserved = (delivery_pb2.GetDeliveryRequest(consumer_id="*", id=id_text("dlv", row.id)) for row in rows)

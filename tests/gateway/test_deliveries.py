@@ -60,6 +60,8 @@ async def test_a_delivery_shows_its_attempts_and_a_list_leaves_them_out(world: W
         "accepted_at": "2030-03-17T17:46:40Z",
         "next_attempt_at": "2030-03-17T17:47:10Z",
         "finished_at": None,
+        "waiting": False,
+        "expires_at": None,
     }
     page = (await world.call("GET", f"/v1/deliveries?event={made.event_id}")).json
     assert page == {"items": [listed], "next_cursor": None}

@@ -95,7 +95,7 @@ class Backlog:
             assert first_handed.owed is not None  # noqa: S101 - it was handed out
             take_back(first_handed.owed, first_handed)
         if not is_behind(lane.ranges):
-            lane.ranges.append(next_range(lane.subscription_id, lane.ranges, unix_ms(self._clock)))
+            lane.ranges.append(next_range(lane.subscription_id, lane.ranges, unix_ms(self._clock), lane.consumer.id))
             lane.work = Work.CATCH_UP
         if first_routed is not None:
             self.pass_by(lane, first_routed.chunk, first_routed.position)

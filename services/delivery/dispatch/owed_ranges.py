@@ -32,10 +32,10 @@ def is_joining(ranges: Sequence[OwedRange]) -> bool:
     return bool(ranges) and ranges[-1].until is not None
 
 
-def next_range(subscription_id: str, ranges: Sequence[OwedRange], now_ms: int) -> OwedRange:
-    """Return the range that a lane owes from the next event on; `ranges` are those that it owes already."""
+def next_range(subscription_id: str, ranges: Sequence[OwedRange], now_ms: int, consumer_id: str = "") -> OwedRange:
+    """Return the range that a lane of a consumer owes from the next event on; `ranges` are those that it owes already."""
     assert not is_behind(ranges), f"{subscription_id} is behind already"  # noqa: S101 - callers ask first
-    return OwedRange(subscription_id, ranges[-1].seq + 1 if ranges else 0, opened_ms=now_ms)
+    return OwedRange(subscription_id, ranges[-1].seq + 1 if ranges else 0, opened_ms=now_ms, consumer_id=consumer_id)
 
 
 def begin(owed: OwedRange, position: int) -> None:

@@ -276,10 +276,6 @@ class Ledger(Protocol):
         """Return a subscription's ended ranges, by job and place."""
         ...
 
-    async def ended_at(self, shard: int, position: int, limit: int) -> list[EndedRow]:
-        """Return up to `limit` ended ranges of any subscription in which a position lies."""
-        ...
-
     async def set_aside(self, limit: int) -> list[SetAsideRow]:
         """Return up to `limit` events that were set aside, the latest first."""
         ...
@@ -363,5 +359,19 @@ class Ledger(Protocol):
 
         A call examines a bounded number of rows for a bounded time. So a page may have fewer rows than `limit`, even no row, although more
         pages follow.
+        """
+        ...
+
+    async def ended_at(self, scope: Scope, shard: int, position: int, limit: int) -> list[EndedRow]:
+        """Return up to `limit` ended ranges of the scope in which a position lies, in order of their keys.
+
+        A call examines a bounded number of ranges. Raises `Failure` OVERLOADED if too many listings wait.
+        """
+        ...
+
+    async def ended_totals(self, scope: Scope, subscription_id: str) -> dict[State, int]:
+        """Return about how many deliveries of the scope and a subscription (empty: of all) have ended without rows, by state.
+
+        A call examines a bounded number of ranges. Raises `Failure` OVERLOADED if too many listings wait.
         """
         ...

@@ -74,6 +74,8 @@ class RangeRow(NamedTuple):
     until: Positions | None
     """None: without end, because routing passes the lane by. Once set, it stays."""
     opened_ms: int
+    consumer_id: str = ""
+    """The subscription's owner, who may be told of the range after the subscription is deleted."""
 
     @property
     def key(self) -> "RangeKey":
@@ -126,6 +128,8 @@ class EndedRow(NamedTuple):
     """An estimate of the number of deliveries."""
     time_ms: int
     """When they ended, or the last of them, in ms since 1970."""
+    consumer_id: str = ""
+    """The subscription's owner."""
 
 
 class LaneRow(NamedTuple):

@@ -49,7 +49,7 @@ class LaneModes:
         for row in rows:
             at, until = row.at[0], None if row.until is None else row.until[0]
             owed = OwedRange(row.subscription_id, row.seq, row.job_id, at, until, row.opened_ms, read_through=at)
-            owed.begun, owed.written, owed.record_first = True, (at, until), HANDED_MAX
+            owed.consumer_id, owed.begun, owed.written, owed.record_first = row.consumer_id, True, (at, until), HANDED_MAX
             if not self._replica.wanted(row.subscription_id):
                 self._unflushed.cancel_range(owed, self.recorded_through)
                 continue

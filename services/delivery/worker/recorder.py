@@ -292,7 +292,8 @@ class Recorder:
             batch.ranges.append((owed, None))
         elif owed.written != (owed.at, owed.until):
             until = None if owed.until is None else (owed.until,)
-            batch.range_rows.append(RangeRow(owed.subscription_id, owed.job_id, owed.seq, (owed.at,), until, owed.opened_ms))
+            key = RangeKey(owed.subscription_id, owed.job_id, owed.seq)
+            batch.range_rows.append(RangeRow(*key, (owed.at,), until, owed.opened_ms, owed.consumer_id))
             batch.ranges.append((owed, (owed.at, owed.until)))
 
     def _end_part(self, batch: _Batch, owed: OwedRange, state: State, through: int) -> None:
@@ -300,7 +301,10 @@ class Recorder:
         assert owed.at is not None  # noqa: S101 - it has begun
         if through > owed.at:
             how_many = about(owed, owed.at, through)
-            batch.ended.append(EndedRow(owed.subscription_id, owed.job_id, state, (owed.at,), (through,), how_many, unix_ms(self._clock)))
+            when_ms = unix_ms(self._clock)
+            batch.ended.append(
+                EndedRow(owed.subscription_id, owed.job_id, state, (owed.at,), (through,), how_many, when_ms, owed.consumer_id)
+            )
 
     def _write(self, batch: _Batch, delivery: Delivery) -> None:
         if delivery.phase in lifecycle.WAITING and not self._wanted(delivery.subscription_id):

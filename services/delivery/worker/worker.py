@@ -197,6 +197,16 @@ class Worker:
             or self._settings.why_expiry_is_too_long(self._log_retention_s)
         )
 
+    @property
+    def lane_modes(self) -> LaneModes:
+        """The modes of its lanes."""
+        return self._lane_modes
+
+    def waits_s(self) -> float | None:
+        """Return for how long a delivery may wait in the log, in seconds from its event's acceptance; None: the log has not told it yet."""
+        waits_s = min(self._log_retention_s, self._settings.expiry_s(self._log_retention_s))
+        return None if math.isinf(waits_s) else waits_s
+
     def why_degraded(self) -> str | None:
         """Return in a sentence why events wait although this process is ready; None if they do not."""
         if self.replica.system_paused:

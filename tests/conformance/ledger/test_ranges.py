@@ -10,11 +10,12 @@ from services.delivery.ledger.protocol import Flush, Ledger
 from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, LaneRow, NoticeRow, RangeRow, SetAsideRow
 from services.delivery.model import State
 from services.runtime import failpoints
+from services.runtime.consumer_scope import EVERYONE, OwnConsumer
 from tests.delivery.ledger.deliveries import NOW_MS, finished, listed, record, unfinished
 from tests.delivery.ledger.stores import LedgerStore
 
 A, B = "sub_" + "a" * 32, "sub_" + "b" * 32
-BEHIND = RangeRow(A, "", 0, (5,), None, NOW_MS)
+BEHIND = RangeRow(A, "", 0, (5,), None, NOW_MS, "con_" + "c" * 32)
 NO_LIMIT = 1 << 50
 
 
@@ -126,7 +127,27 @@ async def test_ended_ranges_cover_exactly_what_ended(ledger: Ledger, seed: int) 
     assert sum(row.about for row in rows) == sum(part.about for part in parts)
     for position in range(62):
         expected = any(part.after[0] < position <= part.through[0] for part in parts)
-        assert len(await ledger.ended_at(0, position, 10)) == expected, position
+        assert len(await ledger.ended_at(EVERYONE, 0, position, 10)) == expected, position
+
+
+async def test_an_owner_finds_what_ended_without_rows_and_no_one_elses(ledger: Ledger) -> None:
+    owner, other = "con_" + "1" * 32, "con_" + "2" * 32
+    parts = [
+        ended(0, 5, about=3)._replace(consumer_id=owner),
+        ended(9, 12, about=2)._replace(consumer_id=owner),
+        ended(12, 13, reason=State.EXHAUSTED)._replace(consumer_id=owner),
+        ended(0, 9, about=7)._replace(subscription_id=B, consumer_id=other),
+    ]
+    await ledger.flush(Flush(ended=parts))
+    assert await ledger.ended_totals(EVERYONE, "") == {State.CANCELLED: 12, State.EXHAUSTED: 1}
+    assert await ledger.ended_totals(OwnConsumer(owner), "") == {State.CANCELLED: 5, State.EXHAUSTED: 1}
+    assert await ledger.ended_totals(OwnConsumer(owner), A) == {State.CANCELLED: 5, State.EXHAUSTED: 1}
+    assert await ledger.ended_totals(OwnConsumer(owner), B) == {}
+    assert await ledger.ended_totals(EVERYONE, B) == {State.CANCELLED: 7}
+    assert await ledger.ended_at(EVERYONE, 0, 3, 10) == [parts[0], parts[3]]
+    assert await ledger.ended_at(OwnConsumer(other), 0, 3, 10) == [parts[3]]
+    assert await ledger.ended_at(OwnConsumer(other), 0, 10, 10) == []
+    assert await ledger.ended_at(EVERYONE, 0, 3, 1) == [parts[0]]
 
 
 async def test_an_event_set_aside_keeps_its_first_reason(ledger: Ledger) -> None:

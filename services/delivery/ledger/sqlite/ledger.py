@@ -29,7 +29,7 @@ from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, WRITTEN, FlushWriter, set_meta
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
-from services.delivery.model import delivery_id
+from services.delivery.model import State, delivery_id
 from services.eventlog.record import Record, ShardPosition
 from services.runtime import failpoints
 from services.runtime.consumer_scope import Scope
@@ -128,10 +128,6 @@ class SqliteLedger:
         """See `Ledger.ended`."""
         return await self._read(ranges.ended_of, subscription_id)
 
-    async def ended_at(self, shard: int, position: int, limit: int) -> list[EndedRow]:
-        """See `Ledger.ended_at`."""
-        return await self._read(ranges.ended_at, shard, position, limit)
-
     async def set_aside(self, limit: int) -> list[SetAsideRow]:
         """See `Ledger.set_aside`."""
         return await self._read(ranges.set_aside, limit)
@@ -210,6 +206,14 @@ class SqliteLedger:
     async def page(self, listing: Listing) -> Page:
         """See `Ledger.page`."""
         return await self._listings.read(listing.scope.text, _page_within_budget, listing)
+
+    async def ended_at(self, scope: Scope, shard: int, position: int, limit: int) -> list[EndedRow]:
+        """See `Ledger.ended_at`."""
+        return await self._listings.read(scope.text, ranges.ended_at, scope, shard, position, limit)
+
+    async def ended_totals(self, scope: Scope, subscription_id: str) -> dict[State, int]:
+        """See `Ledger.ended_totals`."""
+        return await self._listings.read(scope.text, ranges.ended_totals, scope, subscription_id)
 
     async def _read(self, query: Callable[..., _Result], *arguments: object) -> _Result:
         return await self._loop.run_in_executor(self._reader, functools.partial(query, self._reading, *arguments))

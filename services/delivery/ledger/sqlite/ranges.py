@@ -17,15 +17,17 @@ from services.delivery.errors import LedgerInvariantError
 from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, Positions, RangeKey, RangeRow, SetAsideRow
 from services.delivery.ledger.sqlite.inserting import insert
 from services.delivery.model import State
+from services.runtime.consumer_scope import Everyone, Scope
 
 _DROPPED_MAX = 2_000
+_EXAMINED_MAX = 20_000
 
 
 def write_ranges(connection: sqlite3.Connection, ranges: Sequence[RangeRow]) -> None:
     """Insert or move owed ranges. Raises `LedgerInvariantError` if one of them would go back, or end elsewhere than before."""
     for shards in {len(row.at) for row in ranges}:
         some = [row for row in ranges if len(row.at) == shards]
-        values = [(*row.key, _encode(row.at), _encode_end(row.until), row.opened_ms) for row in some]
+        values = [(*row.key, _encode(row.at), _encode_end(row.until), row.opened_ms, row.consumer_id) for row in some]
         condition = _moves_on(shards)
         written = insert(
             connection,
@@ -93,8 +95,12 @@ def write_ended(connection: sqlite3.Connection, ended: Iterable[EndedRow]) -> No
                 first, last = (other, joined) if other.through == row.after else (joined, other)
                 about, time_ms = first.about + last.about, max(first.time_ms, last.time_ms)
                 joined = row._replace(after=first.after, through=last.through, about=about, time_ms=time_ms)
-        values = (*joined[:3], _encode(joined.after), _encode(joined.through), joined.about, joined.time_ms)
-        connection.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        _insert_ended(connection, joined)
+
+
+def _insert_ended(connection: sqlite3.Connection, row: EndedRow) -> None:
+    values = (*row[:3], _encode(row.after), _encode(row.through), *row[5:])
+    connection.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _ended_of(connection: sqlite3.Connection, row: EndedRow) -> list[EndedRow]:
@@ -152,10 +158,7 @@ def repair_ranges(connection: sqlite3.Connection, repaired: Mapping[int, tuple[i
         _delete_ended(connection, ended)
         through = [max(position, after) for position, after in zip(through, ended.after, strict=True)]
         if tuple(through) != ended.after:
-            connection.execute(
-                "INSERT INTO ended VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*ended[:3], _encode(ended.after), _encode(tuple(through)), ended.about, ended.time_ms),
-            )
+            _insert_ended(connection, ended._replace(through=tuple(through)))
     connection.executemany(
         "DELETE FROM set_aside WHERE shard = ? AND position > ?", [(shard, held) for shard, (_, held) in repaired.items()]
     )
@@ -168,8 +171,8 @@ def write_set_aside(connection: sqlite3.Connection, rows: Sequence[SetAsideRow])
 
 def ranges(connection: sqlite3.Connection) -> list[RangeRow]:
     """See `Ledger.ranges`."""
-    rows = connection.execute("SELECT subscription_id, job_id, seq, at, until, opened_ms FROM owed ORDER BY subscription_id, job_id, seq")
-    return [RangeRow(lane, job, seq, _decode(at), _decode_end(until), opened_ms) for lane, job, seq, at, until, opened_ms in rows]
+    rows = connection.execute("SELECT * FROM owed ORDER BY subscription_id, job_id, seq")
+    return [RangeRow(lane, job, seq, _decode(at), _decode_end(until), *rest) for lane, job, seq, at, until, *rest in rows]
 
 
 def lowest_owed(connection: sqlite3.Connection) -> Positions | None:
@@ -190,14 +193,35 @@ def ended_of(connection: sqlite3.Connection, subscription_id: str) -> list[Ended
     return sorted(starmap(_ended_row, rows), key=lambda row: (row.job_id, row.after))
 
 
-def ended_at(connection: sqlite3.Connection, shard: int, position: int, limit: int) -> list[EndedRow]:
+def ended_at(connection: sqlite3.Connection, scope: Scope, shard: int, position: int, limit: int) -> list[EndedRow]:
     """See `Ledger.ended_at`."""
     shard_path = f"$[{shard}]"
+    source, values = _ended_in(scope, "")
     rows = connection.execute(
-        "SELECT * FROM ended WHERE json_extract(after, ?) < ? AND json_extract(through, ?) >= ? ORDER BY subscription_id, job_id LIMIT ?",
-        (shard_path, position, shard_path, position, limit),
+        f"SELECT * FROM {source} WHERE json_extract(after, ?) < ? AND json_extract(through, ?) >= ? LIMIT ?",  # noqa: S608 - constants
+        (*values, shard_path, position, shard_path, position, limit),
     )
-    return list(starmap(_ended_row, rows))
+    return sorted(starmap(_ended_row, rows))
+
+
+def ended_totals(connection: sqlite3.Connection, scope: Scope, subscription_id: str) -> dict[State, int]:
+    """See `Ledger.ended_totals`."""
+    source, values = _ended_in(scope, subscription_id)
+    rows = connection.execute(f"SELECT reason, sum(about) FROM {source} GROUP BY reason", values)  # noqa: S608 - constants
+    return {State(reason): about for reason, about in rows}
+
+
+def _ended_in(scope: Scope, subscription_id: str) -> tuple[str, list[object]]:
+    """Return the SQL for a bounded number of the ended ranges of a scope and a subscription (empty: of all), and its values."""
+    conditions, values = ["true"], list[object]()
+    if subscription_id:
+        conditions.append("subscription_id = ?")
+        values.append(subscription_id)
+    if not isinstance(scope, Everyone):
+        # A subscription has few ended ranges, which its key finds; a consumer may have many.
+        conditions.append("+consumer_id = ?" if subscription_id else "consumer_id = ?")
+        values.append(scope.consumer_id)
+    return f"(SELECT * FROM ended WHERE {' AND '.join(conditions)} LIMIT ?)", [*values, _EXAMINED_MAX]  # noqa: S608 - constants
 
 
 def set_aside(connection: sqlite3.Connection, limit: int) -> list[SetAsideRow]:
@@ -205,8 +229,10 @@ def set_aside(connection: sqlite3.Connection, limit: int) -> list[SetAsideRow]:
     return list(starmap(SetAsideRow, connection.execute("SELECT * FROM set_aside ORDER BY time_ms DESC LIMIT ?", (limit,))))
 
 
-def _ended_row(subscription_id: str, job_id: str, reason: int, after: str, through: str, about: int, time_ms: int) -> EndedRow:
-    return EndedRow(subscription_id, job_id, State(reason), _decode(after), _decode(through), about, time_ms)
+def _ended_row(
+    subscription_id: str, job_id: str, reason: int, after: str, through: str, about: int, time_ms: int, consumer_id: str
+) -> EndedRow:
+    return EndedRow(subscription_id, job_id, State(reason), _decode(after), _decode(through), about, time_ms, consumer_id)
 
 
 def _encode(place: Positions) -> str:

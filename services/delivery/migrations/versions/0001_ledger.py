@@ -88,6 +88,7 @@ def _create_range_tables() -> None:
             at TEXT NOT NULL,
             until TEXT,
             opened_ms INTEGER NOT NULL,
+            consumer_id TEXT NOT NULL,
             PRIMARY KEY (subscription_id, job_id, seq)
         ) STRICT, WITHOUT ROWID
         """
@@ -117,10 +118,12 @@ def _create_range_tables() -> None:
             through TEXT NOT NULL,
             about INTEGER NOT NULL,
             time_ms INTEGER NOT NULL,
+            consumer_id TEXT NOT NULL,
             PRIMARY KEY (subscription_id, job_id, reason, after)
         ) STRICT, WITHOUT ROWID
         """
     )
+    op.execute("CREATE INDEX ended_by_consumer ON ended (consumer_id)")
     op.execute(
         """
         CREATE TABLE set_aside (

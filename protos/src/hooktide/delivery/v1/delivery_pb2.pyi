@@ -129,6 +129,8 @@ class Delivery(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     PARTITION_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
     id: builtins.str
     """"dlv_…", derived from event and subscription."""
     event_id: builtins.str
@@ -149,6 +151,10 @@ class Delivery(google.protobuf.message.Message):
     """The partition of the event."""
     position: builtins.int
     """The position of the event."""
+    waiting: builtins.bool
+    """Whether the event waits in the event log for a subscription that cannot take it yet: it is paused, slow, or its sink fails.
+    No attempt was made. The state is DELIVERY_STATE_PENDING.
+    """
     @property
     def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the event was accepted."""
@@ -164,6 +170,10 @@ class Delivery(google.protobuf.message.Message):
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """The attempts, oldest first; set by GetDelivery only."""
+
+    @property
+    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when it can wait: the event log then drops the event, and the delivery is exhausted. Set only while `waiting`."""
 
     def __init__(
         self,
@@ -182,9 +192,11 @@ class Delivery(google.protobuf.message.Message):
         attempts: collections.abc.Iterable[Global___Attempt] | None = ...,
         partition: builtins.int = ...,
         position: builtins.int = ...,
+        waiting: builtins.bool = ...,
+        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["event_time", b"event_time", "finish_time", b"finish_time", "next_attempt_time", b"next_attempt_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "consumer_id", b"consumer_id", "event_id", b"event_id", "event_time", b"event_time", "event_type", b"event_type", "finish_time", b"finish_time", "id", b"id", "last_status", b"last_status", "next_attempt_time", b"next_attempt_time", "partition", b"partition", "position", b"position", "state", b"state", "subscription_id", b"subscription_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["event_time", b"event_time", "expire_time", b"expire_time", "finish_time", b"finish_time", "next_attempt_time", b"next_attempt_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "consumer_id", b"consumer_id", "event_id", b"event_id", "event_time", b"event_time", "event_type", b"event_type", "expire_time", b"expire_time", "finish_time", b"finish_time", "id", b"id", "last_status", b"last_status", "next_attempt_time", b"next_attempt_time", "partition", b"partition", "position", b"position", "state", b"state", "subscription_id", b"subscription_id", "waiting", b"waiting"]) -> None: ...
 
 Global___Delivery: typing_extensions.TypeAlias = Delivery
 
@@ -341,23 +353,86 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
 
     DELIVERIES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    NOT_LISTED_FIELD_NUMBER: builtins.int
+    ENDED_FIELD_NUMBER: builtins.int
+    PARTIAL_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty on the last. A page examines a bounded number of rows, so a page with a token may hold fewer
     items than asked for, or none.
     """
+    partial: builtins.bool
+    """Whether the event log cannot be read at the moment, so that deliveries that wait there are missing; `not_listed` counts them."""
     @property
     def deliveries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Delivery]:
         """The deliveries, the newest event first."""
+
+    @property
+    def not_listed(self) -> Global___NotListed:
+        """What waits in the event log and is on no page of this list. Unset: nothing."""
+
+    @property
+    def ended(self) -> Global___EndedInLog:
+        """Deliveries that have ended while their events waited in the event log, and that are on no page of this list. Unset: there are
+        none, or the call names an event: then they are listed, unless their subscription was deleted.
+        """
 
     def __init__(
         self,
         *,
         deliveries: collections.abc.Iterable[Global___Delivery] | None = ...,
         next_page_token: builtins.str = ...,
+        not_listed: Global___NotListed | None = ...,
+        ended: Global___EndedInLog | None = ...,
+        partial: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["deliveries", b"deliveries", "next_page_token", b"next_page_token"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["ended", b"ended", "not_listed", b"not_listed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deliveries", b"deliveries", "ended", b"ended", "next_page_token", b"next_page_token", "not_listed", b"not_listed", "partial", b"partial"]) -> None: ...
 
 Global___ListDeliveriesResponse: typing_extensions.TypeAlias = ListDeliveriesResponse
+
+@typing.final
+class NotListed(google.protobuf.message.Message):
+    """Deliveries that wait in the event log. The filters by time do not apply."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIPTIONS_FIELD_NUMBER: builtins.int
+    ABOUT_FIELD_NUMBER: builtins.int
+    subscriptions: builtins.int
+    """How many subscriptions they are for."""
+    about: builtins.int
+    """About how many there are. Of a subscription that has read nothing yet, every event counts."""
+    def __init__(
+        self,
+        *,
+        subscriptions: builtins.int = ...,
+        about: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["about", b"about", "subscriptions", b"subscriptions"]) -> None: ...
+
+Global___NotListed: typing_extensions.TypeAlias = NotListed
+
+@typing.final
+class EndedInLog(google.protobuf.message.Message):
+    """About how many deliveries have ended in the event log. The filters by type and time do not apply."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANCELLED_FIELD_NUMBER: builtins.int
+    EXHAUSTED_FIELD_NUMBER: builtins.int
+    cancelled: builtins.int
+    """The subscription was deleted or disabled."""
+    exhausted: builtins.int
+    """The event log has dropped the events."""
+    def __init__(
+        self,
+        *,
+        cancelled: builtins.int = ...,
+        exhausted: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled", b"cancelled", "exhausted", b"exhausted"]) -> None: ...
+
+Global___EndedInLog: typing_extensions.TypeAlias = EndedInLog
 
 @typing.final
 class VerifySinkRequest(google.protobuf.message.Message):

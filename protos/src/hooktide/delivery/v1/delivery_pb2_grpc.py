@@ -74,14 +74,16 @@ class DeliveryServiceServicer(object):
     """
 
     def GetDelivery(self, request, context):
-        """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also if it is another consumer's.
+        """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also if it is another consumer's. UNAVAILABLE if the
+        delivery may wait in the event log, which cannot be read at the moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeliveries(self, request, context):
-        """Lists deliveries without their attempts, the newest event first.
+        """Lists deliveries without their attempts, the newest event first. Deliveries that wait in the event log are listed if the call
+        names an event, or a subscription: then the next 200 of them. Otherwise `not_listed` counts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

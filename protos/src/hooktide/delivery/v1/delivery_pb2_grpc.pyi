@@ -183,10 +183,14 @@ class DeliveryServiceStub(typing.Generic[_DeliveryServiceGetDeliveryType, _Deliv
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetDelivery: _DeliveryServiceGetDeliveryType
-    """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also if it is another consumer's."""
+    """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also if it is another consumer's. UNAVAILABLE if the
+    delivery may wait in the event log, which cannot be read at the moment.
+    """
 
     ListDeliveries: _DeliveryServiceListDeliveriesType
-    """Lists deliveries without their attempts, the newest event first."""
+    """Lists deliveries without their attempts, the newest event first. Deliveries that wait in the event log are listed if the call
+    names an event, or a subscription: then the next 200 of them. Otherwise `not_listed` counts them.
+    """
 
     VerifySink: _DeliveryServiceVerifySinkType
     """Asks a subscription's sink for its consent (the ownership handshake of CloudEvents HTTP 1.1 Web Hooks) and reports the
@@ -249,7 +253,9 @@ class DeliveryServiceServicer(metaclass=abc.ABCMeta):
         request: hooktide.delivery.v1.delivery_pb2.GetDeliveryRequest,
         context: _ServicerContext,
     ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.GetDeliveryResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.GetDeliveryResponse]]:
-        """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also if it is another consumer's."""
+        """Reads one delivery with its attempts. NOT_FOUND / DELIVERY_NOT_FOUND also if it is another consumer's. UNAVAILABLE if the
+        delivery may wait in the event log, which cannot be read at the moment.
+        """
 
     @abc.abstractmethod
     def ListDeliveries(
@@ -257,7 +263,9 @@ class DeliveryServiceServicer(metaclass=abc.ABCMeta):
         request: hooktide.delivery.v1.delivery_pb2.ListDeliveriesRequest,
         context: _ServicerContext,
     ) -> typing.Union[hooktide.delivery.v1.delivery_pb2.ListDeliveriesResponse, collections.abc.Awaitable[hooktide.delivery.v1.delivery_pb2.ListDeliveriesResponse]]:
-        """Lists deliveries without their attempts, the newest event first."""
+        """Lists deliveries without their attempts, the newest event first. Deliveries that wait in the event log are listed if the call
+        names an event, or a subscription: then the next 200 of them. Otherwise `not_listed` counts them.
+        """
 
     @abc.abstractmethod
     def VerifySink(
