@@ -153,7 +153,7 @@ def test_lanes_that_are_behind_with_the_same_filter_share_the_reads_of_the_log(p
             queries.append(query)
             return await read(query)
 
-        world.log.read = counted  # type: ignore[method-assign]
+        world.log.read = counted  # type: ignore[method-assign]  # counts the reads of the log
         for wish in wishes:
             world.activate(wish.id)
         await finished(world)
