@@ -73,6 +73,14 @@ def recorded_position(cursor: ShardCursor) -> ShardPosition:
     return ShardPosition(cursor.shard, cursor.position, cursor.event_id)
 
 
+class DueNow(NamedTuple):
+    """A subscription whose unfinished deliveries need not wait any longer."""
+
+    subscription_id: str
+    due_ms: int
+    """When those are due that would be due later, in ms by the due clock."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flush:
     """What one transaction writes. Rows and cursors that it does not name stay unchanged."""
@@ -107,11 +115,13 @@ class Flush:
     """Events that are not routed."""
     notices: Sequence[NoticeRow] = ()
     """Notices for the outbox; a notice whose id is in the outbox replaces that one."""
+    due_now: Sequence[DueNow] = ()
+    """Which rows are due earlier than they say. It holds for the rows as they are before this flush, and not for `opened` and `updated`."""
     copies: Sequence[Record] = ()
     """The events of rows that come to lie at or below what has been copied already."""
 
     def __bool__(self) -> bool:
-        return bool(self.opened or self.updated or self.finished or self.cursors or self.has_lanes)
+        return bool(self.opened or self.updated or self.finished or self.cursors or self.due_now or self.has_lanes)
 
     @property
     def has_lanes(self) -> bool:
