@@ -25,8 +25,8 @@ FIGURES: dict[str, tuple[tuple[object, object], ...]] = {
     "all 256 partitions are read in one pass": ((record.PARTITIONS, 256),),
     "One of the 256 parts of the log": ((record.PARTITIONS, 256),),
     "retention (168 hours by default": ((read_settings(IngestSettings, {}).ingest_retention_hours, 168),),
-    "up to 50 ms for an attempt that has begun, and up to 0.6 s for a delivery whose turn has not come": (
-        (recorder._WAIT_FOR_END_S, 0.05),
+    "up to 100 ms for an attempt that has begun, and up to 0.6 s for a delivery whose turn has not come": (
+        (recorder._WAIT_FOR_END_S, 0.1),
         (recorder._WAIT_FOR_TURN_S, 0.6),
     ),
     "routing stays a quarter of a second ahead of sending": ((backpressure._AHEAD_S, 0.25),),

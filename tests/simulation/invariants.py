@@ -82,6 +82,9 @@ def _meets(event_type: str, pattern: str) -> bool:
 def check_phases(lanes: LaneTable) -> None:
     """Check that the queues and counters of all lanes agree with the phases of the deliveries in memory."""
     unrecorded_sent = held_bytes = 0
+    for consumer in {id(lane.consumer): lane.consumer for lane in lanes}.values():
+        handed = sum(len(owed.handed) for lane in lanes if lane.consumer is consumer for owed in lane.ranges)
+        assert consumer.handed == handed, f"{consumer.id} has {handed} deliveries from ranges, and not {consumer.handed}"
     for lane in lanes:
         held = list(lane.held)
         phases = Counter(delivery.phase for delivery in held)

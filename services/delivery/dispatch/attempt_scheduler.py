@@ -13,17 +13,21 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from services.delivery.dispatch import lifecycle, rate_limit
-from services.delivery.dispatch.fair_rounds import FairRounds, Flow, Work
+from services.delivery.dispatch.fair_rounds import Consumer, FairRounds, Flow, Work
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
 from services.delivery.dispatch.protocol import Sender
+from services.delivery.dispatch.unproven_sinks import FAILURES_MAX
 from services.delivery.model import Delivery
 from services.delivery.request.request_settings import RequestSettings, Subscription
-from services.delivery.transport.protocol import Answer
+from services.delivery.transport.protocol import Answer, Outcome
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
+
+# A member that the code for every delivery compares with: to look it up by its class takes 0.14 µs.
+_DELIVERED = Outcome.DELIVERED
 
 
 class Answered(Protocol):
@@ -100,7 +104,7 @@ class AttemptScheduler:
     def join_round(self, lane: Lane) -> None:
         """Let a lane take its turns, if it has something to send."""
         # `pump` checks whether the subscription or the operator permits fewer.
-        if lane.queue and not lane.in_round and lane.in_flight < lane.limit.limit:
+        if lane.queue and not lane.in_round and not lane.is_parked and lane.in_flight < lane.limit.limit:
             lane.in_round = True
             self._rounds.join(lane, Work.RETRY if lane.queue[0].attempts else lane.work)
 
@@ -116,6 +120,8 @@ class AttemptScheduler:
                 self._blocked(lane)
                 continue
             if not self._is_within_limits(lane, subscription, now) or lane.flow is None:
+                continue
+            if not lane.is_proven and not self._may_try(lane, now):
                 continue
             self._start(lane, lane.flow, lane.queue.popleft(), subscription, now, now_ms)
             if lane.queue:
@@ -147,6 +153,40 @@ class AttemptScheduler:
             return False
         return self._sender.may_send(subscription, self._ready)
 
+    def _may_try(self, lane: Lane, now: float) -> bool:
+        """Return whether an attempt to an unproven sink may start now; if not, the lane is parked for a moment."""
+        consumer = lane.consumer
+        wait_s = consumer.unproven.wait_s(now)
+        if wait_s == 0:
+            return True
+        lane.is_parked = True
+        consumer.parked.append(lane)
+        if not consumer.unparks:
+            consumer.unparks = True
+            asyncio.get_running_loop().call_later(wait_s, self._unpark, consumer)
+        return False
+
+    def _unpark(self, consumer: Consumer) -> None:
+        """Let the next parked lane take its turn."""
+        lane = consumer.parked.popleft()
+        lane.is_parked = False
+        self.join_round(lane)
+        self.pump()
+        consumer.unparks = bool(consumer.parked)
+        if consumer.unparks:
+            wait_s = consumer.unproven.wait_s(self._clock.monotonic())
+            asyncio.get_running_loop().call_later(wait_s, self._unpark, consumer)
+
+    def _prove(self, lane: Lane, answer: Answer) -> None:
+        """Note whether a sink has taken an attempt."""
+        if not answer.begun:
+            return
+        succeeded, was_proven = answer.outcome is _DELIVERED, lane.is_proven
+        lane.failures = 0 if succeeded else lane.failures + 1
+        lane.is_proven = succeeded or (was_proven and lane.failures < FAILURES_MAX)
+        if not was_proven:
+            lane.consumer.unproven.ended(succeeded=succeeded)
+
     def _start(self, lane: Lane, flow: Flow, delivery: Delivery, subscription: Subscription, began: float, now_ms: int) -> None:
         settings = subscription.settings
         done = functools.partial(self._answered, lane, flow, delivery, settings, now_ms, began)
@@ -168,9 +208,13 @@ class AttemptScheduler:
         rate_limit.started(lane, subscription, began)
         lifecycle.start(delivery, began)
         self._lanes.unrecorded_sent += 1
+        if not lane.is_proven:
+            lane.consumer.unproven.started(began)
 
-    def ended(self, lane: Lane, flow: Flow, lasted_s: float) -> None:
+    def ended(self, lane: Lane, flow: Flow, lasted_s: float, answer: Answer) -> None:
         """Note that an attempt of a lane has ended."""
+        if not lane.is_proven or lane.failures or answer.outcome is not _DELIVERED:
+            self._prove(lane, answer)
         lane.in_flight -= 1
         self.in_flight -= 1
         self._rounds.ended(lane, flow, lasted_s)

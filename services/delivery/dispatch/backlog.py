@@ -93,7 +93,7 @@ class Backlog:
                 self._become_row(lane, delivery)
         if first_handed is not None:
             assert first_handed.owed is not None  # noqa: S101 - it was handed out
-            take_back(first_handed.owed, first_handed)
+            lane.consumer.handed -= take_back(first_handed.owed, first_handed)
         if not is_behind(lane.ranges):
             lane.ranges.append(next_range(lane.subscription_id, lane.ranges, unix_ms(self._clock), lane.consumer.id))
             lane.work = Work.CATCH_UP

@@ -124,6 +124,7 @@ class Dispatcher:
             self.lanes.row_reads.note(delivery)
         if delivery.sent_at is not None:
             self.lanes.unrecorded_sent -= 1
+            self.lanes.unrecorded_ended -= 1
         if phase is not _ENDED:
             if phase is _SPILLED:
                 lane.unflushed_spills -= 1
@@ -144,7 +145,8 @@ class Dispatcher:
     ) -> None:
         failpoints.reached("delivery.answered")
         now = self._clock.monotonic()
-        self.attempts.ended(lane, flow, now - began)
+        self.attempts.ended(lane, flow, now - began, answer)
+        self.lanes.unrecorded_ended += 1
         if answer.outcome is _OUTCOME_DELIVERED:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             if lane.sink_health is not None and lane.sink_health.is_of(settings):
@@ -166,6 +168,7 @@ class Dispatcher:
         """Settle a delivery whose attempt was withdrawn: it becomes a row and keeps its due time, or is cancelled."""
         lifecycle.withdraw(delivery)
         self.lanes.unrecorded_sent -= 1
+        self.lanes.unrecorded_ended -= 1
         if lane.sink_health is not None:
             lane.sink_health.breaker.withdrawn(began)
         if self.lanes.is_wanted(lane):

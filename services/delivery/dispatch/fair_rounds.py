@@ -21,6 +21,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
+from services.delivery.dispatch.unproven_sinks import UnprovenSinks
+
 if TYPE_CHECKING:
     from services.delivery.dispatch.lane import Lane
 
@@ -161,6 +163,13 @@ class Consumer:
     """How many of its deliveries are held in memory."""
     held_bytes: int = 0
     """About how much memory they take."""
+    handed: int = 0
+    """How many of those in memory were read from owed ranges, and are not written."""
+    unproven: UnprovenSinks = field(default_factory=UnprovenSinks)
+    parked: deque["Lane"] = field(default_factory=deque)  # bounded: each of its lanes is in it once
+    """Its lanes with unproven sinks that wait until they may try them."""
+    unparks: bool = False
+    """Whether a timer runs that lets the next of them try."""
     waiting_rows: int = 0
     """About how many of its rows wait that were never attempted."""
     flows: list[Flow] = field(default_factory=list)

@@ -61,6 +61,12 @@ class Lane:
     added_due_ms: int | None = None
     """The same, but only of the rows that began to wait after the latest read of its rows began."""
     refilling: bool = False
+    is_proven: bool = False
+    """Whether an attempt has succeeded, and fewer than `unproven_sinks.FAILURES_MAX` in a row have failed since."""
+    failures: int = 0
+    """How many attempts in a row have failed."""
+    is_parked: bool = False
+    """Whether it waits among the parked lanes of its consumer."""
     in_round: bool = False
     """Whether it waits for its turn in the rounds."""
 

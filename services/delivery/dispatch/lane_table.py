@@ -29,6 +29,8 @@ _CONSUMER_HELD_MAX = 10_000
 _REFILL_ROWS_MAX = 200
 # A page is worth its call to the log if it may bring so many.
 _PAGE_MIN = 100
+# An unproven sink may take nothing: read little for it.
+_UNPROVEN_ROOM = 4
 CONSUMER_WAITING_ROWS_MAX = 10_000
 """How many rows of one consumer may wait that were never attempted; beyond that, its lanes go behind."""
 
@@ -64,6 +66,10 @@ class LaneTable:
         """About how much memory the held deliveries take."""
         self.unrecorded_sent = 0
         """How many started attempts have an end that is not in the ledger yet."""
+        self.unrecorded_ended = 0
+        """How many of these have ended."""
+        self.routed_max = 0
+        """How many deliveries may be routed and not recorded at the moment; consumers share them. 0: consumers share nothing."""
 
     def change(self, pending_max: int) -> None:
         """From now on let at most `pending_max` deliveries wait in memory for a lane."""
@@ -156,8 +162,15 @@ class LaneTable:
         self.rows_wait(lane, -lane.waiting_rows)
 
     def consumer_has_room(self, consumer: Consumer) -> bool:
-        """Return whether one more delivery of a consumer may wait in memory: it may take as much as is free, so that others find room."""
-        return consumer.held < _CONSUMER_HELD_MAX and consumer.held_bytes < _HELD_BYTES_MAX - self.held_bytes
+        """Return whether one more delivery of a consumer may wait in memory.
+
+        It may take as much memory as is free, so that others find room. Of what may be routed and not recorded, it may take two parts of
+        n + 1 if there are n consumers, and everything if it is alone.
+        """
+        if consumer.held >= _CONSUMER_HELD_MAX or consumer.held_bytes >= _HELD_BYTES_MAX - self.held_bytes:
+            return False
+        consumers = len(self._consumers)
+        return consumers <= 1 or not self.routed_max or (consumer.held - consumer.handed) * (consumers + 1) < 2 * self.routed_max
 
     def hold(self, delivery: Delivery) -> None:
         """Hold a delivery in memory that is not queued yet: the caller queues it later or finishes it."""
@@ -249,6 +262,8 @@ class LaneTable:
         health = lane.sink_health
         if health is not None and health.is_open:
             return 0 if lane.queue or health.breaker.probing else 1
+        if not lane.is_proven:
+            return 0 if lane.held else _UNPROVEN_ROOM
         if self.held_bytes >= _HELD_BYTES_MAX:
             return 0 if lane.held else 1
         return max(0, self._refill_below - len(lane.queue))

@@ -69,12 +69,14 @@ def _can_go(delivery: Delivery) -> bool:
     return delivery.phase is _QUEUED and not delivery.recorded and (delivery.chunk is not None or delivery.owed is not None)
 
 
-def take_back(owed: OwedRange, gone: Delivery) -> None:
-    """Note that a delivery that was handed out is let go, and with it all that was handed out above it."""
+def take_back(owed: OwedRange, gone: Delivery) -> int:
+    """Note that a delivery that was handed out is let go, and with it all that was handed out above it; return how many are."""
     assert owed.at is not None  # noqa: S101 - something was handed out
+    before = len(owed.handed)
     while owed.handed and owed.handed[-1].position >= gone.position:
         owed.handed.pop()
     owed.read_through = min(owed.read_through, gone.position - 1)
+    return before - len(owed.handed)
 
 
 def take_written(owed: OwedRange, is_waiting: Callable[[Delivery], bool]) -> Iterator[Delivery]:

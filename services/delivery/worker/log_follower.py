@@ -246,6 +246,8 @@ class LogFollower:
             if not through:
                 return
             self._dispatcher.pump()
+            # A fan-out to thousands must not keep everything else from running.
+            await asyncio.sleep(0)
 
     def _take(self, record: Record, event: Event, part: Sequence[Subscription], through: str) -> None:
         dispatcher, lanes = self._dispatcher, self._dispatcher.lanes

@@ -139,6 +139,7 @@ class RangeReader:
         )
         delivery.owed = owed
         owed.handed.append(delivery)
+        lane.consumer.handed += 1
         if owed.record_first > 0 or record.position <= self._lane_modes.record_first_through:
             owed.record_first = max(0, owed.record_first - 1)
             self._lanes.hold(delivery)

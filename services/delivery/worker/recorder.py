@@ -35,14 +35,15 @@ from services.runtime.logs import logger
 _LINGER_MIN_S, _LINGER_MAX_S = 0.015, 0.04
 # A delivery is written once, in its final state, if its attempt begins within `_WAIT_FOR_TURN_S` and ends within `_WAIT_FOR_END_S`.
 # The former is longer: under load deliveries wait their turn, and writing each of them twice would make them wait longer.
-_WAIT_FOR_END_S = 0.05
+_WAIT_FOR_END_S = 0.1
 _WAIT_FOR_TURN_S = 0.6
 _ROWS_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and these are compared with for every delivery.
 _HELD, _QUEUED, _IN_FLIGHT, _ENDED, _RELEASED = Phase.HELD, Phase.QUEUED, Phase.IN_FLIGHT, Phase.ENDED, Phase.RELEASED
 _EXHAUSTED = State.EXHAUSTED
 # A lane whose deliveries wait for long gets rows for so many of them; with more, it goes behind.
-_WAITING_ROWS = 100
+_WAITING_ROWS = 20
+_UNRECORDED_ENDED_MAX = UNRECORDED_SENT_MAX // 4
 _RETRY_S = 1.0
 
 _rows_written = Counter("hooktide_ledger_rows_total", "Rows added to the ledger, by kind: open or finished.", ["kind"])
@@ -193,14 +194,24 @@ class Recorder:
         """Return whether a chunk is to be written as it stands; if not, its attempts may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
-        # Half of the permitted unrecorded sends would remain after this flush. Write this chunk, so that those behind it can be recorded
-        # before sending has to stop.
-        if self._dispatcher.lanes.unrecorded_sent - len(batch.settled) - len(self._changed) >= UNRECORDED_SENT_MAX // 2:
+        # Many ends would remain unrecorded after this flush. Write this chunk, so that those behind it can be recorded in time.
+        if self._dispatcher.lanes.unrecorded_ended - len(batch.settled) - len(self._changed) >= _UNRECORDED_ENDED_MAX:
             return True
         sent_by = now - _WAIT_FOR_END_S
+        if chunk.routed_at > sent_by:
+            return False
+        if all(self._is_stuck(delivery) for delivery in chunk.deliveries if delivery.phase not in lifecycle.SETTLED):
+            return True
         return any(
             delivery.phase is _IN_FLIGHT and delivery.sent_at is not None and delivery.sent_at <= sent_by for delivery in chunk.deliveries
         )
+
+    def _is_stuck(self, delivery: Delivery) -> bool:
+        """Return whether a delivery that is not settled waits for its own lane or consumer, and not for this machine."""
+        if delivery.phase is not _QUEUED:
+            return delivery.phase is _RELEASED
+        lane = self._dispatcher.lanes.find(delivery.subscription_id)
+        return lane is not None and (not lane.in_round or lane.consumer.is_held_back)
 
     def _collect(self) -> _Batch:
         """Take what the next transaction writes."""
@@ -273,10 +284,14 @@ class Recorder:
                     return True
                 return not any(each.phase in lifecycle.SETTLED for each in owed.handed)
 
+            handed = len(owed.handed)
             for delivery in take_written(owed, is_waiting):
                 self._write(batch, delivery)
                 if delivery.phase is _HELD:
                     batch.to_queue.append(delivery)
+            lane = self._dispatcher.lanes.find(owed.subscription_id)
+            if lane is not None and owed in lane.ranges:
+                lane.consumer.handed -= handed - len(owed.handed)
             if any(each.phase in lifecycle.SETTLED for each in owed.handed):
                 later.append(owed)
             self._write_range(batch, owed, recorded)

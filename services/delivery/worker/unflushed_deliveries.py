@@ -27,6 +27,7 @@ class UnflushedDeliveries:
         self._lanes = lanes
         self._backpressure = backpressure
         self._clock = clock
+        lanes.routed_max = backpressure.limit
         self._routed = 0
         self._room_made = asyncio.Event()
         self._last: tuple[int, str] | None = None
@@ -91,7 +92,7 @@ class UnflushedDeliveries:
 
     def is_urgent(self) -> bool:
         """Return whether sending might soon have to wait for a flush, or much memory is held until it."""
-        return self._lanes.unrecorded_sent >= _URGENT_SENT or self._lanes.held_bytes >= _URGENT_BYTES
+        return self._lanes.unrecorded_ended >= _URGENT_SENT or self._lanes.held_bytes >= _URGENT_BYTES
 
     @property
     def is_full(self) -> bool:
@@ -108,6 +109,7 @@ class UnflushedDeliveries:
                 async with asyncio.timeout(MEASURE_S):
                     await self._room_made.wait()
             self._backpressure.adjust(self._clock.monotonic(), self._clock.busy())
+            self._lanes.routed_max = self._backpressure.limit
 
     def note_flushed(self, chunks: list[Chunk]) -> None:
         """Note that a flush has written these chunks."""

@@ -206,10 +206,11 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         json_schema_extra=RELOADED,
     )
     delivery_lane_pending_max: int = Field(
-        4000,
+        1000,
         ge=1,
         le=100_000,
-        description="How many deliveries of one subscription wait in memory; further ones wait in the ledger.",
+        description="How many deliveries of one subscription wait in memory, or in the ledger before their first attempt; further ones "
+        "wait in the event log.",
         json_schema_extra=RELOADED,
     )
     delivery_token_calls_max: int = Field(

@@ -10,6 +10,7 @@ from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST
 from services.delivery.dispatch.fair_rounds import Consumer
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.retry_policy import GONE
+from services.delivery.dispatch.unproven_sinks import UnprovenSinks
 from services.delivery.model import Delivery, Event, Phase, State, SubscriptionStatus, delivery_id
 from services.delivery.request.credentials import Header
 from services.delivery.request.request_settings import RequestSettings, Subscription
@@ -20,6 +21,12 @@ from tests.delivery.dispatch.dispatching import ACKNOWLEDGED, EXPIRED, Dispatchi
 
 SUBSCRIPTION = Subscription(f"sub_{1:032x}", f"con_{1:032x}", "", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings(sink_revision=1))
 REVOKED = Answer(Outcome.STATUS, GONE, "the reader is gone for good", b"", "")
+
+
+@pytest.fixture(autouse=True)
+def no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attempts to unproven sinks start at once: no time passes in these tests."""
+    monkeypatch.setattr(UnprovenSinks, "wait_s", lambda _self, _now: 0.0)
 
 
 @pytest.fixture

@@ -1,0 +1,42 @@
+"""Unproven sinks: how quickly attempts of one consumer may follow each other to sinks of which no attempt has succeeded lately.
+
+lane → attempt_scheduler → [unproven_sinks] → sender
+
+A sink that refuses every connection fails at once, so thousands of dead sinks could take all of this machine's time with attempts that
+are never slow. Attempts to a consumer's unproven sinks therefore keep a distance in time: each failure doubles it, each success halves it.
+Sinks that work are soon proven, and keep no distance.
+
+Law: pure; time (seconds of a monotonic clock) arrives as an argument.
+"""
+
+from dataclasses import dataclass
+
+DISTANCE_FIRST_S, DISTANCE_MAX_S = 0.00025, 0.004
+_NONE_BELOW_S = 0.0001
+FAILURES_MAX = 3
+"""A sink that has worked is unproven again after so many failures in a row."""
+
+
+@dataclass(slots=True)
+class UnprovenSinks:
+    """The attempts of one consumer to its unproven sinks."""
+
+    distance_s: float = DISTANCE_FIRST_S
+    """How long after one attempt the next one may start."""
+    next_at: float = 0.0
+    """When the next attempt may start."""
+
+    def wait_s(self, now: float) -> float:
+        """Return after how many seconds an attempt may start."""
+        return max(0.0, self.next_at - now)
+
+    def started(self, now: float) -> None:
+        """Note that an attempt starts."""
+        self.next_at = max(now, self.next_at) + self.distance_s
+
+    def ended(self, *, succeeded: bool) -> None:
+        """Note that an attempt has ended."""
+        if not succeeded:
+            self.distance_s = min(DISTANCE_MAX_S, max(DISTANCE_FIRST_S, 2 * self.distance_s))
+        elif self.distance_s:
+            self.distance_s = self.distance_s / 2 if self.distance_s >= 2 * _NONE_BELOW_S else 0.0
