@@ -103,6 +103,8 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
 
     def __init__(self) -> None:
         self.deliveries: list[delivery_pb2.Delivery] = []
+        # What every list tells besides its deliveries.
+        self.besides = delivery_pb2.ListDeliveriesResponse()
         # The answer of every sink, and the callback token of the latest handshake.
         self.consent = subscription_pb2.Verification(state=subscription_pb2.VERIFICATION_STATE_PENDING, detail="it may consent later")
         self.callback_token = ""
@@ -190,7 +192,9 @@ class Ledger(delivery_pb2_grpc.DeliveryServiceServicer):
             and start_ms <= delivery.event_time.ToMilliseconds() < end_ms
         ]
         page, token = _page("deliveries", found, request.page_size, request.page_token)
-        return delivery_pb2.ListDeliveriesResponse(deliveries=page, next_page_token=token)
+        answer = delivery_pb2.ListDeliveriesResponse(deliveries=page, next_page_token=token)
+        answer.MergeFrom(self.besides)
+        return answer
 
 
 def new_log() -> Log:

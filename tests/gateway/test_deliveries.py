@@ -89,6 +89,29 @@ async def test_a_delivery_shows_its_attempts_and_a_list_leaves_them_out(world: W
     assert answer == listed
 
 
+async def test_a_delivery_that_waits_in_the_log_says_until_when(world: World) -> None:
+    made = delivery(world, waiting=True, expire_time=at(T0_MS + DAY_MS))
+    answer = (await world.call("GET", f"/v1/deliveries/{made.id}")).json
+    assert (answer["state"], answer["waiting"], answer["expires_at"], answer["attempts"]) == ("pending", True, "2030-03-18T17:46:40Z", [])
+
+
+async def test_a_list_counts_what_it_cannot_show(world: World) -> None:
+    path = f"/v1/deliveries?subscription={new_id('sub')}"
+    assert (await world.call("GET", path)).json == {"items": [], "next_cursor": None}
+    world.ledger.besides = pb.ListDeliveriesResponse(
+        not_listed=pb.NotListed(subscriptions=3, about=70), ended=pb.EndedInLog(cancelled=5), partial=True
+    )
+    page = (await world.call("GET", path)).json
+    world.ledger.besides.Clear()
+    assert page == {
+        "items": [],
+        "next_cursor": None,
+        "not_listed": {"subscriptions": 3, "about": 70},
+        "ended": {"cancelled": 5, "exhausted": 0},
+        "partial": True,
+    }
+
+
 async def test_deliveries_are_filtered_by_state_subscription_and_type(world: World) -> None:
     subscription_id = new_id("sub")
     done = delivery(world, subscription_id=subscription_id, state=pb.DELIVERY_STATE_DELIVERED, finish_time=at(T0_MS + 1), last_status=204)

@@ -22,6 +22,7 @@ DECISIONS = (
     "services/delivery/dispatch/retry_policy.py",
     "services/delivery/dispatch/sink_health.py",
     "services/delivery/dispatch/token_bucket.py",
+    "services/delivery/listings/rowless.py",
     "services/delivery/model.py",
     "services/delivery/sinks/verification_protocol.py",
     "services/delivery/subscriptions/router.py",

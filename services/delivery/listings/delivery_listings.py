@@ -38,7 +38,7 @@ from services.runtime.consumer_scope import Scope
 from services.runtime.errors import Failure, Reason
 from services.runtime.event_types import patterns_of
 from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share
-from services.runtime.ids import slot_of
+from services.runtime.ids import is_id, slot_of
 
 WAITING_MAX = 200
 """How many of the events that wait for one subscription its listing reads from the log."""
@@ -203,6 +203,8 @@ class DeliveryListings:
 
     async def _find_of_event(self, listing: Listing, found: _Found) -> None:
         """Find for whom an event waits, and for whom it has ended without a row."""
+        if not is_id(listing.event_id, "evt"):
+            return
         async with self._turn(listing.scope):
             record = await self._history.locate(listing.scope, listing.event_id)
         if record is None:

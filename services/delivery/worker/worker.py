@@ -30,6 +30,7 @@ from services.delivery.transport.protocol import Transport
 from services.delivery.worker.backpressure import Backpressure
 from services.delivery.worker.expiry_warnings import ExpiryWarnings
 from services.delivery.worker.lag import LagReporter
+from services.delivery.worker.lane_gauges import LaneGauges
 from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.lane_refill import LaneRefill, RefillRequests
 from services.delivery.worker.log_follower import LogFollower
@@ -262,6 +263,7 @@ class Worker:
                 await self._lane_refill.start()
                 failpoints.reached("delivery.taken_up")
                 group.create_task(LagReporter(self._log, follower, self._clock).run())
+                LaneGauges(self.dispatcher.lanes, self._lane_modes, self._clock).publish()
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
                 self._intake.append(group.create_task(self._lane_modes.run(follower.routed)))
                 self._intake.append(group.create_task(self._expiry_warnings.run()))

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 from hooktide.delivery.v1 import delivery_pb2
 
@@ -122,6 +123,18 @@ async def test_the_list_of_a_subscription_reads_its_next_200_events(system: Syst
         assert_listed(found, events[: ROWS + WAITING_MAX])
         page = await delivering.page(subscription_id=subscription_id)
         assert (page.not_listed.subscriptions, page.not_listed.about) == (1, 10 - ROWS)
+
+
+async def test_the_metrics_count_lanes_that_are_behind_and_what_waits_for_them(system: System, hooks: Receiver) -> None:
+    async with behind(system, hooks) as (delivering, subscription_id, _), aiohttp.ClientSession() as http:
+
+        async def shows(*lines: str) -> bool:
+            async with http.get(f"http://{delivering.admin}/metrics") as answer:
+                return set(lines) <= set((await answer.text()).splitlines())
+
+        await until_so(lambda: shows('hooktide_lanes{state="behind"} 1.0', f"hooktide_waiting_deliveries {EVENTS - ROWS}.0"))
+        await system.registry.resume(system.consumer_id, subscription_id)
+        await until_so(lambda: shows('hooktide_lanes{state="behind"} 0.0', "hooktide_waiting_deliveries 0.0"))
 
 
 async def test_filters_hold_for_what_waits(system: System, hooks: Receiver) -> None:
