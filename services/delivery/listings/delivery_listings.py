@@ -134,6 +134,7 @@ class DeliveryListings:
                 await (self._find_of_event if listing.event_id else self._find)(listing, found)
             except (EventLogError, PermitRefusedError, TimeoutError):
                 found.partial = True
+                found.items.clear()  # they are counted, as all that waits
                 found.not_listed = _totals([each async for each in self._owed(listing)])
         rows, rows_end = await self._ledger.page(listing._replace(limit=listing.limit + 1))
         items, before_id = merged(rows, rows_end, (item for item in found.items if in_listing(item, listing)), listing.limit)

@@ -135,6 +135,20 @@ async def test_without_the_log_a_list_has_the_rows_alone_and_says_so(world: Worl
     assert (positions(page.items), page.partial, page.not_listed) == ([7], False, NotListed(2, 25)), "it asks the log nothing"
 
 
+async def test_a_log_that_goes_away_in_between_leaves_the_rows_alone(world: World) -> None:
+    """What was read before is left out, because the count says how much waits in all."""
+    read = world.log.read
+
+    async def once(query: ReadQuery) -> ReadPage:
+        page = await read(query)
+        world.log.failure = LogUnavailableError("away")
+        return page
+
+    world.log.read = once  # type: ignore[method-assign]  # fails from the second read on
+    page = await world.listings.page(ALL._replace(subscription_id=wish("a").id))
+    assert (page.items, page.partial, page.not_listed) == ([], True, NotListed(1, 20))
+
+
 async def test_without_the_log_nobody_knows_whether_a_delivery_waits(world: World) -> None:
     """A delivery of a slot without a lane that is behind is certain not to be there."""
     waits = delivery_id(record(40).event_id, wish("a").id)
