@@ -73,14 +73,6 @@ def recorded_position(cursor: ShardCursor) -> ShardPosition:
     return ShardPosition(cursor.shard, cursor.position, cursor.event_id)
 
 
-class DueNow(NamedTuple):
-    """A subscription whose unfinished deliveries need not wait any longer."""
-
-    subscription_id: str
-    due_ms: int
-    """When those are due that would be due later, in ms by the due clock."""
-
-
 @dataclass(frozen=True, slots=True)
 class Flush:
     """What one transaction writes. Rows and cursors that it does not name stay unchanged."""
@@ -96,7 +88,8 @@ class Flush:
     cursors: Sequence[GroupCursor] = ()
     """At most one for each group."""
     written_ms: int = 0
-    """When the flush is written, by the clock by which rows are due (`due_clock`). It is kept if the flush has unfinished deliveries."""
+    """When the flush is written, by the clock by which rows are due (`due_clock`). It is kept if the flush has unfinished
+    deliveries or lanes."""
     ranges: Sequence[RangeRow] = ()
     """Owed ranges that begin or move; each key at most once. A range that would go back fails the whole flush."""
     ranges_done: Sequence[RangeKey] = ()
@@ -115,13 +108,11 @@ class Flush:
     """Events that are not routed."""
     notices: Sequence[NoticeRow] = ()
     """Notices for the outbox; a notice whose id is in the outbox replaces that one."""
-    due_now: Sequence[DueNow] = ()
-    """Which rows are due earlier than they say. It holds for the rows as they are before this flush, and not for `opened` and `updated`."""
     copies: Sequence[Record] = ()
     """The events of rows that come to lie at or below what has been copied already."""
 
     def __bool__(self) -> bool:
-        return bool(self.opened or self.updated or self.finished or self.cursors or self.due_now or self.has_lanes)
+        return bool(self.opened or self.updated or self.finished or self.cursors or self.has_lanes)
 
     @property
     def has_lanes(self) -> bool:
@@ -158,7 +149,7 @@ class Takeover(NamedTuple):
     clock_jumped_ms: int
     """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
     written_ms: int
-    """The `written_ms` of the last flush with unfinished deliveries; 0 before the first."""
+    """The `written_ms` of the last flush with unfinished deliveries or lanes; 0 before the first."""
 
 
 class WaitingCount(NamedTuple):

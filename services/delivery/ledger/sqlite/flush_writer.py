@@ -36,7 +36,6 @@ class FlushWriter:
     def flush(self, connection: sqlite3.Connection, flush: Flush) -> dict[DeliveryKey, bytes]:
         """Write a flush within the transaction of a connection; return what `Ledger.flush` returns."""
         renamed: dict[DeliveryKey, bytes] = {}
-        connection.executemany("UPDATE open SET due_ms = ?2 WHERE subscription_id = ?1 AND due_ms > ?2", flush.due_now)
         if insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened) < len(flush.opened):
             renamed |= insert_renamed(connection, "open", flush.opened, self._delivery_id)
         if flush.updated:
@@ -44,7 +43,7 @@ class FlushWriter:
                 "UPDATE open SET attempt_count = ?, attempts = ?, last_status = ?, due_ms = ? WHERE id = ?",
                 [(row.attempt_count, row.attempts, row.last_status, row.due_ms, row.id) for row in flush.updated],
             )
-        if flush.opened or flush.updated:
+        if flush.opened or flush.updated or flush.lanes:
             set_meta(connection, WRITTEN, str(flush.written_ms))
         if flush.closed:
             connection.executemany("DELETE FROM open WHERE id = ?", [(each,) for each in flush.closed])
