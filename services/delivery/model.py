@@ -184,6 +184,8 @@ class OwedRange:
     """What was handed out and is not written, in the order of positions."""
     record_first: int = 0
     """How many more of its deliveries are recorded before they are sent, because they may have been sent before a crash."""
+    is_start: bool = False
+    """Whether its lane begins with it, at a start in the past."""
     begun: bool = False
     """Whether the flush of its first event has begun; before that no row of it is written."""
     written: tuple[int, int | None] | None = None

@@ -30,6 +30,7 @@ from services.delivery.worker.retention_loop import RetentionLoop
 from services.eventlog.record import SlotProgress
 from services.runtime.clock import unix_ms
 from tests.simulation.range_bugs import RANGE_BUGS, Replace
+from tests.simulation.start_bugs import START_BUGS
 
 _LONGER_S = 0.3
 
@@ -194,5 +195,6 @@ BUGS: dict[str, Bug] = {
         (released_without_a_copy, 8),
         (finished_rows_rewritten, 1),
         *RANGE_BUGS.items(),
+        *START_BUGS.items(),
     )
 }

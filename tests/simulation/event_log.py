@@ -24,6 +24,11 @@ def new_event(event: event_pb2.CloudEvent, audience: str = "") -> NewEvent:
 _POSITION_SHIFT = 10
 
 
+def time_in(event_id: str) -> int:
+    """Return the time in an event's id, in ms since 1970: that of its acceptance, or of an earlier event if that is later."""
+    return int(event_id[4:16], 16)
+
+
 def position_in(event_id: str) -> int:
     """Return the position of an event that a `MemoryEventLog` has appended."""
     return int(event_id[-15:], 16) >> _POSITION_SHIFT
@@ -44,6 +49,7 @@ class MemoryEventLog:
         self.released = dict.fromkeys(range(SLOTS), 0)
         """For each slot, the position up to which its reader needs no record any more."""
         self._routed: dict[int, ShardPosition] = {}
+        self._newest_ms = 0
         self.reachable = True
         self.page_s = 0.0
         """How many seconds a filtered page takes, besides the network."""
@@ -54,7 +60,9 @@ class MemoryEventLog:
     def append(self, event: NewEvent, *, accepted_ms: int) -> Record:
         """Append an event."""
         self.head += 1
-        event_id = f"evt_{accepted_ms:012x}70008{self.head << _POSITION_SHIFT | event.partition:015x}"
+        # As in every engine: ids grow, also while the wall clock is behind.
+        self._newest_ms = max(self._newest_ms, accepted_ms)
+        event_id = f"evt_{self._newest_ms:012x}70008{self.head << _POSITION_SHIFT | event.partition:015x}"
         record = Record(SHARD, event.partition, self.head, event_id, event.type, event.source, event.audience, accepted_ms, event.event)
         self.records[self.head] = record
         self._wake()

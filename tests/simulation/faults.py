@@ -128,8 +128,7 @@ async def _disk(world: World, _wishes: list[Wish]) -> None:
 
 
 async def _trim(world: World, _wishes: list[Wish]) -> None:
-    world.log.trim()
-    world.after_trim()
+    world.trim()
 
 
 async def _slowness(world: World, _wishes: list[Wish]) -> None:

@@ -9,6 +9,7 @@ from services.delivery.dispatch.lifecycle import SETTLED
 from services.delivery.ledger.rows import RangeRow
 from services.delivery.model import Phase
 from services.eventlog.record import Record
+from tests.simulation.event_log import time_in
 from tests.simulation.registry import DISABLED, Wish
 
 
@@ -20,6 +21,8 @@ class Version:
     wish: Wish | None
     told_at: float = float("inf")
     """When the caller who made this version got the answer that it holds."""
+    started_by: float = float("inf")
+    """Of the first version, if it has a start in the past: when all past events were certainly handed out."""
 
 
 @dataclass
@@ -31,6 +34,10 @@ class Published:
     routed_by: float | None = None
     owed_to: dict[str, float] = field(default_factory=dict)
     """To which subscriptions it was owed once it was routed, and until when; infinity while it is."""
+    dropped_at: float = float("inf")
+    """When the log dropped it."""
+    dropped_for: set[str] = field(default_factory=set)
+    """The subscriptions that came so late that the log had dropped it before their start was in the ledger."""
 
 
 def note_owed(published: list[Published], ranges: Sequence[RangeRow], now: float) -> None:
@@ -43,8 +50,8 @@ def note_owed(published: list[Published], ranges: Sequence[RangeRow], now: float
             continue
         position = event.record.position
         owed = {id_ for id_, parts in spans.items() if any(at < position <= until for at, until in parts)}
-        for id_ in owed if event.routed_by == now else ():
-            event.owed_to[id_] = float("inf")
+        for id_ in owed:
+            event.owed_to.setdefault(id_, float("inf"))
         for id_, until in event.owed_to.items():
             if until == float("inf") and id_ not in owed:
                 event.owed_to[id_] = now
@@ -53,17 +60,30 @@ def note_owed(published: list[Published], ranges: Sequence[RangeRow], now: float
 def judged(event: Published, versions: list[Version], subscription_id: str = "") -> tuple[bool, bool]:
     """Return whether an event must be routed to a subscription, and whether it may be.
 
-    The versions count that held until it was routed, or until it was handed out if it was owed.
+    The versions count that held until it was routed, or until it was handed out if it was owed. A start in the past makes it count for a
+    subscription that is younger than the event.
     """
     assert event.routed_by is not None
+    created = versions[0]
+    start_ms = None if created.wish is None else created.wish.start_ms
     routed_by = max(event.routed_by, event.owed_to.get(subscription_id, 0.0))
-    # The versions that held at any time between the acceptance of the event and its routing. A change certainly holds once its caller
-    # has the answer.
+    if start_ms is not None and time_in(event.record.event_id) >= start_ms:
+        # An event from before the creation counts as if it were accepted then.
+        matches = _matches_between(event.record, versions, max(event.at, created.since), max(routed_by, created.started_by))
+        is_held = event.dropped_at > created.since and subscription_id not in event.dropped_for
+        return bool(matches) and all(matches) and is_held, any(matches)
+    matches = _matches_between(event.record, versions, event.at, routed_by)
+    return created.told_at <= event.at and bool(matches) and all(matches), any(matches)
+
+
+def _matches_between(record: Record, versions: list[Version], begin: float, end: float) -> list[bool]:
+    """Return whether a record matches, for each version that held at any time between `begin` and `end`.
+
+    A change certainly holds once its caller has the answer.
+    """
     spans = zip(versions, [*versions[1:], Version(float("inf"), None)], strict=True)
-    seen = [version.wish for version, following in spans if following.told_at >= event.at and version.since <= routed_by]
-    matches = [wish is not None and _matches(wish, event.record) for wish in seen]
-    existed = versions[0].told_at <= event.at
-    return existed and bool(matches) and all(matches), any(matches)
+    seen = [version.wish for version, following in spans if following.told_at >= begin and version.since <= end]
+    return [wish is not None and _matches(wish, record) for wish in seen]
 
 
 def _matches(wish: Wish, record: Record) -> bool:

@@ -1,8 +1,9 @@
-"""Range invariants: where each event stands for each subscription after every commit (L1 to L4), and what the log may drop (L11).
+"""Range invariants: where each event stands for each subscription after every commit (L1 to L4, L10), and what the log may drop (L11).
 
 L1: each recorded event is, for each subscription that wants it, in exactly one place: an unfinished row, a finished row, an owed range, or
 an ended range. L2: a range begins at most where its group is recorded. L3: a range has no row inside it. L4: the begin of a range only
-grows, and its end is set once. L11: the log holds every event of an owed range, and of each unfinished row of which no copy is kept.
+grows, and its end is set once. L10: a start in the past happens once. L11: the log holds every event of an owed range, and of each
+unfinished row of which no copy is kept.
 
 Law: every check reads the ledger's tables, and nothing that delivery has in memory.
 """
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from services.delivery.ledger.protocol import ShardCursor, recorded_position
 from services.delivery.model import delivery_id
+from services.delivery.worker.past_starts import RUNNING
 from tests.simulation.invariants import Published, judged
 from tests.simulation.ledger_template import TemplateStore
 from tests.simulation.world import World
@@ -45,12 +47,14 @@ class RangeInvariants:
         self._world = world
         self._store = store
         self._recorded = 0
+        self._started: dict[str, tuple[int, ...]] = {}
+        """The starts in the past that the ledger has known, each with the place where it began."""
         self._before: dict[tuple[str, str, int], _Range] = {}
         self._unfinished: dict[tuple[str, int], Published] = {}
         """The events that a subscription must get and that have no end yet, by subscription and position."""
 
     def after_commit(self) -> None:
-        """Check L1 to L4."""
+        """Check L1 to L4, and L10."""
         if not self._store.is_open:
             return  # the last flush of a worker that is stopping; the next commit is checked
         try:
@@ -67,6 +71,7 @@ class RangeInvariants:
             for subscription_id, position in self._store.rows("SELECT subscription_id, position FROM open WHERE job_id = ''")
         }
         self._add_recorded(recorded_position(cursor).position)
+        self._check_starts({key[0] for key in owed})
         ranges: dict[str, list[_Range]] = {}
         for (subscription_id, job_id, _), span in owed.items():
             if not job_id:
@@ -114,10 +119,27 @@ class RangeInvariants:
     def _add_recorded(self, recorded: int) -> None:
         """Add the events that are recorded since the last commit."""
         for each in self._world.published[self._recorded : recorded]:
-            for subscription_id in self._world.versions:
-                if self._must(each, subscription_id):
+            for subscription_id, [created, *_] in self._world.versions.items():
+                is_to_start = created.wish is not None and created.wish.start_ms is not None and subscription_id not in self._started
+                if not is_to_start and self._must(each, subscription_id):
                     self._unfinished[subscription_id, each.record.position] = each
         self._recorded = max(self._recorded, recorded)
+
+    def _check_starts(self, owing: set[str]) -> None:
+        """Check L10, and add the past events of a subscription once its start is in the ledger."""
+        jobs = {row.subscription_id: row for row in self._store.jobs()}
+        for subscription_id, after in self._started.items():
+            if subscription_id in self._world.registry.wishes and subscription_id not in jobs:
+                self._violated(f"L10: the start of {subscription_id} is forgotten")
+            if subscription_id in jobs and jobs[subscription_id].after != after:
+                self._violated(f"L10: {subscription_id} starts again")
+        for subscription_id in jobs.keys() - self._started.keys():
+            self._started[subscription_id] = jobs[subscription_id].after
+            if jobs[subscription_id].state == RUNNING and subscription_id not in owing:
+                self._violated(f"L10: the start of {subscription_id} has no range")
+            for each in self._world.published[: self._recorded]:
+                if subscription_id not in each.dropped_for and self._must(each, subscription_id):
+                    self._unfinished[subscription_id, each.record.position] = each
 
     def _must(self, event: Published, subscription_id: str) -> bool:
         """Return whether no version of a subscription up to now lets it go without an event."""

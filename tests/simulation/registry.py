@@ -33,6 +33,8 @@ class Wish:
     rate_per_second: float | None = None
     secret: str = SECRET
     consumer_paused: bool = False
+    start_ms: int | None = None
+    """From which time of acceptance on it wants past events; 0: all that the log has; None: no past events."""
 
     def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
         """Return the message in which the watch sends this subscription."""
@@ -47,6 +49,10 @@ class Wish:
             sink_revision=self.sink_revision,
             config=subscription_pb2.SubscriptionConfig(rate_per_second=self.rate_per_second),
         )
+        if self.start_ms == 0:
+            subscription.config.start.point = subscription_pb2.START_POINT_BEGINNING
+        elif self.start_ms is not None:
+            subscription.config.start.time.FromMilliseconds(self.start_ms)
         secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
         return subscription_pb2.WatchSubscriptionsResponse(
             put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets, consumer_paused=self.consumer_paused)

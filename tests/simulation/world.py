@@ -16,6 +16,7 @@ from services.delivery.model import State, delivery_id
 from services.delivery.subscriptions.freshness import GAP_MAX_S
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpressure
+from services.delivery.worker.past_starts import RUNNING
 from services.delivery.worker.worker import Peers, Worker
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
@@ -23,7 +24,7 @@ from services.runtime.configuration.settings import DeliverySettings
 from services.runtime.ids import id_text
 from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
-from tests.simulation.event_log import MemoryEventLog, new_event, position_in
+from tests.simulation.event_log import MemoryEventLog, new_event, position_in, time_in
 from tests.simulation.invariants import Published, Version, check_phases, judged, note_owed
 from tests.simulation.notices import PublishedNotices
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
@@ -66,8 +67,6 @@ class World:
     published: list[Published] = field(default_factory=list)
     versions: dict[str, list[Version]] = field(default_factory=dict)
     finished: dict[bytes, int] = field(default_factory=dict)
-    moved_at: dict[str, float] = field(default_factory=dict)
-    """When the sink of a subscription last changed."""
     crashes: int = 0
     subscriptions_made: int = 0
     disk_is_full: bool = False
@@ -85,7 +84,6 @@ class World:
             silenced=self._is_silenced,
             unproven=lambda: self.registry.freezes_proven < self.registry.freezes,
             elsewhere=self._is_elsewhere,
-            moved_by=self._moved_by,
         )
         self.head_at_start = 0
         self.running: Running | None = None
@@ -215,8 +213,27 @@ class World:
             self.chance.choice(PATTERNS),
             self.chance.choice(("", "", "/shop")),
             rate_per_second=self.chance.choice((None, None, 20.0)),
+            start_ms=self._some_start(),
         )
         return self.change(wish)
+
+    def _some_start(self) -> int | None:
+        """Return now for two of three subscriptions, and for the others the beginning of the log or the time of any event."""
+        if self.chance.random() >= 1 / 3:
+            return None
+        return self.chance.choice((0, time_in(self.chance.choice(self.published).record.event_id))) if self.published else 0
+
+    def trim(self) -> None:
+        """Let the log drop what it may drop."""
+        before, started = dict(self.log.records), {row.subscription_id for row in self.store.jobs()}
+        self.log.trim()
+        dropped = before.keys() - self.log.records.keys()
+        for event in self.published:
+            if event.record.position in dropped:
+                event.dropped_at = self.loop.time()
+                late = (id_ for id_, versions in self.versions.items() if id_ not in started and event.at < versions[0].told_at)
+                event.dropped_for.update(late)
+        self.after_trim()
 
     def change(self, wish: Wish) -> Wish:
         """Create a subscription, or replace it."""
@@ -227,11 +244,7 @@ class World:
     def note_version(self, subscription_id: str, wish: Wish | None) -> None:
         """Note what a subscription is from now on."""
         version, revision = Version(self.loop.time(), wish), self.registry.revision
-        versions = self.versions.setdefault(subscription_id, [])
-        before = versions[-1].wish if versions else wish
-        if wish is not None and before is not None and wish.sink_revision != before.sink_revision:
-            self.moved_at[subscription_id] = version.since
-        versions.append(version)
+        self.versions.setdefault(subscription_id, []).append(version)
 
         async def tell() -> None:
             await self.registry.told(revision)
@@ -307,10 +320,15 @@ class World:
     async def settle(self, within_s: float) -> None:
         """Wait until every event is routed and every delivery is finished; fail after `within_s` seconds."""
         deadline = self.loop.time() + within_s
-        while self.open_rows() or self.store.ranges() or any(each.routed_by is None for each in self.published):
+        while self.open_rows() or self.store.ranges() or self._unstarted() or any(each.routed_by is None for each in self.published):
             self.check()
             assert self.loop.time() < deadline, f"I8: not drained: {self.open_rows()[:3]} …"
             await self.passes(0.5)
+
+    def _unstarted(self) -> set[str]:
+        """Return the ids of the subscriptions whose start in the past is to come."""
+        wanted = {wish.id for wish in self.registry.wishes.values() if wish.start_ms is not None and wish.state != DISABLED}
+        return wanted - {row.subscription_id for row in self.store.jobs()}
 
     # What must be true
 
@@ -327,6 +345,10 @@ class World:
             if each.routed_by is None and recorded.position >= each.record.position:
                 each.routed_by = self.loop.time()
         note_owed(self.published, self.store.ranges(), self.loop.time())
+        for row in self.store.jobs():
+            if row.state != RUNNING:
+                first = self.versions[row.subscription_id][0]
+                first.started_by = min(first.started_by, self.loop.time())
         self.checks += 1
         for delivery, state, _ in self.store.ends() if self.checks % 10 == 0 else ():
             assert self.finished.setdefault(delivery, state) == state, f"I4: {delivery.hex()} was {self.finished[delivery]}, is {state}"
@@ -410,11 +432,6 @@ class World:
     def _is_elsewhere(self, subscription_id: str, url: str) -> bool:
         latest = self.versions[subscription_id][-1]
         return self._is_heard_of(latest) and latest.wish is not None and latest.wish.sink != url
-
-    def _moved_by(self, subscription_id: str) -> float:
-        if subscription_id not in self.moved_at:
-            return 0.0
-        return max(self.moved_at[subscription_id], self.registry_back_at) + _HEARS_WITHIN_S if self.registry.reachable else float("inf")
 
     def _is_heard_of(self, latest: Version) -> bool:
         return self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable

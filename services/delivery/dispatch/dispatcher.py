@@ -7,6 +7,7 @@ Law 2: when a subscription changes, or its sink must get no attempt for a while,
 deliveries wait again, and the attempts do not count.
 """
 
+import operator
 import random
 from collections.abc import Callable, Iterable
 
@@ -37,6 +38,8 @@ from services.runtime.logs import logger
 # Members that the code for every delivery compares with: to look one up by its class takes 0.14 µs.
 _ENDED, _SPILLED, _STATE_DELIVERED, _OUTCOME_DELIVERED = Phase.ENDED, Phase.SPILLED, State.DELIVERED, Outcome.DELIVERED
 
+_position_of = operator.attrgetter("position")
+
 
 class Dispatcher:
     """The lanes of a worker over time: what enters them, what is answered, and what their subscriptions' changes mean."""
@@ -52,14 +55,12 @@ class Dispatcher:
         settled: Callable[[Delivery], None],
         rows_due: Callable[[Lane], None],
         page_due: Callable[[Lane], None],
-        due_now: Callable[[str, int], None],
         sinks: SinkTransitions,
     ) -> None:
         """`sender` carries the attempts out. The callbacks come at any time, within the dispatcher's own methods.
 
         `settled` gets each delivery that waits for its flush or is let go, `rows_due` a lane that has room for its due rows, `page_due` a
-        lane that has room for a page of its range, and `sinks` what happens to sinks. `due_now` gets a subscription whose rows that are due
-        later must be due at a time, in ms by the due clock, with the next flush.
+        lane that has room for a page of its range, and `sinks` what happens to sinks.
         """
         self._sender = sender
         self._subscription = lanes.subscription
@@ -68,10 +69,10 @@ class Dispatcher:
         self.due = lanes.due
         """The clock by which deliveries wait."""
         self._bounds = bounds
-        self._settled, self._rows_due, self._page_due, self._due_now, self._sinks = settled, rows_due, page_due, due_now, sinks
+        self._settled, self._rows_due, self._page_due, self._sinks = settled, rows_due, page_due, sinks
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
-        self.backlog = Backlog(lanes, clock, settled, self._withdraw, self.wake)
+        self.backlog = Backlog(lanes, clock, settled, self._withdraw, self._wake)
         """What becomes of deliveries that wait when their lane cannot take them."""
         self._timers = LaneTimers(clock, self._timer_fired)
         callbacks = Callbacks(self._answered, self.exhaust, self._wake_when_unblocked, self._on_sender_ready, self._has_turned)
@@ -130,7 +131,7 @@ class Dispatcher:
                 lane.unflushed_spills -= 1
             lane.row_waits(delivery.due_ms)
         if lane.next_due_ms is not None or lane.ranges:
-            self.wake(lane)
+            self._wake(lane)
         if not lane.held:
             self.forget_if_idle(lane)
 
@@ -157,8 +158,9 @@ class Dispatcher:
         elif answer.begun:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
+            # The `Retry-After` of a subscription's former sink does not apply to its present one.
             is_current = self._note_failure(lane, delivery, settings, answer, wait_s, began)
-            self._after_failure(lane, delivery, settings, answer, wait_s, sink_has_changed=not is_current)
+            self._after_failure(lane, delivery, settings, answer, wait_s if is_current else None)
         else:
             self._has_not_begun(lane, delivery, began)
         self._join_round(lane)
@@ -176,9 +178,7 @@ class Dispatcher:
         else:
             self.finish(delivery, State.CANCELLED)
 
-    def _after_failure(
-        self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None, *, sink_has_changed: bool
-    ) -> None:
+    def _after_failure(self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None) -> None:
         now_ms = self.due.now_ms()
         decision = self._retry_policy.after_failure(
             attempts=len(delivery.attempts),
@@ -188,7 +188,6 @@ class Dispatcher:
             status=answer.status,
             retry_after_s=wait_s,
             own=settings.retry,
-            sink_has_changed=sink_has_changed,
         )
         match decision:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
@@ -302,19 +301,17 @@ class Dispatcher:
                 lane.sink_health = None
                 # The attempts under way at the former sink take none of the first window of the new one.
                 lane.limit = ConcurrencyLimit(LIMIT_FIRST + lane.in_flight)
-            if lane.moves_to(subscription.settings, now_ms := self.due.now_ms()):
-                self._due_now(subscription_id, now_ms)
             lane.generation += 1
             self._withdraw(lane)
             if subscription.status is SubscriptionStatus.PAUSED:
                 self.backlog.stop(lane)
-            self.wake(lane)
+            self._wake(lane)
             self.pump()
 
     def _on_sender_ready(self, subscription_id: str) -> None:
         lane = self.lanes.find(subscription_id)
         if lane is not None:
-            self.wake(lane)
+            self._wake(lane)
             self.pump()
 
     def resume(self, subscription_id: str) -> None:
@@ -326,11 +323,11 @@ class Dispatcher:
 
     def _timer_fired(self, lane: Lane) -> None:
         if lane in self.lanes:
-            self.wake(lane)
+            self._wake(lane)
             self.forget_if_idle(lane)
             self.pump()
 
-    def wake(self, lane: Lane) -> None:
+    def _wake(self, lane: Lane) -> None:
         """Do what a lane permits now: join the round, ask for due rows, or set a timer for later."""
         self._join_round(lane)
         if self.lanes.sendable(lane) is None:
@@ -353,6 +350,10 @@ class Dispatcher:
         elif lane.ranges and self.lanes.wants_page(lane):
             self._page_due(lane)
 
+    def wake(self, lane: Lane) -> None:
+        """Let a lane do what it may do now: more may be read for it."""
+        self._wake(lane)
+
     def restore(self, rows: Iterable[LaneRow]) -> None:
         """Give lanes what an earlier process has kept of them; rows of former sinks and subscriptions are deleted."""
         now = self.lanes.now()
@@ -374,7 +375,7 @@ class Dispatcher:
     def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
         """Note that some of a lane's rows were read back, and when the ledger says that the next row is due."""
         lane.next_due_ms = earlier(next_due_ms, lane.added_due_ms)
-        self.wake(lane)
+        self._wake(lane)
         self.forget_if_idle(lane)
         self.pump()
 

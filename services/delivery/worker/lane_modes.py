@@ -20,6 +20,7 @@ from services.delivery.ledger.rows import RangeRow
 from services.delivery.model import OwedRange
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.expiry_warnings import Waiting
+from services.delivery.worker.past_starts import PastStarts
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 
 _EVERY_S = 1.0
@@ -35,6 +36,8 @@ class LaneModes:
         self._lanes = dispatcher.lanes
         self._replica = replica
         self._unflushed = unflushed
+        self.starts = PastStarts(dispatcher, replica, unflushed)
+        """The subscriptions that begin with events from before their creation."""
         self.recorded_through = 0
         """The position up to which everything that is routed is in the ledger."""
         self.record_first_through = 0
@@ -49,10 +52,14 @@ class LaneModes:
 
     def take_up(self, rows: Iterable[RangeRow]) -> None:
         """Take up the ranges that the ledger holds; those of subscriptions that are deleted or off are cancelled."""
+        starting = set[str]()
         for row in rows:
             at, until = row.at[0], None if row.until is None else row.until[0]
             owed = OwedRange(row.subscription_id, row.seq, row.job_id, at, until, row.opened_ms, read_through=at)
             owed.consumer_id, owed.begun, owed.written, owed.record_first = row.consumer_id, True, (at, until), HANDED_MAX
+            if row.subscription_id not in starting and self.starts.owes(owed):
+                owed.is_start = True
+                starting.add(row.subscription_id)
             if not self._replica.wanted(row.subscription_id):
                 self._unflushed.cancel_range(owed, self.recorded_through)
                 continue
@@ -62,6 +69,11 @@ class LaneModes:
             if until is None:
                 self._replica.router.pass_by(row.subscription_id)
             self._dispatcher.wake(lane)
+        self.starts.taken_up(starting, self.recorded_through)
+
+    def see(self, subscription_id: str) -> None:
+        """Let a subscription that is new or changed start in the past, if it wants to and has not done so."""
+        self.starts.see(subscription_id, self._unflushed.routed(self.recorded_through))
 
     def write_handed(self) -> None:
         """Let the next flush write everything that is handed out."""
@@ -81,10 +93,12 @@ class LaneModes:
                 self._replica.router.return_to(lane.subscription_id)
         self.recorded_through = recorded
         self.take_up(rows)
+        self.starts.find_again(recorded)
 
     def cancel(self, subscription_id: str) -> None:
         """End the ranges of a subscription that is deleted or off."""
         self._replica.router.return_to(subscription_id)
+        self.starts.cancel(subscription_id, self.recorded_through)
         lane = self._lanes.find(subscription_id)
         if lane is not None:
             for owed in list(lane.ranges):
@@ -129,6 +143,8 @@ class LaneModes:
         for owed, written in ranges:
             first = owed.written is None
             owed.written = written
+            if owed.is_start and (first or written is None):
+                self.starts.flushed(owed)
             lane = self._lanes.find(owed.subscription_id)
             if lane is None or owed not in lane.ranges:
                 continue
@@ -138,9 +154,11 @@ class LaneModes:
                 self._dispatcher.forget_if_idle(lane)
             elif first and owed.until is None:
                 self._to_pass_by.append(owed)
+                owed.is_waiting = False
                 if len(self._to_pass_by) == _MANY:
                     self.is_due = True
             self._dispatcher.wake(lane)
+        self.starts.recorded(recorded)
         if self._joining:
             joining, self._joining = self._joining, {}
             for lane in joining:

@@ -19,8 +19,20 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.dispatch.owed_ranges import about, is_done, last_passed, overtake, take_written
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, DueNow, Flush, GroupCursor, Ledger, ShardCursor
-from services.delivery.ledger.rows import DoneRow, EndedRow, LaneRow, NoticeRow, OpenRow, RangeKey, RangeRow, done_row, open_row
+from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, Flush, GroupCursor, Ledger, ShardCursor
+from services.delivery.ledger.rows import (
+    DoneRow,
+    EndedRow,
+    JobKey,
+    JobRow,
+    LaneRow,
+    NoticeRow,
+    OpenRow,
+    RangeKey,
+    RangeRow,
+    done_row,
+    open_row,
+)
 from services.delivery.model import Chunk, Delivery, OwedRange, Phase, State
 from services.delivery.notices import notice
 from services.delivery.worker.lane_modes import LaneModes
@@ -69,10 +81,11 @@ class _Batch:
     range_rows: list[RangeRow] = field(default_factory=list)
     ranges_done: list[RangeKey] = field(default_factory=list)
     ended: list[EndedRow] = field(default_factory=list)
+    jobs: list[JobRow] = field(default_factory=list)
+    jobs_done: list[JobKey] = field(default_factory=list)
     notices: list[NoticeRow] = field(default_factory=list)
     lanes: list[LaneRow] = field(default_factory=list)
     lanes_done: list[str] = field(default_factory=list)
-    due_now: list[DueNow] = field(default_factory=list)
 
     def flush(self) -> Flush:
         """Return what the transaction writes."""
@@ -88,10 +101,11 @@ class _Batch:
             ranges=self.range_rows,
             ranges_done=self.ranges_done,
             ended=self.ended,
+            jobs=self.jobs,
+            jobs_done=self.jobs_done,
             lanes=self.lanes,
             lanes_done=self.lanes_done,
             notices=self.notices,
-            due_now=self.due_now,
         )
 
 
@@ -127,7 +141,7 @@ class Recorder:
 
     @property
     def _is_empty(self) -> bool:
-        return not (self._chunks or self._changed or self._ranges or self._outbox or self._unflushed.due_now)
+        return not (self._chunks or self._changed or self._ranges or self._outbox or self._unflushed.jobs)
 
     async def wait_until_empty(self) -> None:
         """Wait until nothing is left to flush."""
@@ -220,15 +234,14 @@ class Recorder:
             rows += self._collect_chunk(batch, self._chunks.popleft())
         if self._ranges:
             self._collect_ranges(batch, now)
+        if self._unflushed.jobs:  # after the ranges, which may end some
+            batch.jobs, batch.jobs_done = self._unflushed.take_jobs()
         # Up to as many rows again for changed deliveries, so that routing never keeps their states from being written.
         for delivery in list(itertools.islice(self._changed, _ROWS_MAX)):
             del self._changed[delivery]
             self._write(batch, delivery)
         if self._dispatcher.lanes.changed:
             batch.lanes, batch.lanes_done = self._dispatcher.lanes.take_changed()
-        if self._unflushed.due_now:
-            batch.due_now = list(itertools.starmap(DueNow, self._unflushed.due_now.items()))
-            self._unflushed.due_now.clear()
         if self._outbox:
             batch.notices = self._outbox.take()
         return batch
@@ -289,15 +302,16 @@ class Recorder:
                 self._write(batch, delivery)
                 if delivery.phase is _HELD:
                     batch.to_queue.append(delivery)
+            handed -= len(owed.handed)
             lane = self._dispatcher.lanes.find(owed.subscription_id)
             if lane is not None and owed in lane.ranges:
-                lane.consumer.handed -= handed - len(owed.handed)
+                lane.consumer.handed -= handed
             if any(each.phase in lifecycle.SETTLED for each in owed.handed):
                 later.append(owed)
-            self._write_range(batch, owed, recorded)
+            self._write_range(batch, owed, recorded, handed)
         self._ranges.update(dict.fromkeys(later))
 
-    def _write_range(self, batch: _Batch, owed: OwedRange, recorded: int) -> None:
+    def _write_range(self, batch: _Batch, owed: OwedRange, recorded: int, handed: int) -> None:
         assert owed.at is not None  # noqa: S101 - it has begun
         if owed.cancelled_through is not None:
             through = owed.cancelled_through if owed.until is None else min(owed.until, owed.cancelled_through)
@@ -315,6 +329,8 @@ class Recorder:
             key = RangeKey(owed.subscription_id, owed.job_id, owed.seq)
             batch.range_rows.append(RangeRow(*key, (owed.at,), until, owed.opened_ms, owed.consumer_id))
             batch.ranges.append((owed, (owed.at, owed.until)))
+        if owed.is_start and batch.ranges and batch.ranges[-1][0] is owed:
+            self._lane_modes.starts.moved(owed, handed, is_over=batch.ranges[-1][1] is None)
 
     def _end_part(self, batch: _Batch, owed: OwedRange, state: State, through: int) -> None:
         """End what was not handed out of a range, up to a position, without rows."""
@@ -371,10 +387,6 @@ class Recorder:
         self._lane_modes.flushed(self._recorded_by(batch), batch.ranges)
         for delivery in batch.settled:
             dispatcher.release(delivery)
-        for subscription_id, due_ms in batch.due_now:
-            if (lane := dispatcher.lanes.find(subscription_id)) is not None:
-                lane.row_waits(due_ms)
-                dispatcher.wake(lane)
         for delivery in batch.to_queue:
             dispatcher.queue(delivery)
         dispatcher.pump()

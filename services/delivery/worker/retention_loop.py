@@ -97,6 +97,11 @@ class RetentionLoop:
         """Forget up to where events are copied, because their positions have changed."""
         self._copied_through.clear()
 
+    def copy_from(self, position: int) -> None:
+        """Look for missing copies above a position again, because rows of events above it may come."""
+        for shard, copied in self._copied_through.items():
+            self._copied_through[shard] = min(copied, position)
+
     async def release_log(self) -> None:
         """Report progress, copy the needed events among those that the log wants to drop, and report again."""
         expiring = await self._log.release([await self._progress()])
@@ -127,8 +132,10 @@ class RetentionLoop:
 
     async def _lowest_owed(self) -> int:
         """Return the position above which lanes still owe events; rows may come to lie above it later, so nothing above it is copied."""
+        # In this order: a start leaves the former once it is in the latter.
+        starts = self._lane_modes.starts.lowest()
         lowest = await self._ledger.lowest_owed()
-        return _NOWHERE if lowest is None else lowest[0]
+        return min(_NOWHERE if starts is None else starts, _NOWHERE if lowest is None else lowest[0])
 
     async def _copy(self, shard: int, through: int) -> int:
         """Copy the events of a shard that unfinished deliveries need, up to a wholly recorded position; return how many."""

@@ -11,6 +11,7 @@ from collections import deque
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, LaneTable
 from services.delivery.dispatch.owed_ranges import last_passed
+from services.delivery.ledger.rows import JobKey, JobRow
 from services.delivery.model import Chunk, Delivery, OwedRange
 from services.delivery.notices.outbox import Outbox
 from services.delivery.worker.backpressure import MEASURE_S, Backpressure
@@ -37,8 +38,8 @@ class UnflushedDeliveries:
         """The settled deliveries whose chunk is flushed already."""
         self.ranges: dict[OwedRange, None] = {}
         """The owed ranges of which the next flush may write something."""
-        self.due_now: dict[str, int] = {}
-        """The subscriptions whose rows that are due later must be due at a time, in ms by the due clock."""
+        self.jobs: dict[JobKey, JobRow | None] = {}
+        """The jobs that the next flush writes; None: deletes."""
         self.flush_wanted = asyncio.Event()
         self.outbox = Outbox(self.flush_wanted.set)
         """The notices that the next flush writes."""
@@ -65,15 +66,29 @@ class UnflushedDeliveries:
         if self.is_urgent():
             self.urgent.set()
 
-    def add_due_now(self, subscription_id: str, due_ms: int) -> None:
-        """Take a subscription whose rows that are due later must be due at `due_ms`, by the due clock."""
-        self.due_now[subscription_id] = due_ms
-        self.flush_wanted.set()
-
     def add_range(self, owed: OwedRange) -> None:
         """Take a range whose row has to change."""
         self.ranges[owed] = None
         self.flush_wanted.set()
+
+    def add_job(self, key: JobKey, row: JobRow | None) -> None:
+        """Take a job whose row has to change, or to be deleted (None)."""
+        self.jobs[key] = row
+        self.flush_wanted.set()
+
+    def take_jobs(self) -> tuple[list[JobRow], list[JobKey]]:
+        """Return and forget the rows of the jobs to write, and the keys of those to delete."""
+        rows = [row for row in self.jobs.values() if row is not None]
+        gone = [key for key, row in self.jobs.items() if row is None]
+        self.jobs.clear()
+        return rows, gone
+
+    def routed(self, recorded: int) -> int:
+        """Return the position up to which everything is routed; `recorded` is what was recorded when this worker began."""
+        if self._last is None:
+            return recorded
+        position, through = self._last
+        return position - 1 if through else position
 
     def cancel_range(self, owed: OwedRange, recorded: int) -> None:
         """End a range, up to what is routed so far, with the flush that records it.

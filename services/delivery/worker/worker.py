@@ -39,6 +39,7 @@ from services.delivery.worker.range_reader import PageRequests, RangeReader
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
 from services.delivery.worker.retention_loop import RetentionLimits, RetentionLoop
+from services.delivery.worker.start_finder import StartFinder
 from services.delivery.worker.transition_reports import TransitionReports
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.eventlog.filtered_read import RECORDS_MAX
@@ -111,7 +112,6 @@ class Worker:
             settled=self._unflushed.add_settled,
             rows_due=refills.add,
             page_due=pages.add,
-            due_now=self._unflushed.add_due_now,
             sinks=transitions,
         )
         self._lane_modes = LaneModes(self.dispatcher, replica, self._unflushed)
@@ -132,7 +132,7 @@ class Worker:
             registry,
             replica,
             self.barrier,
-            changed=self.dispatcher.subscription_changed,
+            changed=self._on_changed,
             unwanted=self._cancel,
             disabled=lambda subscription, is_news: transitions.disabled(subscription, is_news=is_news),
             unverified=unverified,
@@ -149,6 +149,10 @@ class Worker:
     def _cancel(self, subscription_id: str) -> None:
         self._lane_refill.cancel(subscription_id)
         self._lane_modes.cancel(subscription_id)
+
+    def _on_changed(self, subscription_id: str) -> None:
+        self._lane_modes.see(subscription_id)
+        self.dispatcher.subscription_changed(subscription_id)
 
     def _on_system_paused(self, paused: bool) -> None:  # noqa: FBT001 - as the watch calls it
         if paused:
@@ -226,6 +230,7 @@ class Worker:
         ranges = await self._ledger.ranges()
         here = takeover.groups[0].shards[0]
         self._lane_modes.recorded_through = here.position - 1 if here.through else here.position
+        self._lane_modes.starts.resume(await self._ledger.jobs())
         self.follower = follower = LogFollower(
             self._log,
             self._ledger,
@@ -267,6 +272,7 @@ class Worker:
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
                 self._intake.append(group.create_task(self._lane_modes.run(follower.routed)))
                 self._intake.append(group.create_task(self._expiry_warnings.run()))
+                self._intake.append(group.create_task(StartFinder(self._log, self._ledger, self._lane_modes, retention).run()))
         finally:
             # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
             self.dispatcher.close()

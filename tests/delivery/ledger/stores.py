@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from services.delivery.ledger.protocol import GroupCursor, Ledger, ShardCursor
-from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, EndedRow, OpenRow, RangeRow, decode_record
+from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, EndedRow, JobRow, OpenRow, RangeRow, decode_record
 from services.delivery.ledger.sqlite import queries, ranges
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
@@ -84,6 +84,10 @@ class LedgerStore(Protocol):
 
     def ended(self, subscription_id: str) -> list[EndedRow]:
         """Return a subscription's ended ranges."""
+        ...
+
+    def jobs(self) -> list[JobRow]:
+        """Return all jobs."""
         ...
 
     def copies(self) -> dict[ShardPosition, Record]:
@@ -176,6 +180,11 @@ class SqliteStore:
         """See `LedgerStore.ended`."""
         assert self._reading is not None
         return ranges.ended_of(self._reading, subscription_id)
+
+    def jobs(self) -> list[JobRow]:
+        """See `LedgerStore.jobs`."""
+        assert self._reading is not None
+        return ranges.jobs(self._reading)
 
     def cursor(self) -> GroupCursor:
         """See `LedgerStore.cursor`."""
