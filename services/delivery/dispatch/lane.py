@@ -61,6 +61,8 @@ class Lane:
     """Whether an attempt has succeeded, and fewer than `unproven_sinks.FAILURES_MAX` in a row have failed since."""
     failures: int = 0
     """How many attempts in a row have failed."""
+    has_read_turn: bool = False
+    """Whether it has waited for its turn to read a page, because its sink is unproven."""
     is_parked: bool = False
     """Whether it waits among the parked lanes of its consumer."""
     in_round: bool = False

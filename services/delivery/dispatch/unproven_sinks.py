@@ -25,10 +25,18 @@ class UnprovenSinks:
     """How long after one attempt the next one may start."""
     next_at: float = 0.0
     """When the next attempt may start."""
+    reads_at: float = 0.0
+    """When the next page of the log may be read for one of them."""
 
     def wait_s(self, now: float) -> float:
         """Return after how many seconds an attempt may start."""
         return max(0.0, self.next_at - now)
+
+    def take_read_turn(self, now: float) -> float:
+        """Take the next turn for reading a page; return after how many seconds it comes. Pages keep the distance of attempts."""
+        wait_s = max(0.0, self.reads_at - now)
+        self.reads_at = now + wait_s + self.distance_s
+        return wait_s
 
     def started(self, now: float) -> None:
         """Note that an attempt starts."""

@@ -26,6 +26,8 @@ from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 _EVERY_S = 1.0
 # So many lanes that went behind together leave the routing index at once: each of them costs every event of a burst its look.
 _MANY = 50
+# How many lanes leave it between two events.
+_AT_ONCE_MAX = 500
 
 
 class LaneModes:
@@ -46,6 +48,7 @@ class LaneModes:
         """Whether the log is known to be the one that the ledger has followed, so that ranges may be read from it."""
         self.is_due = False
         """Whether routing must call `step` before the next event."""
+        self._joins_due = False
         self._to_pass_by: list[OwedRange] = []  # bounded: each range comes once
         self._caught_up: dict[Lane, None] = {}
         self._joining: dict[Lane, None] = {}
@@ -181,12 +184,15 @@ class LaneModes:
 
     def step(self, routed: int) -> None:
         """Change the routing index, between two events; everything up to the position `routed` is wholly routed."""
-        self.is_due = False
-        for owed in self._to_pass_by:
+        now_out, self._to_pass_by = self._to_pass_by[:_AT_ONCE_MAX], self._to_pass_by[_AT_ONCE_MAX:]
+        self.is_due = bool(self._to_pass_by)
+        for owed in now_out:
             lane = self._lanes.find(owed.subscription_id)
             if lane is not None and owed in lane.ranges and owed.until is None:
                 self._replica.router.pass_by(owed.subscription_id)
-        self._to_pass_by.clear()
+        if not self._joins_due:
+            return
+        self._joins_due = False
         caught_up, self._caught_up = self._caught_up, {}
         for lane in caught_up:
             if lane in self._lanes and is_behind(lane.ranges):
@@ -214,6 +220,7 @@ class LaneModes:
         """Take a step every second. `between_events` returns the position that is wholly routed; None while an event is being routed."""
         while True:
             await asyncio.sleep(_EVERY_S)
+            self._joins_due = True
             routed = between_events()
             if routed is None:
                 self.is_due = True

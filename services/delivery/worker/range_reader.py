@@ -81,6 +81,7 @@ class RangeReader:
             lane.paging = False
             if again_in_s:
                 self._dispatcher.wake_in(lane, again_in_s)
+                await asyncio.sleep(0)  # thousands of lanes may have to wait, and nothing else would run meanwhile
             else:
                 self._dispatcher.wake(lane)
                 self._dispatcher.forget_if_idle(lane)
@@ -100,6 +101,12 @@ class RangeReader:
         room = self._lanes.room_for_page(lane)
         if room <= 0:
             return 0.0
+        if not lane.is_proven and not lane.has_read_turn:
+            wait_s = lane.consumer.unproven.take_read_turn(asyncio.get_running_loop().time())
+            if wait_s > 0:
+                lane.has_read_turn = True
+                return wait_s
+        lane.has_read_turn = False
         generation, after = lane.generation, owed.read_through
         page = await self._pages.read(_query(subscription, owed, through, room))
         is_current = lane.generation == generation and owed.read_through == after and not owed.overtaken

@@ -247,7 +247,7 @@ class Recorder:
         return batch
 
     def _collect_chunk(self, batch: _Batch, chunk: Chunk) -> int:
-        """Take a chunk; return the number of its deliveries."""
+        """Take a chunk; return the number of rows that it may write."""
         batch.chunks.append(chunk)
         if chunk.unsettled and not chunk.record_first:
             self._leave_to_log(chunk)
@@ -262,7 +262,7 @@ class Recorder:
         for owed in chunk.cancels or ():
             owed.cancelled_through = last_passed(chunk.position, chunk.through, owed.subscription_id)
             self._ranges[owed] = None
-        return len(chunk.deliveries)
+        return len(chunk.deliveries) + len(chunk.begins or ())
 
     def _recorded_by(self, batch: _Batch) -> int:
         """Return the position up to which everything is recorded once a batch is written."""
