@@ -69,6 +69,8 @@ class Endpoints:
     chance: random.Random
     delays_s: tuple[float, ...]
     modes: dict[str, Mode] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    """The ids of events that every endpoint answers with 500, whatever its mode."""
     slow_s: float | None = None
     """How long a slow endpoint takes; None: a random time for each request."""
     sent: dict[Key, Sent] = field(default_factory=dict)
@@ -123,7 +125,7 @@ class Endpoints:
 
     def answer(self, key: Key) -> tuple[float, Answer]:
         """Return the endpoint's answer, and the seconds until it arrives."""
-        mode = self.modes.get(key[1], Mode.OK)
+        mode = self.modes.get(key[1], Mode.OK) if key[0] not in self.refused else Mode.FAILING
         if mode is Mode.FLAKY:
             mode = self.chance.choice((Mode.OK, Mode.SLOW, Mode.FAILING, Mode.FAILING, Mode.THROTTLING))
         quick = self.chance.expovariate(200)

@@ -18,6 +18,7 @@ from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpressure
 from services.delivery.worker.past_starts import RUNNING
 from services.delivery.worker.worker import Peers, Worker
+from services.eventlog.filtered_read import RECORDS_MAX
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
@@ -64,6 +65,8 @@ class World:
     routed_min: int = 2
     routed_max: int = 6
     """How many deliveries may be routed and not recorded: so few that routing waits all the time, and all else happens meanwhile."""
+    page_records: int = 2
+    """How many records of the log are read at once for a lane that is behind."""
     published: list[Published] = field(default_factory=list)
     versions: dict[str, list[Version]] = field(default_factory=dict)
     finished: dict[bytes, int] = field(default_factory=dict)
@@ -107,7 +110,7 @@ class World:
 
     def route_freely(self) -> None:
         """Let routing be as far ahead as a real service's may be, for scenarios with many routed deliveries; call it before `start`."""
-        self.routed_min, self.routed_max = LIMIT_MIN, LIMIT_MAX
+        self.routed_min, self.routed_max, self.page_records = LIMIT_MIN, LIMIT_MAX, RECORDS_MAX
 
     async def start(self) -> None:
         """Start a worker on the ledger as it is."""
@@ -118,7 +121,9 @@ class World:
         registry = RegistryClient(channel, token, self.clock)
         backpressure = Backpressure(self.routed_min, self.routed_max)
         peers = Peers(self.log, registry, self.notices)
-        worker = Worker(self.settings, ledger, transport, peers, self.clock, backpressure, page_records=2, unverified=_never)
+        worker = Worker(
+            self.settings, ledger, transport, peers, self.clock, backpressure, page_records=self.page_records, unverified=_never
+        )
         if self.clock.ahead_s > 0 or self.clock_forward_at > self.looked_at:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head

@@ -16,6 +16,7 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.fair_rounds import Work
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.owed_ranges import HANDED_MAX, about, close, is_behind, is_read
+from services.delivery.ledger.protocol import ShardCursor, recorded_position
 from services.delivery.ledger.rows import RangeRow
 from services.delivery.model import OwedRange
 from services.delivery.subscriptions.replica import Replica
@@ -52,6 +53,13 @@ class LaneModes:
         self._to_pass_by: list[OwedRange] = []  # bounded: each range comes once
         self._caught_up: dict[Lane, None] = {}
         self._joining: dict[Lane, None] = {}
+        self._nearly_live: dict[Lane, None] = {}
+        """The lanes that owed too much at the latest step to join. They read on after each flush, so that they owe less at the next."""
+
+    def resume_at(self, cursor: ShardCursor) -> None:
+        """Note how far everything is recorded, when routing begins or after a repair."""
+        self.recorded_through = recorded_position(cursor).position
+        self._unflushed.resume_at(cursor.position, cursor.through)
 
     def take_up(self, rows: Iterable[RangeRow]) -> None:
         """Take up the ranges that the ledger holds; those of subscriptions that are deleted or off are cancelled."""
@@ -64,7 +72,7 @@ class LaneModes:
                 owed.is_start = True
                 starting.add(row.subscription_id)
             if not self._replica.wanted(row.subscription_id):
-                self._unflushed.cancel_range(owed, self.recorded_through)
+                self._unflushed.cancel_range(owed)
                 continue
             lane = self._lanes.lane(row.subscription_id)
             lane.ranges.append(owed)
@@ -76,7 +84,7 @@ class LaneModes:
 
     def see(self, subscription_id: str) -> None:
         """Let a subscription that is new or changed start in the past, if it wants to and has not done so."""
-        self.starts.see(subscription_id, self._unflushed.routed(self.recorded_through))
+        self.starts.see(subscription_id, self._unflushed.routed())
 
     def write_handed(self) -> None:
         """Let the next flush write everything that is handed out."""
@@ -86,7 +94,7 @@ class LaneModes:
                     owed.overtaken = -1
                     self._unflushed.add_range(owed)
 
-    def reload(self, rows: Iterable[RangeRow], recorded: int) -> None:
+    def reload(self, rows: Iterable[RangeRow], cursor: ShardCursor) -> None:
         """Take up the ranges anew, after a repair has changed their places; all that was handed out is written."""
         for lane in self._lanes:
             if lane.ranges:
@@ -94,9 +102,9 @@ class LaneModes:
                 for owed in list(lane.ranges):
                     self._drop(lane, owed)
                 self._replica.router.return_to(lane.subscription_id)
-        self.recorded_through = recorded
+        self.resume_at(cursor)
         self.take_up(rows)
-        self.starts.find_again(recorded)
+        self.starts.find_again(self.recorded_through)
 
     def cancel(self, subscription_id: str) -> None:
         """End the ranges of a subscription that is deleted or off."""
@@ -105,7 +113,7 @@ class LaneModes:
         lane = self._lanes.find(subscription_id)
         if lane is not None:
             for owed in list(lane.ranges):
-                self._unflushed.cancel_range(owed, self.recorded_through)
+                self._unflushed.cancel_range(owed)
                 self._drop(lane, owed)
 
     def owes(self) -> bool:
@@ -162,6 +170,8 @@ class LaneModes:
                     self.is_due = True
             self._dispatcher.wake(lane)
         self.starts.recorded(recorded)
+        for lane in self._nearly_live:
+            self._read_on(lane)
         if self._joining:
             joining, self._joining = self._joining, {}
             for lane in joining:
@@ -193,8 +203,8 @@ class LaneModes:
         if not self._joins_due:
             return
         self._joins_due = False
-        caught_up, self._caught_up = self._caught_up, {}
-        for lane in caught_up:
+        lanes, self._caught_up, self._nearly_live = self._caught_up | self._nearly_live, {}, {}
+        for lane in lanes:
             if lane in self._lanes and is_behind(lane.ranges):
                 self._join(lane, routed)
 
@@ -214,6 +224,8 @@ class LaneModes:
             close(owed, max(routed, owed.read_through))
             self._replica.router.return_to(lane.subscription_id)
             self._unflushed.add_range(owed)
+        else:
+            self._nearly_live[lane] = None
         self._dispatcher.wake(lane)
 
     async def run(self, between_events: Callable[[], int | None]) -> Never:

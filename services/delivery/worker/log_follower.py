@@ -122,6 +122,7 @@ class LogFollower:
         self.log_id, self._away_since = log_id, self._clock.monotonic()
         self.stopped.resume()
         self._progress = {each.shard: progress_at(each) for each in group.shards}
+        self._routed, self._is_routing = self._lane_modes.recorded_through, False
         # The events that follow may have been sent before: record them first.
         self._record_first_through = None
         if self._following is not None:
@@ -184,7 +185,7 @@ class LogFollower:
 
     def routed(self) -> int | None:
         """Return the position up to which everything is routed; None in the middle of an event."""
-        return None if self._is_routing else self._routed
+        return None if self._is_routing or any(each.through for each in self._progress.values()) else self._routed
 
     def unrouted_age_s(self) -> float:
         """Return the age of the oldest event that was read and is not routed, in seconds; 0 if there is no such event."""
@@ -210,7 +211,7 @@ class LogFollower:
             await self._barrier.passed()
         self._is_routing = True
         for record in records:
-            if self._lane_modes.is_due:
+            if self._lane_modes.is_due and not self._progress[record.shard].through:
                 self._lane_modes.step(self._routed)
             await self._route(record)
             self._routed = record.position

@@ -109,7 +109,7 @@ class RangeReader:
         lane.has_read_turn = False
         generation, after = lane.generation, owed.read_through
         page = await self._pages.read(_query(subscription, owed, through, room))
-        is_current = lane.generation == generation and owed.read_through == after and not owed.overtaken
+        is_current = lane.generation == generation and owed.read_through == after and not owed.overtaken and self._lane_modes.follows_log
         if is_current and self._barrier.holds() and self._lanes.sendable(lane) is subscription:
             self._hand_out(lane, owed, subscription, page)
         return 0.0

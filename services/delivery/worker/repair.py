@@ -87,7 +87,7 @@ class Repair:
                 self._lane_modes.write_handed()
                 await self._recorder.wait_for_flush()
                 await self._ledger.repair(log_id, cursors)
-                self._lane_modes.reload(await self._ledger.ranges(), recorded_position(cursors[0].cursor).position)
+                self._lane_modes.reload(await self._ledger.ranges(), cursors[0].cursor)
                 place = [recorded_position(each.cursor) for each in cursors]
                 await self._log.rewind([SlotProgress((), place, place)])
                 self._retention.forget_copied()

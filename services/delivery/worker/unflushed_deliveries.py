@@ -31,7 +31,7 @@ class UnflushedDeliveries:
         lanes.routed_max = backpressure.limit
         self._routed = 0
         self._room_made = asyncio.Event()
-        self._last: tuple[int, str] | None = None
+        self._last = 0, ""
         self.chunks: deque[Chunk] = deque()  # bounded: by `Backpressure`
         """The chunks whose flush has not begun, in the order of routing."""
         self.changed: dict[Delivery, None] = {}
@@ -83,18 +83,17 @@ class UnflushedDeliveries:
         self.jobs.clear()
         return rows, gone
 
-    def routed(self, recorded: int) -> int:
-        """Return the position up to which everything is routed; `recorded` is what was recorded when this worker began."""
-        if self._last is None:
-            return recorded
+    def routed(self) -> int:
+        """Return the position up to which everything is routed."""
         position, through = self._last
         return position - 1 if through else position
 
-    def cancel_range(self, owed: OwedRange, recorded: int) -> None:
-        """End a range, up to what is routed so far, with the flush that records it.
+    def resume_at(self, position: int, through: str) -> None:
+        """Note which event was routed last, and through which subscription ("": to all), when routing begins or after a repair."""
+        self._last = position, through
 
-        `recorded` is the position that was recorded when this worker began: it counts if nothing has been routed since.
-        """
+    def cancel_range(self, owed: OwedRange) -> None:
+        """End a range, up to what is routed so far, with the flush that records it."""
         if owed.at is None:
             return
         if self.chunks:
@@ -102,7 +101,7 @@ class UnflushedDeliveries:
             last.cancels = [*(last.cancels or ()), owed]
         else:
             # What was routed last is recorded, or its flush is under way.
-            owed.cancelled_through = recorded if self._last is None else last_passed(*self._last, owed.subscription_id)
+            owed.cancelled_through = last_passed(*self._last, owed.subscription_id)
             self.add_range(owed)
 
     def is_urgent(self) -> bool:

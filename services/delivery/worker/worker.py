@@ -228,8 +228,7 @@ class Worker:
         lane_rows = await self._ledger.lane_rows()
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         ranges = await self._ledger.ranges()
-        here = takeover.groups[0].shards[0]
-        self._lane_modes.recorded_through = here.position - 1 if here.through else here.position
+        self._lane_modes.resume_at(takeover.groups[0].shards[0])
         self._lane_modes.starts.resume(await self._ledger.jobs())
         self.follower = follower = LogFollower(
             self._log,

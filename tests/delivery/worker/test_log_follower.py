@@ -3,12 +3,14 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
 from prometheus_client import REGISTRY
 
 from services.delivery.model import State
+from services.delivery.worker import log_follower
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
-from tests.simulation.registry import Wish
+from tests.simulation.registry import PAUSED, Wish
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
 from tests.simulation.world import CONSUMERS, World
 
@@ -180,3 +182,32 @@ def test_a_fan_out_to_a_thousand_holds_a_part_of_it_in_memory_at_a_time(play: Pl
         assert {deliveries(world, [record], wish)[0] for wish in wishes} == {State.DELIVERED}
 
     play(scenario, HOOKTIDE_DELIVERY_IN_FLIGHT_MAX="100")
+
+
+def test_a_lane_does_not_join_in_the_middle_of_a_fan_out(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event that is recorded for a part of its subscriptions is still owed to the lanes in that part that are behind."""
+    monkeypatch.setattr(log_follower, "_CHUNK_DELIVERIES", 1)
+
+    async def scenario(world: World) -> None:
+        last = Wish("sub_" + "c" * 32, CONSUMERS[0], ("alpha",))
+        world.routed_min = world.routed_max = 1
+        world.change(replace(ALPHA, state=PAUSED))
+        world.change(last)
+        await world.start()
+        await world.ready()
+        records = world.publish(5, "alpha")
+        while not (world.store.ranges() and world.store.cursor().shards[0].through):  # noqa: ASYNC110 - time is virtual
+            await asyncio.sleep(0.001)
+        await world.stop(crash=True)
+        world.change(ALPHA)
+        world.log.set_reachable(reachable=False)
+        await world.start()
+        await asyncio.sleep(1.0)
+        world.registry.set_reachable(reachable=False)
+        world.log.set_reachable(reachable=True)
+        await asyncio.sleep(10.0)
+        world.return_registry()
+        await finished(world)
+        assert deliveries(world, records) == deliveries(world, records, last) == [State.DELIVERED] * 5
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="1")
