@@ -96,7 +96,8 @@ def test_only_a_subscription_that_is_off_gets_nothing() -> None:
 def test_what_waits_has_the_id_of_its_later_row_and_the_slot_of_its_subscription() -> None:
     found = waits(5)
     assert found.id == unfinished(5).id == delivery(5).id
-    assert (found.event_id, found.position, found.accepted_ms) == (record(5).event_id, 5, NOW_MS + 5)
+    of = record(5)
+    assert found[1:] == (of.event_id, of.partition, 5, WISH.id, OWNER, of.type, NOW_MS + 5, State.PENDING, None)
     assert rowless(WISH, "start", record(5), State.PENDING, None).id == delivery_id(record(5).event_id, WISH.id, "start")
     assert slot_of_delivery(found.id) == 0xAA
 
@@ -143,6 +144,17 @@ def test_pages_of_rows_and_others_hold_each_delivery_once(limit: int) -> None:
         if before is None:
             break
     assert seen == [unfinished(number).id for number in (9, 8, 7, 6, 5, 3, 2, 1)]
+
+
+def test_a_full_page_with_nothing_behind_it_is_the_last() -> None:
+    assert merged([unfinished(1)], None, [waits(2)], 2) == ([waits(2), unfinished(1)], None)
+    assert merged([unfinished(1)], None, [waits(2)], 1) == ([waits(2)], waits(2).id)
+
+
+def test_what_lies_below_the_rows_that_were_examined_belongs_on_a_later_page() -> None:
+    end = unfinished(4).id
+    assert merged([unfinished(5)], end, [waits(6), waits(4), waits(3)], 9) == ([waits(6), unfinished(5), waits(4)], end)
+    assert merged([], end, [waits(3)], 9) == ([], end)
 
 
 def test_what_is_owed_names_its_job() -> None:
