@@ -9,6 +9,7 @@ Law 3: without the log a page has the rows alone, and says so.
 
 import asyncio
 import contextlib
+import heapq
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -46,8 +47,9 @@ _READS_MAX = 4
 _PAGES_MAX = 5
 _ENDED_MAX = 1000
 _LOG_S = 2.0
-# A slice of lanes that is looked at takes some milliseconds at most; then the event loop goes on.
-_LANES_AT_ONCE = 500
+# After so many lanes, which take about a millisecond, the event loop goes on with other work.
+_LANES_AT_ONCE = 100
+_KEPT_PAGES = 4
 _WAITING_CALLS_MAX = 32
 
 
@@ -93,10 +95,19 @@ class DeliveryPage(NamedTuple):
 class _Found:
     """What is found outside of the ledger's rows."""
 
-    items: list[Rowless] = field(default_factory=list)
+    items: dict[bytes, Rowless] = field(default_factory=dict)
+    """The newest that belong on the page, by their ids."""
     not_listed: NotListed = _NOTHING
     ended: dict[State, int] = field(default_factory=dict)
     partial: bool = False
+
+    def add(self, item: Rowless, listing: Listing) -> None:
+        """Add a delivery if a listing's page may hold it."""
+        if in_listing(item, listing):
+            self.items[item.id] = item
+            if len(self.items) > _KEPT_PAGES * listing.limit:
+                newest = heapq.nlargest(listing.limit + 1, self.items)
+                self.items = {each: self.items[each] for each in newest}
 
 
 class DeliveryListings:
@@ -137,7 +148,7 @@ class DeliveryListings:
                 found.items.clear()  # they are counted, as all that waits
                 found.not_listed = _totals([each async for each in self._owed(listing)])
         rows, rows_end = await self._ledger.page(listing._replace(limit=listing.limit + 1))
-        items, before_id = merged(rows, rows_end, (item for item in found.items if in_listing(item, listing)), listing.limit)
+        items, before_id = merged(rows, rows_end, found.items.values(), listing.limit)
         return DeliveryPage(items, before_id, found.not_listed, found.ended, found.partial)
 
     # What waits
@@ -168,11 +179,13 @@ class DeliveryListings:
         if not listing.subscription_id:
             found.not_listed = _totals(owed)
             return
-        left = list[Owed]()
+        left, read = list[Owed](), 0
         for each in owed:
             after = each.after
-            async for page in self._pages(listing, each, WAITING_MAX - len(found.items)):
-                found.items += [self._waiting(each, record) for record in page.records]
+            async for page in self._pages(listing, each, WAITING_MAX - read):
+                read += len(page.records)
+                for record in page.records:
+                    found.add(self._waiting(each, record), listing)
                 after = page.scanned_through[0].position
             if after < each.through:
                 share = 1.0 if after == each.after else (each.through - after) / (each.through - each.after)
@@ -213,11 +226,11 @@ class DeliveryListings:
         patterns = frozenset(patterns_of(record.type))
         async for owed in self._owed(listing):
             if owed.after < record.position <= owed.through and wants(owed.subscription, record, patterns):
-                found.items.append(self._waiting(owed, record))
+                found.add(self._waiting(owed, record), listing)
         for ended in await self._ledger.ended_at(listing.scope, record.shard, record.position, _ENDED_MAX):
             subscription = self._replica.get(ended.subscription_id)
             if subscription is not None and wants(subscription, record, patterns):
-                found.items.append(rowless(subscription, ended.job_id, record, ended.reason, ended.time_ms))
+                found.add(rowless(subscription, ended.job_id, record, ended.reason, ended.time_ms), listing)
 
     def _waiting(self, owed: Owed, record: Record) -> Rowless:
         waits_s = self._waits_s()

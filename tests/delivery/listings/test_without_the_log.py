@@ -266,4 +266,11 @@ async def test_many_lanes_are_looked_at_in_slices(ledger: Ledger, monkeypatch: p
     rest = await world.listings.page(ALL._replace(event_id=record(1).event_id, before_id=page.before_id))
     ids = [item.id for item in [*page.items, *rest.items]]
     assert len(page.items) == 4
+    by_one, before = list[bytes](), None
+    while len(by_one) < len(wishes):
+        page = await world.listings.page(ALL._replace(event_id=record(1).event_id, before_id=before, limit=1))
+        by_one += [item.id for item in page.items]
+        before = page.before_id
+    assert by_one == ids
+    assert before is None
     assert ids == sorted((delivery_id(record(1).event_id, each.id) for each in wishes), reverse=True)
