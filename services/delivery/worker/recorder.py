@@ -9,7 +9,7 @@ Law 2: flushes run one at a time. After the ledger refuses a flush, nothing is s
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter
@@ -36,10 +36,10 @@ from services.delivery.ledger.rows import (
 from services.delivery.model import Chunk, Delivery, OwedRange, Phase, State
 from services.delivery.notices import notice
 from services.delivery.worker.lane_modes import LaneModes
+from services.delivery.worker.taken_ids import give_new_ids
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.ids import id_text
 from services.runtime.logs import logger
 
 # Wait 40 ms so that a transaction is worth its fsync; an attempt that starts at once does not wait for it. The wait ends early, but not
@@ -59,7 +59,6 @@ _UNRECORDED_ENDED_MAX = UNRECORDED_SENT_MAX // 4
 _RETRY_S = 1.0
 
 _rows_written = Counter("hooktide_ledger_rows_total", "Rows added to the ledger, by kind: open or finished.", ["kind"])
-_ids_taken = Counter("hooktide_delivery_ids_taken_total", "Deliveries that got another id, because theirs belonged to another delivery.")
 _rows_opened, _rows_finished = _rows_written.labels("open"), _rows_written.labels("finished")
 
 
@@ -184,7 +183,7 @@ class Recorder:
                 renamed = await self._write_flush(flush)
                 failpoints.reached("delivery.after_flush")
                 if renamed:
-                    _rename(batch.written, renamed)
+                    give_new_ids(batch.written, renamed)
                 self._after_flush(batch)
             self._flushes_done += 1
             self._flush_ended.set()
@@ -390,20 +389,3 @@ class Recorder:
         for delivery in batch.to_queue:
             dispatcher.queue(delivery)
         dispatcher.pump()
-
-
-def _rename(deliveries: Iterable[Delivery], renamed: Mapping[DeliveryKey, bytes]) -> None:
-    """Give deliveries the ids under which the ledger has written them."""
-    for delivery in deliveries:
-        new_id = renamed.get(DeliveryKey(delivery.event_id, delivery.subscription_id, delivery.job_id))
-        if new_id is not None:
-            logger().error(
-                "delivery.id_taken",
-                id=id_text("dlv", delivery.id),
-                given=id_text("dlv", new_id),
-                event_id=delivery.event_id,
-                subscription=delivery.subscription_id,
-                reason="another delivery has this id; this one got another id and is sent as usual",
-            )
-            _ids_taken.inc()
-            delivery.id = new_id
