@@ -69,7 +69,7 @@ class Dispatcher:
         self._settled, self._rows_due, self._page_due, self._sinks = settled, rows_due, page_due, sinks
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
-        self.backlog = Backlog(lanes, clock, settled, self._withdraw, self._wake)
+        self.backlog = Backlog(lanes, clock, settled, self._withdraw, self.wake)
         """What becomes of deliveries that wait when their lane cannot take them."""
         self._timers = LaneTimers(clock, self._timer_fired)
         callbacks = Callbacks(self._answered, self.exhaust, self._wake_when_unblocked, self._on_sender_ready, self._has_turned)
@@ -127,8 +127,10 @@ class Dispatcher:
             if phase is _SPILLED:
                 lane.unflushed_spills -= 1
             lane.row_waits(delivery.due_ms)
+            if delivery.attempts:
+                self.lanes.failed_row_waits(lane)
         if lane.next_due_ms is not None or lane.ranges:
-            self._wake(lane)
+            self.wake(lane)
         if not lane.held:
             self.forget_if_idle(lane)
 
@@ -302,13 +304,13 @@ class Dispatcher:
             self._withdraw(lane)
             if subscription.status is SubscriptionStatus.PAUSED:
                 self.backlog.stop(lane)
-            self._wake(lane)
+            self.wake(lane)
             self.pump()
 
     def _on_sender_ready(self, subscription_id: str) -> None:
         lane = self.lanes.find(subscription_id)
         if lane is not None:
-            self._wake(lane)
+            self.wake(lane)
             self.pump()
 
     def resume(self, subscription_id: str) -> None:
@@ -320,11 +322,11 @@ class Dispatcher:
 
     def _timer_fired(self, lane: Lane) -> None:
         if lane in self.lanes:
-            self._wake(lane)
+            self.wake(lane)
             self.forget_if_idle(lane)
             self.pump()
 
-    def _wake(self, lane: Lane) -> None:
+    def wake(self, lane: Lane) -> None:
         """Do what a lane permits now: join the round, ask for due rows, or set a timer for later."""
         self._join_round(lane)
         if self.lanes.sendable(lane) is None:
@@ -347,10 +349,6 @@ class Dispatcher:
         elif lane.ranges and self.lanes.wants_page(lane):
             self._page_due(lane)
 
-    def wake(self, lane: Lane) -> None:
-        """Let a lane do what it may do now: more may be read for it."""
-        self._wake(lane)
-
     def restore(self, rows: Iterable[LaneRow]) -> None:
         """Give lanes what an earlier process has kept of them; rows of former sinks and subscriptions are deleted."""
         now = self.lanes.now()
@@ -372,7 +370,7 @@ class Dispatcher:
     def refilled(self, lane: Lane, next_due_ms: int | None) -> None:
         """Note that some of a lane's rows were read back, and when the ledger says that the next row is due."""
         lane.next_due_ms = earlier(next_due_ms, lane.added_due_ms)
-        self._wake(lane)
+        self.wake(lane)
         self.forget_if_idle(lane)
         self.pump()
 

@@ -42,6 +42,10 @@ class Lane:
     """Whether rows wait that come before what is routed next."""
     waiting_rows: int = 0
     """About how many rows wait that were never attempted."""
+    failed_rows: int = 0
+    """About how many rows wait for a further attempt."""
+    is_slowed: bool = False
+    """Whether it takes nothing more because it has too many of these."""
     ranges: list[OwedRange] = field(default_factory=list)  # bounded: by `owed_ranges.RANGES_MAX`
     """The ranges that it owes, in the order of their positions."""
     paging: bool = False

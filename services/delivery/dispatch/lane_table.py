@@ -20,6 +20,7 @@ from services.delivery.ledger.rows import LaneRow
 from services.delivery.model import Delivery, State, SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock, unix_ms
+from services.runtime.logs import logger
 
 UNRECORDED_SENT_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and this one is compared with for every delivery.
@@ -31,6 +32,8 @@ _REFILL_ROWS_MAX = 200
 _PAGE_MIN = 100
 # An unproven sink may take nothing: read little for it.
 _UNPROVEN_ROOM = 4
+FAILED_ROWS_MAX = 100_000
+"""How many rows of one subscription may wait for further attempts before it takes nothing new."""
 CONSUMER_WAITING_ROWS_MAX = 10_000
 """How many rows of one consumer may wait that were never attempted; beyond that, its lanes go behind."""
 
@@ -130,7 +133,9 @@ class LaneTable:
 
     def has_room(self, lane: Lane, subscription: Subscription) -> bool:
         """Return whether a new delivery to the lane's subscription may wait in memory; if not, the lane goes behind."""
-        if lane.spilled or len(lane.queue) + len(lane.joined) >= self._pending_max or not self.consumer_has_room(lane.consumer):
+        if lane.spilled or lane.is_slowed or not self.consumer_has_room(lane.consumer):
+            return False
+        if len(lane.queue) + len(lane.joined) >= self._pending_max:
             return False
         # The same as `_is_blocked`, without a call: this runs for every delivery.
         return subscription.status is _ACTIVE and (lane.sink_health is None or not lane.sink_health.is_open)
@@ -154,6 +159,20 @@ class LaneTable:
         """Note that so many more rows wait that were never attempted; a negative number: so many fewer."""
         lane.waiting_rows += more
         lane.consumer.waiting_rows += more
+
+    def failed_row_waits(self, lane: Lane) -> None:
+        """Note that a row waits for a further attempt. Beyond `FAILED_ROWS_MAX` of them the lane takes nothing new."""
+        lane.failed_rows += 1
+        if lane.failed_rows >= FAILED_ROWS_MAX and not lane.is_slowed:
+            lane.is_slowed = True
+            logger().warning(
+                "lane.slowed", subscription=lane.subscription_id, failed=lane.failed_rows, effect="new events wait in the log meanwhile"
+            )
+
+    def failed_row_read(self, lane: Lane) -> None:
+        """Note that a row that waited for a further attempt is read back."""
+        lane.failed_rows = max(0, lane.failed_rows - 1)
+        lane.is_slowed = lane.is_slowed and lane.failed_rows >= FAILED_ROWS_MAX // 2
 
     def no_row_waits(self, lane: Lane) -> None:
         """Note that no row comes before what is routed next."""
@@ -254,6 +273,8 @@ class LaneTable:
 
     def room_for_page(self, lane: Lane) -> int:
         """Return how many deliveries of its first range a lane should be handed now; 0 also if so few fit that a page is not worth it."""
+        if lane.is_slowed:
+            return 0
         room = min(self._room(lane), HANDED_MAX - len(lane.ranges[0].handed))
         return room if room >= min(_PAGE_MIN, self._refill_below) or not lane.held else 0
 
@@ -274,7 +295,7 @@ class LaneTable:
 
     def has_caught_up(self, lane: Lane) -> bool:
         """Return whether nothing waits for a lane that would come before the events routed next, but for its range."""
-        return not lane.spilled and not self._due_rows_wait(lane) and self.sendable(lane) is not None
+        return not lane.spilled and not lane.is_slowed and not self._due_rows_wait(lane) and self.sendable(lane) is not None
 
     def has_no_due_row(self, lane: Lane) -> bool:
         """Return whether no due or unwritten row comes before what is routed next; False while the breaker is open."""

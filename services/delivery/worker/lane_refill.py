@@ -70,9 +70,11 @@ class LaneRefill:
     async def start(self) -> None:
         """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
         lanes = self._dispatcher.lanes
-        for subscription_id, never_attempted, _ in await self._ledger.waiting_counts():
+        for subscription_id, never_attempted, attempted in await self._ledger.waiting_counts():
             if self._replica.wanted(subscription_id):
-                lanes.rows_wait(lanes.lane(subscription_id), never_attempted)
+                lane = lanes.lane(subscription_id)
+                lanes.rows_wait(lane, never_attempted)
+                lane.failed_rows = attempted
                 self._dispatcher.resume(subscription_id)
             else:
                 self._cancel_rows(subscription_id)
@@ -123,8 +125,7 @@ class LaneRefill:
         lanes = self._dispatcher.lanes
         delivery = delivery_of(row, None if record is None else Event(record))
         lanes.hold(delivery)
-        if not row.attempt_count:
-            lanes.row_read(lanes.lane(row.subscription_id))
+        (lanes.failed_row_read if row.attempt_count else lanes.row_read)(lanes.lane(row.subscription_id))
         if record is None:
             logger().error("delivery.event_missing", event_id=row.event_id, subscription=row.subscription_id)
             self._dispatcher.exhaust(delivery, "neither the log nor the ledger has the event any more")
