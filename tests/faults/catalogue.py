@@ -128,9 +128,13 @@ CATALOGUE: dict[int, Row] = {
         ("faults.test_events::test_another_event_of_the_same_id_is_a_conflict_and_the_first_stays",),
     ),
     23: Row(
-        "a payload that cannot be delivered",
+        "a payload that cannot be delivered, or whose routing ends the service",
         "set aside with its reason, its neighbours flow",
-        ("faults.test_events::test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_its_neighbours_flow",),
+        (
+            "faults.test_events::test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_its_neighbours_flow",
+            "faults.test_events::test_an_event_whose_routing_kills_the_service_is_set_aside_and_those_around_it_arrive",
+            "delivery.worker.test_poison::test_an_event_that_ends_the_worker_again_and_again_is_set_aside_and_those_around_it_arrive",
+        ),
     ),
     24: Row(
         "one byte over the limit",

@@ -11,9 +11,11 @@ import pytest
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
+from services.delivery.worker.poison import STARTS_MAX
 from services.runtime.errors import Reason
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.faults.faulty_system import FaultySystem, refused, running_faulty_system, said
+from tests.faults.poison import poison
 from tests.support.events import cloud_event, event_of_size
 from tests.support.service_spawner import Spawner
 from tests.support.waiting import PATIENCE_S, until, until_so
@@ -82,6 +84,32 @@ async def test_an_event_that_cannot_be_encoded_is_set_aside_with_its_reason_and_
     assert "could not be encoded" in shown.delivery.attempts[0].error
     assert "event=delivery.encoding_failed" in faulty.system.log("delivery")
     assert len(endpoint.arrivals) == 2
+
+
+async def test_an_event_whose_routing_kills_the_service_is_set_aside_and_those_around_it_arrive(tmp_path: Path, spawner: Spawner) -> None:
+    """It ends as many starts as may end at one place. Log and readiness name it, and a metric counts it."""
+    async with running_faulty_system(tmp_path, spawner, spoilt=False) as faulty:
+        before, after = await faulty.subscribed("before"), await faulty.subscribed("after")
+        await faulty.subscribed("killer")
+        faulty.system.kill("delivery")
+        poison(faulty.told, "killer")
+        first = await faulty.published("before", "1")
+        killer = await faulty.published("killer", "1")
+        last = await faulty.published("after", "1")
+        deaths = 0
+        while not after.accepted():
+            faulty.system.launch("delivery")
+            await until(lambda: after.accepted() or not faulty.system.running("delivery"), PATIENCE_S, "it dies of the event, or goes on")
+            if not after.accepted():
+                deaths += 1
+                assert deaths <= STARTS_MAX
+                faulty.system.kill("delivery")
+        assert after.accepted() == {last.event_id}
+        assert before.accepted() == {first.event_id}
+        assert await faulty.delivered("killer") == []
+        assert f"event=event.set_aside event_id={killer.event_id}" in faulty.system.log("delivery")
+        assert "events set aside: 1" in await faulty.degraded("delivery")
+        assert await faulty.metric("delivery", "hooktide_set_aside_events") == 1
 
 
 async def test_one_byte_over_the_limit_is_too_large_and_its_neighbours_flow(faulty: FaultySystem) -> None:

@@ -1,9 +1,9 @@
 """Range invariants: where each event stands for each subscription after every commit (L1 to L4, L10), and what the log may drop (L11).
 
 L1: each recorded event is, for each subscription that wants it, in exactly one place: an unfinished row, a finished row, an owed range, or
-an ended range. L2: a range begins at most where its group is recorded. L3: a range has no row inside it. L4: the begin of a range only
-grows, and its end is set once. L10: a start in the past happens once. L11: the log holds every event of an owed range, and of each
-unfinished row of which no copy is kept.
+an ended range; or it is set aside. L2: a range begins at most where its group is recorded. L3: a range has no row inside it. L4: the
+begin of a range only grows, and its end is set once. L10: a start in the past happens once. L11: the log holds every event of an owed
+range, and of each unfinished row of which no copy is kept.
 
 Law: every check reads the ledger's tables, and nothing that delivery has in memory.
 """
@@ -147,7 +147,9 @@ class RangeInvariants:
         return judged(now, self._world.versions[subscription_id])[0]
 
     def _check_finished(self, pair: tuple[str, int], event: Published) -> None:
-        if not self._store.has_done_row(delivery_id(event.record.event_id, pair[0])) and self._must(event, pair[0]):
+        event_id = event.record.event_id
+        has_end = self._store.has_done_row(delivery_id(event_id, pair[0])) or event_id in self._store.set_aside()
+        if not has_end and self._must(event, pair[0]):
             self._violated(f"L1: event {pair[1]} is recorded and in no place for {pair[0]}")
         del self._unfinished[pair]
 

@@ -139,6 +139,19 @@ class DeliveryKey(NamedTuple):
     job_id: str
 
 
+class RoutingNote(NamedTuple):
+    """What a worker notes of its start, and of the event that it is routing, for the case that routing ends the process."""
+
+    position: int
+    through: str
+    """Where the cursor of the first shard stood at the start."""
+    starts: int
+    """How many starts in a row have found the cursor there; 0 after a stop as told."""
+    event_position: int = 0
+    event_id: str = ""
+    """The event that is being routed with care; empty: there is none."""
+
+
 class Takeover(NamedTuple):
     """What a worker takes over together with the lease."""
 
@@ -150,6 +163,8 @@ class Takeover(NamedTuple):
     """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
     written_ms: int
     """The `written_ms` of the last flush with unfinished deliveries or lanes; 0 before the first."""
+    routing_note: RoutingNote | None = None
+    """The last `note_routing`; None before the first."""
 
 
 class WaitingCount(NamedTuple):
@@ -231,6 +246,10 @@ class Ledger(Protocol):
 
     async def set_clock_jump(self, jumped_ms: int) -> None:
         """Store how far the wall clock is known to have jumped since the ledger was created, in ms."""
+        ...
+
+    async def note_routing(self, note: RoutingNote) -> None:
+        """Store a note of the routing, instead of the one before."""
         ...
 
     # Unfinished deliveries

@@ -8,7 +8,7 @@ import bisect
 import contextlib
 import operator
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter
@@ -21,6 +21,7 @@ from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.lane_modes import LaneModes
+from services.delivery.worker.poison import Poison
 from services.delivery.worker.read_ahead import read_ahead
 from services.delivery.worker.stopped_group import ANOTHER_LOG, OLDER_COPY, StoppedGroup
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
@@ -79,10 +80,17 @@ class LogFollower:
         clock: Clock,
         takeover: Takeover,
         *,
+        poison: Poison,
+        recorded: Callable[[], Awaitable[None]],
         begins: Callable[[float], None],
     ) -> None:
-        """`begins` is called at each beginning of a following, with the log's retention in seconds, before anything is read."""
+        """`recorded` waits until everything that is routed is recorded.
+
+        `begins` is called at each beginning of a following, with the log's retention in seconds, before anything is read.
+        """
         self._log = log
+        self._poison = poison
+        self._recorded = recorded
         self._begins = begins
         self._ledger = ledger
         self._replica = replica
@@ -213,12 +221,28 @@ class LogFollower:
         for record in records:
             if self._lane_modes.is_due and not self._progress[record.shard].through:
                 self._lane_modes.step(self._routed)
-            await self._route(record)
+            if record.position <= self._poison.careful_through:
+                await self._route_with_care(record)
+            else:
+                await self._route(record)
             self._routed = record.position
         self._is_routing = False
         _routed_events.inc(len(records))
         self._unrouted_since_ms = None
         self._dispatcher.pump()
+
+    async def _route_with_care(self, record: Record) -> None:
+        """Route an event, or pass it by if it is set aside; return once it is recorded."""
+        if record.event_id in self._poison.set_aside:
+            progress = self._progress[record.shard]
+            progress.position, progress.event_id, progress.through = record.position, record.event_id, ""
+            chunk = Chunk(record.shard, record.position, record.event_id, "", [], self._clock.monotonic(), record_first=True)
+            self._unflushed.add_chunk(chunk)
+        else:
+            await self._poison.begins(record)
+            await self._route(record)
+        self._dispatcher.pump()
+        await self._recorded()
 
     async def _route(self, record: Record) -> None:
         """Route one event to all its subscriptions, in chunks, so that a large fan-out stays within bounds."""

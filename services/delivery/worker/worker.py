@@ -35,6 +35,7 @@ from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.lane_refill import LaneRefill, RefillRequests
 from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.page_cache import PageCache
+from services.delivery.worker.poison import Poison
 from services.delivery.worker.range_reader import PageRequests, RangeReader
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.repair import Repair
@@ -138,6 +139,7 @@ class Worker:
             unverified=unverified,
             system_paused=self._on_system_paused,
         )
+        self._poison = Poison(ledger, clock)
         self._notices = NoticePublisher(ledger, self._unflushed.outbox, notices, lambda: replica.checkpoint.registry_id)
         self._intake: list[asyncio.Task[None]] = []
         self.follower: LogFollower | None = None
@@ -214,10 +216,10 @@ class Worker:
         return None if math.isinf(waits_s) else waits_s
 
     def why_degraded(self) -> str | None:
-        """Return in a sentence why events wait although this process is ready; None if they do not."""
+        """Return in a sentence why events wait or are set aside although this process is ready; None if none are."""
         if self.replica.system_paused:
             return "the operator has paused all deliveries: new events wait in the log until `hooktide system resume`"
-        return None
+        return self._poison.why_degraded()
 
     async def run(self) -> None:
         """Take the lease, then work until cancelled."""
@@ -230,6 +232,7 @@ class Worker:
         ranges = await self._ledger.ranges()
         self._lane_modes.resume_at(takeover.groups[0].shards[0])
         self._lane_modes.starts.resume(await self._ledger.jobs())
+        await self._poison.start(takeover.routing_note, here)
         self.follower = follower = LogFollower(
             self._log,
             self._ledger,
@@ -240,6 +243,8 @@ class Worker:
             self._lane_modes,
             self._clock,
             takeover,
+            poison=self._poison,
+            recorded=self._recorder.wait_until_recorded,
             begins=self._following_begins,
         )
         retention = RetentionLoop(
@@ -312,6 +317,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S / 3):
                 await self._recorder.wait_until_empty()
+                await self._poison.stopped()
 
 
 def _bounds(settings: DeliverySettings) -> Bounds:

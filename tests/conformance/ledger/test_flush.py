@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import Flush, Ledger, Takeover
+from services.delivery.ledger.protocol import Flush, Ledger, RoutingNote, Takeover
 from services.delivery.ledger.rows import DoneRow, decode_attempts, done_row, open_row
 from services.delivery.model import Attempt, State
 from services.delivery.transport.protocol import Outcome
@@ -91,11 +91,13 @@ async def test_after_a_restart_everything_is_as_it_was(store: LedgerStore) -> No
         await first.flush(Flush(finished=[finished(3)], written_ms=NOW_MS + 5))
         await first.set_log_id("a log")
         await first.set_clock_jump(-3000)
+        await first.note_routing(RoutingNote(9, "sub_y", 1))
+        await first.note_routing(RoutingNote(9, "sub_y", 2, 10, "evt_y"))
     async with store.open() as second:
         takeover = await second.take_lease("two")
         assert takeover.groups == [cursor_at(9, "evt_x", "sub_y")]
         # The due times are as old as the last flush that had unfinished deliveries.
-        assert takeover[1:] == ("a log", -3000, NOW_MS)
+        assert takeover[1:] == ("a log", -3000, NOW_MS, RoutingNote(9, "sub_y", 2, 10, "evt_y"))
         assert await listed(second) == [finished(3), finished(2), unfinished(1)]
         await second.flush(Flush(finished=[finished(4)]))
         assert len(await listed(second)) == 4

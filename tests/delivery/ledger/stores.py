@@ -90,6 +90,10 @@ class LedgerStore(Protocol):
         """Return all jobs."""
         ...
 
+    def set_aside(self) -> set[str]:
+        """Return the ids of all events that are set aside."""
+        ...
+
     def copies(self) -> dict[ShardPosition, Record]:
         """Return all events of which the ledger has copies, in the order of their places."""
         ...
@@ -185,6 +189,10 @@ class SqliteStore:
         """See `LedgerStore.jobs`."""
         assert self._reading is not None
         return ranges.jobs(self._reading)
+
+    def set_aside(self) -> set[str]:
+        """See `LedgerStore.set_aside`."""
+        return {event_id for (event_id,) in self.rows("SELECT event_id FROM set_aside")}
 
     def cursor(self) -> GroupCursor:
         """See `LedgerStore.cursor`."""

@@ -18,6 +18,7 @@ from services.delivery.ledger.sqlite.retention import keep_copies
 LOG_ID = "log_id"
 CLOCK_JUMPED = "clock_jumped_ms"
 WRITTEN = "written_ms"
+ROUTING_NOTE = "routing_note"
 _OPEN = f"INSERT OR IGNORE INTO open ({', '.join(OPEN_COLUMNS)})"
 _DONE_COLUMNS = ", ".join(DONE_COLUMNS)
 

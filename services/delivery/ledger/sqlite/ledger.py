@@ -6,6 +6,7 @@ recorder, retention_loop, repair → [ledger: flush_writer, retention, repair]; 
 import asyncio
 import contextlib
 import functools
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from services.delivery.ledger.protocol import (
     Listing,
     Page,
     RepairedCursor,
+    RoutingNote,
     Takeover,
     TrimReport,
     WaitingCount,
@@ -27,7 +29,7 @@ from services.delivery.ledger.protocol import (
 from services.delivery.ledger.rows import DoneRow, EndedRow, JobRow, LaneRow, NoticeRow, OpenRow, Positions, RangeRow, SetAsideRow
 from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
-from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, WRITTEN, FlushWriter, set_meta
+from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, ROUTING_NOTE, WRITTEN, FlushWriter, set_meta
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.model import State, delivery_id
 from services.eventlog.record import Record, ShardPosition
@@ -87,6 +89,10 @@ class SqliteLedger:
     async def set_clock_jump(self, jumped_ms: int) -> None:
         """See `Ledger.set_clock_jump`."""
         await self._write(set_meta, CLOCK_JUMPED, str(jumped_ms))
+
+    async def note_routing(self, note: RoutingNote) -> None:
+        """See `Ledger.note_routing`."""
+        await self._write(set_meta, ROUTING_NOTE, json.dumps(note))
 
     async def lanes(self) -> list[str]:
         """See `Ledger.lanes`."""
@@ -257,7 +263,8 @@ class SqliteLedger:
         self._owner, self._epoch = owner, epoch
         groups = [queries.group_cursor(connection, FIRST_GROUP)]
         state = dict(connection.execute("SELECT name, value FROM meta"))
-        return Takeover(groups, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)))
+        note = RoutingNote(*json.loads(state[ROUTING_NOTE])) if ROUTING_NOTE in state else None
+        return Takeover(groups, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)), note)
 
     def _check_lease(self, connection: sqlite3.Connection) -> None:
         if connection.execute("SELECT 1 FROM lease WHERE owner = ? AND epoch = ?", (self._owner, self._epoch)).fetchone() is None:

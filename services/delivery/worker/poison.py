@@ -1,0 +1,115 @@
+"""Poison: an event whose routing ends the process is set aside, so that a service that is started again and again goes on behind it.
+
+worker → [poison] ← log_follower; ledger
+
+A start that finds the ledger's cursor where two crashed starts before it found it routes with care: it notes each event in the ledger,
+routes it, and waits until it is recorded. The event that is noted when the process ends without a word is set aside.
+
+Law 1: without such crashes, no event is noted, and routing costs nothing more.
+Law 2: a process that stops as told leaves no note.
+Law 3: an event that is set aside is passed by at every later start, and the cursor moves behind it.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from prometheus_client import Counter, Gauge
+
+from services.delivery.errors import LedgerFullError
+from services.delivery.ledger.protocol import FIRST_GROUP, Flush, Ledger, RoutingNote, ShardCursor
+from services.delivery.ledger.rows import SetAsideRow
+from services.delivery.worker.backpressure import LIMIT_MAX
+from services.eventlog.record import Record
+from services.runtime.clock import Clock, unix_ms
+from services.runtime.logs import logger
+
+STARTS_MAX = 3
+"""The start at one place from which on events are routed with care."""
+_LISTED = 1000
+_REASON = "the delivery service ended several times while it routed this event"
+
+_set_aside = Gauge("hooktide_set_aside_events", "Events that are not routed, because routing them ended the delivery service.")
+_newly_set_aside = Counter("hooktide_events_set_aside_total", "Events that were set aside because routing them ended the delivery service.")
+
+
+class Start(NamedTuple):
+    """What a start does about the events that come next."""
+
+    note: RoutingNote
+    """What the ledger notes from now on."""
+    culprit: str
+    """The id of the event to set aside; empty: there is none."""
+    position: int = 0
+    """Where that event stands."""
+
+
+def at_start(note: RoutingNote | None, here: ShardCursor) -> Start:
+    """Decide what a start does that finds a note of the process before it, and the ledger's cursor."""
+    if note is None:
+        return Start(RoutingNote(here.position, here.through, 1), "")
+    is_blamed = bool(note.event_id) and _is_ahead(note.event_position, here)
+    is_same = (note.position, note.through) == (here.position, here.through)
+    fresh = RoutingNote(here.position, here.through, note.starts + 1 if is_same or is_blamed else 1)
+    return Start(fresh, note.event_id, note.event_position) if is_blamed else Start(fresh, "")
+
+
+class Poison:
+    """What one worker knows of events that end it."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._note = RoutingNote(0, "", 0)
+        self._listed = 0
+        self.set_aside: set[str] = set()  # bounded: by `_LISTED`
+        """The ids of events that routing must pass by. A repair gives other events their positions."""
+        self.careful_through = 0
+        """Events up to this position are routed with care."""
+
+    async def start(self, note: RoutingNote | None, here: ShardCursor) -> None:
+        """Set the event aside that has ended the process before, if one has, and decide how to route."""
+        self._note, culprit, position = at_start(note, here)
+        if culprit:
+            logger().error("event.set_aside", event_id=culprit, position=position, reason=_REASON)
+            row = SetAsideRow(FIRST_GROUP, here.shard, position, culprit, _REASON, unix_ms(self._clock))
+            await self._ledger.flush(Flush(set_aside=[row]))
+            _newly_set_aside.inc()
+        rows = await self._ledger.set_aside(_LISTED)
+        self._listed = len(rows)
+        _set_aside.set(len(rows))
+        self.set_aside = _ahead(rows, here)
+        # No more than this is routed and not recorded when a process ends.
+        if self._note.starts >= STARTS_MAX or self.set_aside:
+            self.careful_through = here.position + LIMIT_MAX
+            logger().warning("routing.careful", starts=self._note.starts, after=here.position, effect="events are recorded one by one")
+        await self._write()
+
+    async def begins(self, record: Record) -> None:
+        """Note an event that is about to be routed with care."""
+        self._note = self._note._replace(event_position=record.position, event_id=record.event_id)
+        await self._write()
+
+    async def stopped(self) -> None:
+        """Note that the process stops as told: what comes next has done nothing wrong."""
+        self._note = RoutingNote(self._note.position, self._note.through, 0)
+        await self._write()
+
+    async def _write(self) -> None:
+        with contextlib.suppress(LedgerFullError):  # nothing else is written either, and no attempt starts
+            await self._ledger.note_routing(self._note)
+
+    def why_degraded(self) -> str | None:
+        """Return in a sentence that events are set aside; None if there are none."""
+        if not self._listed:
+            return None
+        return f"events set aside: {self._listed}, because routing them ended this service; the log lines event.set_aside name them"
+
+
+def _ahead(rows: Iterable[SetAsideRow], here: ShardCursor) -> set[str]:
+    return {row.event_id for row in rows if _is_ahead(row.position, here)}
+
+
+def _is_ahead(position: int, here: ShardCursor) -> bool:
+    """Return whether the event at a position is not wholly recorded."""
+    return position > here.position or (position == here.position and bool(here.through))
