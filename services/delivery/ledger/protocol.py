@@ -35,6 +35,7 @@ from services.delivery.ledger.rows import (
     Positions,
     RangeKey,
     RangeRow,
+    RoutingNote,
     SetAsideRow,
 )
 from services.delivery.model import State
@@ -137,19 +138,6 @@ class DeliveryKey(NamedTuple):
     event_id: str
     subscription_id: str
     job_id: str
-
-
-class RoutingNote(NamedTuple):
-    """What a worker notes of its start, and of the event that it is routing, for the case that routing ends the process."""
-
-    position: int
-    through: str
-    """Where the cursor of the first shard stood at the start."""
-    starts: int
-    """How many starts in a row have found the cursor there; 0 after a stop as told."""
-    event_position: int = 0
-    event_id: str = ""
-    """The event that is being routed with care; empty: there is none."""
 
 
 class Takeover(NamedTuple):

@@ -57,6 +57,14 @@ class DoneRow(NamedTuple):
     job_id: str
 
 
+class DueNow(NamedTuple):
+    """A subscription whose unfinished deliveries need not wait any longer."""
+
+    subscription_id: str
+    due_ms: int
+    """When those are due that would be due later, in ms by the due clock."""
+
+
 Positions = tuple[int, ...]
 """A place in the log without event ids: one position for each append shard, in the order of shards."""
 
@@ -161,6 +169,19 @@ class SetAsideRow(NamedTuple):
     event_id: str
     reason: str
     time_ms: int
+
+
+class RoutingNote(NamedTuple):
+    """What a worker notes of its start, and of the event that it is routing, for the case that routing ends the process."""
+
+    position: int
+    through: str
+    """Where the cursor of the first shard stood at the start."""
+    starts: int
+    """How many starts in a row have found the cursor there; 0 after a stop as told."""
+    event_position: int = 0
+    event_id: str = ""
+    """The event that is being routed with care; empty: there is none."""
 
 
 class NoticeRow(NamedTuple):

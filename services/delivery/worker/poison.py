@@ -17,8 +17,8 @@ from typing import NamedTuple
 from prometheus_client import Counter, Gauge
 
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import FIRST_GROUP, Flush, Ledger, RoutingNote, ShardCursor
-from services.delivery.ledger.rows import SetAsideRow
+from services.delivery.ledger.protocol import FIRST_GROUP, Flush, Ledger, ShardCursor
+from services.delivery.ledger.rows import RoutingNote, SetAsideRow
 from services.delivery.worker.backpressure import LIMIT_MAX
 from services.eventlog.record import Record
 from services.runtime.clock import Clock, unix_ms

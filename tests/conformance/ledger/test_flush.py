@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import Flush, Ledger, RoutingNote, Takeover
-from services.delivery.ledger.rows import DoneRow, decode_attempts, done_row, open_row
+from services.delivery.ledger.protocol import Flush, Ledger, Takeover
+from services.delivery.ledger.rows import DoneRow, RoutingNote, decode_attempts, done_row, open_row
 from services.delivery.model import Attempt, State
 from services.delivery.transport.protocol import Outcome
 from services.runtime.consumer_scope import EVERYONE

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from services.delivery.ledger.protocol import RoutingNote, ShardCursor
+from services.delivery.ledger.protocol import ShardCursor
+from services.delivery.ledger.rows import RoutingNote
 from services.delivery.model import State
 from services.delivery.request.request_settings import Subscription
 from services.delivery.worker.poison import STARTS_MAX, at_start
@@ -57,7 +58,7 @@ def poisoned(world: World) -> None:
             raise RoutingError
         return match(event_type, source, audience)
 
-    worker.replica.router.match = fail  # type: ignore[method-assign]
+    worker.replica.router.match = fail  # type: ignore[method-assign]  # an event that breaks the real one would be a bug
 
 
 async def crashes(world: World) -> bool:

@@ -21,12 +21,22 @@ from services.delivery.ledger.protocol import (
     Listing,
     Page,
     RepairedCursor,
-    RoutingNote,
     Takeover,
     TrimReport,
     WaitingCount,
 )
-from services.delivery.ledger.rows import DoneRow, EndedRow, JobRow, LaneRow, NoticeRow, OpenRow, Positions, RangeRow, SetAsideRow
+from services.delivery.ledger.rows import (
+    DoneRow,
+    EndedRow,
+    JobRow,
+    LaneRow,
+    NoticeRow,
+    OpenRow,
+    Positions,
+    RangeRow,
+    RoutingNote,
+    SetAsideRow,
+)
 from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, ROUTING_NOTE, WRITTEN, FlushWriter, set_meta
