@@ -297,14 +297,57 @@ def test_a_changed_sink_is_called_from_the_next_attempt_on(play: Play) -> None:
         world.endpoints.modes[ALPHA.id] = Mode.FAILING
         world.publish(2, "alpha")
         await asyncio.sleep(0.2)
-        world.change(replace(ALPHA, sink="https://consumer.example/new"))
-        await asyncio.sleep(0.2)
         world.endpoints.modes.clear()
+        world.change(replace(ALPHA, sink="https://consumer.example/new"))
         await finished(world, within_s=60.0)
         urls = {(sent.number, sent.url) for sent in world.endpoints.log}
         assert urls == {(1, "https://consumer.example/hooks"), (2, "https://consumer.example/new")}
 
     play(scenario, HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="1,1")
+
+
+@pytest.mark.parametrize("moment", ["waiting", "being written", "under way"])
+def test_what_failed_at_a_former_sink_is_due_at_once_at_its_successor(play: Play, moment: str) -> None:
+    """Whether it waits for its retry, is just being written, or fails after the change. The former sink's pause binds nobody either."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        modes = {"waiting": Mode.FAILING, "being written": Mode.FAILING, "under way": Mode.LATE_THROTTLING}
+        world.endpoints.modes[ALPHA.id] = modes[moment]
+        if moment == "being written":
+            world.loop.slow_jobs["flush"] = (0.5, 0.5)
+        records = world.publish(3, "alpha")
+        await asyncio.sleep(5.0 if moment == "waiting" else 0.3)
+        assert world.endpoints.requests == 3
+        world.endpoints.modes.clear()
+        world.change(replace(ALPHA, sink="https://consumer.example/new"))
+        await asyncio.sleep(10.0)
+        assert deliveries(world, records) == [State.DELIVERED] * 3
+        assert [(taken.number, taken.url) for taken in world.endpoints.log[3:]] == [(2, "https://consumer.example/new")] * 3
+        await finished(world)
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")
+
+
+def test_another_change_brings_no_attempt_forward_and_a_new_sink_has_waits_of_its_own(play: Play) -> None:
+    """A failure counts as an attempt wherever it happened."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        records = world.publish(3, "alpha")
+        await asyncio.sleep(5.0)
+        world.change(replace(ALPHA, types=("alpha", "beta"), rate_per_second=50.0))
+        await asyncio.sleep(60.0)
+        assert world.endpoints.requests == 3
+        world.change(replace(ALPHA, sink="https://consumer.example/new"))
+        await asyncio.sleep(60.0)
+        assert world.endpoints.requests == 6
+        await finished(world, within_s=3600.0)
+        assert deliveries(world, records) == [State.EXHAUSTED] * 3
+        assert world.endpoints.requests == 9
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")
 
 
 @pytest.mark.parametrize("later", [50.0, None], ids=["raised", "lifted"])

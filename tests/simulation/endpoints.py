@@ -39,6 +39,7 @@ class Sent:
 
     attempts: int = 0
     """The attempt number of the latest request."""
+    began_at: float = 0.0
     answered_at: float = 0.0
     wait_s: float = 0.0
     """How long after the latest answer no further attempt may begin."""
@@ -86,6 +87,8 @@ class Endpoints:
     """Whether a delivery must be recorded before it is sent, and is not."""
     elsewhere: Callable[[str, str], bool] = lambda _subscription_id, _url: False
     """Whether a subscription's sink is another URL, and has been for longer than a worker may need to hear of the change."""
+    moved_by: Callable[[str], float] = lambda _subscription_id: 0.0
+    """Until when a request of a subscription may have been made for a former sink, as far as the worker may not have heard of a change."""
     unproven: Callable[[], bool] = lambda: False
     """Whether the worker was frozen and has not asked the registry since."""
     at_once: int = 1 << 30
@@ -107,13 +110,15 @@ class Endpoints:
             self._violated("sent before it was recorded, although a worker before may have sent it", key)
         if sent.under_way:
             self._violated("sent while it is under way", key)
-        due_at = sent.answered_at + (max(sent.wait_s, sent.asked_s) if request.url == sent.url else sent.wait_s)
-        if number == sent.attempts + 1 and now < due_at:
+        due_at = sent.answered_at + max(sent.wait_s, sent.asked_s)
+        # What failed at a former sink is due at once at the present one.
+        is_bound = request.url == sent.url and sent.began_at > self.moved_by(key[1])
+        if is_bound and number == sent.attempts + 1 and now < due_at:
             self._violated(f"I5: attempt {number} began {due_at - now:.3f} s early", key)
         if now < self.throttled_until.get((key[1], request.url), 0.0):
             self._violated("sent while the endpoint had asked for a pause", key)
         self._hold_against_the_registry(key, request.url)
-        sent.attempts, sent.under_way, sent.url = number, True, request.url
+        sent.attempts, sent.under_way, sent.url, sent.began_at = number, True, request.url, now
 
     def _hold_against_the_registry(self, key: Key, url: str) -> None:
         if self.silenced(key[1]):

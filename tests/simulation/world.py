@@ -70,6 +70,8 @@ class World:
     published: list[Published] = field(default_factory=list)
     versions: dict[str, list[Version]] = field(default_factory=dict)
     finished: dict[bytes, int] = field(default_factory=dict)
+    moved_at: dict[str, float] = field(default_factory=dict)
+    """When the sink of a subscription last changed."""
     crashes: int = 0
     subscriptions_made: int = 0
     disk_is_full: bool = False
@@ -87,6 +89,7 @@ class World:
             silenced=self._is_silenced,
             unproven=lambda: self.registry.freezes_proven < self.registry.freezes,
             elsewhere=self._is_elsewhere,
+            moved_by=self._moved_by,
         )
         self.head_at_start = 0
         self.running: Running | None = None
@@ -249,7 +252,11 @@ class World:
     def note_version(self, subscription_id: str, wish: Wish | None) -> None:
         """Note what a subscription is from now on."""
         version, revision = Version(self.loop.time(), wish), self.registry.revision
-        self.versions.setdefault(subscription_id, []).append(version)
+        versions = self.versions.setdefault(subscription_id, [])
+        before = versions[-1].wish if versions else wish
+        if wish is not None and before is not None and wish.sink_revision != before.sink_revision:
+            self.moved_at[subscription_id] = version.since
+        versions.append(version)
 
         async def tell() -> None:
             await self.registry.told(revision)
@@ -439,6 +446,11 @@ class World:
     def _is_elsewhere(self, subscription_id: str, url: str) -> bool:
         latest = self.versions[subscription_id][-1]
         return self._is_heard_of(latest) and latest.wish is not None and latest.wish.sink != url
+
+    def _moved_by(self, subscription_id: str) -> float:
+        if subscription_id not in self.moved_at:
+            return 0.0
+        return max(self.moved_at[subscription_id], self.registry_back_at) + _HEARS_WITHIN_S if self.registry.reachable else float("inf")
 
     def _is_heard_of(self, latest: Version) -> bool:
         return self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable

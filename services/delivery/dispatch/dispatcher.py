@@ -52,12 +52,14 @@ class Dispatcher:
         settled: Callable[[Delivery], None],
         rows_due: Callable[[Lane], None],
         page_due: Callable[[Lane], None],
+        due_now: Callable[[str, int], None],
         sinks: SinkTransitions,
     ) -> None:
         """`sender` carries the attempts out. The callbacks come at any time, within the dispatcher's own methods.
 
         `settled` gets each delivery that waits for its flush or is let go, `rows_due` a lane that has room for its due rows, `page_due` a
-        lane that has room for a page of its range, and `sinks` what happens to sinks.
+        lane that has room for a page of its range, and `sinks` what happens to sinks. `due_now` gets a subscription whose rows that are due
+        later must be due at a time, in ms by the due clock, with the next flush.
         """
         self._sender = sender
         self._subscription = lanes.subscription
@@ -66,7 +68,7 @@ class Dispatcher:
         self.due = lanes.due
         """The clock by which deliveries wait."""
         self._bounds = bounds
-        self._settled, self._rows_due, self._page_due, self._sinks = settled, rows_due, page_due, sinks
+        self._settled, self._rows_due, self._page_due, self._due_now, self._sinks = settled, rows_due, page_due, due_now, sinks
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
         self.backlog = Backlog(lanes, clock, settled, self._withdraw, self.wake)
@@ -157,9 +159,8 @@ class Dispatcher:
         elif answer.begun:
             delivery.attempts.append(attempt_of(answer, settings, started_ms, int((now - began) * 1000)))
             wait_s = retry_after_s(answer.retry_after, unix_ms(self._clock)) if answer.retry_after else None
-            # The `Retry-After` of a subscription's former sink does not apply to its present one.
             is_current = self._note_failure(lane, delivery, settings, answer, wait_s, began)
-            self._after_failure(lane, delivery, settings, answer, wait_s if is_current else None)
+            self._after_failure(lane, delivery, settings, answer, wait_s, sink_has_changed=not is_current)
         else:
             self._has_not_begun(lane, delivery, began)
         self._join_round(lane)
@@ -177,7 +178,9 @@ class Dispatcher:
         else:
             self.finish(delivery, State.CANCELLED)
 
-    def _after_failure(self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None) -> None:
+    def _after_failure(
+        self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None, *, sink_has_changed: bool
+    ) -> None:
         now_ms = self.due.now_ms()
         decision = self._retry_policy.after_failure(
             attempts=len(delivery.attempts),
@@ -187,6 +190,7 @@ class Dispatcher:
             status=answer.status,
             retry_after_s=wait_s,
             own=settings.retry,
+            sink_has_changed=sink_has_changed,
         )
         match decision:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
@@ -300,6 +304,8 @@ class Dispatcher:
                 lane.sink_health = None
                 # The attempts under way at the former sink take none of the first window of the new one.
                 lane.limit = ConcurrencyLimit(LIMIT_FIRST + lane.in_flight)
+            if lane.moves_to(subscription.settings, now_ms := self.due.now_ms()):
+                self._due_now(subscription_id, now_ms)
             lane.generation += 1
             self._withdraw(lane)
             if subscription.status is SubscriptionStatus.PAUSED:

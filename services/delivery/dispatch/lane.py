@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.concurrency_limit import ConcurrencyLimit
 from services.delivery.dispatch.fair_rounds import Account, Consumer, Flow, Work
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.dispatch.token_bucket import TokenBucket
-from services.delivery.model import Delivery, OwedRange
+from services.delivery.model import Delivery, OwedRange, Phase
+from services.delivery.request.request_settings import RequestSettings
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +30,8 @@ class Lane:
     account: Account = field(default_factory=Account)
     flow: Flow | None = None
     """The flow in which it waits for its turn, or waited last; None before the first time."""
+    settings: RequestSettings | None = None
+    """The settings by which it sends, as it knows them; None if its subscription does not exist."""
     work: Work = Work.FRESH
     """The class of its deliveries' first attempts."""
     sink_health: SinkHealth | None = None
@@ -71,6 +75,19 @@ class Lane:
     """Whether it waits among the parked lanes of its consumer."""
     in_round: bool = False
     """Whether it waits for its turn in the rounds."""
+
+    def moves_to(self, settings: RequestSettings, now_ms: int) -> bool:
+        """Note the present settings; return whether rows must become due at `now_ms`, because they failed at a former sink.
+
+        Deliveries in memory that have failed there are due then, too.
+        """
+        former, self.settings = self.settings, settings
+        if former is None or former.is_same_sink(settings):
+            return False
+        failed = [delivery for delivery in self.held if delivery.phase is Phase.RETRYING]
+        for delivery in failed:
+            lifecycle.bring_forward(delivery, now_ms)
+        return bool(failed) or self.next_due_ms is not None
 
     def held_ids(self) -> set[bytes]:
         """Return the ids of the deliveries held in memory."""

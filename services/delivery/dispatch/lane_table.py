@@ -103,6 +103,7 @@ class LaneTable:
                 consumer = self._consumers[consumer_id] = Consumer(consumer_id)
             consumer.lanes += 1
             lane = self._lanes[subscription_id] = Lane(subscription_id, consumer)
+            lane.settings = None if subscription is None else subscription.settings
         return lane
 
     def now(self) -> Now:

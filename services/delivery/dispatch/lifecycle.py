@@ -107,6 +107,12 @@ def retry(delivery: Delivery, due_ms: int) -> None:
     delivery.due_ms = due_ms
 
 
+def bring_forward(delivery: Delivery, due_ms: int) -> None:
+    """Let the next attempt of a delivery that waits for a retry be due at `due_ms` at the latest."""
+    assert delivery.phase is _RETRYING, delivery.phase.name  # noqa: S101 - only a retry waits for its time
+    delivery.due_ms = min(delivery.due_ms, due_ms)
+
+
 def end(delivery: Delivery, state: State, now_ms: int) -> None:
     """Bring a delivery to its final state, and drop its event: from now on only its row is needed."""
     delivery.phase = _END[state][delivery.phase]

@@ -60,10 +60,12 @@ class RetryPolicy:
         status: int = 0,
         retry_after_s: float | None = None,
         own: OwnRetryPolicy = _NONE,
+        sink_has_changed: bool = False,
     ) -> Decision:
         """Decide after the attempt number `attempts` has failed.
 
         `chance` is uniform in [0, 1). `own` is the subscription's own retry policy. `accepted_ms` and `now_ms` are by the due clock.
+        If `sink_has_changed`, the attempt was made at a former sink or with a former credential: the next one need not wait.
         """
         delays_s = self.delays_s if own.delays_s is None else own.delays_s
         if status == LOOP_DETECTED:
@@ -73,7 +75,7 @@ class RetryPolicy:
         if attempts > len(delays_s) or (own.attempts_max is not None and attempts >= own.attempts_max):
             return Exhausted(f"all {attempts} attempts have failed")
         delay_s = delays_s[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
-        due_ms = now_ms + int(max(delay_s, retry_after_s or 0.0) * 1000)
+        due_ms = now_ms if sink_has_changed else now_ms + int(max(delay_s, retry_after_s or 0.0) * 1000)
         if due_ms > accepted_ms + self.expiry_s * 1000:
             return Exhausted("the delivery reached its expiry time")
         return RetryAt(due_ms)

@@ -26,6 +26,7 @@ from typing import NamedTuple, Protocol
 
 from services.delivery.ledger.rows import (
     DoneRow,
+    DueNow,
     EndedRow,
     JobKey,
     JobRow,
@@ -109,11 +110,13 @@ class Flush:
     """Events that are not routed."""
     notices: Sequence[NoticeRow] = ()
     """Notices for the outbox; a notice whose id is in the outbox replaces that one."""
+    due_now: Sequence[DueNow] = ()
+    """Which rows are due earlier than they say. It holds for the rows as they are before this flush, and not for `opened` and `updated`."""
     copies: Sequence[Record] = ()
     """The events of rows that come to lie at or below what has been copied already."""
 
     def __bool__(self) -> bool:
-        return bool(self.opened or self.updated or self.finished or self.cursors or self.has_lanes)
+        return bool(self.opened or self.updated or self.finished or self.cursors or self.due_now or self.has_lanes)
 
     @property
     def has_lanes(self) -> bool:

@@ -22,6 +22,7 @@ from services.delivery.errors import LedgerFullError
 from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, Flush, GroupCursor, Ledger, ShardCursor
 from services.delivery.ledger.rows import (
     DoneRow,
+    DueNow,
     EndedRow,
     JobKey,
     JobRow,
@@ -85,6 +86,7 @@ class _Batch:
     notices: list[NoticeRow] = field(default_factory=list)
     lanes: list[LaneRow] = field(default_factory=list)
     lanes_done: list[str] = field(default_factory=list)
+    due_now: list[DueNow] = field(default_factory=list)
 
     def flush(self) -> Flush:
         """Return what the transaction writes."""
@@ -105,6 +107,7 @@ class _Batch:
             lanes=self.lanes,
             lanes_done=self.lanes_done,
             notices=self.notices,
+            due_now=self.due_now,
         )
 
 
@@ -140,7 +143,8 @@ class Recorder:
 
     @property
     def _is_empty(self) -> bool:
-        return not (self._chunks or self._changed or self._ranges or self._outbox or self._unflushed.jobs)
+        unflushed = self._unflushed
+        return not (self._chunks or self._changed or self._ranges or self._outbox or unflushed.jobs or unflushed.due_now)
 
     async def wait_until_empty(self) -> None:
         """Wait until nothing is left to flush."""
@@ -241,6 +245,9 @@ class Recorder:
             self._write(batch, delivery)
         if self._dispatcher.lanes.changed:
             batch.lanes, batch.lanes_done = self._dispatcher.lanes.take_changed()
+        if self._unflushed.due_now:
+            batch.due_now = list(itertools.starmap(DueNow, self._unflushed.due_now.items()))
+            self._unflushed.due_now.clear()
         if self._outbox:
             batch.notices = self._outbox.take()
         return batch
@@ -386,6 +393,10 @@ class Recorder:
         self._lane_modes.flushed(self._recorded_by(batch), batch.ranges)
         for delivery in batch.settled:
             dispatcher.release(delivery)
+        for subscription_id, due_ms in batch.due_now:
+            if (lane := dispatcher.lanes.find(subscription_id)) is not None:
+                lane.row_waits(due_ms)
+                dispatcher.wake(lane)
         for delivery in batch.to_queue:
             dispatcher.queue(delivery)
         dispatcher.pump()

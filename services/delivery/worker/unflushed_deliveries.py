@@ -40,6 +40,8 @@ class UnflushedDeliveries:
         """The owed ranges of which the next flush may write something."""
         self.jobs: dict[JobKey, JobRow | None] = {}
         """The jobs that the next flush writes; None: deletes."""
+        self.due_now: dict[str, int] = {}
+        """The subscriptions whose rows that are due later must be due at a time, in ms by the due clock."""
         self.flush_wanted = asyncio.Event()
         self.outbox = Outbox(self.flush_wanted.set)
         """The notices that the next flush writes."""
@@ -65,6 +67,11 @@ class UnflushedDeliveries:
         self.flush_wanted.set()
         if self.is_urgent():
             self.urgent.set()
+
+    def add_due_now(self, subscription_id: str, due_ms: int) -> None:
+        """Take a subscription whose rows that are due later must be due at `due_ms`, by the due clock."""
+        self.due_now[subscription_id] = due_ms
+        self.flush_wanted.set()
 
     def add_range(self, owed: OwedRange) -> None:
         """Take a range whose row has to change."""

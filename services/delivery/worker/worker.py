@@ -113,6 +113,7 @@ class Worker:
             settled=self._unflushed.add_settled,
             rows_due=refills.add,
             page_due=pages.add,
+            due_now=self._unflushed.add_due_now,
             sinks=transitions,
         )
         self._lane_modes = LaneModes(self.dispatcher, replica, self._unflushed)

@@ -1,6 +1,7 @@
 """Ledger, over every engine: what a lane, or the retention, reads back."""
 
 from services.delivery.ledger.protocol import Flush, Ledger
+from services.delivery.ledger.rows import DueNow
 from tests.delivery.ledger.deliveries import NOW_MS, SUBSCRIPTION, finished, unfinished
 
 
@@ -26,3 +27,16 @@ async def test_unfinished_deliveries_of_old_events_are_found(ledger: Ledger) -> 
     assert [row.position for row in await ledger.expired_rows(NOW_MS + 5, 3)] == [0, 1, 2]
     assert [row.position for row in await ledger.expired_rows(NOW_MS + 5, 100)] == [0, 1, 2, 3, 4]
     assert await ledger.expired_rows(-1, 100) == []
+
+
+async def test_rows_that_are_due_later_become_due_at_once(ledger: Ledger) -> None:
+    """Neither another subscription's rows do, nor those that the same flush writes."""
+    later_ms = NOW_MS + 1000
+    await ledger.flush(
+        Flush([unfinished(1, due_ms=later_ms), unfinished(2), unfinished(3, due_ms=later_ms), unfinished(4, "b", due_ms=later_ms)])
+    )
+    flush = Flush([unfinished(5, due_ms=later_ms)], [unfinished(3, due_ms=later_ms + 1)], due_now=[DueNow(SUBSCRIPTION, NOW_MS)])
+    await ledger.flush(flush)
+    rows = await ledger.due_rows(SUBSCRIPTION, None, 10)
+    assert [(row.position, row.due_ms) for row in rows] == [(2, 0), (1, NOW_MS), (5, later_ms), (3, later_ms + 1)]
+    assert await ledger.next_due_ms("sub_" + "b" * 32, NOW_MS) == later_ms

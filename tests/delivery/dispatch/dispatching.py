@@ -129,6 +129,7 @@ class Dispatching:
             settled=self.queue.add_settled,
             rows_due=self.rows_due.append,
             page_due=self.pages_due.append,
+            due_now=self.queue.add_due_now,
             sinks=self.sinks,
         )
 

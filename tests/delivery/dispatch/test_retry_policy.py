@@ -50,6 +50,18 @@ def test_a_pause_of_no_stated_length_doubles_up_to_half_a_minute(times: int, exp
     assert pause_s(times) == expected_s
 
 
+def test_a_failure_at_a_former_sink_counts_as_an_attempt_and_does_not_bind_the_next_one() -> None:
+    policy = RetryPolicy((600.0,), DAYS_14_S)
+
+    def after(attempts: int) -> object:
+        return policy.after_failure(
+            attempts=attempts, accepted_ms=NOW_MS, now_ms=NOW_MS, chance=0.5, retry_after_s=9.0, sink_has_changed=True
+        )
+
+    assert after(1) == RetryAt(NOW_MS)
+    assert isinstance(after(2), Exhausted)
+
+
 def test_what_would_be_tried_too_late_is_given_up() -> None:
     policy = RetryPolicy((100.0,), expiry_s=1000.0)
 

@@ -37,6 +37,7 @@ class FlushWriter:
     def flush(self, connection: sqlite3.Connection, flush: Flush) -> dict[DeliveryKey, bytes]:
         """Write a flush within the transaction of a connection; return what `Ledger.flush` returns."""
         renamed: dict[DeliveryKey, bytes] = {}
+        connection.executemany("UPDATE open SET due_ms = ?2 WHERE subscription_id = ?1 AND due_ms > ?2", flush.due_now)
         if insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened) < len(flush.opened):
             renamed |= insert_renamed(connection, "open", flush.opened, self._delivery_id)
         if flush.updated:
