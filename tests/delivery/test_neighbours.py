@@ -8,7 +8,7 @@ import pytest
 from tests.delivery.conftest import Play
 from tests.delivery.ledger.stores import SqliteStore
 from tests.simulation.endpoints import Mode
-from tests.simulation.registry import Wish
+from tests.simulation.registry import PAUSED, Wish
 from tests.simulation.scenarios import ALPHA, started
 from tests.simulation.world import CONSUMERS, World
 
@@ -55,4 +55,31 @@ def test_a_consumer_notices_little_of_its_neighbour(play: Play, store: SqliteSto
     store.remove()
     scenario(troubled=True)
     # What remains is the pace of routing: an event waits for those that came with it.
+    assert waits[True] <= 1.2 * waits[False] + 0.05, waits
+
+
+@pytest.mark.parametrize("consumer_id", [CONSUMERS[1], CONSUMERS[0]], ids=["of another consumer", "of the same consumer"])
+def test_fresh_events_do_not_wait_for_a_lane_that_catches_up(play: Play, store: SqliteStore, consumer_id: str) -> None:
+    """The lane owes thousands of events all the while."""
+    victim, waits = replace(VICTIM, consumer_id=consumer_id), dict[bool, float]()
+
+    def scenario(*, catches_up: bool) -> None:
+        async def run(world: World) -> None:
+            await started(world, victim, replace(ALPHA, state=PAUSED))
+            if catches_up:
+                world.publish(4000, "alpha")
+                await asyncio.sleep(20.0)
+                world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 1.0
+                world.activate(ALPHA.id)
+            waits[catches_up] = await _slowest_s(world, 0)
+            assert bool(world.store.ranges()) == catches_up
+            assert bool([taken for taken in world.endpoints.log if taken.key[1] == ALPHA.id]) == catches_up
+            await world.stop(crash=True)  # attempts are under way
+
+        settings = {"HOOKTIDE_DELIVERY_IN_FLIGHT_MAX": "100", "HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX": "16"}
+        play(run, 1, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", **settings)
+
+    scenario(catches_up=False)
+    store.remove()
+    scenario(catches_up=True)
     assert waits[True] <= 1.2 * waits[False] + 0.05, waits

@@ -358,6 +358,11 @@ CATALOGUE: dict[int, Row] = {
             "delivery.test_simulation::test_whatever_happens_every_event_reaches_its_end",
         ),
     ),
+    58: Row(
+        "a lane catches up with a large part of the log",
+        "fresh events keep their latency",
+        ("delivery.test_neighbours::test_fresh_events_do_not_wait_for_a_lane_that_catches_up",),
+    ),
     59: Row(
         "a registry put back to an older copy, and changed as often since as it had been before",
         "a new snapshot is taken; nothing is routed by the lost history",
