@@ -58,8 +58,7 @@ class Dispatcher:
         """`sender` carries the attempts out. The callbacks come at any time, within the dispatcher's own methods.
 
         `settled` gets each delivery that waits for its flush or is let go, `rows_due` a lane that has room for its due rows, `page_due` a
-        lane that has room for a page of its range, and `sinks` what happens to sinks. `due_now` gets a subscription whose rows that are due
-        later must be due at a time, in ms by the due clock, with the next flush.
+        lane that has room for a page of its range, `sinks` what happens to sinks, and `due_now` whose rows must be due at what time.
         """
         self._sender = sender
         self._subscription = lanes.subscription
@@ -90,10 +89,7 @@ class Dispatcher:
     def pause(self, *, paused: bool) -> None:
         """Start no attempt while the operator has paused all deliveries, and withdraw those that have not begun; go on afterwards."""
         self.attempts.paused = paused
-        if paused:
-            self.withdraw_all()
-        else:
-            self.pump()
+        (self.withdraw_all if paused else self.pump)()
 
     # Taking deliveries in
 

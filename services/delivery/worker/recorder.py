@@ -245,9 +245,7 @@ class Recorder:
             self._write(batch, delivery)
         if self._dispatcher.lanes.changed:
             batch.lanes, batch.lanes_done = self._dispatcher.lanes.take_changed()
-        if self._unflushed.due_now:
-            batch.due_now = list(itertools.starmap(DueNow, self._unflushed.due_now.items()))
-            self._unflushed.due_now.clear()
+        batch.due_now = self._unflushed.take_due_now()
         if self._outbox:
             batch.notices = self._outbox.take()
         return batch

@@ -7,11 +7,12 @@ Law: the deliveries that are routed and not recorded are bounded. Routing waits 
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, LaneTable
 from services.delivery.dispatch.owed_ranges import last_passed
-from services.delivery.ledger.rows import JobKey, JobRow
+from services.delivery.ledger.rows import DueNow, JobKey, JobRow
 from services.delivery.model import Chunk, Delivery, OwedRange
 from services.delivery.notices.outbox import Outbox
 from services.delivery.worker.backpressure import MEASURE_S, Backpressure
@@ -72,6 +73,11 @@ class UnflushedDeliveries:
         """Take a subscription whose rows that are due later must be due at `due_ms`, by the due clock."""
         self.due_now[subscription_id] = due_ms
         self.flush_wanted.set()
+
+    def take_due_now(self) -> list[DueNow]:
+        """Return the subscriptions that `add_due_now` has taken, for the next flush."""
+        due_now, self.due_now = self.due_now, {}
+        return list(itertools.starmap(DueNow, due_now.items()))
 
     def add_range(self, owed: OwedRange) -> None:
         """Take a range whose row has to change."""

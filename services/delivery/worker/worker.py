@@ -233,7 +233,7 @@ class Worker:
         ranges = await self._ledger.ranges()
         self._lane_modes.resume_at(takeover.groups[0].shards[0])
         self._lane_modes.starts.resume(await self._ledger.jobs())
-        await self._poison.start(takeover.routing_note, here)
+        await self._poison.start(takeover.routing_note, takeover.groups[0].shards[0])
         self.follower = follower = LogFollower(
             self._log,
             self._ledger,
