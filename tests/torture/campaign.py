@@ -252,7 +252,9 @@ async def running_campaign(directory: Path, spawner: Spawner, seed: int, rates: 
     told = directory / "faults"
     told.mkdir(parents=True)
     extra = {DIRECTORY: str(told), **({SHADOWED: str(directory / "data")} if spoilt else {})}
-    system = System(directory / "data", dict(QUICK), module="tests.faults.serve", extra=extra, spawn=spawner.spawn)
+    # A lane goes behind after few events, so that processes are killed while ranges are opened, read and ended.
+    settings = {**QUICK, "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5"}
+    system = System(directory / "data", settings, module="tests.faults.serve", extra=extra, spawn=spawner.spawn)
     async with Receiver() as steady, Receiver() as cut_off:
         try:
             await system.start()
