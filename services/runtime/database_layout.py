@@ -29,7 +29,7 @@ def refuse_other_layout(path: Path) -> None:
     try:
         layout = _stored_layout(path)
     except (sqlite3.OperationalError, OSError) as error:
-        message = f"cannot open {path}: {error}; check that the file and its directory exist and can be read and written"
+        message = f"cannot open {path}: {error}; check that the file and its directory exist and can be written"
         raise StartError(message) from error
     if layout is None or layout == LAYOUT:
         return

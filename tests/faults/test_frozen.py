@@ -8,6 +8,7 @@ import time
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.ingest.v1 import ingest_pb2
 
+from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST
 from services.runtime.rpc.channel_and_server import service_metadata
 from tests.faults.faulty_system import FaultySystem, said
 from tests.support.events import cloud_event
@@ -28,7 +29,7 @@ async def test_after_a_freeze_nothing_is_sent_to_a_subscription_that_was_deleted
     events = [cloud_event(str(number), "frozen", source="/frozen") for number in range(_EVENTS)]
     request = ingest_pb2.PublishBatchRequest(events=events)
     await said(faulty.system.ingest.PublishBatch(request, metadata=service_metadata(faulty.system.first.emitter)))
-    await until(lambda: endpoint.begun >= 64, PATIENCE_S, "as many attempts as there may be at once")
+    await until(lambda: endpoint.begun >= LIMIT_FIRST, PATIENCE_S, "as many attempts as there may be at once at first")
     process = faulty.system.services["delivery"].process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)

@@ -17,7 +17,7 @@ from services.delivery.dispatch.lane import Lane, RowReads
 from services.delivery.dispatch.lane_record import Now, row_of
 from services.delivery.dispatch.owed_ranges import HANDED_MAX
 from services.delivery.ledger.rows import LaneRow
-from services.delivery.model import Delivery, State, SubscriptionStatus
+from services.delivery.model import Chunk, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
@@ -25,6 +25,7 @@ from services.runtime.logs import logger
 UNRECORDED_SENT_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and this one is compared with for every delivery.
 _ACTIVE = SubscriptionStatus.ACTIVE
+_QUEUED, _RELEASED = Phase.QUEUED, Phase.RELEASED
 _HELD_BYTES_MAX = 32 * 1024 * 1024
 _CONSUMER_HELD_MAX = 10_000
 _REFILL_ROWS_MAX = 200
@@ -244,6 +245,19 @@ class LaneTable:
         lane = self.lane(delivery.subscription_id)
         lane.unflushed_spills += 1
         self.rows_wait(lane, 1)
+
+    def is_stuck(self, chunk: Chunk, *, parked: bool = False) -> bool:
+        """Return whether all of a chunk that is not settled waits for its own lanes or consumers, and not for this machine.
+
+        With `parked`, only what waits for its turn among the unproven sinks of its consumer counts.
+        """
+        for delivery in chunk.deliveries:
+            if delivery.phase in lifecycle.SETTLED or delivery.phase is _RELEASED:
+                continue
+            lane = self._lanes.get(delivery.subscription_id) if delivery.phase is _QUEUED else None
+            if lane is None or not (lane.is_parked or (not parked and (not lane.in_round or lane.consumer.is_held_back))):
+                return False
+        return True
 
     # What a lane may do
 

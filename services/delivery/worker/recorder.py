@@ -214,21 +214,16 @@ class Recorder:
         # Many ends would remain unrecorded after this flush. Write this chunk, so that those behind it can be recorded in time.
         if self._dispatcher.lanes.unrecorded_ended - len(batch.settled) - len(self._changed) >= _UNRECORDED_ENDED_MAX:
             return True
+        if chunk.routed_at <= now - _LINGER_MIN_S and self._dispatcher.lanes.is_stuck(chunk, parked=True):
+            return True
         sent_by = now - _WAIT_FOR_END_S
         if chunk.routed_at > sent_by:
             return False
-        if all(self._is_stuck(delivery) for delivery in chunk.deliveries if delivery.phase not in lifecycle.SETTLED):
+        if self._dispatcher.lanes.is_stuck(chunk):
             return True
         return any(
             delivery.phase is _IN_FLIGHT and delivery.sent_at is not None and delivery.sent_at <= sent_by for delivery in chunk.deliveries
         )
-
-    def _is_stuck(self, delivery: Delivery) -> bool:
-        """Return whether a delivery that is not settled waits for its own lane or consumer, and not for this machine."""
-        if delivery.phase is not _QUEUED:
-            return delivery.phase is _RELEASED
-        lane = self._dispatcher.lanes.find(delivery.subscription_id)
-        return lane is not None and (not lane.in_round or lane.consumer.is_held_back)
 
     def _collect(self) -> _Batch:
         """Take what the next transaction writes."""
