@@ -402,7 +402,8 @@ class World:
             assert lane.subscription_id in self.registry.wishes, f"the lane of {lane.subscription_id} outlives it"
             if lane.sink_health is not None and not lane.sink_health.permits(self.loop.time()):
                 continue  # the lane looks for waiting rows when it may send again
-            assert lane.next_due_ms is None or self.registry.wishes[lane.subscription_id].state != ACTIVE
+            is_active = self.registry.wishes[lane.subscription_id].state == ACTIVE
+            assert lane.next_due_ms is None or not is_active, f"the lane of {lane.subscription_id} leaves a row that is due"
         await asyncio.sleep(watch_s)
         # Housekeeping runs a few times during this wait.
         assert self.loop.jobs_done - jobs_before < 100, "the ledger is kept busy for nothing"
