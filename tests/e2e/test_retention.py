@@ -164,7 +164,8 @@ async def test_a_full_log_refuses_events_while_deliveries_go_on_and_takes_them_a
             await orders.up()
             await orders.counted("full", accepted, PATIENCE_S)
             assert await _publish_one(system, accepted) is not None
-            assert number(log(system), "SELECT count(*) FROM events") == accepted
+            # The failing sink has made a notice.
+            assert number(log(system), "SELECT count(*) FROM events WHERE type NOT LIKE 'hooktide.%'") == accepted
         async with restarted(system, "ingest", HOOKTIDE_INGEST_LOG_BYTES_MAX=str(2 * _MB)):
             await trimmed(system)
             assert await _publish_one(system, accepted) is None

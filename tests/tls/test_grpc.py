@@ -149,9 +149,9 @@ async def test_a_reload_takes_new_certificates_and_authorities_on_both_sides(our
 async def test_a_reload_of_files_that_cannot_work_keeps_what_was_there(ours: Authority, theirs: Authority) -> None:
     shown = ours.issue()
     server = Side(**server_files(shown))
-    expires = REGISTRY.get_sample_value("hooktide_tls_certificate_expires_seconds", {"setting": "HOOKTIDE_INGEST_TLS_CERT_FILE"})
-    assert expires is not None
     async with listening(server) as target:
+        expires = REGISTRY.get_sample_value("hooktide_tls_certificate_expires_seconds", {"setting": "HOOKTIDE_INGEST_TLS_CERT_FILE"})
+        assert expires is not None
         shown.cert.write_bytes(theirs.issue().cert.read_bytes())
         assert not await server.reloadable.reload()
         assert REGISTRY.get_sample_value("hooktide_last_reload_ok") == 0
