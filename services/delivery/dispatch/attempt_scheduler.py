@@ -160,7 +160,8 @@ class AttemptScheduler:
         if wait_s == 0:
             return True
         lane.is_parked = True
-        consumer.parked.append(lane)
+        # What was never tried comes before what has failed.
+        (consumer.parked.append if lane.failures else consumer.parked.appendleft)(lane)
         if not consumer.unparks:
             consumer.unparks = True
             asyncio.get_running_loop().call_later(wait_s, self._unpark, consumer)

@@ -11,7 +11,7 @@ Law: pure; time (seconds of a monotonic clock) arrives as an argument.
 
 from dataclasses import dataclass
 
-DISTANCE_FIRST_S, DISTANCE_MAX_S = 0.00025, 0.01
+DISTANCE_FIRST_S, DISTANCE_MAX_S = 0.00025, 0.03
 _NONE_BELOW_S = 0.0001
 FAILURES_MAX = 3
 """A sink that has worked is unproven again after so many failures in a row."""
