@@ -19,6 +19,7 @@ from typing import NoReturn, TypeAlias
 import orjson
 from hooktide.event.v1 import event_pb2
 
+from services.eventlog.placement import placement
 from services.eventlog.record import NewEvent, partition_of
 from services.runtime.content_type import is_json
 from services.runtime.errors import Reason
@@ -98,7 +99,8 @@ def validate_event(event: CloudEvent, *, bytes_max: int, is_notice: bool = False
         if name not in _TRACE:
             canonical += f"{name}={attributes[name]}\x00"
     digest = hashlib.sha256(canonical.encode() + data).digest()
-    return NewEvent(partition_of(_placement(own_id, source, attributes)), source, own_id, type_, audience, digest, payload)
+    place = placement(own_id, source, attributes.get("partitionkey"), attributes.get("subject"))
+    return NewEvent(partition_of(place), source, own_id, type_, audience, digest, payload)
 
 
 def _refuse_reserved(type_: str, source: str) -> NoReturn:
@@ -114,14 +116,6 @@ def _check_notice(type_: str, source: str, audience: str) -> None:
         _refuse("source", f"must begin with {RESERVED_SOURCE_PREFIX}: this method takes notices only")
     if not audience:
         _refuse("attributes.audience", "is required: a notice is for one consumer")
-
-
-def _placement(own_id: str, source: str, attributes: dict[str, str]) -> str:
-    """Return the text that decides the partition: the partition key, else source and subject, else the id."""
-    if key := attributes.get("partitionkey"):
-        return key
-    subject = attributes.get("subject")
-    return f"{source}\x00{subject}" if subject else own_id
 
 
 def _check_text(field: str, text: str, bytes_max: int) -> None:

@@ -29,6 +29,7 @@ from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.retention_loop import RetentionLoop
 from services.eventlog.record import SlotProgress
 from services.runtime.clock import unix_ms
+from tests.simulation.key_bugs import KEY_BUGS
 from tests.simulation.range_bugs import RANGE_BUGS, Replace
 from tests.simulation.start_bugs import START_BUGS
 
@@ -183,12 +184,12 @@ BUGS: dict[str, Bug] = {
         (record_first_skipped, 3),
         (retry_before_it_is_due, 3),
         (pause_of_the_sink_ignored, 3),
-        (left_during_a_read_forgotten, 7),
+        (left_during_a_read_forgotten, 24),
         (held_delivery_handed_out_twice, 1),
         (rows_stay_after_a_deletion, 10),
-        (let_go_delivery_lost, 9),
+        (let_go_delivery_lost, 29),
         (read_lease_longer, 8),
-        (expiry_by_the_wall_clock, 3),
+        (expiry_by_the_wall_clock, 17),
         (identity_without_the_subscription, 1),
         (freeze_not_noticed, 8),
         (barrier_not_waited_for, 4),
@@ -196,5 +197,6 @@ BUGS: dict[str, Bug] = {
         (finished_rows_rewritten, 1),
         *RANGE_BUGS.items(),
         *START_BUGS.items(),
+        *KEY_BUGS.items(),
     )
 }

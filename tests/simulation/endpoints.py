@@ -46,6 +46,8 @@ class Sent:
     asked_s: float = 0.0
     """The pause that the latest answer asked for; it binds only attempts at the sink that asked."""
     successes: int = 0
+    given_up: bool = False
+    """Whether the running worker has received the failure of the last attempt that it makes."""
     heard: bool = False
     """Whether the running worker has received a success."""
     under_way: bool = False
@@ -85,6 +87,8 @@ class Endpoints:
     """Whether a subscription has been paused, disabled or deleted for longer than a worker may need to hear of the change."""
     unrecorded: Callable[[Key], bool] = lambda _key: False
     """Whether a delivery must be recorded before it is sent, and is not."""
+    overtakes: Callable[[Key], bool] = lambda _key: False
+    """Whether its subscription wants order, and an earlier event of its key is unfinished."""
     elsewhere: Callable[[str, str], bool] = lambda _subscription_id, _url: False
     """Whether a subscription's sink is another URL, and has been for longer than a worker may need to hear of the change."""
     moved_by: Callable[[str], float] = lambda _subscription_id: 0.0
@@ -108,6 +112,8 @@ class Endpoints:
             self._violated("I3: sent again after its end was recorded", key)
         if self.unrecorded(key):
             self._violated("sent before it was recorded, although a worker before may have sent it", key)
+        if self.overtakes(key):
+            self._violated("L5: sent before an earlier event of its key has ended", key)
         if sent.under_way:
             self._violated("sent while it is under way", key)
         due_at = sent.answered_at + max(sent.wait_s, sent.asked_s)
@@ -158,6 +164,7 @@ class Endpoints:
         delay_s = self.delays_s[min(sent.attempts, len(self.delays_s)) - 1]
         # A retry is due in whole milliseconds.
         sent.wait_s, sent.asked_s = 0.5 * delay_s - 0.001, retry_after_s - 0.001
+        sent.given_up = sent.attempts > len(self.delays_s)
         if answer.outcome is Outcome.DELIVERED:
             sent.heard = True
             sent.successes += 1
@@ -179,7 +186,7 @@ class Endpoints:
         """Record that a worker has ended: it forgets every answer that it has not recorded."""
         self.throttled_until.clear()
         for sent in self.sent.values():
-            sent.heard = sent.under_way = False
+            sent.heard = sent.under_way = sent.given_up = False
 
     @property
     def requests(self) -> int:

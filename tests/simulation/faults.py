@@ -39,6 +39,11 @@ async def _sink(world: World, wishes: list[Wish]) -> None:
     world.change(replace(world.chance.choice(wishes), sink=f"https://consumer.example/hooks/{world.chance.randrange(9)}"))
 
 
+async def _ordering(world: World, wishes: list[Wish]) -> None:
+    wish = world.chance.choice(wishes)
+    world.change(replace(wish, is_ordered=not wish.is_ordered))
+
+
 async def _deletion(world: World, wishes: list[Wish]) -> None:
     if len(wishes) > 2:
         world.delete(world.chance.choice(wishes).id)
@@ -143,6 +148,7 @@ HAPPENINGS: dict[Happening, int] = {
     _subscription: 1,
     _types: 1,
     _sink: 1,
+    _ordering: 1,
     _deletion: 1,
     _restart: 1,
     _log: 1,

@@ -108,7 +108,7 @@ def check_phases(lanes: LaneTable) -> None:
     for lane in lanes:
         held = list(lane.held)
         phases = Counter(delivery.phase for delivery in held)
-        waiting = [*lane.queue, *lane.joined]
+        waiting = [*lane.queue, *lane.joined, *([] if lane.order is None else lane.order.waiting_deliveries())]
         assert {delivery.phase for delivery in waiting} <= {Phase.QUEUED}, f"{lane.subscription_id}: {phases}"
         assert (phases[Phase.QUEUED], phases[Phase.IN_FLIGHT]) == (len(waiting), lane.in_flight), f"{lane.subscription_id}: {phases}"
         assert phases[Phase.RELEASED] == 0, f"{lane.subscription_id} holds a released delivery"

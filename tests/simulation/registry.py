@@ -35,6 +35,7 @@ class Wish:
     consumer_paused: bool = False
     start_ms: int | None = None
     """From which time of acceptance on it wants past events; 0: all that the log has; None: no past events."""
+    is_ordered: bool = False
 
     def message(self) -> subscription_pb2.WatchSubscriptionsResponse:
         """Return the message in which the watch sends this subscription."""
@@ -47,7 +48,10 @@ class Wish:
             state=self.state,
             revision=self.revision,
             sink_revision=self.sink_revision,
-            config=subscription_pb2.SubscriptionConfig(rate_per_second=self.rate_per_second),
+            config=subscription_pb2.SubscriptionConfig(
+                rate_per_second=self.rate_per_second,
+                ordering=subscription_pb2.ORDERING_KEY if self.is_ordered else subscription_pb2.ORDERING_NONE,
+            ),
         )
         if self.start_ms == 0:
             subscription.config.start.point = subscription_pb2.START_POINT_BEGINNING

@@ -27,6 +27,7 @@ from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event, position_in, time_in
 from tests.simulation.invariants import Published, Version, check_phases, judged, note_owed
+from tests.simulation.key_invariants import OrderOfKeys
 from tests.simulation.notices import PublishedNotices
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
 from tests.simulation.tiny_settings import DELAYS_S
@@ -35,10 +36,13 @@ from tests.support.virtual_time import VirtualClock, VirtualLoop
 
 TYPES = ("order.created", "order.paid", "invoice.sent", "order")
 PATTERNS = (("order.*",), ("order.*",), ("order.created", "invoice.*"), (), ("*",), ("order", "order.paid"), ("nothing.*",))
+_ONE, _KEY = {"subject": "one"}, {"partitionkey": "three"}
+_ATTRIBUTES: tuple[dict[str, str], ...] = ({}, _ONE, {"subject": "two"}, _KEY, _KEY | _ONE)
 CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
 # The longest time that a worker may need to hear of a change while its watch works.
 _HEARS_WITHIN_S = 2.0
 _TOLD_WITHIN_S = 1.0
+_ORDERED_SHARE = 0.35
 # The longest time after which a worker has stored a step of the wall clock; if it ends sooner, its successor cannot know of the step.
 _LOOKS_WITHIN_S = 1.5
 
@@ -90,7 +94,9 @@ class World:
             unproven=lambda: self.registry.freezes_proven < self.registry.freezes,
             elsewhere=self._is_elsewhere,
             moved_by=self._moved_by,
+            overtakes=self._overtakes,
         )
+        self.order = OrderOfKeys(self.published, self.endpoints.sent)
         self.head_at_start = 0
         self.running: Running | None = None
         self.killed = asyncio.Event()
@@ -207,8 +213,10 @@ class World:
         if not event_type:
             event_type, source = self.chance.choice(TYPES), self.chance.choice(("/shop", "/bank"))
             audience = self.chance.choice(CONSUMERS) if self.chance.random() < 0.3 else ""
-        event = cloud_event(str(self.log.head + 1), event_type, source=source)
+        attributes = dict(self.chance.choice(_ATTRIBUTES))
+        event = cloud_event(str(self.log.head + 1), event_type, source=source, **attributes)
         record = self.log.append(new_event(event, audience), accepted_ms=unix_ms(self.clock))
+        self.order.published(record, source, attributes)
         self.published.append(Published(record, self.loop.time()))
         return record
 
@@ -222,6 +230,7 @@ class World:
             self.chance.choice(("", "", "/shop")),
             rate_per_second=self.chance.choice((None, None, 20.0)),
             start_ms=self._some_start(),
+            is_ordered=self.chance.random() < _ORDERED_SHARE,
         )
         return self.change(wish)
 
@@ -439,6 +448,16 @@ class World:
     def _is_unrecorded(self, key: Key) -> bool:
         before = position_in(key[0]) <= self.head_at_start
         return before and not self.store.has_open_row(delivery_id(*key))
+
+    def _overtakes(self, key: Key) -> bool:
+        versions = self.versions[key[1]]
+        return self.order.overtakes(key, versions, self.loop.time(), self._has_recorded_end)
+
+    def _has_recorded_end(self, key: Key) -> bool:
+        if self._is_recorded(key) or key[0] in self.store.set_aside():
+            return True
+        position = position_in(key[0])
+        return any(row.after[0] < position <= row.through[0] for row in self.store.ended(key[1]))
 
     def _is_silenced(self, subscription_id: str) -> bool:
         latest = self.versions[subscription_id][-1]

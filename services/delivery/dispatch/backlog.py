@@ -15,6 +15,7 @@ from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.fair_rounds import Work
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_table import LaneTable
+from services.delivery.dispatch.ordered_lanes import OrderedLanes
 from services.delivery.dispatch.owed_ranges import begin, cut, is_behind, is_read, next_range, take_back
 from services.delivery.model import Chunk, Delivery
 from services.runtime.clock import Clock, unix_ms
@@ -32,16 +33,20 @@ class Backlog:
         settled: Callable[[Delivery], None],
         withdraw: Callable[[Lane], None],
         wake: Callable[[Lane], None],
+        join_round: Callable[[Lane], None],
     ) -> None:
         """`settled` gets each delivery that becomes a row or is let go.
 
-        `withdraw` takes back a lane's attempts that have not begun, and `wake` lets a lane send what is queued.
+        `withdraw` takes back a lane's attempts that have not begun, `wake` lets a lane do what it may do, and `join_round` lets it send
+        what is queued.
         """
         self._lanes = lanes
         self._clock = clock
         self._settled = settled
         self._withdraw = withdraw
         self._wake = wake
+        self.ordered = OrderedLanes(lanes, self._become_row, join_round)
+        """What becomes of deliveries whose subscriptions ask for order."""
 
     def stop(self, lane: Lane) -> None:
         """Take what waits out of memory, because the lane may not send: a little becomes rows, and of more the lane owes a range."""
@@ -51,42 +56,55 @@ class Backlog:
             return
         lane.generation += 1
         lane.spilled = True
+        if lane.order is not None:
+            lane.queue.extend(lane.order.take_all_waiting())
         while lane.queue:
             self._become_row(lane, lane.queue.popleft())
 
     def _become_row(self, lane: Lane, delivery: Delivery) -> None:
+        if lane.order is not None:
+            lane.order.leaves(delivery)
         if delivery.recorded:
             lifecycle.put_back(delivery)
             self._lanes.drop(lane, delivery)
             lane.row_waits(delivery.due_ms)
+            if lane.order is not None:
+                lane.order.row(delivery)
             if not delivery.attempts:
                 self._lanes.rows_wait(lane, 1)
         else:
             self._lanes.spill(delivery)
             self._settled(delivery)
 
-    def spill(self, lane: Lane, delivery: Delivery) -> None:
-        """Let a routed delivery wait as a row, because its lane may not send."""
-        lane.spilled = True
+    def spill(self, lane: Lane, delivery: Delivery, *, for_key: bool = False) -> None:
+        """Let a routed delivery wait as a row, because its lane may not send, or for an earlier row of its key only."""
+        lane.spilled = lane.spilled or not for_key
+        if lane.order is not None:
+            lane.order.leaves(delivery)
+            lane.order.spilled_through = delivery.position
         self._lanes.spill(delivery)
 
     def go_behind(self, lane: Lane) -> None:
         """Let a lane owe the events from now on: let go of what it has queued, and leave to rows what has one or must get one."""
         lane.generation += 1
-        waiting = sorted(itertools.chain(lane.queue, lane.joined), key=_position_of)
+        for_keys = () if lane.order is None else lane.order.take_all_waiting()
+        waiting = sorted(itertools.chain(lane.queue, lane.joined, for_keys), key=_position_of)
         lane.queue.clear()
         lane.joined.clear()
         routed_cut = cut(delivery for delivery in lane.held if delivery.owed is None)
+        if lane.order is not None:
+            # What routing has spilled for its key is not held, and may be written later than what is let go.
+            routed_cut = max(routed_cut, lane.order.spilled_through)
         handed_cut = cut(delivery for delivery in lane.held if delivery.owed is not None)
         first_routed: Delivery | None = None
         first_handed: Delivery | None = None
         for delivery in waiting:
             if delivery.owed is not None and delivery.position > handed_cut:
                 first_handed = first_handed or delivery
-                self._lanes.let_go(lane, delivery)
+                self._let_go(lane, delivery)
             elif not delivery.recorded and delivery.chunk is not None and delivery.position > routed_cut:
                 first_routed = first_routed or delivery
-                self._lanes.let_go(lane, delivery)
+                self._let_go(lane, delivery)
                 self._settled(delivery)
             else:
                 lane.spilled = True
@@ -100,6 +118,11 @@ class Backlog:
         if first_routed is not None:
             self.pass_by(lane, first_routed.chunk, first_routed.position)
 
+    def _let_go(self, lane: Lane, delivery: Delivery) -> None:
+        self._lanes.let_go(lane, delivery)
+        if lane.order is not None:
+            lane.order.end(delivery)
+
     def pass_by(self, lane: Lane, chunk: Chunk | None, position: int) -> None:
         """Pass a lane that is behind by, with the event of a chunk. If it is the first event, the chunk's flush writes the range."""
         owed = lane.ranges[-1]
@@ -109,7 +132,10 @@ class Backlog:
 
     def join_queues(self, lane: Lane) -> None:
         """Queue what was routed above a lane's last range, once all of its ranges are handed out."""
-        if lane.joined and all(is_read(owed) for owed in lane.ranges):
+        if lane.order is not None:
+            self.ordered.join_queues(lane, lane.order)
+            self._wake(lane)
+        elif lane.joined and all(is_read(owed) for owed in lane.ranges):
             lane.queue.extend(lane.joined)
             lane.joined.clear()
             self._wake(lane)

@@ -17,17 +17,17 @@ from services.delivery.dispatch.circuit_breaker import CircuitBreaker
 from services.delivery.dispatch.concurrency_limit import LIMIT_FIRST, ConcurrencyLimit
 from services.delivery.dispatch.fair_rounds import Flow
 from services.delivery.dispatch.lane import Lane, earlier
-from services.delivery.dispatch.lane_record import health_of
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
-from services.delivery.dispatch.owed_ranges import is_read
+from services.delivery.dispatch.owed_ranges import handed_out_through, is_read
 from services.delivery.dispatch.protocol import Sender, SinkTransitions
 from services.delivery.dispatch.retry_policy import Exhausted, RetryAt, RetryPolicy, retry_after_s, throttles
 from services.delivery.dispatch.sink_health import SinkHealth
+from services.delivery.dispatch.sink_reports import tell_failure
 from services.delivery.ledger.rows import LaneRow
 from services.delivery.model import Attempt, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.attempt_record import attempt_of, log_failure
-from services.delivery.request.request_settings import RequestSettings, Subscription
+from services.delivery.request.request_settings import RequestSettings
 from services.delivery.transport.protocol import Answer, Outcome
 from services.runtime import failpoints
 from services.runtime.clock import Clock, unix_ms
@@ -70,15 +70,16 @@ class Dispatcher:
         self._settled, self._rows_due, self._page_due, self._due_now, self._sinks = settled, rows_due, page_due, due_now, sinks
         self.lanes = lanes
         """All lanes, with the deliveries held in memory."""
-        self.backlog = Backlog(lanes, clock, settled, self._withdraw, self.wake)
-        """What becomes of deliveries that wait when their lane cannot take them."""
         self._timers = LaneTimers(clock, self._timer_fired)
         callbacks = Callbacks(self._answered, self.exhaust, self._wake_when_unblocked, self._on_sender_ready, self._has_turned)
         self.attempts = AttemptScheduler(sender, lanes, self._timers, clock, bounds, callbacks)
         """Chooses what starts, and counts what is under way."""
-        self.pump = self.attempts.pump
+        self.pump, self._join_round = self.attempts.pump, self.attempts.join_round
         """Start attempts as long as there is room."""
-        self._join_round = self.attempts.join_round
+        self.backlog = Backlog(lanes, clock, settled, self._withdraw, self.wake, self._join_round)
+        """What becomes of deliveries that wait when their lane cannot take them."""
+        self.ordered = self.backlog.ordered
+        """What becomes of deliveries whose subscriptions ask for order."""
 
     def change(self, retry_policy: RetryPolicy, bounds: Bounds) -> None:
         """Use another retry policy and other bounds from now on; deliveries that are under way or waiting beyond the bounds stay."""
@@ -110,6 +111,11 @@ class Dispatcher:
             self.finish(delivery, State.CANCELLED)
             return
         lifecycle.queue(delivery)
+        if lane.order is not None:
+            self.ordered.queue(lane, lane.order, delivery)
+            if not lane.held:
+                self.wake(lane)  # it is left to its row, and the lane has room again
+            return
         lane.queue.append(delivery)
         self._join_round(lane)
 
@@ -127,6 +133,8 @@ class Dispatcher:
             lane.row_waits(delivery.due_ms)
             if delivery.attempts:
                 self.lanes.failed_row_waits(lane)
+            if lane.order is not None:
+                lane.order.row(delivery)
         if lane.next_due_ms is not None or lane.ranges:
             self.wake(lane)
         if not lane.held:
@@ -170,9 +178,14 @@ class Dispatcher:
         if lane.sink_health is not None:
             lane.sink_health.breaker.withdrawn(began)
         if self.lanes.is_wanted(lane):
-            self._settled(delivery)
+            self._wait_as_row(lane, delivery)
         else:
             self.finish(delivery, State.CANCELLED)
+
+    def _wait_as_row(self, lane: Lane, delivery: Delivery) -> None:
+        if lane.order is not None:
+            self.ordered.failed(lane, lane.order, delivery)
+        self._settled(delivery)
 
     def _after_failure(
         self, lane: Lane, delivery: Delivery, settings: RequestSettings, answer: Answer, wait_s: float | None, *, sink_has_changed: bool
@@ -192,7 +205,7 @@ class Dispatcher:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
                 log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
                 lifecycle.retry(delivery, due_ms)
-                self._settled(delivery)
+                self._wait_as_row(lane, delivery)
             case RetryAt():
                 self.finish(delivery, State.CANCELLED)
             case Exhausted(reason):
@@ -208,9 +221,8 @@ class Dispatcher:
             return False
         now, health = self._clock.monotonic(), lane.sink_health
         if health is None:
-            health = lane.sink_health = SinkHealth(
-                settings.sink_revision, CircuitBreaker(self._bounds.breaker_first_s), settings.credential
-            )
+            breaker = CircuitBreaker(self._bounds.breaker_first_s)
+            health = lane.sink_health = SinkHealth(settings.sink_revision, breaker, settings.credential)
         tried_s = None if len(delivery.attempts) == 1 else (delivery.attempts[-1].started_ms - delivery.attempts[-2].started_ms) / 1000
         verdict = health.failed(answer.status, wait_s, now, random.random(), tried_s and now - began + tried_s)  # noqa: S311 - jitter
         if answer.outcome is Outcome.TIMEOUT or throttles(answer.status):
@@ -223,7 +235,8 @@ class Dispatcher:
         if verdict.opens and health.breaker.open_until is not None:
             logger().warning("circuit_breaker.opened", subscription=lane.subscription_id, for_s=round(health.breaker.open_until - now, 1))
             self._timers.at(health.breaker.open_until, lane)
-        self._tell_failure(subscription, health, delivery)
+        due_ms, after_s = self.due.now_ms(), self._bounds.disable_after_s
+        tell_failure(self._sinks, subscription, health, delivery, now_ms=due_ms, unix_ms=unix_ms(self._clock), disable_after_s=after_s)
         if verdict.opens or verdict.pauses:
             health.is_recorded = True
             self.lanes.changed[lane.subscription_id] = None
@@ -233,19 +246,8 @@ class Dispatcher:
             self._withdraw(lane)
         return True
 
-    def _tell_failure(self, subscription: Subscription, health: SinkHealth, delivery: Delivery) -> None:
-        """Tell that a sink is failing, once until it recovers, and if it has failed for too long. Deliveries of notices make no notice."""
-        now_ms, period, last = self.due.now_ms(), health.failing, delivery.attempts[-1]
-        period.failed(now_ms)
-        since_ms = unix_ms(self._clock) - (now_ms - period.since_ms)
-        if period.is_too_long(int(self._bounds.disable_after_s * 1000)):
-            self._sinks.failed_too_long(subscription, since_ms, last)
-        if health.is_open and health.told_failing_since_ms is None and not is_reserved(delivery.event_type):
-            health.told_failing_since_ms = since_ms
-            self._sinks.failing(subscription, since_ms, period.failures, last)
-
     def _note_success(self, health: SinkHealth, delivery: Delivery, now: float) -> None:
-        """Note a success of a sink that has failed before, and tell that it has recovered, if `_tell_failure` told that it fails."""
+        """Note a success of a sink that has failed before, and tell that it has recovered, if `tell_failure` told that it fails."""
         health.succeeded(now)
         if health.is_recorded:
             health.is_recorded = health.is_open
@@ -263,6 +265,8 @@ class Dispatcher:
     def _finish(self, lane: Lane, delivery: Delivery, state: State) -> None:
         self.lanes.end(lane, delivery, state, unix_ms(self._clock))
         self._settled(delivery)
+        if lane.order is not None:
+            self.ordered.ended(lane, lane.order, delivery)
 
     def cancel_waiting(self, delivery: Delivery) -> None:
         """Cancel a delivery that waits for its flush, because its subscription is deleted or off by now."""
@@ -270,6 +274,8 @@ class Dispatcher:
         if delivery.phase is Phase.SPILLED:
             lane.unflushed_spills -= 1
         self.lanes.end(lane, delivery, State.CANCELLED, unix_ms(self._clock))
+        if lane.order is not None:
+            self.ordered.ended(lane, lane.order, delivery)
 
     def exhaust(self, delivery: Delivery, why: str) -> None:
         """End a held delivery that cannot be attempted."""
@@ -285,7 +291,7 @@ class Dispatcher:
         if lane is not None:
             self._withdraw(lane)
             lane.generation += 1
-            lane.queue.extend(lane.joined)
+            lane.queue.extend([*lane.joined, *(lane.order.take_all_waiting() if lane.order is not None else ())])
             lane.joined.clear()
             while lane.queue:
                 self.finish(lane.queue.popleft(), State.CANCELLED)
@@ -303,6 +309,7 @@ class Dispatcher:
             if lane.moves_to(subscription.settings, now_ms := self.due.now_ms()):
                 self._due_now(subscription_id, now_ms)
             lane.generation += 1
+            self.ordered.switch(lane, is_ordered=subscription.settings.is_ordered)
             self._withdraw(lane)
             if subscription.status is SubscriptionStatus.PAUSED:
                 self.backlog.stop(lane)
@@ -320,6 +327,8 @@ class Dispatcher:
         lane = self.lanes.lane(subscription_id)
         lane.spilled = True
         lane.row_waits(0)
+        if lane.order is not None:
+            lane.order.is_complete = False
         self.subscription_changed(subscription_id)
 
     def _timer_fired(self, lane: Lane) -> None:
@@ -334,6 +343,8 @@ class Dispatcher:
         if self.lanes.sendable(lane) is None:
             self._wake_when_unblocked(lane)
             return
+        if lane.order is not None:
+            lane.next_due_ms = lane.order.next_due_ms(handed_out_through(lane.ranges))
         if lane.spilled and self.lanes.has_no_due_row(lane):
             self.lanes.no_row_waits(lane)
         now_ms = self.due.now_ms()
@@ -353,16 +364,7 @@ class Dispatcher:
 
     def restore(self, rows: Iterable[LaneRow]) -> None:
         """Give lanes what an earlier process has kept of them; rows of former sinks and subscriptions are deleted."""
-        now = self.lanes.now()
-        for row in rows:
-            subscription = self._subscription(row.subscription_id)
-            health = None if subscription is None else health_of(row, subscription.settings, self._bounds.breaker_first_s, now)
-            if health is None:
-                self.lanes.changed[row.subscription_id] = None
-                continue
-            health.is_recorded = True
-            lane = self.lanes.lane(row.subscription_id)
-            lane.sink_health = health
+        for lane in self.lanes.restore(rows, self._bounds.breaker_first_s):
             self._wake_when_unblocked(lane)
 
     def _wake_when_unblocked(self, lane: Lane) -> None:

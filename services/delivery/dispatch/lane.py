@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from services.delivery.dispatch import lifecycle
 from services.delivery.dispatch.concurrency_limit import ConcurrencyLimit
 from services.delivery.dispatch.fair_rounds import Account, Consumer, Flow, Work
+from services.delivery.dispatch.key_order import KeyOrder
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.dispatch.token_bucket import TokenBucket
 from services.delivery.model import Delivery, OwedRange, Phase
@@ -42,6 +43,8 @@ class Lane:
     """While it is joining: the deliveries above its last range, which come after what is left of that range."""
     limit: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
     in_flight: int = 0
+    order: KeyOrder | None = None
+    """Which of its deliveries may start; None unless its subscription asks for order."""
     spilled: bool = False
     """Whether rows wait that come before what is routed next."""
     waiting_rows: int = 0
@@ -97,6 +100,12 @@ class Lane:
         """Note that a row waits to be read back, from `due_ms` on."""
         self.next_due_ms = earlier(self.next_due_ms, due_ms)
         self.added_due_ms = earlier(self.added_due_ms, due_ms)
+
+    def rows_due_at(self, due_ms: int) -> None:
+        """Note that the ledger has brought all its rows forward to `due_ms`, unless they are due earlier."""
+        if self.order is not None:
+            self.order.bring_forward(due_ms)
+        self.row_waits(due_ms)
 
 
 class RowReads:

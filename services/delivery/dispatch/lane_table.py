@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from services.delivery.dispatch import lifecycle, rate_limit
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.fair_rounds import Consumer
+from services.delivery.dispatch.key_order import KeyOrder
 from services.delivery.dispatch.lane import Lane, RowReads
-from services.delivery.dispatch.lane_record import Now, row_of
+from services.delivery.dispatch.lane_record import Now, health_of, row_of
 from services.delivery.dispatch.owed_ranges import HANDED_MAX
 from services.delivery.ledger.rows import LaneRow
 from services.delivery.model import Chunk, Delivery, Phase, State, SubscriptionStatus
@@ -66,6 +67,8 @@ class LaneTable:
         self._consumers: dict[str, Consumer] = {}
         self.row_reads = RowReads()
         """The reads of rows that are under way."""
+        self.rows_are_known = False
+        """Whether every lane with rows exists; False until the rows of an earlier process are taken up."""
         self.held_bytes = 0
         """About how much memory the held deliveries take."""
         self.unrecorded_sent = 0
@@ -105,11 +108,28 @@ class LaneTable:
             consumer.lanes += 1
             lane = self._lanes[subscription_id] = Lane(subscription_id, consumer)
             lane.settings = None if subscription is None else subscription.settings
+            if subscription is not None and subscription.settings.is_ordered:
+                # A lane that is made later has no row: a lane with rows is not forgotten.
+                lane.order = KeyOrder(is_complete=self.rows_are_known)
         return lane
 
     def now(self) -> Now:
         """Return the present time by the clocks of a lane."""
         return Now(self._clock.monotonic(), self.due.now_ms(), unix_ms(self._clock))
+
+    def restore(self, rows: Iterable[LaneRow], breaker_first_s: float) -> Iterator[Lane]:
+        """Give lanes what an earlier process has kept of them, and yield these lanes."""
+        now = self.now()
+        for row in rows:
+            subscription = self.subscription(row.subscription_id)
+            health = None if subscription is None else health_of(row, subscription.settings, breaker_first_s, now)
+            if health is None:
+                self.changed[row.subscription_id] = None
+                continue
+            health.is_recorded = True
+            lane = self.lane(row.subscription_id)
+            lane.sink_health = health
+            yield lane
 
     def take_changed(self) -> tuple[list[LaneRow], list[str]]:
         """Return the rows of the lanes that have changed, and the ids of those that have none any more."""
@@ -142,13 +162,17 @@ class LaneTable:
         # The same as `_is_blocked`, without a call: this runs for every delivery.
         return subscription.status is _ACTIVE and (lane.sink_health is None or not lane.sink_health.is_open)
 
+    def has_room_for_key(self, lane: Lane, order: KeyOrder) -> bool:
+        """Return whether an ordered lane, which has room otherwise, may take one more delivery that waits for an earlier one."""
+        return not order.is_full and len(lane.queue) + len(lane.joined) + order.waiting < self._pending_max
+
     def takes_row(self, lane: Lane, subscription: Subscription) -> bool:
         """Return whether a new delivery for which there is no room may wait as a row: its lane may not send, and has few rows so far."""
-        return _is_blocked(lane, subscription) and self._may_have_rows(lane, 1)
+        return _is_blocked(lane, subscription) and self._may_have_rows(lane, 1) and (lane.order is None or not lane.order.is_full)
 
     def takes_rows_of_queue(self, lane: Lane) -> bool:
         """Return whether all that a lane has queued may wait as rows."""
-        return not lane.ranges and self._may_have_rows(lane, len(lane.queue))
+        return not lane.ranges and self._may_have_rows(lane, len(lane.queue) + _waiting(lane))
 
     def _may_have_rows(self, lane: Lane, more: int) -> bool:
         return lane.waiting_rows + more <= self._pending_max and lane.consumer.waiting_rows + more <= CONSUMER_WAITING_ROWS_MAX
@@ -277,7 +301,9 @@ class LaneTable:
 
     def wants_rows(self, lane: Lane, now_ms: int) -> bool:
         """Return whether rows that are due should be read back now; if there is no room, the dispatcher asks again once there is."""
-        return lane.next_due_ms is not None and lane.next_due_ms <= now_ms and self.room_to_refill(lane) > 0
+        if lane.next_due_ms is None or lane.next_due_ms > now_ms:
+            return False
+        return self.room_to_refill(lane) > 0 or (lane.order is not None and not lane.order.is_complete)
 
     def room_to_refill(self, lane: Lane) -> int:
         """Return how many rows a lane should read back now: one for a probe, else up to half its bound or `_REFILL_ROWS_MAX`.
@@ -288,9 +314,11 @@ class LaneTable:
 
     def room_for_page(self, lane: Lane) -> int:
         """Return how many deliveries of its first range a lane should be handed now; 0 also if so few fit that a page is not worth it."""
-        if lane.is_slowed:
+        owed = lane.ranges[0]
+        # Rows above a range that has an end wait until it is read, so it is read whatever waits.
+        if lane.is_slowed or (lane.order is not None and lane.order.is_full and owed.until is None):
             return 0
-        room = min(self._room(lane), HANDED_MAX - len(lane.ranges[0].handed))
+        room = min(self._room(lane), HANDED_MAX - len(owed.handed))
         return room if room >= min(_PAGE_MIN, self._refill_below) or not lane.held else 0
 
     def _room(self, lane: Lane) -> int:
@@ -301,7 +329,7 @@ class LaneTable:
             return 0 if lane.held else _UNPROVEN_ROOM
         if self.held_bytes >= _HELD_BYTES_MAX:
             return 0 if lane.held else 1
-        return max(0, self._refill_below - len(lane.queue))
+        return max(0, self._refill_below - len(lane.queue) - _waiting(lane))
 
     def wants_page(self, lane: Lane) -> bool:
         """Return whether a page of the lane's first range should be read now."""
@@ -317,7 +345,10 @@ class LaneTable:
         return not self._due_rows_wait(lane) and not (lane.sink_health is not None and lane.sink_health.is_open)
 
     def _due_rows_wait(self, lane: Lane) -> bool:
-        return lane.unflushed_spills > 0 or (lane.next_due_ms is not None and lane.next_due_ms <= self.due.now_ms())
+        # The rows of an ordered lane come in the order of their keys, whatever is routed or read meanwhile.
+        if lane.unflushed_spills > 0 and lane.order is None:
+            return True
+        return lane.next_due_ms is not None and lane.next_due_ms <= self.due.now_ms()
 
     @property
     def joins_below(self) -> int:
@@ -334,7 +365,7 @@ class LaneTable:
             return None
         subscription = self.subscription(lane.subscription_id)
         if subscription is not None:
-            if lane.spilled or lane.ranges or lane.next_due_ms is not None:
+            if lane.spilled or lane.ranges or lane.next_due_ms is not None or lane.order:
                 return None
             expires_at = lane.limit.expires_at
             if lane.sink_health is not None or subscription.settings.rate_per_second is not None or expires_at > 0:
@@ -348,6 +379,11 @@ class LaneTable:
         if lane in self:
             self._forget(lane)
         return None
+
+
+def _waiting(lane: Lane) -> int:
+    """Return how many deliveries wait in memory for an earlier one of their keys."""
+    return 0 if lane.order is None else lane.order.waiting
 
 
 def _is_blocked(lane: Lane, subscription: Subscription) -> bool:

@@ -18,6 +18,8 @@ from services.delivery.model import Delivery, OwedRange, Phase
 HANDED_MAX = 500
 """How many deliveries of a range may be handed out and not written: what 256 attempts at once and a flush under way need."""
 RANGES_MAX = 2
+ALL = 1 << 62
+"""A position that no event has: all events lie below."""
 # A queued delivery is not settled, and has no attempt either: it can be let go.
 _QUEUED = Phase.QUEUED
 
@@ -52,6 +54,11 @@ def close(owed: OwedRange, last: int) -> None:
 def is_read(owed: OwedRange) -> bool:
     """Return whether all of a range was handed out."""
     return owed.at is None or (owed.until is not None and owed.read_through >= owed.until)
+
+
+def handed_out_through(ranges: Sequence[OwedRange]) -> int:
+    """Return the position up to which all is handed out that a lane with these ranges owes."""
+    return next((owed.read_through for owed in ranges if not is_read(owed)), ALL)
 
 
 def is_done(owed: OwedRange) -> bool:

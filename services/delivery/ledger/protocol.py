@@ -38,6 +38,7 @@ from services.delivery.ledger.rows import (
     RangeRow,
     RoutingNote,
     SetAsideRow,
+    WaitingRow,
 )
 from services.delivery.model import State
 from services.eventlog.record import Record, ShardPosition
@@ -265,8 +266,12 @@ class Ledger(Protocol):
         """Return how many rows each subscription with unfinished deliveries has."""
         ...
 
-    async def key_rows(self, subscription_id: str, order_key: bytes, after: int, limit: int) -> list[OpenRow]:
-        """Return up to `limit` unfinished deliveries of an ordered lane's key above a position, in order of position."""
+    async def ordered_rows(self, subscription_id: str) -> list[WaitingRow]:
+        """Return all of a lane's unfinished deliveries, in order of position: what an ordered lane must know of them."""
+        ...
+
+    async def open_rows(self, ids: Sequence[bytes]) -> list[OpenRow]:
+        """Return the unfinished deliveries with these ids, at most a few hundred, in order of position."""
         ...
 
     # Events without rows

@@ -65,6 +65,15 @@ class DueNow(NamedTuple):
     """When those are due that would be due later, in ms by the due clock."""
 
 
+class WaitingRow(NamedTuple):
+    """What an ordered lane must know of an unfinished delivery's row."""
+
+    id: bytes
+    order_key: bytes
+    position: int
+    due_ms: int
+
+
 Positions = tuple[int, ...]
 """A place in the log without event ids: one position for each append shard, in the order of shards."""
 

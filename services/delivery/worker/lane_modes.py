@@ -97,6 +97,9 @@ class LaneModes:
     def reload(self, rows: Iterable[RangeRow], cursor: ShardCursor) -> None:
         """Take up the ranges anew, after a repair has changed their places; all that was handed out is written."""
         for lane in self._lanes:
+            if lane.order is not None:
+                lane.order.forget_rows()
+                lane.row_waits(0)
             if lane.ranges:
                 lane.generation += 1
                 for owed in list(lane.ranges):

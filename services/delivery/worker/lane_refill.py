@@ -6,7 +6,9 @@ ledger → [lane_refill] → lane → dispatcher
 import asyncio
 
 from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.key_order import KeyOrder
 from services.delivery.dispatch.lane import Lane
+from services.delivery.dispatch.owed_ranges import handed_out_through
 from services.delivery.ledger.protocol import Ledger
 from services.delivery.ledger.rows import OpenRow, delivery_of
 from services.delivery.model import Event, State, SubscriptionStatus
@@ -78,6 +80,10 @@ class LaneRefill:
                 self._dispatcher.resume(subscription_id)
             else:
                 self._cancel_rows(subscription_id)
+        lanes.rows_are_known = True
+        for lane in lanes:
+            if lane.order is not None and not lane.order.is_complete:
+                self._dispatcher.wake(lane)
 
     async def run(self) -> None:
         """Refill and cancel for ever."""
@@ -90,7 +96,7 @@ class LaneRefill:
         while True:
             lane = await self._requests.next()
             try:
-                await self._refill(lane)
+                await (self._refill(lane) if lane.order is None else self._refill_ordered(lane, lane.order))
             except EventLogError as error:
                 logger().warning("lane.refill_failed", subscription=lane.subscription_id, reason=str(error))
                 lane.refilling = False
@@ -120,6 +126,32 @@ class LaneRefill:
         lane.refilling = False
         caught_up = active and len(rows) < limit and len(waiting) <= taken
         dispatcher.refilled(lane, next_due_ms if caught_up else now_ms)
+
+    async def _refill_ordered(self, lane: Lane, order: KeyOrder) -> None:
+        """Read back the rows of an ordered lane that may be attempted, as many as it has room for; before that, learn which rows it has."""
+        dispatcher, lanes, subscription_id = self._dispatcher, self._dispatcher.lanes, lane.subscription_id
+        if not order.is_complete:
+            with lanes.row_reads.track(subscription_id) as left:
+                known = await self._ledger.ordered_rows(subscription_id)
+                dispatcher.ordered.loaded(lane, order, order.load(known, lane.held_ids() | left))
+        lane.added_due_ms = None
+        generation, now_ms = lane.generation, dispatcher.due.now_ms()
+        with lanes.row_reads.track(subscription_id) as left:
+            wanted = order.due_rows(now_ms, handed_out_through(lane.ranges), lanes.room_to_refill(lane))
+            rows = await self._ledger.open_rows([row.id for row in wanted])
+            records, taken = await self._records(rows)
+            subscription = self._replica.get(subscription_id)
+            active = subscription is not None and subscription.status is SubscriptionStatus.ACTIVE and lane.generation == generation
+            elsewhere, found = lane.held_ids() | left, {row.id for row in rows}
+            if lane.order is order:
+                for gone in wanted:
+                    if gone.id not in found and gone.id not in elsewhere:
+                        dispatcher.ordered.ended(lane, order, gone)
+                for row in rows[:taken] if active else ():
+                    if row.id not in elsewhere and order.may_read(row, now_ms):
+                        self._take(row, records.get(row.event_id))
+        lane.refilling = False
+        dispatcher.refilled(lane, None)
 
     def _take(self, row: OpenRow, record: Record | None) -> None:
         lanes = self._dispatcher.lanes

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from prometheus_client import Counter
 
 from services.delivery.dispatch.dispatcher import Dispatcher
+from services.delivery.dispatch.key_order import KeyOrder
+from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.owed_ranges import is_behind
 from services.delivery.ledger.protocol import GroupCursor, Ledger, ShardCursor, Takeover
 from services.delivery.model import Chunk, Delivery, Event, delivery_id
+from services.delivery.request.order_key import order_key
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.subscriptions.replica import Replica
@@ -279,12 +282,16 @@ class LogFollower:
         shard, partition, position, event_id, type_, _, _, accepted_ms, _ = record
         record_first = position <= (self._record_first_through or {}).get(shard, 0)
         chunk = Chunk(shard, position, event_id, through, [], self._clock.monotonic(), record_first)
+        key = b""
         for subscription in part:
             lane = lanes.lane(subscription.id)
             if lane.ranges and (is_behind(lane.ranges) or position <= (lane.ranges[-1].until or 0)):
                 dispatcher.backlog.pass_by(lane, chunk, position)
                 continue
             has_room = lanes.has_room(lane, subscription)
+            if (order := lane.order) is not None:
+                key = key or order_key(record.event, event_id)
+                has_room = has_room and lanes.has_room_for_key(lane, order)
             if not has_room and not lanes.takes_row(lane, subscription):
                 dispatcher.backlog.go_behind(lane)
                 dispatcher.backlog.pass_by(lane, chunk, position)
@@ -306,6 +313,10 @@ class LogFollower:
                 chunk,
             )
             chunk.deliveries.append(delivery)
+            if order is not None:
+                delivery.order_key = key
+                self._take_ordered(lane, order, delivery, chunk, has_room=has_room)
+                continue
             if not has_room:
                 dispatcher.backlog.spill(lane, delivery)
                 continue
@@ -315,3 +326,16 @@ class LogFollower:
             else:
                 dispatcher.add(delivery, lane)
         self._unflushed.add_chunk(chunk)
+
+    def _take_ordered(self, lane: Lane, order: KeyOrder, delivery: Delivery, chunk: Chunk, *, has_room: bool) -> None:
+        """Take a delivery of an ordered lane; behind a row of its key, it waits as a row too."""
+        for_key = has_room and order.has_row_before(delivery.order_key, delivery.position)
+        if for_key or not has_room:
+            self._dispatcher.backlog.spill(lane, delivery, for_key=for_key)
+            return
+        chunk.unsettled += 1
+        if chunk.record_first:
+            self._dispatcher.lanes.hold(delivery)
+            order.add(delivery)
+        else:
+            self._dispatcher.ordered.add(lane, order, delivery)

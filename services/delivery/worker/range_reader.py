@@ -13,6 +13,7 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.owed_ranges import is_read, note_page
 from services.delivery.model import Delivery, Event, OwedRange, delivery_id
+from services.delivery.request.order_key import order_key
 from services.delivery.request.request_settings import Subscription
 from services.delivery.subscriptions.read_barrier import ReadBarrier
 from services.delivery.worker.lane_modes import LaneModes
@@ -147,10 +148,15 @@ class RangeReader:
         delivery.owed = owed
         owed.handed.append(delivery)
         lane.consumer.handed += 1
+        if lane.order is not None:
+            delivery.order_key = order_key(record.event, record.event_id)
+            lane.order.add(delivery)
         if owed.record_first > 0 or record.position <= self._lane_modes.record_first_through:
             owed.record_first = max(0, owed.record_first - 1)
             self._lanes.hold(delivery)
             self._unflushed.add_range(owed)
+        elif lane.order is not None:
+            self._dispatcher.ordered.add(lane, lane.order, delivery)
         else:
             self._dispatcher.add(delivery, lane)
 

@@ -384,12 +384,12 @@ class Recorder:
         _rows_opened.inc(len(batch.opened))
         _rows_finished.inc(len(batch.finished))
         self._lane_modes.flushed(self._recorded_by(batch), batch.ranges)
-        for delivery in batch.settled:
-            dispatcher.release(delivery)
         for subscription_id, due_ms in batch.due_now:
             if (lane := dispatcher.lanes.find(subscription_id)) is not None:
-                lane.row_waits(due_ms)
+                lane.rows_due_at(due_ms)
                 dispatcher.wake(lane)
+        for delivery in batch.settled:
+            dispatcher.release(delivery)
         for delivery in batch.to_queue:
             dispatcher.queue(delivery)
         dispatcher.pump()

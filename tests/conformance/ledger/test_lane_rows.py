@@ -1,7 +1,7 @@
 """Ledger, over every engine: what lanes keep over a restart, how many rows they have, and the outbox of notices."""
 
 from services.delivery.ledger.protocol import Flush, Ledger, WaitingCount
-from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, LaneRow, NoticeRow, RangeRow
+from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, LaneRow, NoticeRow, RangeRow, WaitingRow
 from services.delivery.model import State
 from tests.delivery.ledger.deliveries import NOW_MS, delivery, finished, listed, unfinished
 from tests.delivery.ledger.stores import LedgerStore
@@ -30,13 +30,20 @@ async def test_rows_are_counted_by_whether_they_were_attempted(ledger: Ledger) -
     assert await ledger.waiting_counts() == [WaitingCount(A, 2, 1), WaitingCount(B, 1, 0)]
 
 
-async def test_an_ordered_key_s_rows_are_found_in_order(ledger: Ledger) -> None:
-    """Whatever their due times are; rows without a key are never among them."""
-    keyed = [unfinished(number, order_key=b"k", due_ms=100 - number) for number in range(5)]
-    await ledger.flush(Flush([*keyed, unfinished(6, order_key=b"other"), unfinished(7), unfinished(8, "b", order_key=b"k")]))
-    assert await ledger.key_rows(A, b"k", 0, 10) == keyed[1:]
-    assert await ledger.key_rows(A, b"k", 1, 2) == keyed[2:4]
-    assert await ledger.key_rows(A, b"", 0, 10) == []
+async def test_an_ordered_lane_s_rows_are_found_in_order(ledger: Ledger) -> None:
+    """Whatever their due times are, with a key and without, and no row of another lane."""
+    rows = [unfinished(number, order_key=b"k", due_ms=100 - number) for number in range(5)]
+    rows += [unfinished(6, order_key=b"other"), unfinished(7)]
+    await ledger.flush(Flush([*rows, unfinished(8, "b", order_key=b"k")], finished=[finished(9)]))
+    assert await ledger.ordered_rows(A) == [WaitingRow(row.id, row.order_key, row.position, row.due_ms) for row in rows]
+
+
+async def test_unfinished_rows_are_found_by_their_ids(ledger: Ledger) -> None:
+    """In order of position, whatever the order of the ids is; finished and unknown ones are left out."""
+    one, two, three, done = unfinished(1), unfinished(2, "b"), unfinished(3), finished(4)
+    await ledger.flush(Flush([one, two, three], finished=[done]))
+    assert await ledger.open_rows([three.id, done.id, two.id, b"unknown"]) == [two, three]
+    assert await ledger.open_rows([]) == []
 
 
 async def test_a_row_keeps_its_job_key_and_slot(ledger: Ledger) -> None:

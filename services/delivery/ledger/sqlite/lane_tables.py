@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import starmap
 
 from services.delivery.ledger.protocol import WaitingCount
-from services.delivery.ledger.rows import OPEN_COLUMNS, LaneRow, NoticeRow, OpenRow
+from services.delivery.ledger.rows import OPEN_COLUMNS, LaneRow, NoticeRow, OpenRow, WaitingRow
 
 
 def write_lanes(connection: sqlite3.Connection, rows: Sequence[LaneRow]) -> None:
@@ -32,14 +32,17 @@ def waiting_counts(connection: sqlite3.Connection) -> list[WaitingCount]:
     return list(starmap(WaitingCount, rows))
 
 
-def key_rows(connection: sqlite3.Connection, subscription_id: str, order_key: bytes, after: int, limit: int) -> list[OpenRow]:
-    """See `Ledger.key_rows`."""
-    rows = connection.execute(
-        f"SELECT {', '.join(OPEN_COLUMNS)} FROM open WHERE subscription_id = ? AND order_key = ? AND order_key != x''"  # noqa: S608 - constants
-        " AND position > ? ORDER BY position LIMIT ?",
-        (subscription_id, order_key, after, limit),
-    )
-    return list(starmap(OpenRow, rows))
+def ordered_rows(connection: sqlite3.Connection, subscription_id: str) -> list[WaitingRow]:
+    """See `Ledger.ordered_rows`."""
+    query = "SELECT id, order_key, position, due_ms FROM open WHERE subscription_id = ? ORDER BY position"
+    return list(starmap(WaitingRow, connection.execute(query, (subscription_id,))))
+
+
+def open_rows(connection: sqlite3.Connection, ids: Sequence[bytes]) -> list[OpenRow]:
+    """See `Ledger.open_rows`."""
+    marks = ", ".join("?" * len(ids))
+    query = f"SELECT {', '.join(OPEN_COLUMNS)} FROM open WHERE id IN ({marks}) ORDER BY position"  # noqa: S608 - constants and marks
+    return list(starmap(OpenRow, connection.execute(query, tuple(ids))))
 
 
 def write_notices(connection: sqlite3.Connection, notices: Sequence[NoticeRow]) -> None:

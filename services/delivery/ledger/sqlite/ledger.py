@@ -36,6 +36,7 @@ from services.delivery.ledger.rows import (
     RangeRow,
     RoutingNote,
     SetAsideRow,
+    WaitingRow,
 )
 from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
@@ -124,9 +125,13 @@ class SqliteLedger:
         """See `Ledger.waiting_counts`."""
         return await self._read(lane_tables.waiting_counts)
 
-    async def key_rows(self, subscription_id: str, order_key: bytes, after: int, limit: int) -> list[OpenRow]:
-        """See `Ledger.key_rows`."""
-        return await self._read(lane_tables.key_rows, subscription_id, order_key, after, limit)
+    async def ordered_rows(self, subscription_id: str) -> list[WaitingRow]:
+        """See `Ledger.ordered_rows`."""
+        return await self._read(lane_tables.ordered_rows, subscription_id)
+
+    async def open_rows(self, ids: Sequence[bytes]) -> list[OpenRow]:
+        """See `Ledger.open_rows`."""
+        return await self._read(lane_tables.open_rows, ids)
 
     async def ranges(self) -> list[RangeRow]:
         """See `Ledger.ranges`."""

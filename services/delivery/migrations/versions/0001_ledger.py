@@ -56,7 +56,6 @@ def upgrade() -> None:
         ) STRICT, WITHOUT ROWID
         """
     )
-    op.execute("CREATE INDEX open_by_key ON open (subscription_id, order_key, position) WHERE order_key != x''")
     op.execute("CREATE INDEX open_by_lane ON open (subscription_id, due_ms, position)")
     op.execute("CREATE INDEX open_by_consumer ON open (consumer_id, id)")
     op.execute("CREATE INDEX open_by_place ON open (shard, position)")
