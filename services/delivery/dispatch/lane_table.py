@@ -273,13 +273,14 @@ class LaneTable:
     def is_stuck(self, chunk: Chunk, *, parked: bool = False) -> bool:
         """Return whether all of a chunk that is not settled waits for its own lanes or consumers, and not for this machine.
 
-        With `parked`, only what waits for its turn among the unproven sinks of its consumer counts.
+        With `parked`, only what waits for its turn among the unproven sinks of its consumer counts, and only if its sink has failed: a sink
+        that was never tried soon has its turn.
         """
         for delivery in chunk.deliveries:
             if delivery.phase in lifecycle.SETTLED or delivery.phase is _RELEASED:
                 continue
             lane = self._lanes.get(delivery.subscription_id) if delivery.phase is _QUEUED else None
-            if lane is None or not (lane.is_parked or (not parked and (not lane.in_round or lane.consumer.is_held_back))):
+            if lane is None or not (lane.failures if lane.is_parked else not parked and (not lane.in_round or lane.consumer.is_held_back)):
                 return False
         return True
 

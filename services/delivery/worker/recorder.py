@@ -56,7 +56,8 @@ _HELD, _QUEUED, _IN_FLIGHT, _ENDED, _RELEASED = Phase.HELD, Phase.QUEUED, Phase.
 _EXHAUSTED = State.EXHAUSTED
 # A lane whose deliveries wait for long gets rows for so many of them; with more, it goes behind.
 _WAITING_ROWS = 20
-_UNRECORDED_ENDED_MAX = UNRECORDED_SENT_MAX // 4
+# With as many attempts under way as there may be, sending then still goes on for a while.
+_UNRECORDED_ENDED_MAX = UNRECORDED_SENT_MAX * 2 // 5
 _RETRY_S = 1.0
 
 _rows_written = Counter("hooktide_ledger_rows_total", "Rows added to the ledger, by kind: open or finished.", ["kind"])
