@@ -54,7 +54,7 @@ _ROWS_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and these are compared with for every delivery.
 _HELD, _QUEUED, _IN_FLIGHT, _ENDED, _RELEASED = Phase.HELD, Phase.QUEUED, Phase.IN_FLIGHT, Phase.ENDED, Phase.RELEASED
 _EXHAUSTED = State.EXHAUSTED
-# A lane whose deliveries wait for long gets rows for so many of them; with more, it goes behind.
+# A lane that works and whose deliveries wait for long gets rows for so many of them; with more, it goes behind.
 _WAITING_ROWS = 20
 # With as many attempts under way as there may be, sending then still goes on for a while.
 _UNRECORDED_ENDED_MAX = UNRECORDED_SENT_MAX * 2 // 5
@@ -277,7 +277,7 @@ class Recorder:
         for delivery in chunk.deliveries:
             if delivery.phase is _QUEUED and not self._closing:
                 lane = lanes.lane(delivery.subscription_id)
-                if len(lane.queue) > _WAITING_ROWS:
+                if len(lane.queue) > _WAITING_ROWS and not lane.failures:
                     self._dispatcher.backlog.go_behind(lane)
 
     def _collect_ranges(self, batch: _Batch, now: float) -> None:
