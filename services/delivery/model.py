@@ -161,7 +161,7 @@ class Delivery:
 
 @dataclass(slots=True, eq=False)
 class OwedRange:
-    """An interval of the log, (at, until], of which a lane has no row yet. Only `dispatch/owed_ranges.py` changes it.
+    """An interval of the log, (at, until], whose events have no row of a lane yet. Only `dispatch/owed_ranges.py` changes it.
 
     Its events wait in the log. Pages of the log are handed out to the lane's queue; the recorder writes what was handed out, in the
     order of positions, and moves `at` in the same flush.
@@ -221,9 +221,9 @@ class Chunk:
     unsettled: int = 0
     """How many of its deliveries are not settled: held, queued or in flight."""
     begins: "list[OwedRange] | None" = None
-    """The ranges that begin with its event; None: there are none."""
+    """The ranges that begin with its event; None: no range does."""
     cancels: "list[OwedRange] | None" = None
-    """The ranges that are cancelled once its event is recorded; None: there are none."""
+    """The ranges that are cancelled once its event is recorded; None: no range is."""
 
 
 def delivery_id(event_id: str, subscription_id: str, job_id: str = "", nth: int = 0) -> bytes:

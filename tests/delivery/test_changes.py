@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from services.delivery.model import State
 from tests.delivery.conftest import Play
+from tests.simulation.end_checks import check_end
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import DISABLED, PAUSED, Wish
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
@@ -200,95 +201,6 @@ def test_what_is_enabled_again_while_it_is_being_cancelled_is_not_left_behind(pl
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="4000")
 
 
-@pytest.mark.parametrize("crash", [False, True])
-def test_while_the_system_is_paused_nothing_is_routed_or_sent(play: Play, *, crash: bool) -> None:
-    """From the answer to the pause on, no attempt starts: none of what is routed, and none of what comes. Also after a restart."""
-
-    async def scenario(world: World) -> None:
-        await started(world, ALPHA, BETA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(20, "alpha")
-        await asyncio.sleep(1.0)
-        await world.registry.told(world.registry.pause_system(paused=True))
-        world.endpoints.modes.clear()
-        await asyncio.sleep(2.0)
-        requests, routed = world.endpoints.requests, len(deliveries(world, records))
-        records += world.publish(20, "alpha")
-        others = world.publish(5, "beta")
-        await asyncio.sleep(3600.0)
-        if crash:
-            await world.stop(crash=True)
-            await world.start()
-            await asyncio.sleep(600.0)
-        assert world.endpoints.requests == requests
-        assert (len(deliveries(world, records)), deliveries(world, others, BETA)) == (routed, [])
-        worker = world.at_work().worker
-        assert worker.why_not_ready() is None
-        assert str(worker.why_degraded()).startswith("the operator has paused all deliveries")
-        world.registry.pause_system(paused=False)
-        await finished(world, within_s=600.0)
-        assert deliveries(world, records) == [State.DELIVERED] * 40
-        assert deliveries(world, others, BETA) == [State.DELIVERED] * 5
-
-    play(scenario)
-
-
-def test_a_system_that_is_paused_again_at_any_moment_of_its_resumption_is_paused(play: Play) -> None:
-    """From when delivery knows of each pause, no attempt starts. While no read lease runs, the answer may come some ms earlier."""
-
-    async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        records = []
-        for number in range(40):
-            await world.registry.told(world.registry.pause_system(paused=True))
-            await asyncio.wait_for(world.at_work().worker.replica.reached(world.registry.revision), 1.0)
-            requests = world.endpoints.requests
-            records += world.publish(3, "alpha")
-            await asyncio.sleep(1.0)
-            assert world.endpoints.requests == requests
-            world.registry.pause_system(paused=False)
-            await asyncio.sleep(number * 0.0005)
-        await finished(world, within_s=60.0)
-        assert deliveries(world, records) == [State.DELIVERED] * 120
-
-    play(scenario)
-
-
-def test_while_a_consumer_is_paused_its_subscriptions_are(play: Play) -> None:
-    async def scenario(world: World) -> None:
-        await started(world, replace(ALPHA, consumer_paused=True), BETA)
-        records, others = world.publish(20, "alpha"), world.publish(5, "beta")
-        await asyncio.sleep(60.0)
-        assert world.endpoints.requests == 5
-        assert deliveries(world, others, BETA) == [State.DELIVERED] * 5
-        world.change(ALPHA)
-        await finished(world, within_s=60.0)
-        assert deliveries(world, records) == [State.DELIVERED] * 20
-
-    play(scenario)
-
-
-def test_while_paused_nothing_is_sent_and_nothing_is_lost(play: Play) -> None:
-    async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(3, "alpha")
-        await asyncio.sleep(0.2)
-        world.change(replace(ALPHA, state=PAUSED))
-        world.endpoints.modes.clear()
-        await asyncio.sleep(1.0)
-        requests = world.endpoints.requests
-        for _ in range(5):
-            records += world.publish(10, "alpha")
-            await asyncio.sleep(3600.0)
-        assert world.endpoints.requests == requests
-        world.change(ALPHA)
-        await finished(world, within_s=60.0)
-        assert deliveries(world, records) == [State.DELIVERED] * 53
-
-    play(scenario)
-
-
 def test_a_changed_sink_is_called_from_the_next_attempt_on(play: Play) -> None:
     """Deliveries that were routed before the change go to the new sink."""
 
@@ -413,7 +325,7 @@ def test_an_event_is_routed_by_the_subscriptions_as_of_its_acceptance(play: Play
             await asyncio.sleep(0.3)
             assert (record.event_id, ALPHA.id) in world.endpoints.sent
         await finished(world, within_s=60.0)
-        world.check_end()
+        check_end(world)
 
     play(scenario)
 
@@ -427,7 +339,7 @@ def test_an_audience_gets_what_is_its_own_and_nobody_else_does(play: Play) -> No
         await finished(world, within_s=60.0)
         by_subscription = {wish.id: [key for key in world.endpoints.sent if key[1] == wish.id] for wish in (own, other)}
         assert [len(keys) for keys in by_subscription.values()] == [6, 6]
-        world.check_end()
+        check_end(world)
 
     play(scenario)
 

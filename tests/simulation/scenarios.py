@@ -5,6 +5,7 @@ import asyncio
 from services.delivery.ledger.rows import EndedRow
 from services.delivery.model import State, delivery_id
 from services.eventlog.record import Record
+from tests.simulation.end_checks import check_rest
 from tests.simulation.registry import Wish
 from tests.simulation.world import CONSUMERS, World
 
@@ -24,7 +25,7 @@ async def started(world: World, *wishes: Wish) -> None:
 async def finished(world: World, within_s: float = 600.0) -> None:
     """Wait until every delivery is finished, then check that the worker is idle."""
     await world.settle(within_s)
-    await world.check_rest()
+    await check_rest(world)
 
 
 def deliveries(world: World, records: list[Record], wish: Wish = ALPHA) -> list[State]:

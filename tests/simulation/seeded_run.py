@@ -13,6 +13,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.simulation.end_checks import check_end, check_rest
 from tests.simulation.faults import HAPPENINGS
 from tests.simulation.flush_kills import FlushKills, Kills, seeded_kills
 from tests.simulation.ledger_template import TemplateStore
@@ -91,8 +92,8 @@ class _Run:
             await _step(world)
         await world.heal()
         await world.settle(within_s=_DRAINED_WITHIN_S)
-        world.check_end()
-        await (world.check_rest() if self._is_long else world.check_rest(10.0, 0.0))
+        check_end(world)
+        await (check_rest(world) if self._is_long else check_rest(world, 10.0, 0.0))
 
     def played(self, failure: str) -> Played:
         """Return the result."""

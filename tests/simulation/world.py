@@ -22,11 +22,10 @@ from services.eventlog.filtered_read import RECORDS_MAX
 from services.eventlog.record import Record
 from services.runtime.clock import unix_ms
 from services.runtime.configuration.settings import DeliverySettings
-from services.runtime.ids import id_text
 from tests.delivery.ledger.stores import LedgerStore
 from tests.simulation.endpoints import Endpoints, Key, TransportOfTests
 from tests.simulation.event_log import MemoryEventLog, new_event, position_in, time_in
-from tests.simulation.invariants import Published, Version, check_phases, judged, note_owed
+from tests.simulation.invariants import Published, Version, check_phases, note_owed
 from tests.simulation.key_invariants import OrderOfKeys
 from tests.simulation.notices import PublishedNotices
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED, Copy, RegistryChannel, RegistryOfTests, Wish
@@ -373,66 +372,6 @@ class World:
         self.checks += 1
         for delivery, state, _ in self.store.ends() if self.checks % 10 == 0 else ():
             assert self.finished.setdefault(delivery, state) == state, f"I4: {delivery.hex()} was {self.finished[delivery]}, is {state}"
-
-    def check_end(self) -> None:
-        """Check what became of every event."""
-        self.check()
-        ended = {id_: self.store.ended(id_) for id_ in self.versions}
-        for telling in self.telling:
-            if telling.done():
-                telling.result()
-        done = self.store.ends()
-        states = {delivery: state for delivery, state, _ in done}
-        assert len(states) == len(done), "I1: a delivery has two ends"
-        wanted: set[bytes] = set()
-        set_aside = self.store.set_aside()
-        for each in self.published:
-            for subscription_id, versions in self.versions.items():
-                key = delivery_id(each.record.event_id, subscription_id)
-                must, may = judged(each, versions, subscription_id)
-                assert may or key not in states, f"I6: {each.record.event_id} was routed to {subscription_id}"
-                is_ended = any(row.after[0] < each.record.position <= row.through[0] for row in ended[subscription_id])
-                assert not (is_ended and key in states), f"L1: {each.record.event_id} has ended twice for {subscription_id}"
-                reaches_end = key in states or is_ended or each.record.event_id in set_aside
-                assert not must or reaches_end, f"I1: {each.record.event_id} was not routed to {subscription_id}"
-                if key in states:
-                    wanted.add(key)
-                    self._check_state((each.record.event_id, subscription_id), states[key], versions)
-        assert wanted == set(states), "I6: there are deliveries of nothing"
-
-    async def check_rest(self, after_s: float = 60.0, watch_s: float = 180.0) -> None:
-        """Check that an idle worker holds no deliveries after a while, and then leaves the ledger alone for `watch_s`."""
-        await asyncio.sleep(after_s)
-        dispatcher, jobs_before = self.at_work().worker.dispatcher, self.loop.jobs_done
-        assert (dispatcher.attempts.in_flight, dispatcher.lanes.held_bytes, dispatcher.lanes.unrecorded_sent) == (0, 0, 0)
-        for lane in dispatcher.lanes:
-            assert not lane.queue, f"{lane.subscription_id} has a queue and no delivery"
-            assert (len(lane.held), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)
-            assert lane.subscription_id in self.registry.wishes, f"the lane of {lane.subscription_id} outlives it"
-            if lane.sink_health is not None and not lane.sink_health.permits(self.loop.time()):
-                continue  # the lane looks for waiting rows when it may send again
-            is_active = self.registry.wishes[lane.subscription_id].state == ACTIVE
-            assert lane.next_due_ms is None or not is_active, f"the lane of {lane.subscription_id} leaves a row that is due"
-        await asyncio.sleep(watch_s)
-        # Housekeeping runs a few times during this wait.
-        assert self.loop.jobs_done - jobs_before < 100, "the ledger is kept busy for nothing"
-        self._check_notices()
-
-    def _check_notices(self) -> None:
-        """Check that each exhausted delivery was told, and no other: a notice is written with what it tells of."""
-        exhausted = sorted(id_text("dlv", key) for key, state in self.states().items() if state is State.EXHAUSTED)
-        assert self.notices.exhausted() == exhausted
-
-    def _check_state(self, key: Key, state: State, versions: list[Version]) -> None:
-        was_off = any(version.wish is None or version.wish.state == DISABLED for version in versions)
-        successes = self.endpoints.sent[key].successes if key in self.endpoints.sent else 0
-        assert state is not State.CANCELLED or was_off, f"{key} was cancelled, and its subscription was never off"
-        attempts = self.endpoints.sent[key].attempts if key in self.endpoints.sent else 0
-        assert state is not State.EXHAUSTED or attempts > len(DELAYS_S), f"{key} was given up after {attempts} attempts"
-        assert state is not State.DELIVERED or successes, f"{key} is called delivered, and no endpoint has taken it"
-        assert successes <= 1 + self.crashes, f"{key} was taken {successes} times in {self.crashes} crashes"
-        if state is State.EXHAUSTED:
-            assert self.endpoints.sent[key].attempts == len(DELAYS_S) + 1, f"{key} was given up early"
 
     def states(self) -> dict[bytes, State]:
         """Return the states of the finished deliveries by their ids."""

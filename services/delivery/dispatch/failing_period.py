@@ -19,7 +19,7 @@ class FailingPeriod:
     """The failures of a sink since its last success."""
 
     since_ms: int = 0
-    """When the first of them was; 0: there are none."""
+    """When the first of them was; 0 before any failure."""
     last_ms: int = 0
     """When the last of them was."""
     failures: int = 0

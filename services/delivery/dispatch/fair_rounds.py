@@ -185,7 +185,7 @@ class Consumer:
     _served: float = 0.0
 
     def flow(self, work: Work) -> Flow:
-        """Return the flow of a class of work; make it if there is none."""
+        """Return the flow of a class of work, a new one the first time."""
         for flow in self.flows:
             if flow.work is work:
                 return flow

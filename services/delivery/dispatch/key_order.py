@@ -224,9 +224,9 @@ class KeyOrder:
         return line is not None and line.first_row() == row.position and 0 <= line.places[row.position] <= now_ms
 
     def load(self, rows: Iterable[WaitingRow], elsewhere: Collection[bytes]) -> list[Delivery]:
-        """Take up all rows of the lane, but for the deliveries with the ids `elsewhere`, of which the rows are out of date.
+        """Take up all rows of the lane, and return the deliveries in memory that may start now.
 
-        Return the deliveries in memory that may start now.
+        The deliveries with the ids `elsewhere` are left out, because their rows are out of date.
         """
         for row in rows:
             line = self._lines.get(_key_of(row.order_key, row.position))

@@ -40,7 +40,7 @@ class Lane:
     bucket: TokenBucket = field(default_factory=TokenBucket)
     queue: deque[Delivery] = field(default_factory=deque)  # bounded: by `LaneTable`; a full lane goes behind
     joined: deque[Delivery] = field(default_factory=deque)  # bounded: with `queue`
-    """While it is joining: the deliveries above its last range, which come after what is left of that range."""
+    """While it is joining: the deliveries above its last range. They wait until that range is read."""
     limit: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
     in_flight: int = 0
     order: KeyOrder | None = None

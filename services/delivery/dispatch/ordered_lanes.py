@@ -57,7 +57,7 @@ class OrderedLanes:
             self.queue(lane, order, delivery)
 
     def ended(self, lane: Lane, order: KeyOrder, delivery: Delivery | WaitingRow) -> None:
-        """Go on with a key of which a delivery has ended."""
+        """Go on with the key of a delivery that has ended."""
         first = order.end(delivery)
         if first is None:
             lane.next_due_ms = order.next_due_ms(handed_out_through(lane.ranges))

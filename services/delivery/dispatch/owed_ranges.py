@@ -107,7 +107,7 @@ def about(owed: OwedRange, after: int, through: int) -> int:
 
 
 def overtake(owed: OwedRange, through: int) -> None:
-    """Move a range of which nothing is handed out behind the events that the log drops: they have ended."""
+    """Move a range behind the events that the log drops, since they have ended. All that was handed out of it must be written."""
     assert owed.at is not None  # noqa: S101 - it has begun
     owed.at, owed.overtaken = max(owed.at, through), 0
     owed.read_through = max(owed.read_through, through)

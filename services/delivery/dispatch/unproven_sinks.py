@@ -1,4 +1,4 @@
-"""Unproven sinks: how quickly attempts of one consumer may follow each other to sinks of which no attempt has succeeded lately.
+"""Unproven sinks: how quickly the attempts of one consumer may follow each other, as long as their sinks take none.
 
 lane → attempt_scheduler → [unproven_sinks] → sender
 

@@ -190,7 +190,7 @@ class RoutingNote(NamedTuple):
     """How many starts in a row have found the cursor there; 0 after a stop as told."""
     event_position: int = 0
     event_id: str = ""
-    """The event that is being routed with care; empty: there is none."""
+    """The event that is being routed with care; empty: no event is."""
 
 
 class NoticeRow(NamedTuple):

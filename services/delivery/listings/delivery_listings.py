@@ -252,7 +252,7 @@ class DeliveryListings:
     # One delivery
 
     async def find(self, scope: Scope, delivery_id: bytes) -> Item | None:
-        """Return one delivery of a scope, with or without a row; None if there is none.
+        """Return one delivery of a scope, with or without a row; None if the scope has no such delivery.
 
         Raises `Failure` UNAVAILABLE if only the log could tell and cannot be read.
         """

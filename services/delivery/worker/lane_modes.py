@@ -9,6 +9,7 @@ Law 3: a lane that is behind is read only up to the position that is recorded.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Never
 
@@ -29,6 +30,8 @@ _EVERY_S = 1.0
 _MANY = 50
 # How many lanes leave it between two events.
 _AT_ONCE_MAX = 500
+# How many lanes that are nearly live read on after one flush: each reads a page for the few events of a flush.
+_READ_ON_MAX = 20
 
 
 class LaneModes:
@@ -173,7 +176,10 @@ class LaneModes:
                     self.is_due = True
             self._dispatcher.wake(lane)
         self.starts.recorded(recorded)
-        for lane in self._nearly_live:
+        for lane in list(itertools.islice(self._nearly_live, _READ_ON_MAX)):
+            # The others come first the next time.
+            del self._nearly_live[lane]
+            self._nearly_live[lane] = None
             self._read_on(lane)
         if self._joining:
             joining, self._joining = self._joining, {}

@@ -8,6 +8,7 @@ Law 2: flushes run one at a time. After the ledger refuses a flush, nothing is s
 
 import asyncio
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -289,16 +290,8 @@ class Recorder:
         for owed in ranges:
             if not owed.begun:
                 continue  # its chunk brings it back
-
-            def is_waiting(delivery: Delivery, owed: OwedRange = owed) -> bool:
-                if delivery.phase in lifecycle.SETTLED or delivery.phase is _HELD or owed.cancelled_through is not None or owed.overtaken:
-                    return False
-                if delivery.sent_at is not None and delivery.sent_at > sent_by and not self._closing:
-                    return True
-                return not any(each.phase in lifecycle.SETTLED for each in owed.handed)
-
             handed = len(owed.handed)
-            for delivery in take_written(owed, is_waiting):
+            for delivery in take_written(owed, functools.partial(self._is_waiting, owed, sent_by)):
                 self._write(batch, delivery)
                 if delivery.phase is _HELD:
                     batch.to_queue.append(delivery)
@@ -310,6 +303,14 @@ class Recorder:
                 later.append(owed)
             self._write_range(batch, owed, recorded, handed)
         self._ranges.update(dict.fromkeys(later))
+
+    def _is_waiting(self, owed: OwedRange, sent_by: float, delivery: Delivery) -> bool:
+        """Return whether a range waits for a delivery before it moves: for its end, or because nothing above it has ended yet."""
+        if delivery.phase in lifecycle.SETTLED or delivery.phase is _HELD or owed.cancelled_through is not None or owed.overtaken:
+            return False
+        if delivery.sent_at is not None and delivery.sent_at > sent_by and not self._closing:
+            return True
+        return not any(each.phase in lifecycle.SETTLED for each in owed.handed)
 
     def _write_range(self, batch: _Batch, owed: OwedRange, recorded: int, handed: int) -> None:
         assert owed.at is not None  # noqa: S101 - it has begun

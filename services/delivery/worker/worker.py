@@ -103,9 +103,8 @@ class Worker:
         self._unflushed = UnflushedDeliveries(lanes, backpressure or Backpressure(), clock)
         transitions = TransitionReports(self._unflushed.outbox, self._disable_reports, clock)
         refills, pages = RefillRequests(), PageRequests()
-        sender = WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds)
         self.dispatcher = Dispatcher(
-            sender,
+            WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds),
             lanes,
             retry_policy,
             clock,
@@ -130,16 +129,7 @@ class Worker:
         )
         self._pages = PageCache(log, records_max=page_records)
         self._range_reader = RangeReader(self._pages, pages, self.dispatcher, self._lane_modes, self._unflushed, self.barrier)
-        self._watch = RegistryWatch(
-            registry,
-            replica,
-            self.barrier,
-            changed=self._on_changed,
-            unwanted=self._cancel,
-            disabled=lambda subscription, is_news: transitions.disabled(subscription, is_news=is_news),
-            unverified=unverified,
-            system_paused=self._on_system_paused,
-        )
+        self._watch = self._new_watch(registry, transitions, unverified)
         self._poison = Poison(ledger, clock)
         self._notices = NoticePublisher(ledger, self._unflushed.outbox, notices, lambda: replica.checkpoint.registry_id)
         self._intake: list[asyncio.Task[None]] = []
@@ -148,6 +138,18 @@ class Worker:
         """How far the wall clock is known to have jumped since the ledger was created (forward: positive); due times leave jumps out."""
         self.repair: Repair | None = None
         """Resumes routing that is stopped; None until the worker has its lease."""
+
+    def _new_watch(self, registry: RegistryClient, transitions: TransitionReports, unverified: Callable[[str, str], None]) -> RegistryWatch:
+        return RegistryWatch(
+            registry,
+            self.replica,
+            self.barrier,
+            changed=self._on_changed,
+            unwanted=self._cancel,
+            disabled=lambda subscription, is_news: transitions.disabled(subscription, is_news=is_news),
+            unverified=unverified,
+            system_paused=self._on_system_paused,
+        )
 
     def _cancel(self, subscription_id: str) -> None:
         self._lane_refill.cancel(subscription_id)

@@ -19,6 +19,7 @@ from services.delivery.worker import log_follower
 from services.delivery.worker.backpressure import LIMIT_MAX
 from tests.delivery.conftest import Play
 from tests.delivery.ledger.stores import SqliteStore
+from tests.simulation.end_checks import check_end
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED, Wish
 from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
@@ -124,7 +125,7 @@ def test_a_worker_that_finds_the_disk_full_starts_once_there_is_room(play: Play,
         await world.ready()
         assert refused == 3
         await world.settle(within_s=60.0)
-        world.check_end()
+        check_end(world)
 
     monkeypatch.setattr(SqliteLedger, "take_lease", refuse_at_first)
     play(scenario)
@@ -153,7 +154,7 @@ def test_while_the_disk_is_full_nothing_is_sent_and_then_all_is(play: Play) -> N
         await world.fill_disk(full=False)
         await finished(world)
         assert world.at_work().worker.why_not_ready() is None
-        world.check_end()
+        check_end(world)
 
     play(scenario)
 
@@ -173,7 +174,7 @@ def test_a_stop_starts_nothing_more_and_records_what_it_knows(play: Play) -> Non
         await world.start()
         await finished(world)
         assert world.endpoints.requests == 30
-        world.check_end()
+        check_end(world)
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
 
@@ -216,7 +217,7 @@ def test_a_stop_while_events_keep_coming_ends_in_time(play: Play) -> None:
         world.endpoints.modes.clear()
         await world.start()
         await finished(world)
-        world.check_end()
+        check_end(world)
 
     play(scenario)
 
@@ -288,7 +289,7 @@ def test_a_large_fan_out_goes_on_where_the_crash_has_cut_it(play: Play, flushes:
         await finished(world)
         states = world.states()
         assert all(states[delivery_id(record.event_id, wish.id)] is State.DELIVERED for wish in wishes)
-        world.check_end()
+        check_end(world)
 
     play(scenario, **WIDE)
 

@@ -1,4 +1,4 @@
-"""Ranges: the events of which a lane has no row: owed, ended or set aside, and the jobs that hand them out.
+"""Ranges: the events without a row, which are owed, ended or set aside, and the jobs that hand them out.
 
 flush_writer, ledger → [ranges: inserting]
 
