@@ -270,17 +270,20 @@ class LaneTable:
         lane.unflushed_spills += 1
         self.rows_wait(lane, 1)
 
-    def is_stuck(self, chunk: Chunk, *, parked: bool = False) -> bool:
-        """Return whether all of a chunk that is not settled waits for its own lanes or consumers, and not for this machine.
+    def is_stuck(self, chunk: Chunk) -> bool:
+        """Return whether all of a chunk that is not settled waits for its own lanes or consumers, and not for this machine."""
+        return self._all_wait(chunk, lambda lane: not lane.in_round or lane.consumer.is_held_back)
 
-        With `parked`, only what waits for its turn among the unproven sinks of its consumer counts, and only if its sink has failed: a sink
-        that was never tried soon has its turn.
-        """
+    def waits_for_failing_sinks(self, chunk: Chunk) -> bool:
+        """Return whether all of a chunk that is not settled is parked, and for sinks that have failed."""
+        return self._all_wait(chunk, lambda lane: lane.is_parked and lane.failures > 0)
+
+    def _all_wait(self, chunk: Chunk, waits: Callable[[Lane], bool]) -> bool:
         for delivery in chunk.deliveries:
             if delivery.phase in lifecycle.SETTLED or delivery.phase is _RELEASED:
                 continue
             lane = self._lanes.get(delivery.subscription_id) if delivery.phase is _QUEUED else None
-            if lane is None or not (lane.failures if lane.is_parked else not parked and (not lane.in_round or lane.consumer.is_held_back)):
+            if lane is None or not waits(lane):
                 return False
         return True
 

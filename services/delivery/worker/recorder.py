@@ -216,7 +216,7 @@ class Recorder:
         # Many ends would remain unrecorded after this flush. Write this chunk, so that those behind it can be recorded in time.
         if self._dispatcher.lanes.unrecorded_ended - len(batch.settled) - len(self._changed) >= _UNRECORDED_ENDED_MAX:
             return True
-        if chunk.routed_at <= now - _LINGER_MIN_S and self._dispatcher.lanes.is_stuck(chunk, parked=True):
+        if chunk.routed_at <= now - _LINGER_MIN_S and self._dispatcher.lanes.waits_for_failing_sinks(chunk):
             return True
         sent_by = now - _WAIT_FOR_END_S
         if chunk.routed_at > sent_by:
