@@ -9,6 +9,9 @@ import structlog
 LogLevel = Literal["debug", "info", "warning", "error"]
 Logger = structlog.typing.FilteringBoundLogger
 
+# gRPC logs this error with its traceback when a peer disappears while an answer is written to it. The class is not public.
+_PEER_GONE = "ExecuteBatchError"
+
 
 def configure_logs(service: str, level: LogLevel) -> None:
     """Set up structlog for this process: key=value lines, UTC times, the service's name on each."""
@@ -36,6 +39,9 @@ class _Libraries(logging.Handler):
         """Log one record."""
         try:
             error = record.exc_info if record.exc_info and record.exc_info[0] else None
+            if error and error[0] is not None and error[0].__name__ == _PEER_GONE:
+                logger().debug("rpc.peer_gone", detail=record.getMessage())
+                return
             logger().log(record.levelno, "library.logged", logger=record.name, detail=record.getMessage(), exc_info=error)
         except Exception:  # noqa: BLE001 - the standard module's own rule: a failure to log must not stop the program
             self.handleError(record)

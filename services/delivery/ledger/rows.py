@@ -187,10 +187,12 @@ class RoutingNote(NamedTuple):
     through: str
     """Where the cursor of the first shard stood at the start."""
     starts: int
-    """How many starts in a row have found the cursor there; 0 after a stop as told."""
+    """How many starts in a row have found the cursor there, and have begun to route; 0 after a stop as told."""
     event_position: int = 0
     event_id: str = ""
     """The event that is being routed with care; empty: no event is."""
+    deaths: int = 0
+    """How many starts before have ended while they routed this event with care."""
 
 
 class NoticeRow(NamedTuple):

@@ -149,7 +149,8 @@ class LogFollower:
                     await self._check_identity(following)
                     self._begins(following.retention_s)
                     self._away_since = None
-                    self._record_first_through = following.heads | (self._record_first_through or {})
+                    heads = {shard: max(head, self._poison.careful_through) for shard, head in following.heads.items()}
+                    self._record_first_through = heads | (self._record_first_through or {})
                     self._lane_modes.follows_log = True
                     self._lane_modes.record_first_through = max(self._record_first_through.values())
                     failpoints.reached("delivery.resumed")
@@ -224,7 +225,7 @@ class LogFollower:
         for record in records:
             if self._lane_modes.is_due and not self._progress[record.shard].through:
                 self._lane_modes.step(self._routed)
-            if record.position <= self._poison.careful_through:
+            if record.position <= self._poison.asked_through and await self._poison.is_routed_with_care(record):
                 await self._route_with_care(record)
             else:
                 await self._route(record)
@@ -242,7 +243,6 @@ class LogFollower:
             chunk = Chunk(record.shard, record.position, record.event_id, "", [], self._clock.monotonic(), record_first=True)
             self._unflushed.add_chunk(chunk)
         else:
-            await self._poison.begins(record)
             await self._route(record)
         self._dispatcher.pump()
         await self._recorded()

@@ -2,15 +2,17 @@
 
 worker → [poison] ← log_follower; ledger
 
-A start that finds the ledger's cursor where two crashed starts before it found it routes with care: it notes each event in the ledger,
-routes it, and waits until it is recorded. The event that is noted when the process ends without a word is set aside.
+A start counts once it begins to route. A start that finds the ledger's cursor where a crashed start before it found it routes with care: it
+notes each event in the ledger, routes it, and waits until it is recorded. The event that is noted when the process ends without a word is
+suspected; if the next start ends with it too, it is set aside.
 
-Law 1: without such crashes, no event is noted, and routing costs nothing more.
-Law 2: a process that stops as told leaves no note.
+Law 1: without such crashes no event is noted, and a start costs one note.
+Law 2: a process that stops as told, or that is killed while it routes nothing, accuses no event.
 Law 3: an event that is set aside is passed by at every later start, and the cursor moves behind it.
 """
 
 import contextlib
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -25,7 +27,11 @@ from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
 STARTS_MAX = 3
+"""The starts at one place that an event may end."""
+_CAREFUL_FROM = 2
 """The start at one place from which on events are routed with care."""
+_DEATHS_MAX = STARTS_MAX - _CAREFUL_FROM + 1
+"""The careful starts that an event may end."""
 _LISTED = 1000
 _REASON = "the delivery service ended several times while it routed this event"
 
@@ -37,7 +43,7 @@ class Start(NamedTuple):
     """What a start does about the events that come next."""
 
     note: RoutingNote
-    """What the ledger notes from now on."""
+    """What the ledger notes once this start routes."""
     culprit: str
     """The id of the event to set aside; empty: there is none."""
     position: int = 0
@@ -48,10 +54,14 @@ def at_start(note: RoutingNote | None, here: ShardCursor) -> Start:
     """Decide what a start does that finds a note of the process before it, and the ledger's cursor."""
     if note is None:
         return Start(RoutingNote(here.position, here.through, 1), "")
-    is_blamed = bool(note.event_id) and _is_ahead(note.event_position, here)
+    is_suspected = bool(note.event_id) and _is_ahead(note.event_position, here)
     is_same = (note.position, note.through) == (here.position, here.through)
-    fresh = RoutingNote(here.position, here.through, note.starts + 1 if is_same or is_blamed else 1)
-    return Start(fresh, note.event_id, note.event_position) if is_blamed else Start(fresh, "")
+    fresh = RoutingNote(here.position, here.through, note.starts + 1 if is_same or is_suspected else 1)
+    if not is_suspected:
+        return Start(fresh, "")
+    if note.deaths + 1 >= _DEATHS_MAX:
+        return Start(fresh, note.event_id, note.event_position)
+    return Start(fresh._replace(event_position=note.event_position, event_id=note.event_id, deaths=note.deaths + 1), "")
 
 
 class Poison:
@@ -66,6 +76,9 @@ class Poison:
         """The ids of events that routing must pass by. A repair gives other events their positions."""
         self.careful_through = 0
         """Events up to this position are routed with care."""
+        self.asked_through = sys.maxsize
+        """Routing asks `is_routed_with_care` about events up to this position: the first of a start, and those routed with care."""
+        self._is_counted = False
 
     async def start(self, note: RoutingNote | None, here: ShardCursor) -> None:
         """Set the event aside that has ended the process before, if one has, and decide how to route."""
@@ -74,21 +87,31 @@ class Poison:
             logger().error("event.set_aside", event_id=culprit, position=position, reason=_REASON)
             row = SetAsideRow(FIRST_GROUP, here.shard, position, culprit, _REASON, unix_ms(self._clock))
             await self._ledger.flush(Flush(set_aside=[row]))
+            await self._write()
             _newly_set_aside.inc()
         rows = await self._ledger.set_aside(_LISTED)
         self._listed = len(rows)
         _set_aside.set(len(rows))
         self.set_aside = _ahead(rows, here)
         # No more than this is routed and not recorded when a process ends.
-        if self._note.starts >= STARTS_MAX or self.set_aside:
+        if self._note.starts >= _CAREFUL_FROM or self.set_aside:
             self.careful_through = here.position + LIMIT_MAX
-            logger().warning("routing.careful", starts=self._note.starts, after=here.position, effect="events are recorded one by one")
-        await self._write()
 
-    async def begins(self, record: Record) -> None:
-        """Note an event that is about to be routed with care."""
-        self._note = self._note._replace(event_position=record.position, event_id=record.event_id)
-        await self._write()
+    async def is_routed_with_care(self, record: Record) -> bool:
+        """Return whether an event is to be routed with care; note it then, unless it is set aside. Count the start with its first event."""
+        if not self._is_counted:
+            self._is_counted = True
+            self.asked_through = self.careful_through
+            await self._write()
+            if record.position <= self.careful_through:
+                logger().warning("routing.careful", starts=self._note.starts, effect="events are recorded one by one")
+        if record.position > self.careful_through:
+            return False
+        if record.event_id not in self.set_aside:
+            deaths = self._note.deaths if record.event_id == self._note.event_id else 0
+            self._note = self._note._replace(event_position=record.position, event_id=record.event_id, deaths=deaths)
+            await self._write()
+        return True
 
     async def stopped(self) -> None:
         """Note that the process stops as told: what comes next has done nothing wrong."""

@@ -139,6 +139,7 @@ class Recorder:
         self._outbox = unflushed.outbox
         self._flush_wanted = unflushed.flush_wanted
         self._flush_ended = asyncio.Event()
+        self._is_awaited = asyncio.Event()
         self._flushes_begun = 0
         self._flushes_done = 0
         self._closing = False
@@ -162,8 +163,11 @@ class Recorder:
     async def wait_until_recorded(self) -> None:
         """Wait until everything that is routed is written. The caller must keep more from being routed until then."""
         while self._chunks:
+            self._is_awaited.set()
             await self._wait_for_flush_end()
-        await self.wait_for_flush()
+        number = self._flushes_begun
+        while self._flushes_done < number:
+            await self._wait_for_flush_end()
 
     async def _wait_for_flush_end(self) -> None:
         self._flush_ended.clear()
@@ -182,6 +186,7 @@ class Recorder:
             if not self._closing:
                 await self._linger()
             self._flush_wanted.clear()
+            self._is_awaited.clear()
             self._flushes_begun += 1
             batch = self._collect()
             if flush := batch.flush():
@@ -200,7 +205,10 @@ class Recorder:
                 asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._flush_wanted.set)
 
     async def _linger(self) -> None:
-        await asyncio.sleep(_LINGER_MIN_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_MIN_S):
+                await self._is_awaited.wait()
+                return
         ends_at = self._clock.monotonic() + _LINGER_MAX_S - _LINGER_MIN_S
         self._unflushed.urgent.clear()
         while not self._unflushed.is_urgent() and (left_s := ends_at - self._clock.monotonic()) > 0:

@@ -35,11 +35,14 @@ def test_starts_that_find_the_same_place_are_counted(note: RoutingNote | None, s
     assert at_start(note, HERE) == (RoutingNote(7, "", starts), "", 0)
 
 
-def test_the_event_that_was_being_routed_is_to_blame() -> None:
+def test_the_event_that_was_being_routed_is_suspected_and_then_to_blame() -> None:
     """Unless it is recorded: then the process has ended later. The next start goes on with care."""
-    noted = RoutingNote(5, "", 3, 8, "evt_8")
-    assert at_start(noted, HERE) == (RoutingNote(7, "", 4), "evt_8", 8)
+    noted = RoutingNote(5, "", 2, 8, "evt_8")
+    assert at_start(noted, HERE) == (RoutingNote(7, "", 3, 8, "evt_8", 1), "", 0)
     assert at_start(noted, ShardCursor(0, 8, "evt_8", "")) == (RoutingNote(8, "", 1), "", 0)
+    assert at_start(noted._replace(deaths=1), ShardCursor(0, 9, "evt_9", "")) == (RoutingNote(9, "", 1), "", 0)
+    noted = noted._replace(deaths=1)
+    assert at_start(noted, HERE) == (RoutingNote(7, "", 3), "evt_8", 8)
     assert at_start(noted, ShardCursor(0, 9, "evt_9", "sub_1")).culprit == ""
     assert at_start(noted, ShardCursor(0, 8, "evt_8", "sub_1")).culprit == "evt_8"
 
@@ -119,8 +122,54 @@ def test_a_worker_that_stops_as_told_accuses_nobody(play: Play) -> None:
             assert world.at_work().worker.follower is not None
         note = (await world.at_work().ledger.take_lease("another")).routing_note
         assert note is not None
-        assert note.starts == 1
+        assert note.starts == 0
         with contextlib.suppress(BaseExceptionGroup):
             await world.stop(crash=True)
+
+    play(scenario)
+
+
+async def kill(world: World) -> None:
+    """Let the running worker end without a word, as SIGKILL does."""
+    await world.stop(crash=True)
+
+
+def test_a_worker_that_is_killed_while_it_routes_nothing_accuses_nobody(play: Play) -> None:
+    """However often: what comes afterwards is routed as usual."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        for _ in range(3 * STARTS_MAX):
+            await kill(world)
+            await world.start()
+            await asyncio.sleep(1.0)
+        records = world.publish(3, "alpha")
+        await asyncio.sleep(1.0)
+        assert deliveries(world, records) == [State.DELIVERED] * 3
+        note = (await world.at_work().ledger.take_lease("another")).routing_note
+        assert note is not None
+        assert (note.starts, note.event_id) == (1, "")
+        with contextlib.suppress(BaseExceptionGroup):
+            await kill(world)
+
+    play(scenario)
+
+
+def test_a_hundred_events_routed_with_care_are_recorded_within_two_seconds(play: Play) -> None:
+    """A flush follows each of them at once. The event that ended the worker before does so no more, and is not set aside."""
+
+    async def scenario(world: World) -> None:
+        world.log._expired_before_ms = lambda: 0  # noqa: SLF001 - the log keeps its events
+        await started(world, ALPHA)
+        await kill(world)
+        world.publish(1, "poison")
+        assert await crashes(world)
+        await world.start()
+        records = world.publish(100, "alpha")
+        await asyncio.sleep(2.0)
+        assert world.at_work().worker.follower is not None
+        assert deliveries(world, records) == [State.DELIVERED] * 100
+        assert await world.at_work().ledger.set_aside(10) == []
+        await kill(world)
 
     play(scenario)
