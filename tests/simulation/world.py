@@ -68,6 +68,8 @@ class World:
     routed_min: int = 2
     routed_max: int = 6
     """How many deliveries may be routed and not recorded: so few that routing waits all the time, and all else happens meanwhile."""
+    many_behind: int = 2
+    """So many lanes that go behind together leave the routing index at once."""
     page_records: int = 2
     """How many records of the log are read at once for a lane that is behind."""
     published: list[Published] = field(default_factory=list)
@@ -132,6 +134,7 @@ class World:
         worker = Worker(
             self.settings, ledger, transport, peers, self.clock, backpressure, page_records=self.page_records, unverified=_never
         )
+        worker.lane_modes.many = self.many_behind
         if self.clock.ahead_s > 0 or self.clock_forward_at > self.looked_at:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head

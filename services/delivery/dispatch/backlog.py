@@ -17,7 +17,7 @@ from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_table import LaneTable
 from services.delivery.dispatch.ordered_lanes import OrderedLanes
 from services.delivery.dispatch.owed_ranges import begin, cut, is_behind, is_read, next_range, take_back
-from services.delivery.model import Chunk, Delivery
+from services.delivery.model import Chunk, Delivery, OwedRange
 from services.runtime.clock import Clock, unix_ms
 
 _position_of = operator.attrgetter("position")
@@ -45,6 +45,8 @@ class Backlog:
         self._settled = settled
         self._withdraw = withdraw
         self._wake = wake
+        self.passed_by: list[OwedRange] = []  # bounded: each range comes once
+        """The ranges that have begun since routing last changed its index: their lanes may leave it."""
         self.ordered = OrderedLanes(lanes, self._become_row, join_round)
         """What becomes of deliveries whose subscriptions ask for order."""
 
@@ -128,7 +130,11 @@ class Backlog:
         owed = lane.ranges[-1]
         if owed.at is None and chunk is not None:
             begin(owed, position)
-            chunk.begins = [*(chunk.begins or ()), owed]
+            if chunk.begins is None:
+                chunk.begins = [owed]
+            else:
+                chunk.begins.append(owed)
+            self.passed_by.append(owed)
 
     def join_queues(self, lane: Lane) -> None:
         """Queue what was routed above a lane's last range, once all of its ranges are handed out."""

@@ -2,7 +2,8 @@
 
 log_follower → [lane_modes: owed_ranges] → router; recorder → [lane_modes] → dispatcher
 
-Law 1: a lane leaves the routing index only after its range is in the ledger, and joins only between two events.
+Law 1: a lane leaves the routing index only after its range has begun, and joins only between two events. The range need not be in the
+ledger: the flush that passes its first event writes it, so no later event is recorded without it.
 Law 2: the routing index changes once a second, and when many lanes go behind together, so that what an event costs does not depend on how
 many lanes are behind.
 Law 3: a lane that is behind is read only up to the position that is recorded.
@@ -26,10 +27,8 @@ from services.delivery.worker.past_starts import PastStarts
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 
 _EVERY_S = 1.0
-# So many lanes that went behind together leave the routing index at once: each of them costs every event of a burst its look.
+# Each of them costs every event of a burst its look.
 _MANY = 50
-# How many lanes leave it between two events.
-_AT_ONCE_MAX = 500
 # How many lanes that are nearly live read on after one flush: each reads a page for the few events of a flush.
 _READ_ON_MAX = 20
 
@@ -48,12 +47,14 @@ class LaneModes:
         """The position up to which everything that is routed is in the ledger."""
         self.record_first_through = 0
         """The last position of the log when this worker took it over: events up to there may have been sent before a crash."""
+        self.many = _MANY
+        """So many lanes that are passed by together leave the routing index before the next event, and not only once a second."""
         self.follows_log = False
         """Whether the log is known to be the one that the ledger has followed, so that ranges may be read from it."""
         self.is_due = False
         """Whether routing must call `step` before the next event."""
         self._joins_due = False
-        self._to_pass_by: list[OwedRange] = []  # bounded: each range comes once
+        self._passed_by = dispatcher.backlog.passed_by
         self._caught_up: dict[Lane, None] = {}
         self._joining: dict[Lane, None] = {}
         self._nearly_live: dict[Lane, None] = {}
@@ -170,10 +171,7 @@ class LaneModes:
                 self._dispatcher.backlog.join_queues(lane)
                 self._dispatcher.forget_if_idle(lane)
             elif first and owed.until is None:
-                self._to_pass_by.append(owed)
                 owed.is_waiting = False
-                if len(self._to_pass_by) == _MANY:
-                    self.is_due = True
             self._dispatcher.wake(lane)
         self.starts.recorded(recorded)
         for lane in list(itertools.islice(self._nearly_live, _READ_ON_MAX)):
@@ -203,12 +201,8 @@ class LaneModes:
 
     def step(self, routed: int) -> None:
         """Change the routing index, between two events; everything up to the position `routed` is wholly routed."""
-        now_out, self._to_pass_by = self._to_pass_by[:_AT_ONCE_MAX], self._to_pass_by[_AT_ONCE_MAX:]
-        self.is_due = bool(self._to_pass_by)
-        for owed in now_out:
-            lane = self._lanes.find(owed.subscription_id)
-            if lane is not None and owed in lane.ranges and owed.until is None:
-                self._replica.router.pass_by(owed.subscription_id)
+        self.is_due = False
+        self.leave_index()
         if not self._joins_due:
             return
         self._joins_due = False
@@ -216,6 +210,14 @@ class LaneModes:
         for lane in lanes:
             if lane in self._lanes and is_behind(lane.ranges):
                 self._join(lane, routed)
+
+    def leave_index(self) -> None:
+        """Take the lanes out of the routing index whose ranges have begun: routing has passed them by with their first event."""
+        for owed in self._passed_by:
+            lane = self._lanes.find(owed.subscription_id)
+            if lane is not None and owed in lane.ranges and owed.until is None:
+                self._replica.router.pass_by(owed.subscription_id)
+        self._passed_by.clear()
 
     def _join(self, lane: Lane, routed: int) -> None:
         """Let a lane join if little is left of its only range; else let it read on."""

@@ -222,8 +222,9 @@ class LogFollower:
             # The pause may have been long, so ask again; meanwhile another pause may have begun.
             await self._barrier.passed()
         self._is_routing = True
+        passed_by, many = self._dispatcher.backlog.passed_by, self._lane_modes.many
         for record in records:
-            if self._lane_modes.is_due and not self._progress[record.shard].through:
+            if (self._lane_modes.is_due or len(passed_by) >= many) and not self._progress[record.shard].through:
                 self._lane_modes.step(self._routed)
             if record.position <= self._poison.asked_through and await self._poison.is_routed_with_care(record):
                 await self._route_with_care(record)

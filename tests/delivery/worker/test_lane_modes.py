@@ -6,7 +6,7 @@ from dataclasses import replace
 from services.delivery.model import State
 from services.eventlog.record import Record
 from tests.delivery.conftest import Play
-from tests.simulation.registry import PAUSED
+from tests.simulation.registry import ACTIVE, PAUSED
 from tests.simulation.scenarios import ALPHA, deliveries, finished, started
 from tests.simulation.world import World
 
@@ -56,3 +56,24 @@ def test_events_that_always_fail_hold_up_no_others(play: Play) -> None:
         assert deliveries(world, [record for record, _ in refused]) == [State.EXHAUSTED] * len(refused)
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="20")
+
+
+def test_many_lanes_that_go_behind_together_cost_the_next_event_nothing(play: Play) -> None:
+    """They leave the routing index at once, although the ledger has taken none of their ranges yet."""
+
+    async def scenario(world: World) -> None:
+        world.many_behind = 50
+        wishes = [replace(ALPHA, id=f"sub_{number:030x}00", state=PAUSED) for number in range(60)]
+        await started(world, *wishes)
+        await world.fill_disk(full=True)
+        records = world.publish(2, "alpha")
+        await asyncio.sleep(0.2)
+        assert world.at_work().worker.replica.router.passed_by == {wish.id for wish in wishes}
+        assert not world.store.ranges()
+        await world.fill_disk(full=False)
+        for wish in wishes:
+            world.change(replace(wish, state=ACTIVE))
+        await finished(world)
+        assert all(deliveries(world, records, wish) == [State.DELIVERED] * 2 for wish in wishes)
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="1")
