@@ -141,6 +141,8 @@ class Delivery:
     attempts: list[Attempt] = field(default_factory=list)
     due_ms: int = 0
     """When the next attempt is due, in ms by the due clock; 0 before the first."""
+    failed_sink: int = 0
+    """The fingerprint of the sink at which the latest attempt failed, as `sink_fingerprint` returns it; 0 before the first failure."""
     finished_ms: int = 0
     recorded: bool = False
     """Whether the ledger has a row for it."""

@@ -241,6 +241,56 @@ def test_what_failed_at_a_former_sink_is_due_at_once_at_its_successor(play: Play
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")
 
 
+@pytest.mark.parametrize("is_ordered", [False, True], ids=["unordered", "ordered"])
+@pytest.mark.parametrize(("sink", "token"), [("https://consumer.example/new", "one"), (ALPHA.sink, "another")], ids=["sink", "credential"])
+def test_what_failed_at_a_former_sink_is_due_at_once_if_the_change_came_while_no_worker_ran(
+    play: Play,
+    sink: str,
+    token: str,
+    is_ordered: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """The former sink's open breaker binds nobody either."""
+
+    async def scenario(world: World) -> None:
+        wish = replace(ALPHA, token="one", is_ordered=is_ordered)
+        await started(world, wish)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        records = world.publish(40, "alpha")
+        await asyncio.sleep(5.0)
+        assert world.store.open_rows()
+        failed = world.endpoints.requests
+        await world.stop(crash=True)
+        world.endpoints.modes.clear()
+        world.change(replace(wish, sink=sink, token=token))
+        await world.start()
+        await asyncio.sleep(10.0)
+        assert deliveries(world, records) == [State.DELIVERED] * 40
+        assert world.endpoints.requests == failed + 40
+        await finished(world)
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")
+
+
+def test_a_restart_brings_no_attempt_forward_at_the_same_sink(play: Play) -> None:
+    """Whatever else of the subscription changes meanwhile, and although the deliveries have failed at a sink before."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        world.endpoints.modes[ALPHA.id] = Mode.FAILING
+        world.publish(3, "alpha")
+        await asyncio.sleep(5.0)
+        for number, requests in enumerate((6, 6, 6)):
+            await world.stop(crash=True)
+            world.change(replace(ALPHA, sink="https://consumer.example/new", rate_per_second=50.0 + number))
+            await world.start()
+            await asyncio.sleep(60.0)
+            assert world.endpoints.requests == requests
+        world.endpoints.modes.clear()
+        await finished(world, within_s=3600.0)
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="600,600")
+
+
 def test_another_change_brings_no_attempt_forward_and_a_new_sink_has_waits_of_its_own(play: Play) -> None:
     """A failure counts as an attempt wherever it happened."""
 

@@ -177,6 +177,15 @@ def finished_rows_rewritten(patch: Replace) -> None:
     patch(SqliteLedger, "flush", flush)
 
 
+def former_sink_binds_after_a_restart(patch: Replace) -> None:
+    """What failed at a former sink waits by that sink's time if the sink changed while no worker ran."""
+
+    async def forget_nothing(_self: LaneRefill, _counts: object) -> None:
+        return
+
+    patch(LaneRefill, "_forget_former_sinks", forget_nothing)
+
+
 BUGS: dict[str, Bug] = {
     put_back.__name__: Bug(put_back, seed)
     for put_back, seed in (
@@ -195,6 +204,7 @@ BUGS: dict[str, Bug] = {
         (barrier_not_waited_for, 4),
         (released_without_a_copy, 8),
         (finished_rows_rewritten, 1),
+        (former_sink_binds_after_a_restart, 189),
         *RANGE_BUGS.items(),
         *START_BUGS.items(),
         *KEY_BUGS.items(),

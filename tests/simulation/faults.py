@@ -49,8 +49,10 @@ async def _deletion(world: World, wishes: list[Wish]) -> None:
         world.delete(world.chance.choice(wishes).id)
 
 
-async def _restart(world: World, _wishes: list[Wish]) -> None:
+async def _restart(world: World, wishes: list[Wish]) -> None:
     await world.stop(crash=world.chance.random() < 0.7)
+    if world.chance.random() < 0.3:
+        await _sink(world, wishes)
     await world.start()
 
 

@@ -32,6 +32,8 @@ class Wish:
     sink_revision: int = 0
     rate_per_second: float | None = None
     secret: str = SECRET
+    token: str = ""
+    """The access token of its credential; empty: no credential."""
     consumer_paused: bool = False
     start_ms: int | None = None
     """From which time of acceptance on it wants past events; 0: all that the log has; None: no past events."""
@@ -58,9 +60,10 @@ class Wish:
         elif self.start_ms is not None:
             subscription.config.start.time.FromMilliseconds(self.start_ms)
         secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
-        return subscription_pb2.WatchSubscriptionsResponse(
-            put=subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets, consumer_paused=self.consumer_paused)
-        )
+        watched = subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets, consumer_paused=self.consumer_paused)
+        if self.token:
+            watched.sink_credential.access_token.CopyFrom(subscription_pb2.AccessTokenCredential(token=self.token, token_type="bearer"))
+        return subscription_pb2.WatchSubscriptionsResponse(put=watched)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from services.delivery.ledger.protocol import Ledger, recorded_position
 from services.delivery.ledger.rows import OpenRow
 from services.delivery.model import State, delivery_id
+from services.delivery.request.sink_fingerprint import sink_fingerprint
 from services.delivery.subscriptions.freshness import GAP_MAX_S
 from services.delivery.subscriptions.registry_client import RegistryClient
 from services.delivery.worker.backpressure import LIMIT_MAX, LIMIT_MIN, Backpressure
@@ -41,6 +42,8 @@ CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
 # The longest time that a worker may need to hear of a change while its watch works.
 _HEARS_WITHIN_S = 2.0
 _TOLD_WITHIN_S = 1.0
+# The longest time until no row waits by the time of a former sink; of which the watch may be away for some seconds.
+_FORGETS_WITHIN_S = 8.0
 _ORDERED_SHARE = 0.35
 # The longest time after which a worker has stored a step of the wall clock; if it ends sooner, its successor cannot know of the step.
 _LOOKS_WITHIN_S = 1.5
@@ -100,6 +103,7 @@ class World:
         self.order = OrderOfKeys(self.published, self.endpoints.sent)
         self.head_at_start = 0
         self.running: Running | None = None
+        self.started_at = 0.0
         self.killed = asyncio.Event()
         """Set while the worker is killed and has no successor."""
         self.registry_back_at = 0.0
@@ -138,6 +142,7 @@ class World:
         if self.clock.ahead_s > 0 or self.clock_forward_at > self.looked_at:
             self.endpoints.forget_waits()
         self.head_at_start = self.log.head
+        self.started_at = self.loop.time()
         self.killed.clear()
         self.loop.on_kill = self._on_kill
         self.registry.freezes_proven = self.registry.freezes
@@ -342,11 +347,23 @@ class World:
 
     async def settle(self, within_s: float) -> None:
         """Wait until every event is routed and every delivery is finished; fail after `within_s` seconds."""
-        deadline = self.loop.time() + within_s
+        healed_at = self.loop.time()
+        deadline = healed_at + within_s
         while self.open_rows() or self.store.ranges() or self._unstarted() or any(each.routed_by is None for each in self.published):
             self.check()
+            self._check_due_times(healed_at)
             assert self.loop.time() < deadline, f"I8: not drained: {self.open_rows()[:3]} …"
             await self.passes(0.5)
+
+    def _check_due_times(self, healed_at: float) -> None:
+        """Check that no row waits by a former sink's time, once the worker must have heard of the present sink."""
+        if self.loop.time() - max(healed_at, self.started_at) < _FORGETS_WITHIN_S:
+            return
+        now_ms = self.at_work().worker.dispatcher.due.now_ms()
+        for row in self.open_rows():
+            wish = self.registry.wishes.get(row.subscription_id)
+            if wish is not None and row.failed_sink not in {0, sink_fingerprint(wish.sink_revision, None)}:
+                assert row.due_ms <= now_ms, f"waits for {row.due_ms - now_ms} ms by a former sink's time: {row}"
 
     def _unstarted(self) -> set[str]:
         """Return the ids of the subscriptions whose start in the past is to come."""

@@ -204,7 +204,7 @@ class Dispatcher:
         match decision:
             case RetryAt(due_ms) if self._subscription(lane.subscription_id) is not None:
                 log_failure(delivery, answer, next_s=(due_ms - now_ms) / 1000)
-                lifecycle.retry(delivery, due_ms)
+                lifecycle.retry(delivery, due_ms, settings.sink_fingerprint)
                 self._wait_as_row(lane, delivery)
             case RetryAt():
                 self.finish(delivery, State.CANCELLED)

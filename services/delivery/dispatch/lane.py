@@ -101,10 +101,12 @@ class Lane:
         self.next_due_ms = earlier(self.next_due_ms, due_ms)
         self.added_due_ms = earlier(self.added_due_ms, due_ms)
 
-    def rows_due_at(self, due_ms: int) -> None:
-        """Note that the ledger has brought all its rows forward to `due_ms`, unless they are due earlier."""
-        if self.order is not None:
+    def rows_due_at(self, due_ms: int, *, all_of_them: bool) -> None:
+        """Note that the ledger has brought some or all of its rows forward to `due_ms`, unless they are due earlier."""
+        if self.order is not None and all_of_them:
             self.order.bring_forward(due_ms)
+        elif self.order is not None:
+            self.order.forget_rows()
         self.row_waits(due_ms)
 
 

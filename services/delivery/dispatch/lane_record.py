@@ -14,6 +14,7 @@ from services.delivery.dispatch.failing_period import FailingPeriod
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.ledger.rows import LaneRow
 from services.delivery.request.request_settings import RequestSettings
+from services.delivery.request.sink_fingerprint import sink_fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def row_of(subscription_id: str, health: SinkHealth | None, now: Now) -> LaneRow
         return None
     return LaneRow(
         subscription_id=subscription_id,
-        sink_revision=health.sink_revision,
+        sink=sink_fingerprint(health.sink_revision, health.credential),
         opens_until_ms=0 if breaker.open_until is None else now.due_at(breaker.open_until),
         breaker_level=breaker.openings,
         retry_after_ms=now.due_at(health.paused_until) if paused else 0,
@@ -53,11 +54,11 @@ def row_of(subscription_id: str, health: SinkHealth | None, now: Now) -> LaneRow
 
 
 def health_of(row: LaneRow, settings: RequestSettings, breaker_first_s: float, now: Now) -> SinkHealth | None:
-    """Return the health of a lane's sink from its row; None if the subscription has another sink by now."""
-    if settings.sink_revision != row.sink_revision:
+    """Return the health of a lane's sink from its row; None if the subscription has another sink or another credential by now."""
+    if settings.sink_fingerprint != row.sink:
         return None
     breaker = CircuitBreaker(breaker_first_s)
-    health = SinkHealth(row.sink_revision, breaker, settings.credential)
+    health = SinkHealth(settings.sink_revision, breaker, settings.credential)
     if row.opens_until_ms:
         breaker.openings, breaker.failures = row.breaker_level, row.failures
         breaker.open_until = now.monotonic_at(row.opens_until_ms)

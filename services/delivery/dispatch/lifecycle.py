@@ -101,10 +101,10 @@ def withdraw(delivery: Delivery) -> None:
     delivery.sent_at = None
 
 
-def retry(delivery: Delivery, due_ms: int) -> None:
-    """Note that the attempt has failed and that the next one is due at `due_ms`, by the due clock."""
+def retry(delivery: Delivery, due_ms: int, failed_sink: int) -> None:
+    """Note that the attempt has failed at the sink with this fingerprint, and that the next one is due at `due_ms`, by the due clock."""
     delivery.phase = _RETRY[delivery.phase]
-    delivery.due_ms = due_ms
+    delivery.due_ms, delivery.failed_sink = due_ms, failed_sink
 
 
 def bring_forward(delivery: Delivery, due_ms: int) -> None:

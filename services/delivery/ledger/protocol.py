@@ -83,7 +83,7 @@ class Flush:
     opened: Sequence[OpenRow] = ()
     """Unfinished deliveries that have no row yet. A delivery that has a row keeps it unchanged."""
     updated: Sequence[OpenRow] = ()
-    """Unfinished deliveries whose row changes: its attempts and its due time."""
+    """Unfinished deliveries whose row changes: its attempts, its due time, and the sink at which it failed."""
     closed: Sequence[bytes] = ()
     """Ids of finished deliveries whose unfinished row must be deleted."""
     finished: Sequence[DoneRow] = ()
@@ -165,6 +165,8 @@ class WaitingCount(NamedTuple):
     subscription_id: str
     never_attempted: int
     attempted: int
+    failed_sink: int
+    """The fingerprint of the sink at which all attempted ones failed last; 0: they failed at several sinks, or there are none."""
 
 
 class RepairedCursor(NamedTuple):

@@ -34,6 +34,7 @@ class OpenRow(NamedTuple):
     job_id: str
     order_key: bytes
     slot: int
+    failed_sink: int
 
 
 class DoneRow(NamedTuple):
@@ -63,6 +64,8 @@ class DueNow(NamedTuple):
     subscription_id: str
     due_ms: int
     """When those are due that would be due later, in ms by the due clock."""
+    present_sink: int = 0
+    """The fingerprint of its present sink: deliveries that have failed there keep their times; 0: no delivery does."""
 
 
 class WaitingRow(NamedTuple):
@@ -153,8 +156,8 @@ class LaneRow(NamedTuple):
     """What a lane must not forget at a restart."""
 
     subscription_id: str
-    sink_revision: int
-    """The revision of the sink to which the rest applies."""
+    sink: int
+    """The fingerprint of the sink to which the rest applies, as `sink_fingerprint` returns it."""
     opens_until_ms: int
     """Until when its circuit breaker stays open; 0: it is closed."""
     breaker_level: int
@@ -233,6 +236,7 @@ def open_row(delivery: Delivery) -> OpenRow:
         delivery.job_id,
         delivery.order_key,
         slot_of(delivery.subscription_id),
+        delivery.failed_sink,
     )
 
 
@@ -281,6 +285,7 @@ def delivery_of(row: OpenRow, event: Event | None) -> Delivery:
         recorded=True,
         job_id=row.job_id,
         order_key=row.order_key,
+        failed_sink=row.failed_sink,
     )
 
 

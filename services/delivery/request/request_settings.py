@@ -12,6 +12,7 @@ from typing import NamedTuple
 from services.delivery.model import ContentMode, Secret, SubscriptionStatus
 from services.delivery.request.credentials import Credential, MutualTls
 from services.delivery.request.signing import SigningKey
+from services.delivery.request.sink_fingerprint import sink_fingerprint
 from services.delivery.transport.protocol import Tls
 
 
@@ -43,6 +44,11 @@ class RequestSettings:
     retry: OwnRetryPolicy = OwnRetryPolicy()
     is_ordered: bool = False
     """Whether an unfinished event holds back the later events of its key."""
+
+    @property
+    def sink_fingerprint(self) -> int:
+        """A number that another sink or another credential changes; see `sink_fingerprint`."""
+        return sink_fingerprint(self.sink_revision, self.credential)
 
     def is_same_sink(self, other: "RequestSettings") -> bool:
         """Return whether both name the same sink and the same credential, so that the failures of one count for the other."""

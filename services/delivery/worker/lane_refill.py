@@ -4,16 +4,18 @@ ledger → [lane_refill] → lane → dispatcher
 """
 
 import asyncio
+from collections.abc import Iterable
 
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.key_order import KeyOrder
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.owed_ranges import handed_out_through
-from services.delivery.ledger.protocol import Ledger
+from services.delivery.ledger.protocol import Ledger, WaitingCount
 from services.delivery.ledger.rows import OpenRow, delivery_of
 from services.delivery.model import Event, State, SubscriptionStatus
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.recorder import Recorder
+from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 from services.delivery.worker.waiting_rows import end_waiting, read_waiting
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import EventReader
@@ -48,7 +50,14 @@ class LaneRefill:
     """Reads rows back, for a few lanes at a time."""
 
     def __init__(
-        self, ledger: Ledger, log: EventReader, replica: Replica, requests: RefillRequests, dispatcher: Dispatcher, recorder: Recorder
+        self,
+        ledger: Ledger,
+        log: EventReader,
+        replica: Replica,
+        requests: RefillRequests,
+        dispatcher: Dispatcher,
+        unflushed: UnflushedDeliveries,
+        recorder: Recorder,
     ) -> None:
         self._ledger = ledger
         self._log = log
@@ -57,6 +66,7 @@ class LaneRefill:
         self._to_cancel: asyncio.Queue[str] = asyncio.Queue()  # bounded: each subscription is in it once
         self._queued_to_cancel: set[str] = set()
         self._dispatcher = dispatcher
+        self._unflushed = unflushed
         self._recorder = recorder
 
     def cancel(self, subscription_id: str) -> None:
@@ -72,7 +82,9 @@ class LaneRefill:
     async def start(self) -> None:
         """Take up every lane that has unfinished rows; if its subscription is deleted or off, cancel the rows."""
         lanes = self._dispatcher.lanes
-        for subscription_id, never_attempted, attempted in await self._ledger.waiting_counts():
+        counts = await self._ledger.waiting_counts()
+        await self._forget_former_sinks(counts)
+        for subscription_id, never_attempted, attempted, _ in counts:
             if self._replica.wanted(subscription_id):
                 lane = lanes.lane(subscription_id)
                 lanes.rows_wait(lane, never_attempted)
@@ -84,6 +96,19 @@ class LaneRefill:
         for lane in lanes:
             if lane.order is not None and not lane.order.is_complete:
                 self._dispatcher.wake(lane)
+
+    async def _forget_former_sinks(self, counts: Iterable[WaitingCount]) -> None:
+        """Let those rows be due now that have failed at another sink than the present one, which may have changed while no worker ran."""
+        failed_at = {count.subscription_id: count.failed_sink for count in counts if count.attempted}
+        while moved := {each: sink for each in failed_at if (sink := self._present_sink(each)) not in {0, failed_at[each]}}:
+            for subscription_id, sink in moved.items():
+                self._unflushed.add_due_now(subscription_id, self._dispatcher.due.now_ms(), sink)
+            await self._recorder.wait_for_flush()
+            failed_at |= moved
+
+    def _present_sink(self, subscription_id: str) -> int:
+        subscription = self._replica.get(subscription_id)
+        return 0 if subscription is None else subscription.settings.sink_fingerprint
 
     async def run(self) -> None:
         """Refill and cancel for ever."""

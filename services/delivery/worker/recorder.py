@@ -394,9 +394,9 @@ class Recorder:
         _rows_opened.inc(len(batch.opened))
         _rows_finished.inc(len(batch.finished))
         self._lane_modes.flushed(self._recorded_by(batch), batch.ranges)
-        for subscription_id, due_ms in batch.due_now:
+        for subscription_id, due_ms, present_sink in batch.due_now:
             if (lane := dispatcher.lanes.find(subscription_id)) is not None:
-                lane.rows_due_at(due_ms)
+                lane.rows_due_at(due_ms, all_of_them=not present_sink)
                 dispatcher.wake(lane)
         for delivery in batch.settled:
             dispatcher.release(delivery)

@@ -7,7 +7,6 @@ Law: the deliveries that are routed and not recorded are bounded. Routing waits 
 
 import asyncio
 import contextlib
-import itertools
 from collections import deque
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, LaneTable
@@ -41,8 +40,8 @@ class UnflushedDeliveries:
         """The owed ranges of which the next flush may write something."""
         self.jobs: dict[JobKey, JobRow | None] = {}
         """The jobs that the next flush writes; None: deletes."""
-        self.due_now: dict[str, int] = {}
-        """The subscriptions whose rows that are due later must be due at a time, in ms by the due clock."""
+        self.due_now: dict[str, DueNow] = {}
+        """The subscriptions with rows that must be due earlier than they are."""
         self.flush_wanted = asyncio.Event()
         self.outbox = Outbox(self.flush_wanted.set)
         """The notices that the next flush writes."""
@@ -69,15 +68,15 @@ class UnflushedDeliveries:
         if self.is_urgent():
             self.urgent.set()
 
-    def add_due_now(self, subscription_id: str, due_ms: int) -> None:
-        """Take a subscription whose rows that are due later must be due at `due_ms`, by the due clock."""
-        self.due_now[subscription_id] = due_ms
+    def add_due_now(self, subscription_id: str, due_ms: int, present_sink: int = 0) -> None:
+        """Take a subscription whose rows that are due later must be due at `due_ms`; see `DueNow`."""
+        self.due_now[subscription_id] = DueNow(subscription_id, due_ms, present_sink)
         self.flush_wanted.set()
 
     def take_due_now(self) -> list[DueNow]:
         """Return the subscriptions that `add_due_now` has taken, for the next flush."""
         due_now, self.due_now = self.due_now, {}
-        return list(itertools.starmap(DueNow, due_now.items()))
+        return list(due_now.values())
 
     def add_range(self, owed: OwedRange) -> None:
         """Take a range whose row has to change."""

@@ -117,7 +117,7 @@ class Worker:
         )
         self._lane_modes = LaneModes(self.dispatcher, replica, self._unflushed)
         self._recorder = Recorder(ledger, self._unflushed, self.dispatcher, self._lane_modes, clock, wanted=replica.wanted)
-        self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._recorder)
+        self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._unflushed, self._recorder)
         self.barrier = ReadBarrier(replica, registry.revisions, clock, self.freshness)
         """Holds routing and test events back until the replica is new enough."""
         self._expiry_warnings = ExpiryWarnings(

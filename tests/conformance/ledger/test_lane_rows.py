@@ -1,7 +1,7 @@
 """Ledger, over every engine: what lanes keep over a restart, how many rows they have, and the outbox of notices."""
 
 from services.delivery.ledger.protocol import Flush, Ledger, WaitingCount
-from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, LaneRow, NoticeRow, RangeRow, WaitingRow
+from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, LaneRow, NoticeRow, OpenRow, RangeRow, WaitingRow
 from services.delivery.model import State
 from tests.delivery.ledger.deliveries import NOW_MS, delivery, finished, listed, unfinished
 from tests.delivery.ledger.stores import LedgerStore
@@ -9,6 +9,11 @@ from tests.delivery.ledger.stores import LedgerStore
 A, B = "sub_" + "a" * 32, "sub_" + "b" * 32
 LANE = LaneRow(A, 3, NOW_MS + 30_000, 2, NOW_MS + 60_000, 17, NOW_MS, 2.5)
 CONSUMER = "con_" + "c" * 32
+
+
+def failed(number: int, at_sink: int) -> OpenRow:
+    """Return the row of a delivery that has failed at the sink with a fingerprint."""
+    return unfinished(number, due_ms=NOW_MS, failed_sink=at_sink)
 
 
 def notice(number: int, consumer_id: str = CONSUMER) -> NoticeRow:
@@ -26,8 +31,15 @@ async def test_a_lane_is_remembered_over_a_restart(store: LedgerStore) -> None:
 
 
 async def test_rows_are_counted_by_whether_they_were_attempted(ledger: Ledger) -> None:
-    await ledger.flush(Flush([unfinished(1), unfinished(2), unfinished(3, due_ms=NOW_MS), unfinished(4, "b")], finished=[finished(5)]))
-    assert await ledger.waiting_counts() == [WaitingCount(A, 2, 1), WaitingCount(B, 1, 0)]
+    await ledger.flush(Flush([unfinished(1), unfinished(2), failed(3, at_sink=7), unfinished(4, "b")], finished=[finished(5)]))
+    assert await ledger.waiting_counts() == [WaitingCount(A, 2, 1, 7), WaitingCount(B, 1, 0, 0)]
+
+
+async def test_a_count_names_the_sink_only_if_all_rows_have_failed_there(ledger: Ledger) -> None:
+    await ledger.flush(Flush([failed(1, at_sink=7), failed(2, at_sink=7)]))
+    assert [count.failed_sink for count in await ledger.waiting_counts()] == [7]
+    await ledger.flush(Flush(updated=[failed(1, at_sink=8)]))
+    assert [count.failed_sink for count in await ledger.waiting_counts()] == [0]
 
 
 async def test_an_ordered_lane_s_rows_are_found_in_order(ledger: Ledger) -> None:

@@ -40,3 +40,13 @@ async def test_rows_that_are_due_later_become_due_at_once(ledger: Ledger) -> Non
     rows = await ledger.due_rows(SUBSCRIPTION, None, 10)
     assert [(row.position, row.due_ms) for row in rows] == [(2, 0), (1, NOW_MS), (5, later_ms), (3, later_ms + 1)]
     assert await ledger.next_due_ms("sub_" + "b" * 32, NOW_MS) == later_ms
+
+
+async def test_rows_that_have_failed_at_the_present_sink_keep_their_times(ledger: Ledger) -> None:
+    """A row's latest failure counts."""
+    former, present = (unfinished(number, due_ms=NOW_MS + 1000, failed_sink=sink) for number, sink in ((1, 7), (2, 8)))
+    await ledger.flush(Flush([former, present, unfinished(3, due_ms=NOW_MS + 1000, failed_sink=7)]))
+    await ledger.flush(Flush(updated=[unfinished(3, due_ms=NOW_MS + 2000, failed_sink=8)]))
+    await ledger.flush(Flush(due_now=[DueNow(SUBSCRIPTION, NOW_MS, present_sink=8)]))
+    rows = await ledger.due_rows(SUBSCRIPTION, None, 10)
+    assert [(row.position, row.due_ms) for row in rows] == [(1, NOW_MS), (2, NOW_MS + 1000), (3, NOW_MS + 2000)]

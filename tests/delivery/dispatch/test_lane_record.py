@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, CircuitBreaker
 from services.delivery.dispatch.lane_record import Now, health_of, row_of
 from services.delivery.dispatch.sink_health import SinkHealth
+from services.delivery.request.credentials import AccessToken
 from services.delivery.request.request_settings import RequestSettings
 
 SETTINGS = RequestSettings(sink_revision=3)
@@ -66,6 +69,7 @@ def test_a_row_of_a_former_sink_does_not_bind_the_next() -> None:
     row = row_of("sub_1", failed(FAILURES_MAX), BEFORE)
     assert row is not None
     assert health_of(row, RequestSettings(sink_revision=4), 30.0, AFTER) is None
+    assert health_of(row, replace(SETTINGS, credential=AccessToken("secret", "bearer")), 30.0, AFTER) is None
 
 
 @given(st.floats(0, 1e6), st.integers(1, 2**40), st.integers(-(10**6), 10**6))

@@ -19,7 +19,7 @@ STEPS: dict[Transition, Callable[[Delivery], object]] = {
     Transition.QUEUE: lifecycle.queue,
     Transition.START: lambda delivery: lifecycle.start(delivery, NOW),
     Transition.SUCCEED: lambda delivery: lifecycle.end(delivery, State.DELIVERED, NOW_MS),
-    Transition.RETRY: lambda delivery: lifecycle.retry(delivery, DUE_MS),
+    Transition.RETRY: lambda delivery: lifecycle.retry(delivery, DUE_MS, 7),
     Transition.WITHDRAW: lifecycle.withdraw,
     Transition.EXHAUST: lambda delivery: lifecycle.end(delivery, State.EXHAUSTED, NOW_MS),
     Transition.CANCEL: lambda delivery: lifecycle.end(delivery, State.CANCELLED, NOW_MS),
@@ -115,7 +115,7 @@ def test_every_phase_can_be_left_until_the_delivery_is_out_of_memory() -> None:
 def test_an_attempt_counts_as_unrecorded_until_its_end_is_recorded_or_it_is_withdrawn() -> None:
     delivery = delivery_in(Phase.QUEUED, recorded=False)
     lifecycle.start(delivery, NOW)
-    lifecycle.retry(delivery, DUE_MS)
+    lifecycle.retry(delivery, DUE_MS, 7)
     assert (delivery.sent_at, delivery.due_ms, delivery.state) == (NOW, DUE_MS, State.PENDING)
     withdrawn = delivery_in(Phase.IN_FLIGHT, recorded=False)
     lifecycle.withdraw(withdrawn)

@@ -37,13 +37,14 @@ class FlushWriter:
     def flush(self, connection: sqlite3.Connection, flush: Flush) -> dict[DeliveryKey, bytes]:
         """Write a flush within the transaction of a connection; return what `Ledger.flush` returns."""
         renamed: dict[DeliveryKey, bytes] = {}
-        connection.executemany("UPDATE open SET due_ms = ?2 WHERE subscription_id = ?1 AND due_ms > ?2", flush.due_now)
+        due_now = "UPDATE open SET due_ms = ?2 WHERE subscription_id = ?1 AND due_ms > ?2 AND (?3 = 0 OR failed_sink != ?3)"
+        connection.executemany(due_now, flush.due_now)
         if insert(connection, _OPEN, len(OPEN_COLUMNS), flush.opened) < len(flush.opened):
             renamed |= insert_renamed(connection, "open", flush.opened, self._delivery_id)
         if flush.updated:
             connection.executemany(
-                "UPDATE open SET attempt_count = ?, attempts = ?, last_status = ?, due_ms = ? WHERE id = ?",
-                [(row.attempt_count, row.attempts, row.last_status, row.due_ms, row.id) for row in flush.updated],
+                "UPDATE open SET attempt_count = ?, attempts = ?, last_status = ?, due_ms = ?, failed_sink = ? WHERE id = ?",
+                [(row.attempt_count, row.attempts, row.last_status, row.due_ms, row.failed_sink, row.id) for row in flush.updated],
             )
         if flush.opened or flush.updated or flush.lanes:
             set_meta(connection, WRITTEN, str(flush.written_ms))

@@ -28,7 +28,11 @@ def lane_rows(connection: sqlite3.Connection) -> list[LaneRow]:
 
 def waiting_counts(connection: sqlite3.Connection) -> list[WaitingCount]:
     """See `Ledger.waiting_counts`. A delivery that was never attempted is due at 0."""
-    rows = connection.execute("SELECT subscription_id, sum(due_ms = 0), sum(due_ms != 0) FROM open GROUP BY subscription_id")
+    rows = connection.execute(
+        "SELECT subscription_id, sum(due_ms = 0), sum(due_ms != 0),"
+        " CASE WHEN min(nullif(failed_sink, 0)) = max(failed_sink) THEN max(failed_sink) ELSE 0 END"
+        " FROM open GROUP BY subscription_id"
+    )
     return list(starmap(WaitingCount, rows))
 
 

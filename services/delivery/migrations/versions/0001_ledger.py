@@ -52,11 +52,13 @@ def upgrade() -> None:
             due_ms INTEGER NOT NULL,
             job_id TEXT NOT NULL,
             order_key BLOB NOT NULL,
-            slot INTEGER NOT NULL
+            slot INTEGER NOT NULL,
+            failed_sink INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID
         """
     )
-    op.execute("CREATE INDEX open_by_lane ON open (subscription_id, due_ms, position)")
+    # With `failed_sink`, so that a start counts all rows by the index alone.
+    op.execute("CREATE INDEX open_by_lane ON open (subscription_id, due_ms, position, failed_sink)")
     op.execute("CREATE INDEX open_by_consumer ON open (consumer_id, id)")
     op.execute("CREATE INDEX open_by_place ON open (shard, position)")
     op.execute(
@@ -143,7 +145,7 @@ def _create_lane_tables() -> None:
         """
         CREATE TABLE lanes (
             subscription_id TEXT PRIMARY KEY,
-            sink_revision INTEGER NOT NULL,
+            sink INTEGER NOT NULL,
             opens_until_ms INTEGER NOT NULL,
             breaker_level INTEGER NOT NULL,
             retry_after_ms INTEGER NOT NULL,
