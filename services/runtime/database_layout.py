@@ -19,6 +19,9 @@ LAYOUT = 2
 """The layout that this version reads and writes; each service's first migration stores it in `meta` under the name `layout`."""
 _FIRST_LAYOUT = 1
 """The layout of the databases that store none."""
+_LOG_HEADER_BYTES = 32
+_LOG_MAGIC = {bytes.fromhex("377f0682"), bytes.fromhex("377f0683")}
+_PAGE_BYTES = {1 << bits for bits in range(9, 17)}
 
 
 def refuse_other_layout(path: Path) -> None:
@@ -48,8 +51,9 @@ def _stored_layout(path: Path) -> int | None:
     try:
         if not path.exists() or path.stat().st_size == 0:
             return None
-        if not log.exists() or log.stat().st_size == 0:
-            # Immutable: without it, SQLite would make the files of a write-ahead log.
+        if not log.exists() or _is_empty(log):
+            # Immutable: without it, SQLite would make the files of a write-ahead log. It would read the index of an empty log in vain, and
+            # fail with SQLITE_PROTOCOL after more than ten seconds.
             return _layout_in(path, "immutable=1")
         if shared.exists():
             # The process was killed, or is running. The index of its write-ahead log is only read, and rebuilt in memory if need be.
@@ -64,6 +68,18 @@ def _stored_layout(path: Path) -> int | None:
         raise
     except sqlite3.DatabaseError:
         return None
+
+
+def _is_empty(log: Path) -> bool:
+    """Return whether a write-ahead log has no frames, as when its process was killed right after it began the log.
+
+    SQLite reads nothing from a log whose header has a wrong magic number or page size: https://www.sqlite.org/fileformat2.html#walformat
+    """
+    with log.open("rb") as file:
+        head = file.read(_LOG_HEADER_BYTES + 1)
+    page_bytes = int.from_bytes(head[8:12], "big")
+    is_valid = head[:4] in _LOG_MAGIC and page_bytes in _PAGE_BYTES
+    return len(head) <= _LOG_HEADER_BYTES or not is_valid
 
 
 def _layout_in(path: Path, options: str) -> int | None:

@@ -1,6 +1,7 @@
 """Database layout: data of another layout is refused, and nothing in its directory changes."""
 
 import contextlib
+import functools
 import os
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from services.eventlog.sqlite.log import open_sqlite_log
 from services.runtime.clock import SystemClock
 from services.runtime.configuration.settings import SubscriptionSettings
 from services.runtime.configuration.settings_reader import read_settings
+from services.runtime.database import connect
 from services.runtime.database_layout import LAYOUT, refuse_other_layout
 from services.runtime.service_process import StartError
 from services.subscription.store.sqlite import open_database
@@ -96,6 +98,38 @@ def test_a_killed_process_s_data_is_judged_by_its_write_ahead_log_too(tmp_path: 
     with pytest.raises(StartError, match=r"layout 3, and.*a newer version"):
         refuse_other_layout(newer)
     assert directory_state(tmp_path) == before
+
+
+def cut(log: Path, size_bytes: int) -> None:
+    """Cut a write-ahead log, as if its process had been killed after so many bytes of it."""
+    log.write_bytes(log.read_bytes()[:size_bytes])
+
+
+def overwrite(log: Path, offset: int) -> None:
+    """Overwrite four bytes of a write-ahead log."""
+    whole = log.read_bytes()
+    log.write_bytes(whole[:offset] + b"\x00\x00\x00\x03" + whole[offset + 4 :])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(functools.partial(cut, size_bytes=size_bytes) for size_bytes in (4, 31, 32, 33, 56, 600)),
+        *(functools.partial(overwrite, offset=offset) for offset in (0, 8, 16, 24)),
+    ],
+    ids=["4 bytes", "31 bytes", "header", "33 bytes", "frame's header", "600 bytes", "bad magic", "bad page size", "bad salt", "bad sum"],
+)
+@pytest.mark.timeout(8)
+def test_a_process_that_was_killed_while_it_began_its_write_ahead_log_starts_again(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """SQLite tries in vain, for over ten seconds, to read the index of a log that has no valid header or nothing behind it."""
+    path = tmp_path / "a.db"
+    write_database(path, OURS, "checkpointed")
+    spoil(path.with_name("a.db-wal"))
+    before = directory_state(tmp_path)
+    refuse_other_layout(path)
+    assert directory_state(tmp_path) == before
+    with contextlib.closing(connect(path)) as connection:
+        assert connection.execute("SELECT value FROM meta").fetchall() == [("2",)]
 
 
 @pytest.mark.parametrize(
