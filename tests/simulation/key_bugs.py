@@ -29,7 +29,7 @@ def rows_of_keys_not_known_after_a_restart(patch: Replace) -> None:
 
 
 KEY_BUGS = {
-    key_goes_on_after_a_failure: 3,
+    key_goes_on_after_a_failure: 1,
     rows_of_keys_not_known_after_a_restart: 1,
 }
 """Each bug, and a seed that is known to catch it."""

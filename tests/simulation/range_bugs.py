@@ -144,7 +144,7 @@ RANGE_BUGS = {
     overlap_at_joining: 2,
     gap_at_joining: 7,
     end_of_a_range_not_written: 10,
-    range_moved_before_its_rows: 1,
+    range_moved_before_its_rows: 2,
     trim_past_a_range: 18,
     range_read_beyond_what_is_recorded: 14,
     range_sent_before_it_is_recorded: 1,
