@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ from tests.support.system.processes import QUICK, SERVICES, System
 from tests.support.webhook_receivers.receiver import Receiver
 from tests.torture.checking_receiver import Evidence, Witness
 from tests.torture.emitter_process import EMIT_TIMEOUT_S
-from tests.torture.invariants import Course, Subscribed, judge_arrivals, judge_attempts, judge_ledger, note_finished
+from tests.torture.invariants import Course, Pause, Subscribed, judge_arrivals, judge_attempts, judge_ledger, judge_pauses, note_finished
 from tests.torture.load import Load, Rates
 from tests.torture.planned_events import CONSUMERS, PATTERNS, Pattern, Plan
 
@@ -45,6 +45,8 @@ class Judgement:
     due: int
     repeated: int
     """How many events came again after a 2xx, each excused by a crash or an unknown outcome."""
+    pauses: int
+    """How many pauses a start of delivery fell into."""
     attempts: int
     broken: list[str]
 
@@ -75,15 +77,16 @@ class Campaign:
 
     # Subscriptions
 
-    async def subscribe(self, name: str, pattern: Pattern, receiver: Receiver) -> Subscribed:
-        """Subscribe a new endpoint; ask again until a request succeeds."""
+    async def subscribe(self, name: str, pattern: Pattern, receiver: Receiver, *, from_beginning: bool = False) -> Subscribed:
+        """Subscribe a new endpoint, to the past events too if it is `from_beginning`; ask again until a request succeeds."""
         witness = Witness(name, receiver.endpoint(name).url, pattern=pattern, evidence=self.evidence)
         receiver.endpoints[name] = witness
         consumer = self._consumers[pattern.consumer]
         subscribed = Subscribed(witness)
         self.course.subscribed.append(subscribed)
-        subscribed.id = await eventually(lambda: consumer.subscribe(witness, list(pattern.types), source=pattern.source))
-        subscribed.since = time.monotonic()
+        config = {"start": "beginning"} if from_beginning else {}
+        subscribed.id = await eventually(lambda: consumer.subscribe(witness, list(pattern.types), source=pattern.source, config=config))
+        subscribed.since = 0.0 if from_beginning else time.monotonic()
         return subscribed
 
     async def unsubscribe(self, subscribed: Subscribed) -> None:
@@ -98,6 +101,30 @@ class Campaign:
         subscribed.closing = time.monotonic()
         await eventually(delete)
         subscribed.until = time.monotonic()
+
+    # Pauses
+
+    @contextlib.asynccontextmanager
+    async def pause(self, path: str, subscribed: Sequence[Subscribed], key: str = "") -> AsyncIterator[None]:
+        """Pause what has this path, and with it these subscriptions, while the body runs; ask again until a request succeeds."""
+
+        async def call(verb: str) -> None:
+            status, answer = await self.system.call("POST", f"{path}/{verb}", key or self.system.first.admin)
+            assert status == 200, answer
+
+        await eventually(lambda: call("pause"))
+        answered_at = time.monotonic()
+        try:
+            yield
+        finally:
+            endpoints = frozenset(each.witness.name for each in subscribed)
+            self.course.pauses.append(Pause(answered_at, time.monotonic(), endpoints))
+            await eventually(lambda: call("resume"))
+
+    def of_consumer(self, number: int) -> tuple[str, str, list[Subscribed]]:
+        """Return a consumer's id, its key, and the subscriptions that it has."""
+        living = [each for each in self.course.subscribed if each.id and each.closing == float("inf")]
+        return self._consumers[number].id, self._consumers[number].key, [each for each in living if each.witness.pattern.consumer == number]
 
     # Faults
 
@@ -120,6 +147,7 @@ class Campaign:
         if victim == "delivery":
             # Until now a request of the old process may have waited unread at its endpoint.
             self.course.delivery_ends.append(time.monotonic())
+            self.course.delivery_starts.append(time.monotonic())
         if victim == EMITTER:
             self.load.start_process_again()
         else:
@@ -205,6 +233,7 @@ class Campaign:
                 break
             await asyncio.sleep(0.05)
         repeated, of_arrivals = judge_arrivals(self.course)
+        pauses, of_pauses = judge_pauses(self.course)
         retried = [each for each in first if each.attempt_count > 1]
         for delivery in self.rng.sample(retried, min(len(retried), _ATTEMPTS_SAMPLED)):
             request = pb.GetDeliveryRequest(consumer_id="*", id=delivery.id)
@@ -218,8 +247,9 @@ class Campaign:
             acknowledged=len(self.course.emitted),
             due=due,
             repeated=repeated,
+            pauses=pauses,
             attempts=self.evidence.arrivals,
-            broken=[*self.evidence.violations, *of_ledger, *of_arrivals, *broken],
+            broken=[*self.evidence.violations, *of_ledger, *of_arrivals, *of_pauses, *broken],
         )
 
 

@@ -2,8 +2,8 @@
 
 I1 each acknowledged event and matching subscription have exactly one terminal state, and it was accepted · I2 id and body never change ·
 I3 nothing is sent again after a 2xx, except around a crash or an unknown outcome · I4 terminal states stay · I5 no attempt before
-its time · I6 nothing crosses consumers · I7 every signature verifies · I8 nothing is left pending. `checking_receiver.py` checks I2, I6
-and I7.
+its time · I6 nothing crosses consumers · I7 every signature verifies · I8 nothing is left pending · I9 a delivery service that started
+during a pause makes no attempt before the pause ends. `checking_receiver.py` checks I2, I6 and I7.
 """
 
 import itertools
@@ -39,7 +39,7 @@ class Subscribed:
     witness: Witness
     id: str = ""
     since: float = 0.0
-    """When its creation was answered."""
+    """When its creation was answered; 0 if it starts with the beginning of the log."""
     closing: float = float("inf")
     """When its deletion was first asked for."""
     until: float = float("inf")
@@ -55,6 +55,16 @@ class Cut:
     endpoints: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause of some endpoints' subscriptions."""
+
+    answered_at: float
+    resumed_at: float
+    """When its end was first asked for."""
+    endpoints: frozenset[str]
+
+
 @dataclass(slots=True)
 class Course:
     """The record of a campaign."""
@@ -67,7 +77,10 @@ class Course:
     subscribed: list[Subscribed] = field(default_factory=list)
     delivery_ends: list[float] = field(default_factory=list)
     """When delivery was killed, and when it was started again."""
+    delivery_starts: list[float] = field(default_factory=list)
+    """When delivery was started again."""
     cuts: list[Cut] = field(default_factory=list)
+    pauses: list[Pause] = field(default_factory=list)
     finished: dict[tuple[str, str], int] = field(default_factory=dict)
     """The state of each finished delivery as it was first seen, by event and subscription."""
 
@@ -160,6 +173,23 @@ def judge_arrivals(course: Course) -> tuple[int, list[str]]:
                 elif not excused and after.began_at - before.at < earliest_s(course.delays_s, before) - 5 * _MS:
                     broken.append(f"I5: {event_id} came again to {witness.name} after only {after.began_at - before.at:.3f} s")
     return repeated, broken
+
+
+def judge_pauses(course: Course) -> tuple[int, list[str]]:
+    """Return how many pauses began before a start of delivery and ended after it, and each attempt of that process in them (I9)."""
+    judged, broken = 0, list[str]()
+    witnesses = {each.witness.name: each.witness for each in course.subscribed}
+    for pause in course.pauses:
+        # A request of a killed process may be read a moment after the next process has started.
+        known_at = min((at + _SLACK_S for at in course.delivery_starts if pause.answered_at < at < pause.resumed_at), default=None)
+        if known_at is None:
+            continue
+        judged += 1
+        for name in pause.endpoints:
+            for event_id, attempts in witnesses[name].seen.items():
+                if any(known_at < each.began_at < pause.resumed_at for each in attempts):
+                    broken.append(f"I9: {event_id} came to {name} in a pause from {pause.answered_at:.3f} to {pause.resumed_at:.3f}")
+    return judged, broken
 
 
 def earliest_s(delays_s: Sequence[float], attempt: Seen) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.service_spawner import Spawner
 from tests.support.waiting import PATIENCE_S, until
 from tests.torture.campaign import EMITTER, VICTIMS, Campaign, Judgement, running_campaign
-from tests.torture.disturbances import change_moods, come_and_go, cut_connections, pause
+from tests.torture.disturbances import change_moods, come_and_go, cut_connections, pause, pause_and_resume
 from tests.torture.load import Rates
 
 _PROGRESS_EVERY_S = 5.0
@@ -43,7 +43,7 @@ async def torture(options: Options, directory: Path, spawner: Spawner, say: Say)
         async with asyncio.TaskGroup() as group:
             reporting = group.create_task(_report(campaign, began, say))
             async with campaign.load.running(), asyncio.TaskGroup() as unrest:
-                for make in (change_moods, cut_connections, come_and_go):
+                for make in (change_moods, cut_connections, come_and_go, pause_and_resume):
                     unrest.create_task(make(campaign, stop))
                 await _kill_some(campaign, options.kills)
                 stop.set()
@@ -100,6 +100,7 @@ def _summarise(campaign: Campaign, judgement: Judgement, took_s: float, say: Say
         say(f"  {name:13} killed {count} times")
     again = f"{judgement.repeated} of them again after a 2xx, around a crash or a cut connection"
     say(f"  {judgement.attempts} attempts in {took_s:.0f} s, {again}")
+    say(f"  {len(campaign.course.pauses)} pauses; delivery was started in {judgement.pauses} of them")
     for breach in judgement.broken[:40]:
         say(f"  BROKEN {breach}")
     lost = sum(breach.startswith("I1") for breach in judgement.broken)
