@@ -155,13 +155,12 @@ class AttemptScheduler:
 
     def _may_try(self, lane: Lane, now: float) -> bool:
         """Return whether an attempt to an unproven sink may start now; if not, the lane is parked for a moment."""
-        consumer = lane.consumer
-        wait_s = consumer.unproven.wait_s(now)
-        if wait_s == 0:
+        consumer, unproven = lane.consumer, lane.consumer.unproven
+        wait_s = unproven.wait_s(now)
+        if wait_s == 0 and (lane.has_try_turn or not unproven.is_waited_for):
+            lane.has_try_turn = False
             return True
-        lane.is_parked = True
-        # What was never tried comes before what has failed.
-        (consumer.parked.append if lane.failures else consumer.parked.appendleft)(lane)
+        unproven.park(lane)
         if not consumer.unparks:
             consumer.unparks = True
             asyncio.get_running_loop().call_later(wait_s, self._unpark, consumer)
@@ -169,11 +168,9 @@ class AttemptScheduler:
 
     def _unpark(self, consumer: Consumer) -> None:
         """Let the next parked lane take its turn."""
-        lane = consumer.parked.popleft()
-        lane.is_parked = False
-        self.join_round(lane)
+        self.join_round(consumer.unproven.unpark())
         self.pump()
-        consumer.unparks = bool(consumer.parked)
+        consumer.unparks = consumer.unproven.is_waited_for
         if consumer.unparks:
             wait_s = consumer.unproven.wait_s(self._clock.monotonic())
             asyncio.get_running_loop().call_later(wait_s, self._unpark, consumer)

@@ -166,10 +166,8 @@ class Consumer:
     handed: int = 0
     """How many of those in memory were read from owed ranges, and are not written."""
     unproven: UnprovenSinks = field(default_factory=UnprovenSinks)
-    parked: deque["Lane"] = field(default_factory=deque)  # bounded: each of its lanes is in it once
-    """Its lanes with unproven sinks that wait until they may try them."""
     unparks: bool = False
-    """Whether a timer runs that lets the next of them try."""
+    """Whether a timer runs that lets its next lane with an unproven sink try."""
     waiting_rows: int = 0
     """About how many of its rows wait that were never attempted."""
     flows: list[Flow] = field(default_factory=list)

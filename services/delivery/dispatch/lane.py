@@ -76,6 +76,8 @@ class Lane:
     """Whether it has waited for its turn to read a page, because its sink is unproven."""
     is_parked: bool = False
     """Whether it waits among the parked lanes of its consumer."""
+    has_try_turn: bool = False
+    """Whether it has waited for its turn to start an attempt, because its sink is unproven."""
     in_round: bool = False
     """Whether it waits for its turn in the rounds."""
 

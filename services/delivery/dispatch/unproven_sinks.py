@@ -6,13 +6,21 @@ A sink that refuses every connection fails at once, so thousands of dead sinks c
 are never slow. Attempts to a consumer's unproven sinks therefore keep a distance in time: each failure doubles it, each success halves it.
 Sinks that work are soon proven, and keep no distance.
 
-Law: pure; time (seconds of a monotonic clock) arrives as an argument.
+Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
+Law 2: lanes that must wait take turns in the order of their coming. Those that were never tried come before those that have failed, but
+every fourth turn is for one that has failed. So each lane's turn comes, whatever others want.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.delivery.dispatch.lane import Lane
 
 DISTANCE_FIRST_S, DISTANCE_MAX_S = 0.00025, 0.03
 _NONE_BELOW_S = 0.0001
+_FAILED_EVERY = 4
 FAILURES_MAX = 3
 """A sink that has worked is unproven again after so many failures in a row."""
 
@@ -27,6 +35,31 @@ class UnprovenSinks:
     """When the next attempt may start."""
     reads_at: float = 0.0
     """When the next page of the log may be read for one of them."""
+    untried: "deque[Lane]" = field(default_factory=deque)  # bounded: each lane of the consumer is in one of the two, once
+    """The parked lanes whose sinks were never tried."""
+    failed: "deque[Lane]" = field(default_factory=deque)
+    """The parked lanes whose sinks have failed."""
+    turns: int = 0
+    """How many lanes have had their turn."""
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether any lane waits for its turn."""
+        return bool(self.untried or self.failed)
+
+    def park(self, lane: "Lane") -> None:
+        """Let a lane wait for its turn, behind the others; in front of them if it has had its turn and could not use it."""
+        lane.is_parked = True
+        parked = self.failed if lane.failures else self.untried
+        (parked.appendleft if lane.has_try_turn else parked.append)(lane)
+
+    def unpark(self) -> "Lane":
+        """Remove and return the lane whose turn it is; at least one must wait."""
+        self.turns += 1
+        is_for_failed = self.failed and (not self.untried or self.turns % _FAILED_EVERY == 0)
+        lane = (self.failed if is_for_failed else self.untried).popleft()
+        lane.is_parked, lane.has_try_turn = False, True
+        return lane
 
     def wait_s(self, now: float) -> float:
         """Return after how many seconds an attempt may start."""

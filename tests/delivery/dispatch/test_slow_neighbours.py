@@ -34,3 +34,29 @@ def test_another_consumer_s_events_arrive_at_once(play: Play, mode: Mode) -> Non
         await finished(world, within_s=7200.0)
 
     play(scenario, HOOKTIDE_DELIVERY_IN_FLIGHT_MAX="64", HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+
+
+def test_lanes_of_one_consumer_that_were_never_tried_are_tried_in_the_order_of_their_coming(play: Play) -> None:
+    """New ones come faster than attempts to unproven sinks may follow each other, and their sinks are dead."""
+    dead = [replace(ALPHA, id=f"sub_{number:032x}", types=(f"dead.{number}",)) for number in range(1, 301)]
+    waiting = replace(ALPHA, id="sub_" + "f" * 32, types=("waiting",))
+
+    async def scenario(world: World) -> None:
+        await started(world, *dead, waiting)
+        for wish in dead:
+            world.endpoints.modes[wish.id] = Mode.FAILING
+        come = []
+        for number, wish in enumerate(dead):
+            if number == 150:
+                world.publish(1, "waiting")
+            come += world.publish(1, wish.types[0])
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(20.0)
+        later = {record.event_id for record in come[155:]}
+        first = next(number for number, taken in enumerate(world.endpoints.log) if taken.key[1] == waiting.id)
+        assert not [taken for taken in world.endpoints.log[:first] if taken.key[0] in later]
+        assert {taken.key[1] for taken in world.endpoints.log} == {wish.id for wish in (*dead, waiting)}
+        world.endpoints.modes.clear()
+        await finished(world, within_s=7200.0)
+
+    play(scenario, HOOKTIDE_DELIVERY_IN_FLIGHT_MAX="64", HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")

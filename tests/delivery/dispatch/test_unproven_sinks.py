@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.unproven_sinks import DISTANCE_FIRST_S, DISTANCE_MAX_S, UnprovenSinks
 
 
@@ -37,3 +38,34 @@ def test_attempts_keep_their_distance_and_every_wait_is_short(steps: list[tuple[
             unproven.ended(succeeded=step == "succeed")
             assert unproven.distance_s <= before_s if step == "succeed" else unproven.distance_s >= min(DISTANCE_FIRST_S, before_s)
         assert unproven.wait_s(now) <= DISTANCE_MAX_S + 1e-9
+
+
+def lane(name: str, failures: int = 0) -> Lane:
+    """Return a lane whose latest attempts have failed."""
+    made = Lane(name)
+    made.failures = failures
+    return made
+
+
+def turns(unproven: UnprovenSinks, count: int) -> str:
+    """Return the names of the lanes that have the next turns."""
+    return "".join(unproven.unpark().subscription_id for _ in range(count))
+
+
+def test_lanes_take_turns_in_the_order_of_their_coming_and_every_fourth_turn_is_for_one_that_has_failed() -> None:
+    unproven = UnprovenSinks()
+    for name in "abcdefgh":
+        unproven.park(lane(name))
+    for name in "XYZ":
+        unproven.park(lane(name, failures=1))
+    assert turns(unproven, 11) == "abcXdefYghZ"
+    assert not unproven.is_waited_for
+
+
+def test_a_lane_that_could_not_use_its_turn_comes_next() -> None:
+    unproven = UnprovenSinks()
+    for name in "abc":
+        unproven.park(lane(name))
+    first = unproven.unpark()
+    unproven.park(first)
+    assert turns(unproven, 3) == "abc"
