@@ -99,7 +99,7 @@ async def running(
             GrpcEventHistory(ingest, token),
             worker.dispatcher.lanes,
             worker.replica,
-            recorded_through=lambda: worker.lane_modes.recorded_through,
+            recorded_through=worker.lane_modes.recorded_of,
             waits_s=worker.waits_s,
         )
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(listings, verifier, sink_tester, worker), grpc_server.grpc)

@@ -78,7 +78,7 @@ async def test_an_id_of_a_reserved_partition_names_no_delivery(ledger: Ledger) -
     """The partitions from 256 to 1022 are reserved, so such an id is not found even if the ledger has a row under it."""
     absent: Any = SimpleNamespace(clock_jumped_ms=0)
     lanes: Any = []
-    listings = DeliveryListings(ledger, absent, absent, lanes, Replica(), recorded_through=lambda: 0, waits_s=lambda: None)
+    listings = DeliveryListings(ledger, absent, absent, lanes, Replica(), recorded_through=lambda _: 0, waits_s=lambda: None)
     server = DeliveryServer(listings, absent, absent, absent)
     rows = [unfinished(1)._replace(id=unfinished(1).id[:-2] + partition.to_bytes(2, "big")) for partition in (255, 256, 1022)]
     await ledger.flush(Flush([row._replace(event_id=f"{row.event_id[:-1]}{number}") for number, row in enumerate(rows)]))

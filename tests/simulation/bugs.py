@@ -160,9 +160,9 @@ def barrier_not_waited_for(patch: Replace) -> None:
 def released_without_a_copy(patch: Replace) -> None:
     """The log may drop what is recorded, although unfinished deliveries need it and the ledger has no copy."""
 
-    async def progress(self: RetentionLoop) -> SlotProgress:
+    async def progress(self: RetentionLoop) -> list[SlotProgress]:
         recorded = await self._ledger.recorded_place()
-        return SlotProgress((), recorded, recorded)
+        return [SlotProgress((), recorded, recorded)]
 
     patch(RetentionLoop, "_progress", progress)
 

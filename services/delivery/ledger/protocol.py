@@ -10,11 +10,12 @@ Law 4: a listing never makes a delivery wait.
 Law 5: a range moves in the transaction that writes the rows below it, so that after every commit each event is in exactly one place: an
 unfinished row, a finished row, an owed range or an ended range. A notice appears in the transaction that makes it true.
 
+Law 6: the first group stands lowest. The slots of other groups are recorded further; they join the first group once it has come that far.
+
 A place in the log is one position for each append shard. A group's cursor adds to each the event there and a `through`.
 
-What other engines and several workers need:
+What other engines need:
 
-- `Takeover`: the groups of the worker's slots, and which slots these are.
 - PostgreSQL: `flush` calls one function, which locks the worker's row, compares the epoch, and inserts a row of progress in place of
   updating cursors. If the connection is lost during the commit, the engine asks for the newest row of progress before `flush` returns or
   raises, so callers never see an unknown outcome. Two more methods renew a lease and give it up.
@@ -43,9 +44,10 @@ from services.delivery.ledger.rows import (
 from services.delivery.model import State
 from services.eventlog.record import Record, ShardPosition
 from services.runtime.consumer_scope import Scope
+from services.runtime.ids import SLOTS
 
 FIRST_GROUP = 1
-"""The id of the cursor group in which all slots are until one of them moves to another worker."""
+"""The id of the cursor group that a worker reads from. No group stands lower."""
 
 
 class ShardCursor(NamedTuple):
@@ -64,6 +66,11 @@ class GroupCursor(NamedTuple):
     group_id: int
     shards: tuple[ShardCursor, ...]
     """In a flush: the shards that move. In a takeover: all shards, in order."""
+
+
+def rank(cursor: ShardCursor) -> tuple[int, bool, str]:
+    """Return what orders the cursors of one shard: `through` is empty once the whole event is recorded."""
+    return cursor.position, not cursor.through, cursor.through
 
 
 def recorded_position(cursor: ShardCursor) -> ShardPosition:
@@ -115,9 +122,11 @@ class Flush:
     """Which rows are due earlier than they say. It holds for the rows as they are before this flush, and not for `opened` and `updated`."""
     copies: Sequence[Record] = ()
     """The events of rows that come to lie at or below what has been copied already."""
+    joined: Sequence[int] = ()
+    """The groups whose slots join the first group, after `cursors` have moved. The flush fails if the first group has not reached them."""
 
     def __bool__(self) -> bool:
-        return bool(self.opened or self.updated or self.finished or self.cursors or self.due_now or self.has_lanes)
+        return bool(self.opened or self.updated or self.finished or self.cursors or self.joined or self.due_now or self.has_lanes)
 
     @property
     def has_lanes(self) -> bool:
@@ -148,7 +157,7 @@ class Takeover(NamedTuple):
     """What a worker takes over together with the lease."""
 
     groups: list[GroupCursor]
-    """The cursors of the worker's groups. A ledger has one, in which all slots are."""
+    """The cursors of the worker's groups, the first group first."""
     log_id: str
     """The identity of the log that the ledger has followed; empty for a new ledger."""
     clock_jumped_ms: int
@@ -157,6 +166,8 @@ class Takeover(NamedTuple):
     """The `written_ms` of the last flush with unfinished deliveries or lanes; 0 before the first."""
     routing_note: RoutingNote | None = None
     """The last `note_routing`; None before the first."""
+    slots: tuple[tuple[int, ...], ...] = (tuple(range(SLOTS)),)
+    """The slots of each group, in the order of `groups` and in order."""
 
 
 class WaitingCount(NamedTuple):
@@ -167,14 +178,6 @@ class WaitingCount(NamedTuple):
     attempted: int
     failed_sink: int
     """The fingerprint of the sink at which all attempted ones failed last; 0: they failed at several sinks, or there are none."""
-
-
-class RepairedCursor(NamedTuple):
-    """Where a shard resumes after a repair."""
-
-    cursor: ShardCursor
-    held_through: int
-    """The last position up to which the log holds the events of the ledger's rows."""
 
 
 class TrimReport(NamedTuple):
@@ -223,7 +226,7 @@ class Ledger(Protocol):
     """
 
     async def take_lease(self, owner: str) -> Takeover:
-        """Take over all slots under a new epoch. From then on no other worker can write, not even one with the same name."""
+        """Take over the ledger's slots under a new epoch. From then on no other worker can write, not even one with the same name."""
         ...
 
     async def flush(self, flush: Flush) -> Mapping[DeliveryKey, bytes]:
@@ -319,7 +322,7 @@ class Ledger(Protocol):
     # Progress, and copies of events that the log is about to drop
 
     async def recorded_place(self) -> list[ShardPosition]:
-        """Return the place up to which everything is in the ledger: `recorded_position` of each shard, in order."""
+        """Return the place up to which everything is in the ledger: `recorded_position` of each shard of the first group, in order."""
         ...
 
     async def first_uncopied(self, copied_through: Sequence[ShardPosition]) -> list[ShardPosition]:
@@ -358,11 +361,12 @@ class Ledger(Protocol):
         """Return how many unfinished deliveries need an event above these positions, by shard, that the ledger has no copy of."""
         ...
 
-    async def repair(self, log_id: str, repaired: Sequence[RepairedCursor]) -> None:
-        """Follow another log, or another state of the log, from these cursors on, in one transaction.
+    async def repair(self, log_id: str, groups: Sequence[GroupCursor], held_through: Mapping[int, int]) -> None:
+        """Follow another log, or another state of the log, from these cursors on, in one transaction. Other groups join the first.
 
-        Rows and copies above `held_through` give up their positions, because other events have or will have them. Owed and ended ranges
-        shrink to what the log holds, and no owed range goes beyond the cursors. What the caller knows of ranges is out of date then.
+        `held_through` has for each shard that moves the last position up to which the log holds the events of the ledger's rows. Rows and
+        copies above it give up their positions, because other events have or will have them. Owed and ended ranges shrink to what the log
+        holds, and no owed range goes beyond the cursor of its slot. What the caller knows of ranges is out of date then.
         """
         ...
 

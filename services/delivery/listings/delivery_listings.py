@@ -121,10 +121,10 @@ class DeliveryListings:
         lanes: LaneTable,
         replica: Replica,
         *,
-        recorded_through: Callable[[], int],
+        recorded_through: Callable[[str], int],
         waits_s: Callable[[], float | None],
     ) -> None:
-        """`recorded_through` returns the position up to which everything is in the ledger.
+        """`recorded_through` returns the position up to which everything of a subscription is in the ledger.
 
         `waits_s` returns for how long, in seconds from an event's acceptance, its delivery may wait; None: not known yet.
         """
@@ -162,12 +162,11 @@ class DeliveryListings:
             lanes = [] if lane is None else [lane]
         else:
             lanes = list(self._lanes)
-        recorded = self._recorded_through()
         for number, lane in enumerate(lanes, 1):
             if lane.ranges and (subscription := self._replica.get(lane.subscription_id)) is not None:
                 is_asked = listing.scope.includes(subscription.consumer_id) and may_want_type(subscription, listing.event_type)
                 if is_asked and not is_off(subscription):
-                    for owed in owed_of(lane, subscription, recorded):
+                    for owed in owed_of(lane, subscription, self._recorded_through(lane.subscription_id)):
                         yield owed
             if number % _LANES_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -12,6 +12,7 @@ import contextlib
 from prometheus_client import Gauge
 
 from services.delivery.worker.log_follower import LogFollower
+from services.delivery.worker.slot_floors import SlotFloors
 from services.eventlog.errors import EventLogError
 from services.eventlog.protocol import ReaderProgress
 from services.eventlog.record import Lag
@@ -29,9 +30,10 @@ _unrouted_age = Gauge(
 class LagReporter:
     """Reports to the log what is routed, and keeps the log's answer."""
 
-    def __init__(self, log: ReaderProgress, follower: LogFollower, clock: Clock) -> None:
+    def __init__(self, log: ReaderProgress, follower: LogFollower, floors: SlotFloors, clock: Clock) -> None:
         self._log = log
         self._follower = follower
+        self._floors = floors
         self._clock = clock
         self._lag = Lag(0, None)
         self._answered_at = clock.monotonic()
@@ -41,9 +43,15 @@ class LagReporter:
         _unrouted_age.set_function(self.age_s)
         while True:
             with contextlib.suppress(EventLogError):
-                self._lag = await self._log.report_routed(self._follower.routed_place())
+                self._lag = await self._report()
                 self._answered_at = self._clock.monotonic()
             await asyncio.sleep(_EVERY_S)
+
+    async def _report(self) -> Lag:
+        """Report what is routed of all slots of the worker; return the lag that is left then."""
+        for floor in list(self._floors):
+            await self._log.report_routed([floor.place], floor.slots)
+        return await self._log.report_routed(self._follower.routed_place(), self._floors.main_slots)
 
     def age_s(self) -> float:
         """Return the age of the oldest event that is not routed, in seconds."""

@@ -43,6 +43,8 @@ class LaneModes:
         self._unflushed = unflushed
         self.starts = PastStarts(dispatcher, replica, unflushed)
         """The subscriptions that begin with events from before their creation."""
+        self.floors = unflushed.floors
+        """The slots that are recorded further than the main place."""
         self.recorded_through = 0
         """The position up to which everything that is routed is in the ledger."""
         self.record_first_through = 0
@@ -146,6 +148,10 @@ class LaneModes:
                     overtaken += 1
         return overtaken
 
+    def recorded_of(self, subscription_id: str) -> int:
+        """Return the position up to which everything of a subscription is in the ledger."""
+        return self.floors.passed(subscription_id, self.recorded_through)
+
     def through(self, owed: OwedRange) -> int:
         """Return the position up to which a range may be read now."""
         return self.recorded_through if owed.until is None else min(owed.until, self.recorded_through)
@@ -231,6 +237,9 @@ class LaneModes:
             self._dispatcher.wake(lane)
             self._dispatcher.forget_if_idle(lane)
             return
+        if self.floors.of_slot:
+            # The worker before this one has passed the lane by up to there.
+            routed = self.floors.passed(lane.subscription_id, routed)
         if len(lane.queue) + about(owed, owed.read_through, routed) <= self._lanes.joins_below:
             close(owed, max(routed, owed.read_through))
             self._replica.router.return_to(lane.subscription_id)

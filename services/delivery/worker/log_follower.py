@@ -104,8 +104,8 @@ class LogFollower:
         self._clock = clock
         self._routed = lane_modes.recorded_through
         self._is_routing = False
-        [group] = takeover.groups
-        self._progress = {each.shard: progress_at(each) for each in group.shards}
+        self._floors = lane_modes.floors
+        self._progress = {each.shard: progress_at(each) for each in takeover.groups[0].shards}
         self.log_id = takeover.log_id
         """The identity of the log that the ledger follows; empty for a new ledger."""
         self.stopped = StoppedGroup()
@@ -145,8 +145,9 @@ class LogFollower:
         while not self.stopped:
             self._lane_modes.follows_log = False
             try:
-                async with self._log.follow(self.routed_place(), log_id=self.log_id) as following:
+                async with self._log.follow(self.routed_place(), slots=self._floors.main_slots, log_id=self.log_id) as following:
                     await self._check_identity(following)
+                    await self._check_floors(following)
                     self._begins(following.retention_s)
                     self._away_since = None
                     heads = {shard: max(head, self._poison.careful_through) for shard, head in following.heads.items()}
@@ -208,11 +209,22 @@ class LogFollower:
         if not self.log_id:
             # A new ledger needs the events again that an earlier ledger has released.
             place = self.routed_place()
-            await self._log.rewind([SlotProgress((), place, place)])
+            await self._log.rewind([SlotProgress(self._floors.slots, place, place)])
             await self._ledger.set_log_id(following.log_id)
             self.log_id = following.log_id
         elif self.log_id != following.log_id:
             raise AnotherLogError("the log is not the log that the ledger has followed")
+
+    async def _check_floors(self, following: Following) -> None:
+        """Raise `PositionMismatchError` if the log does not have the events up to which slots are recorded further than routing is."""
+        places = {floor.place.position: floor.place for floor in self._floors}
+        found = await self._log.fetch(list(places.values())) if places else []
+        for record in found:
+            if places[record.position].event_id not in {"", record.event_id}:
+                raise PositionMismatchError([record.shard])
+        for place in places.values():
+            if place.position > following.heads[place.shard]:
+                raise PositionMismatchError([place.shard])
 
     async def _route_batch(self, records: Sequence[Record]) -> None:
         self._unrouted_since_ms = records[0].accepted_ms
@@ -267,6 +279,8 @@ class LogFollower:
                 await self._barrier.passed()
             # Match after all waits: a subscription may go during a wait, and a delivery routed to it afterwards would never be cancelled.
             matches = self._replica.router.match(record.type, record.source, record.audience)
+            if self._floors.of_slot:
+                matches = self._floors.above(matches, record.position)
             start = bisect.bisect_right(matches, through, key=_id_of)
             part = matches[start : start + _CHUNK_DELIVERIES]
             through = part[-1].id if start + _CHUNK_DELIVERIES < len(matches) else ""

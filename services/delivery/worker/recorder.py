@@ -11,7 +11,6 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from prometheus_client import Counter
 
@@ -20,16 +19,9 @@ from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX
 from services.delivery.dispatch.owed_ranges import about, is_done, last_passed, overtake, take_written
 from services.delivery.errors import LedgerFullError
-from services.delivery.ledger.protocol import FIRST_GROUP, DeliveryKey, Flush, GroupCursor, Ledger, ShardCursor
+from services.delivery.ledger.protocol import DeliveryKey, Flush, Ledger
 from services.delivery.ledger.rows import (
-    DoneRow,
-    DueNow,
     EndedRow,
-    JobKey,
-    JobRow,
-    LaneRow,
-    NoticeRow,
-    OpenRow,
     RangeKey,
     RangeRow,
     done_row,
@@ -37,6 +29,7 @@ from services.delivery.ledger.rows import (
 )
 from services.delivery.model import Chunk, Delivery, OwedRange, Phase, State
 from services.delivery.notices import notice
+from services.delivery.worker.flush_batch import FlushBatch
 from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.taken_ids import give_new_ids
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
@@ -65,54 +58,6 @@ _rows_written = Counter("hooktide_ledger_rows_total", "Rows added to the ledger,
 _rows_opened, _rows_finished = _rows_written.labels("open"), _rows_written.labels("finished")
 
 
-@dataclass(slots=True)
-class _Batch:
-    """The contents of one flush, as they were when it began; changes during the flush belong to the next."""
-
-    written_ms: int
-    opened: list[OpenRow] = field(default_factory=list)
-    updated: list[OpenRow] = field(default_factory=list)
-    closed: list[bytes] = field(default_factory=list)
-    finished: list[DoneRow] = field(default_factory=list)
-    chunks: list[Chunk] = field(default_factory=list)
-    written: list[Delivery] = field(default_factory=list)
-    settled: list[Delivery] = field(default_factory=list)
-    to_queue: list[Delivery] = field(default_factory=list)
-    ranges: list[tuple[OwedRange, tuple[int, int | None] | None]] = field(default_factory=list)
-    """The ranges whose rows change, each with its `at` and `until`; None: its row is deleted."""
-    range_rows: list[RangeRow] = field(default_factory=list)
-    ranges_done: list[RangeKey] = field(default_factory=list)
-    ended: list[EndedRow] = field(default_factory=list)
-    jobs: list[JobRow] = field(default_factory=list)
-    jobs_done: list[JobKey] = field(default_factory=list)
-    notices: list[NoticeRow] = field(default_factory=list)
-    lanes: list[LaneRow] = field(default_factory=list)
-    lanes_done: list[str] = field(default_factory=list)
-    due_now: list[DueNow] = field(default_factory=list)
-
-    def flush(self) -> Flush:
-        """Return what the transaction writes."""
-        last = {chunk.shard: chunk for chunk in self.chunks}.values()
-        shards = tuple([ShardCursor(chunk.shard, chunk.position, chunk.event_id, chunk.through) for chunk in last])
-        return Flush(
-            self.opened,
-            self.updated,
-            self.closed,
-            self.finished,
-            [GroupCursor(FIRST_GROUP, shards)] if shards else [],
-            self.written_ms,
-            ranges=self.range_rows,
-            ranges_done=self.ranges_done,
-            ended=self.ended,
-            jobs=self.jobs,
-            jobs_done=self.jobs_done,
-            lanes=self.lanes,
-            lanes_done=self.lanes_done,
-            notices=self.notices,
-            due_now=self.due_now,
-        )
-
-
 class Recorder:
     """Flushes for one worker."""
 
@@ -137,6 +82,7 @@ class Recorder:
         self._changed = unflushed.changed
         self._ranges = unflushed.ranges
         self._outbox = unflushed.outbox
+        self._floors = unflushed.floors
         self._flush_wanted = unflushed.flush_wanted
         self._flush_ended = asyncio.Event()
         self._is_awaited = asyncio.Event()
@@ -217,7 +163,7 @@ class Recorder:
                     await self._unflushed.urgent.wait()
             self._unflushed.urgent.clear()
 
-    def _is_due(self, chunk: Chunk, now: float, batch: _Batch) -> bool:
+    def _is_due(self, chunk: Chunk, now: float, batch: FlushBatch) -> bool:
         """Return whether a chunk is to be written as it stands; if not, its attempts may still end soon."""
         if chunk.unsettled == 0 or chunk.record_first or self._closing or chunk.routed_at <= now - _WAIT_FOR_TURN_S:
             return True
@@ -235,11 +181,13 @@ class Recorder:
             delivery.phase is _IN_FLIGHT and delivery.sent_at is not None and delivery.sent_at <= sent_by for delivery in chunk.deliveries
         )
 
-    def _collect(self) -> _Batch:
+    def _collect(self) -> FlushBatch:
         """Take what the next transaction writes."""
-        batch, rows, now = _Batch(self._dispatcher.due.now_ms()), 0, self._clock.monotonic()
+        batch, rows, now = FlushBatch(self._dispatcher.due.now_ms()), 0, self._clock.monotonic()
         while self._chunks and rows < _ROWS_MAX and self._is_due(self._chunks[0], now, batch):
             rows += self._collect_chunk(batch, self._chunks.popleft())
+        if self._floors.of_slot and batch.chunks:
+            batch.joined = self._floors.reached_at(batch.chunks[-1].position, batch.chunks[-1].through)
         if self._ranges:
             self._collect_ranges(batch, now)
         if self._unflushed.jobs:  # after the ranges, which may end some
@@ -255,7 +203,7 @@ class Recorder:
             batch.notices = self._outbox.take()
         return batch
 
-    def _collect_chunk(self, batch: _Batch, chunk: Chunk) -> int:
+    def _collect_chunk(self, batch: FlushBatch, chunk: Chunk) -> int:
         """Take a chunk; return the number of rows that it may write."""
         batch.chunks.append(chunk)
         if chunk.unsettled and not chunk.record_first:
@@ -269,11 +217,12 @@ class Recorder:
             owed.begun = True
             self._ranges[owed] = None
         for owed in chunk.cancels or ():
-            owed.cancelled_through = last_passed(chunk.position, chunk.through, owed.subscription_id)
+            passed = last_passed(chunk.position, chunk.through, owed.subscription_id)
+            owed.cancelled_through = self._floors.passed(owed.subscription_id, passed)
             self._ranges[owed] = None
         return len(chunk.deliveries) + len(chunk.begins or ())
 
-    def _recorded_by(self, batch: _Batch) -> int:
+    def _recorded_by(self, batch: FlushBatch) -> int:
         """Return the position up to which everything is recorded once a batch is written."""
         if not batch.chunks:
             return self._lane_modes.recorded_through
@@ -289,7 +238,7 @@ class Recorder:
                 if len(lane.queue) > _WAITING_ROWS and not lane.failures:
                     self._dispatcher.backlog.go_behind(lane)
 
-    def _collect_ranges(self, batch: _Batch, now: float) -> None:
+    def _collect_ranges(self, batch: FlushBatch, now: float) -> None:
         """Take what has settled of the ranges, in the order of their positions, and what lies below it."""
         recorded = self._recorded_by(batch)
         sent_by = now - _WAIT_FOR_END_S
@@ -320,7 +269,7 @@ class Recorder:
             return True
         return not any(each.phase in lifecycle.SETTLED for each in owed.handed)
 
-    def _write_range(self, batch: _Batch, owed: OwedRange, recorded: int, handed: int) -> None:
+    def _write_range(self, batch: FlushBatch, owed: OwedRange, recorded: int, handed: int) -> None:
         assert owed.at is not None  # noqa: S101 - it has begun
         if owed.cancelled_through is not None:
             through = owed.cancelled_through if owed.until is None else min(owed.until, owed.cancelled_through)
@@ -341,7 +290,7 @@ class Recorder:
         if owed.is_start and batch.ranges and batch.ranges[-1][0] is owed:
             self._lane_modes.starts.moved(owed, handed, is_over=batch.ranges[-1][1] is None)
 
-    def _end_part(self, batch: _Batch, owed: OwedRange, state: State, through: int) -> None:
+    def _end_part(self, batch: FlushBatch, owed: OwedRange, state: State, through: int) -> None:
         """End what was not handed out of a range, up to a position, without rows."""
         assert owed.at is not None  # noqa: S101 - it has begun
         if through > owed.at:
@@ -351,7 +300,7 @@ class Recorder:
                 EndedRow(owed.subscription_id, owed.job_id, state, (owed.at,), (through,), how_many, when_ms, owed.consumer_id)
             )
 
-    def _write(self, batch: _Batch, delivery: Delivery) -> None:
+    def _write(self, batch: FlushBatch, delivery: Delivery) -> None:
         if delivery.phase in lifecycle.WAITING and not self._wanted(delivery.subscription_id):
             self._dispatcher.cancel_waiting(delivery)
         if delivery.phase is _ENDED:
@@ -386,9 +335,11 @@ class Recorder:
             self._dispatcher.attempts.recordable = True
         return renamed
 
-    def _after_flush(self, batch: _Batch) -> None:
+    def _after_flush(self, batch: FlushBatch) -> None:
         dispatcher = self._dispatcher
         self._unflushed.note_flushed(batch.chunks)
+        if batch.joined:
+            self._floors.join(batch.joined)
         self._outbox.flushed()
         lifecycle.record(batch.written)
         _rows_opened.inc(len(batch.opened))

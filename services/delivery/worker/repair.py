@@ -8,12 +8,14 @@ Law 2: rows and copies of events that the log no longer holds give up their posi
 """
 
 import asyncio
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from typing import NamedTuple
 
-from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, Ledger, RepairedCursor, ShardCursor, recorded_position
+from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, Ledger, ShardCursor, rank, recorded_position
 from services.delivery.worker.lane_modes import LaneModes
-from services.delivery.worker.log_follower import LogFollower, RoutingProgress
+from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.retention_loop import RetentionLoop
 from services.eventlog.protocol import EventLogReader
@@ -69,38 +71,65 @@ class Repair:
             why = self._follower.stopped.why()
             if why is None:
                 return RepairReport("")
-            stopped = self._follower.progress
             await self._recorder.wait_until_recorded()
-            log_id, known = await self._log.resume_points([ShardPosition(each.shard, 0, _known_id(each)) for each in stopped])
-            chosen = known
-            if from_ms is not None:
-                before = f"evt_{max(0, from_ms):012x}{0:020x}"
-                _, chosen = await self._log.resume_points([ShardPosition(each.shard, 0, before) for each in stopped])
-            is_same_log = self._follower.log_id == log_id
-            cursors = [
-                RepairedCursor(_cursor_to_resume(each, point), here.position.position if is_same_log else 0)
-                for each, here, point in zip(stopped, known, chosen, strict=True)
-            ]
-            lost = await self._ledger.count_lost({each.cursor.shard: each.held_through for each in cursors})
-            repaired = replace(_count(known, chosen), stopped=why, lost=lost)
+            plan = await self._plan(from_ms)
+            repaired = replace(plan.report, stopped=why, lost=await self._ledger.count_lost(plan.held_through))
             if not dry_run:
-                self._lane_modes.write_handed()
-                await self._recorder.wait_for_flush()
-                await self._ledger.repair(log_id, cursors)
-                self._lane_modes.reload(await self._ledger.ranges(), cursors[0].cursor)
-                place = [recorded_position(each.cursor) for each in cursors]
-                await self._log.rewind([SlotProgress((), place, place)])
-                self._retention.forget_copied()
-                self._follower.resume(GroupCursor(FIRST_GROUP, tuple(each.cursor for each in cursors)), log_id)
+                await self._carry_out(plan)
                 logger().warning("routing.repaired", routed=repaired.routed, repeated=repaired.repeated, skipped=repaired.skipped)
             return repaired
 
+    async def _plan(self, from_ms: int | None) -> "_Plan":
+        """Find where the worker resumes: all slots at a time that is given, else the slots of each place after their own events."""
+        floors, stopped = self._lane_modes.floors, [ShardCursor(*astuple(each)) for each in self._follower.progress]
+        log_id, known = await self._find(stopped, floors.main_slots)
+        is_same_log = self._follower.log_id == log_id
+        held_through = {each.shard: here.position.position if is_same_log else 0 for each, here in zip(stopped, known, strict=True)}
+        chosen, others = known, list[GroupCursor]()
+        if from_ms is not None:
+            before = f"evt_{max(0, from_ms):012x}{0:020x}"
+            _, chosen = await self._log.resume_points([ShardPosition(each.shard, 0, before) for each in stopped], floors.slots)
+        first = tuple(itertools.starmap(_cursor_to_resume, zip(stopped, chosen, strict=True)))
+        for floor in floors:
+            _, [point] = await self._find([floor.cursor], floor.slots)
+            shard, resumed = floor.cursor.shard, _cursor_to_resume(floor.cursor, point)
+            held_through[shard] = max(held_through[shard], point.position.position if is_same_log else 0)
+            if from_ms is None and rank(resumed) > rank(first[0]):
+                others.append(GroupCursor(floor.group_id, (resumed,)))
+        return _Plan(log_id, [GroupCursor(FIRST_GROUP, first), *others], held_through, _count(known, chosen))
 
-def _known_id(progress: RoutingProgress) -> str:
-    return progress.event_id if is_id(progress.event_id, "evt") else ""
+    async def _find(self, cursors: Sequence[ShardCursor], slots: Sequence[int]) -> tuple[str, list[ResumePoint]]:
+        return await self._log.resume_points([ShardPosition(each.shard, 0, _known_id(each.event_id)) for each in cursors], slots)
+
+    async def _carry_out(self, plan: "_Plan") -> None:
+        floors, first = self._lane_modes.floors, plan.groups[0]
+        self._lane_modes.write_handed()
+        await self._recorder.wait_for_flush()
+        await self._ledger.repair(plan.log_id, plan.groups, plan.held_through)
+        floors.repaired(plan.groups[1:])
+        self._lane_modes.reload(await self._ledger.ranges(), first.shards[0])
+        place = [recorded_position(each) for each in first.shards]
+        progress = [SlotProgress(each.slots, [each.place], [each.place]) for each in floors]
+        await self._log.rewind([SlotProgress(floors.main_slots, place, place), *progress])
+        self._retention.forget_copied()
+        self._follower.resume(first, plan.log_id)
 
 
-def _cursor_to_resume(stopped: RoutingProgress, point: ResumePoint) -> ShardCursor:
+class _Plan(NamedTuple):
+    """What a repair does."""
+
+    log_id: str
+    groups: list[GroupCursor]
+    """Where the groups resume, the first group first. The others join it."""
+    held_through: dict[int, int]
+    report: RepairReport
+
+
+def _known_id(event_id: str) -> str:
+    return event_id if is_id(event_id, "evt") else ""
+
+
+def _cursor_to_resume(stopped: ShardCursor, point: ResumePoint) -> ShardCursor:
     """Return where a shard resumes: in the middle of a fan-out if the log still holds that event."""
     _, position, event_id, _ = point.position
     return ShardCursor(stopped.shard, position, event_id, stopped.through if event_id and event_id == stopped.event_id else "")

@@ -104,7 +104,7 @@ class RetentionLoop:
 
     async def release_log(self) -> None:
         """Report progress, copy the needed events among those that the log wants to drop, and report again."""
-        expiring = await self._log.release([await self._progress()])
+        expiring = await self._log.release(await self._progress())
         recorded = {each.shard: each.position for each in await self._ledger.recorded_place()}
         lowest = await self._lowest_owed()
         copied = 0
@@ -115,10 +115,11 @@ class RetentionLoop:
         if copied:
             logger().info("retention.events_copied", events=copied)
         if any(each.position for each in expiring):
-            await self._log.release([await self._progress()])
+            await self._log.release(await self._progress())
 
-    async def _progress(self) -> SlotProgress:
-        """Return up to where everything is recorded, and up to where no event is needed."""
+    async def _progress(self) -> list[SlotProgress]:
+        """Return for the slots of each place up to where everything is recorded, and up to where no event is needed."""
+        floors, main_slots = list(self._lane_modes.floors), self._lane_modes.floors.main_slots
         # The order of these reads matters. A range that begins later does so above what is recorded now, and a row that is read from a
         # range later lies above the lowest `at` of now.
         recorded = await self._ledger.recorded_place()
@@ -128,7 +129,8 @@ class RetentionLoop:
         released = [
             ShardPosition(each.shard, min(each.position, needed.get(each.shard, each.position + 1) - 1, lowest)) for each in recorded
         ]
-        return SlotProgress((), recorded, released)
+        # The log drops only what all slots have released, so slots that stand further need release no more than the others.
+        return [SlotProgress(main_slots, recorded, released), *(SlotProgress(each.slots, [each.place], released) for each in floors)]
 
     async def _lowest_owed(self) -> int:
         """Return the position above which lanes still owe events; rows may come to lie above it later, so nothing above it is copied."""

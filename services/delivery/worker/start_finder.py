@@ -71,7 +71,8 @@ class StartFinder:
         _, [point] = await self._log.resume_points([ShardPosition(0, 0, before)])
         at = min(point.position.position, routed)
         recorded = await self._ledger.recorded_place()
-        await self._log.rewind([SlotProgress((), recorded, [ShardPosition(each.shard, min(at, each.position)) for each in recorded])])
+        released = [ShardPosition(each.shard, min(at, each.position)) for each in recorded]
+        await self._log.rewind([SlotProgress(self._lane_modes.floors.slots, recorded, released)])
         # From here on the log drops nothing above `at`.
         return max(at, await self._first_available(at) - 1)
 

@@ -15,6 +15,7 @@ from services.delivery.ledger.rows import DueNow, JobKey, JobRow
 from services.delivery.model import Chunk, Delivery, OwedRange
 from services.delivery.notices.outbox import Outbox
 from services.delivery.worker.backpressure import MEASURE_S, Backpressure
+from services.delivery.worker.slot_floors import SlotFloors
 from services.runtime.clock import Clock
 
 _URGENT_SENT, _URGENT_BYTES = UNRECORDED_SENT_MAX // 8, 1024 * 1024
@@ -32,6 +33,8 @@ class UnflushedDeliveries:
         self._routed = 0
         self._room_made = asyncio.Event()
         self._last = 0, ""
+        self.floors = SlotFloors()
+        """The slots that are recorded further than what is routed."""
         self.chunks: deque[Chunk] = deque()  # bounded: by `Backpressure`
         """The chunks whose flush has not begun, in the order of routing."""
         self.changed: dict[Delivery, None] = {}
@@ -113,7 +116,7 @@ class UnflushedDeliveries:
             last.cancels = [*(last.cancels or ()), owed]
         else:
             # What was routed last is recorded, or its flush is under way.
-            owed.cancelled_through = last_passed(*self._last, owed.subscription_id)
+            owed.cancelled_through = self.floors.passed(owed.subscription_id, last_passed(*self._last, owed.subscription_id))
             self.add_range(owed)
 
     def is_urgent(self) -> bool:

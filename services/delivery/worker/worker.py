@@ -233,6 +233,7 @@ class Worker:
         lane_rows = await self._ledger.lane_rows()
         self.dispatcher.due.resume_at(takeover.clock_jumped_ms, takeover.written_ms)
         ranges = await self._ledger.ranges()
+        self._unflushed.floors.take_over(takeover.groups, takeover.slots)
         self._lane_modes.resume_at(takeover.groups[0].shards[0])
         self._lane_modes.starts.resume(await self._ledger.jobs())
         await self._poison.start(takeover.routing_note, takeover.groups[0].shards[0])
@@ -274,7 +275,7 @@ class Worker:
                 self._lane_modes.take_up(ranges)
                 await self._lane_refill.start()
                 failpoints.reached("delivery.taken_up")
-                group.create_task(LagReporter(self._log, follower, self._clock).run())
+                group.create_task(LagReporter(self._log, follower, self._unflushed.floors, self._clock).run())
                 LaneGauges(self.dispatcher.lanes, self._lane_modes, self._clock).publish()
                 self._intake += [group.create_task(follower.run()), group.create_task(retention.run())]
                 self._intake.append(group.create_task(self._lane_modes.run(follower.routed)))

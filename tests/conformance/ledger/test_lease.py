@@ -3,7 +3,7 @@
 import pytest
 
 from services.delivery.errors import LeaseLostError
-from services.delivery.ledger.protocol import Flush, RepairedCursor, ShardCursor
+from services.delivery.ledger.protocol import Flush
 from tests.delivery.ledger.deliveries import NOW_MS, cursor_at, finished, listed, record, unfinished
 from tests.delivery.ledger.stores import LedgerStore
 
@@ -21,7 +21,7 @@ async def test_a_worker_whose_lease_was_taken_writes_nothing(store: LedgerStore)
             first.set_clock_jump(1),
             first.keep_copies([record(1)]),
             first.trim(before_ms=NOW_MS, bytes_max=0),
-            first.repair("a log", [RepairedCursor(ShardCursor(0, 5, "", ""), 0)]),
+            first.repair("a log", [cursor_at(5)], {0: 0}),
         ):
             with pytest.raises(LeaseLostError):
                 await write

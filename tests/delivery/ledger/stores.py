@@ -5,16 +5,16 @@ import contextlib
 import json
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from services.delivery.ledger.protocol import GroupCursor, Ledger, ShardCursor
+from services.delivery.ledger.protocol import GroupCursor, Ledger
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, EndedRow, JobRow, OpenRow, RangeRow, decode_record
-from services.delivery.ledger.sqlite import queries, ranges
+from services.delivery.ledger.sqlite import groups, queries, ranges
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.ledger.sqlite.ledger import SqliteLedger, open_ledger
@@ -76,6 +76,10 @@ class LedgerStore(Protocol):
 
     def cursor(self) -> GroupCursor:
         """Return the cursor of the first group."""
+        ...
+
+    def split(self, group: GroupCursor, slots: Iterable[int]) -> None:
+        """Give some slots to a further group, as a cut of ledgers does."""
         ...
 
     def ranges(self) -> list[RangeRow]:
@@ -196,9 +200,15 @@ class SqliteStore:
 
     def cursor(self) -> GroupCursor:
         """See `LedgerStore.cursor`."""
-        [(group_id, *arrays)] = self.rows("SELECT group_id, positions, events, through FROM groups")
-        shards = enumerate(zip(*map(json.loads, arrays), strict=True))
-        return GroupCursor(group_id, tuple(ShardCursor(shard, *each) for shard, each in shards))
+        assert self._reading is not None
+        return groups.first_cursor(self._reading)
+
+    def split(self, group: GroupCursor, slots: Iterable[int]) -> None:
+        """See `LedgerStore.split`."""
+        _, *arrays = map(json.dumps, zip(*group.shards, strict=True))
+        with contextlib.closing(connect(self.path)) as connection:
+            connection.execute("INSERT INTO groups VALUES (?, ?, ?, ?)", (group.group_id, *arrays))
+            connection.executemany("UPDATE slots SET group_id = ? WHERE slot = ?", [(group.group_id, slot) for slot in slots])
 
     def copies(self) -> dict[ShardPosition, Record]:
         """See `LedgerStore.copies`."""

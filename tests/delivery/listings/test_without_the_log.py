@@ -90,7 +90,7 @@ class World:
             self.replica.router.put(each)
         table: Any = Table(self.lanes)
         self.listings = DeliveryListings(
-            ledger, self.log, self.log, table, self.replica, recorded_through=lambda: HEAD, waits_s=lambda: 3600.0
+            ledger, self.log, self.log, table, self.replica, recorded_through=lambda _: HEAD, waits_s=lambda: 3600.0
         )
 
     def owes(self, subscription: Subscription, at: int, until: int | None = None) -> None:

@@ -1,14 +1,14 @@
 """Flush writer: writes one flush within a transaction.
 
-ledger → [flush_writer: day_tables, inserting, id_collisions, ranges, lane_tables]
+ledger → [flush_writer: day_tables, inserting, id_collisions, groups, ranges, lane_tables]
 """
 
 import sqlite3
 from collections.abc import Iterable
 
-from services.delivery.ledger.protocol import DeliveryKey, Flush, GroupCursor
+from services.delivery.ledger.protocol import DeliveryKey, Flush
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow
-from services.delivery.ledger.sqlite import lane_tables, ranges
+from services.delivery.ledger.sqlite import groups, lane_tables, ranges
 from services.delivery.ledger.sqlite.day_tables import create_day, day_of, table_of
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId, insert_renamed
 from services.delivery.ledger.sqlite.inserting import insert
@@ -57,24 +57,12 @@ class FlushWriter:
             table = table_of(day)
             if insert(connection, f"INSERT OR IGNORE INTO {table} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows) < len(rows):
                 renamed |= insert_renamed(connection, table, rows, self._delivery_id)
-        if flush.cursors:
-            write_cursors(connection, flush.cursors)
+        if flush.cursors or flush.joined:
+            groups.write_cursors(connection, flush.cursors)
+            groups.join(connection, flush.joined)
         if flush.has_lanes:
             _write_lanes(connection, flush)
         return renamed
-
-
-def write_cursors(connection: sqlite3.Connection, cursors: Iterable[GroupCursor]) -> None:
-    """Move cursor groups in the shards that `cursors` names."""
-    connection.executemany(
-        "UPDATE groups SET positions = json_set(positions, ?1, ?2), events = json_set(events, ?1, ?3), through = json_set(through, ?1, ?4)"
-        " WHERE group_id = ?5",
-        [
-            (f"$[{shard}]", position, event_id, through, group_id)
-            for group_id, shards in cursors
-            for shard, position, event_id, through in shards
-        ],
-    )
 
 
 def _write_lanes(connection: sqlite3.Connection, flush: Flush) -> None:

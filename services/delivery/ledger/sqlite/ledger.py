@@ -15,12 +15,11 @@ from typing import TypeVar
 
 from services.delivery.errors import LeaseLostError, LedgerFullError
 from services.delivery.ledger.protocol import (
-    FIRST_GROUP,
     DeliveryKey,
     Flush,
+    GroupCursor,
     Listing,
     Page,
-    RepairedCursor,
     Takeover,
     TrimReport,
     WaitingCount,
@@ -38,7 +37,7 @@ from services.delivery.ledger.rows import (
     SetAsideRow,
     WaitingRow,
 )
-from services.delivery.ledger.sqlite import lane_tables, queries, ranges, repair, retention
+from services.delivery.ledger.sqlite import groups, lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, ROUTING_NOTE, WRITTEN, FlushWriter, set_meta
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
@@ -216,9 +215,9 @@ class SqliteLedger:
         """See `Ledger.count_lost`."""
         return await self._read(repair.count_lost, held_through)
 
-    async def repair(self, log_id: str, repaired: Sequence[RepairedCursor]) -> None:
+    async def repair(self, log_id: str, groups: Sequence[GroupCursor], held_through: Mapping[int, int]) -> None:
         """See `Ledger.repair`."""
-        await self._write(repair.repair, log_id, repaired)
+        await self._write(repair.repair, log_id, groups, held_through)
 
     async def find(self, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
         """See `Ledger.find`."""
@@ -276,10 +275,11 @@ class SqliteLedger:
     def _take_lease(self, connection: sqlite3.Connection, owner: str) -> Takeover:
         (epoch,) = connection.execute("UPDATE lease SET owner = ?, epoch = epoch + 1 RETURNING epoch", (owner,)).fetchone()
         self._owner, self._epoch = owner, epoch
-        groups = [queries.group_cursor(connection, FIRST_GROUP)]
+        cursors = groups.group_cursors(connection)
+        slots = tuple(groups.slots_of(connection, each.group_id) for each in cursors)
         state = dict(connection.execute("SELECT name, value FROM meta"))
         note = RoutingNote(*json.loads(state[ROUTING_NOTE])) if ROUTING_NOTE in state else None
-        return Takeover(groups, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)), note)
+        return Takeover(cursors, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)), note, slots)
 
     def _check_lease(self, connection: sqlite3.Connection) -> None:
         if connection.execute("SELECT 1 FROM lease WHERE owner = ? AND epoch = ?", (self._owner, self._epoch)).fetchone() is None:

@@ -5,13 +5,13 @@ lane_refill, retention_loop, server → ledger → [queries]
 
 import contextlib
 import heapq
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, Listing, Page, ShardCursor, recorded_position
+from services.delivery.ledger.protocol import Listing, Page, recorded_position
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
+from services.delivery.ledger.sqlite.groups import first_cursor
 from services.delivery.model import State
 from services.eventlog.record import Record, ShardPosition
 from services.runtime.consumer_scope import Everyone, Scope
@@ -62,16 +62,9 @@ def expired_rows(connection: sqlite3.Connection, accepted_before_ms: int, limit:
     return [OpenRow(*row) for row in rows]
 
 
-def group_cursor(connection: sqlite3.Connection, group_id: int) -> GroupCursor:
-    """Return the cursor of a group."""
-    row = connection.execute("SELECT positions, events, through FROM groups WHERE group_id = ?", (group_id,)).fetchone()
-    shards = zip(*map(json.loads, row), strict=True)
-    return GroupCursor(group_id, tuple(ShardCursor(shard, *each) for shard, each in enumerate(shards)))
-
-
 def recorded_place(connection: sqlite3.Connection) -> list[ShardPosition]:
     """See `Ledger.recorded_place`."""
-    return [recorded_position(each) for each in group_cursor(connection, FIRST_GROUP).shards]
+    return [recorded_position(each) for each in first_cursor(connection).shards]
 
 
 def first_uncopied(connection: sqlite3.Connection, copied_through: Sequence[ShardPosition]) -> list[ShardPosition]:

@@ -8,7 +8,7 @@ Law 2: what is written twice stands once. Ended ranges that touch each other bec
 
 import functools
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import starmap
 
 import orjson
@@ -18,6 +18,7 @@ from services.delivery.ledger.rows import EndedRow, JobKey, JobRow, Positions, R
 from services.delivery.ledger.sqlite.inserting import insert
 from services.delivery.model import State
 from services.runtime.consumer_scope import Everyone, Scope
+from services.runtime.ids import slot_of
 
 _DROPPED_MAX = 2_000
 _EXAMINED_MAX = 20_000
@@ -135,13 +136,16 @@ def drop_ended(connection: sqlite3.Connection, before_ms: int) -> int | None:
     return dropped or None
 
 
-def repair_ranges(connection: sqlite3.Connection, repaired: Mapping[int, tuple[int, int]]) -> None:
-    """Fit all ranges to a repaired cursor: by shard, the position where routing resumes, and the last one that the log still holds.
+def repair_ranges(connection: sqlite3.Connection, slots: Collection[int], repaired: Mapping[int, tuple[int, int]]) -> None:
+    """Fit the ranges of a group's slots to its repaired cursor.
 
-    A range with a place that the log does not hold begins at the cursor, and no range goes beyond the cursor: routing hands over what is
-    above. What a job or an ended range had above the last position held is gone.
+    `repaired` has by shard the position where routing resumes, and the last one that the log still holds. A range with a place that the
+    log does not hold begins at the cursor, and no range goes beyond the cursor: routing hands over what is above. What a job or an ended
+    range had above the last position held is gone.
     """
     for row in ranges(connection):
+        if slot_of(row.subscription_id) not in slots:
+            continue
         at, until = list(row.at), None if row.until is None else list(row.until)
         for shard, (cursor, held) in repaired.items():
             at[shard] = cursor if at[shard] > held else min(at[shard], cursor)
@@ -152,6 +156,8 @@ def repair_ranges(connection: sqlite3.Connection, repaired: Mapping[int, tuple[i
             (_encode(tuple(at)), None if until is None else _encode(tuple(until)), *row.key),
         )
     for ended in starmap(_ended_row, connection.execute("SELECT * FROM ended").fetchall()):
+        if slot_of(ended.subscription_id) not in slots:
+            continue
         through = [min(position, repaired[shard][1]) if shard in repaired else position for shard, position in enumerate(ended.through)]
         if through == list(ended.through):
             continue
@@ -159,9 +165,11 @@ def repair_ranges(connection: sqlite3.Connection, repaired: Mapping[int, tuple[i
         through = [max(position, after) for position, after in zip(through, ended.after, strict=True)]
         if tuple(through) != ended.after:
             _insert_ended(connection, ended._replace(through=tuple(through)))
-    connection.executemany(
-        "DELETE FROM set_aside WHERE shard = ? AND position > ?", [(shard, held) for shard, (_, held) in repaired.items()]
-    )
+
+
+def repair_set_aside(connection: sqlite3.Connection, held_through: Mapping[int, int]) -> None:
+    """Forget the events set aside that the log no longer holds: by shard, the last position that it holds."""
+    connection.executemany("DELETE FROM set_aside WHERE shard = ? AND position > ?", held_through.items())
 
 
 def write_set_aside(connection: sqlite3.Connection, rows: Sequence[SetAsideRow]) -> None:

@@ -6,9 +6,9 @@ worker.repair → ledger → [repair]
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, RepairedCursor, recorded_position
-from services.delivery.ledger.sqlite import ranges
-from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta, write_cursors
+from services.delivery.ledger.protocol import GroupCursor, recorded_position
+from services.delivery.ledger.sqlite import groups, ranges
+from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta
 
 
 def count_lost(connection: sqlite3.Connection, held_through: Mapping[int, int]) -> int:
@@ -20,11 +20,10 @@ def count_lost(connection: sqlite3.Connection, held_through: Mapping[int, int]) 
     return sum(connection.execute(query, place).fetchone()[0] for place in held_through.items())
 
 
-def repair(connection: sqlite3.Connection, log_id: str, repaired: Sequence[RepairedCursor]) -> None:
+def repair(connection: sqlite3.Connection, log_id: str, cursors: Sequence[GroupCursor], held_through: Mapping[int, int]) -> None:
     """See `Ledger.repair`."""
     set_meta(connection, LOG_ID, log_id)
-    for cursor, held_through in repaired:
-        shard = cursor.shard
+    for shard, held in held_through.items():
         # Move the rows below all positions in use; a log's positions begin with 1.
         (lowest,) = connection.execute("SELECT min(position) FROM open WHERE shard = ?", (shard,)).fetchone()
         (lowest_copy,) = connection.execute("SELECT min(position) FROM payloads WHERE shard = ?", (shard,)).fetchone()
@@ -34,7 +33,14 @@ def repair(connection: sqlite3.Connection, log_id: str, repaired: Sequence[Repai
         for table in ("open", "payloads"):
             connection.execute(
                 f"UPDATE {table} SET position = position - ? WHERE shard = ? AND position > ?",  # noqa: S608 - the table names are constants
-                (by, shard, held_through),
+                (by, shard, held),
             )
-    write_cursors(connection, [GroupCursor(FIRST_GROUP, tuple(each.cursor for each in repaired))])
-    ranges.repair_ranges(connection, {each.cursor.shard: (recorded_position(each.cursor).position, each.held_through) for each in repaired})
+    groups.write_cursors(connection, cursors)
+    named = {each.group_id for each in cursors}
+    for group in groups.group_cursors(connection):
+        if group.group_id not in named:
+            groups.dissolve(connection, group.group_id)
+    for group in cursors:
+        recorded = {each.shard: (recorded_position(each).position, held_through[each.shard]) for each in group.shards}
+        ranges.repair_ranges(connection, groups.slots_of(connection, group.group_id), recorded)
+    ranges.repair_set_aside(connection, held_through)
