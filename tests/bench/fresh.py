@@ -24,6 +24,10 @@ class Fresh(NamedTuple):
     p50_s: float
     p99_s: float
     """From acknowledgement to arrival. An event that has not arrived 10 s after the last acknowledgement counts with its wait so far."""
+    first_p99_s: float
+    """The same of the events that were acknowledged within the first second."""
+    later_p99_s: float
+    """The same of all others."""
     per_s: float
     """How many arrived by a second after the last acknowledgement, for each second from the first event to that acknowledgement."""
 
@@ -51,9 +55,14 @@ async def paced(flow: Flow, per_s: float, for_s: float, run: str) -> Fresh:
     await arrived(flow.seen, len(made), 0.0)
     asked_ns = time.monotonic_ns()
     arrivals = await flow.seen.arrivals()
-    waits = sorted(max(0, arrivals.get(event_id, asked_ns) - at_ns) / 1e9 for event_id, at_ns in acknowledged.items())
+    waits = [(at_ns - began_ns, max(0, arrivals.get(event_id, asked_ns) - at_ns) / 1e9) for event_id, at_ns in acknowledged.items()]
+    first = sorted(wait_s for after_ns, wait_s in waits if after_ns < _SECOND_NS)
+    later = sorted(wait_s for after_ns, wait_s in waits if after_ns >= _SECOND_NS)
+    whole = sorted(wait_s for _, wait_s in waits)
     in_time = sum(at_ns <= now_ns + _SECOND_NS for at_ns in arrivals.values())
-    return Fresh(percentile(waits, 0.5), percentile(waits, 0.99), in_time / ((now_ns - began_ns) / _SECOND_NS))
+    per_s = in_time / ((now_ns - began_ns) / _SECOND_NS)
+    p99_s = percentile(whole, 0.99)
+    return Fresh(percentile(whole, 0.5), p99_s, percentile(first or whole, 0.99), percentile(later or whole, 0.99), per_s)
 
 
 async def at_once(flow: Flow, count: int, run: str) -> float:
