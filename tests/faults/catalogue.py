@@ -302,8 +302,9 @@ CATALOGUE: dict[int, Row] = {
     ),
     46: Row(
         "an outage of all sinks ends",
-        "a ramp from one attempt at a time",
+        "a ramp from one attempt at a time, and at most twice the rate of before",
         (
+            "delivery.worker.test_end_of_outage::test_many_lanes_catch_up_at_no_more_than_twice_the_rate_of_before",
             "delivery.dispatch.test_concurrency_limit::test_after_an_outage_it_doubles_from_one_to_half_of_what_it_was",
             "delivery.dispatch.test_lane_table::test_an_open_breaker_lets_one_probe_through_at_a_time",
             "delivery.dispatch.test_lane_table::test_after_an_outage_events_arrive_in_the_order_of_their_positions",

@@ -83,6 +83,7 @@ def take_back(owed: OwedRange, gone: Delivery) -> int:
     while owed.handed and owed.handed[-1].position >= gone.position:
         owed.handed.pop()
     owed.read_through = min(owed.read_through, gone.position - 1)
+    owed.is_waiting = False  # all of it may have been read
     return before - len(owed.handed)
 
 
