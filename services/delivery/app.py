@@ -9,6 +9,7 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
 from services.delivery.ledger.sqlite.ledger import open_ledger
+from services.delivery.ledger.sqlite.ledger_cut import ensure_cut
 from services.delivery.listings.delivery_listings import DeliveryListings
 from services.delivery.notices.notice_client import NoticeClient
 from services.delivery.server import DeliveryServer
@@ -67,6 +68,7 @@ async def running(
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "delivery"), client_tls(reloadable)
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
+        await asyncio.to_thread(ensure_cut, path, 1)
         ledger = await stack.enter_async_context(open_ledger(path))
         transport = await stack.enter_async_context(open_transport(reloadable.derived(_egress_policy, EgressPolicy.replace), reloadable))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command, context
@@ -127,6 +128,15 @@ def _refuse_damaged(path: Path) -> None:
     if found != "ok":
         message = f"database disk image is malformed: {' '.join(found.split())}"
         raise sqlite3.DatabaseError(message)
+
+
+def peek(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """Return the rows of a query to a database that nobody need have migrated. No file is changed or made."""
+    log = path.with_name(f"{path.name}-wal")
+    # Immutable: without it, SQLite would make the files of a write-ahead log.
+    options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)) as connection:
+        return connection.execute(query, values).fetchall()
 
 
 def _merely_reading(path: Path) -> contextlib.closing[sqlite3.Connection]:

@@ -28,7 +28,19 @@ POINTS: Final = (
     "delivery.before_flush",
     "delivery.after_flush",
 )
-"""All points; the first word names the part of the service that reaches the point."""
+"""The points of a service at work; the first word names the part of the service that reaches the point."""
+
+CUT_POINTS: Final = (
+    "ledger_cut.created",
+    "ledger_cut.emptied",
+    "ledger_cut.copying",
+    "ledger_cut.copied",
+    "ledger_cut.before_commit",
+    "ledger_cut.committed",
+    "ledger_cut.settling",
+    "ledger_cut.settled",
+)
+"""The points of a start that divides the ledgers among another number of workers."""
 
 
 def _go_on(point: str) -> None:

@@ -40,6 +40,7 @@ from services.delivery.ledger.rows import (
 from services.delivery.ledger.sqlite import groups, lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, ROUTING_NOTE, WRITTEN, FlushWriter, set_meta
+from services.delivery.ledger.sqlite.former_ledgers import FormerLedgers
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.model import State, delivery_id
 from services.eventlog.record import Record, ShardPosition
@@ -69,6 +70,7 @@ class SqliteLedger:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
         # Listings have a thread and a connection of their own, so that deliveries do not wait for them.
         self._listings = ListingReader(path)
+        self._former = FormerLedgers(path)
         self._flush_writer = FlushWriter(delivery_id)
         self._owner = ""
         self._epoch = -1  # no lease
@@ -79,6 +81,7 @@ class SqliteLedger:
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._reader.shutdown)
         await self._listings.close()
+        await self._former.close()
         # Close the read-only connection first: the last connection to close checkpoints the write-ahead log, which needs write access.
         self._reading.close()
         self._checkpoints.close()
@@ -197,6 +200,7 @@ class SqliteLedger:
                 deliveries += dropped
             while await self._write(ranges.drop_ended, before_ms) is not None:
                 pass
+            deliveries += await self._former.trim(before_day)
         while (dropped := await self._write_step(retention.shrink, bytes_max)) is not None:
             deliveries += dropped
         for _ in range(_COPY_STEPS):
@@ -221,11 +225,13 @@ class SqliteLedger:
 
     async def find(self, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
         """See `Ledger.find`."""
-        return await self._listings.read(scope.text, queries.find, scope, delivery_id)
+        found = await self._listings.read(scope.text, queries.find, scope, delivery_id)
+        return await self._former.find(scope, delivery_id) if found is None else found
 
     async def page(self, listing: Listing) -> Page:
         """See `Ledger.page`."""
-        return await self._listings.read(listing.scope.text, _page_within_budget, listing)
+        page = await self._listings.read(listing.scope.text, _page_within_budget, listing)
+        return await self._former.with_page(page, listing)
 
     async def ended_at(self, scope: Scope, shard: int, position: int, limit: int) -> list[EndedRow]:
         """See `Ledger.ended_at`."""

@@ -1,0 +1,93 @@
+"""Ledger files: where the files of several workers are, and what becomes of those that no worker owns any more.
+
+ledger, ledger_cut → [ledger_files]
+
+A file that owns no slots since a cut is a former file: it has finished deliveries only, and goes with its last day.
+"""
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+from services.delivery.ledger.ledger_map import ONE_WORKER, WORKERS_MAX, LedgerMap
+from services.delivery.ledger.sqlite import retention
+from services.delivery.ledger.sqlite.day_tables import stored_days
+from services.runtime.database import connect, peek, sole_owner
+from services.runtime.database_files import lock_file
+from services.runtime.logs import logger
+from services.runtime.service_process import StartError
+
+MAP = "map"
+"""The name of the map in `meta` of the first file."""
+
+
+def ledger_file(database: Path, number: int) -> Path:
+    """Return a worker's ledger file: the database itself for worker 0, and files beside it for the others."""
+    return database if number == 0 else database.with_name(f"{database.stem}-{number}{database.suffix}")
+
+
+def numbers_there(database: Path) -> set[int]:
+    """Return the numbers of the ledger files that are there."""
+    return {number for number in range(WORKERS_MAX) if ledger_file(database, number).exists()}
+
+
+def stored_map(database: Path) -> LedgerMap:
+    """Return the map in a ledger file."""
+    with contextlib.closing(connect(database)) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE name = ?", (MAP,)).fetchone()
+    return ONE_WORKER if row is None else LedgerMap(*json.loads(row[0]))
+
+
+def peeked_map(database: Path) -> LedgerMap | None:
+    """Return the map in a file, without changing the file; None if it holds none, or cannot be read, which whoever opens it reports."""
+    try:
+        rows = peek(database, "SELECT value FROM meta WHERE name = ?", MAP)
+    except sqlite3.Error:
+        return None
+    return LedgerMap(*json.loads(rows[0][0])) if rows else None
+
+
+def former_files(database: Path, ledgers: LedgerMap) -> list[Path]:
+    """Return the files beside a database that no worker owns."""
+    return [ledger_file(database, number) for number in sorted(numbers_there(database)) if number >= ledgers.workers]
+
+
+def trim_former(path: Path, before_day: str) -> int:
+    """Drop the finished deliveries of a former file from days before `before_day` (YYYYMMDD), and the file with its last day.
+
+    Return how many were dropped. A file that another process has open stays as it is.
+    """
+    dropped = 0
+    with contextlib.suppress(StartError), sole_owner(path):
+        with contextlib.closing(connect(path)) as connection:
+            while (some := _drop_some(connection, before_day)) is not None:
+                dropped += some
+            has_days = bool(stored_days(connection))
+        if not has_days:
+            remove_ledger(path)
+            logger().info("ledger.former_file_removed", file=path.name)
+    return dropped
+
+
+def _drop_some(connection: sqlite3.Connection, before_day: str) -> int | None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        some = retention.drop_days(connection, before_day)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return some
+
+
+def days_in(path: Path) -> list[str]:
+    """Return the days of which a ledger file has finished deliveries, the newest first."""
+    with contextlib.closing(connect(path)) as connection:
+        return stored_days(connection)
+
+
+def remove_ledger(path: Path) -> None:
+    """Remove a ledger file whose lock is held, and what belongs to it."""
+    for left in (path, *(path.with_name(f"{path.name}-{end}") for end in ("wal", "shm")), lock_file(path)):
+        left.unlink(missing_ok=True)
