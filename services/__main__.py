@@ -40,6 +40,11 @@ async def _ingest(process: ServiceProcess) -> None:
 
 async def _delivery(process: ServiceProcess) -> None:
     settings = _set_up("delivery", DeliverySettings)
+    if process.seat is None and settings.delivery_workers > 1:
+        from services.delivery.parent.app import running as parent_running  # noqa: PLC0415 - only where it is run
+
+        await serve_until_stopped(parent_running(settings, process), process)
+        return
     from services.delivery.app import running  # noqa: PLC0415 - only where it is run
 
     await serve_until_stopped(running(settings, process), process)

@@ -65,6 +65,8 @@ def delivery_page_members(answer: pb.ListDeliveriesResponse) -> dict[str, object
         members["ended"] = {"cancelled": answer.ended.cancelled, "exhausted": answer.ended.exhausted}
     if answer.partial:
         members["partial"] = True
+    if answer.missing_workers:
+        members["missing_workers"] = list(answer.missing_workers)
     return members
 
 

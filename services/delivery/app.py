@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -22,19 +23,21 @@ from services.delivery.transport.exchange import Limits
 from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.worker import Peers, Worker
+from services.delivery.worker_seats import ledger_file, refuse_other_cut, relay_socket, settings_of_worker, slots_of_worker
 from services.egress.policy import EgressPolicy
 from services.eventlog.grpc_client import RETRIED, GrpcEventHistory, GrpcEventLogReader
 from services.runtime.background import in_background
 from services.runtime.clock import SystemClock
 from services.runtime.configuration.reload import Reloadable, reloading, service_tokens
 from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.database import database_path
 from services.runtime.fair_semaphore import Share
 from services.runtime.file_limit import connections_within
 from services.runtime.http.admin import admin_app, http_server
 from services.runtime.rpc.call_guard import CallLimits
 from services.runtime.rpc.channel_and_server import Server, open_channel
-from services.runtime.service_process import Addresses, ServiceProcess, StartError
+from services.runtime.service_process import Addresses, ServiceProcess, StartError, WorkerSeat
 from services.runtime.tls import client_tls, server_tls
 
 OpenTransport = Callable[[EgressPolicy, Reloadable[DeliverySettings]], AbstractAsyncContextManager[Transport]]
@@ -63,18 +66,32 @@ def _transport_limits(settings: DeliverySettings) -> Limits:
 async def running(
     settings: DeliverySettings, process: ServiceProcess, open_transport: OpenTransport = open_transport
 ) -> AsyncIterator[Addresses]:
-    """Run the service; yield the addresses it listens on. On exit attempts under way may end, and their outcomes are recorded."""
-    reloadable = Reloadable(settings)
+    """Run the service, or one of its workers; yield the addresses it listens on.
+
+    On exit attempts under way may end, and their outcomes are recorded.
+    """
+    seat = process.seat
+    read = functools.partial(read_settings, DeliverySettings)
+    if seat is not None:
+        read = functools.partial(_settings_of_seat, seat)
+        settings = settings_of_worker(settings, seat)
+    reloadable = Reloadable(settings, read)
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "delivery"), client_tls(reloadable)
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
+    if seat is None:
+        refuse_other_cut(path, 1)
+    else:
+        path = ledger_file(path, seat.number)
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.to_thread(ensure_cut, path, 1)
         ledger = await stack.enter_async_context(open_ledger(path))
         transport = await stack.enter_async_context(open_transport(reloadable.derived(_egress_policy, EgressPolicy.replace), reloadable))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
+        followed = ingest if seat is None else await stack.enter_async_context(open_channel(relay_socket(seat.sockets)))
         clock = SystemClock()
-        log = GrpcEventLogReader(ingest, token)
+        slots = None if seat is None else slots_of_worker(seat.number, settings.delivery_workers)
+        log = GrpcEventLogReader(ingest, token, followed, own_slots=slots or ())
 
         def handshakes() -> Share:
             return reloadable.settings.share_of(reloadable.settings.delivery_handshakes_max)
@@ -86,7 +103,7 @@ async def running(
             VerificationClient(registry, token), transport, origin=settings.origin, public_url=settings.public_url, share=handshakes
         )
         verifications = VerificationQueue(verifier, handshakes)
-        registry_client = RegistryClient(registry, token, clock)
+        registry_client = RegistryClient(registry, token, clock, slots)
         peers = Peers(log, registry_client, NoticeClient(ingest, token))
         worker = Worker(settings, ledger, transport, peers, clock, unverified=verifications.put)
         reloadable.on_reload(worker.change_settings)
@@ -117,6 +134,10 @@ async def running(
                 yield Addresses(listen=listen, admin=admin)
             finally:
                 await grpc_server.stop()
+
+
+def _settings_of_seat(seat: WorkerSeat) -> DeliverySettings:
+    return settings_of_worker(read_settings(DeliverySettings), seat)
 
 
 def _egress_policy(settings: DeliverySettings) -> EgressPolicy:

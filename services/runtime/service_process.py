@@ -54,11 +54,21 @@ class Addresses:
     admin: str
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerSeat:
+    """Which of several workers a process is, counted from 0, and the directory of the sockets between it and its parent."""
+
+    number: int
+    sockets: Path
+
+
 class ServiceProcess:
     """The link between a service and its process: requests to stop or reload, and reports of readiness and failure."""
 
-    def __init__(self, service: str, *, ready_file: Path | None = None) -> None:
+    def __init__(self, service: str, *, ready_file: Path | None = None, seat: WorkerSeat | None = None) -> None:
         self.service = service
+        self.seat = seat
+        """Set if the process is one of several workers, started by their parent."""
         self.stopping = asyncio.Event()
         self.reload_asked = asyncio.Event()
         """Set to ask for a reload of the settings; the code that reloads clears it."""
@@ -100,17 +110,30 @@ async def serve_until_stopped(running: AbstractAsyncContextManager[Addresses], p
         await process.stopping.wait()
 
 
-def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_stdin_closes: bool = False, reloads: bool = False) -> int:
+def run(
+    service: str,
+    serve: Serve,
+    *,
+    ready_file: Path | None = None,
+    until_stdin_closes: bool = False,
+    reloads: bool = False,
+    seat: WorkerSeat | None = None,
+) -> int:
     """Run a service to its end and return the exit code: 0 after a stop, 1 after a failure, 2 if it could not start.
 
-    With `reloads`, SIGHUP sets `ServiceProcess.reload_asked`. Without, SIGHUP ends the process, as it does by default.
+    With `reloads`, SIGHUP sets `ServiceProcess.reload_asked`. Without, SIGHUP ends the process, as it does by default. A worker (`seat`)
+    that could not start writes the reason beside its ready file, for its parent.
     """
-    structlog.contextvars.bind_contextvars(service=service)
+    structlog.contextvars.bind_contextvars(service=service, **({} if seat is None else {"worker": seat.number}))
     keep_freed_memory()
     raise_file_limit()
     try:
-        uvloop.run(_main(ServiceProcess(service, ready_file=ready_file), serve, until_stdin_closes=until_stdin_closes, reloads=reloads))
+        process = ServiceProcess(service, ready_file=ready_file, seat=seat)
+        uvloop.run(_main(process, serve, until_stdin_closes=until_stdin_closes, reloads=reloads))
     except StartError as error:
+        if seat is not None and ready_file is not None:
+            refusal_file(ready_file).write_text(str(error))
+            return 2
         sys.stderr.write(f"hooktide {service}: {error}\n")
         return 2
     except Exception as error:  # noqa: BLE001 - the outermost frame: logged, then the exit code
@@ -120,6 +143,11 @@ def run(service: str, serve: Serve, *, ready_file: Path | None = None, until_std
             logger().exception("service.failed")
         return 1
     return 0
+
+
+def refusal_file(ready_file: Path) -> Path:
+    """Return the file into which a worker writes why it could not start."""
+    return ready_file.with_suffix(".refused")
 
 
 def _fatal(error: BaseException) -> FatalError | None:

@@ -79,7 +79,8 @@ def test_the_walk_passes_each_room_once_on_its_way_out_and_once_on_its_way_back(
             steps = [number for number, step in enumerate(way) if room in step]
             assert steps == list(range(steps[0], steps[-1] + 1)), f"{room} is left and entered again"
     out, back = ({room for step in way for room in step} for way in (rooms[:turn], rooms[turn:]))
-    own = {path.parent.name for path in (ROOT / "services" / "delivery").glob("*/__init__.py")}
+    # The parent of several workers hands the log's bytes on and is in no event's way otherwise.
+    own = {path.parent.name for path in (ROOT / "services" / "delivery").glob("*/__init__.py")} - {"parent"}
     assert own - (out | back) == {"listings", "notices", "sinks"}
     assert out == own - {"ledger", "listings", "notices", "sinks"} | {"emitter", "ingest", "event log"}
     assert back == own - {"listings", "notices", "sinks"} | {"event log", "ingest"}
@@ -207,7 +208,7 @@ TESTED_ELSEWHERE = {
     "services/cli/errors": "tests/cli/test_app",
     "services/cli/json_text": "tests/badinput/test_cli",
     "services/cli/service_client": "tests/faults/test_stores",
-    "services/cli/supervise/child_process": "tests/cli/supervise/test_supervisor",
+    "services/runtime/child_process": "tests/cli/supervise/test_supervisor",
     "services/cli/supervise/up_screen": "tests/cli/supervise/test_supervisor",
     "services/cli/tls": "tests/tls/test_system",
     "services/runtime/configuration/common_settings": "tests/runtime/configuration/test_settings",

@@ -57,6 +57,9 @@ SENTENCES: Mapping[str, str] = {
     "settings.restart_needed": "{variable} has changed, but {detail}",
     "sink.gone": "the sink of subscription {subscription} answered 410 Gone, so the subscription is disabled",
     "subscription.unreadable": "subscription {subscription} cannot be read ({reason}); {effect}",
+    "worker.ended": "worker {worker} was {how}; it starts again in {restart_s} s, and the other workers go on",
+    "workers.waiting": "the workers of the former delivery service have not ended yet; {effect}",
+    "ledger_file.unreadable": "the ledger of worker {worker} cannot be read ({reason}), so lists lack its deliveries",
     "access_token.failed": "no access token could be fetched for subscription {subscription}: {why}",
 }
 

@@ -21,12 +21,12 @@ from typing import Literal, Self
 from services.cli.composition import Bootstrap
 from services.cli.readiness import READY, TIMEOUT_S, ReadinessWatch, probing, readiness
 from services.cli.supervise import service_environment
-from services.cli.supervise.child_process import Child
 from services.cli.supervise.data_directory import DamagedKeysError, DataDirectory, Keys, write_private
 from services.cli.supervise.log_file import LogFile
 from services.cli.supervise.port_reservation import Reservations
 from services.cli.supervise.service_environment import SERVICES, STOP_ORDER
 from services.runtime.background import until_one_ends
+from services.runtime.child_process import Child, RestartDelay, how_ended
 from services.runtime.configuration.default_ports import LOOPBACK
 from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings
 from services.runtime.configuration.settings_file import with_settings_file
@@ -37,9 +37,6 @@ from services.runtime.service_process import Addresses, StartError
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 25.0
-RESTART_FIRST_S = 0.2
-RESTART_MAX_S = 10.0
-STEADY_S = 30.0
 _CANNOT_START = 2
 _LOGS_EVERY_S = 0.2
 _READINESS_EVERY_S = 1.0
@@ -261,16 +258,14 @@ class Supervisor:
         """Run a service for as long as the supervisor runs."""
         if service in service_environment.STARTS_AFTER:
             await self._is_ready[service_environment.STARTS_AFTER[service]].wait()
-        restart_s = RESTART_FIRST_S
+        delay = RestartDelay()
         while True:
             began = time.monotonic()
             code = await self._run_once(service, lock)
-            if time.monotonic() - began > STEADY_S:
-                restart_s = RESTART_FIRST_S
-            why = f"{_how(code)}, see {self.directory.log_file(service)}" if code > 0 else _how(code)
+            restart_s = delay.after(time.monotonic() - began)
+            why = f"{how_ended(code)}, see {self.directory.log_file(service)}" if code > 0 else how_ended(code)
             self._notify(Notice(service, "ended", f"{why}; it starts again in {restart_s:g} s"))
             await asyncio.sleep(restart_s)
-            restart_s = min(RESTART_MAX_S, restart_s * 2)
 
     async def _run_once(self, service: str, lock: int) -> int:
         """Run a service to its end and return its exit code; if this is cancelled, stop the service."""
@@ -293,13 +288,14 @@ class Supervisor:
         if service not in self._was_ready:
             if code == _CANNOT_START:
                 raise StartError(f"{service}: {log.last_words(service, said_to)}")
-            raise StartError(f"{service}: {_how(code)} before it was ready; see {log.path}")
+            raise StartError(f"{service}: {how_ended(code)} before it was ready; see {log.path}")
         return code
 
     def _start_child(self, service: str, lock: int) -> Child:
         others = {name: at.listen for name, at in self._addresses.items()}
         environ = service_environment.environment(service, own=self._addresses[service], others=others, base=self._environ)
-        child = Child(service, environ=environ, ready_file=self.directory.ready_file(service), log=self._logs[service], lock=lock)
+        with self._logs[service].open() as output:
+            child = Child([service], environ=environ, ready_file=self.directory.ready_file(service), output=output, inherited=(lock,))
         self._children[service] = child
         return child
 
@@ -326,7 +322,3 @@ class Supervisor:
                 with contextlib.suppress(OSError):  # a full disk must not end the services
                     for line in log.alarming_lines():
                         self._notify(Notice(name, "log", line))
-
-
-def _how(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

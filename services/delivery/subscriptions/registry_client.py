@@ -3,7 +3,7 @@
 registry_watch, disable_reports → [registry_client: wire, revision_client] ─gRPC─▶ registry
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import NamedTuple
 
 import grpc
@@ -15,6 +15,7 @@ from services.delivery.subscriptions.revision_client import RevisionClient
 from services.delivery.subscriptions.wire import subscription_of
 from services.runtime.clock import Clock
 from services.runtime.errors import failure_from_rpc
+from services.runtime.ids import slot_of
 from services.runtime.rpc.access import ServiceToken
 from services.runtime.rpc.channel_and_server import service_metadata
 
@@ -53,11 +54,13 @@ FROM_THE_START = Checkpoint()
 class RegistryClient:
     """Calls of SubscriptionService."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service_token: ServiceToken, clock: Clock, slots: Collection[int] | None = None) -> None:
+        """Watch the subscriptions of these slots only; None: all."""
         self.revisions = RevisionClient(channel, service_token, clock)
         """Asks for the registry's revision, over a stream of its own."""
         self._stub = subscription_pb2_grpc.SubscriptionServiceStub(channel)
         self._metadata = service_metadata(service_token)
+        self._slots = slots
 
     async def watch(self, after: Checkpoint) -> AsyncGenerator[WatchItem, None]:
         """Yield every change after a checkpoint; after `FROM_THE_START`, first a snapshot: every subscription, and then a checkpoint.
@@ -71,7 +74,7 @@ class RegistryClient:
         try:
             async for message in call:
                 match message.WhichOneof("item"):
-                    case "put":
+                    case "put" if self._slots is None or slot_of(message.put.subscription.id) in self._slots:
                         yield Put(subscription_of(message.put), message.put.consent_wanted)
                     case "deleted":
                         yield Deleted(message.deleted.id)

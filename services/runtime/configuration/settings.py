@@ -36,6 +36,7 @@ from services.runtime.service_process import StartError
 
 # The client commands read these in place of --api, --key and --secret; no service reads them.
 CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_KEY_FILE", "HOOKTIDE_SIGNING_SECRET"})
+WORKERS_MAX = 16
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
 
 
@@ -149,6 +150,15 @@ class DeliverySettings(SinkSettings, GrpcSettings):
     delivery_tls_client_ca_file: ClientCaFile = None
     delivery_database_url: str = Field("", description="The ledger's database; by default delivery.db in the data directory.", repr=False)
     delivery_database_url_file: DatabaseUrlFile = None
+    delivery_workers: int = Field(
+        1,
+        ge=1,
+        le=WORKERS_MAX,
+        description=(
+            "How many processes deliver, each for its share of the subscriptions and with a ledger file of its own. The limits for "
+            "attempts, connections, calls and sizes hold for all of them together: each gets an equal part."
+        ),
+    )
     delivery_retry_delays_seconds: Delays = Field(
         tuple(float(delay) for delay in DELAYS_DEFAULT_S),
         description=("The delays before the second and each later attempt, in seconds, separated by commas; each gets jitter of ±50 %."),

@@ -1,6 +1,7 @@
 """Fixtures: the engines of the event log. Every test of `engine` or `open_engine` runs over all of them.
 
-`sqlite` is the embedded log, `grpc` reads the same log through ingest's gRPC, `memory` is the log of the simulation.
+`sqlite` is the embedded log, `grpc` reads the same log through ingest's gRPC, `relayed` follows it through the relay of delivery's parent
+besides, `memory` is the log of the simulation.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from services.runtime.rpc.channel_and_server import Server, open_channel
 from tests.simulation.event_log import MemoryEventLog
 from tests.support.clock import MovedClock
 from tests.support.event_logs import RETENTION_S, opened
+from tests.support.relaying import relaying
 
 
 class FilledLog(EventAppender, Protocol):
@@ -84,6 +86,12 @@ async def _grpc(path: Path) -> AsyncIterator[Engine]:
             await lose()
 
 
+@contextlib.asynccontextmanager
+async def _relayed(path: Path) -> AsyncIterator[Engine]:
+    async with opened(path) as it, relaying(it.log) as world:
+        yield Engine(it.log, world.reader(), it.clock, world.stop_ingest)
+
+
 class _MemoryAppender:
     """Appends to a log in memory, and finds duplicates and conflicts."""
 
@@ -132,6 +140,7 @@ def _memory(_path: Path) -> Callable[[], AbstractAsyncContextManager[Engine]]:
 _OPENINGS: dict[str, Callable[[Path], OpenEngine]] = {
     "sqlite": lambda path: lambda: _sqlite(path),
     "grpc": lambda path: lambda: _grpc(path),
+    "relayed": lambda path: lambda: _relayed(path),
     "memory": _memory,
 }
 

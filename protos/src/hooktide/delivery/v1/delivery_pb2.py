@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#hooktide/delivery/v1/delivery.proto\x12\x14hooktide.delivery.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x03\n\x08\x44\x65livery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x04 \x01(\t\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12\x32\n\x05state\x18\x06 \x01(\x0e\x32#.hooktide.delivery.v1.DeliveryState\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_status\x18\x0b \x01(\x05\x12/\n\x08\x61ttempts\x18\x0c \x03(\x0b\x32\x1d.hooktide.delivery.v1.Attempt\x12\x11\n\tpartition\x18\r \x01(\x05\x12\x10\n\x08position\x18\x0e \x01(\x03\x12\x0f\n\x07waiting\x18\x0f \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x07outcome\x18\x04 \x01(\x0e\x32$.hooktide.delivery.v1.AttemptOutcome\x12\x0e\n\x06status\x18\x05 \x01(\x05\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x15\n\rresponse_body\x18\x07 \x01(\t\"5\n\x12GetDeliveryRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"G\n\x13GetDeliveryResponse\x12\x30\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1e.hooktide.delivery.v1.Delivery\"\xa4\x02\n\x15ListDeliveriesRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.hooktide.delivery.v1.DeliveryState\x12\x17\n\x0fsubscription_id\x18\x03 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\"\xdc\x01\n\x16ListDeliveriesResponse\x12\x32\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1e.hooktide.delivery.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x33\n\nnot_listed\x18\x03 \x01(\x0b\x32\x1f.hooktide.delivery.v1.NotListed\x12/\n\x05\x65nded\x18\x04 \x01(\x0b\x32 .hooktide.delivery.v1.EndedInLog\x12\x0f\n\x07partial\x18\x05 \x01(\x08\"1\n\tNotListed\x12\x15\n\rsubscriptions\x18\x01 \x01(\x05\x12\r\n\x05\x61\x62out\x18\x02 \x01(\x03\"2\n\nEndedInLog\x12\x11\n\tcancelled\x18\x01 \x01(\x03\x12\x11\n\texhausted\x18\x02 \x01(\x03\"A\n\x11VerifySinkRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"\x14\n\x12VerifySinkResponse\"D\n\x14SendTestEventRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"Y\n\x15SendTestEventResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.hooktide.delivery.v1.Attempt\"V\n\x14RepairRoutingRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x01\n\x15RepairRoutingResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\t\x12\x15\n\rrouted_events\x18\x02 \x01(\x03\x12\x17\n\x0frepeated_events\x18\x03 \x01(\x03\x12\x16\n\x0eskipped_events\x18\x04 \x01(\x03\x12\x17\n\x0flost_deliveries\x18\x05 \x01(\x03\"\x15\n\x13GetReadinessRequest\"-\n\x14GetReadinessResponse\x12\x15\n\rwhy_not_ready\x18\x01 \x01(\t*\xa5\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x02\x12\x1c\n\x18\x44\x45LIVERY_STATE_EXHAUSTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\x04*\xce\x02\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_DELIVERED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_STATUS\x10\x02\x12\x17\n\x13\x41TTEMPT_OUTCOME_DNS\x10\x03\x12\x1b\n\x17\x41TTEMPT_OUTCOME_CONNECT\x10\x04\x12\x17\n\x13\x41TTEMPT_OUTCOME_TLS\x10\x05\x12\x1b\n\x17\x41TTEMPT_OUTCOME_TIMEOUT\x10\x06\x12\x19\n\x15\x41TTEMPT_OUTCOME_RESET\x10\x07\x12\x1b\n\x17\x41TTEMPT_OUTCOME_BLOCKED\x10\x08\x12\x1c\n\x18\x41TTEMPT_OUTCOME_PROTOCOL\x10\t\x12\x1e\n\x1a\x41TTEMPT_OUTCOME_CREDENTIAL\x10\n2\xfe\x04\n\x0f\x44\x65liveryService\x12\x62\n\x0bGetDelivery\x12(.hooktide.delivery.v1.GetDeliveryRequest\x1a).hooktide.delivery.v1.GetDeliveryResponse\x12k\n\x0eListDeliveries\x12+.hooktide.delivery.v1.ListDeliveriesRequest\x1a,.hooktide.delivery.v1.ListDeliveriesResponse\x12_\n\nVerifySink\x12\'.hooktide.delivery.v1.VerifySinkRequest\x1a(.hooktide.delivery.v1.VerifySinkResponse\x12h\n\rSendTestEvent\x12*.hooktide.delivery.v1.SendTestEventRequest\x1a+.hooktide.delivery.v1.SendTestEventResponse\x12h\n\rRepairRouting\x12*.hooktide.delivery.v1.RepairRoutingRequest\x1a+.hooktide.delivery.v1.RepairRoutingResponse\x12\x65\n\x0cGetReadiness\x12).hooktide.delivery.v1.GetReadinessRequest\x1a*.hooktide.delivery.v1.GetReadinessResponseB9\n\x14hooktide.delivery.v1P\x01Z\x1fhooktide/delivery/v1;deliveryv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#hooktide/delivery/v1/delivery.proto\x12\x14hooktide.delivery.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x03\n\x08\x44\x65livery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x04 \x01(\t\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12\x32\n\x05state\x18\x06 \x01(\x0e\x32#.hooktide.delivery.v1.DeliveryState\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_status\x18\x0b \x01(\x05\x12/\n\x08\x61ttempts\x18\x0c \x03(\x0b\x32\x1d.hooktide.delivery.v1.Attempt\x12\x11\n\tpartition\x18\r \x01(\x05\x12\x10\n\x08position\x18\x0e \x01(\x03\x12\x0f\n\x07waiting\x18\x0f \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x07outcome\x18\x04 \x01(\x0e\x32$.hooktide.delivery.v1.AttemptOutcome\x12\x0e\n\x06status\x18\x05 \x01(\x05\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x15\n\rresponse_body\x18\x07 \x01(\t\"5\n\x12GetDeliveryRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"G\n\x13GetDeliveryResponse\x12\x30\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1e.hooktide.delivery.v1.Delivery\"\xa4\x02\n\x15ListDeliveriesRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.hooktide.delivery.v1.DeliveryState\x12\x17\n\x0fsubscription_id\x18\x03 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\"\xf5\x01\n\x16ListDeliveriesResponse\x12\x32\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1e.hooktide.delivery.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x33\n\nnot_listed\x18\x03 \x01(\x0b\x32\x1f.hooktide.delivery.v1.NotListed\x12/\n\x05\x65nded\x18\x04 \x01(\x0b\x32 .hooktide.delivery.v1.EndedInLog\x12\x0f\n\x07partial\x18\x05 \x01(\x08\x12\x17\n\x0fmissing_workers\x18\x06 \x03(\t\"1\n\tNotListed\x12\x15\n\rsubscriptions\x18\x01 \x01(\x05\x12\r\n\x05\x61\x62out\x18\x02 \x01(\x03\"2\n\nEndedInLog\x12\x11\n\tcancelled\x18\x01 \x01(\x03\x12\x11\n\texhausted\x18\x02 \x01(\x03\"A\n\x11VerifySinkRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"\x14\n\x12VerifySinkResponse\"D\n\x14SendTestEventRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"Y\n\x15SendTestEventResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.hooktide.delivery.v1.Attempt\"V\n\x14RepairRoutingRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x01\n\x15RepairRoutingResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\t\x12\x15\n\rrouted_events\x18\x02 \x01(\x03\x12\x17\n\x0frepeated_events\x18\x03 \x01(\x03\x12\x16\n\x0eskipped_events\x18\x04 \x01(\x03\x12\x17\n\x0flost_deliveries\x18\x05 \x01(\x03\"\x15\n\x13GetReadinessRequest\"-\n\x14GetReadinessResponse\x12\x15\n\rwhy_not_ready\x18\x01 \x01(\t*\xa5\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x02\x12\x1c\n\x18\x44\x45LIVERY_STATE_EXHAUSTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\x04*\xce\x02\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_DELIVERED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_STATUS\x10\x02\x12\x17\n\x13\x41TTEMPT_OUTCOME_DNS\x10\x03\x12\x1b\n\x17\x41TTEMPT_OUTCOME_CONNECT\x10\x04\x12\x17\n\x13\x41TTEMPT_OUTCOME_TLS\x10\x05\x12\x1b\n\x17\x41TTEMPT_OUTCOME_TIMEOUT\x10\x06\x12\x19\n\x15\x41TTEMPT_OUTCOME_RESET\x10\x07\x12\x1b\n\x17\x41TTEMPT_OUTCOME_BLOCKED\x10\x08\x12\x1c\n\x18\x41TTEMPT_OUTCOME_PROTOCOL\x10\t\x12\x1e\n\x1a\x41TTEMPT_OUTCOME_CREDENTIAL\x10\n2\xfe\x04\n\x0f\x44\x65liveryService\x12\x62\n\x0bGetDelivery\x12(.hooktide.delivery.v1.GetDeliveryRequest\x1a).hooktide.delivery.v1.GetDeliveryResponse\x12k\n\x0eListDeliveries\x12+.hooktide.delivery.v1.ListDeliveriesRequest\x1a,.hooktide.delivery.v1.ListDeliveriesResponse\x12_\n\nVerifySink\x12\'.hooktide.delivery.v1.VerifySinkRequest\x1a(.hooktide.delivery.v1.VerifySinkResponse\x12h\n\rSendTestEvent\x12*.hooktide.delivery.v1.SendTestEventRequest\x1a+.hooktide.delivery.v1.SendTestEventResponse\x12h\n\rRepairRouting\x12*.hooktide.delivery.v1.RepairRoutingRequest\x1a+.hooktide.delivery.v1.RepairRoutingResponse\x12\x65\n\x0cGetReadiness\x12).hooktide.delivery.v1.GetReadinessRequest\x1a*.hooktide.delivery.v1.GetReadinessResponseB9\n\x14hooktide.delivery.v1P\x01Z\x1fhooktide/delivery/v1;deliveryv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hooktide.delivery.v1.delive
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024hooktide.delivery.v1P\001Z\037hooktide/delivery/v1;deliveryv1'
-  _globals['_DELIVERYSTATE']._serialized_start=2163
-  _globals['_DELIVERYSTATE']._serialized_end=2328
-  _globals['_ATTEMPTOUTCOME']._serialized_start=2331
-  _globals['_ATTEMPTOUTCOME']._serialized_end=2665
+  _globals['_DELIVERYSTATE']._serialized_start=2188
+  _globals['_DELIVERYSTATE']._serialized_end=2353
+  _globals['_ATTEMPTOUTCOME']._serialized_start=2356
+  _globals['_ATTEMPTOUTCOME']._serialized_end=2690
   _globals['_DELIVERY']._serialized_start=127
   _globals['_DELIVERY']._serialized_end=633
   _globals['_ATTEMPT']._serialized_start=636
@@ -49,27 +49,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDELIVERIESREQUEST']._serialized_start=994
   _globals['_LISTDELIVERIESREQUEST']._serialized_end=1286
   _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1289
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1509
-  _globals['_NOTLISTED']._serialized_start=1511
-  _globals['_NOTLISTED']._serialized_end=1560
-  _globals['_ENDEDINLOG']._serialized_start=1562
-  _globals['_ENDEDINLOG']._serialized_end=1612
-  _globals['_VERIFYSINKREQUEST']._serialized_start=1614
-  _globals['_VERIFYSINKREQUEST']._serialized_end=1679
-  _globals['_VERIFYSINKRESPONSE']._serialized_start=1681
-  _globals['_VERIFYSINKRESPONSE']._serialized_end=1701
-  _globals['_SENDTESTEVENTREQUEST']._serialized_start=1703
-  _globals['_SENDTESTEVENTREQUEST']._serialized_end=1771
-  _globals['_SENDTESTEVENTRESPONSE']._serialized_start=1773
-  _globals['_SENDTESTEVENTRESPONSE']._serialized_end=1862
-  _globals['_REPAIRROUTINGREQUEST']._serialized_start=1864
-  _globals['_REPAIRROUTINGREQUEST']._serialized_end=1950
-  _globals['_REPAIRROUTINGRESPONSE']._serialized_start=1953
-  _globals['_REPAIRROUTINGRESPONSE']._serialized_end=2090
-  _globals['_GETREADINESSREQUEST']._serialized_start=2092
-  _globals['_GETREADINESSREQUEST']._serialized_end=2113
-  _globals['_GETREADINESSRESPONSE']._serialized_start=2115
-  _globals['_GETREADINESSRESPONSE']._serialized_end=2160
-  _globals['_DELIVERYSERVICE']._serialized_start=2668
-  _globals['_DELIVERYSERVICE']._serialized_end=3306
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1534
+  _globals['_NOTLISTED']._serialized_start=1536
+  _globals['_NOTLISTED']._serialized_end=1585
+  _globals['_ENDEDINLOG']._serialized_start=1587
+  _globals['_ENDEDINLOG']._serialized_end=1637
+  _globals['_VERIFYSINKREQUEST']._serialized_start=1639
+  _globals['_VERIFYSINKREQUEST']._serialized_end=1704
+  _globals['_VERIFYSINKRESPONSE']._serialized_start=1706
+  _globals['_VERIFYSINKRESPONSE']._serialized_end=1726
+  _globals['_SENDTESTEVENTREQUEST']._serialized_start=1728
+  _globals['_SENDTESTEVENTREQUEST']._serialized_end=1796
+  _globals['_SENDTESTEVENTRESPONSE']._serialized_start=1798
+  _globals['_SENDTESTEVENTRESPONSE']._serialized_end=1887
+  _globals['_REPAIRROUTINGREQUEST']._serialized_start=1889
+  _globals['_REPAIRROUTINGREQUEST']._serialized_end=1975
+  _globals['_REPAIRROUTINGRESPONSE']._serialized_start=1978
+  _globals['_REPAIRROUTINGRESPONSE']._serialized_end=2115
+  _globals['_GETREADINESSREQUEST']._serialized_start=2117
+  _globals['_GETREADINESSREQUEST']._serialized_end=2138
+  _globals['_GETREADINESSRESPONSE']._serialized_start=2140
+  _globals['_GETREADINESSRESPONSE']._serialized_end=2185
+  _globals['_DELIVERYSERVICE']._serialized_start=2693
+  _globals['_DELIVERYSERVICE']._serialized_end=3331
 # @@protoc_insertion_point(module_scope)

@@ -356,12 +356,15 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
     NOT_LISTED_FIELD_NUMBER: builtins.int
     ENDED_FIELD_NUMBER: builtins.int
     PARTIAL_FIELD_NUMBER: builtins.int
+    MISSING_WORKERS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty on the last. A page examines a bounded number of rows, so a page with a token may hold fewer
     items than asked for, or none.
     """
     partial: builtins.bool
-    """Whether the event log cannot be read at the moment, so that deliveries that wait there are missing; `not_listed` counts them."""
+    """Whether something is missing: the event log cannot be read at the moment, so that deliveries that wait there are missing and
+    `not_listed` counts them; or a worker is away (`missing_workers`).
+    """
     @property
     def deliveries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Delivery]:
         """The deliveries, the newest event first."""
@@ -376,6 +379,12 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
         none, or the call names an event: then they are listed, unless their subscription was deleted.
         """
 
+    @property
+    def missing_workers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The names of delivery workers that cannot be reached at the moment and that own some of the subscriptions asked for. The list has
+        what their ledgers held last, and nothing of what waits in the event log for their subscriptions.
+        """
+
     def __init__(
         self,
         *,
@@ -384,9 +393,10 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
         not_listed: Global___NotListed | None = ...,
         ended: Global___EndedInLog | None = ...,
         partial: builtins.bool = ...,
+        missing_workers: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["ended", b"ended", "not_listed", b"not_listed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["deliveries", b"deliveries", "ended", b"ended", "next_page_token", b"next_page_token", "not_listed", b"not_listed", "partial", b"partial"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deliveries", b"deliveries", "ended", b"ended", "missing_workers", b"missing_workers", "next_page_token", b"next_page_token", "not_listed", b"not_listed", "partial", b"partial"]) -> None: ...
 
 Global___ListDeliveriesResponse: typing_extensions.TypeAlias = ListDeliveriesResponse
 

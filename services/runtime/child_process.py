@@ -1,42 +1,54 @@
-"""Child process: one service in a process of its own, from its start to its end."""
+"""Child process: one service in a process of its own, from its start to its end; and how long to wait before it starts again."""
 
 import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from services.cli.supervise.log_file import LogFile
-
+RESTART_FIRST_S = 0.2
+RESTART_MAX_S = 10.0
+STEADY_S = 30.0
 _POLL_S = 0.02
 
 
 class Child:
-    """A running service. It stops when its standard input closes, so it never outlives the supervisor.
+    """A running service. It stops when its standard input closes, so it never outlives its parent.
 
     The standard library starts and awaits it, not the event loop: uvloop forks, and a process that uses gRPC must not fork. `subprocess`
     uses vfork and exec.
     """
 
-    def __init__(self, service: str, *, environ: Mapping[str, str], ready_file: Path, log: LogFile, lock: int) -> None:
-        """Start `hooktide serve <service>` with this environment; it inherits the data directory's `lock`."""
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        ready_file: Path,
+        output: BinaryIO | None = None,
+        inherited: Sequence[int] = (),
+    ) -> None:
+        """Start `hooktide serve` with these arguments and this environment.
+
+        It writes into `output`, or where this process writes. It inherits the files `inherited`, such as a lock.
+        """
         self._ready_file = ready_file
         ready_file.unlink(missing_ok=True)
         # -P: without the current directory, since a folder named `services` there is not ours.
-        command = [sys.executable, "-P", "-m", "services", "serve", service, "--ready-file", str(ready_file), "--until-stdin-closes"]
-        with log.open() as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=environ,
-                pass_fds=(lock,),
-                # Ctrl-C must reach only the supervisor, since it stops the services in order.
-                start_new_session=True,
-            )
+        command = [sys.executable, "-P", "-m", "services", "serve", *arguments, "--ready-file", str(ready_file), "--until-stdin-closes"]
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environ,
+            pass_fds=inherited,
+            # Ctrl-C must reach only the parent, since it stops the services in order.
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:
@@ -81,3 +93,21 @@ class Child:
     def _close_stdin(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+
+class RestartDelay:
+    """How long a service that has ended waits before it starts again (pure)."""
+
+    def __init__(self) -> None:
+        self._next_s = RESTART_FIRST_S
+
+    def after(self, ran_s: float) -> float:
+        """Return the wait in seconds: it doubles each time, up to a maximum, and is short again after a steady run."""
+        wait_s = RESTART_FIRST_S if ran_s > STEADY_S else self._next_s
+        self._next_s = min(RESTART_MAX_S, wait_s * 2)
+        return wait_s
+
+
+def how_ended(code: int) -> str:
+    """Return how a process has ended, for people."""
+    return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

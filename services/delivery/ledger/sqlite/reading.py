@@ -1,0 +1,40 @@
+"""Reading: reads the deliveries in a ledger file that another process may write, or that no process has open.
+
+front_server → ledger_files → [reading] → queries
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from services.delivery.ledger.protocol import Listing, Page
+from services.delivery.ledger.rows import DoneRow, OpenRow
+from services.delivery.ledger.sqlite import queries
+from services.runtime.consumer_scope import Scope
+from services.runtime.listing_reader import Budget, ListingReader
+
+
+class LedgerReading:
+    """The deliveries of one ledger file; made by `open_ledger_reading`."""
+
+    def __init__(self, reader: ListingReader) -> None:
+        self._reader = reader
+
+    async def find(self, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
+        """See `Ledger.find`."""
+        return await self._reader.read(scope.text, queries.find, scope, delivery_id)
+
+    async def page(self, listing: Listing) -> Page:
+        """See `Ledger.page`."""
+        return await self._reader.read(listing.scope.text, lambda connection: queries.page(connection, listing, Budget()))
+
+
+@contextlib.asynccontextmanager
+async def open_ledger_reading(path: Path) -> AsyncIterator[LedgerReading]:
+    """Open a ledger file for reading. Raises `StartError` if there is no such file, or if it cannot be read."""
+    reader = await asyncio.to_thread(ListingReader, path)
+    try:
+        yield LedgerReading(reader)
+    finally:
+        await reader.close()

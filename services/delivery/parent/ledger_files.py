@@ -1,0 +1,71 @@
+"""Ledger files: reads deliveries from the files of workers that are away, and of former workers.
+
+front_server → [ledger_files] → ledger/sqlite/reading
+
+Law: a file is only read, and few of them at once. A file that cannot be read is logged and has no rows.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from services.delivery.ledger.protocol import Listing, Page
+from services.delivery.ledger.rows import DoneRow, OpenRow
+from services.delivery.worker_seats import ledger_file
+from services.runtime.configuration.settings import WORKERS_MAX
+from services.runtime.consumer_scope import Scope
+from services.runtime.logs import logger
+from services.runtime.service_process import StartError
+
+_READS_MAX = 4
+_WITHIN_S = 5.0
+_Result = TypeVar("_Result")
+
+
+class LedgerReading(Protocol):
+    """The deliveries of one file."""
+
+    async def find(self, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
+        """See `Ledger.find`."""
+        ...
+
+    async def page(self, listing: Listing) -> Page:
+        """See `Ledger.page`."""
+        ...
+
+
+OpenReading = Callable[[Path], AbstractAsyncContextManager[LedgerReading]]
+
+
+class LedgerFiles:
+    """The ledger files of one data directory, by the numbers of their workers."""
+
+    def __init__(self, database: Path, workers: int, open_reading: OpenReading) -> None:
+        self._database = database
+        self._workers = workers
+        self._open_reading = open_reading
+        self._reads = asyncio.Semaphore(_READS_MAX)
+
+    def former(self) -> Sequence[int]:
+        """Return the numbers of the files that no worker owns any more."""
+        return [number for number in range(self._workers, WORKERS_MAX) if ledger_file(self._database, number).exists()]
+
+    async def find(self, number: int, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
+        """Return one delivery; None if the file does not have it, or cannot be read."""
+        return await self._read(number, lambda reading: reading.find(scope, delivery_id))
+
+    async def page(self, number: int, listing: Listing) -> Page | None:
+        """Return a page of deliveries; None if the file cannot be read."""
+        return await self._read(number, lambda reading: reading.page(listing))
+
+    async def _read(self, number: int, read: Callable[[LedgerReading], Awaitable[_Result]]) -> _Result | None:
+        path = ledger_file(self._database, number)
+        try:
+            async with asyncio.timeout(_WITHIN_S), self._reads, self._open_reading(path) as reading:
+                return await read(reading)
+        except (StartError, sqlite3.Error, TimeoutError) as error:
+            logger().warning("ledger_file.unreadable", worker=number, reason=str(error) or "it did not answer in time")
+            return None
