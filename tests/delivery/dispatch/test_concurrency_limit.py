@@ -87,3 +87,42 @@ def test_it_stays_within_its_bounds_and_grows_only_by_successes_that_count(histo
                 assert limit.limit == 1
         assert 1 <= limit.limit <= LIMIT_MAX
         assert 0 <= limit.to_count <= LIMIT_MAX
+
+
+def state(limit: ConcurrencyLimit) -> tuple[float, ...]:
+    """Return all that a limit keeps."""
+    return limit.limit, limit.doubles_below, limit.successes, limit.to_count, limit.cut_at, limit.used_at
+
+
+def test_a_cut_begins_a_new_window_and_nothing_that_began_before_it_counts() -> None:
+    limit = ConcurrencyLimit(limit=32, doubles_below=40, successes=5, to_count=7)
+    limit.overloaded(began=1.0, now=2.0)
+    assert state(limit) == (16, 16, 0, 0, 2.0, 2.0)
+    limit.overloaded(began=2.0, now=3.0)
+    assert state(limit) == (16, 16, 0, 0, 2.0, 2.0)
+
+
+def test_an_outage_begins_a_new_window_and_cuts_whatever_began_before_it() -> None:
+    limit = ConcurrencyLimit(limit=64, successes=5, to_count=7)
+    limit.restart(10.0)
+    assert state(limit) == (1, 32, 0, 0, 10.0, 10.0)
+    limit.overloaded(began=10.0, now=11.0)
+    assert state(limit) == (1, 32, 0, 0, 10.0, 10.0)
+    small = ConcurrencyLimit(limit=3)
+    small.restart(10.0)
+    assert small.doubles_below == LIMIT_FIRST
+
+
+def test_each_success_counts_once_and_a_whole_window_adds_one() -> None:
+    limit = ConcurrencyLimit(limit=2, doubles_below=2, to_count=6)
+    seen = []
+    for second in range(5):
+        limit.succeeded(float(second))
+        seen.append(state(limit)[:4] + state(limit)[5:])
+    assert seen == [(2, 2, 1, 5, 0.0), (3, 2, 0, 4, 1.0), (3, 2, 1, 3, 2.0), (3, 2, 2, 2, 3.0), (4, 2, 0, 1, 4.0)]
+
+
+def test_at_its_maximum_it_counts_no_window() -> None:
+    limit = ConcurrencyLimit(limit=LIMIT_MAX, doubles_below=16, to_count=1)
+    limit.succeeded(1.0)
+    assert state(limit)[:4] == (LIMIT_MAX, 16, 0, 0)

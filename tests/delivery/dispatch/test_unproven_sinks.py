@@ -69,3 +69,42 @@ def test_a_lane_that_could_not_use_its_turn_comes_next() -> None:
     first = unproven.unpark()
     unproven.park(first)
     assert turns(unproven, 3) == "abc"
+
+
+def test_pages_are_read_at_the_distance_of_attempts_and_each_turn_is_taken_once() -> None:
+    unproven = UnprovenSinks(distance_s=0.02)
+    assert unproven.take_read_turn(5.0) == 0.0
+    assert round(unproven.take_read_turn(5.0), 9) == 0.02
+    assert round(unproven.take_read_turn(5.01), 9) == 0.03
+    assert unproven.take_read_turn(9.0) == 0.0
+    assert unproven.reads_at == 9.0 + 0.02
+
+
+def test_a_distance_that_failures_have_made_is_at_least_the_first_and_falls_to_none() -> None:
+    """From the first distance on, two successes leave none; a failure then begins with the first distance again."""
+    unproven = UnprovenSinks(distance_s=0.0)
+    unproven.ended(succeeded=False)
+    assert unproven.distance_s == DISTANCE_FIRST_S
+    unproven.ended(succeeded=False)
+    assert unproven.distance_s == 2 * DISTANCE_FIRST_S
+    for after in (DISTANCE_FIRST_S, DISTANCE_FIRST_S / 2, 0.0, 0.0):
+        unproven.ended(succeeded=True)
+        assert unproven.distance_s == after
+
+
+def test_an_attempt_that_starts_early_moves_the_next_one_on_by_a_distance() -> None:
+    unproven = UnprovenSinks(distance_s=0.01)
+    unproven.started(5.0)
+    unproven.started(5.0)
+    assert round(unproven.wait_s(5.0), 9) == 0.02
+    assert round(unproven.wait_s(5.015), 9) == 0.005
+    assert unproven.wait_s(6.0) == 0.0
+
+
+def test_what_waits_tells_whether_a_lane_is_parked_and_has_a_turn() -> None:
+    unproven, one = UnprovenSinks(), lane("a", failures=1)
+    assert not unproven.is_waited_for
+    unproven.park(one)
+    assert (one.is_parked, one.has_try_turn, unproven.is_waited_for, list(unproven.failed)) == (True, False, True, [one])
+    assert unproven.unpark() is one
+    assert (one.is_parked, one.has_try_turn, unproven.is_waited_for) == (False, True, False)
