@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from services.delivery.dispatch.circuit_breaker import FAILURES_MAX, CircuitBreaker
 from services.delivery.dispatch.lane_record import Now, health_of, row_of
 from services.delivery.dispatch.sink_health import SinkHealth
+from services.delivery.ledger.rows import LaneRow
 from services.delivery.request.credentials import AccessToken
 from services.delivery.request.request_settings import RequestSettings
 
@@ -76,3 +77,28 @@ def test_a_row_of_a_former_sink_does_not_bind_the_next() -> None:
 def test_times_keep_their_distance_over_both_clocks(monotonic_s: float, due_ms: int, distance_ms: int) -> None:
     now = Now(monotonic_s, due_ms, 0)
     assert abs(now.due_at(now.monotonic_at(due_ms + distance_ms)) - (due_ms + distance_ms)) <= 1
+
+
+def test_a_row_has_all_that_a_lane_must_not_forget() -> None:
+    """Of an open breaker, of a pause, and of both."""
+    until_ms, retry_ms = BEFORE.due_ms + 30_000, BEFORE.due_ms + 120_000
+    counted = FAILURES_MAX, BEFORE.due_ms - 1000, 0.0
+    assert row_of("sub_1", failed(FAILURES_MAX), BEFORE) == LaneRow("sub_1", 3 << 16, until_ms, 1, 0, *counted)
+    assert row_of("sub_1", failed(1, 429, 120.0), BEFORE) == LaneRow("sub_1", 3 << 16, 0, 0, retry_ms, 1, BEFORE.due_ms - 1000, 0.0)
+    assert row_of("sub_1", failed(FAILURES_MAX, 429, 120.0), BEFORE) == LaneRow("sub_1", 3 << 16, until_ms, 1, retry_ms, *counted)
+    health = failed(1)
+    health.paused_until = BEFORE.monotonic_s
+    assert row_of("sub_1", health, BEFORE) is None
+
+
+def test_a_restored_sink_has_its_credential_and_the_first_wait_of_the_present_settings() -> None:
+    token = AccessToken("secret", "bearer")
+    health = failed(FAILURES_MAX)
+    health.credential = token
+    row = row_of("sub_1", health, BEFORE)
+    assert row is not None
+    restored = health_of(row, replace(SETTINGS, credential=token), 7.0, AFTER)
+    assert restored is not None
+    assert (restored.sink_revision, restored.credential, restored.breaker.open_first_s) == (3, token, 7.0)
+    assert restored.paused_until == 0.0
+    assert (restored.failing.failures, restored.failing.since_ms) == (FAILURES_MAX, BEFORE.due_ms - 1000)
