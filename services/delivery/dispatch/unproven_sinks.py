@@ -37,7 +37,7 @@ class UnprovenSinks:
     """When the next page of the log may be read for one of them."""
     untried: "deque[Lane]" = field(default_factory=deque)  # bounded: each lane of the consumer is in one of the two, once
     """The parked lanes whose sinks were never tried."""
-    failed: "deque[Lane]" = field(default_factory=deque)
+    failed: "deque[Lane]" = field(default_factory=deque)  # bounded: with `untried`
     """The parked lanes whose sinks have failed."""
     turns: int = 0
     """How many lanes have had their turn."""
