@@ -119,6 +119,8 @@ class Connections:
         self._by_peer: dict[str, Connection] = {}
         self._port = 0
         self._descriptors: dict[int, tuple[str, int]] = {}
+        self._others: dict[int, int] = {}  # bounded: by the numbers that a descriptor may have
+        """The inodes of other sockets, by descriptor: a process may have thousands, and to ask each for its address takes long."""
 
     def change(self, *, per_network_max: int, is_exempt: Callable[[str], bool]) -> None:
         """Use other limits from now on."""
@@ -140,7 +142,7 @@ class Connections:
     def look(self, port: int, now_s: float) -> int:
         """Find the open connections to `port`, close the surplus and the overdue ones, and return how many were open."""
         self._port = port
-        self._descriptors = dict(_accepted(port, _own_descriptors()))
+        self._descriptors = dict(_accepted(port, _own_descriptors(), self._others))
         found = {place: self._at(place, now_s) for place in self._descriptors.values()}
         self._known = found
         self._by_peer = {peer: each for peer, each in self._by_peer.items() if found.get((each.host, each.port)) is each}
@@ -207,7 +209,7 @@ class Connections:
         for descriptor, known in self._descriptors.items():
             if known == place:
                 return descriptor
-        new = _accepted(self._port, _own_descriptors() - self._descriptors.keys())
+        new = _accepted(self._port, _own_descriptors() - self._descriptors.keys(), self._others)
         self._descriptors.update(new)
         return next((descriptor for descriptor, known in self._descriptors.items() if known == place), None)
 
@@ -223,16 +225,25 @@ def _own_descriptors() -> set[int]:
     return {int(name) for name in os.listdir(_OWN_DESCRIPTORS)}  # noqa: PTH208 - only the numbers are of use
 
 
-def _accepted(port: int, descriptors: Iterable[int]) -> Iterable[tuple[int, tuple[str, int]]]:
-    """Yield each descriptor that is a TCP connection to a port of this process, with the peer's host and port."""
+def _accepted(port: int, descriptors: Iterable[int], others: dict[int, int]) -> Iterable[tuple[int, tuple[str, int]]]:
+    """Yield each descriptor that is a TCP connection to a port of this process, with the peer's host and port.
+
+    `others` are the inodes of descriptors that are another socket. They are passed over, and more of them are noted. Each socket has an
+    inode of its own, so a number that a new socket has taken over is looked at again.
+    """
     for descriptor in descriptors:
         try:
+            inode = os.fstat(descriptor).st_ino
+            if others.get(descriptor) == inode:
+                continue
             looked_at = socket.socket(fileno=descriptor)
         except OSError:  # another kind of file, or closed by now
             continue
         try:
             if looked_at.family in {socket.AF_INET, socket.AF_INET6} and looked_at.getsockname()[1] == port:
                 yield descriptor, _normal(looked_at.getpeername())
+            else:
+                others[descriptor] = inode
         except OSError:  # it listens, or its peer has left
             continue
         finally:

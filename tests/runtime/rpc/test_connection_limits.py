@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import os
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -115,6 +117,19 @@ async def test_sockets_are_found_by_their_addresses_and_closed() -> None:
             assert await clients[3][0].readexactly(4) == b"kept"
         for _, writer in (*clients, elsewhere):
             writer.close()
+
+
+def test_a_connection_is_found_on_a_number_that_was_another_socket_before() -> None:
+    connections = Connections(connections_max=100, per_network_max=2, is_exempt=lambda _address: False)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as other:
+        port = server.getsockname()[1]
+        other.bind(("127.0.0.1", 0))
+        assert [connections.look(port, now_s) for now_s in (0.0, 1.0)] == [0, 0]
+        with socket.create_connection(server.getsockname()):
+            accepted, _ = server.accept()
+            with accepted:
+                os.dup2(accepted.fileno(), other.fileno())
+            assert connections.look(port, 2.0) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system can")
