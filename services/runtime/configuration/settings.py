@@ -181,7 +181,7 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         1500, ge=1, le=20000, description="How many connections to sinks are open at once, including idle ones.", json_schema_extra=RELOADED
     )
     delivery_host_connections_max: int = Field(
-        128,
+        256,
         ge=1,
         le=1000,
         description="How many attempts to one host and port run at once, over all subscriptions.",
