@@ -53,10 +53,23 @@ class UnflushedDeliveries:
 
     def add_chunk(self, chunk: Chunk) -> None:
         """Take a chunk whose deliveries are held by the dispatcher or spilled, or that has none because its lanes are behind."""
-        self.chunks.append(chunk)
         self._last = chunk.position, chunk.through
+        if not chunk.deliveries and not chunk.begins and self._extend_last(chunk):
+            return
+        self.chunks.append(chunk)
         self._routed += max(1, len(chunk.deliveries))
         self.flush_wanted.set()
+
+    def _extend_last(self, chunk: Chunk) -> bool:
+        """Let the last chunk pass an event for which there is nothing to write; return whether that is possible.
+
+        Otherwise a burst of events that match nothing would fill the bound, and routing would wait for a flush.
+        """
+        last = self.chunks[-1] if self.chunks else None
+        if last is None or last.deliveries or last.cancels or last.shard != chunk.shard:
+            return False
+        last.position, last.event_id, last.through = chunk.position, chunk.event_id, chunk.through
+        return True
 
     def add_settled(self, delivery: Delivery) -> None:
         """Take a delivery that is settled: retrying, withdrawn, spilled, ended, or let go before its chunk is flushed."""

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from services.delivery.model import State
+from services.delivery.worker.backpressure import LIMIT_MAX
 from services.eventlog.record import Record
 from tests.delivery.conftest import Play
 from tests.simulation.registry import ACTIVE, PAUSED
@@ -77,3 +78,23 @@ def test_many_lanes_that_go_behind_together_cost_the_next_event_nothing(play: Pl
         assert all(deliveries(world, records, wish) == [State.DELIVERED] * 2 for wish in wishes)
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="1")
+
+
+def test_a_burst_that_matches_nothing_does_not_wait_for_a_flush(play: Play) -> None:
+    """More events than may be routed and not recorded are routed while the ledger takes nothing: there is nothing to write for them."""
+
+    async def scenario(world: World) -> None:
+        await started(world, ALPHA)
+        await world.fill_disk(full=True)
+        records = world.publish(1, "alpha") + world.publish(LIMIT_MAX + 100, "beta")
+        await asyncio.sleep(1.0)
+        assert world.at_work().worker.lane_modes.recorded_through < records[0].position
+        follower = world.at_work().worker.follower
+        assert follower is not None
+        assert follower.routed() == records[-1].position
+        await world.fill_disk(full=False)
+        await finished(world)
+        assert deliveries(world, records) == [State.DELIVERED]
+        assert world.at_work().worker.lane_modes.recorded_through == records[-1].position
+
+    play(scenario)
