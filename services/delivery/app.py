@@ -108,7 +108,14 @@ async def running(
         worker = Worker(settings, ledger, transport, peers, clock, unverified=verifications.put)
         reloadable.on_reload(worker.change_settings)
         sink_tester = SinkTester(
-            transport, worker.replica.get, worker.barrier.passed, clock, settings.origin, tests, worker.freshness.holds
+            transport,
+            worker.replica.get,
+            worker.replica.active,
+            worker.barrier.passed,
+            clock,
+            settings.origin,
+            tests,
+            worker.freshness.holds,
         )
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))

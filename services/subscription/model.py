@@ -251,6 +251,14 @@ class DeletedSubscription:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsumerPause:
+    """Whether a consumer is paused."""
+
+    consumer_id: ConsumerId
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class IdempotentCall:
     """The identity of a call that may be sent twice: caller, method, request id ("": not idempotent), and digest of the content."""
 
@@ -282,7 +290,7 @@ class Checkpoint:
     """Whether all deliveries are paused, at this point or a later one."""
 
 
-WatchItem = PutSubscription | DeletedSubscription | Checkpoint
+WatchItem = PutSubscription | DeletedSubscription | ConsumerPause | Checkpoint
 
 
 def _etag(name: str, number: int, times_ms: int | str) -> str:

@@ -74,6 +74,9 @@ class AiohttpTransport:
     def withdraw(self, subscription_id: str) -> None:
         """See `Transport.withdraw`; here a request that waits for a connection has already begun."""
 
+    def withdraw_all(self, owner: str = "") -> None:
+        """See `Transport.withdraw_all`."""
+
     def cut_off(self) -> None:
         """Cut off all requests under way."""
         for task in list(self._waiting):

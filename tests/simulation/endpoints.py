@@ -228,7 +228,14 @@ class TransportOfTests:
 
     def withdraw(self, subscription_id: str) -> None:
         """See `Transport.withdraw`."""
-        for flight in [each for each in self._waiting if each.key[1] == subscription_id]:
+        self._withdraw([each for each in self._waiting if each.key[1] == subscription_id])
+
+    def withdraw_all(self, owner: str = "") -> None:
+        """See `Transport.withdraw_all`."""
+        self._withdraw([each for each in self._waiting if not owner or each.request.owner == owner])
+
+    def _withdraw(self, flights: list["_Flight"]) -> None:
+        for flight in flights:
             self._waiting.remove(flight)
             self._call_later(0.0, partial(self._end, flight, WITHDRAWN))
 

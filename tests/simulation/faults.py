@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import DISABLED, PAUSED, Wish
@@ -29,6 +30,13 @@ async def _state(world: World, wishes: list[Wish]) -> None:
     wish = world.change(replace(world.chance.choice(wishes), state=world.chance.choice((PAUSED, PAUSED, DISABLED))))
     # The subscription becomes active again soon, or later.
     world.loop.call_later(world.chance.choice((0.01, 0.1, 10.0)) * world.chance.random(), world.activate, wish.id)
+
+
+async def _consumer_pause(world: World, wishes: list[Wish]) -> None:
+    consumer_id = world.chance.choice(wishes).consumer_id
+    world.pause_consumer(consumer_id, paused=True)
+    resume = partial(world.pause_consumer, consumer_id, paused=False)
+    world.loop.call_later(world.chance.choice((0.01, 0.1, 10.0)) * world.chance.random(), resume)
 
 
 async def _types(world: World, wishes: list[Wish]) -> None:
@@ -165,3 +173,4 @@ HAPPENINGS: dict[Happening, int] = {
     _trim: 1,
     _slowness: 1,
 }
+WITH_PAUSED_CONSUMERS: dict[Happening, int] = {**HAPPENINGS, _consumer_pause: 3}

@@ -34,7 +34,6 @@ class Wish:
     secret: str = SECRET
     token: str = ""
     """The access token of its credential; empty: no credential."""
-    consumer_paused: bool = False
     start_ms: int | None = None
     """From which time of acceptance on it wants past events; 0: all that the log has; None: no past events."""
     is_ordered: bool = False
@@ -60,7 +59,7 @@ class Wish:
         elif self.start_ms is not None:
             subscription.config.start.time.FromMilliseconds(self.start_ms)
         secrets = [subscription_pb2.SigningSecret(secret=self.secret)]
-        watched = subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets, consumer_paused=self.consumer_paused)
+        watched = subscription_pb2.WatchedSubscription(subscription=subscription, secrets=secrets)
         if self.token:
             watched.sink_credential.access_token.CopyFrom(subscription_pb2.AccessTokenCredential(token=self.token, token_type="bearer"))
         return subscription_pb2.WatchSubscriptionsResponse(put=watched)
@@ -71,6 +70,7 @@ class Copy:
     """What a registry had stored at some moment."""
 
     wishes: dict[str, Wish]
+    paused_consumers: set[str]
     revision: int
     compacted: int
     ids: dict[int, str]
@@ -103,6 +103,7 @@ class RegistryOfTests:
         """How often the worker was frozen, and how often it had been when it asked its latest question."""
         self.system_paused = False
         """Whether all deliveries are paused."""
+        self.paused_consumers: set[str] = set()
         self.told_gone: list[str] = []
         """The subscription of each DisableSubscription call, in order."""
         self._changes_made = 0
@@ -132,6 +133,13 @@ class RegistryOfTests:
         self._note(self._checkpoint(self.revision))
         return self.revision
 
+    def pause_consumer(self, consumer_id: str, *, paused: bool) -> int:
+        """Pause or resume a consumer; return the revision."""
+        (self.paused_consumers.add if paused else self.paused_consumers.discard)(consumer_id)
+        self._advance()
+        self._note(_pause_message(consumer_id, paused=paused))
+        return self.revision
+
     def _advance(self) -> None:
         """Take the next revision; the id of its change is new, even after an older copy was put back."""
         self.revision += 1
@@ -140,11 +148,12 @@ class RegistryOfTests:
 
     def copied(self) -> "Copy":
         """Return what its disk holds."""
-        return Copy(dict(self.wishes), self.revision, self.compacted, dict(self._ids), list(self._changes))
+        return Copy(dict(self.wishes), set(self.paused_consumers), self.revision, self.compacted, dict(self._ids), list(self._changes))
 
     def put_back(self, copy: "Copy") -> None:
         """Become another process on an older copy of the store."""
-        self.wishes, self.revision, self.compacted = dict(copy.wishes), copy.revision, copy.compacted
+        self.wishes, self.paused_consumers = dict(copy.wishes), set(copy.paused_consumers)
+        self.revision, self.compacted = copy.revision, copy.compacted
         self._ids, self._changes = dict(copy.ids), list(copy.changes)
         self.restart()
 
@@ -218,11 +227,12 @@ class RegistryOfTests:
         if revision != 0 and (revision not in self._ids or request.after_change_id not in {"", self._ids[revision]}):
             raise _compacted()
         if revision == 0:
-            wishes, revision = list(self.wishes.values()), self.revision
-            for wish in wishes:
+            revision = self.revision
+            pauses = [_pause_message(consumer_id, paused=True) for consumer_id in sorted(self.paused_consumers)]
+            for message in [*pauses, *[wish.message() for wish in self.wishes.values()]]:
                 await self.pause()
                 self._refuse_if_away(leases)
-                yield wish.message()
+                yield message
             yield self._checkpoint(revision)
         while True:
             self._refuse_if_away(leases)
@@ -247,6 +257,11 @@ class RegistryOfTests:
         """Fail the call if the registry is unreachable, or was restarted since the call began; a restarted registry has its own leases."""
         if not self.reachable or called is not self.leases:
             raise _rpc_error(Failure(Reason.UNAVAILABLE, "The registry is away."))
+
+
+def _pause_message(consumer_id: str, *, paused: bool) -> subscription_pb2.WatchSubscriptionsResponse:
+    pause = subscription_pb2.ConsumerPause(consumer_id=consumer_id, paused=paused)
+    return subscription_pb2.WatchSubscriptionsResponse(consumer_pause=pause)
 
 
 def _compacted() -> grpc.aio.AioRpcError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.simulation.end_checks import check_end, check_rest
-from tests.simulation.faults import HAPPENINGS
+from tests.simulation.faults import HAPPENINGS, WITH_PAUSED_CONSUMERS, Happening
 from tests.simulation.flush_kills import FlushKills, Kills, seeded_kills
 from tests.simulation.ledger_template import TemplateStore
 from tests.simulation.playing import play_scenario
@@ -23,6 +23,8 @@ from tests.simulation.tiny_settings import seeded_settings
 from tests.simulation.world import World
 
 _STEPS, _LONG_STEPS, _LONG_EVERY = 30, 120, 50
+# In one of so many runs consumers are paused, too.
+_PAUSED_CONSUMERS_EVERY = 8
 _DRAINED_WITHIN_S = 900.0
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of a random name is made in it
 
@@ -62,6 +64,7 @@ class _Run:
         self._store = store
         self._kills = FlushKills(seeded_kills(random.Random(seed)) if kills is None else kills)
         self._is_long = seed % _LONG_EVERY == 0
+        self._happenings = WITH_PAUSED_CONSUMERS if seed % _PAUSED_CONSUMERS_EVERY == _PAUSED_CONSUMERS_EVERY - 1 else HAPPENINGS
         self._world: World | None = None
         self.failure = ""
         """The traceback of what broke in the scenario; the end of a broken world may raise further errors."""
@@ -89,7 +92,7 @@ class _Run:
             world.subscribe()
         await world.start()
         for _ in range(_LONG_STEPS if self._is_long else _STEPS):
-            await _step(world)
+            await _step(world, self._happenings)
         await world.heal()
         await world.settle(within_s=_DRAINED_WITHIN_S)
         check_end(world)
@@ -110,10 +113,10 @@ class _Run:
         return Played(self._seed, trace.hexdigest(), self._kills.flushes, len(world.published), world.endpoints.requests, failure)
 
 
-async def _step(world: World) -> None:
+async def _step(world: World, happenings: dict[Happening, int]) -> None:
     """Let one fault happen, then some time pass."""
     chance = world.chance
-    (happening,) = chance.choices(list(HAPPENINGS), list(HAPPENINGS.values()))
+    (happening,) = chance.choices(list(happenings), list(happenings.values()))
     await happening(world, list(world.registry.wishes.values()))
     await world.passes(chance.choice((0.0, 0.002, 0.02, 0.1, 1.0, 5.0, 40.0)) * chance.random())
     world.check()

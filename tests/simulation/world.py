@@ -110,6 +110,8 @@ class World:
         self.clock_forward_at = self.looked_at = -math.inf
         """When the wall clock stepped forward last, and up to when a worker has certainly stored its steps."""
         self.copy: Copy | None = None
+        self.paused_at: dict[str, float] = {}
+        """When each consumer was paused last."""
         self.after_trim: Callable[[], None] = lambda: None
         self.notices = PublishedNotices(self.pause)
         self.telling: list[asyncio.Task[None]] = []
@@ -292,6 +294,12 @@ class World:
         if wish is not None and wish.state != ACTIVE:
             self.change(replace(wish, state=ACTIVE))
 
+    def pause_consumer(self, consumer_id: str, *, paused: bool) -> int:
+        """Pause or resume a consumer; return the revision."""
+        if paused:
+            self.paused_at[consumer_id] = self.loop.time()
+        return self.registry.pause_consumer(consumer_id, paused=paused)
+
     def delete(self, subscription_id: str) -> None:
         """Delete a subscription."""
         self.registry.delete(subscription_id)
@@ -344,6 +352,8 @@ class World:
         for wish in list(self.registry.wishes.values()):
             if wish.state == PAUSED:
                 self.activate(wish.id)
+        for consumer_id in sorted(self.registry.paused_consumers):
+            self.pause_consumer(consumer_id, paused=False)
 
     async def settle(self, within_s: float) -> None:
         """Wait until every event is routed and every delivery is finished; fail after `within_s` seconds."""
@@ -420,19 +430,21 @@ class World:
 
     def _is_silenced(self, subscription_id: str) -> bool:
         latest = self.versions[subscription_id][-1]
-        return self._is_heard_of(latest) and (latest.wish is None or latest.wish.state != ACTIVE)
+        if latest.wish is not None and latest.wish.consumer_id in self.registry.paused_consumers:
+            return self._is_heard_of(self.paused_at[latest.wish.consumer_id])
+        return self._is_heard_of(latest.since) and (latest.wish is None or latest.wish.state != ACTIVE)
 
     def _is_elsewhere(self, subscription_id: str, url: str) -> bool:
         latest = self.versions[subscription_id][-1]
-        return self._is_heard_of(latest) and latest.wish is not None and latest.wish.sink != url
+        return self._is_heard_of(latest.since) and latest.wish is not None and latest.wish.sink != url
 
     def _moved_by(self, subscription_id: str) -> float:
         if subscription_id not in self.moved_at:
             return 0.0
         return max(self.moved_at[subscription_id], self.registry_back_at) + _HEARS_WITHIN_S if self.registry.reachable else float("inf")
 
-    def _is_heard_of(self, latest: Version) -> bool:
-        return self.loop.time() - max(latest.since, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable
+    def _is_heard_of(self, changed_at: float) -> bool:
+        return self.loop.time() - max(changed_at, self.registry_back_at) > _HEARS_WITHIN_S and self.registry.reachable
 
 
 def _never(subscription_id: str, _consumer_id: str) -> None:

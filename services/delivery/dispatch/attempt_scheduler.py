@@ -108,6 +108,10 @@ class AttemptScheduler:
             lane.in_round = True
             self._rounds.join(lane, Work.RETRY if lane.queue[0].attempts else lane.work)
 
+    def resume(self, consumer: Consumer) -> None:
+        """Let a consumer's lanes take their turns again, because its pause is over."""
+        self._rounds.resume(consumer)
+
     def pump(self) -> None:
         """Start attempts as long as there is room."""
         now, now_ms = self._clock.monotonic(), unix_ms(self._clock)

@@ -53,6 +53,10 @@ class Backlog:
     def stop(self, lane: Lane) -> None:
         """Take what waits out of memory, because the lane may not send: a little becomes rows, and of more the lane owes a range."""
         self._withdraw(lane)
+        self.put_away(lane)
+
+    def put_away(self, lane: Lane) -> None:
+        """Do what `stop` does with what is queued."""
         if not self._lanes.takes_rows_of_queue(lane):
             self.go_behind(lane)
             return
@@ -73,7 +77,7 @@ class Backlog:
             if lane.order is not None:
                 lane.order.row(delivery)
             if not delivery.attempts:
-                self._lanes.rows_wait(lane, 1)
+                lane.rows_wait(1)
         else:
             self._lanes.spill(delivery)
             self._settled(delivery)

@@ -113,8 +113,8 @@ class Dispatcher:
         lifecycle.queue(delivery)
         if lane.order is not None:
             self.ordered.queue(lane, lane.order, delivery)
-            if not lane.held:
-                self.wake(lane)  # it is left to its row, and the lane has room again
+            if not lane.held or lane.joined:
+                self.wake(lane)  # it is left to its row, or waits until the range is read: the lane has room again
             return
         lane.queue.append(delivery)
         self._join_round(lane)
@@ -132,7 +132,7 @@ class Dispatcher:
                 lane.unflushed_spills -= 1
             lane.row_waits(delivery.due_ms)
             if delivery.attempts:
-                self.lanes.failed_row_waits(lane)
+                lane.failed_row_waits()
             if lane.order is not None:
                 lane.order.row(delivery)
         if lane.next_due_ms is not None or lane.ranges:
@@ -273,7 +273,7 @@ class Dispatcher:
         lane = self.lanes.lane(delivery.subscription_id)
         if delivery.phase is Phase.SPILLED:
             lane.unflushed_spills -= 1
-        self.lanes.end(lane, delivery, State.CANCELLED, unix_ms(self._clock))
+        self.lanes.cancel(lane, delivery, unix_ms(self._clock))
         if lane.order is not None:
             self.ordered.ended(lane, lane.order, delivery)
 
@@ -346,7 +346,7 @@ class Dispatcher:
         if lane.order is not None:
             lane.next_due_ms = lane.order.next_due_ms(handed_out_through(lane.ranges))
         if lane.spilled and self.lanes.has_no_due_row(lane):
-            self.lanes.no_row_waits(lane)
+            lane.no_row_waits()
         now_ms = self.due.now_ms()
         if self.lanes.wants_rows(lane, now_ms):
             self._rows_due(lane)
@@ -382,10 +382,9 @@ class Dispatcher:
         """Wake a lane after a while: its rows could not be read back now."""
         self._timers.at(self._clock.monotonic() + delay_s, lane)
 
-    def withdraw_all(self) -> None:
-        """Withdraw every started attempt that has not begun: its subscription may be gone."""
-        for lane in self.lanes:
-            self._withdraw(lane)
+    def withdraw_all(self, consumer_id: str = "") -> None:
+        """Withdraw every started attempt that has not begun, of one consumer or of all (""), because it may no longer be sent."""
+        self._sender.withdraw_all(consumer_id)
 
     def close(self) -> None:
         """Start no more attempts, and withdraw those that have not begun."""

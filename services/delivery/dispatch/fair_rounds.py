@@ -12,7 +12,7 @@ Law 2: a consumer may start an attempt while it has fewer under way than there a
 its consumer may still start. So a consumer alone gets half of all places, and each of n consumers gets one of n + 1 parts. There are always
 places for a consumer that comes next; it need not wait until a slow endpoint has answered.
 Law 3: each class of work has a share of its consumer's attempts under way while it wants them. What it does not use is lent to the others.
-Law 4: `next` returns a lane whenever one waits that may start an attempt by law 2.
+Law 4: `next` returns a lane whenever one waits that may start an attempt by law 2, and whose consumer is not paused.
 Law 5: `next` takes constant time, apart from consumers and lanes that have reached their bound since the last call.
 """
 
@@ -157,8 +157,10 @@ class Consumer:
     account: Account = field(default_factory=Account)
     in_flight: int = 0
     """How many of its attempts are under way."""
-    lanes: int = 0
-    """How many lanes it has."""
+    is_paused: bool = False
+    """Whether the operator has paused it: none of its lanes may send."""
+    lanes: "dict[Lane, None]" = field(default_factory=dict)
+    """Its lanes."""
     held: int = 0
     """How many of its deliveries are held in memory."""
     held_bytes: int = 0
@@ -239,6 +241,9 @@ class FairRounds:
         turns = self._turns
         while (consumer := turns.next(now, self.places)) is not None:
             room = free - consumer.in_flight
+            if consumer.is_paused:
+                consumer.takes_turns = False
+                continue
             if room <= 0:
                 consumer.takes_turns = False
                 self._hold_back(consumer, consumer.in_flight)
@@ -253,6 +258,12 @@ class FairRounds:
             if lane is not None:
                 return lane
         return None
+
+    def resume(self, consumer: Consumer) -> None:
+        """Let a consumer take its turns again, because its pause is over."""
+        if consumer.waiting and not consumer.takes_turns:
+            consumer.takes_turns = True
+            self._turns.join(consumer)
 
     def started(self, flow: Flow) -> None:
         """Note that the lane that `next` has returned from this flow starts an attempt."""
@@ -283,8 +294,6 @@ class FairRounds:
             flow.waiting += len(flow.held_back)
             consumer.waiting += len(flow.held_back)
             flow.held_back.clear()
-        if consumer.waiting and not consumer.takes_turns:
-            consumer.takes_turns = True
-            self._turns.join(consumer)
+        self.resume(consumer)
         if not self._held_back:
             self._held_back_at = NO_BOUND

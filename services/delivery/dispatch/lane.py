@@ -20,6 +20,10 @@ from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.dispatch.token_bucket import TokenBucket
 from services.delivery.model import Delivery, OwedRange, Phase
 from services.delivery.request.request_settings import RequestSettings
+from services.runtime.logs import logger
+
+FAILED_ROWS_MAX = 100_000
+"""How many rows of one subscription may wait for further attempts before it takes nothing new."""
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +106,34 @@ class Lane:
         """Note that a row waits to be read back, from `due_ms` on."""
         self.next_due_ms = earlier(self.next_due_ms, due_ms)
         self.added_due_ms = earlier(self.added_due_ms, due_ms)
+
+    def rows_wait(self, more: int) -> None:
+        """Note that so many more rows wait that were never attempted; a negative number: so many fewer."""
+        self.waiting_rows += more
+        self.consumer.waiting_rows += more
+
+    def row_read(self) -> None:
+        """Note that a row that was never attempted is read back."""
+        self.rows_wait(-min(1, self.waiting_rows))
+
+    def no_row_waits(self) -> None:
+        """Note that no row comes before what is routed next."""
+        self.spilled = False
+        self.rows_wait(-self.waiting_rows)
+
+    def failed_row_waits(self) -> None:
+        """Note that a row waits for a further attempt. Beyond `FAILED_ROWS_MAX` of them the lane takes nothing new."""
+        self.failed_rows += 1
+        if self.failed_rows >= FAILED_ROWS_MAX and not self.is_slowed:
+            self.is_slowed = True
+            logger().warning(
+                "lane.slowed", subscription=self.subscription_id, failed=self.failed_rows, effect="new events wait in the log meanwhile"
+            )
+
+    def failed_row_read(self) -> None:
+        """Note that a row that waited for a further attempt is read back."""
+        self.failed_rows = max(0, self.failed_rows - 1)
+        self.is_slowed = self.is_slowed and self.failed_rows >= FAILED_ROWS_MAX // 2
 
     def rows_due_at(self, due_ms: int, *, all_of_them: bool) -> None:
         """Note that the ledger has brought some or all of its rows forward to `due_ms`, unless they are due earlier."""

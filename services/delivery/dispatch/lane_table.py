@@ -21,7 +21,6 @@ from services.delivery.ledger.rows import LaneRow
 from services.delivery.model import Chunk, Delivery, Phase, State, SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
 from services.runtime.clock import Clock, unix_ms
-from services.runtime.logs import logger
 
 UNRECORDED_SENT_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and this one is compared with for every delivery.
@@ -34,8 +33,6 @@ _REFILL_ROWS_MAX = 200
 _PAGE_MIN = 100
 # An unproven sink may take nothing: read little for it.
 _UNPROVEN_ROOM = 4
-FAILED_ROWS_MAX = 100_000
-"""How many rows of one subscription may wait for further attempts before it takes nothing new."""
 CONSUMER_WAITING_ROWS_MAX = 10_000
 """How many rows of one consumer may wait that were never attempted; beyond that, its lanes go behind."""
 
@@ -54,9 +51,18 @@ class Bounds:
 class LaneTable:
     """The lanes by their subscriptions' ids. It decides; the dispatcher acts."""
 
-    def __init__(self, subscription: Callable[[str], Subscription | None], clock: Clock, due: DueClock, pending_max: int) -> None:
+    def __init__(
+        self,
+        subscription: Callable[[str], Subscription | None],
+        clock: Clock,
+        due: DueClock,
+        pending_max: int,
+        *,
+        is_consumer_paused: Callable[[str], bool],
+    ) -> None:
         self.subscription = subscription
         """Returns a subscription by its id, None if it does not exist."""
+        self._is_consumer_paused = is_consumer_paused
         self._clock = clock
         self.due = due
         """The clock by which rows wait."""
@@ -104,9 +110,9 @@ class LaneTable:
             consumer_id = "" if subscription is None else subscription.consumer_id
             consumer = self._consumers.get(consumer_id)
             if consumer is None:
-                consumer = self._consumers[consumer_id] = Consumer(consumer_id)
-            consumer.lanes += 1
+                consumer = self._consumers[consumer_id] = Consumer(consumer_id, is_paused=self._is_consumer_paused(consumer_id))
             lane = self._lanes[subscription_id] = Lane(subscription_id, consumer)
+            consumer.lanes[lane] = None
             lane.settings = None if subscription is None else subscription.settings
             if subscription is not None and subscription.settings.is_ordered:
                 # A lane that is made later has no row: a lane with rows is not forgotten.
@@ -145,11 +151,19 @@ class LaneTable:
         return rows, done
 
     def _forget(self, lane: Lane) -> None:
-        self.rows_wait(lane, -lane.waiting_rows)
+        lane.rows_wait(-lane.waiting_rows)
         del self._lanes[lane.subscription_id]
-        lane.consumer.lanes -= 1
+        del lane.consumer.lanes[lane]
         if not lane.consumer.lanes:
             del self._consumers[lane.consumer.id]
+
+    def pause_consumer(self, consumer_id: str, *, paused: bool) -> list[Lane]:
+        """Let none of a consumer's lanes send from now on, or let them send again; return its lanes."""
+        consumer = self._consumers.get(consumer_id)
+        if consumer is None:
+            return []
+        consumer.is_paused = paused
+        return list(consumer.lanes)
 
     # What is held
 
@@ -160,7 +174,9 @@ class LaneTable:
         if len(lane.queue) + len(lane.joined) >= self._pending_max:
             return False
         # The same as `_is_blocked`, without a call: this runs for every delivery.
-        return subscription.status is _ACTIVE and (lane.sink_health is None or not lane.sink_health.is_open)
+        if subscription.status is not _ACTIVE or lane.consumer.is_paused:
+            return False
+        return lane.sink_health is None or not lane.sink_health.is_open
 
     def has_room_for_key(self, lane: Lane, order: KeyOrder) -> bool:
         """Return whether an ordered lane, which has room otherwise, may take one more delivery that waits for an earlier one."""
@@ -176,34 +192,6 @@ class LaneTable:
 
     def _may_have_rows(self, lane: Lane, more: int) -> bool:
         return lane.waiting_rows + more <= self._pending_max and lane.consumer.waiting_rows + more <= CONSUMER_WAITING_ROWS_MAX
-
-    def row_read(self, lane: Lane) -> None:
-        """Note that a row that was never attempted is read back."""
-        self.rows_wait(lane, -min(1, lane.waiting_rows))
-
-    def rows_wait(self, lane: Lane, more: int) -> None:
-        """Note that so many more rows wait that were never attempted; a negative number: so many fewer."""
-        lane.waiting_rows += more
-        lane.consumer.waiting_rows += more
-
-    def failed_row_waits(self, lane: Lane) -> None:
-        """Note that a row waits for a further attempt. Beyond `FAILED_ROWS_MAX` of them the lane takes nothing new."""
-        lane.failed_rows += 1
-        if lane.failed_rows >= FAILED_ROWS_MAX and not lane.is_slowed:
-            lane.is_slowed = True
-            logger().warning(
-                "lane.slowed", subscription=lane.subscription_id, failed=lane.failed_rows, effect="new events wait in the log meanwhile"
-            )
-
-    def failed_row_read(self, lane: Lane) -> None:
-        """Note that a row that waited for a further attempt is read back."""
-        lane.failed_rows = max(0, lane.failed_rows - 1)
-        lane.is_slowed = lane.is_slowed and lane.failed_rows >= FAILED_ROWS_MAX // 2
-
-    def no_row_waits(self, lane: Lane) -> None:
-        """Note that no row comes before what is routed next."""
-        lane.spilled = False
-        self.rows_wait(lane, -lane.waiting_rows)
 
     def consumer_has_room(self, consumer: Consumer) -> bool:
         """Return whether one more delivery of a consumer may wait in memory.
@@ -258,6 +246,12 @@ class LaneTable:
         self.held_bytes -= size_bytes
         lane.consumer.held_bytes -= size_bytes
 
+    def cancel(self, lane: Lane, delivery: Delivery, now_ms: int) -> None:
+        """Cancel a lane's delivery that waits for its flush. One that was routed right into a row is not held, and takes no memory."""
+        if delivery not in lane.held:
+            return lifecycle.end(delivery, State.CANCELLED, now_ms)
+        return self.end(lane, delivery, State.CANCELLED, now_ms)
+
     def let_go(self, lane: Lane, delivery: Delivery) -> None:
         """Leave a queued delivery to its lane's range."""
         self.drop(lane, delivery)
@@ -268,7 +262,7 @@ class LaneTable:
         lifecycle.spill(delivery)
         lane = self.lane(delivery.subscription_id)
         lane.unflushed_spills += 1
-        self.rows_wait(lane, 1)
+        lane.rows_wait(1)
 
     def is_stuck(self, chunk: Chunk) -> bool:
         """Return whether all of a chunk that is not settled waits for its own lanes or consumers, and not for this machine."""
@@ -295,8 +289,14 @@ class LaneTable:
         return subscription if subscription is not None and self._may_send(lane, subscription) else None
 
     def _may_send(self, lane: Lane, subscription: Subscription) -> bool:
+        if subscription.status is not _ACTIVE or lane.consumer.is_paused:
+            return False
         # Most sinks have never failed: do not read the clock for them.
-        return subscription.status is _ACTIVE and (lane.sink_health is None or lane.sink_health.permits(self._clock.monotonic()))
+        return lane.sink_health is None or lane.sink_health.permits(self._clock.monotonic())
+
+    def is_active(self, lane: Lane) -> bool:
+        """Return whether a lane's subscription is active and its consumer is not paused."""
+        return (found := self.subscription(lane.subscription_id)) is not None and found.status is _ACTIVE and not lane.consumer.is_paused
 
     def is_wanted(self, lane: Lane) -> bool:
         """Return whether events may still be delivered to a lane's subscription: it exists, and is not off."""
@@ -323,16 +323,16 @@ class LaneTable:
         if lane.is_slowed or (lane.order is not None and lane.order.is_full and owed.until is None):
             return 0
         room = min(self._room(lane), HANDED_MAX - len(owed.handed))
-        return room if room >= min(_PAGE_MIN, self._refill_below) or not lane.held else 0
+        return room if room >= min(_PAGE_MIN, self._refill_below) or _holds_nothing(lane) else 0
 
     def _room(self, lane: Lane) -> int:
         health = lane.sink_health
         if health is not None and health.is_open:
             return 0 if lane.queue or health.breaker.probing else 1
         if not lane.is_proven:
-            return 0 if lane.held else _UNPROVEN_ROOM
+            return _UNPROVEN_ROOM if _holds_nothing(lane) else 0
         if self.held_bytes >= _HELD_BYTES_MAX:
-            return 0 if lane.held else 1
+            return 1 if _holds_nothing(lane) else 0
         return max(0, self._refill_below - len(lane.queue) - _waiting(lane))
 
     def wants_page(self, lane: Lane) -> bool:
@@ -385,11 +385,16 @@ class LaneTable:
         return None
 
 
+def _holds_nothing(lane: Lane) -> bool:
+    """Return whether a lane holds nothing in memory but what waits until its range is read."""
+    return len(lane.held) == len(lane.joined)
+
+
 def _waiting(lane: Lane) -> int:
     """Return how many deliveries wait in memory for an earlier one of their keys."""
     return 0 if lane.order is None else lane.order.waiting
 
 
 def _is_blocked(lane: Lane, subscription: Subscription) -> bool:
-    """Return whether a lane may send nothing for longer: its subscription is not active, or its breaker is open."""
-    return subscription.status is not _ACTIVE or (lane.sink_health is not None and lane.sink_health.is_open)
+    """Return whether a lane may send nothing for longer: its subscription is not active, its consumer is paused, or its breaker is open."""
+    return subscription.status is not _ACTIVE or lane.consumer.is_paused or (lane.sink_health is not None and lane.sink_health.is_open)

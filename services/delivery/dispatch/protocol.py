@@ -41,6 +41,10 @@ class Sender(Protocol):
         """Take back a subscription's attempts that have not begun; each is answered as not begun."""
         ...
 
+    def withdraw_all(self, consumer_id: str = "") -> None:
+        """Take back the attempts that have not begun of one consumer, or of all (""); each is answered as not begun."""
+        ...
+
     def forget(self, subscription_id: str) -> None:
         """Drop everything that is kept for a subscription, which is deleted or off."""
         ...

@@ -11,7 +11,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 
-from services.delivery.model import Delivery, SubscriptionStatus
+from services.delivery.model import Delivery
 from services.delivery.request.access_token_state import NoToken, Token
 from services.delivery.request.credentials import OAuth2
 from services.delivery.request.oauth2_client import OAuth2Client
@@ -31,18 +31,19 @@ class WebhookSender:
     def __init__(
         self,
         transport: Transport,
-        subscription: Callable[[str], Subscription | None],
+        active: Callable[[str], Subscription | None],
         clock: Clock,
         origin: str,
         token_calls: ShareNow,
         fresh: Callable[[], bool],
     ) -> None:
-        """`token_calls` bounds the calls to authorization servers, in all and for one consumer.
+        """`active` returns a subscription by its id, None if nothing may be sent to it now.
 
-        A request waits in the transport while `fresh` returns False.
+        `token_calls` bounds the calls to authorization servers, in all and for one consumer. A request waits in the transport while
+        `fresh` returns False.
         """
         self._transport = transport
-        self._subscription = subscription
+        self._active = active
         self._clock = clock
         self.fresh = fresh
         """Whether requests may leave."""
@@ -81,6 +82,10 @@ class WebhookSender:
     def withdraw(self, subscription_id: str) -> None:
         """Withdraw a subscription's requests that have not begun; each is answered with `WITHDRAWN`."""
         self._transport.withdraw(subscription_id)
+
+    def withdraw_all(self, consumer_id: str = "") -> None:
+        """Withdraw the requests of one consumer, or of all (""), that have not begun; each is answered with `WITHDRAWN`."""
+        self._transport.withdraw_all(consumer_id)
 
     def forget(self, subscription_id: str) -> None:
         """Forget the tokens of a subscription that no longer exists."""
@@ -136,8 +141,8 @@ class WebhookSender:
 
     def _unchanged(self, subscription_id: str, settings: RequestSettings) -> Subscription | None:
         """Return a subscription if an attempt that began with `settings` may go on with the present ones, else None."""
-        subscription = self._subscription(subscription_id)
-        if self._closed or subscription is None or subscription.status is not SubscriptionStatus.ACTIVE:
+        subscription = self._active(subscription_id)
+        if self._closed or subscription is None:
             return None
         now = subscription.settings
         return subscription if (now.sink_revision, now.credential) == (settings.sink_revision, settings.credential) else None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import orjson
 
-from services.delivery.model import Attempt, Delivery, Event, SubscriptionStatus, delivery_id
+from services.delivery.model import Attempt, Delivery, Event, delivery_id
 from services.delivery.request.attempt_record import attempt_of
 from services.delivery.request.request_settings import Subscription
 from services.delivery.request.sender import WebhookSender
@@ -50,18 +50,21 @@ class SinkTester:
         self,
         transport: Transport,
         subscription: Callable[[str], Subscription | None],
+        active: Callable[[str], Subscription | None],
         current: Callable[[], Awaitable[None]],
         clock: Clock,
         origin: str,
         share: ShareNow,
         fresh: Callable[[], bool],
     ) -> None:
-        """`subscription` returns a subscription by its id; it is up to date after `current` has returned and while `fresh` returns True.
+        """`subscription` returns a subscription by its id, and `active` does so if events may be sent to it now.
+
+        Both are up to date after `current` has returned and while `fresh` returns True.
 
         `share` bounds the test events under way, in all and for one consumer.
         """
         self._transport = transport
-        self._subscription = subscription
+        self._subscription, self._active = subscription, active
         self._current = current
         self._clock = clock
         self._origin = origin
@@ -103,7 +106,7 @@ class SinkTester:
         subscription = self._subscription(subscription_id)
         if subscription is None or not scope.includes(subscription.consumer_id):
             raise Failure(Reason.SUBSCRIPTION_NOT_FOUND, "There is no such subscription.")
-        if subscription.status is not SubscriptionStatus.ACTIVE:
+        if self._active(subscription_id) is None:
             message = (
                 "The subscription is paused or disabled, or its sink has not consented yet, so no event is sent. `state_reason` says why."
             )
@@ -114,7 +117,7 @@ class SinkTester:
         now_ms, began = unix_ms(self._clock), self._clock.monotonic()
         event_id = _event_id()
         # Use a new sender: it fetches a new access token, which tests the credential too, and waits for no other call.
-        sender = WebhookSender(self._transport, self._subscription, self._clock, self._origin, _ONE_CALL, self._fresh)
+        sender = WebhookSender(self._transport, self._active, self._clock, self._origin, _ONE_CALL, self._fresh)
         try:
             answer = await awaited_answer(functools.partial(sender.send, _delivery(event_id, subscription, now_ms), subscription, now_ms))
         finally:

@@ -47,7 +47,14 @@ class Deleted(NamedTuple):
     subscription_id: str
 
 
-WatchItem = Put | Deleted | Checkpoint
+class ConsumerPause(NamedTuple):
+    """A consumer that was paused or resumed."""
+
+    consumer_id: str
+    paused: bool
+
+
+WatchItem = Put | Deleted | ConsumerPause | Checkpoint
 FROM_THE_START = Checkpoint()
 
 
@@ -63,8 +70,9 @@ class RegistryClient:
         self._slots = slots
 
     async def watch(self, after: Checkpoint) -> AsyncGenerator[WatchItem, None]:
-        """Yield every change after a checkpoint; after `FROM_THE_START`, first a snapshot: every subscription, and then a checkpoint.
+        """Yield every change after a checkpoint; after `FROM_THE_START`, first a snapshot.
 
+        A snapshot is the consumers that are paused, then every subscription, then a checkpoint.
         Raises `Failure` when the watch ends, with REVISION_COMPACTED if the registry no longer has the change at the checkpoint.
         """
         request = pb.WatchSubscriptionsRequest(
@@ -78,6 +86,8 @@ class RegistryClient:
                         yield Put(subscription_of(message.put), message.put.consent_wanted)
                     case "deleted":
                         yield Deleted(message.deleted.id)
+                    case "consumer_pause":
+                        yield ConsumerPause(message.consumer_pause.consumer_id, message.consumer_pause.paused)
                     case "checkpoint":
                         reached = message.checkpoint
                         yield Checkpoint(reached.revision, reached.registry_id, reached.change_id, reached.system_paused)

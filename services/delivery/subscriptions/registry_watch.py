@@ -1,6 +1,6 @@
 """Registry watch: keeps the replica up to date, and tells which subscriptions have changed.
 
-registry ─Watch─▶ registry_client → [registry_watch] → replica; dispatcher, lane_refill, verification_queue, read_barrier
+registry ─Watch─▶ registry_client → [registry_watch] → replica; dispatcher, consumer_pauses, lane_refill, verification_queue, read_barrier
 
 Law 1: the watch resumes only from a change that the registry still has, found by the change's id. If the registry has another history,
 the replica takes a new snapshot.
@@ -15,9 +15,8 @@ from typing import Never, Protocol
 
 from services.delivery.model import SubscriptionStatus
 from services.delivery.request.request_settings import Subscription
-from services.delivery.subscriptions.registry_client import FROM_THE_START, Checkpoint, Deleted, Put, RegistryClient
-from services.delivery.subscriptions.replica import Replica
-from services.delivery.subscriptions.router import Router
+from services.delivery.subscriptions.registry_client import FROM_THE_START, Checkpoint, ConsumerPause, Deleted, Put, RegistryClient
+from services.delivery.subscriptions.replica import Replica, Snapshot
 from services.runtime.errors import Failure, Reason
 from services.runtime.logs import logger
 
@@ -48,18 +47,18 @@ class RegistryWatch:
         unwanted: Callable[[str], None],
         disabled: Callable[[Subscription, bool], None],
         unverified: Callable[[str, str], None],
-        system_paused: Callable[[bool], None],
+        paused: Callable[[str, bool], None],
     ) -> None:
         """`changed` gets the ids of subscriptions that are new or changed, and `unwanted` of those that are deleted or off.
 
         `disabled` gets each subscription that is disabled and was not known as such, and whether it was known at all.
-        `unverified` gets the ids of a subscription whose sink must be verified, and of its consumer. `system_paused` is called when the
-        operator pauses (True) or resumes (False) all deliveries, right after the replica knows it.
+        `unverified` gets the ids of a subscription whose sink must be verified, and of its consumer. `paused` is called when the operator
+        pauses (True) or resumes (False) a consumer, by its id, or all deliveries (""), right after the replica knows it.
         """
         self._registry = registry
         self._replica = replica
         self._progress = progress
-        self._changed, self._unwanted, self._unverified, self._system_paused = changed, unwanted, unverified, system_paused
+        self._changed, self._unwanted, self._unverified, self._paused = changed, unwanted, unverified, paused
         self._disabled = disabled
         self._needs_snapshot = False
 
@@ -84,7 +83,7 @@ class RegistryWatch:
         after = self._replica.checkpoint
         if self._needs_snapshot or not after.change_id:
             after = FROM_THE_START
-        snapshot = Router() if after is FROM_THE_START else None
+        snapshot = Snapshot() if after is FROM_THE_START else None
         try:
             async with contextlib.aclosing(self._registry.watch(after)) as items:
                 async for item in items:
@@ -95,38 +94,52 @@ class RegistryWatch:
                                 self._unverified(subscription.id, subscription.consumer_id)
                         case Deleted(subscription_id):
                             self._delete(subscription_id, snapshot)
+                        case ConsumerPause(consumer_id, paused):
+                            self._pause(consumer_id, snapshot, paused=paused)
                         case Checkpoint():
                             self._reach(item, snapshot)
                             snapshot = None
         finally:
             self._progress.lost()
 
-    def _put(self, subscription: Subscription, snapshot: Router | None) -> None:
+    def _put(self, subscription: Subscription, snapshot: Snapshot | None) -> None:
         if snapshot is not None:
-            snapshot.put(subscription)
+            snapshot.router.put(subscription)
             return
         before = self._replica.get(subscription.id)
         self._replica.router.put(subscription)
         self._tell(subscription, before)
 
-    def _delete(self, subscription_id: str, snapshot: Router | None) -> None:
+    def _delete(self, subscription_id: str, snapshot: Snapshot | None) -> None:
         if snapshot is not None:
-            snapshot.remove(subscription_id)
+            snapshot.router.remove(subscription_id)
         elif self._replica.router.remove(subscription_id) is not None:
             self._unwanted(subscription_id)
 
-    def _reach(self, checkpoint: Checkpoint, snapshot: Router | None) -> None:
-        before, was_paused = self._replica.router.by_id, self._replica.system_paused
+    def _pause(self, consumer_id: str, snapshot: Snapshot | None, *, paused: bool) -> None:
+        consumers = self._replica.paused_consumers if snapshot is None else snapshot.paused_consumers
+        if paused is (consumer_id in consumers):
+            return
+        (consumers.add if paused else consumers.discard)(consumer_id)
+        if snapshot is None:
+            self._paused(consumer_id, paused)
+
+    def _reach(self, checkpoint: Checkpoint, snapshot: Snapshot | None) -> None:
+        before, was_paused, paused_before = self._replica.router.by_id, self._replica.system_paused, self._replica.paused_consumers
         self._replica.advance(checkpoint, snapshot)
         if checkpoint.system_paused != was_paused:
-            self._system_paused(checkpoint.system_paused)
+            self._paused("", checkpoint.system_paused)
         self._needs_snapshot = False
         if snapshot is not None:
-            for subscription_id in before.keys() - snapshot.by_id.keys():
+            for consumer_id in snapshot.paused_consumers - paused_before:
+                self._paused(consumer_id, True)  # noqa: FBT003 - as the watch's owner takes it
+            for subscription_id in before.keys() - snapshot.router.by_id.keys():
                 self._unwanted(subscription_id)
-            for subscription in snapshot.by_id.values():
+            for subscription in snapshot.router.by_id.values():
                 if before.get(subscription.id) != subscription:
                     self._tell(subscription, before.get(subscription.id))
+            for consumer_id in paused_before - snapshot.paused_consumers:
+                self._paused(consumer_id, False)  # noqa: FBT003 - the same
         self._progress.advanced()
 
     def _tell(self, subscription: Subscription, before: Subscription | None) -> None:

@@ -4,6 +4,8 @@ registry_watch → [replica: router] → read_barrier, log_follower, dispatcher
 
 Law 1: a snapshot is built aside and replaces the old one only when it is complete.
 Law 2: the replica knows which revision it has reached, and whether the system is paused, so that routing can wait for both.
+Law 3: a subscription is active if its own status says so and its consumer is not paused. A pause of a consumer changes no subscription,
+so that it takes effect at once, however many subscriptions the consumer has.
 """
 
 import asyncio
@@ -14,6 +16,15 @@ from services.delivery.subscriptions.registry_client import FROM_THE_START, Chec
 from services.delivery.subscriptions.router import Router
 
 
+class Snapshot:
+    """All subscriptions and pauses of consumers at one moment, while they arrive."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.router = Router()
+        self.paused_consumers: set[str] = set()
+
+
 class Replica:
     """All subscriptions, as of a checkpoint. Only the registry watch changes it."""
 
@@ -22,6 +33,8 @@ class Replica:
         self.router = Router()
         self.checkpoint = FROM_THE_START
         """The latest checkpoint of the watch; `FROM_THE_START` before the first snapshot is complete."""
+        self.paused_consumers: set[str] = set()
+        """The ids of the consumers that are paused; callers only read it."""
         self._advanced = asyncio.Event()
 
     @property
@@ -43,6 +56,17 @@ class Replica:
         """Return a subscription, None if it does not exist."""
         return self.router.by_id.get(subscription_id)
 
+    def active(self, subscription_id: str) -> Subscription | None:
+        """Return a subscription to which events may be sent now: it is active, and its consumer is not paused. None if it is not."""
+        subscription = self.router.by_id.get(subscription_id)
+        if subscription is None or subscription.status is not SubscriptionStatus.ACTIVE:
+            return None
+        return None if subscription.consumer_id in self.paused_consumers else subscription
+
+    def is_consumer_paused(self, consumer_id: str) -> bool:
+        """Return whether the operator has paused a consumer."""
+        return consumer_id in self.paused_consumers
+
     def wanted(self, subscription_id: str) -> bool:
         """Return whether events may still be delivered to a subscription; before the first snapshot, True."""
         subscription = self.router.by_id.get(subscription_id)
@@ -60,10 +84,10 @@ class Replica:
             self._advanced.clear()
             await self._advanced.wait()
 
-    def advance(self, checkpoint: Checkpoint, snapshot: Router | None = None) -> None:
-        """Note that a checkpoint is reached; if a snapshot is complete with it, take the snapshot's subscriptions."""
+    def advance(self, checkpoint: Checkpoint, snapshot: Snapshot | None = None) -> None:
+        """Note that a checkpoint is reached; if a snapshot is complete with it, take the snapshot's subscriptions and pauses."""
         if snapshot is not None:
-            snapshot.follow(self.router)
-            self.router = snapshot
+            snapshot.router.follow(self.router)
+            self.router, self.paused_consumers = snapshot.router, snapshot.paused_consumers
         self.checkpoint = checkpoint
         self._advanced.set()

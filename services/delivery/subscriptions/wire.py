@@ -26,8 +26,6 @@ def subscription_of(watched: pb.WatchedSubscription) -> Subscription:
     """Return the subscription in a watch's message; if it is active and its secrets cannot be read, pause it and log an error."""
     message = watched.subscription
     status = _STATUS.get(message.state, SubscriptionStatus.OFF)
-    if watched.consumer_paused and status is SubscriptionStatus.ACTIVE:
-        status = SubscriptionStatus.PAUSED
     try:
         settings = request_settings_of(watched)
     except ValueError as error:

@@ -71,15 +71,22 @@ class HttpTransport:
 
     def withdraw(self, subscription_id: str) -> None:
         """See `Transport.withdraw`."""
+        self._withdraw(lambda request: request.subscription_id == subscription_id)
+
+    def withdraw_all(self, owner: str = "") -> None:
+        """See `Transport.withdraw_all`."""
+        self._withdraw(lambda request: request.subscription_id != "" and owner in {"", request.owner})
+
+    def _withdraw(self, is_meant: Callable[[Request], bool]) -> None:
         if self._closed:
             return
-        for exchange in [each for each in self._preparing if each.request.subscription_id == subscription_id]:
+        for exchange in [each for each in self._preparing if is_meant(each.request)]:
             del self._preparing[exchange]
             self._finish(exchange, WITHDRAWN)
-        for exchange in [each for each in self._outbox if each.request.subscription_id == subscription_id]:
+        for exchange in [each for each in self._outbox if is_meant(each.request)]:
             self._outbox.remove(exchange)
             self._finish(exchange, WITHDRAWN)
-        self._pool.withdraw(subscription_id)
+        self._pool.withdraw(is_meant)
 
     def close(self) -> None:
         """Stop all requests under way; each is answered as reset before this returns."""

@@ -18,7 +18,7 @@ from services.delivery.transport.connection import Connection
 from services.delivery.transport.dialling import Dialling
 from services.delivery.transport.exchange import DialPolicy, Exchange, Limits, failed, request_bytes
 from services.delivery.transport.fair_queue import FairQueue
-from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome
+from services.delivery.transport.protocol import WITHDRAWN, Answer, Outcome, Request
 from services.delivery.transport.tls_stream import TlsStream
 
 Finish = Callable[[Exchange, Answer], None]
@@ -65,19 +65,17 @@ class Pool:
         if not self._start(exchange):
             self._pass_turn(host)
 
-    def withdraw(self, subscription_id: str) -> None:
-        """Answer with `WITHDRAWN` a subscription's exchanges that wait, and those that are being dialled for but may not begin."""
+    def withdraw(self, is_meant: Callable[[Request], bool]) -> None:
+        """Answer with `WITHDRAWN` the exchanges that are meant and wait, and those that are being dialled for but may not begin."""
         for host in self._hosts.values():
-            for exchange in [each for each in host.waiting.exchanges() if each.request.subscription_id == subscription_id]:
+            for exchange in [each for each in host.waiting.exchanges() if is_meant(each.request)]:
                 host.waiting.remove(exchange)
                 self._finish(exchange, WITHDRAWN)
-        for exchange in [each for each in self._waiting.exchanges() if each.request.subscription_id == subscription_id]:
+        for exchange in [each for each in self._waiting.exchanges() if is_meant(each.request)]:
             self._waiting.remove(exchange)
             self._pass_turn(exchange.host)
             self._finish(exchange, WITHDRAWN)
-        for each in [
-            each for each in self._open if isinstance(each, Dialling) and each.exchange.request.subscription_id == subscription_id
-        ]:
+        for each in [each for each in self._open if isinstance(each, Dialling) and is_meant(each.exchange.request)]:
             begun = each.exchange
             if _may_begin(begun):
                 # If the present address cannot be reached, try no other address.

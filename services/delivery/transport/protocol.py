@@ -96,6 +96,10 @@ class Transport(Protocol):
         """Answer a subscription's requests that have not begun with `WITHDRAWN`, and send none of them; the others go on."""
         ...
 
+    def withdraw_all(self, owner: str = "") -> None:
+        """Do the same for all subscriptions of an owner, or of all owners ("")."""
+        ...
+
 
 async def awaited_answer(send: Callable[[Callable[[Answer], None]], None]) -> Answer:
     """Call `send` with a callback, and return the answer that the callback gets; the transport's time limits bound the wait."""

@@ -12,7 +12,7 @@ from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.owed_ranges import handed_out_through
 from services.delivery.ledger.protocol import Ledger, WaitingCount
 from services.delivery.ledger.rows import OpenRow, delivery_of
-from services.delivery.model import Event, State, SubscriptionStatus
+from services.delivery.model import Event, State
 from services.delivery.subscriptions.replica import Replica
 from services.delivery.worker.recorder import Recorder
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
@@ -87,7 +87,7 @@ class LaneRefill:
         for subscription_id, never_attempted, attempted, _ in counts:
             if self._replica.wanted(subscription_id):
                 lane = lanes.lane(subscription_id)
-                lanes.rows_wait(lane, never_attempted)
+                lane.rows_wait(never_attempted)
                 lane.failed_rows = attempted
                 self._dispatcher.resume(subscription_id)
             else:
@@ -141,9 +141,8 @@ class LaneRefill:
             waiting = [row for row in rows if row.id not in elsewhere]
             records, taken = await self._records(waiting[:room])
             next_due_ms = await self._ledger.next_due_ms(subscription_id, now_ms)
-            subscription = self._replica.get(subscription_id)
             # Rows that were put back during the read come before the rows that it returned.
-            active = subscription is not None and subscription.status is SubscriptionStatus.ACTIVE and lane.generation == generation
+            active = dispatcher.lanes.is_active(lane) and lane.generation == generation
             elsewhere = lane.held_ids() | left
             for row in waiting[:taken] if active else ():
                 if row.id not in elsewhere:
@@ -165,8 +164,7 @@ class LaneRefill:
             wanted = order.due_rows(now_ms, handed_out_through(lane.ranges), lanes.room_to_refill(lane))
             rows = await self._ledger.open_rows([row.id for row in wanted])
             records, taken = await self._records(rows)
-            subscription = self._replica.get(subscription_id)
-            active = subscription is not None and subscription.status is SubscriptionStatus.ACTIVE and lane.generation == generation
+            active = lanes.is_active(lane) and lane.generation == generation
             elsewhere, found = lane.held_ids() | left, {row.id for row in rows}
             if lane.order is order:
                 for gone in wanted:
@@ -179,10 +177,10 @@ class LaneRefill:
         dispatcher.refilled(lane, None)
 
     def _take(self, row: OpenRow, record: Record | None) -> None:
-        lanes = self._dispatcher.lanes
+        lane = self._dispatcher.lanes.lane(row.subscription_id)
         delivery = delivery_of(row, None if record is None else Event(record))
-        lanes.hold(delivery)
-        (lanes.failed_row_read if row.attempt_count else lanes.row_read)(lanes.lane(row.subscription_id))
+        self._dispatcher.lanes.hold_in(lane, delivery)
+        (lane.failed_row_read if row.attempt_count else lane.row_read)()
         if record is None:
             logger().error("delivery.event_missing", event_id=row.event_id, subscription=row.subscription_id)
             self._dispatcher.exhaust(delivery, "neither the log nor the ledger has the event any more")

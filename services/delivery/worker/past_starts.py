@@ -133,9 +133,11 @@ class PastStarts:
             self._write(row._replace(state=DELETED, through=(recorded,)))
 
     def forget_deleted(self, first_available: int) -> None:
-        """Forget the jobs of deleted subscriptions whose events the log has dropped."""
+        """Forget the jobs of deleted subscriptions whose events the log has dropped, unless an older registry has brought them back."""
         gone = [row for row in self._jobs.values() if row.state == DELETED and row.through and row.through[0] < first_available]
         for row in gone:
+            if self._replica.get(row.subscription_id) is not None:
+                continue
             del self._jobs[row.subscription_id]
             self._unflushed.add_job(JobKey(row.subscription_id, row.job_id), None)
 

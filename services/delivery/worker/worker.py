@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
+from services.delivery.dispatch.consumer_pauses import ConsumerPauses
 from services.delivery.dispatch.dispatcher import Dispatcher
 from services.delivery.dispatch.due_clock import DueClock
 from services.delivery.dispatch.lane_table import Bounds, LaneTable
@@ -99,12 +100,13 @@ class Worker:
         self._log_retention_s = math.inf  # until the log tells it: until then nothing expires by it
         retry_policy, bounds = self._retry_policy(), _bounds(settings)
         # What is only filled and read comes first, then the dispatcher that fills it, then the loops that read it.
-        lanes = LaneTable(replica.get, clock, DueClock(clock, retry_policy.expiry_s), bounds.lane_pending_max)
+        due = DueClock(clock, retry_policy.expiry_s)
+        lanes = LaneTable(replica.get, clock, due, bounds.lane_pending_max, is_consumer_paused=replica.is_consumer_paused)
         self._unflushed = UnflushedDeliveries(lanes, backpressure or Backpressure(), clock)
         transitions = TransitionReports(self._unflushed.outbox, self._disable_reports, clock)
         refills, pages = RefillRequests(), PageRequests()
         self.dispatcher = Dispatcher(
-            WebhookSender(transport, replica.get, clock, settings.origin, self._token_calls, self.freshness.holds),
+            WebhookSender(transport, replica.active, clock, settings.origin, self._token_calls, self.freshness.holds),
             lanes,
             retry_policy,
             clock,
@@ -115,6 +117,7 @@ class Worker:
             due_now=self._unflushed.add_due_now,
             sinks=transitions,
         )
+        self._consumer_pauses = ConsumerPauses(self.dispatcher, clock)
         self._lane_modes = LaneModes(self.dispatcher, replica, self._unflushed)
         self._recorder = Recorder(ledger, self._unflushed, self.dispatcher, self._lane_modes, clock, wanted=replica.wanted)
         self._lane_refill = LaneRefill(ledger, log, replica, refills, self.dispatcher, self._unflushed, self._recorder)
@@ -148,7 +151,7 @@ class Worker:
             unwanted=self._cancel,
             disabled=lambda subscription, is_news: transitions.disabled(subscription, is_news=is_news),
             unverified=unverified,
-            system_paused=self._on_system_paused,
+            paused=self._on_paused,
         )
 
     def _cancel(self, subscription_id: str) -> None:
@@ -159,7 +162,10 @@ class Worker:
         self._lane_modes.see(subscription_id)
         self.dispatcher.subscription_changed(subscription_id)
 
-    def _on_system_paused(self, paused: bool) -> None:  # noqa: FBT001 - as the watch calls it
+    def _on_paused(self, consumer_id: str, paused: bool) -> None:  # noqa: FBT001 - as the watch calls it
+        if consumer_id:
+            self._consumer_pauses.change(consumer_id, paused=paused)
+            return
         if paused:
             logger().warning("deliveries.paused", effect="new events wait in the log, and no attempt starts, until they are resumed")
         else:
@@ -283,6 +289,7 @@ class Worker:
                 self._intake.append(group.create_task(StartFinder(self._log, self._ledger, self._lane_modes, retention).run()))
         finally:
             # Whatever ended the tasks: start no more attempts, because their ends could not be recorded.
+            self._consumer_pauses.close()
             self.dispatcher.close()
 
     async def _take_lease(self) -> Takeover:

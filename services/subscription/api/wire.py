@@ -27,6 +27,7 @@ from services.subscription.api.wire_settings import (
 )
 from services.subscription.model import (
     Consumer,
+    ConsumerPause,
     DeletedSubscription,
     EventType,
     IdempotentCall,
@@ -136,7 +137,6 @@ def watched_message(put: PutSubscription, policy: VerificationPolicy) -> subscri
         keys=signing_keys(put.secrets, private=True),
         sink_credential=None if kept is None else secret_credential_message(kept, put.credential_secret),
         consent_wanted=consent.is_wanted(put.subscription, policy),
-        consumer_paused=put.subscription.consumer_pause is not None,
     )
 
 
@@ -148,6 +148,9 @@ def watch_message(item: WatchItem, policy: VerificationPolicy) -> subscription_p
         case DeletedSubscription(subscription_id, revision):
             deleted = subscription_pb2.DeletedSubscription(id=subscription_id, revision=revision)
             return subscription_pb2.WatchSubscriptionsResponse(deleted=deleted)
+        case ConsumerPause(consumer_id, paused):
+            pause = subscription_pb2.ConsumerPause(consumer_id=consumer_id, paused=paused)
+            return subscription_pb2.WatchSubscriptionsResponse(consumer_pause=pause)
         case _:
             revision, change_id = item.point
             checkpoint = subscription_pb2.Checkpoint(

@@ -1,9 +1,9 @@
 """Changes: the history of the subscriptions, from which watches resume.
 
-subscriptions → [changes] → watch
+subscriptions, consumers, system → [changes] → watch
 
-Law 1: the changes of a transaction take the next revisions; with one writer, revisions become visible in order, without gaps.
-Law 2: at a checkpoint, the watcher knows every subscription in its state at that revision or a later state, never an earlier one.
+Law 1: a change takes the next revision; with one writer, revisions become visible in order, without gaps.
+Law 2: at a checkpoint, the watcher knows every subscription, and which consumers are paused, as of that revision or later, never earlier.
 Law 3: a damaged secret affects only its own subscription: watches report it as paused instead of active, and all others as usual.
 Law 4: every change has a random id; a watch resumes only if the registry still has the last change that the watch has seen.
 """
@@ -17,11 +17,20 @@ import sqlalchemy as sa
 
 from services.runtime.logs import logger
 from services.subscription.errors import revision_compacted
-from services.subscription.model import DeletedSubscription, PutSubscription, ResumePoint, State, Subscription, SubscriptionId
+from services.subscription.model import (
+    ConsumerId,
+    ConsumerPause,
+    DeletedSubscription,
+    PutSubscription,
+    ResumePoint,
+    State,
+    Subscription,
+    SubscriptionId,
+)
 from services.subscription.store import credentials as store_credentials
 from services.subscription.store import secrets as store_secrets
 from services.subscription.store.rows import SUBSCRIPTION_ROWS, subscription_from
-from services.subscription.store.schema import changes, registry, subscriptions
+from services.subscription.store.schema import changes, consumers, registry, subscriptions
 from services.subscription.store.transaction import Reading, Row, Writing
 from services.subscription.store.vault import UnsealError
 
@@ -36,35 +45,36 @@ class ChangeKind(Enum):
 
     PUT = "put"
     DELETED = "deleted"
+    CONSUMER = "consumer"
+    """A consumer was paused or resumed."""
     SYSTEM = "system"
     """Deliveries were paused or resumed; a checkpoint tells which."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeBatch:
-    """Some changes, folded into the latest state of each subscription. After this batch, all changes up to `point` are delivered."""
+    """Some changes, folded into the latest state of each subscription and consumer.
 
-    items: tuple[PutSubscription | DeletedSubscription, ...]
+    After this batch, all changes up to `point` are delivered. Pauses of consumers come first and resumptions last, so that no
+    subscription counts as active that was not active before and is not active after the batch.
+    """
+
+    items: tuple[PutSubscription | DeletedSubscription | ConsumerPause, ...]
     point: ResumePoint
     system_paused: bool
 
 
-def record(writing: Writing, kind: ChangeKind, *subscription_ids: str) -> int:
-    """Take the next revision for a change of each subscription, and return the last one.
+def record(writing: Writing, kind: ChangeKind, subject_id: str) -> int:
+    """Take the next revision for a change of a subscription, a consumer or the system (""), and return it.
 
-    Delete some of the changes that exceed the number to keep, but never fewer than are added once that number is reached.
+    Delete some of the changes that exceed the number to keep.
     """
     assert writing.change is None  # noqa: S101 - once in a transaction
     row = writing.connection.execute(sa.select(registry)).one()
-    added = [
-        {"revision": revision, "kind": kind.value, "subscription_id": subscription_id, "change_id": token_hex(_CHANGE_ID_BYTES)}
-        for revision, subscription_id in enumerate(subscription_ids, row.revision + 1)
-    ]
-    change = ResumePoint(row.revision + len(added), str(added[-1]["change_id"]))
-    compacted_max = row.compacted_revision + max(_COMPACTED_MAX, len(added))
-    compacted = max(row.compacted_revision, min(change.revision - writing.changes_kept, compacted_max))
-    writing.connection.execute(changes.insert(), added)
+    change = ResumePoint(row.revision + 1, token_hex(_CHANGE_ID_BYTES))
     values = {"revision": change.revision, "change_id": change.change_id}
+    writing.connection.execute(changes.insert().values(kind=kind.value, subject_id=subject_id, **values))
+    compacted = max(row.compacted_revision, min(change.revision - writing.changes_kept, row.compacted_revision + _COMPACTED_MAX))
     if compacted > row.compacted_revision:
         values |= {"compacted_revision": compacted, "compacted_change_id": _change_id(writing, compacted)}
         writing.connection.execute(changes.delete().where(changes.c.revision <= compacted))
@@ -91,20 +101,30 @@ def changes_after(reading: Reading, point: ResumePoint) -> ChangeBatch:
     """
     point = _known(reading, point)
     query = sa.select(changes).where(changes.c.revision > point.revision).order_by(changes.c.revision).limit(BATCH_MAX)
-    latest: dict[SubscriptionId, tuple[ChangeKind, int]] = {}
-    for revision, kind, subscription_id, change_id in reading.connection.execute(query):
+    latest: dict[str, tuple[ChangeKind, int]] = {}
+    for revision, kind, subject_id, change_id in reading.connection.execute(query):
         point = ResumePoint(revision, change_id)
-        latest.pop(subscription_id, None)
-        latest[subscription_id] = (ChangeKind(kind), revision)
+        latest.pop(subject_id, None)
+        latest[subject_id] = (ChangeKind(kind), revision)
     found = SUBSCRIPTION_ROWS.where(subscriptions.c.id.in_([name for name, (kind, _) in latest.items() if kind is ChangeKind.PUT]))
     puts = {put.subscription.id: put for put in _puts(reading, reading.connection.execute(found))}
     items: list[PutSubscription | DeletedSubscription] = []
-    for subscription_id, (kind, at) in latest.items():
+    for subject_id, (kind, at) in latest.items():
         if kind is ChangeKind.DELETED:
-            items.append(DeletedSubscription(subscription_id, at))
-        elif subscription_id in puts:
-            items.append(puts[subscription_id])
-    return ChangeBatch(tuple(items), point, is_system_paused(reading))
+            items.append(DeletedSubscription(SubscriptionId(subject_id), at))
+        elif kind is ChangeKind.PUT and subject_id in puts:
+            items.append(puts[SubscriptionId(subject_id)])
+    pauses = _pauses_of(reading, [name for name, (kind, _) in latest.items() if kind is ChangeKind.CONSUMER])
+    paused, resumed = ([pause for pause in pauses if pause.paused is is_paused] for is_paused in (True, False))
+    return ChangeBatch((*paused, *items, *resumed), point, is_system_paused(reading))
+
+
+def _pauses_of(reading: Reading, consumer_ids: list[str]) -> list[ConsumerPause]:
+    """Return whether consumers are paused, in the order of their ids."""
+    if not consumer_ids:
+        return []
+    query = sa.select(consumers.c.id, consumers.c.pause).where(consumers.c.id.in_(consumer_ids)).order_by(consumers.c.id)
+    return [ConsumerPause(consumer_id, pause is not None) for consumer_id, pause in reading.connection.execute(query)]
 
 
 def _known(reading: Reading, point: ResumePoint) -> ResumePoint:
@@ -126,6 +146,12 @@ def _change_id(reading: Reading, revision: int) -> str:
     """Return the id of a change; "" if the change is not kept."""
     change_id: str | None = reading.connection.execute(sa.select(changes.c.change_id).where(changes.c.revision == revision)).scalar()
     return change_id or ""
+
+
+def paused_part(reading: Reading, after_id: ConsumerId) -> list[ConsumerPause]:
+    """Return up to `BATCH_MAX` consumers that are paused and whose ids follow `after_id` ("" for the first)."""
+    query = sa.select(consumers.c.id).where(consumers.c.id > after_id, consumers.c.pause.is_not(None)).order_by(consumers.c.id)
+    return [ConsumerPause(consumer_id, paused=True) for consumer_id in reading.connection.execute(query.limit(BATCH_MAX)).scalars()]
 
 
 def snapshot_part(reading: Reading, after_id: SubscriptionId) -> list[PutSubscription]:

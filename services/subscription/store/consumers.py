@@ -12,7 +12,7 @@ from services.subscription.errors import consumer_not_found
 from services.subscription.model import Consumer, ConsumerId, Pause
 from services.subscription.store import changes as store_changes
 from services.subscription.store.rows import pause_column, pause_from
-from services.subscription.store.schema import consumers, subscriptions
+from services.subscription.store.schema import consumers
 from services.subscription.store.transaction import Reading, Row, Writing
 
 
@@ -56,12 +56,9 @@ def resume(writing: Writing, consumer_id: str) -> Consumer:
 
 
 def _put_pause(writing: Writing, current: Consumer, pause: Pause | None) -> Consumer:
-    """Store a consumer's pause; this is a change of each of its subscriptions."""
+    """Store a consumer's pause; this is one change, however many subscriptions it has."""
     writing.connection.execute(consumers.update().where(consumers.c.id == current.id).values(pause=pause_column(pause)))
-    owned = sa.select(subscriptions.c.id).where(subscriptions.c.consumer_id == current.id).order_by(subscriptions.c.id)
-    changed = list(writing.connection.execute(owned).scalars())
-    if changed:
-        store_changes.record(writing, store_changes.ChangeKind.PUT, *changed)
+    store_changes.record(writing, store_changes.ChangeKind.CONSUMER, current.id)
     return dataclasses.replace(current, pause=pause)
 
 

@@ -133,14 +133,15 @@ signing_secrets = sa.Table(
     sa.Column("scheme", sa.Text, nullable=False),
 )
 
-# The history that watches resume from; its revisions have no gaps. A change of the system has no subscription. `change_id` is
-# random: two registries that continue from the same copy have the same revisions, but different ids.
+# The history that watches resume from; its revisions have no gaps. `subject_id` is the subscription or the consumer that has changed,
+# and "" for the system. `change_id` is random: two registries that continue from the same copy have the same revisions, but different
+# ids.
 changes = sa.Table(
     "changes",
     metadata,
     sa.Column("revision", INTEGER_64, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("subscription_id", sa.Text, nullable=False),
+    sa.Column("subject_id", sa.Text, nullable=False),
     sa.Column("change_id", sa.Text, nullable=False),
 )
 

@@ -50,6 +50,9 @@ class Reader:
         """See `Sender.withdraw`: what is handed out has begun."""
         assert subscription_id
 
+    def withdraw_all(self, consumer_id: str = "") -> None:
+        """See `Sender.withdraw_all`."""
+
     def forget(self, subscription_id: str) -> None:
         """See `Sender.forget`."""
         self.forgotten.append(subscription_id)
@@ -118,7 +121,9 @@ class Dispatching:
     sinks: ToldOfSinks = field(default_factory=ToldOfSinks)
 
     def __post_init__(self) -> None:
-        lanes = LaneTable(self._find, self.clock, DueClock(self.clock, EXPIRY_S), BOUNDS.lane_pending_max)
+        lanes = LaneTable(
+            self._find, self.clock, DueClock(self.clock, EXPIRY_S), BOUNDS.lane_pending_max, is_consumer_paused=lambda _id: False
+        )
         self.queue = UnflushedDeliveries(lanes, Backpressure(), self.clock)
         self.dispatcher = Dispatcher(
             self.sender,

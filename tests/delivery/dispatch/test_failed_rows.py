@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from services.delivery.dispatch import lane_table
+from services.delivery.dispatch import lane
 from services.delivery.model import State
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
@@ -13,7 +13,7 @@ from tests.simulation.world import World
 def test_a_lane_with_too_many_failed_deliveries_takes_no_more_until_half_of_them_are_read_back(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane_table, "FAILED_ROWS_MAX", 8)
+    monkeypatch.setattr(lane, "FAILED_ROWS_MAX", 8)
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)

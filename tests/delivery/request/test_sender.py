@@ -57,6 +57,10 @@ class Post:
         """See `Transport.withdraw`."""
         self.withdrawn.append(subscription_id)
 
+    def withdraw_all(self, owner: str = "") -> None:
+        """See `Transport.withdraw_all`."""
+        self.withdrawn.append(owner)
+
     def answer(self, answer: Answer) -> None:
         """Answer the oldest request."""
         _, done = self.sent.pop(0)
@@ -80,7 +84,12 @@ class Sending:
     """The subscriptions that the sender has called ready."""
 
     def __post_init__(self) -> None:
-        self.sender = WebhookSender(self.post, lambda _id: self.subscription, SystemClock(), "", Share(8, 8), lambda: True)
+        self.sender = WebhookSender(self.post, self._active, SystemClock(), "", Share(8, 8), lambda: True)
+
+    def _active(self, subscription_id: str) -> Subscription | None:
+        """Return the subscription if it is there and active."""
+        assert subscription_id == BEFORE.id
+        return self.subscription if self.subscription is not None and self.subscription.status is SubscriptionStatus.ACTIVE else None
 
     def send(self, event: bytes = EVENT) -> None:
         """Start the attempt."""

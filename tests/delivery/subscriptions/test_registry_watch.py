@@ -39,7 +39,7 @@ class Watching:
             unwanted=lambda subscription_id: self.told.append(f"unwanted {subscription_id}"),
             disabled=lambda subscription, is_news: self.told.append(f"disabled {subscription.id} {is_news}"),
             unverified=lambda subscription_id, _consumer_id: self.told.append(f"unverified {subscription_id}"),
-            system_paused=lambda paused: self.told.append("paused" if paused else "resumed"),
+            paused=lambda consumer_id, paused: self.told.append(f"{'paused' if paused else 'resumed'} {consumer_id}".strip()),
         )
 
     def advanced(self) -> None:
@@ -124,6 +124,46 @@ def test_a_pause_of_the_system_is_told_once_and_held() -> None:
         registry.pause_system(paused=True)
         registry.compact()
         assert [each for each in await watching.after(registry.restart) if each != "lost"] == ["paused"], "a snapshot tells of it too"
+
+    watching(scene)
+
+
+def test_a_pause_of_a_consumer_is_told_once_and_held_and_changes_no_subscription() -> None:
+    """A subscription is active if its own status says so and its consumer is not paused; one that is made during the pause is not."""
+
+    async def scene(watching: Watching) -> None:
+        registry, replica = watching.registry, watching.replica
+        owner = ONE.consumer_id
+        assert await watching.after(functools.partial(registry.pause_consumer, owner, paused=True)) == [f"paused {owner}"]
+        assert (replica.active(ONE.id), replica.is_consumer_paused(owner)) == (None, True)
+        before = replica.get(ONE.id)
+        assert before is not None
+        assert before.status is SubscriptionStatus.ACTIVE
+        assert await watching.after(lambda: registry.put(THREE)) == [f"changed {THREE.id}"]
+        assert replica.active(THREE.id) is None
+        assert await watching.after(functools.partial(registry.pause_consumer, owner, paused=True)) == []
+        assert await watching.after(functools.partial(registry.pause_consumer, owner, paused=False)) == [f"resumed {owner}"]
+        assert (replica.active(ONE.id), replica.active(THREE.id)) == (before, replica.get(THREE.id))
+        assert replica.revision == registry.revision
+
+    watching(scene)
+
+
+def test_a_snapshot_carries_the_pauses_of_consumers() -> None:
+    """Pauses are told before what else is different, and resumptions after it."""
+
+    async def scene(watching: Watching) -> None:
+        registry, replica = watching.registry, watching.replica
+        await watching.after(functools.partial(registry.pause_consumer, ONE.consumer_id, paused=True))
+        await watching.after(lambda: registry.set_reachable(reachable=False))
+        registry.pause_consumer(ONE.consumer_id, paused=False)
+        registry.pause_consumer("con_other", paused=True)
+        registry.put(replace(TWO, types=("a",)))
+        registry.compact()
+        told = await watching.after(lambda: registry.set_reachable(reachable=True))
+        assert [each for each in told if each != "lost"] == ["paused con_other", f"changed {TWO.id}", f"resumed {ONE.consumer_id}"]
+        assert replica.paused_consumers == {"con_other"}
+        assert replica.active(ONE.id) is not None
 
     watching(scene)
 

@@ -126,15 +126,14 @@ async def test_a_credential_comes_with_its_secret(tmp_path: Path, message: pb.Si
 @pytest.mark.parametrize(
     ("state", "status"),
     [
-        (pb.SUBSCRIPTION_STATE_ACTIVE, SubscriptionStatus.PAUSED),
+        (pb.SUBSCRIPTION_STATE_ACTIVE, SubscriptionStatus.ACTIVE),
         (pb.SUBSCRIPTION_STATE_PAUSED, SubscriptionStatus.PAUSED),
         (pb.SUBSCRIPTION_STATE_DISABLED, SubscriptionStatus.OFF),
         (pb.SUBSCRIPTION_STATE_UNVERIFIED, SubscriptionStatus.OFF),
     ],
 )
-def test_a_paused_consumer_pauses_its_active_subscriptions(state: pb.SubscriptionState.ValueType, status: SubscriptionStatus) -> None:
-    watched = pb.WatchedSubscription(subscription=pb.Subscription(state=state), consumer_paused=True)
-    assert subscription_of(watched).status is status
+def test_the_status_of_a_subscription_follows_its_state(state: pb.SubscriptionState.ValueType, status: SubscriptionStatus) -> None:
+    assert subscription_of(pb.WatchedSubscription(subscription=pb.Subscription(state=state))).status is status
 
 
 @pytest.mark.parametrize(

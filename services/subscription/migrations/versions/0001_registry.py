@@ -119,7 +119,7 @@ def _create_subscriptions() -> None:
         "changes",
         sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("subscription_id", sa.Text, nullable=False),
+        sa.Column("subject_id", sa.Text, nullable=False),
         sa.Column("change_id", sa.Text, nullable=False),
     )
 

@@ -1550,7 +1550,7 @@ class WatchSubscriptionsRequest(google.protobuf.message.Message):
     @property
     def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The slots whose subscriptions to send, 0 to 255, none twice; empty: all. A subscription's slot is the lowest 8 bits of its id.
-        A checkpoint follows also if no change before it was of these slots.
+        Pauses of consumers are sent whatever their subscriptions' slots. A checkpoint follows also if no change before it was of these slots.
         """
 
     def __init__(
@@ -1574,6 +1574,7 @@ class WatchSubscriptionsResponse(google.protobuf.message.Message):
     PUT_FIELD_NUMBER: builtins.int
     DELETED_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
+    CONSUMER_PAUSE_FIELD_NUMBER: builtins.int
     @property
     def put(self) -> Global___WatchedSubscription:
         """A subscription as it is now, whatever its state."""
@@ -1586,16 +1587,21 @@ class WatchSubscriptionsResponse(google.protobuf.message.Message):
     def checkpoint(self) -> Global___Checkpoint:
         """Every change up to this point has been sent."""
 
+    @property
+    def consumer_pause(self) -> Global___ConsumerPause:
+        """The operator has paused or resumed a consumer. A snapshot begins with the consumers that are paused."""
+
     def __init__(
         self,
         *,
         put: Global___WatchedSubscription | None = ...,
         deleted: Global___DeletedSubscription | None = ...,
         checkpoint: Global___Checkpoint | None = ...,
+        consumer_pause: Global___ConsumerPause | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "deleted", b"deleted", "item", b"item", "put", b"put"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "deleted", b"deleted", "item", b"item", "put", b"put"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["item", b"item"]) -> typing.Literal["put", "deleted", "checkpoint"] | None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "consumer_pause", b"consumer_pause", "deleted", b"deleted", "item", b"item", "put", b"put"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "consumer_pause", b"consumer_pause", "deleted", b"deleted", "item", b"item", "put", b"put"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["item", b"item"]) -> typing.Literal["put", "deleted", "checkpoint", "consumer_pause"] | None: ...
 
 Global___WatchSubscriptionsResponse: typing_extensions.TypeAlias = WatchSubscriptionsResponse
 
@@ -1610,11 +1616,8 @@ class WatchedSubscription(google.protobuf.message.Message):
     KEYS_FIELD_NUMBER: builtins.int
     SINK_CREDENTIAL_FIELD_NUMBER: builtins.int
     CONSENT_WANTED_FIELD_NUMBER: builtins.int
-    CONSUMER_PAUSED_FIELD_NUMBER: builtins.int
     consent_wanted: builtins.bool
     """Whether delivery asks the sink for its consent by itself, without a call; events are sent meanwhile."""
-    consumer_paused: builtins.bool
-    """Whether the operator has paused its consumer: an active subscription is then treated as paused."""
     @property
     def subscription(self) -> Global___Subscription:
         """The subscription."""
@@ -1639,12 +1642,35 @@ class WatchedSubscription(google.protobuf.message.Message):
         keys: collections.abc.Iterable[Global___SigningKey] | None = ...,
         sink_credential: Global___SinkCredential | None = ...,
         consent_wanted: builtins.bool = ...,
-        consumer_paused: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sink_credential", b"sink_credential", "subscription", b"subscription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["consent_wanted", b"consent_wanted", "consumer_paused", b"consumer_paused", "keys", b"keys", "secrets", b"secrets", "sink_credential", b"sink_credential", "subscription", b"subscription"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consent_wanted", b"consent_wanted", "keys", b"keys", "secrets", b"secrets", "sink_credential", b"sink_credential", "subscription", b"subscription"]) -> None: ...
 
 Global___WatchedSubscription: typing_extensions.TypeAlias = WatchedSubscription
+
+@typing.final
+class ConsumerPause(google.protobuf.message.Message):
+    """Whether the operator has paused a consumer. While a consumer is paused, its active subscriptions are treated as paused, also those
+    that are created meanwhile. Their own states stay. Between two checkpoints, pauses come before subscriptions, and resumptions after them.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_ID_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    consumer_id: builtins.str
+    """"con_…"."""
+    paused: builtins.bool
+    """Whether it is paused now."""
+    def __init__(
+        self,
+        *,
+        consumer_id: builtins.str = ...,
+        paused: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer_id", b"consumer_id", "paused", b"paused"]) -> None: ...
+
+Global___ConsumerPause: typing_extensions.TypeAlias = ConsumerPause
 
 @typing.final
 class DeletedSubscription(google.protobuf.message.Message):
