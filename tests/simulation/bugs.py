@@ -204,7 +204,7 @@ BUGS: dict[str, Bug] = {
         (barrier_not_waited_for, 2),
         (released_without_a_copy, 4),
         (finished_rows_rewritten, 1),
-        (former_sink_binds_after_a_restart, 189),
+        (former_sink_binds_after_a_restart, 237),
         *RANGE_BUGS.items(),
         *START_BUGS.items(),
         *KEY_BUGS.items(),
