@@ -5,6 +5,7 @@ service → /readyz → [readiness] → health, supervisor
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -27,16 +28,32 @@ def probing(timeout_s: float, *, tls: bool, environ: Mapping[str, str] = os.envi
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), connector=connector)
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What a service says of its readiness."""
+
+    state: str
+    """`READY`, or a sentence that says why the service is not fully ready."""
+    workers: Mapping[str, str] = field(default_factory=dict)
+    """The states of its workers by their names; empty if it has none."""
+
+
 async def readiness(session: aiohttp.ClientSession, url: str) -> str:
     """Return `READY`, or a sentence that says why a service is not fully ready; `url` is its admin address with the scheme."""
+    return (await service_state(session, url)).state
+
+
+async def service_state(session: aiohttp.ClientSession, url: str) -> ServiceState:
+    """Return what a service and its workers say; `url` is its admin address with the scheme."""
     try:
         async with session.get(f"{url}/readyz") as response:
             body = await response.json()
+            workers = {str(name): str(state) for name, state in body.get("workers", {}).items()}
             if response.status == 200 and "detail" not in body:  # noqa: PLR2004 - OK
-                return READY
-            return f"{body.get('status', 'not ready')}: {body.get('detail', response.status)}"
+                return ServiceState(READY, workers)
+            return ServiceState(f"{body.get('status', 'not ready')}: {body.get('detail', response.status)}", workers)
     except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
-        return f"no answer at {url.removeprefix('http://')}: {reason_of(error)}"
+        return ServiceState(f"no answer at {url.removeprefix('http://')}: {reason_of(error)}")
 
 
 async def why_not_delivered(data_dir: Path) -> str | None:

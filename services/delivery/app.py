@@ -9,8 +9,10 @@ from contextlib import AbstractAsyncContextManager
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery import server
+from services.delivery.ledger.ledger_map import slots_of
 from services.delivery.ledger.sqlite.ledger import open_ledger
 from services.delivery.ledger.sqlite.ledger_cut import ensure_cut
+from services.delivery.ledger.sqlite.ledger_files import ledger_file
 from services.delivery.listings.delivery_listings import DeliveryListings
 from services.delivery.notices.notice_client import NoticeClient
 from services.delivery.server import DeliveryServer
@@ -23,7 +25,7 @@ from services.delivery.transport.exchange import Limits
 from services.delivery.transport.http import open_http_transport
 from services.delivery.transport.protocol import Transport
 from services.delivery.worker.worker import Peers, Worker
-from services.delivery.worker_seats import ledger_file, refuse_other_cut, relay_socket, settings_of_worker, slots_of_worker
+from services.delivery.worker_seats import relay_socket, settings_of_worker
 from services.egress.policy import EgressPolicy
 from services.eventlog.grpc_client import RETRIED, GrpcEventHistory, GrpcEventLogReader
 from services.runtime.background import in_background
@@ -78,20 +80,19 @@ async def running(
     reloadable = Reloadable(settings, read)
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "delivery"), client_tls(reloadable)
     path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
-    if seat is None:
-        refuse_other_cut(path, 1)
-    else:
-        path = ledger_file(path, seat.number)
     async with contextlib.AsyncExitStack() as stack:
-        await asyncio.to_thread(ensure_cut, path, 1)
+        if seat is None:
+            await asyncio.to_thread(ensure_cut, path, 1)
+        else:
+            path = ledger_file(path, seat.number)
         ledger = await stack.enter_async_context(open_ledger(path))
         transport = await stack.enter_async_context(open_transport(reloadable.derived(_egress_policy, EgressPolicy.replace), reloadable))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
         followed = ingest if seat is None else await stack.enter_async_context(open_channel(relay_socket(seat.sockets)))
         clock = SystemClock()
-        slots = None if seat is None else slots_of_worker(seat.number, settings.delivery_workers)
-        log = GrpcEventLogReader(ingest, token, followed, own_slots=slots or ())
+        slots = None if seat is None else slots_of(seat.number, settings.delivery_workers)
+        log = GrpcEventLogReader(ingest, token, followed)
 
         def handshakes() -> Share:
             return reloadable.settings.share_of(reloadable.settings.delivery_handshakes_max)

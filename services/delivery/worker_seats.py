@@ -1,10 +1,9 @@
-"""Worker seats: what each of several workers owns: its interval of the slots, its sockets, its ledger file, and its share of the limits."""
+"""Worker seats: what each of several workers owns: its sockets, and its share of the limits."""
 
 from pathlib import Path
 
-from services.runtime.configuration.settings import WORKERS_MAX, DeliverySettings
-from services.runtime.ids import SLOTS
-from services.runtime.service_process import StartError, WorkerSeat
+from services.runtime.configuration.settings import DeliverySettings
+from services.runtime.service_process import WorkerSeat
 
 # Limits for all workers together. What is left out is a limit for one subscription, which belongs to one worker, or for one call.
 _DIVIDED = (
@@ -18,16 +17,6 @@ _DIVIDED = (
     "delivery_ledger_bytes_max",
     "sink_lookups_max",
 )
-
-
-def slots_of_worker(number: int, workers: int) -> range:
-    """Return the slots that a worker owns, of several that divide all slots."""
-    return range(SLOTS * number // workers, SLOTS * (number + 1) // workers)
-
-
-def worker_of_slot(slot: int, workers: int) -> int:
-    """Return the number of the worker that owns a slot."""
-    return ((slot + 1) * workers - 1) // SLOTS
 
 
 def relay_socket(sockets: Path) -> str:
@@ -56,19 +45,3 @@ def settings_of_worker(settings: DeliverySettings, seat: WorkerSeat) -> Delivery
         "admin_tls_client_ca_file": None,
     }
     return settings.model_copy(update=shares | addresses)
-
-
-def ledger_file(database: Path, number: int) -> Path:
-    """Return a worker's ledger file: the database itself for worker 0, and files beside it for the others."""
-    return database if number == 0 else database.with_name(f"{database.stem}-{number}{database.suffix}")
-
-
-def refuse_other_cut(database: Path, workers: int) -> None:
-    """Raise `StartError` if the ledger files were written by another number of workers."""
-    found = [number for number in range(WORKERS_MAX) if ledger_file(database, number).exists()]
-    if found and found != list(range(workers)):
-        message = (
-            f"the ledgers beside {database} are those of the workers {', '.join(map(str, found))}, and the setting is "
-            f"HOOKTIDE_DELIVERY_WORKERS={workers}; set it to {found[-1] + 1}, or put the missing files back"
-        )
-        raise StartError(message)

@@ -47,14 +47,8 @@ class GrpcEventLogReader:
         channel: grpc.aio.Channel,
         service_token: ServiceToken,
         followed: grpc.aio.Channel | None = None,
-        *,
-        own_slots: Sequence[int] = (),
     ) -> None:
-        """Call ingest over `channel`; follow the log over `followed` (by default over the same channel), behind which a relay may be.
-
-        If `own_slots` is not empty, calls and reports are for these slots, whichever the caller names.
-        """
-        self._own_slots = own_slots
+        """Call ingest over `channel`; follow the log over `followed` (by default over the same channel), behind which a relay may be."""
         self._stub = event_log_pb2_grpc.EventLogServiceStub(channel)
         self._followed = event_log_pb2_grpc.EventLogServiceStub(followed or channel)
         self._metadata = service_metadata(service_token)
@@ -65,7 +59,7 @@ class GrpcEventLogReader:
     ) -> AsyncIterator["GrpcFollowing"]:
         """Follow the log; see `EventReader.follow`."""
         request = event_log_pb2.FollowLogRequest(
-            after=map(shard_position_message, after), batch_records_max=batch_records_max, log_id=log_id, slots=self._own_slots or slots
+            after=map(shard_position_message, after), batch_records_max=batch_records_max, log_id=log_id, slots=slots
         )
         call = self._followed.FollowLog(request, metadata=self._metadata)
         try:
@@ -102,33 +96,30 @@ class GrpcEventLogReader:
     async def release(self, progress: Sequence[SlotProgress]) -> list[ShardPosition]:
         """Release records; see `ReaderProgress.release`."""
         with _mapped(()):
-            request = event_log_pb2.ReportProgressRequest(progress=map(self._progress_message, progress))
+            request = event_log_pb2.ReportProgressRequest(progress=map(progress_message, progress))
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
         return [shard_position_from(message) for message in answer.expiring]
 
     async def rewind(self, rewound: Sequence[SlotProgress]) -> None:
         """Undo releases; see `ReaderProgress.rewind`."""
         with _mapped(()):
-            request = event_log_pb2.ReportProgressRequest(rewound=map(self._progress_message, rewound))
+            request = event_log_pb2.ReportProgressRequest(rewound=map(progress_message, rewound))
             await self._stub.ReportProgress(request, metadata=self._metadata)
 
     async def resume_points(self, after: Sequence[ShardPosition], slots: Sequence[int] = ()) -> tuple[str, list[ResumePoint]]:
         """Find where a reader resumes; see `EventReader.resume_points`."""
         with _mapped(()):
-            request = event_log_pb2.FindResumePointsRequest(after=map(shard_position_message, after), slots=self._own_slots or slots)
+            request = event_log_pb2.FindResumePointsRequest(after=map(shard_position_message, after), slots=slots)
             answer = await self._stub.FindResumePoints(request, metadata=self._metadata)
         return answer.log_id, [resume_point_from(message) for message in answer.points]
 
     async def report_routed(self, routed: Sequence[ShardPosition], slots: Sequence[int] = ()) -> Lag:
         """Report the events that were routed last; see `ReaderProgress.report_routed`."""
         with _mapped(()):
-            routing = event_log_pb2.SlotRouting(slots=self._own_slots or slots, routed=map(shard_position_message, routed))
+            routing = event_log_pb2.SlotRouting(slots=slots, routed=map(shard_position_message, routed))
             request = event_log_pb2.ReportProgressRequest(routing=[routing])
             answer = await self._stub.ReportProgress(request, metadata=self._metadata)
         return Lag(answer.unrouted_events, answer.oldest_unrouted_unix_ms or None)
-
-    def _progress_message(self, progress: SlotProgress) -> event_log_pb2.SlotProgress:
-        return progress_message(progress._replace(slots=self._own_slots) if self._own_slots else progress)
 
 
 class GrpcEventHistory:

@@ -111,3 +111,10 @@ class RestartDelay:
 def how_ended(code: int) -> str:
     """Return how a process has ended, for people."""
     return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def usable_cores() -> int:
+    """Return on how many cores this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

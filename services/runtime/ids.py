@@ -17,6 +17,8 @@ _ID = re.compile(r"(?:sub|evt|dlv|con|key|rpl|req)_[0-9a-f]{32}")
 _PREFIX_CHARS = 4
 SLOTS = 256
 """How many slots there are."""
+WORKERS_MAX = 16
+"""How many workers divide the slots at most."""
 _SLOT_BITS = 8
 _SLOT_CHARS = 2
 

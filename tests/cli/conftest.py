@@ -26,6 +26,6 @@ class Up:
 async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
     """All services on free ports, for tests of this folder that only use them."""
     data_dir = tmp_path_factory.mktemp("up") / "data"
-    environ = clean_environ(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.2,0.5,1,5")
+    environ = clean_environ(HOOKTIDE_DELIVERY_RETRY_DELAYS_SECONDS="0.2,0.5,1,5", HOOKTIDE_DELIVERY_WORKERS="1")
     async with running("up", "--free-ports", "--json", "--data-dir", str(data_dir), environ=environ) as command:
         yield Up(command, data_dir, await command.json_line())

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest_asyncio
 
-from services.delivery.worker_seats import worker_of_slot
+from services.delivery.ledger.ledger_map import slots_of
 from services.runtime.ids import slot_of
 from tests.support.consumers import Consumer, new_consumer
 from tests.support.service_spawner import shared_spawner
@@ -45,7 +45,8 @@ async def subscribed(consumer: Consumer, receiver: Receiver) -> dict[int, tuple[
     for number in range(2 * WORKERS):
         endpoint = receiver.endpoint(f"sink-{number}")
         subscription_id = await consumer.subscribe(endpoint, ["shop.*"])
-        found.setdefault(worker_of_slot(slot_of(subscription_id), WORKERS), (subscription_id, endpoint))
+        owner = next(each for each in range(WORKERS) if slot_of(subscription_id) in slots_of(each, WORKERS))
+        found.setdefault(owner, (subscription_id, endpoint))
     assert set(found) == set(range(WORKERS))
     return found
 
@@ -134,6 +135,34 @@ async def test_a_stop_lets_all_workers_drain_and_none_outlives_the_parent(system
     await until(lambda: not any(worker.is_running() for worker in workers.values()), what="the workers end with their parent")
     await system.restart("delivery")
     assert set(worker_processes(system)) == {0, 1}
+
+
+async def test_another_number_of_workers_divides_the_ledgers_and_keeps_what_they_hold(system: System) -> None:
+    async with Receiver() as receiver, system.emitter() as emitter:
+        consumer = await new_consumer(system, "two workers")
+        endpoints = [receiver.endpoint(f"sink-{number}") for number in range(4)]
+        for endpoint in endpoints:
+            await consumer.subscribe(endpoint, ["shop.*"])
+        due = set[str]()
+
+        async def all_recorded() -> bool:
+            return await _all_finished(system, consumer, 4 * len(due))
+
+        for workers in (2, 3, 1):
+            if workers != 2:
+                assert await system.terminate("delivery") == 0
+                system.settings["HOOKTIDE_DELIVERY_WORKERS"] = str(workers)
+                await system.restart("delivery")
+                await system.found_again()
+            due.update([(await emitter.emit(type="shop.opened", source="/shop", data=n)).event_id for n in range(10)])
+            for endpoint in endpoints:
+                await until(lambda endpoint=endpoint: endpoint.accepted() >= due, what=f"everything arrives, with {workers} workers")
+            await until_so(all_recorded, what="all deliveries are recorded")
+            found = await page(system, consumer)
+            assert "partial" not in found
+            assert len({each["id"] for each in found["items"]}) == 4 * len(due)
+        for endpoint in endpoints:
+            assert len(endpoint.arrivals) == len(due), "nothing comes twice after an orderly stop"
 
 
 async def _all_finished(system: System, consumer: Consumer, count: int) -> bool:

@@ -114,7 +114,9 @@ async def _demonstrate(composition: Composition, events: int, tally: Tally, show
             else:
                 shown.step(f"supervisor: {notice.service} {notice.text}")
 
-        supervisor = Supervisor(Path(folder), composition.bootstrap, ports=Ports({}, any_free=True), environ=environ, notify=notify)
+        supervisor = Supervisor(
+            Path(folder), composition.bootstrap, ports=Ports({}, any_free=True), environ=environ, notify=notify, delivery_workers=1
+        )
         async with supervisor, receiving(lambda path: secrets.get(path, ()), _receiver(tally, shown)) as url:
             shown.step(
                 f"ready after {time.monotonic() - began:.1f} s; sinks may use http and this machine's addresses, as with `hooktide up`"

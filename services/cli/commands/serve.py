@@ -10,7 +10,7 @@ import typer
 
 from services.cli.composition import Composition
 from services.cli.errors import CommandError
-from services.runtime.configuration.settings import WORKERS_MAX
+from services.runtime.ids import WORKERS_MAX
 from services.runtime.service_process import WorkerSeat, run
 
 

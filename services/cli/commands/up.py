@@ -8,12 +8,14 @@ import typer
 
 from services.cli.composition import Composition
 from services.cli.defaults import DATA_DIR, AsJson, DataDir
+from services.cli.errors import CommandError
 from services.cli.output import warn
 from services.cli.supervise.data_directory import Keys
-from services.cli.supervise.service_environment import SERVICES, Ports
+from services.cli.supervise.service_environment import SERVICES, Ports, delivery_workers
 from services.cli.supervise.supervisor import Supervisor
 from services.cli.supervise.up_screen import Notices, say_running, say_running_json, say_starting
 from services.runtime.background import until_one_ends
+from services.runtime.child_process import usable_cores
 from services.runtime.configuration.default_ports import LOOPBACK, PORTS
 from services.runtime.logs import configure_logs
 from services.runtime.service_process import ServiceProcess, StartError, run
@@ -37,6 +39,15 @@ def up_command(composition: Composition) -> Callable[..., None]:
         ] = None,
         ingest_port: Annotated[int | None, _port(f"The port of the ingest service; by default {PORTS['ingest']}.")] = None,
         delivery_port: Annotated[int | None, _port(f"The port of the delivery service; by default {PORTS['delivery']}.")] = None,
+        processes: Annotated[
+            str | None,
+            typer.Option(
+                metavar="auto|N",
+                help="How many processes deliver: a number, or auto: one for each core but two, at least one. Overrides "
+                "HOOKTIDE_DELIVERY_WORKERS; without both, auto.",
+                show_default=False,
+            ),
+        ] = None,
         ready_file: Annotated[
             Path | None, typer.Option(metavar="FILE", help="Write this file when all services are ready: JSON with their addresses.")
         ] = None,
@@ -55,6 +66,7 @@ def up_command(composition: Composition) -> Callable[..., None]:
     ) -> None:
         """Run all four services on this machine until Ctrl-C. The first start creates the first API keys and the secret key."""
         given = {"gateway": port, "subscription": subscription_port, "ingest": ingest_port, "delivery": delivery_port}
+        workers = _workers(processes)
         ports = Ports({name: number for name, number in given.items() if number is not None}, any_free=free_ports)
 
         async def serve(process: ServiceProcess) -> None:
@@ -63,7 +75,13 @@ def up_command(composition: Composition) -> Callable[..., None]:
                 say_starting()
             notices = Notices(raw=log or as_json)
             supervisor = Supervisor(
-                data_dir, composition.bootstrap, host=host, ports=ports, notify=notices.tell, allow_local_sinks=allow_local_sinks
+                data_dir,
+                composition.bootstrap,
+                host=host,
+                ports=ports,
+                notify=notices.tell,
+                allow_local_sinks=allow_local_sinks,
+                delivery_workers=workers,
             )
             made = await _started(supervisor, free_ports=free_ports)
             try:
@@ -80,6 +98,16 @@ def up_command(composition: Composition) -> Callable[..., None]:
         raise typer.Exit(run("up", serve, ready_file=ready_file, until_stdin_closes=until_stdin_closes, reloads=True))
 
     return up
+
+
+def _workers(processes: str | None) -> int | None:
+    """Return how many processes deliver; None if the setting says it."""
+    if processes is None:
+        return None
+    try:
+        return delivery_workers(processes, usable_cores())
+    except ValueError as error:
+        raise CommandError(f"--processes={processes}: {error}", code=2) from None
 
 
 async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from services.runtime.configuration.default_ports import ADMIN_PORTS, LOOPBACK, PORTS
 from services.runtime.configuration.settings import CLIENT_VARIABLES
+from services.runtime.ids import WORKERS_MAX
 from services.runtime.service_process import Addresses
 
 SERVICES = ("subscription", "ingest", "delivery", "gateway")
@@ -26,6 +27,23 @@ SINK_ALLOW_LOCAL = "http,127.0.0.0/8,::1/128"
 # The services that are called from outside; only other services call the rest.
 PUBLIC = frozenset({"gateway", "ingest"})
 _ANY = {"0.0.0.0": LOOPBACK, "[::]": "[::1]", "*": LOOPBACK}  # noqa: S104 - translated, never bound
+
+
+AUTO = "auto"
+"""In place of a number of delivery workers: as many as the cores permit."""
+
+
+def delivery_workers(asked: str, cores: int) -> int:
+    """Return how many delivery workers run: the number asked for, or for `AUTO` one for each core but two, and at least one.
+
+    Raises `ValueError` for another text.
+    """
+    if asked == AUTO:
+        return max(1, min(WORKERS_MAX, cores - 2))
+    if not asked.isdecimal() or not 1 <= int(asked) <= WORKERS_MAX:
+        message = f"write {AUTO}, or a number from 1 to {WORKERS_MAX}"
+        raise ValueError(message)
+    return int(asked)
 
 
 @dataclass(frozen=True, slots=True)

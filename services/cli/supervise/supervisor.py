@@ -26,7 +26,7 @@ from services.cli.supervise.log_file import LogFile
 from services.cli.supervise.port_reservation import Reservations
 from services.cli.supervise.service_environment import SERVICES, STOP_ORDER
 from services.runtime.background import until_one_ends
-from services.runtime.child_process import Child, RestartDelay, how_ended
+from services.runtime.child_process import Child, RestartDelay, how_ended, usable_cores
 from services.runtime.configuration.default_ports import LOOPBACK
 from services.runtime.configuration.settings import DeliverySettings, IngestSettings, SubscriptionSettings
 from services.runtime.configuration.settings_file import with_settings_file
@@ -67,12 +67,14 @@ class Supervisor:
         environ: Mapping[str, str] | None = None,
         notify: Notify = lambda _notice: None,
         allow_local_sinks: bool = False,
+        delivery_workers: int | None = None,
     ) -> None:
         """Take the data directory, the function that makes a fresh registry's keys, and where to listen.
 
         The services get `environ` (default: this process's), completed by the values that they need. Sinks on this machine and plain http
         are allowed if `allow_local_sinks` is true, or if HOOKTIDE_SINK_ALLOW is absent and no other machine reaches the public services.
         Server reflection is on unless HOOKTIDE_GRPC_REFLECTION is set.
+        `delivery_workers` overrides HOOKTIDE_DELIVERY_WORKERS; without either, there are as many as the cores permit.
         `notify` is called with restarts, changes of readiness, and log lines of level warning and above.
         """
         self.directory = DataDirectory(data_dir)
@@ -80,7 +82,12 @@ class Supervisor:
         self._bootstrap = bootstrap
         self._notify = notify
         self._environ = dict(os.environ if environ is None else environ)
+        if delivery_workers is not None:
+            self._environ["HOOKTIDE_DELIVERY_WORKERS"] = str(delivery_workers)
         given = with_settings_file(self._environ)
+        if "HOOKTIDE_DELIVERY_WORKERS" not in given:
+            workers = service_environment.delivery_workers(service_environment.AUTO, usable_cores())
+            self._environ["HOOKTIDE_DELIVERY_WORKERS"] = given["HOOKTIDE_DELIVERY_WORKERS"] = str(workers)
         if "HOOKTIDE_GRPC_REFLECTION" not in given:
             self._environ["HOOKTIDE_GRPC_REFLECTION"] = "true"
         self._given = given
@@ -195,6 +202,11 @@ class Supervisor:
                 child.reload()
             else:
                 self._reload_once_ready.add(name)
+
+    @property
+    def delivery_workers(self) -> int:
+        """How many processes deliver."""
+        return int(self._given.get("HOOKTIDE_DELIVERY_WORKERS") or 1)
 
     @property
     def allows_local_sinks(self) -> bool:

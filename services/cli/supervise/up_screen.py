@@ -57,6 +57,8 @@ def say_running(supervisor: Supervisor, made: Keys | None, data_dir: Path) -> No
         _say_row(
             _NAMES[name], (f"{listen:<25}", "bold cyan" if name in {"gateway", "ingest"} else ""), (f" admin http://{at.admin}", "dim")
         )
+    if supervisor.delivery_workers > 1:
+        _say_row("delivery workers", f"{supervisor.delivery_workers}, each with its share of the subscriptions and its own ledger file")
     _say_row("", ("the admin addresses serve /healthz, /readyz and /metrics", "dim"))
     _say_row("data", str(supervisor.directory.path))
     _say_row("logs", str(supervisor.directory.log_file("<service>")))
@@ -77,6 +79,7 @@ def say_running_json(supervisor: Supervisor, made: Keys | None) -> None:
         {
             "addresses": addresses,
             "data_dir": str(supervisor.directory.path),
+            "delivery_workers": supervisor.delivery_workers,
             "first_keys": None if made is None else dataclasses.asdict(made),
         }
     )

@@ -15,8 +15,6 @@ from typing import NamedTuple
 from services.delivery.ledger.protocol import FIRST_GROUP, GroupCursor, rank
 from services.runtime.ids import SLOTS
 
-WORKERS_MAX = 16
-
 
 class LedgerMap(NamedTuple):
     """How the slots are divided among the files."""

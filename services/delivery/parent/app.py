@@ -3,12 +3,14 @@
 settings → [app] → workers; log_relay, front_server
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 from hooktide.delivery.v1 import delivery_pb2_grpc
 from prometheus_client import generate_latest
 
+from services.delivery.ledger.sqlite.ledger_cut import ensure_cut
 from services.delivery.ledger.sqlite.reading import open_ledger_reading
 from services.delivery.parent import log_relay
 from services.delivery.parent.front_server import RULES, FrontServer
@@ -17,7 +19,7 @@ from services.delivery.parent.log_relay import LogRelay
 from services.delivery.parent.metrics_merge import merged_metrics
 from services.delivery.parent.socket_directory import socket_directory, workers_lock
 from services.delivery.parent.workers import Workers, linked_workers
-from services.delivery.worker_seats import refuse_other_cut, relay_socket
+from services.delivery.worker_seats import relay_socket
 from services.runtime.background import in_background, until_one_ends
 from services.runtime.configuration.reload import Reloadable, service_tokens
 from services.runtime.configuration.settings import DeliverySettings
@@ -41,7 +43,7 @@ async def running(settings: DeliverySettings, process: ServiceProcess) -> AsyncI
     database = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
         lock = await stack.enter_async_context(workers_lock(database))
-        refuse_other_cut(database, settings.delivery_workers)
+        await asyncio.to_thread(ensure_cut, database, settings.delivery_workers)
         sockets = stack.enter_context(socket_directory(settings.data_dir))
         seats = [WorkerSeat(number, sockets) for number in range(settings.delivery_workers)]
         workers = await stack.enter_async_context(linked_workers(seats, lock, token))

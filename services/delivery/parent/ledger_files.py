@@ -14,8 +14,7 @@ from typing import Protocol, TypeVar
 
 from services.delivery.ledger.protocol import Listing, Page
 from services.delivery.ledger.rows import DoneRow, OpenRow
-from services.delivery.worker_seats import ledger_file
-from services.runtime.configuration.settings import WORKERS_MAX
+from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there
 from services.runtime.consumer_scope import Scope
 from services.runtime.logs import logger
 from services.runtime.service_process import StartError
@@ -51,7 +50,7 @@ class LedgerFiles:
 
     def former(self) -> Sequence[int]:
         """Return the numbers of the files that no worker owns any more."""
-        return [number for number in range(self._workers, WORKERS_MAX) if ledger_file(self._database, number).exists()]
+        return [number for number in sorted(numbers_there(self._database)) if number >= self._workers]
 
     async def find(self, number: int, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
         """Return one delivery; None if the file does not have it, or cannot be read."""

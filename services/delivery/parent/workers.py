@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
+from services.delivery.ledger.ledger_map import slots_of
 from services.delivery.parent.admin_client import all_metrics, readiness_of
 from services.delivery.parent.worker_process import WorkerProcess
-from services.delivery.worker_seats import slots_of_worker, worker_socket
+from services.delivery.worker_seats import worker_socket
 from services.runtime.errors import STATUS_DETAILS_KEY, failure_from_rpc
 from services.runtime.rpc.access import ServiceToken
 from services.runtime.rpc.channel_and_server import open_channel, service_metadata
@@ -43,7 +44,7 @@ class WorkerLink:
         self.number = process.seat.number
         self.name = f"worker {self.number}"
         """Its name in answers and messages."""
-        self.slots = slots_of_worker(self.number, workers)
+        self.slots = slots_of(self.number, workers)
         self.calls: DeliveryServiceAsyncStub = delivery_pb2_grpc.DeliveryServiceStub(channel)
         self._metadata = service_metadata(service_token)
         self.takes_work = False

@@ -32,11 +32,11 @@ from services.runtime.configuration.setting_types import (
     PublicUrl,
     SubscriptionTarget,
 )
+from services.runtime.ids import WORKERS_MAX
 from services.runtime.service_process import StartError
 
 # The client commands read these in place of --api, --key and --secret; no service reads them.
 CLIENT_VARIABLES = frozenset({"HOOKTIDE_API", "HOOKTIDE_KEY", "HOOKTIDE_KEY_FILE", "HOOKTIDE_SIGNING_SECRET"})
-WORKERS_MAX = 16
 DELAYS_DEFAULT_S = (5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
 
 
@@ -155,8 +155,9 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         ge=1,
         le=WORKERS_MAX,
         description=(
-            "How many processes deliver, each for its share of the subscriptions and with a ledger file of its own. The limits for "
-            "attempts, connections, calls and sizes hold for all of them together: each gets an equal part."
+            "How many processes deliver, each for its share of the subscriptions and with a ledger file of its own; `hooktide up` runs as "
+            "many as the cores permit. The limits for attempts, connections, calls and sizes hold for all of them together: each gets an "
+            "equal part."
         ),
     )
     delivery_retry_delays_seconds: Delays = Field(

@@ -4,6 +4,7 @@ from services.cli.supervise.service_environment import (
     SERVICES,
     SINK_ALLOW_LOCAL,
     Ports,
+    delivery_workers,
     environment,
     is_loopback,
     planned,
@@ -104,3 +105,14 @@ def test_only_this_machine_reaches_a_loopback_address(address: str, alone: bool)
 def test_local_sinks_are_for_those_who_say_so_or_are_alone(given: str | None, others_reach: bool, local: bool, allowed: str) -> None:  # noqa: FBT001 - as the table has it
     environ = {} if given is None else {"HOOKTIDE_SINK_ALLOW": given}
     assert sink_allow(environ, others_reach=others_reach, local=local) == allowed
+
+
+@pytest.mark.parametrize(("asked", "cores", "workers"), [("auto", 1, 1), ("auto", 3, 1), ("auto", 8, 6), ("auto", 64, 16), ("4", 2, 4)])
+def test_the_cores_decide_how_many_workers_there_are_unless_somebody_does(asked: str, cores: int, workers: int) -> None:
+    assert delivery_workers(asked, cores) == workers
+
+
+@pytest.mark.parametrize("asked", ["0", "17", "-1", "many", ""])
+def test_a_number_of_workers_that_is_none_is_refused(asked: str) -> None:
+    with pytest.raises(ValueError, match="write auto, or a number from 1 to 16"):
+        delivery_workers(asked, 8)

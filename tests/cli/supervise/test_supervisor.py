@@ -20,14 +20,18 @@ from services.cli.supervise.up_screen import Notices
 from services.runtime.service_process import StartError
 from tests.runtime.reflection_client import asked
 from tests.support.commands import clean_environ, hooktide, running
-from tests.support.waiting import until
+from tests.support.waiting import until, until_so
 
 
 @contextlib.asynccontextmanager
 async def supervising(data_dir: Path, notices: list[Notice] | None = None, **environ: str) -> AsyncIterator[Supervisor]:
     notify = (lambda _notice: None) if notices is None else notices.append
     supervisor = Supervisor(
-        data_dir, COMPOSITION.bootstrap, ports=Ports({}, any_free=True), environ=clean_environ(**environ), notify=notify
+        data_dir,
+        COMPOSITION.bootstrap,
+        ports=Ports({}, any_free=True),
+        environ=clean_environ(**{"HOOKTIDE_DELIVERY_WORKERS": "1", **environ}),
+        notify=notify,
     )
     async with supervisor:
         yield supervisor
@@ -102,6 +106,24 @@ async def test_a_killed_service_is_started_again_at_the_same_address(tmp_path: P
     ]
     assert not any(psutil.pid_exists(supervisor.pid(name)) for name in SERVICES)
     assert not supervisor.directory.addresses_file.exists()
+
+
+async def test_health_shows_the_delivery_workers_and_a_killed_one_is_told_of_and_started_again(tmp_path: Path) -> None:
+    notices: list[Notice] = []
+    async with supervising(tmp_path, notices, HOOKTIDE_DELIVERY_WORKERS="2") as supervisor:
+        data = ("--data-dir", str(tmp_path))
+        await until_so(lambda: says("delivery      ready\n  worker 0    ready\n  worker 1    ready", *data), what="both workers are ready")
+        parent = psutil.Process(supervisor.pid("delivery"))
+        [worker] = [each for each in parent.children() if "--worker 1" in " ".join(each.cmdline())]
+        worker.kill()
+        await until(lambda: any("event=worker.ended" in each.text and "worker=1" in each.text for each in notices), what="a notice")
+        await until_so(lambda: says("worker 1    ready", *data), what="the worker is back")
+        assert supervisor.pid("delivery") == parent.pid
+        assert (supervisor.delivery_workers, (tmp_path / "delivery-1.db").exists()) == (2, True)
+
+
+async def says(text: str, *data: str) -> bool:
+    return text in (await hooktide("health", "delivery", *data)).out
 
 
 async def test_keys_are_made_on_the_first_start_only(tmp_path: Path) -> None:

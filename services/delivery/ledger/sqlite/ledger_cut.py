@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from services.delivery.ledger.ledger_map import ONE_WORKER, WORKERS_MAX, FileState, LedgerMap, slots_of, why_unusable
+from services.delivery.ledger.ledger_map import ONE_WORKER, FileState, LedgerMap, slots_of, why_unusable
 from services.delivery.ledger.sqlite import slot_copy
 from services.delivery.ledger.sqlite.day_tables import migrate_days
 from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta
@@ -27,6 +27,7 @@ from services.delivery.ledger.sqlite.ledger_files import MAP, days_in, ledger_fi
 from services.runtime import failpoints
 from services.runtime.database import connect, explained, is_disk_full, migrate, sole_owner
 from services.runtime.database_layout import refuse_other_layout
+from services.runtime.ids import WORKERS_MAX
 from services.runtime.logs import logger
 from services.runtime.service_process import StartError
 

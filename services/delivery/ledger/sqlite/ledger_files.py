@@ -10,11 +10,12 @@ import json
 import sqlite3
 from pathlib import Path
 
-from services.delivery.ledger.ledger_map import ONE_WORKER, WORKERS_MAX, LedgerMap
+from services.delivery.ledger.ledger_map import ONE_WORKER, LedgerMap
 from services.delivery.ledger.sqlite import retention
 from services.delivery.ledger.sqlite.day_tables import stored_days
 from services.runtime.database import connect, peek, sole_owner
 from services.runtime.database_files import lock_file
+from services.runtime.ids import WORKERS_MAX
 from services.runtime.logs import logger
 from services.runtime.service_process import StartError
 
