@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,33 @@ async def _all_finished(system: System, consumer: Consumer, count: int) -> bool:
 
 async def _says(system: System, path: str, text: str) -> bool:
     return text in await admin(system, path)
+
+
+async def test_a_reload_reaches_every_worker_and_divides_the_limits_anew(tmp_path: Path) -> None:
+    file = tmp_path / "settings"
+    file.write_text("HOOKTIDE_LOG_LEVEL=info\n")
+    settings = {"HOOKTIDE_DELIVERY_WORKERS": str(WORKERS), "HOOKTIDE_SETTINGS_FILE": str(file)}
+    async with running_system(tmp_path / "data", settings, spawn=shared_spawner().spawn) as system:
+        await new_consumer(system, "makes the session")
+        parent = system.services["delivery"].process
+        assert parent is not None
+        file.write_text("HOOKTIDE_DELIVERY_IN_FLIGHT_MAX=7\n")
+        psutil.Process(parent.pid).send_signal(signal.SIGHUP)
+        for number in range(WORKERS):
+            applied = f'hooktide_reloads_total{{worker="{number}",outcome="applied"}} 1.0'
+            await until_so(partial(_says, system, "/metrics", applied), what=f"worker {number} has the new settings")
+        assert system.log("delivery").count("changed=HOOKTIDE_DELIVERY_IN_FLIGHT_MAX") == 1 + WORKERS
+
+
+async def test_a_worker_that_cannot_start_ends_the_service_with_its_message(tmp_path: Path) -> None:
+    system = System(tmp_path, {"HOOKTIDE_DELIVERY_WORKERS": "2", "HOOKTIDE_SINK_DENY": "not-an-address"})
+    try:
+        system.launch("delivery")
+        assert await asyncio.wait_for(system.ended("delivery"), 60) == 2
+        assert "hooktide delivery: worker 0: HOOKTIDE_SINK_ALLOW or HOOKTIDE_SINK_DENY: " in system.log("delivery").splitlines()[-1]
+        assert not (tmp_path / "delivery.ready").exists()
+    finally:
+        await system.close()
 
 
 async def test_more_than_sixteen_workers_are_refused(tmp_path: Path) -> None:

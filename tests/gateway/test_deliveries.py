@@ -99,7 +99,10 @@ async def test_a_list_counts_what_it_cannot_show(world: World) -> None:
     path = f"/v1/deliveries?subscription={new_id('sub')}"
     assert (await world.call("GET", path)).json == {"items": [], "next_cursor": None}
     world.ledger.besides = pb.ListDeliveriesResponse(
-        not_listed=pb.NotListed(subscriptions=3, about=70), ended=pb.EndedInLog(cancelled=5), partial=True
+        not_listed=pb.NotListed(subscriptions=3, about=70),
+        ended=pb.EndedInLog(cancelled=5),
+        partial=True,
+        missing_workers=["worker 1"],
     )
     page = (await world.call("GET", path)).json
     world.ledger.besides.Clear()
@@ -109,6 +112,7 @@ async def test_a_list_counts_what_it_cannot_show(world: World) -> None:
         "not_listed": {"subscriptions": 3, "about": 70},
         "ended": {"cancelled": 5, "exhausted": 0},
         "partial": True,
+        "missing_workers": ["worker 1"],
     }
 
 

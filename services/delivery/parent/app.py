@@ -58,6 +58,7 @@ async def running(settings: DeliverySettings, process: ServiceProcess) -> AsyncI
         stack.push_async_callback(front.stop, _FRONT_STOPS_WITHIN_S)
         async with _workers_running(workers, process):
             await until_one_ends(workers.all_ready(), process.stopping.wait())
+            process.raise_failure()
             async with in_background(workers.keep_looking()), in_background(_hand_on_reloads(reloadable, workers, process)):
                 await front.set_serving(serving=True)
                 yield Addresses(listen=listen, admin=admin)
