@@ -1,7 +1,7 @@
 # Every target sets up what it needs; .ci/setup lists the tools and their sources.
 #
 #   make demo    run four services, a receiver and a stream of events, on this machine
-#   make test    run all tests except the slow ones     make test ARGS="tests/egress -q"
+#   make test    run all tests except the slow ones in two processes     make test ARGS="tests/egress -q -n 0"
 #   make slow    run the tests that are marked slow: load, failover, fuzzing
 #   make lint    run all static checks
 #   make bench   measure throughput and latency
@@ -31,7 +31,7 @@ demo: project
 	$(BIN)/hooktide demo $(ARGS)
 
 test: project
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 slow: project
 	$(BIN)/python -m pytest -m slow $(ARGS)
