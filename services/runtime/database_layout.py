@@ -15,7 +15,7 @@ from pathlib import Path
 
 from services.runtime.service_process import StartError
 
-LAYOUT = 2
+LAYOUT = 3
 """The layout that this version reads and writes; each service's first migration stores it in `meta` under the name `layout`."""
 _FIRST_LAYOUT = 1
 """The layout of the databases that store none."""

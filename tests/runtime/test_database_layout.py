@@ -26,11 +26,11 @@ from tests.support.system.registry import SECRET_KEY
 
 Open = Callable[[Path], AbstractAsyncContextManager[object]]
 STATES = ("closed", "killed", "checkpointed")
-OURS = """
+OURS = f"""
 CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('x0001');
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID; INSERT INTO meta VALUES ('layout', '2');
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID; INSERT INTO meta VALUES ('layout', '{LAYOUT}');
 CREATE TABLE rows (number INTEGER PRIMARY KEY);
-"""
+"""  # noqa: S608 - a number
 
 
 @contextlib.asynccontextmanager
@@ -87,7 +87,7 @@ def test_a_killed_process_s_data_is_judged_by_its_write_ahead_log_too(tmp_path: 
     """The layout may stand in the log alone. Neither verdict changes a file."""
     ours, old, newer = (tmp_path / name for name in ("ours.db", "ingest.db", "newer.db"))
     write_database(ours, OURS, state)
-    write_database(newer, OURS.replace("'2'", "'3'"), state)
+    write_database(newer, OURS.replace(f"'{LAYOUT}'", f"'{LAYOUT + 1}'"), state)
     make_layout_1(tmp_path, state=state, services=("ingest",))
     for path in (ours, old, newer):
         change(path)
@@ -95,7 +95,7 @@ def test_a_killed_process_s_data_is_judged_by_its_write_ahead_log_too(tmp_path: 
     refuse_other_layout(ours)
     with pytest.raises(StartError, match="layout 1, and"):
         refuse_other_layout(old)
-    with pytest.raises(StartError, match=r"layout 3, and.*a newer version"):
+    with pytest.raises(StartError, match=rf"layout {LAYOUT + 1}, and.*a newer version"):
         refuse_other_layout(newer)
     assert directory_state(tmp_path) == before
 
@@ -129,7 +129,7 @@ def test_a_process_that_was_killed_while_it_began_its_write_ahead_log_starts_aga
     refuse_other_layout(path)
     assert directory_state(tmp_path) == before
     with contextlib.closing(connect(path)) as connection:
-        assert connection.execute("SELECT value FROM meta").fetchall() == [("2",)]
+        assert connection.execute("SELECT value FROM meta").fetchall() == [(str(LAYOUT),)]
 
 
 @pytest.mark.parametrize(

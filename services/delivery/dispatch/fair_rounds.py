@@ -10,7 +10,8 @@ every eighth.
 Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
 Law 2: a consumer may start an attempt while it has fewer under way than there are free places, and a lane while it has fewer under way than
 its consumer may still start. So a consumer alone gets half of all places, and each of n consumers gets one of n + 1 parts. There are always
-places for a consumer that comes next; it need not wait until a slow endpoint has answered.
+places for a consumer that comes next; it need not wait until a slow endpoint has answered. The only lane of a consumer leaves none free for
+others of that consumer.
 Law 3: each class of work has a share of its consumer's attempts under way while it wants them. What it does not use is lent to the others.
 Law 4: `next` returns a lane whenever one waits that may start an attempt by law 2, and whose consumer is not paused.
 Law 5: `next` takes constant time, apart from consumers and lanes that have reached their bound since the last call.
@@ -142,7 +143,7 @@ class Flow:
         while (lane := self.lanes.next(now, consumer.in_flight + 1)) is not None:
             self.waiting -= 1
             consumer.waiting -= 1
-            if lane.in_flight < room:
+            if lane.in_flight < room or len(consumer.lanes) == 1:
                 return lane
             self.held_back.append(lane)
             consumer.held_back_at = min(consumer.held_back_at, lane.in_flight)

@@ -203,7 +203,7 @@ class DeliverySettings(SinkSettings, GrpcSettings):
         512,
         ge=1,
         le=1000,
-        description="How many attempts run at once in all. One consumer gets at most half of them, and one subscription at most a third.",
+        description="How many attempts run at once in all. One consumer gets at most half of them, each of several subscriptions a third.",
         json_schema_extra=RELOADED,
     )
     delivery_lane_in_flight_max: int = Field(

@@ -47,6 +47,7 @@ class Model:
         """Add a lane of a consumer."""
         source = Source(Lane(f"{consumer.id}/{len(self.sources)}", consumer), takes_s, work, limit)
         self.sources[source.lane] = source
+        consumer.lanes[source.lane] = None
         return source
 
     def join(self, source: Source) -> None:
@@ -65,7 +66,7 @@ class Model:
             source = self.sources[lane]
             source.joined = False
             assert lane.consumer.in_flight < free
-            assert lane.in_flight < free - lane.consumer.in_flight
+            assert lane.in_flight < free - lane.consumer.in_flight or len(lane.consumer.lanes) == 1
             assert lane.flow is not None
             self.rounds.started(lane.flow)
             lane.in_flight += 1
@@ -106,11 +107,15 @@ class Model:
                 assert lane.in_flight >= free - lane.consumer.in_flight, f"{lane.subscription_id} waits, and {free} places are free"
 
 
-def test_a_consumer_alone_gets_half_of_the_places_and_a_lane_alone_a_third() -> None:
+def test_a_consumer_alone_gets_half_of_the_places_and_so_does_its_only_lane() -> None:
+    """With a second lane, a lane that has much to do gets a third."""
     model, consumer = Model(places=120), Consumer("a")
     first = model.add(consumer, 1.0)
     model.run(1.5)
-    assert first.lane.in_flight == consumer.in_flight == 40
+    assert first.lane.in_flight == consumer.in_flight == 60
+    second = model.add(consumer, 1.0, limit=0)
+    model.run(3.0)
+    assert (first.lane.in_flight, second.lane.in_flight) == (40, 0)
     for _ in range(30):
         model.add(consumer, 1.0)
     model.run(5.0)

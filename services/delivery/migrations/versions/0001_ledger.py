@@ -72,7 +72,7 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
-    op.execute("INSERT INTO meta VALUES ('layout', '2')")
+    op.execute("INSERT INTO meta VALUES ('layout', '3')")
     op.execute("CREATE TABLE days (day TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID")
     _create_range_tables()
     _create_lane_tables()

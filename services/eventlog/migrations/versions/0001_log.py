@@ -43,4 +43,4 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
-    op.execute("INSERT INTO meta VALUES ('log_id', lower(hex(randomblob(16)))), ('trimmed_to', '0'), ('layout', '2')")
+    op.execute("INSERT INTO meta VALUES ('log_id', lower(hex(randomblob(16)))), ('trimmed_to', '0'), ('layout', '3')")

@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.Column("pause", sa.JSON, nullable=True),
     )
     meta = op.create_table("meta", sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
-    op.bulk_insert(meta, [{"name": "layout", "value": "2"}])
+    op.bulk_insert(meta, [{"name": "layout", "value": "3"}])
     _create_secret_keys()
     _create_access()
     _create_subscriptions()
