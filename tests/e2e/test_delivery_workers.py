@@ -1,6 +1,8 @@
 """Delivery workers: two processes deliver, each for its share of the subscriptions, behind one address."""
 
 import asyncio
+import contextlib
+import random
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import pytest_asyncio
 
 from services.delivery.ledger.ledger_map import slots_of
@@ -34,9 +37,10 @@ def worker_processes(system: System) -> dict[int, psutil.Process]:
     assert parent is not None
     found = {}
     for child in psutil.Process(parent.pid).children():
-        command = child.cmdline()
-        if "--worker" in command:
-            found[int(command[command.index("--worker") + 1])] = child
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            command = child.cmdline()
+            if "--worker" in command:
+                found[int(command[command.index("--worker") + 1])] = child
     return found
 
 
@@ -173,6 +177,45 @@ async def _all_finished(system: System, consumer: Consumer, count: int) -> bool:
 
 async def _says(system: System, path: str, text: str) -> bool:
     return text in await admin(system, path)
+
+
+@pytest.mark.slow
+async def test_workers_and_their_parent_are_killed_under_load_and_nothing_is_lost(system: System) -> None:
+    chance = random.Random(seed := random.randrange(1 << 32))
+    async with Receiver() as receiver, system.emitter(timeout=60.0) as emitter:
+        consumer = await new_consumer(system, "two workers")
+        endpoints = [receiver.endpoint(f"sink-{number}") for number in range(4)]
+        for endpoint in endpoints:
+            await consumer.subscribe(endpoint, ["shop.*"])
+        due, stop = set[str](), asyncio.Event()
+
+        async def emit() -> None:
+            while not stop.is_set():
+                receipts = await asyncio.gather(*(emitter.emit(type="shop.opened", source="/shop", data=n) for n in range(20)))
+                due.update(receipt.event_id for receipt in receipts)
+                await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(emit())
+            for _ in range(12):
+                before = len(due)
+                await until(lambda before=before: len(due) >= before + chance.randint(20, 400), what="more is emitted")
+                workers = worker_processes(system)
+                if chance.random() < 0.25 or not workers:
+                    await system.kill_and_restart("delivery")
+                else:
+                    workers[chance.choice(list(workers))].kill()
+            stop.set()
+        for endpoint in endpoints:
+            await until(lambda endpoint=endpoint: endpoint.accepted() >= due, what=f"all {len(due)} events at {endpoint.name} ({seed=})")
+        await until_so(lambda: _says(system, "/readyz", '"status": "ok"'), what="both workers are ready")
+        await until_so(partial(_none_pending, system, consumer), what="all deliveries are recorded")
+        assert "Traceback" not in system.log("delivery")
+
+
+async def _none_pending(system: System, consumer: Consumer) -> bool:
+    found = await page(system, consumer, "&state=pending")
+    return not found["items"] and "partial" not in found and "not_listed" not in found
 
 
 async def test_a_reload_reaches_every_worker_and_divides_the_limits_anew(tmp_path: Path) -> None:
