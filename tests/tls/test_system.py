@@ -16,7 +16,10 @@ from tests.tls.test_http import trusting
 OLD, NEW = "hts_the-token-before-the-rotation", "hts_the-token-after-the-rotation"
 
 
-async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     """The flow works from `hooktide subscribe` and emit to the webhook; then every certificate and authority is replaced without a stop."""
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     listeners = (*SERVICES, "admin")
@@ -27,7 +30,8 @@ async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_
         for part, path in (("CERT", pairs[name].cert), ("KEY", pairs[name].key))
     }
     files |= {f"{name.upper()}_TLS_CLIENT_CA_FILE": ours.file for name in listeners}
-    shown = {"TLS_CERT_FILE": pairs["calls"].cert, "TLS_KEY_FILE": pairs["calls"].key}
+    shown: dict[str, str | Path] = {"TLS_CERT_FILE": pairs["calls"].cert, "TLS_KEY_FILE": pairs["calls"].key}
+    shown["DELIVERY_WORKERS"] = str(workers)
     commands = clean_environ(**{f"HOOKTIDE_{name}": str(path) for name, path in shown.items()})
     async with running_system(monkeypatch, tmp_path, **files, **shown, TLS_CA_FILE=ours.file, SERVICE_TOKEN=OLD) as system:
         api, target = f"https://{system.addresses['gateway'].listen}", system.addresses["ingest"].listen
@@ -50,7 +54,7 @@ async def test_everything_works_over_mtls_and_goes_on_with_new_certificates(tmp_
 
         async def all_ready() -> bool:
             health = await hooktide("health", environ=commands | own)
-            return (health.code, health.out.count(" ready\n")) == (0, len(SERVICES))
+            return (health.code, health.out.count(" ready\n")) == (0, len(SERVICES) + (workers if workers > 1 else 0))
 
         # The gateway may have looked at delivery before delivery was ready.
         await until_so(all_ready, what="`hooktide health` finds every service ready")

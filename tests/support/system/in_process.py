@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 from gateway.app import running as running_gateway
 from services.cli.webhook_receiver import Webhook, receiving
 from services.delivery.app import running as running_delivery
+from services.delivery.parent.app import running as running_parent
 from services.ingest.app import running as running_ingest
 from services.runtime.configuration.settings import DeliverySettings, GatewaySettings, IngestSettings, SubscriptionSettings
 from services.runtime.configuration.settings_reader import read_settings
@@ -75,7 +76,7 @@ async def running_system(monkeypatch: pytest.MonkeyPatch, folder: Path, **enviro
     starts: dict[str, Callable[[ServiceProcess], AbstractAsyncContextManager[Addresses]]] = {
         "subscription": lambda process: running_subscription(read_settings(SubscriptionSettings), process),
         "ingest": lambda process: running_ingest(read_settings(IngestSettings), process),
-        "delivery": lambda process: running_delivery(read_settings(DeliverySettings), process),
+        "delivery": _running_delivery,
         "gateway": lambda process: running_gateway(read_settings(GatewaySettings), process),
     }
     async with contextlib.AsyncExitStack() as stack:
@@ -86,6 +87,12 @@ async def running_system(monkeypatch: pytest.MonkeyPatch, folder: Path, **enviro
             if name != "gateway":
                 monkeypatch.setenv(f"HOOKTIDE_{name.upper()}_TARGET", system.addresses[name].listen)
         yield system
+
+
+def _running_delivery(process: ServiceProcess) -> AbstractAsyncContextManager[Addresses]:
+    """Run one delivery worker here, or the parent of several, which run as processes of their own."""
+    settings = read_settings(DeliverySettings)
+    return running_delivery(settings, process) if settings.delivery_workers == 1 else running_parent(settings, process)
 
 
 def _take(webhooks: "asyncio.Queue[Webhook]", webhook: Webhook) -> int:
