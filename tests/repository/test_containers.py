@@ -145,10 +145,14 @@ def test_the_image_is_built_with_the_uv_that_make_uses(dockerfile: list[str]) ->
     assert all("--frozen" in line and "--no-dev" in line for line in dockerfile if "uv sync" in line)
 
 
-def test_the_compose_file_shows_how_to_require_the_handshake_and_to_rotate_secrets() -> None:
+def test_the_compose_file_shows_how_to_require_the_handshake_and_to_run_several_workers() -> None:
     """Settings that the file shows in comments must exist."""
     commented = dict(re.findall(r"# (HOOKTIDE_[A-Z_]+): (\S+)", (ROOT / "docker-compose.yml").read_text()))
-
-    assert commented == {"HOOKTIDE_SINK_HANDSHAKE": "required", "HOOKTIDE_ORIGIN": "hooks.example.com"}
+    commented = {name: value.strip('"') for name, value in commented.items()}
+    assert commented == {
+        "HOOKTIDE_SINK_HANDSHAKE": "required",
+        "HOOKTIDE_ORIGIN": "hooks.example.com",
+        "HOOKTIDE_DELIVERY_WORKERS": "4",
+    }
     assert read_settings(SubscriptionSettings, commented).origin == "hooks.example.com"
-    assert read_settings(DeliverySettings, commented)
+    assert read_settings(DeliverySettings, commented).delivery_workers == 4
