@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.delivery.ledger.sqlite.ledger import MIGRATIONS, SqliteLedger
 from services.runtime.database import connect, migrate
+from services.runtime.ids import slot_of
 from tests.delivery.ledger.stores import SqliteStore
 
 
@@ -22,7 +23,7 @@ class TemplateStore(SqliteStore):
     async def open(self) -> AsyncIterator[SqliteLedger]:
         """See `LedgerStore.open`; no lock is taken, as no other process knows the file."""
         if not self.path.exists():
-            shutil.copy(_template(), self.path)
+            copy_template(self.path)
         ledger = SqliteLedger(self.path)
         # The log of a run stays short, and handing over to the checkpoint thread takes longer than a commit.
         ledger._checkpoints._COMMITS_BETWEEN = 1 << 30  # noqa: SLF001 - the ledger needs no setting for this
@@ -35,6 +36,16 @@ class TemplateStore(SqliteStore):
                     self.is_open = False
         finally:
             await ledger.close()
+
+    def position_of(self, subscription_id: str) -> int:
+        """Return the position up to which a subscription's slot is recorded, in whole or in part."""
+        query = "SELECT json_extract(positions, '$[0]') FROM slots JOIN groups USING (group_id) WHERE slot = ?"
+        return max(int(position) for (position,) in self.rows(query, slot_of(subscription_id)))
+
+
+def copy_template(path: Path) -> None:
+    """Make a ledger that is empty."""
+    shutil.copy(_template(), path)
 
 
 @functools.cache

@@ -103,8 +103,8 @@ class RangeInvariants:
     def _check_ranges(self, cursor: ShardCursor, owed: dict[tuple[str, str, int], _Range]) -> None:
         own = [key[0] for key in owed if not key[1]]
         for key, span in owed.items():
-            if span.at > cursor.position:
-                self._violated(f"L2: the range {key} is at {span.at}, and {cursor.position} is recorded")
+            if span.at > cursor.position and span.at > (recorded := self._store.position_of(key[0])):
+                self._violated(f"L2: the range {key} is at {span.at}, and {recorded} is recorded")
             before = self._before.get(key)
             if before is not None and (span.at < before.at or before.until not in {span.until, _EVER}):
                 self._violated(f"L4: the range {key} was {before} and is {span}")

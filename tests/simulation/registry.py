@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Self
 
@@ -10,6 +10,7 @@ import grpc
 from hooktide.subscription.v1 import subscription_pb2
 
 from services.runtime.errors import STATUS_DETAILS_KEY, Failure, Reason, failure_status
+from services.runtime.ids import slot_of
 from services.subscription.store.read_leases import ReadLeases
 
 ACTIVE = subscription_pb2.SUBSCRIPTION_STATE_ACTIVE
@@ -274,6 +275,15 @@ def _rpc_error(failure: Failure) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(failure.reason.code, grpc.aio.Metadata(), trailing, failure.message, None)
 
 
+async def _of_slots(
+    messages: AsyncIterator[subscription_pb2.WatchSubscriptionsResponse], slots: Collection[int] | None
+) -> AsyncIterator[subscription_pb2.WatchSubscriptionsResponse]:
+    async for message in messages:
+        subscription_id = message.put.subscription.id or message.deleted.id
+        if slots is None or not subscription_id or slot_of(subscription_id) in slots:
+            yield message
+
+
 class _Watching:
     """A call of the watch."""
 
@@ -314,8 +324,10 @@ class _Asking:
 class RegistryChannel(grpc.aio.Channel):
     """A channel to a registry of tests that serves the calls which delivery makes."""
 
-    def __init__(self, registry: RegistryOfTests) -> None:
+    def __init__(self, registry: RegistryOfTests, slots: Collection[int] | None = None) -> None:
+        """Show only the subscriptions of some slots (None: of all)."""
         self._registry = registry
+        self._slots = slots
 
     def unary_unary(self, method: str, *_args: Any, **_options: Any) -> Any:
         """Return the callable for a stub."""
@@ -333,7 +345,7 @@ class RegistryChannel(grpc.aio.Channel):
             _unknown(method)
 
         def call(request: subscription_pb2.WatchSubscriptionsRequest, **_options: object) -> _Watching:
-            return _Watching(self._registry.watch(request))
+            return _Watching(_of_slots(self._registry.watch(request), self._slots))
 
         return call
 

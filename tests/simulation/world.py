@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from services.delivery.ledger.protocol import Ledger, recorded_position
@@ -84,6 +84,10 @@ class World:
     subscriptions_made: int = 0
     disk_is_full: bool = False
     checks: int = 0
+    subscription_id: Callable[[int], str] = "sub_{:032x}".format
+    """Returns the id of the subscription with a number, counted from 1."""
+    worker_slots: Collection[int] | None = None
+    """The slots of the worker that starts next; None: all."""
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock(self.loop)
@@ -133,7 +137,7 @@ class World:
         stack = contextlib.AsyncExitStack()
         ledger = await stack.enter_async_context(self.store.open())
         transport = TransportOfTests(self.endpoints)
-        channel, token = RegistryChannel(self.registry), "t" * 32
+        channel, token = RegistryChannel(self.registry, self.worker_slots), "t" * 32
         registry = RegistryClient(channel, token, self.clock)
         backpressure = Backpressure(self.routed_min, self.routed_max)
         peers = Peers(self.log, registry, self.notices)
@@ -233,7 +237,7 @@ class World:
         """Create a subscription."""
         self.subscriptions_made += 1
         wish = Wish(
-            f"sub_{self.subscriptions_made:032x}",
+            self.subscription_id(self.subscriptions_made),
             self.chance.choice(CONSUMERS),
             self.chance.choice(PATTERNS),
             self.chance.choice(("", "", "/shop")),

@@ -16,7 +16,7 @@ from tests.delivery.conftest import Play
 from tests.delivery.ledger.stores import SqliteStore
 from tests.simulation.flush_kills import FlushKills, Side
 from tests.simulation.registry import PAUSED, Wish
-from tests.simulation.scenarios import ALPHA, deliveries, finished, started
+from tests.simulation.scenarios import ALPHA, deliveries, started
 from tests.simulation.world import CONSUMERS, World
 
 LOW, HIGH = range(128), range(128, 256)
@@ -134,25 +134,48 @@ def test_a_crash_at_any_flush_neither_loses_nor_repeats_what_lies_below_a_floor(
     play(scenario)
 
 
+async def cut_behind(world: World, store: SqliteStore) -> list[Record]:
+    """Start a worker that needs some seconds up to the floor of ALPHA, whose lane owes all events from the tenth on; return those."""
+    await started(world, ALPHA)
+    world.publish(10, "alpha")
+    await world.settle(60.0)
+    world.change(replace(ALPHA, state=PAUSED))
+    await asyncio.sleep(5.0)
+    waiting = world.publish(300, "alpha")
+    await asyncio.sleep(30.0)
+    assert store.ranges()
+    await world.stop(crash=False)
+    take_back_low_slots(world, store)
+    world.change(GAMMA)
+    world.routed_min = world.routed_max = 3
+    return waiting
+
+
 def test_a_lane_that_was_behind_gets_what_it_owes_up_to_its_floor_and_above(play: Play, store: SqliteStore) -> None:
     """The worker before has passed the lane by up to the floor, so its range reaches that far, wherever this worker reads."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.change(replace(ALPHA, state=PAUSED))
-        await asyncio.sleep(5.0)
-        waiting = world.publish(30, "alpha")
-        await asyncio.sleep(30.0)
-        assert store.ranges()
-        await world.stop(crash=False)
-        take_back_low_slots(world, store)
-        world.change(GAMMA)
+        waiting = await cut_behind(world, store)
         world.change(ALPHA)
         await world.start()
-        await asyncio.sleep(20.0)
+        await asyncio.sleep(2.5)
+        assert world.at_work().worker.lane_modes.floors.of_slot
         new = world.publish(5, "alpha")
-        await finished(world)
+        await world.settle(600.0)
         assert {sent(world, record, wish) for record in (*waiting, *new) for wish in (ALPHA, GAMMA)} == {1}
+
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="50")
+
+
+def test_a_subscription_deleted_while_events_below_its_floor_are_routed_ends_all_that_it_owed(play: Play, store: SqliteStore) -> None:
+    async def scenario(world: World) -> None:
+        waiting = await cut_behind(world, store)
+        await world.start()
+        await asyncio.sleep(2.5)
+        assert world.at_work().worker.lane_modes.floors.of_slot
+        world.delete(ALPHA.id)
+        await world.settle(600.0)
+        assert deliveries(world, waiting, ALPHA) == [State.CANCELLED] * 300
 
     play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="5")
 

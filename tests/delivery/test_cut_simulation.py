@@ -1,0 +1,47 @@
+"""Cuts in the simulated world: whatever number of workers each start wants, every event reaches its end, and none is sent again for it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from services.delivery.ledger.sqlite import slot_copy
+from services.delivery.request.request_settings import Subscription
+from services.delivery.worker.slot_floors import SlotFloors
+from tests.simulation.cut_run import play_cut_seed
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_ledgers_that_are_cut_again_and_again_lose_and_repeat_nothing(seed: int, quiet: None) -> None:
+    """Workers work in turn, so that their slots stand at different places; starts crash at any step of a cut, and workers at flushes."""
+    del quiet
+    failure, cuts = play_cut_seed(seed)
+    assert not failure, failure
+    assert cuts
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_many_seeds_of_cuts(quiet: None) -> None:
+    del quiet
+    failures = {seed: failure for seed in range(7, 150) if (failure := play_cut_seed(seed)[0])}
+    assert not failures, next(iter(failures.items()))
+
+
+def _all_of(_self: SlotFloors, matches: Sequence[Subscription], _position: int) -> Sequence[Subscription]:
+    return matches
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "bug", "seed"),
+    [
+        pytest.param(SlotFloors, "above", _all_of, 6, id="what another file has recorded is routed again"),
+        pytest.param(slot_copy, "_later", lambda column: column, 21, id="due times are not converted"),
+    ],
+)
+def test_bugs_of_cuts_that_are_put_back_are_caught(
+    monkeypatch: pytest.MonkeyPatch, quiet: None, where: object, name: str, bug: object, seed: int
+) -> None:
+    del quiet
+    monkeypatch.setattr(where, name, bug)
+    seeds = dict.fromkeys((seed, *range(1, 60)))
+    assert any("AssertionError" in play_cut_seed(each)[0] for each in seeds)
