@@ -14,6 +14,7 @@ import pytest
 
 from services.delivery.ledger.ledger_map import slots_of
 from services.runtime import failpoints
+from services.runtime.clock import unix_ms
 from tests.simulation.cut_store import CutStore
 from tests.simulation.end_checks import check_end, check_rest
 from tests.simulation.faults import HAPPENINGS
@@ -89,20 +90,23 @@ class _Run:
         await world.stop(crash=chance.random() < 0.5)
         wanted = workers or chance.choice((1, 2, 3, self._store.workers))
         if wanted != self._store.workers or chance.random() < 0.2:
-            while not self._cut(chance, wanted):
+            while not self._cut(world, wanted):
                 wanted = workers or chance.choice((1, 2, 3))
             self.cuts += 1
         number = chance.randrange(wanted)
         self._store.choose(number)
         world.worker_slots = None if wanted == 1 else slots_of(number, wanted)
+        if world.clock_forward_at > 0:
+            # The wall clock stepped while the worker of that file was away, or right before it ended.
+            world.endpoints.forget_waits()
         await world.start()
 
-    def _cut(self, chance: random.Random, workers: int) -> bool:
+    def _cut(self, world: World, workers: int) -> bool:
         """Cut the ledgers; return whether that went to its end."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(failpoints, "reached", _crash_at(chance.choice((0, 0, chance.randint(1, 20)))))
+            patch.setattr(failpoints, "reached", _crash_at(world.chance.choice((0, 0, world.chance.randint(1, 20)))))
             try:
-                self._store.cut(workers)
+                self._store.cut(workers, unix_ms(world.clock))
             except _CrashError:
                 return False
         return True

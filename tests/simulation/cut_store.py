@@ -33,12 +33,12 @@ class CutStore(TemplateStore):
         self.workers = 1
         """How many files own slots."""
 
-    def cut(self, workers: int) -> None:
-        """Divide the slots among another number of workers. No file may be open."""
+    def cut(self, workers: int, now_ms: int) -> None:
+        """Divide the slots among another number of workers. No file may be open; `now_ms` is the wall clock's time."""
         with pytest.MonkeyPatch.context() as patch:
             # Migrations take longer than all else.
             patch.setattr(ledger_cut, "migrate", _make_if_missing)
-            ledger_cut.ensure_cut(self._database, workers)
+            ledger_cut.ensure_cut(self._database, workers, now_ms)
         self.workers = workers
 
     def choose(self, number: int) -> None:

@@ -16,6 +16,7 @@ from services.runtime import failpoints
 from services.runtime.database import sole_owner
 from services.runtime.service_process import StartError
 from tests.delivery.ledger.cut_ledgers import changing, fill, groups_of, held, jump_clock, slots_with_rows, stand_at
+from tests.delivery.ledger.deliveries import DAY_MS, NOW_MS
 
 
 class CrashError(Exception):
@@ -58,14 +59,29 @@ def test_the_ledgers_are_cut_into_four_then_two_then_one_and_hold_the_same(datab
         stand_at(ledger_file(database, number), position)
         jump_clock(ledger_file(database, number), jumped)
     before = held(database)
-    ensure_cut(database, 2)
+    now_ms = NOW_MS + DAY_MS
+    ensure_cut(database, 2, now_ms)
     check(database, 2, before)
     assert groups_of(database) == [(1, 110, 64), (2, 130, 64)]
     stand_at(database, 115, "sub_" + "1" * 32)
     before = held(database)
-    assert ensure_cut(database, 1) == [database]
+    assert ensure_cut(database, 1, now_ms) == [database]
     check(database, 1, before)
     assert groups_of(database) == [(1, 110, 64), (2, 115, 64), (3, 120, 64), (4, 130, 64)]
+
+
+def test_a_file_whose_worker_was_away_when_the_wall_clock_went_back_makes_nothing_early(database: Path) -> None:
+    """Its deliveries wait as long as they would have waited in their file, and those of the other file as long as before."""
+    ensure_cut(database, 2)
+    hour_ms = 3_600_000
+    jump_clock(database, -hour_ms)
+    ensure_cut(database, 1, now_ms=NOW_MS - hour_ms + 500)
+    with changing(database) as connection:
+        [(written,)] = connection.execute("SELECT value FROM meta WHERE name = 'written_ms'").fetchall()
+        rows = connection.execute("SELECT slot, due_ms FROM open WHERE due_ms > 0").fetchall()
+    assert int(written) == NOW_MS
+    assert {due_ms for slot, due_ms in rows if slot < 128} == {NOW_MS}
+    assert {due_ms for slot, due_ms in rows if slot >= 128} == {NOW_MS + 500}
 
 
 def test_groups_at_one_place_become_one(database: Path) -> None:

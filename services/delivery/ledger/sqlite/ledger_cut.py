@@ -25,6 +25,7 @@ from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta
 from services.delivery.ledger.sqlite.ledger import MIGRATIONS
 from services.delivery.ledger.sqlite.ledger_files import MAP, days_in, ledger_file, numbers_there, peeked_map, remove_ledger, stored_map
 from services.runtime import failpoints
+from services.runtime.clock import SystemClock, unix_ms
 from services.runtime.database import connect, explained, is_disk_full, migrate, sole_owner
 from services.runtime.database_layout import refuse_other_layout
 from services.runtime.ids import WORKERS_MAX
@@ -35,11 +36,12 @@ _GENERATION, _ARRIVING = "generation", "arriving"
 _CURE = "put back all ledger files of one moment, from one backup"
 
 
-def ensure_cut(database: Path, workers: int) -> list[Path]:
+def ensure_cut(database: Path, workers: int, now_ms: int | None = None) -> list[Path]:
     """Bring the ledger files beside `database` in line with a number of workers; return the files, by the workers' numbers.
 
-    It may read and write for minutes if the number changes, and holds the locks of all files meanwhile. Raises `StartError` if the files
-    do not fit together, if another process has one of them open, or if one of them cannot be used.
+    `now_ms` is the wall clock's time, in ms since 1970; None: that of the system. It may read and write for minutes if the number changes,
+    and holds the locks of all files meanwhile. Raises `StartError` if the files do not fit together, if another process has one of them
+    open, or if one of them cannot be used.
     """
     if not 1 <= workers <= WORKERS_MAX:
         message = f"HOOKTIDE_DELIVERY_WORKERS={workers}: there can be 1 to {WORKERS_MAX} delivery workers"
@@ -52,7 +54,7 @@ def ensure_cut(database: Path, workers: int) -> list[Path]:
     with contextlib.ExitStack() as locks:
         for number in sorted(there | set(range(workers))):
             locks.enter_context(sole_owner(ledger_file(database, number)))
-        _LedgerCut(database, there).run(workers)
+        _LedgerCut(database, there, unix_ms(SystemClock()) if now_ms is None else now_ms).run(workers)
     return wanted
 
 
@@ -72,8 +74,9 @@ def _explained(path: Path) -> Iterator[None]:
 class _LedgerCut:
     """The work on one set of files, whose locks are held."""
 
-    def __init__(self, database: Path, there: set[int]) -> None:
+    def __init__(self, database: Path, there: set[int], now_ms: int) -> None:
         self._database = database
+        self._now_ms = now_ms
         self._there = there
 
     def run(self, workers: int) -> None:
@@ -162,7 +165,7 @@ class _LedgerCut:
             if moving:
                 # From here on, whatever ends this start, the next one knows that there may be something to delete.
                 set_meta(connection, _ARRIVING, str(new.generation))
-                slot_copy.copy_slots(connection, moving)
+                slot_copy.copy_slots(connection, moving, self._now_ms)
             if number == 0 and source >= new.workers:
                 slot_copy.copy_outbox(connection)
 

@@ -3,13 +3,13 @@
 ledger_cut → [slot_copy: ledger_map, groups]
 
 Law 1: each function works within the transaction of its caller, and may be repeated.
-Law 2: due times keep their meaning: they are converted from the clock of the one file to the clock of the other.
+Law 2: each delivery waits as long as it would have waited in the file that it comes from.
 Law 3: finished deliveries stay where they are.
 """
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from services.delivery.ledger.ledger_map import arranged
 from services.delivery.ledger.protocol import FIRST_GROUP
@@ -55,9 +55,9 @@ def arrange_groups(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM meta WHERE name = ?", (ROUTING_NOTE,))
 
 
-def copy_slots(connection: sqlite3.Connection, slots: range) -> None:
-    """Copy slots from the attached file, which owns them, into a file that has nothing of them."""
-    later_ms = _copy_state(connection)
+def copy_slots(connection: sqlite3.Connection, slots: range, now_ms: int) -> None:
+    """Copy slots from the attached file, which owns them, into a file that has nothing of them; `now_ms` is the wall clock's time."""
+    later_ms = _copy_state(connection, now_ms)
     lower = _positions_below(connection)
     bounds = {"first": slots.start, "last": slots.stop - 1, "later_ms": later_ms, "lower": lower}
     _copy_groups(connection, bounds)
@@ -96,16 +96,22 @@ def _moved(column: str) -> str:
     return f"CASE WHEN {column} < 0 THEN {column} + :lower ELSE {column} END"
 
 
-def _copy_state(connection: sqlite3.Connection) -> int:
-    """Take over the log's identity and the time of the latest rows; return by how many ms due times are later by this file's clock."""
+def _copy_state(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Take over the log's identity, and the clock if this file has none yet; return by how many ms due times are later by this clock."""
     here = dict(connection.execute("SELECT name, value FROM main.meta"))
     there = dict(connection.execute(f"SELECT name, value FROM {SOURCE}.meta"))  # noqa: S608 - a constant
     if not here.get(LOG_ID) and there.get(LOG_ID):
         set_meta(connection, LOG_ID, there[LOG_ID])
-    later_ms = int(there.get(CLOCK_JUMPED, 0)) - int(here.get(CLOCK_JUMPED, 0))
-    if int(there.get(WRITTEN, 0)):
-        set_meta(connection, WRITTEN, str(max(int(here.get(WRITTEN, 0)), int(there[WRITTEN]) + later_ms)))
-    return later_ms
+    if not int(here.get(WRITTEN, 0)):  # it has no due times
+        for name in (CLOCK_JUMPED, WRITTEN):
+            set_meta(connection, name, there.get(name, "0"))
+        return 0
+    return _time_in(here, now_ms) - _time_in(there, now_ms)
+
+
+def _time_in(meta: Mapping[str, str], now_ms: int) -> int:
+    """Return the present time by a file's clock, as a worker that starts now would read it."""
+    return max(now_ms - int(meta.get(CLOCK_JUMPED, 0)), int(meta.get(WRITTEN, 0)))
 
 
 def _positions_below(connection: sqlite3.Connection) -> int:
