@@ -1,9 +1,11 @@
 """Cuts in the simulated world: whatever number of workers each start wants, every event reaches its end, and none is sent again for it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
+from services.delivery.ledger.ledger_map import arranged
+from services.delivery.ledger.protocol import GroupCursor
 from services.delivery.ledger.sqlite import slot_copy
 from services.delivery.request.request_settings import Subscription
 from services.delivery.worker.slot_floors import SlotFloors
@@ -31,11 +33,16 @@ def _all_of(_self: SlotFloors, matches: Sequence[Subscription], _position: int) 
     return matches
 
 
+def _highest_first(groups: Collection[tuple[GroupCursor, Collection[int]]]) -> list[tuple[GroupCursor, list[int]]]:
+    ordered = arranged(groups)[::-1]
+    return [(GroupCursor(1 + number, cursor.shards), slots) for number, (cursor, slots) in enumerate(ordered)]
+
+
 @pytest.mark.parametrize(
     ("where", "name", "bug", "seed"),
     [
         pytest.param(SlotFloors, "above", _all_of, 6, id="what another file has recorded is routed again"),
-        pytest.param(slot_copy, "_later", lambda column: column, 21, id="due times are not converted"),
+        pytest.param(slot_copy, "arranged", _highest_first, 2, id="a worker reads from the highest place"),
     ],
 )
 def test_bugs_of_cuts_that_are_put_back_are_caught(
