@@ -53,6 +53,8 @@ class MemoryEventLog:
         self.reachable = True
         self.page_s = 0.0
         """How many seconds a filtered page takes, besides the network."""
+        self.batch_s = 0.0
+        """How many seconds the next five records take to come; 0: batches come as they are, and take only the network's time."""
         self.log_id = "10" * 16
         self.retention_s = 7 * 86400.0
         self._grown = asyncio.Event()
@@ -206,6 +208,9 @@ class MemoryEventLog:
 
     async def next_batch(self, scanned: int, records_max: int) -> Sequence[Record]:
         """Wait for records beyond `scanned`."""
+        if self.batch_s:
+            await asyncio.sleep(self.batch_s)
+            records_max = 5
         while True:
             self.refuse_if_away()
             grown = self._grown

@@ -147,7 +147,7 @@ async def cut_behind(world: World, store: SqliteStore) -> list[Record]:
     await world.stop(crash=False)
     take_back_low_slots(world, store)
     world.change(GAMMA)
-    world.routed_min = world.routed_max = 3
+    world.log.batch_s = 0.05
     return waiting
 
 
@@ -177,7 +177,7 @@ def test_a_subscription_deleted_while_events_below_its_floor_are_routed_ends_all
         await world.settle(600.0)
         assert deliveries(world, waiting, ALPHA) == [State.CANCELLED] * 300
 
-    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="5")
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="50")
 
 
 def test_events_that_the_log_does_not_have_at_a_floor_stop_routing(play: Play, store: SqliteStore) -> None:
