@@ -43,6 +43,7 @@ class LaneModes:
         self._unflushed = unflushed
         self.starts = PastStarts(dispatcher, replica, unflushed)
         """The subscriptions that begin with events from before their creation."""
+        unflushed.awaits_progress = self.awaits_progress
         self.floors = unflushed.floors
         """The slots that are recorded further than the main place."""
         self.recorded_through = 0
@@ -160,6 +161,15 @@ class LaneModes:
         """Note that a range is read as far as it may be: the lane joins soon, or more is read once more is recorded."""
         owed.is_waiting = True
         (self._caught_up if owed.until is None else self._joining)[lane] = None
+        self._want_progress()
+
+    def awaits_progress(self) -> bool:
+        """Return whether a lane or a start goes on once more is recorded."""
+        return bool(self._nearly_live or self._joining or self.starts.awaits_progress)
+
+    def _want_progress(self) -> None:
+        if self.floors.slots and self.awaits_progress():
+            self._unflushed.flush_wanted.set()
 
     def flushed(self, recorded: int, ranges: Iterable[tuple[OwedRange, tuple[int, int | None] | None]]) -> None:
         """Note what a flush has written: up to which position, and the rows of these ranges (None: deleted)."""
@@ -246,6 +256,7 @@ class LaneModes:
             self._unflushed.add_range(owed)
         else:
             self._nearly_live[lane] = None
+            self._want_progress()
         self._dispatcher.wake(lane)
 
     async def run(self, between_events: Callable[[], int | None]) -> Never:

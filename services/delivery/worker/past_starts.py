@@ -74,6 +74,13 @@ class PastStarts:
         if self._unfound.pop(subscription_id, None) is not None:
             self._found[subscription_id] = at
             self.recorded(recorded)
+            if self._found and self._unflushed.floors.slots:
+                self._unflushed.flush_wanted.set()
+
+    @property
+    def awaits_progress(self) -> bool:
+        """Whether a place is found that is not recorded yet."""
+        return bool(self._found)
 
     def recorded(self, through: int) -> None:
         """Begin the ranges whose places are recorded by now."""

@@ -147,7 +147,7 @@ class Recorder:
             self._unflushed.make_room()
             if self._changed:
                 self._flush_wanted.set()
-            elif self._chunks or self._ranges:
+            elif (self._chunks or self._ranges) and not self._unflushed.is_quiet():
                 asyncio.get_running_loop().call_later(_WAIT_FOR_END_S, self._flush_wanted.set)
 
     async def _linger(self) -> None:

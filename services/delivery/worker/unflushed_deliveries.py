@@ -8,6 +8,7 @@ Law: the deliveries that are routed and not recorded are bounded. Routing waits 
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, LaneTable
 from services.delivery.dispatch.owed_ranges import last_passed
@@ -18,6 +19,8 @@ from services.delivery.worker.backpressure import MEASURE_S, Backpressure
 from services.delivery.worker.slot_floors import SlotFloors
 from services.runtime.clock import Clock
 
+# How often progress is written while no event concerns the worker, one of several.
+_PROGRESS_EVERY_S = 1.0
 _URGENT_SENT, _URGENT_BYTES = UNRECORDED_SENT_MAX // 8, 1024 * 1024
 
 
@@ -35,6 +38,9 @@ class UnflushedDeliveries:
         self._last = 0, ""
         self.floors = SlotFloors()
         """The slots that are recorded further than what is routed."""
+        self.awaits_progress: Callable[[], bool] = lambda: False
+        """Returns whether anything waits until more is recorded."""
+        self._progress_timer: asyncio.TimerHandle | None = None
         self.chunks: deque[Chunk] = deque()  # bounded: by `Backpressure`
         """The chunks whose flush has not begun, in the order of routing."""
         self.changed: dict[Delivery, None] = {}
@@ -58,6 +64,21 @@ class UnflushedDeliveries:
             return
         self.chunks.append(chunk)
         self._routed += max(1, len(chunk.deliveries))
+        if self.is_quiet():
+            if self._progress_timer is None:
+                self._progress_timer = asyncio.get_running_loop().call_later(_PROGRESS_EVERY_S, self._write_progress)
+        else:
+            self.flush_wanted.set()
+
+    def is_quiet(self) -> bool:
+        """Return whether all that waits is progress that can wait: of several workers, most events concern only some."""
+        if not self.floors.slots or len(self.chunks) != 1 or self.ranges or self.awaits_progress():
+            return False
+        [chunk] = self.chunks
+        return not (chunk.deliveries or chunk.begins or chunk.cancels or chunk.record_first)
+
+    def _write_progress(self) -> None:
+        self._progress_timer = None
         self.flush_wanted.set()
 
     def _extend_last(self, chunk: Chunk) -> bool:
@@ -127,6 +148,8 @@ class UnflushedDeliveries:
         if self.chunks:
             last = self.chunks[-1]
             last.cancels = [*(last.cancels or ()), owed]
+            if self.floors.slots:
+                self.flush_wanted.set()
         else:
             # What was routed last is recorded, or its flush is under way.
             owed.cancelled_through = self.floors.passed(owed.subscription_id, last_passed(*self._last, owed.subscription_id))
