@@ -1,5 +1,6 @@
 """Cuts in the simulated world: whatever number of workers each start wants, every event reaches its end, and none is sent again for it."""
 
+import gc
 from collections.abc import Collection, Sequence
 
 import pytest
@@ -51,4 +52,7 @@ def test_bugs_of_cuts_that_are_put_back_are_caught(
     del quiet
     monkeypatch.setattr(where, name, bug)
     seeds = dict.fromkeys((seed, *range(1, 60)))
-    assert any("AssertionError" in play_cut_seed(each)[0] for each in seeds)
+    is_caught = any("AssertionError" in play_cut_seed(each)[0] for each in seeds)
+    # A broken world ends in the middle of its tasks. Collect them here: they log errors, and must not do so in another test.
+    gc.collect()
+    assert is_caught
