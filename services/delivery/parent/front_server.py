@@ -17,7 +17,7 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery.ledger.protocol import Listing
 from services.delivery.listings.wire import before_id_of, delivery_message, listing_of, page_token_before
-from services.delivery.model import partition_of, slot_of_delivery
+from services.delivery.model import State, partition_of, slot_of_delivery
 from services.delivery.parent.ledger_files import LedgerFiles
 from services.delivery.parent.listing_merge import SourcePage, merged_page
 from services.delivery.parent.workers import WorkerAwayError, WorkerLink, Workers
@@ -105,6 +105,8 @@ class FrontServer(delivery_pb2_grpc.DeliveryServiceServicer):
                 page = await self._page_in_file(worker.number, listing)
                 if page is None or _concerns(listing, worker):
                     missing.append(worker.name)
+                for state, about in (await self._files.ended_totals(worker.number, listing)).items() if page else ():
+                    _add_ended(response, state, about)
                 return page or SourcePage((), None)
             _add_totals(response, answer)
             return SourcePage(answer.deliveries, before_id_of(answer.next_page_token))
@@ -177,6 +179,13 @@ def _add_totals(response: pb.ListDeliveriesResponse, answer: pb.ListDeliveriesRe
     if answer.HasField("ended"):
         response.ended.cancelled += answer.ended.cancelled
         response.ended.exhausted += answer.ended.exhausted
+
+
+def _add_ended(response: pb.ListDeliveriesResponse, state: State, about: int) -> None:
+    if state is State.CANCELLED:
+        response.ended.cancelled += about
+    else:
+        response.ended.exhausted += about
 
 
 async def _changing(worker: WorkerLink, method: Any, request: Any, context: Context) -> Any:  # noqa: ANN401 - any method of the contract

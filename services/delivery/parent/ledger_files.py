@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from services.delivery.ledger.protocol import Listing, Page
 from services.delivery.ledger.rows import DoneRow, OpenRow
 from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there
+from services.delivery.model import State
 from services.runtime.consumer_scope import Scope
 from services.runtime.logs import logger
 from services.runtime.service_process import StartError
@@ -33,6 +34,10 @@ class LedgerReading(Protocol):
 
     async def page(self, listing: Listing) -> Page:
         """See `Ledger.page`."""
+        ...
+
+    async def ended_totals(self, scope: Scope, subscription_id: str) -> dict[State, int]:
+        """See `Ledger.ended_totals`."""
         ...
 
 
@@ -59,6 +64,13 @@ class LedgerFiles:
     async def page(self, number: int, listing: Listing) -> Page | None:
         """Return a page of deliveries; None if the file cannot be read."""
         return await self._read(number, lambda reading: reading.page(listing))
+
+    async def ended_totals(self, number: int, listing: Listing) -> dict[State, int]:
+        """Return about how many deliveries of a listing have ended without rows, by state; none if the file cannot be read."""
+        if listing.event_id or listing.state is State.PENDING:
+            return {}
+        totals = await self._read(number, lambda reading: reading.ended_totals(listing.scope, listing.subscription_id))
+        return {state: about for state, about in (totals or {}).items() if listing.state in {None, state}}
 
     async def _read(self, number: int, read: Callable[[LedgerReading], Awaitable[_Result]]) -> _Result | None:
         path = ledger_file(self._database, number)

@@ -12,7 +12,11 @@ import pytest
 from hooktide.delivery.v1 import delivery_pb2 as pb
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
+from services.delivery.ledger.protocol import Flush
+from services.delivery.ledger.rows import EndedRow
+from services.delivery.ledger.sqlite.ledger import open_ledger
 from services.delivery.ledger.sqlite.reading import open_ledger_reading
+from services.delivery.model import State
 from services.delivery.parent.front_server import RULES, FrontServer
 from services.delivery.parent.ledger_files import LedgerFiles
 from services.delivery.parent.worker_process import WorkerProcess
@@ -112,6 +116,29 @@ async def test_a_worker_whose_ledger_cannot_be_read_is_named_whatever_is_asked(w
     request = pb.ListDeliveriesRequest(consumer_id="*", subscription_id=new_subscription_id(0))
     page = await world.call("ListDeliveries", request)
     assert ([each.id for each in page.deliveries], page.partial, list(page.missing_workers)) == (DELIVERIES, True, ["worker 1"])
+
+
+@pytest.mark.parametrize(
+    ("state", "event_id", "ended"),
+    [
+        (pb.DELIVERY_STATE_UNSPECIFIED, "", pb.EndedInLog(cancelled=3, exhausted=4)),
+        (pb.DELIVERY_STATE_EXHAUSTED, "", pb.EndedInLog(exhausted=4)),
+        (pb.DELIVERY_STATE_DELIVERED, "", pb.EndedInLog()),
+        (pb.DELIVERY_STATE_PENDING, "", pb.EndedInLog()),
+        (pb.DELIVERY_STATE_UNSPECIFIED, "evt_" + "0" * 32, pb.EndedInLog()),
+    ],
+)
+async def test_what_has_ended_without_rows_of_a_missing_worker_is_counted_from_its_file(
+    world: World, tmp_path: Path, state: Any, event_id: str, ended: pb.EndedInLog
+) -> None:
+    world.workers[0].answer = pages([])
+    async with open_ledger(tmp_path / "delivery-1.db") as ledger:
+        await ledger.take_lease("one")
+        states = {State.CANCELLED: 3, State.EXHAUSTED: 4}
+        await ledger.flush(Flush(ended=[EndedRow("sub_" + "f" * 32, "", each, (0,), (9,), about, 1) for each, about in states.items()]))
+    world.lose(1)
+    page = await world.call("ListDeliveries", pb.ListDeliveriesRequest(consumer_id="*", state=state, event_id=event_id))
+    assert (page.ended, list(page.missing_workers)) == (ended, ["worker 1"])
 
 
 @pytest.mark.parametrize(("slot", "owner"), [(0, 0), (127, 0), (128, 1), (255, 1)])

@@ -1,6 +1,6 @@
 """Reading: reads the deliveries in a ledger file that another process may write, or that no process has open.
 
-front_server → ledger_files → [reading] → queries
+front_server → ledger_files → [reading] → queries, ranges
 """
 
 import asyncio
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from services.delivery.ledger.protocol import Listing, Page
 from services.delivery.ledger.rows import DoneRow, OpenRow
-from services.delivery.ledger.sqlite import queries
+from services.delivery.ledger.sqlite import queries, ranges
+from services.delivery.model import State
 from services.runtime.consumer_scope import Scope
 from services.runtime.listing_reader import Budget, ListingReader
 
@@ -28,6 +29,10 @@ class LedgerReading:
     async def page(self, listing: Listing) -> Page:
         """See `Ledger.page`."""
         return await self._reader.read(listing.scope.text, lambda connection: queries.page(connection, listing, Budget()))
+
+    async def ended_totals(self, scope: Scope, subscription_id: str) -> dict[State, int]:
+        """See `Ledger.ended_totals`."""
+        return await self._reader.read(scope.text, ranges.ended_totals, scope, subscription_id)
 
 
 @contextlib.asynccontextmanager
