@@ -24,6 +24,7 @@ DECISIONS = (
     "services/delivery/dispatch/sink_health.py",
     "services/delivery/dispatch/token_bucket.py",
     "services/delivery/dispatch/unproven_sinks.py",
+    "services/delivery/ledger/ledger_map.py",
     "services/delivery/listings/rowless.py",
     "services/delivery/model.py",
     "services/delivery/request/sink_fingerprint.py",
