@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from tests.bench import attacked, backlog, behind, delivering, neighbours, publishing, relaying, results, routing, slow_sink
+from tests.bench import attacked, backlog, behind, delivering, neighbours, publishing, relaying, results, routing, slow_sink, workers
 from tests.bench.figures import Row, ranged
 from tests.bench.part import Measure
 from tests.bench.program import MEANINGLESS, Shown, run
@@ -26,6 +26,7 @@ _PARTS: Mapping[str, Measure] = {
     "backlog": backlog.part,
     "behind": behind.part,
     "relaying": relaying.part,
+    "workers": workers.part,
 }
 
 

@@ -13,6 +13,9 @@ from services.runtime.service_process import ServiceProcess, serve_until_stopped
 
 async def _delivery(process: ServiceProcess) -> None:
     settings = read_settings(DeliverySettings)
+    if settings.delivery_workers > 1:
+        await COMPOSITION.services["delivery"](process)
+        return
     configure_logs("delivery", settings.log_level)
     from services.delivery.app import running  # noqa: PLC0415 - only where it is run
     from tests.bench.openers import opener  # noqa: PLC0415 - the same

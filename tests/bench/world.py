@@ -44,9 +44,10 @@ async def bench_system(
 
 
 def cpu_s(system: System, *names: str) -> float:
-    """Return the CPU time in seconds that services have used so far; without names, of all services."""
+    """Return the CPU time in seconds that services and their workers have used so far; without names, of all services."""
     running = [service.process for name, service in system.services.items() if service.process and (not names or name in names)]
-    times = [psutil.Process(process.pid).cpu_times() for process in running]
+    processes = [psutil.Process(process.pid) for process in running]
+    times = [each.cpu_times() for process in processes for each in (process, *process.children())]
     return sum(each.user + each.system for each in times)
 
 

@@ -21,12 +21,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill services at random, under load, and count what was lost.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--workers", type=int, default=1, help="how many processes deliver")
     parser.add_argument("--keep", action="store_true", help="keep the data directory also where nothing was lost")
     asked = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="hooktide-torture-"))
     with running_spawner() as spawner:
         try:
-            judgement = uvloop.run(torture(Options(asked.kills, asked.seed), directory, spawner, _say))
+            judgement = uvloop.run(torture(Options(asked.kills, asked.seed, workers=asked.workers), directory, spawner, _say))
             broken = bool(judgement.broken)
         except* AssertionError as group:
             broken = True

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import aiohttp
 import grpc
+import psutil
 from hooktide.delivery.v1 import delivery_pb2 as pb
 
 from tests.faults.serve import DIRECTORY
@@ -133,8 +134,24 @@ class Campaign:
         if victim == EMITTER:
             self.load.kill_process()
         else:
+            workers = self.workers() if victim == "delivery" else []
             self.system.kill(victim)
+            for worker in workers:
+                _end(worker)
         self.note_kill(victim)
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes of delivery's workers; none if it is one process."""
+        process = self.system.services["delivery"].process
+        return [] if process is None or process.poll() is not None else psutil.Process(process.pid).children()
+
+    def kill_worker(self) -> None:
+        """Kill one of several delivery workers, which its parent starts again."""
+        if workers := self.workers():
+            _end(self.rng.choice(workers))
+            self.note_kill("delivery")
+            self.course.delivery_ends.append(time.monotonic())
+            self.course.delivery_starts.append(time.monotonic())
 
     def note_kill(self, victim: str) -> None:
         """Record that a process was killed."""
@@ -274,8 +291,16 @@ def _fine() -> int:
     return 200
 
 
+def _end(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+        process.wait()
+
+
 @contextlib.asynccontextmanager
-async def running_campaign(directory: Path, spawner: Spawner, seed: int, rates: Rates, *, spoilt: bool = False) -> AsyncIterator[Campaign]:
+async def running_campaign(
+    directory: Path, spawner: Spawner, seed: int, rates: Rates, *, spoilt: bool = False, workers: int = 1
+) -> AsyncIterator[Campaign]:
     """Run a system with its receivers and lasting subscriptions; if `spoilt`, on a disk that may lose what is not synced."""
     # A receiver logs errors when a test takes it down in the middle of answers.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -283,7 +308,7 @@ async def running_campaign(directory: Path, spawner: Spawner, seed: int, rates: 
     told.mkdir(parents=True)
     extra = {DIRECTORY: str(told), **({SHADOWED: str(directory / "data")} if spoilt else {})}
     # A lane goes behind after few events, so that processes are killed while ranges are opened, read and ended.
-    settings = {**QUICK, "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5"}
+    settings = {**QUICK, "HOOKTIDE_DELIVERY_LANE_PENDING_MAX": "5", "HOOKTIDE_DELIVERY_WORKERS": str(workers)}
     system = System(directory / "data", settings, module="tests.faults.serve", extra=extra, spawn=spawner.spawn)
     async with Receiver() as steady, Receiver() as cut_off:
         try:

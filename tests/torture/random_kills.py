@@ -15,6 +15,8 @@ from tests.torture.load import Rates
 _PROGRESS_EVERY_S = 5.0
 # Delivery and ingest have the most to lose.
 _WEIGHTS = {"subscription": 2, "ingest": 3, "delivery": 4, "gateway": 1, EMITTER: 2}
+# If there are several delivery workers, so often only one of them is killed; else all of them with their parent.
+_WORKER_SHARE = 0.6
 _KILL_AFTER_S = (0.05, 1.0)
 _DOWN_S = (0.0, 0.4)
 # After every so many kills the load must make progress by so many events before the next kill, however slow the machine is.
@@ -29,6 +31,8 @@ class Options:
     kills: int
     seed: int
     rates: Rates = field(default_factory=Rates)
+    workers: int = 1
+    """How many processes deliver."""
 
 
 Say = Callable[[str], None]
@@ -37,7 +41,7 @@ Say = Callable[[str], None]
 async def torture(options: Options, directory: Path, spawner: Spawner, say: Say) -> Judgement:
     """Run a campaign with a number of kills; return its judgement; raise `AssertionError` if it cannot finish."""
     say(f"torture: {options.kills} kills, seed {options.seed}, in {directory}")
-    async with running_campaign(directory, spawner, options.seed, options.rates) as campaign:
+    async with running_campaign(directory, spawner, options.seed, options.rates, workers=options.workers) as campaign:
         stop = asyncio.Event()
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -72,6 +76,9 @@ async def _kill_some(campaign: Campaign, kills: int) -> None:
             if not down:
                 campaign.check_alive()
             if victim in down:
+                continue
+            if victim == "delivery" and rng.random() < _WORKER_SHARE and campaign.workers():
+                campaign.kill_worker()
                 continue
             campaign.kill(victim)
             down.add(victim)

@@ -9,11 +9,12 @@ from tests.torture.random_kills import Options, torture
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_thirty_kills_at_random_under_load_lose_nothing(spawner: Spawner, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_thirty_kills_at_random_under_load_lose_nothing(spawner: Spawner, tmp_path: Path, workers: int) -> None:
     """Each service and an emitter is killed at random moments, two at once among them; a failure shows the seed that decides them."""
     seed = random.SystemRandom().randrange(1 << 32)
     said: list[str] = []
-    judgement = await torture(Options(kills=30, seed=seed), tmp_path / "torture", spawner, said.append)
+    judgement = await torture(Options(kills=30, seed=seed, workers=workers), tmp_path / "torture", spawner, said.append)
     assert not judgement.broken, "\n".join([f"seed {seed}", *said])
     assert judgement.acknowledged > 300, said
     assert judgement.due > judgement.acknowledged, said

@@ -112,7 +112,10 @@ class FrontServer(delivery_pb2_grpc.DeliveryServiceServicer):
             return SourcePage(answer.deliveries, before_id_of(answer.next_page_token))
 
         async def former_page(number: int) -> SourcePage:
-            return await self._page_in_file(number, listing) or SourcePage((), None)
+            page = await self._page_in_file(number, listing)
+            if page is None:
+                missing.append(f"former worker {number}")
+            return page or SourcePage((), None)
 
         former = [former_page(number) for number in self._files.former()]
         pages = await _all([*former, *map(page_of, self._workers)])

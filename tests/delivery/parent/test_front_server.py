@@ -141,6 +141,14 @@ async def test_what_has_ended_without_rows_of_a_missing_worker_is_counted_from_i
     assert (page.ended, list(page.missing_workers)) == (ended, ["worker 1"])
 
 
+async def test_a_former_worker_whose_ledger_cannot_be_read_is_named(world: World, tmp_path: Path) -> None:
+    for worker in world.workers:
+        worker.answer = pages([])
+    (tmp_path / "delivery-5.db").write_text("no database, although it has the name of one")
+    page = await world.call("ListDeliveries", pb.ListDeliveriesRequest(consumer_id="*"))
+    assert (page.partial, list(page.missing_workers)) == (True, ["former worker 5"])
+
+
 @pytest.mark.parametrize(("slot", "owner"), [(0, 0), (127, 0), (128, 1), (255, 1)])
 async def test_a_call_about_a_subscription_goes_to_its_owner_alone(world: World, slot: int, owner: int) -> None:
     for worker in world.workers:
