@@ -12,7 +12,8 @@ from typing import BinaryIO
 RESTART_FIRST_S = 0.2
 RESTART_MAX_S = 10.0
 STEADY_S = 30.0
-_POLL_S = 0.02
+# Looks at a process become rarer while it runs, since each takes CPU time.
+_POLL_S, _POLL_MAX_S, _POLL_GROWTH = 0.02, 0.1, 1.1
 
 
 class Child:
@@ -65,8 +66,10 @@ class Child:
 
     async def ended(self) -> int:
         """Wait for the end of the process and return its exit code; a signal counts as its negative number."""
-        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - no API reports a process's end on every system
-            await asyncio.sleep(_POLL_S)
+        wait_s = _POLL_S
+        while (code := self._process.poll()) is None:  # no API reports a process's end on every system
+            await asyncio.sleep(wait_s)
+            wait_s = min(_POLL_MAX_S, wait_s * _POLL_GROWTH)
         self._close_stdin()
         return code
 

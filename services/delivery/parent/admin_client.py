@@ -1,9 +1,7 @@
-"""Admin client: asks the workers' admin addresses for their readiness and their metrics.
+"""Admin client: asks a worker's admin address for its readiness and its metrics.
 
 worker ─/readyz, /metrics─▶ [admin_client] → workers
 """
-
-import asyncio
 
 import aiohttp
 
@@ -13,34 +11,33 @@ from services.runtime.service_process import WorkerSeat
 _WITHIN_S = 2.0
 
 
-async def readiness_of(seat: WorkerSeat) -> tuple[bool, str] | None:
-    """Return whether a worker takes work, and in a sentence why it does not or only in part; empty: it does all of its work.
+class AdminClient:
+    """A connection to one worker's admin address, which stays open between the questions."""
 
-    None: the worker does not answer.
-    """
-    try:
-        async with _session(seat) as session, session.get("http://worker/readyz") as response:
-            body = await response.json()
-            return response.status == 200, str(body.get("detail", ""))  # noqa: PLR2004 - OK
-    except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError):
-        return None
+    def __init__(self, seat: WorkerSeat) -> None:
+        connector = aiohttp.UnixConnector(admin_socket(seat).removeprefix("unix:"))
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_WITHIN_S))
 
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._session.close()
 
-async def metrics_of(seat: WorkerSeat) -> str:
-    """Return a worker's metrics in the text format of Prometheus; empty if it does not answer."""
-    try:
-        async with _session(seat) as session, session.get("http://worker/metrics") as response:
-            return await response.text()
-    except (aiohttp.ClientError, TimeoutError):
-        return ""
+    async def readiness(self) -> tuple[bool, str] | None:
+        """Return whether the worker takes work, and in a sentence why it does not or only in part; empty: it does all of its work.
 
+        None: the worker does not answer.
+        """
+        try:
+            async with self._session.get("http://worker/readyz") as response:
+                body = await response.json()
+                return response.status == 200, str(body.get("detail", ""))  # noqa: PLR2004 - OK
+        except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError):
+            return None
 
-async def all_metrics(seats: list[WorkerSeat]) -> dict[int, str]:
-    """Return the metrics of several workers, by their numbers."""
-    pages = await asyncio.gather(*map(metrics_of, seats))
-    return {seat.number: page for seat, page in zip(seats, pages, strict=True)}
-
-
-def _session(seat: WorkerSeat) -> aiohttp.ClientSession:
-    connector = aiohttp.UnixConnector(admin_socket(seat).removeprefix("unix:"))
-    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_WITHIN_S))
+    async def metrics(self) -> str:
+        """Return the worker's metrics in the text format of Prometheus; empty if it does not answer."""
+        try:
+            async with self._session.get("http://worker/metrics") as response:
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return ""

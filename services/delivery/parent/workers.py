@@ -14,7 +14,7 @@ import grpc
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
 from services.delivery.ledger.ledger_map import slots_of
-from services.delivery.parent.admin_client import all_metrics, readiness_of
+from services.delivery.parent.admin_client import AdminClient
 from services.delivery.parent.worker_process import WorkerProcess
 from services.delivery.worker_seats import worker_socket
 from services.runtime.errors import STATUS_DETAILS_KEY, failure_from_rpc
@@ -41,6 +41,7 @@ class WorkerLink:
 
     def __init__(self, process: WorkerProcess, workers: int, channel: grpc.aio.Channel, service_token: ServiceToken) -> None:
         self.process = process
+        self.admin = AdminClient(process.seat)
         self.number = process.seat.number
         self.name = f"worker {self.number}"
         """Its name in answers and messages."""
@@ -74,7 +75,7 @@ class WorkerLink:
         if not self.process.is_ready:
             self.takes_work, self.says, self.answers = False, _AWAY, True
             return
-        answer = await readiness_of(self.process.seat)
+        answer = await self.admin.readiness()
         self.answers = answer is not None
         self.takes_work, self.says = answer or (False, _SILENT)
 
@@ -156,7 +157,8 @@ class Workers(Sequence[WorkerLink]):
 
     async def metrics(self) -> dict[int, str]:
         """Return the metrics of the workers that answer, by their numbers."""
-        return {number: page for number, page in (await all_metrics([link.process.seat for link in self._links])).items() if page}
+        pages = await asyncio.gather(*(link.admin.metrics() for link in self._links))
+        return {link.number: page for link, page in zip(self._links, pages, strict=True) if page}
 
 
 def _state(link: WorkerLink) -> str:
@@ -172,5 +174,7 @@ async def linked_workers(seats: Sequence[WorkerSeat], lock: int, service_token: 
         links = []
         for seat in seats:
             channel = await stack.enter_async_context(open_channel(worker_socket(seat)))
-            links.append(WorkerLink(WorkerProcess(seat, lock), len(seats), channel, service_token))
+            link = WorkerLink(WorkerProcess(seat, lock), len(seats), channel, service_token)
+            stack.push_async_callback(link.admin.close)
+            links.append(link)
         yield Workers(links)

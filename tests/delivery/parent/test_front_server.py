@@ -79,6 +79,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             stack.push_async_callback(server.stop, 0)
             channel = await stack.enter_async_context(open_channel(worker_socket(seat)))
             links.append(WorkerLink(RunningProcess(seat, 0), 2, channel, TOKEN))
+            stack.push_async_callback(links[-1].admin.close)
         front = Server(RULES, TOKEN)
         files = LedgerFiles(tmp_path / "delivery.db", 2, open_ledger_reading)
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(FrontServer(Workers(links), files), front.grpc)
