@@ -18,7 +18,8 @@ from services.runtime.database import connect
 from tests.simulation.ledger_template import TemplateStore, copy_template
 
 
-def _make_if_missing(path: Path, _migrations: Path) -> None:
+def make_if_missing(path: Path, _migrations: Path) -> None:
+    """Stand in for `migrate`: make a ledger that is not there, and take any other for migrated."""
     if not path.exists():
         copy_template(path)
 
@@ -37,7 +38,7 @@ class CutStore(TemplateStore):
         """Divide the slots among another number of workers. No file may be open; `now_ms` is the wall clock's time."""
         with pytest.MonkeyPatch.context() as patch:
             # Migrations take longer than all else.
-            patch.setattr(ledger_cut, "migrate", _make_if_missing)
+            patch.setattr(ledger_cut, "migrate", make_if_missing)
             ledger_cut.ensure_cut(self._database, workers, now_ms)
         self.workers = workers
 

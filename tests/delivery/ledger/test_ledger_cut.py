@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.delivery.ledger.ledger_map import slots_of
+from services.delivery.ledger.sqlite import ledger_cut
 from services.delivery.ledger.sqlite.ledger_cut import ensure_cut
 from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there
 from services.runtime import failpoints
@@ -17,6 +18,7 @@ from services.runtime.database import sole_owner
 from services.runtime.service_process import StartError
 from tests.delivery.ledger.cut_ledgers import changing, fill, groups_of, held, jump_clock, slots_with_rows, stand_at
 from tests.delivery.ledger.deliveries import DAY_MS, NOW_MS
+from tests.simulation.cut_store import make_if_missing
 
 
 class CrashError(Exception):
@@ -122,6 +124,7 @@ def test_a_crash_at_any_step_loses_nothing_whatever_the_next_start_wants(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int
 ) -> None:
     """The next start wants the same number again, or the former one, or another."""
+    monkeypatch.setattr(ledger_cut, "migrate", make_if_missing)
     ensure_cut(database, before)
     for number in range(1, before):
         stand_at(ledger_file(database, number), 100 + number)
