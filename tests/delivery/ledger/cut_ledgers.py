@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.delivery.ledger.protocol import Flush
 from services.delivery.ledger.rows import OPEN_COLUMNS, EndedRow, JobRow, LaneRow, NoticeRow, RangeRow, SetAsideRow
-from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
+from services.delivery.ledger.sqlite.day_tables import create_day, day_of, stored_days, table_of
 from services.delivery.ledger.sqlite.ledger import open_ledger
 from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there
 from services.delivery.model import State
@@ -56,6 +56,15 @@ def stand_at(path: Path, position: int, through: str = "") -> None:
     with changing(path) as connection:
         values = (json.dumps([position]), json.dumps([f"evt_{position}"]), json.dumps([through]))
         connection.execute("UPDATE groups SET positions = ?, events = ?, through = ? WHERE group_id = 1", values)
+
+
+def finish_in(path: Path, number: int) -> None:
+    """Let a file have a finished delivery of event `number`."""
+    row = finished(number)
+    day = day_of(row.finished_ms)
+    with changing(path) as connection:
+        create_day(connection, day)
+        connection.execute(f"INSERT INTO {table_of(day)} VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 - a table of ours
 
 
 def jump_clock(path: Path, ms: int) -> None:
