@@ -184,7 +184,7 @@ def test_a_pause_lets_go_of_what_was_read_back_and_a_resumption_takes_it_up(play
         await finished(world)
         assert deliveries(world, records) == [State.DELIVERED] * 20
 
-    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100")
+    play(scenario, HOOKTIDE_DELIVERY_LANE_PENDING_MAX="100", HOOKTIDE_DELIVERY_LANE_IN_FLIGHT_MAX="3")
 
 
 def test_a_delivery_whose_event_is_nowhere_any_more_is_given_up(play: Play) -> None:
