@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from structlog.dev import ConsoleRenderer, plain_traceback
 
@@ -23,7 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Log tracebacks as plain text: a coloured one with all variables takes half a second."""
+    """Log tracebacks as plain text: a coloured one with all variables takes half a second. Examples may take long on a busy machine."""
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
     ConsoleRenderer.get_active().exception_formatter = plain_traceback
 
 

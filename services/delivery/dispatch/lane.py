@@ -22,6 +22,7 @@ from services.delivery.model import Delivery, OwedRange, Phase
 from services.delivery.request.request_settings import RequestSettings
 from services.runtime.logs import logger
 
+_FEW_LANES = 20
 FAILED_ROWS_MAX = 100_000
 """How many rows of one subscription may wait for further attempts before it takes nothing new."""
 
@@ -97,6 +98,14 @@ class Lane:
         for delivery in failed:
             lifecycle.bring_forward(delivery, now_ms)
         return bool(failed) or self.next_due_ms is not None
+
+    def unproven_pending_max(self, pending_max: int) -> int:
+        """Return how many deliveries may wait in memory while the sink is unproven; `pending_max` is the bound of a proven one.
+
+        If the consumer has many lanes, each whose sink was never tried holds one. Thousands of sinks that prove dead would hold much in
+        memory otherwise, and others would wait until all of it is given up again.
+        """
+        return pending_max if self.failures or len(self.consumer.lanes) <= _FEW_LANES else 1
 
     def held_ids(self) -> set[bytes]:
         """Return the ids of the deliveries held in memory."""

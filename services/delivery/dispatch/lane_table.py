@@ -171,7 +171,7 @@ class LaneTable:
         """Return whether a new delivery to the lane's subscription may wait in memory; if not, the lane goes behind."""
         if lane.spilled or lane.is_slowed or not self.consumer_has_room(lane.consumer):
             return False
-        if len(lane.queue) + len(lane.joined) >= self._pending_max:
+        if len(lane.queue) + len(lane.joined) >= (self._pending_max if lane.is_proven else lane.unproven_pending_max(self._pending_max)):
             return False
         # The same as `_is_blocked`, without a call: this runs for every delivery.
         if subscription.status is not _ACTIVE or lane.consumer.is_paused:
@@ -312,7 +312,7 @@ class LaneTable:
     def room_to_refill(self, lane: Lane) -> int:
         """Return how many rows a lane should read back now: one for a probe, else up to half its bound or `_REFILL_ROWS_MAX`.
 
-        While its consumer's share of memory is used up, a lane that holds nothing reads back one row, so that every lane makes progress.
+        While memory is short, a lane that holds nothing reads back one row, so that every lane makes progress.
         """
         return min(self._room(lane), _REFILL_ROWS_MAX)
 
@@ -331,7 +331,7 @@ class LaneTable:
             return 0 if lane.queue or health.breaker.probing else 1
         if not lane.is_proven:
             return _UNPROVEN_ROOM if _holds_nothing(lane) else 0
-        if lane.consumer.held_bytes >= _HELD_BYTES_MAX - self.held_bytes:
+        if self.held_bytes >= _HELD_BYTES_MAX:
             return 1 if _holds_nothing(lane) else 0
         return max(0, self._refill_below - len(lane.queue) - _waiting(lane))
 

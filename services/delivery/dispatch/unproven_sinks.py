@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DISTANCE_FIRST_S, DISTANCE_MAX_S = 0.00025, 0.03
 _NONE_BELOW_S = 0.0001
 _FAILED_EVERY = 4
+_READ_WAIT_MAX_S = 10.0
+_PARKED_ENOUGH = 64
 FAILURES_MAX = 3
 """A sink that has worked is unproven again after so many failures in a row."""
 
@@ -65,10 +67,19 @@ class UnprovenSinks:
         """Return after how many seconds an attempt may start."""
         return max(0.0, self.next_at - now)
 
+    @property
+    def wants_no_page(self) -> bool:
+        """Whether so many lanes are parked with an event that another one need not read any yet."""
+        return len(self.untried) + len(self.failed) >= _PARKED_ENOUGH
+
     def take_read_turn(self, now: float) -> float:
-        """Take the next turn for reading a page; return after how many seconds it comes. Pages keep the distance of attempts."""
-        wait_s = max(0.0, self.reads_at - now)
-        self.reads_at = now + wait_s + self.distance_s
+        """Take the next turn for reading a page; return after how many seconds it comes. Pages keep the distance of attempts.
+
+        A turn comes within 10 s. By then the distance may have become longer or shorter: the caller looks at `wants_no_page` again.
+        """
+        self.reads_at = min(max(now, self.reads_at), now + _READ_WAIT_MAX_S)
+        wait_s = self.reads_at - now
+        self.reads_at += self.distance_s
         return wait_s
 
     def started(self, now: float) -> None:

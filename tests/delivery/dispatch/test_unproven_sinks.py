@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +79,25 @@ def test_pages_are_read_at_the_distance_of_attempts_and_each_turn_is_taken_once(
     assert round(unproven.take_read_turn(5.01), 9) == 0.03
     assert unproven.take_read_turn(9.0) == 0.0
     assert unproven.reads_at == 9.0 + 0.02
+
+
+def test_a_turn_to_read_comes_within_ten_seconds_however_many_lanes_wait() -> None:
+    unproven = UnprovenSinks(distance_s=DISTANCE_MAX_S)
+    waits = [unproven.take_read_turn(5.0) for _ in range(1000)]
+    assert waits == sorted(waits)
+    assert waits[100] == pytest.approx(100 * DISTANCE_MAX_S)
+    assert waits[-1] == 10.0
+
+
+def test_no_page_is_wanted_while_many_lanes_are_parked() -> None:
+    unproven = UnprovenSinks()
+    for number in range(63):
+        unproven.park(lane(str(number), failures=number % 2))
+    assert not unproven.wants_no_page
+    unproven.park(lane("another"))
+    assert unproven.wants_no_page
+    unproven.unpark()
+    assert not unproven.wants_no_page
 
 
 def test_a_distance_that_failures_have_made_is_at_least_the_first_and_falls_to_none() -> None:
