@@ -312,7 +312,7 @@ class LaneTable:
     def room_to_refill(self, lane: Lane) -> int:
         """Return how many rows a lane should read back now: one for a probe, else up to half its bound or `_REFILL_ROWS_MAX`.
 
-        While memory is short, a lane that holds nothing reads back one row, so that every lane makes progress.
+        While its consumer's share of memory is used up, a lane that holds nothing reads back one row, so that every lane makes progress.
         """
         return min(self._room(lane), _REFILL_ROWS_MAX)
 
@@ -331,7 +331,7 @@ class LaneTable:
             return 0 if lane.queue or health.breaker.probing else 1
         if not lane.is_proven:
             return _UNPROVEN_ROOM if _holds_nothing(lane) else 0
-        if self.held_bytes >= _HELD_BYTES_MAX:
+        if lane.consumer.held_bytes >= _HELD_BYTES_MAX - self.held_bytes:
             return 1 if _holds_nothing(lane) else 0
         return max(0, self._refill_below - len(lane.queue) - _waiting(lane))
 

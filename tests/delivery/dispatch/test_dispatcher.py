@@ -11,7 +11,7 @@ from services.delivery.dispatch.fair_rounds import Consumer
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.retry_policy import GONE
 from services.delivery.dispatch.unproven_sinks import UnprovenSinks
-from services.delivery.model import Delivery, Event, Phase, State, SubscriptionStatus, delivery_id
+from services.delivery.model import Delivery, Event, OwedRange, Phase, State, SubscriptionStatus, delivery_id
 from services.delivery.request.credentials import Header
 from services.delivery.request.request_settings import RequestSettings, Subscription
 from services.delivery.transport.protocol import Answer, Outcome
@@ -267,6 +267,27 @@ async def test_a_consumer_may_hold_as_much_memory_as_is_free_so_that_others_find
     # As if large events were held: half of all memory is this consumer's.
     held.held_bytes = lanes.held_bytes = 16 * 1024 * 1024
     assert not lanes.consumer_has_room(held)
+    assert lanes.consumer_has_room(other)
+
+
+async def test_lanes_that_catch_up_leave_memory_for_what_is_routed_to_other_consumers(dispatching: Dispatching) -> None:
+    """Thousands of them read pages; each still reads one event at a time, so that it makes progress."""
+    lanes = dispatching.dispatcher.lanes
+    lane, other = lanes.lane(SUBSCRIPTION.id), Consumer("con_other")
+    empty, others = Lane("sub_empty", lane.consumer, is_proven=True), Lane("sub_other", other, is_proven=True)
+    taken(dispatching, 1)
+    lane.is_proven = True
+    for each in (lane, empty, others):
+        each.ranges.append(OwedRange(each.subscription_id, 0, at=4))
+    assert lanes.room_to_refill(lane) > 1
+    whole_page = lanes.room_for_page(empty)
+    assert whole_page > 1
+
+    # As if large events were held: half of all memory is this consumer's.
+    lane.consumer.held_bytes = lanes.held_bytes = 16 * 1024 * 1024
+    assert (lanes.room_for_page(lane), lanes.room_to_refill(lane)) == (0, 0)
+    assert (lanes.room_for_page(empty), lanes.room_to_refill(empty)) == (1, 1)
+    assert lanes.room_for_page(others) == whole_page
     assert lanes.consumer_has_room(other)
 
 
