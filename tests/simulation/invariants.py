@@ -104,6 +104,8 @@ def check_phases(lanes: LaneTable) -> None:
     unrecorded_sent = held_bytes = 0
     for consumer in {id(lane.consumer): lane.consumer for lane in lanes}.values():
         handed = sum(len(owed.handed) for lane in lanes if lane.consumer is consumer for owed in lane.ranges)
+        unrecorded = sum(delivery.sent_at is not None for lane in lanes if lane.consumer is consumer for delivery in lane.held)
+        assert consumer.unrecorded == unrecorded, f"{consumer.id} has {unrecorded} unrecorded attempts, and not {consumer.unrecorded}"
         assert consumer.handed == handed, f"{consumer.id} has {handed} deliveries from ranges, and not {consumer.handed}"
     for lane in lanes:
         held = list(lane.held)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from services.delivery.dispatch import lifecycle, rate_limit
-from services.delivery.dispatch.fair_rounds import Consumer, FairRounds, Flow, Work
+from services.delivery.dispatch.fair_rounds import UNRECORDED_RESERVE, Consumer, FairRounds, Flow, Work
 from services.delivery.dispatch.lane import Lane
 from services.delivery.dispatch.lane_table import UNRECORDED_SENT_MAX, Bounds, LaneTable
 from services.delivery.dispatch.lane_timers import LaneTimers
@@ -28,6 +28,7 @@ from services.runtime.logs import logger
 
 # A member that the code for every delivery compares with: to look it up by its class takes 0.14 µs.
 _DELIVERED = Outcome.DELIVERED
+_UNRECORDED_MAX = UNRECORDED_SENT_MAX + UNRECORDED_RESERVE
 
 
 class Answered(Protocol):
@@ -115,7 +116,7 @@ class AttemptScheduler:
     def pump(self) -> None:
         """Start attempts as long as there is room."""
         now, now_ms = self._clock.monotonic(), unix_ms(self._clock)
-        while self._may_start() and (lane := self._rounds.next(now, self._bounds.in_flight_max - self.in_flight)) is not None:
+        while self._may_start() and (lane := self._next(now)) is not None:
             lane.in_round = False
             if not lane.queue or lane.in_flight >= lane.limit.limit or lane.in_flight >= self._bounds.lane_in_flight_max:
                 continue
@@ -133,6 +134,9 @@ class AttemptScheduler:
             if lane.next_due_ms is not None or lane.ranges:
                 self._has_turned(lane)
 
+    def _next(self, now: float) -> Lane | None:
+        return self._rounds.next(now, self._bounds.in_flight_max - self.in_flight, _UNRECORDED_MAX - self._lanes.unrecorded_sent)
+
     def pump_soon(self) -> None:
         """Call `pump` once after all answers of this turn of the event loop."""
         if not self._pump_asked:
@@ -144,7 +148,7 @@ class AttemptScheduler:
         self.pump()
 
     def _may_start(self) -> bool:
-        has_room = self.in_flight < self._bounds.in_flight_max and self._lanes.unrecorded_sent < UNRECORDED_SENT_MAX
+        has_room = self.in_flight < self._bounds.in_flight_max and self._lanes.unrecorded_sent < _UNRECORDED_MAX
         return has_room and self.sending and not self.paused and self._sender.fresh()
 
     def _is_within_limits(self, lane: Lane, subscription: Subscription, now: float) -> bool:
@@ -221,3 +225,9 @@ class AttemptScheduler:
         self.in_flight -= 1
         self._rounds.ended(lane, flow, lasted_s)
         self._ended.set()
+
+    def recorded(self, lane: Lane) -> None:
+        """Note that an ended attempt of a lane is recorded, or was withdrawn before it began."""
+        self._lanes.unrecorded_sent -= 1
+        self._lanes.unrecorded_ended -= 1
+        self._rounds.recorded(lane.consumer)

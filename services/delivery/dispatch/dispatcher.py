@@ -125,8 +125,7 @@ class Dispatcher:
         if self.lanes.drop(lane, delivery) and phase is not _SPILLED:
             self.lanes.row_reads.note(delivery)
         if delivery.sent_at is not None:
-            self.lanes.unrecorded_sent -= 1
-            self.lanes.unrecorded_ended -= 1
+            self.attempts.recorded(lane)
         if phase is not _ENDED:
             if phase is _SPILLED:
                 lane.unflushed_spills -= 1
@@ -173,8 +172,7 @@ class Dispatcher:
     def _has_not_begun(self, lane: Lane, delivery: Delivery, began: float) -> None:
         """Settle a delivery whose attempt was withdrawn: it becomes a row and keeps its due time, or is cancelled."""
         lifecycle.withdraw(delivery)
-        self.lanes.unrecorded_sent -= 1
-        self.lanes.unrecorded_ended -= 1
+        self.attempts.recorded(lane)
         if lane.sink_health is not None:
             lane.sink_health.breaker.withdrawn(began)
         if self.lanes.is_wanted(lane):

@@ -12,9 +12,11 @@ Law 2: a consumer may start an attempt while it has fewer under way than there a
 its consumer may still start. So a consumer alone gets half of all places, and each of n consumers gets one of n + 1 parts. There are always
 places for a consumer that comes next; it need not wait until a slow endpoint has answered. The only lane of a consumer leaves none free for
 others of that consumer.
-Law 3: each class of work has a share of its consumer's attempts under way while it wants them. What it does not use is lent to the others.
-Law 4: `next` returns a lane whenever one waits that may start an attempt by law 2, and whose consumer is not paused.
-Law 5: `next` takes constant time, apart from consumers and lanes that have reached their bound since the last call.
+Law 3: attempts that are not recorded have their own bound, with a reserve. Into the reserve goes only a consumer that has fewer of them
+than there is room for, so a consumer whose many attempts wait for a flush keeps no other consumer waiting.
+Law 4: each class of work has a share of its consumer's attempts under way while it wants them. What it does not use is lent to the others.
+Law 5: `next` returns a lane whenever one waits that may start an attempt by laws 2 and 3, and whose consumer is not paused.
+Law 6: `next` takes constant time, apart from consumers and lanes that have reached their bound since the last call.
 """
 
 import enum
@@ -45,6 +47,8 @@ SHARES: Final = (50, 20, 20, 10)
 """The share of each class in its consumer's attempts under way, in percent, while all of them want more."""
 _CREDIT_MAX_S, _DEBT_MAX_S = 1.0, 60.0
 _DEBTOR_EVERY = 8
+UNRECORDED_RESERVE: Final = 200
+"""How many of the attempts that may be unrecorded are for consumers that have few of them."""
 # To add what a member has earned costs more than its turn.
 _EARN_EVERY_S = 0.01
 NO_BOUND: Final = 1 << 30
@@ -158,6 +162,10 @@ class Consumer:
     account: Account = field(default_factory=Account)
     in_flight: int = 0
     """How many of its attempts are under way."""
+    unrecorded: int = 0
+    """How many of its attempts, under way or ended, are not in the ledger yet."""
+    awaits_flush: bool = False
+    """Whether it waits until fewer attempts are unrecorded."""
     is_paused: bool = False
     """Whether the operator has paused it: none of its lanes may send."""
     lanes: "dict[Lane, None]" = field(default_factory=dict)
@@ -221,6 +229,9 @@ class FairRounds:
         self._held_back: dict[Consumer, None] = {}  # bounded: each consumer is in it once
         # If no more places than this are free, nobody who is held back may start an attempt.
         self._held_back_at = NO_BOUND
+        self._awaits_flush: dict[Consumer, None] = {}  # bounded: each consumer is in it once
+        # While no more attempts than this may be unrecorded, each of them must wait.
+        self._awaits_more_than = 0
 
     def join(self, lane: "Lane", work: Work) -> None:
         """Let a lane that is in no round wait for its turn."""
@@ -234,11 +245,13 @@ class FairRounds:
             consumer.takes_turns = True
             self._turns.join(consumer)
 
-    def next(self, now: float, free: int) -> "Lane | None":
-        """Remove and return the lane whose turn it is; `free` is how many more attempts may start now. None if no lane may start one."""
-        if free > self._held_back_at:
-            for each in list(self._held_back):
-                self._release(each)
+    def next(self, now: float, free: int, recordable: int = NO_BOUND) -> "Lane | None":
+        """Remove and return the lane whose turn it is; None if no lane may start an attempt.
+
+        `free` is how many more attempts may start now, and `recordable` how many more may be unrecorded.
+        """
+        if free > self._held_back_at or self._awaits_flush:
+            self._end_waits(free, recordable)
         turns = self._turns
         while (consumer := turns.next(now, self.places)) is not None:
             room = free - consumer.in_flight
@@ -248,6 +261,10 @@ class FairRounds:
             if room <= 0:
                 consumer.takes_turns = False
                 self._hold_back(consumer, consumer.in_flight)
+                continue
+            if recordable <= UNRECORDED_RESERVE and consumer.unrecorded >= recordable:
+                consumer.takes_turns = False
+                self._await_flush(consumer, recordable)
                 continue
             lane = consumer.next(now, room)
             if consumer.held_back_at < NO_BOUND:
@@ -260,6 +277,15 @@ class FairRounds:
                 return lane
         return None
 
+    def _end_waits(self, free: int, recordable: int) -> None:
+        """Let whoever waits take turns again, if there is more room than when the last of them began to wait."""
+        if self._awaits_flush and recordable > self._awaits_more_than:
+            for each in list(self._awaits_flush):
+                self._end_wait(each)
+        if free > self._held_back_at:
+            for each in list(self._held_back):
+                self._release(each)
+
     def resume(self, consumer: Consumer) -> None:
         """Let a consumer take its turns again, because its pause is over."""
         if consumer.waiting and not consumer.takes_turns:
@@ -269,6 +295,7 @@ class FairRounds:
     def started(self, flow: Flow) -> None:
         """Note that the lane that `next` has returned from this flow starts an attempt."""
         flow.consumer.in_flight += 1
+        flow.consumer.unrecorded += 1
         flow.in_flight += 1
 
     def ended(self, lane: "Lane", flow: Flow, lasted_s: float) -> None:
@@ -280,6 +307,22 @@ class FairRounds:
         lane.account.credit_s -= lasted_s
         if consumer.is_held_back:
             self._release(consumer)
+
+    def recorded(self, consumer: Consumer) -> None:
+        """Note that an attempt of a consumer is recorded, or need not be."""
+        consumer.unrecorded -= 1
+        if consumer.awaits_flush:
+            self._end_wait(consumer)
+
+    def _await_flush(self, consumer: Consumer, recordable: int) -> None:
+        self._awaits_more_than = max(recordable, self._awaits_more_than) if self._awaits_flush else recordable
+        self._awaits_flush[consumer] = None
+        consumer.awaits_flush = True
+
+    def _end_wait(self, consumer: Consumer) -> None:
+        del self._awaits_flush[consumer]
+        consumer.awaits_flush = False
+        self.resume(consumer)
 
     def _hold_back(self, consumer: Consumer, at: int) -> None:
         self._held_back[consumer] = None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from services.delivery.dispatch.fair_rounds import SHARES, Account, Consumer, FairRounds, Flow, Work
+from services.delivery.dispatch.fair_rounds import SHARES, UNRECORDED_RESERVE, Account, Consumer, FairRounds, Flow, Work
 from services.delivery.dispatch.lane import Lane
 
 
@@ -197,6 +197,60 @@ def test_what_a_class_does_not_use_is_lent() -> None:
         model.add(Consumer("b"), 1.0, Work.RETRY)
     model.run(10.0)
     assert model.in_flight >= 60
+
+
+def test_a_consumer_whose_attempts_wait_for_a_flush_keeps_no_other_waiting() -> None:
+    """It takes nothing of the reserve; who has few unrecorded attempts goes on, and it goes on itself once some are recorded."""
+    rounds, busy, other = FairRounds(10_000), Consumer("busy"), Consumer("other")
+    recordable = UNRECORDED_RESERVE + 50
+    busy_lane, other_lane = Lane("1", busy), Lane("2", other)
+
+    def starts(lane: Lane) -> int:
+        """Let a lane start as many attempts as it may; return how many."""
+        nonlocal recordable
+        rounds.join(lane, Work.FRESH)
+        started = 0
+        while recordable and rounds.next(0.0, 10_000, recordable) is lane:
+            assert lane.flow is not None
+            rounds.started(lane.flow)
+            rounds.join(lane, Work.FRESH)
+            recordable, started = recordable - 1, started + 1
+        return started
+
+    def recorded(consumer: Consumer, count: int) -> None:
+        nonlocal recordable
+        for _ in range(count):
+            rounds.recorded(consumer)
+        recordable += count
+
+    busy.unrecorded = 500
+    assert starts(busy_lane) == 50
+    assert (starts(other_lane), recordable, other.unrecorded) == (100, 100, 100)
+    # What others record makes room for both; what comes first is the consumer that has few.
+    recorded(other, 100)
+    assert recordable == UNRECORDED_RESERVE
+    served = rounds.next(0.0, 10_000, recordable)
+    assert served is other_lane
+    assert rounds.next(0.0, 10_000, recordable) is None
+    # A flush records much of what the first one has done.
+    recorded(busy, 400)
+    assert rounds.next(0.0, 10_000, recordable) is busy_lane
+    assert rounds.next(0.0, 10_000, recordable) is None
+
+
+def test_once_more_may_be_unrecorded_whoever_waited_for_it_takes_turns_again() -> None:
+    rounds, waiting, another = FairRounds(10), Consumer("a", unrecorded=10), Consumer("b", unrecorded=20)
+    for number, consumer in enumerate((waiting, another)):
+        rounds.join(Lane(str(number), consumer), Work.FRESH)
+    assert rounds.next(0.0, 10, 5) is None
+    assert (waiting.awaits_flush, another.awaits_flush) == (True, True)
+    found = rounds.next(0.0, 10, 11)
+    assert found is not None
+    assert found.consumer is waiting
+    assert rounds.next(0.0, 10, 11) is None
+    found = rounds.next(0.0, 10, 21)
+    assert found is not None
+    assert found.consumer is another
 
 
 def test_members_in_debt_get_a_turn_at_least_every_eighth() -> None:
