@@ -253,6 +253,16 @@ def test_once_more_may_be_unrecorded_whoever_waited_for_it_takes_turns_again() -
     assert found.consumer is another
 
 
+def test_a_paused_consumer_takes_no_turn_until_its_pause_is_over() -> None:
+    rounds, paused = FairRounds(10), Consumer("a", is_paused=True)
+    lane = Lane("1", paused)
+    rounds.join(lane, Work.FRESH)
+    assert rounds.next(0.0, 10) is None
+    paused.is_paused = False
+    rounds.resume(paused)
+    assert rounds.next(0.0, 10) is lane
+
+
 def test_members_in_debt_get_a_turn_at_least_every_eighth() -> None:
     rounds = FairRounds(10)
     lanes = [Lane(str(number), Consumer(str(number))) for number in range(3)]
